@@ -1,0 +1,28 @@
+"""Where the folders that a user edits are found: `nas/`, `export/` and `profiles/`.
+
+A user's own folder of that name in the working directory comes first, then the files that ship with the package: under
+`edgemtl/share/` in a wheel, at the root of the checkout otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["find_shared", "list_shared"]
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def _roots(folder: str) -> list[Path]:
+    shipped = _PACKAGE / "share" / folder
+    return [Path.cwd() / folder, shipped if shipped.is_dir() else _PACKAGE.parent / folder]
+
+
+def find_shared(folder: str, name: str) -> Path | None:
+    """The file `folder/name`, a user's own before the shipped one; none where neither exists."""
+    return next((path for root in _roots(folder) if (path := root / name).is_file()), None)
+
+
+def list_shared(folder: str, suffix: str = ".yaml") -> list[str]:
+    """Names (without the suffix) of every file in `folder`, the user's and the shipped ones."""
+    return sorted({path.stem for root in _roots(folder) if root.is_dir() for path in root.glob(f"*{suffix}")})

@@ -1,0 +1,39 @@
+"""The errors edgemtl raises, and how a mistyped name is answered.
+
+One small tree: `UserError` is a mistake that its author can mend (exit status 1, one line, no traceback), and everything
+else is a fault of ours (exit status 3).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["EdgeMTLError", "MissingDependencyError", "UnsupportedError", "UserError", "unknown_name"]
+
+
+class EdgeMTLError(Exception):
+    """Base of every error that edgemtl raises on purpose."""
+
+
+class UserError(EdgeMTLError):
+    """What was given cannot be used: the text says what was given, what is allowed and what to do."""
+
+
+class UnsupportedError(UserError):
+    """A target, device or format lacks something that the input needs; the text names both."""
+
+
+class MissingDependencyError(UserError):
+    """An optional package is not installed; the text carries the install line."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}, which is not installed: pip install 'edgemtl[{extra}]'")
+
+
+def unknown_name(what: str, given: str, allowed: Iterable[str]) -> UserError:
+    """A `UserError` for a name outside a list, with the nearest names first (did-you-mean)."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return UserError(f"unknown {what} {given!r}: {hint}allowed: {', '.join(names) or 'none'}")

@@ -1,0 +1,83 @@
+"""What an exporter declares about its runtime, and how exporters are found by name.
+
+Exporters live in `edgemtl.export`; the search must measure exported engines without importing that folder, so both meet
+here: a target is found by name, among the built-in ones or through the entry-point group `edgemtl.targets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from edgemtl.errors import unknown_name
+
+if TYPE_CHECKING:
+    from edgemtl.models import MultiTaskNet
+    from edgemtl.models.quantization import QuantScheme, Ranges
+
+__all__ = ["ExportTarget", "TargetTraits", "find_target", "target_names"]
+
+_BUILT_IN = {
+    "onnxruntime": "edgemtl.export.targets:ONNXRUNTIME",
+    "openvino": "edgemtl.export.targets:OPENVINO",
+    "tensorrt-rtx": "edgemtl.export.targets:TENSORRT_RTX",
+}
+_GROUP = "edgemtl.targets"
+
+
+@dataclass(frozen=True)
+class TargetTraits:
+    """What a runtime honours; the search offers nothing else.
+
+    `block_precisions` may be chosen block by block ("float", "int8"); `engine_precisions` hold for the rest of the whole
+    engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
+    `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it.
+    """
+
+    name: str
+    title: str
+    block_precisions: tuple[str, ...]
+    engine_precisions: tuple[str, ...]
+    channel_multiple: int
+    runtime: str
+    extra: str
+
+
+class ExportTarget(Protocol):
+    """An exporter for one runtime. Stateless: one object serves any number of exports, from any thread.
+
+    `build` writes everything the runtime needs for every mode of `net` into `folder` and returns the files, relative to
+    it; it raises `UnsupportedError` naming the node where the runtime lacks an operator. `precision` maps "engine" to one
+    of `traits.engine_precisions` and each block's name to one of `traits.block_precisions`; `ranges` (activation ranges
+    from calibration) are needed where any block is "int8".
+    """
+
+    traits: TargetTraits
+    scheme: QuantScheme
+
+    def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
+        """Write the engine files of `net` into `folder`."""
+        ...
+
+
+def target_names() -> list[str]:
+    """Names of every export target, built in and plugged in."""
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP))})
+
+
+def find_target(name: str) -> ExportTarget:
+    """The exporter called `name`; raises `UserError` with the nearest names."""
+    found: Any
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        found = getattr(import_module(module), attribute)
+    else:
+        plugged = {point.name: point for point in entry_points(group=_GROUP)}
+        if name not in plugged:
+            raise unknown_name("target", name, target_names())
+        found = plugged[name].load()
+    return cast("ExportTarget", found)

@@ -1,0 +1,127 @@
+"""What is predicted: a task is declared once and carried through training, search, export, runtime and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgemtl.errors import UserError, unknown_name
+
+__all__ = ["KINDS", "Kind", "Metric", "Output", "Task", "delta_m", "make_task", "relative_change", "worst_task"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of one task: `higher_is_better` gives its direction, `unit` is for people ("m", "deg", "")."""
+
+    name: str
+    higher_is_better: bool
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor a task predicts: `(N, channels, H, W)` where `dense`, else `(N, channels)`."""
+
+    name: str
+    channels: int
+    dense: bool
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all tasks of one kind share: the names of loss, metrics (the first one decides) and post-processing."""
+
+    name: str
+    dense: bool
+    loss: str
+    metrics: tuple[Metric, ...]
+    postprocess: str
+    channels: int | None = None
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("segmentation", True, "cross_entropy", (Metric("miou", True),), "argmax"),
+        Kind("depth", True, "log_l1", (Metric("rmse", False, "m"), Metric("abs_rel", False), Metric("delta1", True)), "exp", 1),
+        Kind("normals", True, "cosine", (Metric("mean_angle", False, "deg"), Metric("within_11", True)), "normalize", 3),
+        Kind("edges", True, "balanced_bce", (Metric("ods_f", True),), "sigmoid", 1),
+        Kind("saliency", True, "balanced_bce", (Metric("max_f", True),), "sigmoid", 1),
+        Kind("keypoints", True, "heatmap_mse", (Metric("pck", True),), "peaks"),
+        Kind("classification", False, "cross_entropy", (Metric("accuracy", True),), "softmax"),
+        Kind("regression", False, "l1", (Metric("mae", False),), "none"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One prediction: its name, its kind, and what comes out.
+
+    `channels` are the classes of a segmentation or classification, the points of keypoints, the values of a regression.
+    `outputs` are the tensors of its head; most tasks have one, called like the task. Where a sample lacks the label, its
+    boolean validity mask is false and neither loss nor metric sees the pixel.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    classes: tuple[str, ...] = ()
+    loss: str = ""
+    metrics: tuple[Metric, ...] = ()
+    postprocess: str = ""
+    outputs: tuple[Output, ...] = field(default=())
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that decides: the first one."""
+        return self.metrics[0]
+
+    @property
+    def dense(self) -> bool:
+        """Whether the target is a map over the image."""
+        return KINDS[self.kind].dense
+
+
+def make_task(name: str, kind: str, channels: int | None = None, classes: Sequence[str] = ()) -> Task:
+    """A task with its kind's loss, metrics and post-processing; raises `UserError` where kind or channels do not fit."""
+    if kind not in KINDS:
+        raise unknown_name("task kind", kind, KINDS)
+    known = KINDS[kind]
+    count = known.channels or channels or len(classes)
+    if not count:
+        raise UserError(f"task {name!r} of kind {kind} needs its classes or its number of channels")
+    if channels is not None and channels != count:
+        raise UserError(f"task {name!r} of kind {kind} has {count} channels, not {channels}")
+    if classes and len(classes) != count:
+        raise UserError(f"task {name!r} names {len(classes)} classes but has {count} channels")
+    return Task(name, kind, count, tuple(classes), known.loss, known.metrics, known.postprocess, (Output(name, count, known.dense),))
+
+
+def relative_change(task: Task, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:
+    """Relative change of the task's deciding metric against the baseline, above zero where it is better."""
+    value, base = metrics[task.metric.name], baseline[task.metric.name]
+    change = (value - base) / max(abs(base), 1e-12)
+    return change if task.metric.higher_is_better else -change
+
+
+def delta_m(
+    tasks: Sequence[Task],
+    metrics: Mapping[str, Mapping[str, float]],
+    baseline: Mapping[str, Mapping[str, float]],
+    preference: Mapping[str, float] | None = None,
+) -> float:
+    """Mean relative change over tasks (M3ViT's delta_m, as a fraction), weighted where a preference is given."""
+    weights = {task.name: (preference or {}).get(task.name, 1.0) for task in tasks}
+    total = sum(weights[task.name] * relative_change(task, metrics[task.name], baseline[task.name]) for task in tasks)
+    return total / sum(weights.values())
+
+
+def worst_task(
+    tasks: Sequence[Task], metrics: Mapping[str, Mapping[str, float]], baseline: Mapping[str, Mapping[str, float]]
+) -> tuple[str, float]:
+    """The task that lost most against the baseline, and its relative change."""
+    changes = {task.name: relative_change(task, metrics[task.name], baseline[task.name]) for task in tasks}
+    name = min(changes, key=lambda task: changes[task])
+    return name, changes[name]

@@ -1,0 +1,147 @@
+"""Budgets, floors and preferences: quantities with a unit and a scope, and how they are printed.
+
+1 MAC is 2 FLOPs everywhere, and tables print both. Names of quantities are the keys of result files: `flops`,
+`latency_ms`, `weight_bytes`, `energy_mj`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edgemtl.errors import UserError, unknown_name
+
+__all__ = ["Budget", "Floor", "format_bytes", "format_flops", "format_quantity", "parse_budget", "parse_floor", "parse_preference"]
+
+_PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+UNITS: dict[str, tuple[str, float]] = {
+    **{f"{prefix}FLOPs": ("flops", scale) for prefix, scale in _PREFIXES.items()},
+    **{f"{prefix}MACs": ("flops", 2 * scale) for prefix, scale in _PREFIXES.items()},
+    "us": ("latency_ms", 1e-3),
+    "ms": ("latency_ms", 1.0),
+    "s": ("latency_ms", 1e3),
+    "B": ("weight_bytes", 1.0),
+    "kB": ("weight_bytes", 1e3),
+    "MB": ("weight_bytes", 1e6),
+    "GB": ("weight_bytes", 1e9),
+    "mJ": ("energy_mj", 1.0),
+    "J": ("energy_mj", 1e3),
+}
+_PERCENT = {"%FLOPs": "flops", "%MACs": "flops", "%ms": "latency_ms", "%MB": "weight_bytes", "%mJ": "energy_mj"}
+_BUDGET = re.compile(
+    r"(?:(?P<task>[a-z][\w-]*):)?(?P<value>\d+(?:\.\d*)?|\.\d+)(?P<unit>%?[A-Za-z]+|%)"
+    r"(?:@(?P<device>[\w.-]+)(?:/(?P<runtime>[\w.-]+))?)?"
+)
+EXAMPLES = "2GFLOPs, 1GMACs, 8ms, 8ms@host/openvino, 5MB, 20mJ, 60%FLOPs, depth:1GFLOPs"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An upper limit that a design must keep.
+
+    `value` is in the unit of its `quantity` (FLOPs, ms, bytes or mJ), or a fraction of the largest design where
+    `relative`. `task` limits it to what one task runs alone; `device` and `runtime` say where a latency or an energy is
+    measured (none: the host, the search's own target).
+    """
+
+    quantity: str
+    value: float
+    text: str
+    relative: bool = False
+    task: str | None = None
+    device: str | None = None
+    runtime: str | None = None
+
+    def limit(self, largest: float) -> float:
+        """The limit in the quantity's unit, given the largest design's value."""
+        return self.value * largest if self.relative else self.value
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A task may lose at most `max_drop` (a fraction: 0.02 is 2 %) of its metric against the baseline."""
+
+    task: str
+    max_drop: float
+
+
+def parse_budget(text: str) -> Budget:
+    """Read `2GFLOPs`, `8ms@host/openvino`, `60%FLOPs` or `depth:1GFLOPs`; raises `UserError` with the nearest spelling."""
+    match = _BUDGET.fullmatch(text)
+    if match is None:
+        squeezed = re.sub(r"\s+", "", text)
+        hint = ": no space belongs between number and unit" if squeezed != text else ": a positive number and its unit are wanted"
+        raise UserError(f"budget {text!r} is not understood{hint}; examples: {EXAMPLES}")
+    quantity, scale, relative = _unit(text, match["unit"])
+    value = float(match["value"]) * scale
+    if not math.isfinite(value) or value <= 0:
+        raise UserError(f"budget {text!r} is not above zero: give a positive limit, for example {EXAMPLES}")
+    if match["device"] and quantity not in ("latency_ms", "energy_mj"):
+        raise UserError(f"budget {text!r}: a {match['unit']} limit is the same on every device, drop @{match['device']}")
+    return Budget(quantity, value, text, relative, match["task"], match["device"], match["runtime"])
+
+
+def _unit(text: str, unit: str) -> tuple[str, float, bool]:
+    if unit in _PERCENT:
+        return _PERCENT[unit], 0.01, True
+    if unit in UNITS:
+        return (*UNITS[unit], False)
+    if unit == "%":
+        raise UserError(f"budget {text!r} does not say of what: write 60%FLOPs, 60%ms or 60%MB")
+    same = [name for name in (*UNITS, *_PERCENT) if name.lower().rstrip("s") == unit.lower().rstrip("s")]
+    if same:
+        raise UserError(f"budget {text!r}: unknown unit {unit!r}, did you mean {same[0]!r}? examples: {EXAMPLES}")
+    raise unknown_name(f"unit in budget {text!r}:", unit, (*UNITS, *_PERCENT))
+
+
+def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
+    """Read `depth=2%`: depth may lose at most 2 % of its metric. Raises `UserError` for an unknown task or no percentage."""
+    name, _, amount = text.partition("=")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", amount)
+    if not match:
+        raise UserError(f"floor {text!r} is not understood: write TASK=PERCENT, for example depth=2%")
+    if name not in (known := tuple(tasks)):
+        raise unknown_name("task in floor", name, known)
+    return Floor(name, float(match[1]) / 100)
+
+
+def parse_preference(text: str, tasks: Iterable[str]) -> dict[str, float]:
+    """Read `depth=2,semseg=1`: weights of tasks, at least one above zero; a task that is not named weighs 1."""
+    weights = dict.fromkeys(tasks, 1.0)
+    for part in text.split(","):
+        name, _, amount = part.partition("=")
+        if name not in weights:
+            raise unknown_name("task in preference", name, weights)
+        if not re.fullmatch(r"\d+(\.\d+)?", amount):
+            raise UserError(f"preference {part!r} is not understood: write TASK=WEIGHT with a weight of 0 or more, for example depth=2")
+        weights[name] = float(amount)
+    if not any(weights.values()):
+        raise UserError(f"preference {text!r} gives every task the weight 0: at least one must be above it")
+    return weights
+
+
+def format_flops(flops: float) -> str:
+    """`2.00 GFLOPs (1.00 GMACs)`."""
+    return f"{_scaled(flops)}FLOPs ({_scaled(flops / 2)}MACs)"
+
+
+def format_bytes(count: float) -> str:
+    """`1.25 MB`, decimal prefixes."""
+    return f"{_scaled(count)}B"
+
+
+def format_quantity(quantity: str, value: float) -> str:
+    """A value with the unit that its quantity's name implies."""
+    writers: Mapping[str, str] = {"latency_ms": f"{value:.2f} ms", "energy_mj": f"{value:.1f} mJ"}
+    if quantity == "flops":
+        return format_flops(value)
+    return format_bytes(value) if quantity == "weight_bytes" else writers[quantity]
+
+
+def _scaled(value: float) -> str:
+    for prefix, scale in reversed(_PREFIXES.items()):
+        if abs(value) >= scale:
+            return f"{value / scale:.3g} {prefix}"
+    return f"{value:.3g} "
