@@ -1,0 +1,22 @@
+"""Network families, the shared supernet, and the static nets it gives."""
+
+from edgemtl.models._choices import Choice, Option, Values
+from edgemtl.models._family import Family, find_family
+from edgemtl.models._net import MultiTaskNet
+from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
+from edgemtl.models._supernet import Supernet, recalibrate
+
+__all__ = [
+    "BlockPlan",
+    "Choice",
+    "ConvPlan",
+    "Cost",
+    "Family",
+    "MultiTaskNet",
+    "Option",
+    "Plan",
+    "Supernet",
+    "Values",
+    "find_family",
+    "recalibrate",
+]

@@ -1,0 +1,194 @@
+"""The slimmable CNN family: what its YAML allows, and which net a set of options means.
+
+A trunk of stages with elastic width, depth, expansion, kernel and block type, and for every task a decoder with its own
+elastic width and depth. Widths are prefixes of channels (universally slimmable networks, Yu and Huang 2019), shared by the
+trunk and private to each decoder (ECMT, Aich et al. 2023). MobileNetV2 is one space of this family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from edgemtl.models._choices import Choice, Option, Values
+from edgemtl.models._plan import BlockPlan, ConvPlan, Plan
+from edgemtl.tasks import Task
+
+__all__ = ["CnnSpec", "cnn_choices", "cnn_plan"]
+
+_STEM_STRIDE = 2
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StemSpec(_Strict):
+    """The first convolution: 3x3, stride 2."""
+
+    width: tuple[int, ...]
+
+
+class StageSpec(_Strict):
+    """A run of blocks at one resolution; the first block has the stride.
+
+    `block` options: `fused` (dense kxk expansion, 1x1 projection) and `depthwise` (1x1, depthwise kxk, 1x1). `expand` and
+    `kernel` hold for all blocks of the stage; `kernel` matters to depthwise blocks, a fused one is 3x3.
+    """
+
+    name: str
+    stride: Literal[1, 2]
+    width: tuple[int, ...]
+    depth: tuple[int, ...]
+    block: tuple[Literal["fused", "depthwise"], ...] = ("depthwise",)
+    expand: tuple[int, ...]
+    kernel: tuple[Literal[3, 5, 7], ...] = (3,)
+
+
+class DecoderSpec(_Strict):
+    """A task's own part: `width` channels, `depth` 3x3 convolutions at stride 4 (dense tasks)."""
+
+    width: tuple[int, ...]
+    depth: tuple[int, ...] = (1,)
+
+
+class CnnSpec(_Strict):
+    """The part of a space's YAML that this family reads."""
+
+    activation: Literal["relu", "relu6"] = "relu"
+    stem: StemSpec
+    stages: tuple[StageSpec, ...] = Field(min_length=1)
+    last: int | None = None
+    features: tuple[str, ...]
+    decoder: DecoderSpec
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CnnSpec:
+        names = [stage.name for stage in self.stages]
+        if unknown := [name for name in self.features if name not in names]:
+            raise ValueError(f"features name no stage: {', '.join(unknown)}; stages are {', '.join(names)}")
+        for options in (self.stem.width, self.decoder.width, *(stage.width for stage in self.stages)):
+            if any(width <= 0 or width % 8 for width in options):
+                raise ValueError(f"widths {list(options)} must be positive multiples of 8")
+        return self
+
+
+def cnn_choices(spec: CnnSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
+    """Every architecture choice of the trunk, then of each task's decoder."""
+    choices = [Choice("stem.width", spec.stem.width)]
+    for stage in spec.stages:
+        choices += [
+            Choice(f"{stage.name}.width", stage.width),
+            Choice(f"{stage.name}.depth", stage.depth),
+            Choice(f"{stage.name}.expand", stage.expand),
+            Choice(f"{stage.name}.block", stage.block),
+            Choice(f"{stage.name}.kernel", stage.kernel, active_if={f"{stage.name}.block": ("depthwise",)}),
+        ]
+    for task in tasks:
+        choices.append(Choice(f"{task.name}.width", spec.decoder.width, task.name))
+        if task.dense:
+            choices.append(Choice(f"{task.name}.depth", spec.decoder.depth, task.name))
+    return tuple(choice for choice in choices if len(choice.options) > 1)
+
+
+def cnn_blocks(spec: CnnSpec, tasks: Sequence[Task]) -> dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]]:
+    """Every block that some design has: its task, and the options of depth under which it exists."""
+    blocks: dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]] = {"stem": (None, {})}
+    for stage in spec.stages:
+        for number in range(1, max(stage.depth) + 1):
+            deep: tuple[Option, ...] = tuple(depth for depth in stage.depth if depth >= number)
+            blocks[f"{stage.name}_{number}"] = (None, {f"{stage.name}.depth": deep} if len(deep) < len(stage.depth) else {})
+    if spec.last:
+        blocks["last"] = (None, {})
+    for task in tasks:
+        for part in ("neck", "body", "head") if task.dense else ("neck", "head"):
+            blocks[f"{task.name}_{part}"] = (task.name, {})
+    return blocks
+
+
+def _get(values: Values, name: str, options: Sequence[Option]) -> Option:
+    return values.get(name, options[0])
+
+
+def cnn_plan(spec: CnnSpec, tasks: Sequence[Task], values: Values, size: tuple[int, int]) -> Plan:
+    """The net that `values` mean at the input size (H, W)."""
+    height, width = (-(-side // _STEM_STRIDE) for side in size)
+    channels = int(_get(values, "stem.width", spec.stem.width))
+    blocks = [BlockPlan("stem", "conv", None, (ConvPlan("conv", 3, channels, 3, 2, 1, height, width),), ("image",), activation=spec.activation)]
+    taps: list[tuple[str, int, int, int]] = []
+    for stage in spec.stages:
+        for number in range(1, int(_get(values, f"{stage.name}.depth", stage.depth)) + 1):
+            stride = stage.stride if number == 1 else 1
+            block = _stage_block(spec, stage, values, number, channels, stride, blocks[-1].name, (height, width))
+            blocks.append(block)
+            channels, height, width = block.convs[-1].outputs, block.convs[-1].height, block.convs[-1].width
+        if stage.name in spec.features:
+            taps.append((blocks[-1].name, channels, height, width))
+    if spec.last:
+        conv = ConvPlan("conv", channels, spec.last, 1, 1, 1, height, width)
+        blocks.append(BlockPlan("last", "conv", None, (conv,), (blocks[-1].name,), activation=spec.activation))
+    top = blocks[-1]
+    for task in tasks:
+        blocks += _dense_decoder(spec, task, values, taps) if task.dense else _pooled_decoder(spec, task, values, top)
+    return Plan(size, tuple(blocks))
+
+
+def _stage_block(
+    spec: CnnSpec, stage: StageSpec, values: Values, number: int, inputs: int, stride: int, source: str, size: tuple[int, int]
+) -> BlockPlan:
+    height, width = (-(-side // stride) for side in size)
+    outputs = int(_get(values, f"{stage.name}.width", stage.width))
+    expand = int(_get(values, f"{stage.name}.expand", stage.expand))
+    kind = str(_get(values, f"{stage.name}.block", stage.block))
+    hidden = inputs * expand
+    lower = ConvPlan("project" if kind == "fused" else "lower", hidden, outputs, 1, 1, 1, height, width)
+    if kind == "fused":
+        convs: tuple[ConvPlan, ...] = (ConvPlan("dense", inputs, hidden, 3, stride, 1, height, width), lower)
+    else:
+        kernel = int(_get(values, f"{stage.name}.kernel", stage.kernel))
+        lift = ConvPlan("lift", inputs, hidden, 1, 1, 1, *size)
+        depthwise = ConvPlan("depthwise", hidden, hidden, kernel, stride, hidden, height, width)
+        convs = (depthwise, lower) if expand == 1 else (lift, depthwise, lower)
+    residual = stride == 1 and inputs == outputs and number > 1
+    return BlockPlan(f"{stage.name}_{number}", kind, None, convs, (source,), residual, spec.activation)
+
+
+def _dense_decoder(spec: CnnSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]]) -> list[BlockPlan]:
+    """Lateral 1x1 convolutions summed top-down to stride 4, 3x3 convolutions there, and a sub-pixel head."""
+    channels = int(_get(values, f"{task.name}.width", spec.decoder.width))
+    depth = int(_get(values, f"{task.name}.depth", spec.decoder.depth))
+    laterals = tuple(ConvPlan(f"lateral_{name.rpartition('_')[0]}", inputs, channels, 1, 1, 1, h, w) for name, inputs, h, w in taps)
+    _, _, height, width = taps[0]
+    body = tuple(ConvPlan(f"conv{number}", channels, channels, 3, 1, 1, height, width) for number in range(1, depth + 1))
+    head = ConvPlan("conv", channels, 16 * task.channels, 1, 1, 1, height, width)
+    return [
+        BlockPlan(f"{task.name}_neck", "pyramid", task.name, laterals, tuple(name for name, *_ in taps)),
+        BlockPlan(f"{task.name}_body", "convs", task.name, body, (f"{task.name}_neck",)),
+        BlockPlan(f"{task.name}_head", "subpixel", task.name, (head,), (f"{task.name}_body",), activation="none"),
+    ]
+
+
+def _pooled_decoder(spec: CnnSpec, task: Task, values: Values, top: BlockPlan) -> list[BlockPlan]:
+    """Global average, a hidden layer of elastic width, a linear layer."""
+    channels = int(_get(values, f"{task.name}.width", spec.decoder.width))
+    neck = ConvPlan("linear", top.convs[-1].outputs, channels, 1, 1, 1, 1, 1)
+    head = ConvPlan("linear", channels, task.channels, 1, 1, 1, 1, 1)
+    return [
+        BlockPlan(f"{task.name}_neck", "pool_linear", task.name, (neck,), (top.name,)),
+        BlockPlan(f"{task.name}_head", "linear", task.name, (head,), (f"{task.name}_neck",), activation="none"),
+    ]
+
+
+def check_strides(spec: CnnSpec) -> None:
+    """Dense decoders double the size from each feature to the one before: raises `ValueError` where strides do not."""
+    stride = _STEM_STRIDE
+    strides = []
+    for stage in spec.stages:
+        stride *= stage.stride
+        if stage.name in spec.features:
+            strides.append(stride)
+    if strides[0] != 4 or any(after != 2 * before for before, after in pairwise(strides)):
+        raise ValueError(f"features have strides {strides}; dense decoders want 4, 8, 16, …")

@@ -1,0 +1,46 @@
+"""Network families by name: what a space's YAML may call its `family`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from edgemtl.errors import unknown_name
+from edgemtl.models._choices import Choice, Option, Values
+from edgemtl.models._cnn import CnnSpec, cnn_blocks, cnn_choices, cnn_plan
+from edgemtl.models._plan import Plan
+from edgemtl.tasks import Task
+
+__all__ = ["Family", "find_family"]
+
+Blocks = Mapping[str, tuple[str | None, Mapping[str, tuple[Option, ...]]]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The functions that make a family: all pure, none touches a tensor.
+
+    `spec` reads its part of the YAML; `choices` lists the architecture choices; `blocks` names every block that some
+    design has, its task, and when it exists; `plan` gives the net that options mean. `size_multiple` divides the input's
+    sides. Parameters of every design are prefixes (and centres, for kernels) of the largest one's, block by block and name
+    by name: that is the rule which lets one `Supernet` serve all families.
+    """
+
+    spec: type[BaseModel]
+    choices: Callable[[Any, Sequence[Task]], tuple[Choice, ...]]
+    blocks: Callable[[Any, Sequence[Task]], Blocks]
+    plan: Callable[[Any, Sequence[Task], Values, tuple[int, int]], Plan]
+    size_multiple: int
+
+
+_FAMILIES = {"cnn": Family(CnnSpec, cnn_choices, cnn_blocks, cnn_plan, 32)}
+
+
+def find_family(name: str) -> Family:
+    """The family called `name`; raises `UserError` with the nearest names."""
+    if name not in _FAMILIES:
+        raise unknown_name("network family", name, _FAMILIES)
+    return _FAMILIES[name]

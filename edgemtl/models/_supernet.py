@@ -1,0 +1,141 @@
+"""Shared weights for a whole space: one table of parameters, of which every design uses a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from edgemtl.models._choices import Choice, Values
+from edgemtl.models._net import MultiTaskNet
+from edgemtl.models._plan import Plan
+from edgemtl.tasks import Task
+
+__all__ = ["Supernet", "recalibrate"]
+
+
+class Supernet(nn.Module):
+    """The parameters of the largest nets of a space, and the rule by which a design cuts its own out of them.
+
+    A design's parameter is the prefix of the shared one of that name in every dimension, and the centre of a kernel. Batch
+    normalisation shares its scale and shift so; its statistics belong to a design (they differ with every width), so the
+    supernet holds none: training normalises with the batch's, `recalibrate` measures an extracted net's own.
+    """
+
+    def __init__(self, plan: Callable[[Values], Plan], choices: Sequence[Choice], tasks: Sequence[Task]) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self._plan = plan
+        self._skeleton = lru_cache(maxsize=256)(self._build_skeleton)
+        largest = {choice.name: choice.options[-1] for choice in choices}
+        envelopes = [largest, *({**largest, choice.name: option} for choice in choices for option in choice.options[:-1])]
+        for values in envelopes:
+            self._enlarge(plan(values))
+
+    @property
+    def shared(self) -> dict[str, nn.Parameter]:
+        """The table of shared parameters, by the name that every design's net gives them."""
+        return {name.replace("/", "."): parameter for name, parameter in self._parameters.items() if parameter is not None}
+
+    def _enlarge(self, plan: Plan) -> None:
+        with torch.device("meta"):
+            wanted = {name: tuple(p.shape) for name, p in MultiTaskNet(plan, self.tasks).named_parameters()}
+        have = self.shared
+        short = {n for n, shape in wanted.items() if n not in have or not _covers(have[n], shape)}
+        if short:
+            fresh = dict(MultiTaskNet(plan, self.tasks).named_parameters())
+            for name in short:
+                self.register_parameter(name.replace(".", "/"), nn.Parameter(_initial(fresh[name])))
+
+    def _build_skeleton(self, plan: Plan) -> MultiTaskNet:
+        with torch.device("meta"):
+            return MultiTaskNet(plan, self.tasks)
+
+    def _cut(self, skeleton: nn.Module) -> dict[str, Tensor]:
+        shared = self.shared
+        return {name: _prefix(shared[name], tuple(p.shape)) for name, p in skeleton.named_parameters()}
+
+    def forward(self, image: Tensor, values: Values, features: bool = False) -> dict[str, Tensor]:
+        """Raw outputs of every task under `values`, normalised with the batch's own statistics.
+
+        With `features`, also the output of every trunk block, under `trunk.BLOCK`.
+        """
+        skeleton = self._skeleton(self._plan(values)).train()
+        buffers = {name: _statistics(name, b, image.device) for name, b in skeleton.named_buffers()}
+        module: nn.Module = _WithFeatures(skeleton) if features else skeleton
+        prefix = "net." if features else ""
+        state = {f"{prefix}{name}": tensor for name, tensor in (self._cut(skeleton) | buffers).items()}
+        outputs: dict[str, Tensor] = functional_call(module, state, (image,))
+        return outputs
+
+    def extract(self, values: Values) -> MultiTaskNet:
+        """A static net with its own copy of the design's weights; `recalibrate` it before its outputs are used."""
+        net = MultiTaskNet(self._plan(values), self.tasks)
+        shared = self.shared
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                parameter.copy_(_prefix(shared[name], tuple(parameter.shape)))
+        return net.eval()
+
+
+class _WithFeatures(nn.Module):
+    """A net that also returns what its trunk's blocks give."""
+
+    def __init__(self, net: MultiTaskNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        values = self.net.trunk_features(image)
+        trunk = {f"trunk.{name}": value for name, value in values.items() if name != "image"}
+        for name, inputs in self.net.wiring:
+            if name not in values:
+                values[name] = self.net.blocks[name](*(values[source] for source in inputs))
+        return trunk | {task.name: values[self.net.outputs[task.name]] for task in self.net.tasks}
+
+
+def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Measure a static net's batch-norm statistics: the plain average over `batches` of images (US-Nets, §3 of the paper).
+
+    The net is left in evaluation mode. Weights do not change.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    net.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for images in batches:
+            net(images)
+    net.eval()
+
+
+def _covers(parameter: Tensor, shape: Sequence[int]) -> bool:
+    return all(have >= want for have, want in zip(parameter.shape, shape, strict=True))
+
+
+def _initial(parameter: Tensor) -> Tensor:
+    """He initialisation for convolutions; what PyTorch gave for the rest."""
+    value = parameter.detach().clone()
+    if value.ndim == 4:
+        nn.init.kaiming_normal_(value, mode="fan_out" if value.shape[1] > 1 else "fan_in", nonlinearity="relu")
+    return value
+
+
+def _prefix(parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
+    index = [slice(0, size) for size in shape]
+    if len(shape) == 4:
+        for axis in (2, 3):
+            start = (parameter.shape[axis] - shape[axis]) // 2
+            index[axis] = slice(start, start + shape[axis])
+    return parameter[tuple(index)]
+
+
+def _statistics(name: str, buffer: Tensor, device: torch.device) -> Tensor:
+    if name.endswith("running_var"):
+        return torch.ones(buffer.shape, dtype=buffer.dtype, device=device)
+    return torch.zeros(buffer.shape, dtype=buffer.dtype, device=device)

@@ -1,0 +1,228 @@
+"""Spaces and designs: what a search may choose, and one choice of everything.
+
+A space is a YAML file in `nas/`, read for given tasks: its family says which architecture choices it means, and every
+block adds a choice of precision. A design is canonical: a choice that another one switches off holds its first option, so
+that equal nets are equal designs and none is measured twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgemtl._share import find_shared, list_shared
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.models import Choice, Cost, Family, Option, Plan, Supernet, find_family
+from edgemtl.targets import TargetTraits
+from edgemtl.tasks import Task
+
+__all__ = ["Design", "Space", "load_space", "space_names"]
+
+ENGINE = "engine.precision"
+SCHEMA = "edgemtl.space/1"
+
+
+@dataclass(frozen=True)
+class Design(Mapping[str, Option]):
+    """One option for each choice of a space, canonical and hashable; JSON through `dict(design)`."""
+
+    space: Space = field(repr=False, compare=False, hash=False)
+    options: tuple[tuple[str, Option], ...]
+
+    def __getitem__(self, name: str) -> Option:
+        return self._table[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self.options)
+
+    @cached_property
+    def _table(self) -> dict[str, Option]:
+        return dict(self.options)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The static net that this design means."""
+        return self.space.plan(self)
+
+    @cached_property
+    def precision(self) -> dict[str, str]:
+        """Precision of the engine and of every block that this design has."""
+        blocks = {b.name: str(self._table.get(f"{b.name}.precision", "float")) for b in self.plan.blocks}
+        return {"engine": str(self._table.get(ENGINE, "fp32")), **blocks}
+
+    def cost(self, tasks: Sequence[str] | None = None) -> Cost:
+        """Exact FLOPs, parameters and bytes of what `tasks` (all by default) run."""
+        return self.plan.cost(self.precision, tasks)
+
+    def path(self, task: str) -> dict[str, str]:
+        """What one task runs: the blocks on its way, with their precisions."""
+        if task not in (known := [t.name for t in self.space.tasks]):
+            raise unknown_name("task", task, known)
+        return {b.name: self.precision[b.name] for b in self.plan.blocks if b.task in (None, task)}
+
+    @cached_property
+    def key(self) -> str:
+        """A short hash that names this design's files."""
+        return hashlib.sha256(json.dumps(self.options).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The named choices of one network family for a list of tasks.
+
+    `size` is the input's (H, W). `choices` hold every architecture choice, then a precision for every block, then the
+    engine's. `identity` is a hash of all that decides what a design means.
+    """
+
+    name: str
+    family: Family
+    spec: Any
+    tasks: tuple[Task, ...]
+    size: tuple[int, int]
+    choices: tuple[Choice, ...]
+
+    def design(self, values: Mapping[str, Option]) -> Design:
+        """The canonical design of some options; raises `UserError` for an unknown choice or option."""
+        known = {choice.name: choice for choice in self.choices}
+        for name, option in values.items():
+            if name not in known:
+                raise unknown_name(f"choice in space {self.name}:", name, known)
+            if option not in known[name].options:
+                raise UserError(f"choice {name} cannot be {option!r}: allowed: {', '.join(map(str, known[name].options))}")
+        full = {c.name: values.get(c.name, c.options[0]) for c in self.choices}
+        for choice in self.choices:
+            if not choice.active(full):
+                full[choice.name] = choice.options[0]
+        return Design(self, tuple(full.items()))
+
+    def largest(self, precision: str = "float") -> Design:
+        """The largest net, every block in `precision`."""
+        return self.design({c.name: precision if _is_block_precision(c) and precision in c.options else _largest_option(c) for c in self.choices})
+
+    def smallest(self) -> Design:
+        """The net with every architecture choice at its first option, in float."""
+        return self.design({})
+
+    def random(self, rng: random.Random) -> Design:
+        """Every choice drawn uniformly."""
+        return self.design({c.name: rng.choice(c.options) for c in self.choices})
+
+    def middle(self) -> Design:
+        """Every architecture choice at its middle option, in float."""
+        return self.design({c.name: c.options[0] if is_precision(c) else c.options[len(c.options) // 2] for c in self.choices})
+
+    def encode(self, design: Design) -> list[int]:
+        """The genome: each choice's index into its options."""
+        return [choice.options.index(design[choice.name]) for choice in self.choices]
+
+    def decode(self, genome: Sequence[int]) -> Design:
+        """The canonical design of a genome; `encode` of it may differ from `genome` where a gene has no effect."""
+        return self.design({c.name: c.options[int(gene)] for c, gene in zip(self.choices, genome, strict=True)})
+
+    def plan(self, values: Mapping[str, Option]) -> Plan:
+        """The static net that options mean."""
+        return self.family.plan(self.spec, self.tasks, values, self.size)
+
+    def supernet(self) -> Supernet:
+        """A supernet with fresh weights for every architecture of this space."""
+        return Supernet(self.plan, [c for c in self.choices if not is_precision(c)], self.tasks)
+
+    def for_target(self, traits: TargetTraits) -> Space:
+        """The space with the precisions that a target honours only."""
+        allowed = {True: traits.engine_precisions, False: traits.block_precisions}
+        choices = []
+        for choice in self.choices:
+            if is_precision(choice):
+                kept = tuple(o for o in choice.options if o in allowed[choice.name == ENGINE])
+                choice = replace(choice, options=kept or choice.options[:1])
+            choices.append(choice)
+        return replace(self, choices=tuple(c for c in choices if len(c.options) > 1))
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the family's specification, the tasks and the input size: what a supernet's weights depend on."""
+        tasks = [(t.name, t.kind, t.channels) for t in self.tasks]
+        content = json.dumps([self.spec.model_dump(mode="json"), tasks], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def is_precision(choice: Choice) -> bool:
+    """Whether a choice is about precision rather than architecture."""
+    return choice.name.endswith(".precision")
+
+
+def _is_block_precision(choice: Choice) -> bool:
+    return is_precision(choice) and choice.name != ENGINE
+
+
+def _largest_option(choice: Choice) -> Option:
+    return choice.options[0] if is_precision(choice) else choice.options[-1]
+
+
+def space_names() -> list[str]:
+    """Names of the spaces that ship with edgemtl and of those in the working directory's `nas/`."""
+    return list_shared("nas")
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+    schema_: str
+    family: str
+    input: tuple[int, int]
+    precision: tuple[str, ...] = ("float", "int8")
+
+
+def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = None) -> Space:
+    """Read a space by name (or a path to its YAML) for `tasks`, at the input size (H, W) or its own default.
+
+    Raises `UserError` for an unknown name, a wrong key or value (with its place), or a size that the family cannot take.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else find_shared("nas", f"{name}.yaml")
+    if path is None or not path.is_file():
+        raise unknown_name("space", name, space_names())
+    if not tasks:
+        raise UserError(f"space {name} needs at least one task")
+    raw = _read_yaml(path)
+    try:
+        head = _File(**{("schema_" if key == "schema" else key): value for key, value in raw.items()})
+        family = find_family(head.family)
+        spec = family.spec.model_validate(raw.get(head.family))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise UserError(f"space {path}: {place}: {first['msg']} (given: {first.get('input')!r:.80})") from error
+    if head.schema_ != SCHEMA:
+        raise UserError(f"space {path} has schema {head.schema_!r}; this version reads {SCHEMA}")
+    chosen = size or head.input
+    if any(side < family.size_multiple or side % family.size_multiple for side in chosen):
+        raise UserError(f"input size {chosen[0]}x{chosen[1]}: both sides must be positive multiples of {family.size_multiple}")
+    choices = (*family.choices(spec, tasks), *_precision_choices(family, spec, tasks, head.precision))
+    return Space(path.stem, family, spec, tuple(tasks), chosen, choices)
+
+
+def _precision_choices(family: Family, spec: Any, tasks: Sequence[Task], options: tuple[str, ...]) -> list[Choice]:
+    blocks = family.blocks(spec, tasks)
+    choices = [Choice(f"{name}.precision", options, task, active_if) for name, (task, active_if) in blocks.items()]
+    return [*choices, Choice(ENGINE, ("fp32", "bf16"))]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"space {path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"space {path} must be a mapping with schema, family, input and the family's own part")
+    return raw
