@@ -109,7 +109,9 @@ def _rectangles(buffers: Buffers, view: View, surfaces: Surfaces) -> list[list[i
     bounds = []
     for axis, coordinates in ((0, buffers.xs), (1, buffers.ys)):
         last = len(coordinates)
-        pixel = (corners[:, :, axis] / safe - float(coordinates[0])) * ((last - 1) / float(coordinates[-1] - coordinates[0]))
+        pixel = (corners[:, :, axis] / safe - float(coordinates[0])) * (
+            (last - 1) / float(coordinates[-1] - coordinates[0])
+        )
         low, high = np.ceil(pixel.min(1)), np.floor(pixel.max(1)) + 1
         partly = behind.any(1)
         bounds += [np.where(partly, 0, np.clip(low, 0, last)), np.where(partly, last, np.clip(high, 0, last))]

@@ -11,9 +11,24 @@ from edgemtl.data.scenes._types import Array
 _SIZE = 256
 _LEVELS = 9
 
-PLAIN, CHECKER, STRIPES, PINSTRIPE, BRICK, WOOD, NOISE, MARBLE, SPECKLE, DOTS, PLANKS, TILES, PLAID, WEAVE, SPOTS, WAVES = (
-    range(16)
-)
+(
+    PLAIN,
+    CHECKER,
+    STRIPES,
+    PINSTRIPE,
+    BRICK,
+    WOOD,
+    NOISE,
+    MARBLE,
+    SPECKLE,
+    DOTS,
+    PLANKS,
+    TILES,
+    PLAID,
+    WEAVE,
+    SPOTS,
+    WAVES,
+) = range(16)
 
 
 def _value_noise(rng: np.random.Generator, cells_v: int, cells_u: int) -> Array:
@@ -88,7 +103,9 @@ def _atlas() -> tuple[Array, Array]:
             starts[level, index] = at
             pieces.append(image.ravel())
             at += image.size
-        level_images = [(i[::2, ::2] + i[1::2, ::2] + i[::2, 1::2] + i[1::2, 1::2]) / 4 if i.size > 1 else i for i in level_images]
+        level_images = [
+            (i[::2, ::2] + i[1::2, ::2] + i[::2, 1::2] + i[1::2, 1::2]) / 4 if i.size > 1 else i for i in level_images
+        ]
     return np.concatenate(pieces), starts.ravel()
 
 
