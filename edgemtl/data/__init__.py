@@ -1,0 +1,46 @@
+"""Data sets: samples with a validity mask per task, one source per format, batches and augmentation.
+
+Nothing here needs torch. Sources are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgemtl.data._augment import augment
+    from edgemtl.data._open import open_source, source_names
+    from edgemtl.data._sample import SPLITS, Batch, Sample, Source, Split, collate
+    from edgemtl.data._scenes_source import ScenesSource
+
+__all__ = [
+    "SPLITS",
+    "Batch",
+    "Sample",
+    "ScenesSource",
+    "Source",
+    "Split",
+    "augment",
+    "collate",
+    "open_source",
+    "source_names",
+]
+
+_HOMES = {
+    "_augment": ("augment",),
+    "_open": ("open_source", "source_names"),
+    "_sample": ("SPLITS", "Batch", "Sample", "Source", "Split", "collate"),
+    "_scenes_source": ("ScenesSource",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
