@@ -1,0 +1,125 @@
+"""Where a result was made: versions, processor, memory, load and source revision, read in milliseconds.
+
+Nothing is imported to learn its version and no program is started: a result that costs a second more to label would
+soon go without its label.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgemtl import __version__
+
+__all__ = ["CPU_FLAGS", "environment"]
+
+PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt-rtx", "torch")
+CPU_FLAGS = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
+    "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
+)  # fmt: skip
+"""Instruction sets that change what INT8, BF16 or FP16 cost; the others are left out of results."""
+
+_CPU = Path("/sys/devices/system/cpu")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor, memory, load and git commit of the working directory, for a result file (JSON values only).
+
+    What cannot be read on a machine is None: an unknown clock is not a fixed one. Takes a few milliseconds.
+    """
+    return {
+        "edgemtl": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "memory": _memory(),
+        "load_average": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "git_commit": _git_commit(Path.cwd()),
+        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _cpu() -> dict[str, Any]:
+    text = _read(Path("/proc/cpuinfo")) or ""
+    fields: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), []).append(value.strip())
+    flags = set(" ".join((fields.get("flags") or fields.get("Features") or [""])[:1]).split())
+    clocks = [float(value) for value in fields.get("cpu MHz", []) if value.replace(".", "", 1).isdigit()]
+    return {
+        "model": next(iter(fields.get("model name", [])), None) or _read(Path("/proc/device-tree/model")),
+        "flags": [flag for flag in CPU_FLAGS if flag in flags],
+        "cores": _cores(fields),
+        "threads": os.cpu_count(),
+        "usable_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "clock_mhz": _clock_mhz() or (round(sum(clocks) / len(clocks), 1) if clocks else None),
+        "governor": _read(_CPU / "cpu0/cpufreq/scaling_governor"),
+    }
+
+
+def _cores(fields: dict[str, list[str]]) -> int | None:
+    """Physical cores: distinct (socket, core) pairs where the kernel names them."""
+    pairs = set(zip(fields.get("physical id", []), fields.get("core id", []), strict=False))
+    return len(pairs) or os.cpu_count()
+
+
+def _clock_mhz() -> float | None:
+    clock = _read(_CPU / "cpu0/cpufreq/scaling_cur_freq")
+    return int(clock) / 1000 if clock and clock.isdigit() else None
+
+
+def _memory() -> dict[str, int | None]:
+    text = _read(Path("/proc/meminfo")) or ""
+    lines = re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB", text, re.MULTILINE)
+    found = {key: int(kilobytes) * 1024 for key, kilobytes in lines}
+    return {"total_bytes": found.get("MemTotal"), "available_bytes": found.get("MemAvailable")}
+
+
+def _git_commit(start: Path) -> str | None:
+    """The commit checked out in the repository around `start`, read from its files (worktrees and packed refs too)."""
+    for folder in (start, *start.parents):
+        marker = folder / ".git"
+        if marker.is_dir():
+            return _head(marker)
+        if marker.is_file() and (text := _read(marker)) and text.startswith("gitdir:"):
+            return _head((folder / text.removeprefix("gitdir:").strip()).resolve())
+    return None
+
+
+def _head(git: Path) -> str | None:
+    head = _read(git / "HEAD") or ""
+    if not head.startswith("ref:"):
+        return head or None
+    name = head.removeprefix("ref:").strip()
+    shared = _read(git / "commondir")
+    for root in (git, (git / shared).resolve() if shared else git):
+        if commit := _read(root / name):
+            return commit
+        packed = re.search(rf"^([0-9a-f]+) {re.escape(name)}$", _read(root / "packed-refs") or "", re.MULTILINE)
+        if packed:
+            return packed[1]
+    return None

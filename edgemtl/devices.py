@@ -1,0 +1,218 @@
+"""Devices as data: what a board is, what it can run, and whether it can be measured from here.
+
+A device is a YAML file in `profiles/`: a user's own folder of that name first, then the shipped one. A file is data
+from a stranger: it is read with `yaml.safe_load`, checked against a schema that allows no other key, and executes
+nothing.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgemtl._environment import environment
+from edgemtl._share import find_shared, list_shared
+from edgemtl.errors import UnsupportedError, UserError, unknown_name
+from edgemtl.results import first_problem
+from edgemtl.units import Budget
+
+__all__ = [
+    "Device",
+    "Fpga",
+    "Peak",
+    "Place",
+    "PowerMode",
+    "Reach",
+    "Runtime",
+    "Sensor",
+    "device_names",
+    "load_device",
+    "resolve",
+]
+
+FILE_LIMIT_BYTES = 64 * 1024
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fixed"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+Text = Annotated[str, Field(max_length=400)]
+Rate = Annotated[float, Field(gt=0, le=1e18)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Runtime(_Strict):
+    """A runtime that runs on the device, and the precisions it honours there."""
+
+    name: Name
+    precisions: tuple[Precision, ...] = Field(min_length=1, max_length=8)
+    note: Text = ""
+
+
+class Peak(_Strict):
+    """A peak rate of arithmetic (operations per second, 2 per multiply-accumulate) and who says so.
+
+    `stated`: by the vendor; `derived`: units x width x clock. Neither is a measurement.
+    """
+
+    unit: Name
+    precision: Precision
+    ops_per_s: Rate
+    kind: Literal["stated", "derived"]
+    sparse: bool = False
+    note: Text = ""
+
+
+class PowerMode(_Strict):
+    """A power mode as the vendor names it."""
+
+    name: Annotated[str, Field(max_length=40)]
+    watts: Annotated[float, Field(gt=0, le=2000)] | None = None
+
+
+class Sensor(_Strict):
+    """Something to ask the device: power (W), temperature (C) or whether it throttles; `read` says through what."""
+
+    name: Annotated[str, Field(max_length=60)]
+    quantity: Literal["power", "temperature", "throttling"]
+    read: Text
+
+
+class Fpga(_Strict):
+    """What a part offers a design; `part` is the vendor's name for its tools."""
+
+    part: Annotated[str, Field(max_length=60)]
+    luts: Count
+    flip_flops: Count
+    bram_36k: Count
+    dsps: Count
+    urams: Count = 0
+
+
+class Reach(_Strict):
+    """How to log in over ssh; empty until the user fills it in (keys live in the ssh agent, never here)."""
+
+    host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9._:-]*$")] = ""
+    user: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] = ""
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+
+
+class Device(_Strict):
+    """One device. Sizes are in bytes, rates in bytes or operations per second, power in watts."""
+
+    schema_: Literal["edgemtl.device/1"] = Field(alias="schema")
+    name: Name
+    title: Text
+    kind: Literal["host", "board"]
+    soc: Text = ""
+    cpu: Text = ""
+    accelerator: Text = ""
+    memory_bytes: Annotated[int, Field(gt=0, le=2**50)] | None = None
+    memory_bytes_per_s: Rate | None = None
+    precisions: tuple[Precision, ...] = Field(min_length=1, max_length=8)
+    runtimes: tuple[Runtime, ...] = Field(min_length=1, max_length=16)
+    peaks: tuple[Peak, ...] = Field(default=(), max_length=32)
+    power_modes: tuple[PowerMode, ...] = Field(default=(), max_length=16)
+    sensors: tuple[Sensor, ...] = Field(default=(), max_length=64)
+    fpga: Fpga | None = None
+    reach: Reach = Reach()
+    notes: tuple[Text, ...] = Field(default=(), max_length=20)
+
+    def runtime(self, name: str) -> Runtime:
+        """The device's runtime called `name`; raises `UserError` with the nearest names."""
+        for runtime in self.runtimes:
+            if runtime.name == name:
+                return runtime
+        raise unknown_name(f"runtime of device {self.name}", name, (runtime.name for runtime in self.runtimes))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a budget's latency is measured: a device that can be reached and one of its runtimes (None: any)."""
+
+    device: Device
+    runtime: str | None
+
+
+def device_names() -> list[str]:
+    """Names of every device file, the user's own and the shipped ones."""
+    return list_shared("profiles")
+
+
+def load_device(name: str) -> Device:
+    """The device called `name`; the host's processor, memory and precisions are filled in from the machine itself.
+
+    Raises `UserError` with the nearest names, or with the first thing that is wrong in its file.
+    """
+    path = find_shared("profiles", f"{name}.yaml") if name in device_names() else None
+    if path is None:
+        raise unknown_name("device", name, device_names())
+    device = _read(path)
+    if device.name != name:
+        raise UserError(
+            f"device file {path} calls itself {device.name!r}: rename the file or the device so that they agree"
+        )
+    return _detected(device) if device.kind == "host" else device
+
+
+def _read(path: Path) -> Device:
+    try:
+        if path.stat().st_size > FILE_LIMIT_BYTES:
+            raise UserError(f"device file {path} is larger than {FILE_LIMIT_BYTES} bytes: not a device file")
+        return Device.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read device file {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"device file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise UserError(f"device file {path}: {first_problem(error)}; compare it with a shipped device") from error
+
+
+def _detected(device: Device) -> Device:
+    found = environment()
+    flags = set(found["cpu"]["flags"])
+    bf16 = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    kept: tuple[Precision, ...] = tuple(p for p in device.precisions if p != "bf16" or bf16)
+    runtimes = tuple(
+        runtime.model_copy(update={"precisions": tuple(p for p in runtime.precisions if p in kept)})
+        for runtime in device.runtimes
+    )
+    return device.model_copy(
+        update={
+            "cpu": f"{found['cpu']['model'] or platform.machine()}, {found['cpu']['usable_threads']} threads",
+            "memory_bytes": found["memory"]["total_bytes"],
+            "precisions": kept,
+            "runtimes": runtimes,
+        }
+    )
+
+
+def resolve(budget: Budget) -> Place | None:
+    """Where `budget` is measured, or None for a count (FLOPs, bytes), which is the same everywhere.
+
+    Raises `UserError` for an unknown device or runtime, and `UnsupportedError` for a budget that this version cannot
+    measure from here: latency on a board, and energy anywhere.
+    """
+    if budget.quantity not in ("latency_ms", "energy_mj"):
+        return None
+    device = load_device(budget.device or "host")
+    if budget.runtime is not None:
+        device.runtime(budget.runtime)
+    if budget.quantity == "energy_mj":
+        raise UnsupportedError(
+            f"budget {budget.text!r}: energy is not measured in this version; "
+            "give a limit in ms, FLOPs or MB, for example 2GFLOPs"
+        )
+    if device.kind != "host":
+        raise UnsupportedError(
+            f"budget {budget.text!r}: latency is measured only on the host in this version, not on {device.name}; "
+            f"search with a FLOPs or MB budget (or ms without @{device.name}), export, "
+            "copy the bundle to the board and run edgemtl profile there"
+        )
+    return Place(device, budget.runtime)

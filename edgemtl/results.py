@@ -1,0 +1,161 @@
+"""What a search leaves behind: `result.json`, schema `edgemtl.result/1`.
+
+The search writes it, the report and the command line read it. The keys are stable: one that is not in the schema is
+an error, so that a typing mistake in a writer cannot pass as an empty column in a reader.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from edgemtl._files import read_json, write_json
+from edgemtl.errors import UserError
+
+__all__ = [
+    "RESULT_FILE",
+    "Entry",
+    "FigureKind",
+    "Latency",
+    "PathCost",
+    "Result",
+    "first_problem",
+    "read_result",
+    "write_result",
+]
+
+RESULT_FILE = "result.json"
+SCHEMA = "edgemtl.result/1"
+
+FigureKind = Literal["measured", "estimated", "predicted", "simulated", "derived"]
+"""Where a figure comes from: a clock or sensor, a roofline, a fitted model, a simulation, or arithmetic on others."""
+
+Text = Annotated[str, Field(max_length=2000)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Amount = Annotated[int, Field(ge=0, le=10**18)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Latency(_Strict):
+    """A latency in ms, how it was obtained, and where."""
+
+    value: Annotated[float, Field(ge=0)]
+    kind: FigureKind
+    device: Name
+    runtime: Name
+
+
+class PathCost(_Strict):
+    """FLOPs and parameters of what one task runs alone."""
+
+    flops: Amount
+    params: Amount
+
+
+class Entry(_Strict):
+    """One design with its cost and its scores; `bytes` are those of the weights, `delta_m` a fraction (0.01 is 1 %).
+
+    `metrics` hold every task's scores by metric name. `feasible` tells whether it keeps all budgets and floors, `kind`
+    whether it is the "baseline" that delta_m refers to or a "candidate", `name` is what its files are called.
+    """
+
+    design: Annotated[dict[Name, int | float | str | bool], Field(max_length=5000)]
+    flops: Amount
+    macs: Amount
+    params: Amount
+    bytes: Amount
+    latency_ms: Latency | None
+    metrics: Annotated[dict[Name, dict[Name, float]], Field(max_length=100)]
+    delta_m: float | None
+    paths: Annotated[dict[Name, PathCost], Field(max_length=100)]
+    feasible: bool | None = None
+    kind: Literal["baseline", "candidate"] | None = None
+    name: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_mac_is_two_flops(self) -> Entry:
+        if abs(self.flops - 2 * self.macs) > 1:
+            raise ValueError(f"flops {self.flops} are not twice the macs {self.macs}")
+        return self
+
+
+class Result(_Strict):
+    """A finished search, pruning or training: what was asked, what came out, and where it ran.
+
+    `budgets` are the texts that the user gave. `best` is the chosen design (None where none keeps the budgets and
+    none is close), `front` the Pareto-optimal ones. `seconds` is wall-clock time, `evaluations` how many designs
+    were scored.
+    """
+
+    schema_: Literal["edgemtl.result/1"] = Field("edgemtl.result/1", alias="schema")
+    command: Text
+    seed: int | None
+    data: Text | dict[Name, JsonValue]
+    space: Text
+    strategy: Text
+    budgets: Annotated[tuple[Text, ...], Field(max_length=50)]
+    feasible: bool
+    best: Entry | None
+    front: Annotated[tuple[Entry, ...], Field(max_length=20_000)]
+    evaluations: Amount
+    seconds: Annotated[float, Field(ge=0)]
+    environment: dict[Name, JsonValue]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, in the order of the chosen (else the first) design."""
+        entry = self.best or next(iter(self.front), None)
+        return tuple(entry.metrics or entry.paths) if entry else ()
+
+    @property
+    def baseline(self) -> Entry | None:
+        """The design that delta_m refers to, where the front names one."""
+        return next((entry for entry in self.front if entry.kind == "baseline" or entry.name == "baseline"), None)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, on one line: where, what, and what was given."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the whole file"
+    given = "" if first["type"] in ("missing", "value_error") else f" (given: {first.get('input')!r:.60})"
+    return f"{place}: {first['msg']}{given}"
+
+
+def write_result(folder: Path, result: Result) -> Path:
+    """Write `folder/result.json` atomically; optional keys that were never set are left out. Returns the file."""
+    path = folder / RESULT_FILE
+    write_json(path, {"schema": SCHEMA, **result.model_dump(mode="json", by_alias=True, exclude_unset=True)})
+    return path
+
+
+def read_result(path: Path) -> Result:
+    """Read the result of a run folder (or of a `result.json` itself).
+
+    Raises `UserError`, one line, where there is none, where it was cut off, or where it is another tool's file.
+    """
+    file = path / RESULT_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(
+            f"run {path} has no {RESULT_FILE}: give the folder that edgemtl search wrote, or finish it with --resume"
+        )
+    return parse_result(read_json(file, "result"), file)
+
+
+def parse_result(content: Any, file: Path) -> Result:
+    """A result from parsed JSON; `file` is named in errors."""
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise UserError(
+            f"result {file} has schema {found!r:.60}, this version reads {SCHEMA!r}: it is another file or version"
+        )
+    try:
+        return Result.model_validate(content)
+    except ValidationError as error:
+        raise UserError(
+            f"result {file} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"
+        ) from error

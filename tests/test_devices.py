@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edgemtl._environment import environment
+from edgemtl.devices import Device, device_names, load_device, resolve
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.units import parse_budget
+
+SHIPPED = ("host", "jetson-orin-nano", "raspberry-pi-5", "zcu102")
+
+
+def test_shipped_devices_load() -> None:
+    assert set(SHIPPED) <= set(device_names())
+    for name in SHIPPED:
+        device = load_device(name)
+        assert device.name == name
+        assert (device.kind == "host") == (name == "host")
+        assert device.reach.host == ""
+        assert all(set(runtime.precisions) <= set(device.precisions) for runtime in device.runtimes)
+
+
+def test_host_is_filled_in_from_the_machine() -> None:
+    host, machine = load_device("host"), environment()
+    assert host.memory_bytes == machine["memory"]["total_bytes"]
+    assert ("bf16" in host.precisions) == bool({"avx512_bf16", "amx_bf16", "bf16"} & set(machine["cpu"]["flags"]))
+
+
+def test_host_without_bf16_instructions_drops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = environment()
+    machine["cpu"]["flags"] = ["avx2"]
+    monkeypatch.setattr("edgemtl.devices.environment", lambda: machine)
+    host = load_device("host")
+    assert "bf16" not in host.precisions
+    assert "bf16" not in host.runtime("openvino").precisions
+    assert "int8" in host.runtime("openvino").precisions
+
+
+def test_unknown_device_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean jetson-orin-nano"):
+        load_device("jetson-orin-nan")
+
+
+@pytest.mark.parametrize("name", ["../profiles/host", "host.yaml", "", "/etc/passwd"])
+def test_a_name_is_never_a_path(name: str) -> None:
+    with pytest.raises(UserError, match="unknown device"):
+        load_device(name)
+
+
+def _own(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
+    content = {
+        "schema": "edgemtl.device/1",
+        "name": "mine",
+        "title": "Mine",
+        "kind": "board",
+        "precisions": ["fp32"],
+        "runtimes": [{"name": "onnxruntime", "precisions": ["fp32"]}],
+        **changes,
+    }
+    (folder / "profiles").mkdir()
+    (folder / "profiles" / "mine.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(folder)
+
+
+def test_a_users_own_device_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _own(tmp_path, monkeypatch, memory_bytes=4 * 2**30)
+    assert load_device("mine").memory_bytes == 4 * 2**30
+    assert "zcu102" in device_names()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"colour": "red"}, "colour: Extra inputs"),
+        ({"precisions": ["fp7"]}, "precisions.0"),
+        ({"memory_bytes": -1}, "memory_bytes"),
+        ({"name": "other"}, "rename the file"),
+        ({"schema": "edgemtl.device/9"}, "schema"),
+        ({"reach": {"host": "board; rm -rf /"}}, "reach.host"),
+        ({"runtimes": []}, "runtimes"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], says: str
+) -> None:
+    _own(tmp_path, monkeypatch, **changes)
+    with pytest.raises(UserError, match=says) as caught:
+        load_device("mine")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "!!python/object/apply:os.system ['true']", "- 1", "x" * 70_000])
+def test_yaml_executes_nothing_and_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    _own(tmp_path, monkeypatch)
+    (tmp_path / "profiles" / "mine.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_device("mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_schema_allows_no_other_key() -> None:
+    assert Device.model_config["extra"] == "forbid"
+
+
+@pytest.mark.parametrize("text", ["2GFLOPs", "5MB", "60%FLOPs", "depth:1GMACs"])
+def test_a_count_needs_no_device(text: str) -> None:
+    assert resolve(parse_budget(text)) is None
+
+
+@pytest.mark.parametrize(("text", "runtime"), [("8ms", None), ("8ms@host", None), ("8ms@host/openvino", "openvino")])
+def test_latency_is_measured_on_the_host(text: str, runtime: str | None) -> None:
+    place = resolve(parse_budget(text))
+    assert place is not None
+    assert (place.device.name, place.runtime) == ("host", runtime)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("8ms@jetson-orin-nano", UnsupportedError, "only on the host"),
+        ("8ms@jetson", UserError, "did you mean jetson-orin-nano"),
+        ("8ms@host/openvin", UserError, "did you mean openvino"),
+        ("8ms@jetson-orin-nano/openvino", UserError, "runtime of device jetson-orin-nano"),
+        ("20mJ", UnsupportedError, "energy is not measured"),
+    ],
+)
+def test_what_cannot_be_measured_here_is_refused(text: str, error: type[UserError], says: str) -> None:
+    with pytest.raises(error, match=says):
+        resolve(parse_budget(text))

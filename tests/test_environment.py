@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from edgemtl._environment import environment
+
+
+def test_environment_is_json_and_names_versions() -> None:
+    found = environment()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["packages"]["numpy"] == version("numpy")
+    assert found["cpu"]["threads"] == os.cpu_count()
+    assert found["time_utc"].endswith("+00:00")
+
+
+def test_environment_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from edgemtl._environment import environment; environment(); "
+        "print([m for m in ('torch', 'numpy', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_environment_is_fast() -> None:
+    environment()
+    start = perf_counter()
+    environment()
+    assert perf_counter() - start < 0.05
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    _git(folder, "init")
+    (folder / "file").write_text("x")
+    _git(folder, "add", "file")
+    _git(folder, "commit", "-m", "first")
+    return folder
+
+
+def test_commit_of_the_working_directory(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = repository / "deep" / "er"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    assert environment()["git_commit"] == _git(repository, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("how", ["packed", "detached", "worktree"])
+def test_commit_is_found_in_every_layout(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    place = repository
+    if how == "packed":
+        _git(repository, "pack-refs", "--all")
+        assert not (repository / ".git/refs/heads/main").exists()
+    elif how == "detached":
+        _git(repository, "checkout", "--detach")
+    else:
+        place = tmp_path / "second"
+        _git(repository, "worktree", "add", "-b", "other", str(place))
+    monkeypatch.chdir(place)
+    assert environment()["git_commit"] == _git(repository, "rev-parse", "HEAD")
+
+
+def test_no_repository_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert environment()["git_commit"] is None
