@@ -169,10 +169,19 @@ class _Builder:
             else:
                 renamed[tensor] = task
             outputs[task] = task
-        size = getattr(self.net, "input_size")
-        return Graph(
-            tuple(_rename(node, renamed) for node in nodes), self.input, (int(size[0]), int(size[1])), outputs, self.block_tasks
-        )
+        size: tuple[int, int] = self.net.input_size  # type: ignore[assignment]
+        used = _reachable(tuple(_rename(node, renamed) for node in nodes), set(outputs))
+        return Graph(used, self.input, (int(size[0]), int(size[1])), outputs, self.block_tasks)
+
+
+def _reachable(nodes: tuple[Node, ...], wanted: set[str]) -> tuple[Node, ...]:
+    """Without the operators that no output needs (a subset's trunk may end early)."""
+    kept = []
+    for node in reversed(nodes):
+        if node.output in wanted:
+            wanted.update(node.inputs)
+            kept.append(node)
+    return tuple(reversed(kept))
 
 
 def _rename(node: Node, names: Mapping[str, str]) -> Node:

@@ -1,0 +1,182 @@
+"""Which operators which tasks need, and an ONNX model in which unwanted tasks cost nothing.
+
+Operators are grouped by the exact set of tasks that need them. What every task needs runs always; every other group stands
+inside an `If` on the boolean inputs `want_TASK`, with its own initializers, so that a runtime optimises it like a graph of
+its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto, helper
+
+__all__ = ["Group", "group_by_tasks", "with_conditions"]
+
+_SMALL_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Group:
+    """Operators that exactly these tasks need, and the tensors that others read from them (or are outputs)."""
+
+    tasks: frozenset[str]
+    nodes: tuple[onnx.NodeProto, ...]
+    outputs: tuple[str, ...]
+
+
+def group_by_tasks(graph: onnx.GraphProto, tasks: Mapping[str, str]) -> list[Group]:
+    """Groups of operators, those that most tasks need first; `tasks` maps each task to its output tensor."""
+    needed = _tasks_of_tensors(graph, tasks)
+    members: dict[frozenset[str], list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        wanted_by = frozenset(task for name in node.output for task in needed.get(name, ()))
+        if wanted_by:
+            members.setdefault(wanted_by, []).append(node)
+    readers: dict[str, set[frozenset[str]]] = {}
+    for key, nodes in members.items():
+        for node in nodes:
+            for name in node.input:
+                readers.setdefault(name, set()).add(key)
+    finals = set(tasks.values())
+    groups = []
+    for key, nodes in members.items():
+        written = [name for node in nodes for name in node.output]
+        kept = tuple(name for name in written if name in finals or readers.get(name, set()) - {key})
+        groups.append(Group(key, tuple(nodes), kept))
+    return sorted(groups, key=lambda group: (-len(group.tasks), sorted(group.tasks)))
+
+
+def _tasks_of_tensors(graph: onnx.GraphProto, tasks: Mapping[str, str]) -> dict[str, set[str]]:
+    needed: dict[str, set[str]] = {}
+    for task, name in tasks.items():
+        needed.setdefault(name, set()).add(task)
+    for node in reversed(graph.node):
+        wanted_by = {task for name in node.output for task in needed.get(name, ())}
+        for name in node.input:
+            needed.setdefault(name, set()).update(wanted_by)
+    return needed
+
+
+def with_conditions(model: onnx.ModelProto, tasks: Mapping[str, str]) -> onnx.ModelProto:
+    """The model with every group that not all tasks need inside an `If`; unchanged where there is one task."""
+    if len(tasks) < 2:
+        return model
+    rewriter = _Rewriter(model, tasks)
+    return rewriter.rewrite()
+
+
+class _Rewriter:
+    def __init__(self, model: onnx.ModelProto, tasks: Mapping[str, str]) -> None:
+        self.model, self.tasks = model, tasks
+        self.types = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
+        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.groups = group_by_tasks(model.graph, tasks)
+        self.owners = self._owners()
+        self.nodes: list[onnx.NodeProto] = []
+        self.outer: dict[str, TensorProto] = {}
+
+    def _owners(self) -> dict[str, set[frozenset[str]]]:
+        owners: dict[str, set[frozenset[str]]] = {}
+        for group in self.groups:
+            for node in group.nodes:
+                for name in node.input:
+                    if name in self.constants:
+                        owners.setdefault(name, set()).add(group.tasks)
+        return owners
+
+    def rewrite(self) -> onnx.ModelProto:
+        everyone = frozenset(self.tasks)
+        for group in self.groups:
+            if group.tasks == everyone:
+                self.nodes.extend(group.nodes)
+                self._keep_outside(name for node in group.nodes for name in node.input)
+            else:
+                self._add_branch(group)
+        wants = [helper.make_tensor_value_info(f"want_{task}", TensorProto.BOOL, [1]) for task in self.tasks]
+        return self._assemble(wants)
+
+    def _keep_outside(self, names: Iterable[str]) -> None:
+        self.outer.update({name: self.constants[name] for name in names if name in self.constants})
+
+    def _assemble(self, wants: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        made = {name for node in self.nodes for name in node.output}
+        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self.tasks.values()]
+        graph = helper.make_graph(
+            self.nodes, self.model.graph.name, [*self.model.graph.input, *wants], outputs, list(self.outer.values())
+        )
+        graph.value_info.extend(info for name, info in self.types.items() if name in made and name not in self._conditional())
+        result = onnx.ModelProto()
+        result.CopyFrom(self.model)
+        result.graph.CopyFrom(graph)
+        return result
+
+    def _conditional(self) -> set[str]:
+        return {name for group in self.groups if len(group.tasks) < len(self.tasks) for name in group.outputs}
+
+    def _condition(self, tasks: frozenset[str]) -> str:
+        wants = [f"want_{task}" for task in sorted(tasks)]
+        result = wants[0]
+        for want in wants[1:]:
+            made = f"{result}.{want}"
+            if not any(made in node.output for node in self.nodes):
+                self.nodes.append(helper.make_node("Or", [result, want], [made], name=f"modes.{made}"))
+            result = made
+        return result
+
+    def _add_branch(self, group: Group) -> None:
+        condition = self._condition(group.tasks)
+        inner = {name: f"{name}.inside" for name in group.outputs}
+        nodes = [_renamed(node, inner) for node in group.nodes]
+        own: dict[str, TensorProto] = {}
+        copies: dict[str, str] = {}
+        for name in dict.fromkeys(name for node in group.nodes for name in node.input if name in self.constants):
+            if len(self.owners[name]) == 1:
+                own[name] = self.constants[name]
+            elif self.constants[name].ByteSize() <= _SMALL_BYTES:
+                copies[name] = f"{name}.{'.'.join(sorted(group.tasks))}"
+                own[name] = TensorProto()
+                own[name].CopyFrom(self.constants[name])
+                own[name].name = copies[name]
+            else:
+                self._keep_outside([name])
+        nodes = [_renamed(node, copies) for node in nodes]
+        label = ".".join(sorted(group.tasks))
+        infos = [self.types[name] for node in group.nodes for name in node.output if name in self.types and name not in inner]
+        then = helper.make_graph(nodes, f"run.{label}", [], [self._typed(name, inner[name]) for name in group.outputs], list(own.values()))
+        then.value_info.extend(infos)
+        skipped = self._skipped(group, label)
+        self.nodes.append(
+            helper.make_node(
+                "If", [condition], list(group.outputs), name=f"modes.{label}", then_branch=then, else_branch=skipped
+            )
+        )
+
+    def _typed(self, name: str, label: str) -> onnx.ValueInfoProto:
+        info = onnx.ValueInfoProto()
+        info.CopyFrom(self.types[name])
+        info.name = label
+        return info
+
+    def _skipped(self, group: Group, label: str) -> onnx.GraphProto:
+        """The branch of a task nobody wants: tensors without elements, whose rank and channels agree with the real ones."""
+        nodes, infos = [], []
+        for name in group.outputs:
+            kind = self.types[name].type.tensor_type
+            shape = [size.dim_value for size in kind.shape.dim]
+            empty = [size if axis < 2 and len(shape) > 2 else 0 for axis, size in enumerate(shape)]
+            made = f"{name}.skipped"
+            value = helper.make_tensor(made, kind.elem_type, empty, b"", raw=True)
+            nodes.append(helper.make_node("Constant", [], [made], name=f"modes.{label}.{made}", value=value))
+            infos.append(helper.make_tensor_value_info(made, kind.elem_type, empty))
+        return helper.make_graph(nodes, f"skip.{label}", [], infos)
+
+
+def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [names.get(name, name) for name in node.input]
+    copy.output[:] = [names.get(name, name) for name in node.output]
+    return copy

@@ -1,0 +1,103 @@
+"""What each operator of a graph computes, in torch: the reference that engines are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgemtl.errors import UnsupportedError
+from edgemtl.models._graph import Attribute, Graph, Node
+
+__all__ = ["operator_of", "run_graph"]
+
+Operator = Callable[[Sequence[Tensor]], Tensor]
+
+
+def _conv(node: Node) -> Operator:
+    weight, bias, get = node.constants["weight"], node.constants.get("bias"), node.attributes
+    strides, pads, dilations, group = _ints(get["strides"]), _ints(get["pads"])[:2], _ints(get["dilations"]), get["group"]
+    return lambda x: F.conv2d(x[0], weight, bias, strides, pads, dilations, group)
+
+
+def _ints(value: Attribute) -> tuple[int, ...]:
+    assert isinstance(value, tuple)
+    return tuple(int(item) for item in value)
+
+
+def _gemm(node: Node) -> Operator:
+    weight, bias = node.constants["weight"], node.constants.get("bias")
+    return lambda x: F.linear(x[0], weight, bias)
+
+
+def _norm(node: Node) -> Operator:
+    c, epsilon = node.constants, float(node.attributes["epsilon"])  # type: ignore[arg-type]
+    return lambda x: F.batch_norm(x[0], c["mean"], c["variance"], c["weight"], c["bias"], eps=epsilon)
+
+
+def _resize(node: Node) -> Operator:
+    factor, linear = float(node.attributes["factor"]), node.attributes["mode"] == "linear"  # type: ignore[arg-type]
+    if linear:
+        return lambda x: F.interpolate(x[0], scale_factor=factor, mode="bilinear", align_corners=False)
+    return lambda x: F.interpolate(x[0], scale_factor=factor, mode="nearest")
+
+
+def _clip(node: Node) -> Operator:
+    low, high = float(node.attributes["low"]), float(node.attributes["high"])  # type: ignore[arg-type]
+    return lambda x: torch.clamp(x[0], low, high)
+
+
+def _max_pool(node: Node) -> Operator:
+    get = node.attributes
+    kernel, strides, pads = _ints(get["kernel_shape"]), _ints(get["strides"]), _ints(get["pads"])[:2]
+    return lambda x: F.max_pool2d(x[0], kernel, strides, pads)
+
+
+def _shuffle(node: Node) -> Operator:
+    factor = int(node.attributes["blocksize"])  # type: ignore[arg-type]
+    return lambda x: F.pixel_shuffle(x[0], factor)
+
+
+_OPERATORS: dict[str, Callable[[Node], Operator]] = {
+    "Add": lambda _: lambda x: x[0] + x[1],
+    "BatchNormalization": _norm,
+    "Clip": _clip,
+    "Concat": lambda _: lambda x: torch.cat(list(x), 1),
+    "Conv": _conv,
+    "DepthToSpace": _shuffle,
+    "Flatten": lambda _: lambda x: x[0].flatten(1),
+    "Gemm": _gemm,
+    "GlobalAveragePool": lambda _: lambda x: x[0].mean((2, 3), keepdim=True),
+    "HardSwish": lambda _: lambda x: F.hardswish(x[0]),
+    "Identity": lambda _: lambda x: x[0],
+    "MaxPool": _max_pool,
+    "Mul": lambda _: lambda x: x[0] * x[1],
+    "Relu": lambda _: lambda x: torch.relu(x[0]),
+    "Resize": _resize,
+    "Sigmoid": lambda _: lambda x: torch.sigmoid(x[0]),
+}
+
+
+def operator_of(node: Node) -> Operator:
+    """The function of a list of tensors that `node` computes, its constants bound."""
+    if node.op not in _OPERATORS:
+        raise UnsupportedError(f"operator {node.op} of {node.name} cannot be evaluated")
+    return _OPERATORS[node.op](node)
+
+
+def run_graph(graph: Graph, image: Tensor, observe: Callable[[str, Tensor], None] | None = None) -> dict[str, Tensor]:
+    """Outputs of the graph for `image` (N, 3, H, W) in FP32; `observe` sees every tensor by name, the image included."""
+    values, last_use = {graph.input: image}, {name: node.name for node in graph.nodes for name in node.inputs}
+    if observe:
+        observe(graph.input, image)
+    with torch.no_grad():
+        for node in graph.nodes:
+            values[node.output] = operator_of(node)([values[name] for name in node.inputs])
+            if observe:
+                observe(node.output, values[node.output])
+            for name in node.inputs:
+                if last_use[name] == node.name and name not in graph.outputs.values():
+                    values.pop(name, None)
+    return {task: values[name] for task, name in graph.outputs.items()}

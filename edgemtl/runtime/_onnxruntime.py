@@ -1,0 +1,109 @@
+"""ONNX Runtime on the CPU: one session, and a boolean input for each task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import MissingDependencyError, UserError
+from edgemtl.runtime._session import EngineSpec, OperatorTime, check_image, check_tasks
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["open_session"]
+
+_NO_PROFILE = "this engine was closed: open it again"
+
+
+class OnnxRuntimeSession:
+    """Output arrays are ONNX Runtime's own, new ones each run from its arena: the caller keeps them."""
+
+    def __init__(self, folder: Path, spec: EngineSpec, threads: int) -> None:
+        self.spec, self.tasks, self._threads = spec, spec.tasks, threads
+        self._path = spec.file(folder, "model")
+        self._session: ort.InferenceSession | None = _open(self._path, threads, None)
+        self._outputs = {task: str(name) for task, name in spec.options["outputs"].items()}
+        self._wants = {value: np.array([value]) for value in (False, True)}
+        self._inputs = {info.name for info in self._session.get_inputs()}
+
+    def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
+        if self._session is None:
+            raise UserError(_NO_PROFILE)
+        return self._call(self._session, image, tasks)
+
+    def _call(
+        self, session: ort.InferenceSession, image: NDArray[np.float32], tasks: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        wanted = check_tasks(tasks, self.tasks)
+        feeds: dict[str, NDArray[Any]] = {"image": check_image(image, self.spec.input)}
+        for task in self.tasks:
+            if f"want_{task}" in self._inputs:
+                feeds[f"want_{task}"] = self._wants[task in wanted]
+        values = session.run([self._outputs[task] for task in wanted], feeds)
+        return dict(zip(wanted, values, strict=True))
+
+    def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
+        """Mean time of each operator, from ONNX Runtime's profiler in a second session that is closed afterwards."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as scratch:
+            session = _open(self._path, self._threads, str(Path(scratch) / "profile"))
+            for _ in range(runs):
+                self._call(session, image, tasks)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        return _operator_times(events, runs)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def open_session(folder: Path, spec: EngineSpec, threads: int) -> OnnxRuntimeSession:
+    """Open an engine that the target `onnxruntime` wrote."""
+    return OnnxRuntimeSession(folder, spec, threads)
+
+
+def _open(path: Path, threads: int, profile: str | None) -> ort.InferenceSession:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", "onnxruntime", "an engine of the target onnxruntime") from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if profile:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise UserError(f"ONNX Runtime {ort.__version__} cannot open {path}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _operator_times(events: Sequence[dict[str, Any]], runs: int) -> list[OperatorTime]:
+    """Sum a profile's kernel events by operator; an `If` is left out, since the operators inside it count themselves."""
+    total: dict[str, tuple[str, float]] = {}
+    for event in events:
+        name, kind = str(event.get("name", "")), str(event.get("args", {}).get("op_name", ""))
+        if event.get("cat") != "Node" or not name.endswith("_kernel_time") or kind in ("", "If"):
+            continue
+        label = name.removesuffix("_kernel_time")
+        total[label] = (kind, total.get(label, (kind, 0.0))[1] + float(event["dur"]) / 1000)
+    return [OperatorTime(name, kind, _block(name), spent / runs) for name, (kind, spent) in total.items()]
+
+
+def _block(name: str) -> str:
+    parts = name.split(".")
+    return parts[1] if parts[0] == "blocks" and len(parts) > 2 else ""

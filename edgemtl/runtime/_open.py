@@ -1,0 +1,49 @@
+"""Find the backend that an engine folder names, and open it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import cast
+
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.runtime._session import EngineSpec, Session
+
+__all__ = ["open_engine", "runtime_names"]
+
+Opener = Callable[[Path, EngineSpec, int], Session]
+_BUILT_IN = {
+    "onnxruntime": "edgemtl.runtime._onnxruntime",
+    "openvino": "edgemtl.runtime._openvino",
+    "tensorrt-rtx": "edgemtl.runtime._tensorrt_rtx",
+}
+_GROUP = "edgemtl.runtimes"
+
+
+def runtime_names() -> list[str]:
+    """Names of every backend, built in and plugged in through the entry-point group `edgemtl.runtimes`."""
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP))})
+
+
+def open_engine(folder: Path, threads: int = 0) -> Session:
+    """Open the engine in `folder` (the one that holds `engine.json`) with that many CPU threads (0: the runtime's choice).
+
+    Raises `UserError` for a folder that is no engine, `MissingDependencyError` where the runtime is not installed and
+    `UnsupportedError` where this machine cannot run it. A plugged-in backend is a function of folder, `EngineSpec` and
+    threads that returns a `Session`.
+    """
+    if threads < 0:
+        raise UserError(f"{threads} threads given: give 0 (the runtime's choice) or more")
+    spec = EngineSpec.read(folder)
+    return _opener(spec.runtime)(folder, spec, threads)
+
+
+def _opener(name: str) -> Opener:
+    if name in _BUILT_IN:
+        return cast("Opener", import_module(_BUILT_IN[name]).open_session)
+    plugged = {point.name: point for point in entry_points(group=_GROUP)}
+    if name not in plugged:
+        raise unknown_name("runtime", name, runtime_names())
+    return cast("Opener", plugged[name].load())

@@ -1,0 +1,128 @@
+"""What every runtime backend offers: run any subset of an engine's tasks, and tell where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl._files import read_json, write_json
+from edgemtl.errors import UserError, unknown_name
+
+__all__ = ["ENGINE_FILE", "ENGINE_SCHEMA", "EngineSpec", "OperatorTime", "Session", "check_image", "check_tasks"]
+
+ENGINE_FILE = "engine.json"
+ENGINE_SCHEMA = "edgemtl.engine/1"
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """Mean time of one operator of an engine in one run; `block` is empty where the runtime's name tells none."""
+
+    name: str
+    op: str
+    block: str
+    mean_ms: float
+
+
+class Session(Protocol):
+    """An open engine. Not thread-safe: one session serves one thread; open another for a second one.
+
+    `tasks` are those the engine has. `run` pays for the wanted tasks only; its arrays belong to the session where its
+    runtime lets buffers be reused, so they hold until the next `run`: copy what must live longer. Switching between
+    subsets loads nothing and allocates nothing. `close` frees the engine; a closed session cannot run.
+    """
+
+    tasks: tuple[str, ...]
+
+    def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs of `tasks` for a normalised image (1, 3, H, W)."""
+        ...
+
+    def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
+        """Mean time of each operator over `runs` runs, by the runtime's own profiler, in execution order."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What `engine.json` says: the target that wrote the folder, the backend that opens it, its tasks and files."""
+
+    target: str
+    runtime: str
+    tasks: tuple[str, ...]
+    input: tuple[int, int, int, int]
+    files: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def write(self, folder: Path) -> Path:
+        """Write `engine.json` into `folder`; returns its path."""
+        content = {
+            "schema": ENGINE_SCHEMA,
+            "target": self.target,
+            "runtime": self.runtime,
+            "tasks": list(self.tasks),
+            "input": list(self.input),
+            "files": dict(self.files),
+            "options": dict(self.options),
+        }
+        write_json(folder / ENGINE_FILE, content)
+        return folder / ENGINE_FILE
+
+    @classmethod
+    def read(cls, folder: Path) -> EngineSpec:
+        """Read `engine.json`; raises `UserError` for a foreign schema, missing keys or files outside the folder."""
+        path = folder / ENGINE_FILE
+        if not path.is_file():
+            raise UserError(f"{folder} holds no {ENGINE_FILE}: give an engine folder that edgemtl export wrote")
+        content = read_json(path, "engine")
+        if not isinstance(content, dict) or content.get("schema") != ENGINE_SCHEMA:
+            given = content.get("schema") if isinstance(content, dict) else type(content).__name__
+            raise UserError(f"{path} has schema {given!r}, this version reads {ENGINE_SCHEMA!r}: export the bundle again")
+        try:
+            return cls._checked(content, folder)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): export the bundle again") from error
+
+    @classmethod
+    def _checked(cls, content: Mapping[str, Any], folder: Path) -> EngineSpec:
+        files = {str(key): str(name) for key, name in content["files"].items()}
+        for name in files.values():
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"engine file {name!r} lies outside its folder {folder}: refused")
+        batch, channels, height, width = (int(size) for size in content["input"])
+        tasks = tuple(str(task) for task in content["tasks"])
+        size = (batch, channels, height, width)
+        return cls(str(content["target"]), str(content["runtime"]), tasks, size, files, dict(content["options"]))
+
+    def file(self, folder: Path, key: str) -> Path:
+        """Path of one of the engine's files; raises `UserError` where it is missing."""
+        name = self.files.get(key)
+        if name is None or not (folder / name).is_file():
+            raise UserError(f"engine {folder} lacks its file {name or key}: copy the whole folder, or export again")
+        return folder / name
+
+
+def check_tasks(wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The wanted tasks in the engine's order; raises `UserError` for an unknown one or for none at all."""
+    for task in wanted:
+        if task not in known:
+            raise unknown_name("task", task, known)
+    if not wanted:
+        raise UserError(f"no task was asked for: give at least one of {', '.join(known)}")
+    return tuple(task for task in known if task in wanted)
+
+
+def check_image(image: NDArray[np.float32], size: tuple[int, int, int, int]) -> NDArray[np.float32]:
+    """The image as the engine reads it (contiguous float32); raises `UserError` for another shape or type."""
+    if image.shape != size or image.dtype != np.float32:
+        raise UserError(f"image of shape {image.shape} and type {image.dtype} given, the engine reads {size} float32")
+    return np.ascontiguousarray(image)

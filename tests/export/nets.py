@@ -1,0 +1,66 @@
+"""Small nets of the forms that real ones have: a trunk, dense decoders, a pooled head, both block types."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edgemtl.models import MultiTaskNet, find_family
+from edgemtl.tasks import Task, make_task
+
+SIZE = (32, 64)
+TASKS = (
+    make_task("semseg", "segmentation", classes=("wall", "floor", "table", "chair", "lamp")),
+    make_task("depth", "depth"),
+    make_task("normals", "normals"),
+)
+
+
+def small_net(
+    block: str = "depthwise",
+    activation: str = "relu",
+    tasks: tuple[Task, ...] = TASKS,
+    size: tuple[int, int] = SIZE,
+    widths: tuple[int, ...] = (16, 24, 32, 40),
+    seed: int = 0,
+) -> MultiTaskNet:
+    """A net of the cnn family with random weights and batch statistics as training leaves them, in evaluation mode."""
+    family = find_family("cnn")
+    stages = [
+        {"name": f"s{number}", "stride": 2, "width": [width], "depth": [2], "block": [block], "expand": [2]}
+        for number, width in enumerate(widths, 1)
+    ]
+    features = [f"s{number}" for number in range(1, len(widths) + 1)]
+    spec = family.spec.model_validate(
+        {
+            "activation": activation,
+            "stem": {"width": [16]},
+            "stages": stages,
+            "features": features,
+            "decoder": {"width": [16], "depth": [1]},
+        }
+    )
+    torch.manual_seed(seed)
+    net = MultiTaskNet(family.plan(spec, tasks, {}, size), tasks)
+    settle(net)
+    return net
+
+
+def settle(net: MultiTaskNet) -> None:
+    """Give every batch normalisation statistics that match its inputs, so that activations keep a natural size."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+            module.momentum = None
+    net.train()
+    with torch.no_grad():
+        net(images(4, net.input_size))
+    net.eval()
+
+
+def images(count: int, size: tuple[int, int] = SIZE, seed: int = 1) -> torch.Tensor:
+    """Smooth random images (count, 3, H, W), about as large as normalised photographs."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, size[0] // 8, size[1] // 8, generator=generator)
+    return nn.functional.interpolate(coarse, scale_factor=8.0, mode="bilinear", align_corners=False).contiguous()
