@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from edgemtl._images import normalize
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.tasks import Task
 
-__all__ = ["FILL", "SPLITS", "Batch", "Sample", "Source", "Split", "collate", "require_split"]
+__all__ = ["FILL", "SPLITS", "Batch", "Sample", "Samples", "Source", "Split", "collate", "require_split"]
 
 Array = NDArray[Any]
 Split = Literal["train", "calibration", "validation", "test"]
@@ -57,6 +57,22 @@ class Source(Protocol):
     def split(self, name: Split) -> Sequence[Sample]:
         """Samples of one split; raises `UserError` for another name."""
         ...
+
+
+class Samples(Sequence[Sample]):
+    """A split that reads its samples one by one; slices and negative indices work as in a list."""
+
+    def read(self, place: int) -> Sample:
+        """The sample at a place from 0 to the length less one."""
+        raise IndexError(place)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        places = range(len(self))[index]
+        return self.read(places) if isinstance(places, int) else [self.read(place) for place in places]
 
 
 @dataclass(frozen=True)

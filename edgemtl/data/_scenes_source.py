@@ -12,13 +12,13 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from importlib.resources import files
 from itertools import islice
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.data._cache import RowCache, cache_root
-from edgemtl.data._sample import Sample, Split, require_split
+from edgemtl.data._sample import Sample, Samples, Split, require_split
 from edgemtl.data.scenes import CLASSES, render
 from edgemtl.errors import UserError
 from edgemtl.tasks import Task, make_task
@@ -100,7 +100,7 @@ class ScenesSource:
                 progress(done, total)
 
 
-class _ScenesSplit(Sequence[Sample]):
+class _ScenesSplit(Samples):
     """One split: reads rows of the cache and renders those that are missing."""
 
     def __init__(self, rows: RowCache, first_seed: int, count: int) -> None:
@@ -112,14 +112,7 @@ class _ScenesSplit(Sequence[Sample]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self._count))]
-        place = range(self._count)[index]
+    def read(self, place: int) -> Sample:
         row = self._rows.read(place)
         if row is None:
             _fill(self._rows, self._first, [place])
@@ -133,7 +126,10 @@ class _ScenesSplit(Sequence[Sample]):
 
 def _sample(row: dict[str, NDArray[Any]], valid: NDArray[np.bool_]) -> Sample:
     normals = row["normals"].astype(np.float32)
-    normals /= np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))[..., None]
+    length = normals[..., 0] ** 2
+    length += normals[..., 1] ** 2
+    length += normals[..., 2] ** 2
+    normals *= (1 / np.sqrt(length))[..., None]
     targets: dict[str, NDArray[Any]] = {
         "semseg": row["semseg"].astype(np.int64),
         "depth": row["depth"].astype(np.float32),
