@@ -1,0 +1,9 @@
+"""Training: losses, task weighting, sandwich and distillation steps, scores."""
+
+from edgemtl.train._feed import batches_of
+from edgemtl.train._metrics import Scorer, evaluate
+from edgemtl.train._recipe import Recipe
+from edgemtl.train._trainer import DesignSource, Progress, train_supernet
+from edgemtl.train._weighting import weighting_names
+
+__all__ = ["DesignSource", "Progress", "Recipe", "Scorer", "batches_of", "evaluate", "train_supernet", "weighting_names"]

@@ -1,0 +1,50 @@
+"""What decides how a supernet is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgemtl.errors import UserError
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of a training run; together with the data and the space it fixes the result.
+
+    `largest_steps` (a fraction) train the largest design alone before the sandwich begins: its widest, its smallest and
+    `random_designs` others in every step (Yu and Huang 2019). `label_share` is the part of hard labels in a narrow
+    design's loss, the rest is in-place distillation; `feature_weight` scales the distillation of features, which grows
+    from 0 over the first tenth of the sandwich steps. `crop` 0 takes whole images; `zoom` is the range of scales.
+    Weights are averaged with `average` per step.
+    """
+
+    steps: int = 2800
+    batch: int = 16
+    crop: int = 128
+    zoom: tuple[float, float] = (0.67, 1.25)
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    largest_steps: float = 0.4
+    random_designs: int = 1
+    label_share: float = 0.5
+    feature_weight: float = 0.5
+    average: float = 0.995
+    weighting: str = "equal"
+    seed: int = 0
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot train anything."""
+        if self.steps < 1 or self.batch < 2:
+            raise UserError(f"training needs at least 1 step and a batch of 2 or more, given: {self.steps} steps, batch {self.batch}")
+        if self.crop < 0 or self.crop % 32:
+            raise UserError(f"--crop {self.crop}: a multiple of 32 is wanted, or 0 for whole images")
+        if not 0 < self.learning_rate < 1:
+            raise UserError(f"--learning-rate {self.learning_rate}: a number above 0 and below 1 is wanted")
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as JSON values."""
+        return {**asdict(self), "zoom": list(self.zoom)}

@@ -1,0 +1,283 @@
+"""Training of a supernet: the sandwich rule, in-place and feature distillation, resumable at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from edgemtl._environment import environment
+from edgemtl._files import write_json
+from edgemtl.data import Batch, Source
+from edgemtl.models import Supernet, Values, recalibrate
+from edgemtl.models._weights import save_supernet
+from edgemtl.tasks import Task
+from edgemtl.train._checkpoint import load_checkpoint, optimizer_state, restore_optimizer, save_checkpoint
+from edgemtl.train._distill import feature_distance, stage_ends
+from edgemtl.train._feed import batches_of, training_batches
+from edgemtl.train._losses import distillation_loss, task_loss
+from edgemtl.train._metrics import evaluate
+from edgemtl.train._recipe import Recipe
+from edgemtl.train._weighting import Weighting, make_weighting
+
+__all__ = ["DesignSource", "Progress", "train_supernet"]
+
+CHECKPOINT_SECONDS = 60.0
+CLIP_NORM = 5.0
+SCORED_IMAGES = 96
+
+
+class DesignSource(Protocol):
+    """What training asks of a space: designs to train, and what their weights depend on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tasks(self) -> tuple[Task, ...]: ...
+    @property
+    def identity(self) -> str: ...
+    def supernet(self) -> Supernet:
+        """Shared weights, fresh."""
+        ...
+
+    def largest(self) -> Values:
+        """The largest design."""
+        ...
+
+    def smallest(self) -> Values:
+        """The smallest design."""
+        ...
+
+    def random(self, rng: random.Random) -> Values:
+        """Any design."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of a training run: losses are means since the last one."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    images_per_second: float
+    learning_rate: float
+
+
+def train_supernet(
+    space: DesignSource,
+    source: Source,
+    recipe: Recipe,
+    out: Path,
+    *,
+    supernet: Supernet | None = None,
+    command: str = "",
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """Train a supernet for `space` on `source` and write `out/supernet.safetensors`; its path.
+
+    A `supernet` may bring weights (public ones); otherwise training starts from scratch. `out` gets `checkpoint.safetensors`
+    (at least every minute and on Ctrl-C: calling again with the same recipe goes on from it), `train.jsonl` (one line per
+    report) and `training.json` (recipe, environment, metrics of the largest and smallest design on the validation split).
+    Runs on the device and processes that accelerate finds, in BF16 where the recipe says so.
+    """
+    run = _Run(space, source, recipe, out, supernet or space.supernet(), report)
+    try:
+        run.train()
+    except KeyboardInterrupt:
+        run.checkpoint()
+        raise
+    return run.finish(command)
+
+
+class _Run:
+    """State of one training run."""
+
+    def __init__(
+        self, space: DesignSource, source: Source, recipe: Recipe, out: Path, supernet: Supernet, report: Callable[[Progress], None]
+    ) -> None:
+        self.space, self.source, self.recipe, self.out, self.report = space, source, recipe, out, report
+        self.accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
+        self.device = self.accelerator.device
+        self.supernet = supernet.to(self.device)
+        self.weighting: Weighting = make_weighting(recipe.weighting, [task.name for task in space.tasks])
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
+        self.names |= {parameter: f"weighting{number}" for number, parameter in enumerate(self.weighting.parameters())}
+        self.optimizer = self.accelerator.prepare(torch.optim.AdamW(_groups(self.names, recipe), lr=recipe.learning_rate))
+        self.average = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
+        self.identity = _identity(space, source, recipe)
+        self.step = self._restore()
+        self.sums: dict[str, float] = {}
+
+    def _restore(self) -> int:
+        found = load_checkpoint(self.out / "checkpoint.safetensors", self.identity)
+        if found is None:
+            return 0
+        step, state = found
+        with torch.no_grad():
+            for parameter, name in self.names.items():
+                parameter.copy_(state[f"parameter.{name}"])
+            for name, value in self.average.items():
+                value.copy_(state[f"average.{name}"])
+        restore_optimizer(self.optimizer, self.names, state)
+        return step
+
+    def checkpoint(self) -> None:
+        """Write the whole state."""
+        if self.accelerator.is_main_process:
+            state = {f"parameter.{name}": parameter for parameter, name in self.names.items()}
+            state |= {f"average.{name}": value for name, value in self.average.items()}
+            state |= optimizer_state(self.optimizer, self.names)
+            save_checkpoint(self.out / "checkpoint.safetensors", self.step, self.identity, state)
+
+    def train(self) -> None:
+        """All remaining steps."""
+        samples = self.source.split("train")
+        feed = training_batches(samples, self.space.tasks, self.recipe, self.step, self.accelerator.process_index)
+        saved = reported = time.monotonic()
+        since = self.step
+        for batch in feed:
+            self._one_step(batch)
+            self.step += 1
+            now = time.monotonic()
+            if now - saved > CHECKPOINT_SECONDS:
+                self.checkpoint()
+                saved = now
+            if self.step % 20 == 0 or self.step == self.recipe.steps:
+                self._report((self.step - since), now - reported)
+                reported, since = now, self.step
+
+    def _one_step(self, batch: Batch) -> None:
+        rate = _rate(self.step, self.recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        image = torch.from_numpy(batch.image).to(self.device, memory_format=torch.channels_last)
+        labels = {name: (self._tensor(batch.targets[name]), self._tensor(batch.masks[name])) for name in batch.targets}
+        teacher = self._design_step(image, labels, self.space.largest(), None)
+        for values in self._narrow_designs():
+            self._design_step(image, labels, values, teacher)
+        self._reduce()
+        torch.nn.utils.clip_grad_norm_(self.names, CLIP_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._update_average()
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _narrow_designs(self) -> list[Values]:
+        if self.step < self.recipe.largest_steps * self.recipe.steps:
+            return []
+        rng = random.Random(f"{self.recipe.seed}/{self.step}")  # the same designs in every process
+        return [self.space.smallest(), *(self.space.random(rng) for _ in range(self.recipe.random_designs))]
+
+    def _design_step(
+        self, image: Tensor, labels: Mapping[str, tuple[Tensor, Tensor]], values: Values, teacher: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """Forward and backward of one design; what it gave, without gradients, to teach narrower ones."""
+        with self.accelerator.autocast():
+            outputs = self.supernet(image, values, features=True)
+        losses = {task.name: task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks}
+        extra: Tensor | None = None
+        if teacher is not None:
+            share = self.recipe.label_share
+            soft = {task.name: distillation_loss(task, outputs[task.name], teacher[task.name]) for task in self.space.tasks}
+            losses = {name: share * loss + (1 - share) * soft[name] for name, loss in losses.items()}
+            extra = self._feature_weight() * feature_distance(stage_ends(outputs), stage_ends(teacher))
+        for name, loss in losses.items():
+            key = f"{'largest' if teacher is None else 'narrow'}.{name}"
+            self.sums[key] = self.sums.get(key, 0.0) + float(loss.detach())
+        shared = [value for name, value in outputs.items() if name.startswith("trunk.")]
+        self.weighting.backward(losses, extra, shared, self.accelerator.backward)
+        return {name: value.detach() for name, value in outputs.items()}
+
+    def _feature_weight(self) -> float:
+        begun = self.recipe.largest_steps * self.recipe.steps
+        return self.recipe.feature_weight * min(1.0, (self.step - begun) / (0.1 * (self.recipe.steps - begun) + 1))
+
+    def _reduce(self) -> None:
+        """Average gradients over processes; parameters that no design of this step used have none."""
+        for parameter in self.names:
+            if self.accelerator.num_processes > 1:
+                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                parameter.grad = self.accelerator.reduce(gradient, "mean")
+
+    def _update_average(self) -> None:
+        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, parameter in self.supernet.shared.items():
+                self.average[name].lerp_(parameter, 1 - decay)
+
+    def _report(self, steps: int, seconds: float) -> None:
+        narrow = 1 + self.recipe.random_designs
+        losses = {key: value / steps / (narrow if key.startswith("narrow") else 1) for key, value in self.sums.items()}
+        self.sums = {}
+        speed = steps * self.recipe.batch * self.accelerator.num_processes / max(seconds, 1e-9)
+        progress = Progress(self.step, self.recipe.steps, losses, speed, _rate(self.step, self.recipe))
+        if self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with (self.out / "train.jsonl").open("a") as log:
+                log.write(json.dumps({**progress.__dict__, "time": time.time()}) + "\n")
+            self.report(progress)
+
+    def finish(self, command: str) -> Path:
+        """Average the weights, round them as they are stored, score two designs and write the files."""
+        with torch.no_grad():
+            for name, parameter in self.supernet.shared.items():
+                parameter.copy_(self.average[name].half())
+        path = self.out / "supernet.safetensors"
+        if self.accelerator.is_main_process:
+            header = {
+                "space": self.space.name,
+                "identity": self.space.identity,
+                "tasks": [task.name for task in self.space.tasks],
+                "data": {"name": self.source.name, "identity": self.source.identity},
+                "recipe": self.recipe.as_json(),
+                "command": command,
+            }
+            save_supernet(self.supernet, path, header)
+            scores = {"largest": self._score(self.space.largest()), "smallest": self._score(self.space.smallest())}
+            write_json(self.out / "training.json", {**header, "validation": scores, "environment": environment()})
+        return path
+
+    def _score(self, values: Values) -> dict[str, dict[str, float]]:
+        net = self.supernet.extract(values)
+        train = batches_of(self.source.split("train"), 16, SCORED_IMAGES)
+        recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
+        return evaluate(net, self.space.tasks, batches_of(self.source.split("validation"), 16, SCORED_IMAGES))
+
+
+def _groups(names: Mapping[Tensor, str], recipe: Recipe) -> list[dict[str, Any]]:
+    """Weight decay on matrices and kernels only; not on biases, batch norm or depthwise filters."""
+    decayed = [p for p in names if p.ndim > 1 and p.shape[1] > 1]
+    plain = [p for p in names if not (p.ndim > 1 and p.shape[1] > 1)]
+    return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    """Linear warm-up over 3 % of the steps, then a cosine to 1 %."""
+    warm = max(1, round(0.03 * recipe.steps))
+    if step < warm:
+        return recipe.learning_rate * (step + 1) / warm
+    done = (step - warm) / max(1, recipe.steps - warm)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def _identity(space: DesignSource, source: Source, recipe: Recipe) -> str:
+    content = json.dumps([space.identity, source.identity, recipe.as_json()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def cpu_has_bf16(flags: Sequence[str]) -> bool:
+    """Whether the CPU multiplies BF16 in hardware, so that training in it is faster."""
+    return any(flag in ("avx512_bf16", "amx_bf16", "bf16") for flag in flags)
