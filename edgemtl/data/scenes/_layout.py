@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgemtl.data.scenes import _fittings as fittings
 from edgemtl.data.scenes import _furniture as furniture
-from edgemtl.data.scenes._furniture import Item
+from edgemtl.data.scenes._lighting import draw_lights, draw_look, look_along
 from edgemtl.data.scenes._materials import FLOORS, WALLS, Material, draw_material
+from edgemtl.data.scenes._parts import Item
+from edgemtl.data.scenes._textures import NOISE
 from edgemtl.data.scenes._types import (
     CLASSES,
     FIRST_PRIMITIVE,
@@ -17,15 +21,46 @@ from edgemtl.data.scenes._types import (
     ROOM,
     Array,
     Camera,
-    Light,
-    Look,
     Opening,
     Scene,
     Surfaces,
     View,
 )
 
-_CLEAR_OF_CAMERA_M = 0.55
+_Maker = Callable[[np.random.Generator], Item]
+
+_CLEAR_OF_CAMERA_M = 0.75
+_AGAINST_WALL: tuple[_Maker, ...] = (
+    furniture.sofa,
+    furniture.bed,
+    furniture.shelf,
+    furniture.shelf,
+    furniture.table,
+    furniture.carton,
+    fittings.plant,
+    fittings.floor_lamp,
+)
+_FREE_STANDING: tuple[_Maker, ...] = (
+    furniture.table,
+    furniture.table,
+    furniture.table,
+    furniture.chair,
+    furniture.chair,
+    furniture.sofa,
+    fittings.plant,
+    furniture.carton,
+    furniture.carton,
+    furniture.clutter,
+    fittings.floor_lamp,
+)
+_ON_TOP: tuple[_Maker, ...] = (
+    furniture.clutter,
+    furniture.clutter,
+    furniture.clutter,
+    furniture.carton,
+    fittings.plant,
+    fittings.table_lamp,
+)
 _ROOM_CLASSES = ("wall", "wall", "wall", "wall", "floor", "ceiling", "window")
 
 
@@ -40,18 +75,19 @@ class _Plan:
     footprints: list[tuple[float, float, float, float, float]] = field(default_factory=list)
     bulbs: list[tuple[float, float, float, int]] = field(default_factory=list)
     openings: list[Opening] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
     instances: int = FIRST_PRIMITIVE
 
 
 def build_scene(seed: int) -> Scene:
     """Build the scene of a seed. The picture's size plays no part, so every size shows the same scene."""
     rng = np.random.default_rng(seed)
-    size = np.array([rng.uniform(2.8, 6.4), rng.uniform(2.8, 6.4), rng.uniform(2.3, 3.1)])
+    size = np.array([rng.uniform(3.0, 6.6), rng.uniform(3.0, 6.6), rng.uniform(2.3, 3.1)])
     plan = _Plan(size, _draw_camera(rng, size))
     _paint_room(rng, plan)
     _hang_on_walls(rng, plan)
     _furnish(rng, plan)
-    lights, ambient, sky = _draw_lights(rng, plan)
+    lights, ambient, sky = draw_lights(rng, size, plan.bulbs, list(zip(plan.openings, plan.frames, strict=True)))
     return Scene(
         size=size,
         surfaces=_surfaces(plan),
@@ -61,35 +97,24 @@ def build_scene(seed: int) -> Scene:
         ambient=ambient,
         sky=sky,
         camera=plan.camera,
-        look=_draw_look(rng),
+        look=draw_look(rng),
     )
-
-
-def _axes(forward: Array, roll: float = 0.0) -> Array:
-    """Right, down and forward as rows for a view along ``forward`` in a world whose z is up."""
-    forward = forward / np.linalg.norm(forward)
-    up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < 0.999 else np.array([0.0, 1.0, 0.0])
-    right = np.cross(forward, up)
-    right /= np.linalg.norm(right)
-    down = np.cross(forward, right)
-    c, s = math.cos(roll), math.sin(roll)
-    return np.stack([c * right + s * down, c * down - s * right, forward])
 
 
 def _draw_camera(rng: np.random.Generator, size: Array) -> Camera:
     """Stand near the room's edge, look across it, mostly a little down."""
     angle = rng.uniform(0.0, 2.0 * math.pi)
-    reach = rng.uniform(0.45, 1.0) * (size[:2] / 2 - 0.25)
+    reach = rng.uniform(0.55, 1.0) * (size[:2] / 2 - 0.25)
     toward = np.array([math.cos(angle), math.sin(angle)])
-    toward /= max(abs(toward[0]), abs(toward[1])) if rng.random() < 0.6 else 1.0
+    toward /= max(abs(toward[0]), abs(toward[1])) if rng.random() < 0.7 else 1.0
     place = size[:2] / 2 + toward * reach
     target = size[:2] / 2 + rng.uniform(-0.25, 0.25, 2) * size[:2]
     heading = target - place
     yaw = math.atan2(heading[1], heading[0]) + rng.normal(0.0, 0.2)
-    pitch = -rng.uniform(-0.08, 0.5)
+    pitch = rng.normal(-0.2, 0.16)
     height = rng.uniform(0.7, min(2.0, float(size[2]) - 0.3))
     forward = np.array([math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)])
-    axes = _axes(forward, rng.normal(0.0, 0.05))
+    axes = look_along(forward, rng.normal(0.0, 0.05))
     return Camera(View(np.array([place[0], place[1], height]), axes), math.radians(rng.uniform(50.0, 75.0)))
 
 
@@ -100,7 +125,7 @@ def _paint_room(rng: np.random.Generator, plan: _Plan) -> None:
     accent_at = int(rng.integers(0, 8))
     plan.materials += [accent if i == accent_at else walls for i in range(4)]
     plan.materials += [draw_material(rng, FLOORS, 1.1, light=0.2), draw_material(rng, WALLS[:3], 1.0, light=0.9)]
-    plan.materials += [draw_material(rng, (6,), 1.0)]
+    plan.materials += [draw_material(rng, (NOISE,))]
     for face, name in enumerate(_ROOM_CLASSES):
         kind = OUTSIDE if face == FIRST_PRIMITIVE - 1 else ROOM
         plan.rows += [(kind, 0, 0, 0, 1, 1, 1, 0, 0, 1, 0, CLASSES.index(name), face, face)]
@@ -161,10 +186,11 @@ def _hang_on_walls(rng: np.random.Generator, plan: _Plan) -> None:
                 middle = min(1.1 + half_z * 0.6 + 0.2 * r[2], float(plan.size[2]) - half_z - 0.12)
                 if at + 2 * half_x + 0.1 < length:
                     x, y, yaw = _wall_frame(face, plan.size, at + half_x, 0.0)
-                    _place(plan, furniture.window_frame(rng, half_x, half_z), x, y, middle, yaw)
+                    plan.frames += [plan.instances]
+                    _place(plan, fittings.window_frame(rng, half_x, half_z), x, y, middle, yaw)
                     plan.openings += [Opening(face, (at, at + 2 * half_x), (middle - half_z, middle + half_z))]
             elif choice < 0.5 and rank < 2:
-                item = furniture.door(rng)
+                item = fittings.door(rng)
                 half_x = item.half_x
                 if at + 2 * half_x < length:
                     x, y, yaw = _wall_frame(face, plan.size, at + half_x, 0.0)
@@ -172,7 +198,7 @@ def _hang_on_walls(rng: np.random.Generator, plan: _Plan) -> None:
                     front_x, front_y, _ = _wall_frame(face, plan.size, at + half_x, 0.2)
                     plan.footprints += [(front_x, front_y, half_x, 0.2, yaw)]
             elif choice < 0.8:
-                item = furniture.picture(rng)
+                item = fittings.picture(rng)
                 half_x = item.half_x
                 if at + 2 * half_x < length:
                     x, y, yaw = _wall_frame(face, plan.size, at + half_x, 0.0)
@@ -224,7 +250,7 @@ def _fits(plan: _Plan, footprint: tuple[float, float, float, float, float]) -> b
 
 def _stand(rng: np.random.Generator, plan: _Plan, item: Item, at_wall: bool) -> bool:
     """Try to stand an item on the floor; True when it found a place."""
-    for _ in range(9):
+    for _ in range(14):
         r = rng.random(4).tolist()
         if at_wall:
             face = int(r[0] * 4)
@@ -249,7 +275,7 @@ def _load(rng: np.random.Generator, plan: _Plan, item: Item, x: float, y: float,
         taken: list[tuple[float, float, float]] = []
         wanted = int(rng.integers(0, 4)) if item.class_id != CLASSES.index("chair") else int(rng.random() < 0.15)
         for _ in range(wanted):
-            small = furniture.ON_TOP[int(rng.integers(len(furniture.ON_TOP)))](rng)
+            small = _ON_TOP[int(rng.integers(len(_ON_TOP)))](rng)
             r = rng.random(3).tolist()
             px, py, wide = sx + (2 * r[0] - 1) * ax, sy + (2 * r[1] - 1) * ay, max(small.half_x, small.half_y)
             clear = all(math.hypot(px - ox, py - oy) > wide + other for ox, oy, other in taken)
@@ -275,17 +301,22 @@ def _load(rng: np.random.Generator, plan: _Plan, item: Item, x: float, y: float,
 def _furnish(rng: np.random.Generator, plan: _Plan) -> None:
     """6 to 15 objects on the floor as far as they fit, big ones at the walls first, then rugs and a pendant."""
     wanted = int(rng.integers(6, 16))
+    slender: set[int] = set()
     at_walls = round(wanted * rng.uniform(0.35, 0.65))
     for index in range(wanted):
         at_wall = index < at_walls
-        makers = furniture.AGAINST_WALL if at_wall else furniture.FREE_STANDING
-        _stand(rng, plan, makers[int(rng.integers(len(makers)))](rng), at_wall)
+        makers = _AGAINST_WALL if at_wall else _FREE_STANDING
+        item = makers[int(rng.integers(len(makers)))](rng)
+        if item.class_id in slender:
+            continue
+        if _stand(rng, plan, item, at_wall) and item.class_id == CLASSES.index("lamp"):
+            slender.add(item.class_id)
     for _ in range(int(rng.integers(0, 4))):
         _stand(rng, plan, furniture.clutter(rng), False)
     if rng.random() < 0.55:
         _roll_out_rug(rng, plan)
     if rng.random() < 0.6:
-        item = furniture.pendant(rng)
+        item = fittings.pendant(rng)
         middle = plan.size[:2] * rng.uniform(0.3, 0.7, 2)
         away = np.hypot(*(middle - plan.camera.view.position[:2]))
         if away > 0.8:
@@ -294,7 +325,7 @@ def _furnish(rng: np.random.Generator, plan: _Plan) -> None:
 
 def _roll_out_rug(rng: np.random.Generator, plan: _Plan) -> None:
     """A rug in front of the camera, under whatever stands there."""
-    item = furniture.rug(rng)
+    item = fittings.rug(rng)
     forward = plan.camera.view.axes[2, :2] / np.linalg.norm(plan.camera.view.axes[2, :2])
     middle = plan.camera.view.position[:2] + forward * rng.uniform(1.2, 3.0)
     radius = math.hypot(item.half_x, item.half_y)
@@ -307,70 +338,4 @@ def _roll_out_rug(rng: np.random.Generator, plan: _Plan) -> None:
         float(middle[1]),
         0.0,
         float(rng.choice([0.0, math.pi / 2, rng.uniform(0.0, 6.28)])),
-    )
-
-
-def _tint(rng: np.random.Generator, warm: float) -> Array:
-    """A light's colour around white: positive ``warm`` is reddish, negative bluish."""
-    t = warm + rng.normal(0.0, 0.1)
-    return np.array([1.0 + 0.35 * t, 1.0 + 0.05 * t, 1.0 - 0.4 * t])
-
-
-def _draw_lights(rng: np.random.Generator, plan: _Plan) -> tuple[tuple[Light, ...], Array, Array]:
-    """One to three lights (lamps, a window, the sun), the ambient term and the brightness outside."""
-    lights: list[Light] = []
-    down = _axes(np.array([0.0, 0.0, -1.0]))
-    daylight = rng.random() < 0.7
-    sky = rng.uniform(1.0, 4.0) * _tint(rng, -0.3) if daylight else rng.uniform(0.01, 0.08) * _tint(rng, -0.8)
-    for x, y, z, owner in plan.bulbs[:2]:
-        lights += [Light(View(np.array([x, y, z]), down), rng.uniform(0.8, 3.0) * _tint(rng, 0.5), 2.4, owner, 1.2)]
-    if plan.openings and daylight:
-        opening = plan.openings[0]
-        middle, inward = _opening_frame(opening, plan.size)
-        area = (opening.along[1] - opening.along[0]) * (opening.height[1] - opening.height[0])
-        view = View(middle - 0.15 * inward, _axes(inward))
-        lights += [Light(view, area * rng.uniform(1.0, 3.0) * _tint(rng, -0.2), 2.2, FIRST_PRIMITIVE, 2.5)]
-        if rng.random() < 0.6 and len(lights) < 3:
-            lights += [_sun(rng, opening, middle, inward)]
-    if not lights or (len(lights) < 3 and rng.random() < 0.4):
-        place = np.append(plan.size[:2] * rng.uniform(0.2, 0.8, 2), plan.size[2] - rng.uniform(0.03, 0.3))
-        lights += [Light(View(place, down), rng.uniform(1.5, 4.0) * _tint(rng, 0.3), 2.8, -1, rng.uniform(0.7, 2.0))]
-    ambient = rng.uniform(0.12, 0.5) * _tint(rng, 0.0)
-    return tuple(lights[:3]), ambient.astype(np.float32), np.maximum(sky, 0.0).astype(np.float32)
-
-
-def _opening_frame(opening: Opening, size: Array) -> tuple[Array, Array]:
-    """The middle of a window and the direction into the room."""
-    axis, high = divmod(opening.face, 2)
-    middle, inward = np.zeros(3), np.zeros(3)
-    middle[axis], middle[1 - axis], middle[2] = high * size[axis], sum(opening.along) / 2, sum(opening.height) / 2
-    inward[axis] = -1.0 if high else 1.0
-    return middle, inward
-
-
-def _sun(rng: np.random.Generator, opening: Opening, middle: Array, inward: Array) -> Light:
-    """The sun through a window: a point so far away that its rays are almost parallel."""
-    away = 60.0
-    direction = (
-        inward
-        + rng.uniform(-0.8, 0.8) * np.array([-inward[1], inward[0], 0.0])
-        - np.array([0.0, 0.0, rng.uniform(0.4, 1.3)])
-    )
-    direction /= np.linalg.norm(direction)
-    reach = 0.6 * math.hypot(opening.along[1] - opening.along[0], opening.height[1] - opening.height[0]) / away
-    strength = away * away * rng.uniform(1.0, 3.0)
-    view = View(middle - away * direction, _axes(direction))
-    return Light(view, strength * _tint(rng, 0.3), reach, -1, 0.8, opening)
-
-
-def _draw_look(rng: np.random.Generator) -> Look:
-    """Exposure, white balance, tone, lens and sensor noise."""
-    return Look(
-        exposure=float(0.22 * 2.0 ** rng.normal(0.0, 0.5)),
-        white=(1.0 + rng.normal(0.0, 0.07, 3)).astype(np.float32),
-        gamma=float(rng.uniform(0.85, 1.15) / 2.2),
-        vignette=float(rng.uniform(0.0, 0.45)),
-        blur=float(rng.uniform(0.2, 0.75)),
-        shot=float(rng.uniform(0.0, 0.03) ** 2 + 1e-5),
-        read=float(rng.uniform(0.001, 0.012)),
     )

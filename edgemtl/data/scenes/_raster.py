@@ -57,39 +57,43 @@ def draw_room(buffers: Buffers, view: View, size: Array, openings: tuple[Opening
 
 
 def draw_primitives(buffers: Buffers, view: View, surfaces: Surfaces, skip_instance: int = -1) -> None:
-    """Draw every primitive but the skipped instance's into the buffers, nearest first to win."""
-    rotation, half = surfaces.rotation, surfaces.half
-    origin = np.einsum("pij,pj->pi", rotation, view.position - surfaces.centre) / half
+    """Draw every primitive but the skipped instance's into the buffers; the nearest wins."""
+    bounds = _rectangles(buffers, view, surfaces)
+    wanted = (bounds[:, 0] < bounds[:, 1]) & (bounds[:, 2] < bounds[:, 3]) & (surfaces.instance != skip_instance)
+    wanted[:FIRST_PRIMITIVE] = False
+    ids = np.flatnonzero(wanted)
+    rotation, half = surfaces.rotation[ids], surfaces.half[ids]
+    origin = np.einsum("pij,pj->pi", rotation, view.position - surfaces.centre[ids]) / half
     local = (rotation @ view.axes.T) / half[:, :, None]
-    rectangles = _rectangles(buffers, view, surfaces)
-    signed = np.array([1.0, -1.0])
-    gap = 1.0 - signed[None, :, None] * origin[:, None, :]
-    gap = np.where(np.abs(gap) < 1e-6, 1e-6, gap).reshape(-1, 6)
-    order = np.argsort(gap > 0, axis=1, kind="stable")
-    plane = (signed[None, :, None, None] * local[:, None]).reshape(-1, 6, 3) / gap[:, :, None]
-    plane = np.take_along_axis(plane, order[:, :, None], 1)
-    rows, columns = _affine(plane, buffers.xs, buffers.ys)
-    fronts = (gap < 0).sum(1).tolist()
-    kinds, instances = surfaces.kind.tolist(), surfaces.instance.tolist()
-    for index in range(FIRST_PRIMITIVE, len(kinds)):
-        x0, x1, y0, y1 = rectangles[index]
-        if x0 >= x1 or y0 >= y1 or instances[index] == skip_instance:
-            continue
+    planes, fronts = _box_planes(origin, local)
+    rows, columns = _affine(planes, buffers.xs, buffers.ys)
+    xs, ys = buffers.xs.astype(np.float64), buffers.ys.astype(np.float64)[:, None]
+    kinds = surfaces.kind[ids].tolist()
+    for place, (index, (x0, x1, y0, y1)) in enumerate(zip(ids.tolist(), bounds[ids].tolist(), strict=True)):
         inverse, surface = buffers.inverse[y0:y1, x0:x1], buffers.surface[y0:y1, x0:x1]
-        if kinds[index] == BOX:
-            front = fronts[index]
+        if kinds[place] == BOX:
+            front = fronts[place]
             if front == 0:
                 continue
-            w = rows[index, :, y0:y1, None] + columns[index, :, None, x0:x1]
+            w = rows[place, :, y0:y1, None] + columns[place, :, None, x0:x1]
             near = w[0] if front == 1 else w[:front].min(axis=0)
             hit = near > np.maximum(w[front:].max(axis=0), inverse)
         else:
-            xs, ys = buffers.xs[x0:x1].astype(np.float64), buffers.ys[y0:y1, None].astype(np.float64)
-            curved = _ellipsoid if kinds[index] == ELLIPSOID else _frustum
-            near = curved(origin[index], local[index], surfaces.taper[index], xs, ys)
+            curved = _ellipsoid if kinds[place] == ELLIPSOID else _frustum
+            near = curved(origin[place], local[place], surfaces.taper[index], xs[x0:x1], ys[y0:y1])
             hit = near > inverse
         np.copyto(inverse, near, where=hit, casting="same_kind")
         np.copyto(surface, index, where=hit)
+
+
+def _box_planes(origin: Array, local: Array) -> tuple[Array, list[int]]:
+    """Each box's six planes as affine forms of w (P, 6, 3), and how many of them, put first, face the view."""
+    sign = np.array([1.0, -1.0])[None, :, None]
+    gap = 1.0 - sign * origin[:, None, :]
+    gap = np.where(np.abs(gap) < 1e-6, 1e-6, gap).reshape(-1, 6)
+    planes = (sign[..., None] * local[:, None]).reshape(-1, 6, 3) / gap[:, :, None]
+    order = np.argsort(gap > 0, axis=1, kind="stable")
+    return np.take_along_axis(planes, order[:, :, None], 1), (gap < 0).sum(1).tolist()
 
 
 def _affine(plane: Array, xs: Array, ys: Array) -> tuple[Array, Array]:
@@ -98,8 +102,8 @@ def _affine(plane: Array, xs: Array, ys: Array) -> tuple[Array, Array]:
     return rows.astype(np.float32), (plane[..., 0:1] * xs).astype(np.float32)
 
 
-def _rectangles(buffers: Buffers, view: View, surfaces: Surfaces) -> list[list[int]]:
-    """For every surface the pixels [x0, x1) x [y0, y1) that its bounding box can cover."""
+def _rectangles(buffers: Buffers, view: View, surfaces: Surfaces) -> Array:
+    """For every surface the pixels [x0, x1) x [y0, y1) that its bounding box can cover, (P, 4)."""
     centre = (surfaces.centre - view.position) @ view.axes.T
     spans = (surfaces.rotation @ view.axes.T) * surfaces.half[:, :, None]
     corners = centre[:, None, :] + _CORNERS @ spans
@@ -117,7 +121,7 @@ def _rectangles(buffers: Buffers, view: View, surfaces: Surfaces) -> list[list[i
         bounds += [np.where(partly, 0, np.clip(low, 0, last)), np.where(partly, last, np.clip(high, 0, last))]
     x0, x1, y0, y1 = bounds
     x1 = np.where(behind.all(1), x0, x1)
-    return np.stack([x0, x1, y0, y1], 1).astype(int).tolist()
+    return np.stack([x0, x1, y0, y1], 1).astype(int)
 
 
 def _quadratic(form: Array, xs: Array, ys: Array) -> Array:

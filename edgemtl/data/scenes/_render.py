@@ -13,7 +13,7 @@ from edgemtl.data.scenes._types import Array, Frame, Look
 from edgemtl.errors import UserError
 
 _CREASE_COSINE = 0.87
-_JUMP = 0.03
+_STEP_M = 0.006
 
 
 def render(seed: int, height: int, width: int) -> Frame:
@@ -51,15 +51,16 @@ def render(seed: int, height: int, width: int) -> Frame:
         semseg=scene.surfaces.class_id.astype(np.uint8).take(buffers.surface),
         depth=hits.depth.reshape(height, width),
         normals=np.ascontiguousarray(normals.transpose(1, 2, 0)),
-        edges=_edges(hits, normals, buffers.inverse, scene.surfaces.instance),
+        edges=_edges(hits, buffers.inverse, scene.surfaces.instance),
         focal_px=focal_px,
     )
 
 
-def _edges(hits: Hits, normals: Array, inverse: Array, instance: Array) -> Array:
+def _edges(hits: Hits, inverse: Array, instance: Array) -> Array:
     """1 on the nearer pixel of each neighbouring pair that lies on two objects, or on two sides of
-    one object with a crease or a jump in depth between them."""
+    one object with a crease or a step of some millimetres between them."""
     shape = inverse.shape
+    point, world = hits.point.reshape(3, *shape), hits.normal.reshape(3, *shape)
     side = hits.side.reshape(shape)
     owner = instance.take(hits.surface).reshape(shape)
     edges = np.zeros(shape, np.uint8)
@@ -69,9 +70,10 @@ def _edges(hits: Hits, normals: Array, inverse: Array, instance: Array) -> Array
         down = 1 if shape[0] != differs.shape[0] else 0
         other = (row + down, column + 1 - down)
         near, far = inverse[row, column], inverse[other]
-        cosine = (normals[:, row, column] * normals[(slice(None), *other)]).sum(0)
-        jump = np.abs(near - far) > _JUMP * np.maximum(near, far)
-        is_edge = (owner[row, column] != owner[other]) | (cosine < _CREASE_COSINE) | jump
+        cosine = (world[:, row, column] * world[(slice(None), *other)]).sum(0)
+        apart = point[:, row, column] - point[(slice(None), *other)]
+        step = [np.abs((apart * world[(slice(None), *at)]).sum(0)) for at in ((row, column), other)]
+        is_edge = (owner[row, column] != owner[other]) | (cosine < _CREASE_COSINE) | (np.minimum(*step) > _STEP_M)
         on_first = is_edge & (near >= far)
         on_second = is_edge & ~on_first
         edges[row[on_first], column[on_first]] = 1
@@ -84,7 +86,7 @@ def _develop(radiance: Array, look: Look, rng: np.random.Generator) -> Array:
     _, height, width = radiance.shape
     luminance = radiance[1]
     scale = look.exposure / (float(np.minimum(luminance, 4 * float(np.median(luminance)) + 1e-3).mean()) + 1e-4)
-    picture = _blurred(radiance, look.blur * max(height, width) / 160)
+    picture = _blurred(radiance, look.blur * math.sqrt(max(height, width) / 160))
     y, x = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
     falloff = 1.0 - np.float32(look.vignette / 2) * (y[:, None] ** 2 + x[None, :] ** 2)
     picture = picture * (np.float32(scale) * look.white[:, None, None]) * falloff
@@ -93,6 +95,7 @@ def _develop(radiance: Array, look: Look, rng: np.random.Generator) -> Array:
     picture = np.maximum(picture, 0.0)
     picture = picture * (1.0 + picture * np.float32(0.1)) / (1.0 + np.float32(0.35) * picture)
     coded = np.minimum(picture, 1.0) ** np.float32(look.gamma)
+    coded += np.float32(look.contrast) * coded * (1.0 - coded) * (2.0 * coded - 1.0)
     return np.ascontiguousarray((coded * 255.0 + 0.5).astype(np.uint8).transpose(1, 2, 0))
 
 

@@ -130,12 +130,13 @@ def shade(scene: Scene, hits: Hits, view: View, focal_px: float) -> Array:
     albedo = _albedo(hits, material, focal_px)
     outside = np.flatnonzero(hits.surface == FIRST_PRIMITIVE - 1)
     openness = _openness(scene, hits)
-    level = openness * (0.75 + 0.25 * hits.normal[2])
-    light = scene.ambient[:, None] * level
+    floor = scene.materials[4, 1:7].reshape(2, 3).mean(0)[:, None]
+    upward = 0.5 + 0.5 * hits.normal[2]
+    light = scene.ambient[:, None] * openness * (upward + (1.0 - upward) * (0.25 + floor))
     shine = np.zeros_like(light)
     back = view.position.astype(np.float32)[:, None] - hits.point
     back /= np.sqrt((back * back).sum(0))
-    size = int(np.clip(len(hits.depth) ** 0.5 * 1.4, 160, 448))
+    size = int(np.clip(len(hits.depth) ** 0.5 * 1.25, 160, 512))
     for lamp in scene.lights:
         _add_light(scene, lamp, hits, back, material[14], light, shine, size)
     radiance = albedo * (light + 1.6 * material[15]) + shine
@@ -243,7 +244,7 @@ def _lit(scene: Scene, lamp: Light, hits: Hits, size: int) -> Array:
         height = hits.point[2] + part * (source[2] - hits.point[2])
         seen *= (across > lamp.window.along[0]) & (across < lamp.window.along[1])
         seen *= (height > lamp.window.height[0]) & (height < lamp.window.height[1])
-    return np.maximum(seen, np.float32(0.0))
+    return np.asarray(np.maximum(seen, 0.0))
 
 
 def _outdoors(scene: Scene, azimuth: Array, elevation: Array) -> Array:
@@ -253,7 +254,8 @@ def _outdoors(scene: Scene, azimuth: Array, elevation: Array) -> Array:
     offset = np.float32(scene.sky[0])
     ragged = look_up(noise, azimuth * np.float32(0.5) + offset, level, level)
     leaves = look_up(noise, azimuth * np.float32(3.0), elevation * np.float32(3.0), level)
-    ground = elevation < 0.3 * ragged - 0.08
-    sky = scene.sky[:, None] * (1.1 - 0.4 * np.clip(elevation, 0.0, 1.0))
-    green = np.array([[0.18], [0.24], [0.1]], np.float32) * scene.sky[:, None] * (0.5 + leaves)
+    ground = elevation < 0.35 * ragged - 0.16
+    blue = np.array([[0.75], [0.5], [0.1]], np.float32) * np.clip(elevation * 1.2 + 0.1, 0.0, 0.8)
+    sky = scene.sky[:, None] * (1.15 - blue)
+    green = np.array([[0.2], [0.23], [0.13]], np.float32) * scene.sky[:, None] * (0.5 + leaves)
     return np.where(ground, green, sky)

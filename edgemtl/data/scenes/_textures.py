@@ -91,6 +91,11 @@ def _patterns() -> list[Array]:
     ]
 
 
+def _halved(image: Array) -> Array:
+    """The image at half its size, each value the mean of four; a single value stays."""
+    return image if image.size == 1 else (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4
+
+
 @lru_cache(maxsize=1)
 def _atlas() -> tuple[Array, Array]:
     """All patterns and mip levels in one flat array, and where each (level, pattern) starts."""
@@ -103,9 +108,7 @@ def _atlas() -> tuple[Array, Array]:
             starts[level, index] = at
             pieces.append(image.ravel())
             at += image.size
-        level_images = [
-            (i[::2, ::2] + i[1::2, ::2] + i[::2, 1::2] + i[1::2, 1::2]) / 4 if i.size > 1 else i for i in level_images
-        ]
+        level_images = [_halved(image) for image in level_images]
     return np.concatenate(pieces), starts.ravel()
 
 
@@ -116,8 +119,8 @@ def look_up(pattern: Array, u: Array, v: Array, footprint: Array) -> Array:
     away fades to its mean instead of flickering.
     """
     values, starts = _atlas()
-    level = np.clip(np.frexp(footprint * _SIZE)[1], 0, _LEVELS - 1)
+    level = np.clip(np.frexp(footprint * _SIZE)[1] - 1, 0, _LEVELS - 1)
     side = np.right_shift(_SIZE, level)
     column = np.floor(u * side).astype(np.int32) & (side - 1)
     row = np.floor(v * side).astype(np.int32) & (side - 1)
-    return values.take(starts.take(level * 16 + pattern) + row * side + column)
+    return np.asarray(values.take(starts.take(level * 16 + pattern) + row * side + column))

@@ -125,6 +125,7 @@ class Light:
 class Look:
     """How the camera turns light into numbers: exposure, white balance, tone, lens and sensor."""
 
+    contrast: float
     exposure: float
     white: Array
     gamma: float
