@@ -92,7 +92,7 @@ class Result(_Strict):
     were scored.
     """
 
-    schema_: Literal["edgemtl.result/1"] = Field("edgemtl.result/1", alias="schema")
+    schema_: Literal["edgemtl.result/1"] = Field(default="edgemtl.result/1", alias="schema")
     command: Text
     seed: int | None
     data: Text | dict[Name, JsonValue]

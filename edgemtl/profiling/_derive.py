@@ -1,0 +1,95 @@
+"""What follows from measured modes by arithmetic: the trunk, each task's own part, and whether sharing pays.
+
+With T(S) the latency of the set of tasks S, and the model T(S) = trunk + sum of own(t) over S, all sets of one task
+and the full set of n tasks give trunk = (sum of T({t}) - T(all)) / (n - 1) and own(t) = T({t}) - trunk. The
+marginal cost T(all) - T(all but t) needs no model: it is what dropping one task saves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from edgemtl.profiling._schema import Figure, Operators, OperatorShare, TaskProfile
+from edgemtl.runtime import OperatorTime
+
+__all__ = ["Latencies", "mode_sets", "operator_shares", "separate_ms", "task_profiles", "trunk_ms"]
+
+Latencies = Mapping[frozenset[str], float]
+"""Median latency in ms of each measured set of tasks."""
+
+
+def mode_sets(tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The modes that a profile measures, by name: all tasks, each alone, all but each; equal sets only once."""
+    named = [("all tasks", tuple(tasks))]
+    named += [(f"only {task}", (task,)) for task in tasks]
+    named += [(f"without {task}", tuple(other for other in tasks if other != task)) for task in tasks]
+    seen: set[frozenset[str]] = {frozenset()}
+    modes = {}
+    for name, chosen in named:
+        if frozenset(chosen) not in seen:
+            seen.add(frozenset(chosen))
+            modes[name] = chosen
+    return modes
+
+
+def trunk_ms(tasks: Sequence[str], latencies: Latencies) -> Figure | None:
+    """What all tasks share, None for a single task: nothing tells its trunk from its own part."""
+    if len(tasks) < 2:
+        return None
+    alone = math.fsum(latencies[frozenset((task,))] for task in tasks)
+    value = (alone - latencies[frozenset(tasks)]) / (len(tasks) - 1)
+    return Figure(value=value, kind="derived", how="(sum of each task alone - all tasks) / (tasks - 1), of medians")
+
+
+def separate_ms(tasks: Sequence[str], latencies: Latencies) -> Figure | None:
+    """What the tasks cost one after another, each with the trunk for itself; None for a single task."""
+    if len(tasks) < 2:
+        return None
+    value = math.fsum(latencies[frozenset((task,))] for task in tasks)
+    return Figure(value=value, kind="derived", how="sum of each task alone, of medians")
+
+
+def task_profiles(tasks: Sequence[str], latencies: Latencies) -> dict[str, TaskProfile]:
+    """What each task costs alone, by itself, and at the margin."""
+    trunk = trunk_ms(tasks, latencies)
+    return {task: _task_profile(task, frozenset(tasks), latencies, trunk) for task in tasks}
+
+
+def _task_profile(task: str, everything: frozenset[str], latencies: Latencies, trunk: Figure | None) -> TaskProfile:
+    alone = latencies[frozenset((task,))]
+    own = marginal = None
+    if trunk is not None:
+        own = Figure(value=alone - trunk.value, kind="derived", how="this task alone - trunk")
+        saved = latencies[everything] - latencies[everything - {task}]
+        marginal = Figure(value=saved, kind="derived", how="all tasks - all but this one, of medians")
+    return TaskProfile(
+        alone_ms=Figure(value=alone, kind="measured", how="median of this task alone"), own_ms=own, marginal_ms=marginal
+    )
+
+
+def operator_shares(times: Sequence[OperatorTime], tasks: Sequence[str], runs: int) -> Operators | None:
+    """Times of operators by block and by type, largest first; None where the runtime tells nothing."""
+    total = math.fsum(each.mean_ms for each in times)
+    if total <= 0:
+        return None
+    blocks = _shares([(each.block or "(outside of blocks)", each.mean_ms) for each in times], total)
+    owned = tuple(row.model_copy(update={"owner": _owner(row.name, tasks)}) for row in blocks)
+    types = _shares([(each.op, each.mean_ms) for each in times], total)
+    return Operators(runs=runs, total_ms=total, by_block=owned, by_type=types)
+
+
+def _shares(rows: Sequence[tuple[str, float]], total: float) -> tuple[OperatorShare, ...]:
+    spent: dict[str, list[float]] = {}
+    for name, ms in rows:
+        spent.setdefault(name, []).append(ms)
+    sums = sorted(
+        ((math.fsum(each), name, len(each)) for name, each in spent.items()), key=lambda row: (-row[0], row[1])
+    )
+    return tuple(OperatorShare(name=name, operators=n, ms=ms, share=min(1.0, ms / total)) for ms, name, n in sums)
+
+
+def _owner(block: str, tasks: Sequence[str]) -> str:
+    """The task that a block belongs to (`semseg_head` to semseg), empty for the trunk."""
+    owners = [task for task in tasks if block == task or block.startswith(f"{task}_")]
+    return max(owners, key=len, default="")

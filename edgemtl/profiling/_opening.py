@@ -1,0 +1,89 @@
+"""What opening a model costs in time and memory, seen from a fresh process.
+
+`measure_opening` starts that process, which runs `answer`: one JSON request on stdin, one JSON line back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import edgemtl
+from edgemtl.errors import EdgeMTLError, UserError
+from edgemtl.profiling._schema import Opening
+from edgemtl.profiling._subjects import open_subject
+
+__all__ = ["answer", "measure_opening"]
+
+TIMEOUT_S = 600
+
+
+def measure_opening(path: Path, target: str | None = None, threads: int = 0) -> Opening:
+    """Open `path` and run all tasks once in a process of its own; raises `UserError` where that process fails."""
+    request = json.dumps({"path": str(path.resolve()), "target": target, "threads": threads})
+    root = str(Path(edgemtl.__file__).resolve().parent.parent)
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-P", "-c", "from edgemtl.profiling._opening import answer; answer()"]
+    try:
+        done = subprocess.run(
+            command,
+            input=request,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"opening {path} took longer than {TIMEOUT_S} s and was stopped: profile a smaller model"
+        ) from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise UserError(f"opening {path} in a process of its own failed: {last}")
+    return Opening.model_validate_json(done.stdout.strip().splitlines()[-1])
+
+
+def resident_bytes(field: str) -> int | None:
+    """`VmRSS` (now) or `VmHWM` (peak) of this process, None where the system does not tell.
+
+    Not `getrusage`: Linux hands its peak down from the parent that forked this process, which may be far larger.
+    """
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def answer() -> None:
+    """What the process of its own runs; the exit status is 1 and stderr's last line says why where it cannot."""
+    try:
+        request = json.load(sys.stdin)
+        opening = _open_and_run(Path(request["path"]), request["target"], request["threads"])
+    except EdgeMTLError as error:
+        sys.exit(str(error))
+    sys.stdout.write(opening.model_dump_json() + "\n")
+
+
+def _open_and_run(path: Path, target: str | None, threads: int) -> Opening:
+    baseline = resident_bytes("VmRSS")
+    start = perf_counter()
+    subject = open_subject(path, target, threads)
+    opened, open_peak = perf_counter(), resident_bytes("VmHWM")
+    call = subject.call(subject.tasks)
+    first = perf_counter()
+    call()
+    ran = perf_counter()
+    return Opening(
+        open_ms=1000 * (opened - start),
+        first_run_ms=1000 * (ran - first),
+        baseline_bytes=baseline,
+        open_peak_bytes=open_peak,
+        run_peak_bytes=resident_bytes("VmHWM"),
+    )

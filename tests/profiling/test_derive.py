@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgemtl.profiling._derive import mode_sets, operator_shares, separate_ms, task_profiles, trunk_ms
+from edgemtl.runtime import OperatorTime
+
+
+@given(st.floats(0.1, 100), st.lists(st.floats(0.01, 50), min_size=2, max_size=6))
+def test_an_additive_model_is_recovered(trunk: float, own: list[float]) -> None:
+    parts = {f"task{i}": ms for i, ms in enumerate(own)}
+    names = tuple(parts)
+    measured = {
+        frozenset(chosen): trunk + sum(parts[name] for name in chosen)
+        for size in range(1, len(names) + 1)
+        for chosen in combinations(names, size)
+    }
+    found = trunk_ms(names, measured)
+    assert found is not None and found.kind == "derived"
+    assert found.value == pytest.approx(trunk)
+    whole = separate_ms(names, measured)
+    assert whole is not None and whole.value == pytest.approx(len(names) * trunk + sum(own))
+    for name, costs in task_profiles(names, measured).items():
+        assert costs.own_ms is not None and costs.marginal_ms is not None
+        assert costs.alone_ms.kind == "measured"
+        assert costs.own_ms.value == pytest.approx(parts[name])
+        assert costs.marginal_ms.value == pytest.approx(parts[name])
+
+
+def test_one_task_has_no_trunk_to_tell() -> None:
+    measured = {frozenset(("depth",)): 3.0}
+    assert trunk_ms(("depth",), measured) is None
+    assert separate_ms(("depth",), measured) is None
+    costs = task_profiles(("depth",), measured)["depth"]
+    assert (costs.alone_ms.value, costs.own_ms, costs.marginal_ms) == (3.0, None, None)
+
+
+@pytest.mark.parametrize(("count", "modes"), [(1, 1), (2, 3), (3, 7), (4, 9)])
+def test_modes_are_all_alone_and_all_but_one_without_repeats(count: int, modes: int) -> None:
+    tasks = tuple(f"t{i}" for i in range(count))
+    found = mode_sets(tasks)
+    assert len(found) == modes == len({frozenset(chosen) for chosen in found.values()})
+    assert next(iter(found.values())) == tasks
+    everything = {frozenset(chosen) for chosen in found.values()}
+    assert all(frozenset((task,)) in everything for task in tasks)
+    assert count == 1 or all(frozenset(tasks) - {task} in everything for task in tasks)
+
+
+def test_operators_are_summed_by_block_and_type() -> None:
+    times = [
+        OperatorTime("blocks.s1_1.a", "Conv", "s1_1", 3.0),
+        OperatorTime("blocks.s1_1.b", "Add", "s1_1", 1.0),
+        OperatorTime("blocks.depth_head.a", "Conv", "depth_head", 5.0),
+        OperatorTime("reorder", "Reorder", "", 1.0),
+    ]
+    found = operator_shares(times, ("depth", "depth_head_extra"), 7)
+    assert found is not None and (found.total_ms, found.runs) == (10.0, 7)
+    assert [(row.name, row.owner, row.ms, row.operators) for row in found.by_block] == [
+        ("depth_head", "depth", 5.0, 1),
+        ("s1_1", "", 4.0, 2),
+        ("(outside of blocks)", "", 1.0, 1),
+    ]
+    assert {row.name: row.share for row in found.by_type} == {"Conv": 0.8, "Add": 0.1, "Reorder": 0.1}
+    assert operator_shares([], ("depth",), 1) is None

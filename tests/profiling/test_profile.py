@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.profiling import Profile, profile, read_profile, write_profile
+from edgemtl.profiling._opening import measure_opening
+from edgemtl.profiling._subjects import open_subject
+
+
+def two_headed(path: Path, size: Any = 32, heads: tuple[str, ...] = ("depth", "edges")) -> Path:
+    """A trunk convolution and a convolution per head, the second head much larger than the first."""
+    rng = np.random.default_rng(0)
+    nodes = [helper.make_node("Conv", ["image", "w"], ["t"], name="/trunk/Conv", pads=[1] * 4)]
+    weights = [numpy_helper.from_array(rng.standard_normal((16, 3, 3, 3), dtype=np.float32), "w")]
+    for index, head in enumerate(heads):
+        width = 4 * 8**index
+        kernel = rng.standard_normal((width, 16, 3, 3), dtype=np.float32)
+        weights.append(numpy_helper.from_array(kernel, f"w_{head}"))
+        nodes.append(helper.make_node("Conv", ["t", f"w_{head}"], [head], name=f"/{head}/Conv", pads=[1] * 4))
+    outputs = [helper.make_tensor_value_info(head, TensorProto.FLOAT, None) for head in heads]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, size, size])
+    graph = helper.make_graph(nodes, "g", [image], outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Profile:
+    path = two_headed(tmp_path_factory.mktemp("models") / "two.onnx")
+    heard: list[tuple[int, int]] = []
+    found = profile(path, runs=60, threads=1, progress=lambda done, total: heard.append((done, total)))
+    assert heard[-1] == (180, 180)
+    return found
+
+
+def test_every_mode_is_measured_with_its_samples(measured: Profile) -> None:
+    assert measured.tasks == ("depth", "edges")
+    assert [mode.name for mode in measured.modes] == ["all tasks", "only depth", "only edges"]
+    for mode in measured.modes:
+        block = mode.latency
+        assert block.n == len(block.samples_ms) == 60
+        assert block.p50_ms is not None and block.p90_ms is not None and block.p99_ms is None
+        assert (block.device, block.runtime, block.kind, block.threads) == ("host", "onnxruntime", "measured", 1)
+
+
+def test_what_is_derived_follows_from_what_was_measured(measured: Profile) -> None:
+    medians = {mode.tasks: mode.latency.p50_ms for mode in measured.modes}
+    together, depth, edges = (medians[key] for key in (("depth", "edges"), ("depth",), ("edges",)))
+    assert together is not None and depth is not None and edges is not None
+    assert measured.trunk_ms is not None and measured.trunk_ms.kind == "derived"
+    assert measured.trunk_ms.value == pytest.approx(depth + edges - together)
+    assert measured.separate_ms is not None and measured.separate_ms.value == pytest.approx(depth + edges)
+    marginal = measured.task_costs["edges"].marginal_ms
+    assert marginal is not None and marginal.value == pytest.approx(together - depth)
+
+
+def test_operators_carry_their_blocks(measured: Profile) -> None:
+    assert measured.operators is not None
+    blocks = {row.name: row for row in measured.operators.by_block}
+    assert {"trunk", "depth", "edges"} <= set(blocks)
+    assert (blocks["edges"].owner, blocks["trunk"].owner) == ("edges", "")
+    assert sum(row.share for row in measured.operators.by_block) == pytest.approx(1)
+    assert sum(row.share for row in measured.operators.by_type) == pytest.approx(1)
+
+
+def test_opening_is_measured_in_a_process_of_its_own(measured: Profile) -> None:
+    opening = measured.opening
+    assert opening is not None and opening.open_ms > 0
+    if opening.baseline_bytes is not None:
+        assert opening.open_peak_bytes is not None and opening.run_peak_bytes is not None
+        assert opening.baseline_bytes < opening.open_peak_bytes <= opening.run_peak_bytes < 2**30
+
+
+def test_memory_of_opening_is_not_that_of_the_parent(tmp_path: Path) -> None:
+    ballast = np.ones(400 * 2**20, np.uint8)
+    found = measure_opening(two_headed(tmp_path / "m.onnx"))
+    assert found.run_peak_bytes is None or found.run_peak_bytes < ballast.nbytes
+
+
+def test_round_trip(measured: Profile, tmp_path: Path) -> None:
+    file = write_profile(measured, tmp_path)
+    assert file == tmp_path / "profile.json"
+    assert read_profile(tmp_path) == measured
+    content = json.loads(file.read_text())
+    assert content["schema"] == "edgemtl.profile/1"
+    assert content["environment"]["packages"]["onnxruntime"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "not valid JSON"), ("[1]", "schema None"), ('{"schema": "edgemtl.profile/1"}', "name: Field required")],
+)
+def test_damaged_profiles_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "profile.json").write_text(text)
+    with pytest.raises(UserError, match=says):
+        read_profile(tmp_path)
+
+
+def test_a_mode_of_some_tasks_only(tmp_path: Path) -> None:
+    found = profile(two_headed(tmp_path / "m.onnx", heads=("a", "b", "c")), runs=10, tasks=["c", "a"])
+    assert found.tasks == ("a", "c")
+    assert [mode.tasks for mode in found.modes] == [("a", "c"), ("a",), ("c",)]
+
+
+def test_subsets_of_outputs_compute_the_same(tmp_path: Path) -> None:
+    subject = open_subject(two_headed(tmp_path / "m.onnx"))
+    together: Any = subject.call(("depth", "edges"))()
+    alone: Any = subject.call(("edges",))()
+    np.testing.assert_allclose(alone[0], together[1], rtol=1e-5)
+
+
+def test_user_mistakes(tmp_path: Path) -> None:
+    path = two_headed(tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError, match="is not this machine"):
+        profile(path, device="zcu102")
+    with pytest.raises(UserError, match="did you mean depth"):
+        profile(path, tasks=["dept"], runs=1)
+    with pytest.raises(UserError, match="does not exist"):
+        profile(tmp_path / "none.onnx")
+    with pytest.raises(UserError, match="cannot be profiled: give a bundle"):
+        profile(tmp_path)
+    with pytest.raises(UserError, match="only onnxruntime runs it"):
+        profile(path, target="openvino")
+    with pytest.raises(UserError, match="at least 1 run"):
+        profile(path, runs=0)
+    (tmp_path / "bad.onnx").write_bytes(b"not a graph")
+    with pytest.raises(UserError, match="cannot open"):
+        profile(tmp_path / "bad.onnx")
+    with pytest.raises(UserError, match="open shape"):
+        profile(two_headed(tmp_path / "open.onnx", size="side"))
