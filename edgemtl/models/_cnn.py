@@ -1,18 +1,19 @@
 """The slimmable CNN family: what its YAML allows, and which net a set of options means.
 
-A trunk of stages with elastic width, depth, expansion, kernel and block type, and for every task a decoder with its own
-elastic width and depth. Widths are prefixes of channels (universally slimmable networks, Yu and Huang 2019), shared by the
-trunk and private to each decoder (ECMT, Aich et al. 2023). MobileNetV2 is one space of this family.
+A trunk of stages with elastic width, depth, expansion, kernel and block type, and for every task a decoder with its
+own elastic width and depth. Widths are prefixes of channels (universally slimmable networks, Yu and Huang 2019), shared
+by the trunk and private to each decoder (ECMT, Aich et al. 2023). MobileNetV2 is one space of this family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from edgemtl.errors import UserError
 from edgemtl.models._choices import Choice, Option, Values
 from edgemtl.models._plan import BlockPlan, ConvPlan, Plan
 from edgemtl.tasks import Task
@@ -22,6 +23,23 @@ __all__ = ["CnnSpec", "cnn_choices", "cnn_plan"]
 _STEM_STRIDE = 2
 
 
+def _ascending(options: tuple[int, ...]) -> tuple[int, ...]:
+    """A choice's last option is its largest: that is how a supernet knows its size."""
+    if any(before >= after for before, after in pairwise(options)):
+        raise ValueError(f"options {list(options)} must be different and in ascending order")
+    return options
+
+
+def _eights(widths: tuple[int, ...]) -> tuple[int, ...]:
+    if any(width % 8 for width in widths):
+        raise ValueError(f"widths {list(widths)} must be multiples of 8")
+    return widths
+
+
+Options = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)]
+Widths = Annotated[Options, AfterValidator(_eights)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,55 +47,63 @@ class _Strict(BaseModel):
 class StemSpec(_Strict):
     """The first convolution: 3x3, stride 2."""
 
-    width: tuple[int, ...]
+    width: Widths
 
 
 class StageSpec(_Strict):
     """A run of blocks at one resolution; the first block has the stride.
 
-    `block` options: `fused` (dense kxk expansion, 1x1 projection) and `depthwise` (1x1, depthwise kxk, 1x1). `expand` and
-    `kernel` hold for all blocks of the stage; `kernel` matters to depthwise blocks, a fused one is 3x3.
+    `block` options: `fused` (dense 3x3 expansion, 1x1 projection) and `depthwise` (1x1 expansion, depthwise kxk, 1x1
+    projection). `expand` and `kernel` hold for all blocks of the stage; `kernel` matters to depthwise blocks only.
     """
 
     name: str
     stride: Literal[1, 2]
-    width: tuple[int, ...]
-    depth: tuple[int, ...]
-    block: tuple[Literal["fused", "depthwise"], ...] = ("depthwise",)
-    expand: tuple[int, ...]
-    kernel: tuple[Literal[3, 5, 7], ...] = (3,)
+    width: Widths
+    depth: Options
+    block: Annotated[tuple[Literal["fused", "depthwise"], ...], Field(min_length=1)] = ("depthwise",)
+    expand: Options
+    kernel: Annotated[tuple[Literal[3, 5, 7], ...], Field(min_length=1), AfterValidator(_ascending)] = (3,)
 
 
 class DecoderSpec(_Strict):
     """A task's own part: `width` channels, `depth` 3x3 convolutions at stride 4 (dense tasks)."""
 
-    width: tuple[int, ...]
-    depth: tuple[int, ...] = (1,)
+    width: Widths
+    depth: Options = (1,)
 
 
 class CnnSpec(_Strict):
-    """The part of a space's YAML that this family reads."""
+    """The part of a space's YAML that this family reads.
+
+    `last` is the width of a 1x1 convolution between the trunk and pooled decoders; `features` are the stages that dense
+    decoders read, at strides 4, 8, 16, …
+    """
 
     activation: Literal["relu", "relu6"] = "relu"
     stem: StemSpec
     stages: tuple[StageSpec, ...] = Field(min_length=1)
-    last: int | None = None
+    last: PositiveInt | None = None
     features: tuple[str, ...]
     decoder: DecoderSpec
 
     @model_validator(mode="after")
-    def _ordered(self) -> CnnSpec:
+    def _named(self) -> CnnSpec:
         names = [stage.name for stage in self.stages]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two stages are called {', '.join(twice)}")
         if unknown := [name for name in self.features if name not in names]:
             raise ValueError(f"features name no stage: {', '.join(unknown)}; stages are {', '.join(names)}")
-        for options in (self.stem.width, self.decoder.width, *(stage.width for stage in self.stages)):
-            if any(width <= 0 or width % 8 for width in options):
-                raise ValueError(f"widths {list(options)} must be positive multiples of 8")
         return self
 
 
 def cnn_choices(spec: CnnSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
-    """Every architecture choice of the trunk, then of each task's decoder."""
+    """Every architecture choice of the trunk, then of each task's decoder.
+
+    Raises `UserError` where a dense task cannot be decoded from the features that the space names.
+    """
+    if any(task.dense for task in tasks):
+        _check_strides(spec)
     choices = [Choice("stem.width", spec.stem.width)]
     for stage in spec.stages:
         choices += [
@@ -85,8 +111,10 @@ def cnn_choices(spec: CnnSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
             Choice(f"{stage.name}.depth", stage.depth),
             Choice(f"{stage.name}.expand", stage.expand),
             Choice(f"{stage.name}.block", stage.block),
-            Choice(f"{stage.name}.kernel", stage.kernel, active_if={f"{stage.name}.block": ("depthwise",)}),
         ]
+        if "depthwise" in stage.block:
+            only: dict[str, tuple[Option, ...]] = {f"{stage.name}.block": ("depthwise",)}
+            choices.append(Choice(f"{stage.name}.kernel", stage.kernel, active_if=only if len(stage.block) > 1 else {}))
     for task in tasks:
         choices.append(Choice(f"{task.name}.width", spec.decoder.width, task.name))
         if task.dense:
@@ -100,13 +128,21 @@ def cnn_blocks(spec: CnnSpec, tasks: Sequence[Task]) -> dict[str, tuple[str | No
     for stage in spec.stages:
         for number in range(1, max(stage.depth) + 1):
             deep: tuple[Option, ...] = tuple(depth for depth in stage.depth if depth >= number)
-            blocks[f"{stage.name}_{number}"] = (None, {f"{stage.name}.depth": deep} if len(deep) < len(stage.depth) else {})
-    if spec.last:
+            blocks[f"{stage.name}_{number}"] = (
+                None,
+                {f"{stage.name}.depth": deep} if len(deep) < len(stage.depth) else {},
+            )
+    if _has_last(spec, tasks):
         blocks["last"] = (None, {})
     for task in tasks:
         for part in ("neck", "body", "head") if task.dense else ("neck", "head"):
             blocks[f"{task.name}_{part}"] = (task.name, {})
     return blocks
+
+
+def _has_last(spec: CnnSpec, tasks: Sequence[Task]) -> bool:
+    """Only pooled decoders read the last convolution: without one it would be work for nobody."""
+    return spec.last is not None and not all(task.dense for task in tasks)
 
 
 def _get(values: Values, name: str, options: Sequence[Option]) -> Option:
@@ -117,7 +153,16 @@ def cnn_plan(spec: CnnSpec, tasks: Sequence[Task], values: Values, size: tuple[i
     """The net that `values` mean at the input size (H, W)."""
     height, width = (-(-side // _STEM_STRIDE) for side in size)
     channels = int(_get(values, "stem.width", spec.stem.width))
-    blocks = [BlockPlan("stem", "conv", None, (ConvPlan("conv", 3, channels, 3, 2, 1, height, width),), ("image",), activation=spec.activation)]
+    blocks = [
+        BlockPlan(
+            "stem",
+            "conv",
+            None,
+            (ConvPlan("conv", 3, channels, 3, 2, 1, height, width),),
+            ("image",),
+            activation=spec.activation,
+        )
+    ]
     taps: list[tuple[str, int, int, int]] = []
     for stage in spec.stages:
         for number in range(1, int(_get(values, f"{stage.name}.depth", stage.depth)) + 1):
@@ -127,7 +172,7 @@ def cnn_plan(spec: CnnSpec, tasks: Sequence[Task], values: Values, size: tuple[i
             channels, height, width = block.convs[-1].outputs, block.convs[-1].height, block.convs[-1].width
         if stage.name in spec.features:
             taps.append((blocks[-1].name, channels, height, width))
-    if spec.last:
+    if spec.last is not None and _has_last(spec, tasks):
         conv = ConvPlan("conv", channels, spec.last, 1, 1, 1, height, width)
         blocks.append(BlockPlan("last", "conv", None, (conv,), (blocks[-1].name,), activation=spec.activation))
     top = blocks[-1]
@@ -137,7 +182,14 @@ def cnn_plan(spec: CnnSpec, tasks: Sequence[Task], values: Values, size: tuple[i
 
 
 def _stage_block(
-    spec: CnnSpec, stage: StageSpec, values: Values, number: int, inputs: int, stride: int, source: str, size: tuple[int, int]
+    spec: CnnSpec,
+    stage: StageSpec,
+    values: Values,
+    number: int,
+    inputs: int,
+    stride: int,
+    source: str,
+    size: tuple[int, int],
 ) -> BlockPlan:
     height, width = (-(-side // stride) for side in size)
     outputs = int(_get(values, f"{stage.name}.width", stage.width))
@@ -156,13 +208,19 @@ def _stage_block(
     return BlockPlan(f"{stage.name}_{number}", kind, None, convs, (source,), residual, spec.activation)
 
 
-def _dense_decoder(spec: CnnSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]]) -> list[BlockPlan]:
+def _dense_decoder(
+    spec: CnnSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]]
+) -> list[BlockPlan]:
     """Lateral 1x1 convolutions summed top-down to stride 4, 3x3 convolutions there, and a sub-pixel head."""
     channels = int(_get(values, f"{task.name}.width", spec.decoder.width))
     depth = int(_get(values, f"{task.name}.depth", spec.decoder.depth))
-    laterals = tuple(ConvPlan(f"lateral_{name.rpartition('_')[0]}", inputs, channels, 1, 1, 1, h, w) for name, inputs, h, w in taps)
+    laterals = tuple(
+        ConvPlan(f"lateral_{name.rpartition('_')[0]}", inputs, channels, 1, 1, 1, h, w) for name, inputs, h, w in taps
+    )
     _, _, height, width = taps[0]
-    body = tuple(ConvPlan(f"conv{number}", channels, channels, 3, 1, 1, height, width) for number in range(1, depth + 1))
+    body = tuple(
+        ConvPlan(f"conv{number}", channels, channels, 3, 1, 1, height, width) for number in range(1, depth + 1)
+    )
     head = ConvPlan("conv", channels, 16 * task.channels, 1, 1, 1, height, width)
     return [
         BlockPlan(f"{task.name}_neck", "pyramid", task.name, laterals, tuple(name for name, *_ in taps)),
@@ -182,13 +240,13 @@ def _pooled_decoder(spec: CnnSpec, task: Task, values: Values, top: BlockPlan) -
     ]
 
 
-def check_strides(spec: CnnSpec) -> None:
-    """Dense decoders double the size from each feature to the one before: raises `ValueError` where strides do not."""
+def _check_strides(spec: CnnSpec) -> None:
+    """Dense decoders double the size from each feature to the one before."""
     stride = _STEM_STRIDE
     strides = []
     for stage in spec.stages:
         stride *= stage.stride
         if stage.name in spec.features:
             strides.append(stride)
-    if strides[0] != 4 or any(after != 2 * before for before, after in pairwise(strides)):
-        raise ValueError(f"features have strides {strides}; dense decoders want 4, 8, 16, …")
+    if strides[:1] != [4] or any(after != 2 * before for before, after in pairwise(strides)):
+        raise UserError(f"features have strides {strides}; dense decoders want 4, 8, 16, …: choose other stages")
