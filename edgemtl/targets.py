@@ -35,7 +35,8 @@ class TargetTraits:
 
     `block_precisions` may be chosen block by block ("float", "int8"); `engine_precisions` hold for the rest of the whole
     engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
-    `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it.
+    `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it. `executes` tells whether
+    engines run on this host, so that a search can measure them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TargetTraits:
     channel_multiple: int
     runtime: str
     extra: str
+    executes: bool = True
 
 
 class ExportTarget(Protocol):

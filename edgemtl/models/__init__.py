@@ -5,6 +5,7 @@ from edgemtl.models._family import Family, find_family
 from edgemtl.models._net import MultiTaskNet
 from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
 from edgemtl.models._supernet import Supernet, recalibrate
+from edgemtl.models._weights import load_supernet, read_header, save_supernet
 
 __all__ = [
     "BlockPlan",
@@ -18,5 +19,8 @@ __all__ = [
     "Supernet",
     "Values",
     "find_family",
+    "load_supernet",
+    "read_header",
     "recalibrate",
+    "save_supernet",
 ]

@@ -1,5 +1,22 @@
 """The search layer: spaces, designs, and the strategies that choose among them."""
 
+from edgemtl.nas._evaluator import Candidate
+from edgemtl.nas._preflight import PreflightRow
+from edgemtl.nas._run import RunFolder
+from edgemtl.nas._search import SearchEvent, SearchRequest, search
 from edgemtl.nas._space import Design, Space, load_space, space_names
+from edgemtl.nas._strategies import strategy_names
 
-__all__ = ["Design", "Space", "load_space", "space_names"]
+__all__ = [
+    "Candidate",
+    "Design",
+    "PreflightRow",
+    "RunFolder",
+    "SearchEvent",
+    "SearchRequest",
+    "Space",
+    "load_space",
+    "search",
+    "space_names",
+    "strategy_names",
+]

@@ -1,0 +1,131 @@
+"""From a design to its scores: cut out of the supernet, recalibrated, quantized, scored and timed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgemtl.data import Batch, Sample, Source
+from edgemtl.models import MultiTaskNet, Supernet, recalibrate
+from edgemtl.models.quantization import Ranges, calibrate, simulate
+from edgemtl.nas._problem import Evaluation
+from edgemtl.nas._space import Design
+from edgemtl.profiling import measure
+from edgemtl.runtime import Session, open_engine
+from edgemtl.targets import ExportTarget
+from edgemtl.train import Scorer, batches_of, evaluate
+
+__all__ = ["Candidate", "Evaluator"]
+
+RECALIBRATION_IMAGES = 64
+CALIBRATION_IMAGES = 32
+VALIDATION_IMAGES = 64
+BATCH = 16
+LATENCY_RUNS = 30
+LATENCY_WARMUP = 8
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A design's static net with its own statistics, and the activation ranges its INT8 blocks need (None: has none)."""
+
+    design: Design
+    net: MultiTaskNet
+    ranges: Ranges | None
+
+
+@dataclass
+class Evaluator:
+    """Everything that scoring a design needs; made once for a search.
+
+    Statistics come from the training split, ranges from the calibration split, decisions from the validation split, and
+    the reported scores from the test split: no image serves two of these.
+    """
+
+    supernet: Supernet
+    source: Source
+    target: ExportTarget
+    scopes: Sequence[str]
+    executes: bool
+    threads: int = 0
+
+    def candidate(self, design: Design) -> Candidate:
+        """The design's net, extracted and recalibrated, with ranges where a block is INT8."""
+        net = self.supernet.extract(design)
+        recalibrate(net, self._train_images)
+        eight_bit = "int8" in design.precision.values()
+        return Candidate(design, net, calibrate(net, self._calibration_images) if eight_bit else None)
+
+    def evaluate(self, design: Design) -> Evaluation:
+        """Metrics of the quantized net, simulated as the target's engine computes, and the engine's latency."""
+        candidate = self.candidate(design)
+        return Evaluation(design, self.simulated(candidate), self.time(candidate) if self.executes else {})
+
+    def simulated(self, candidate: Candidate) -> dict[str, dict[str, float]]:
+        """Metrics on the validation images, simulated as the target's engine computes."""
+        module = simulate(candidate.net, candidate.design.precision, candidate.ranges, self.target.scheme)
+        return evaluate(module, self.source.tasks, self._validation)
+
+    @property
+    def sample_image(self) -> NDArray[np.float32]:
+        """One normalised image (1, 3, H, W), to time with."""
+        return self._validation[0].image[:1]
+
+    def tasks_of(self, scope: str) -> list[str]:
+        """The tasks that a scope of latency runs: one, or all for ""."""
+        return [scope] if scope else [task.name for task in self.source.tasks]
+
+    def time(self, candidate: Candidate, runs: int = LATENCY_RUNS) -> dict[str, float]:
+        """Median latency in ms of the exported engine: all tasks under "", single ones that a budget names."""
+        found = {}
+        with self.engine(candidate) as session:
+            for scope in self.scopes:
+                call = partial(session.run, self.sample_image, self.tasks_of(scope))
+                found[scope] = measure(call, runs=runs, warmup=LATENCY_WARMUP).median_ms
+        return found
+
+    @contextmanager
+    def engine(self, candidate: Candidate) -> Iterator[Session]:
+        """The candidate built for the target in a temporary folder, opened, and closed at the end."""
+        with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
+            self.target.build(candidate.net, candidate.design.precision, candidate.ranges, Path(folder))
+            with closing(open_engine(Path(folder), self.threads)) as session:
+                yield session
+
+    def score(self, candidate: Candidate, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+        """Metrics on `samples`: of the real engine's outputs, or simulated where the target does not run on this host."""
+        if not self.executes:
+            module = simulate(candidate.net, candidate.design.precision, candidate.ranges, self.target.scheme)
+            return evaluate(module, self.source.tasks, batches_of(samples, BATCH))
+        scorer = Scorer(self.source.tasks)
+        names = [task.name for task in self.source.tasks]
+        with self.engine(candidate) as session:
+            for batch in batches_of(samples, BATCH):
+                outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+                for image in batch.image:
+                    for name, value in session.run(image[None], names).items():
+                        outputs[name].append(value.copy())  # a session may reuse its buffers
+                scorer.update({name: np.concatenate(values) for name, values in outputs.items()}, batch)
+        return scorer.compute()
+
+    @cached_property
+    def _train_images(self) -> list[Tensor]:
+        return [torch.from_numpy(b.image) for b in batches_of(self.source.split("train"), BATCH, RECALIBRATION_IMAGES)]
+
+    @cached_property
+    def _calibration_images(self) -> list[Tensor]:
+        batches = batches_of(self.source.split("calibration"), BATCH, CALIBRATION_IMAGES)
+        return [torch.from_numpy(batch.image) for batch in batches]
+
+    @cached_property
+    def _validation(self) -> list[Batch]:
+        return list(batches_of(self.source.split("validation"), BATCH, VALIDATION_IMAGES))

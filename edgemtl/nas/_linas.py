@@ -1,0 +1,187 @@
+"""LINAS as an Optuna sampler: measure a batch, fit predictors, run NSGA-II on them, measure what they propose.
+
+Cummings et al. 2022, with SimQ-NAS's joint genome of architecture and precision. Ours: proposals are canonical designs
+never measured before, the inner run begins at the measured front, exact costs are counted and constrain it.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from edgemtl.nas._predictor import Predictor, features
+from edgemtl.nas._problem import Evaluation, Problem, non_dominated
+from edgemtl.nas._space import Design
+from edgemtl.nas._trials import evaluation_of, space_distributions
+
+__all__ = ["LinasSampler", "first_designs"]
+
+_POPULATION = 40
+_GENERATIONS = 60
+_DRAWS = 400
+
+
+class LinasSampler(optuna.samplers.BaseSampler):
+    """Proposes the designs of one batch after another; every batch is predicted from all finished trials.
+
+    The first batch spreads over the affordable designs. `batch` is how many are measured between two fits. State lives in
+    the study alone, so a resumed or a second worker's sampler continues from what is stored.
+    """
+
+    def __init__(self, problem: Problem, seed: int, batch: int) -> None:
+        self._problem, self._seed, self._batch = problem, seed, batch
+        self._queue: list[Design] = []
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Every choice of the space: a design is drawn as a whole."""
+        return space_distributions(self._problem.space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The next design of the batch, as options."""
+        if not search_space:
+            return {}
+        seen = {str(t.user_attrs["key"]) for t in study.get_trials(deepcopy=False) if "key" in t.user_attrs}
+        self._queue = [design for design in self._queue if design.key not in seen]
+        if not self._queue:
+            self._queue = self._propose(study, seen, trial.number)
+        return dict(self._queue.pop(0))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Not reached for a space's own choices; a user's extra parameter is drawn at random."""
+        return optuna.samplers.RandomSampler(self._seed).sample_independent(study, trial, param_name, param_distribution)
+
+    def _propose(self, study: Study, seen: set[str], number: int) -> list[Design]:
+        rng = random.Random(f"{self._seed}/{number}")
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        evaluations = [evaluation_of(trial, self._problem.space) for trial in finished]
+        if len(evaluations) < self._batch:
+            return first_designs(self._problem, self._batch, rng, seen)
+        found = [d for d in _inner_search(self._problem, evaluations, rng) if d.key not in seen][: self._batch]
+        return found or first_designs(self._problem, self._batch, rng, seen)
+
+
+def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[str]) -> list[Design]:
+    """Affordable designs spread over sizes: for each of `count` targets the nearest of many random draws.
+
+    Half of them in uniform INT8 where the target honours it and half in float, since a draw of every block's precision
+    alone would never meet either.
+    """
+    space = problem.space
+    pool = {design.key: design for design in (_draw(problem, rng) for _ in range(_DRAWS))}
+    pool |= {design.key: design for design in (space.middle(), space.smallest())}
+    designs = sorted((d for d in pool.values() if problem.affordable(d) and d.key not in seen), key=lambda d: d.cost().flops)
+    if len(designs) <= count:
+        return designs or [space.smallest()]
+    lightest, heaviest = (np.log(designs[place].cost().flops) for place in (0, -1))
+    picked: dict[str, Design] = {}
+    for wanted in np.linspace(heaviest, lightest + 0.3 * (heaviest - lightest), count):
+        best = min((d for d in designs if d.key not in picked), key=lambda d: abs(float(np.log(d.cost().flops)) - wanted))
+        picked[best.key] = best
+    return list(picked.values())
+
+
+def _draw(problem: Problem, rng: random.Random) -> Design:
+    """A random architecture, larger or smaller by a random lean, in one of: float, INT8, or block by block."""
+    lean, mode = rng.random(), rng.random()
+    values = {}
+    for choice in problem.space.choices:
+        last = len(choice.options) - 1
+        if choice.name.endswith(".precision"):
+            index = last if mode < 0.4 else 0 if mode < 0.7 else rng.randint(0, last)
+        else:
+            index = round(min(1.0, max(0.0, rng.gauss(lean, 0.35))) * last)
+        values[choice.name] = choice.options[index]
+    return problem.space.design(values)
+
+
+class _Predicted:
+    """Predictors of every task's relative change and of every latency that a limit or the objective needs."""
+
+    def __init__(self, problem: Problem, evaluations: Sequence[Evaluation]) -> None:
+        self._problem = problem
+        rows = features(problem.space, [e.design for e in evaluations])
+        changes = [problem.changes(e.metrics) for e in evaluations]
+        self.changes = {t.name: Predictor(rows, [c[t.name] for c in changes]) for t in problem.space.tasks}
+        scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | ({""} if problem.measures_latency else set())
+        self.log_ms = {s: Predictor(rows, [float(np.log(e.latency_ms[s])) for e in evaluations]) for s in scopes}
+
+    def __call__(self, designs: Sequence[Design]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Objectives (n, 2) and constraints (n, m), as pymoo wants them: to be minimised, and at most 0."""
+        problem = self._problem
+        rows = features(problem.space, designs)
+        changes = {name: predict(rows) for name, predict in self.changes.items()}
+        latency = {scope: np.exp(predict(rows)) for scope, predict in self.log_ms.items()}
+        weights = problem.preference
+        quality = sum(weights[name] * change for name, change in changes.items()) / sum(weights.values())
+        flops = np.array([design.cost().flops for design in designs], float)
+        objectives = np.stack([-quality, latency.get("", flops)], axis=1)
+        excess = []
+        for limit in problem.limits:
+            values = np.array([limit.count(d) for d in designs]) if limit.exact else latency[limit.budget.task or ""]
+            excess.append(values / limit.value - 1)
+        excess += [-changes[floor.task] - floor.max_drop for floor in problem.floors]
+        return objectives, np.stack(excess, axis=1) if excess else np.zeros((len(designs), 1))
+
+
+def _inner_search(problem: Problem, evaluations: Sequence[Evaluation], rng: random.Random) -> list[Design]:
+    """NSGA-II on the predictors, from the measured front on; the affordable designs of its last population."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import Problem as PymooProblem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.optimize import minimize
+
+    space, predicted = problem.space, _Predicted(problem, evaluations)
+    upper = np.array([len(choice.options) - 1 for choice in space.choices])
+
+    class Inner(PymooProblem):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(n_var=len(upper), n_obj=2, n_ieq_constr=max(1, len(problem.limits) + len(problem.floors)), xl=0, xu=upper, vtype=int)
+
+        def _evaluate(self, x: NDArray[np.int64], out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            out["F"], out["G"] = predicted([space.decode(genome) for genome in x])
+
+    kept = [e for e in evaluations if problem.feasible(e)] or list(evaluations)
+    front = [kept[i].design for i in non_dominated([problem.objectives(e) for e in kept])]
+    start = [space.encode(d) for d in [*front, *(_draw(problem, rng) for _ in range(_POPULATION))]][:_POPULATION]
+    repair = RoundingRepair()
+    algorithm = NSGA2(
+        pop_size=_POPULATION,
+        sampling=np.array(start),
+        crossover=SBX(prob=0.9, eta=15, vtype=float, repair=repair),
+        mutation=PM(prob_var=2 / len(upper), eta=20, vtype=float, repair=repair),
+        eliminate_duplicates=True,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcome = minimize(Inner(), algorithm, ("n_gen", _GENERATIONS), seed=rng.randrange(2**31))
+    found = {design.key: design for design in (space.decode(x) for x in outcome.pop.get("X"))}
+    return _spread([design for design in found.values() if problem.affordable(design)], predicted)
+
+
+def _spread(designs: Sequence[Design], predicted: _Predicted) -> list[Design]:
+    """The best predicted first, then turn by turn those furthest along the predicted front from all before them."""
+    if not designs:
+        return []
+    objectives, excess = predicted(designs)
+    scaled = (objectives - objectives.min(0)) / np.maximum(np.ptp(objectives, axis=0), 1e-12)
+    order = [int(np.argmin(objectives[:, 0] + 10 * np.maximum(excess, 0).sum(1)))]
+    while len(order) < len(designs):
+        distance = np.min(np.abs(scaled[:, None] - scaled[order]).sum(2), axis=1)
+        distance[order] = -1
+        order.append(int(np.argmax(distance)))
+    return [designs[index] for index in order]

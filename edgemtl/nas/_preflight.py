@@ -1,0 +1,92 @@
+"""Before a search begins: what the smallest, a middle and the largest design cost, and whether the budgets can be kept.
+
+ModelOpt prints such a table for one score; here it is made for every budget, and latency is measured on exported engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from edgemtl.errors import UserError
+from edgemtl.nas._evaluator import Evaluator
+from edgemtl.nas._problem import Limit
+from edgemtl.nas._space import Design, Space
+from edgemtl.units import Budget, format_quantity
+
+__all__ = ["PreflightRow", "limits_of", "preflight"]
+
+
+@dataclass(frozen=True)
+class PreflightRow:
+    """One budget: its limit and what three designs of the space take of it, in the quantity's own unit.
+
+    `smallest` is the least that any uniform choice of precision gives the smallest net.
+    """
+
+    budget: Budget
+    limit: float
+    smallest: float
+    middle: float
+    largest: float
+
+    @property
+    def satisfiable(self) -> bool:
+        """Whether the smallest design keeps the budget."""
+        return self.smallest <= self.limit
+
+
+def preflight(space: Space, budgets: Sequence[Budget], evaluator: Evaluator) -> list[PreflightRow]:
+    """A row for every budget; raises `UserError` where a budget cannot be met, saying what can."""
+    smallest, middle, largest = _precisions(space, space.smallest()), [space.middle()], [space.largest()]
+    timed: dict[str, Mapping[str, float]] = {}
+
+    def take(budget: Budget, designs: Sequence[Design]) -> float:
+        return min(_quantity(budget, design, evaluator, timed) for design in designs)
+
+    rows = []
+    for budget in budgets:
+        values = [take(budget, designs) for designs in (smallest, middle, largest)]
+        rows.append(PreflightRow(budget, budget.limit(values[2]), *values))
+    for row in rows:
+        if not row.satisfiable:
+            raise UserError(_too_tight(row, space))
+    return rows
+
+
+def limits_of(rows: Sequence[PreflightRow]) -> tuple[Limit, ...]:
+    """The budgets with their limits resolved."""
+    return tuple(Limit(row.budget, row.limit) for row in rows)
+
+
+def _precisions(space: Space, design: Design) -> list[Design]:
+    """The design in every uniform precision the space offers."""
+    blocks = [c for c in space.choices if c.name.endswith(".precision")]
+    kinds = {c.name: c.options for c in blocks}
+    engines = kinds.pop("engine.precision", ("fp32",))
+    options = sorted({option for values in kinds.values() for option in values}, key=str) or ["float"]
+    found = {}
+    for engine, block in product(engines, options):
+        values = {**design, **dict.fromkeys(kinds, block)}
+        if "engine.precision" in values:
+            values["engine.precision"] = engine
+        made = space.design(values)
+        found[made.key] = made
+    return list(found.values())
+
+
+def _quantity(budget: Budget, design: Design, evaluator: Evaluator, timed: dict[str, Mapping[str, float]]) -> float:
+    if budget.quantity in ("flops", "weight_bytes"):
+        return Limit(budget, 0).count(design)
+    if design.key not in timed:
+        timed[design.key] = evaluator.time(evaluator.candidate(design))
+    return timed[design.key][budget.task or ""]
+
+
+def _too_tight(row: PreflightRow, space: Space) -> str:
+    given, least = (format_quantity(row.budget.quantity, value) for value in (row.limit, row.smallest))
+    return (
+        f"budget {row.budget.text!r} allows {given}, but the smallest design of space {space.name} takes {least}: "
+        "raise the budget, choose another space, or a smaller --size"
+    )

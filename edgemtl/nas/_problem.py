@@ -1,0 +1,101 @@
+"""What a search has to find: the budgets, floors and preference over a space, as checks on a design."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgemtl.models import Cost
+from edgemtl.nas._space import Design, Space
+from edgemtl.tasks import delta_m, relative_change
+from edgemtl.units import Budget, Floor
+
+__all__ = ["Evaluation", "Limit", "Problem"]
+
+Metrics = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of one design: its metrics under its precision on the validation split, and its latency there.
+
+    `latency_ms` maps "" (all tasks) and single tasks to the median of the exported engine; it is empty where the target
+    does not run on this host.
+    """
+
+    design: Design
+    metrics: Metrics
+    latency_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A budget with its limit in the quantity's own unit (a percentage is resolved against the largest design)."""
+
+    budget: Budget
+    value: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the quantity is counted rather than measured."""
+        return self.budget.quantity in ("flops", "weight_bytes")
+
+    def count(self, design: Design) -> float:
+        """The exact quantity of a design."""
+        cost: Cost = design.cost(None if self.budget.task is None else [self.budget.task])
+        return float(getattr(cost, self.budget.quantity))
+
+    def measured(self, evaluation: Evaluation) -> float:
+        """The quantity of an evaluated design, counted or measured."""
+        return self.count(evaluation.design) if self.exact else evaluation.latency_ms[self.budget.task or ""]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A space with what its designs must keep and what is better.
+
+    `baseline` are the metrics of the largest design in float; delta_m and floors refer to it.
+    """
+
+    space: Space
+    limits: tuple[Limit, ...]
+    floors: tuple[Floor, ...]
+    preference: Mapping[str, float]
+    baseline: Metrics
+    measures_latency: bool
+
+    def delta_m(self, metrics: Metrics) -> float:
+        """Mean relative change against the baseline (a fraction), weighted by the preference."""
+        return delta_m(self.space.tasks, metrics, self.baseline, self.preference)
+
+    def affordable(self, design: Design) -> bool:
+        """Whether a design keeps every budget that is counted."""
+        return all(limit.count(design) <= limit.value for limit in self.limits if limit.exact)
+
+    def feasible(self, evaluation: Evaluation) -> bool:
+        """Whether an evaluated design keeps every budget and floor."""
+        return self.violation(evaluation) <= 0
+
+    def violation(self, evaluation: Evaluation) -> float:
+        """The largest relative excess over a budget or drop below a floor; 0 or less where all hold."""
+        over = [limit.measured(evaluation) / limit.value - 1 for limit in self.limits]
+        changes = self.changes(evaluation.metrics)
+        return max([*over, *(-changes[floor.task] - floor.max_drop for floor in self.floors)], default=0.0)
+
+    def changes(self, metrics: Metrics) -> dict[str, float]:
+        """Relative change of every task against the baseline."""
+        return {t.name: relative_change(t, metrics[t.name], self.baseline[t.name]) for t in self.space.tasks}
+
+    def objectives(self, evaluation: Evaluation) -> tuple[float, float]:
+        """What is minimised: minus delta_m, and the latency (the FLOPs, where the target does not run here)."""
+        second = evaluation.latency_ms[""] if self.measures_latency else float(evaluation.design.cost().flops)
+        return -self.delta_m(evaluation.metrics), second
+
+
+def non_dominated(points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Indices of the points that no other one beats in every coordinate (smaller is better), in order."""
+
+    def beaten(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+        return all(y <= x for x, y in zip(a, b, strict=True)) and a != b
+
+    return [i for i, p in enumerate(points) if not any(beaten(p, q) for q in points) and p not in points[:i]]

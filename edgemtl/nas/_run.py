@@ -1,0 +1,118 @@
+"""The folder of a run: what was asked, the study, the nets that were kept, and the result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from edgemtl._files import read_json, write_atomic, write_json
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.models import MultiTaskNet
+from edgemtl.models.quantization import Ranges
+from edgemtl.nas._evaluator import Candidate
+from edgemtl.nas._space import Design, Space, load_space
+from edgemtl.targets import find_target
+from edgemtl.tasks import Task, make_task
+
+__all__ = ["CONFIG_FILE", "RunFolder"]
+
+CONFIG_FILE = "config.json"
+SCHEMA = "edgemtl.run/1"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk: `config.json`, `study.journal`, `designs/NAME/{design.json, weights.safetensors}`, `result.json`."""
+
+    path: Path
+
+    def create(self, config: Mapping[str, Any], resume: bool) -> None:
+        """Write the configuration, or check that a resumed run asks for the same; `UserError` where it does not."""
+        file = self.path / CONFIG_FILE
+        wanted = json.loads(json.dumps({"schema": SCHEMA, **config}))
+        if not file.is_file():
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
+            write_json(file, wanted)
+            return
+        if not resume:
+            raise UserError(f"run {self.path} exists: go on with --resume, or choose another --out")
+        stored = self.config()
+        changed = sorted(key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key))
+        if changed:
+            raise UserError(
+                f"run {self.path} was started with another {', '.join(changed)}: resume it with the same, or choose another --out"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """The configuration; `UserError` where the folder is no run or of another version."""
+        file = self.path / CONFIG_FILE
+        if not file.is_file():
+            raise UserError(f"{self.path} is no run: it holds no {CONFIG_FILE}; give the folder that `edgemtl search` wrote")
+        config = read_json(file, "run")
+        if not isinstance(config, dict) or config.get("schema") != SCHEMA:
+            found = config.get("schema") if isinstance(config, dict) else None
+            raise UserError(f"run {self.path} has schema {found!r}; this version reads {SCHEMA}")
+        return config
+
+    def space(self) -> Space:
+        """The space of the run, restricted to its target."""
+        config = self.config()
+        tasks = [make_task(t["name"], t["kind"], t["channels"], t["classes"]) for t in config["tasks"]]
+        space = load_space(config["space"], tasks, tuple(config["size"]))
+        if space.identity != config["identity"]:
+            raise UserError(f"space {config['space']!r} has changed since run {self.path} was made: search again")
+        return space.for_target(find_target(config["target"]).traits)
+
+    def save(self, name: str, candidate: Candidate) -> None:
+        """Keep a net, its design and its ranges."""
+        folder = self.path / "designs" / name
+        tensors = {key: tensor.contiguous() for key, tensor in candidate.net.state_dict().items()}
+        ranges = None if candidate.ranges is None else {k: list(v) for k, v in candidate.ranges.limits.items()}
+        write_atomic(folder / "weights.safetensors", save(tensors, {"key": candidate.design.key}))
+        write_json(folder / "design.json", {"schema": SCHEMA, "design": dict(candidate.design), "ranges": ranges})
+
+    def names(self) -> list[str]:
+        """Names of the kept designs."""
+        folder = self.path / "designs"
+        return sorted(path.parent.name for path in folder.glob("*/design.json")) if folder.is_dir() else []
+
+    def load(self, name: str = "best") -> Candidate:
+        """A kept net; raises `UserError` for an unknown name or damaged files."""
+        folder = self.path / "designs" / name
+        space = self.space()
+        if name not in self.names():
+            raise unknown_name(f"design in run {self.path}:", name, self.names())
+        content = read_json(folder / "design.json", "design")
+        try:
+            design = space.design(content["design"])
+            found = content["ranges"]
+            ranges = None if found is None else Ranges({k: (float(low), float(high)) for k, (low, high) in found.items()})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"design {folder / 'design.json'} is damaged ({error}): search again") from error
+        return Candidate(design, _filled(MultiTaskNet(design.plan, space.tasks), folder / "weights.safetensors", design), ranges)
+
+
+def task_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """Tasks as JSON, enough to declare them again."""
+    return [{"name": t.name, "kind": t.kind, "channels": t.channels, "classes": list(t.classes)} for t in tasks]
+
+
+def _filled(net: MultiTaskNet, path: Path, design: Design) -> MultiTaskNet:
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("key") != design.key:
+                raise UserError(f"weights {path} belong to another design: search again")
+            state: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        net.load_state_dict(state)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"weights {path} cannot be read ({reason}): they were truncated or damaged; search again") from error
+    return net.eval()

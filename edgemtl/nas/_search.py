@@ -1,0 +1,353 @@
+"""`edgemtl search`: from a supernet and budgets to a chosen design, measured and scored on its exported engine."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from edgemtl._environment import environment
+from edgemtl._files import sha256
+from edgemtl._share import find_shared
+from edgemtl.data import Sample, Source, Split, open_source
+from edgemtl.devices import resolve
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.models import load_supernet
+from edgemtl.nas._evaluator import Evaluator
+from edgemtl.nas._finalists import Finalist, choose, finalists, front_of, pick_architectures
+from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
+from edgemtl.nas._problem import Evaluation, Problem
+from edgemtl.nas._run import RunFolder, task_json
+from edgemtl.nas._space import Space, load_space
+from edgemtl.nas._strategies import find_strategy
+from edgemtl.nas._trials import evaluation_of, record, space_distributions
+from edgemtl.results import RESULT_FILE, Entry, Latency, PathCost, Result, read_result, write_result
+from edgemtl.targets import find_target
+from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
+
+__all__ = ["SearchEvent", "SearchRequest", "search"]
+
+FINALISTS = 3
+FRONT_SIZE = 6
+TEST_IMAGES = 192
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What is asked of a search. Texts are as on the command line, so that a run says what the user said.
+
+    `space` and `target` are names, `data` a source's name or path, `supernet` a file (none: the one that ships for this
+    space and data). `evaluations` designs are measured in batches of `batch`. `storage` is an Optuna URL, for many workers;
+    by default a journal in `out`. `threads` 0 leaves the number to the runtime.
+    """
+
+    out: Path
+    budgets: tuple[str, ...] = ()
+    floors: tuple[str, ...] = ()
+    preference: str = ""
+    space: str = "cnn"
+    data: str = "scenes"
+    size: tuple[int, int] | None = None
+    target: str = "onnxruntime"
+    strategy: str = "linas"
+    evaluations: int = 36
+    batch: int = 12
+    seed: int = 0
+    supernet: Path | None = None
+    storage: str | None = None
+    threads: int = 0
+    resume: bool = False
+    command: str = "edgemtl search"
+
+
+@dataclass(frozen=True)
+class SearchEvent:
+    """News of a running search: its stage, how far it is, one line for people, and the pre-flight table once."""
+
+    stage: str
+    done: int
+    total: int
+    text: str = ""
+    rows: tuple[PreflightRow, ...] = ()
+
+
+Report = Callable[[SearchEvent], None]
+
+
+@runtime_checkable
+class _Preparable(Protocol):
+    def prepare(self, split: Split, workers: int = 1, progress: Callable[[int, int], None] | None = None) -> None: ...
+
+
+def search(request: SearchRequest, report: Report = lambda event: None) -> Result:
+    """Search a space under budgets and floors; writes and returns the run's result.
+
+    Raises `UserError` for whatever cannot be met or understood, before anything is written. On Ctrl-C the best design so
+    far is scored and kept, a result is written, and `KeyboardInterrupt` goes on; `resume` continues the run.
+    """
+    started = time.monotonic()
+    folder = RunFolder(request.out)
+    setup = _set_up(request)
+    folder.create(setup.config, request.resume)
+    study = _study(request, setup.space)
+    if _is_finished(request, study):
+        return read_result(request.out)
+    _prepare(setup.source, report)
+    rows = preflight(setup.space, setup.budgets, setup.evaluator)
+    report(SearchEvent("preflight", 1, 1, rows=tuple(rows)))
+    problem = _problem(setup, rows)
+    interrupted = _evaluate_all(request, problem, setup.evaluator, study, report)
+    evaluations = _finished(study, setup.space)
+    if not evaluations:
+        raise KeyboardInterrupt
+    found = _refine(problem, setup.evaluator, evaluations, 1 if interrupted else FINALISTS, report)
+    result = _conclude(request, setup, problem, found, len(evaluations), started, report)
+    if interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Everything that the request names, opened and checked."""
+
+    space: Space
+    source: Source
+    evaluator: Evaluator
+    budgets: tuple[Budget, ...]
+    floors: tuple[Floor, ...]
+    preference: Mapping[str, float]
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def _set_up(request: SearchRequest) -> _Setup:
+    if request.evaluations < 2 or request.batch < 2:
+        raise UserError(f"a search needs at least 2 evaluations in batches of 2, given: {request.evaluations} and {request.batch}")
+    find_strategy(request.strategy)
+    budgets = tuple(parse_budget(text) for text in request.budgets)
+    target = find_target(_target_name(request, budgets))
+    source, space = _open(request)
+    names = [task.name for task in source.tasks]
+    for budget in budgets:
+        if budget.task is not None and budget.task not in names:
+            raise unknown_name(f"task in budget {budget.text!r}:", budget.task, names)
+    floors = tuple(parse_floor(text, names) for text in request.floors)
+    preference = parse_preference(request.preference, names) if request.preference else dict.fromkeys(names, 1.0)
+    path = _supernet_path(request, source)
+    supernet = space.supernet()
+    load_supernet(supernet, path, space.identity)
+    executes = target.traits.executes
+    timed = [budget for budget in budgets if budget.quantity == "latency_ms"]
+    if timed and not executes:
+        raise UserError(f"budget {timed[0].text!r}: engines of target {target.traits.name} do not run on this host; give FLOPs or MB")
+    scopes = ["", *sorted({budget.task for budget in timed if budget.task})]
+    evaluator = Evaluator(supernet, source, target, scopes, executes, request.threads)
+    config = {
+        "space": request.space,
+        "identity": space.identity,
+        "size": list(space.size),
+        "data": request.data,
+        "data_identity": source.identity,
+        "tasks": task_json(source.tasks),
+        "target": target.traits.name,
+        "strategy": request.strategy,
+        "budgets": list(request.budgets),
+        "floors": list(request.floors),
+        "preference": dict(preference),
+        "seed": request.seed,
+        "supernet_sha256": sha256(path),
+    }
+    return _Setup(space.for_target(target.traits), source, evaluator, budgets, floors, preference, config)
+
+
+def _target_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
+    """The target of a search: the runtime that its latency budgets name, which must be one, else the one asked for."""
+    for budget in budgets:
+        resolve(budget)
+    named = {budget.runtime for budget in budgets if budget.runtime}
+    if len(named) > 1:
+        raise UserError(f"budgets name the runtimes {' and '.join(sorted(named))}: a search serves one, start one for each")
+    return named.pop() if named else request.target
+
+
+def _open(request: SearchRequest) -> tuple[Source, Space]:
+    """The data set and the space for its tasks. A space's default input size is the data's, so the space is read first."""
+    source = open_source(request.data, request.size or (64, 64))
+    space = load_space(request.space, source.tasks, request.size)
+    return (source if source.size == space.size else open_source(request.data, space.size)), space
+
+
+def _supernet_path(request: SearchRequest, source: Source) -> Path:
+    if request.supernet is not None:
+        return request.supernet
+    shipped = find_shared("nas/supernets", f"{request.space}-{source.name}.safetensors")
+    if shipped is None:
+        raise UserError(
+            f"no supernet ships for space {request.space} and data {source.name}: train one with "
+            f"`edgemtl train --space {request.space} --data {request.data} --out runs/NAME`, then give --supernet runs/NAME/supernet.safetensors"
+        )
+    return shipped
+
+
+def _study(request: SearchRequest, space: Space) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if request.storage:
+            storage: Any = request.storage
+        else:
+            storage = JournalStorage(JournalFileBackend(str(request.out / "study.journal")))
+        return optuna.create_study(
+            study_name=request.out.name or "search", storage=storage, directions=["minimize", "minimize"], load_if_exists=True
+        )
+
+
+def _finished(study: optuna.Study, space: Space) -> list[Evaluation]:
+    """Every evaluated design once, in the order of evaluation."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return list({trial.user_attrs["key"]: evaluation_of(trial, space) for trial in trials}.values())
+
+
+def _is_finished(request: SearchRequest, study: optuna.Study) -> bool:
+    if not (request.out / RESULT_FILE).is_file():
+        return False
+    done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    return done >= request.evaluations and read_result(request.out).evaluations >= min(done, request.evaluations)
+
+
+def _prepare(source: Source, report: Report) -> None:
+    """Render or read ahead what every evaluation needs, with all cores."""
+    if not isinstance(source, _Preparable):
+        return
+
+    def tell(split: Split, done: int, total: int) -> None:
+        report(SearchEvent("data", done, total, f"{split} images"))
+
+    splits: tuple[Split, ...] = ("calibration", "validation", "test")
+    for split in splits:
+        source.prepare(split, os.cpu_count() or 1, partial(tell, split))
+
+
+def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
+    baseline = setup.evaluator.simulated(setup.evaluator.candidate(setup.space.largest()))
+    return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, setup.evaluator.executes)
+
+
+def _evaluate_all(
+    request: SearchRequest, problem: Problem, evaluator: Evaluator, study: optuna.Study, report: Report
+) -> bool:
+    """Run trials until `evaluations` are complete; whether Ctrl-C cut it short."""
+    study.sampler = find_strategy(request.strategy)(problem, request.seed, request.batch)
+    known = {evaluation.design.key: evaluation for evaluation in _finished(study, problem.space)}
+    done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    try:
+        while done < request.evaluations:
+            trial = study.ask(space_distributions(problem.space))
+            design = problem.space.design(trial.params)
+            evaluation = known.get(design.key) or evaluator.evaluate(design)
+            known[design.key] = evaluation
+            record(trial, evaluation)
+            study.tell(trial, list(problem.objectives(evaluation)))
+            done += 1
+            report(SearchEvent("search", done, request.evaluations, _news(problem, evaluation)))
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _news(problem: Problem, evaluation: Evaluation) -> str:
+    minus_delta, second = problem.objectives(evaluation)
+    cost = f"{second:.2f} ms" if problem.measures_latency else f"{second / 1e9:.2f} GFLOPs"
+    verdict = "" if problem.feasible(evaluation) else ", over a limit"
+    return f"delta_m {-100 * minus_delta:+.1f} %, {cost}{verdict}"
+
+
+def _refine(
+    problem: Problem, evaluator: Evaluator, evaluations: Sequence[Evaluation], count: int, report: Report
+) -> list[Finalist]:
+    designs = pick_architectures(problem, evaluations, count)
+    found: list[Finalist] = []
+    for number, design in enumerate(designs):
+        report(SearchEvent("finalists", number, len(designs), f"precisions of {design.key}"))
+        found += finalists(problem, evaluator, design)
+    report(SearchEvent("finalists", len(designs), len(designs)))
+    return found
+
+
+def _conclude(
+    request: SearchRequest, setup: _Setup, problem: Problem, found: Sequence[Finalist], evaluations: int, started: float, report: Report
+) -> Result:
+    """Score the front and the baseline on test images by their engines, keep the nets, write the result."""
+    runtime = setup.evaluator.target.traits.runtime
+    best = choose(problem, found)
+    front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
+    folder = RunFolder(request.out)
+    samples = _first(setup.source.split("test"), TEST_IMAGES)
+    report(SearchEvent("score", 0, len(front) + 1, "baseline on test images"))
+    base = setup.evaluator.candidate(setup.space.largest())
+    base_metrics = setup.evaluator.score(base, samples)
+    base_latency = setup.evaluator.time(base) if setup.evaluator.executes else {}
+    scored = Problem(problem.space, problem.limits, problem.floors, problem.preference, base_metrics, problem.measures_latency)
+    baseline = Evaluation(base.design, base_metrics, base_latency)
+    folder.save("baseline", base)
+    entries = []
+    for number, finalist in enumerate(front):
+        report(SearchEvent("score", number + 1, len(front) + 1, f"{finalist.candidate.design.key} on test images"))
+        name = "best" if finalist is best else finalist.candidate.design.key
+        metrics = setup.evaluator.score(finalist.candidate, samples)
+        folder.save(name, finalist.candidate)
+        feasible = problem.feasible(finalist.evaluation)
+        evaluation = Evaluation(finalist.candidate.design, metrics, finalist.evaluation.latency_ms)
+        entries.append(_entry(scored, evaluation, name, "candidate", feasible, runtime))
+    report(SearchEvent("score", len(front) + 1, len(front) + 1))
+    result = Result(
+        command=request.command,
+        seed=request.seed,
+        data={"name": setup.source.name, "identity": setup.source.identity, "scored_on": f"{len(samples)} test images"},
+        space=setup.space.name,
+        strategy=request.strategy,
+        budgets=tuple(request.budgets),
+        feasible=problem.feasible(best.evaluation),
+        best=entries[0],
+        front=(*entries, _entry(scored, baseline, "baseline", "baseline", scored.feasible(baseline), runtime)),
+        evaluations=evaluations,
+        seconds=time.monotonic() - started,
+        environment=environment(),
+    )
+    write_result(request.out, result)
+    return result
+
+
+def _entry(problem: Problem, evaluation: Evaluation, name: str, kind: Literal["baseline", "candidate"], feasible: bool, runtime: str) -> Entry:
+    design = evaluation.design
+    cost = design.cost()
+    paths = {task.name: design.cost([task.name]) for task in problem.space.tasks}
+    latency = evaluation.latency_ms.get("")
+    return Entry(
+        design=dict(design),
+        flops=cost.flops,
+        macs=cost.flops // 2,
+        params=cost.params,
+        bytes=cost.weight_bytes,
+        latency_ms=None if latency is None else Latency(value=latency, kind="measured", device="host", runtime=runtime),
+        metrics={task: dict(scores) for task, scores in evaluation.metrics.items()},
+        delta_m=problem.delta_m(evaluation.metrics),
+        paths={task: PathCost(flops=c.flops, params=c.params) for task, c in paths.items()},
+        feasible=feasible,
+        kind=kind,
+        name=name,
+    )
+
+
+def _first(samples: Sequence[Sample], count: int) -> Sequence[Sample]:
+    return [samples[index] for index in range(min(count, len(samples)))]
