@@ -1,0 +1,89 @@
+"""What every benchmark shares: its flags, its rows, its environment, and where full results are kept."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgemtl._environment import environment
+from edgemtl._files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure against what is asked of it.
+
+    `least` and `aim` are limits in `unit`; `lower_is_better` says on which side of them the figure must lie.
+    """
+
+    name: str
+    value: float
+    unit: str
+    least: float | None = None
+    aim: float | None = None
+    lower_is_better: bool = True
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the figure keeps its least requirement (None: there is none)."""
+        if self.least is None:
+            return None
+        return self.value <= self.least if self.lower_is_better else self.value >= self.least
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rows of one benchmark with the raw figures behind them (JSON values)."""
+
+    rows: list[Row]
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+def main(benchmark: Callable[[argparse.Namespace], Outcome], doc: str, add: Callable[[argparse.ArgumentParser], None] = lambda p: None) -> None:
+    """Parse the flags, run, print the rows, keep the full run's JSON in `benchmarks/results/`; exit 1 if a row fails."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--quick", action="store_true", help="less work, the same direction, under 5 minutes")
+    add(parser)
+    options = parser.parse_args()
+    started = time.monotonic()
+    outcome = benchmark(options)
+    name = Path(sys.argv[0]).stem
+    content = {
+        "benchmark": name,
+        "quick": options.quick,
+        "rows": [{**_shown(row), "holds": row.holds} for row in outcome.rows],
+        "seconds": round(time.monotonic() - started, 1),
+        "environment": environment(),
+        "raw": dict(outcome.raw),
+    }
+    if not options.quick:
+        write_json(RESULTS / f"{name}.json", content)
+    print(json.dumps(content, indent=2) if options.format == "json" else _table(content))
+    sys.exit(0 if all(row.holds is not False for row in outcome.rows) else 1)
+
+
+def say(text: str) -> None:
+    """A line about progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    return {key: value for key, value in asdict(row).items() if key != "lower_is_better"}
+
+
+def _table(content: Mapping[str, Any]) -> str:
+    lines = [f"{content['benchmark']}: {content['seconds']} s"]
+    for row in content["rows"]:
+        limits = ", ".join(f"{key} {row[key]:g}" for key in ("least", "aim") if row[key] is not None)
+        verdict = {True: "holds", False: "FAILS", None: ""}[row["holds"]]
+        lines.append(f"  {row['name']:<44} {row['value']:>10.4g} {row['unit']:<12} {limits:<22} {verdict}")
+    return "\n".join(lines)
