@@ -47,7 +47,11 @@ class Outcome:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
-def main(benchmark: Callable[[argparse.Namespace], Outcome], doc: str, add: Callable[[argparse.ArgumentParser], None] = lambda p: None) -> None:
+def main(
+    benchmark: Callable[[argparse.Namespace], Outcome],
+    doc: str,
+    add: Callable[[argparse.ArgumentParser], None] = lambda p: None,
+) -> None:
     """Parse the flags, run, print the rows, keep the full run's JSON in `benchmarks/results/`; exit 1 if a row fails."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", choices=("table", "json"), default="table")

@@ -11,7 +11,16 @@ import time
 from _common import Outcome, Row, main
 
 COMMAND = [sys.executable, "-m", "edgemtl", "--help"]
-PROBE = "import sys; sys.argv = ['edgemtl', '--help']\ntry:\n    from edgemtl.cli import main; main()\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules, file=sys.stderr)"
+PROBE = """
+import sys
+from edgemtl.cli import main
+sys.argv = ["edgemtl", "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+print("torch" in sys.modules, file=sys.stderr)
+"""
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -24,7 +33,10 @@ def run(options: argparse.Namespace) -> Outcome:
             seconds.append(time.perf_counter() - start)
     probe = subprocess.run([sys.executable, "-c", PROBE], check=True, capture_output=True, text=True)
     imported = probe.stderr.strip().endswith("True")
-    rows = [Row("torch_imported_by_help", float(imported), "bool", 0), Row("help_median", statistics.median(seconds), "s", None, 0.3)]
+    rows = [
+        Row("torch_imported_by_help", float(imported), "bool", 0),
+        Row("help_median", statistics.median(seconds), "s", None, 0.3),
+    ]
     return Outcome(rows, {"seconds": seconds})
 
 

@@ -31,14 +31,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}; free space or choose another --out") from error
+        raise UserError(
+            f"cannot write {path} ({len(data)} bytes): {error.strerror or error}; free space or choose another --out"
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                Path(temporary).unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

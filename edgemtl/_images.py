@@ -14,5 +14,5 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 def normalize(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, H, W, 3) bytes to (N, 3, H, W) float32: scaled to 0..1, then ImageNet's mean and deviation."""
     mean, std = np.array(IMAGE_MEAN, np.float32), np.array(IMAGE_STD, np.float32)
-    scaled: NDArray[np.float32] = (images.astype(np.float32) / 255 - mean) / std
+    scaled = ((images.astype(np.float32) / np.float32(255) - mean) / std).astype(np.float32, copy=False)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

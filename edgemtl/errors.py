@@ -1,7 +1,7 @@
 """The errors edgemtl raises, and how a mistyped name is answered.
 
-One small tree: `UserError` is a mistake that its author can mend (exit status 1, one line, no traceback), and everything
-else is a fault of ours (exit status 3).
+One small tree: `UserError` is a mistake that its author can mend (exit status 1, one line, no traceback), and
+everything else is a fault of ours (exit status 3).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class MissingDependencyError(UserError):
     """An optional package is not installed; the text carries the install line."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package}, which is not installed: pip install 'edgemtl[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed: pip install 'edgemtl[{extra}]'"
+        )
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str]) -> UserError:

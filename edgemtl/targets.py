@@ -33,10 +33,10 @@ _GROUP = "edgemtl.targets"
 class TargetTraits:
     """What a runtime honours; the search offers nothing else.
 
-    `block_precisions` may be chosen block by block ("float", "int8"); `engine_precisions` hold for the rest of the whole
-    engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
-    `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it. `executes` tells whether
-    engines run on this host, so that a search can measure them.
+    `block_precisions` may be chosen block by block ("float", "int8"); `engine_precisions` hold for the rest of the
+    whole engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
+    `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it. `executes` tells
+    whether engines run on this host, so that a search can measure them.
     """
 
     name: str
@@ -52,10 +52,10 @@ class TargetTraits:
 class ExportTarget(Protocol):
     """An exporter for one runtime. Stateless: one object serves any number of exports, from any thread.
 
-    `build` writes everything the runtime needs for every mode of `net` into `folder` and returns the files, relative to
-    it; it raises `UnsupportedError` naming the node where the runtime lacks an operator. `precision` maps "engine" to one
-    of `traits.engine_precisions` and each block's name to one of `traits.block_precisions`; `ranges` (activation ranges
-    from calibration) are needed where any block is "int8".
+    `build` writes everything the runtime needs for every mode of `net` into `folder` and returns the files, relative
+    to it; it raises `UnsupportedError` naming the node where the runtime lacks an operator. `precision` maps "engine"
+    to one of `traits.engine_precisions` and each block's name to one of `traits.block_precisions`; `ranges`
+    (activation ranges from calibration) are needed where any block is "int8".
     """
 
     traits: TargetTraits

@@ -44,8 +44,17 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("segmentation", True, "cross_entropy", (Metric("miou", True),), "argmax"),
-        Kind("depth", True, "log_l1", (Metric("rmse", False, "m"), Metric("abs_rel", False), Metric("delta1", True)), "exp", 1),
-        Kind("normals", True, "cosine", (Metric("mean_angle", False, "deg"), Metric("within_11", True)), "normalize", 3),
+        Kind(
+            "depth",
+            True,
+            "log_l1",
+            (Metric("rmse", False, "m"), Metric("abs_rel", False), Metric("delta1", True)),
+            "exp",
+            1,
+        ),
+        Kind(
+            "normals", True, "cosine", (Metric("mean_angle", False, "deg"), Metric("within_11", True)), "normalize", 3
+        ),
         Kind("edges", True, "balanced_bce", (Metric("ods_f", True),), "sigmoid", 1),
         Kind("saliency", True, "balanced_bce", (Metric("max_f", True),), "sigmoid", 1),
         Kind("keypoints", True, "heatmap_mse", (Metric("pck", True),), "peaks"),
@@ -59,9 +68,9 @@ KINDS: dict[str, Kind] = {
 class Task:
     """One prediction: its name, its kind, and what comes out.
 
-    `channels` are the classes of a segmentation or classification, the points of keypoints, the values of a regression.
-    `outputs` are the tensors of its head; most tasks have one, called like the task. Where a sample lacks the label, its
-    boolean validity mask is false and neither loss nor metric sees the pixel.
+    `channels` are the classes of a segmentation or classification, the points of keypoints, the values of a
+    regression. `outputs` are the tensors of its head; most tasks have one, called like the task. Where a sample lacks
+    the label, its boolean validity mask is false and neither loss nor metric sees the pixel.
     """
 
     name: str
@@ -85,7 +94,7 @@ class Task:
 
 
 def make_task(name: str, kind: str, channels: int | None = None, classes: Sequence[str] = ()) -> Task:
-    """A task with its kind's loss, metrics and post-processing; raises `UserError` where kind or channels do not fit."""
+    """A task with its kind's loss, metrics and post-processing; `UserError` where kind or channels do not fit."""
     if kind not in KINDS:
         raise unknown_name("task kind", kind, KINDS)
     known = KINDS[kind]
@@ -96,7 +105,16 @@ def make_task(name: str, kind: str, channels: int | None = None, classes: Sequen
         raise UserError(f"task {name!r} of kind {kind} has {count} channels, not {channels}")
     if classes and len(classes) != count:
         raise UserError(f"task {name!r} names {len(classes)} classes but has {count} channels")
-    return Task(name, kind, count, tuple(classes), known.loss, known.metrics, known.postprocess, (Output(name, count, known.dense),))
+    return Task(
+        name,
+        kind,
+        count,
+        tuple(classes),
+        known.loss,
+        known.metrics,
+        known.postprocess,
+        (Output(name, count, known.dense),),
+    )
 
 
 def relative_change(task: Task, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 
 from edgemtl.errors import UserError, unknown_name
 
-__all__ = ["Budget", "Floor", "format_bytes", "format_flops", "format_quantity", "parse_budget", "parse_floor", "parse_preference"]
+__all__ = [
+    "Budget",
+    "Floor",
+    "format_bytes",
+    "format_flops",
+    "format_quantity",
+    "parse_budget",
+    "parse_floor",
+    "parse_preference",
+]
 
 _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 UNITS: dict[str, tuple[str, float]] = {
@@ -68,18 +77,24 @@ class Floor:
 
 
 def parse_budget(text: str) -> Budget:
-    """Read `2GFLOPs`, `8ms@host/openvino`, `60%FLOPs` or `depth:1GFLOPs`; raises `UserError` with the nearest spelling."""
+    """Read `2GFLOPs`, `8ms@host/openvino`, `60%FLOPs` or `depth:1GFLOPs`; `UserError` with the nearest spelling."""
     match = _BUDGET.fullmatch(text)
     if match is None:
         squeezed = re.sub(r"\s+", "", text)
-        hint = ": no space belongs between number and unit" if squeezed != text else ": a positive number and its unit are wanted"
+        hint = (
+            ": no space belongs between number and unit"
+            if squeezed != text
+            else ": a positive number and its unit are wanted"
+        )
         raise UserError(f"budget {text!r} is not understood{hint}; examples: {EXAMPLES}")
     quantity, scale, relative = _unit(text, match["unit"])
     value = float(match["value"]) * scale
     if not math.isfinite(value) or value <= 0:
         raise UserError(f"budget {text!r} is not above zero: give a positive limit, for example {EXAMPLES}")
     if match["device"] and quantity not in ("latency_ms", "energy_mj"):
-        raise UserError(f"budget {text!r}: a {match['unit']} limit is the same on every device, drop @{match['device']}")
+        raise UserError(
+            f"budget {text!r}: a {match['unit']} limit is the same on every device, drop @{match['device']}"
+        )
     return Budget(quantity, value, text, relative, match["task"], match["device"], match["runtime"])
 
 
@@ -97,7 +112,7 @@ def _unit(text: str, unit: str) -> tuple[str, float, bool]:
 
 
 def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
-    """Read `depth=2%`: depth may lose at most 2 % of its metric. Raises `UserError` for an unknown task or no percentage."""
+    """Read `depth=2%`: depth may lose at most 2 % of its metric; `UserError` for an unknown task or no percentage."""
     name, _, amount = text.partition("=")
     match = re.fullmatch(r"(\d+(?:\.\d+)?)%", amount)
     if not match:
@@ -115,7 +130,9 @@ def parse_preference(text: str, tasks: Iterable[str]) -> dict[str, float]:
         if name not in weights:
             raise unknown_name("task in preference", name, weights)
         if not re.fullmatch(r"\d+(\.\d+)?", amount):
-            raise UserError(f"preference {part!r} is not understood: write TASK=WEIGHT with a weight of 0 or more, for example depth=2")
+            raise UserError(
+                f"preference {part!r} is not understood: write TASK=WEIGHT, a weight of 0 or more, for example depth=2"
+            )
         weights[name] = float(amount)
     if not any(weights.values()):
         raise UserError(f"preference {text!r} gives every task the weight 0: at least one must be above it")

@@ -20,9 +20,12 @@ __all__ = ["Supernet", "recalibrate"]
 class Supernet(nn.Module):
     """The parameters of the largest nets of a space, and the rule by which a design cuts its own out of them.
 
-    A design's parameter is the prefix of the shared one of that name in every dimension, and the centre of a kernel. Batch
-    normalisation shares its scale and shift so; its statistics belong to a design (they differ with every width), so the
-    supernet holds none: training normalises with the batch's, `recalibrate` measures an extracted net's own.
+    A design's parameter is the prefix of the shared one of that name in every dimension, and the centre of a kernel.
+    Batch normalisation shares its scale and shift so; its statistics belong to a design (they differ with every
+    width), so the supernet holds none: training normalises with the batch's, `recalibrate` measures an extracted
+    net's own.
+
+    `envelopes` are the largest net and those that differ from it in one choice: together they use every parameter.
     """
 
     def __init__(self, plan: Callable[[Values], Plan], choices: Sequence[Choice], tasks: Sequence[Task]) -> None:
@@ -31,14 +34,20 @@ class Supernet(nn.Module):
         self._plan = plan
         self._skeleton = lru_cache(maxsize=256)(self._build_skeleton)
         largest = {choice.name: choice.options[-1] for choice in choices}
-        envelopes = [largest, *({**largest, choice.name: option} for choice in choices for option in choice.options[:-1])]
-        for values in envelopes:
-            self._enlarge(plan(values))
+        envelopes = [
+            largest,
+            *({**largest, choice.name: option} for choice in choices for option in choice.options[:-1]),
+        ]
+        self.envelopes = tuple(dict.fromkeys(plan(values) for values in envelopes))
+        for envelope in self.envelopes:
+            self._enlarge(envelope)
 
     @property
     def shared(self) -> dict[str, nn.Parameter]:
         """The table of shared parameters, by the name that every design's net gives them."""
-        return {name.replace("/", "."): parameter for name, parameter in self._parameters.items() if parameter is not None}
+        return {
+            name.replace("/", "."): parameter for name, parameter in self._parameters.items() if parameter is not None
+        }
 
     def _enlarge(self, plan: Plan) -> None:
         with torch.device("meta"):
@@ -98,7 +107,7 @@ class _WithFeatures(nn.Module):
 
 
 def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Measure a static net's batch-norm statistics: the plain average over `batches` of images (US-Nets, §3 of the paper).
+    """Measure a static net's batch-norm statistics: the plain average over `batches` of images, as in US-Nets.
 
     The net is left in evaluation mode. Weights do not change.
     """

@@ -50,7 +50,7 @@ def load_supernet(supernet: Supernet, path: Path, identity: str) -> dict[str, An
     if header.get("identity") != identity:
         trained = ", ".join(map(str, header.get("tasks", []))) or "other tasks"
         raise UserError(
-            f"supernet {path} was trained for space {header.get('space')!r} and tasks {trained}, which differ from what is asked: "
+            f"supernet {path} was trained for space {header.get('space')!r} and tasks {trained}, not for what is asked: "
             "choose its space and data, or train one with `edgemtl train`"
         )
     table = supernet.shared
@@ -61,7 +61,9 @@ def load_supernet(supernet: Supernet, path: Path, identity: str) -> dict[str, An
         for name, parameter in table.items():
             tensor = file.get_tensor(name)
             if tensor.shape != parameter.shape:
-                raise UserError(f"supernet {path}: tensor {name} is {tuple(tensor.shape)}, {tuple(parameter.shape)} is wanted")
+                raise UserError(
+                    f"supernet {path}: tensor {name} is {tuple(tensor.shape)}, {tuple(parameter.shape)} is wanted"
+                )
             parameter.copy_(tensor)
     return header
 

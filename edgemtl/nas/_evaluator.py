@@ -36,7 +36,7 @@ LATENCY_WARMUP = 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """A design's static net with its own statistics, and the activation ranges its INT8 blocks need (None: has none)."""
+    """A design's static net with its own statistics, and the activation ranges of its INT8 blocks (None: no such)."""
 
     design: Design
     net: MultiTaskNet
@@ -63,7 +63,11 @@ class Evaluator:
         net = self.supernet.extract(design)
         recalibrate(net, self._train_images)
         eight_bit = "int8" in design.precision.values()
-        return Candidate(design, net, calibrate(net, self._calibration_images) if eight_bit else None)
+        return Candidate(design, net, self.ranges(net) if eight_bit else None)
+
+    def ranges(self, net: MultiTaskNet) -> Ranges:
+        """Activation ranges of a recalibrated net."""
+        return calibrate(net, self._calibration_images)
 
     def evaluate(self, design: Design) -> Evaluation:
         """Metrics of the quantized net, simulated as the target's engine computes, and the engine's latency."""
@@ -102,7 +106,7 @@ class Evaluator:
                 yield session
 
     def score(self, candidate: Candidate, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
-        """Metrics on `samples`: of the real engine's outputs, or simulated where the target does not run on this host."""
+        """Metrics on `samples` of the real engine's outputs; simulated where the target does not run here."""
         if not self.executes:
             module = simulate(candidate.net, candidate.design.precision, candidate.ranges, self.target.scheme)
             return evaluate(module, self.source.tasks, batches_of(samples, BATCH))

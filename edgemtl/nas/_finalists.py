@@ -1,8 +1,8 @@
 """The last step of a search: every promising architecture in each sensible precision, measured side by side.
 
-FLOPs do not tell latency and neither does precision: uniform INT8 can be slower than FP32. So a finalist's architecture is
-built in its own mixed precision and in every uniform one, timed in turns in one run, and only what is as fast as the best
-uniform precision stays.
+FLOPs do not tell latency and neither does precision: uniform INT8 can be slower than FP32. So a finalist's
+architecture is built in its own mixed precision and in every uniform one, timed in turns in one run, and only what is
+as fast as the best uniform precision stays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgemtl.nas._problem import Evaluation, Problem, non_dominated
 from edgemtl.nas._space import ENGINE, Design, Space
 from edgemtl.profiling import compare
 
-__all__ = ["Finalist", "choose", "finalists", "precision_variants", "pick_architectures"]
+__all__ = ["Finalist", "choose", "finalists", "pick_architectures", "precision_variants"]
 
 SLOWER_ALLOWED = 1.01
 TOLERANCE = 0.01
@@ -35,20 +35,15 @@ class Finalist:
 
 
 def precision_variants(space: Space, design: Design) -> list[Design]:
-    """The design as it is, in each uniform precision, and in INT8 with stem and heads (or decoders) in float."""
-    blocks = [c.name for c in space.choices if c.name.endswith(".precision") and c.name != ENGINE and "int8" in c.options]
-    engines = next((c.options for c in space.choices if c.name == ENGINE), ("fp32",))
+    """The design as it is, in each uniform precision, and in INT8 with stem and heads, or all decoders, in float."""
     tasks = {task.name for task in space.tasks}
+    blocks = [c.name for c in space.choices if c.name.endswith(".precision") and c.name != ENGINE]
     ends = {"stem.precision", *(f"{task}_head.precision" for task in tasks)}
     private = {name for name in blocks if name.rpartition("_")[0] in tasks}
-    patterns = [{}, dict.fromkeys(blocks, "float")]
-    if blocks:
-        patterns += [{name: "float" if name in kept else "int8" for name in blocks} for kept in (set(), ends, private)]
-    found = {design.key: design}
-    for pattern in patterns:
-        for engine in engines:
-            values = {**design, **pattern} | ({ENGINE: engine} if ENGINE in design else {})
-            made = space.design(values)
+    found = {made.key: made for made in [design, *space.uniform(design)]}
+    for eight_bit in [d for d in found.values() if "int8" in d.precision.values() and is_uniform(d)]:
+        for kept in (ends, private):
+            made = space.design({**eight_bit, **{name: "float" for name in blocks if name in kept}})
             found.setdefault(made.key, made)
     return list(found.values())
 
@@ -59,11 +54,13 @@ def is_uniform(design: Design) -> bool:
 
 
 def pick_architectures(problem: Problem, evaluations: Sequence[Evaluation], count: int) -> list[Design]:
-    """Up to `count` designs to refine: the front of the feasible ones (else the least infeasible), best quality first."""
+    """Up to `count` designs to refine: the feasible front (else the least infeasible ones), best quality first."""
     kept = [e for e in evaluations if problem.feasible(e)]
     if not kept:
         return [e.design for e in sorted(evaluations, key=problem.violation)[:count]]
-    front = sorted((kept[i] for i in non_dominated([problem.objectives(e) for e in kept])), key=lambda e: problem.objectives(e))
+    front = sorted(
+        (kept[i] for i in non_dominated([problem.objectives(e) for e in kept])), key=lambda e: problem.objectives(e)
+    )
     return [e.design for e in front[:count]]
 
 
@@ -74,10 +71,14 @@ def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Fi
     """
     base = evaluator.candidate(design)
     variants = precision_variants(problem.space, design) if evaluator.executes else [design]
-    shared = base if base.ranges else next((evaluator.candidate(v) for v in variants if "int8" in v.precision.values()), base)
-    candidates = [Candidate(v, shared.net, shared.ranges) for v in variants]
+    ranges = base.ranges or (
+        evaluator.ranges(base.net) if any("int8" in v.precision.values() for v in variants) else None
+    )
+    candidates = [Candidate(v, base.net, ranges) for v in variants]
     latencies = _time(evaluator, candidates) if evaluator.executes else [{} for _ in candidates]
-    fastest = min((ms[""] for c, ms in zip(candidates, latencies, strict=True) if ms and is_uniform(c.design)), default=0.0)
+    fastest = min(
+        (ms[""] for c, ms in zip(candidates, latencies, strict=True) if ms and is_uniform(c.design)), default=0.0
+    )
     found = []
     for candidate, latency in zip(candidates, latencies, strict=True):
         ratio = latency[""] / fastest if fastest else 1.0
@@ -98,7 +99,10 @@ def _time(evaluator: Evaluator, candidates: Sequence[Candidate]) -> list[dict[st
             for scope in evaluator.scopes
         }
         samples = compare(calls, ROUNDS, burst=BURST, warmup=5)
-    return [{scope: samples[f"{number}/{scope}"].median_ms for scope in evaluator.scopes} for number in range(len(candidates))]
+    return [
+        {scope: samples[f"{number}/{scope}"].median_ms for scope in evaluator.scopes}
+        for number in range(len(candidates))
+    ]
 
 
 def choose(problem: Problem, found: Sequence[Finalist]) -> Finalist:

@@ -33,8 +33,8 @@ _DRAWS = 400
 class LinasSampler(optuna.samplers.BaseSampler):
     """Proposes the designs of one batch after another; every batch is predicted from all finished trials.
 
-    The first batch spreads over the affordable designs. `batch` is how many are measured between two fits. State lives in
-    the study alone, so a resumed or a second worker's sampler continues from what is stored.
+    The first batch spreads over the affordable designs. `batch` is how many are measured between two fits. State
+    lives in the study alone, so a resumed or a second worker's sampler continues from what is stored.
     """
 
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
@@ -61,7 +61,9 @@ class LinasSampler(optuna.samplers.BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Not reached for a space's own choices; a user's extra parameter is drawn at random."""
-        return optuna.samplers.RandomSampler(self._seed).sample_independent(study, trial, param_name, param_distribution)
+        return optuna.samplers.RandomSampler(self._seed).sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
     def _propose(self, study: Study, seen: set[str], number: int) -> list[Design]:
         rng = random.Random(f"{self._seed}/{number}")
@@ -82,13 +84,17 @@ def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[st
     space = problem.space
     pool = {design.key: design for design in (_draw(problem, rng) for _ in range(_DRAWS))}
     pool |= {design.key: design for design in (space.middle(), space.smallest())}
-    designs = sorted((d for d in pool.values() if problem.affordable(d) and d.key not in seen), key=lambda d: d.cost().flops)
+    designs = sorted(
+        (d for d in pool.values() if problem.affordable(d) and d.key not in seen), key=lambda d: d.cost().flops
+    )
     if len(designs) <= count:
         return designs or [space.smallest()]
     lightest, heaviest = (np.log(designs[place].cost().flops) for place in (0, -1))
     picked: dict[str, Design] = {}
     for wanted in np.linspace(heaviest, lightest + 0.3 * (heaviest - lightest), count):
-        best = min((d for d in designs if d.key not in picked), key=lambda d: abs(float(np.log(d.cost().flops)) - wanted))
+        best = min(
+            (d for d in designs if d.key not in picked), key=lambda d: abs(float(np.log(d.cost().flops)) - wanted)
+        )
         picked[best.key] = best
     return list(picked.values())
 
@@ -115,7 +121,9 @@ class _Predicted:
         rows = features(problem.space, [e.design for e in evaluations])
         changes = [problem.changes(e.metrics) for e in evaluations]
         self.changes = {t.name: Predictor(rows, [c[t.name] for c in changes]) for t in problem.space.tasks}
-        scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | ({""} if problem.measures_latency else set())
+        scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | (
+            {""} if problem.measures_latency else set()
+        )
         self.log_ms = {s: Predictor(rows, [float(np.log(e.latency_ms[s])) for e in evaluations]) for s in scopes}
 
     def __call__(self, designs: Sequence[Design]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -150,7 +158,14 @@ def _inner_search(problem: Problem, evaluations: Sequence[Evaluation], rng: rand
 
     class Inner(PymooProblem):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__(n_var=len(upper), n_obj=2, n_ieq_constr=max(1, len(problem.limits) + len(problem.floors)), xl=0, xu=upper, vtype=int)
+            super().__init__(
+                n_var=len(upper),
+                n_obj=2,
+                n_ieq_constr=max(1, len(problem.limits) + len(problem.floors)),
+                xl=0,
+                xu=upper,
+                vtype=int,
+            )
 
         def _evaluate(self, x: NDArray[np.int64], out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
             out["F"], out["G"] = predicted([space.decode(genome) for genome in x])

@@ -1,13 +1,13 @@
 """Before a search begins: what the smallest, a middle and the largest design cost, and whether the budgets can be kept.
 
-ModelOpt prints such a table for one score; here it is made for every budget, and latency is measured on exported engines.
+ModelOpt prints such a table for one score; here it is made for every budget, and latency is measured on exported
+engines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from edgemtl.errors import UserError
 from edgemtl.nas._evaluator import Evaluator
@@ -39,7 +39,7 @@ class PreflightRow:
 
 def preflight(space: Space, budgets: Sequence[Budget], evaluator: Evaluator) -> list[PreflightRow]:
     """A row for every budget; raises `UserError` where a budget cannot be met, saying what can."""
-    smallest, middle, largest = _precisions(space, space.smallest()), [space.middle()], [space.largest()]
+    smallest, middle, largest = space.uniform(space.smallest()), [space.middle()], [space.largest()]
     timed: dict[str, Mapping[str, float]] = {}
 
     def take(budget: Budget, designs: Sequence[Design]) -> float:
@@ -58,22 +58,6 @@ def preflight(space: Space, budgets: Sequence[Budget], evaluator: Evaluator) -> 
 def limits_of(rows: Sequence[PreflightRow]) -> tuple[Limit, ...]:
     """The budgets with their limits resolved."""
     return tuple(Limit(row.budget, row.limit) for row in rows)
-
-
-def _precisions(space: Space, design: Design) -> list[Design]:
-    """The design in every uniform precision the space offers."""
-    blocks = [c for c in space.choices if c.name.endswith(".precision")]
-    kinds = {c.name: c.options for c in blocks}
-    engines = kinds.pop("engine.precision", ("fp32",))
-    options = sorted({option for values in kinds.values() for option in values}, key=str) or ["float"]
-    found = {}
-    for engine, block in product(engines, options):
-        values = {**design, **dict.fromkeys(kinds, block)}
-        if "engine.precision" in values:
-            values["engine.precision"] = engine
-        made = space.design(values)
-        found[made.key] = made
-    return list(found.values())
 
 
 def _quantity(budget: Budget, design: Design, evaluator: Evaluator, timed: dict[str, Mapping[str, float]]) -> float:

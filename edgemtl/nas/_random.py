@@ -40,4 +40,6 @@ class RandomDesignSampler(optuna.samplers.BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Not reached for a space's own choices; a user's extra parameter is drawn at random."""
-        return optuna.samplers.RandomSampler(self._seed).sample_independent(study, trial, param_name, param_distribution)
+        return optuna.samplers.RandomSampler(self._seed).sample_independent(
+            study, trial, param_name, param_distribution
+        )

@@ -29,7 +29,7 @@ SCHEMA = "edgemtl.run/1"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run on disk: `config.json`, `study.journal`, `designs/NAME/{design.json, weights.safetensors}`, `result.json`."""
+    """`config.json`, `study.journal`, `designs/NAME/{design.json, weights.safetensors}` and `result.json`."""
 
     path: Path
 
@@ -48,14 +48,17 @@ class RunFolder:
         changed = sorted(key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key))
         if changed:
             raise UserError(
-                f"run {self.path} was started with another {', '.join(changed)}: resume it with the same, or choose another --out"
+                f"run {self.path} was started with another {', '.join(changed)}: "
+                "resume it with the same, or choose another --out"
             )
 
     def config(self) -> dict[str, Any]:
         """The configuration; `UserError` where the folder is no run or of another version."""
         file = self.path / CONFIG_FILE
         if not file.is_file():
-            raise UserError(f"{self.path} is no run: it holds no {CONFIG_FILE}; give the folder that `edgemtl search` wrote")
+            raise UserError(
+                f"{self.path} is no run: it holds no {CONFIG_FILE}; give the folder that `edgemtl search` wrote"
+            )
         config = read_json(file, "run")
         if not isinstance(config, dict) or config.get("schema") != SCHEMA:
             found = config.get("schema") if isinstance(config, dict) else None
@@ -94,10 +97,14 @@ class RunFolder:
         try:
             design = space.design(content["design"])
             found = content["ranges"]
-            ranges = None if found is None else Ranges({k: (float(low), float(high)) for k, (low, high) in found.items()})
+            ranges = (
+                None if found is None else Ranges({k: (float(low), float(high)) for k, (low, high) in found.items()})
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"design {folder / 'design.json'} is damaged ({error}): search again") from error
-        return Candidate(design, _filled(MultiTaskNet(design.plan, space.tasks), folder / "weights.safetensors", design), ranges)
+        return Candidate(
+            design, _filled(MultiTaskNet(design.plan, space.tasks), folder / "weights.safetensors", design), ranges
+        )
 
 
 def task_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:
@@ -114,5 +121,7 @@ def _filled(net: MultiTaskNet, path: Path, design: Design) -> MultiTaskNet:
         net.load_state_dict(state)
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"weights {path} cannot be read ({reason}): they were truncated or damaged; search again") from error
+        raise UserError(
+            f"weights {path} cannot be read ({reason}): they were truncated or damaged; search again"
+        ) from error
     return net.eval()

@@ -46,9 +46,9 @@ TEST_IMAGES = 192
 class SearchRequest:
     """What is asked of a search. Texts are as on the command line, so that a run says what the user said.
 
-    `space` and `target` are names, `data` a source's name or path, `supernet` a file (none: the one that ships for this
-    space and data). `evaluations` designs are measured in batches of `batch`. `storage` is an Optuna URL, for many workers;
-    by default a journal in `out`. `threads` 0 leaves the number to the runtime.
+    `space` and `target` are names, `data` a source's name or path, `supernet` a file (none: the one that ships for
+    this space and data). `evaluations` designs are measured in batches of `batch`. `storage` is an Optuna URL, for
+    many workers; by default a journal in `out`. `threads` 0 leaves the number to the runtime.
     """
 
     out: Path
@@ -92,8 +92,8 @@ class _Preparable(Protocol):
 def search(request: SearchRequest, report: Report = lambda event: None) -> Result:
     """Search a space under budgets and floors; writes and returns the run's result.
 
-    Raises `UserError` for whatever cannot be met or understood, before anything is written. On Ctrl-C the best design so
-    far is scored and kept, a result is written, and `KeyboardInterrupt` goes on; `resume` continues the run.
+    Raises `UserError` for whatever cannot be met or understood, before anything is written. On Ctrl-C the best design
+    so far is scored and kept, a result is written, and `KeyboardInterrupt` goes on; `resume` continues the run.
     """
     started = time.monotonic()
     folder = RunFolder(request.out)
@@ -132,7 +132,9 @@ class _Setup:
 
 def _set_up(request: SearchRequest) -> _Setup:
     if request.evaluations < 2 or request.batch < 2:
-        raise UserError(f"a search needs at least 2 evaluations in batches of 2, given: {request.evaluations} and {request.batch}")
+        raise UserError(
+            f"a search needs at least 2 evaluations in batches of 2, given: {request.evaluations} and {request.batch}"
+        )
     find_strategy(request.strategy)
     budgets = tuple(parse_budget(text) for text in request.budgets)
     target = find_target(_target_name(request, budgets))
@@ -149,7 +151,9 @@ def _set_up(request: SearchRequest) -> _Setup:
     executes = target.traits.executes
     timed = [budget for budget in budgets if budget.quantity == "latency_ms"]
     if timed and not executes:
-        raise UserError(f"budget {timed[0].text!r}: engines of target {target.traits.name} do not run on this host; give FLOPs or MB")
+        raise UserError(
+            f"budget {timed[0].text!r}: target {target.traits.name} does not run on this host; give FLOPs or MB"
+        )
     scopes = ["", *sorted({budget.task for budget in timed if budget.task})]
     evaluator = Evaluator(supernet, source, target, scopes, executes, request.threads)
     config = {
@@ -176,12 +180,14 @@ def _target_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
         resolve(budget)
     named = {budget.runtime for budget in budgets if budget.runtime}
     if len(named) > 1:
-        raise UserError(f"budgets name the runtimes {' and '.join(sorted(named))}: a search serves one, start one for each")
+        raise UserError(
+            f"budgets name the runtimes {' and '.join(sorted(named))}: a search serves one, start one for each"
+        )
     return named.pop() if named else request.target
 
 
 def _open(request: SearchRequest) -> tuple[Source, Space]:
-    """The data set and the space for its tasks. A space's default input size is the data's, so the space is read first."""
+    """The data set and the space for its tasks; where no size is given the space's own is the data's too."""
     source = open_source(request.data, request.size or (64, 64))
     space = load_space(request.space, source.tasks, request.size)
     return (source if source.size == space.size else open_source(request.data, space.size)), space
@@ -194,7 +200,8 @@ def _supernet_path(request: SearchRequest, source: Source) -> Path:
     if shipped is None:
         raise UserError(
             f"no supernet ships for space {request.space} and data {source.name}: train one with "
-            f"`edgemtl train --space {request.space} --data {request.data} --out runs/NAME`, then give --supernet runs/NAME/supernet.safetensors"
+            f"`edgemtl train --space {request.space} --data {request.data} --out runs/NAME`, "
+            "then give --supernet runs/NAME/supernet.safetensors"
         )
     return shipped
 
@@ -208,7 +215,10 @@ def _study(request: SearchRequest, space: Space) -> optuna.Study:
         else:
             storage = JournalStorage(JournalFileBackend(str(request.out / "study.journal")))
         return optuna.create_study(
-            study_name=request.out.name or "search", storage=storage, directions=["minimize", "minimize"], load_if_exists=True
+            study_name=request.out.name or "search",
+            storage=storage,
+            directions=["minimize", "minimize"],
+            load_if_exists=True,
         )
 
 
@@ -285,7 +295,13 @@ def _refine(
 
 
 def _conclude(
-    request: SearchRequest, setup: _Setup, problem: Problem, found: Sequence[Finalist], evaluations: int, started: float, report: Report
+    request: SearchRequest,
+    setup: _Setup,
+    problem: Problem,
+    found: Sequence[Finalist],
+    evaluations: int,
+    started: float,
+    report: Report,
 ) -> Result:
     """Score the front and the baseline on test images by their engines, keep the nets, write the result."""
     runtime = setup.evaluator.target.traits.runtime
@@ -297,7 +313,9 @@ def _conclude(
     base = setup.evaluator.candidate(setup.space.largest())
     base_metrics = setup.evaluator.score(base, samples)
     base_latency = setup.evaluator.time(base) if setup.evaluator.executes else {}
-    scored = Problem(problem.space, problem.limits, problem.floors, problem.preference, base_metrics, problem.measures_latency)
+    scored = Problem(
+        problem.space, problem.limits, problem.floors, problem.preference, base_metrics, problem.measures_latency
+    )
     baseline = Evaluation(base.design, base_metrics, base_latency)
     folder.save("baseline", base)
     entries = []
@@ -328,7 +346,14 @@ def _conclude(
     return result
 
 
-def _entry(problem: Problem, evaluation: Evaluation, name: str, kind: Literal["baseline", "candidate"], feasible: bool, runtime: str) -> Entry:
+def _entry(
+    problem: Problem,
+    evaluation: Evaluation,
+    name: str,
+    kind: Literal["baseline", "candidate"],
+    feasible: bool,
+    runtime: str,
+) -> Entry:
     design = evaluation.design
     cost = design.cost()
     paths = {task.name: design.cost([task.name]) for task in problem.space.tasks}

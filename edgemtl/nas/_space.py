@@ -1,8 +1,8 @@
 """Spaces and designs: what a search may choose, and one choice of everything.
 
 A space is a YAML file in `nas/`, read for given tasks: its family says which architecture choices it means, and every
-block adds a choice of precision. A design is canonical: a choice that another one switches off holds its first option, so
-that equal nets are equal designs and none is measured twice.
+block adds a choice of precision. A design is canonical: a choice that another one switches off holds its first
+option, so that equal nets are equal designs and none is measured twice.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ class Space:
             if name not in known:
                 raise unknown_name(f"choice in space {self.name}:", name, known)
             if option not in known[name].options:
-                raise UserError(f"choice {name} cannot be {option!r}: allowed: {', '.join(map(str, known[name].options))}")
+                raise UserError(
+                    f"choice {name} cannot be {option!r}: allowed: {', '.join(map(str, known[name].options))}"
+                )
         full = {c.name: values.get(c.name, c.options[0]) for c in self.choices}
         for choice in self.choices:
             if not choice.active(full):
@@ -109,7 +111,12 @@ class Space:
 
     def largest(self, precision: str = "float") -> Design:
         """The largest net, every block in `precision`."""
-        return self.design({c.name: precision if _is_block_precision(c) and precision in c.options else _largest_option(c) for c in self.choices})
+        return self.design(
+            {
+                c.name: precision if _is_block_precision(c) and precision in c.options else _largest_option(c)
+                for c in self.choices
+            }
+        )
 
     def smallest(self) -> Design:
         """The net with every architecture choice at its first option, in float."""
@@ -121,7 +128,22 @@ class Space:
 
     def middle(self) -> Design:
         """Every architecture choice at its middle option, in float."""
-        return self.design({c.name: c.options[0] if is_precision(c) else c.options[len(c.options) // 2] for c in self.choices})
+        return self.design(
+            {c.name: c.options[0] if is_precision(c) else c.options[len(c.options) // 2] for c in self.choices}
+        )
+
+    def uniform(self, design: Design) -> list[Design]:
+        """A design's architecture in every uniform precision of the space: all blocks alike, for each engine's."""
+        blocks = [c.name for c in self.choices if _is_block_precision(c)]
+        kinds = sorted({str(option) for c in self.choices if c.name in blocks for option in c.options}) or ["float"]
+        engines = next((c.options for c in self.choices if c.name == ENGINE), ("fp32",))
+        found = {}
+        for kind in kinds:
+            for engine in engines:
+                values = {**design, **dict.fromkeys(blocks, kind)} | ({ENGINE: engine} if ENGINE in design else {})
+                made = self.design(values)
+                found[made.key] = made
+        return list(found.values())
 
     def encode(self, design: Design) -> list[int]:
         """The genome: each choice's index into its options."""
@@ -187,7 +209,8 @@ class _File(BaseModel):
 def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = None) -> Space:
     """Read a space by name (or a path to its YAML) for `tasks`, at the input size (H, W) or its own default.
 
-    Raises `UserError` for an unknown name, a wrong key or value (with its place), or a size that the family cannot take.
+    Raises `UserError` for an unknown name, a wrong key or value (with its place), or a size that the family cannot
+    take.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else find_shared("nas", f"{name}.yaml")
     if path is None or not path.is_file():
@@ -207,7 +230,9 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
         raise UserError(f"space {path} has schema {head.schema_!r}; this version reads {SCHEMA}")
     chosen = size or head.input
     if any(side < family.size_multiple or side % family.size_multiple for side in chosen):
-        raise UserError(f"input size {chosen[0]}x{chosen[1]}: both sides must be positive multiples of {family.size_multiple}")
+        raise UserError(
+            f"input size {chosen[0]}x{chosen[1]}: both sides must be positive multiples of {family.size_multiple}"
+        )
     choices = (*family.choices(spec, tasks), *_precision_choices(family, spec, tasks, head.precision))
     return Space(path.stem, family, spec, tuple(tasks), chosen, choices)
 

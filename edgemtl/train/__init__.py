@@ -6,4 +6,13 @@ from edgemtl.train._recipe import Recipe
 from edgemtl.train._trainer import DesignSource, Progress, train_supernet
 from edgemtl.train._weighting import weighting_names
 
-__all__ = ["DesignSource", "Progress", "Recipe", "Scorer", "batches_of", "evaluate", "train_supernet", "weighting_names"]
+__all__ = [
+    "DesignSource",
+    "Progress",
+    "Recipe",
+    "Scorer",
+    "batches_of",
+    "evaluate",
+    "train_supernet",
+    "weighting_names",
+]

@@ -27,7 +27,7 @@ def save_checkpoint(path: Path, step: int, identity: str, state: Mapping[str, Te
 
 
 def load_checkpoint(path: Path, identity: str) -> tuple[int, dict[str, Tensor]] | None:
-    """The step and tensors of a checkpoint, none where there is no file; `UserError` where it belongs to another run."""
+    """The step and tensors of a checkpoint (None: there is no file); `UserError` where it belongs to another run."""
     if not path.is_file():
         return None
     try:
@@ -37,7 +37,9 @@ def load_checkpoint(path: Path, identity: str) -> tuple[int, dict[str, Tensor]] 
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(f"checkpoint {path} cannot be read ({error}): delete it to begin anew") from error
     if header.get("schema") != SCHEMA or header.get("identity") != identity:
-        raise UserError(f"checkpoint {path} belongs to a run with another space, data or recipe: choose another --out or delete it")
+        raise UserError(
+            f"checkpoint {path} belongs to a run with another space, data or recipe: choose another --out or delete it"
+        )
     return int(header["step"]), state
 
 
@@ -51,9 +53,15 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], state: Mapping[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], state: Mapping[str, Tensor]
+) -> None:
     """Put back what `optimizer_state` gave."""
     for parameter, name in names.items():
-        found = {key.split(".")[1]: value for key, value in state.items() if key.startswith("optimizer.") and key.split(".", 2)[2] == name}
+        found = {
+            key.split(".")[1]: value
+            for key, value in state.items()
+            if key.startswith("optimizer.") and key.split(".", 2)[2] == name
+        }
         if found:
             optimizer.state[parameter] = found

@@ -1,8 +1,8 @@
 """Configuration-invariant distillation of encoder features (after ECMT, Aich et al. 2023).
 
-The paper says that features of the largest encoder teach the slimmed ones within the same run; its exact distance is not
-public, so this form is ours: at the end of every stage a narrow design's channels are compared with the first channels of
-the largest one's, both of unit length at each place, and so are their maps of energy.
+The paper says that features of the largest encoder teach the slimmed ones within the same run; its exact distance is
+not public, so this form is ours: at the end of every stage a narrow design's channels are compared with the first
+channels of the largest one's, both of unit length at each place, and so are their maps of energy.
 """
 
 from __future__ import annotations
@@ -27,13 +27,23 @@ def stage_ends(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def feature_distance(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """Mean over stages of the distance between a narrow design's features and the largest one's (which gets no gradient)."""
-    distances = [_distance(student[name].float(), teacher[name].detach().float()) for name in student if name in teacher]
+    """Mean over stages of how far a narrow design's features are from the largest one's (which get no gradient)."""
+    distances = [
+        _distance(student[name].float(), teacher[name].detach().float()) for name in student if name in teacher
+    ]
     return torch.stack(distances).mean()
 
 
 def _distance(student: Tensor, teacher: Tensor) -> Tensor:
     sliced = teacher[:, : student.shape[1]]
     slices = (1 - F.cosine_similarity(student, sliced, dim=1, eps=1e-4)).mean()
-    energy = (F.normalize(student.square().mean(1).flatten(1), dim=1) - F.normalize(teacher.square().mean(1).flatten(1), dim=1)).square().sum(1).mean()
+    energy = (
+        (
+            F.normalize(student.square().mean(1).flatten(1), dim=1)
+            - F.normalize(teacher.square().mean(1).flatten(1), dim=1)
+        )
+        .square()
+        .sum(1)
+        .mean()
+    )
     return slices + energy

@@ -31,7 +31,9 @@ class _Steps(Dataset[Batch]):
 
     def _augmented(self, sample: Sample, rng: np.random.Generator) -> Sample:
         size = sample.image.shape[:2]
-        crop = (min(self.recipe.crop, size[0]), min(self.recipe.crop, size[1])) if self.recipe.crop else (size[0], size[1])
+        crop = (
+            (min(self.recipe.crop, size[0]), min(self.recipe.crop, size[1])) if self.recipe.crop else (size[0], size[1])
+        )
         return augment(sample, self.tasks, rng, crop, self.recipe.zoom)
 
 
@@ -39,10 +41,14 @@ def _single(batches: list[Batch]) -> Batch:
     return batches[0]
 
 
-def training_batches(samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, first: int, rank: int) -> Iterator[Batch]:
+def training_batches(
+    samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, first: int, rank: int
+) -> Iterator[Batch]:
     """Batches from step `first` on, prepared by one process beside the training one."""
     torch.manual_seed(recipe.seed)
-    loader = DataLoader(_Steps(samples, tasks, recipe, first, rank), batch_size=1, num_workers=1, collate_fn=_single, prefetch_factor=4)
+    loader = DataLoader(
+        _Steps(samples, tasks, recipe, first, rank), batch_size=1, num_workers=1, collate_fn=_single, prefetch_factor=4
+    )
     return iter(loader)
 
 

@@ -88,13 +88,17 @@ def _update_keypoints(metrics: Mapping[str, Metric], output: Tensor, target: Ten
 
 
 _METRICS: dict[str, Callable[[Task], dict[str, Metric]]] = {
-    "segmentation": lambda task: {"miou": MulticlassJaccardIndex(task.channels, ignore_index=IGNORED, validate_args=False)},
+    "segmentation": lambda task: {
+        "miou": MulticlassJaccardIndex(task.channels, ignore_index=IGNORED, validate_args=False)
+    },
     "depth": lambda task: {"rmse": MeanSquaredError(squared=False), "abs_rel": MeanMetric(), "delta1": MeanMetric()},
     "normals": lambda task: {"mean_angle": MeanMetric(), "within_11": MeanMetric()},
     "edges": lambda task: {"ods_f": BinaryPrecisionRecallCurve(thresholds=THRESHOLDS, validate_args=False)},
     "saliency": lambda task: {"max_f": BinaryPrecisionRecallCurve(thresholds=THRESHOLDS, validate_args=False)},
     "keypoints": lambda task: {"pck": MeanMetric()},
-    "classification": lambda task: {"accuracy": MulticlassAccuracy(task.channels, average="micro", validate_args=False)},
+    "classification": lambda task: {
+        "accuracy": MulticlassAccuracy(task.channels, average="micro", validate_args=False)
+    },
     "regression": lambda task: {"mae": MeanMetric()},
 }
 _UPDATES: dict[str, Callable[[Mapping[str, Any], Tensor, Tensor, Tensor], None]] = {
@@ -127,7 +131,9 @@ class Scorer:
         return {name: score.compute() for name, score in self._scores.items()}
 
 
-def evaluate(net: nn.Module, tasks: Sequence[Task], batches: Iterable[Batch], bf16: bool = False) -> dict[str, dict[str, float]]:
+def evaluate(
+    net: nn.Module, tasks: Sequence[Task], batches: Iterable[Batch], bf16: bool = False
+) -> dict[str, dict[str, float]]:
     """Metrics of a net (a module giving a dict of raw outputs) over batches, with BF16 arithmetic where asked."""
     scorer = Scorer(tasks)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -39,7 +39,9 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse numbers that cannot train anything."""
         if self.steps < 1 or self.batch < 2:
-            raise UserError(f"training needs at least 1 step and a batch of 2 or more, given: {self.steps} steps, batch {self.batch}")
+            raise UserError(
+                f"training needs a step or more and a batch of 2 or more, given: {self.steps} and {self.batch}"
+            )
         if self.crop < 0 or self.crop % 32:
             raise UserError(f"--crop {self.crop}: a multiple of 32 is wanted, or 0 for whole images")
         if not 0 < self.learning_rate < 1:

@@ -86,10 +86,11 @@ def train_supernet(
 ) -> Path:
     """Train a supernet for `space` on `source` and write `out/supernet.safetensors`; its path.
 
-    A `supernet` may bring weights (public ones); otherwise training starts from scratch. `out` gets `checkpoint.safetensors`
-    (at least every minute and on Ctrl-C: calling again with the same recipe goes on from it), `train.jsonl` (one line per
-    report) and `training.json` (recipe, environment, metrics of the largest and smallest design on the validation split).
-    Runs on the device and processes that accelerate finds, in BF16 where the recipe says so.
+    A `supernet` may bring weights (public ones); otherwise training starts from scratch. `out` gets
+    `checkpoint.safetensors` (at least every minute and on Ctrl-C: calling again with the same recipe goes on from
+    it), `train.jsonl` (one line per report) and `training.json` (recipe, environment, metrics of the largest and
+    smallest design on the validation split). Runs on the device and processes that accelerate finds, in BF16 where
+    the recipe says so.
     """
     run = _Run(space, source, recipe, out, supernet or space.supernet(), report)
     try:
@@ -104,7 +105,13 @@ class _Run:
     """State of one training run."""
 
     def __init__(
-        self, space: DesignSource, source: Source, recipe: Recipe, out: Path, supernet: Supernet, report: Callable[[Progress], None]
+        self,
+        space: DesignSource,
+        source: Source,
+        recipe: Recipe,
+        out: Path,
+        supernet: Supernet,
+        report: Callable[[Progress], None],
     ) -> None:
         self.space, self.source, self.recipe, self.out, self.report = space, source, recipe, out, report
         self.accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
@@ -113,7 +120,9 @@ class _Run:
         self.weighting: Weighting = make_weighting(recipe.weighting, [task.name for task in space.tasks])
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
         self.names |= {parameter: f"weighting{number}" for number, parameter in enumerate(self.weighting.parameters())}
-        self.optimizer = self.accelerator.prepare(torch.optim.AdamW(_groups(self.names, recipe), lr=recipe.learning_rate))
+        self.optimizer = self.accelerator.prepare(
+            torch.optim.AdamW(_groups(self.names, recipe), lr=recipe.learning_rate)
+        )
         self.average = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
         self.identity = _identity(space, source, recipe)
         self.step = self._restore()
@@ -182,7 +191,11 @@ class _Run:
         return [self.space.smallest(), *(self.space.random(rng) for _ in range(self.recipe.random_designs))]
 
     def _design_step(
-        self, image: Tensor, labels: Mapping[str, tuple[Tensor, Tensor]], values: Values, teacher: dict[str, Tensor] | None
+        self,
+        image: Tensor,
+        labels: Mapping[str, tuple[Tensor, Tensor]],
+        values: Values,
+        teacher: dict[str, Tensor] | None,
     ) -> dict[str, Tensor]:
         """Forward and backward of one design; what it gave, without gradients, to teach narrower ones."""
         with self.accelerator.autocast():
@@ -191,7 +204,9 @@ class _Run:
         extra: Tensor | None = None
         if teacher is not None:
             share = self.recipe.label_share
-            soft = {task.name: distillation_loss(task, outputs[task.name], teacher[task.name]) for task in self.space.tasks}
+            soft = {
+                task.name: distillation_loss(task, outputs[task.name], teacher[task.name]) for task in self.space.tasks
+            }
             losses = {name: share * loss + (1 - share) * soft[name] for name, loss in losses.items()}
             extra = self._feature_weight() * feature_distance(stage_ends(outputs), stage_ends(teacher))
         for name, loss in losses.items():

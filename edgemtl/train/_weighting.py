@@ -28,7 +28,13 @@ _AGGREGATORS = {
 class Weighting(Protocol):
     """Accumulates the gradients of several losses; may hold parameters of its own that are trained along."""
 
-    def backward(self, losses: Mapping[str, Tensor], extra: Tensor | None, shared: Sequence[Tensor], backward: Callable[[Tensor], None]) -> None:
+    def backward(
+        self,
+        losses: Mapping[str, Tensor],
+        extra: Tensor | None,
+        shared: Sequence[Tensor],
+        backward: Callable[[Tensor], None],
+    ) -> None:
         """Add gradients of the weighted losses (and of `extra`, unweighted) to every parameter.
 
         `shared` are the trunk's features, where gradients of the tasks meet; `backward` is called with the scalar to
@@ -44,7 +50,13 @@ class Weighting(Protocol):
 class Equal:
     """The plain sum."""
 
-    def backward(self, losses: Mapping[str, Tensor], extra: Tensor | None, shared: Sequence[Tensor], backward: Callable[[Tensor], None]) -> None:
+    def backward(
+        self,
+        losses: Mapping[str, Tensor],
+        extra: Tensor | None,
+        shared: Sequence[Tensor],
+        backward: Callable[[Tensor], None],
+    ) -> None:
         """See `Weighting.backward`."""
         total = torch.stack(list(losses.values())).sum()
         backward(total if extra is None else total + extra)
@@ -60,9 +72,17 @@ class Uncertainty:
     def __init__(self, tasks: Sequence[str]) -> None:
         self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in tasks})
 
-    def backward(self, losses: Mapping[str, Tensor], extra: Tensor | None, shared: Sequence[Tensor], backward: Callable[[Tensor], None]) -> None:
+    def backward(
+        self,
+        losses: Mapping[str, Tensor],
+        extra: Tensor | None,
+        shared: Sequence[Tensor],
+        backward: Callable[[Tensor], None],
+    ) -> None:
         """See `Weighting.backward`."""
-        terms = [loss * torch.exp(-self.log_variance[task]) + 0.5 * self.log_variance[task] for task, loss in losses.items()]
+        terms = [
+            loss * torch.exp(-self.log_variance[task]) + 0.5 * self.log_variance[task] for task, loss in losses.items()
+        ]
         total = torch.stack(terms).sum()
         backward(total if extra is None else total + extra)
 
@@ -77,7 +97,13 @@ class Aggregated:
     def __init__(self, aggregator: Any) -> None:
         self.aggregator = aggregator
 
-    def backward(self, losses: Mapping[str, Tensor], extra: Tensor | None, shared: Sequence[Tensor], backward: Callable[[Tensor], None]) -> None:
+    def backward(
+        self,
+        losses: Mapping[str, Tensor],
+        extra: Tensor | None,
+        shared: Sequence[Tensor],
+        backward: Callable[[Tensor], None],
+    ) -> None:
         """See `Weighting.backward`."""
         from torchjd.autojac import jac_to_grad, mtl_backward
 
@@ -127,5 +153,5 @@ def make_weighting(name: str, tasks: Sequence[str]) -> Weighting:
     from torchjd import aggregation
 
     kind = getattr(aggregation, _AGGREGATORS[name])
-    arguments = {"NashMTL": {"n_tasks": len(tasks)}, "CAGrad": {"c": 0.5}}.get(_AGGREGATORS[name], {})
+    arguments: dict[str, Any] = {"NashMTL": {"n_tasks": len(tasks)}, "CAGrad": {"c": 0.5}}.get(_AGGREGATORS[name], {})
     return Aggregated(kind(**arguments))

@@ -1,0 +1,55 @@
+"""Runs that several benchmarks start from: searched once by the command line, kept under `runs/`, resumed after a kill."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from _common import say
+
+from edgemtl._share import find_shared
+from edgemtl.data import open_source
+from edgemtl.models import load_supernet
+from edgemtl.nas import Candidate, Evaluator, RunFolder, Space, load_space
+from edgemtl.targets import find_target
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def edgemtl(*arguments: str, capture: bool = False) -> str:
+    """Run the command line as a user would; raises on a failure, after its own error line."""
+    say("$ edgemtl " + " ".join(arguments))
+    done = subprocess.run(
+        [sys.executable, "-m", "edgemtl", *arguments],
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE if capture else sys.stderr,
+    )
+    return done.stdout or ""
+
+
+def searched(name: str, *arguments: str) -> RunFolder:
+    """The run `runs/NAME`, made (or finished) by `edgemtl search`."""
+    path = ROOT / "runs" / name
+    resume = ["--resume"] if (path / "config.json").is_file() else []
+    edgemtl("search", *arguments, "--out", str(path), *resume)
+    return RunFolder(path)
+
+
+def scenes_evaluator(target: str) -> tuple[Space, Evaluator]:
+    """The default space with its shipped supernet, and what scores its designs for a target."""
+    source = open_source("scenes", (192, 256))
+    space = load_space("cnn", source.tasks)
+    supernet = space.supernet()
+    path = find_shared("nas/supernets", "cnn-scenes.safetensors")
+    if path is None:
+        sys.exit("the supernet nas/supernets/cnn-scenes.safetensors is missing")
+    load_supernet(supernet, path, space.identity)
+    found = find_target(target)
+    return space.for_target(found.traits), Evaluator(supernet, source, found, [""], found.traits.executes)
+
+
+def kept(run: RunFolder) -> dict[str, Candidate]:
+    """Every design that a run would export: all but its baseline."""
+    return {name: run.load(name) for name in run.names() if name != "baseline"}

@@ -1,0 +1,52 @@
+"""From the shipped supernet to a chosen design with measured metrics and latency: `edgemtl search --budget 2GFLOPs`.
+
+Whole process, with an empty cache: rendering the validation, calibration and test images is part of it. With --quick
+the search measures 12 designs instead of its default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from _common import Outcome, Row, main, say
+
+from edgemtl.results import read_result
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Time one search as a user would start it on a fresh machine."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "run"
+        command = [sys.executable, "-m", "edgemtl", "search", "--budget", "2GFLOPs", "--out", str(out)]
+        command += ["--evaluations", "12"] if options.quick else []
+        say("$ edgemtl " + " ".join(command[3:]))
+        start = time.perf_counter()
+        subprocess.run(
+            command, check=True, stdout=sys.stderr, env={**os.environ, "EDGEMTL_CACHE": str(Path(scratch) / "cache")}
+        )
+        seconds = time.perf_counter() - start
+        result = read_result(out)
+    assert result.best is not None
+    assert result.best.latency_ms is not None
+    rows = [
+        Row("search_minutes", seconds / 60, "min", 10, 4),
+        Row("chosen_flops", result.best.flops / 1e9, "GFLOPs", 2.0),
+    ]
+    raw = {
+        "evaluations": result.evaluations,
+        "delta_m": result.best.delta_m,
+        "latency_ms": result.best.latency_ms.value,
+        "metrics": result.best.metrics,
+        "feasible": result.feasible,
+    }
+    return Outcome(rows, raw)
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
