@@ -1,0 +1,29 @@
+"""`edgemtl compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgemtl.cli._screen import Screen
+from edgemtl.cli._verb import verb
+
+__all__ = ["compare"]
+
+
+@verb(
+    "compare",
+    examples=(
+        "edgemtl compare runs/first runs/second",
+        "edgemtl compare runs/first/bundle/profile.json other/profile.json",
+    ),
+)
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+def compare(screen: Screen, first: Path, second: Path) -> None:
+    """Show two runs, bundles or profiles together."""
+    from edgemtl.report import compare as compare_two
+
+    found = compare_two(first, second)
+    screen.json(found)

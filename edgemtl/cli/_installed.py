@@ -1,0 +1,33 @@
+"""Which optional packages are there, without importing them."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["EXTRAS", "install_line", "is_installed", "version_of"]
+
+EXTRAS = {
+    "openvino": ("openvino", "target openvino"),
+    "tensorrt-rtx": ("tensorrt-rtx", "target tensorrt-rtx"),
+    "torchjd": ("torchjd", "gradient aggregation in training"),
+    "elpv": ("elpv-dataset", "data set elpv (non-commercial)"),
+}
+"""For each extra of the package: the distribution it installs, and what that is for."""
+
+
+def version_of(distribution: str) -> str | None:
+    """The installed version of a distribution, none where it is not there."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def is_installed(runtime: str) -> bool:
+    """Whether a runtime's distribution, called like the runtime, is installed."""
+    return version_of(runtime) is not None
+
+
+def install_line(extra: str) -> str:
+    """What to type to get an extra."""
+    return f"pip install 'edgemtl[{extra}]'"

@@ -1,0 +1,118 @@
+"""The entry point: the table of verbs, and what each outcome means for the shell."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from edgemtl import __version__
+from edgemtl.cli._compare import compare
+from edgemtl.cli._devices import devices
+from edgemtl.cli._doctor import doctor
+from edgemtl.cli._export import export
+from edgemtl.cli._profile import profile
+from edgemtl.cli._report import report
+from edgemtl.cli._run import run
+from edgemtl.cli._search import search
+from edgemtl.cli._targets import targets
+from edgemtl.cli._tasks import tasks
+from edgemtl.cli._train import train
+from edgemtl.cli._verb import Interrupted
+from edgemtl.errors import UserError
+
+__all__ = ["main"]
+
+DONE, USER, USAGE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE)
+"""What a system may refuse at any write: the user can mend it, and no code of ours can."""
+
+
+class _Verbs(click.Group):
+    """The verbs in the order in which a person meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nFrom a budget to a report:\n"
+    "  edgemtl search --budget 2GFLOPs --out runs/first\n"
+    "  edgemtl export runs/first --target onnxruntime\n"
+    "  edgemtl profile runs/first/bundle\n"
+    "  edgemtl report runs/first",
+)
+@click.version_option(__version__, message="edgemtl %(version)s")
+def _edgemtl() -> None:
+    """From one multi-task data set and one device budget to a deployable, measured bundle.
+
+    Exit status: 0 done, 1 input that cannot be used, 2 wrong usage, 3 a fault of edgemtl, 130 interrupted.
+    """
+
+
+for _command in (search, train, export, profile, report, run, compare, devices, targets, tasks, doctor):
+    _edgemtl.add_command(_command)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line with `args` (the process's own by default); the exit status."""
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    if not debug and not {"-v", "--verbose"} & set(words):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+    try:
+        status = _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False)
+        return status if isinstance(status, int) else DONE
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except Interrupted as error:
+        print(f"interrupted: {error}", file=sys.stderr)
+        return INTERRUPTED
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted: nothing was left half-written", file=sys.stderr)
+        return INTERRUPTED
+    except UserError as error:
+        return _failed(f"error: {_one_line(error)}", USER, debug)
+    except MemoryError:
+        return _failed("error: the memory of this machine does not suffice: ask for less at a time", USER, debug)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            return _failed(_fault(error), FAULT, debug)
+        place = f" {error.filename}" if error.filename else ""
+        return _failed(
+            f"error: the system refused{place}: {error.strerror}; free space or choose another --out", USER, debug
+        )
+    except Exception as error:  # the one place where every fault ends
+        return _failed(_fault(error), FAULT, debug)
+
+
+def _failed(line: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(line, file=sys.stderr)
+    return status
+
+
+def _fault(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if f"{Path(__file__).parents[1].name}/" in frame.filename] or frames
+    place = f" in {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    what = _one_line(error)[:300]
+    return (
+        f"fault: {type(error).__name__}: {what}{place}; this is a mistake in edgemtl: please report it "
+        "with what this command prints under --debug, and with `edgemtl doctor`"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,62 @@
+"""`edgemtl profile`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from edgemtl.cli._screen import Screen
+from edgemtl.cli._tables import show_profile
+from edgemtl.cli._verb import interruptible, verb
+
+__all__ = ["profile"]
+
+
+@verb(
+    "profile",
+    examples=(
+        "edgemtl profile runs/first/bundle",
+        "edgemtl profile runs/first/bundle --target openvino --threads 1 --tasks depth",
+        "edgemtl profile model.onnx --runs 500 --out model.profile.json",
+    ),
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--device", metavar="NAME", default="host", show_default=True, help="Where to measure; see edgemtl devices."
+)
+@click.option("--target", metavar="NAME", help="Which engine of the bundle; its first by default.")
+@click.option("--tasks", metavar="NAMES", help="Only these tasks: depth,normals.")
+@click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
+@click.option("--runs", default=200, show_default=True, help="Samples for each set of tasks.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where profile.json goes; beside what is measured by default."
+)
+def profile(
+    screen: Screen,
+    path: Path,
+    device: str,
+    target: str | None,
+    tasks: str | None,
+    threads: int,
+    runs: int,
+    out: Path | None,
+) -> None:
+    """Measure a bundle, an engine folder or an ONNX file.
+
+    All tasks together, each alone, and all but each are timed in turns, so that what the trunk and each task cost is
+    known.
+    """
+    from edgemtl._files import read_json
+    from edgemtl.profiling import profile as measure
+    from edgemtl.profiling import write_profile
+
+    wanted: Sequence[str] | None = tasks.split(",") if tasks else None
+    with interruptible("nothing was measured to the end, nothing was written"), screen.progress("samples") as progress:
+        found = measure(path, device, target=target, threads=threads, runs=runs, tasks=wanted, progress=progress)
+    file = write_profile(found, out or (path if path.is_dir() else path.with_suffix(".profile.json")))
+    if not screen.as_json:
+        show_profile(screen, found)
+        screen.say(f"written: {file}")
+    screen.json(read_json(file, "profile"))

@@ -1,0 +1,132 @@
+"""What a verb shows: tables or JSON on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+__all__ = ["Progress", "Screen"]
+
+LINE_SECONDS = 15.0
+PLAIN_WIDTH = 160
+
+
+class Screen:
+    """Where a verb writes. With `as_json`, standard output gets one JSON value and nothing else."""
+
+    def __init__(self, as_json: bool = False, verbose: bool = False) -> None:
+        self.as_json, self.verbose = as_json, verbose
+
+    def note(self, text: str) -> None:
+        """One line for a person, on standard error."""
+        print(text, file=sys.stderr, flush=True)
+
+    def detail(self, text: str) -> None:
+        """A line that only `-v` asks for."""
+        if self.verbose:
+            self.note(text)
+
+    def say(self, text: str) -> None:
+        """A line of the result; with JSON it moves to standard error."""
+        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table of the result; cells are plain text, whoever wrote them. Numbers are aligned to the right."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        stream = sys.stderr if self.as_json else sys.stdout
+        width = None if stream.isatty() else shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
+        texts = [[_cell(value) for value in row] for row in rows]
+        table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for place, name in enumerate(columns):
+            numeric = bool(texts) and all(_numeric(row[place]) for row in texts)
+            table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        for row in texts:
+            table.add_row(*(Text(text) for text in row))
+        Console(file=stream, width=width, highlight=False).print(table)
+
+    def json(self, value: Any) -> None:
+        """The one JSON value of the result; nothing where a table was asked for."""
+        if self.as_json:
+            print(json.dumps(value, indent=2, allow_nan=False), flush=True)
+
+    def progress(self, title: str) -> Progress:
+        """A progress bar on a terminal, plain lines at intervals elsewhere; a context manager."""
+        return Progress(title)
+
+
+class Progress:
+    """Progress of one long step. Call it with what is done, the total, and a few words."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._start, self._last = title, time.monotonic(), float("-inf")
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._seen = (-1, -1, "")
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+            from rich.markup import escape
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+            )
+            self._bar = Bar(TextColumn(escape(self._title)), *columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=None, note="")
+        return self
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` are done."""
+        self._seen = (done, total, note)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last >= LINE_SECONDS or done >= total:
+            self._last = now
+            self._line()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            if self._seen[0] >= 0:
+                self._line()
+
+    def _line(self) -> None:
+        done, total, note = self._seen
+        spent = time.monotonic() - self._start
+        print(
+            f"{self._title}: {done}/{total}{f', {note}' if note else ''} ({spent:.0f} s)", file=sys.stderr, flush=True
+        )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _numeric(text: str) -> bool:
+    return text == "-" or text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit())

@@ -1,0 +1,99 @@
+"""The tables of results and profiles: only the arrangement, every figure is in the object that is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgemtl.cli._screen import Screen
+from edgemtl.units import format_bytes, format_flops
+
+if TYPE_CHECKING:
+    from edgemtl.profiling import Profile
+    from edgemtl.results import Entry, Result
+
+__all__ = ["show_profile", "show_result"]
+
+OPERATORS = 8
+
+
+def show_result(screen: Screen, result: Result) -> None:
+    """The front and the chosen design of a search."""
+    columns = (
+        [(task, next(iter(scores))) for task, scores in (result.best or result.front[0]).metrics.items()]
+        if result.front
+        else []
+    )
+    latency = next((entry.latency_ms for entry in result.front if entry.latency_ms), None)
+    timed = f"{latency.kind} ms, {latency.runtime}" if latency else "ms"
+    names = (
+        "design",
+        *(f"{task} {metric}" for task, metric in columns),
+        "delta_m",
+        "FLOPs (MACs)",
+        "weights",
+        timed,
+        "within limits",
+    )
+    screen.table(
+        "Pareto front, scored on test images", names, [_entry(entry, columns, result) for entry in result.front]
+    )
+    if result.best is None:
+        screen.say("no design was found")
+    elif not result.feasible:
+        screen.say(
+            "no evaluated design keeps every limit, 'best' is the nearest: raise a limit, or give more --evaluations"
+        )
+    screen.say(f"{result.evaluations} designs evaluated in {result.seconds:.0f} s")
+
+
+def _entry(entry: Entry, columns: list[tuple[str, str]], result: Result) -> tuple[object, ...]:
+    chosen = result.best is not None and entry.design == result.best.design
+    return (
+        f"{entry.name or 'design'}{' (chosen)' if chosen and entry.name != 'best' else ''}",
+        *(entry.metrics.get(task, {}).get(metric) for task, metric in columns),
+        None if entry.delta_m is None else f"{100 * entry.delta_m:+.2f} %",
+        format_flops(entry.flops),
+        format_bytes(entry.bytes),
+        None if entry.latency_ms is None else f"{entry.latency_ms.value:.2f}",
+        {True: "yes", False: "no", None: None}[entry.feasible],
+    )
+
+
+def show_profile(screen: Screen, profile: Profile) -> None:
+    """Latency of every mode, what each task costs, and where the operators' time goes."""
+    modes = []
+    for mode in profile.modes:
+        block = mode.latency
+        modes.append(
+            (
+                mode.name,
+                block.n,
+                *(_ms(v) for v in (block.min_ms, block.p50_ms, block.mean_ms, block.p90_ms, block.p99_ms)),
+                f"{block.cov:.1%}",
+            )
+        )
+    title = f"{profile.name}: measured latency in ms, {profile.runtime} on {profile.device}"
+    screen.table(title, ("tasks in the call", "n", "min", "p50", "mean", "p90", "p99", "variation"), modes)
+    costs = [
+        (
+            task,
+            _ms(cost.alone_ms.value),
+            _ms(cost.own_ms and cost.own_ms.value),
+            _ms(cost.marginal_ms and cost.marginal_ms.value),
+        )
+        for task, cost in profile.task_costs.items()
+    ]
+    if profile.trunk_ms is not None:
+        costs.insert(0, ("shared trunk", _ms(profile.trunk_ms.value), None, None))
+    screen.table("What each task costs in ms", ("part", "alone", "own part", "saved without it"), costs)
+    if profile.operators is not None:
+        shares = [
+            (s.name, s.owner or None, s.operators, f"{s.share:.1%}") for s in profile.operators.by_block[:OPERATORS]
+        ]
+        screen.table("Where the time goes", ("block", "task", "operators", "share"), shares)
+    for reason in profile.stability.reasons:
+        screen.note(f"note: {reason}")
+
+
+def _ms(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"

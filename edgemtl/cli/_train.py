@@ -1,0 +1,136 @@
+"""`edgemtl train`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgemtl.cli._screen import Screen
+from edgemtl.cli._verb import interruptible, new_run, parse_size, resume_line, verb
+from edgemtl.errors import UserError
+
+if TYPE_CHECKING:
+    from edgemtl.data import Source
+    from edgemtl.nas import Space
+    from edgemtl.train import Progress as TrainProgress
+
+__all__ = ["train"]
+
+
+@verb(
+    "train",
+    examples=(
+        "edgemtl train --space cnn --data scenes --out runs/supernet",
+        "edgemtl train --data photos/data.yaml --steps 4000 --out runs/mine",
+        "edgemtl search --budget 2GFLOPs --data photos/data.yaml --supernet runs/mine/supernet.safetensors",
+    ),
+)
+@click.option(
+    "--space", metavar="NAME", default="cnn", show_default=True, help="What may be chosen from: a file of nas/."
+)
+@click.option(
+    "--data",
+    metavar="DATA",
+    default="scenes",
+    show_default=True,
+    help="A data set: scenes, elpv, or the path of a YAML file.",
+)
+@click.option("--size", metavar="HxW", help="Input size, HEIGHTxWIDTH; the space's own by default.")
+@click.option("--images", type=int, help="How many scenes to render for training.")
+@click.option("--steps", type=int, help="Optimizer steps.")
+@click.option("--batch", type=int, help="Images in a step.")
+@click.option("--crop", type=int, help="Side of the square that is cut out for training; 0 takes whole images.")
+@click.option("--learning-rate", type=float, help="Peak learning rate.")
+@click.option(
+    "--weighting", metavar="NAME", help="How tasks are weighed: equal, uncertainty, or an aggregator of torchjd."
+)
+@click.option("--no-bf16", is_flag=True, help="Train in FP32 even where BF16 is faster.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder; the next free runs/train-N by default.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@click.option("--seed", type=int, help="Fixes what is drawn at random.")
+def train(
+    screen: Screen,
+    space: str,
+    data: str,
+    size: str | None,
+    images: int | None,
+    no_bf16: bool,
+    out: Path | None,
+    resume: bool,
+    **numbers: int | float | str | None,
+) -> None:
+    """Train the shared weights of a space.
+
+    A supernet holds every design of its space. Writes supernet.safetensors, training.json and train.jsonl into the
+    run's folder, and a checkpoint at least every minute.
+    """
+    from edgemtl._files import read_json
+    from edgemtl.train import Recipe, train_supernet
+
+    folder = new_run(out, "train", resume)
+    _check_folder(folder, resume)
+    given = {name: value for name, value in numbers.items() if value is not None}
+    recipe = Recipe(**given, bf16=not no_bf16)  # type: ignore[arg-type]
+    chosen, source = _open(space, data, parse_size(size), images)
+    command = shlex.join(["edgemtl", *sys.argv[1:]])
+    with interruptible(f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"):
+        _prepare(screen, source)
+        with screen.progress("steps") as progress:
+
+            def report(news: TrainProgress) -> None:
+                losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
+                progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}")
+
+            path = train_supernet(chosen, source, recipe, folder, command=command, report=report)
+    summary = read_json(folder / "training.json", "training")
+    if not screen.as_json:
+        _scores(screen, summary["validation"])
+        screen.say(
+            f"written: {path}; next: edgemtl search --space {space} --data {data} --supernet {path} --budget 60%FLOPs"
+        )
+    screen.json(summary)
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    if resume and not (folder / "checkpoint.safetensors").is_file():
+        raise UserError(f"--resume: {folder} holds no checkpoint.safetensors; leave --resume out to begin there")
+    if not resume and any((folder / name).exists() for name in ("checkpoint.safetensors", "supernet.safetensors")):
+        raise UserError(f"{folder} already holds a training run: go on with --resume, or choose another --out")
+
+
+def _open(space: str, data: str, size: tuple[int, int] | None, images: int | None) -> tuple[Space, Source]:
+    """The space for the data set's tasks, and the data at the size that the space says."""
+    from edgemtl.data import ScenesSource, open_source
+    from edgemtl.nas import load_space
+
+    first = open_source(data, size or (64, 64))
+    chosen = load_space(space, first.tasks, size)
+    if images is None:
+        return chosen, open_source(data, chosen.size)
+    if data != ScenesSource.name:
+        raise UserError(
+            f"--images {images}: only scenes are rendered on demand; data set {data!r} has the images it has"
+        )
+    return chosen, ScenesSource(chosen.size, train=images)
+
+
+def _prepare(screen: Screen, source: Source) -> None:
+    """Render ahead, with all cores, what is rendered on demand."""
+    from edgemtl.data import SPLITS, ScenesSource
+
+    if not isinstance(source, ScenesSource):
+        return
+    for split in SPLITS:
+        with screen.progress(f"{split} images") as progress:
+            source.prepare(split, os.cpu_count() or 1, progress)
+
+
+def _scores(screen: Screen, scores: dict[str, dict[str, dict[str, float]]]) -> None:
+    columns = [(task, metric) for task, values in scores["largest"].items() for metric in values]
+    rows = [(design, *(values[task][metric] for task, metric in columns)) for design, values in scores.items()]
+    screen.table("Validation scores", ("design", *(f"{task} {metric}" for task, metric in columns)), rows)

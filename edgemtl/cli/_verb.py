@@ -1,0 +1,93 @@
+"""What all verbs share: their flags, how they are declared, and what Ctrl-C leaves behind."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgemtl.cli._screen import Screen
+from edgemtl.errors import UserError
+
+__all__ = ["Interrupted", "interruptible", "new_run", "parse_size", "resume_line", "verb"]
+
+Body = Callable[..., None]
+
+
+class Interrupted(Exception):
+    """Ctrl-C; the text says what is usable and how to go on."""
+
+
+def verb(name: str, *, examples: Sequence[str]) -> Callable[[Body], click.Command]:
+    """Declare a verb: its docstring is the help, `examples` are shown below the options.
+
+    The function gets a `Screen` as `screen` beside its own parameters; `--format`, `-v` and `--debug` are added here.
+    """
+
+    def declare(body: Body) -> click.Command:
+        @functools.wraps(body)
+        def call(format_: str, verbose: bool, debug: bool, **values: Any) -> None:
+            body(screen=Screen(format_ == "json", verbose or debug), **values)
+
+        epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
+        command = click.command(name, epilog=epilog)(call)
+        command.params += _COMMON
+        return command
+
+    return declare
+
+
+_COMMON: tuple[click.Parameter, ...] = (
+    click.Option(
+        ["--format", "format_"],
+        type=click.Choice(["table", "json"]),
+        default="table",
+        help="json: one JSON value on standard output, everything else on standard error.",
+    ),
+    click.Option(["-v", "--verbose"], is_flag=True, help="Say more, third parties' warnings included."),
+    click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+)
+
+
+@contextmanager
+def interruptible(usable: str) -> Iterator[None]:
+    """Turn Ctrl-C inside the block into one line: what is usable and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(usable) from None
+
+
+def resume_line(out: Path) -> str:
+    """The command that goes on with what this process was called for, in the folder `out`."""
+    given = [word for word in sys.argv[1:] if word != "--resume"]
+    named = any(word == "--out" or word.startswith("--out=") for word in given)
+    return shlex.join(["edgemtl", *given, *([] if named else ["--out", str(out)]), "--resume"])
+
+
+def new_run(out: Path | None, name: str, resume: bool) -> Path:
+    """The folder of a run: what `--out` says, else the first free `runs/NAME-N`.
+
+    Raises `UserError` where a run is to be resumed but not named.
+    """
+    if out is not None:
+        return out
+    if resume:
+        raise UserError("--resume does not say which run: name its folder with --out")
+    return next(path for number in range(1, sys.maxsize) if not (path := Path("runs") / f"{name}-{number}").exists())
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(height, width) of `192x256`; none where nothing was given. Raises `UserError` for anything else."""
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise UserError(f"size {text!r} is not understood: write HEIGHTxWIDTH in pixels, for example 192x256")
+    return int(height), int(width)
