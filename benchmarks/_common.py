@@ -52,7 +52,7 @@ def main(
     doc: str,
     add: Callable[[argparse.ArgumentParser], None] = lambda p: None,
 ) -> None:
-    """Parse the flags, run, print the rows, keep the full run's JSON in `benchmarks/results/`; exit 1 if a row fails."""
+    """Parse flags, run, print the rows, keep a full run in `benchmarks/results/`; exit 1 where a row fails."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--quick", action="store_true", help="less work, the same direction, under 5 minutes")

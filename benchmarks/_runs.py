@@ -1,4 +1,4 @@
-"""Runs that several benchmarks start from: searched once by the command line, kept under `runs/`, resumed after a kill."""
+"""Runs that several benchmarks start from: searched once by the command line, kept under `runs/`, resumable."""
 
 from __future__ import annotations
 

@@ -14,11 +14,12 @@ __all__ = ["Recipe"]
 class Recipe:
     """Every number of a training run; together with the data and the space it fixes the result.
 
-    `largest_steps` (a fraction) train the largest design alone before the sandwich begins: its widest, its smallest and
-    `random_designs` others in every step (Yu and Huang 2019). `label_share` is the part of hard labels in a narrow
-    design's loss, the rest is in-place distillation; `feature_weight` scales the distillation of features, which grows
-    from 0 over the first tenth of the sandwich steps. `crop` 0 takes whole images; `zoom` is the range of scales.
-    Weights are averaged with `average` per step.
+    `largest_steps` (a fraction) train the largest design alone before the sandwich begins: its widest, its smallest
+    and `random_designs` others in every step (Yu and Huang 2019). `label_share` is the part of hard labels in a
+    narrow design's loss, the rest is in-place distillation; `feature_weight` scales the distillation of features,
+    which grows from 0 over the first tenth of the sandwich steps. `crop` 0 takes whole images; `zoom` is the range of
+    scales. Weights are averaged with `average` per step. `bf16` None computes in BF16 where the processor multiplies
+    it in hardware.
     """
 
     steps: int = 2800
@@ -34,7 +35,7 @@ class Recipe:
     average: float = 0.995
     weighting: str = "equal"
     seed: int = 0
-    bf16: bool = True
+    bf16: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot train anything."""

@@ -114,7 +114,7 @@ class _Run:
         report: Callable[[Progress], None],
     ) -> None:
         self.space, self.source, self.recipe, self.out, self.report = space, source, recipe, out, report
-        self.accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
+        self.accelerator = Accelerator(mixed_precision="bf16" if _bf16(recipe) else "no")
         self.device = self.accelerator.device
         self.supernet = supernet.to(self.device)
         self.weighting: Weighting = make_weighting(recipe.weighting, [task.name for task in space.tasks])
@@ -293,6 +293,9 @@ def _identity(space: DesignSource, source: Source, recipe: Recipe) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def cpu_has_bf16(flags: Sequence[str]) -> bool:
-    """Whether the CPU multiplies BF16 in hardware, so that training in it is faster."""
-    return any(flag in ("avx512_bf16", "amx_bf16", "bf16") for flag in flags)
+def _bf16(recipe: Recipe) -> bool:
+    """Whether to compute in BF16: as the recipe says, else where the hardware does it."""
+    if recipe.bf16 is not None:
+        return recipe.bf16
+    flags = set(environment()["cpu"]["flags"])
+    return torch.cuda.is_available() or bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

@@ -153,5 +153,6 @@ def make_weighting(name: str, tasks: Sequence[str]) -> Weighting:
     from torchjd import aggregation
 
     kind = getattr(aggregation, _AGGREGATORS[name])
-    arguments: dict[str, Any] = {"NashMTL": {"n_tasks": len(tasks)}, "CAGrad": {"c": 0.5}}.get(_AGGREGATORS[name], {})
+    special: dict[str, dict[str, Any]] = {"NashMTL": {"n_tasks": len(tasks)}, "CAGrad": {"c": 0.5}}
+    arguments = special.get(_AGGREGATORS[name], {})
     return Aggregated(kind(**arguments))
