@@ -16,6 +16,7 @@ from edgemtl.errors import UserError
 
 if TYPE_CHECKING:
     from edgemtl.data import Source
+    from edgemtl.models import Supernet
     from edgemtl.nas import Space
     from edgemtl.train import Progress as TrainProgress
 
@@ -49,6 +50,8 @@ __all__ = ["train"]
 @click.option(
     "--weighting", metavar="NAME", help="How tasks are weighed: equal, uncertainty, or an aggregator of torchjd."
 )
+@click.option("--largest-steps", type=float, help="Share of the steps that train the largest design alone.")
+@click.option("--weights", metavar="FILE", help="Begin with public weights: a file, or imagenet (mobilenetv2 only).")
 @click.option("--no-bf16", is_flag=True, help="Train in FP32 even where BF16 is faster.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; the next free runs/train-N by default.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
@@ -59,6 +62,7 @@ def train(
     data: str,
     size: str | None,
     images: int | None,
+    weights: str | None,
     no_bf16: bool,
     out: Path | None,
     resume: bool,
@@ -75,8 +79,9 @@ def train(
     folder = new_run(out, "train", resume)
     _check_folder(folder, resume)
     given = {name: value for name, value in numbers.items() if value is not None}
-    recipe = Recipe(**given, bf16=not no_bf16)  # type: ignore[arg-type]
+    recipe = Recipe(**given, bf16=False if no_bf16 else None)  # type: ignore[arg-type]
     chosen, source = _open(space, data, parse_size(size), images)
+    supernet = _initialised(chosen, weights, recipe.seed)
     command = shlex.join(["edgemtl", *sys.argv[1:]])
     with interruptible(f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"):
         _prepare(screen, source)
@@ -86,7 +91,9 @@ def train(
                 losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
                 progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}")
 
-            path = train_supernet(chosen, source, recipe, folder, command=command, report=report)
+            path = train_supernet(
+                chosen, source, recipe, folder, supernet=supernet, command=command, report=report
+            )
     summary = read_json(folder / "training.json", "training")
     if not screen.as_json:
         _scores(screen, summary["validation"])
@@ -117,6 +124,19 @@ def _open(space: str, data: str, size: tuple[int, int] | None, images: int | Non
             f"--images {images}: only scenes are rendered on demand; data set {data!r} has the images it has"
         )
     return chosen, ScenesSource(chosen.size, train=images)
+
+
+def _initialised(space: Space, weights: str | None, seed: int) -> Supernet | None:
+    """A supernet with public weights, the most important channels first; None to begin from scratch."""
+    if weights is None:
+        return None
+    from edgemtl.models import load_pretrained, sort_channels
+    from edgemtl.train import fresh_supernet
+
+    supernet, plan = fresh_supernet(space, seed), space.largest().plan
+    load_pretrained(supernet, plan, weights)
+    sort_channels(supernet, plan)
+    return supernet
 
 
 def _prepare(screen: Screen, source: Source) -> None:

@@ -3,7 +3,7 @@
 from edgemtl.train._feed import batches_of
 from edgemtl.train._metrics import Scorer, evaluate
 from edgemtl.train._recipe import Recipe
-from edgemtl.train._trainer import DesignSource, Progress, train_supernet
+from edgemtl.train._trainer import DesignSource, Progress, fresh_supernet, train_supernet
 from edgemtl.train._weighting import weighting_names
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Scorer",
     "batches_of",
     "evaluate",
+    "fresh_supernet",
     "train_supernet",
     "weighting_names",
 ]

@@ -30,7 +30,7 @@ from edgemtl.train._metrics import evaluate
 from edgemtl.train._recipe import Recipe
 from edgemtl.train._weighting import Weighting, make_weighting
 
-__all__ = ["DesignSource", "Progress", "train_supernet"]
+__all__ = ["DesignSource", "Progress", "fresh_supernet", "train_supernet"]
 
 CHECKPOINT_SECONDS = 60.0
 CLIP_NORM = 5.0
@@ -92,13 +92,19 @@ def train_supernet(
     smallest design on the validation split). Runs on the device and processes that accelerate finds, in BF16 where
     the recipe says so.
     """
-    run = _Run(space, source, recipe, out, supernet or space.supernet(), report)
+    run = _Run(space, source, recipe, out, supernet or fresh_supernet(space, recipe.seed), report)
     try:
         run.train()
     except KeyboardInterrupt:
         run.checkpoint()
         raise
     return run.finish(command)
+
+
+def fresh_supernet(space: DesignSource, seed: int) -> Supernet:
+    """A supernet with random weights that depend on the seed alone."""
+    torch.manual_seed(seed)
+    return space.supernet()
 
 
 class _Run:
