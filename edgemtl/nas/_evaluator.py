@@ -28,7 +28,8 @@ __all__ = ["Candidate", "Evaluator"]
 
 RECALIBRATION_IMAGES = 64
 CALIBRATION_IMAGES = 32
-VALIDATION_IMAGES = 64
+VALIDATION_IMAGES = (64, 1024)
+TEST_IMAGES = (192, 4096)
 BATCH = 16
 LATENCY_RUNS = 30
 LATENCY_WARMUP = 8
@@ -132,4 +133,14 @@ class Evaluator:
 
     @cached_property
     def _validation(self) -> list[Batch]:
-        return list(batches_of(self.source.split("validation"), BATCH, VALIDATION_IMAGES))
+        return list(batches_of(self.source.split("validation"), BATCH, self._limit(VALIDATION_IMAGES)))
+
+    @cached_property
+    def test_samples(self) -> list[Sample]:
+        """The images of the reported scores, which no decision has seen."""
+        samples = self.source.split("test")
+        return [samples[index] for index in range(min(len(samples), self._limit(TEST_IMAGES)))]
+
+    def _limit(self, counts: tuple[int, int]) -> int:
+        """How many images are scored: fewer where every pixel has a label than where an image has one."""
+        return counts[0] if any(task.dense for task in self.source.tasks) else counts[1]

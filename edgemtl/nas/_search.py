@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from edgemtl._environment import environment
 from edgemtl._files import sha256
 from edgemtl._share import find_shared
-from edgemtl.data import Sample, Source, Split, open_source
+from edgemtl.data import Source, Split, open_source
 from edgemtl.devices import resolve
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.models import load_supernet
@@ -39,7 +39,6 @@ __all__ = ["SearchEvent", "SearchRequest", "search"]
 
 FINALISTS = 3
 FRONT_SIZE = 6
-TEST_IMAGES = 192
 
 
 @dataclass(frozen=True)
@@ -308,7 +307,7 @@ def _conclude(
     best = choose(problem, found)
     front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
     folder = RunFolder(request.out)
-    samples = _first(setup.source.split("test"), TEST_IMAGES)
+    samples = setup.evaluator.test_samples
     report(SearchEvent("score", 0, len(front) + 1, "baseline on test images"))
     base = setup.evaluator.candidate(setup.space.largest())
     base_metrics = setup.evaluator.score(base, samples)
@@ -372,7 +371,3 @@ def _entry(
         kind=kind,
         name=name,
     )
-
-
-def _first(samples: Sequence[Sample], count: int) -> Sequence[Sample]:
-    return [samples[index] for index in range(min(count, len(samples)))]
