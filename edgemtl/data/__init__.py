@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgemtl.data._augment import augment
+    from edgemtl.data._elpv import ElpvSource
+    from edgemtl.data._folder import CheckReport, FolderSource
     from edgemtl.data._open import open_source, source_names
     from edgemtl.data._sample import SPLITS, Batch, Sample, Source, Split, collate
     from edgemtl.data._scenes_source import ScenesSource
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "SPLITS",
     "Batch",
+    "CheckReport",
+    "ElpvSource",
+    "FolderSource",
     "Sample",
     "ScenesSource",
     "Source",
@@ -29,6 +34,8 @@ __all__ = [
 
 _HOMES = {
     "_augment": ("augment",),
+    "_elpv": ("ElpvSource",),
+    "_folder": ("CheckReport", "FolderSource"),
     "_open": ("open_source", "source_names"),
     "_sample": ("SPLITS", "Batch", "Sample", "Source", "Split", "collate"),
     "_scenes_source": ("ScenesSource",),

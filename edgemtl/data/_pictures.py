@@ -115,7 +115,12 @@ def read_array(path: Path) -> Array:
 def turned(path: Path) -> bool:
     """Whether a photo carries the note (EXIF) that it must be turned to be looked at."""
     with _opened(path) as picture:
-        return bool(picture.getexif().get(_ORIENTATION, 1) != 1)
+        return _is_turned(picture)
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    # Only the formats of cameras: from a PNG, the note is had by decoding all of it.
+    return picture.format in ("JPEG", "MPO", "TIFF", "WEBP") and picture.getexif().get(_ORIENTATION, 1) != 1
 
 
 def read_image(path: Path) -> Image.Image:
@@ -123,11 +128,15 @@ def read_image(path: Path) -> Image.Image:
     with _opened(path) as picture:
         if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
             raise UserError(f"is an image of mode {picture.mode}: 8 bits a channel are needed, convert it")
-        return ImageOps.exif_transpose(picture.convert("RGB"))
+        colours = picture.convert("RGB")
+        return ImageOps.exif_transpose(colours) if _is_turned(picture) else colours
 
 
 def resize_image(picture: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The picture as uint8 (height, width, channels) (grey: two axes): areas are averaged where it shrinks, else it is interpolated."""
+    """The picture as uint8 (height, width, 3), or (height, width) where grey.
+
+    Areas are averaged where it shrinks, otherwise it is interpolated.
+    """
     height, width = size
     shrinks = height <= picture.height and width <= picture.width
     way = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR

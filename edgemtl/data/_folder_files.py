@@ -1,0 +1,167 @@
+"""Which images a folder data set has, which split each is in, and which table row is whose."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemtl.data._folder_labels import read_table
+from edgemtl.data._folder_models import Folders, FolderSpec, Fractions, TableSpec
+from edgemtl.data._pictures import SUFFIXES, naming
+from edgemtl.data._problems import Problems
+from edgemtl.data._sample import SPLITS, Split, require_split
+from edgemtl.errors import UserError
+
+__all__ = ["DEFAULT_FILE", "Item", "Row", "list_splits", "match_tables", "spec_path", "within"]
+
+DEFAULT_FILE = "data.yaml"
+Row = Mapping[str, str]
+_CALIBRATION_SHARE = 0.05
+_CALIBRATION_MOST = 512
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: its file, how errors call it, its name in patterns ({name}), its folder's split ({split})."""
+
+    path: Path
+    shown: str
+    name: str
+    folder: str
+
+
+def spec_path(path: Path) -> Path:
+    """The YAML file itself, or `data.yaml` in a folder; raises `UserError` where neither is there."""
+    if path.is_dir():
+        if (path / DEFAULT_FILE).is_file():
+            return path / DEFAULT_FILE
+        others = sorted(file.name for file in path.glob("*.y*ml"))
+        hint = f"give one of its files {', '.join(others[:5])}" if others else "write one, docs/data.md shows how"
+        raise UserError(f"the folder {path} has no {DEFAULT_FILE}, which describes a data set: {hint}")
+    if not path.is_file():
+        raise UserError(
+            f"there is no file or folder {path}: give a data set's YAML file or the folder of its {DEFAULT_FILE}"
+        )
+    return path
+
+
+def list_splits(root: Path, spec: FolderSpec, problems: Problems) -> dict[Split, list[Item]]:
+    """The images of every split, by folder or by share; what is wrong with them goes to `problems`."""
+    splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    if isinstance(spec.images, Folders):
+        for split in SPLITS:
+            folder = getattr(spec.images, split)
+            if folder is not None:
+                splits[split] = _list_images(root, folder, split, problems)
+        _refuse_shared(splits, problems)
+    else:
+        for item in _list_images(root, spec.images, "", problems):
+            splits[_draw_split(item.name, spec.split)].append(item)
+    if not splits["calibration"]:
+        splits["train"], splits["calibration"] = _set_aside(splits["train"])
+    if not problems.count:
+        for split in SPLITS:
+            if not splits[split]:
+                what = (
+                    "its folder has none" if isinstance(spec.images, Folders) else "its share of so few images is none"
+                )
+                problems.add(
+                    f"the split {split} has no images ({what}): add images, or give each split a folder of its own"
+                )
+    return splits
+
+
+def _list_images(root: Path, folder: str, split: str, problems: Problems) -> list[Item]:
+    """Every image below a folder, in the order of the names; files that begin with a dot are passed over."""
+    top = root / folder
+    if not top.is_dir():
+        problems.add(f"{folder}: there is no such folder of images: correct `images`")
+        return []
+    if not within(root, top):
+        problems.add(f"{folder}: is a link that leaves the folder {root.name}: copy the folder into it")
+        return []
+    items: list[Item] = []
+    names: dict[str, str] = {}
+    for path in sorted(top.rglob("*")):
+        inside = path.relative_to(top)
+        if path.is_symlink() and path.is_dir():
+            problems.add(
+                f"{path.relative_to(root).as_posix()}: is a link to a folder: copy the folder, or name it in `images`"
+            )
+        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in inside.parts):
+            continue
+        shown, name = path.relative_to(root).as_posix(), inside.with_suffix("").as_posix()
+        if name in names:
+            problems.add(f"{shown}: {names[name]} has the same name without its ending, so labels fit both: rename one")
+        elif not within(root, path):
+            problems.add(f"{shown}: is a link that leaves the folder {root.name}: copy the file into it")
+        else:
+            items.append(Item(path, shown, name, split))
+        names[name] = shown
+    return items
+
+
+def within(root: Path, path: Path) -> bool:
+    """Whether a path, links followed, lies below `root` (which has no links)."""
+    return path.resolve().is_relative_to(root)
+
+
+def _refuse_shared(splits: Mapping[Split, list[Item]], problems: Problems) -> None:
+    home: dict[Path, Split] = {}
+    for split, items in splits.items():
+        for item in items:
+            other = home.setdefault(item.path.resolve(), split)
+            if other != split:
+                problems.add(f"{item.shown}: is in the splits {other} and {split}: a score needs images of its own")
+
+
+def _place(name: str, salt: str) -> float:
+    """A number from 0 to 1 that only the name decides."""
+    return int.from_bytes(hashlib.sha256(f"{salt} {name}".encode()).digest()[:8]) / 2**64
+
+
+def _draw_split(name: str, shares: Fractions) -> Split:
+    """The split of an image by its name: adding images never moves others."""
+    place, last = _place(name, "edgemtl split 1"), 0.0
+    for split in ("test", "validation", "calibration"):
+        last += getattr(shares, split)
+        if place < last:
+            return require_split(split)
+    return "train"
+
+
+def _set_aside(train: list[Item]) -> tuple[list[Item], list[Item]]:
+    """A twentieth of the training images (1 to 512) for calibration; a single image serves both."""
+    if len(train) < 2:
+        return train, train
+    count = min(max(1, round(_CALIBRATION_SHARE * len(train))), _CALIBRATION_MOST)
+    chosen = {item.name for item in sorted(train, key=lambda item: _place(item.name, "edgemtl calibration 1"))[:count]}
+    return [item for item in train if item.name not in chosen], [item for item in train if item.name in chosen]
+
+
+def match_tables(
+    root: Path, spec: FolderSpec, splits: Mapping[Split, list[Item]], problems: Problems
+) -> dict[str, dict[str, Row]]:
+    """Rows of every table task by image; a table that cannot be read is left out and told.
+
+    A row may name its image by its path, its file name or its name without ending.
+    """
+    matched: dict[str, dict[str, Row]] = {}
+    for name, task in spec.tasks.items():
+        if not isinstance(task, TableSpec):
+            continue
+        found_rows: dict[str, Row] = {}
+        with problems.collect(), naming(task.csv):
+            if not within(root, root / task.csv):
+                raise UserError(f"is a link that leaves the folder {root.name}: copy the file into it")
+            rows = read_table(root / task.csv, task)
+            for items in splits.values():
+                for item in items:
+                    keys = (item.shown, item.name + item.path.suffix, item.name, item.path.name)
+                    found = next((rows[key] for key in keys if key in rows), None)
+                    if found is not None:
+                        found_rows[item.shown] = found
+            matched[name] = found_rows
+    return matched

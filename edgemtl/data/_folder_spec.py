@@ -1,0 +1,193 @@
+"""Reading the YAML file that describes a user's own data set, with line numbers for every mistake."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from edgemtl.data._folder_models import SPECS, FileSpec, Folders, FolderSpec, Fractions, Strict, TaskSpec, relative
+from edgemtl.data._problems import Problems
+from edgemtl.errors import UserError
+
+__all__ = ["read_spec"]
+
+_LIMIT_BYTES = 2**20
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Root(Strict):
+    images: Any
+    split: Any = None
+    tasks: dict[str, Any] = Field(min_length=1)
+
+
+class _Document:
+    """The YAML file's values with the lines that they stand on."""
+
+    def __init__(self, path: Path, problems: Problems) -> None:
+        self.problems = problems
+        self.file = path.name
+        loader = yaml.SafeLoader(_read(path))
+        try:
+            self.node = loader.get_single_node()
+            self.value = loader.construct_document(self.node) if self.node else None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            raise UserError(f"{path}{line}: not valid YAML ({error.problem}): mend that place") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
+        finally:
+            loader.dispose()
+        self._refuse_twice(self.node, set())
+
+    def _refuse_twice(self, node: Any, seen: set[int]) -> None:
+        """A key written twice hides the first one: tell it."""
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            return
+        seen.add(id(node))
+        keys: dict[str, int] = {}
+        for item in node.value:
+            children = item if isinstance(item, tuple) else (item,)
+            if isinstance(item, tuple) and isinstance(item[0], yaml.ScalarNode):
+                key, line = item[0].value, item[0].start_mark.line + 1
+                if key in keys:
+                    text = f"the key {key!r} is there twice (first on line {keys[key]}): keep one"
+                    self.problems.add(f"{self.file} line {line}: {text}")
+                keys.setdefault(key, line)
+            for child in children:
+                self._refuse_twice(child, seen)
+
+    def line(self, place: tuple[str | int, ...]) -> int:
+        """Line of the deepest part of a place that is there."""
+        node, line = self.node, 1
+        for part in place:
+            if isinstance(node, yaml.MappingNode):
+                found = [(key, value) for key, value in node.value if key.value == str(part)]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                found = [(node.value[part], node.value[part])]
+            else:
+                found = []
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        return line
+
+    def add(self, place: tuple[str | int, ...], text: str) -> None:
+        where = ".".join(str(part) for part in place)
+        self.problems.add(f"{self.file} line {self.line(place)}: {where + ': ' if where else ''}{text}")
+
+    def model(self, kind: type[M], value: Any, at: tuple[str | int, ...]) -> M | None:
+        """The value as a model; every mistake becomes a problem with its line."""
+        if not isinstance(value, Mapping):
+            self.add(at, f"keys and values are needed here, not {_short(value)}: {_keys(kind)}")
+            return None
+        try:
+            return kind.model_validate(dict(value))
+        except ValidationError as error:
+            for mistake in error.errors(include_url=False):
+                self.add((*at, *mistake["loc"]), _explain(kind, mistake))
+            return None
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LIMIT_BYTES:
+            raise UserError(
+                f"{path} is larger than {_LIMIT_BYTES} bytes: a description of a data set is a short YAML file"
+            )
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
+
+
+def _keys(kind: type[BaseModel]) -> str:
+    needed = [name for name, field in kind.model_fields.items() if field.is_required()]
+    other = [name for name, field in kind.model_fields.items() if not field.is_required()]
+    return f"needed are {', '.join(needed)}" + (f", allowed too {', '.join(other)}" if other else "")
+
+
+def _short(value: Any) -> str:
+    """A value for an error: scalars as written, collections only by their type (they can be huge)."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a huge number"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return "nothing" if value is None else repr(value)[:60]
+
+
+def _explain(kind: type[BaseModel], mistake: Any) -> str:
+    """One of pydantic's findings in this project's words."""
+    name = str(mistake["loc"][-1]) if mistake["loc"] else ""
+    if mistake["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, list(kind.model_fields), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"unknown key: {hint}{_keys(kind)}"
+    if mistake["type"] == "missing":
+        return f"this key is missing: {_keys(kind)}"
+    if mistake["type"] == "value_error":
+        return str(mistake["ctx"]["error"])
+    text = str(mistake["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{_short(mistake['input'])} cannot be used: allowed is {text}"
+
+
+def read_spec(path: Path) -> FolderSpec:
+    """The description in a YAML file; raises one `UserError` with every mistake, its line, and what is allowed."""
+    problems = Problems(str(path))
+    document = _Document(path, problems)
+    root = document.model(_Root, document.value, ())
+    problems.stop()
+    assert root is not None
+    images, split = _read_images(document, root)
+    tasks = {name: task for name, value in root.tasks.items() if (task := _read_task(document, name, value))}
+    if isinstance(images, str):
+        for name, task in tasks.items():
+            if isinstance(task, FileSpec) and "{split}" in task.files:
+                document.add(
+                    ("tasks", name, "files"), "{split} needs a folder of images per split: write images: {train: ...}"
+                )
+    problems.stop()
+    assert images is not None
+    assert split is not None
+    return FolderSpec(images, split, tasks)
+
+
+def _read_images(document: _Document, root: _Root) -> tuple[Folders | str | None, Fractions | None]:
+    fractions = Fractions(train=0.8, validation=0.1, test=0.1)
+    if not isinstance(root.images, str):
+        if root.split is not None:
+            document.add(("split",), "images already has a folder per split: remove one of the two")
+        return document.model(Folders, root.images, ("images",)), fractions
+    try:
+        relative(root.images)
+    except ValueError as error:
+        document.add(("images",), str(error))
+    return root.images, fractions if root.split is None else document.model(Fractions, root.split, ("split",))
+
+
+def _read_task(document: _Document, name: Any, value: Any) -> TaskSpec | None:
+    at = ("tasks", name)
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "image":
+        document.add(
+            at, "a task's name has letters, digits and _, begins with a letter, has 32 at most and is not image"
+        )
+        return None
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind not in SPECS:
+        given = "this key is missing" if kind is None else f"unknown kind {_short(kind)}"
+        near = difflib.get_close_matches(str(kind), list(SPECS), n=1, cutoff=0.5) if isinstance(kind, str) else []
+        hint = f"did you mean {near[0]}? " if near else ""
+        document.add((*at, "kind"), f"{given}: {hint}allowed: {', '.join(sorted(SPECS))}")
+        return None
+    return document.model(SPECS[kind], value, at)
