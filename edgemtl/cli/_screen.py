@@ -50,13 +50,13 @@ class Screen:
         stream = sys.stderr if self.as_json else sys.stdout
         width = None if stream.isatty() else shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
         texts = [[_cell(value) for value in row] for row in rows]
-        table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for place, name in enumerate(columns):
             numeric = bool(texts) and all(_numeric(row[place]) for row in texts)
             table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
         for row in texts:
             table.add_row(*(Text(text) for text in row))
-        Console(file=stream, width=width, highlight=False).print(table)
+        Console(file=stream, width=width, highlight=False).print(Text(title), table)
 
     def json(self, value: Any) -> None:
         """The one JSON value of the result; nothing where a table was asked for."""

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgemtl.cli._verb import Interrupted, interruptible, new_run, parse_size, resume_line
+from edgemtl.errors import UserError
+
+
+def test_a_run_without_a_name_gets_the_next_free_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert new_run(None, "search", resume=False) == Path("runs/search-1")
+    Path("runs/search-1").mkdir(parents=True)
+    assert new_run(None, "search", resume=False) == Path("runs/search-2")
+    assert new_run(Path("mine"), "search", resume=True) == Path("mine")
+    with pytest.raises(UserError, match="--out"):
+        new_run(None, "search", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (["search", "--budget", "2GFLOPs"], ["search", "--budget", "2GFLOPs", "--out", "runs/a b", "--resume"]),
+        (["search", "--out", "runs/a b"], ["search", "--out", "runs/a b", "--resume"]),
+        (["search", "--out=runs/a b", "--resume"], ["search", "--out=runs/a b", "--resume"]),
+    ],
+)
+def test_the_line_that_goes_on_can_be_pasted(
+    given: list[str], wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/edgemtl", *given])
+    assert shlex.split(resume_line(Path("runs/a b"))) == ["edgemtl", *wanted]
+
+
+@pytest.mark.parametrize("text", ["192", "192x", "x256", "192x256x3", "0x64", "-1x64", "1.5x2", "a x b"])
+def test_a_wrong_size_says_how_to_write_one(text: str) -> None:
+    with pytest.raises(UserError, match="192x256"):
+        parse_size(text)
+
+
+def test_a_size_is_height_then_width() -> None:
+    assert parse_size("192x256") == parse_size("192X256") == (192, 256)
+    assert parse_size(None) is None
+
+
+def test_an_interruption_says_what_is_usable() -> None:
+    with pytest.raises(Interrupted, match="half is kept"), interruptible("half is kept"):
+        raise KeyboardInterrupt
