@@ -21,7 +21,7 @@ from edgemtl.models._graph import Graph, Node, trace
 if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
 
-__all__ = ["GRAPH_SCHEMA", "OPSET", "emit", "emit_graph", "node_block"]
+__all__ = ["GRAPH_SCHEMA", "OPSET", "emit", "emit_graph"]
 
 GRAPH_SCHEMA = "edgemtl.graph/1"
 OPSET = 17
@@ -64,12 +64,6 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         output.CopyFrom(known[output.name])
     model.graph.value_info.extend(inferred.graph.value_info)
     return model
-
-
-def node_block(name: str) -> str:
-    """Block of the net that a node's name points to, empty where it names none."""
-    parts = name.split(".")
-    return parts[1] if len(parts) > 2 and parts[0] == "blocks" else ""
 
 
 class _Writer:

@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.runtime._session import EngineSpec, OperatorTime, check_image, check_tasks
+from edgemtl.runtime._session import CLOSED, EngineSpec, OperatorTime, block_of, check_image, check_tasks
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 __all__ = ["open_session"]
 
-_NO_PROFILE = "this engine was closed: open it again"
 
 
 class OnnxRuntimeSession:
@@ -35,7 +34,7 @@ class OnnxRuntimeSession:
     def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
         if self._session is None:
-            raise UserError(_NO_PROFILE)
+            raise UserError(CLOSED)
         return self._call(self._session, image, tasks)
 
     def _call(
@@ -101,9 +100,4 @@ def _operator_times(events: Sequence[dict[str, Any]], runs: int) -> list[Operato
             continue
         label = name.removesuffix("_kernel_time")
         total[label] = (kind, total.get(label, (kind, 0.0))[1] + float(event["dur"]) / 1000)
-    return [OperatorTime(name, kind, _block(name), spent / runs) for name, (kind, spent) in total.items()]
-
-
-def _block(name: str) -> str:
-    parts = name.split(".")
-    return parts[1] if parts[0] == "blocks" and len(parts) > 2 else ""
+    return [OperatorTime(name, kind, block_of(name), spent / runs) for name, (kind, spent) in total.items()]

@@ -13,10 +13,21 @@ from numpy.typing import NDArray
 from edgemtl._files import read_json, write_json
 from edgemtl.errors import UserError, unknown_name
 
-__all__ = ["ENGINE_FILE", "ENGINE_SCHEMA", "EngineSpec", "OperatorTime", "Session", "check_image", "check_tasks"]
+__all__ = [
+    "CLOSED",
+    "ENGINE_FILE",
+    "ENGINE_SCHEMA",
+    "EngineSpec",
+    "OperatorTime",
+    "Session",
+    "block_of",
+    "check_image",
+    "check_tasks",
+]
 
 ENGINE_FILE = "engine.json"
 ENGINE_SCHEMA = "edgemtl.engine/1"
+CLOSED = "this engine was closed: open it again"
 
 
 @dataclass(frozen=True)
@@ -126,3 +137,9 @@ def check_image(image: NDArray[np.float32], size: tuple[int, int, int, int]) -> 
     if image.shape != size or image.dtype != np.float32:
         raise UserError(f"image of shape {image.shape} and type {image.dtype} given, the engine reads {size} float32")
     return np.ascontiguousarray(image)
+
+
+def block_of(name: str) -> str:
+    """Block of the net that an operator's name points to (`blocks.BLOCK.LAYER`), empty where it names none."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 2 and parts[0] == "blocks" else ""

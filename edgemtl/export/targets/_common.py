@@ -1,0 +1,59 @@
+"""What every exporter does first and last: check what was asked for, and describe what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.models._graph import Graph, trace
+from edgemtl.models.quantization import Ranges, check_precision
+from edgemtl.runtime import EngineSpec
+from edgemtl.targets import TargetTraits
+
+if TYPE_CHECKING:
+    from edgemtl.models import MultiTaskNet
+
+__all__ = ["check_build", "write_spec"]
+
+
+def check_build(
+    net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, traits: TargetTraits
+) -> tuple[Graph, Ranges]:
+    """The traced net and its ranges (empty where no block is INT8).
+
+    Raises `UserError` for a precision that the target does not honour or INT8 without ranges, `UnsupportedError` naming
+    operator and target for what cannot be written.
+    """
+    blocks = net.block_tasks
+    check_precision(precision, blocks, traits.block_precisions, traits.engine_precisions, traits.name)
+    eight = [name for name, value in precision.items() if value == "int8"]
+    if eight and ranges is None:
+        raise UserError(f"block {eight[0]} is int8 but no activation ranges were given: calibrate the net first")
+    try:
+        graph = trace(net)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"target {traits.name}: {error}") from error
+    return graph, ranges or Ranges({})
+
+
+def write_spec(
+    folder: Path, traits: TargetTraits, graph: Graph, files: Mapping[str, str], precision: Mapping[str, str], **options: Any
+) -> list[Path]:
+    """Write `engine.json`; returns every file of the engine, relative to `folder`."""
+    spec = EngineSpec(
+        target=traits.name,
+        runtime=traits.runtime,
+        tasks=tuple(graph.outputs),
+        input=(1, 3, *graph.input_size),
+        files=files,
+        options={
+            "outputs": dict(graph.outputs),
+            "blocks": dict(graph.block_tasks),
+            "precision": dict(precision),
+            **options,
+        },
+    )
+    written = spec.write(folder)
+    return [*(Path(name) for name in files.values()), Path(written.name)]

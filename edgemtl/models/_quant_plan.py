@@ -1,0 +1,179 @@
+"""Where a target's INT8 stands: one plan that the simulation, every ONNX writer and the tests read.
+
+A target states its habits in a `QuantScheme`. `plan_quantization` turns them, a precision for each block and the graph
+into places: tensors that are stored in eight bits, inputs that are rounded on the way into one operator, and operators
+whose weights are eight bits. Rounding is affine, q = clamp(round_half_even(x / scale) + zero, low, high).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import UserError, unknown_name
+
+__all__ = [
+    "Operator", "Parameters", "QuantPlan", "QuantScheme", "Ranges", "check_precision", "parameters_of", "plan_quantization",
+    "weight_scales",
+]  # fmt: skip
+
+WEIGHTED = ("Conv", "Gemm")
+_ACTIVATIONS = ("Relu", "Clip")
+
+
+class Operator(Protocol):
+    """What a plan needs to know of an operator; `models._graph.Node` and the ONNX writer's records both have it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def op(self) -> str: ...
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def output(self) -> str: ...
+    @property
+    def block(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class QuantScheme:
+    """How a runtime wants INT8 written.
+
+    Weights are symmetric int8 with a scale for each output channel. Activations are `uint8` with a zero point, or `int8`,
+    symmetric where `symmetric`. With `stored` a convolution's output (after its activation) is rounded too and stays in
+    eight bits for every reader; without it only what enters a convolution is rounded. Operators in `carried` compute on
+    rounded inputs as well (`Add`), those in `passed` hand eight bits through unchanged (`Resize`). The bias is rounded to
+    int32 in steps of input scale times weight scale, or stays `float`.
+    """
+
+    activation: Literal["uint8", "int8"] = "uint8"
+    symmetric: bool = False
+    stored: bool = False
+    carried: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
+    bias: Literal["float", "int32"] = "float"
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """Lowest and highest eight-bit value."""
+        if self.activation == "uint8":
+            return 0, 255
+        return (-127, 127) if self.symmetric else (-128, 127)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Lowest and highest value of each tensor, as calibration found (and clipped) them."""
+
+    limits: Mapping[str, tuple[float, float]]
+
+    def __getitem__(self, tensor: str) -> tuple[float, float]:
+        """Limits of one tensor; raises `UserError` where calibration did not see it."""
+        if tensor not in self.limits:
+            raise UserError(f"no calibrated range for tensor {tensor!r}: calibrate the net that is exported, all tasks included")
+        return self.limits[tensor]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Affine rounding of one tensor: real = (q - zero) * scale, q within low..high."""
+
+    scale: float
+    zero: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class QuantPlan:
+    """`stored` tensors are eight bits for every reader, `entries` (operator, input number) only on the way in.
+
+    `weights` are operators with int8 weights, and `source` names the tensor whose range a tensor is rounded with (itself,
+    or what was handed through unchanged).
+    """
+
+    stored: frozenset[str]
+    entries: frozenset[tuple[str, int]]
+    weights: frozenset[str]
+    source: Mapping[str, str]
+
+
+def check_precision(
+    precision: Mapping[str, str], blocks: Iterable[str], block_precisions: Sequence[str], engine_precisions: Sequence[str], target: str
+) -> None:
+    """Raise `UserError` where `precision` names an unknown block or a precision that `target` does not honour."""
+    names = list(blocks)
+    engine = precision.get("engine", engine_precisions[0])
+    if engine not in engine_precisions:
+        raise UserError(f"target {target} has no engine precision {engine!r}: allowed: {', '.join(engine_precisions)}")
+    for block, value in precision.items():
+        if block != "engine" and block not in names:
+            raise unknown_name("block in precision", block, names)
+        if block != "engine" and value not in block_precisions:
+            allowed = ", ".join(block_precisions)
+            raise UserError(f"target {target} has no precision {value!r} for block {block}: allowed: {allowed}")
+
+
+def plan_quantization(
+    operators: Sequence[Operator], precision: Mapping[str, str], scheme: QuantScheme, outputs: Iterable[str]
+) -> QuantPlan:
+    """Places of INT8 in a graph whose blocks have these precisions; `outputs` are tensors that leave the graph."""
+    chosen = {name for name, value in precision.items() if value == "int8" and name != "engine"}
+    eight = [operator for operator in operators if operator.block in chosen]
+    readers: dict[str, list[Operator]] = {}
+    for operator in operators:
+        for name in operator.inputs:
+            readers.setdefault(name, []).append(operator)
+    weights = frozenset(operator.name for operator in eight if operator.op in WEIGHTED)
+    stored = _stored(eight, readers, scheme, set(outputs)) if scheme.stored else {}
+    entries = {
+        (operator.name, number)
+        for operator in eight
+        for number, name in enumerate(operator.inputs)
+        if name not in stored and (operator.name in weights or operator.op in scheme.carried)
+    }
+    return QuantPlan(frozenset(stored), frozenset(entries), weights, stored)
+
+
+def _stored(
+    eight: Sequence[Operator], readers: Mapping[str, list[Operator]], scheme: QuantScheme, outputs: set[str]
+) -> dict[str, str]:
+    """Tensors that stay in eight bits, each with the tensor whose range it takes."""
+    stored: dict[str, str] = {}
+    followed: set[str] = set()
+    for operator in eight:
+        after = readers.get(operator.output, [])
+        if operator.op in ("Conv", *scheme.carried):
+            fused = len(after) == 1 and after[0].op in _ACTIVATIONS and after[0] in eight and operator.output not in outputs
+            if fused:
+                followed.add(after[0].name)
+            else:
+                stored[operator.output] = operator.output
+        elif operator.name in followed:
+            stored[operator.output] = operator.output
+        elif operator.op in scheme.passed and operator.inputs[0] in stored:
+            stored[operator.output] = stored[operator.inputs[0]]
+    return stored
+
+
+def parameters_of(limits: tuple[float, float], scheme: QuantScheme) -> Parameters:
+    """Scale and zero point of a tensor with these limits; zero is always exact, so padding stays zero."""
+    low, high = scheme.levels
+    least, most = min(limits[0], 0.0), max(limits[1], 0.0)
+    if scheme.symmetric:
+        scale = np.float32(max(-least, most, 1e-8) / high)
+        return Parameters(float(scale), 0, low, high)
+    scale = np.float32(max(most - least, 1e-8) / (high - low))
+    zero = int(np.clip(np.rint(low - least / float(scale)), low, high))
+    return Parameters(float(scale), zero, low, high)
+
+
+def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale of each output channel (axis 0) of symmetric int8 weights: largest magnitude over 127."""
+    largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
+    return np.asarray(np.maximum(largest, 1e-8) / 127, np.float32)

@@ -1,0 +1,194 @@
+"""What every export target must do; a third party's target inherits `TargetConformance` and sets `target`.
+
+    class TestMyTarget(TargetConformance):
+        target = MY_TARGET
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nets import images, small_net
+from numpy.typing import NDArray
+from torch import nn
+
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.export import emit
+from edgemtl.models import MultiTaskNet
+from edgemtl.models.quantization import Ranges, calibrate, simulate
+from edgemtl.runtime import Session, open_engine
+from edgemtl.targets import ExportTarget
+
+Outputs = dict[str, NDArray[np.float32]]
+
+
+def mixed_precision(net: MultiTaskNet, target: ExportTarget, engine: str) -> dict[str, str]:
+    """Every second block in INT8, where the target has it."""
+    eight = "int8" in target.traits.block_precisions
+    return {"engine": engine} | {name: "int8" if eight and number % 2 else "float" for number, name in enumerate(net.blocks)}
+
+
+class TargetConformance:
+    """Subclasses set `target`; `executes` is False where no engine of it can run on the machine that tests."""
+
+    target: ExportTarget
+    executes = True
+
+    def build(self, net: MultiTaskNet, folder: Path, precision: dict[str, str] | None = None) -> list[Path]:
+        """Build with ranges from eight images, in the target's first engine precision unless told otherwise."""
+        ranges: Ranges | None = None
+        precision = precision or {"engine": self.target.traits.engine_precisions[0]}
+        if "int8" in precision.values():
+            ranges = calibrate(net, images(8))
+        return self.target.build(net, precision, ranges, folder)
+
+    def session(self, net: MultiTaskNet, folder: Path, precision: dict[str, str] | None = None) -> Session:
+        """Build and open."""
+        if not self.executes:
+            pytest.skip(f"engines of {self.target.traits.name} do not run on this machine")
+        self.build(net, folder, precision)
+        return open_engine(folder, threads=1)
+
+    def test_traits_name_a_runtime_and_a_first_precision(self) -> None:
+        """The search reads them before it has a net."""
+        traits = self.target.traits
+        assert traits.block_precisions[0] == "float"
+        assert traits.engine_precisions
+        assert traits.channel_multiple >= 1
+        assert traits.runtime
+        assert traits.title
+
+    @pytest.mark.parametrize("block", ["depthwise", "fused"])
+    def test_fp32_outputs_are_the_nets(self, tmp_path: Path, block: str) -> None:
+        """Within FP32 rounding."""
+        net, image = small_net(block, "relu6"), images(1)
+        session = self.session(net, tmp_path, {"engine": "fp32"})
+        with torch.no_grad():
+            expected = net(image)
+        found = session.run(image.numpy(), session.tasks)
+        assert list(found) == list(expected)
+        for task, value in expected.items():
+            np.testing.assert_allclose(found[task], value.numpy(), rtol=1e-3, atol=1e-3)
+        session.close()
+
+    def test_every_subset_returns_its_tasks_and_only_them(self, tmp_path: Path) -> None:
+        """In any order, switching back and forth."""
+        net, image = small_net(), images(1)
+        session = self.session(net, tmp_path)
+        with torch.no_grad():
+            expected = net(image)
+        subsets = [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]
+        for names in [*subsets, *reversed(subsets)]:
+            found = session.run(image.numpy(), names[::-1])
+            assert set(found) == set(names)
+            for task in names:
+                np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=2e-1, atol=2e-1)
+        session.close()
+
+    def test_an_unwanted_task_is_not_computed(self, tmp_path: Path) -> None:
+        """By the runtime's own profile: no operator of an unwanted task's blocks runs."""
+        net, image = small_net(), images(1)
+        session = self.session(net, tmp_path)
+        times = session.operator_times(image.numpy(), ["depth"], 3)
+        blocks = {entry.block for entry in times}
+        assert {"stem", "depth_neck"} <= blocks
+        assert not [name for name in blocks if name.startswith(("semseg", "normals"))]
+        assert all(entry.mean_ms >= 0 for entry in times)
+        session.close()
+
+    def test_a_net_of_one_task_builds(self, tmp_path: Path) -> None:
+        """Nothing is left to choose from."""
+        net, image = small_net().subset(["normals"]), images(1)
+        session = self.session(net, tmp_path)
+        with torch.no_grad():
+            expected = net(image)["normals"].numpy()
+        np.testing.assert_allclose(session.run(image.numpy(), ["normals"])["normals"], expected, rtol=2e-1, atol=2e-1)
+        session.close()
+
+    def test_engine_agrees_with_the_simulation(self, tmp_path: Path) -> None:
+        """They differ by far less than rounding itself changes: what a search scores is what will run."""
+        net, image = small_net("fused"), images(1, seed=5)
+        for engine in self.target.traits.engine_precisions:
+            for precision in ({"engine": engine}, mixed_precision(net, self.target, engine)):
+                ranges = calibrate(net, images(8))
+                session = self.session(net, tmp_path / f"{engine}{len(precision)}", precision)
+                found = session.run(image.numpy(), session.tasks)
+                simulated = simulate(net, precision, ranges, self.target.scheme)(image)
+                with torch.no_grad():
+                    exact = net(image)
+                for task, value in simulated.items():
+                    rounding = (value - exact[task]).norm().item()
+                    apart = float(np.linalg.norm(found[task] - value.numpy()))
+                    assert apart <= 0.5 * rounding + 1e-4 * exact[task].norm().item(), (precision, task)
+                session.close()
+
+    def test_the_same_net_gives_the_same_files(self, tmp_path: Path) -> None:
+        """Twice into two folders, then again over the first."""
+        net = small_net()
+        precision = mixed_precision(net, self.target, self.target.traits.engine_precisions[0])
+        files = self.build(net, tmp_path / "a", precision)
+        assert files == self.build(net, tmp_path / "b", precision) == self.build(net, tmp_path / "a", precision)
+        for name in files:
+            assert not name.is_absolute()
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(str(name) for name in files)
+
+    def test_an_engine_folder_can_be_moved(self, tmp_path: Path) -> None:
+        """It reads nothing outside itself."""
+        net, image = small_net(), images(1)
+        if not self.executes:
+            pytest.skip("needs a run")
+        self.build(net, tmp_path / "here")
+        shutil.move(tmp_path / "here", tmp_path / "there")
+        session = open_engine(tmp_path / "there", threads=1)
+        assert np.isfinite(session.run(image.numpy(), ["depth"])["depth"]).all()
+        session.close()
+
+    def test_weights_are_stored_once(self, tmp_path: Path) -> None:
+        """An engine for every subset is no larger than its weights and its graph."""
+        net = small_net("fused", widths=(32, 64, 96, 128))
+        files = self.build(net, tmp_path)
+        stored = sum((tmp_path / name).stat().st_size for name in files)
+        assert stored < 1.5 * emit(net).ByteSize() + 200_000
+
+    def test_an_unknown_layer_is_refused_by_name(self, tmp_path: Path) -> None:
+        """Naming the target as well, and leaving nothing that could be opened."""
+        net = small_net()
+        net.blocks["s1_1"] = nn.Sequential(net.blocks["s1_1"], nn.GELU())
+        with pytest.raises(UnsupportedError, match=r"GELU.*blocks\.s1_1") as caught:
+            self.build(net, tmp_path)
+        assert self.target.traits.name in str(caught.value)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("precision", [{"engine": "fp8"}, {"stem": "int3"}, {"nothing": "float"}])
+    def test_a_precision_outside_the_traits_is_refused(self, tmp_path: Path, precision: dict[str, str]) -> None:
+        """Before anything is written."""
+        with pytest.raises(UserError, match="fp8|int3|nothing"):
+            self.target.build(small_net(), precision, None, tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_int8_without_ranges_is_refused(self, tmp_path: Path) -> None:
+        """Naming a block."""
+        if "int8" not in self.target.traits.block_precisions:
+            pytest.skip("no INT8")
+        with pytest.raises(UserError, match="s1_1"):
+            self.target.build(small_net(), {"s1_1": "int8"}, None, tmp_path)
+
+    def test_what_a_caller_gets_wrong_is_answered(self, tmp_path: Path) -> None:
+        """An unknown task, no task, a wrong image, a closed session."""
+        session = self.session(small_net(), tmp_path)
+        image = images(1).numpy()
+        with pytest.raises(UserError, match="did you mean depth"):
+            session.run(image, ["dept"])
+        with pytest.raises(UserError, match="at least one"):
+            session.run(image, [])
+        with pytest.raises(UserError, match="float32"):
+            session.run(image[:, :, :8], ["depth"])
+        session.close()
+        with pytest.raises(UserError, match="closed"):
+            session.run(image, ["depth"])
