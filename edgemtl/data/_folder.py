@@ -101,13 +101,13 @@ class FolderSource:
 
     license_note = ""
 
-    def __init__(self, path: Path, size: tuple[int, int]) -> None:
+    def __init__(self, path: Path | str, size: tuple[int, int]) -> None:
         if not all(8 <= side <= 4096 for side in size):
             raise UserError(
                 f"images cannot be resized to {size[0]} x {size[1]} pixels: height and width go from 8 to 4096"
             )
         self.size = size
-        self.path = spec_path(path)
+        self.path = spec_path(Path(path))
         spec = read_spec(self.path)
         root = self.path.resolve().parent
         self.name = root.name

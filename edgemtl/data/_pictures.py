@@ -37,6 +37,9 @@ _MODES = {
 }
 
 
+_NUMBERS = {"b": "truth values", "u": "whole numbers", "i": "signed whole numbers", "f": "floats"}
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says of its array before it is read: its size, channels (1 for a plain map) and numpy type."""
@@ -47,7 +50,9 @@ class Header:
     dtype: str
 
     def __str__(self) -> str:
-        return f"{self.height} x {self.width} with {self.channels} channel{'s'[: self.channels - 1]} of {self.dtype}"
+        number = _NUMBERS.get(self.dtype[0])
+        told = f"{8 * int(self.dtype[1:])}-bit {number}" if number and self.dtype[1:].isdigit() else self.dtype
+        return f"{self.height} x {self.width} with {self.channels} channel{'s'[: self.channels - 1]} of {told}"
 
 
 @contextmanager

@@ -189,9 +189,13 @@ def _check_space(rows: RowCache, missing: int) -> None:
     needed = missing * rows.row_bytes
     if needed > free:
         raise UserError(
-            f"the cache {folder} needs {needed / 1e9:.1f} GB more for {missing} images, {free / 1e9:.1f} GB are free: "
+            f"the cache {folder} needs {_amount(needed)} more for {missing} images, {_amount(free)} are free: "
             "free space there, set EDGEMTL_CACHE to another folder, or ask for fewer images"
         )
+
+
+def _amount(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _fill_all(rows: RowCache, first_seed: int, parts: Sequence[Sequence[int]], workers: int) -> Iterable[int]:

@@ -223,15 +223,15 @@ def test_partial_tasks_have_false_masks(root: Path) -> None:
         ),
         (
             lambda root: save(root / "labels" / "train" / "b.png", np.zeros((*RAW, 3), np.uint8)),
-            "labels/train/b.png: is 24 x 32 with 3 channels of u1: needed is one channel of whole numbers",
+            "labels/train/b.png: is 24 x 32 with 3 channels of 8-bit whole numbers: needed is one channel of",
         ),
         (
             lambda root: save(root / "normals" / "b.png", np.zeros(RAW, np.uint8)),
-            "normals/b.png: is 24 x 32 with 1 channel of u1: needed is three channels",
+            "normals/b.png: is 24 x 32 with 1 channel of 8-bit whole numbers: needed is three channels",
         ),
         (
             lambda root: save(root / "edges" / "b.npy", np.zeros((*RAW, 2))),
-            "edges/b.npy: is 24 x 32 with 2 channels of f8: needed is one channel",
+            "edges/b.npy: is 24 x 32 with 2 channels of 64-bit floats: needed is one channel",
         ),
         (lambda root: save(root / "edges" / "b.npy", np.zeros(7)), "edges/b.npy: has the shape (7,): (H, W)"),
         (

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +118,47 @@ def test_processes_fill_the_same_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({sample.image.tobytes() for sample in small(train=17).split("train")}) == 17
 
 
+SCRIPT = """
+from edgemtl.data import ScenesSource
+if __name__ == "__main__":
+    source = ScenesSource((24, 32), train=3000)
+    source.prepare("train", workers=2, progress=lambda done, total: print(done, flush=True))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_an_interrupt_ends_every_process_and_the_next_run_goes_on(tmp_path: Path, own_cache: Path) -> None:
+    script = tmp_path / "fill.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert run.stdout is not None
+    while int(run.stdout.readline()) < 16:
+        pass
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, errors = run.communicate(timeout=120)  # returns when the last process that holds its output has ended
+    assert run.returncode != 0
+    assert errors.count("Traceback") == 1  # the parent's KeyboardInterrupt, nothing from the workers
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    calls: list[int] = []
+    small(train=40).prepare("train", progress=lambda done, total: calls.append(done))
+    assert calls[0] >= 16
+    assert calls[-1] == 40
+
+
+def test_two_runs_at_once_fill_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "fill.py"
+    script.write_text(SCRIPT.replace("3000", "40").replace("workers=2", "workers=1"))
+    runs = [subprocess.Popen([sys.executable, str(script)], stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [run.wait(120) for run in runs] == [0, 0]
+    frames = [render(seed, *SIZE).rgb for seed in (0, 39)]
+    monkeypatch.setattr(module, "render", None)
+    split = small(train=40).split("train")
+    assert len({sample.image.tobytes() for sample in split}) == 40
+    assert np.array_equal(split[0].image, frames[0])
+    assert np.array_equal(split[39].image, frames[1])
+
+
 def test_a_damaged_row_is_rendered_again(own_cache: Path) -> None:
     first = small().split("train")[0]
     path = next(own_cache.rglob("rgb.npy"))
@@ -126,7 +171,7 @@ def test_a_damaged_row_is_rendered_again(own_cache: Path) -> None:
 def test_a_disk_without_the_space_is_refused_before_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
-    with pytest.raises(UserError, match=r"needs 0\.0 GB more for 6 images, .* set EDGEMTL_CACHE"):
+    with pytest.raises(UserError, match=r"needs 0\.0 MB more for 6 images, .* set EDGEMTL_CACHE"):
         small().prepare("train")
 
 
