@@ -99,8 +99,8 @@ def make_task(name: str, kind: str, channels: int | None = None, classes: Sequen
         raise unknown_name("task kind", kind, KINDS)
     known = KINDS[kind]
     count = known.channels or channels or len(classes)
-    if not count:
-        raise UserError(f"task {name!r} of kind {kind} needs its classes or its number of channels")
+    if count < 1:
+        raise UserError(f"task {name!r} of kind {kind} needs its classes or its number of channels, 1 or more")
     if channels is not None and channels != count:
         raise UserError(f"task {name!r} of kind {kind} has {count} channels, not {channels}")
     if classes and len(classes) != count:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from edgemtl.errors import UserError, unknown_name
@@ -40,7 +40,7 @@ UNITS: dict[str, tuple[str, float]] = {
 }
 _PERCENT = {"%FLOPs": "flops", "%MACs": "flops", "%ms": "latency_ms", "%MB": "weight_bytes", "%mJ": "energy_mj"}
 _BUDGET = re.compile(
-    r"(?:(?P<task>[a-z][\w-]*):)?(?P<value>\d+(?:\.\d*)?|\.\d+)(?P<unit>%?[A-Za-z]+|%)"
+    r"(?:(?P<task>[A-Za-z][\w-]*):)?(?P<value>\d+(?:\.\d*)?|\.\d+)(?P<unit>%?[A-Za-z]+|%)"
     r"(?:@(?P<device>[\w.-]+)(?:/(?P<runtime>[\w.-]+))?)?"
 )
 EXAMPLES = "2GFLOPs, 1GMACs, 8ms, 8ms@host/openvino, 5MB, 20mJ, 60%FLOPs, depth:1GFLOPs"
@@ -90,7 +90,7 @@ def parse_budget(text: str) -> Budget:
     quantity, scale, relative = _unit(text, match["unit"])
     value = float(match["value"]) * scale
     if not math.isfinite(value) or value <= 0:
-        raise UserError(f"budget {text!r} is not above zero: give a positive limit, for example {EXAMPLES}")
+        raise UserError(f"budget {text!r} is no finite number above zero; examples: {EXAMPLES}")
     if match["device"] and quantity not in ("latency_ms", "energy_mj"):
         raise UserError(
             f"budget {text!r}: a {match['unit']} limit is the same on every device, drop @{match['device']}"
@@ -106,7 +106,7 @@ def _unit(text: str, unit: str) -> tuple[str, float, bool]:
     if unit == "%":
         raise UserError(f"budget {text!r} does not say of what: write 60%FLOPs, 60%ms or 60%MB")
     same = [name for name in (*UNITS, *_PERCENT) if name.lower().rstrip("s") == unit.lower().rstrip("s")]
-    if same:
+    if same and unit not in _PREFIXES:
         raise UserError(f"budget {text!r}: unknown unit {unit!r}, did you mean {same[0]!r}? examples: {EXAMPLES}")
     raise unknown_name(f"unit in budget {text!r}:", unit, (*UNITS, *_PERCENT))
 
@@ -134,8 +134,8 @@ def parse_preference(text: str, tasks: Iterable[str]) -> dict[str, float]:
                 f"preference {part!r} is not understood: write TASK=WEIGHT, a weight of 0 or more, for example depth=2"
             )
         weights[name] = float(amount)
-    if not any(weights.values()):
-        raise UserError(f"preference {text!r} gives every task the weight 0: at least one must be above it")
+    if not 0 < sum(weights.values()) < math.inf:
+        raise UserError(f"preference {text!r}: the weights must add up to a finite number above 0")
     return weights
 
 
@@ -151,14 +151,23 @@ def format_bytes(count: float) -> str:
 
 def format_quantity(quantity: str, value: float) -> str:
     """A value with the unit that its quantity's name implies."""
-    writers: Mapping[str, str] = {"latency_ms": f"{value:.2f} ms", "energy_mj": f"{value:.1f} mJ"}
-    if quantity == "flops":
-        return format_flops(value)
-    return format_bytes(value) if quantity == "weight_bytes" else writers[quantity]
+    writers: Mapping[str, Callable[[float], str]] = {
+        "flops": format_flops,
+        "weight_bytes": format_bytes,
+        "latency_ms": lambda ms: f"{_digits(ms)} ms",
+        "energy_mj": lambda mj: f"{_digits(mj)} mJ",
+    }
+    return writers[quantity](value)
 
 
 def _scaled(value: float) -> str:
-    for prefix, scale in reversed(_PREFIXES.items()):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g} {prefix}"
-    return f"{value:.3g} "
+    rounded = float(f"{value:.3g}")  # 999,600 is 1.00 M, not 1000 k
+    prefix = next((prefix for prefix, scale in reversed(_PREFIXES.items()) if abs(rounded) >= scale), "")
+    return f"{_digits(rounded / _PREFIXES[prefix])} {prefix}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, never with an exponent."""
+    rounded = float(f"{value:.3g}")
+    decimals = 2 - math.floor(math.log10(abs(rounded))) if rounded else 2
+    return f"{rounded:.{max(0, decimals)}f}"

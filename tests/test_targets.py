@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgemtl.errors import UserError
+from edgemtl.targets import find_target, target_names
+
+PLUGGED = """
+from edgemtl.targets import TargetTraits
+
+class Mine:
+    traits = TargetTraits("mine", "Mine", ("float",), ("fp32",), 8, "onnxruntime", "mine")
+
+MINE = Mine()
+"""
+
+
+def test_built_in_targets_are_listed_in_order() -> None:
+    names = target_names()
+    assert names == sorted(names)
+    assert {"onnxruntime", "openvino", "tensorrt-rtx"} <= set(names)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt-rtx"])
+def test_a_target_is_what_it_is_called(name: str) -> None:
+    traits = find_target(name).traits
+    assert traits.name == name
+    assert traits.block_precisions[0] == "float"
+    assert set(traits.block_precisions) <= {"float", "int8"}
+    assert traits.engine_precisions[0] == "fp32"
+    assert traits.channel_multiple >= 1
+
+
+def test_engines_of_the_cpu_targets_run_here_and_those_for_a_gpu_do_not() -> None:
+    executes = {name: find_target(name).traits.executes for name in ("onnxruntime", "openvino", "tensorrt-rtx")}
+    assert executes == {"onnxruntime": True, "openvino": True, "tensorrt-rtx": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("onxruntime", "did you mean onnxruntime"), ("", "allowed: "), ("tflite", "allowed: ")]
+)
+def test_an_unknown_target_names_the_nearest(given: str, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        find_target(given)
+    assert f"unknown target {given!r}" in str(error.value)
+    assert expected in str(error.value)
+
+
+def test_a_target_of_another_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package that names an exporter under the group `edgemtl.targets`."""
+    (tmp_path / "edgemtl_mine.py").write_text(PLUGGED)
+    installed = tmp_path / "edgemtl_mine-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemtl-mine\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[edgemtl.targets]\nmine = edgemtl_mine:MINE\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "mine" in target_names()
+    assert find_target("mine").traits.title == "Mine"
+    monkeypatch.delitem(sys.modules, "edgemtl_mine")

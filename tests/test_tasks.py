@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgemtl.errors import UserError
+from edgemtl.tasks import KINDS, delta_m, make_task, relative_change, worst_task
+
+SEMSEG = make_task("semseg", "segmentation", classes=("wall", "floor"))
+DEPTH = make_task("depth", "depth")
+NORMALS = make_task("normals", "normals")
+TASKS = (SEMSEG, DEPTH, NORMALS)
+BASELINE = {"semseg": {"miou": 0.5}, "depth": {"rmse": 0.4, "delta1": 0.9}, "normals": {"mean_angle": 20.0}}
+METRICS = {"semseg": {"miou": 0.45}, "depth": {"rmse": 0.5, "delta1": 0.99}, "normals": {"mean_angle": 18.0}}
+positive = st.floats(0.01, 100)
+
+
+def test_directions_of_every_kind() -> None:
+    """Errors fall when a model gets better, accuracies rise."""
+    better = {name: kind.metrics[0].higher_is_better for name, kind in KINDS.items()}
+    assert better == {
+        "segmentation": True, "depth": False, "normals": False, "edges": True, "saliency": True, "keypoints": True,
+        "classification": True, "regression": False,
+    }  # fmt: skip
+
+
+def test_relative_change_is_positive_where_it_is_better() -> None:
+    assert math.isclose(relative_change(SEMSEG, {"miou": 0.55}, {"miou": 0.5}), 0.1)
+    assert math.isclose(relative_change(DEPTH, {"rmse": 0.5}, {"rmse": 0.4}), -0.25)
+
+
+def test_only_the_first_metric_decides() -> None:
+    assert relative_change(DEPTH, {"rmse": 0.4, "delta1": 0.1}, {"rmse": 0.4, "delta1": 0.9}) == 0
+
+
+def test_delta_m_by_hand() -> None:
+    """Minus 10 % of mIoU, plus 25 % of RMSE (worse), minus 10 % of angle (better)."""
+    assert math.isclose(delta_m(TASKS, METRICS, BASELINE), (-0.1 - 0.25 + 0.1) / 3)
+
+
+def test_delta_m_weighted_by_hand() -> None:
+    preference = {"semseg": 0.0, "depth": 3.0}
+    assert math.isclose(delta_m(TASKS, METRICS, BASELINE, preference), (3 * -0.25 + 0.1) / 4)
+
+
+def test_worst_task() -> None:
+    name, change = worst_task(TASKS, METRICS, BASELINE)
+    assert name == "depth"
+    assert math.isclose(change, -0.25)
+
+
+@given(positive, positive, positive)
+def test_the_baseline_itself_has_no_change(miou: float, rmse: float, angle: float) -> None:
+    metrics = {"semseg": {"miou": miou}, "depth": {"rmse": rmse}, "normals": {"mean_angle": angle}}
+    assert delta_m(TASKS, metrics, metrics) == 0
+
+
+@given(st.lists(positive, min_size=3, max_size=3), st.floats(1.001, 2))
+def test_delta_m_lies_between_the_tasks_own_changes(weights: list[float], factor: float) -> None:
+    metrics = {name: {key: value * factor for key, value in scores.items()} for name, scores in BASELINE.items()}
+    changes = [relative_change(task, metrics[task.name], BASELINE[task.name]) for task in TASKS]
+    mean = delta_m(TASKS, metrics, BASELINE, dict(zip(BASELINE, weights, strict=True)))
+    assert min(changes) <= mean <= max(changes)
+    assert worst_task(TASKS, metrics, BASELINE)[1] == min(changes)
+
+
+def test_a_baseline_of_zero_does_not_divide_by_zero() -> None:
+    assert math.isfinite(relative_change(SEMSEG, {"miou": 0.5}, {"miou": 0.0}))
+
+
+def test_a_task_has_its_kinds_loss_metrics_and_output() -> None:
+    assert (SEMSEG.channels, SEMSEG.classes, SEMSEG.postprocess) == (2, ("wall", "floor"), "argmax")
+    assert (DEPTH.channels, NORMALS.channels) == (1, 3)
+    assert [(o.name, o.channels, o.dense) for o in NORMALS.outputs] == [("normals", 3, True)]
+    assert make_task("type", "classification", 4).dense is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("a", "segmentatoin", 3), "did you mean segmentation?"),
+        (("a", "segmentation"), "needs its classes or its number of channels"),
+        (("a", "classification", -3), "needs its classes or its number of channels"),
+        (("a", "classification", 0), "needs its classes or its number of channels"),
+        (("a", "depth", 2), "has 1 channels, not 2"),
+        (("a", "classification", 3, ("x", "y")), "names 2 classes but has 3 channels"),
+    ],
+)
+def test_a_task_that_cannot_be_is_refused(arguments: tuple[object, ...], expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        make_task(*arguments)  # type: ignore[arg-type]
+    assert expected in str(error.value)

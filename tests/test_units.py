@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgemtl.devices import resolve
+from edgemtl.errors import UserError
+from edgemtl.units import (
+    Budget,
+    Floor,
+    format_bytes,
+    format_flops,
+    format_quantity,
+    parse_budget,
+    parse_floor,
+    parse_preference,
+)
+
+SCALES = {
+    "FLOPs": ("flops", 1), "kFLOPs": ("flops", 1e3), "MFLOPs": ("flops", 1e6), "GFLOPs": ("flops", 1e9),
+    "TFLOPs": ("flops", 1e12), "MACs": ("flops", 2), "kMACs": ("flops", 2e3), "MMACs": ("flops", 2e6),
+    "GMACs": ("flops", 2e9), "TMACs": ("flops", 2e12), "us": ("latency_ms", 1e-3), "ms": ("latency_ms", 1),
+    "s": ("latency_ms", 1e3), "B": ("weight_bytes", 1), "kB": ("weight_bytes", 1e3), "MB": ("weight_bytes", 1e6),
+    "GB": ("weight_bytes", 1e9), "mJ": ("energy_mj", 1), "J": ("energy_mj", 1e3),
+}  # fmt: skip
+SHARES = {"%FLOPs": "flops", "%MACs": "flops", "%ms": "latency_ms", "%MB": "weight_bytes", "%mJ": "energy_mj"}
+TASKS = ("semseg", "depth")
+
+
+def refused(text: str) -> str:
+    with pytest.raises(UserError) as error:
+        resolve(parse_budget(text))
+    line = str(error.value)
+    assert "\n" not in line
+    return line
+
+
+@given(st.sampled_from(sorted(SCALES)), st.decimals(min_value="0.001", max_value=10**6, places=3))
+def test_every_unit_scales_to_its_quantity(unit: str, number: object) -> None:
+    quantity, scale = SCALES[unit]
+    budget = parse_budget(f"{number}{unit}")
+    assert budget == Budget(quantity, budget.value, f"{number}{unit}")
+    assert math.isclose(budget.value, float(str(number)) * scale)
+    assert budget.limit(largest=7.0) == budget.value
+
+
+@given(st.sampled_from(sorted(SHARES)), st.integers(1, 100))
+def test_a_share_is_of_the_largest_design(unit: str, number: int) -> None:
+    budget = parse_budget(f"{number}{unit}")
+    assert budget.quantity == SHARES[unit]
+    assert budget.relative
+    assert math.isclose(budget.limit(largest=5e9), number / 100 * 5e9)
+
+
+@pytest.mark.parametrize(
+    ("text", "scope"),
+    [
+        ("depth:1GFLOPs", ("depth", None, None)),
+        ("Depth_2:1GFLOPs", ("Depth_2", None, None)),
+        ("8ms@jetson-orin-nano", (None, "jetson-orin-nano", None)),
+        ("8ms@host/openvino", (None, "host", "openvino")),
+        ("depth:60%ms@host/tensorrt-rtx", ("depth", "host", "tensorrt-rtx")),
+        (".5ms", (None, None, None)),
+    ],
+)
+def test_scope(text: str, scope: tuple[str | None, ...]) -> None:
+    budget = parse_budget(text)
+    assert (budget.task, budget.device, budget.runtime) == scope
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2 GFLOP", "no space belongs between number and unit"),
+        ("2GFLOP", "did you mean 'GFLOPs'"),
+        ("2Gflops@nowhere", "did you mean 'GFLOPs'"),
+        ("2GFLOPs@host", "the same on every device, drop @host"),
+        ("5MB@host/openvino", "the same on every device"),
+        ("-1ms", "a positive number and its unit are wanted"),
+        ("+1ms", "a positive number"),
+        ("0", "a positive number and its unit are wanted"),
+        ("5", "a positive number and its unit are wanted"),
+        ("", "a positive number and its unit are wanted"),
+        ("ms", "a positive number"),
+        ("1e3ms", "a positive number"),
+        ("nanms", "a positive number"),
+        ("infms", "a positive number"),
+        ("1,5ms", "a positive number"),
+        ("8ms\n", "no space belongs"),
+        ("8ms@host/", "a positive number"),
+        ("depth=1GFLOPs", "a positive number"),
+        ("0ms", "no finite number above zero"),
+        ("0.000GFLOPs", "no finite number above zero"),
+        pytest.param("9" * 400 + "ms", "no finite number above zero", id="beyond-floats"),
+        ("60%", "does not say of what"),
+        ("60%GFLOPs", "unknown unit"),
+        ("5mb", "did you mean 'MB'"),
+        ("5M", "did you mean MB"),
+        ("5furlongs", "allowed: "),
+        ("8ms@nowhere", "unknown device 'nowhere': allowed: "),
+        ("8ms@hots", "did you mean host?"),
+        ("8ms@host/openvin", "did you mean openvino?"),
+        ("8ms@jetson-orin-nano", "latency is measured only on the host"),
+    ],
+)
+def test_a_bad_budget_is_one_line_that_says_what_is_allowed(text: str, expected: str) -> None:
+    line = refused(text)
+    assert expected in line
+    allowed = ("examples: 2GFLOPs", "allowed: ", "write 60%FLOPs", "drop @", "with a FLOPs or")
+    assert any(word in line for word in allowed)
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_budget_or_a_user_error(text: str) -> None:
+    try:
+        budget = parse_budget(text)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert 0 < budget.value < math.inf
+
+
+@given(st.sampled_from(["flops", "weight_bytes", "latency_ms", "energy_mj"]), st.floats(1e-3, 9.9e11))
+def test_what_is_printed_reads_back_as_the_same_quantity(quantity: str, value: float) -> None:
+    text = format_quantity(quantity, value).partition(" (")[0]
+    number, unit = text.split(" ")
+    assert "e" not in number
+    assert sum(map(str.isdigit, number.lstrip("0."))) >= 3
+    budget = parse_budget(number + unit)
+    assert budget.quantity == quantity
+    assert math.isclose(budget.value, value, rel_tol=0.0051)
+
+
+@pytest.mark.parametrize(
+    ("flops", "expected"),
+    [
+        (2e9, "2.00 GFLOPs (1.00 GMACs)"),
+        (999.6e6, "1.00 GFLOPs (500 MMACs)"),
+        (999.4e6, "999 MFLOPs (500 MMACs)"),
+        (1234567, "1.23 MFLOPs (617 kMACs)"),
+        (0, "0.00 FLOPs (0.00 MACs)"),
+    ],
+)
+def test_flops_are_printed_with_macs(flops: float, expected: str) -> None:
+    assert format_flops(flops) == expected
+
+
+def test_bytes_have_decimal_prefixes() -> None:
+    assert format_bytes(1_250_000) == "1.25 MB"
+    assert format_bytes(999) == "999 B"
+
+
+def test_a_floor_is_a_share_of_a_known_task() -> None:
+    assert parse_floor("depth=2%", TASKS) == Floor("depth", 0.02)
+    assert parse_floor("semseg=0.5%", TASKS) == Floor("semseg", 0.005)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("depth", "write TASK=PERCENT"),
+        ("depth=2", "write TASK=PERCENT"),
+        ("depth=-2%", "write TASK=PERCENT"),
+        ("depth=two%", "write TASK=PERCENT"),
+        ("dept=2%", "unknown task in floor 'dept': did you mean depth? allowed: depth, semseg"),
+        ("", "write TASK=PERCENT"),
+    ],
+)
+def test_a_bad_floor_says_what_is_wanted(text: str, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_floor(text, TASKS)
+    assert expected in str(error.value)
+
+
+def test_a_task_without_preference_weighs_one() -> None:
+    assert parse_preference("depth=2", TASKS) == {"semseg": 1.0, "depth": 2.0}
+    assert parse_preference("depth=0,semseg=0.5", TASKS) == {"semseg": 0.5, "depth": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("depth=0,semseg=0", "add up to a finite number above 0"),
+        (f"depth={'9' * 400}", "add up to a finite number above 0"),
+        ("depth=-1", "write TASK=WEIGHT"),
+        ("depth", "write TASK=WEIGHT"),
+        ("depht=2", "did you mean depth?"),
+        ("depth=1,", "unknown task in preference ''"),
+    ],
+)
+def test_a_bad_preference_says_what_is_wanted(text: str, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_preference(text, TASKS)
+    assert expected in str(error.value)
