@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from edgemtl.errors import unknown_name
+from edgemtl.errors import MissingDependencyError, UserError, unknown_name
 
 __all__ = ["Weighting", "make_weighting", "weighting_names"]
 
@@ -23,6 +23,13 @@ _AGGREGATORS = {
     "pcgrad": "PCGrad",
     "upgrad": "UPGrad",
 }
+_SOLVERS = {
+    "cagrad": "cagrad",
+    "dualproj": "quadprog_projector",
+    "nash-mtl": "nash_mtl",
+    "upgrad": "quadprog_projector",
+}
+"""The extra of torchjd that brings the solver an aggregator needs."""
 
 
 class Weighting(Protocol):
@@ -92,9 +99,13 @@ class Uncertainty:
 
 
 class Aggregated:
-    """torchjd aggregates the tasks' gradients where they meet, at the trunk's parameters."""
+    """A torchjd aggregator combines the tasks' gradients at the trunk's parameters; decoders take their own task's.
 
-    def __init__(self, aggregator: Any) -> None:
+    Features at several depths feed the decoders, so gradients meet at the parameters, not at one last feature: one
+    backward pass a task, and memory for a gradient of the trunk a task.
+    """
+
+    def __init__(self, aggregator: Callable[[Tensor], Tensor]) -> None:
         self.aggregator = aggregator
 
     def backward(
@@ -105,24 +116,34 @@ class Aggregated:
         backward: Callable[[Tensor], None],
     ) -> None:
         """See `Weighting.backward`."""
-        from torchjd.autojac import jac_to_grad, mtl_backward
-
-        if extra is not None and extra.requires_grad:
-            extra.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-        trunk = _leaves(shared)
-        mtl_backward(list(losses.values()), features=list(shared), shared_params=trunk, parallel_chunk_size=1)
-        reached = [parameter for parameter in trunk if getattr(parameter, "jac", None) is not None]
-        jac_to_grad(reached, self.aggregator)
+        leaves = _leaves(losses.values())
+        of_trunk = _leaves(shared).keys()
+        trunk = [leaf for key, leaf in leaves.items() if key in of_trunk]
+        own = [leaf for key, leaf in leaves.items() if key not in of_trunk]
+        rows = []
+        for loss in losses.values():
+            gradients = torch.autograd.grad(loss, [*trunk, *own], retain_graph=True, materialize_grads=True)
+            rows.append(torch.cat([gradient.flatten() for gradient in gradients[: len(trunk)]]))
+            _accumulate(own, gradients[len(trunk) :])
+        step = torch.split(self.aggregator(torch.stack(rows)), [leaf.numel() for leaf in trunk])
+        _accumulate(trunk, [part.view_as(leaf) for part, leaf in zip(step, trunk, strict=True)])
+        if extra is not None:
+            backward(extra)
 
     def parameters(self) -> list[nn.Parameter]:
         """None."""
         return []
 
 
-def _leaves(features: Sequence[Tensor]) -> list[Tensor]:
-    """The parameters that the features were computed from."""
+def _accumulate(leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    for leaf, gradient in zip(leaves, gradients, strict=True):
+        leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
+
+
+def _leaves(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+    """The parameters that tensors were computed from, by identity."""
     found: dict[int, Tensor] = {}
-    stack = [feature.grad_fn for feature in features]
+    stack = [tensor.grad_fn for tensor in tensors]
     seen: set[Any] = set(stack)
     while stack:
         node = stack.pop()
@@ -134,7 +155,7 @@ def _leaves(features: Sequence[Tensor]) -> list[Tensor]:
             if parent is not None and parent not in seen:
                 seen.add(parent)
                 stack.append(parent)
-    return list(found.values())
+    return found
 
 
 def weighting_names() -> list[str]:
@@ -143,16 +164,21 @@ def weighting_names() -> list[str]:
 
 
 def make_weighting(name: str, tasks: Sequence[str]) -> Weighting:
-    """The weighting called `name`; raises `UserError` with the nearest names."""
+    """The weighting called `name`; raises `UserError` with the nearest names, or where its package is not installed."""
     if name == "equal":
         return Equal()
     if name == "uncertainty":
         return Uncertainty(tasks)
     if name not in _AGGREGATORS:
         raise unknown_name("task weighting", name, weighting_names())
-    from torchjd import aggregation
-
-    kind = getattr(aggregation, _AGGREGATORS[name])
-    special: dict[str, dict[str, Any]] = {"NashMTL": {"n_tasks": len(tasks)}, "CAGrad": {"c": 0.5}}
-    arguments = special.get(_AGGREGATORS[name], {})
-    return Aggregated(kind(**arguments))
+    try:
+        from torchjd import aggregation
+    except ImportError as error:
+        raise MissingDependencyError("torchjd", "torchjd", f"task weighting {name}") from error
+    kind: Callable[..., Any] = getattr(aggregation, _AGGREGATORS[name])
+    arguments: dict[str, dict[str, float]] = {"nash-mtl": {"n_tasks": len(tasks)}, "cagrad": {"c": 0.5}}
+    try:
+        return Aggregated(kind(**arguments.get(name, {})))
+    except ImportError as error:
+        install = f"pip install 'torchjd[{_SOLVERS.get(name, 'full')}]'"
+        raise UserError(f"task weighting {name} needs a solver that is not installed: {install}") from error
