@@ -91,9 +91,7 @@ def train(
                 losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
                 progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}")
 
-            path = train_supernet(
-                chosen, source, recipe, folder, supernet=supernet, command=command, report=report
-            )
+            path = train_supernet(chosen, source, recipe, folder, supernet=supernet, command=command, report=report)
     summary = read_json(folder / "training.json", "training")
     if not screen.as_json:
         _scores(screen, summary["validation"])
@@ -135,7 +133,7 @@ def _initialised(space: Space, weights: str | None, seed: int) -> Supernet | Non
 
     supernet, plan = fresh_supernet(space, seed), space.largest().plan
     load_pretrained(supernet, plan, weights)
-    sort_channels(supernet, plan)
+    sort_channels(supernet)
     return supernet
 
 

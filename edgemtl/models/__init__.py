@@ -4,6 +4,8 @@ from edgemtl.models._choices import Choice, Option, Values
 from edgemtl.models._family import Family, find_family
 from edgemtl.models._net import MultiTaskNet
 from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
+from edgemtl.models._pretrained import load_pretrained
+from edgemtl.models._sorting import sort_channels
 from edgemtl.models._supernet import Supernet, recalibrate
 from edgemtl.models._weights import load_supernet, read_header, save_supernet
 
@@ -19,8 +21,10 @@ __all__ = [
     "Supernet",
     "Values",
     "find_family",
+    "load_pretrained",
     "load_supernet",
     "read_header",
     "recalibrate",
     "save_supernet",
+    "sort_channels",
 ]
