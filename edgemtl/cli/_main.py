@@ -30,7 +30,16 @@ from edgemtl.errors import UserError
 __all__ = ["main"]
 
 DONE, USER, USAGE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE)
+REFUSALS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EMFILE,
+)
 """What a system may refuse at any write: the user can mend it, and no code of ours can."""
 
 

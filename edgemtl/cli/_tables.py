@@ -9,6 +9,7 @@ from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
     from edgemtl.profiling import Profile
+    from edgemtl.profiling._schema import Figure
     from edgemtl.results import Entry, Result
 
 __all__ = ["show_profile", "show_result"]
@@ -75,16 +76,11 @@ def show_profile(screen: Screen, profile: Profile) -> None:
     title = f"{profile.name}: measured latency in ms, {profile.runtime} on {profile.device}"
     screen.table(title, ("tasks in the call", "n", "min", "p50", "mean", "p90", "p99", "variation"), modes)
     costs = [
-        (
-            task,
-            _ms(cost.alone_ms.value),
-            _ms(cost.own_ms and cost.own_ms.value),
-            _ms(cost.marginal_ms and cost.marginal_ms.value),
-        )
+        (task, *(_figure(figure) for figure in (cost.alone_ms, cost.own_ms, cost.marginal_ms)))
         for task, cost in profile.task_costs.items()
     ]
     if profile.trunk_ms is not None:
-        costs.insert(0, ("shared trunk", _ms(profile.trunk_ms.value), None, None))
+        costs.insert(0, ("shared trunk", _figure(profile.trunk_ms), None, None))
     screen.table("What each task costs in ms", ("part", "alone", "own part", "saved without it"), costs)
     if profile.operators is not None:
         shares = [
@@ -97,3 +93,7 @@ def show_profile(screen: Screen, profile: Profile) -> None:
 
 def _ms(value: float | None) -> str | None:
     return None if value is None else f"{value:.3f}"
+
+
+def _figure(figure: Figure | None) -> str | None:
+    return None if figure is None else _ms(figure.value)

@@ -12,10 +12,10 @@ import click
 
 from edgemtl.cli._screen import Screen
 from edgemtl.cli._verb import interruptible, new_run, parse_size, resume_line, verb
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from edgemtl.data import Source
+    from edgemtl.data import Source, Split
     from edgemtl.models import Supernet
     from edgemtl.nas import Space
     from edgemtl.train import Progress as TrainProgress
@@ -74,12 +74,14 @@ def train(
     run's folder, and a checkpoint at least every minute.
     """
     from edgemtl._files import read_json
-    from edgemtl.train import Recipe, train_supernet
+    from edgemtl.train import Recipe, train_supernet, weighting_names
 
     folder = new_run(out, "train", resume)
     _check_folder(folder, resume)
     given = {name: value for name, value in numbers.items() if value is not None}
     recipe = Recipe(**given, bf16=False if no_bf16 else None)  # type: ignore[arg-type]
+    if recipe.weighting not in weighting_names():
+        raise unknown_name("task weighting", recipe.weighting, weighting_names())
     chosen, source = _open(space, data, parse_size(size), images)
     supernet = _initialised(chosen, weights, recipe.seed)
     command = shlex.join(["edgemtl", *sys.argv[1:]])
@@ -139,11 +141,12 @@ def _initialised(space: Space, weights: str | None, seed: int) -> Supernet | Non
 
 def _prepare(screen: Screen, source: Source) -> None:
     """Render ahead, with all cores, what is rendered on demand."""
-    from edgemtl.data import SPLITS, ScenesSource
+    from edgemtl.data import ScenesSource
 
     if not isinstance(source, ScenesSource):
         return
-    for split in SPLITS:
+    splits: tuple[Split, ...] = ("train", "validation")
+    for split in splits:
         with screen.progress(f"{split} images") as progress:
             source.prepare(split, os.cpu_count() or 1, progress)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -74,13 +75,17 @@ def resume_line(out: Path) -> str:
 def new_run(out: Path | None, name: str, resume: bool) -> Path:
     """The folder of a run: what `--out` says, else the first free `runs/NAME-N`.
 
-    Raises `UserError` where a run is to be resumed but not named.
+    Nothing is made yet. Raises `UserError` where a run is to be resumed but not named, and where the folder could not
+    be made: an hour of work later is too late to hear of it.
     """
-    if out is not None:
-        return out
-    if resume:
+    if out is None and resume:
         raise UserError("--resume does not say which run: name its folder with --out")
-    return next(path for number in range(1, sys.maxsize) if not (path := Path("runs") / f"{name}-{number}").exists())
+    free = (Path("runs") / f"{name}-{number}" for number in range(1, sys.maxsize))
+    folder = out or next(path for path in free if not path.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"--out {folder}: {there} is not a folder that can be written to; choose another one")
+    return folder
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

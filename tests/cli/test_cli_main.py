@@ -13,8 +13,9 @@ from edgemtl.errors import MissingDependencyError, UserError
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """`main` belongs to a process: undo what it says to warnings and logging."""
+def _own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`main` belongs to a process: undo what it says to warnings and logging. Test runners may narrow the screen."""
+    monkeypatch.setenv("COLUMNS", "200")
     with warnings.catch_warnings():
         yield
     logging.disable(logging.NOTSET)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import logging
+import pickle
+import shlex
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgemtl.cli import main
+
+SEARCH = [
+    ("--budget '2 GFLOP'", "no space"),
+    ("--budget 2GFLOP", "2GFLOP"),
+    ("--budget=-1ms", "positive"),
+    ("--budget 0", "positive"),
+    ("--budget 0ms", "above zero"),
+    ("--budget 2GFLOPs@host", "drop @host"),
+    ("--budget 8ms@nowhere", "unknown device 'nowhere'"),
+    ("--budget 8ms@jetson-orin-nan", "did you mean jetson-orin-nano"),
+    ("--budget 8ms@host/openvin", "did you mean openvino"),
+    ("--budget dept:1GFLOPs", "did you mean depth"),
+    ("--budget 20mJ", "energy"),
+    ("--floor dept=2%", "did you mean depth"),
+    ("--floor depth", "depth=2%"),
+    ("--prefer depht=2", "did you mean depth"),
+    ("--space cn", "did you mean cnn"),
+    ("--data scene", "did you mean scenes"),
+    ("--data photos/data.yaml", "photos/data.yaml"),
+    ("--strategy lina", "did you mean linas"),
+    ("--target onnxruntim", "did you mean onnxruntime"),
+    ("--size 100", "192x256"),
+    ("--size 100x100", "multiples of 32"),
+    ("--evaluations 1", "evaluations"),
+    ("--supernet none.safetensors", "none.safetensors"),
+    ("--resume", "--out"),
+]
+OTHERS = [
+    ("devices jetson", "did you mean jetson-orin-nano"),
+    ("tasks --data elp", "did you mean elpv"),
+    ("train --weighting equ --out r", "did you mean equal"),
+    ("train --steps 0 --out r", "a step or more"),
+    ("train --data elpv --images 5 --out r", "--images 5"),
+    ("train --resume --out r", "no checkpoint"),
+    ("profile nothing", "nothing does not exist"),
+    ("profile . --device zcu102", "zcu102"),
+    ("profile . --runs 0", "runs 0"),
+    ("export nothing --target onnxruntime", "nothing"),
+    ("report nothing", "nothing"),
+    ("compare nothing none", "nothing"),
+    ("run nothing photo.png", "nothing"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        yield
+    logging.disable(logging.NOTSET)
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the command ends with, after checks that it is one."""
+    status = main(words)
+    shown = capsys.readouterr()
+    lines = shown.err.splitlines()
+    assert (status, shown.out) == (1, ""), shown.err
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(("words", "text"), [(f"search {words}", text) for words, text in SEARCH] + OTHERS)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    words: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert text in refused(shlex.split(words), capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pickle_is_refused_and_not_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bomb = tmp_path / "supernet.safetensors"
+    marker = tmp_path / "executed"
+    bomb.write_bytes(pickle.dumps(_Bomb(str(marker))))
+    assert "pickle" in refused(["search", "--supernet", str(bomb), "--out", "r"], capsys)
+    assert not marker.exists()
+
+
+class _Bomb:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, marker: str) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (self.marker, "w")
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    line = refused(
+        ["train", "--steps", "1", "--batch", "2", "--images", "2", "--size", "32x32", "--out", "file/run"], capsys
+    )
+    assert "file" in line
