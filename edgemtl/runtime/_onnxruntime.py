@@ -64,8 +64,10 @@ class OnnxRuntimeSession:
         self._session = None
 
 
-def open_session(folder: Path, spec: EngineSpec, threads: int) -> OnnxRuntimeSession:
-    """Open an engine that the target `onnxruntime` wrote."""
+def open_session(
+    folder: Path, spec: EngineSpec, threads: int, modes: Sequence[Sequence[str]] | None = None
+) -> OnnxRuntimeSession:
+    """Open an engine that the target `onnxruntime` wrote; every subset is ready, whatever `modes` says."""
     return OnnxRuntimeSession(folder, spec, threads)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,7 +13,8 @@ from edgemtl.runtime._session import EngineSpec, Session
 
 __all__ = ["open_engine", "runtime_names"]
 
-Opener = Callable[[Path, EngineSpec, int], Session]
+Modes = Sequence[Sequence[str]]
+Opener = Callable[[Path, EngineSpec, int, Modes | None], Session]
 _BUILT_IN = {
     "onnxruntime": "edgemtl.runtime._onnxruntime",
     "openvino": "edgemtl.runtime._openvino",
@@ -27,17 +28,19 @@ def runtime_names() -> list[str]:
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP))})
 
 
-def open_engine(folder: Path, threads: int = 0) -> Session:
+def open_engine(folder: Path, threads: int = 0, modes: Modes | None = None) -> Session:
     """Open the engine in `folder` (the one that holds `engine.json`) with that many CPU threads (0: the runtime's choice).
 
-    Raises `UserError` for a folder that is no engine, `MissingDependencyError` where the runtime is not installed and
-    `UnsupportedError` where this machine cannot run it. A plugged-in backend is a function of folder, `EngineSpec` and
-    threads that returns a `Session`.
+    Every subset of its tasks is ready afterwards. Who needs a few only, as a search that measures does, names them in
+    `modes` and waits less where a runtime compiles each; another subset is then refused. Raises `UserError` for a folder
+    that is no engine, `MissingDependencyError` where the runtime is not installed and `UnsupportedError` where this
+    machine cannot run it. A plugged-in backend is a function of folder, `EngineSpec`, threads and modes that returns a
+    `Session`.
     """
     if threads < 0:
         raise UserError(f"{threads} threads given: give 0 (the runtime's choice) or more")
     spec = EngineSpec.read(folder)
-    return _opener(spec.runtime)(folder, spec, threads)
+    return _opener(spec.runtime)(folder, spec, threads, modes)
 
 
 def _opener(name: str) -> Opener:

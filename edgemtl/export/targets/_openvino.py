@@ -1,0 +1,98 @@
+"""OpenVINO on CPUs: one intermediate representation, from which the runtime compiles the modes it needs.
+
+INT8 is written as OpenVINO's own quantizer does: only what enters a convolution is rounded, since the placement that ONNX
+Runtime wants costs two to four times here. What is left float runs in FP32 or, as a property of the engine, in BF16.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgemtl._files import write_atomic
+from edgemtl.errors import MissingDependencyError, UnsupportedError
+from edgemtl.export._emit import emit_graph
+from edgemtl.export._partition import group_by_tasks
+from edgemtl.export._quantize import quantize
+from edgemtl.export.targets._common import check_build, write_spec
+from edgemtl.models.quantization import QuantScheme, Ranges
+from edgemtl.targets import TargetTraits
+
+if TYPE_CHECKING:
+    import onnx
+    import openvino
+
+    from edgemtl.models import MultiTaskNet
+
+__all__ = ["OPENVINO"]
+
+_FILES = {"model": "model.xml", "weights": "model.bin"}
+
+
+class OpenVinoTarget:
+    """Writes `model.xml` and `model.bin` (weights once), and which tensors trunk and heads share."""
+
+    traits = TargetTraits(
+        name="openvino",
+        title="OpenVINO (CPU)",
+        block_precisions=("float", "int8"),
+        engine_precisions=("fp32", "bf16"),
+        channel_multiple=8,
+        runtime="openvino",
+        extra="openvino",
+    )
+    scheme = QuantScheme("uint8")
+
+    def build(
+        self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path
+    ) -> list[Path]:
+        """Write the engine; see `edgemtl.targets.ExportTarget`."""
+        graph, ranges = check_build(net, precision, ranges, self.traits)
+        model = quantize(emit_graph(graph), precision, ranges, self.scheme)
+        for name, content in _representation(model).items():
+            write_atomic(folder / name, content)
+        engine = precision.get("engine", self.traits.engine_precisions[0])
+        parts = _parts(model, graph.outputs)
+        return write_spec(folder, self.traits, graph, _FILES, precision, engine=engine, parts=parts)
+
+
+def _representation(model: onnx.ModelProto) -> dict[str, bytes]:
+    """OpenVINO's own files for an ONNX model, by name."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependencyError("openvino", "openvino", "building for the target openvino") from error
+    try:
+        read = openvino.Core().read_model(model.SerializeToString())
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UnsupportedError(f"target openvino {openvino.__version__} cannot read the model: {reason}") from error
+    _name_alike(read)
+    with tempfile.TemporaryDirectory() as scratch:
+        openvino.save_model(read, Path(scratch) / _FILES["model"], compress_to_fp16=False)
+        return {name: (Path(scratch) / name).read_bytes() for name in _FILES.values()}
+
+
+def _name_alike(model: openvino.Model) -> None:
+    """Number the operators that OpenVINO adds within this model: it numbers them within the process, so files differ."""
+    for number, operator in enumerate(model.get_ordered_ops()):
+        if re.fullmatch(r"[A-Z][A-Za-z]*_\d+", operator.get_friendly_name()):
+            operator.set_friendly_name(f"{operator.get_type_name()}_{number}")
+
+
+def _parts(model: onnx.ModelProto, outputs: Mapping[str, str]) -> list[dict[str, list[str]]]:
+    """The groups of operators that tasks share or own: who needs them, what they read from others and give to others."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    parts = []
+    for group in group_by_tasks(model.graph, outputs):
+        made = {name for node in group.nodes for name in node.output}
+        read = dict.fromkeys(name for node in group.nodes for name in node.input if name)
+        inputs = [name for name in read if name not in made and name not in constants]
+        parts.append({"tasks": sorted(group.tasks), "inputs": inputs, "outputs": list(group.outputs)})
+    return parts
+
+
+OPENVINO = OpenVinoTarget()

@@ -1,0 +1,193 @@
+"""OpenVINO on the CPU: whole engines for the modes that matter most, a trunk and heads for the other subsets.
+
+An engine compiled for one mode has no seam: the runtime plans memory and layouts across trunk and head. Each costs
+compilation and a copy of its weights in the layout its kernels want, so only single tasks and all tasks together get one.
+Every other subset runs a trunk engine and one engine a head; tensors between them are shared, not copied.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import MissingDependencyError, UserError
+from edgemtl.runtime._session import CLOSED, EngineSpec, OperatorTime, block_of, check_image, check_tasks
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+__all__ = ["open_session"]
+
+Outputs = dict[str, NDArray[np.float32]]
+Mode = Callable[[NDArray[np.float32]], Outputs]
+
+
+class OpenVinoSession:
+    """Output arrays are the engine's own buffers: they hold until the next `run`."""
+
+    def __init__(self, folder: Path, spec: EngineSpec, threads: int, modes: Sequence[Sequence[str]] | None) -> None:
+        self.spec, self.tasks = spec, spec.tasks
+        self._compiler = _Compiler(folder, spec, threads)
+        self._modes: dict[tuple[str, ...], Mode] = {}
+        for names in _whole_modes(spec.tasks) if modes is None else modes:
+            wanted = check_tasks(names, self.tasks)
+            self._modes[wanted] = _whole(self._compiler.mode(wanted), wanted)
+        self._chain = _Chain(self._compiler) if modes is None and len(self.tasks) > 2 else None
+
+    def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
+        """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
+        wanted = check_tasks(tasks, self.tasks)
+        image = check_image(image, self.spec.input)
+        if mode := self._modes.get(wanted):
+            return mode(image)
+        if self._chain:
+            return self._chain.run(image, wanted)
+        raise UserError(CLOSED if not self._modes else _not_ready(wanted, self._modes))
+
+    def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
+        """Mean time of each operator, by OpenVINO's counters, in an engine compiled with them and dropped afterwards."""
+        wanted = check_tasks(tasks, self.tasks)
+        request = self._compiler.mode(wanted, counters=True).create_infer_request()
+        total: dict[str, tuple[str, float]] = {}
+        for _ in range(runs):
+            _infer(request, check_image(image, self.spec.input))
+            for info in request.get_profiling_info():
+                if str(info.status).endswith("EXECUTED") and "NOT_" not in str(info.status):
+                    spent = total.get(info.node_name, ("", 0.0))[1] + info.real_time.total_seconds() * 1000
+                    total[info.node_name] = (info.node_type, spent)
+        return [OperatorTime(name, kind, block_of(name), spent / runs) for name, (kind, spent) in total.items()]
+
+    def close(self) -> None:
+        """Free every engine."""
+        self._modes, self._chain = {}, None
+
+
+def open_session(
+    folder: Path, spec: EngineSpec, threads: int, modes: Sequence[Sequence[str]] | None = None
+) -> OpenVinoSession:
+    """Open an engine that the target `openvino` wrote, ready for `modes` (none given: for every subset)."""
+    return OpenVinoSession(folder, spec, threads, modes)
+
+
+def _whole_modes(tasks: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys([tasks, *((task,) for task in tasks)]))
+
+
+def _not_ready(wanted: Iterable[str], modes: Iterable[tuple[str, ...]]) -> str:
+    ready = "; ".join("+".join(mode) for mode in modes)
+    return f"mode {'+'.join(wanted)} was not prepared when the engine was opened: ready are {ready}"
+
+
+def _whole(compiled: ov.CompiledModel, tasks: tuple[str, ...]) -> Mode:
+    request = compiled.create_infer_request()
+    outputs = {task: request.get_tensor(output).data for task, output in zip(tasks, compiled.outputs, strict=True)}
+
+    def run(image: NDArray[np.float32]) -> Outputs:
+        _infer(request, image)
+        return dict(outputs)
+
+    return run
+
+
+def _infer(request: ov.InferRequest, image: NDArray[np.float32]) -> None:
+    import openvino as ov
+
+    request.set_input_tensor(ov.Tensor(image, shared_memory=True))
+    request.infer()
+
+
+class _Chain:
+    """Trunk and heads as engines of their own; a tensor between two is one buffer, and each pays only when wanted."""
+
+    def __init__(self, compiler: _Compiler) -> None:
+        buffers: dict[str, ov.Tensor] = {}
+        self._steps: list[tuple[frozenset[str], ov.InferRequest, bool]] = []
+        outputs = compiler.spec.options["outputs"]
+        for part in compiler.spec.options["parts"]:
+            request = compiler.part(part).create_infer_request()
+            for name in part["inputs"]:
+                if name in buffers:
+                    request.set_tensor(name, buffers[name])
+            buffers.update({name: request.get_tensor(name) for name in part["outputs"]})
+            self._steps.append((frozenset(part["tasks"]), request, "image" in part["inputs"]))
+        self._outputs = {task: buffers[name].data for task, name in outputs.items()}
+
+    def run(self, image: NDArray[np.float32], tasks: tuple[str, ...]) -> Outputs:
+        """Run every part that a wanted task needs."""
+        import openvino as ov
+
+        shared = ov.Tensor(image, shared_memory=True)
+        for needed_by, request, reads_image in self._steps:
+            if not needed_by.isdisjoint(tasks):
+                if reads_image:
+                    request.set_tensor("image", shared)
+                request.infer()
+        return {task: self._outputs[task] for task in tasks}
+
+
+class _Compiler:
+    """Cuts modes and parts out of one model in memory and compiles them with the engine's properties."""
+
+    def __init__(self, folder: Path, spec: EngineSpec, threads: int) -> None:
+        try:
+            import openvino as ov
+        except ImportError as error:
+            raise MissingDependencyError("openvino", "openvino", "an engine of the target openvino") from error
+        self._ov, self.spec, self._core = ov, spec, ov.Core()
+        path, weights = spec.file(folder, "model"), spec.file(folder, "weights")
+        try:
+            self._model = self._core.read_model(path, weights)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"OpenVINO {ov.__version__} cannot open {path}: {reason}") from error
+        self._properties: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": self._precision(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+        } | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+
+    def _precision(self) -> str:
+        if self.spec.options.get("engine") != "bf16":
+            return "f32"
+        if "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            warnings.warn("this CPU has no BF16 instructions: the engine runs in FP32", stacklevel=2)
+            return "f32"
+        return "bf16"
+
+    def mode(self, tasks: tuple[str, ...], counters: bool = False) -> ov.CompiledModel:
+        """One engine for exactly these tasks, outputs in their order."""
+        outputs = [self._output(self._model, self.spec.options["outputs"][task]) for task in tasks]
+        model = self._ov.Model([self._ov.opset13.result(output) for output in outputs], self._model.get_parameters())
+        properties = self._properties | ({"PERF_COUNT": True} if counters else {})
+        return self._core.compile_model(model, "CPU", properties)
+
+    def part(self, part: Mapping[str, Sequence[str]]) -> ov.CompiledModel:
+        """One engine for a group of operators, with the tensors it reads from others as inputs."""
+        model, ov = self._model.clone(), self._ov
+        outputs = [self._output(model, name) for name in part["outputs"]]
+        parameters = []
+        for name in part["inputs"]:
+            source = self._output(model, name)
+            parameter = ov.opset13.parameter(source.get_partial_shape(), source.get_element_type())
+            readers = source.get_target_inputs()
+            for reader in readers:
+                reader.replace_source_output(parameter.output(0))
+            parameter.output(0).set_names({name})
+            source.set_names(set())
+            parameters.append(parameter)
+        results = [ov.opset13.result(output) for output in outputs]
+        return self._core.compile_model(ov.Model(results, parameters), "CPU", self._properties)
+
+    @staticmethod
+    def _output(model: ov.Model, name: str) -> Any:
+        """The port that writes the tensor `name`."""
+        for operator in model.get_ordered_ops():
+            for output in operator.outputs():
+                if name in output.get_names():
+                    return output.get_node().input_value(0) if operator.get_type_name() == "Result" else output
+        raise UserError(f"the engine's model holds no tensor {name!r}: its files do not belong together, export again")
