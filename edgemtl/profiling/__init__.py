@@ -3,6 +3,10 @@
 Works without torch. `profile` measures a bundle, an engine or an ONNX file; `measure` and `compare` time any call.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from edgemtl.profiling._measure import Call, Progress, compare, measure
 from edgemtl.profiling._profile import profile
 from edgemtl.profiling._samples import (
@@ -14,16 +18,24 @@ from edgemtl.profiling._samples import (
     ratios,
     samples_needed,
 )
-from edgemtl.profiling._schema import Profile, read_profile, write_profile
+from edgemtl.profiling._schema import OperatorShare, Profile, Stability, read_profile, write_profile
+
+if TYPE_CHECKING:
+    from edgemtl.profiling._count import Cost, Count, count_graph
 
 __all__ = [
     "Call",
+    "Cost",
+    "Count",
     "LatencyBlock",
+    "OperatorShare",
     "Profile",
     "Progress",
     "Ratio",
     "Samples",
+    "Stability",
     "compare",
+    "count_graph",
     "measure",
     "percentile",
     "percentile_interval",
@@ -33,3 +45,12 @@ __all__ = [
     "samples_needed",
     "write_profile",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Counting needs the package onnx, which measuring does not: it is imported when it is first used."""
+    if name not in ("Cost", "Count", "count_graph"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from edgemtl.profiling import _count
+
+    return getattr(_count, name)
