@@ -91,7 +91,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print("interrupted: nothing was left half-written", file=sys.stderr)
         return INTERRUPTED
     except UserError as error:
-        return _failed(f"error: {_one_line(error)}", USER, debug)
+        return _failed(f"error: {error}", USER, debug)  # several lines only where a data set has several problems
     except MemoryError:
         return _failed("error: the memory of this machine does not suffice: ask for less at a time", USER, debug)
     except OSError as error:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgemtl.models import Supernet
     from edgemtl.nas import Space
     from edgemtl.train import Progress as TrainProgress
+    from edgemtl.train import Recipe
 
 __all__ = ["train"]
 
@@ -74,7 +75,7 @@ def train(
     run's folder, and a checkpoint at least every minute.
     """
     from edgemtl._files import read_json
-    from edgemtl.train import Recipe, train_supernet, weighting_names
+    from edgemtl.train import Recipe, weighting_names
 
     folder = new_run(out, "train", resume)
     _check_folder(folder, resume)
@@ -83,18 +84,13 @@ def train(
     if recipe.weighting not in weighting_names():
         raise unknown_name("task weighting", recipe.weighting, weighting_names())
     chosen, source = _open(space, data, parse_size(size), images)
-    supernet = _initialised(chosen, weights, recipe.seed)
-    command = shlex.join(["edgemtl", *sys.argv[1:]])
-    with interruptible(f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"):
-        _prepare(screen, source)
-        with screen.progress("steps") as progress:
-
-            def report(news: TrainProgress) -> None:
-                losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
-                progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}")
-
-            path = train_supernet(chosen, source, recipe, folder, supernet=supernet, command=command, report=report)
-    summary = read_json(folder / "training.json", "training")
+    if not _is_finished(folder, chosen, source, recipe):
+        supernet = _initialised(chosen, weights, recipe.seed)
+        with interruptible("rendered images are kept, training had not begun: call the same command again"):
+            _prepare(screen, source)
+        with interruptible(f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"):
+            _train(screen, chosen, source, recipe, folder, supernet)
+    summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
     if not screen.as_json:
         _scores(screen, summary["validation"])
         screen.say(
@@ -103,11 +99,40 @@ def train(
     screen.json(summary)
 
 
+def _train(
+    screen: Screen, space: Space, source: Source, recipe: Recipe, folder: Path, supernet: Supernet | None
+) -> None:
+    from edgemtl.train import train_supernet
+
+    with screen.progress("steps") as progress:
+
+        def report(news: TrainProgress) -> None:
+            losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
+            progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}")
+
+        command = shlex.join(["edgemtl", *sys.argv[1:]])
+        train_supernet(space, source, recipe, folder, supernet=supernet, command=command, report=report)
+
+
 def _check_folder(folder: Path, resume: bool) -> None:
-    if resume and not (folder / "checkpoint.safetensors").is_file():
+    there = [name for name in ("checkpoint.safetensors", "training.json") if (folder / name).is_file()]
+    if resume and not there:
         raise UserError(f"--resume: {folder} holds no checkpoint.safetensors; leave --resume out to begin there")
-    if not resume and any((folder / name).exists() for name in ("checkpoint.safetensors", "supernet.safetensors")):
+    if there and not resume:
         raise UserError(f"{folder} already holds a training run: go on with --resume, or choose another --out")
+
+
+def _is_finished(folder: Path, space: Space, source: Source, recipe: Recipe) -> bool:
+    """Whether the run was trained to its end; raises `UserError` where it was another run."""
+    from edgemtl._files import read_json
+
+    file = folder / "training.json"
+    if not file.is_file():
+        return False
+    found, wanted = read_json(file, "training"), {"identity": space.identity, "recipe": recipe.as_json()}
+    if any(found.get(key) != value for key, value in wanted.items()) or found["data"]["identity"] != source.identity:
+        raise UserError(f"{folder} was trained with another recipe, space or data set: choose another --out")
+    return True
 
 
 def _open(space: str, data: str, size: tuple[int, int] | None, images: int | None) -> tuple[Space, Source]:

@@ -33,7 +33,7 @@ def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        (UserError("budget '0' is not above zero:\n give more"), 1, "error: budget '0' is not above zero: give more"),
+        (UserError("budget '0' is not above zero"), 1, "error: budget '0' is not above zero"),
         (MissingDependencyError("openvino", "openvino", "this"), 1, "pip install 'edgemtl[openvino]'"),
         (
             OSError(28, "No space left on device", "/full/file"),

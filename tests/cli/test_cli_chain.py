@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain import edgemtl, environment, make_workplace
+
+TASKS = {"regions", "depth", "side"}
+TINY = ("--space", "tiny", "--data", "data")
+TRAIN = ("train", *TINY, "--steps", "12", "--batch", "4", "--crop", "64")
+SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4")
+
+pytestmark = pytest.mark.xdist_group("chain")
+
+
+def value(done: subprocess.CompletedProcess[str]) -> Any:
+    """The one JSON value of standard output, of a command that succeeded."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workplace")
+    make_workplace(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(workplace: Path) -> Any:
+    return value(edgemtl(workplace, *TRAIN, "--out", "runs/supernet", "--format", "json"))
+
+
+@pytest.fixture(scope="module")
+def searched(workplace: Path, trained: Any) -> Any:
+    done = edgemtl(workplace, *SEARCH, "--budget", "60%FLOPs", "--out", "runs/first", "--format", "json")
+    return {"result": value(done), "notes": done.stderr}
+
+
+@pytest.fixture(scope="module")
+def exported(workplace: Path, searched: Any) -> Any:
+    return value(edgemtl(workplace, "export", "runs/first", "--target", "onnxruntime", "--format", "json"))
+
+
+def test_training_writes_its_scores_and_says_where(workplace: Path, trained: Any) -> None:
+    assert set(trained["validation"]["largest"]) == TASKS
+    assert trained == json.loads((workplace / "runs/supernet/training.json").read_text())
+    assert (workplace / "runs/supernet/supernet.safetensors").stat().st_size > 10_000
+
+
+def test_a_finished_training_is_not_run_again(workplace: Path, trained: Any) -> None:
+    file = workplace / "runs/supernet/supernet.safetensors"
+    before = file.stat().st_mtime_ns
+    refused = edgemtl(workplace, *TRAIN, "--out", "runs/supernet")
+    assert refused.returncode == 1 and "--resume" in refused.stderr
+    assert value(edgemtl(workplace, *TRAIN, "--out", "runs/supernet", "--resume", "--format", "json")) == trained
+    assert file.stat().st_mtime_ns == before
+    other = edgemtl(workplace, *TRAIN, "--seed", "5", "--out", "runs/supernet", "--resume")
+    assert other.returncode == 1 and "another recipe" in other.stderr
+
+
+def test_the_search_keeps_its_budget_and_prints_its_result(workplace: Path, searched: Any) -> None:
+    result = searched["result"]
+    assert result == json.loads((workplace / "runs/first/result.json").read_text())
+    baseline = next(entry for entry in result["front"] if entry["kind"] == "baseline")
+    assert result["feasible"] and result["best"]["flops"] <= 0.6 * baseline["flops"]
+    assert set(result["best"]["metrics"]) == TASKS
+    assert "Before the search" in searched["notes"] and "designs evaluated: 4/4" in searched["notes"]
+
+
+def test_a_search_that_is_finished_is_read_and_one_that_is_not_asked_for_refused(
+    workplace: Path, searched: Any
+) -> None:
+    words = (*SEARCH, "--budget", "60%FLOPs", "--out", "runs/first")
+    assert edgemtl(workplace, *words).returncode == 1
+    again = edgemtl(workplace, *words, "--resume")
+    assert again.returncode == 0 and "Pareto front" in again.stdout
+
+
+def test_a_budget_below_the_smallest_design_names_what_that_takes(workplace: Path, trained: Any) -> None:
+    done = edgemtl(workplace, *SEARCH, "--budget", "1kFLOPs", "--out", "runs/none")
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.splitlines()[-1].startswith("error: budget '1kFLOPs' allows 1.00 kFLOPs")
+    assert "smallest design of space tiny takes" in done.stderr
+
+
+def test_a_bundle_is_checked_in_every_task(exported: Any) -> None:
+    parity = exported["targets"]["onnxruntime"]["parity"]
+    assert set(parity) == TASKS
+    assert all(each["max_abs_error"] < 0.1 for each in parity.values())
+
+
+def test_a_profile_is_measured_and_written(workplace: Path, exported: Any) -> None:
+    found = value(edgemtl(workplace, "profile", "runs/first/bundle", "--runs", "20", "--format", "json"))
+    assert found == json.loads((workplace / "runs/first/bundle/profile.json").read_text())
+    assert set(found["task_costs"]) == TASKS
+    shown = edgemtl(
+        workplace, "profile", "runs/first/bundle", "--runs", "20", "--tasks", "depth", "--out", "depth.json"
+    )
+    assert shown.returncode == 0 and "measured latency" in shown.stdout
+    assert json.loads((workplace / "depth.json").read_text())["tasks"] == ["depth"]
+
+
+def test_a_report_is_one_page(workplace: Path, exported: Any) -> None:
+    for path in ("runs/first", "runs/first/bundle"):
+        page = Path(workplace, value(edgemtl(workplace, "report", path, "--format", "json"))["report"])
+        text = page.read_text()
+        assert text.startswith("<!DOCTYPE html>") and "regions" in text
+        assert "http://" not in text.replace("http://www.w3.org", "") and "<script" not in text
+
+
+def test_predictions_are_drawn(workplace: Path, exported: Any) -> None:
+    images = ["data/images/test/test0.png", "data/images/test/test1.png"]
+    done = edgemtl(workplace, "run", "runs/first/bundle", *images, "--out", "seen", "--format", "json")
+    found = value(done)
+    assert [each["image"] for each in found] == images
+    for each in found:
+        assert set(each["tasks"]) == TASKS
+        assert (workplace / each["tasks"]["depth"]["picture"]).is_file()
+        assert each["tasks"]["side"]["class"] in ("left", "right")
+    one = value(edgemtl(workplace, "run", "runs/first/bundle", images[0], "--tasks", "depth", "--format", "json"))
+    assert set(one[0]["tasks"]) == {"depth"}
+
+
+def test_a_missing_or_damaged_image_is_named(workplace: Path, exported: Any) -> None:
+    (workplace / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for name in ("none.png", "broken.png"):
+        done = edgemtl(workplace, "run", "runs/first/bundle", name)
+        assert done.returncode == 1 and name in done.stderr and len(done.stderr.splitlines()) == 1
+    unknown = edgemtl(workplace, "run", "runs/first/bundle", "broken.png", "--tasks", "dept")
+    assert unknown.returncode == 1 and "did you mean depth" in unknown.stderr
+
+
+def test_two_runs_are_compared(workplace: Path, exported: Any) -> None:
+    done = edgemtl(workplace, "compare", "runs/first", "runs/first")
+    assert done.returncode == 0 and "FLOPs" in done.stdout
+    rows = value(edgemtl(workplace, "compare", "runs/first", "runs/first", "--format", "json"))["rows"]
+    assert all(row["ratio"] in (None, 1.0) for row in rows) and rows
+
+
+def test_a_bundle_that_was_touched_is_refused(workplace: Path, exported: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    subprocess.run(["cp", "-r", str(workplace / "runs/first/bundle"), str(copy)], check=True)
+    engine = next(copy.rglob("*.onnx"))
+    engine.write_bytes(engine.read_bytes()[:-7])
+    done = edgemtl(workplace, "run", str(copy), "data/images/test/test0.png")
+    assert done.returncode == 1 and engine.name in done.stderr
+
+
+def test_ctrl_c_says_what_is_kept_and_the_line_goes_on(workplace: Path) -> None:
+    words = ("train", *TINY, "--steps", "400", "--batch", "4", "--crop", "64", "--out", "runs/cut")
+    command = [sys.executable, "-m", "edgemtl", *words]
+    with subprocess.Popen(
+        command, cwd=workplace, env=environment(workplace), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        _wait_for(workplace / "runs/cut/train.jsonl", process)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    last = errors.splitlines()[-1]
+    assert (process.returncode, output) == (130, "")
+    assert last.startswith("interrupted: a checkpoint is kept in runs/cut") and last.endswith("--resume")
+    assert "Traceback" not in errors
+    assert (workplace / "runs/cut/checkpoint.safetensors").is_file()
+    assert not (workplace / "runs/cut/supernet.safetensors").exists()
+    assert not list((workplace / "runs/cut").glob(".*"))
+
+
+def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 240
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < until, os.fspath(path)
+        time.sleep(0.1)
