@@ -100,10 +100,9 @@ def test_damaged_and_foreign_files_give_one_clear_line(tmp_path: Path, text: str
 
 
 def test_a_folder_without_result_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no result.json: give the folder that edgemtl search wrote"):
+    with pytest.raises(UserError, match=r"has no result\.json: give the folder that edgemtl search wrote"):
         read_result(tmp_path)
 
 
 def test_entries_are_immutable() -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        setattr(Entry.model_validate(entry()), "flops", 1)  # noqa: B010
+    assert Entry.model_config["frozen"] and Result.model_config["frozen"]

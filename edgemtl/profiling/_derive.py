@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from edgemtl.profiling._schema import Figure, Operators, OperatorShare, TaskProfile
+from edgemtl.errors import UserError
+from edgemtl.profiling._count import Count as GraphCount
+from edgemtl.profiling._count import count_graph
+from edgemtl.profiling._schema import Count, Counts, Figure, Operators, OperatorShare, TaskProfile
 from edgemtl.runtime import OperatorTime
 
-__all__ = ["Latencies", "mode_sets", "operator_shares", "separate_ms", "task_profiles", "trunk_ms"]
+__all__ = ["Latencies", "count_file", "mode_sets", "operator_shares", "separate_ms", "task_profiles", "trunk_ms"]
 
 Latencies = Mapping[frozenset[str], float]
 """Median latency in ms of each measured set of tasks."""
@@ -66,6 +70,24 @@ def _task_profile(task: str, everything: frozenset[str], latencies: Latencies, t
     return TaskProfile(
         alone_ms=Figure(value=alone, kind="measured", how="median of this task alone"), own_ms=own, marginal_ms=marginal
     )
+
+
+def count_file(graph: Path | None, tasks: Sequence[str]) -> Counts | None:
+    """Counts of an ONNX file that has exactly `tasks`; None where there is no file, or its graph cannot be counted."""
+    if graph is None:
+        return None
+    try:
+        found = count_graph(graph)
+    except UserError:
+        return None
+    if set(found.tasks) != set(tasks):
+        return None
+    own = {task: _count(found.tasks[task]) for task in tasks}
+    return Counts(total=_count(found.total), trunk=_count(found.trunk), tasks=own)
+
+
+def _count(found: GraphCount) -> Count:
+    return Count(flops=found.flops, macs=found.flops // 2, params=found.params, weight_bytes=found.weight_bytes)
 
 
 def operator_shares(times: Sequence[OperatorTime], tasks: Sequence[str], runs: int) -> Operators | None:

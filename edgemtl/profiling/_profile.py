@@ -11,6 +11,7 @@ from edgemtl._environment import environment
 from edgemtl.devices import load_device
 from edgemtl.errors import UnsupportedError, UserError, unknown_name
 from edgemtl.profiling._derive import (
+    count_file,
     mode_sets,
     operator_shares,
     separate_ms,
@@ -76,7 +77,7 @@ def profile(
         task_costs=task_profiles(wanted, latencies),
         trunk_ms=trunk_ms(wanted, latencies),
         separate_ms=separate_ms(wanted, latencies),
-        counts=None,
+        counts=count_file(subject.graph, wanted),
         operators=operators,
         opening=opening,
         stability=watch.stability(samples),

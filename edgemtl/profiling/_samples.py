@@ -95,8 +95,8 @@ class LatencyBlock(BaseModel):
     intervals_ms: dict[Literal["p50", "p90", "p99"], Interval] = Field(default_factory=dict)
     samples_ms: Annotated[tuple[Milliseconds, ...], Field(max_length=1_000_000)]
     kind: Literal["measured"] = "measured"
-    device: Annotated[str, Field(max_length=64)]
-    runtime: Annotated[str, Field(max_length=64)]
+    device: Annotated[str, Field(max_length=200)]
+    runtime: Annotated[str, Field(max_length=200)]
 
     @property
     def typical_ms(self) -> float:

@@ -36,7 +36,10 @@ _NUMPY_TYPES = {
 
 
 class Subject(Protocol):
-    """Something open that runs any subset of its `tasks`; `includes` says what one timed call contains."""
+    """Something open that runs any subset of its `tasks`.
+
+    `includes` says what one timed call contains; `graph` is an ONNX file of it, where there is one to count.
+    """
 
     name: str
     source: SourceKind
@@ -44,6 +47,7 @@ class Subject(Protocol):
     runtime: str
     tasks: tuple[str, ...]
     includes: str
+    graph: Path | None
 
     def call(self, tasks: Sequence[str]) -> Callable[[], object]:
         """A call that runs `tasks` once on a fixed input."""
@@ -99,6 +103,7 @@ class _EngineFolder:
         self.name, self.source, self.target, self.runtime = name, source, spec.target, spec.runtime
         self._session: Session = open_engine(folder, threads)
         self.tasks = self._session.tasks
+        self.graph = next((folder / name for name in spec.files.values() if name.endswith(".onnx")), None)
         self.includes = "one run of the engine on a normalised image; no decoding, no post-processing"
         self._image = np.random.default_rng(0).standard_normal(spec.input, dtype=np.float32)
 
@@ -126,6 +131,7 @@ class _OnnxFile:
 
     def __init__(self, path: Path, threads: int) -> None:
         self.name, self._threads, self._path = path.name, threads, path
+        self.graph: Path | None = path
         self._whole = self._open(None)
         self._feeds = {info.name: _random_input(info, path) for info in self._whole.get_inputs()}
         self.tasks = tuple(info.name for info in self._whole.get_outputs())

@@ -136,3 +136,17 @@ def test_user_mistakes(tmp_path: Path) -> None:
         profile(tmp_path / "bad.onnx")
     with pytest.raises(UserError, match="open shape"):
         profile(two_headed(tmp_path / "open.onnx", size="side"))
+
+
+def test_counts_are_split_into_trunk_and_tasks(measured: Profile) -> None:
+    counts = measured.counts
+    assert counts is not None
+    positions = 32 * 32
+    assert counts.trunk.flops == 2 * positions * 16 * 3 * 9
+    assert {task: count.flops for task, count in counts.tasks.items()} == {
+        "depth": 2 * positions * 4 * 16 * 9,
+        "edges": 2 * positions * 32 * 16 * 9,
+    }
+    assert counts.total.flops == counts.trunk.flops + sum(count.flops for count in counts.tasks.values())
+    assert counts.total.macs * 2 == counts.total.flops
+    assert counts.total.weight_bytes == 4 * counts.total.params

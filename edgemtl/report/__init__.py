@@ -1,0 +1,20 @@
+"""What a person reads: one HTML page about a run or bundle, two of them side by side, predictions as pictures."""
+
+from edgemtl.report._compare import COLUMNS as COMPARISON_COLUMNS
+from edgemtl.report._compare import Comparison, ComparisonRow, compare, comparison_cells
+from edgemtl.report._overlays import overlay
+from edgemtl.report._page import write_report
+from edgemtl.report._pictures import Example, contact_sheet, draw_prediction
+
+__all__ = [
+    "COMPARISON_COLUMNS",
+    "Comparison",
+    "ComparisonRow",
+    "Example",
+    "compare",
+    "comparison_cells",
+    "contact_sheet",
+    "draw_prediction",
+    "overlay",
+    "write_report",
+]

@@ -1,0 +1,195 @@
+"""Two runs, bundles or profiles side by side, as ratios, with what makes the comparison weak said beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from edgemtl.errors import UserError
+from edgemtl.profiling import LatencyBlock, Profile
+from edgemtl.report._load import Story, load_story
+from edgemtl.report._metrics import known_metric
+from edgemtl.results import Entry
+
+__all__ = ["Comparison", "ComparisonRow", "compare", "comparison_cells"]
+
+COLUMNS = ("figure", "first", "second", "second / first", "better", "how obtained")
+
+
+class ComparisonRow(TypedDict):
+    """One figure of both. `ratio` is second over first; `better` is None where neither direction is.
+
+    `overlap` tells whether the 95 % intervals of two measured medians overlap: then no difference was shown.
+    """
+
+    what: str
+    unit: str
+    kind: str
+    first: float | None
+    second: float | None
+    ratio: float | None
+    better: Literal["first", "second", "equal"] | None
+    overlap: bool | None
+
+
+class Comparison(TypedDict):
+    """What both sides tell; plain JSON values."""
+
+    first: str
+    second: str
+    rows: list[ComparisonRow]
+    notes: list[str]
+
+
+_Figure = tuple[str, str, float, bool | None, tuple[float, float] | None]
+"""Unit, kind, value, whether lower is better (None: neither), and its 95 % interval."""
+
+
+def compare(first: Path, second: Path) -> Comparison:
+    """Compare two run folders, bundles, or result, manifest or profile files, of whatever both of them hold.
+
+    Profiles are matched by device and runtime. Raises `UserError` where a side cannot be read or nothing is common.
+    """
+    stories = load_story(first), load_story(second)
+    left, right = (dict(_figures(story)) for story in stories)
+    common = [what for what in left if what in right]
+    if not common:
+        raise UserError(f"{first} and {second} have no figure in common: profile both, or give two runs or two bundles")
+    only = [what for what in (*left, *right) if (what in left) != (what in right)]
+    rows = [_row(what, left.get(what), right.get(what)) for what in (*common, *dict.fromkeys(only))]
+    return {"first": str(first), "second": str(second), "rows": rows, "notes": list(_notes(*stories, rows))}
+
+
+def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """A comparison's rows in words, for a table with the columns `COLUMNS`."""
+    return [
+        (
+            row["what"],
+            _words(row["first"], row["unit"]),
+            _words(row["second"], row["unit"]),
+            "-" if row["ratio"] is None else f"{row['ratio']:.3f}",
+            "within noise" if row["overlap"] else row["better"] or "-",
+            row["kind"],
+        )
+        for row in comparison["rows"]
+    ]
+
+
+def _words(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    if unit in ("FLOPs", "MACs", "B", "parameters"):
+        for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if value >= scale:
+                return f"{value / scale:.2f} {prefix}{unit if unit != 'parameters' else ''}".rstrip()
+    return f"{value:.4g} {unit}".rstrip()
+
+
+def _row(what: str, left: _Figure | None, right: _Figure | None) -> ComparisonRow:
+    unit, kind, _, lower, _ = left or right or ("", "", 0.0, None, None)
+    one, two = left and left[2], right and right[2]
+    overlap = None
+    if left is not None and right is not None and left[4] is not None and right[4] is not None:
+        overlap = left[4][0] <= right[4][1] and right[4][0] <= left[4][1]
+    better: Literal["first", "second", "equal"] | None = None
+    if one is not None and two is not None and lower is not None:
+        better = "equal" if one == two else "first" if (one < two) == lower else "second"
+    return {
+        "what": what,
+        "unit": unit,
+        "kind": kind,
+        "first": one,
+        "second": two,
+        "ratio": two / one if one is not None and two is not None and one > 0 else None,
+        "better": better,
+        "overlap": overlap,
+    }
+
+
+def _figures(story: Story) -> Iterator[tuple[str, _Figure]]:
+    yield from _counts(story)
+    if story.result is not None and story.result.best is not None:
+        yield from _scores(story.result.best)
+    for profile in story.profiles:
+        yield from _profile_figures(profile)
+
+
+def _scores(best: Entry) -> Iterator[tuple[str, _Figure]]:
+    latency = best.latency_ms
+    if latency is not None:
+        place = f"latency, {latency.device}/{latency.runtime}, {latency.kind}"
+        yield place, ("ms", latency.kind, latency.value, True, None)
+    if best.delta_m is not None:
+        yield "delta_m", ("", "evaluated", best.delta_m, False, None)
+    for task, scores in best.metrics.items():
+        for name, value in scores.items():
+            metric = known_metric(name)
+            lower = None if metric is None else not metric.higher_is_better
+            yield f"{task} {name}", (metric.unit if metric else "", "evaluated", value, lower, None)
+
+
+def _counts(story: Story) -> Iterator[tuple[str, _Figure]]:
+    if story.result is not None and story.result.best is not None:
+        flops, params, stored = story.result.best.flops, story.result.best.params, story.result.best.bytes
+    elif story.manifest is not None:
+        cost = story.manifest.cost
+        flops, params, stored = cost.flops, cost.params, cost.weight_bytes
+    elif story.profiles and (counts := story.profiles[0].counts) is not None:
+        flops, params, stored = counts.total.flops, counts.total.params, counts.total.weight_bytes
+    else:
+        return
+    for what, unit, value in (
+        ("FLOPs", "FLOPs", flops),
+        ("MACs", "MACs", flops // 2),
+        ("parameters", "parameters", params),
+        ("weights", "B", stored),
+    ):
+        yield what, (unit, "counted", float(value), True, None)
+
+
+def _profile_figures(profile: Profile) -> Iterator[tuple[str, _Figure]]:
+    place = f"{profile.device}/{profile.runtime}"
+    for mode in profile.modes:
+        for name, value in _latencies(mode.latency).items():
+            ends = next((pair for key, pair in mode.latency.intervals_ms.items() if key == name), None)
+            yield f"{mode.name}, {name}, {place}", ("ms", "measured", value, True, ends)
+    if profile.trunk_ms is not None:
+        yield f"trunk, {place}", ("ms", profile.trunk_ms.kind, profile.trunk_ms.value, True, None)
+    if profile.opening is not None:
+        yield f"opening, {place}", ("ms", "measured", profile.opening.open_ms, True, None)
+        if profile.opening.run_peak_bytes is not None:
+            yield f"peak memory, {place}", ("B", "measured", float(profile.opening.run_peak_bytes), True, None)
+
+
+def _latencies(block: LatencyBlock) -> Mapping[str, float]:
+    shown = {"mean": block.mean_ms, "p50": block.p50_ms, "p90": block.p90_ms, "p99": block.p99_ms}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _notes(left: Story, right: Story, rows: list[ComparisonRow]) -> Iterator[str]:
+    if any(row["kind"] == "measured" and row["ratio"] is not None for row in rows):
+        yield (
+            "latencies were measured in two separate sessions, not in turns: trust a difference only where it is "
+            "larger than the spread of both"
+        )
+    environments = [_machine(left), _machine(right)]
+    for what in environments[0]:
+        one, two = environments[0][what], environments[1].get(what)
+        if one and two and one != two:
+            yield f"{what} differs: {one} and {two}"
+    for story, side in ((left, "first"), (right, "second")):
+        if any(not profile.stability.stable for profile in story.profiles):
+            yield f"the {side} was measured on an unsteady machine, see its profile"
+
+
+def _machine(story: Story) -> dict[str, str]:
+    """What must be equal for two latencies to be comparable."""
+    found = story.profiles[0].environment if story.profiles else story.result.environment if story.result else {}
+    cpu, packages = found.get("cpu"), found.get("packages")
+    values: dict[str, str] = {}
+    if isinstance(cpu, dict):
+        values |= {"processor": str(cpu.get("model")), "threads": str(cpu.get("usable_threads"))}
+    if isinstance(packages, dict):
+        values |= {name: str(packages.get(name)) for name in ("onnxruntime", "openvino")}
+    return values

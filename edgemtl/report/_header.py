@@ -1,0 +1,157 @@
+"""The top of the page: what it is, whether it keeps its budgets, and the figures one asks for first."""
+
+from __future__ import annotations
+
+from edgemtl.profiling import Profile
+from edgemtl.report._html import Child, Markup, element
+from edgemtl.report._load import Story
+from edgemtl.report._metrics import changes, format_change, worst_change
+from edgemtl.report._parts import kind_badge, latency_text, ms_text, short_flops
+from edgemtl.results import Result
+from edgemtl.units import format_bytes, format_flops
+
+__all__ = ["header"]
+
+
+def header(story: Story) -> Markup:
+    """Title, verdict, what was asked, and tiles of figures."""
+    pill, headline = _verdict(story)
+    return element(
+        "header",
+        element("div", "edgemtl report", class_="eyebrow"),
+        element("h1", story.name),
+        element("p", pill, headline, class_="headline"),
+        element(
+            "div", [element("span", element("b", key), f" {value}") for key, value in _facts(story)], class_="meta"
+        ),
+        element("div", [_tile(*tile) for tile in _tiles(story)], class_="tiles"),
+    )
+
+
+def _verdict(story: Story) -> tuple[Markup, str]:
+    result = story.result
+    if result is not None:
+        return _search_verdict(result)
+    if story.manifest is not None:
+        cost = story.manifest.cost
+        targets = ", ".join(story.manifest.targets) or "no target"
+        return element(
+            "span", "bundle", class_="pill"
+        ), f"{format_flops(cost.flops)}, {format_bytes(cost.weight_bytes)}, for {targets}"
+    profile = story.profiles[0]
+    word, class_ = ("stable", "pill good") if profile.stability.stable else ("unstable", "pill warn")
+    place = f"{profile.device}/{profile.runtime}"
+    text = f"{ms_text(profile.latency.typical_ms)} ms measured on {place}, all tasks in one call"
+    return element("span", word, class_=class_), text
+
+
+def _search_verdict(result: Result) -> tuple[Markup, str]:
+    asked = " and ".join(result.budgets) or "no budget"
+    if result.best is None:
+        return element(
+            "span", f"nothing fits {asked}", class_="pill bad"
+        ), "the search found no design that keeps every budget and floor"
+    best = result.best
+    figures = [format_flops(best.flops), format_bytes(best.bytes)]
+    if best.latency_ms is not None:
+        figures.append(latency_text(best.latency_ms))
+    word, class_ = (f"fits {asked}", "pill good") if result.feasible else (f"does not fit {asked}", "pill bad")
+    return element(
+        "span", word if result.budgets else "no budget given", class_=class_ if result.budgets else "pill"
+    ), ", ".join(figures)
+
+
+def _facts(story: Story) -> list[tuple[str, str]]:
+    facts: list[tuple[str, str]] = []
+    if story.result is not None:
+        result = story.result
+        facts += [("data", _data(result)), ("space", result.space), ("strategy", result.strategy)]
+        facts += [("designs scored", f"{result.evaluations}"), ("took", _duration(result.seconds))]
+        facts += [("seed", f"{result.seed}")] if result.seed is not None else []
+    if story.manifest is not None:
+        height, width = story.manifest.input.height, story.manifest.input.width
+        facts += [("bundle", story.manifest.name), ("made", story.manifest.created), ("input", f"{height} x {width}")]
+    if story.tasks:
+        facts.append(("tasks", ", ".join(story.tasks)))
+    return facts
+
+
+def _data(result: Result) -> str:
+    """Name of the data and what the scores were taken on; its hash stands in the environment section."""
+    if isinstance(result.data, str):
+        return result.data
+    scored = result.data.get("scored_on")
+    return f"{result.data.get('name', 'unnamed')}{f', scored on {scored}' if scored else ''}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+Tile = tuple[str, Child, Child]
+
+
+def _tile(what: Child, value: Child, more: Child) -> Markup:
+    parts = (("what", what), ("value", value), ("more", more))
+    return element(
+        "div", [element("div", part, class_=name) for name, part in parts if part is not None], class_="tile"
+    )
+
+
+def _tiles(story: Story) -> list[Tile]:
+    return [*_cost_tiles(story), *_latency_tiles(story), *_score_tiles(story)]
+
+
+def _cost_tiles(story: Story) -> list[Tile]:
+    if story.result is not None and story.result.best is not None:
+        best = story.result.best
+        flops, params, stored = best.flops, best.params, best.bytes
+    elif story.manifest is not None:
+        cost = story.manifest.cost
+        flops, params, stored = cost.flops, cost.params, cost.weight_bytes
+    elif story.profiles and (counts := story.profiles[0].counts) is not None:
+        flops, params, stored = counts.total.flops, counts.total.params, counts.total.weight_bytes
+    else:
+        return []
+    macs = format_flops(flops).partition("(")[2].rstrip(")")
+    return [
+        ("compute, all tasks", short_flops(flops), (macs, " ", kind_badge("counted"))),
+        ("weights", format_bytes(stored), (f"{params / 1e6:.3g} M params ", kind_badge("counted"))),
+    ]
+
+
+def _latency_tiles(story: Story) -> list[Tile]:
+    if story.profiles:
+        return [_profile_tile(profile) for profile in story.profiles[:3]]
+    latency = story.result.best.latency_ms if story.result is not None and story.result.best is not None else None
+    if latency is None:
+        return []
+    return [(f"latency, {latency.device}/{latency.runtime}", f"{ms_text(latency.value)} ms", kind_badge(latency.kind))]
+
+
+def _profile_tile(profile: Profile) -> Tile:
+    block = profile.latency
+    which = "median" if block.p50_ms is not None else "mean"
+    return (
+        f"latency, {profile.device}/{profile.runtime}",
+        f"{ms_text(block.typical_ms)} ms",
+        (f"{which} of {block.n} ", kind_badge("measured")),
+    )
+
+
+def _score_tiles(story: Story) -> list[Tile]:
+    result = story.result
+    if result is None or result.best is None or result.best.delta_m is None:
+        return []
+    delta = result.best.delta_m
+    tiles: list[Tile] = [("delta_m, mean over tasks", _signed(delta), "against the baseline")]
+    worst = worst_change(changes(result.best, result.baseline, story.kinds)) if result.baseline is not None else None
+    if worst is not None:
+        tiles.append(("worst task", _signed(worst.relative), worst.task))
+    return tiles
+
+
+def _signed(fraction: float) -> Markup:
+    return element("span", format_change(fraction), class_="good-text" if fraction >= 0 else "bad-text")

@@ -1,0 +1,135 @@
+"""Everything that a run, a bundle or a profile has to tell, gathered from its folder."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from edgemtl._files import read_json
+from edgemtl.errors import UserError
+from edgemtl.profiling import Profile, read_profile
+from edgemtl.results import RESULT_FILE, Result, read_result
+
+if TYPE_CHECKING:
+    from edgemtl.bundle import Manifest
+
+__all__ = ["Picture", "Story", "load_story"]
+
+PICTURES_LIMIT = 24
+PICTURE_WIDTH = 1400
+WIDE_PIXELS = 700
+PICTURE_LIMIT_BYTES = 400_000
+FILE_LIMIT_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URL, called like its file; `wide` ones want a row for themselves."""
+
+    name: str
+    url: str
+    wide: bool
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is known about one model: any of a search's result, a bundle's manifest, profiles and sample pictures."""
+
+    name: str
+    result: Result | None
+    manifest: Manifest | None
+    profiles: tuple[Profile, ...]
+    pictures: tuple[Picture, ...]
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, from the first source that tells."""
+        if self.manifest is not None:
+            return tuple(task.name for task in self.manifest.tasks)
+        if self.result is not None and self.result.tasks:
+            return self.result.tasks
+        return self.profiles[0].tasks if self.profiles else ()
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """Kind of each task, where a manifest tells."""
+        return {task.name: task.kind for task in self.manifest.tasks} if self.manifest else {}
+
+    @property
+    def design(self) -> Mapping[str, object]:
+        """The chosen design: the manifest's, else the result's best; empty where there is neither."""
+        if self.manifest is not None and self.manifest.design:
+            return self.manifest.design
+        return self.result.best.design if self.result is not None and self.result.best is not None else {}
+
+
+def load_story(path: Path) -> Story:
+    """Read a run folder, a bundle folder, or a single result, manifest or profile file.
+
+    A run folder may hold its bundle in `bundle/`; profiles are all `profile*.json` in either, pictures all PNG
+    files in `pictures/`. Raises `UserError` where nothing is there to tell.
+    """
+    if path.is_file():
+        return _from_file(path)
+    if not path.is_dir():
+        raise UserError(
+            f"{path} does not exist: give a run folder, a bundle, or a result.json, manifest.json or profile.json"
+        )
+    folders = [folder for folder in (path, path / "bundle") if folder.is_dir()]
+    result = read_result(path) if (path / RESULT_FILE).is_file() else None
+    manifest = next((_manifest(folder) for folder in folders if (folder / "manifest.json").is_file()), None)
+    profiles = tuple(read_profile(file) for folder in folders for file in sorted(folder.glob("profile*.json")))
+    if result is None and manifest is None and not profiles:
+        raise UserError(f"{path} holds no result.json, manifest.json or profile.json: give a run folder or a bundle")
+    files = [file for folder in folders for file in sorted((folder / "pictures").glob("*.png"))]
+    pictures = tuple(_picture(file) for file in files[:PICTURES_LIMIT])
+    return Story(path.resolve().name, result, manifest, profiles, pictures)
+
+
+def _manifest(folder: Path) -> Manifest:
+    from edgemtl.bundle import read_manifest
+
+    return read_manifest(folder)
+
+
+def _from_file(path: Path) -> Story:
+    content = read_json(path, "file")
+    schema = str(content.get("schema")) if isinstance(content, dict) else ""
+    if schema.startswith("edgemtl.result/"):
+        return Story(path.resolve().parent.name, read_result(path), None, (), ())
+    if schema.startswith("edgemtl.profile/"):
+        profile = read_profile(path)
+        return Story(profile.name, None, None, (profile,), ())
+    if schema.startswith("edgemtl.bundle/"):
+        return load_story(path.parent)
+    raise UserError(f"{path} has schema {schema!r:.60}: give a result.json, manifest.json or profile.json of edgemtl")
+
+
+def _picture(file: Path) -> Picture:
+    """A picture read and encoded again, so that nothing but pixels enters the page; large ones become smaller JPEGs."""
+    if file.stat().st_size > FILE_LIMIT_BYTES:
+        raise UserError(f"picture {file} is larger than {FILE_LIMIT_BYTES} bytes: make it smaller or remove it")
+    try:
+        with Image.open(file, formats=["PNG"]) as opened:
+            image = opened.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"picture {file} cannot be read as PNG ({error}): remove it or write it again") from error
+    image.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
+    encoded, kind = _encoded(image, "PNG"), "png"
+    if len(encoded) > PICTURE_LIMIT_BYTES:
+        encoded, kind = _encoded(image, "JPEG"), "jpeg"
+    url = f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
+    return Picture(file.stem, url, wide=image.width > WIDE_PIXELS)
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, optimize=True, quality=85)
+    return buffer.getvalue()

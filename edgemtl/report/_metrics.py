@@ -1,0 +1,72 @@
+"""Which score of a task decides and which way is better, from the names that stand in a result file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgemtl.results import Entry
+from edgemtl.tasks import KINDS, Metric
+
+__all__ = ["Change", "changes", "deciding_metric", "format_change", "format_metric", "known_metric", "worst_change"]
+
+_KNOWN = {metric.name: metric for kind in KINDS.values() for metric in kind.metrics}
+
+
+def known_metric(name: str) -> Metric | None:
+    """The metric called `name` of any task kind; None for a name that no kind has."""
+    return _KNOWN.get(name)
+
+
+def deciding_metric(scores: Mapping[str, float], kind: str | None = None) -> Metric | None:
+    """The metric that decides a task: the first of its kind, else of the kind whose names fit, else the first known."""
+    if kind in KINDS and KINDS[kind].metrics[0].name in scores:
+        return KINDS[kind].metrics[0]
+    for each in KINDS.values():
+        if each.metrics[0].name in scores:
+            return each.metrics[0]
+    return next((metric for name in scores if (metric := known_metric(name))), None)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A task's deciding score against the baseline's; `relative` is above zero where it is better."""
+
+    task: str
+    metric: Metric
+    value: float
+    baseline: float
+
+    @property
+    def relative(self) -> float:
+        """Relative change, its sign by the metric's direction."""
+        change = (self.value - self.baseline) / max(abs(self.baseline), 1e-12)
+        return change if self.metric.higher_is_better else -change
+
+
+def changes(entry: Entry, baseline: Entry, kinds: Mapping[str, str]) -> list[Change]:
+    """Every task's change, for the tasks that both designs score in the same deciding metric."""
+    found = []
+    for task, scores in entry.metrics.items():
+        metric, base = deciding_metric(scores, kinds.get(task)), baseline.metrics.get(task, {})
+        if metric is not None and metric.name in scores and metric.name in base:
+            found.append(Change(task, metric, scores[metric.name], base[metric.name]))
+    return found
+
+
+def worst_change(found: list[Change]) -> Change | None:
+    """The task that lost most, None for no task."""
+    return min(found, key=lambda change: change.relative, default=None)
+
+
+def format_metric(name: str, value: float) -> str:
+    """A score with its unit, four significant figures at most."""
+    metric = known_metric(name)
+    unit = f" {metric.unit}" if metric and metric.unit else ""
+    return f"{value:.3f}{unit}" if abs(value) < 10 else f"{value:.2f}{unit}"
+
+
+def format_change(fraction: float) -> str:
+    """A relative change in percent, always signed: `+1.2 %`."""
+    percent = round(100 * fraction, 1)
+    return f"{percent:+.1f} %" if percent else "0.0 %"

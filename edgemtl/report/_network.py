@@ -1,0 +1,166 @@
+"""Sections about the network itself: the design as a picture, and where its cost goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from edgemtl.profiling import Profile
+from edgemtl.report._design import Bar, Part, design_parts
+from edgemtl.report._html import Child, Markup, element, table
+from edgemtl.report._load import Story
+from edgemtl.report._parts import card, ms_text, short_flops, stack_row, swatch, task_class
+from edgemtl.units import format_bytes
+
+__all__ = ["cost_section", "design_section"]
+
+_PRECISION_CLASSES = {"float": "p-float", "fp32": "p-float", "int8": "p-int8", "bf16": "p-half", "fp16": "p-half"}
+
+
+def design_section(story: Story) -> Markup | None:
+    """The chosen design: a bar per block, as wide as its channels, in the colour of its precision."""
+    if not story.design:
+        return None
+    parts = design_parts(story.design, story.tasks, story.manifest.precision if story.manifest else None)
+    bars = [bar for part in parts for bar in part.bars]
+    widest = max((bar.channels or 0 for bar in bars), default=0) or 1
+    trunk = [part for part in parts if part.task is None]
+    heads = [part for part in parts if part.task is not None]
+    engine = (story.manifest.precision if story.manifest else story.design).get(
+        "engine" if story.manifest else "engine.precision"
+    )
+    precisions = list(dict.fromkeys(bar.precision for bar in bars))
+    legend = [swatch(_precision_class(name), _precision_words(name, engine)) for name in precisions]
+    picture = element(
+        "div",
+        [_stage(part, widest) for part in trunk],
+        element("div", f"features of the trunk, read by {_count(heads)}", class_="net-fork") if heads else None,
+        element("div", [_decoder(part, widest) for part in heads], class_="decoders"),
+        class_="net",
+    )
+    choices = table(["choice", "option"], [[name, str(option)] for name, option in story.design.items()], numbers=9)
+    lead = (
+        "The trunk from image to features, then each task's decoder. A bar is a block: its width is its channels, its "
+        "colour its precision; the small print is expansion, kind and kernel."
+    )
+    details = element("details", element("summary", f"All {len(story.design)} choices"), choices)
+    return card("The design", lead, picture, element("ul", legend, class_="legend"), details)
+
+
+def _count(heads: Sequence[Part]) -> str:
+    return f"{len(heads)} decoders, one a task" if len(heads) > 1 else "the task's decoder"
+
+
+def _precision_class(precision: str) -> str:
+    return _PRECISION_CLASSES.get(precision, "p-other")
+
+
+def _precision_words(precision: str, engine: object) -> str:
+    if precision == "float" and engine:
+        return f"float ({engine} in the engine)"
+    return precision
+
+
+def _stage(part: Part, widest: int) -> Markup:
+    notes = part.bars[0].note
+    name = element("div", part.name, element("small", notes) if notes else None, class_="name")
+    return element(
+        "div", name, element("div", [_bar(bar, widest) for bar in part.bars], class_="net-bars"), class_="net-part"
+    )
+
+
+def _decoder(part: Part, widest: int) -> Markup:
+    bars = element("div", [_bar(bar, widest) for bar in part.bars], class_="net-bars")
+    return element("div", element("div", part.name, class_="name"), bars, class_="decoder")
+
+
+def _bar(bar: Bar, widest: int) -> Markup:
+    class_ = _precision_class(bar.precision)
+    known = [
+        bar.name,
+        f"{bar.channels} channels" if bar.channels else "channels fixed by the space",
+        bar.precision,
+        bar.note,
+    ]
+    title = ", ".join(filter(None, known))
+    if bar.channels is None:
+        return element("div", class_=f"net-bar thin {class_}", title=title)
+    return element(
+        "div",
+        str(bar.channels),
+        class_=f"net-bar {class_}",
+        style=f"width:{100 * bar.channels / widest:.1f}%",
+        title=title,
+    )
+
+
+def cost_section(story: Story) -> Markup | None:
+    """FLOPs, parameters and milliseconds, split into trunk and each task."""
+    rows = [row for row in (*_counted_rows(story), *(_latency_row(story, each) for each in story.profiles)) if row]
+    if not rows:
+        return None
+    legend = [
+        swatch("c-trunk", "trunk, shared by all tasks"),
+        *(swatch(task_class(t, story.tasks), t) for t in story.tasks),
+    ]
+    lead = "What all tasks share is paid once; dropping a task saves its own part only."
+    return card("Where the cost goes", lead, rows, element("ul", legend, class_="legend"))
+
+
+def split(total: float, paths: Mapping[str, float]) -> tuple[float, dict[str, float]] | None:
+    """Trunk and own parts from a total and what each task runs alone; None where that does not add up.
+
+    Where every block belongs to all tasks or to one, trunk = (sum of paths - total) / (n - 1).
+    """
+    if len(paths) < 2:
+        return None
+    trunk = (math.fsum(paths.values()) - total) / (len(paths) - 1)
+    own = {task: path - trunk for task, path in paths.items()}
+    return (trunk, own) if trunk >= 0 and min(own.values()) >= 0 else None
+
+
+def _counted_rows(story: Story) -> list[Child]:
+    best = story.result.best if story.result is not None else None
+    cost = best or (story.manifest.cost if story.manifest is not None else None)
+    if cost is not None:
+        flops = split(cost.flops, {task: path.flops for task, path in cost.paths.items()})
+        params = split(cost.params, {task: path.params for task, path in cost.paths.items()})
+        totals = (cost.flops, cost.params)
+    elif story.profiles and (counts := story.profiles[0].counts) is not None:
+        flops = (counts.trunk.flops, {task: float(count.flops) for task, count in counts.tasks.items()})
+        params = (counts.trunk.params, {task: float(count.params) for task, count in counts.tasks.items()})
+        totals = (counts.total.flops, counts.total.params)
+    else:
+        return []
+    return [
+        _stack(story, "compute", totals[0], flops, short_flops),
+        _stack(story, "parameters", totals[1], params, lambda value: format_bytes(value).removesuffix("B").strip()),
+    ]
+
+
+def _stack(
+    story: Story,
+    name: str,
+    total: float,
+    parts: tuple[float, Mapping[str, float]] | None,
+    words: Callable[[float], str],
+) -> Child:
+    if parts is None:
+        return None
+    trunk, own = parts
+    segments = {"trunk": (trunk, words(trunk), "c-trunk")}
+    segments |= {task: (size, words(size), task_class(task, story.tasks)) for task, size in own.items()}
+    return stack_row(name, f"{words(total)}, counted", segments)
+
+
+def _latency_row(story: Story, profile: Profile) -> Child:
+    own = {task: costs.own_ms.value for task, costs in profile.task_costs.items() if costs.own_ms is not None}
+    if profile.trunk_ms is None or not own:
+        return None
+
+    def words(value: float) -> str:
+        return f"{ms_text(value)} ms"
+
+    segments = {"trunk": (max(0.0, profile.trunk_ms.value), words(profile.trunk_ms.value), "c-trunk")}
+    segments |= {task: (max(0.0, ms), words(ms), task_class(task, story.tasks)) for task, ms in own.items()}
+    return stack_row(f"ms, {profile.runtime}", f"{words(profile.latency.typical_ms)}, derived", segments)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_data import profile_content, result_content
+
+from edgemtl.errors import UserError
+from edgemtl.report import COMPARISON_COLUMNS, compare, comparison_cells
+
+
+def write(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_two_results_as_ratios(tmp_path: Path) -> None:
+    second = result_content()
+    second["best"]["flops"], second["best"]["macs"] = 6_000_000, 3_000_000
+    second["best"]["metrics"]["depth"]["rmse"] = 0.2
+    second["best"]["metrics"]["semseg"]["miou"] = 0.25
+    found = compare(write(tmp_path / "a.json", result_content()), write(tmp_path / "b.json", second))
+    rows = {row["what"]: row for row in found["rows"]}
+    assert rows["FLOPs"]["ratio"] == 1.5 and rows["FLOPs"]["better"] == "first"
+    assert rows["depth rmse"]["ratio"] == 0.5 and rows["depth rmse"]["better"] == "second"
+    assert rows["semseg miou"]["ratio"] == 0.5 and rows["semseg miou"]["better"] == "first"
+    assert rows["weights"]["better"] == "equal"
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert all(len(cells) == len(COMPARISON_COLUMNS) for cells in comparison_cells(found))
+
+
+def test_two_profiles_say_what_is_noise_and_what_differs(tmp_path: Path) -> None:
+    near, far = profile_content(factor=1.001), profile_content(factor=2.0)
+    far["environment"] = {"cpu": {"model": "another"}}
+    base = write(tmp_path / "a.json", profile_content())
+    same = compare(base, write(tmp_path / "b.json", near))
+    apart = compare(base, write(tmp_path / "c.json", far))
+    what = "all tasks, p50, host/onnxruntime"
+    rows = [{row["what"]: row for row in each["rows"]}[what] for each in (same, apart)]
+    assert rows[0]["overlap"] is True and rows[1]["overlap"] is False
+    assert rows[1]["ratio"] == pytest.approx(2.0) and rows[1]["better"] == "first"
+    assert {cells[0]: cells[4] for cells in comparison_cells(same)}[what] == "within noise"
+    assert any("separate sessions" in note for note in same["notes"])
+    assert any("processor differs: a processor and another" in note for note in apart["notes"])
+
+
+def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
+    profile = profile_content()
+    for mode in profile["modes"]:
+        mode["latency"]["runtime"] = "openvino"
+    profile["runtime"] = "openvino"
+    other = write(tmp_path / "b.json", profile)
+    with pytest.raises(UserError, match="no figure in common"):
+        compare(write(tmp_path / "a.json", profile_content()), other)
+    with pytest.raises(UserError, match="does not exist"):
+        compare(tmp_path / "none", other)

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_data import entry_content, profile_content, result_content
+
+from edgemtl.errors import UserError
+from edgemtl.report import write_report
+from edgemtl.report._load import Story
+from edgemtl.report._network import split
+from edgemtl.report._page import render
+from edgemtl.results import Result
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;</style></svg>{{7*7}}"
+VOID = {"meta", "img", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """A page's elements and text; fails where an element is not closed in order."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(markup)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+
+def check_harmless(page: Page) -> None:
+    """Nothing runs, nothing is fetched."""
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "iframe", "object", "embed", "link", "base", "form", "foreignobject", "animate"}
+        assert not any(
+            name.startswith("on") or name in ("href", "xlink:href", "action", "srcset") for name in attributes
+        )
+        if "src" in attributes:
+            assert str(attributes["src"]).startswith(("data:image/png;base64,", "data:image/jpeg;base64,"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "first"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result_content()))
+    (folder / "profile.json").write_text(json.dumps(profile_content()))
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 800, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "pictures" / "a_sheet.png")
+    return folder
+
+
+def test_a_run_tells_everything(run: Path) -> None:
+    file = write_report(run)
+    assert file == run / "report.html"
+    page = Page(file.read_text())
+    check_harmless(page)
+    for words in (
+        "fits 5MFLOPs and 60%FLOPs and 8ms@host/onnxruntime",
+        "4.00 MFLOPs (2.00 MMACs)",
+        "6.10 ms measured on host/onnxruntime",
+        "Pareto front",
+        "scenes, scored on 192 test images",
+        "★\u00a0chosen",
+        "◆\u00a0baseline",
+        "○\u00a0over a limit",
+        "The worst task is depth (-5.3 %).",
+        "Where the cost goes",
+        "Is sharing worth it?",
+        "other processes took 30% of the machine",
+        "depth_head",
+        "How each number was obtained",
+        "a sheet",
+        "a processor",
+    ):
+        assert words in page.text, words
+    assert file.stat().st_size < 5_000_000
+    titles = page.text.count("delta_m -2.0 %")
+    assert titles >= 2
+
+
+def test_the_policy_forbids_network_and_scripts(run: Path) -> None:
+    page = Page(write_report(run).read_text())
+    policies = [str(a["content"]) for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert len(policies) == 1 and policies[0].startswith("default-src 'none'")
+    assert "script-src" not in policies[0]
+
+
+def hostile(value: Any) -> Any:
+    """Every name and free text of a file replaced by something that wants out of its place."""
+    if isinstance(value, dict):
+        return {f"{key}{HOSTILE}" if key in FREE else key: hostile(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [hostile(each) for each in value]
+    if isinstance(value, str) and value not in KEPT:
+        return f"{value}{HOSTILE}"
+    return value
+
+
+FREE = {"depth", "semseg", "rmse", "s1.width", "depth.width", "stem.precision", "python", "model"}
+KEPT = {"edgemtl.result/1", "edgemtl.profile/1", "measured", "derived", "baseline", "candidate", "bundle", "unknown"}
+
+
+def test_hostile_names_are_only_text(run: Path) -> None:
+    (run / "result.json").write_text(json.dumps(hostile(result_content())))
+    content = hostile(profile_content())
+    content["name"] = HOSTILE
+    (run / "profile.json").write_text(json.dumps(content))
+    folder = run.rename(run.with_name("a<b>&'run"))
+    page = Page(write_report(folder).read_text())
+    check_harmless(page)
+    assert page.text.count("<script>alert(1)</script>") > 20
+    assert "a<b>&'run" in page.text
+    assert all("script>" not in str(attributes.get("class")) for _, attributes in page.tags)
+
+
+def test_a_result_alone_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result_content()))
+    page = Page(write_report(tmp_path / "result.json", tmp_path / "out.html").read_text())
+    assert "Pareto front" in page.text and "Latency on" not in page.text
+
+
+def test_a_profile_alone_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "profile.json").write_text(json.dumps(profile_content()))
+    page = Page(write_report(tmp_path).read_text())
+    assert "Latency on host/onnxruntime" in page.text
+    assert "hidden" in page.text
+    check_harmless(page)
+
+
+def test_nothing_feasible_is_said_first(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result_content(best=None, feasible=False)))
+    assert "nothing fits 5MFLOPs" in Page(write_report(tmp_path).read_text()).text
+    (tmp_path / "result.json").write_text(json.dumps(result_content(feasible=False)))
+    assert "does not fit 5MFLOPs" in Page(write_report(tmp_path).read_text()).text
+    empty = result_content(best=None, front=[], budgets=[], feasible=False)
+    (tmp_path / "result.json").write_text(json.dumps(empty))
+    Page(write_report(tmp_path).read_text())
+
+
+def test_latencies_of_different_kinds_never_share_a_chart(tmp_path: Path) -> None:
+    predicted = {"value": 5.0, "kind": "predicted", "device": "jetson-orin-nano", "runtime": "tensorrt"}
+    content = result_content()
+    content["front"].append(entry_content(design={"stem.width": 9}, latency_ms=predicted))
+    content["front"].append(entry_content(design={"stem.width": 10}, latency_ms=None))
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    page = Page(write_report(tmp_path).read_text())
+    charts = [str(a["aria-label"]) for tag, a in page.tags if tag == "svg" and a.get("role") == "img"]
+    assert charts == [
+        "delta_m against FLOPs",
+        "delta_m against measured latency on host/onnxruntime",
+        "delta_m against predicted latency on jetson-orin-nano/tensorrt",
+    ]
+    assert "not measured" in page.text
+
+
+def test_many_designs_stand_behind_a_click(tmp_path: Path) -> None:
+    content = result_content()
+    content["front"] += [entry_content(design={"stem.width": i}, delta_m=-i / 1000) for i in range(100, 400)]
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    file = write_report(tmp_path)
+    assert "The 200 cheapest of 304 designs" in Page(file.read_text()).text
+    assert file.stat().st_size < 1_000_000
+
+
+def test_a_bundle_shows_parity_and_cost() -> None:
+    parity = {"depth": SimpleNamespace(max_abs_error=1e-5, metric="rmse", torch=0.4, engine=0.44)}
+    manifest: Any = SimpleNamespace(
+        name="net",
+        created="2026-01-01",
+        design=result_content()["best"]["design"],
+        precision={"engine": "bf16", "stem": "int8", "s1_1": "float", "s1_2": "float"},
+        input=SimpleNamespace(height=192, width=256),
+        tasks=[SimpleNamespace(name="depth", kind="depth"), SimpleNamespace(name="semseg", kind="segmentation")],
+        targets={"openvino": SimpleNamespace(parity=parity)},
+        cost=SimpleNamespace(
+            flops=4_000_000,
+            params=1500,
+            weight_bytes=6000,
+            paths={
+                "depth": SimpleNamespace(flops=3_000_000, params=1000),
+                "semseg": SimpleNamespace(flops=3_500_000, params=1200),
+            },
+        ),
+        provenance=SimpleNamespace(environment={"python": "3.11"}),
+    )
+    page = Page(render(Story("net", None, manifest, (), ())))
+    check_harmless(page)
+    for words in (
+        "Parity of the exported engines",
+        "-10.0 %",
+        "1e-05",
+        "for openvino",
+        "Where the cost goes",
+        "192 x 256",
+    ):
+        assert words in page.text, words
+
+
+def test_split_of_cost_is_exact_or_absent() -> None:
+    assert split(100, {"a": 70, "b": 80}) == (50, {"a": 20, "b": 30})
+    assert split(130, {"a": 70, "b": 80, "c": 80}) == (50, {"a": 20, "b": 30, "c": 30})
+    assert split(100, {"a": 100}) is None
+    assert split(200, {"a": 70, "b": 80}) is None
+
+
+def test_pictures_are_read_not_trusted(run: Path) -> None:
+    (run / "pictures" / "evil.png").write_bytes(b"<script>alert(1)</script>")
+    with pytest.raises(UserError, match=r"evil\.png cannot be read as PNG"):
+        write_report(run)
+
+
+def test_a_large_picture_becomes_a_small_one(run: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (1500, 3000, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(run / "pictures" / "large.png", compress_level=1)
+    assert write_report(run).stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize("content", ["{}", '{"schema": "other/1"}', "nonsense"])
+def test_foreign_files_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "file.json").write_text(content)
+    with pytest.raises(UserError) as caught:
+        write_report(tmp_path / "file.json")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"holds no result\.json"):
+        write_report(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        write_report(tmp_path / "none")
+
+
+def test_budgets_of_one_task_draw_no_line(tmp_path: Path) -> None:
+    result = Result.model_validate(result_content(budgets=["depth:1MFLOPs", "60%FLOPs", "strange"]))
+    page = render(Story("x", result, None, (), ()))
+    assert "limit-text" not in page.partition("</style>")[2]
