@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from edgemtl.nas._predictor import Predictor, features
 from edgemtl.nas._problem import Evaluation, Problem, non_dominated
 from edgemtl.nas._space import Design
-from edgemtl.nas._trials import evaluation_of, space_distributions
+from edgemtl.nas._trials import design_of, evaluation_of, space_distributions
 
 __all__ = ["LinasSampler", "first_designs"]
 
@@ -51,7 +51,7 @@ class LinasSampler(optuna.samplers.BaseSampler):
         """The next design of the batch, as options."""
         if not search_space:
             return {}
-        seen = {str(t.user_attrs["key"]) for t in study.get_trials(deepcopy=False) if "key" in t.user_attrs}
+        seen = self._seen(study)
         self._queue = [design for design in self._queue if design.key not in seen]
         if not self._queue:
             self._queue = self._propose(study, seen, trial.number)
@@ -64,6 +64,13 @@ class LinasSampler(optuna.samplers.BaseSampler):
         return optuna.samplers.RandomSampler(self._seed).sample_independent(
             study, trial, param_name, param_distribution
         )
+
+    def _seen(self, study: Study) -> set[str]:
+        """Keys of the designs that were measured, and of those that another worker is at."""
+        states = (TrialState.COMPLETE, TrialState.RUNNING)
+        space = self._problem.space
+        trials = [t for t in study.get_trials(deepcopy=False, states=states) if t.params]
+        return {design_of(trial.params, space).key for trial in trials}
 
     def _propose(self, study: Study, seen: set[str], number: int) -> list[Design]:
         rng = random.Random(f"{self._seed}/{number}")
@@ -83,12 +90,12 @@ def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[st
     """
     space = problem.space
     pool = {design.key: design for design in (_draw(problem, rng) for _ in range(_DRAWS))}
-    pool |= {design.key: design for design in (space.middle(), space.smallest())}
+    pool |= {design.key: design for design in (space.middle(), *space.uniform(space.smallest()))}
     designs = sorted(
         (d for d in pool.values() if problem.affordable(d) and d.key not in seen), key=lambda d: d.cost().flops
     )
     if len(designs) <= count:
-        return designs or [space.smallest()]
+        return designs or [problem.frugal()]
     lightest, heaviest = (np.log(designs[place].cost().flops) for place in (0, -1))
     picked: dict[str, Design] = {}
     for wanted in np.linspace(heaviest, lightest + 0.3 * (heaviest - lightest), count):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import optuna
@@ -19,4 +20,6 @@ def nsga2_sampler(problem: Problem, seed: int, batch: int) -> optuna.samplers.Ba
     def violation(trial: FrozenTrial) -> Sequence[float]:
         return (problem.violation(evaluation_of(trial, problem.space)),)
 
-    return optuna.samplers.NSGAIISampler(population_size=max(2, batch), seed=seed, constraints_func=violation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `constraints_func` works from Optuna 4 on; what replaces it came with 5
+        return optuna.samplers.NSGAIISampler(population_size=max(2, batch), seed=seed, constraints_func=violation)

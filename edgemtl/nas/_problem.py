@@ -10,7 +10,7 @@ from edgemtl.nas._space import Design, Space
 from edgemtl.tasks import delta_m, relative_change
 from edgemtl.units import Budget, Floor
 
-__all__ = ["Evaluation", "Limit", "Problem"]
+__all__ = ["Evaluation", "Limit", "Problem", "non_dominated"]
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -71,6 +71,12 @@ class Problem:
     def affordable(self, design: Design) -> bool:
         """Whether a design keeps every budget that is counted."""
         return all(limit.count(design) <= limit.value for limit in self.limits if limit.exact)
+
+    def frugal(self) -> Design:
+        """The smallest net in the uniform precision that comes nearest to every counted budget."""
+        exact = [limit for limit in self.limits if limit.exact]
+        designs = self.space.uniform(self.space.smallest())
+        return min(designs, key=lambda d: max((limit.count(d) / limit.value for limit in exact), default=0.0))
 
     def feasible(self, evaluation: Evaluation) -> bool:
         """Whether an evaluated design keeps every budget and floor."""

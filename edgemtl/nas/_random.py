@@ -19,7 +19,7 @@ _TRIES = 2000
 
 
 class RandomDesignSampler(optuna.samplers.BaseSampler):
-    """Uniform draws of whole designs that keep every counted budget (the smallest design where none is found)."""
+    """Uniform draws of whole designs that keep every counted budget (the most frugal one where none is found)."""
 
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
         self._problem, self._seed = problem, seed
@@ -34,7 +34,7 @@ class RandomDesignSampler(optuna.samplers.BaseSampler):
         """One affordable design."""
         space, rng = self._problem.space, random.Random(f"{self._seed}/{trial.number}")
         draws = (space.random(rng) for _ in range(_TRIES))
-        return dict(next((design for design in draws if self._problem.affordable(design)), space.smallest()))
+        return dict(next((design for design in draws if self._problem.affordable(design)), self._problem.frugal()))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, Trial
 from edgemtl.nas._problem import Evaluation
 from edgemtl.nas._space import Design, Space
 
-__all__ = ["evaluation_of", "record", "space_distributions"]
+__all__ = ["design_of", "evaluation_of", "record", "space_distributions"]
 
 
 def space_distributions(space: Space) -> dict[str, BaseDistribution]:
