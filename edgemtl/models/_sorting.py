@@ -8,9 +8,11 @@ convolution, a sum of laterals and every convolution that reads another's output
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from edgemtl.models._plan import BlockPlan, Plan
@@ -34,18 +36,28 @@ def sort_channels(supernet: Supernet) -> None:
     table = supernet.shared
     with torch.no_grad():
         for group in _groups(supernet.envelopes):
-            consumers = [_weight(table, name) for name, axis in group if axis == 1]
-            if _FIXED in group or not consumers or len({_weight(table, name).shape[axis] for name, axis in group}) > 1:
-                continue
-            order = _importance(consumers).argsort(descending=True, stable=True)
-            for side in group:
-                _reorder(table, side, order)
+            sizes = {side: _weight(table, side[0]).shape[side[1]] for side in group - {_FIXED}}
+            consumers = [_weight(table, name) for name, axis in sizes if axis == 1]
+            if _FIXED not in group and consumers:
+                order = _order(_importance(consumers, max(sizes.values())), sorted(set(sizes.values())))
+                for side, size in sizes.items():
+                    _reorder(table, side, order[:size])
 
 
-def _importance(consumers: Iterable[Tensor]) -> Tensor:
+def _importance(consumers: Iterable[Tensor], channels: int) -> Tensor:
     """L1 norm of each input channel's weights; every consumer counts the same, as normalisation follows each."""
     norms = [weight.abs().transpose(0, 1).flatten(1).sum(1) for weight in consumers]
-    return torch.stack([norm / norm.mean().clamp(min=1e-12) for norm in norms]).sum(0)
+    shares = [norm / norm.mean().clamp(min=1e-12) for norm in norms]
+    return torch.stack([F.pad(share, (0, channels - len(share))) for share in shares]).sum(0)
+
+
+def _order(importance: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Most important first, in each part between two sizes alone.
+
+    Sizes differ where an expansion may be 1: the input's channels are then the first ones of the hidden channels.
+    """
+    parts = pairwise((0, *sizes))
+    return torch.cat([start + importance[start:end].argsort(descending=True, stable=True) for start, end in parts])
 
 
 def _weight(table: Mapping[str, Tensor], name: str) -> Tensor:

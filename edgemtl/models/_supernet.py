@@ -53,7 +53,7 @@ class Supernet(nn.Module):
         with torch.device("meta"):
             wanted = {name: tuple(p.shape) for name, p in MultiTaskNet(plan, self.tasks).named_parameters()}
         have = self.shared
-        short = {n for n, shape in wanted.items() if n not in have or not _covers(have[n], shape)}
+        short = [n for n, shape in wanted.items() if n not in have or not _covers(have[n], shape)]
         if short:
             fresh = dict(MultiTaskNet(plan, self.tasks).named_parameters())
             for name in short:
