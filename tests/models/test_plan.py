@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import TASKS, pictures
+from torch import Tensor, nn
+
+from edgemtl.models import MultiTaskNet
+from edgemtl.models._plan import BlockPlan, ConvPlan, Plan
+from edgemtl.nas import Design, Space, load_space
+
+
+def counted(net: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """FLOPs and folded parameters of all layers that run, counted from what they really compute."""
+    flops = params = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal flops, params
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        places = output.numel() // output.shape[1]  # one dot product for each channel of each place
+        flops += 2 * places * weight.numel()
+        params += weight.numel() + len(weight)  # and a bias a channel, once normalisation is folded in
+
+    layers = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        net.eval()(pictures(1, size))
+    for hook in hooks:
+        hook.remove()
+    return flops, params
+
+
+def assert_counts_agree(design: Design, size: tuple[int, int]) -> None:
+    tasks = design.space.tasks
+    net = MultiTaskNet(design.plan, tasks)
+    cost = design.plan.cost()
+    assert (cost.flops, cost.params) == counted(net, size)
+    assert cost.weight_bytes == 4 * cost.params
+    for task in tasks:
+        part = design.plan.cost(tasks=[task.name])
+        assert (part.flops, part.params) == counted(net.subset([task.name]), size)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_cost_is_what_the_layers_compute(space: Space, seed: int) -> None:
+    assert_counts_agree(space.random(random.Random(seed)), (32, 64))
+
+
+@pytest.mark.parametrize("name", ["cnn", "mobilenetv2"])
+def test_cost_of_shipped_spaces_is_what_the_layers_compute(name: str) -> None:
+    space = load_space(name, TASKS, (64, 32))
+    assert_counts_agree(space.random(random.Random(5)), (64, 32))
+
+
+def test_cost_of_the_largest_mobilenetv2_is_the_published_one() -> None:
+    kind = (TASKS[2],)
+    plan = load_space("mobilenetv2", kind, (224, 224)).largest().plan
+    trunk = Plan(plan.input_size, tuple(block for block in plan.blocks if block.task is None))
+    assert trunk.cost().flops / 2 == pytest.approx(300.8e6 - 1.28e6, rel=2e-3)  # paper: 300 M with the classifier
+    assert trunk.cost().params == 2_223_872 - 17_056  # torchvision's trunk, less a normalisation weight a channel
+
+
+def test_shared_blocks_count_once_and_every_block_belongs_somewhere(space: Space) -> None:
+    plan = space.middle().plan
+    trunk = Plan(plan.input_size, tuple(block for block in plan.blocks if block.task is None)).cost()
+    alone = [plan.cost(tasks=[task.name]) for task in space.tasks]
+    assert plan.cost().flops == trunk.flops + sum(cost.flops - trunk.flops for cost in alone)
+    assert plan.cost().weight_bytes == trunk.weight_bytes + sum(c.weight_bytes - trunk.weight_bytes for c in alone)
+    assert plan.cost(tasks=[]) == trunk
+
+
+def test_bytes_follow_the_precision_of_each_block() -> None:
+    conv = ConvPlan("conv", 8, 16, 3, 1, 1, 4, 4)
+    plan = Plan(
+        (4, 4), (BlockPlan("x", "conv", None, (conv,), ("image",)), BlockPlan("y", "conv", None, (conv,), ("x",)))
+    )
+    floats = 4 * (8 * 16 * 9 + 16)
+    integers = 8 * 16 * 9 + 4 * 16 + 4 * 16  # weights, scales, biases
+    assert plan.cost().weight_bytes == 2 * floats
+    assert plan.cost({"y": "int8"}).weight_bytes == floats + integers
+    assert plan.cost({"x": "int8", "y": "int8"}).weight_bytes == 2 * integers
+    assert plan.cost({"y": "int8"}).flops == plan.cost().flops == 2 * 2 * 8 * 16 * 9 * 16
