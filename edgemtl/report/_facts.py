@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from edgemtl.report._html import Child, Markup, element, table
+from edgemtl.report._html import NONE, Child, Markup, element, table
 from edgemtl.report._load import Story
 from edgemtl.report._metrics import format_change, format_metric, known_metric
 from edgemtl.report._parts import KIND_TITLES, card, kind_badge
@@ -28,7 +28,7 @@ def parity_section(story: Story) -> Markup | None:
         "task's own metric, which is what counts."
     )
     head: list[Child] = ["target", "task", "largest difference", "metric", "trained net", "engine", "change"]
-    return card("Parity of the exported engines", lead, table(head, rows, numbers=2))
+    return card("Parity of the exported engines", lead, table(head, rows, numbers=range(2, 7)))
 
 
 def _parity_cells(name: str, torch: float, engine: float) -> list[Child]:
@@ -66,7 +66,7 @@ def environment_section(story: Story) -> Markup | None:
     body = []
     for title, values in found:
         rows: list[list[Child]] = [[key, value] for key, value in _flat(values)]
-        body.append(element("details", element("summary", title), table(["what", "value"], rows, numbers=9)))
+        body.append(element("details", element("summary", title), table(["what", "value"], rows, numbers=NONE)))
     lead = "Versions, processor, memory, load and source revision at the time of each step."
     return card("Environment", lead, body) if body else None
 
@@ -95,4 +95,4 @@ def origins_section(story: Story) -> Markup:
         "tasks' deciding metrics against the baseline, its sign turned where lower is better. Figures of different "
         "kinds never share an axis."
     )
-    return card("How each number was obtained", notes, table(["kind", "what it means"], rows, numbers=9))
+    return card("How each number was obtained", notes, table(["kind", "what it means"], rows, numbers=NONE))

@@ -6,7 +6,7 @@ from edgemtl.profiling import Profile
 from edgemtl.report._html import Child, Markup, element
 from edgemtl.report._load import Story
 from edgemtl.report._metrics import changes, format_change, worst_change
-from edgemtl.report._parts import kind_badge, latency_text, ms_text, short_flops
+from edgemtl.report._parts import count_text, kind_badge, latency_text, ms_text, short_flops
 from edgemtl.results import Result
 from edgemtl.units import format_bytes, format_flops
 
@@ -118,7 +118,7 @@ def _cost_tiles(story: Story) -> list[Tile]:
     macs = format_flops(flops).partition("(")[2].rstrip(")")
     return [
         ("compute, all tasks", short_flops(flops), (macs, " ", kind_badge("counted"))),
-        ("weights", format_bytes(stored), (f"{params / 1e6:.3g} M params ", kind_badge("counted"))),
+        ("weights", format_bytes(stored), (f"{count_text(params)} params ", kind_badge("counted"))),
     ]
 
 

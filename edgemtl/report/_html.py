@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["Child", "Markup", "element", "join", "table"]
+__all__ = ["ALL_BUT_FIRST", "NONE", "Child", "Markup", "element", "join", "table"]
 
 
 class Markup(str):
@@ -15,6 +15,7 @@ class Markup(str):
 
 
 Child = str | Markup | None | Iterable["Child"]
+ALL_BUT_FIRST, NONE = range(1, 1000), range(0)
 _VOID = frozenset({"meta", "img", "br", "hr"})
 
 
@@ -47,18 +48,22 @@ def _text(child: Child) -> str:
 
 
 def table(
-    head: Sequence[Child], rows: Iterable[Sequence[Child]], *, numbers: int = 1, marked: Sequence[str] = ()
+    head: Sequence[Child],
+    rows: Iterable[Sequence[Child]],
+    *,
+    numbers: range = ALL_BUT_FIRST,
+    marked: Sequence[str] = (),
 ) -> Markup:
-    """A table that scrolls sideways on a narrow screen; columns from number `numbers` on are right-aligned figures.
+    """A table that scrolls sideways on a narrow screen; the columns in `numbers` are right-aligned figures.
 
     `marked` gives each row's class, as far as it goes.
     """
     body = []
     for index, row in enumerate(rows):
-        cells = [element("td", cell, class_="num" if column >= numbers else None) for column, cell in enumerate(row)]
+        cells = [element("td", cell, class_="num" if column in numbers else None) for column, cell in enumerate(row)]
         body.append(element("tr", cells, class_=(marked[index] if index < len(marked) else "") or None))
     heads = [
-        element("th", cell, class_="num" if column >= numbers else None, scope="col")
+        element("th", cell, class_="num" if column in numbers else None, scope="col")
         for column, cell in enumerate(head)
     ]
     return element(

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edgemtl.profiling import Profile
 from edgemtl.report._design import Bar, Part, design_parts
-from edgemtl.report._html import Child, Markup, element, table
+from edgemtl.report._html import NONE, Child, Markup, element, table
 from edgemtl.report._load import Story
-from edgemtl.report._parts import card, ms_text, short_flops, stack_row, swatch, task_class
-from edgemtl.units import format_bytes
+from edgemtl.report._parts import card, count_text, ms_text, short_flops, stack_row, swatch, task_class
 
 __all__ = ["cost_section", "design_section"]
 
@@ -38,7 +37,7 @@ def design_section(story: Story) -> Markup | None:
         element("div", [_decoder(part, widest) for part in heads], class_="decoders"),
         class_="net",
     )
-    choices = table(["choice", "option"], [[name, str(option)] for name, option in story.design.items()], numbers=9)
+    choices = table(["choice", "option"], [[name, str(option)] for name, option in story.design.items()], numbers=NONE)
     lead = (
         "The trunk from image to features, then each task's decoder. A bar is a block: its width is its channels, its "
         "colour its precision; the small print is expansion, kind and kernel."
@@ -134,7 +133,7 @@ def _counted_rows(story: Story) -> list[Child]:
         return []
     return [
         _stack(story, "compute", totals[0], flops, short_flops),
-        _stack(story, "parameters", totals[1], params, lambda value: format_bytes(value).removesuffix("B").strip()),
+        _stack(story, "parameters", totals[1], params, count_text),
     ]
 
 

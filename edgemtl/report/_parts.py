@@ -6,9 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from edgemtl.report._html import Child, Markup, element
 from edgemtl.results import Latency
-from edgemtl.units import format_flops
+from edgemtl.units import format_bytes, format_flops
 
-__all__ = ["card", "kind_badge", "latency_text", "meter", "ms_text", "short_flops", "stack_row", "swatch", "task_class"]
+__all__ = [
+    "card",
+    "count_text",
+    "kind_badge",
+    "latency_text",
+    "meter",
+    "ms_text",
+    "short_flops",
+    "stack_row",
+    "swatch",
+    "task_class",
+]
 
 KIND_TITLES: Mapping[str, str] = {
     "measured": "timed on the exported engine through its runtime, or read from a sensor or the system",
@@ -34,6 +45,11 @@ def kind_badge(kind: str) -> Markup:
 def latency_text(latency: Latency) -> str:
     """`6.1 ms measured on host/onnxruntime`."""
     return f"{ms_text(latency.value)} ms {latency.kind} on {latency.device}/{latency.runtime}"
+
+
+def count_text(count: float) -> str:
+    """`6.17 k` or `1.50 M`."""
+    return format_bytes(count).removesuffix("B").strip()
 
 
 def ms_text(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgemtl.errors import UserError
-from edgemtl.report._html import Child, Markup, element, join, table
+from edgemtl.report._html import NONE, Child, Markup, element, join, table
 from edgemtl.report._load import Story
 from edgemtl.report._metrics import (
     Change,
@@ -215,7 +215,7 @@ def tasks_section(story: Story) -> Markup | None:
         return card(
             "Tasks",
             "Scores of the chosen design; the result names no baseline to compare with.",
-            table(["task", "scores"], plain, numbers=9),
+            table(["task", "scores"], plain, numbers=NONE),
         )
     by_task = {change.task: change for change in found}
     scale = max([abs(change.relative) for change in found] + [0.02])
@@ -228,7 +228,7 @@ def tasks_section(story: Story) -> Markup | None:
     if worst is not None:
         lead += f"The worst task is {worst.task} ({format_change(worst.relative)})."
     head = ["task", "change", "", "baseline", "chosen", "metric", "other scores"]
-    return card("Tasks", lead, table(head, rows, marked=marks))
+    return card("Tasks", lead, table(head, rows, numbers=range(1, 5), marked=marks))
 
 
 def _task_row(task: str, best: Entry, change: Change | None, scale: float) -> list[Child]:

@@ -3,13 +3,14 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.profiling._derive import mode_sets, operator_shares, separate_ms, task_profiles, trunk_ms
 from edgemtl.runtime import OperatorTime
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.floats(0.1, 100), st.lists(st.floats(0.01, 50), min_size=2, max_size=6))
 def test_an_additive_model_is_recovered(trunk: float, own: list[float]) -> None:
     parts = {f"task{i}": ms for i, ms in enumerate(own)}

@@ -13,6 +13,7 @@ from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.profiling import Profile, profile, read_profile, write_profile
 from edgemtl.profiling._opening import measure_opening
 from edgemtl.profiling._subjects import open_subject
+from edgemtl.runtime import EngineSpec
 
 
 def two_headed(path: Path, size: Any = 32, heads: tuple[str, ...] = ("depth", "edges")) -> Path:
@@ -150,3 +151,18 @@ def test_counts_are_split_into_trunk_and_tasks(measured: Profile) -> None:
     assert counts.total.flops == counts.trunk.flops + sum(count.flops for count in counts.tasks.values())
     assert counts.total.macs * 2 == counts.total.flops
     assert counts.total.weight_bytes == 4 * counts.total.params
+
+
+def test_an_engine_folder_is_profiled_through_its_runtime(tmp_path: Path) -> None:
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    two_headed(folder / "model.onnx")
+    outputs = {"depth": "depth", "edges": "edges"}
+    EngineSpec(
+        "onnxruntime", "onnxruntime", tuple(outputs), (1, 3, 32, 32), {"model": "model.onnx"}, {"outputs": outputs}
+    ).write(folder)
+    found = profile(folder, runs=20, threads=1)
+    assert (found.name, found.source, found.target, found.runtime) == ("engine", "engine", "onnxruntime", "onnxruntime")
+    assert [mode.tasks for mode in found.modes] == [("depth", "edges"), ("depth",), ("edges",)]
+    assert found.counts is not None and set(found.counts.tasks) == set(outputs)
+    assert found.opening is not None and found.opening.first_run_ms > 0

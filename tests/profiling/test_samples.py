@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -13,6 +13,7 @@ from edgemtl.profiling import Samples, percentile, percentile_interval, ratios, 
 TIMES = st.lists(st.floats(0.001, 1e4), min_size=10, max_size=700)
 
 
+@settings(deadline=None, max_examples=60)
 @given(TIMES, st.sampled_from([0.5, 0.75, 0.9, 0.95, 0.99]))
 def test_percentile_agrees_with_numpy_or_is_hidden(times: list[float], q: float) -> None:
     found = percentile(times, q)
@@ -48,6 +49,7 @@ def test_interval_is_absent_where_the_samples_do_not_bound_it() -> None:
     assert percentile_interval([float(i) for i in range(500)], 0.99, confidence=0.9999) is None
 
 
+@settings(deadline=None, max_examples=60)
 @given(TIMES)
 def test_block_keeps_every_sample_and_clips_none(times: list[float]) -> None:
     block = Samples(tuple(times), 3, len(times)).block(device="host", runtime="x", threads=2, includes="a call")

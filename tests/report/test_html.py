@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.report._html import Markup, element, join, table
@@ -31,6 +31,7 @@ def read(markup: str) -> Reader:
     return reader
 
 
+@settings(deadline=None, max_examples=60)
 @given(TEXT, TEXT)
 def test_text_and_attributes_come_back_as_they_were(text: str, attribute: str) -> None:
     reader = read(element("p", text, title=attribute))
@@ -38,6 +39,7 @@ def test_text_and_attributes_come_back_as_they_were(text: str, attribute: str) -
     assert reader.text == text
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(TEXT, max_size=4))
 def test_strings_never_make_elements(texts: list[str]) -> None:
     reader = read(element("div", [element("b", text) for text in texts], texts))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.report._metrics import Change, changes, deciding_metric, format_change, format_metric, worst_change
@@ -16,6 +16,7 @@ def entry(metrics: dict[str, dict[str, float]], **changed: Any) -> Entry:
     return Entry.model_validate({**fields, "metrics": metrics, "delta_m": None, "paths": {}, **changed})
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(sorted(KINDS)), st.floats(0.01, 100), st.floats(0.01, 100))
 def test_changes_agree_with_the_ground_floor(kind: str, value: float, base: float) -> None:
     task = make_task("t", kind, KINDS[kind].channels or 3)

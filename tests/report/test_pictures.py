@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -103,6 +103,7 @@ def test_unknown_pixels_are_grey() -> None:
     assert (drawn[:10] == (205, 210, 216)).all() and not (drawn[10:] == (205, 210, 216)).all(axis=-1).any()
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=50))
 def test_spread_is_never_empty(values: list[float]) -> None:
     low, high = spread([np.array(values), np.array([np.nan, np.inf])])
@@ -138,6 +139,7 @@ def test_a_sheet_with_holes() -> None:
         contact_sheet([DEPTH], [])
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text(max_size=80), st.integers(20, 200))
 def test_text_is_cut_to_its_place(text: str, width: int) -> None:
     shown = _fitted(text, width, font(12))

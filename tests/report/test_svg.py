@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.report._svg import Point, _best_steps, histogram, nice_ticks, scatter, short_number, signed_number
@@ -13,6 +13,7 @@ from edgemtl.report._svg import Point, _best_steps, histogram, nice_ticks, scatt
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
 
 
+@settings(deadline=None, max_examples=60)
 @given(FINITE, st.floats(1e-3, 1e9))
 def test_ticks_are_even_round_and_cover_the_range(low: float, span: float) -> None:
     high = low + span
@@ -41,6 +42,7 @@ def test_signed_numbers() -> None:
     assert [signed_number(value) for value in (2.0, -0.5, 0.0)] == ["+2", "-0.5", "0"]
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(-20, 5)), min_size=1, max_size=30))
 def test_the_staircase_is_the_pareto_front(values: list[tuple[float, float]]) -> None:
     points = [Point(x, y, "front", "") for x, y in values]
@@ -64,6 +66,7 @@ def _scatter(points: list[Point], limit: tuple[float, str] | None = None) -> str
     return scatter(points, title="t", labels=("x", "y"), formats=(short_number, short_number), limit=limit)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=8), st.text(max_size=20))
 def test_marks_stay_inside_the_picture(values: list[tuple[float, float]], hostile: str) -> None:
     points = [Point(abs(x), y, "front", "p") for x, y in values]
@@ -72,6 +75,7 @@ def test_marks_stay_inside_the_picture(values: list[tuple[float, float]], hostil
         assert 60 <= float(found[1]) <= 520 and 0 <= float(found[2]) <= 340
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=300))
 def test_histogram_counts_every_sample(samples: list[float]) -> None:
     picture = ET.fromstring(histogram(samples, {"p50": sorted(samples)[len(samples) // 2]}, title="t", unit="ms"))
