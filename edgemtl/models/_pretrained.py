@@ -44,10 +44,12 @@ def load_pretrained(supernet: Supernet, plan: Plan, weights: str | Path) -> str:
     path = _locate(weights)
     state = pretrained_state(plan, path)
     table = supernet.shared
+    filled = sorted(state.keys() & table.keys())
+    for name in filled:
+        if table[name].shape != state[name].shape:
+            raise _other_net(path, f"{name} is {tuple(state[name].shape)} there, {tuple(table[name].shape)} here")
     with torch.no_grad():
-        for name in sorted(state.keys() & table.keys()):
-            if table[name].shape != state[name].shape:
-                raise _other_net(path, f"{name} is {tuple(state[name].shape)} there, {tuple(table[name].shape)} here")
+        for name in filled:
             table[name].copy_(state[name])
     return sha256(path)
 
