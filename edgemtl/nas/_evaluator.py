@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgemtl.data import Batch, Sample, Source
+from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
 from edgemtl.models.quantization import Ranges, calibrate, simulate
 from edgemtl.nas._problem import Evaluation
@@ -121,6 +122,20 @@ class Evaluator:
                         outputs[name].append(value.copy())  # a session may reuse its buffers
                 scorer.update({name: np.concatenate(values) for name, values in outputs.items()}, batch)
         return scorer.compute()
+
+    def check_labels(self) -> None:
+        """`UserError` where no scored image has a valid label of some task, which could then have no score."""
+        scored = {
+            "validation": [batch.masks for batch in self._validation],
+            "test": [sample.masks for sample in self.test_samples],
+        }
+        for split, masks in scored.items():
+            for task in self.source.tasks:
+                if not any(mask[task.name].any() for mask in masks):
+                    raise UserError(
+                        f"data set {self.source.name}: no {split} image that is scored has a valid label of task "
+                        f"{task.name!r}: add labels, or remove the task"
+                    )
 
     @cached_property
     def _train_images(self) -> list[Tensor]:

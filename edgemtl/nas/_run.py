@@ -33,24 +33,30 @@ class RunFolder:
 
     path: Path
 
-    def create(self, config: Mapping[str, Any], resume: bool) -> None:
-        """Write the configuration, or check that a resumed run asks for the same; `UserError` where it does not."""
-        file = self.path / CONFIG_FILE
-        wanted = json.loads(json.dumps({"schema": SCHEMA, **config}))
-        if not file.is_file():
-            if self.path.is_dir() and any(self.path.iterdir()):
+    @property
+    def journal(self) -> Path:
+        """The study's file, where it is not kept elsewhere."""
+        return self.path / "study.journal"
+
+    def check(self, config: Mapping[str, Any], resume: bool) -> None:
+        """`UserError` where a run of `config` cannot begin in this folder, or, with `resume`, not go on there."""
+        if not (self.path / CONFIG_FILE).is_file():
+            if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
                 raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
-            write_json(file, wanted)
             return
         if not resume:
             raise UserError(f"run {self.path} exists: go on with --resume, or choose another --out")
-        stored = self.config()
+        stored, wanted = self.config(), _as_stored(config)
         changed = sorted(key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key))
         if changed:
             raise UserError(
                 f"run {self.path} was started with another {', '.join(changed)}: "
                 "resume it with the same, or choose another --out"
             )
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Write the configuration: from here on the folder is a run."""
+        write_json(self.path / CONFIG_FILE, _as_stored(config))
 
     def config(self) -> dict[str, Any]:
         """The configuration; `UserError` where the folder is no run or of another version."""
@@ -68,11 +74,18 @@ class RunFolder:
     def space(self) -> Space:
         """The space of the run, restricted to its target."""
         config = self.config()
-        tasks = [make_task(t["name"], t["kind"], t["channels"], t["classes"]) for t in config["tasks"]]
-        space = load_space(config["space"], tasks, tuple(config["size"]))
-        if space.identity != config["identity"]:
+        try:
+            tasks = [make_task(t["name"], t["kind"], t["channels"], t["classes"]) for t in config["tasks"]]
+            height, width = config["size"]
+            space = load_space(config["space"], tasks, (height, width))
+            identity, target = config["identity"], find_target(config["target"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"run {self.path}: its {CONFIG_FILE} is damaged ({type(error).__name__}: {error}): search again"
+            ) from error
+        if space.identity != identity:
             raise UserError(f"space {config['space']!r} has changed since run {self.path} was made: search again")
-        return space.for_target(find_target(config["target"]).traits)
+        return space.for_target(target.traits)
 
     def save(self, name: str, candidate: Candidate) -> None:
         """Keep a net, its design and its ranges."""
@@ -105,6 +118,10 @@ class RunFolder:
         return Candidate(
             design, _filled(MultiTaskNet(design.plan, space.tasks), folder / "weights.safetensors", design), ranges
         )
+
+
+def _as_stored(config: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps({"schema": SCHEMA, **config}))
 
 
 def task_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,8 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from edgemtl._environment import environment
@@ -28,9 +28,9 @@ from edgemtl.nas._finalists import Finalist, choose, finalists, front_of, pick_a
 from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
 from edgemtl.nas._problem import Evaluation, Problem
 from edgemtl.nas._run import RunFolder, task_json
-from edgemtl.nas._space import Space, load_space
+from edgemtl.nas._space import Space, is_precision, load_space
 from edgemtl.nas._strategies import find_strategy
-from edgemtl.nas._trials import evaluation_of, record, space_distributions
+from edgemtl.nas._trials import evaluation_of, open_study, record, space_distributions
 from edgemtl.results import RESULT_FILE, Entry, Latency, PathCost, Result, read_result, write_result
 from edgemtl.targets import find_target
 from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
@@ -97,14 +97,15 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     started = time.monotonic()
     folder = RunFolder(request.out)
     setup = _set_up(request)
-    folder.create(setup.config, request.resume)
-    study = _study(request, setup.space)
-    if _is_finished(request, study):
+    folder.check(setup.config, request.resume)
+    if _is_finished(request, setup.config):
         return read_result(request.out)
     _prepare(setup.source, report)
     rows = preflight(setup.space, setup.budgets, setup.evaluator)
     report(SearchEvent("preflight", 1, 1, rows=tuple(rows)))
     problem = _problem(setup, rows)
+    folder.create(setup.config)
+    study = _study(request, setup.config)
     interrupted = _evaluate_all(request, problem, setup.evaluator, study, report)
     evaluations = _finished(study, setup.space)
     if not evaluations:
@@ -130,10 +131,7 @@ class _Setup:
 
 
 def _set_up(request: SearchRequest) -> _Setup:
-    if request.evaluations < 2 or request.batch < 2:
-        raise UserError(
-            f"a search needs at least 2 evaluations in batches of 2, given: {request.evaluations} and {request.batch}"
-        )
+    _check_numbers(request)
     find_strategy(request.strategy)
     budgets = tuple(parse_budget(text) for text in request.budgets)
     target = find_target(_target_name(request, budgets))
@@ -153,6 +151,7 @@ def _set_up(request: SearchRequest) -> _Setup:
         raise UserError(
             f"budget {timed[0].text!r}: target {target.traits.name} does not run on this host; give FLOPs or MB"
         )
+    searched = space.for_target(target.traits)
     scopes = ["", *sorted({budget.task for budget in timed if budget.task})]
     evaluator = Evaluator(supernet, source, target, scopes, executes, request.threads)
     config = {
@@ -167,10 +166,22 @@ def _set_up(request: SearchRequest) -> _Setup:
         "budgets": list(request.budgets),
         "floors": list(request.floors),
         "preference": dict(preference),
+        "precisions": {c.name: list(c.options) for c in searched.choices if is_precision(c)},
         "seed": request.seed,
         "supernet_sha256": sha256(path),
     }
-    return _Setup(space.for_target(target.traits), source, evaluator, budgets, floors, preference, config)
+    return _Setup(searched, source, evaluator, budgets, floors, preference, config)
+
+
+def _check_numbers(request: SearchRequest) -> None:
+    if request.evaluations < 2 or request.batch < 2:
+        raise UserError(
+            f"a search needs at least 2 evaluations in batches of 2, given: {request.evaluations} and {request.batch}"
+        )
+    if not 0 <= request.seed < 2**32:
+        raise UserError(f"seed {request.seed} cannot be used: give a number from 0 to {2**32 - 1}")
+    if request.threads < 0:
+        raise UserError(f"{request.threads} threads given: give 0 (the runtime's choice) or more")
 
 
 def _target_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
@@ -205,20 +216,10 @@ def _supernet_path(request: SearchRequest, source: Source) -> Path:
     return shipped
 
 
-def _study(request: SearchRequest, space: Space) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if request.storage:
-            storage: Any = request.storage
-        else:
-            storage = JournalStorage(JournalFileBackend(str(request.out / "study.journal")))
-        return optuna.create_study(
-            study_name=request.out.name or "search",
-            storage=storage,
-            directions=["minimize", "minimize"],
-            load_if_exists=True,
-        )
+def _study(request: SearchRequest, config: Mapping[str, Any]) -> optuna.Study:
+    """The run's study; its name tells what is asked, so that in a shared storage workers never mix two searches."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    return open_study(f"{request.out.name}-{digest}", RunFolder(request.out).journal, request.storage)
 
 
 def _finished(study: optuna.Study, space: Space) -> list[Evaluation]:
@@ -227,11 +228,13 @@ def _finished(study: optuna.Study, space: Space) -> list[Evaluation]:
     return list({trial.user_attrs["key"]: evaluation_of(trial, space) for trial in trials}.values())
 
 
-def _is_finished(request: SearchRequest, study: optuna.Study) -> bool:
+def _is_finished(request: SearchRequest, config: Mapping[str, Any]) -> bool:
+    """Whether the result that is there speaks of every evaluation that is asked for."""
     if not (request.out / RESULT_FILE).is_file():
         return False
-    done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    return done >= request.evaluations and read_result(request.out).evaluations >= min(done, request.evaluations)
+    trials = _study(request, config).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    distinct = {trial.user_attrs["key"] for trial in trials}
+    return len(trials) >= request.evaluations and read_result(request.out).evaluations == len(distinct)
 
 
 def _prepare(source: Source, report: Report) -> None:
@@ -248,7 +251,11 @@ def _prepare(source: Source, report: Report) -> None:
 
 
 def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
+    setup.evaluator.check_labels()
     baseline = setup.evaluator.simulated(setup.evaluator.candidate(setup.space.largest()))
+    for task, scores in baseline.items():
+        if not all(map(math.isfinite, scores.values())):
+            raise UserError(f"the largest design has no finite score in task {task!r}: train the supernet again")
     return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, setup.evaluator.executes)
 
 
@@ -259,6 +266,7 @@ def _evaluate_all(
     study.sampler = find_strategy(request.strategy)(problem, request.seed, request.batch)
     known = {evaluation.design.key: evaluation for evaluation in _finished(study, problem.space)}
     done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    trial: optuna.Trial | None = None
     try:
         while done < request.evaluations:
             trial = study.ask(space_distributions(problem.space))
@@ -270,6 +278,8 @@ def _evaluate_all(
             done += 1
             report(SearchEvent("search", done, request.evaluations, _news(problem, evaluation)))
     except KeyboardInterrupt:
+        if trial is not None:  # so that its design may be proposed again
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         return True
     return False
 

@@ -2,16 +2,73 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial
 
+from edgemtl.errors import UserError
 from edgemtl.nas._problem import Evaluation
 from edgemtl.nas._space import Design, Space
 
-__all__ = ["design_of", "evaluation_of", "record", "space_distributions"]
+__all__ = ["design_of", "evaluation_of", "open_study", "record", "space_distributions"]
+
+
+def open_study(name: str, journal: Path, url: str | None) -> optuna.Study:
+    """The study called `name`, new or as it was left: in an Optuna storage where a URL is given, else in a journal.
+
+    Raises `UserError` where the storage cannot be reached or the journal is damaged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            storage: str | BaseStorage = url or _open_journal(journal)
+            return optuna.create_study(
+                study_name=name, storage=storage, directions=["minimize", "minimize"], load_if_exists=True
+            )
+    except OSError:
+        raise
+    except Exception as error:  # every storage and database driver has its own
+        where, remedy = ("--storage", "check its URL") if url else (str(journal), "begin again with another --out")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"the study in {where} cannot be opened ({reason}): {remedy}") from error
+
+
+def _open_journal(journal: Path) -> JournalStorage:
+    lock = _KernelLock(journal)
+    lock.acquire()
+    try:
+        content = journal.read_bytes()
+        os.truncate(journal, content.rfind(b"\n") + 1)  # a full disk may have cut the last line short
+    finally:
+        lock.release()
+    return JournalStorage(JournalFileBackend(str(journal), lock))
+
+
+class _KernelLock(JournalFileOpenLock):
+    """Ends with its process, however that ends: a killed search does not lock out the one that goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def acquire(self) -> bool:
+        self._file = self._path.open("ab")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def space_distributions(space: Space) -> dict[str, BaseDistribution]:
