@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgemtl._share import find_shared, list_shared
 from edgemtl.errors import UserError, unknown_name
@@ -199,11 +199,13 @@ def space_names() -> list[str]:
 
 
 class _File(BaseModel):
+    """What every space's file holds, beside its family's own part under the family's name."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
-    schema_: str
+    schema_: str = Field(alias="schema")
     family: str
     input: tuple[int, int]
-    precision: tuple[str, ...] = ("float", "int8")
+    precision: Annotated[tuple[Literal["float", "int8"], ...], Field(min_length=1)] = ("float", "int8")
 
 
 def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = None) -> Space:
@@ -219,7 +221,7 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
         raise UserError(f"space {name} needs at least one task")
     raw = _read_yaml(path)
     try:
-        head = _File(**{("schema_" if key == "schema" else key): value for key, value in raw.items()})
+        head = _File.model_validate(raw)
         family = find_family(head.family)
         spec = family.spec.model_validate(raw.get(head.family))
     except ValidationError as error:
@@ -228,6 +230,9 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
         raise UserError(f"space {path}: {place}: {first['msg']} (given: {first.get('input')!r:.80})") from error
     if head.schema_ != SCHEMA:
         raise UserError(f"space {path} has schema {head.schema_!r}; this version reads {SCHEMA}")
+    keys = {"schema", "family", "input", "precision", head.family}
+    if unknown := sorted(raw.keys() - keys):
+        raise unknown_name(f"key in space {path}:", unknown[0], keys)
     chosen = size or head.input
     if any(side < family.size_multiple or side % family.size_multiple for side in chosen):
         raise UserError(
