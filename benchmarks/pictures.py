@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Outcome, Row, main, say
+from _common import Outcome, Row, main
 from _panels import CLASS_COLOURS, SOFT, Sheet, class_map, depth_map, edge_map, normal_map, predicted_maps
 from _runs import ROOT, scenes_evaluator
 from numpy.typing import NDArray
 
 from edgemtl._images import normalize
 from edgemtl.data import Sample, ScenesSource
+from edgemtl.data.scenes._types import FAR_M
 from edgemtl.runtime import Engine
 from edgemtl.train import Scorer
 
@@ -72,7 +73,8 @@ def draw(samples: Sequence[Sample], outputs: Sequence[Outputs], scores: Sequence
     for column, title in enumerate(COLUMNS.values()):
         sheet.write(title, (left + column * (width + GAP) + width // 2, TOP - 12), 17, anchor="ms")
     depths = np.concatenate([sample.targets["depth"].ravel() for sample in samples])
-    limits = (float(np.percentile(depths, 1)), float(np.percentile(depths, 98)))
+    near, far = np.percentile(depths[depths < FAR_M], (1, 99))  # beyond are windows only
+    limits = (float(near), float(far))
     for number, (sample, found, score) in enumerate(zip(samples, outputs, scores, strict=True)):
         top = TOP + number * (block + BETWEEN)
         sheet.put(sample.image, (MARGIN, top))
@@ -84,7 +86,7 @@ def draw(samples: Sequence[Sample], outputs: Sequence[Outputs], scores: Sequence
             for column, name in enumerate(COLUMNS):
                 sheet.put(pictures[name], (left + column * (width + GAP), place))
     write_keys(sheet, classes, limits, sheet.page.height - BOTTOM, wide)
-    return sheet.save(PICTURE, MOST_BYTES)
+    return sheet.save(PICTURE)
 
 
 def write_scores(sheet: Sheet, score: Mapping[str, Mapping[str, float]], place: tuple[int, int]) -> None:
@@ -123,9 +125,9 @@ def run(options: argparse.Namespace) -> Outcome:
         scorer.update(found, [sample])
         scores.append(scorer.compute())
     size = draw(samples, outputs, scores, source.tasks[0].classes)
-    say(f"wrote {PICTURE}")
-    rows = [Row("scenes_png", size / 1000, "kB", MOST_BYTES / 1000)]
-    return Outcome(rows, {"scenes": list(options.scenes), "scores": scores})
+    return Outcome(
+        [Row("picture", size / 1000, "kB", MOST_BYTES / 1000)], {"scenes": list(options.scenes), "scores": scores}
+    )
 
 
 def add(parser: argparse.ArgumentParser) -> None:

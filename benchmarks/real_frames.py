@@ -142,7 +142,7 @@ def run(options: argparse.Namespace) -> Outcome:
             rows += rows_of(f"{frame.name}_{name}", values, trivial)
     if not options.quick:
         size = draw(frames, outputs["largest"], evaluator.source.tasks[0].classes)
-        say(f"wrote {PICTURE.relative_to(ROOT)}: {size / 1000:.0f} kB")
+        rows.append(Row("picture", size / 1000, "kB", MOST_BYTES / 1000))
     return Outcome(rows, raw)
 
 
@@ -171,7 +171,8 @@ def rows_of(name: str, found: Errors, trivial: Mapping[str, Errors]) -> list[Row
 
 def draw(frames: list[RealFrame], outputs: Mapping[str, Mapping[str, Array]], classes: tuple[str, ...]) -> int:
     """The picture: a row for a frame; its size in bytes."""
-    titles = ("frame", "depth", "measured", "normals", "from measured depth", "segmentation", "edges")
+    titles = ("frame", *(f"{how} {what}" for what in ("depth", "normals") for how in ("predicted", "measured")))
+    titles += ("predicted segmentation", "predicted edges")
     height, width = frames[0].depth.shape
     gap, top, label = 6, 30, 22
     sheet = Sheet.blank(len(titles) * (width + gap) + label, top + len(frames) * (height + gap))
@@ -189,7 +190,7 @@ def draw(frames: list[RealFrame], outputs: Mapping[str, Mapping[str, Array]], cl
         sheet.write_upwards(frame.title, (label // 2, place + height // 2), 15)
         for column, panel in enumerate(panels):
             sheet.put(panel, (label + column * (width + gap), place))
-    return sheet.save(PICTURE, MOST_BYTES)
+    return sheet.save(PICTURE)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
