@@ -34,3 +34,16 @@ def export(screen: Screen, run: Path, targets: tuple[str, ...], design: str, out
 
     Every task of every engine is checked against PyTorch, tensor by tensor and in the task's own metric.
     """
+    from edgemtl.export import export_run
+
+    manifest = export_run(run, targets, out, design=design, progress=screen.say)
+    if not screen.as_json:
+        rows = [
+            (name, task, f"{parity.max_abs_error:.2g}", parity.metric, parity.torch, parity.engine)
+            for name, target in manifest.targets.items()
+            for task, parity in target.parity.items()
+        ]
+        screen.table("Parity with PyTorch", ("target", "task", "largest error", "metric", "PyTorch", "engine"), rows)
+        bundle = out or run / "bundle"
+        screen.say(f"written: {bundle}; next: edgemtl profile {bundle}")
+    screen.json(manifest.model_dump(mode="json", by_alias=True))

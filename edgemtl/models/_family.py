@@ -29,6 +29,7 @@ class Family:
     by name: that is the rule which lets one `Supernet` serve all families.
     """
 
+    name: str
     spec: type[BaseModel]
     choices: Callable[[Any, Sequence[Task]], tuple[Choice, ...]]
     blocks: Callable[[Any, Sequence[Task]], Blocks]
@@ -36,7 +37,7 @@ class Family:
     size_multiple: int
 
 
-_FAMILIES = {"cnn": Family(CnnSpec, cnn_choices, cnn_blocks, cnn_plan, 32)}
+_FAMILIES = {"cnn": Family("cnn", CnnSpec, cnn_choices, cnn_blocks, cnn_plan, 32)}
 
 
 def find_family(name: str) -> Family:

@@ -7,7 +7,7 @@ as fast as the best uniform precision stays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +16,13 @@ from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._problem import Evaluation, Problem, non_dominated
 from edgemtl.nas._space import ENGINE, Design, Space
 from edgemtl.profiling import compare
+from edgemtl.tasks import relative_change
 
 __all__ = ["Finalist", "choose", "finalists", "pick_architectures", "precision_variants"]
 
 SLOWER_ALLOWED = 1.01
 TOLERANCE = 0.01
+EXPORT_LOSS = 0.025
 ROUNDS = 4
 BURST = 6
 
@@ -65,28 +67,40 @@ def pick_architectures(problem: Problem, evaluations: Sequence[Evaluation], coun
 
 
 def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Finalist]:
-    """The variants of one architecture, scored by simulation and timed in turns; those no faster precision beats.
+    """The variants of one architecture that could be exported, scored by simulation and timed in turns.
 
-    Where a floor needs it (no fast variant is feasible), the feasible slower ones stay as well.
+    What loses more to its precision than an export accepts is dropped, and so is what a uniform precision beats in
+    speed, unless only slower ones keep the budgets and floors.
     """
     base = evaluator.candidate(design)
     variants = precision_variants(problem.space, design) if evaluator.executes else [design]
-    ranges = base.ranges or (
-        evaluator.ranges(base.net) if any("int8" in v.precision.values() for v in variants) else None
-    )
-    candidates = [Candidate(v, base.net, ranges) for v in variants]
+    eight_bit = any("int8" in variant.precision.values() for variant in variants)
+    ranges = base.ranges or (evaluator.ranges(base.net) if eight_bit else None)
+    candidates = [Candidate(variant, base.net, ranges) for variant in variants]
     latencies = _time(evaluator, candidates) if evaluator.executes else [{} for _ in candidates]
-    fastest = min(
-        (ms[""] for c, ms in zip(candidates, latencies, strict=True) if ms and is_uniform(c.design)), default=0.0
-    )
-    found = []
-    for candidate, latency in zip(candidates, latencies, strict=True):
-        ratio = latency[""] / fastest if fastest else 1.0
-        metrics = evaluator.simulated(candidate)
-        found.append(Finalist(candidate, Evaluation(candidate.design, metrics, latency), ratio))
-    fast = [f for f in found if f.ratio <= SLOWER_ALLOWED]
-    feasible = [f for f in found if problem.feasible(f.evaluation)]
-    return fast if not feasible or any(problem.feasible(f.evaluation) for f in fast) else feasible
+    evaluations = [
+        Evaluation(c.design, evaluator.simulated(c), ms) for c, ms in zip(candidates, latencies, strict=True)
+    ]
+    fastest = min((e.latency_ms[""] for e in evaluations if e.latency_ms and is_uniform(e.design)), default=0.0)
+    found = [
+        Finalist(c, e, e.latency_ms[""] / fastest if fastest else 1.0)
+        for c, e in zip(candidates, evaluations, strict=True)
+    ]
+    return _kept(problem, found)
+
+
+def _kept(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
+    plain = next((f.evaluation for f in found if set(f.candidate.design.precision.values()) == {"fp32", "float"}), None)
+    exportable = [f for f in found if plain is None or _lost(problem, f.evaluation, plain) <= EXPORT_LOSS]
+    feasible = [f for f in exportable if problem.feasible(f.evaluation)]
+    fast = [f for f in exportable if f.ratio <= SLOWER_ALLOWED]
+    return [f for f in feasible if f in fast] or feasible or fast or exportable
+
+
+def _lost(problem: Problem, evaluation: Evaluation, plain: Evaluation) -> float:
+    """The largest relative loss of any task against the same net in FP32."""
+    tasks = problem.space.tasks
+    return max(-relative_change(t, evaluation.metrics[t.name], plain.metrics[t.name]) for t in tasks)
 
 
 def _time(evaluator: Evaluator, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
@@ -119,8 +133,3 @@ def front_of(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
     """The finalists that no other one beats in both delta_m and latency, the feasible ones first."""
     kept = [f for f in found if problem.feasible(f.evaluation)] or list(found)
     return [kept[i] for i in non_dominated([problem.objectives(f.evaluation) for f in kept])]
-
-
-def changes_text(changes: Mapping[str, float]) -> str:
-    """`semseg -1.2 %, depth +0.3 %`."""
-    return ", ".join(f"{task} {100 * change:+.1f} %" for task, change in changes.items())
