@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -29,7 +29,7 @@ _IR_VERSION = 9
 
 
 def emit(net: MultiTaskNet) -> onnx.ModelProto:
-    """The FP32 ONNX model (opset 17, batch 1) of a static net; raises `UnsupportedError` naming what has no operator."""
+    """The FP32 ONNX model (opset 17, batch 1) of a static net; `UnsupportedError` names what has no operator."""
     return emit_graph(trace(net))
 
 
@@ -48,7 +48,12 @@ def emit_graph(graph: Graph) -> onnx.ModelProto:
         producer_name="edgemtl",
     )
     tasks = {task: {"output": name} for task, name in graph.outputs.items()}
-    metadata = {"schema": GRAPH_SCHEMA, "tasks": tasks, "blocks": dict(graph.block_tasks), "units": {"flops": "2 per MAC"}}
+    metadata = {
+        "schema": GRAPH_SCHEMA,
+        "tasks": tasks,
+        "blocks": dict(graph.block_tasks),
+        "units": {"flops": "2 per MAC"},
+    }
     helper.set_model_props(model, {key: _text(value) for key, value in metadata.items()})
     return _with_shapes(model)
 
@@ -85,7 +90,7 @@ class _Writer:
             self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
-    def add(self, node: Node, extra: list[str] | None = None, **attributes: object) -> None:
+    def add(self, node: Node, extra: list[str] | None = None, **attributes: Any) -> None:
         inputs = [*node.inputs, *(extra or [])]
         self.nodes.append(helper.make_node(node.op, inputs, [node.output], name=node.name, **attributes))
 
@@ -107,7 +112,7 @@ def _clip(writer: _Writer, node: Node) -> None:
 
 
 def _resize(writer: _Writer, node: Node) -> None:
-    factor = int(node.attributes["factor"])  # type: ignore[arg-type]
+    factor = int(node.attributes["factor"])
     scales = writer.constant(f"const.scales{factor}", np.array([1, 1, factor, factor], np.float32))
     linear = node.attributes["mode"] == "linear"
     rule = {"coordinate_transformation_mode": "half_pixel"} if linear else {

@@ -1,8 +1,8 @@
 """Which operators which tasks need, and an ONNX model in which unwanted tasks cost nothing.
 
-Operators are grouped by the exact set of tasks that need them. What every task needs runs always; every other group stands
-inside an `If` on the boolean inputs `want_TASK`, with its own initializers, so that a runtime optimises it like a graph of
-its own.
+Operators are grouped by the exact set of tasks that need them. What every task needs runs always; every other group
+stands inside an `If` on the boolean inputs `want_TASK`, with its own initializers, so that a runtime optimises it
+like a graph of its own.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ class _Rewriter:
         graph = helper.make_graph(
             self.nodes, self.model.graph.name, [*self.model.graph.input, *wants], outputs, list(self.outer.values())
         )
-        graph.value_info.extend(info for name, info in self.types.items() if name in made and name not in self._conditional())
+        graph.value_info.extend(
+            info for name, info in self.types.items() if name in made and name not in self._conditional()
+        )
         result = onnx.ModelProto()
         result.CopyFrom(self.model)
         result.graph.CopyFrom(graph)
@@ -144,8 +146,12 @@ class _Rewriter:
                 self._keep_outside([name])
         nodes = [_renamed(node, copies) for node in nodes]
         label = ".".join(sorted(group.tasks))
-        infos = [self.types[name] for node in group.nodes for name in node.output if name in self.types and name not in inner]
-        then = helper.make_graph(nodes, f"run.{label}", [], [self._typed(name, inner[name]) for name in group.outputs], list(own.values()))
+        infos = [
+            self.types[name] for node in group.nodes for name in node.output if name in self.types and name not in inner
+        ]
+        then = helper.make_graph(
+            nodes, f"run.{label}", [], [self._typed(name, inner[name]) for name in group.outputs], list(own.values())
+        )
         then.value_info.extend(infos)
         skipped = self._skipped(group, label)
         self.nodes.append(
@@ -161,7 +167,7 @@ class _Rewriter:
         return info
 
     def _skipped(self, group: Group, label: str) -> onnx.GraphProto:
-        """The branch of a task nobody wants: tensors without elements, whose rank and channels agree with the real ones."""
+        """The branch of an unwanted task: tensors without elements, of the real rank and channels."""
         nodes, infos = [], []
         for name in group.outputs:
             kind = self.types[name].type.tensor_type

@@ -38,7 +38,9 @@ class _Operator:
     block: str
 
 
-def quantize(model: onnx.ModelProto, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme) -> onnx.ModelProto:
+def quantize(
+    model: onnx.ModelProto, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme
+) -> onnx.ModelProto:
     """The model with INT8 where `precision` says so, in the form that `scheme` describes.
 
     `model` comes from `emit`: node names tell blocks, tensors have shapes. The original is left as it is.
@@ -105,7 +107,9 @@ class _Writer:
         twin = f"{name}.q"
         if twin not in self.shapes:
             kind = TensorProto.UINT8 if self.scheme.activation == "uint8" else TensorProto.INT8
-            self.nodes.append(helper.make_node("QuantizeLinear", [source, *self._scale(name, parameters)], [twin], name=twin))
+            self.nodes.append(
+                helper.make_node("QuantizeLinear", [source, *self._scale(name, parameters)], [twin], name=twin)
+            )
             self._info(twin, name, kind)
         return twin
 
@@ -166,7 +170,9 @@ class _Writer:
         read = {name for node in self.nodes for name in node.input}
         written = {name for node in self.nodes for name in node.output}
         kept = [tensor for name, tensor in {**self.arrays, **self.made}.items() if name in read]
-        graph = helper.make_graph(self.nodes, self.model.graph.name, self.model.graph.input, self.model.graph.output, kept)
+        graph = helper.make_graph(
+            self.nodes, self.model.graph.name, self.model.graph.input, self.model.graph.output, kept
+        )
         infos = [*self.model.graph.value_info, *self.infos]
         graph.value_info.extend(info for info in infos if info.name in written and info.name not in self.outputs)
         result = onnx.ModelProto()

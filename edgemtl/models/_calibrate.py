@@ -47,7 +47,7 @@ def calibrate(net: nn.Module, images: Tensor | Iterable[Tensor], clipping: Clipp
     `minmax` keeps the extremes, `percentile` the middle 99.98 %, `mse` shrinks the extremes together to where eight-bit
     rounding has the least mean squared error. Raises `UserError` where there is no image or a value is not finite.
     """
-    batches = list(images.split(16)) if isinstance(images, Tensor) else list(images)
+    batches = list(torch.split(images, 16)) if isinstance(images, Tensor) else list(images)
     if not batches or not sum(len(batch) for batch in batches):
         raise UserError("no calibration image was given: INT8 needs at least one, a hundred are better")
     graph, observer = trace(net), _Observer(len(batches))
@@ -56,10 +56,14 @@ def calibrate(net: nn.Module, images: Tensor | Iterable[Tensor], clipping: Clipp
     for name, limits in observer.limits.items():
         if not all(np.isfinite(limits)):
             raise UserError(f"calibration met values that are not finite in {name}: the net or its images are damaged")
-    return Ranges({name: _clipped(limits, observer.samples[name], clipping) for name, limits in observer.limits.items()})
+    return Ranges(
+        {name: _clipped(limits, observer.samples[name], clipping) for name, limits in observer.limits.items()}
+    )
 
 
-def _clipped(limits: tuple[float, float], samples: list[NDArray[np.float32]], clipping: Clipping) -> tuple[float, float]:
+def _clipped(
+    limits: tuple[float, float], samples: list[NDArray[np.float32]], clipping: Clipping
+) -> tuple[float, float]:
     if clipping == "minmax":
         return limits
     values = np.concatenate(samples)

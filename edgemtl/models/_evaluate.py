@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgemtl.errors import UnsupportedError
-from edgemtl.models._graph import Attribute, Graph, Node
+from edgemtl.models._graph import Graph, Node
 
 __all__ = ["operator_of", "run_graph"]
 
@@ -18,13 +18,13 @@ Operator = Callable[[Sequence[Tensor]], Tensor]
 
 def _conv(node: Node) -> Operator:
     weight, bias, get = node.constants["weight"], node.constants.get("bias"), node.attributes
-    strides, pads, dilations, group = _ints(get["strides"]), _ints(get["pads"])[:2], _ints(get["dilations"]), get["group"]
+    strides, pads, dilations, group = (
+        get["strides"],
+        get["pads"][:2],
+        get["dilations"],
+        get["group"],
+    )
     return lambda x: F.conv2d(x[0], weight, bias, strides, pads, dilations, group)
-
-
-def _ints(value: Attribute) -> tuple[int, ...]:
-    assert isinstance(value, tuple)
-    return tuple(int(item) for item in value)
 
 
 def _gemm(node: Node) -> Operator:
@@ -33,30 +33,30 @@ def _gemm(node: Node) -> Operator:
 
 
 def _norm(node: Node) -> Operator:
-    c, epsilon = node.constants, float(node.attributes["epsilon"])  # type: ignore[arg-type]
+    c, epsilon = node.constants, float(node.attributes["epsilon"])
     return lambda x: F.batch_norm(x[0], c["mean"], c["variance"], c["weight"], c["bias"], eps=epsilon)
 
 
 def _resize(node: Node) -> Operator:
-    factor, linear = float(node.attributes["factor"]), node.attributes["mode"] == "linear"  # type: ignore[arg-type]
+    factor, linear = float(node.attributes["factor"]), node.attributes["mode"] == "linear"
     if linear:
         return lambda x: F.interpolate(x[0], scale_factor=factor, mode="bilinear", align_corners=False)
     return lambda x: F.interpolate(x[0], scale_factor=factor, mode="nearest")
 
 
 def _clip(node: Node) -> Operator:
-    low, high = float(node.attributes["low"]), float(node.attributes["high"])  # type: ignore[arg-type]
+    low, high = float(node.attributes["low"]), float(node.attributes["high"])
     return lambda x: torch.clamp(x[0], low, high)
 
 
 def _max_pool(node: Node) -> Operator:
     get = node.attributes
-    kernel, strides, pads = _ints(get["kernel_shape"]), _ints(get["strides"]), _ints(get["pads"])[:2]
+    kernel, strides, pads = get["kernel_shape"], get["strides"], get["pads"][:2]
     return lambda x: F.max_pool2d(x[0], kernel, strides, pads)
 
 
 def _shuffle(node: Node) -> Operator:
-    factor = int(node.attributes["blocksize"])  # type: ignore[arg-type]
+    factor = int(node.attributes["blocksize"])
     return lambda x: F.pixel_shuffle(x[0], factor)
 
 
@@ -88,7 +88,7 @@ def operator_of(node: Node) -> Operator:
 
 
 def run_graph(graph: Graph, image: Tensor, observe: Callable[[str, Tensor], None] | None = None) -> dict[str, Tensor]:
-    """Outputs of the graph for `image` (N, 3, H, W) in FP32; `observe` sees every tensor by name, the image included."""
+    """Outputs of the graph for `image` (N, 3, H, W) in FP32; `observe` sees every tensor by name, the image too."""
     values, last_use = {graph.input: image}, {name: node.name for node in graph.nodes for name in node.inputs}
     if observe:
         observe(graph.input, image)

@@ -1,7 +1,8 @@
 """A static net as a list of operators: what simulation, calibration and every exporter read.
 
-`trace` runs torch.fx over a net, folds every batch normalisation into its convolution, and names each operator after the
-module it comes from, so that a name is the same in a net and in its subsets. Operators carry ONNX's names and attributes.
+`trace` runs torch.fx over a net, folds every batch normalisation into its convolution, and names each operator after
+the module it comes from, so that a name is the same in a net and in its subsets. Operators carry ONNX's names and
+attributes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from edgemtl.models._lowering import FUNCTIONS, METHODS, MODULES, Lowered
 
 __all__ = ["Graph", "Node", "outside", "trace"]
 
-Attribute = int | float | str | tuple[int, ...] | tuple[float, ...]
 outside = "net"
 """Block name of operators that stand in no block of the net."""
 
@@ -27,8 +27,8 @@ outside = "net"
 class Node:
     """One operator: ONNX's type `op`, the tensors it reads, the tensor it writes (called like the node), its constants.
 
-    `block` is the block of the net it belongs to and `task` that block's task (none: trunk). `constants` are named tensors
-    in ONNX's input order after `inputs` (weight, bias).
+    `block` is the block of the net it belongs to and `task` that block's task (none: trunk). `constants` are named
+    tensors in ONNX's input order after `inputs` (weight, bias).
     """
 
     name: str
@@ -37,7 +37,7 @@ class Node:
     output: str
     block: str
     task: str | None
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -97,7 +97,7 @@ class _Builder:
         elif node.op == "call_module":
             self._call_module(node)
         elif node.op in ("call_function", "call_method"):
-            table: Mapping[Any, Callable[..., Lowered]] = FUNCTIONS if node.op == "call_function" else METHODS
+            table: Mapping[Any, Callable[..., Lowered | None]] = FUNCTIONS if node.op == "call_function" else METHODS
             label = getattr(node.target, "__name__", str(node.target))
             lower = table.get(node.target)
             if lower is None:
@@ -191,7 +191,7 @@ def _rename(node: Node, names: Mapping[str, str]) -> Node:
 
 
 def _folded(constants: Mapping[str, Tensor], norm: nn.BatchNorm2d) -> dict[str, Tensor]:
-    """Weight and bias of convolution and normalisation in one; in float64, so that the only rounding is the last one."""
+    """Weight and bias of convolution and normalisation in one; in float64, so that only the last step rounds."""
     weight = constants["weight"].detach().double()
     assert norm.running_mean is not None and norm.running_var is not None
     mean, variance = norm.running_mean.double(), norm.running_var.double()
@@ -206,7 +206,9 @@ def _folded(constants: Mapping[str, Tensor], norm: nn.BatchNorm2d) -> dict[str, 
 def _output_values(node: fx.Node) -> Mapping[str, fx.Node]:
     value = node.args[0]
     if not isinstance(value, Mapping) or not all(isinstance(tensor, fx.Node) for tensor in value.values()):
-        raise UnsupportedError("the net returns no dictionary of one tensor per task: only a MultiTaskNet can be traced")
+        raise UnsupportedError(
+            "the net returns no dictionary of one tensor per task: only a MultiTaskNet can be traced"
+        )
     return {str(task): tensor for task, tensor in value.items() if isinstance(tensor, fx.Node)}
 
 
@@ -217,7 +219,9 @@ def _scope(node: fx.Node) -> str:
 
 
 def _unsupported(what: str, path: str) -> UnsupportedError:
-    return UnsupportedError(f"{what} at {path} has no operator here; export supports: {', '.join(sorted(_supported()))}")
+    return UnsupportedError(
+        f"{what} at {path} has no operator here; export supports: {', '.join(sorted(_supported()))}"
+    )
 
 
 def _supported() -> set[str]:

@@ -1,4 +1,4 @@
-"""How torch's layers and functions become ONNX operators (opset 17). One entry a layer; a missing entry is refused by name."""
+"""How torch's layers and functions become ONNX operators (opset 17): one entry a layer; what has none is refused."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 def _conv(layer: nn.Conv2d, args: Sequence[Any]) -> Lowered | None:
     if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return None
-    rows, columns = _pair(layer.padding)  # type: ignore[arg-type]
+    rows, columns = _pair(layer.padding)
     attributes = {
-        "kernel_shape": _pair(layer.kernel_size),  # type: ignore[arg-type]
-        "strides": _pair(layer.stride),  # type: ignore[arg-type]
+        "kernel_shape": _pair(layer.kernel_size),
+        "strides": _pair(layer.stride),
         "pads": (rows, columns, rows, columns),
-        "dilations": _pair(layer.dilation),  # type: ignore[arg-type]
+        "dilations": _pair(layer.dilation),
         "group": layer.groups,
     }
     return Lowered("Conv", args[:1], attributes, _weights(layer.weight, layer.bias))
@@ -93,7 +93,9 @@ def _interpolate(args: Sequence[Any], kwargs: Attributes) -> Lowered | None:
     values = dict(zip(("input", "size", "scale_factor", "mode", "align_corners"), args, strict=False)) | dict(kwargs)
     if values.get("size") is not None:
         return None
-    return _resize(values["input"], values.get("scale_factor"), values.get("mode", "nearest"), values.get("align_corners"))
+    return _resize(
+        values["input"], values.get("scale_factor"), values.get("mode", "nearest"), values.get("align_corners")
+    )
 
 
 def _upsample(layer: nn.Upsample, args: Sequence[Any]) -> Lowered | None:
@@ -101,7 +103,9 @@ def _upsample(layer: nn.Upsample, args: Sequence[Any]) -> Lowered | None:
 
 
 def _shuffle(args: Sequence[Any], kwargs: Attributes) -> Lowered:
-    return Lowered("DepthToSpace", args[:1], {"blocksize": int(kwargs.get("upscale_factor", args[1] if len(args) > 1 else 0))})
+    return Lowered(
+        "DepthToSpace", args[:1], {"blocksize": int(kwargs.get("upscale_factor", args[1] if len(args) > 1 else 0))}
+    )
 
 
 def _global_pool(args: Sequence[Any], kwargs: Attributes) -> Lowered | None:
@@ -120,12 +124,12 @@ def _flatten(args: Sequence[Any], kwargs: Attributes) -> Lowered | None:
 
 
 def _max_pool(layer: nn.MaxPool2d, args: Sequence[Any]) -> Lowered | None:
-    if layer.ceil_mode or _pair(layer.dilation) != (1, 1) or layer.return_indices:  # type: ignore[arg-type]
+    if layer.ceil_mode or _pair(layer.dilation) != (1, 1) or layer.return_indices:
         return None
-    rows, columns = _pair(layer.padding)  # type: ignore[arg-type]
+    rows, columns = _pair(layer.padding)
     attributes = {
-        "kernel_shape": _pair(layer.kernel_size),  # type: ignore[arg-type]
-        "strides": _pair(layer.stride),  # type: ignore[arg-type]
+        "kernel_shape": _pair(layer.kernel_size),
+        "strides": _pair(layer.stride),
         "pads": (rows, columns, rows, columns),
     }
     return Lowered("MaxPool", args[:1], attributes)

@@ -17,9 +17,16 @@ from numpy.typing import NDArray
 from edgemtl.errors import UserError, unknown_name
 
 __all__ = [
-    "Operator", "Parameters", "QuantPlan", "QuantScheme", "Ranges", "check_precision", "parameters_of", "plan_quantization",
+    "Operator",
+    "Parameters",
+    "QuantPlan",
+    "QuantScheme",
+    "Ranges",
+    "check_precision",
+    "parameters_of",
+    "plan_quantization",
     "weight_scales",
-]  # fmt: skip
+]
 
 WEIGHTED = ("Conv", "Gemm")
 _ACTIVATIONS = ("Relu", "Clip")
@@ -44,11 +51,11 @@ class Operator(Protocol):
 class QuantScheme:
     """How a runtime wants INT8 written.
 
-    Weights are symmetric int8 with a scale for each output channel. Activations are `uint8` with a zero point, or `int8`,
-    symmetric where `symmetric`. With `stored` a convolution's output (after its activation) is rounded too and stays in
-    eight bits for every reader; without it only what enters a convolution is rounded. Operators in `carried` compute on
-    rounded inputs as well (`Add`), those in `passed` hand eight bits through unchanged (`Resize`). The bias is rounded to
-    int32 in steps of input scale times weight scale, or stays `float`.
+    Weights are symmetric int8 with a scale for each output channel. Activations are `uint8` with a zero point, or
+    `int8`, symmetric where `symmetric`. With `stored` a convolution's output (after its activation) is rounded too
+    and stays in eight bits for every reader; without it only what enters a convolution is rounded. Operators in
+    `carried` compute on rounded inputs as well (`Add`), those in `passed` hand eight bits through unchanged
+    (`Resize`). The bias is rounded to int32 in steps of input scale times weight scale, or stays `float`.
     """
 
     activation: Literal["uint8", "int8"] = "uint8"
@@ -75,7 +82,9 @@ class Ranges:
     def __getitem__(self, tensor: str) -> tuple[float, float]:
         """Limits of one tensor; raises `UserError` where calibration did not see it."""
         if tensor not in self.limits:
-            raise UserError(f"no calibrated range for tensor {tensor!r}: calibrate the net that is exported, all tasks included")
+            raise UserError(
+                f"no calibrated range for tensor {tensor!r}: calibrate the net that is exported, all tasks included"
+            )
         return self.limits[tensor]
 
 
@@ -93,8 +102,8 @@ class Parameters:
 class QuantPlan:
     """`stored` tensors are eight bits for every reader, `entries` (operator, input number) only on the way in.
 
-    `weights` are operators with int8 weights, and `source` names the tensor whose range a tensor is rounded with (itself,
-    or what was handed through unchanged).
+    `weights` are operators with int8 weights, and `source` names the tensor whose range a tensor is rounded with
+    (itself, or what was handed through unchanged).
     """
 
     stored: frozenset[str]
@@ -104,7 +113,11 @@ class QuantPlan:
 
 
 def check_precision(
-    precision: Mapping[str, str], blocks: Iterable[str], block_precisions: Sequence[str], engine_precisions: Sequence[str], target: str
+    precision: Mapping[str, str],
+    blocks: Iterable[str],
+    block_precisions: Sequence[str],
+    engine_precisions: Sequence[str],
+    target: str,
 ) -> None:
     """Raise `UserError` where `precision` names an unknown block or a precision that `target` does not honour."""
     names = list(blocks)
@@ -149,7 +162,9 @@ def _stored(
     for operator in eight:
         after = readers.get(operator.output, [])
         if operator.op in ("Conv", *scheme.carried):
-            fused = len(after) == 1 and after[0].op in _ACTIVATIONS and after[0] in eight and operator.output not in outputs
+            fused = (
+                len(after) == 1 and after[0].op in _ACTIVATIONS and after[0] in eight and operator.output not in outputs
+            )
             if fused:
                 followed.add(after[0].name)
             else:

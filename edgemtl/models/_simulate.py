@@ -1,8 +1,9 @@
 """What an engine with mixed precision computes, in torch and about as fast as FP32.
 
-An INT8 convolution runs in FP32 on whole numbers (eight-bit values less their zero point, eight-bit weights). Sums of such
-products are exact in FP32 below 2^24, so they are the engine's own integers; then come the engine's own scale, rounding
-and clamp. What differs is the last bit of a few scales, and what follows from a value that lies between two steps.
+An INT8 convolution runs in FP32 on whole numbers (eight-bit values less their zero point, eight-bit weights). Sums of
+such products are exact in FP32 below 2^24, so they are the engine's own integers; then come the engine's own scale,
+rounding and clamp. What differs is the last bit of a few scales, and what follows from a value that lies between two
+steps.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def simulate_graph(
 
 
 class _Values:
-    """Tensors of one run, each as real numbers, as whole steps of its scale, or both; made from each other on demand."""
+    """Tensors of one run, as real numbers, as whole steps of their scales, or both; made from each other on demand."""
 
     def __init__(self, parameters: Mapping[str, Parameters]) -> None:
         self.parameters = parameters
@@ -85,10 +86,10 @@ class Simulation(nn.Module):
         super().__init__()
         self.graph = graph
         self.plan = plan_quantization(graph.nodes, precision, scheme, graph.outputs.values())
-        self._parameters = _parameters(graph, self.plan, ranges, scheme)
+        self._roundings = _parameters(graph, self.plan, ranges, scheme)
         self._narrow = _narrowing(precision.get("engine", "fp32"))
         self._written = _written(graph, self.plan)
-        builder = _Builder(graph, self.plan, self._parameters, scheme, self._narrow, self._written)
+        builder = _Builder(graph, self.plan, self._roundings, scheme, self._narrow, self._written)
         self._steps = [(node, builder.step(node)) for node in graph.nodes]
         last = {name: node.name for node in graph.nodes for name in node.inputs if name not in graph.outputs.values()}
         self._dead = {node.name: [name for name in node.inputs if last.get(name) == node.name] for node in graph.nodes}
@@ -100,8 +101,10 @@ class Simulation(nn.Module):
     @torch.no_grad()
     def run(self, image: Tensor, observe: Callable[[str, Tensor], None] | None) -> dict[str, Tensor]:
         """Like `forward`; `observe` sees every tensor that an engine would write, as real numbers."""
-        values = _Values(self._parameters)
-        values.real[self.graph.input] = self._narrow(image) if self._narrow and self.graph.input in self._written else image
+        values = _Values(self._roundings)
+        values.real[self.graph.input] = (
+            self._narrow(image) if self._narrow and self.graph.input in self._written else image
+        )
         for node, step in self._steps:
             step(values)
             if observe and (node.output in values.real or node.output in values.steps):
@@ -181,14 +184,14 @@ class _Builder:
         entering = self.parameters[source]
         weight, scales, bias = _eight_bit_weights(node, entering, self.scheme)
         shape = (1, -1, *[1] * (weight.ndim - 2))
-        rescale = (scales * np.float32(entering.scale)).view(shape)
+        rescale = (scales * float(entering.scale)).view(shape)
         whole = bias is not None and self.scheme.bias == "int32"
         constants = {"weight": weight} | ({"bias": bias} if bias is not None and whole else {})
         operator = operator_of(replace(node, constants=constants))
         target = self.clamped.get(node.name, node).output
         if target in self.plan.stored and (whole or bias is None):
             out = self.parameters[target]
-            ratio = rescale / np.float32(out.scale)
+            ratio = rescale / float(out.scale)
             return lambda values: values.steps.__setitem__(
                 target, to_steps(operator([values.as_steps(source)]).mul_(ratio), out)
             )
@@ -215,7 +218,7 @@ def _is_clamp(node: Node, plan: QuantPlan, parameters: Mapping[str, Parameters])
     if node.output not in plan.stored or node.op not in _CLAMPS:
         return False
     p = parameters[node.output]
-    high = float(node.attributes.get("high", np.inf))  # type: ignore[arg-type]
+    high = float(node.attributes.get("high", np.inf))
     return p.zero == p.low and (p.high - p.zero) * p.scale <= high * (1 + 1e-6)
 
 
@@ -225,7 +228,7 @@ def _eight_bit_weights(node: Node, entering: Parameters, scheme: QuantScheme) ->
     scales = torch.from_numpy(weight_scales(weight.numpy()))
     whole = torch.clamp(torch.round(weight / scales.view(-1, *[1] * (weight.ndim - 1))), -127, 127)
     if bias is not None and scheme.bias == "int32":
-        bias = torch.round(bias / (scales * np.float32(entering.scale)))
+        bias = torch.round(bias / (scales * float(entering.scale)))
     return whole, scales, bias
 
 
@@ -243,8 +246,8 @@ def _narrowing(engine: str) -> Callable[[Tensor], Tensor] | None:
 def _written(graph: Graph, plan: QuantPlan) -> frozenset[str]:
     """Tensors that an engine writes to memory as floats.
 
-    Not those that a following sum or activation takes over in registers, nor those that every reader wants in eight bits:
-    they are rounded once, from FP32.
+    Not those that a following sum or activation takes over in registers, nor those that every reader wants in eight
+    bits: they are rounded once, from FP32.
     """
     readers = graph.readers()
     kept = set(graph.outputs.values())
@@ -262,7 +265,7 @@ def _written(graph: Graph, plan: QuantPlan) -> frozenset[str]:
 
 
 def _in_registers(writer: Node | None, readers: list[Node], plan: QuantPlan) -> bool:
-    """Whether the only reader is computed together with the writer; an INT8 convolution takes no sum of floats along."""
+    """Whether the only reader is computed together with the writer; an INT8 convolution takes no float sum along."""
     if writer is None or len(readers) > 1 or writer.op not in ("Conv", "Gemm", "Add"):
         return False
     return readers[0].op in _CLAMPS or (readers[0].op == "Add" and writer.name not in plan.weights)

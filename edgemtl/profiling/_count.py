@@ -1,7 +1,7 @@
 """FLOPs, parameters and bytes of an ONNX file, counted exactly and split into what tasks share and what they own.
 
-Nothing but the file is read, so that a count holds for what is deployed. Every output is a task unless the metadata names
-tasks. A part that several tasks need counts once, in the trunk.
+Nothing but the file is read, so that a count holds for what is deployed. Every output is a task unless the metadata
+names tasks. A part that several tasks need counts once, in the trunk.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class _Walker:
             yield self._filled(node, attributes)
         elif any(attribute.HasField("g") for attribute in node.attribute):
             raise UnsupportedError(
-                f"{node.op_type} {node.name or node.output[0]} repeats a graph an unknown number of times: not countable"
+                f"{node.op_type} {node.name or node.output[0]} repeats a graph any number of times: not countable"
             )
         else:
             yield _Item(tuple(node.input), tuple(node.output), Count(flops=self._flops(node)))
@@ -241,7 +241,8 @@ def _element_bytes(kind: int) -> float:
 
 def _only_settings(graph: onnx.GraphProto) -> set[str]:
     """Constants that stand only where operators take settings."""
-    settings, parameters = set(), set()
+    settings: set[str] = set()
+    parameters: set[str] = set()
     for node in graph.node:
         for number, name in enumerate(node.input):
             (settings if number and node.op_type in _SETTINGS else parameters).add(name)

@@ -1,6 +1,19 @@
 """Run a bundle or an engine on this machine: any subset of its tasks, without torch."""
 
+from edgemtl.runtime._engine import Engine, load_image, prepare_image
 from edgemtl.runtime._open import open_engine, runtime_names
+from edgemtl.runtime._postprocess import postprocess
 from edgemtl.runtime._session import EngineSpec, OperatorTime, Session, block_of
 
-__all__ = ["EngineSpec", "OperatorTime", "Session", "block_of", "open_engine", "runtime_names"]
+__all__ = [
+    "Engine",
+    "EngineSpec",
+    "OperatorTime",
+    "Session",
+    "block_of",
+    "load_image",
+    "open_engine",
+    "postprocess",
+    "prepare_image",
+    "runtime_names",
+]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["open_session"]
 
 
-
 class OnnxRuntimeSession:
     """Output arrays are ONNX Runtime's own, new ones each run from its arena: the caller keeps them."""
 
@@ -94,7 +93,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _operator_times(events: Sequence[dict[str, Any]], runs: int) -> list[OperatorTime]:
-    """Sum a profile's kernel events by operator; an `If` is left out, since the operators inside it count themselves."""
+    """Sum a profile's kernel events by operator; an `If` is left out: the operators inside it count themselves."""
     total: dict[str, tuple[str, float]] = {}
     for event in events:
         name, kind = str(event.get("name", "")), str(event.get("args", {}).get("op_name", ""))

@@ -1,8 +1,8 @@
 """OpenVINO on the CPU: whole engines for the modes that matter most, a trunk and heads for the other subsets.
 
 An engine compiled for one mode has no seam: the runtime plans memory and layouts across trunk and head. Each costs
-compilation and a copy of its weights in the layout its kernels want, so only single tasks and all tasks together get one.
-Every other subset runs a trunk engine and one engine a head; tensors between them are shared, not copied.
+compilation and a copy of its weights in the layout its kernels want, so only single tasks and all tasks together get
+one. Every other subset runs a trunk engine and one engine a head; tensors between them are shared, not copied.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class OpenVinoSession:
         raise UserError(CLOSED if not self._modes else _not_ready(wanted, self._modes))
 
     def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
-        """Mean time of each operator, by OpenVINO's counters, in an engine compiled with them and dropped afterwards."""
+        """Mean time of each operator, by OpenVINO's counters, in an engine compiled with them and then dropped."""
         wanted = check_tasks(tasks, self.tasks)
         request = self._compiler.mode(wanted, counters=True).create_infer_request()
         total: dict[str, tuple[str, float]] = {}

@@ -97,7 +97,9 @@ class EngineSpec:
         content = read_json(path, "engine")
         if not isinstance(content, dict) or content.get("schema") != ENGINE_SCHEMA:
             given = content.get("schema") if isinstance(content, dict) else type(content).__name__
-            raise UserError(f"{path} has schema {given!r}, this version reads {ENGINE_SCHEMA!r}: export the bundle again")
+            raise UserError(
+                f"{path} has schema {given!r}, this version reads {ENGINE_SCHEMA!r}: export the bundle again"
+            )
         try:
             return cls._checked(content, folder)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

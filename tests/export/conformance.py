@@ -1,7 +1,7 @@
 """What every export target must do; a third party's target inherits `TargetConformance` and sets `target`.
 
-    class TestMyTarget(TargetConformance):
-        target = MY_TARGET
+class TestMyTarget(TargetConformance):
+    target = MY_TARGET
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ Outputs = dict[str, NDArray[np.float32]]
 def mixed_precision(net: MultiTaskNet, target: ExportTarget, engine: str) -> dict[str, str]:
     """Every second block in INT8, where the target has it."""
     eight = "int8" in target.traits.block_precisions
-    return {"engine": engine} | {name: "int8" if eight and number % 2 else "float" for number, name in enumerate(net.blocks)}
+    return {"engine": engine} | {
+        name: "int8" if eight and number % 2 else "float" for number, name in enumerate(net.blocks)
+    }
 
 
 class TargetConformance:
@@ -168,7 +170,7 @@ class TargetConformance:
     @pytest.mark.parametrize("precision", [{"engine": "fp8"}, {"stem": "int3"}, {"nothing": "float"}])
     def test_a_precision_outside_the_traits_is_refused(self, tmp_path: Path, precision: dict[str, str]) -> None:
         """Before anything is written."""
-        with pytest.raises(UserError, match="fp8|int3|nothing"):
+        with pytest.raises(UserError, match=r"fp8|int3|nothing"):
             self.target.build(small_net(), precision, None, tmp_path)
         assert not list(tmp_path.iterdir())
 

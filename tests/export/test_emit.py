@@ -71,7 +71,9 @@ class _Odd(nn.Module):
         return torch.softmax(x, 1)
 
 
-@pytest.mark.parametrize(("module", "named"), [(nn.GELU(), "GELU"), (_Odd(), "softmax"), (nn.Conv2d(16, 16, 3, padding="same"), "conv")])
+@pytest.mark.parametrize(
+    ("module", "named"), [(nn.GELU(), "GELU"), (_Odd(), "softmax"), (nn.Conv2d(16, 16, 3, padding="same"), "conv")]
+)
 def test_what_has_no_operator_is_refused_by_name(module: nn.Module, named: str) -> None:
     net = small_net()
     net.blocks["stem"] = nn.Sequential(net.blocks["stem"], module)

@@ -52,7 +52,9 @@ def test_float_blocks_are_left_as_they_are(tmp_path: Path) -> None:
     net = small_net()
     ONNXRUNTIME.build(net, {"s2_1": "int8", "s2_2": "int8"}, calibrate(net, images(8)), tmp_path)
     model = onnx.load(tmp_path / "model.onnx")
-    eight = {node.name.split(".")[1] for node in model.graph.node if node.op_type == "QuantizeLinear" and "." in node.name}
+    eight = {
+        node.name.split(".")[1] for node in model.graph.node if node.op_type == "QuantizeLinear" and "." in node.name
+    }
     assert eight == {"s1_2", "s2_1", "s2_2"}, "what enters the first INT8 block is rounded after the block before it"
 
 

@@ -61,7 +61,9 @@ def test_mse_clipping_rounds_no_worse_than_the_extremes() -> None:
 
     def error(limits: tuple[float, float]) -> float:
         p = parameters_of(limits, UNSIGNED)
-        return float((torch.fake_quantize_per_tensor_affine(batch, p.scale, p.zero, p.low, p.high) - batch).square().mean())
+        return float(
+            (torch.fake_quantize_per_tensor_affine(batch, p.scale, p.zero, p.low, p.high) - batch).square().mean()
+        )
 
     assert error(tight["image"]) <= error(wide["image"])
 
@@ -125,7 +127,9 @@ def test_int8_simulation_is_the_written_rounding_of_one_convolution() -> None:
     entered = (torch.clamp(torch.round(batch.double() / p.scale) + p.zero, 0, 255) - p.zero) * p.scale
     weight = node.constants["weight"].double()
     scale = weight.abs().amax((1, 2, 3), keepdim=True) / 127
-    expected = torch.nn.functional.conv2d(entered, torch.round(weight / scale) * scale, node.constants["bias"].double(), 2, 1)
+    expected = torch.nn.functional.conv2d(
+        entered, torch.round(weight / scale) * scale, node.constants["bias"].double(), 2, 1
+    )
     torch.testing.assert_close(seen["blocks.stem.conv.act"].double(), expected.relu(), rtol=1e-4, atol=1e-4)
 
 

@@ -18,7 +18,9 @@ BIAS = numpy_helper.from_array(np.ones(8, np.float32), "b")
 CONV_FLOPS = 2 * 8 * 3 * 3 * 3 * 8 * 8
 
 
-def _model(nodes: list[onnx.NodeProto], outputs: list[str], constants: list[TensorProto], **metadata: str) -> onnx.ModelProto:
+def _model(
+    nodes: list[onnx.NodeProto], outputs: list[str], constants: list[TensorProto], **metadata: str
+) -> onnx.ModelProto:
     image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8])
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
     model = helper.make_model(
@@ -58,7 +60,9 @@ def test_what_tasks_share_counts_once_and_belongs_to_no_task() -> None:
 def test_constants_in_nodes_count_like_initializers() -> None:
     constant = helper.make_node("Constant", [], ["w"], value=WEIGHT)
     shape = numpy_helper.from_array(np.array([8], np.int64), "s")
-    filled = helper.make_node("ConstantOfShape", ["s"], ["b"], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [0.5]))
+    filled = helper.make_node(
+        "ConstantOfShape", ["s"], ["b"], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [0.5])
+    )
     cost = count_graph(_model([constant, filled, _conv("x", "y")], ["y"], [shape]))
     assert (cost.total.flops, cost.total.params) == (CONV_FLOPS, 224)
     assert cost.total.weight_bytes == 896 + 8, "the shape itself is eight bytes"
@@ -66,10 +70,15 @@ def test_constants_in_nodes_count_like_initializers() -> None:
 
 def test_weights_and_work_inside_a_condition_count() -> None:
     value = helper.make_tensor_value_info
-    inner = helper.make_graph([_conv("x", "inner")], "then", [], [value("inner", TensorProto.FLOAT, [1, 8, 8, 8])], [WEIGHT, BIAS])
+    inner = helper.make_graph(
+        [_conv("x", "inner")], "then", [], [value("inner", TensorProto.FLOAT, [1, 8, 8, 8])], [WEIGHT, BIAS]
+    )
     empty = helper.make_tensor("none", TensorProto.FLOAT, [0], [])
     other = helper.make_graph(
-        [helper.make_node("Constant", [], ["skipped"], value=empty)], "else", [], [value("skipped", TensorProto.FLOAT, [0])]
+        [helper.make_node("Constant", [], ["skipped"], value=empty)],
+        "else",
+        [],
+        [value("skipped", TensorProto.FLOAT, [0])],
     )
     wanted = numpy_helper.from_array(np.array(True), "c")
     node = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=other)
@@ -86,7 +95,10 @@ def test_eight_bit_weights_take_a_byte_and_scales_are_no_parameters() -> None:
 
 
 def test_matrix_product_of_two_tensors() -> None:
-    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]), helper.make_node("MatMul", ["x", "t"], ["y"])]
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["x", "t"], ["y"]),
+    ]
     assert count_graph(_model(nodes, ["y"], [])).total == Count(2 * 3 * 8 * 8 * 8)
 
 

@@ -39,7 +39,12 @@ def check_build(
 
 
 def write_spec(
-    folder: Path, traits: TargetTraits, graph: Graph, files: Mapping[str, str], precision: Mapping[str, str], **options: Any
+    folder: Path,
+    traits: TargetTraits,
+    graph: Graph,
+    files: Mapping[str, str],
+    precision: Mapping[str, str],
+    **options: Any,
 ) -> list[Path]:
     """Write `engine.json`; returns every file of the engine, relative to `folder`."""
     spec = EngineSpec(

@@ -40,9 +40,7 @@ class OnnxRuntimeTarget:
     )
     scheme = QuantScheme("uint8", stored=True, carried=("Add",), passed=("MaxPool", "Resize"), bias="int32")
 
-    def build(
-        self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path
-    ) -> list[Path]:
+    def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         model = with_conditions(quantize(emit_graph(graph), precision, ranges, self.scheme), graph.outputs)

@@ -1,7 +1,8 @@
 """OpenVINO on CPUs: one intermediate representation, from which the runtime compiles the modes it needs.
 
-INT8 is written as OpenVINO's own quantizer does: only what enters a convolution is rounded, since the placement that ONNX
-Runtime wants costs two to four times here. What is left float runs in FP32 or, as a property of the engine, in BF16.
+INT8 is written as OpenVINO's own quantizer does: only what enters a convolution is rounded, since the placement that
+ONNX Runtime wants costs two to four times here. What is left float runs in FP32 or, as a property of the engine, in
+BF16.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ class OpenVinoTarget:
     )
     scheme = QuantScheme("uint8")
 
-    def build(
-        self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path
-    ) -> list[Path]:
+    def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         model = quantize(emit_graph(graph), precision, ranges, self.scheme)
@@ -77,14 +76,14 @@ def _representation(model: onnx.ModelProto) -> dict[str, bytes]:
 
 
 def _name_alike(model: openvino.Model) -> None:
-    """Number the operators that OpenVINO adds within this model: it numbers them within the process, so files differ."""
+    """Number the operators that OpenVINO adds within this model: it numbers them by process, and files differ."""
     for number, operator in enumerate(model.get_ordered_ops()):
         if re.fullmatch(r"[A-Z][A-Za-z]*_\d+", operator.get_friendly_name()):
             operator.set_friendly_name(f"{operator.get_type_name()}_{number}")
 
 
 def _parts(model: onnx.ModelProto, outputs: Mapping[str, str]) -> list[dict[str, list[str]]]:
-    """The groups of operators that tasks share or own: who needs them, what they read from others and give to others."""
+    """The groups of operators that tasks share or own: who needs them, what they read and give to others."""
     constants = {tensor.name for tensor in model.graph.initializer}
     parts = []
     for group in group_by_tasks(model.graph, outputs):

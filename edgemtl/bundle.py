@@ -1,0 +1,245 @@
+"""What is deployed: a folder whose `manifest.json` says what it predicts, what it costs, and that its files are whole.
+
+Nothing in a bundle is executed. Reading one checks its schema, that every path stays inside the folder, and the hash of
+every file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from edgemtl._files import read_json, sha256, write_json
+from edgemtl.errors import UserError
+from edgemtl.results import PathCost, first_problem
+from edgemtl.tasks import KINDS, Task, make_task
+
+__all__ = [
+    "MANIFEST_FILE",
+    "SCHEMA",
+    "BundleCost",
+    "BundleInput",
+    "BundleOutput",
+    "BundleTarget",
+    "BundleTask",
+    "Manifest",
+    "Parity",
+    "Provenance",
+    "describe_task",
+    "read_manifest",
+    "write_manifest",
+]
+
+MANIFEST_FILE = "manifest.json"
+SCHEMA = "edgemtl.bundle/1"
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=2000)]
+FilePath = Annotated[str, Field(min_length=1, max_length=500)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Amount = Annotated[int, Field(ge=0, le=10**18)]
+Side = Annotated[int, Field(ge=1, le=1 << 16)]
+Triple = tuple[float, float, float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BundleInput(_Strict):
+    """One image: its size in pixels, and the mean and deviation of each channel after scaling to 0..1."""
+
+    height: Side
+    width: Side
+    mean: Triple
+    std: Triple
+
+
+class BundleOutput(_Strict):
+    """One tensor of a task: (1, channels, H, W) where `dense`, else (1, channels)."""
+
+    name: Name
+    channels: Side
+    dense: bool
+
+
+class BundleTask(_Strict):
+    """A task as `edgemtl.tasks.Task` declares it; `metric` is the one that decides."""
+
+    name: Name
+    kind: Name
+    channels: Side
+    classes: Annotated[tuple[Name, ...], Field(max_length=10_000)]
+    metric: Name
+    higher_is_better: bool
+    outputs: Annotated[tuple[BundleOutput, ...], Field(min_length=1, max_length=100)]
+    postprocess: Name
+
+    @model_validator(mode="after")
+    def _known(self) -> BundleTask:
+        if self.kind not in KINDS:
+            raise ValueError(f"task {self.name} has the unknown kind {self.kind!r}; known: {', '.join(sorted(KINDS))}")
+        self.task()
+        return self
+
+    def task(self) -> Task:
+        """The task, declared again."""
+        return make_task(self.name, self.kind, self.channels, self.classes)
+
+
+class Parity(_Strict):
+    """An engine against the trained FP32 net on the same images, for one task.
+
+    `max_abs_error` is the largest difference of any output value, `relative_error` the norm of the difference over the
+    norm of the net's output; `torch` and `engine` are the task's own `metric` of both, over `images` images.
+    """
+
+    max_abs_error: Annotated[float, Field(ge=0)]
+    relative_error: Annotated[float, Field(ge=0)]
+    metric: Name
+    torch: float
+    engine: float
+    images: Amount
+
+
+class BundleTarget(_Strict):
+    """The engine for one runtime: its folder and files inside the bundle; no parity where it could not run there."""
+
+    folder: FilePath
+    files: Annotated[tuple[FilePath, ...], Field(min_length=1, max_length=1000)]
+    runtime: Name
+    parity: Annotated[dict[Name, Parity], Field(max_length=100)]
+
+
+class BundleCost(_Strict):
+    """Counts of the exported graph: all tasks in one call, and what each task runs alone."""
+
+    flops: Amount
+    params: Amount
+    weight_bytes: Amount
+    paths: Annotated[dict[Name, PathCost], Field(max_length=100)]
+
+
+class Provenance(_Strict):
+    """Where the bundle comes from: the machine and versions of the export, the run, its seed, the data."""
+
+    environment: dict[Name, JsonValue]
+    run: Text | None = None
+    seed: int | None = None
+    data: Text | dict[Name, JsonValue] | None = None
+
+
+class Manifest(_Strict):
+    """`manifest.json`. `design` are the options of the space that were chosen, `precision` that of engine and blocks.
+
+    `modes` are the sets of tasks that an engine holds ready; any other subset runs as well. `files` maps every file of
+    the bundle but the manifest to its SHA-256.
+    """
+
+    schema_: Literal["edgemtl.bundle/1"] = Field(default="edgemtl.bundle/1", alias="schema")
+    name: Name
+    created: Text
+    space: Text
+    family: Text
+    design: Annotated[dict[Name, int | float | str | bool], Field(max_length=5000)]
+    precision: Annotated[dict[Name, Name], Field(max_length=5000)]
+    input: BundleInput
+    tasks: Annotated[tuple[BundleTask, ...], Field(min_length=1, max_length=100)]
+    modes: Annotated[tuple[tuple[Name, ...], ...], Field(max_length=1000)]
+    targets: Annotated[dict[Name, BundleTarget], Field(min_length=1, max_length=50)]
+    files: Annotated[dict[FilePath, Digest], Field(max_length=10_000)]
+    cost: BundleCost
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        names = {task.name for task in self.tasks}
+        if len(names) < len(self.tasks):
+            raise ValueError("two tasks have the same name")
+        for mode in self.modes:
+            if not mode or set(mode) - names:
+                raise ValueError(f"mode {list(mode)} names no task or one that the bundle lacks")
+        for name, target in self.targets.items():
+            for file in target.files:
+                if f"{target.folder}/{file}" not in self.files:
+                    raise ValueError(f"target {name} names {target.folder}/{file}, which has no hash")
+        return self
+
+
+def describe_task(task: Task) -> BundleTask:
+    """A task as the manifest holds it."""
+    return BundleTask(
+        name=task.name,
+        kind=task.kind,
+        channels=task.channels,
+        classes=task.classes,
+        metric=task.metric.name,
+        higher_is_better=task.metric.higher_is_better,
+        outputs=tuple(BundleOutput(name=out.name, channels=out.channels, dense=out.dense) for out in task.outputs),
+        postprocess=task.postprocess,
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Path:
+    """Write `folder/manifest.json` atomically; returns it."""
+    content = manifest.model_dump(mode="json", by_alias=True)
+    write_json(folder / MANIFEST_FILE, {"schema": SCHEMA, **content})
+    return folder / MANIFEST_FILE
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle, once its schema, its paths and the hash of every file were checked.
+
+    Raises `UserError`, one line, for a folder that is no bundle, another schema, a manifest that is cut off or wrong, a
+    path that leaves the folder (by `..`, a root or a link), and a file that is missing or changed.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is no bundle: it holds no {MANIFEST_FILE}; give the folder that edgemtl export wrote"
+        )
+    manifest = _parsed(read_json(path, "manifest"), path)
+    for name, digest in manifest.files.items():
+        _check_file(folder, name, digest)
+    for target in manifest.targets.values():
+        _inside(folder, target.folder)
+    return manifest
+
+
+def _parsed(content: Any, path: Path) -> Manifest:
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise UserError(
+            f"bundle {path.parent} has schema {found!r:.60}, this version reads {SCHEMA!r}: export it again, "
+            "or use the version that wrote it"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise UserError(
+            f"manifest {path} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"
+        ) from error
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path `name` inside the folder; raises `UserError` where it leaves it."""
+    relative = PurePosixPath(name)
+    whole = folder / relative
+    leaves = relative.is_absolute() or ".." in relative.parts or "\\" in name or "\0" in name
+    if leaves or not whole.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"bundle {folder} names {name!r}, which lies outside it: refused, do not use this bundle")
+    return whole
+
+
+def _check_file(folder: Path, name: str, digest: str) -> None:
+    path = _inside(folder, name)
+    if not path.is_file():
+        raise UserError(f"bundle {folder} lacks its file {name}: copy the whole folder again")
+    found = sha256(path)
+    if found != digest:
+        raise UserError(
+            f"file {name} of bundle {folder} was changed: its SHA-256 is {found}, the manifest says {digest}; "
+            "copy the bundle again"
+        )

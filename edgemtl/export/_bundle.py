@@ -1,0 +1,252 @@
+"""From a static net to a bundle: engines for every target, checked against the net, or nothing at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from edgemtl._environment import environment
+from edgemtl._files import sha256, write_atomic
+from edgemtl._images import IMAGE_MEAN, IMAGE_STD
+from edgemtl.bundle import (
+    MANIFEST_FILE,
+    BundleCost,
+    BundleInput,
+    BundleTarget,
+    Manifest,
+    Parity,
+    Provenance,
+    describe_task,
+    write_manifest,
+)
+from edgemtl.data import Sample, collate
+from edgemtl.errors import UserError
+from edgemtl.export._emit import emit
+from edgemtl.export._parity import MakeScorer, Tolerance, check_parity, measure_parity
+from edgemtl.export._quantize import quantize
+from edgemtl.models import MultiTaskNet
+from edgemtl.models.quantization import Ranges, calibrate
+from edgemtl.profiling import count_graph
+from edgemtl.results import PathCost
+from edgemtl.runtime import open_engine
+from edgemtl.targets import ExportTarget, TargetTraits, find_target
+from edgemtl.train import Scorer
+
+__all__ = ["Origin", "export_bundle", "export_onnx"]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a net comes from, for the manifest: its space, family and design, the run and seed, the data."""
+
+    space: str = ""
+    family: str = ""
+    design: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    run: str | None = None
+    seed: int | None = None
+    data: str | Mapping[str, JsonValue] | None = None
+
+
+def export_onnx(net: MultiTaskNet, path: Path) -> Path:
+    """Write the FP32 ONNX model of a static net (opset 17, batch 1, one output a task) to `path`, atomically.
+
+    Raises `UnsupportedError` naming a layer without an ONNX operator.
+    """
+    write_atomic(path, emit(net).SerializeToString(deterministic=True))
+    return path
+
+
+def export_bundle(
+    net: MultiTaskNet,
+    precision: Mapping[str, str] | str,
+    targets: Sequence[str],
+    folder: Path,
+    *,
+    calibration: Sequence[Sample],
+    validation: Sequence[Sample],
+    ranges: Ranges | None = None,
+    origin: Origin | None = None,
+    tolerance: Tolerance | None = None,
+    make_scorer: MakeScorer = Scorer,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write a bundle of `net` with an engine for each of `targets` to `folder`, and return its manifest.
+
+    `precision` maps "engine" and blocks to precisions, or is one for the engine alone ("fp32"). A target that lacks
+    the engine's precision, or INT8, runs that part in FP32: its `engine.json` tells. `calibration` images give the
+    ranges of INT8 blocks unless `ranges` are given; `validation` images are what parity is checked on.
+
+    The folder appears whole or not at all: everything is written beside it and renamed at the end; an existing bundle
+    is replaced only then. Raises `UserError` where the folder holds something else than a bundle, where samples do
+    not fit the net, and where an engine is further from the net than `tolerance` allows, naming task and block;
+    `UnsupportedError` and `MissingDependencyError` by the targets.
+    """
+    say = progress or (lambda text: None)
+    wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
+    found = [find_target(name) for name in dict.fromkeys(targets)]
+    if not found:
+        raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
+    _check_samples(net, validation, "validation")
+    net.eval()
+    if "int8" in wanted.values() and ranges is None:
+        _check_samples(net, calibration, "calibration")
+        say(f"calibrating on {len(calibration)} images")
+        ranges = calibrate(net, _batches(calibration))
+    with _replacing(folder) as scratch:
+        parts = {}
+        for target in found:
+            say(f"building for {target.traits.name}")
+            files = _build(net, target, wanted, ranges, scratch)
+            parity = _parity(net, target, wanted, ranges, scratch, validation, tolerance or Tolerance(), make_scorer)
+            parts[target.traits.name] = BundleTarget(
+                folder=_folder_of(target), files=files, runtime=target.traits.runtime, parity=parity
+            )
+        manifest = _manifest(
+            net, folder.name, wanted, parts, _cost(net, wanted, ranges, found[0]), origin or Origin(), scratch
+        )
+        write_manifest(scratch, manifest)
+    return manifest
+
+
+def _check_samples(net: MultiTaskNet, samples: Sequence[Sample], what: str) -> None:
+    if not samples:
+        raise UserError(f"no {what} sample was given: a bundle is checked on real images")
+    if samples[0].image.shape[:2] != tuple(net.input_size):
+        height, width = samples[0].image.shape[:2]
+        wanted = " x ".join(str(side) for side in net.input_size)
+        raise UserError(f"{what} images are {height} x {width}, the net reads {wanted}: open the data in that size")
+
+
+def _batches(samples: Sequence[Sample], size: int = 16) -> Iterator[torch.Tensor]:
+    for start in range(0, len(samples), size):
+        chosen = [samples[index] for index in range(start, min(start + size, len(samples)))]
+        yield torch.from_numpy(collate(chosen).image)
+
+
+def _folder_of(target: ExportTarget) -> str:
+    return f"engines/{target.traits.name}"
+
+
+def honoured(precision: Mapping[str, str], traits: TargetTraits) -> dict[str, str]:
+    """The precision that a target runs: what it lacks is done in FP32, which is never less exact."""
+    return {
+        name: value
+        if value in (traits.engine_precisions if name == "engine" else traits.block_precisions)
+        else fallback
+        for name, value in precision.items()
+        for fallback in ["fp32" if name == "engine" else "float"]
+    }
+
+
+def _build(
+    net: MultiTaskNet, target: ExportTarget, precision: Mapping[str, str], ranges: Ranges | None, scratch: Path
+) -> tuple[str, ...]:
+    folder = scratch / _folder_of(target)
+    folder.mkdir(parents=True)
+    files = target.build(net, honoured(precision, target.traits), ranges, folder)
+    return tuple(path.as_posix() for path in files)
+
+
+def _parity(
+    net: MultiTaskNet,
+    target: ExportTarget,
+    precision: Mapping[str, str],
+    ranges: Ranges | None,
+    scratch: Path,
+    samples: Sequence[Sample],
+    tolerance: Tolerance,
+    make_scorer: MakeScorer,
+) -> dict[str, Parity]:
+    if not target.traits.executes:
+        return {}
+    names = [task.name for task in net.tasks]
+    with closing(open_engine(scratch / _folder_of(target), modes=[names])) as session:
+        parity = measure_parity(net, session, samples, make_scorer)
+    image: NDArray[np.float32] = collate([samples[0]]).image
+    check_parity(net, target, honoured(precision, target.traits), ranges, parity, image, tolerance)
+    return parity
+
+
+def _cost(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:
+    model = quantize(emit(net), honoured(precision, target.traits), ranges or Ranges({}), target.scheme)
+    cost = count_graph(model)
+    return BundleCost(
+        flops=cost.total.flops,
+        params=cost.total.params,
+        weight_bytes=cost.total.weight_bytes,
+        paths={task: PathCost(flops=path.flops, params=path.params) for task, path in cost.paths.items()},
+    )
+
+
+def _manifest(
+    net: MultiTaskNet,
+    name: str,
+    precision: Mapping[str, str],
+    parts: Mapping[str, BundleTarget],
+    cost: BundleCost,
+    origin: Origin,
+    scratch: Path,
+) -> Manifest:
+    height, width = net.input_size
+    names = [task.name for task in net.tasks]
+    modes = dict.fromkeys([tuple(names), *((task,) for task in names)])
+    files = sorted(path for path in scratch.rglob("*") if path.is_file())
+    data = dict(origin.data) if isinstance(origin.data, Mapping) else origin.data
+    return Manifest(
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        space=origin.space,
+        family=origin.family,
+        design=dict(origin.design),
+        precision=dict(precision),
+        input=BundleInput(height=height, width=width, mean=IMAGE_MEAN, std=IMAGE_STD),
+        tasks=tuple(describe_task(task) for task in net.tasks),
+        modes=tuple(modes),
+        targets=dict(parts),
+        files={path.relative_to(scratch).as_posix(): sha256(path) for path in files},
+        cost=cost,
+        provenance=Provenance(environment=environment(), run=origin.run, seed=origin.seed, data=data),
+    )
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A scratch folder that takes the place of `folder` where the body succeeds, and leaves no trace where it fails."""
+    if folder.exists() and not (folder / MANIFEST_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is no bundle: choose another --out, it is not overwritten")
+    folder = folder.absolute()
+    scratch: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        yield scratch
+        scratch.chmod(0o755)
+        if folder.exists():
+            replaced = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            folder.replace(replaced)
+            try:
+                scratch.replace(folder)
+            except OSError:
+                replaced.replace(folder)
+                raise
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            scratch.replace(folder)
+    except OSError as error:
+        raise UserError(f"cannot write bundle {folder}: {error.strerror or error}; choose another --out") from error
+    finally:
+        if scratch is not None:
+            with suppress(OSError):
+                shutil.rmtree(scratch)

@@ -1,0 +1,96 @@
+"""A bundle, opened: images in, predictions of any subset of its tasks out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from edgemtl._images import normalize
+from edgemtl.bundle import Manifest, read_manifest
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.runtime._open import open_engine
+from edgemtl.runtime._postprocess import postprocess
+from edgemtl.runtime._session import Session
+from edgemtl.tasks import Task
+
+__all__ = ["Engine", "load_image", "prepare_image"]
+
+ImageLike = NDArray[Any] | Path | str
+
+
+class Engine:
+    """A bundle's engine for one target (its first by default), with that many CPU threads (0: the runtime's choice).
+
+    Not thread-safe. Opening verifies every hash of the bundle; raises `UserError` for an unknown target or a damaged
+    bundle. Use it in a `with` statement, or call `close`.
+    """
+
+    def __init__(self, bundle: Path | str, target: str | None = None, threads: int = 0) -> None:
+        folder = Path(bundle)
+        self.manifest: Manifest = read_manifest(folder)
+        self.target = target or next(iter(self.manifest.targets))
+        if self.target not in self.manifest.targets:
+            raise unknown_name(f"target in bundle {folder}:", self.target, self.manifest.targets)
+        self.tasks: tuple[Task, ...] = tuple(task.task() for task in self.manifest.tasks)
+        self.session: Session = open_engine(folder / self.manifest.targets[self.target].folder, threads)
+
+    def run(self, image: ImageLike, tasks: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs of `tasks` (all by default) by name, (1, C, H, W) or (1, C); the arrays are the caller's.
+
+        `image` is a file, uint8 (H, W, 3) of any size (it is resized to the net's input), or a float32 array
+        (1, 3, H, W) that is normalised already. Raises `UserError` for anything else and for an unknown task.
+        """
+        size = (self.manifest.input.height, self.manifest.input.width)
+        wanted = [task.name for task in self.tasks] if tasks is None else tasks
+        found = self.session.run(prepare_image(image, size), wanted)
+        return {task: value.copy() for task, value in found.items()}
+
+    def predict(self, image: ImageLike, tasks: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+        """What `run` gives, post-processed, at the net's size: classes, metres, unit vectors, probabilities."""
+        steps = {task.name: task.postprocess for task in self.tasks}
+        return {task: postprocess(steps[task], value) for task, value in self.run(image, tasks).items()}
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.session.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load_image(path: Path | str) -> NDArray[np.uint8]:
+    """A picture file as uint8 (H, W, 3), turned as its camera noted; raises `UserError` where it is none."""
+    try:
+        with Image.open(path) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    except FileNotFoundError as error:
+        raise UserError(f"image {path} does not exist") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"image {path} cannot be read ({error}): give a PNG, JPEG or another common format") from error
+
+
+def prepare_image(image: ImageLike, size: tuple[int, int]) -> NDArray[np.float32]:
+    """An image as a net of input size (H, W) reads it: resized (bilinear, with antialiasing), scaled, normalised."""
+    pixels = load_image(image) if isinstance(image, (str, Path)) else image
+    if pixels.dtype == np.float32 and pixels.ndim == 4:
+        return np.asarray(pixels, np.float32)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise UserError(
+            f"image of shape {pixels.shape} and type {pixels.dtype} given: a file, uint8 (H, W, 3) or normalised "
+            "float32 (1, 3, H, W) is wanted"
+        )
+    if pixels.shape[:2] != size:
+        resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        pixels = np.asarray(resized)
+    return normalize(pixels[None])

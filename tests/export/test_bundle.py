@@ -1,0 +1,335 @@
+"""A bundle appears whole or not at all, predicts what its net predicts, and is refused once anything was changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nets import SIZE, small_net
+from PIL import Image
+
+from edgemtl.bundle import Manifest, read_manifest
+from edgemtl.data import Sample, collate
+from edgemtl.errors import UserError
+from edgemtl.export import Origin, Tolerance, export_bundle, export_onnx
+from edgemtl.models import MultiTaskNet
+from edgemtl.profiling import count_graph
+from edgemtl.runtime import Engine
+from edgemtl.train import Scorer
+
+LOOSE = Tolerance(reduced_metric=2.0)
+
+
+def samples_for(net: MultiTaskNet, count: int = 4) -> list[Sample]:
+    """Random pictures whose truth is about what the net itself predicts: its metrics are those of a good net."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 8, 3), dtype=np.uint8))
+        image = np.asarray(coarse.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC))
+        with torch.no_grad():
+            out = {
+                task: value[0] for task, value in net(torch.from_numpy(collate([Sample(image, {}, {})]).image)).items()
+            }
+        for task in ("depth", "normals"):
+            out[task] = out[task] + 0.2 * torch.from_numpy(rng.standard_normal(out[task].shape, np.float32))
+        normals = torch.nn.functional.normalize(out["normals"], dim=0).permute(1, 2, 0)
+        targets = {"semseg": out["semseg"].argmax(0), "depth": out["depth"][0].exp().clamp(0.1, 20), "normals": normals}
+        masks = {task: np.ones(SIZE, bool) for task in targets}
+        found.append(Sample(image, {task: value.numpy() for task, value in targets.items()}, masks))
+    return found
+
+
+@pytest.fixture(scope="module")
+def net() -> MultiTaskNet:
+    return small_net("fused")
+
+
+@pytest.fixture(scope="module")
+def samples(net: MultiTaskNet) -> list[Sample]:
+    return samples_for(net)
+
+
+def export(net: MultiTaskNet, samples: list[Sample], folder: Path, precision: Any = "fp32", **more: Any) -> Manifest:
+    targets = more.pop("targets", ["onnxruntime"])
+    return export_bundle(net, precision, targets, folder, calibration=samples, validation=samples, **more)
+
+
+@pytest.fixture(scope="module")
+def bundle(net: MultiTaskNet, samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "first"
+    origin = Origin(space="cnn", family="cnn", design={"s1.width": 16}, seed=3, data={"name": "made here"})
+    export(net, samples, folder, targets=["onnxruntime", "openvino"], origin=origin)
+    return folder
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle, tmp_path / "copy"))
+
+
+def test_manifest_says_what_was_exported(net: MultiTaskNet, bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert [task.name for task in manifest.tasks] == ["semseg", "depth", "normals"]
+    assert (manifest.input.height, manifest.input.width) == SIZE
+    assert manifest.design == {"s1.width": 16}
+    assert manifest.provenance.seed == 3
+    assert manifest.provenance.environment["python"]
+    assert set(manifest.targets) == {"onnxruntime", "openvino"}
+    assert ("semseg", "depth", "normals") in manifest.modes
+    plan = net.plan.cost()
+    assert (manifest.cost.flops, manifest.cost.params) == (plan.flops, plan.params)
+    assert manifest.cost.paths["depth"].flops == net.plan.cost(tasks=["depth"]).flops
+    on_disk = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    assert set(manifest.files) == on_disk - {"manifest.json"}
+    assert next(iter(json.loads((bundle / "manifest.json").read_text()))) == "schema"
+
+
+def test_parity_of_fp32_is_exact_in_tensors_and_metrics(bundle: Path) -> None:
+    for target in read_manifest(bundle).targets.values():
+        assert set(target.parity) == {"semseg", "depth", "normals"}
+        for task, parity in target.parity.items():
+            assert parity.relative_error < 1e-4
+            assert parity.images == 4
+            assert parity.torch == pytest.approx(parity.engine, rel=1e-2, abs=1e-2), task
+    assert target.parity["semseg"].torch == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_engine_predicts_what_the_net_predicts(
+    net: MultiTaskNet, samples: list[Sample], bundle: Path, target: str
+) -> None:
+    with Engine(bundle, target, threads=1) as engine:
+        image = samples[1].image
+        assert [task.name for task in engine.tasks] == ["semseg", "depth", "normals"]
+        found = engine.predict(image, ["depth", "semseg"])
+        assert set(found) == {"depth", "semseg"}
+        with torch.no_grad():
+            exact = net(torch.from_numpy(collate([samples[1]]).image))
+        np.testing.assert_allclose(found["depth"], exact["depth"][0, 0].exp().numpy(), rtol=1e-3)
+        assert (found["semseg"] == samples[1].targets["semseg"]).mean() > 0.999
+        unit = torch.nn.functional.normalize(exact["normals"][0], dim=0).permute(1, 2, 0)
+        np.testing.assert_allclose(engine.predict(image)["normals"], unit.numpy(), atol=1e-3)
+        first = engine.run(image, ["depth"])["depth"]
+        kept = first.copy()
+        engine.run(samples[2].image, ["depth"])
+        np.testing.assert_array_equal(first, kept, err_msg="what an engine gave stays what it was")
+
+
+def test_engine_reads_files_of_any_size_and_refuses_what_is_no_image(bundle: Path, tmp_path: Path) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with Engine(bundle, threads=1) as engine:
+        assert engine.target == "onnxruntime"
+        from_file = engine.run(tmp_path / "photo.png", ["depth"])["depth"]
+        np.testing.assert_array_equal(from_file, engine.run(picture, ["depth"])["depth"])
+        assert from_file.shape == (1, 1, *SIZE)
+        for wrong in (picture[:, :, :1], picture.astype(np.float64), tmp_path / "text.png", tmp_path / "none.png"):
+            with pytest.raises(UserError, match="image"):
+                engine.run(wrong, ["depth"])
+        with pytest.raises(UserError, match="did you mean depth"):
+            engine.run(picture, ["dept"])
+
+
+def test_engine_of_a_target_that_is_not_there(bundle: Path) -> None:
+    with pytest.raises(UserError, match="did you mean openvino"):
+        Engine(bundle, "openvin")
+
+
+def test_int8_beyond_its_tolerance_fails_and_names_task_and_block(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path
+) -> None:
+    precision = {"engine": "fp32", **dict.fromkeys(net.blocks, "int8")}
+    with pytest.raises(UserError, match=r"task semseg: miou 1 in PyTorch.* worse where 3\.0% is allowed") as caught:
+        export(net, samples, tmp_path / "b", precision)
+    assert any(f"diverges: {block} " in str(caught.value) for block in net.blocks)
+    assert "by precision alone" in str(caught.value)
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_int8_within_a_wide_tolerance_is_exported_with_its_loss(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path
+) -> None:
+    precision = {"engine": "fp32", "s3_1": "int8"}
+    manifest = export(net, samples, tmp_path / "b", precision, tolerance=LOOSE)
+    parity = manifest.targets["onnxruntime"].parity["semseg"]
+    assert parity.torch == pytest.approx(1.0)
+    assert 0.5 < parity.engine < 1.0
+    assert manifest.precision == precision
+
+
+def test_a_target_without_the_engine_precision_runs_fp32_and_says_so(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path
+) -> None:
+    export(net, samples, tmp_path / "b", "bf16", targets=["onnxruntime", "openvino"], tolerance=LOOSE)
+    said = {
+        name: json.loads((tmp_path / "b" / "engines" / name / "engine.json").read_text())
+        for name in ("onnxruntime", "openvino")
+    }
+    assert said["onnxruntime"]["options"]["precision"] == {"engine": "fp32"}
+    assert said["openvino"]["options"]["precision"] == {"engine": "bf16"}
+
+
+def test_an_existing_bundle_is_replaced_only_on_success(net: MultiTaskNet, samples: list[Sample], copy: Path) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="worse"):
+        export(net, samples, copy, {"engine": "fp32", **dict.fromkeys(net.blocks, "int8")})
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    export(net, samples, copy)
+    assert set(read_manifest(copy).targets) == {"onnxruntime"}
+    assert not (copy / "engines" / "openvino").exists()
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+class _Interrupting(Scorer):
+    def compute(self) -> dict[str, dict[str, float]]:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_export_leaves_nothing(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        export(net, samples, tmp_path / "b", make_scorer=_Interrupting)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_something_else_is_not_overwritten(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is no bundle"):
+        export(net, samples, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"targets": []}, "no target"),
+        ({"targets": ["onnxrntime"]}, "did you mean onnxruntime"),
+        ({"validation": []}, "no validation sample"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    given = {"targets": ["onnxruntime"], "validation": samples, **change}
+    targets = given.pop("targets")
+    with pytest.raises(UserError, match=said):
+        export_bundle(net, "fp32", targets, tmp_path / "b", calibration=samples, **given)
+
+
+def test_samples_of_another_size_are_refused(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    small = [Sample(sample.image[:16], sample.targets, sample.masks) for sample in samples]
+    with pytest.raises(UserError, match="16 x 64, the net reads 32 x 64"):
+        export(net, small, tmp_path / "b")
+
+
+def _rewrite(folder: Path, change: Any) -> None:
+    content = json.loads((folder / "manifest.json").read_text())
+    change(content)
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("opener", [read_manifest, Engine])
+def test_a_changed_file_is_named_with_its_hash(copy: Path, opener: Any) -> None:
+    path = copy / "engines" / "onnxruntime" / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"engines/onnxruntime/model\.onnx .* was changed: its SHA-256 is [0-9a-f]{64}"):
+        opener(copy)
+
+
+def test_a_missing_file_is_named(copy: Path) -> None:
+    (copy / "engines" / "openvino" / "model.bin").unlink()
+    with pytest.raises(UserError, match=r"lacks its file engines/openvino/model\.bin"):
+        read_manifest(copy)
+
+
+@pytest.mark.parametrize("schema", ["edgemtl.bundle/2", "other", None])
+def test_another_schema_is_refused(copy: Path, schema: str | None) -> None:
+    _rewrite(copy, lambda content: content.update(schema=schema))
+    with pytest.raises(UserError, match=r"this version reads 'edgemtl\.bundle/1'"):
+        read_manifest(copy)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "engines/../../outside", "link/outside", "a\\..\\b"])
+def test_a_path_that_leaves_the_folder_is_refused(copy: Path, name: str) -> None:
+    (copy.parent / "outside").write_text("secret")
+    (copy / "link").symlink_to(copy.parent)
+    _rewrite(copy, lambda content: content["files"].update({name: "0" * 64}))
+    with pytest.raises(UserError, match="lies outside it"):
+        read_manifest(copy)
+
+
+def test_an_engine_folder_that_leaves_the_bundle_is_refused(copy: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        target = content["targets"]["onnxruntime"]
+        target["folder"] = "../copy/engines/onnxruntime"
+        content["files"].update({f"{target['folder']}/{file}": "0" * 64 for file in target["files"]})
+
+    _rewrite(copy, change)
+    with pytest.raises(UserError, match="lies outside it"):
+        read_manifest(copy)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 200, 1500])
+def test_a_manifest_that_was_cut_off_is_refused(copy: Path, keep: int) -> None:
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(text[:keep])
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_manifest(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(tasks=[]),
+        lambda content: content.update(surprise=1),
+        lambda content: content["modes"].append(["unknown"]),
+        lambda content: content["tasks"][0].update(kind="telepathy"),
+        lambda content: content["tasks"].append(content["tasks"][0]),
+        lambda content: content["files"].pop("engines/openvino/model.bin"),
+        lambda content: content["input"].update(height=-1),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused_in_one_line(copy: Path, change: Any) -> None:
+    _rewrite(copy, change)
+    with pytest.raises(UserError, match=r"manifest .* cannot be used") as caught:
+        read_manifest(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no bundle"):
+        read_manifest(tmp_path)
+
+
+def test_a_corrupted_model_with_a_matching_hash_is_refused_in_one_line(copy: Path) -> None:
+    """A stranger can make hashes agree; the runtime's own refusal must then come out clean."""
+    from edgemtl._files import sha256
+
+    path = copy / "engines" / "onnxruntime" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:1000])
+    _rewrite(copy, lambda content: content["files"].update({"engines/onnxruntime/model.onnx": sha256(path)}))
+    with pytest.raises(UserError, match=r"cannot open .*model\.onnx") as caught:
+        Engine(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_can_be_moved(net: MultiTaskNet, samples: list[Sample], copy: Path) -> None:
+    moved = copy.rename(copy.parent / "elsewhere")
+    with Engine(moved, threads=1) as engine:
+        assert (engine.predict(samples[0].image)["semseg"] == samples[0].targets["semseg"]).mean() > 0.999
+
+
+def test_export_onnx_writes_one_file(net: MultiTaskNet, tmp_path: Path) -> None:
+    path = export_onnx(net, tmp_path / "net.onnx")
+    assert count_graph(path).total.flops == net.plan.cost().flops
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]

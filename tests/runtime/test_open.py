@@ -1,0 +1,79 @@
+"""Opening an engine folder: what is no engine is refused in one line, and plugged-in backends are found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgemtl.errors import UserError
+from edgemtl.runtime import EngineSpec, _open, open_engine, runtime_names
+
+SPEC = EngineSpec("mine", "my-runtime", ("a", "b"), (1, 3, 4, 4), {"model": "model.bin"}, {"level": 2})
+
+
+def test_a_spec_is_read_as_it_was_written(tmp_path: Path) -> None:
+    SPEC.write(tmp_path)
+    assert EngineSpec.read(tmp_path) == SPEC
+
+
+def test_a_plugged_in_backend_opens_its_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("my-runtime", f"{__name__}:opened", "edgemtl.runtimes")
+    monkeypatch.setattr(_open, "entry_points", lambda group: [point] if group == "edgemtl.runtimes" else [])
+    SPEC.write(tmp_path)
+    assert open_engine(tmp_path, threads=3, modes=[["a"]]) == (tmp_path, SPEC, 3, [["a"]])
+    assert runtime_names() == ["my-runtime", "onnxruntime", "openvino", "tensorrt-rtx"]
+
+
+def opened(*given: Any) -> Any:
+    return given
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema": "edgemtl.engine/9"}, "this version reads"),
+        ({"runtime": "onnxruntme"}, "did you mean onnxruntime"),
+        ({"files": {"model": "../model.bin"}}, "lies outside"),
+        ({"files": 3}, "is damaged"),
+        ({"input": [1, 3]}, "is damaged"),
+    ],
+)
+def test_a_spec_that_cannot_be_used_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    SPEC.write(tmp_path)
+    content = json.loads((tmp_path / "engine.json").read_text()) | change
+    (tmp_path / "engine.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=said) as caught:
+        open_engine(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_engine_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no engine\.json"):
+        open_engine(tmp_path)
+    with pytest.raises(UserError, match="-1 threads"):
+        open_engine(tmp_path, threads=-1)
+
+
+def test_a_runtime_that_is_not_installed_gives_the_install_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, name, None)
+        spec = EngineSpec(name, name, ("a",), (1, 3, 4, 4), {"model": "m", "weights": "w"}, {"outputs": {"a": "a"}})
+        folder = tmp_path / name
+        spec.write(folder)
+        for file in spec.files.values():
+            (folder / file).write_bytes(b"")
+        with pytest.raises(UserError, match=rf"pip install 'edgemtl\[{name}\]'"):
+            open_engine(folder)
+
+
+def test_the_runtime_needs_no_torch() -> None:
+    code = "import sys, edgemtl.runtime, edgemtl.bundle; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
