@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from edgemtl._files import write_atomic
+from edgemtl.runtime import postprocess
 
 Array = NDArray[Any]
 Picture = NDArray[np.uint8]
@@ -82,10 +83,10 @@ def predicted_maps(
 ) -> dict[str, Picture]:
     """The scenes' four tasks from an engine's raw outputs (1, C, H, W); depths times `scale` before they are drawn."""
     return {
-        "semseg": class_map(outputs["semseg"][0].argmax(0), classes),
-        "depth": depth_map(np.exp(outputs["depth"][0, 0]) * scale, limits),
-        "normals": normal_map(outputs["normals"][0].transpose(1, 2, 0)),
-        "edges": edge_map(1 / (1 + np.exp(-outputs["edges"][0, 0].astype(np.float64)))),
+        "semseg": class_map(postprocess("argmax", outputs["semseg"]), classes),
+        "depth": depth_map(postprocess("exp", outputs["depth"]) * scale, limits),
+        "normals": normal_map(postprocess("normalize", outputs["normals"])),
+        "edges": edge_map(postprocess("sigmoid", outputs["edges"])),
     }
 
 

@@ -7,6 +7,7 @@ for ONNX Runtime. The scenes were chosen by looking at the inputs alone; give ot
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,21 +36,25 @@ MARGIN, GAP, BETWEEN, TOP, GUTTER, BOTTOM = 12, 4, 16, 36, 22, 82
 
 
 def from_bundle(path: Path, images: Sequence[Array]) -> list[Outputs]:
-    """Raw outputs of a bundle's first engine."""
-    engine = Engine(path)
-    return [copied(engine.run(image)) for image in images]
+    """Raw outputs of a bundle's first engine; the bundle must have been made for the scenes' tasks and this size."""
+    with Engine(path) as engine:
+        size = (engine.manifest.input.height, engine.manifest.input.width)
+        missing = {*COLUMNS} - {task.name for task in engine.tasks}
+        if missing or size != SIZE:
+            found = f"{', '.join(task.name for task in engine.tasks)} at {size[0]} x {size[1]}"
+            sys.exit(f"bundle {path} predicts {found}; {', '.join(COLUMNS)} at {SIZE[0]} x {SIZE[1]} are drawn here")
+        return [engine.run(image) for image in images]
 
 
 def from_supernet(images: Sequence[Array]) -> list[Outputs]:
     """Raw outputs of the largest design's engine."""
     space, evaluator = scenes_evaluator("onnxruntime")
     with evaluator.engine(evaluator.candidate(space.largest())) as session:
-        return [copied(session.run(normalize(image[None]), session.tasks)) for image in images]
-
-
-def copied(outputs: Mapping[str, Array]) -> Outputs:
-    """Outputs of one's own: an engine may use its buffers again."""
-    return {name: value.copy() for name, value in outputs.items()}
+        found = []
+        for image in images:
+            outputs = session.run(normalize(image[None]), session.tasks)
+            found.append({name: value.copy() for name, value in outputs.items()})  # a session may reuse its buffers
+    return found
 
 
 def true_maps(sample: Sample, classes: Sequence[str], limits: tuple[float, float]) -> dict[str, NDArray[np.uint8]]:
