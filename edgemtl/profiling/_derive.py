@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgemtl.errors import UserError
-from edgemtl.profiling._count import Count as GraphCount
-from edgemtl.profiling._count import count_graph
 from edgemtl.profiling._schema import Count, Counts, Figure, Operators, OperatorShare, TaskProfile
 from edgemtl.runtime import OperatorTime
 
 __all__ = ["Latencies", "count_file", "mode_sets", "operator_shares", "separate_ms", "task_profiles", "trunk_ms"]
+
+if TYPE_CHECKING:
+    from edgemtl.profiling._count import Count as GraphCount
 
 Latencies = Mapping[frozenset[str], float]
 """Median latency in ms of each measured set of tasks."""
@@ -76,6 +78,8 @@ def count_file(graph: Path | None, tasks: Sequence[str]) -> Counts | None:
     """Counts of an ONNX file that has exactly `tasks`; None where there is no file, or its graph cannot be counted."""
     if graph is None:
         return None
+    from edgemtl.profiling._count import count_graph  # it imports onnx
+
     try:
         found = count_graph(graph)
     except UserError:

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl.bundle import MANIFEST_FILE
 from edgemtl.errors import MissingDependencyError, UserError, unknown_name
-from edgemtl.runtime import EngineSpec, OperatorTime, Session, open_engine
+from edgemtl.runtime import Engine, EngineSpec, OperatorTime, Session, open_engine
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime as ort
 
-__all__ = ["Subject", "engine_folder", "open_subject"]
+__all__ = ["Subject", "open_subject"]
 
+ENGINE_FILE = "engine.json"
 SourceKind = Literal["bundle", "engine", "onnx"]
 _NUMPY_TYPES = {
     "tensor(float)": np.float32,
@@ -65,31 +67,22 @@ class Subject(Protocol):
 def open_subject(path: Path, target: str | None = None, threads: int = 0) -> Subject:
     """Open a bundle (a folder with `manifest.json`), an engine folder (`engine.json`) or an ONNX file.
 
-    Raises `UserError` for anything else.
+    A bundle is opened as `edgemtl.runtime.Engine` does, with the engine of `target` or its first. Raises `UserError`
+    for anything else, and for a target that the path does not have.
     """
     if path.is_file():
-        if target is not None and target != "onnxruntime":
+        if target not in (None, "onnxruntime"):
             raise UserError(f"{path} is one ONNX file: only onnxruntime runs it, not {target!r}; drop --target")
         return _OnnxFile(path, threads)
-    source, folder = engine_folder(path, target)
-    return _EngineFolder(path.resolve().name, source, folder, threads)
-
-
-def engine_folder(path: Path, target: str | None = None) -> tuple[Literal["bundle", "engine"], Path]:
-    """The engine folder that `path` means, and whether it came from a bundle; hashes of a bundle are verified.
-
-    A bundle with several targets needs one named; without a name its first is taken.
-    """
-    if (path / "manifest.json").is_file():
-        from edgemtl.bundle import read_manifest
-
-        manifest = read_manifest(path)
-        name = target or next(iter(manifest.targets), None)
-        if name is None or name not in manifest.targets:
-            raise unknown_name(f"target in bundle {path.name}:", name or "", manifest.targets)
-        return "bundle", path / manifest.targets[name].folder
-    if (path / "engine.json").is_file():
-        return "engine", path
+    if (path / MANIFEST_FILE).is_file():
+        engine = Engine(path, target, threads)
+        folder = path / engine.manifest.targets[engine.target].folder
+        return _EngineFolder(path.resolve().name, "bundle", folder, engine.session)
+    if (path / ENGINE_FILE).is_file():
+        found = EngineSpec.read(path).target
+        if target not in (None, found):
+            raise unknown_name(f"target of engine {path}:", str(target), [found])
+        return _EngineFolder(path.resolve().name, "engine", path, open_engine(path, threads))
     raise UserError(
         f"{path} cannot be profiled: give a bundle (manifest.json), an engine folder (engine.json) or a .onnx file"
     )
@@ -98,11 +91,11 @@ def engine_folder(path: Path, target: str | None = None) -> tuple[Literal["bundl
 class _EngineFolder:
     """A task-aware engine behind `edgemtl.runtime`."""
 
-    def __init__(self, name: str, source: SourceKind, folder: Path, threads: int) -> None:
+    def __init__(self, name: str, source: SourceKind, folder: Path, session: Session) -> None:
         spec = EngineSpec.read(folder)
         self.name, self.source, self.target, self.runtime = name, source, spec.target, spec.runtime
-        self._session: Session = open_engine(folder, threads)
-        self.tasks = self._session.tasks
+        self._session = session
+        self.tasks = session.tasks
         self.graph = next((folder / name for name in spec.files.values() if name.endswith(".onnx")), None)
         self.includes = "one run of the engine on a normalised image; no decoding, no post-processing"
         self._image = np.random.default_rng(0).standard_normal(spec.input, dtype=np.float32)

@@ -49,10 +49,12 @@ _Figure = tuple[str, str, float, bool | None, tuple[float, float] | None]
 def compare(first: Path, second: Path) -> Comparison:
     """Compare two run folders, bundles, or result, manifest or profile files, of whatever both of them hold.
 
-    Profiles are matched by device and runtime. Raises `UserError` where a side cannot be read or nothing is common.
+    Where each side has one profile the two are compared, whatever ran them; of several, those of the same device and
+    runtime. Raises `UserError` where a side cannot be read or nothing is common.
     """
     stories = load_story(first), load_story(second)
-    left, right = (dict(_figures(story)) for story in stories)
+    single = all(len(story.profiles) == 1 for story in stories)
+    left, right = (dict(_figures(story, single)) for story in stories)
     common = [what for what in left if what in right]
     if not common:
         raise UserError(f"{first} and {second} have no figure in common: profile both, or give two runs or two bundles")
@@ -107,12 +109,16 @@ def _row(what: str, left: _Figure | None, right: _Figure | None) -> ComparisonRo
     }
 
 
-def _figures(story: Story) -> Iterator[tuple[str, _Figure]]:
+def _figures(story: Story, single: bool) -> Iterator[tuple[str, _Figure]]:
     yield from _counts(story)
     if story.result is not None and story.result.best is not None:
         yield from _scores(story.result.best)
     for profile in story.profiles:
-        yield from _profile_figures(profile)
+        yield from _profile_figures(profile, "" if single else f", {_place(profile)}")
+
+
+def _place(profile: Profile) -> str:
+    return f"{profile.device}/{profile.runtime}"
 
 
 def _scores(best: Entry) -> Iterator[tuple[str, _Figure]]:
@@ -148,18 +154,17 @@ def _counts(story: Story) -> Iterator[tuple[str, _Figure]]:
         yield what, (unit, "counted", float(value), True, None)
 
 
-def _profile_figures(profile: Profile) -> Iterator[tuple[str, _Figure]]:
-    place = f"{profile.device}/{profile.runtime}"
+def _profile_figures(profile: Profile, place: str) -> Iterator[tuple[str, _Figure]]:
     for mode in profile.modes:
         for name, value in _latencies(mode.latency).items():
             ends = next((pair for key, pair in mode.latency.intervals_ms.items() if key == name), None)
-            yield f"{mode.name}, {name}, {place}", ("ms", "measured", value, True, ends)
+            yield f"{mode.name}, {name}{place}", ("ms", "measured", value, True, ends)
     if profile.trunk_ms is not None:
-        yield f"trunk, {place}", ("ms", profile.trunk_ms.kind, profile.trunk_ms.value, True, None)
+        yield f"trunk{place}", ("ms", profile.trunk_ms.kind, profile.trunk_ms.value, True, None)
     if profile.opening is not None:
-        yield f"opening, {place}", ("ms", "measured", profile.opening.open_ms, True, None)
+        yield f"opening{place}", ("ms", "measured", profile.opening.open_ms, True, None)
         if profile.opening.run_peak_bytes is not None:
-            yield f"peak memory, {place}", ("B", "measured", float(profile.opening.run_peak_bytes), True, None)
+            yield f"peak memory{place}", ("B", "measured", float(profile.opening.run_peak_bytes), True, None)
 
 
 def _latencies(block: LatencyBlock) -> Mapping[str, float]:
@@ -173,6 +178,8 @@ def _notes(left: Story, right: Story, rows: list[ComparisonRow]) -> Iterator[str
             "latencies were measured in two separate sessions, not in turns: trust a difference only where it is "
             "larger than the spread of both"
         )
+    if len(left.profiles) == len(right.profiles) == 1 and _place(left.profiles[0]) != _place(right.profiles[0]):
+        yield f"the first was measured on {_place(left.profiles[0])}, the second on {_place(right.profiles[0])}"
     environments = [_machine(left), _machine(right)]
     for what in environments[0]:
         one, two = environments[0][what], environments[1].get(what)

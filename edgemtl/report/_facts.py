@@ -17,18 +17,30 @@ def parity_section(story: Story) -> Markup | None:
     if story.manifest is None:
         return None
     rows: list[list[Child]] = []
+    images = 0
     for target, built in story.manifest.targets.items():
+        if not built.parity:
+            rows.append([target, element("span", "not run where it was exported", class_="sub")])
         for task, parity in built.parity.items():
+            images = max(images, parity.images)
+            differences = [f"{parity.max_abs_error:.2g}", f"{parity.relative_error:.2g}"]
             scores = _parity_cells(parity.metric, parity.torch, parity.engine)
-            rows.append([target, task, f"{parity.max_abs_error:.2g}", parity.metric, *scores])
-    if not rows:
-        return None
+            rows.append([target, task, *differences, parity.metric, *scores])
     lead = (
-        "Every engine against the trained net on the same images: the largest difference of any output value, and the "
-        "task's own metric, which is what counts."
+        f"Every engine against the trained FP32 net on the same {images} images: the largest difference of any output "
+        "value, the norm of the difference over that of the output, and the task's own metric, which is what counts."
     )
-    head: list[Child] = ["target", "task", "largest difference", "metric", "trained net", "engine", "change"]
-    return card("Parity of the exported engines", lead, table(head, rows, numbers=range(2, 7)))
+    head: list[Child] = [
+        "target",
+        "task",
+        "largest difference",
+        "relative",
+        "metric",
+        "trained net",
+        "engine",
+        "change",
+    ]
+    return card("Parity of the exported engines", lead, table(head, rows, numbers=range(2, 8)))
 
 
 def _parity_cells(name: str, torch: float, engine: float) -> list[Child]:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from edgemtl._files import read_json
+from edgemtl.bundle import MANIFEST_FILE, Manifest, read_manifest
 from edgemtl.errors import UserError
 from edgemtl.profiling import Profile, read_profile
 from edgemtl.results import RESULT_FILE, Result, read_result
 
-if TYPE_CHECKING:
-    from edgemtl.bundle import Manifest
-
 __all__ = ["Picture", "Story", "load_story"]
 
-PICTURES_LIMIT = 24
+PICTURES_LIMIT_BYTES = 3_500_000
 PICTURE_WIDTH = 1400
 WIDE_PIXELS = 700
 PICTURE_LIMIT_BYTES = 400_000
@@ -73,8 +70,8 @@ class Story:
 def load_story(path: Path) -> Story:
     """Read a run folder, a bundle folder, or a single result, manifest or profile file.
 
-    A run folder may hold its bundle in `bundle/`; profiles are all `profile*.json` in either, pictures all PNG
-    files in `pictures/`. Raises `UserError` where nothing is there to tell.
+    A run folder may hold its bundle in `bundle/`; profiles are all `profile*.json` in either, pictures the PNG files in
+    `pictures/`, the first 3.5 MB of them. Raises `UserError` where nothing is there to tell.
     """
     if path.is_file():
         return _from_file(path)
@@ -84,19 +81,12 @@ def load_story(path: Path) -> Story:
         )
     folders = [folder for folder in (path, path / "bundle") if folder.is_dir()]
     result = read_result(path) if (path / RESULT_FILE).is_file() else None
-    manifest = next((_manifest(folder) for folder in folders if (folder / "manifest.json").is_file()), None)
+    manifest = next((read_manifest(folder) for folder in folders if (folder / MANIFEST_FILE).is_file()), None)
     profiles = tuple(read_profile(file) for folder in folders for file in sorted(folder.glob("profile*.json")))
     if result is None and manifest is None and not profiles:
         raise UserError(f"{path} holds no result.json, manifest.json or profile.json: give a run folder or a bundle")
     files = [file for folder in folders for file in sorted((folder / "pictures").glob("*.png"))]
-    pictures = tuple(_picture(file) for file in files[:PICTURES_LIMIT])
-    return Story(path.resolve().name, result, manifest, profiles, pictures)
-
-
-def _manifest(folder: Path) -> Manifest:
-    from edgemtl.bundle import read_manifest
-
-    return read_manifest(folder)
+    return Story(path.resolve().name, result, manifest, profiles, _pictures(files))
 
 
 def _from_file(path: Path) -> Story:
@@ -110,6 +100,17 @@ def _from_file(path: Path) -> Story:
     if schema.startswith("edgemtl.bundle/"):
         return load_story(path.parent)
     raise UserError(f"{path} has schema {schema!r:.60}: give a result.json, manifest.json or profile.json of edgemtl")
+
+
+def _pictures(files: Sequence[Path]) -> tuple[Picture, ...]:
+    """As many pictures as keep the page small enough to send, in order."""
+    found: list[Picture] = []
+    for file in files:
+        picture = _picture(file)
+        if sum(len(each.url) for each in (*found, picture)) > PICTURES_LIMIT_BYTES:
+            break
+        found.append(picture)
+    return tuple(found)
 
 
 def _picture(file: Path) -> Picture:

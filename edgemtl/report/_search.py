@@ -119,20 +119,21 @@ def _latency_chart(place: tuple[str, str, str], points: Sequence[Point], result:
         title=f"delta_m against {kind} latency on {device}/{runtime}",
         labels=("ms", "delta_m, %"),
         formats=(short_number, signed_number),
-        limit=_limit(result, "latency_ms"),
+        limit=_limit(result, "latency_ms", device, runtime),
     )
     return element("figure", chart, element("figcaption", f"Against latency on {device}/{runtime} ", kind_badge(kind)))
 
 
-def _limit(result: Result, quantity: str) -> tuple[float, str] | None:
-    """The tightest absolute budget on a quantity of all tasks together, as text to draw."""
+def _limit(result: Result, quantity: str, device: str = "", runtime: str = "") -> tuple[float, str] | None:
+    """The tightest absolute budget on a quantity of all tasks together, measured there where that matters."""
     limits = []
     for text in result.budgets:
         try:
             budget = parse_budget(text)
         except UserError:
             continue
-        if budget.quantity == quantity and not budget.relative and budget.task is None:
+        here = budget.device in (None, device) and budget.runtime in (None, runtime)
+        if budget.quantity == quantity and here and not budget.relative and budget.task is None:
             limits.append((budget.value, text))
     return min(limits, default=None)
 

@@ -9,11 +9,22 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgemtl._files import sha256
+from edgemtl.bundle import (
+    BundleCost,
+    BundleInput,
+    BundleTarget,
+    Manifest,
+    Provenance,
+    describe_task,
+    write_manifest,
+)
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.profiling import Profile, profile, read_profile, write_profile
 from edgemtl.profiling._opening import measure_opening
 from edgemtl.profiling._subjects import open_subject
 from edgemtl.runtime import EngineSpec
+from edgemtl.tasks import make_task
 
 
 def two_headed(path: Path, size: Any = 32, heads: tuple[str, ...] = ("depth", "edges")) -> Path:
@@ -153,16 +164,57 @@ def test_counts_are_split_into_trunk_and_tasks(measured: Profile) -> None:
     assert counts.total.weight_bytes == 4 * counts.total.params
 
 
-def test_an_engine_folder_is_profiled_through_its_runtime(tmp_path: Path) -> None:
-    folder = tmp_path / "engine"
-    folder.mkdir()
+def engine_in(folder: Path) -> Path:
+    folder.mkdir(parents=True)
     two_headed(folder / "model.onnx")
     outputs = {"depth": "depth", "edges": "edges"}
-    EngineSpec(
+    spec = EngineSpec(
         "onnxruntime", "onnxruntime", tuple(outputs), (1, 3, 32, 32), {"model": "model.onnx"}, {"outputs": outputs}
-    ).write(folder)
+    )
+    spec.write(folder)
+    return folder
+
+
+def test_an_engine_folder_is_profiled_through_its_runtime(tmp_path: Path) -> None:
+    folder = engine_in(tmp_path / "engine")
     found = profile(folder, runs=20, threads=1)
     assert (found.name, found.source, found.target, found.runtime) == ("engine", "engine", "onnxruntime", "onnxruntime")
     assert [mode.tasks for mode in found.modes] == [("depth", "edges"), ("depth",), ("edges",)]
-    assert found.counts is not None and set(found.counts.tasks) == set(outputs)
+    assert found.counts is not None and set(found.counts.tasks) == {"depth", "edges"}
     assert found.opening is not None and found.opening.first_run_ms > 0
+    with pytest.raises(UserError, match="unknown target of engine"):
+        profile(folder, target="openvino")
+
+
+def test_a_bundle_is_verified_then_profiled(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    engine = engine_in(folder / "engines" / "onnxruntime")
+    files = [file.name for file in sorted(engine.iterdir())]
+    tasks = [describe_task(make_task(name, name)) for name in ("depth", "edges")]
+    manifest = Manifest(
+        name="bundle",
+        created="2026-01-01",
+        space="",
+        family="",
+        design={},
+        precision={"engine": "fp32"},
+        input=BundleInput(height=32, width=32, mean=(0, 0, 0), std=(1, 1, 1)),
+        tasks=tuple(tasks),
+        modes=(("depth", "edges"),),
+        targets={
+            "onnxruntime": BundleTarget(
+                folder="engines/onnxruntime", files=tuple(files), runtime="onnxruntime", parity={}
+            )
+        },
+        files={f"engines/onnxruntime/{file}": sha256(engine / file) for file in files},
+        cost=BundleCost(flops=2, params=1, weight_bytes=4, paths={}),
+        provenance=Provenance(environment={}),
+    )
+    write_manifest(folder, manifest)
+    found = profile(folder, runs=20, threads=1)
+    assert (found.name, found.source, found.target) == ("bundle", "bundle", "onnxruntime")
+    with pytest.raises(UserError, match="did you mean onnxruntime"):
+        profile(folder, target="onnxruntme", runs=20)
+    (engine / "model.onnx").write_bytes(b"something else")
+    with pytest.raises(UserError, match="was changed"):
+        profile(folder, runs=20)

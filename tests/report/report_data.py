@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,4 +98,47 @@ def profile_content(factor: float = 1.0) -> dict[str, Any]:
         },
         "seconds": 12.0,
         "environment": {"cpu": {"model": "a processor"}},
+    }  # fmt: skip
+
+
+def manifest_content(folder: Path) -> dict[str, Any]:
+    """A manifest, with the files that it names written into `folder`."""
+    for name in ("openvino", "tensorrt-rtx"):
+        (folder / "engines" / name).mkdir(parents=True)
+        (folder / "engines" / name / "e").write_text("engine")
+    digest = hashlib.sha256(b"engine").hexdigest()
+
+    def task(name: str, kind: str, channels: int, metric: str, higher: bool, postprocess: str) -> dict[str, Any]:
+        output = {"name": name, "channels": channels, "dense": True}
+        return {
+            "name": name, "kind": kind, "channels": channels, "classes": [], "metric": metric,
+            "higher_is_better": higher, "outputs": [output], "postprocess": postprocess,
+        }  # fmt: skip
+
+    parity = {"relative_error": 1e-6, "metric": "rmse", "torch": 0.4, "engine": 0.44, "images": 48}
+    entry = entry_content()
+    return {
+        "schema": "edgemtl.bundle/1",
+        "name": "net",
+        "created": "2026-01-01T00:00:00+00:00",
+        "space": "cnn",
+        "family": "cnn",
+        "design": entry["design"],
+        "precision": {"engine": "bf16", "stem": "int8", "s1_1": "float", "s1_2": "float"},
+        "input": {"height": 192, "width": 256, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+        "tasks": [
+            task("depth", "depth", 1, "rmse", False, "exp"),
+            task("semseg", "segmentation", 3, "miou", True, "argmax"),
+        ],
+        "modes": [["depth", "semseg"]],
+        "targets": {
+            "openvino": {
+                "folder": "engines/openvino", "files": ["e"], "runtime": "openvino",
+                "parity": {"depth": {"max_abs_error": 1e-5, **parity}},
+            },
+            "tensorrt-rtx": {"folder": "engines/tensorrt-rtx", "files": ["e"], "runtime": "tensorrt-rtx", "parity": {}},
+        },
+        "files": {"engines/openvino/e": digest, "engines/tensorrt-rtx/e": digest},
+        "cost": {"flops": entry["flops"], "params": 1500, "weight_bytes": 6000, "paths": entry["paths"]},
+        "provenance": {"environment": {"python": "3.11"}},
     }  # fmt: skip

@@ -37,7 +37,7 @@ def test_two_profiles_say_what_is_noise_and_what_differs(tmp_path: Path) -> None
     base = write(tmp_path / "a.json", profile_content())
     same = compare(base, write(tmp_path / "b.json", near))
     apart = compare(base, write(tmp_path / "c.json", far))
-    what = "all tasks, p50, host/onnxruntime"
+    what = "all tasks, p50"
     rows = [{row["what"]: row for row in each["rows"]}[what] for each in (same, apart)]
     assert rows[0]["overlap"] is True and rows[1]["overlap"] is False
     assert rows[1]["ratio"] == pytest.approx(2.0) and rows[1]["better"] == "first"
@@ -46,13 +46,34 @@ def test_two_profiles_say_what_is_noise_and_what_differs(tmp_path: Path) -> None
     assert any("processor differs: a processor and another" in note for note in apart["notes"])
 
 
-def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
+def on_openvino() -> dict[str, Any]:
     profile = profile_content()
     for mode in profile["modes"]:
         mode["latency"]["runtime"] = "openvino"
     profile["runtime"] = "openvino"
-    other = write(tmp_path / "b.json", profile)
+    return profile
+
+
+def test_two_runtimes_are_compared_and_named(tmp_path: Path) -> None:
+    found = compare(write(tmp_path / "a.json", profile_content()), write(tmp_path / "b.json", on_openvino()))
+    rows = {row["what"]: row["ratio"] for row in found["rows"]}
+    assert rows["all tasks, p50"] == 1.0 and rows["peak memory"] == 1.0
+    assert "the first was measured on host/onnxruntime, the second on host/openvino" in found["notes"]
+
+
+def test_several_profiles_are_matched_by_their_runtime(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        (tmp_path / side).mkdir()
+        write(tmp_path / side / "profile-1.json", profile_content())
+    write(tmp_path / "b" / "profile-2.json", on_openvino())
+    rows = {row["what"]: row["ratio"] for row in compare(tmp_path / "a", tmp_path / "b")["rows"]}
+    assert rows["all tasks, p50, host/onnxruntime"] == 1.0
+    assert rows["all tasks, p50, host/openvino"] is None
+
+
+def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
+    run = write(tmp_path / "result.json", result_content())
     with pytest.raises(UserError, match="no figure in common"):
-        compare(write(tmp_path / "a.json", profile_content()), other)
+        compare(run, write(tmp_path / "b.json", profile_content()))
     with pytest.raises(UserError, match="does not exist"):
-        compare(tmp_path / "none", other)
+        compare(tmp_path / "none", run)

@@ -3,14 +3,14 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from report_data import entry_content, profile_content, result_content
+from report_data import entry_content, manifest_content, profile_content, result_content
 
+from edgemtl.bundle import Manifest, write_manifest
 from edgemtl.errors import UserError
 from edgemtl.report import write_report
 from edgemtl.report._load import Story
@@ -183,38 +183,29 @@ def test_many_designs_stand_behind_a_click(tmp_path: Path) -> None:
     assert file.stat().st_size < 1_000_000
 
 
-def test_a_bundle_shows_parity_and_cost() -> None:
-    parity = {"depth": SimpleNamespace(max_abs_error=1e-5, metric="rmse", torch=0.4, engine=0.44)}
-    manifest: Any = SimpleNamespace(
-        name="net",
-        created="2026-01-01",
-        design=result_content()["best"]["design"],
-        precision={"engine": "bf16", "stem": "int8", "s1_1": "float", "s1_2": "float"},
-        input=SimpleNamespace(height=192, width=256),
-        tasks=[SimpleNamespace(name="depth", kind="depth"), SimpleNamespace(name="semseg", kind="segmentation")],
-        targets={"openvino": SimpleNamespace(parity=parity)},
-        cost=SimpleNamespace(
-            flops=4_000_000,
-            params=1500,
-            weight_bytes=6000,
-            paths={
-                "depth": SimpleNamespace(flops=3_000_000, params=1000),
-                "semseg": SimpleNamespace(flops=3_500_000, params=1200),
-            },
-        ),
-        provenance=SimpleNamespace(environment={"python": "3.11"}),
-    )
-    page = Page(render(Story("net", None, manifest, (), ())))
+def test_a_bundle_shows_parity_and_cost(tmp_path: Path) -> None:
+    write_manifest(tmp_path, Manifest.model_validate(manifest_content(tmp_path)))
+    page = Page(write_report(tmp_path).read_text())
     check_harmless(page)
     for words in (
         "Parity of the exported engines",
+        "on the same 48 images",
         "-10.0 %",
         "1e-05",
-        "for openvino",
+        "not run where it was exported",
+        "for openvino, tensorrt-rtx",
         "Where the cost goes",
         "192 x 256",
+        "float (bf16 in the engine)",
     ):
         assert words in page.text, words
+
+
+def test_a_changed_bundle_is_refused(tmp_path: Path) -> None:
+    write_manifest(tmp_path, Manifest.model_validate(manifest_content(tmp_path)))
+    (tmp_path / "engines/openvino/e").write_text("another engine")
+    with pytest.raises(UserError, match="was changed"):
+        write_report(tmp_path)
 
 
 def test_split_of_cost_is_exact_or_absent() -> None:
@@ -236,6 +227,15 @@ def test_a_large_picture_becomes_a_small_one(run: Path) -> None:
     assert write_report(run).stat().st_size < 1_500_000
 
 
+def test_many_pictures_do_not_make_a_heavy_page(run: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    for number in range(20):
+        Image.fromarray(pixels).save(run / "pictures" / f"b{number:02}.png", compress_level=1)
+    file = write_report(run)
+    assert 3 < sum(tag == "img" for tag, _ in Page(file.read_text()).tags) < 20
+    assert 2_000_000 < file.stat().st_size < 5_000_000
+
+
 @pytest.mark.parametrize("content", ["{}", '{"schema": "other/1"}', "nonsense"])
 def test_foreign_files_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "file.json").write_text(content)
@@ -252,3 +252,11 @@ def test_budgets_of_one_task_draw_no_line(tmp_path: Path) -> None:
     result = Result.model_validate(result_content(budgets=["depth:1MFLOPs", "60%FLOPs", "strange"]))
     page = render(Story("x", result, None, (), ()))
     assert "limit-text" not in page.partition("</style>")[2]
+
+
+def test_a_budget_is_drawn_only_where_it_is_measured() -> None:
+    here, there = ("8ms@host/onnxruntime", "8ms@host/openvino")
+    for text, drawn in ((here, True), (there, False), ("8ms", True)):
+        result = Result.model_validate(result_content(budgets=[text]))
+        page = render(Story("x", result, None, (), ())).partition("</style>")[2]
+        assert ("limit-text" in page) == drawn
