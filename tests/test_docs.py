@@ -61,7 +61,7 @@ def epilogs() -> list[tuple[str, str]]:
 
 def parse(line: str) -> None:
     """Parse a command as the verb would, without running it; raises `click.UsageError`."""
-    words = shlex.split(line.partition(" > ")[0])[1:]
+    words = shlex.split(line.partition(" > ")[0], comments=True)[1:]
     if words in (["--help"], ["--version"]):
         return
     verb = _main._edgemtl.commands[words[0]]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgemtl.cli._screen import Screen
-from edgemtl.cli._verb import verb
+from edgemtl.cli._verb import interruptible, verb
+from edgemtl.units import format_bytes, format_flops
+
+if TYPE_CHECKING:
+    from edgemtl.bundle import Manifest
 
 __all__ = ["export"]
 
@@ -34,16 +39,28 @@ def export(screen: Screen, run: Path, targets: tuple[str, ...], design: str, out
 
     Every task of every engine is checked against PyTorch, tensor by tensor and in the task's own metric.
     """
+    from edgemtl._files import read_json
+    from edgemtl.bundle import MANIFEST_FILE
     from edgemtl.export import export_run
 
-    manifest = export_run(run, targets, out, design=design, progress=screen.say)
+    folder = out or run / "bundle"
+    with interruptible(f"nothing was changed in {folder}: a bundle appears whole or not at all"):
+        manifest = export_run(run, targets, folder, design=design, progress=screen.note)
     if not screen.as_json:
-        rows = [
-            (name, task, f"{parity.max_abs_error:.2g}", parity.metric, parity.torch, parity.engine)
-            for name, target in manifest.targets.items()
-            for task, parity in target.parity.items()
-        ]
-        screen.table("Parity with PyTorch", ("target", "task", "largest error", "metric", "PyTorch", "engine"), rows)
-        bundle = out or run / "bundle"
-        screen.say(f"written: {bundle}; next: edgemtl profile {bundle}")
-    screen.json(manifest.model_dump(mode="json", by_alias=True))
+        _parity(screen, manifest)
+        cost = manifest.cost
+        screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
+        screen.say(f"written: {folder}; next: edgemtl profile {folder}")
+    screen.json(read_json(folder / MANIFEST_FILE, "manifest"))
+
+
+def _parity(screen: Screen, manifest: Manifest) -> None:
+    rows: list[tuple[object, ...]] = []
+    for name, target in manifest.targets.items():
+        if not target.parity:
+            rows.append((name, "all", None, None, None, None, "built; does not run on this machine, so not checked"))
+        for task, each in target.parity.items():
+            errors = (each.torch, each.engine, each.max_abs_error)
+            rows.append((name, task, each.metric, *errors, f"within tolerance on {each.images} images"))
+    columns = ("target", "task", "metric", "PyTorch", "engine", "largest difference", "")
+    screen.table("Engines against the net", columns, rows)

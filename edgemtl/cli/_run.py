@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgemtl.cli._screen import Screen
-from edgemtl.cli._verb import verb
+from edgemtl.cli._verb import interruptible, verb
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from edgemtl.runtime import Engine
+    from edgemtl.tasks import Task
 
 __all__ = ["run"]
 
@@ -16,7 +26,8 @@ __all__ = ["run"]
     "run",
     examples=(
         "edgemtl run runs/first/bundle photo.jpg",
-        "edgemtl run runs/first/bundle photos/*.png --tasks semseg,depth --target openvino --out pictures",
+        "edgemtl run runs/first/bundle photos/*.png --tasks semseg,depth --target openvino --out seen",
+        "edgemtl run runs/first/bundle photo.jpg --out runs/first/pictures   # and the report shows them",
     ),
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -25,7 +36,11 @@ __all__ = ["run"]
 @click.option("--target", metavar="NAME", help="Which engine of the bundle; its first by default.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("pictures"), show_default=True, help="Where the pictures go."
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("pictures"),
+    show_default=True,
+    help="Folder of the pictures.",
 )
 def run(
     screen: Screen,
@@ -38,5 +53,93 @@ def run(
 ) -> None:
     """Run chosen tasks on images and draw what they predict.
 
-    Writes a picture for each image and task; a task without a map (a class, a number) is printed.
+    Writes a picture with its legend for each image and task, and prints what fits into words.
     """
+    from edgemtl.runtime import Engine
+
+    found: list[dict[str, Any]] = []
+    with interruptible(f"the pictures that were drawn are in {out}"), Engine(bundle, target, threads) as engine:
+        wanted = _wanted(engine, tasks)
+        for path, name in zip(images, _names(images), strict=True):
+            found.append({"image": str(path), "tasks": dict(_draw(engine, path, wanted, out / name))})
+    if not screen.as_json:
+        rows = [
+            (each["image"], task, _words(said), said["picture"])
+            for each in found
+            for task, said in each["tasks"].items()
+        ]
+        screen.table(f"{bundle} on {engine.target}", ("image", "task", "says", "picture"), rows)
+    screen.json(found)
+
+
+def _wanted(engine: Engine, tasks: str | None) -> list[Task]:
+    from edgemtl.errors import unknown_name
+
+    known = {task.name: task for task in engine.tasks}
+    names = list(known) if tasks is None else tasks.split(",")
+    for name in names:
+        if name not in known:
+            raise unknown_name("task in the bundle:", name, known)
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """A name for each image's pictures; images of the same name in several folders are numbered."""
+    names: list[str] = []
+    for image in images:
+        taken = sum(other.stem == image.stem for other in images[: len(names)])
+        names.append(f"{image.stem}-{taken + 1}" if taken else image.stem)
+    return names
+
+
+def _draw(engine: Engine, path: Path, tasks: Sequence[Task], stem: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Predict, write a picture for each task, and tell each task's figures."""
+    from edgemtl._files import write_atomic
+    from edgemtl.report import draw_prediction
+    from edgemtl.runtime import load_image
+
+    image = load_image(path)
+    predictions = engine.predict(image, [task.name for task in tasks])
+    for task in tasks:
+        picture = stem.with_name(f"{stem.name}-{task.name}.png")
+        write_atomic(picture, _png(draw_prediction(task, predictions[task.name], image)))
+        yield task.name, {"kind": task.kind, **_figures(task, predictions[task.name]), "picture": str(picture)}
+
+
+def _png(picture: Image) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _figures(task: Task, value: NDArray[Any]) -> dict[str, Any]:
+    """What a prediction says in a few numbers."""
+    import numpy as np
+
+    if task.kind == "classification":
+        best = int(value.argmax())
+        return {"class": _class(task, best), "probability": float(value[best])}
+    if task.kind == "segmentation":
+        classes, counts = np.unique(value, return_counts=True)
+        order = np.argsort(-counts)
+        return {"shares": {_class(task, int(classes[place])): float(counts[place] / value.size) for place in order}}
+    if task.kind == "depth":
+        low, middle, high = (float(each) for each in np.quantile(value, (0.05, 0.5, 0.95)))
+        return {"metres": {"p5": low, "median": middle, "p95": high}}
+    if task.kind in ("regression", "keypoints"):
+        return {"values": value.tolist()}
+    return {}
+
+
+def _class(task: Task, number: int) -> str:
+    return task.classes[number] if number < len(task.classes) else str(number)
+
+
+def _words(said: dict[str, Any]) -> str:
+    if "class" in said:
+        return f"{said['class']} ({said['probability']:.0%})"
+    if "shares" in said:
+        return ", ".join(f"{name} {share:.0%}" for name, share in list(said["shares"].items())[:4])
+    if "metres" in said:
+        return f"{said['metres']['p5']:.2f} to {said['metres']['p95']:.2f} m"
+    return ", ".join(f"{value:.4g}" for value in said["values"]) if said["kind"] == "regression" else "see the picture"
