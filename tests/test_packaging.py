@@ -44,6 +44,14 @@ def bare(requirement: str) -> str:
     return re.split(r"[\s\[<>=!~;]", requirement)[0].lower()
 
 
+def opened_by_name(node: ast.AST) -> list[str]:
+    """The package that `importlib.resources.files("NAME")` or `import_module("NAME")` opens."""
+    if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+        return []
+    called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+    return [str(node.args[0].value)] if called in ("files", "import_module") else []
+
+
 def imported() -> dict[str, set[str]]:
     """Distribution by what the package imports, with the files that do."""
     found: dict[str, set[str]] = {}
@@ -51,6 +59,7 @@ def imported() -> dict[str, set[str]]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += opened_by_name(node)
             for top in {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"edgemtl"}:
                 found.setdefault(DISTRIBUTIONS.get(top, top), set()).add(str(file.relative_to(ROOT)))
     return found
@@ -131,7 +140,7 @@ def test_the_wheel_says_what_it_is(unpacked: Path) -> None:
 
 
 def test_the_wheel_finds_its_own_folders_away_from_the_checkout(unpacked: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(unpacked), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(unpacked), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     command = [sys.executable, "-c", FROM_SHIPPED_FILES]
     done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
