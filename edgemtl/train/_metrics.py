@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric, MeanSquaredError, Metric
 from torchmetrics.classification import BinaryPrecisionRecallCurve, MulticlassAccuracy, MulticlassJaccardIndex
 
 from edgemtl.data import Batch, Sample, collate
+from edgemtl.errors import UserError
 from edgemtl.tasks import Task
 
 __all__ = ["Scorer", "evaluate"]
@@ -29,20 +30,23 @@ class _Score:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.metrics: dict[str, Metric] = _METRICS[task.kind](task)
+        self.empty = True
 
     def update(self, output: Tensor, target: Tensor, mask: Tensor) -> None:
         if bool(mask.any()):
+            self.empty = False
             _UPDATES[self.task.kind](self.metrics, output, target, mask)
 
     def compute(self) -> dict[str, float]:
+        if self.empty:
+            raise UserError(f"task {self.task.name} cannot be scored: none of the samples has a valid label for it")
         values = {name: metric.compute() for name, metric in self.metrics.items()}
         return {name: _best_f(value) if isinstance(value, tuple) else float(value) for name, value in values.items()}
 
 
 def _best_f(curve: tuple[Tensor, Tensor, Tensor]) -> float:
     """F at the best single threshold for the whole data set (ODS), with no tolerance of place."""
-    precision, recall, _ = curve
-    precision = precision.nan_to_num()  # no prediction above a threshold: 0/0 there
+    precision, recall = (values.nan_to_num() for values in curve[:2])  # 0/0 where nothing is predicted, or is there
     return float((2 * precision * recall / (precision + recall).clamp(min=1e-9)).max())
 
 
@@ -127,7 +131,7 @@ class Scorer:
             score.update(output, torch.as_tensor(batch.targets[name]), torch.as_tensor(batch.masks[name]))
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Metrics of every task over all that was added."""
+        """Metrics of every task over all that was added; raises `UserError` for a task that had no valid label."""
         return {name: score.compute() for name, score in self._scores.items()}
 
 

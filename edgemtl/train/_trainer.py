@@ -120,8 +120,9 @@ class _Run:
         report: Callable[[Progress], None],
     ) -> None:
         self.space, self.source, self.recipe, self.out, self.report = space, source, recipe, out, report
-        self.accelerator = Accelerator(mixed_precision="bf16" if _bf16(recipe) else "no")
+        self.accelerator = Accelerator()
         self.device = self.accelerator.device
+        self.bf16 = _bf16(recipe)
         self.supernet = supernet.to(self.device)
         self.weighting: Weighting = make_weighting(recipe.weighting, [task.name for task in space.tasks])
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
@@ -173,6 +174,7 @@ class _Run:
                 reported, since = now, self.step
 
     def _one_step(self, batch: Batch) -> None:
+        torch.manual_seed(self.recipe.seed + self.step)  # some weightings draw: a resumed run draws the same
         rate = _rate(self.step, self.recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -204,7 +206,7 @@ class _Run:
         teacher: dict[str, Tensor] | None,
     ) -> dict[str, Tensor]:
         """Forward and backward of one design; what it gave, without gradients, to teach narrower ones."""
-        with self.accelerator.autocast():
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             outputs = self.supernet(image, values, features=True)
         losses = {task.name: task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks}
         extra: Tensor | None = None

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+from toys import TASKS, labels
+
+from edgemtl.tasks import Task
+from edgemtl.train._losses import distillation_loss, task_loss
+
+Array = NDArray[Any]
+SIZE = (4, 5)
+every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+
+
+def softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def cross_entropy(logits: Array, truth: Any) -> float:
+    top = logits.max()
+    return float(top + math.log(sum(math.exp(value - top) for value in logits)) - logits[int(truth)])
+
+
+def angle_cosine(first: Array, second: Array) -> float:
+    return float(first @ second / math.sqrt(float(first @ first) * float(second @ second)))
+
+
+def balanced_bce(logit: Array, truth: Any) -> float:
+    x = float(logit[0])
+    return 5 * (0.8 * softplus(-x) if truth else 0.2 * softplus(x))
+
+
+# One place at a time, from the formulas, in double precision: the output's channels there and the target.
+AT_ONE_PLACE: dict[str, Callable[[Array, Any], float]] = {
+    "segmentation": cross_entropy,
+    "classification": cross_entropy,
+    "depth": lambda output, metres: 3 * abs(float(output[0]) - math.log(float(metres))),
+    "normals": lambda output, normal: 4 * (1 - angle_cosine(output, normal)),
+    "edges": balanced_bce,
+    "saliency": balanced_bce,
+    "keypoints": lambda output, heat: float(((output - heat) ** 2).mean()),
+    "regression": lambda output, values: float(abs(output - values).mean()),
+}
+
+
+def channels_last(tensor: Tensor, places: int) -> Array:
+    """As (places, channels), or (places,) where there is one value a place."""
+    array = tensor.double().numpy()
+    if array.size == places:
+        return array.reshape(places)
+    return np.moveaxis(array, 1, -1).reshape(places, -1)
+
+
+@every_task
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_loss_is_the_mean_of_its_formula_over_valid_places(task: Task, seed: int) -> None:
+    output, target, mask = labels(task, 3, SIZE, seed)
+    places = mask.numel()
+    outputs = channels_last(output, places).reshape(places, -1)
+    targets = channels_last(target, places)
+    terms = [AT_ONE_PLACE[task.kind](outputs[n], targets[n]) for n in range(places) if bool(mask.flatten()[n])]
+    assert float(task_loss(task, output, target, mask)) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), name=st.sampled_from(sorted(TASKS)), size=st.floats(0, 1e4))
+def test_what_is_masked_out_has_no_influence(seed: int, name: str, size: float) -> None:
+    task = TASKS[name]
+    output, target, mask = labels(task, 3, SIZE, seed)
+    other_output, other_target, _ = labels(task, 3, SIZE, seed + 1)
+
+    def mixed(valid: Tensor, masked: Tensor) -> Tensor:
+        keep = mask if valid.ndim == mask.ndim else mask.unsqueeze(1)
+        return torch.where(keep, valid, masked)
+
+    if target.is_floating_point():
+        other_target = size * other_target
+    first = output.clone().requires_grad_()
+    second = mixed(output, size * other_output).requires_grad_()
+    one = task_loss(task, first, target, mask)
+    two = task_loss(task, second, mixed(target, other_target), mask)
+    assert float(one.detach()) == float(two.detach())
+    one.backward()
+    two.backward()
+    assert first.grad is not None and second.grad is not None
+    assert torch.equal(first.grad, second.grad)
+    assert not mixed(torch.zeros_like(output), first.grad).any()
+
+
+@every_task
+def test_nothing_valid_is_a_loss_of_zero_that_trains_nothing(task: Task) -> None:
+    output, target, mask = labels(task, 2, SIZE, 3)
+    output.requires_grad_()
+    loss = task_loss(task, output, target, torch.zeros_like(mask))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert output.grad is not None and not output.grad.any()
+
+
+@every_task
+def test_a_step_against_the_gradient_lowers_the_loss(task: Task) -> None:
+    output, target, mask = labels(task, 3, SIZE, 4)
+    output.requires_grad_()
+    before = task_loss(task, output, target, mask)
+    before.backward()
+    assert output.grad is not None
+    after = task_loss(task, output - 1e-2 * output.grad / output.grad.norm(), target, mask)
+    assert float(after.detach()) < float(before.detach())
+
+
+def test_a_depth_of_zero_metres_is_finite() -> None:
+    task = TASKS["depth"]
+    output, target, mask = labels(task, 1, SIZE, 5)
+    assert math.isfinite(float(task_loss(task, output, torch.zeros_like(target), mask)))
+
+
+def test_losses_of_half_precision_outputs_are_computed_in_full() -> None:
+    task = TASKS["semseg"]
+    output, target, mask = labels(task, 2, SIZE, 6)
+    rounded = output.bfloat16()
+    assert task_loss(task, rounded, target, mask).dtype == torch.float32
+    assert torch.equal(task_loss(task, rounded, target, mask), task_loss(task, rounded.float(), target, mask))
+
+
+def entropy_of(teacher: Array, student: Array) -> float:
+    shares = np.exp(teacher - teacher.max())
+    shares /= shares.sum()
+    return sum(float(share) * cross_entropy(student, n) for n, share in enumerate(shares))
+
+
+def soft_bce(teacher: Array, student: Array) -> float:
+    share = 1 / (1 + math.exp(-float(teacher[0])))
+    return 2 * (share * softplus(-float(student[0])) + (1 - share) * softplus(float(student[0])))
+
+
+TO_A_TEACHER: dict[str, Callable[[Array, Array], float]] = {
+    "segmentation": entropy_of,
+    "classification": entropy_of,
+    "depth": lambda teacher, student: 3 * abs(float(teacher[0] - student[0])),
+    "normals": lambda teacher, student: 4 * (1 - angle_cosine(teacher, student)),
+    "edges": soft_bce,
+    "saliency": soft_bce,
+    "keypoints": lambda teacher, student: float(((teacher - student) ** 2).mean()),
+    "regression": lambda teacher, student: float(abs(teacher - student).mean()),
+}
+
+
+@every_task
+def test_distillation_is_the_mean_distance_to_the_teacher(task: Task) -> None:
+    student, _, mask = labels(task, 2, SIZE, 7)
+    teacher, _, _ = labels(task, 2, SIZE, 8)
+    students, teachers = (channels_last(x, mask.numel()).reshape(mask.numel(), -1) for x in (student, teacher))
+    expected = np.mean([TO_A_TEACHER[task.kind](t, s) for t, s in zip(teachers, students, strict=True)])
+    assert float(distillation_loss(task, student, teacher)) == pytest.approx(float(expected), rel=1e-5)
+
+
+@every_task
+def test_a_teacher_has_nothing_to_tell_its_equal(task: Task) -> None:
+    teacher, _, _ = labels(task, 2, SIZE, 9)
+    student = teacher.clone().requires_grad_()
+    distillation_loss(task, student, teacher).backward()
+    assert student.grad is not None
+    if task.loss not in ("log_l1", "l1"):  # a distance with a kink there
+        assert float(student.grad.abs().max()) < 1e-6
+    other, _, _ = labels(task, 2, SIZE, 10)
+    assert float(distillation_loss(task, other, teacher)) > float(distillation_loss(task, teacher, teacher))
