@@ -75,7 +75,7 @@ def _refuse_foreign(path: Path) -> None:
         size = path.stat().st_size
     except OSError as error:
         raise UserError(f"cannot read supernet {path}: {error.strerror or error}") from error
-    if start[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK"):
+    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
         raise UserError(f"supernet {path} is a pickle, which could run code: a safetensors file is wanted")
     if len(start) < 8 or struct.unpack("<Q", start)[0] > min(_HEADER_LIMIT_BYTES, size):
         raise UserError(f"supernet {path} is not a safetensors file, or it was truncated ({size} bytes)")

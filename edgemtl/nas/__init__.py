@@ -1,6 +1,6 @@
 """The search layer: spaces, designs, and the strategies that choose among them."""
 
-from edgemtl.nas._evaluator import Candidate
+from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._preflight import PreflightRow
 from edgemtl.nas._run import RunFolder
 from edgemtl.nas._search import SearchEvent, SearchRequest, search
@@ -10,6 +10,7 @@ from edgemtl.nas._strategies import strategy_names
 __all__ = [
     "Candidate",
     "Design",
+    "Evaluator",
     "PreflightRow",
     "RunFolder",
     "SearchEvent",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class RunFolder:
     def check(self, config: Mapping[str, Any], resume: bool) -> None:
         """`UserError` where a run of `config` cannot begin in this folder, or, with `resume`, not go on there."""
         if not (self.path / CONFIG_FILE).is_file():
-            if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            if self.path.exists() and not (self.path.is_dir() and {*self.path.iterdir()} <= {self.journal}):
                 raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
             return
         if not resume:
@@ -99,6 +100,11 @@ class RunFolder:
         """Names of the kept designs."""
         folder = self.path / "designs"
         return sorted(path.parent.name for path in folder.glob("*/design.json")) if folder.is_dir() else []
+
+    def keep(self, names: Collection[str]) -> None:
+        """Remove designs of other names, which an interrupted search kept before."""
+        for name in set(self.names()) - set(names):
+            shutil.rmtree(self.path / "designs" / name)
 
     def load(self, name: str = "best") -> Candidate:
         """A kept net; raises `UserError` for an unknown name or damaged files."""

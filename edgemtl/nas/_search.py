@@ -104,8 +104,8 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     rows = preflight(setup.space, setup.budgets, setup.evaluator)
     report(SearchEvent("preflight", 1, 1, rows=tuple(rows)))
     problem = _problem(setup, rows)
-    folder.create(setup.config)
     study = _study(request, setup.config)
+    folder.create(setup.config)
     interrupted = _evaluate_all(request, problem, setup.evaluator, study, report)
     evaluations = _finished(study, setup.space)
     if not evaluations:
@@ -217,9 +217,10 @@ def _supernet_path(request: SearchRequest, source: Source) -> Path:
 
 
 def _study(request: SearchRequest, config: Mapping[str, Any]) -> optuna.Study:
-    """The run's study; its name tells what is asked, so that in a shared storage workers never mix two searches."""
+    """The run's study; in a storage that many share its name tells what is asked, so that two searches never mix."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-    return open_study(f"{request.out.name}-{digest}", RunFolder(request.out).journal, request.storage)
+    name = f"{request.out.name}-{digest}" if request.storage else "search"
+    return open_study(name, RunFolder(request.out).journal, request.storage)
 
 
 def _finished(study: optuna.Study, space: Space) -> list[Evaluation]:
@@ -352,6 +353,7 @@ def _conclude(
         environment=environment(),
     )
     write_result(request.out, result)
+    folder.keep([entry.name for entry in result.front if entry.name])
     return result
 
 

@@ -44,6 +44,7 @@ def open_study(name: str, journal: Path, url: str | None) -> optuna.Study:
 
 
 def _open_journal(journal: Path) -> JournalStorage:
+    journal.parent.mkdir(parents=True, exist_ok=True)
     lock = _KernelLock(journal)
     lock.acquire()
     try:
