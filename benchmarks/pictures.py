@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgemtl._images import normalize
 from edgemtl.data import Sample, ScenesSource
 from edgemtl.data.scenes._types import FAR_M
+from edgemtl.errors import UserError
 from edgemtl.runtime import Engine
 from edgemtl.train import Scorer
 
@@ -142,4 +143,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main(run, __doc__, add)
+    try:
+        main(run, __doc__, add)
+    except UserError as error:
+        sys.exit(f"pictures: {error}")

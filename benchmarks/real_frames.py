@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 
 from edgemtl._images import normalize
 from edgemtl.data.scenes._layout import build_scene
+from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.nas import Candidate, Evaluator, RunFolder
 from edgemtl.targets import find_target
@@ -200,4 +202,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main(run, __doc__, add)
+    try:
+        main(run, __doc__, add)
+    except UserError as error:
+        sys.exit(f"real_frames: {error}")
