@@ -22,13 +22,13 @@ class Recipe:
     it in hardware.
     """
 
-    steps: int = 2700
+    steps: int = 2000
     batch: int = 16
     crop: int = 128
     zoom: tuple[float, float] = (0.67, 1.25)
     learning_rate: float = 2.5e-3
     weight_decay: float = 0.02
-    largest_steps: float = 0.35
+    largest_steps: float = 0.475
     random_designs: int = 1
     label_share: float = 0.5
     feature_weight: float = 0.5
