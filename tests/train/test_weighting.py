@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 from toys import Toys, toy_space
 
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.train import Recipe, train_supernet, weighting_names
+from edgemtl.train import Recipe, fresh_supernet, train_supernet, weighting_names
 from edgemtl.train._weighting import Aggregated, Uncertainty, Weighting, make_weighting
 
 AGGREGATORS = [name for name in weighting_names() if name not in ("equal", "uncertainty")]
@@ -163,15 +163,17 @@ def test_names_are_known_and_unknown_ones_answered() -> None:
         make_weighting("pc-grad", ["x"])
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Callable[[str], Mapping[str, Tensor]]:
-    """What two steps of training leave."""
-    space, source = toy_space(tmp_path), Toys()
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mapping[str, Tensor]]:
+    """What two steps of training with a weighting leave."""
+    folder = tmp_path_factory.mktemp("runs")
+    space, source = toy_space(folder), Toys()
 
+    @cache
     def train(name: str) -> Mapping[str, Tensor]:
-        supernet = space.supernet()
+        supernet = fresh_supernet(space, 0)
         recipe = Recipe(steps=2, batch=2, crop=32, largest_steps=0.5, weighting=name, bf16=False)
-        train_supernet(space, source, recipe, tmp_path / name, supernet=supernet)
+        train_supernet(space, source, recipe, folder / name, supernet=supernet)
         return {key: parameter.detach() for key, parameter in supernet.shared.items()}
 
     return train
@@ -179,17 +181,14 @@ def weights(tmp_path: Path) -> Callable[[str], Mapping[str, Tensor]]:
 
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_every_aggregator_trains_or_says_what_it_needs(
-    name: str, weights: Callable[[str], Mapping[str, Tensor]]
+    name: str, trained: Callable[[str], Mapping[str, Tensor]]
 ) -> None:
     try:
         make_weighting(name, ["semseg", "depth"])
     except UserError as error:
         assert f"task weighting {name} needs a solver that is not installed: pip install 'torchjd[" in str(error)
         pytest.skip(str(error))
-    torch.manual_seed(0)
-    found = weights(name)
-    torch.manual_seed(0)
-    equal = weights("equal")
+    found, equal = trained(name), trained("equal")
     assert all(bool(value.isfinite().all()) for value in found.values())
     assert any(not torch.equal(found[key], equal[key]) for key in found)
 

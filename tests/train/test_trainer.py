@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from toys import TRAINED, Toys, toy_space
+
+from edgemtl.errors import UserError
+from edgemtl.models import Values, load_supernet, read_header, recalibrate
+from edgemtl.nas import Design, Space
+from edgemtl.train import Progress, Recipe, batches_of, evaluate, fresh_supernet, train_supernet
+from edgemtl.train import _trainer as trainer
+from edgemtl.train._trainer import _groups, _rate
+
+RECIPE = Recipe(steps=6, batch=2, crop=32, largest_steps=0.5, seed=3, bf16=False)
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    return toy_space(tmp_path_factory.mktemp("space"))
+
+
+class Watched:
+    """A space that counts steps by its largest design, and may stop the run at one of them."""
+
+    def __init__(self, space: Space, stop: Callable[[int], None] = lambda step: None) -> None:
+        self.space, self.stop, self.step = space, stop, 0
+        self.name, self.tasks, self.identity, self.supernet = space.name, space.tasks, space.identity, space.supernet
+        self.drawn: list[Design] = []
+
+    def largest(self) -> Values:
+        self.stop(self.step)
+        self.step += 1
+        return self.space.largest()
+
+    def smallest(self) -> Values:
+        return self.space.smallest()
+
+    def random(self, rng: random.Random) -> Values:
+        self.drawn.append(self.space.random(rng))
+        return self.drawn[-1]
+
+
+class Killed(BaseException):
+    """What ends a process without a chance to write anything."""
+
+
+def stopping(step: int, error: type[BaseException]) -> Callable[[int], None]:
+    def stop(now: int) -> None:
+        if now == step:
+            raise error
+
+    return stop
+
+
+def train(space: Space, recipe: Recipe, out: Path, stop: Callable[[int], None] = lambda step: None) -> bytes:
+    return train_supernet(Watched(space, stop), Toys(), recipe, out, command="edgemtl train").read_bytes()
+
+
+@pytest.mark.parametrize("weighting", ["equal", "uncertainty", "pcgrad"])
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
+    space: Space, tmp_path: Path, weighting: str
+) -> None:
+    if weighting == "pcgrad":
+        pytest.importorskip("torchjd")
+    recipe = replace(RECIPE, weighting=weighting)
+    whole = train(space, recipe, tmp_path / "whole")
+    for step in (2, 4):  # before and within the sandwich
+        with pytest.raises(KeyboardInterrupt):
+            train(space, recipe, tmp_path / str(step), stopping(step, KeyboardInterrupt))
+        assert not (tmp_path / str(step) / "supernet.safetensors").exists()
+        assert train(space, recipe, tmp_path / str(step)) == whole
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(space, RECIPE, tmp_path / "whole")
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
+    with pytest.raises(Killed):
+        train(space, RECIPE, tmp_path / "killed", stopping(4, Killed))
+    rest = Watched(space)
+    assert train_supernet(rest, Toys(), RECIPE, tmp_path / "killed", command="edgemtl train").read_bytes() == whole
+    assert rest.step == 2 + 1  # two steps, and the scoring of the largest design
+
+
+def test_the_sandwich_is_largest_smallest_and_random_designs_drawn_from_the_seed(space: Space, tmp_path: Path) -> None:
+    first, second = Watched(space), Watched(space)
+    for number, watched in enumerate((first, second)):
+        train_supernet(watched, Toys(), replace(RECIPE, random_designs=2), tmp_path / str(number))
+    assert first.drawn == second.drawn
+    assert len(first.drawn) == 2 * 3  # in the second half of six steps
+    assert len(set(first.drawn)) > 1
+
+
+def test_what_is_written_is_what_was_scored(space: Space, tmp_path: Path) -> None:
+    path = train_supernet(space, Toys(), RECIPE, tmp_path, command="edgemtl train --seed 3")
+    header = read_header(path)
+    assert header["recipe"] == RECIPE.as_json()
+    assert (header["space"], header["identity"], header["command"]) == ("toy", space.identity, "edgemtl train --seed 3")
+    assert header["data"] == {"name": "toys", "identity": "toys/1"}
+    written = json.loads((tmp_path / "training.json").read_text())
+    assert written["environment"]
+    supernet = space.supernet()
+    load_supernet(supernet, path, space.identity)
+    for name, design in (("largest", space.largest()), ("smallest", space.smallest())):
+        net = supernet.extract(design)
+        recalibrate(net, [torch.from_numpy(batch.image) for batch in batches_of(Toys().split("train"), 16)])
+        scores = evaluate(net, TRAINED, batches_of(Toys().split("validation"), 16))
+        for task, metrics in scores.items():
+            assert written["validation"][name][task] == pytest.approx(metrics, rel=1e-5)
+
+
+def test_it_learns_and_reports_what_it_does(space: Space, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    recipe = Recipe(steps=60, batch=4, crop=32, learning_rate=0.01, average=0.9, zoom=(1.0, 1.0), bf16=False)
+    train_supernet(space, Toys(), recipe, tmp_path, report=reports.append)
+    assert [progress.step for progress in reports] == [20, 40, 60]
+    assert set(reports[-1].losses) == {"largest.semseg", "largest.depth", "narrow.semseg", "narrow.depth"}
+    assert reports[-1].losses["largest.semseg"] < 0.75 * reports[0].losses["largest.semseg"]
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [line["losses"] for line in lines] == [progress.losses for progress in reports]
+    scores = json.loads((tmp_path / "training.json").read_text())["validation"]
+    assert scores["largest"]["semseg"]["miou"] > 0.35  # chance: 0.14
+    assert scores["smallest"]["semseg"]["miou"] > 0.25
+
+
+def test_precision_may_change_from_run_to_run_of_one_process(space: Space, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, steps=2)
+    found = {bf16: train(space, replace(recipe, bf16=bf16), tmp_path / str(bf16)) for bf16 in (False, True)}
+    tensors = {bf16: content[-20_000:] for bf16, content in found.items()}
+    assert tensors[False] != tensors[True]
+    assert train(space, recipe, tmp_path / "again") == found[False]
+
+
+def test_public_weights_are_where_training_begins(space: Space, tmp_path: Path) -> None:
+    supernet = fresh_supernet(space, 8)
+    before = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
+    recipe = replace(RECIPE, steps=1, learning_rate=1e-6)
+    train_supernet(space, Toys(), recipe, tmp_path, supernet=supernet)
+    assert all(torch.allclose(before[name], value, atol=1e-3) for name, value in supernet.shared.items())
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(space: Space, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(space, RECIPE, tmp_path, stopping(1, KeyboardInterrupt))
+    with pytest.raises(UserError, match="belongs to a run with another space, data or recipe"):
+        train(space, replace(RECIPE, seed=4), tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"cannot be read .* delete it to begin anew"):
+        train(space, RECIPE, tmp_path)
+
+
+def test_the_rate_rises_for_three_percent_and_falls_to_one() -> None:
+    recipe = Recipe(steps=1000, learning_rate=0.1)
+    rates = [_rate(step, recipe) for step in range(1000)]
+    assert rates[:30] == pytest.approx([0.1 * (step + 1) / 30 for step in range(30)])
+    assert rates[30] == pytest.approx(0.1)
+    assert rates[515] == pytest.approx(0.1 * (0.01 + 0.99 / 2))
+    assert all(before >= after for before, after in pairwise(rates[30:]))
+    assert rates[-1] == pytest.approx(0.001, rel=0.01)
+
+
+def test_decay_spares_biases_normalisation_and_depthwise_filters(space: Space) -> None:
+    table = space.supernet().shared
+    decayed, plain = _groups({parameter: name for name, parameter in table.items()}, RECIPE)
+    names = {id(parameter): name for name, parameter in table.items()}
+    spared = {names[id(parameter)] for parameter in plain["params"]}
+    assert {names[id(p)] for p in decayed["params"]} | spared == set(table)
+    assert spared == {n for n in table if "norm" in n or n.endswith("bias") or ".depthwise." in n}
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (RECIPE.weight_decay, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "a step or more"),
+        ({"batch": 1}, "a batch of 2 or more"),
+        ({"crop": 100}, "--crop 100: a multiple of 32"),
+        ({"crop": -32}, "--crop -32"),
+        ({"learning_rate": 0.0}, "--learning-rate 0.0"),
+        ({"learning_rate": math.nan}, "--learning-rate nan"),
+    ],
+)
+def test_a_recipe_that_trains_nothing_is_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(RECIPE, **changes)  # type: ignore[arg-type]
