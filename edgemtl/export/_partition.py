@@ -60,17 +60,48 @@ def _tasks_of_tensors(graph: onnx.GraphProto, tasks: Mapping[str, str]) -> dict[
     return needed
 
 
-def with_conditions(model: onnx.ModelProto, tasks: Mapping[str, str]) -> onnx.ModelProto:
-    """The model with every group that not all tasks need inside an `If`; unchanged where there is one task."""
+def with_conditions(model: onnx.ModelProto, tasks: Mapping[str, str], static: bool = False) -> onnx.ModelProto:
+    """The model with every group that not all tasks need inside an `If`; unchanged where there is one task.
+
+    A skipped branch gives tensors without elements. Where `static`, for runtimes that plan everything ahead, it gives
+    zeros of the real shape instead, and no `If` gives an eight-bit tensor: each reader rounds the float one for itself.
+    """
     if len(tasks) < 2:
         return model
-    rewriter = _Rewriter(model, tasks)
-    return rewriter.rewrite()
+    return _Rewriter(_round_in_each_group(model, tasks) if static else model, tasks, static).rewrite()
+
+
+def _round_in_each_group(model: onnx.ModelProto, tasks: Mapping[str, str]) -> onnx.ModelProto:
+    """The model with a `QuantizeLinear` of its own for every group that reads a rounded tensor."""
+    needed = _tasks_of_tensors(model.graph, tasks)
+    copies: dict[str, dict[frozenset[str], str]] = {}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            keys = copies.setdefault(node.input[0], {})
+            keys.setdefault(frozenset(needed.get(node.output[0], ())), f"{node.input[0]}.{len(keys)}")
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and len(copies.get(node.output[0], {})) > 1:
+            result.graph.node.extend(_twin(node, name) for name in copies[node.output[0]].values())
+        elif node.op_type == "DequantizeLinear" and len(copies[node.input[0]]) > 1:
+            twin = copies[node.input[0]][frozenset(needed.get(node.output[0], ()))]
+            result.graph.node.append(_renamed(node, {node.input[0]: twin}))
+        else:
+            result.graph.node.append(node)
+    return result
+
+
+def _twin(node: onnx.NodeProto, name: str) -> onnx.NodeProto:
+    copy = _renamed(node, {node.output[0]: name})
+    copy.name = name
+    return copy
 
 
 class _Rewriter:
-    def __init__(self, model: onnx.ModelProto, tasks: Mapping[str, str]) -> None:
-        self.model, self.tasks = model, tasks
+    def __init__(self, model: onnx.ModelProto, tasks: Mapping[str, str], static: bool) -> None:
+        self.model, self.tasks, self.static = model, tasks, static
         self.types = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self.groups = group_by_tasks(model.graph, tasks)
@@ -167,17 +198,22 @@ class _Rewriter:
         return info
 
     def _skipped(self, group: Group, label: str) -> onnx.GraphProto:
-        """The branch of an unwanted task: tensors without elements, of the real rank and channels."""
-        nodes, infos = [], []
+        """The branch of an unwanted task: tensors without elements, or zeros, of the real rank and channels."""
+        nodes, infos, constants = [], [], []
         for name in group.outputs:
             kind = self.types[name].type.tensor_type
             shape = [size.dim_value for size in kind.shape.dim]
-            empty = [size if axis < 2 and len(shape) > 2 else 0 for axis, size in enumerate(shape)]
             made = f"{name}.skipped"
-            value = helper.make_tensor(made, kind.elem_type, empty, b"", raw=True)
-            nodes.append(helper.make_node("Constant", [], [made], name=f"modes.{label}.{made}", value=value))
-            infos.append(helper.make_tensor_value_info(made, kind.elem_type, empty))
-        return helper.make_graph(nodes, f"skip.{label}", [], infos)
+            zero = helper.make_tensor(f"{made}.zero", kind.elem_type, [1], [0])
+            if not self.static:
+                shape = [size if axis < 2 and len(shape) > 2 else 0 for axis, size in enumerate(shape)]
+            constants.append(helper.make_tensor(f"{made}.shape", TensorProto.INT64, [len(shape)], shape))
+            node = helper.make_node(
+                "ConstantOfShape", [f"{made}.shape"], [made], name=f"modes.{label}.{made}", value=zero
+            )
+            nodes.append(node)
+            infos.append(helper.make_tensor_value_info(made, kind.elem_type, shape))
+        return helper.make_graph(nodes, f"skip.{label}", [], infos, constants)
 
 
 def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:

@@ -77,6 +77,7 @@ def to_steps(scaled: Tensor, p: Parameters) -> Tensor:
 
 
 Step = Callable[[_Values], None]
+Narrowing = Callable[[Tensor], Tensor]
 
 
 class Simulation(nn.Module):
@@ -86,10 +87,13 @@ class Simulation(nn.Module):
         super().__init__()
         self.graph = graph
         self.plan = plan_quantization(graph.nodes, precision, scheme, graph.outputs.values())
-        self._roundings = _parameters(graph, self.plan, ranges, scheme)
-        self._narrow = _narrowing(precision.get("engine", "fp32"))
+        engine = precision.get("engine", "fp32")
+        self._narrow = _narrowing(engine)
+        # A graph in FP16 has its scales in FP16 too; under BF16 they stay FP32.
+        narrow_scales = self._narrow if engine == "fp16" else None
+        self._roundings = _parameters(graph, self.plan, ranges, scheme, narrow_scales)
         self._written = _written(graph, self.plan)
-        builder = _Builder(graph, self.plan, self._roundings, scheme, self._narrow, self._written)
+        builder = _Builder(graph, self.plan, self._roundings, scheme, self._narrow, narrow_scales, self._written)
         self._steps = [(node, builder.step(node)) for node in graph.nodes]
         last = {name: node.name for node in graph.nodes for name in node.inputs if name not in graph.outputs.values()}
         self._dead = {node.name: [name for name in node.inputs if last.get(name) == node.name] for node in graph.nodes}
@@ -123,11 +127,12 @@ class _Builder:
         plan: QuantPlan,
         parameters: Mapping[str, Parameters],
         scheme: QuantScheme,
-        narrow: Callable[[Tensor], Tensor] | None,
+        narrow: Narrowing | None,
+        narrow_scales: Narrowing | None,
         written: frozenset[str],
     ) -> None:
         self.plan, self.parameters, self.scheme = plan, parameters, scheme
-        self.narrow, self.written = narrow, written
+        self.narrow, self.narrow_scales, self.written = narrow, narrow_scales, written
         self.clamped = {}
         for name, node in graph.writers().items():
             after = graph.readers().get(name, [])
@@ -183,6 +188,7 @@ class _Builder:
         source = node.inputs[0]
         entering = self.parameters[source]
         weight, scales, bias = _eight_bit_weights(node, entering, self.scheme)
+        scales = self.narrow_scales(scales) if self.narrow_scales else scales
         shape = (1, -1, *[1] * (weight.ndim - 2))
         rescale = (scales * float(entering.scale)).view(shape)
         whole = bias is not None and self.scheme.bias == "int32"
@@ -232,13 +238,18 @@ def _eight_bit_weights(node: Node, entering: Parameters, scheme: QuantScheme) ->
     return whole, scales, bias
 
 
-def _parameters(graph: Graph, plan: QuantPlan, ranges: Ranges, scheme: QuantScheme) -> dict[str, Parameters]:
+def _parameters(
+    graph: Graph, plan: QuantPlan, ranges: Ranges, scheme: QuantScheme, narrow: Narrowing | None
+) -> dict[str, Parameters]:
     inputs = {node.name: node.inputs for node in graph.nodes}
     tensors = set(plan.stored) | {inputs[name][number] for name, number in plan.entries}
-    return {name: parameters_of(ranges[plan.source.get(name, name)], scheme) for name in tensors}
+    found = {name: parameters_of(ranges[plan.source.get(name, name)], scheme) for name in tensors}
+    if narrow is None:
+        return found
+    return {name: replace(p, scale=narrow(torch.tensor(p.scale)).item()) for name, p in found.items()}
 
 
-def _narrowing(engine: str) -> Callable[[Tensor], Tensor] | None:
+def _narrowing(engine: str) -> Narrowing | None:
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
     return (lambda x: x.to(kinds[engine]).to(torch.float32)) if engine in kinds else None
 

@@ -1,0 +1,121 @@
+"""TensorRT-RTX: an engine for a named generation of NVIDIA GPUs, built on a machine that has none.
+
+The network is strongly typed: precision is that of the graph's tensors. INT8 is symmetric on both sides of a convolution;
+the rest of the engine is FP32 or FP16. Engines are built, not run, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgemtl._files import write_atomic
+from edgemtl.errors import MissingDependencyError, UnsupportedError, unknown_name
+from edgemtl.export._emit import emit_graph
+from edgemtl.export._half import to_half
+from edgemtl.export._partition import with_conditions
+from edgemtl.export._quantize import quantize
+from edgemtl.export.targets._common import check_build, write_spec
+from edgemtl.models.quantization import QuantScheme, Ranges
+from edgemtl.targets import TargetTraits
+
+if TYPE_CHECKING:
+    from edgemtl.models import MultiTaskNet
+
+__all__ = ["GENERATIONS", "TENSORRT_RTX", "TensorRtRtxTarget"]
+
+GENERATIONS = {"turing": ("SM75",), "ampere": ("SM80", "SM86"), "ada": ("SM89",), "blackwell": ("SM120",)}
+"""Names of GPU generations, and the compute capabilities that an engine for one holds kernels of."""
+
+_PLAN = "engine.plan"
+
+
+@dataclass(frozen=True)
+class TensorRtRtxTarget:
+    """Writes `engine.plan` for one `generation` of GPUs (a key of `GENERATIONS`; Ampere by default).
+
+    Unwanted tasks stand inside `If` on the boolean inputs `want_TASK`, as for ONNX Runtime.
+    """
+
+    generation: str = "ampere"
+
+    traits: ClassVar[TargetTraits] = TargetTraits(
+        name="tensorrt-rtx",
+        title="TensorRT for RTX (NVIDIA GPUs)",
+        block_precisions=("float", "int8"),
+        engine_precisions=("fp32", "fp16"),
+        channel_multiple=8,
+        runtime="tensorrt-rtx",
+        extra="tensorrt-rtx",
+        executes=False,
+    )
+    scheme: ClassVar[QuantScheme] = QuantScheme("int8", symmetric=True)
+
+    def __post_init__(self) -> None:
+        if self.generation not in GENERATIONS:
+            raise unknown_name("GPU generation", self.generation, GENERATIONS)
+
+    def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
+        """Write the engine; see `edgemtl.targets.ExportTarget`."""
+        graph, ranges = check_build(net, precision, ranges, self.traits)
+        model = quantize(emit_graph(graph), precision, ranges, self.scheme)
+        engine = precision.get("engine", "fp32")
+        if engine == "fp16":
+            model = to_half(model)
+        divided = with_conditions(model, graph.outputs, static=True)
+        plan = _build(divided.SerializeToString(), GENERATIONS[self.generation])
+        write_atomic(folder / _PLAN, plan)
+        files = {"plan": _PLAN}
+        return write_spec(folder, self.traits, graph, files, precision, engine=engine, generation=self.generation)
+
+
+def _build(model: bytes, capabilities: tuple[str, ...]) -> bytes:
+    try:
+        import tensorrt_rtx as trt
+    except ImportError as error:
+        raise MissingDependencyError("tensorrt-rtx", "tensorrt-rtx", "building for the target tensorrt-rtx") from error
+    logger = _logger()
+    logger.errors.clear()
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        raise UnsupportedError(_refusal(trt.__version__, parser))
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = len(capabilities)
+    for index, name in enumerate(capabilities):
+        config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        reason = logger.errors[0] if logger.errors else "it gave no reason"
+        raise UnsupportedError(f"target tensorrt-rtx {trt.__version__} cannot build the engine: {reason}")
+    return bytes(plan)
+
+
+def _refusal(version: str, parser: Any) -> str:
+    error = parser.get_error(0)
+    node = f"{error.node_operator()} at {error.node_name()}" if error.node_name() else "the model"
+    return f"target tensorrt-rtx {version} refuses {node}: {error.desc().strip().splitlines()[0]}"
+
+
+@cache
+def _logger() -> Any:
+    """The process's one logger (TensorRT ignores a second): keeps errors, prints nothing."""
+    import tensorrt_rtx as trt
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(message.strip().splitlines()[0])
+
+    return Logger()
+
+
+TENSORRT_RTX = TensorRtRtxTarget()
