@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from landscape import drive, evaluate, problem, space
+
+from edgemtl.errors import UserError
+from edgemtl.nas import Space, _linas, strategy_names
+from edgemtl.nas._problem import Problem
+from edgemtl.nas._strategies import find_strategy
+
+PLUGGED = """
+from edgemtl.nas._random import RandomDesignSampler
+
+def mine(problem, seed, batch):
+    return RandomDesignSampler(problem, seed + 1, batch)
+"""
+
+
+@pytest.fixture(scope="module")
+def kind(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    return space(tmp_path_factory.mktemp("kind"))
+
+
+@pytest.fixture(scope="module")
+def limited(kind: Space) -> Problem:
+    return problem(kind, ["50%FLOPs", "90%ms"])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_linas, "_GENERATIONS", 5)
+
+
+def keys(task: Problem, name: str, seed: int) -> list[str]:
+    found, _ = drive(task, find_strategy(name)(task, seed, 6), 14)
+    return [evaluation.design.key for evaluation in found]
+
+
+def test_three_are_built_in() -> None:
+    assert strategy_names() == sorted(strategy_names())
+    assert {"linas", "nsga2", "random"} <= set(strategy_names())
+
+
+@pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
+def test_a_strategy_proposes_designs_and_its_seed_decides_which(limited: Problem, name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        first = keys(limited, name, 0)
+    assert first == keys(limited, name, 0)
+    assert first != keys(limited, name, 1)
+    assert len(set(first)) > 7
+
+
+@pytest.mark.parametrize("name", ["linas", "random"])
+def test_what_can_be_counted_is_never_exceeded(limited: Problem, name: str) -> None:
+    found, _ = drive(limited, find_strategy(name)(limited, 2, 6), 14)
+    assert all(limited.affordable(evaluation.design) for evaluation in found)
+
+
+def test_nsga2_learns_the_limits(limited: Problem) -> None:
+    """It measures designs over the budget too, but fewer and fewer."""
+    found, _ = drive(limited, find_strategy("nsga2")(limited, 0, 10), 100)
+    kept = [limited.feasible(evaluation) for evaluation in found]
+    assert sum(kept[-30:]) > sum(kept[:30])
+    assert any(kept)
+
+
+def test_nsga2_meets_a_front_that_random_does_not(kind: Space) -> None:
+    task = problem(kind)
+    best = {}
+    for name in ("nsga2", "random"):
+        found, _ = drive(task, find_strategy(name)(task, 0, 12), 150)
+        best[name] = max(task.delta_m(e.metrics) - e.latency_ms[""] / evaluate_largest(task) for e in found)
+    assert best["nsga2"] > best["random"]
+
+
+def evaluate_largest(task: Problem) -> float:
+    return evaluate(task.space.largest()).latency_ms[""]
+
+
+@pytest.mark.parametrize(("given", "expected"), [("lina", "did you mean linas"), ("", "allowed: "), ("tpe", "allowed")])
+def test_an_unknown_strategy_names_the_nearest(given: str, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        find_strategy(given)
+    assert f"unknown strategy {given!r}" in str(error.value)
+    assert expected in str(error.value)
+
+
+def test_a_strategy_of_another_package_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limited: Problem
+) -> None:
+    (tmp_path / "edgemtl_walk.py").write_text(PLUGGED)
+    installed = tmp_path / "edgemtl_walk-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemtl-walk\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[edgemtl.strategies]\nwalk = edgemtl_walk:mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "walk" in strategy_names()
+    assert keys(limited, "walk", 0) == keys(limited, "random", 1)
+    monkeypatch.delitem(sys.modules, "edgemtl_walk")
