@@ -17,6 +17,7 @@ from edgemtl.tasks import Task
 __all__ = ["Example", "contact_sheet", "draw_prediction"]
 
 _GAP = 10
+WIDTHS = (320, 1280)
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,19 @@ class Example:
 
 
 def draw_prediction(task: Task, prediction: Array, image: Picture) -> Image.Image:
-    """One task's post-processed prediction over its image (see `overlay`), with a legend below it."""
+    """One task's post-processed prediction over its image (see `overlay`), with a legend below it.
+
+    A picture narrower than 320 or wider than 1280 pixels is brought to that width, so that its text can be read. Points
+    of keypoints are in pixels of `image`.
+    """
     value = plain(task, prediction)
+    width = min(max(image.shape[1], WIDTHS[0]), WIDTHS[1])
+    photo = np.array(scaled(Image.fromarray(image), width))
+    if task.kind == "keypoints":
+        value = np.concatenate([value[:, :2] * (width / image.shape[1]), value[:, 2:]], axis=1)
     limits = spread([value]) if task.kind == "depth" else None
-    drawn = Image.fromarray(overlay(task, value, image, limits=limits))
-    return stacked([drawn, *_legend(task, [value], drawn.width, limits)])
+    drawn = Image.fromarray(overlay(task, value, photo, limits=limits))
+    return stacked([drawn, *_legend(task, [value], width, limits)])
 
 
 def contact_sheet(tasks: Sequence[Task], examples: Sequence[Example], *, cell_width: int = 256) -> Image.Image:

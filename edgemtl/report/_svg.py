@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edgemtl.report._html import Child, Markup, element
 
-__all__ = ["Point", "histogram", "nice_ticks", "scatter", "short_number", "signed_number"]
+__all__ = ["Point", "histogram", "log_ticks", "nice_ticks", "scatter", "short_number", "signed_number"]
 
 WIDTH, HEIGHT = 520, 340
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 16, 48
+LOG_FROM = 6
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,29 @@ def signed_number(value: float) -> str:
     return f"{value:+g}" if value else "0"
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten (powers alone over a wide range) that enclose `low` > 0 and `high`."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1, 2, 5) if last - first <= 3 else (1,)
+    ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    start = max(index for index, tick in enumerate(ticks) if tick <= low * (1 + 1e-9))
+    end = min((index for index, tick in enumerate(ticks) if tick >= high * (1 - 1e-9)), default=len(ticks) - 1)
+    return ticks[start : max(end, start + 1) + 1]
+
+
 @dataclass(frozen=True)
 class _Axis:
-    """Maps values to pixels between two ends."""
+    """Maps values to pixels between two ends; `log` spaces equal ratios equally."""
 
     ticks: tuple[float, ...]
     start: float
     end: float
+    log: bool = False
 
     def __call__(self, value: float) -> float:
-        span = self.ticks[-1] - self.ticks[0]
-        return round(self.start + (value - self.ticks[0]) / span * (self.end - self.start), 2)
+        scale = math.log10 if self.log else float
+        low, high = scale(self.ticks[0]), scale(self.ticks[-1])
+        return round(self.start + (scale(value) - low) / (high - low) * (self.end - self.start), 2)
 
 
 def _frame(
@@ -153,33 +168,38 @@ def _mark(point: Point, x: float, y: float) -> Markup:
     return element("circle", title, cx=x, cy=y, r=4.5 if point.kind == "front" else 4, class_=f"mark {point.kind}")
 
 
+def _edges(low: float, high: float, count: int, log: bool) -> list[float]:
+    """Ends of `count` bins from `low` to `high`, of equal width or equal ratio."""
+    if log:
+        return [low * (high / low) ** (index / count) for index in range(count + 1)]
+    return [low + (high - low) * index / count for index in range(count + 1)]
+
+
+def _bar(sides: tuple[float, float], top: float, tip: str) -> Markup:
+    width, height = max(1.0, round(sides[1] - sides[0] - 1, 2)), round(HEIGHT - BOTTOM - top, 2)
+    return element("rect", element("title", tip), x=sides[0], y=top, width=width, height=height, class_="bar")
+
+
 def histogram(samples: Sequence[float], lines: Mapping[str, float], *, title: str, unit: str) -> Markup:
-    """How samples are spread, over their whole range, with named values (percentiles) as lines."""
+    """How positive samples are spread, over their whole range, with named values (percentiles) as lines.
+
+    Where the largest is far from the middle the axis is logarithmic: a rare stall then hides nothing else.
+    """
     low, high = min(samples), max(samples)
-    x = _Axis(tuple(nice_ticks(low, high, 6)), LEFT, WIDTH - RIGHT)
-    bins = max(8, min(60, math.ceil(2 * math.sqrt(len(samples)))))
-    width = (high - low) / bins or (x.ticks[-1] - x.ticks[0]) / bins
-    counts = [0] * bins
+    log = low > 0 and high > LOG_FROM * sorted(samples)[len(samples) // 2]
+    ticks = log_ticks(low, high) if log else nice_ticks(low, high, 6)
+    x = _Axis(tuple(ticks), LEFT, WIDTH - RIGHT, log)
+    count = max(8, min(60, math.ceil(2 * math.sqrt(len(samples)))))
+    edges = _edges(low, high if high > low else ticks[-1], count, log)
+    counts = [0] * count
     for sample in samples:
-        counts[min(bins - 1, int((sample - low) / width))] += 1
+        counts[max(0, min(count - 1, bisect.bisect_right(edges, sample) - 1))] += 1
     y = _Axis(tuple(nice_ticks(0, max(counts), 4)), HEIGHT - BOTTOM, TOP + 14)
-    parts = _frame(x, y, (unit, "samples"), (short_number, short_number))
-    for index, count in enumerate(counts):
-        if count:
-            start, end = x(low + index * width), x(low + (index + 1) * width)
-            tip = element("title", f"{low + index * width:.3g} to {low + (index + 1) * width:.3g} {unit}: {count}")
-            top = y(count)
-            parts.append(
-                element(
-                    "rect",
-                    tip,
-                    x=start,
-                    y=top,
-                    width=max(1.0, round(end - start - 1, 2)),
-                    height=round(HEIGHT - BOTTOM - top, 2),
-                    class_="bar",
-                )
-            )
+    caption = f"{unit}, logarithmic" if log else unit
+    parts = _frame(x, y, (caption, "samples"), (short_number, short_number))
+    for (left, right), number in zip(pairwise(edges), counts, strict=True):
+        if number:
+            parts.append(_bar((x(left), x(right)), y(number), f"{left:.3g} to {right:.3g} {unit}: {number}"))
     previous = -math.inf
     for name, value in sorted(lines.items(), key=lambda item: item[1]):
         place = x(value)

@@ -46,7 +46,7 @@ def test_every_kind_is_drawn_at_the_size_of_the_image(kind: str, batched: bool) 
     assert not np.array_equal(drawn, IMAGE)
     assert np.array_equal(IMAGE, before)
     single = draw_prediction(task, value, IMAGE)
-    assert single.width == 64 and single.height >= 48
+    assert single.width == 320 and single.height >= 240
 
 
 @pytest.mark.parametrize(

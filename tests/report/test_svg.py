@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl.report._svg import Point, _best_steps, histogram, nice_ticks, scatter, short_number, signed_number
+from edgemtl.report._svg import (
+    Point,
+    _best_steps,
+    histogram,
+    log_ticks,
+    nice_ticks,
+    scatter,
+    short_number,
+    signed_number,
+)
 
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -82,3 +91,25 @@ def test_histogram_counts_every_sample(samples: list[float]) -> None:
     counts = [int((title.text or "").rpartition(": ")[2]) for title in picture.iter("title")]
     assert sum(counts) == len(samples)
     assert any(text.text == "p50" for text in picture.iter("text"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(1e-3, 1e3), st.floats(1.01, 1e6))
+def test_log_ticks_cover_the_range(low: float, ratio: float) -> None:
+    ticks = log_ticks(low, low * ratio)
+    assert ticks[0] <= low * (1 + 1e-6) and ticks[-1] >= low * ratio * (1 - 1e-6)
+    assert ticks == sorted(set(ticks)) and 2 <= len(ticks) <= 12
+    assert all(re.fullmatch(r"[125]e[+-]\d+", f"{tick:.0e}") for tick in ticks)
+
+
+def test_a_stall_makes_the_axis_logarithmic() -> None:
+    calm, stalled = [1.0 + i / 100 for i in range(50)], [1.0 + i / 100 for i in range(50)] + [80.0]
+    pictures = [histogram(samples, {"p50": 1.25}, title="t", unit="ms") for samples in (calm, stalled)]
+    assert ["logarithmic" in picture for picture in pictures] == [False, True]
+    bars = [node for node in ET.fromstring(pictures[1]).iter("rect") if node.get("class") == "bar"]
+    assert len(bars) >= 3 and all(62 <= float(bar.get("x", 0)) <= 502 for bar in bars)
+
+
+def test_equal_samples_are_one_bar() -> None:
+    bars = [node for node in ET.fromstring(histogram([2.0] * 9, {}, title="t", unit="ms")).iter("rect")]
+    assert len(bars) == 1
