@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,11 @@ tasks:
 COUNTS = {"train": 12, "calibration": 4, "validation": 6, "test": 6}
 
 
-def edgemtl(folder: Path, *words: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def edgemtl(folder: Path, *words: str, prefix: Sequence[str] = ("-m", "edgemtl")) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, in `folder`, which also holds its cache."""
-    command = [sys.executable, "-m", "edgemtl", *words]
+    command = [sys.executable, *prefix, *words]
     return subprocess.run(
-        command, cwd=folder, env=environment(folder), text=True, capture_output=True, timeout=seconds, check=False
+        command, cwd=folder, env=environment(folder), text=True, capture_output=True, timeout=600, check=False
     )
 
 

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chain import edgemtl, environment, make_workplace
+
+from edgemtl.cli import main
 
 TASKS = {"regions", "depth", "side"}
 TINY = ("--space", "tiny", "--data", "data")
@@ -24,6 +30,26 @@ def value(done: subprocess.CompletedProcess[str]) -> Any:
     """The one JSON value of standard output, of a command that succeeded."""
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
+    """The command in this process, in the workplace: its status, output and errors. It spares an import of torch."""
+    monkeypatch.chdir(workplace)
+    for name in ("COLUMNS", "EDGEMTL_CACHE"):
+        monkeypatch.setenv(name, environment(workplace)[name])
+
+    def call(*words: str) -> tuple[int, str, str]:
+        status = main(words)
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    with warnings.catch_warnings():
+        yield call
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +81,17 @@ def test_training_writes_its_scores_and_says_where(workplace: Path, trained: Any
     assert (workplace / "runs/supernet/supernet.safetensors").stat().st_size > 10_000
 
 
-def test_a_finished_training_is_not_run_again(workplace: Path, trained: Any) -> None:
+def test_a_finished_training_is_not_run_again(workplace: Path, trained: Any, here: Here) -> None:
     file = workplace / "runs/supernet/supernet.safetensors"
     before = file.stat().st_mtime_ns
-    refused = edgemtl(workplace, *TRAIN, "--out", "runs/supernet")
-    assert refused.returncode == 1 and "--resume" in refused.stderr
-    assert value(edgemtl(workplace, *TRAIN, "--out", "runs/supernet", "--resume", "--format", "json")) == trained
+    words = (*TRAIN, "--out", "runs/supernet")
+    status, _, errors = here(*words)
+    assert status == 1 and "--resume" in errors
+    status, output, _ = here(*words, "--resume", "--format", "json")
+    assert status == 0 and json.loads(output) == trained
     assert file.stat().st_mtime_ns == before
-    other = edgemtl(workplace, *TRAIN, "--seed", "5", "--out", "runs/supernet", "--resume")
-    assert other.returncode == 1 and "another recipe" in other.stderr
+    status, _, errors = here(*words, "--resume", "--seed", "5")
+    assert status == 1 and "another recipe" in errors
 
 
 def test_the_search_keeps_its_budget_and_prints_its_result(workplace: Path, searched: Any) -> None:
@@ -75,20 +103,19 @@ def test_the_search_keeps_its_budget_and_prints_its_result(workplace: Path, sear
     assert "Before the search" in searched["notes"] and "designs evaluated: 4/4" in searched["notes"]
 
 
-def test_a_search_that_is_finished_is_read_and_one_that_is_not_asked_for_refused(
-    workplace: Path, searched: Any
-) -> None:
+def test_a_finished_search_is_read_again_where_that_is_asked_for(workplace: Path, searched: Any, here: Here) -> None:
     words = (*SEARCH, "--budget", "60%FLOPs", "--out", "runs/first")
-    assert edgemtl(workplace, *words).returncode == 1
-    again = edgemtl(workplace, *words, "--resume")
-    assert again.returncode == 0 and "Pareto front" in again.stdout
+    status, _, errors = here(*words)
+    assert status == 1 and "--resume" in errors
+    status, output, _ = here(*words, "--resume")
+    assert status == 0 and "Pareto front" in output
 
 
-def test_a_budget_below_the_smallest_design_names_what_that_takes(workplace: Path, trained: Any) -> None:
-    done = edgemtl(workplace, *SEARCH, "--budget", "1kFLOPs", "--out", "runs/none")
-    assert done.returncode == 1 and not done.stdout
-    assert done.stderr.splitlines()[-1].startswith("error: budget '1kFLOPs' allows 1.00 kFLOPs")
-    assert "smallest design of space tiny takes" in done.stderr
+def test_a_budget_below_the_smallest_design_names_what_that_takes(workplace: Path, trained: Any, here: Here) -> None:
+    status, output, errors = here(*SEARCH, "--budget", "1kFLOPs", "--out", "runs/none")
+    assert (status, output) == (1, "")
+    assert errors.splitlines()[-1].startswith("error: budget '1kFLOPs' allows 1.00 kFLOPs")
+    assert "smallest design of space tiny takes" in errors
 
 
 def test_a_bundle_is_checked_in_every_task(exported: Any) -> None:
@@ -112,7 +139,7 @@ def test_a_report_is_one_page(workplace: Path, exported: Any) -> None:
     for path in ("runs/first", "runs/first/bundle"):
         page = Path(workplace, value(edgemtl(workplace, "report", path, "--format", "json"))["report"])
         text = page.read_text()
-        assert text.startswith("<!DOCTYPE html>") and "regions" in text
+        assert text.startswith("<!doctype html>") and "regions" in text
         assert "http://" not in text.replace("http://www.w3.org", "") and "<script" not in text
 
 
@@ -129,29 +156,29 @@ def test_predictions_are_drawn(workplace: Path, exported: Any) -> None:
     assert set(one[0]["tasks"]) == {"depth"}
 
 
-def test_a_missing_or_damaged_image_is_named(workplace: Path, exported: Any) -> None:
+def test_a_missing_or_damaged_image_is_named(workplace: Path, exported: Any, here: Here) -> None:
     (workplace / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for name in ("none.png", "broken.png"):
-        done = edgemtl(workplace, "run", "runs/first/bundle", name)
-        assert done.returncode == 1 and name in done.stderr and len(done.stderr.splitlines()) == 1
-    unknown = edgemtl(workplace, "run", "runs/first/bundle", "broken.png", "--tasks", "dept")
-    assert unknown.returncode == 1 and "did you mean depth" in unknown.stderr
+        status, _, errors = here("run", "runs/first/bundle", name)
+        assert status == 1 and name in errors and len(errors.splitlines()) == 1
+    status, _, errors = here("run", "runs/first/bundle", "broken.png", "--tasks", "dept")
+    assert status == 1 and "did you mean depth" in errors
 
 
-def test_two_runs_are_compared(workplace: Path, exported: Any) -> None:
-    done = edgemtl(workplace, "compare", "runs/first", "runs/first")
-    assert done.returncode == 0 and "FLOPs" in done.stdout
-    rows = value(edgemtl(workplace, "compare", "runs/first", "runs/first", "--format", "json"))["rows"]
-    assert all(row["ratio"] in (None, 1.0) for row in rows) and rows
+def test_two_runs_are_compared(workplace: Path, exported: Any, here: Here) -> None:
+    status, output, _ = here("compare", "runs/first", "runs/first")
+    assert status == 0 and "FLOPs" in output
+    status, output, _ = here("compare", "runs/first", "runs/first", "--format", "json")
+    rows = json.loads(output)["rows"]
+    assert status == 0 and rows and all(row["ratio"] in (None, 1.0) for row in rows)
 
 
-def test_a_bundle_that_was_touched_is_refused(workplace: Path, exported: Any, tmp_path: Path) -> None:
-    copy = tmp_path / "bundle"
-    subprocess.run(["cp", "-r", str(workplace / "runs/first/bundle"), str(copy)], check=True)
+def test_a_bundle_that_was_touched_is_refused(workplace: Path, exported: Any, tmp_path: Path, here: Here) -> None:
+    copy = shutil.copytree(workplace / "runs/first/bundle", tmp_path / "bundle")
     engine = next(copy.rglob("*.onnx"))
     engine.write_bytes(engine.read_bytes()[:-7])
-    done = edgemtl(workplace, "run", str(copy), "data/images/test/test0.png")
-    assert done.returncode == 1 and engine.name in done.stderr
+    status, _, errors = here("run", str(copy), "data/images/test/test0.png")
+    assert status == 1 and engine.name in errors
 
 
 def test_ctrl_c_says_what_is_kept_and_the_line_goes_on(workplace: Path) -> None:
