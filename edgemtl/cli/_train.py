@@ -52,7 +52,11 @@ __all__ = ["train"]
     "--weighting", metavar="NAME", help="How tasks are weighed: equal, uncertainty, or an aggregator of torchjd."
 )
 @click.option("--largest-steps", type=float, help="Share of the steps that train the largest design alone.")
-@click.option("--weights", metavar="FILE", help="Begin with public weights: a file, or imagenet (mobilenetv2 only).")
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="Begin with a trained supernet, or public weights: a file, or imagenet (mobilenetv2).",
+)
 @click.option("--no-bf16", is_flag=True, help="Train in FP32 even where BF16 is faster.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; the next free runs/train-N by default.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
@@ -152,7 +156,7 @@ def _open(space: str, data: str, size: tuple[int, int] | None, images: int | Non
 
 
 def _initialised(space: Space, weights: str | None, seed: int) -> Supernet | None:
-    """A supernet with public weights, the most important channels first; None to begin from scratch."""
+    """A trained supernet, or one with public weights, most important channels first; None to begin from scratch."""
     if weights is None:
         return None
     from edgemtl.models import load_pretrained, sort_channels

@@ -7,7 +7,7 @@ from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
 from edgemtl.models._pretrained import load_pretrained
 from edgemtl.models._sorting import sort_channels
 from edgemtl.models._supernet import Supernet, recalibrate
-from edgemtl.models._weights import load_supernet, read_header, save_supernet
+from edgemtl.models._weights import is_supernet, load_supernet, read_header, save_supernet
 
 __all__ = [
     "BlockPlan",
@@ -21,6 +21,7 @@ __all__ = [
     "Supernet",
     "Values",
     "find_family",
+    "is_supernet",
     "load_pretrained",
     "load_supernet",
     "read_header",

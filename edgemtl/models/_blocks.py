@@ -17,9 +17,9 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, 
 
 def _conv(plan: ConvPlan, activation: str, norm: bool = True) -> nn.Sequential:
     """Convolution, batch normalisation, activation."""
-    layers: list[tuple[str, nn.Module]] = [
-        ("conv", nn.Conv2d(plan.inputs, plan.outputs, plan.kernel, plan.stride, plan.kernel // 2, groups=plan.groups, bias=not norm))
-    ]
+    padding = plan.kernel // 2
+    conv = nn.Conv2d(plan.inputs, plan.outputs, plan.kernel, plan.stride, padding, groups=plan.groups, bias=not norm)
+    layers: list[tuple[str, nn.Module]] = [("conv", conv)]
     if norm:
         layers.append(("norm", nn.BatchNorm2d(plan.outputs)))
     if activation != "none":
@@ -67,7 +67,7 @@ class Pyramid(nn.Module):
 
 
 class Subpixel(nn.Module):
-    """A 1x1 convolution to 16 values a channel, laid out as 4x4 pixels (Shi et al. 2016): full size at 1/16 of the work."""
+    """A 1x1 convolution to 16 values a channel, laid out as 4x4 pixels (Shi et al. 2016): 1/16 of the work."""
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()

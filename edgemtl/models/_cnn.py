@@ -100,8 +100,13 @@ class CnnSpec(_Strict):
 def cnn_choices(spec: CnnSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     """Every architecture choice of the trunk, then of each task's decoder.
 
-    Raises `UserError` where a dense task cannot be decoded from the features that the space names.
+    Raises `UserError` where a dense task cannot be decoded from the features that the space names, and where a task is
+    called like a part of the trunk, whose choices would have the same names.
     """
+    trunk = ("stem", *(stage.name for stage in spec.stages))
+    for task in tasks:
+        if task.name in trunk:
+            raise UserError(f"task {task.name!r} is called like a part of the trunk ({', '.join(trunk)}): rename it")
     if any(task.dense for task in tasks):
         _check_strides(spec)
     choices = [Choice("stem.width", spec.stem.width)]

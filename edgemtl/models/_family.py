@@ -24,9 +24,9 @@ class Family:
     """The functions that make a family: all pure, none touches a tensor.
 
     `spec` reads its part of the YAML; `choices` lists the architecture choices; `blocks` names every block that some
-    design has, its task, and when it exists; `plan` gives the net that options mean. `size_multiple` divides the input's
-    sides. Parameters of every design are prefixes (and centres, for kernels) of the largest one's, block by block and name
-    by name: that is the rule which lets one `Supernet` serve all families.
+    design has, its task, and when it exists; `plan` gives the net that options mean. `size_multiple` divides the
+    input's sides. Parameters of every design are prefixes (and centres, for kernels) of the largest one's, block by
+    block and name by name: that is the rule which lets one `Supernet` serve all families.
     """
 
     name: str

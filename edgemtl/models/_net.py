@@ -17,9 +17,9 @@ __all__ = ["MultiTaskNet"]
 class MultiTaskNet(nn.Module):
     """One trunk and a decoder per task, with nothing elastic left.
 
-    `blocks` holds every block by name; `block_tasks` says whose it is (None: the trunk's). `wiring` lists, in order of
-    execution, each block with the blocks it reads ("image" is the input), and `outputs` the block that gives each task's
-    tensor. The tensors are raw: logits, log-metres, unnormalised normals.
+    `blocks` holds every block by name; `block_tasks` says whose it is (None: the trunk's). `wiring` lists, in order
+    of execution, each block with the blocks it reads ("image" is the input), and `outputs` the block that gives each
+    task's tensor. The tensors are raw: logits, log-metres, unnormalised normals.
     """
 
     def __init__(self, plan: Plan, tasks: Sequence[Task], blocks: nn.ModuleDict | None = None) -> None:

@@ -19,7 +19,7 @@ from edgemtl._files import write_atomic
 from edgemtl.errors import UserError
 from edgemtl.models._supernet import Supernet
 
-__all__ = ["load_supernet", "read_header", "save_supernet"]
+__all__ = ["is_supernet", "load_supernet", "read_header", "save_supernet"]
 
 SCHEMA = "edgemtl.supernet/1"
 _HEADER_LIMIT_BYTES = 16 * 2**20
@@ -29,6 +29,14 @@ def save_supernet(supernet: Supernet, path: Path, header: dict[str, Any]) -> Non
     """Write the shared parameters and a JSON header (space, its identity, data, seed, command …), atomically."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in supernet.shared.items()}
     write_atomic(path, save(tensors, {"edgemtl": json.dumps({"schema": SCHEMA, **header})}))
+
+
+def is_supernet(path: Path) -> bool:
+    """Whether a file is a supernet that edgemtl wrote."""
+    try:
+        return bool(read_header(path))
+    except UserError:
+        return False
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -50,7 +58,7 @@ def load_supernet(supernet: Supernet, path: Path, identity: str) -> dict[str, An
     if header.get("identity") != identity:
         trained = ", ".join(map(str, header.get("tasks", []))) or "other tasks"
         raise UserError(
-            f"supernet {path} was trained for space {header.get('space')!r} and tasks {trained}, not for what is asked: "
+            f"supernet {path} was trained for space {header.get('space')!r} and tasks {trained}, not for these: "
             "choose its space and data, or train one with `edgemtl train`"
         )
     table = supernet.shared

@@ -29,6 +29,7 @@ __all__ = ["Design", "Space", "load_space", "space_names"]
 
 ENGINE = "engine.precision"
 SCHEMA = "edgemtl.space/1"
+_SPREAD = 0.35
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,16 @@ class Space:
         return self.design({})
 
     def random(self, rng: random.Random) -> Design:
-        """Every choice drawn uniformly."""
-        return self.design({c.name: rng.choice(c.options) for c in self.choices})
+        """Any design: precisions drawn uniformly, the architecture around a size that is drawn first.
+
+        Independent draws of fifty choices would all be of middling size; so small and large nets are as likely.
+        """
+        size, values = rng.random(), {}
+        for choice in self.choices:
+            last = len(choice.options) - 1
+            place = rng.random() if is_precision(choice) else min(1.0, max(0.0, rng.gauss(size, _SPREAD)))
+            values[choice.name] = choice.options[round(place * last)]
+        return self.design(values)
 
     def middle(self) -> Design:
         """Every architecture choice at its middle option, in float."""
