@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-LEAST_WIDTH = 256
-"""Smaller images are enlarged by a whole factor, so that legends can be read."""
-
 
 @verb(
     "run",
@@ -103,11 +100,9 @@ def _draw(engine: Engine, path: Path, tasks: Sequence[Task], stem: Path) -> Iter
 
     image = load_image(path)
     predictions = engine.predict(image, [task.name for task in tasks])
-    times = -(-LEAST_WIDTH // image.shape[1])
-    shown = image.repeat(times, axis=0).repeat(times, axis=1)
     for task in tasks:
         picture = stem.with_name(f"{stem.name}-{task.name}.png")
-        write_atomic(picture, _png(draw_prediction(task, predictions[task.name], shown)))
+        write_atomic(picture, _png(draw_prediction(task, predictions[task.name], image)))
         yield task.name, {"kind": task.kind, **_figures(task, predictions[task.name]), "picture": str(picture)}
 
 
