@@ -159,12 +159,15 @@ def _initialised(space: Space, weights: str | None, seed: int) -> Supernet | Non
     """A trained supernet, or one with public weights, most important channels first; None to begin from scratch."""
     if weights is None:
         return None
-    from edgemtl.models import load_pretrained, sort_channels
+    from edgemtl.models import is_supernet, load_pretrained, load_supernet, sort_channels
     from edgemtl.train import fresh_supernet
 
-    supernet, plan = fresh_supernet(space, seed), space.largest().plan
-    load_pretrained(supernet, plan, weights)
-    sort_channels(supernet)
+    supernet = fresh_supernet(space, seed)
+    if is_supernet(Path(weights)):
+        load_supernet(supernet, Path(weights), space.identity)
+    else:
+        load_pretrained(supernet, space.largest().plan, weights)
+        sort_channels(supernet)
     return supernet
 
 

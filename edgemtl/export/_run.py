@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgemtl.bundle import Manifest
-from edgemtl.data import Sample, open_source
+from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.export._bundle import Origin, export_bundle
 from edgemtl.nas import RunFolder
+from edgemtl.train import spread
 
 __all__ = ["export_run"]
 
@@ -50,13 +51,9 @@ def export_run(
         candidate.design.precision,
         list(targets) or [config["target"]],
         out or run / "bundle",
-        calibration=_first(source.split("calibration"), CALIBRATION_IMAGES),
-        validation=_first(source.split("validation"), PARITY_IMAGES),
+        calibration=spread(source.split("calibration"), CALIBRATION_IMAGES),
+        validation=spread(source.split("validation"), PARITY_IMAGES),
         ranges=candidate.ranges,
         origin=origin,
         progress=progress,
     )
-
-
-def _first(samples: Sequence[Sample], count: int) -> list[Sample]:
-    return [samples[index] for index in range(min(count, len(samples)))]

@@ -23,7 +23,7 @@ from edgemtl.nas._space import Design
 from edgemtl.profiling import measure
 from edgemtl.runtime import Session, open_engine
 from edgemtl.targets import ExportTarget
-from edgemtl.train import Scorer, batches_of, evaluate
+from edgemtl.train import Scorer, batches_of, evaluate, spread
 
 __all__ = ["Candidate", "Evaluator"]
 
@@ -153,8 +153,7 @@ class Evaluator:
     @cached_property
     def test_samples(self) -> list[Sample]:
         """The images of the reported scores, which no decision has seen."""
-        samples = self.source.split("test")
-        return [samples[index] for index in range(min(len(samples), self._limit(TEST_IMAGES)))]
+        return spread(self.source.split("test"), self._limit(TEST_IMAGES))
 
     def _limit(self, counts: tuple[int, int]) -> int:
         """How many images are scored: fewer where every pixel has a label than where an image has one."""

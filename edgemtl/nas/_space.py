@@ -71,7 +71,7 @@ class Design(Mapping[str, Option]):
         """What one task runs: the blocks on its way, with their precisions."""
         if task not in (known := [t.name for t in self.space.tasks]):
             raise unknown_name("task", task, known)
-        return {b.name: self.precision[b.name] for b in self.plan.blocks if b.task in (None, task)}
+        return {block.name: self.precision[block.name] for block in self.plan.path([task])}
 
     @cached_property
     def key(self) -> str:

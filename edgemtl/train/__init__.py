@@ -1,6 +1,6 @@
 """Training: losses, task weighting, sandwich and distillation steps, scores."""
 
-from edgemtl.train._feed import batches_of
+from edgemtl.train._feed import batches_of, spread
 from edgemtl.train._metrics import Scorer, evaluate
 from edgemtl.train._recipe import Recipe
 from edgemtl.train._trainer import DesignSource, Progress, fresh_supernet, train_supernet
@@ -14,6 +14,7 @@ __all__ = [
     "batches_of",
     "evaluate",
     "fresh_supernet",
+    "spread",
     "train_supernet",
     "weighting_names",
 ]

@@ -12,7 +12,7 @@ from edgemtl.data import Batch, Sample, augment, collate
 from edgemtl.tasks import Task
 from edgemtl.train._recipe import Recipe
 
-__all__ = ["batches_of", "training_batches"]
+__all__ = ["batches_of", "spread", "training_batches"]
 
 
 class _Steps(Dataset[Batch]):
@@ -52,8 +52,15 @@ def training_batches(
     return iter(loader)
 
 
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """At most `count` samples, evenly spaced over the whole: a split may be sorted, its first images all alike."""
+    total = len(samples)
+    return [samples[number * total // min(count, total)] for number in range(min(count, total))]
+
+
 def batches_of(samples: Sequence[Sample], size: int, limit: int | None = None) -> Iterator[Batch]:
-    """Samples in order, `size` at a time, the first `limit` of them (all by default)."""
+    """Samples in order, `size` at a time; with `limit` at most so many, spread over the whole."""
     count = min(len(samples), limit or len(samples))
     for start in range(0, count, size):
-        yield collate([samples[index] for index in range(start, min(start + size, count))])
+        numbers = range(start, min(start + size, count))
+        yield collate([samples[number * len(samples) // count] for number in numbers])
