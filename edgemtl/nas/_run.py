@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,16 +115,22 @@ class RunFolder:
             raise unknown_name(f"design in run {self.path}:", name, self.names())
         content = read_json(folder / "design.json", "design")
         try:
-            design = space.design(content["design"])
-            found = content["ranges"]
-            ranges = (
-                None if found is None else Ranges({k: (float(low), float(high)) for k, (low, high) in found.items()})
-            )
+            design, ranges = space.design(content["design"]), _ranges(content["ranges"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"design {folder / 'design.json'} is damaged ({error}): search again") from error
         return Candidate(
             design, _filled(MultiTaskNet(design.plan, space.tasks), folder / "weights.safetensors", design), ranges
         )
+
+
+def _ranges(found: Mapping[str, Sequence[float]] | None) -> Ranges | None:
+    if found is None:
+        return None
+    limits = {name: (float(low), float(high)) for name, (low, high) in found.items()}
+    for name, (low, high) in limits.items():
+        if not -math.inf < low <= high < math.inf:
+            raise ValueError(f"the range of {name} is {low} to {high}")
+    return Ranges(limits)
 
 
 def _as_stored(config: Mapping[str, Any]) -> Any:

@@ -270,3 +270,10 @@ def test_wrong_names_sizes_and_tasks_are_refused(tmp_path: Path) -> None:
     no_tasks: tuple[Task, ...] = ()
     with pytest.raises(UserError, match="at least one task"):
         load_space("cnn", no_tasks)
+
+
+@pytest.mark.parametrize("name", ["stem", "a"])
+def test_a_task_called_like_a_part_of_the_trunk_is_refused(tmp_path: Path, name: str) -> None:
+    """Its decoder's width would be the stage's."""
+    with pytest.raises(UserError, match=r"is called like a part of the trunk \(stem, a\): rename it"):
+        load_space(write(tmp_path, TINY), (make_task(name, "classification", 3),))

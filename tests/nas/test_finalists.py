@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from landscape import PAIR, TRAITS, Paper, evaluate, problem, space
+
+from edgemtl.nas import Candidate, Design, Space, _finalists
+from edgemtl.nas._finalists import (
+    Finalist,
+    choose,
+    finalists,
+    front_of,
+    is_uniform,
+    pick_architectures,
+    precision_variants,
+)
+from edgemtl.nas._problem import Evaluation, Problem
+from edgemtl.nas._space import is_precision
+from edgemtl.tasks import make_task
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    return space(tmp_path_factory.mktemp("pair"), PAIR)
+
+
+@pytest.fixture(scope="module")
+def designs(pair: Space) -> list[Design]:
+    """Eight different ones."""
+    names = [choice.name for choice in pair.choices if is_precision(choice)]
+    return [pair.largest(), *(pair.design({**pair.largest(), name: "int8"}) for name in names[:7])]
+
+
+def found(task: Problem, design: Design, delta: float, ms: float, ratio: float = 1.0, depth: float = 0.0) -> Finalist:
+    """A finalist of a given delta_m and latency; `depth` moves quality from depth to the other task."""
+    base = task.baseline
+    metrics = {
+        "semseg": {"miou": base["semseg"]["miou"] * (1 + delta + depth)},
+        "depth": {"rmse": base["depth"]["rmse"] * (1 - delta + depth)},
+    }
+    candidate = Candidate(design, None, None)  # type: ignore[arg-type]
+    return Finalist(candidate, Evaluation(design, metrics, {"": ms, "depth": ms, "semseg": ms}), ratio)
+
+
+def architecture(design: Design) -> dict[str, object]:
+    return {name: option for name, option in design.items() if not name.endswith(".precision")}
+
+
+def test_variants_are_the_design_and_every_sensible_precision_of_its_net(pair: Space) -> None:
+    design = pair.design({**pair.middle(), "s1_1.precision": "int8", "depth_neck.precision": "int8"})
+    variants = precision_variants(pair, design)
+    assert variants[0] == design
+    assert len({variant.key for variant in variants}) == len(variants) == 5
+    assert all(architecture(variant) == architecture(design) for variant in variants)
+    eights = [{b for b, kind in v.precision.items() if kind == "int8"} for v in variants[1:]]
+    blocks = {block.name for block in design.plan.blocks}
+    decoders = {block.name for block in design.plan.blocks if block.task}
+    ends = {"stem", "semseg_head", "depth_head"}
+    assert sorted(eights, key=len) == sorted([set(), blocks, blocks - ends, blocks - decoders], key=len)
+
+
+def test_a_uniform_design_is_not_its_own_double(pair: Space) -> None:
+    variants = precision_variants(pair, pair.largest("int8"))
+    assert len({variant.key for variant in variants}) == len(variants) == 4
+
+
+def test_variants_of_an_engine_that_has_two_precisions(tmp_path: Path) -> None:
+    both = space(tmp_path, PAIR, replace(TRAITS, engine_precisions=("fp32", "bf16")))
+    variants = precision_variants(both, both.smallest())
+    assert [v.precision["engine"] for v in variants].count("bf16") == len(variants) / 2 == 4
+
+
+def test_a_target_without_int8_has_nothing_to_vary(tmp_path: Path) -> None:
+    plain = space(tmp_path, PAIR, replace(TRAITS, block_precisions=("float",)))
+    assert precision_variants(plain, plain.middle()) == [plain.middle()]
+
+
+def test_a_task_with_an_underscore_keeps_its_decoder(tmp_path: Path) -> None:
+    where = space(tmp_path, (make_task("left_depth", "depth"),))
+    kept = precision_variants(where, where.largest("int8"))[-1]
+    floats = {name for name, kind in kept.precision.items() if kind == "float"}
+    assert floats == {"left_depth_neck", "left_depth_body", "left_depth_head"}
+
+
+def test_uniform(pair: Space) -> None:
+    assert is_uniform(pair.largest("int8"))
+    assert is_uniform(pair.smallest())
+    assert not is_uniform(pair.design({**pair.largest(), "stem.precision": "int8"}))
+
+
+def test_the_best_of_the_front_are_refined(pair: Space, designs: list[Design]) -> None:
+    task = problem(pair, ["0.02ms"])
+    given = [
+        found(task, designs[0], -0.30, 0.004),
+        found(task, designs[1], -0.01, 0.019),
+        found(task, designs[2], -0.20, 0.010),
+        found(task, designs[3], -0.25, 0.011),  # beaten by the one before
+        found(task, designs[4], 0.10, 0.021),  # over the budget
+    ]
+    evaluations = [finalist.evaluation for finalist in given]
+    assert pick_architectures(task, evaluations, 2) == [designs[1], designs[2]]
+    assert pick_architectures(task, evaluations, 9) == [designs[1], designs[2], designs[0]]
+
+
+def test_where_nothing_is_feasible_the_nearest_are_refined(pair: Space, designs: list[Design]) -> None:
+    task = problem(pair, ["0.02ms"], ["depth=5%"])
+    given = [
+        found(task, designs[0], 0.0, 0.040),
+        found(task, designs[1], -0.30, 0.010),
+        found(task, designs[2], -0.10, 0.021),
+    ]
+    assert pick_architectures(task, [f.evaluation for f in given], 2) == [designs[2], designs[1]]
+
+
+def test_the_fastest_within_one_percent_of_the_best_is_chosen(pair: Space, designs: list[Design]) -> None:
+    task = problem(pair, ["0.02ms"])
+    given = [
+        found(task, designs[0], -0.020, 0.015),
+        found(task, designs[1], -0.029, 0.008),
+        found(task, designs[2], -0.031, 0.004),  # too much worse
+        found(task, designs[3], 0.200, 0.030),  # over the budget
+        found(task, designs[4], -0.025, 0.008),
+    ]
+    assert choose(task, given) is given[4]
+    assert choose(task, given[:2]) is given[1]
+    assert choose(task, [given[0], given[2]]) is given[0]
+
+
+def test_where_nothing_is_feasible_the_nearest_is_chosen(pair: Space, designs: list[Design]) -> None:
+    task = problem(pair, ["0.02ms"], ["depth=5%"])
+    given = [found(task, designs[0], 0.0, 0.030), found(task, designs[1], 0.0, 0.010, depth=0.2)]
+    assert choose(task, given) is given[1]
+    assert not task.feasible(choose(task, given).evaluation)
+
+
+def test_a_floor_decides_between_designs_of_equal_delta_m(pair: Space, designs: list[Design]) -> None:
+    task = problem(pair, floors=["depth=5%"])
+    given = [found(task, designs[0], -0.02, 0.005, depth=0.10), found(task, designs[1], -0.02, 0.009)]
+    assert choose(task, given) is given[1]
+    assert choose(problem(pair), given) is given[0]
+
+
+def test_the_front_has_the_feasible_ones_that_nobody_beats(pair: Space, designs: list[Design]) -> None:
+    task = problem(pair, ["0.02ms"])
+    given = [
+        found(task, designs[0], -0.02, 0.015),
+        found(task, designs[1], -0.10, 0.005),
+        found(task, designs[2], -0.11, 0.006),
+        found(task, designs[3], 0.10, 0.030),
+    ]
+    assert front_of(task, given) == given[:2]
+    assert front_of(task, given[3:]) == given[3:]
+
+
+class PaperEngines(Paper):
+    """An evaluator whose figures come from the landscape, where a search would build and time engines."""
+
+    executes = True
+    scopes = ("",)
+
+    def candidate(self, design: Design) -> Candidate:  # type: ignore[override]
+        return Candidate(design, None, None)  # type: ignore[arg-type]
+
+    def ranges(self, net: object) -> None:
+        return None
+
+    def simulated(self, candidate: Candidate) -> Mapping[str, Mapping[str, float]]:
+        return evaluate(candidate.design).metrics
+
+
+@pytest.fixture
+def on_paper(monkeypatch: pytest.MonkeyPatch) -> PaperEngines:
+    def time(evaluator: object, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
+        return [dict(evaluate(candidate.design).latency_ms) for candidate in candidates]
+
+    monkeypatch.setattr(_finalists, "_time", time)
+    return PaperEngines()
+
+
+@pytest.mark.parametrize("block", ["fused", "depthwise"])
+def test_no_finalist_is_slower_than_the_best_uniform_precision(
+    pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch, block: str
+) -> None:
+    """INT8 is faster for fused blocks on this landscape and slower for depthwise ones, as on real runtimes."""
+    monkeypatch.setattr(_finalists, "EXPORT_LOSS", 1.0)
+    task = problem(pair)
+    design = pair.design({**pair.largest(), "s2.block": block, "s2_1.precision": "int8"})
+    kept = finalists(task, on_paper, design)  # type: ignore[arg-type]
+    best = min(evaluate(variant).latency_ms[""] for variant in pair.uniform(design))
+    assert kept
+    for finalist in kept:
+        assert finalist.evaluation.latency_ms[""] <= 1.011 * best
+        assert finalist.ratio == pytest.approx(finalist.evaluation.latency_ms[""] / best)
+
+
+def test_a_slower_precision_stays_where_only_it_keeps_a_floor(
+    pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the fastest ones alone are left."""
+    monkeypatch.setattr(_finalists, "EXPORT_LOSS", 1.0)
+    design = pair.largest()
+    changes = {v.key: problem(pair).changes(evaluate(v).metrics)["depth"] for v in precision_variants(pair, design)}
+    assert changes[design.key] == 0
+    assert min(changes.values()) < 0
+    loose = finalists(problem(pair), on_paper, design)  # type: ignore[arg-type]
+    strict = finalists(problem(pair, floors=["depth=0%"]), on_paper, design)  # type: ignore[arg-type]
+    assert design.key not in [f.candidate.design.key for f in loose]
+    assert [f.candidate.design.key for f in strict] == [design.key]
+
+
+def test_what_an_export_would_refuse_is_no_finalist(pair: Space, on_paper: PaperEngines) -> None:
+    """A net in INT8 that loses more than an export accepts against itself in FP32, however fast."""
+    design = pair.largest()
+    kept = finalists(problem(pair), on_paper, design)  # type: ignore[arg-type]
+    lost = {v.key: -min(problem(pair).changes(evaluate(v).metrics).values()) for v in precision_variants(pair, design)}
+    assert max(lost.values()) > _finalists.EXPORT_LOSS
+    assert all(lost[f.candidate.design.key] <= _finalists.EXPORT_LOSS for f in kept)
+    assert kept
+
+
+def test_what_does_not_run_here_is_not_varied(pair: Space) -> None:
+    blind = PaperEngines()
+    blind.executes = False
+    design = pair.design({**pair.largest(), "stem.precision": "int8"})
+    task = replace(problem(pair), measures_latency=False)
+    (only,) = finalists(task, blind, design)  # type: ignore[arg-type]
+    assert only.candidate.design == design
+    assert only.evaluation.latency_ms == {}

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Ask
+from landscape import TINY
+
+from edgemtl.errors import UserError
+from edgemtl.models import recalibrate
+from edgemtl.models.quantization import calibrate
+from edgemtl.nas import Candidate, RunFolder, Space, load_space
+from edgemtl.nas._run import task_json
+from edgemtl.targets import find_target
+from edgemtl.tasks import make_task
+
+TASKS = (make_task("depth", "depth"), make_task("kind", "classification", classes=("dark", "bright")))
+IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32))
+
+
+def config_of(space: Space) -> dict[str, Any]:
+    return {
+        "space": "tiny",
+        "identity": space.identity,
+        "size": list(space.size),
+        "tasks": task_json(TASKS),
+        "target": "onnxruntime",
+        "seed": 0,
+    }
+
+
+@pytest.fixture(scope="module")
+def made(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that keeps one design with INT8 blocks and one without."""
+    where = load_space(str(home / "nas" / "tiny.yaml"), TASKS)
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    folder.create(config_of(where))
+    searched, supernet = where.for_target(find_target("onnxruntime").traits), where.supernet()
+    for name, design in (("best", searched.largest("int8")), ("baseline", searched.largest())):
+        net = supernet.extract(design)
+        recalibrate(net, [IMAGES])
+        folder.save(name, Candidate(design, net, calibrate(net, IMAGES) if name == "best" else None))
+    return folder.path
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path, ask: Ask) -> RunFolder:
+    """A copy of it to damage; the working directory has its space."""
+    return RunFolder(Path(shutil.copytree(made, tmp_path / "run")))
+
+
+def refused(action: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as error:
+        action()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in (content | changes).items() if value is not ...}))
+
+
+def test_a_kept_net_is_the_one_that_was_saved(run: RunFolder) -> None:
+    assert run.names() == ["baseline", "best"]
+    best, baseline = run.load(), run.load("baseline")
+    assert set(best.design.precision.values()) == {"fp32", "int8"}
+    assert baseline.design == run.space().largest()
+    assert baseline.ranges is None
+    assert best.ranges is not None
+    with torch.no_grad():
+        outputs = best.net(IMAGES)
+    again = calibrate(best.net, IMAGES).limits
+    assert set(again) == set(best.ranges.limits)
+    assert all(again[name] == pytest.approx(limits, abs=1e-5) for name, limits in best.ranges.limits.items())
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == {"depth": (2, 1, 64, 64), "kind": (2, 2)}
+    assert not best.net.training
+
+
+def test_designs_of_other_names_are_removed(run: RunFolder) -> None:
+    run.keep(["best", "not-there"])
+    assert run.names() == ["best"]
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    assert "is no run: it holds no config.json; give the folder that `edgemtl search` wrote" in refused(
+        RunFolder(tmp_path).config
+    )
+    assert "is no run" in refused(RunFolder(tmp_path / "nowhere").load)
+    assert RunFolder(tmp_path / "nowhere").names() == []
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ('{"schema": "edgemtl.run/9"}', "has schema 'edgemtl.run/9'; this version reads edgemtl.run/1"),
+        ('{"seed": 1}', "has schema None"),
+        ("[1, 2]", "has schema None"),
+        ('{"schema": "edge', "is not valid JSON"),
+        ("", "is not valid JSON"),
+    ],
+)
+def test_a_foreign_or_damaged_configuration(run: RunFolder, config: str, expected: str) -> None:
+    (run.path / "config.json").write_text(config)
+    assert expected in refused(run.load)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"tasks": ...}, "its config.json is damaged (KeyError: 'tasks')"),
+        ({"tasks": [1]}, "its config.json is damaged"),
+        ({"tasks": [{"name": "depth"}]}, "its config.json is damaged"),
+        ({"tasks": []}, "needs at least one task"),
+        ({"tasks": [{"name": "d", "kind": "dept", "channels": 1, "classes": []}]}, "did you mean depth"),
+        ({"size": 64}, "its config.json is damaged"),
+        ({"size": [64]}, "its config.json is damaged"),
+        ({"size": [100, 100]}, "positive multiples of 32"),
+        ({"size": ["a", "b"]}, "its config.json is damaged"),
+        ({"space": 7}, "its config.json is damaged"),
+        ({"space": "tinny"}, "unknown space 'tinny': did you mean tiny"),
+        ({"identity": "0"}, "space 'tiny' has changed since run"),
+        ({"target": "onnx"}, "unknown target 'onnx'"),
+        ({"target": 7}, "its config.json is damaged"),
+    ],
+)
+def test_a_configuration_that_was_changed_by_hand(run: RunFolder, changes: dict[str, Any], expected: str) -> None:
+    rewrite(run.path / "config.json", **changes)
+    assert expected in refused(run.load)
+
+
+def test_a_space_that_changed_since_the_run(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas" / "tiny.yaml").write_text(TINY.replace("[8, 16, 24]", "[8, 24]"))
+    monkeypatch.chdir(tmp_path)
+    assert "space 'tiny' has changed since run" in refused(run.load)
+
+
+@pytest.mark.parametrize("name", ["worst", "", "..", "../run/designs/best", "/etc"])
+def test_an_unknown_design(run: RunFolder, name: str) -> None:
+    line = refused(lambda: run.load(name))
+    assert f"unknown design in run {run.path}: {name!r}" in line
+    assert "allowed: baseline, best" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "is damaged"),
+        ("{}", "is damaged"),
+        ('{"design": {}}', "is damaged"),
+        ('{"design": [], "ranges": null}', "is damaged"),
+        ('{"design": {"s1.width": 16}, "ranges": {"image": [1]}}', "is damaged"),
+        ('{"design": {"s1.width": 16}, "ranges": {"image": ["a", 1]}}', "is damaged"),
+        ('{"design": {"s1.width": 16}, "ranges": {"image": [NaN, 1]}}', "is damaged"),
+        ('{"design": {"s1.width": 16}, "ranges": {"image": [2, 1]}}', "is damaged"),
+        ('{"design": {"s1.widht": 16}, "ranges": null}', "did you mean s1.width"),
+        ('{"design": {"s1.width": 17}, "ranges": null}', "cannot be 17: allowed: 8, 16"),
+        ('{"design": {"s1.width": [16]}, "ranges": null}', "cannot be [16]"),
+    ],
+)
+def test_a_damaged_design(run: RunFolder, content: str, expected: str) -> None:
+    (run.path / "designs" / "best" / "design.json").write_text(content)
+    assert expected in refused(run.load)
+
+
+def test_weights_of_another_design_are_not_taken(run: RunFolder) -> None:
+    designs = run.path / "designs"
+    shutil.copy(designs / "baseline" / "weights.safetensors", designs / "best")
+    assert "belong to another design: search again" in refused(run.load)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1, -1000])
+def test_weights_that_were_cut_short(run: RunFolder, keep: int) -> None:
+    path = run.path / "designs" / "best" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    line = refused(run.load)
+    assert f"weights {path} cannot be read" in line
+    assert "truncated or damaged; search again" in line
+
+
+def test_weights_that_are_missing_or_a_pickle(run: RunFolder) -> None:
+    path = run.path / "designs" / "best" / "weights.safetensors"
+    path.write_bytes(pickle.dumps({"a": 1}))
+    assert "cannot be read" in refused(run.load)
+    path.unlink()
+    assert "cannot be read" in refused(run.load)
+
+
+def test_weights_with_a_tensor_too_few(run: RunFolder) -> None:
+    from safetensors.torch import load, save
+
+    path = run.path / "designs" / "best" / "weights.safetensors"
+    tensors = load(path.read_bytes())
+    tensors.popitem()
+    path.write_bytes(save(tensors, {"key": run.load().design.key}))
+    assert "cannot be read" in refused(run.load)
+
+
+def test_a_run_begins_only_in_an_empty_folder(tmp_path: Path) -> None:
+    config = {"seed": 1}
+    folder = RunFolder(tmp_path / "run")
+    folder.check(config, resume=False)
+    folder.check(config, resume=True)
+    assert not folder.path.exists()
+    folder.create(config)
+    assert "exists: go on with --resume" in refused(lambda: folder.check(config, resume=False))
+    folder.check(config, resume=True)
+    assert "was started with another seed" in refused(lambda: folder.check({"seed": 2}, resume=True))
+    assert "was started with another seed, target" in refused(lambda: folder.check({"target": "x"}, resume=True))
+
+
+def test_a_study_that_was_just_begun_is_no_obstacle(tmp_path: Path) -> None:
+    """A process may be killed between the first line of the study and the configuration."""
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.journal.write_text("")
+    folder.check({"seed": 1}, resume=False)
+    (folder.path / "other").write_text("")
+    assert "is not empty and holds no run" in refused(lambda: folder.check({"seed": 1}, resume=False))
