@@ -89,7 +89,7 @@ def score(run: Run, evaluator: Evaluator, samples: list[Sample]) -> dict[str, di
 def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     """Both sides on one runtime."""
     arguments = ["--evaluations", "12"] if options.quick else ["--evaluations", "48"]
-    budget = ["--budget", "40%ms", "--budget", "30%MB"]
+    budget = ["--budget", "18%ms"]
     folder = searched(f"{'quick-' if options.quick else ''}int8-{target}", *budget, "--target", target, *arguments)
     space, evaluator = scenes_evaluator(target)
     tasks = evaluator.tasks_of("")
