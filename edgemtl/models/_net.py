@@ -54,6 +54,6 @@ class MultiTaskNet(nn.Module):
         for name in wanted:
             if name not in known:
                 raise unknown_name("task", name, known)
-        kept = tuple(block for block in self.plan.blocks if block.task is None or block.task in wanted)
+        kept = self.plan.path(wanted)
         modules = nn.ModuleDict({block.name: self.blocks[block.name] for block in kept})
         return MultiTaskNet(Plan(self.plan.input_size, kept), [known[name] for name in wanted], modules)

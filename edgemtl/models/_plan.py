@@ -74,13 +74,18 @@ class Plan:
     input_size: tuple[int, int]
     blocks: tuple[BlockPlan, ...]
 
+    def path(self, tasks: Iterable[str]) -> tuple[BlockPlan, ...]:
+        """The blocks that tasks run, in order: their own, and all that those read."""
+        wanted, needed = set(tasks), set[str]()
+        for block in reversed(self.blocks):
+            if block.task in wanted or block.name in needed:
+                needed |= {block.name, *block.inputs}
+        return tuple(block for block in self.blocks if block.name in needed)
+
     def cost(self, precision: Mapping[str, str] | None = None, tasks: Iterable[str] | None = None) -> Cost:
         """Cost of the blocks that `tasks` (all by default) run; shared blocks count once. Blocks default to float."""
-        wanted = None if tasks is None else set(tasks)
         flops = params = weight_bytes = 0
-        for block in self.blocks:
-            if block.task is not None and wanted is not None and block.task not in wanted:
-                continue
+        for block in self.blocks if tasks is None else self.path(tasks):
             kind = (precision or {}).get(block.name, "float")
             for conv in block.convs:
                 flops += 2 * conv.macs

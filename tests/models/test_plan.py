@@ -66,13 +66,25 @@ def test_cost_of_the_largest_mobilenetv2_is_the_published_one() -> None:
     assert trunk.cost().params == 2_223_872 - 17_056  # torchvision's trunk, less a normalisation weight a channel
 
 
-def test_shared_blocks_count_once_and_every_block_belongs_somewhere(space: Space) -> None:
+def test_shared_blocks_count_once(space: Space) -> None:
     plan = space.middle().plan
-    trunk = Plan(plan.input_size, tuple(block for block in plan.blocks if block.task is None)).cost()
+    shared = Plan(plan.input_size, tuple(b for b in plan.blocks if b.task is None and b.name != "last")).cost()
     alone = [plan.cost(tasks=[task.name]) for task in space.tasks]
-    assert plan.cost().flops == trunk.flops + sum(cost.flops - trunk.flops for cost in alone)
-    assert plan.cost().weight_bytes == trunk.weight_bytes + sum(c.weight_bytes - trunk.weight_bytes for c in alone)
-    assert plan.cost(tasks=[]) == trunk
+    assert plan.cost(tasks=[task.name for task in space.tasks]) == plan.cost()
+    assert plan.cost().flops == shared.flops + sum(cost.flops - shared.flops for cost in alone)
+    assert plan.cost().weight_bytes == shared.weight_bytes + sum(c.weight_bytes - shared.weight_bytes for c in alone)
+    assert plan.cost(tasks=[]).flops == 0
+
+
+def test_a_path_holds_what_the_tasks_read_and_nothing_else(space: Space) -> None:
+    plan = space.smallest().plan
+    assert [block.name for block in plan.path(["kind"])] == [
+        "stem", "a_1", "b_1", "c_1", "d_1", "last", "kind_neck", "kind_head",
+    ]  # fmt: skip
+    assert [block.name for block in plan.path(["depth"])] == [
+        "stem", "a_1", "b_1", "c_1", "d_1", "depth_neck", "depth_body", "depth_head",
+    ]  # fmt: skip
+    assert plan.path(["depth", "kind", "semseg"]) == plan.blocks
 
 
 def test_bytes_follow_the_precision_of_each_block() -> None:
