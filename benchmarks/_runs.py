@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,14 +18,15 @@ from edgemtl.targets import find_target
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def edgemtl(*arguments: str, capture: bool = False) -> str:
-    """Run the command line as a user would; raises on a failure, after its own error line."""
+def edgemtl(*arguments: str, capture: bool = False, cache: Path | None = None) -> str:
+    """Run the command line as a user would, with a cache folder of its own where one is given; raises on a failure."""
     say("$ edgemtl " + " ".join(arguments))
     done = subprocess.run(
         [sys.executable, "-m", "edgemtl", *arguments],
         check=True,
         text=True,
         stdout=subprocess.PIPE if capture else sys.stderr,
+        env={**os.environ, **({"EDGEMTL_CACHE": str(cache)} if cache else {})},
     )
     return done.stdout or ""
 
