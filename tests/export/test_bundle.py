@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from nets import SIZE, small_net
+from onnx import numpy_helper
 from PIL import Image
 
 from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UserError
-from edgemtl.export import Origin, Tolerance, export_bundle, export_onnx
+from edgemtl.export import Origin, Tolerance, _bundle, export_bundle, export_onnx
+from edgemtl.export.targets import ONNXRUNTIME
 from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import count_graph
 from edgemtl.runtime import Engine
@@ -333,3 +336,34 @@ def test_export_onnx_writes_one_file(net: MultiTaskNet, tmp_path: Path) -> None:
     path = export_onnx(net, tmp_path / "net.onnx")
     assert count_graph(path).total.flops == net.plan.cost().flops
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
+
+
+class _Broken:
+    """A target whose engines compute one block wrongly: as ONNX Runtime's, but with that block's weights halved."""
+
+    traits, scheme = ONNXRUNTIME.traits, ONNXRUNTIME.scheme
+
+    def build(self, net: MultiTaskNet, precision: Any, ranges: Any, folder: Path) -> list[Path]:
+        files = ONNXRUNTIME.build(net, precision, ranges, folder)
+        model = onnx.load(folder / "model.onnx")
+        self._halve(model.graph)
+        onnx.save(model, folder / "model.onnx")
+        return files
+
+    def _halve(self, graph: onnx.GraphProto) -> None:
+        for tensor in graph.initializer:
+            if tensor.name.startswith("blocks.s2_1.") and tensor.name.endswith("weight"):
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) / 2, tensor.name))
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    self._halve(attribute.g)
+
+
+def test_a_runtime_that_computes_a_block_wrongly_is_found_out_by_name(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_bundle, "find_target", lambda name: _Broken())
+    with pytest.raises(UserError, match=r"diverges: s2_1 .*the runtime computes it differently"):
+        export(net, samples, tmp_path / "b")
+    assert not list(tmp_path.iterdir())

@@ -56,7 +56,7 @@ def test_another_generation_gives_another_plan(tmp_path: Path) -> None:
 
 def test_running_is_refused_with_what_it_needs(tmp_path: Path) -> None:
     TENSORRT_RTX.build(small_net(widths=(16, 24)), {}, None, tmp_path)
-    with pytest.raises(UnsupportedError, match="NVIDIA GPU .* driver"):
+    with pytest.raises(UnsupportedError, match=r"NVIDIA GPU .* driver"):
         open_engine(tmp_path)
 
 

@@ -1,6 +1,6 @@
 """TensorRT-RTX: an engine for a named generation of NVIDIA GPUs, built on a machine that has none.
 
-The network is strongly typed: precision is that of the graph's tensors. INT8 is symmetric on both sides of a convolution;
+The network is strongly typed: precision is that of the graph's tensors. INT8 is symmetric in activations and weights;
 the rest of the engine is FP32 or FP16. Engines are built, not run, here.
 """
 
