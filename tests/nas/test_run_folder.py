@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Ask
 from landscape import TINY
+from small_world import TASKS, Ask
 
 from edgemtl.errors import UserError
 from edgemtl.models import recalibrate
@@ -19,9 +19,7 @@ from edgemtl.models.quantization import calibrate
 from edgemtl.nas import Candidate, RunFolder, Space, load_space
 from edgemtl.nas._run import task_json
 from edgemtl.targets import find_target
-from edgemtl.tasks import make_task
 
-TASKS = (make_task("depth", "depth"), make_task("kind", "classification", classes=("dark", "bright")))
 IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32))
 
 

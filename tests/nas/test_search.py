@@ -13,17 +13,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Ask, write_data, write_supernet
 from landscape import PAIR, TINY, space, write_space
 from PIL import Image
+from small_world import TASKS, Ask, write_data, write_supernet
 
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.models import load_supernet, save_supernet
-from edgemtl.nas import Evaluator, RunFolder, SearchEvent, SearchRequest, _search, load_space, search
+from edgemtl.nas import Evaluator, RunFolder, SearchEvent, SearchRequest, _linas, _search, load_space, search
 from edgemtl.results import read_result
 from edgemtl.targets import find_target
-from edgemtl.tasks import make_task
 
 KEYS = {
     "schema", "command", "seed", "data", "space", "strategy", "budgets", "feasible", "best", "front", "evaluations",
@@ -33,12 +32,12 @@ BEST_KEYS = {
     "design", "flops", "macs", "params", "bytes", "latency_ms", "metrics", "delta_m", "paths", "feasible", "kind",
     "name",
 }  # fmt: skip
-TASKS = (make_task("depth", "depth"), make_task("kind", "classification", classes=("dark", "bright")))
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One architecture in its precisions at the end, where it does not matter how good the result is."""
+    """Few generations and one architecture at the end, where it does not matter how good the result is."""
+    monkeypatch.setattr(_linas, "_GENERATIONS", 5)
     monkeypatch.setattr(_search, "FINALISTS", 1)
 
 
@@ -227,7 +226,7 @@ def stopped_by(request: SearchRequest, name: str, home: Path) -> int:
 
 @pytest.mark.usefixtures("quick")
 def test_a_killed_search_goes_on_and_finishes(ask: Ask, tmp_path: Path, home: Path) -> None:
-    request = ask(tmp_path / "run")
+    request = ask(tmp_path / "run", strategy="random")
     assert stopped_by(request, "SIGKILL", home) == -9
     assert sorted(path.name for path in request.out.iterdir()) == ["config.json", "study.journal"]
     events: list[SearchEvent] = []
@@ -239,7 +238,7 @@ def test_a_killed_search_goes_on_and_finishes(ask: Ask, tmp_path: Path, home: Pa
 
 @pytest.mark.usefixtures("quick")
 def test_ctrl_c_leaves_a_usable_result_and_the_search_goes_on(ask: Ask, tmp_path: Path, home: Path) -> None:
-    request = ask(tmp_path / "run", preference="kind=2")
+    request = ask(tmp_path / "run", strategy="random", preference="kind=2")
     assert stopped_by(request, "SIGINT", home) != 0
     usable, folder = read_result(request.out), RunFolder(request.out)
     assert usable.evaluations == 2
@@ -250,6 +249,19 @@ def test_ctrl_c_leaves_a_usable_result_and_the_search_goes_on(ask: Ask, tmp_path
     assert [event.done for event in events if event.stage == "search"] == [3, 4]
     assert result.evaluations == 4
     assert folder.names() == sorted(str(entry.name) for entry in result.front)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk_is_told_and_the_search_goes_on_once_there_is_space(ask: Ask, small_disk: Path) -> None:
+    request = ask(small_disk / "run", evaluations=2)
+    with pytest.raises((UserError, OSError), match="No space left on device"):
+        search(request)
+    assert not (request.out / "result.json").exists()
+    assert not [path for path in request.out.rglob("*") if path.name.startswith(".")]
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    result = search(again(request))
+    assert result.evaluations == 2
+    assert RunFolder(request.out).names() == sorted(str(entry.name) for entry in result.front)
 
 
 def interrupt_at(stage: str) -> Callable[[SearchEvent], None]:
@@ -285,7 +297,7 @@ def validated(request: SearchRequest, name: str) -> dict[str, dict[str, float]]:
 @pytest.mark.usefixtures("quick")
 def test_limits_in_ms_for_one_task_and_a_floor(ask: Ask, tmp_path: Path) -> None:
     request = ask(
-        tmp_path / "run", budgets=("95%ms", "depth:80%FLOPs", "depth:20ms"), floors=("depth=10%",), evaluations=2
+        tmp_path / "run", budgets=("300%ms", "depth:80%FLOPs", "depth:20ms"), floors=("depth=10%",), evaluations=2
     )
     events: list[SearchEvent] = []
     result = search(request, events.append)
@@ -390,8 +402,8 @@ def damaged(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("torch", "is a pickle, which could run code: a safetensors file is wanted"),
         ("pickle0", "is not a safetensors file"),
         *((f"pickle{protocol}", "is a pickle, which could run code") for protocol in (2, 3, 4, 5)),
-        ("other", "was trained for space 'other' and tasks depth, kind, not for what is asked"),
-        ("tasks", "was trained for space 'tiny' and tasks semseg, depth, not for what is asked"),
+        ("other", "was trained for space 'other' and tasks depth, kind, not for these"),
+        ("tasks", "was trained for space 'tiny' and tasks semseg, depth, not for these"),
     ],
 )
 def test_a_supernet_that_cannot_be_used_is_named(
