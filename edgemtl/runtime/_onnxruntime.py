@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.runtime._session import CLOSED, EngineSpec, OperatorTime, block_of, check_image, check_tasks
+from edgemtl.runtime._session import CLOSED, ENGINE_FILE, EngineSpec, OperatorTime, block_of, check_image, check_tasks
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -26,9 +26,13 @@ class OnnxRuntimeSession:
         self.spec, self.tasks, self._threads = spec, spec.tasks, threads
         self._path = spec.file(folder, "model")
         self._session: ort.InferenceSession | None = _open(self._path, threads, None)
-        self._outputs = {task: str(name) for task, name in spec.options["outputs"].items()}
+        self._outputs = spec.outputs
         self._wants = {value: np.array([value]) for value in (False, True)}
         self._inputs = {info.name for info in self._session.get_inputs()}
+        shapes = {info.name: tuple(info.shape) for info in self._session.get_inputs()}
+        given = {info.name for info in self._session.get_outputs()}
+        if shapes.get("image") != spec.input or not given.issuperset(self._outputs.values()):
+            raise UserError(f"{self._path} has other inputs or outputs than its {ENGINE_FILE} says: export again")
 
     def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""

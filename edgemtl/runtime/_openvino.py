@@ -107,15 +107,14 @@ class _Chain:
     def __init__(self, compiler: _Compiler) -> None:
         buffers: dict[str, ov.Tensor] = {}
         self._steps: list[tuple[frozenset[str], ov.InferRequest, bool]] = []
-        outputs = compiler.spec.options["outputs"]
-        for part in compiler.spec.options["parts"]:
+        for part in compiler.parts():
             request = compiler.part(part).create_infer_request()
             for name in part["inputs"]:
                 if name in buffers:
                     request.set_tensor(name, buffers[name])
             buffers.update({name: request.get_tensor(name) for name in part["outputs"]})
             self._steps.append((frozenset(part["tasks"]), request, "image" in part["inputs"]))
-        self._outputs = {task: buffers[name].data for task, name in outputs.items()}
+        self._outputs = {task: buffers[name].data for task, name in compiler.spec.outputs.items()}
 
     def run(self, image: NDArray[np.float32], tasks: tuple[str, ...]) -> Outputs:
         """Run every part that a wanted task needs."""
@@ -161,10 +160,20 @@ class _Compiler:
 
     def mode(self, tasks: tuple[str, ...], counters: bool = False) -> ov.CompiledModel:
         """One engine for exactly these tasks, outputs in their order."""
-        outputs = [self._output(self._model, self.spec.options["outputs"][task]) for task in tasks]
+        outputs = [self._output(self._model, self.spec.outputs[task]) for task in tasks]
         model = self._ov.Model([self._ov.opset13.result(output) for output in outputs], self._model.get_parameters())
         properties = self._properties | ({"PERF_COUNT": True} if counters else {})
         return self._core.compile_model(model, "CPU", properties)
+
+    def parts(self) -> list[Mapping[str, Sequence[str]]]:
+        """The groups of operators that the exporter found; raises `UserError` where `engine.json` lacks them."""
+        parts = self.spec.options.get("parts")
+        keys = ("tasks", "inputs", "outputs")
+        if not isinstance(parts, list) or any(
+            not isinstance(part, dict) or any(not isinstance(part.get(key), list) for key in keys) for part in parts
+        ):
+            raise UserError("engine.json does not say which parts trunk and heads are: export again")
+        return parts
 
     def part(self, part: Mapping[str, Sequence[str]]) -> ov.CompiledModel:
         """One engine for a group of operators, with the tensors it reads from others as inputs."""

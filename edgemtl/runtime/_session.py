@@ -116,6 +116,14 @@ class EngineSpec:
         size = (batch, channels, height, width)
         return cls(str(content["target"]), str(content["runtime"]), tasks, size, files, dict(content["options"]))
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Each task's output tensor; raises `UserError` where the options do not name them all."""
+        named = self.options.get("outputs")
+        if not isinstance(named, dict) or any(not isinstance(named.get(task), str) for task in self.tasks):
+            raise UserError(f"{ENGINE_FILE} names no output tensor for each of {', '.join(self.tasks)}: export again")
+        return {task: str(named[task]) for task in self.tasks}
+
     def file(self, folder: Path, key: str) -> Path:
         """Path of one of the engine's files; raises `UserError` where it is missing."""
         name = self.files.get(key)
@@ -135,10 +143,13 @@ def check_tasks(wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_image(image: NDArray[np.float32], size: tuple[int, int, int, int]) -> NDArray[np.float32]:
-    """The image as the engine reads it (contiguous float32); raises `UserError` for another shape or type."""
+    """The image as an engine can read it in place, copied only where it is not contiguous or not writable.
+
+    Raises `UserError` for another shape or type.
+    """
     if image.shape != size or image.dtype != np.float32:
         raise UserError(f"image of shape {image.shape} and type {image.dtype} given, the engine reads {size} float32")
-    return np.ascontiguousarray(image)
+    return np.require(image, requirements=["C", "W"])
 
 
 def block_of(name: str) -> str:

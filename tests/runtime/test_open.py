@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edgemtl.errors import UserError
 from edgemtl.runtime import EngineSpec, _open, open_engine, runtime_names
@@ -51,6 +54,36 @@ def test_a_spec_that_cannot_be_used_is_refused(tmp_path: Path, change: dict[str,
     with pytest.raises(UserError, match=said) as caught:
         open_engine(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_options_that_name_no_outputs_are_refused(tmp_path: Path, runtime: str) -> None:
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Relu", ["image"], ["a"])],
+            "g",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 4, 4])],
+            [helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 3, 4, 4])],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    files = {"model": "model.onnx", "weights": "model.onnx"}
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    image = np.ones((1, 3, 4, 4), np.float32)
+    good = EngineSpec(runtime, runtime, ("a",), (1, 3, 4, 4), files, {"outputs": {"a": "a"}})
+    good.write(tmp_path)
+    if runtime == "onnxruntime":
+        np.testing.assert_array_equal(open_engine(tmp_path).run(image, ["a"])["a"], image)
+    for options in ({}, {"outputs": ["a"]}, {"outputs": {"a": 1}}):
+        replace(good, options=options).write(tmp_path)
+        with pytest.raises(UserError, match=r"no output tensor|cannot open"):
+            open_engine(tmp_path)
+    if runtime == "onnxruntime":
+        for wrong in (replace(good, input=(1, 3, 8, 4)), replace(good, options={"outputs": {"a": "b"}})):
+            wrong.write(tmp_path)
+            with pytest.raises(UserError, match="other inputs or outputs"):
+                open_engine(tmp_path)
 
 
 def test_what_is_no_engine_folder_is_refused(tmp_path: Path) -> None:
