@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl._files import JSON_LIMIT_BYTES, read_json, sha256, write_atomic, write_json
@@ -138,6 +138,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=30)
 @given(json_values)
 def test_json_reads_back(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     path = tmp_path_factory.mktemp("json") / "value.json"

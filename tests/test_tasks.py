@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.errors import UserError
@@ -52,12 +52,14 @@ def test_worst_task() -> None:
     assert math.isclose(change, -0.25)
 
 
+@settings(deadline=None)
 @given(positive, positive, positive)
 def test_the_baseline_itself_has_no_change(miou: float, rmse: float, angle: float) -> None:
     metrics = {"semseg": {"miou": miou}, "depth": {"rmse": rmse}, "normals": {"mean_angle": angle}}
     assert delta_m(TASKS, metrics, metrics) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(positive, min_size=3, max_size=3), st.floats(1.001, 2))
 def test_delta_m_lies_between_the_tasks_own_changes(weights: list[float], factor: float) -> None:
     metrics = {name: {key: value * factor for key, value in scores.items()} for name, scores in BASELINE.items()}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.devices import resolve
@@ -38,6 +38,7 @@ def refused(text: str) -> str:
     return line
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(SCALES)), st.decimals(min_value="0.001", max_value=10**6, places=3))
 def test_every_unit_scales_to_its_quantity(unit: str, number: object) -> None:
     quantity, scale = SCALES[unit]
@@ -47,6 +48,7 @@ def test_every_unit_scales_to_its_quantity(unit: str, number: object) -> None:
     assert budget.limit(largest=7.0) == budget.value
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(SHARES)), st.integers(1, 100))
 def test_a_share_is_of_the_largest_design(unit: str, number: int) -> None:
     budget = parse_budget(f"{number}{unit}")
@@ -113,6 +115,7 @@ def test_a_bad_budget_is_one_line_that_says_what_is_allowed(text: str, expected:
     assert any(word in line for word in allowed)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_any_text_is_a_budget_or_a_user_error(text: str) -> None:
     try:
@@ -123,6 +126,7 @@ def test_any_text_is_a_budget_or_a_user_error(text: str) -> None:
         assert 0 < budget.value < math.inf
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["flops", "weight_bytes", "latency_ms", "energy_mj"]), st.floats(1e-3, 9.9e11))
 def test_what_is_printed_reads_back_as_the_same_quantity(quantity: str, value: float) -> None:
     text = format_quantity(quantity, value).partition(" (")[0]

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from landscape import PAIR, evaluate, problem, space
 
@@ -30,6 +30,7 @@ def worse(problem: Problem, factor: float) -> Evaluation:
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3).flatmap(lambda n: st.lists(st.tuples(*[coordinate] * n), max_size=12)))
 def test_the_front_is_what_no_other_point_beats(points: list[tuple[float, ...]]) -> None:
     found = non_dominated(points)
@@ -41,6 +42,7 @@ def test_the_front_is_what_no_other_point_beats(points: list[tuple[float, ...]])
         assert (p in front) != beaten
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(coordinate, coordinate), min_size=1, max_size=12), st.randoms())
 def test_the_front_does_not_depend_on_the_order(points: list[tuple[float, float]], rng: object) -> None:
     shuffled = sorted(points, key=lambda _: rng.random())  # type: ignore[attr-defined]
