@@ -78,7 +78,7 @@ def _open(path: Path, threads: int, profile: str | None) -> ort.InferenceSession
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "onnxruntime", "an engine of the target onnxruntime") from error
+        raise MissingDependencyError("onnxruntime", "all", "an engine of the target onnxruntime") from error
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -36,7 +36,7 @@ class OnnxRuntimeTarget:
         engine_precisions=("fp32",),
         channel_multiple=8,
         runtime="onnxruntime",
-        extra="onnxruntime",
+        extra="all",
     )
     scheme = QuantScheme("uint8", stored=True, carried=("Add",), passed=("MaxPool", "Resize"), bias="int32")
 
