@@ -152,7 +152,7 @@ class _OnnxFile:
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise MissingDependencyError("onnxruntime", "onnxruntime", f"profiling {self._path}") from error
+            raise MissingDependencyError("onnxruntime", "all", f"profiling {self._path}") from error
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = self._threads, 3
         if profile is not None:
