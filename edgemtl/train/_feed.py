@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from edgemtl.data import Batch, Sample, augment, collate
 from edgemtl.tasks import Task
@@ -14,42 +15,38 @@ from edgemtl.train._recipe import Recipe
 
 __all__ = ["batches_of", "spread", "training_batches"]
 
-
-class _Steps(Dataset[Batch]):
-    """Batch number i, drawn and augmented with a generator seeded by (seed, rank, i)."""
-
-    def __init__(self, samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, first: int, rank: int) -> None:
-        self.samples, self.tasks, self.recipe, self.first, self.rank = samples, tasks, recipe, first, rank
-
-    def __len__(self) -> int:
-        return self.recipe.steps - self.first
-
-    def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng([self.recipe.seed, self.rank, self.first + index])
-        picks = rng.choice(len(self.samples), self.recipe.batch, replace=len(self.samples) < self.recipe.batch)
-        return collate([self._augmented(self.samples[int(pick)], rng) for pick in picks])
-
-    def _augmented(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        size = sample.image.shape[:2]
-        crop = (
-            (min(self.recipe.crop, size[0]), min(self.recipe.crop, size[1])) if self.recipe.crop else (size[0], size[1])
-        )
-        return augment(sample, self.tasks, rng, crop, self.recipe.zoom)
+_AHEAD = 4
 
 
-def _single(batches: list[Batch]) -> Batch:
-    return batches[0]
+def _batch(samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, rank: int, step: int) -> Batch:
+    """The batch of one step, drawn and augmented with a generator seeded by (seed, rank, step)."""
+    rng = np.random.default_rng([recipe.seed, rank, step])
+    picks = rng.choice(len(samples), recipe.batch, replace=len(samples) < recipe.batch)
+    return collate([_augmented(samples[int(pick)], tasks, recipe, rng) for pick in picks])
+
+
+def _augmented(sample: Sample, tasks: Sequence[Task], recipe: Recipe, rng: np.random.Generator) -> Sample:
+    height, width = sample.image.shape[:2]
+    crop = (min(recipe.crop, height), min(recipe.crop, width)) if recipe.crop else (height, width)
+    return augment(sample, tasks, rng, crop, recipe.zoom)
 
 
 def training_batches(
     samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, first: int, rank: int
 ) -> Iterator[Batch]:
-    """Batches from step `first` on, prepared by one process beside the training one."""
-    torch.manual_seed(recipe.seed)
-    loader = DataLoader(
-        _Steps(samples, tasks, recipe, first, rank), batch_size=1, num_workers=1, collate_fn=_single, prefetch_factor=4
-    )
-    return iter(loader)
+    """Batches from step `first` on, made a few ahead in a thread beside the training.
+
+    A thread, not a process: forking after a runtime has started its own threads can end both.
+    """
+    pool = ThreadPoolExecutor(1)
+    steps = iter(range(first, recipe.steps))
+    try:
+        ahead = deque(pool.submit(_batch, samples, tasks, recipe, rank, step) for step in islice(steps, _AHEAD))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(_batch, samples, tasks, recipe, rank, step) for step in islice(steps, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:

@@ -27,7 +27,9 @@ from edgemtl.runtime import EngineSpec
 from edgemtl.tasks import make_task
 
 
-def two_headed(path: Path, size: Any = 32, heads: tuple[str, ...] = ("depth", "edges")) -> Path:
+def two_headed(
+    path: Path, size: Any = 32, heads: tuple[str, ...] = ("depth", "edges"), batch: int | str = "batch"
+) -> Path:
     """A trunk convolution and a convolution per head, the second head much larger than the first."""
     rng = np.random.default_rng(0)
     nodes = [helper.make_node("Conv", ["image", "w"], ["t"], name="/trunk/Conv", pads=[1] * 4)]
@@ -38,7 +40,7 @@ def two_headed(path: Path, size: Any = 32, heads: tuple[str, ...] = ("depth", "e
         weights.append(numpy_helper.from_array(kernel, f"w_{head}"))
         nodes.append(helper.make_node("Conv", ["t", f"w_{head}"], [head], name=f"/{head}/Conv", pads=[1] * 4))
     outputs = [helper.make_tensor_value_info(head, TensorProto.FLOAT, None) for head in heads]
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, size, size])
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, size, size])
     graph = helper.make_graph(nodes, "g", [image], outputs, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path
@@ -166,7 +168,7 @@ def test_counts_are_split_into_trunk_and_tasks(measured: Profile) -> None:
 
 def engine_in(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    two_headed(folder / "model.onnx")
+    two_headed(folder / "model.onnx", batch=1)
     outputs = {"depth": "depth", "edges": "edges"}
     spec = EngineSpec(
         "onnxruntime", "onnxruntime", tuple(outputs), (1, 3, 32, 32), {"model": "model.onnx"}, {"outputs": outputs}

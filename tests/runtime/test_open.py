@@ -96,14 +96,14 @@ def test_what_is_no_engine_folder_is_refused(tmp_path: Path) -> None:
 def test_a_runtime_that_is_not_installed_gives_the_install_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("onnxruntime", "openvino"):
+    for name, extra in (("onnxruntime", "all"), ("openvino", "openvino")):
         monkeypatch.setitem(sys.modules, name, None)
         spec = EngineSpec(name, name, ("a",), (1, 3, 4, 4), {"model": "m", "weights": "w"}, {"outputs": {"a": "a"}})
         folder = tmp_path / name
         spec.write(folder)
         for file in spec.files.values():
             (folder / file).write_bytes(b"")
-        with pytest.raises(UserError, match=rf"pip install 'edgemtl\[{name}\]'"):
+        with pytest.raises(UserError, match=rf"pip install 'edgemtl\[{extra}\]'"):
             open_engine(folder)
 
 
