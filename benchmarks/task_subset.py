@@ -21,7 +21,8 @@ from edgemtl.targets import find_target
 def built(stack: ExitStack, target: str, candidate: Candidate, net: MultiTaskNet) -> Session:
     """An engine of `net` in the candidate's precision, open until the stack closes."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    find_target(target).build(net, candidate.design.precision, candidate.ranges, folder)
+    precision = {name: kind for name, kind in candidate.design.precision.items() if name in {"engine", *net.blocks}}
+    find_target(target).build(net, precision, candidate.ranges, folder)
     return stack.enter_context(closing(open_engine(folder)))
 
 
