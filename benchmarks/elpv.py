@@ -18,8 +18,8 @@ from _runs import ROOT, edgemtl
 from edgemtl.results import read_result
 
 FROZEN_DEFECT, FROZEN_TYPE = 0.863, 1.0
-RECIPE = ["--steps", "600", "--batch", "16", "--crop", "0", "--learning-rate", "0.0008", "--largest-steps", "0.5"]
-QUICK = ["--steps", "40", "--batch", "8", "--crop", "0", "--learning-rate", "0.0008", "--largest-steps", "0.5"]
+RECIPE = ["--steps", "600", "--batch", "16", "--sizes", "1", "--learning-rate", "0.0008", "--largest-steps", "0.5"]
+QUICK = ["--steps", "40", "--batch", "8", "--sizes", "1", "--learning-rate", "0.0008", "--largest-steps", "0.5"]
 BUDGET = "60%ms"
 
 

@@ -27,7 +27,7 @@ CHECKS = {
 }
 """What `.ci/run` runs."""
 SMALLER = {
-    "train": ["--steps", "2", "--batch", "2", "--images", "8", "--crop", "64", "--size", "64x64"],
+    "train": ["--steps", "2", "--batch", "2", "--images", "8", "--sizes", "1", "--size", "64x64"],
     "search": ["--evaluations", "4"],
     "profile": ["--runs", "20"],
 }

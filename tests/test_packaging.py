@@ -154,7 +154,7 @@ def test_the_wheel_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Pat
     pip = [str(tmp_path / "venv/bin/pip"), "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)]
     subprocess.run(pip, cwd=tmp_path, check=True)
     environment = {"PATH": f"{tmp_path}/venv/bin:/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "2"}
-    small = ["--size", "32x32", "--images", "8", "--steps", "2", "--batch", "2", "--crop", "32"]
+    small = ["--size", "32x32", "--images", "8", "--steps", "2", "--batch", "2", "--sizes", "1"]
     for words in (["doctor"], ["targets"], ["train", *small, "--out", "runs/small"]):
         done = subprocess.run(
             ["edgemtl", *words], cwd=tmp_path, env=environment, text=True, capture_output=True, check=False

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,7 +48,7 @@ __all__ = ["train"]
 @click.option("--images", type=int, help="How many scenes to render for training.")
 @click.option("--steps", type=int, help="Optimizer steps.")
 @click.option("--batch", type=int, help="Images in a step.")
-@click.option("--crop", type=int, help="Side of the square that is cut out for training; 0 takes whole images.")
+@click.option("--sizes", metavar="LIST", help="Sizes that images grow through, as fractions of the input size.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
 @click.option(
     "--weighting", metavar="NAME", help="How tasks are weighed: equal, uncertainty, or an aggregator of torchjd."
@@ -56,6 +58,14 @@ __all__ = ["train"]
     "--weights",
     metavar="FILE",
     help="Begin with a trained supernet, or public weights: a file, or imagenet (mobilenetv2).",
+)
+@click.option(
+    "--processes",
+    metavar="N",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes on this machine, each with a batch of its own and a share of the cores, or a GPU.",
 )
 @click.option("--no-bf16", is_flag=True, help="Train in FP32 even where BF16 is faster.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; the next free runs/train-N by default.")
@@ -67,7 +77,9 @@ def train(
     data: str,
     size: str | None,
     images: int | None,
+    sizes: str | None,
     weights: str | None,
+    processes: int,
     no_bf16: bool,
     out: Path | None,
     resume: bool,
@@ -83,8 +95,10 @@ def train(
 
     folder = new_run(out, "train", resume)
     _check_folder(folder, resume)
-    given = {name: value for name, value in numbers.items() if value is not None}
-    recipe = Recipe(**given, bf16=False if no_bf16 else None)  # type: ignore[arg-type]
+    given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
+    if sizes is not None:
+        given["sizes"] = _fractions(sizes)
+    recipe = Recipe(**given, bf16=False if no_bf16 else None)
     if recipe.weighting not in weighting_names():
         raise unknown_name("task weighting", recipe.weighting, weighting_names())
     chosen, source = _open(space, data, parse_size(size), images)
@@ -93,7 +107,8 @@ def train(
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
             _prepare(screen, source)
         with interruptible(f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"):
-            _train(screen, chosen, source, recipe, folder, supernet)
+            helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
+            _train(screen, chosen, source, recipe, folder, supernet, (helper, processes))
     summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
     if not screen.as_json:
         _scores(screen, summary["validation"])
@@ -103,12 +118,25 @@ def train(
     screen.json(summary)
 
 
-def _train(
-    screen: Screen, space: Space, source: Source, recipe: Recipe, folder: Path, supernet: Supernet | None
-) -> None:
-    from edgemtl.train import train_supernet
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--sizes {text}: fractions of the input size are wanted, as in 0.5,0.67,1") from error
 
-    with screen.progress("steps") as progress:
+
+def _train(
+    screen: Screen,
+    space: Space,
+    source: Source,
+    recipe: Recipe,
+    folder: Path,
+    supernet: Supernet | None,
+    helpers: tuple[Callable[[], None], int],
+) -> None:
+    from edgemtl.train import beside, train_supernet
+
+    with screen.progress("steps") as progress, beside(*helpers):
 
         def report(news: TrainProgress) -> None:
             losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
@@ -116,6 +144,16 @@ def _train(
 
         command = shlex.join(["edgemtl", *sys.argv[1:]])
         train_supernet(space, source, recipe, folder, supernet=supernet, command=command, report=report)
+
+
+def _help_train(
+    space: str, data: str, size: str | None, images: int | None, weights: str | None, recipe: Recipe, folder: Path
+) -> None:
+    """The same training in a further process, which writes and shows nothing."""
+    from edgemtl.train import train_supernet
+
+    chosen, source = _open(space, data, parse_size(size), images)
+    train_supernet(chosen, source, recipe, folder, supernet=_initialised(chosen, weights, recipe.seed))
 
 
 def _check_folder(folder: Path, resume: bool) -> None:

@@ -69,13 +69,15 @@ class Pyramid(nn.Module):
 class Subpixel(nn.Module):
     """A 1x1 convolution to 16 values a channel, laid out as 4x4 pixels (Shi et al. 2016): 1/16 of the work."""
 
+    factor = 4
+
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
         self.conv = _conv(plan.convs[0], "none", norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H/4, W/4) to (N, channels, H, W)."""
-        return F.pixel_shuffle(self.conv(x), 4)
+        return F.pixel_shuffle(self.conv(x), self.factor)
 
 
 class PooledLinear(nn.Module):

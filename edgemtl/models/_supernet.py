@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from edgemtl.models._blocks import Subpixel
 from edgemtl.models._choices import Choice, Values
 from edgemtl.models._net import MultiTaskNet
 from edgemtl.models._plan import Plan
@@ -55,9 +56,13 @@ class Supernet(nn.Module):
         have = self.shared
         short = [n for n, shape in wanted.items() if n not in have or not _covers(have[n], shape)]
         if short:
-            fresh = dict(MultiTaskNet(plan, self.tasks).named_parameters())
+            net = MultiTaskNet(plan, self.tasks)
+            fresh = dict(net.named_parameters())
+            heads = tuple(f"{name}.conv." for name, module in net.named_modules() if isinstance(module, Subpixel))
             for name in short:
-                self.register_parameter(name.replace(".", "/"), nn.Parameter(_initial(fresh[name])))
+                value = _initial(fresh[name])
+                value = _one_for_all_subpixels(value) if name.startswith(heads) else value
+                self.register_parameter(name.replace(".", "/"), nn.Parameter(value))
 
     def _build_skeleton(self, plan: Plan) -> MultiTaskNet:
         with torch.device("meta"):
@@ -133,6 +138,11 @@ def _initial(parameter: Tensor) -> Tensor:
     if value.ndim == 4:
         nn.init.kaiming_normal_(value, mode="fan_out" if value.shape[1] > 1 else "fan_in", nonlinearity="relu")
     return value
+
+
+def _one_for_all_subpixels(value: Tensor) -> Tensor:
+    """The same start for the pixels that one place becomes (ICNR, Aitken et al. 2017): no checkerboard to unlearn."""
+    return value[:: Subpixel.factor**2].repeat_interleave(Subpixel.factor**2, 0)
 
 
 def _prefix(parameter: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from edgemtl.train._feed import batches_of, spread
 from edgemtl.train._metrics import Scorer, evaluate
+from edgemtl.train._processes import beside
 from edgemtl.train._recipe import Recipe
 from edgemtl.train._trainer import DesignSource, Progress, fresh_supernet, train_supernet
 from edgemtl.train._weighting import weighting_names
@@ -12,6 +13,7 @@ __all__ = [
     "Recipe",
     "Scorer",
     "batches_of",
+    "beside",
     "evaluate",
     "fresh_supernet",
     "spread",

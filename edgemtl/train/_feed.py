@@ -16,19 +16,22 @@ from edgemtl.train._recipe import Recipe
 __all__ = ["batches_of", "spread", "training_batches"]
 
 _AHEAD = 4
+_STRIDE = 32
 
 
 def _batch(samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, rank: int, step: int) -> Batch:
     """The batch of one step, drawn and augmented with a generator seeded by (seed, rank, step)."""
     rng = np.random.default_rng([recipe.seed, rank, step])
     picks = rng.choice(len(samples), recipe.batch, replace=len(samples) < recipe.batch)
-    return collate([_augmented(samples[int(pick)], tasks, recipe, rng) for pick in picks])
+    return collate([_augmented(samples[int(pick)], tasks, recipe.size_at(step), recipe.zoom, rng) for pick in picks])
 
 
-def _augmented(sample: Sample, tasks: Sequence[Task], recipe: Recipe, rng: np.random.Generator) -> Sample:
-    height, width = sample.image.shape[:2]
-    crop = (min(recipe.crop, height), min(recipe.crop, width)) if recipe.crop else (height, width)
-    return augment(sample, tasks, rng, crop, recipe.zoom)
+def _augmented(
+    sample: Sample, tasks: Sequence[Task], size: float, zoom: tuple[float, float], rng: np.random.Generator
+) -> Sample:
+    """A window of `size` times the image's sides, rounded to the 32 pixels that the nets' strides divide."""
+    height, width = (max(_STRIDE, _STRIDE * round(size * side / _STRIDE)) for side in sample.image.shape[:2])
+    return augment(sample, tasks, rng, (height, width), (size * zoom[0], size * zoom[1]))
 
 
 def training_batches(

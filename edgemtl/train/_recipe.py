@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 from edgemtl.errors import UserError
@@ -17,15 +18,18 @@ class Recipe:
     `largest_steps` (a fraction) train the largest design alone before the sandwich begins: its widest, its smallest
     and `random_designs` others in every step (Yu and Huang 2019). `label_share` is the part of hard labels in a
     narrow design's loss, the rest is in-place distillation; `feature_weight` scales the distillation of features,
-    which grows from 0 over the first tenth of the sandwich steps. `crop` 0 takes whole images; `zoom` is the range of
-    scales. Weights are averaged with `average` per step. `bf16` None computes in BF16 where the processor multiplies
+    which grows from 0 over the first tenth of the sandwich steps.
+
+    Images grow as training goes on (progressive resizing, as Tan and Le 2021 do it): each of `sizes`, fractions of the
+    input size, gets the same computation, so small images make most of the steps. `zoom` is the range of scales about
+    that size. Weights are averaged with `average` per step. `bf16` None computes in BF16 where the processor multiplies
     it in hardware.
     """
 
     steps: int = 2000
     batch: int = 16
-    crop: int = 128
-    zoom: tuple[float, float] = (0.67, 1.25)
+    sizes: tuple[float, ...] = (0.5, 0.67, 1.0)
+    zoom: tuple[float, float] = (0.9, 1.4)
     learning_rate: float = 2.5e-3
     weight_decay: float = 0.02
     largest_steps: float = 0.475
@@ -43,11 +47,20 @@ class Recipe:
             raise UserError(
                 f"training needs a step or more and a batch of 2 or more, given: {self.steps} and {self.batch}"
             )
-        if self.crop < 0 or self.crop % 32:
-            raise UserError(f"--crop {self.crop}: a multiple of 32 is wanted, or 0 for whole images")
+        if not self.sizes or not all(0.1 <= size <= 2 for size in self.sizes):
+            given = ",".join(f"{size:g}" for size in self.sizes)
+            raise UserError(f"--sizes {given}: fractions of the input size are wanted, 0.1 to 2, as in 0.5,0.67,1")
         if not 0 < self.learning_rate < 1:
             raise UserError(f"--learning-rate {self.learning_rate}: a number above 0 and below 1 is wanted")
 
+    def size_at(self, step: int) -> float:
+        """The fraction of the input size at which a step sees images."""
+        shares = [size**-2 for size in self.sizes]
+        for size, end in zip(self.sizes, accumulate(shares), strict=True):
+            if step < round(self.steps * end / sum(shares)):
+                return size
+        return self.sizes[-1]
+
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON values."""
-        return {**asdict(self), "zoom": list(self.zoom)}
+        return {**asdict(self), "sizes": list(self.sizes), "zoom": list(self.zoom)}

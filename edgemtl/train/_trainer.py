@@ -230,10 +230,13 @@ class _Run:
 
     def _reduce(self) -> None:
         """Average gradients over processes; parameters that no design of this step used have none."""
-        for parameter in self.names:
-            if self.accelerator.num_processes > 1:
-                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-                parameter.grad = self.accelerator.reduce(gradient, "mean")
+        if self.accelerator.num_processes == 1:
+            return
+        parameters = list(self.names)
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        parts = torch.split(self.accelerator.reduce(flat, "mean"), [p.numel() for p in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
 
     def _update_average(self) -> None:
         decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
@@ -259,6 +262,8 @@ class _Run:
             for name, parameter in self.supernet.shared.items():
                 parameter.copy_(self.average[name].half())
         path = self.out / "supernet.safetensors"
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # the scores below are one process's, with none to wait for
         if self.accelerator.is_main_process:
             header = {
                 "space": self.space.name,
@@ -266,6 +271,7 @@ class _Run:
                 "tasks": [task.name for task in self.space.tasks],
                 "data": {"name": self.source.name, "identity": self.source.identity},
                 "recipe": self.recipe.as_json(),
+                "processes": self.accelerator.num_processes,
                 "command": command,
             }
             save_supernet(self.supernet, path, header)

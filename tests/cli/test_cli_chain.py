@@ -20,7 +20,7 @@ from edgemtl.cli import main
 
 TASKS = {"regions", "depth", "side"}
 TINY = ("--space", "tiny", "--data", "data")
-TRAIN = ("train", *TINY, "--steps", "12", "--batch", "4", "--crop", "64")
+TRAIN = ("train", *TINY, "--steps", "12", "--batch", "4", "--sizes", "1")
 SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4")
 
 pytestmark = pytest.mark.xdist_group("chain")
@@ -182,7 +182,7 @@ def test_a_bundle_that_was_touched_is_refused(workplace: Path, exported: Any, tm
 
 
 def test_ctrl_c_says_what_is_kept_and_the_line_goes_on(workplace: Path) -> None:
-    words = ("train", *TINY, "--steps", "400", "--batch", "4", "--crop", "64", "--out", "runs/cut")
+    words = ("train", *TINY, "--steps", "400", "--batch", "4", "--sizes", "1", "--out", "runs/cut")
     command = [sys.executable, "-m", "edgemtl", *words]
     with subprocess.Popen(
         command, cwd=workplace, env=environment(workplace), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

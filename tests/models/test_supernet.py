@@ -160,3 +160,12 @@ def _values_per_channel(net: nn.Module, image: Tensor) -> dict[nn.BatchNorm2d, i
     for hook in hooks:
         hook.remove()
     return counts
+
+
+def test_dense_heads_begin_without_a_checkerboard(space: Space) -> None:
+    with torch.no_grad():
+        outputs = space.supernet()(pictures(2, SIZE), space.largest())
+    for name in ("semseg", "depth"):
+        corner = outputs[name][..., ::4, ::4]
+        for row, column in ((0, 3), (2, 1), (3, 3)):
+            torch.testing.assert_close(outputs[name][..., row::4, column::4], corner)

@@ -9,7 +9,7 @@ from edgemtl.data import Batch
 from edgemtl.train import Recipe, batches_of
 from edgemtl.train._feed import training_batches
 
-RECIPE = Recipe(steps=5, batch=3, crop=32, seed=4)
+RECIPE = Recipe(steps=5, batch=3, sizes=(1.0,), seed=4)
 
 
 def batches(recipe: Recipe, first: int = 0, rank: int = 0) -> list[Batch]:
@@ -33,13 +33,18 @@ def test_steps_processes_and_seeds_get_batches_of_their_own() -> None:
     whole = batches(RECIPE)
     assert not any(same(whole[0], other) for other in whole[1:])
     assert not same(whole[0], batches(RECIPE, rank=1)[0])
-    assert not same(whole[0], batches(Recipe(steps=1, batch=3, crop=32, seed=5))[0])
+    assert not same(whole[0], batches(Recipe(steps=1, batch=3, sizes=(1.0,), seed=5))[0])
 
 
-def test_a_batch_has_the_recipe_s_size_and_whole_images_where_it_says_so() -> None:
+def test_images_grow_and_every_size_gets_the_same_computation() -> None:
     assert batches(RECIPE)[0].image.shape == (3, 3, 32, 32)
-    assert batches(Recipe(steps=1, batch=12, crop=0))[0].image.shape == (12, 3, 32, 32)
-    assert batches(Recipe(steps=1, batch=2, crop=128))[0].targets["semseg"].shape == (2, 32, 32)
+    growing = Recipe(steps=5, batch=2, sizes=(1.0, 2.0))
+    assert [batch.image.shape[-1] for batch in batches(growing)] == [32, 32, 32, 32, 64]
+    assert batches(growing)[-1].targets["semseg"].shape == (2, 64, 64)
+    steps = [Recipe(steps=1000).size_at(step) for step in range(1000)]
+    assert steps == sorted(steps)
+    cost = {size: steps.count(size) * size**2 for size in Recipe().sizes}
+    assert max(cost.values()) < 1.02 * min(cost.values())
 
 
 def test_samples_come_in_order_up_to_a_limit() -> None:

@@ -172,7 +172,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mapping
     @cache
     def train(name: str) -> Mapping[str, Tensor]:
         supernet = fresh_supernet(space, 0)
-        recipe = Recipe(steps=2, batch=2, crop=32, largest_steps=0.5, weighting=name, bf16=False)
+        recipe = Recipe(steps=2, batch=2, sizes=(1.0,), largest_steps=0.5, weighting=name, bf16=False)
         train_supernet(space, source, recipe, folder / name, supernet=supernet)
         return {key: parameter.detach() for key, parameter in supernet.shared.items()}
 
