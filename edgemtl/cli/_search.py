@@ -64,7 +64,12 @@ STAGES = {
     help="A data set: scenes, elpv, or the path of a YAML file.",
 )
 @click.option("--size", metavar="HxW", help="Input size, HEIGHTxWIDTH; the space's own by default.")
-@click.option("--target", metavar="NAME", default="onnxruntime", show_default=True, help="The runtime to search for.")
+@click.option(
+    "--target",
+    metavar="NAME",
+    default="",
+    help="The runtime to search for: what a budget names, else onnxruntime, by default.",
+)
 @click.option("--strategy", metavar="NAME", default="linas", show_default=True, help="How designs are proposed.")
 @click.option("--evaluations", default=36, show_default=True, help="Designs to evaluate.")
 @click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
@@ -101,7 +106,7 @@ def search(
     designs and the chosen one, scored and timed on its exported engine. Writes a run folder.
     """
     from edgemtl._files import read_json
-    from edgemtl.nas import SearchRequest
+    from edgemtl.nas import RunFolder, SearchRequest
     from edgemtl.nas import search as search_space
     from edgemtl.results import RESULT_FILE
 
@@ -129,7 +134,8 @@ def search(
         result = search_space(request, news)
     if not screen.as_json:
         show_result(screen, result)
-        screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {target}")
+        chosen = RunFolder(folder).config()["target"]
+        screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {chosen}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
 
 

@@ -7,7 +7,7 @@ as fast as the best uniform precision stays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from edgemtl.tasks import relative_change
 
 __all__ = ["Finalist", "choose", "finalists", "pick_architectures", "precision_variants"]
 
+Metrics = Mapping[str, Mapping[str, float]]
 SLOWER_ALLOWED = 1.01
 TOLERANCE = 0.01
 EXPORT_LOSS = 0.025
@@ -78,29 +79,30 @@ def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Fi
     ranges = base.ranges or (evaluator.ranges(base.net) if eight_bit else None)
     candidates = [Candidate(variant, base.net, ranges) for variant in variants]
     latencies = _time(evaluator, candidates) if evaluator.executes else [{} for _ in candidates]
-    evaluations = [
-        Evaluation(c.design, evaluator.simulated(c), ms) for c, ms in zip(candidates, latencies, strict=True)
-    ]
-    fastest = min((e.latency_ms[""] for e in evaluations if e.latency_ms and is_uniform(e.design)), default=0.0)
-    found = [
-        Finalist(c, e, e.latency_ms[""] / fastest if fastest else 1.0)
-        for c, e in zip(candidates, evaluations, strict=True)
-    ]
-    return _kept(problem, found)
+    uniform = [ms[""] for c, ms in zip(candidates, latencies, strict=True) if ms and is_uniform(c.design)]
+    ratios = [ms[""] / min(uniform) if uniform else 1.0 for ms in latencies]
+    plain = next((c for c in candidates if set(c.design.precision.values()) == {"fp32", "float"}), candidates[0])
+    least = evaluator.simulated(plain)
+
+    def exportable(fast: bool) -> list[Finalist]:
+        """Those that are as fast as the best uniform precision, or those that are not; only these are scored."""
+        found = []
+        for candidate, ms, ratio in zip(candidates, latencies, ratios, strict=True):
+            if (ratio <= SLOWER_ALLOWED) == fast:
+                metrics = least if candidate is plain else evaluator.simulated(candidate)
+                if _lost(problem, metrics, least) <= EXPORT_LOSS:
+                    found.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
+        return found
+
+    fast = exportable(True)
+    feasible = [f for f in fast if problem.feasible(f.evaluation)]
+    slow = [] if feasible else exportable(False)
+    return feasible or [f for f in slow if problem.feasible(f.evaluation)] or fast or slow
 
 
-def _kept(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
-    plain = next((f.evaluation for f in found if set(f.candidate.design.precision.values()) == {"fp32", "float"}), None)
-    exportable = [f for f in found if plain is None or _lost(problem, f.evaluation, plain) <= EXPORT_LOSS]
-    feasible = [f for f in exportable if problem.feasible(f.evaluation)]
-    fast = [f for f in exportable if f.ratio <= SLOWER_ALLOWED]
-    return [f for f in feasible if f in fast] or feasible or fast or exportable
-
-
-def _lost(problem: Problem, evaluation: Evaluation, plain: Evaluation) -> float:
+def _lost(problem: Problem, metrics: Metrics, plain: Metrics) -> float:
     """The largest relative loss of any task against the same net in FP32."""
-    tasks = problem.space.tasks
-    return max(-relative_change(t, evaluation.metrics[t.name], plain.metrics[t.name]) for t in tasks)
+    return max(-relative_change(task, metrics[task.name], plain[task.name]) for task in problem.space.tasks)
 
 
 def _time(evaluator: Evaluator, candidates: Sequence[Candidate]) -> list[dict[str, float]]:

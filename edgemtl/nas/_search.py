@@ -37,8 +37,10 @@ from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_prefer
 
 __all__ = ["SearchEvent", "SearchRequest", "search"]
 
+DEFAULT_TARGET = "onnxruntime"
 FINALISTS = 3
 FRONT_SIZE = 6
+_REFINED = "evaluations_refined"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class SearchRequest:
 
     `space` and `target` are names, `data` a source's name or path, `supernet` a file (none: the one that ships for
     this space and data). `evaluations` designs are measured in batches of `batch`. `storage` is an Optuna URL, for
-    many workers; by default a journal in `out`. `threads` 0 leaves the number to the runtime.
+    many workers; by default a journal in `out`. An empty `target` is the runtime that a budget names, else
+    `onnxruntime`. `threads` 0 leaves the number to the runtime.
     """
 
     out: Path
@@ -57,7 +60,7 @@ class SearchRequest:
     space: str = "cnn"
     data: str = "scenes"
     size: tuple[int, int] | None = None
-    target: str = "onnxruntime"
+    target: str = ""
     strategy: str = "linas"
     evaluations: int = 36
     batch: int = 12
@@ -110,10 +113,11 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     evaluations = _finished(study, setup.space)
     if not evaluations:
         raise KeyboardInterrupt
-    found = _refine(problem, setup.evaluator, evaluations, 1 if interrupted else FINALISTS, report)
+    found, cut = _refine(problem, setup.evaluator, evaluations, 1 if interrupted else FINALISTS, report)
     result = _conclude(request, setup, problem, found, len(evaluations), started, report)
-    if interrupted:
+    if interrupted or cut:
         raise KeyboardInterrupt
+    study.set_user_attr(_REFINED, len(evaluations))
     return result
 
 
@@ -185,15 +189,16 @@ def _check_numbers(request: SearchRequest) -> None:
 
 
 def _target_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
-    """The target of a search: the runtime that its latency budgets name, which must be one, else the one asked for."""
+    """The target of a search: what is asked for and the runtimes that its budgets name must be one."""
     for budget in budgets:
         resolve(budget)
-    named = {budget.runtime for budget in budgets if budget.runtime}
+    named = {budget.runtime for budget in budgets if budget.runtime} | ({request.target} if request.target else set())
     if len(named) > 1:
         raise UserError(
-            f"budgets name the runtimes {' and '.join(sorted(named))}: a search serves one, start one for each"
+            f"budgets and target name the runtimes {' and '.join(sorted(named))}: a search serves one, "
+            "start one for each"
         )
-    return named.pop() if named else request.target
+    return named.pop() if named else DEFAULT_TARGET
 
 
 def _open(request: SearchRequest) -> tuple[Source, Space]:
@@ -233,9 +238,10 @@ def _is_finished(request: SearchRequest, config: Mapping[str, Any]) -> bool:
     """Whether the result that is there speaks of every evaluation that is asked for."""
     if not (request.out / RESULT_FILE).is_file():
         return False
-    trials = _study(request, config).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    study = _study(request, config)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     distinct = {trial.user_attrs["key"] for trial in trials}
-    return len(trials) >= request.evaluations and read_result(request.out).evaluations == len(distinct)
+    return len(trials) >= request.evaluations and study.user_attrs.get(_REFINED) == len(distinct)
 
 
 def _prepare(source: Source, report: Report) -> None:
@@ -294,14 +300,19 @@ def _news(problem: Problem, evaluation: Evaluation) -> str:
 
 def _refine(
     problem: Problem, evaluator: Evaluator, evaluations: Sequence[Evaluation], count: int, report: Report
-) -> list[Finalist]:
+) -> tuple[list[Finalist], bool]:
+    """The finalists of `count` architectures, and whether Ctrl-C cut this short: then those so far, at least one."""
     designs = pick_architectures(problem, evaluations, count)
     found: list[Finalist] = []
-    for number, design in enumerate(designs):
-        report(SearchEvent("finalists", number, len(designs), f"precisions of {design.key}"))
-        found += finalists(problem, evaluator, design)
+    try:
+        for number, design in enumerate(designs):
+            report(SearchEvent("finalists", number, len(designs), f"precisions of {design.key}"))
+            found += finalists(problem, evaluator, design)
+    except KeyboardInterrupt:
+        as_evaluated = next(e for e in evaluations if e.design.key == designs[0].key)
+        return found or [Finalist(evaluator.candidate(designs[0]), as_evaluated, 1.0)], True
     report(SearchEvent("finalists", len(designs), len(designs)))
-    return found
+    return found, False
 
 
 def _conclude(

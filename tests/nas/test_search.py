@@ -273,7 +273,7 @@ def interrupt_at(stage: str) -> Callable[[SearchEvent], None]:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("stage", "left"), [("preflight", False), ("finalists", True), ("score", True)])
+@pytest.mark.parametrize(("stage", "left"), [("preflight", False), ("score", True)])
 def test_ctrl_c_before_and_after_the_evaluations(ask: Ask, tmp_path: Path, stage: str, left: bool) -> None:
     request = ask(tmp_path / "run", evaluations=2)
     with pytest.raises(KeyboardInterrupt):
@@ -283,6 +283,20 @@ def test_ctrl_c_before_and_after_the_evaluations(ask: Ask, tmp_path: Path, stage
     assert search(again(request)).evaluations == 2
 
 
+@pytest.mark.usefixtures("quick")
+def test_ctrl_c_among_the_finalists_leaves_a_usable_result(ask: Ask, tmp_path: Path) -> None:
+    request = ask(tmp_path / "run", evaluations=2)
+    with pytest.raises(KeyboardInterrupt):
+        search(request, interrupt_at("finalists"))
+    usable = read_result(request.out)
+    assert usable.best is not None
+    assert dict(RunFolder(request.out).load().design) == dict(usable.best.design)
+    events: list[SearchEvent] = []
+    assert search(again(request), events.append).evaluations == 2
+    assert "finalists" in {event.stage for event in events}  # the refinement is made up for
+    assert search(again(request)) == read_result(request.out)
+
+
 def validated(request: SearchRequest, name: str) -> dict[str, dict[str, float]]:
     """Scores of a kept design on the validation images, computed anew."""
     source = open_source(request.data, (64, 64))
@@ -290,7 +304,9 @@ def validated(request: SearchRequest, name: str) -> dict[str, dict[str, float]]:
     supernet = where.supernet()
     assert request.supernet is not None
     load_supernet(supernet, request.supernet, where.identity)
-    evaluator = Evaluator(supernet, source, find_target(request.target), [""], executes=False)
+    evaluator = Evaluator(
+        supernet, source, find_target(RunFolder(request.out).config()["target"]), [""], executes=False
+    )
     return evaluator.simulated(RunFolder(request.out).load(name))
 
 
@@ -341,6 +357,10 @@ def test_a_target_that_does_not_run_here_is_searched_by_flops(ask: Ask, tmp_path
         ({"budgets": ("8ms@hots",)}, "unknown device 'hots': did you mean host"),
         ({"budgets": ("8ms@host/openvin",)}, "did you mean openvino"),
         ({"budgets": ("8ms@host/openvino", "9ms@host/onnxruntime")}, "name the runtimes onnxruntime and openvino"),
+        (
+            {"budgets": ("8ms@host/openvino",), "target": "onnxruntime"},
+            "budgets and target name the runtimes onnxruntime and openvino",
+        ),
         ({"budgets": ("8ms@jetson-orin-nano",)}, "latency is measured only on the host"),
         ({"budgets": ("20mJ",)}, "energy is not measured in this version"),
         ({"budgets": ("2 GFLOP",)}, "no space belongs between number and unit"),
