@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from edgemtl.errors import unknown_name
+from edgemtl.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
@@ -81,5 +81,11 @@ def find_target(name: str) -> ExportTarget:
         plugged = {point.name: point for point in entry_points(group=_GROUP)}
         if name not in plugged:
             raise unknown_name("target", name, target_names())
-        found = plugged[name].load()
+        try:
+            found = plugged[name].load()
+        except Exception as error:  # another package's code may raise anything
+            raise UserError(
+                f"target {name!r}, which {plugged[name].value} brings, cannot be loaded ({error}): mend or uninstall "
+                "that package"
+            ) from error
     return cast("ExportTarget", found)

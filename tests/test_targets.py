@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edgemtl.cli._targets import targets
 from edgemtl.errors import UserError
 from edgemtl.targets import find_target, target_names
 
@@ -49,13 +52,30 @@ def test_an_unknown_target_names_the_nearest(given: str, expected: str) -> None:
     assert expected in str(error.value)
 
 
+def installed(folder: Path, module: str) -> None:
+    """A package that names an exporter under the group `edgemtl.targets`, as pip leaves it."""
+    (folder / "edgemtl_mine.py").write_text(module)
+    info = folder / "edgemtl_mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemtl-mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[edgemtl.targets]\nmine = edgemtl_mine:MINE\n")
+
+
+def test_a_broken_target_of_another_package_does_not_hide_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(tmp_path, "import a_module_that_is_missing")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"'mine', which edgemtl_mine:MINE brings, cannot be loaded .*is_missing"):
+        find_target("mine")
+    listed = CliRunner().invoke(targets, ["--format", "json"])
+    assert listed.exit_code == 0
+    assert "warning: target 'mine'" in listed.stderr
+    assert [each["name"] for each in json.loads(listed.stdout)] == ["onnxruntime", "openvino", "tensorrt-rtx"]
+
+
 def test_a_target_of_another_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package that names an exporter under the group `edgemtl.targets`."""
-    (tmp_path / "edgemtl_mine.py").write_text(PLUGGED)
-    installed = tmp_path / "edgemtl_mine-1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemtl-mine\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text("[edgemtl.targets]\nmine = edgemtl_mine:MINE\n")
+    installed(tmp_path, PLUGGED)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "mine" in target_names()
     assert find_target("mine").traits.title == "Mine"

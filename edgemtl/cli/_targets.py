@@ -17,9 +17,15 @@ def targets(screen: Screen) -> None:
     The search offers a target only the precisions that it honours, per block or for the whole engine.
     """
     from edgemtl.cli._installed import install_line, is_installed
+    from edgemtl.errors import UserError
     from edgemtl.targets import find_target, target_names
 
-    traits = [find_target(name).traits for name in target_names()]
+    traits = []
+    for name in target_names():
+        try:
+            traits.append(find_target(name).traits)
+        except UserError as error:  # one broken package must not hide the other targets
+            screen.note(f"warning: {error}")
     if not screen.as_json:
         rows = [
             (

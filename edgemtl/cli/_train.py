@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from edgemtl.train import Recipe
 
 __all__ = ["train"]
+
+
+class _Begin(TypedDict, total=False):
+    """What training begins with, as `train_supernet` takes it."""
+
+    supernet: Supernet
+    weights_sha256: str
 
 
 @verb(
@@ -103,12 +110,12 @@ def train(
         raise unknown_name("task weighting", recipe.weighting, weighting_names())
     chosen, source = _open(space, data, parse_size(size), images)
     if not _is_finished(folder, chosen, source, recipe):
-        supernet = _initialised(chosen, weights, recipe.seed)
+        begin = _initialised(chosen, weights, recipe.seed)
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
             _prepare(screen, source)
         with interruptible(f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"):
             helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
-            _train(screen, chosen, source, recipe, folder, supernet, (helper, processes))
+            _train(screen, chosen, source, recipe, folder, begin, (helper, processes))
     summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
     if not screen.as_json:
         _scores(screen, summary["validation"])
@@ -131,7 +138,7 @@ def _train(
     source: Source,
     recipe: Recipe,
     folder: Path,
-    supernet: Supernet | None,
+    begin: _Begin,
     helpers: tuple[Callable[[], None], int],
 ) -> None:
     from edgemtl.train import beside, train_supernet
@@ -143,7 +150,7 @@ def _train(
             progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}")
 
         command = shlex.join(["edgemtl", *sys.argv[1:]])
-        train_supernet(space, source, recipe, folder, supernet=supernet, command=command, report=report)
+        train_supernet(space, source, recipe, folder, **begin, command=command, report=report)
 
 
 def _help_train(
@@ -153,7 +160,7 @@ def _help_train(
     from edgemtl.train import train_supernet
 
     chosen, source = _open(space, data, parse_size(size), images)
-    train_supernet(chosen, source, recipe, folder, supernet=_initialised(chosen, weights, recipe.seed))
+    train_supernet(chosen, source, recipe, folder, **_initialised(chosen, weights, recipe.seed))
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
@@ -193,20 +200,22 @@ def _open(space: str, data: str, size: tuple[int, int] | None, images: int | Non
     return chosen, ScenesSource(chosen.size, train=images)
 
 
-def _initialised(space: Space, weights: str | None, seed: int) -> Supernet | None:
-    """A trained supernet, or one with public weights, most important channels first; None to begin from scratch."""
+def _initialised(space: Space, weights: str | None, seed: int) -> _Begin:
+    """A trained supernet, or one with public weights, most important channels first; nothing to begin from scratch."""
     if weights is None:
-        return None
+        return {}
+    from edgemtl._files import sha256
     from edgemtl.models import is_supernet, load_pretrained, load_supernet, sort_channels
     from edgemtl.train import fresh_supernet
 
     supernet = fresh_supernet(space, seed)
     if is_supernet(Path(weights)):
         load_supernet(supernet, Path(weights), space.identity)
+        digest = sha256(Path(weights))
     else:
-        load_pretrained(supernet, space.largest().plan, weights)
+        digest = load_pretrained(supernet, space.largest().plan, weights)
         sort_channels(supernet)
-    return supernet
+    return {"supernet": supernet, "weights_sha256": digest}
 
 
 def _prepare(screen: Screen, source: Source) -> None:

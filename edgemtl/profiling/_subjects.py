@@ -166,27 +166,34 @@ class _OnnxFile:
 
 
 def _cut(path: Path, outputs: list[str]) -> onnx.ModelProto:
-    """The part of a graph that `outputs` need, with the inputs that it reads."""
+    """The part of a graph that `outputs` need, with the inputs that it reads; what `If` reads inside counts too."""
     import onnx
-    from onnx.utils import Extractor
 
     model = onnx.load(path)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [info.name for info in model.graph.input if info.name not in weights]
-    part = Extractor(model).extract_model(inputs, outputs)
-    read = {name for node in part.graph.node for name in node.input} | set(_outer_names(part.graph))
-    unread = [info for info in part.graph.input if info.name not in read]
-    for info in unread:
-        part.graph.input.remove(info)
-    return part
+    graph, needed, kept = model.graph, set(outputs), []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            needed |= _read_by(node)
+            kept.append(node)
+    for field, wanted in (
+        (graph.node, kept[::-1]),
+        (graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed]),
+        (graph.input, [info for info in graph.input if info.name in needed]),
+        (graph.output, [info for info in graph.output if info.name in outputs]),
+    ):
+        copies = [type(item).FromString(item.SerializeToString()) for item in wanted]
+        del field[:]
+        field.extend(copies)
+    return model
 
 
-def _outer_names(graph: onnx.GraphProto) -> list[str]:
-    """Names read inside the bodies of `If`, `Loop` and `Scan`, which may come from the graph around them."""
-    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
-    return [name for body in bodies for node in body.node for name in node.input] + [
-        name for body in bodies for name in _outer_names(body)
-    ]
+def _read_by(node: onnx.NodeProto) -> set[str]:
+    """Names that a node reads, inside its bodies too (`If`, `Loop`, `Scan`), which may come from around it."""
+    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return set(node.input).union(
+        *(_read_by(inner) for body in bodies for inner in body.node),
+        *({output.name for output in body.output} for body in bodies),
+    )
 
 
 def _random_input(info: Any, path: Path) -> NDArray[Any]:

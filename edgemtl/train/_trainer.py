@@ -81,12 +81,14 @@ def train_supernet(
     out: Path,
     *,
     supernet: Supernet | None = None,
+    weights_sha256: str | None = None,
     command: str = "",
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """Train a supernet for `space` on `source` and write `out/supernet.safetensors`; its path.
 
-    A `supernet` may bring weights (public ones); otherwise training starts from scratch. `out` gets
+    A `supernet` may bring weights (public ones, from the file with that hash); otherwise training starts from
+    scratch. `out` gets
     `checkpoint.safetensors` (at least every minute and on Ctrl-C: calling again with the same recipe goes on from
     it), `train.jsonl` (one line per report) and `training.json` (recipe, environment, metrics of the largest and
     smallest design on the validation split). Runs on the device and processes that accelerate finds, in BF16 where
@@ -98,7 +100,7 @@ def train_supernet(
     except KeyboardInterrupt:
         run.checkpoint()
         raise
-    return run.finish(command)
+    return run.finish(weights_sha256, command)
 
 
 def fresh_supernet(space: DesignSource, seed: int) -> Supernet:
@@ -256,7 +258,7 @@ class _Run:
                 log.write(json.dumps({**progress.__dict__, "time": time.time()}) + "\n")
             self.report(progress)
 
-    def finish(self, command: str) -> Path:
+    def finish(self, weights_sha256: str | None, command: str) -> Path:
         """Average the weights, round them as they are stored, score two designs and write the files."""
         with torch.no_grad():
             for name, parameter in self.supernet.shared.items():
@@ -271,6 +273,7 @@ class _Run:
                 "tasks": [task.name for task in self.space.tasks],
                 "data": {"name": self.source.name, "identity": self.source.identity},
                 "recipe": self.recipe.as_json(),
+                "weights_sha256": weights_sha256,
                 "processes": self.accelerator.num_processes,
                 "command": command,
             }

@@ -124,6 +124,23 @@ def test_a_mode_of_some_tasks_only(tmp_path: Path) -> None:
     assert [mode.tasks for mode in found.modes] == [("a", "c"), ("a",), ("c",)]
 
 
+def test_a_subset_keeps_what_a_condition_reads_from_around_it(tmp_path: Path) -> None:
+    path = two_headed(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    (edges,) = (node for node in model.graph.node if node.output[0] == "edges")
+    branches = {}
+    for name, operator in (("then_branch", "Relu"), ("else_branch", "Neg")):
+        output = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        inner = [helper.make_node(operator, ["inner_edges"], [name])]
+        branches[name] = helper.make_graph(inner, name, [], [output])
+    edges.output[0] = "inner_edges"
+    model.graph.node.append(helper.make_node("If", ["flag"], ["edges"], name="/edges/If", **branches))
+    model.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, []))
+    onnx.save(model, path)
+    found = profile(path, runs=10)
+    assert [mode.tasks for mode in found.modes] == [("depth", "edges"), ("depth",), ("edges",)]
+
+
 def test_subsets_of_outputs_compute_the_same(tmp_path: Path) -> None:
     subject = open_subject(two_headed(tmp_path / "m.onnx"))
     together: Any = subject.call(("depth", "edges"))()
