@@ -25,9 +25,9 @@ _AGGREGATORS = {
 }
 _SOLVERS = {
     "cagrad": "cagrad",
-    "dualproj": "quadprog_projector",
-    "nash-mtl": "nash_mtl",
-    "upgrad": "quadprog_projector",
+    "dualproj": "quadprog-projector",
+    "nash-mtl": "nash-mtl",
+    "upgrad": "quadprog-projector",
 }
 """The extra of torchjd that brings the solver an aggregator needs."""
 
