@@ -28,6 +28,7 @@ CHECKS = {
 """What `.ci/run` runs."""
 SMALLER = {
     "train": ["--steps", "2", "--batch", "2", "--images", "8", "--sizes", "1", "--size", "64x64"],
+    "train --run": ["--steps", "2", "--batch", "2"],
     "search": ["--evaluations", "4"],
     "profile": ["--runs", "20"],
 }
@@ -130,7 +131,8 @@ def test_documented_commands_run(page: Path, tmp_path: Path) -> None:
             if not line.startswith("edgemtl "):
                 continue
             words = shlex.split(line)[1:]
-            command = [sys.executable, "-m", "edgemtl", *words, *SMALLER.get(words[0], [])]
+            kind = "train --run" if "--run" in words else words[0]
+            command = [sys.executable, "-m", "edgemtl", *words, *SMALLER.get(kind, [])]
             again = "--out" in words and (tmp_path / words[words.index("--out") + 1]).exists()
             done = subprocess.run(
                 [*command, *(["--resume"] if again else [])],

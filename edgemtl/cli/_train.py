@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from edgemtl.cli._screen import Screen
+from edgemtl.cli._screen import Progress, Screen
+from edgemtl.cli._tables import show_result
 from edgemtl.cli._verb import interruptible, new_run, parse_size, resume_line, verb
 from edgemtl.errors import UserError, unknown_name
 
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
     from edgemtl.train import Recipe
 
 __all__ = ["train"]
+
+
+class _How(TypedDict):
+    """What a fine-tuning is told beside its recipe."""
+
+    processes: int
+    resume: bool
 
 
 class _Begin(TypedDict, total=False):
@@ -39,18 +48,18 @@ class _Begin(TypedDict, total=False):
         "edgemtl train --space cnn --data scenes --out runs/supernet",
         "edgemtl train --data photos/data.yaml --steps 4000 --out runs/mine",
         "edgemtl search --budget 2GFLOPs --data photos/data.yaml --supernet runs/mine/supernet.safetensors",
+        "edgemtl train --run runs/first --steps 1000 --out runs/tuned",
     ),
 )
+@click.option("--space", metavar="NAME", help="What may be chosen from: a file of nas/.  [default: cnn]")
+@click.option("--data", metavar="DATA", help="A data set: scenes, elpv, or the path of a YAML file.  [default: scenes]")
 @click.option(
-    "--space", metavar="NAME", default="cnn", show_default=True, help="What may be chosen from: a file of nas/."
+    "--run",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Train a searched design further, taught by its run's baseline; the result is a run.",
 )
-@click.option(
-    "--data",
-    metavar="DATA",
-    default="scenes",
-    show_default=True,
-    help="A data set: scenes, elpv, or the path of a YAML file.",
-)
+@click.option("--design", metavar="NAME", help="Which of the run's designs.  [default: best]")
 @click.option("--size", metavar="HxW", help="Input size, HEIGHTxWIDTH; the space's own by default.")
 @click.option("--images", type=int, help="How many scenes to render for training.")
 @click.option("--steps", type=int, help="Optimizer steps.")
@@ -80,8 +89,10 @@ class _Begin(TypedDict, total=False):
 @click.option("--seed", type=int, help="Fixes what is drawn at random.")
 def train(
     screen: Screen,
-    space: str,
-    data: str,
+    space: str | None,
+    data: str | None,
+    run: Path | None,
+    design: str | None,
     size: str | None,
     images: int | None,
     sizes: str | None,
@@ -92,22 +103,29 @@ def train(
     resume: bool,
     **numbers: int | float | str | None,
 ) -> None:
-    """Train the shared weights of a space.
+    """Train the shared weights of a space, or one searched design further.
 
     A supernet holds every design of its space. Writes supernet.safetensors, training.json and train.jsonl into the
-    run's folder, and a checkpoint at least every minute.
+    run's folder, and a checkpoint at least every minute. With --run it writes a run that exports like any other.
     """
     from edgemtl._files import read_json
-    from edgemtl.train import Recipe, weighting_names
+    from edgemtl.nas import TUNING
+    from edgemtl.train import Recipe
 
-    folder = new_run(out, "train", resume)
-    _check_folder(folder, resume)
+    folder = new_run(out, "train" if run is None else "tuned", resume)
     given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
-    if sizes is not None:
-        given["sizes"] = _fractions(sizes)
-    recipe = Recipe(**given, bf16=False if no_bf16 else None)
-    if recipe.weighting not in weighting_names():
-        raise unknown_name("task weighting", recipe.weighting, weighting_names())
+    given |= {"sizes": _fractions(sizes)} if sizes is not None else {}
+    given |= {"bf16": False} if no_bf16 else {}
+    recipe = Recipe(**given) if run is None else replace(TUNING, **given)
+    _check_weighting(recipe)
+    if run is not None:
+        own = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
+        _tune(screen, run, design or "best", folder, recipe, {"processes": processes, "resume": resume}, own)
+        return
+    if design is not None:
+        raise UserError(f"--design {design}: names a design of a run, which --run gives")
+    space, data = space or "cnn", data or "scenes"
+    _check_folder(folder, resume)
     chosen, source = _open(space, data, parse_size(size), images)
     if not _is_finished(folder, chosen, source, recipe):
         begin = _initialised(chosen, weights, recipe.seed)
@@ -132,6 +150,47 @@ def _fractions(text: str) -> tuple[float, ...]:
         raise UserError(f"--sizes {text}: fractions of the input size are wanted, as in 0.5,0.67,1") from error
 
 
+def _check_weighting(recipe: Recipe) -> None:
+    from edgemtl.train import weighting_names
+
+    if recipe.weighting not in weighting_names():
+        raise unknown_name("task weighting", recipe.weighting, weighting_names())
+
+
+def _tune(
+    screen: Screen,
+    run: Path,
+    design: str,
+    folder: Path,
+    recipe: Recipe,
+    how: _How,
+    own: Mapping[str, object],
+) -> None:
+    from edgemtl._files import read_json
+    from edgemtl.nas import RunFolder, fine_tune
+    from edgemtl.results import RESULT_FILE
+
+    if given := [f"--{name} {value}" for name, value in own.items() if value is not None]:
+        raise UserError(f"{given[0]} does not go with --run, which trains on its run's own data: leave it out")
+    with (
+        interruptible(f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"),
+        screen.progress("steps") as progress,
+    ):
+        command = shlex.join(["edgemtl", *sys.argv[1:]])
+        tell = partial(_tell, progress)
+        result = fine_tune(run, folder, recipe, name=design, command=command, report=tell, **how)
+    if not screen.as_json:
+        show_result(screen, result)
+        target = RunFolder(folder).config()["target"]
+        screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {target}")
+    screen.json(read_json(folder / RESULT_FILE, "result"))
+
+
+def _tell(progress: Progress, news: TrainProgress) -> None:
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
+    progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}")
+
+
 def _train(
     screen: Screen,
     space: Space,
@@ -144,13 +203,8 @@ def _train(
     from edgemtl.train import beside, train_supernet
 
     with screen.progress("steps") as progress, beside(*helpers):
-
-        def report(news: TrainProgress) -> None:
-            losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
-            progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}")
-
         command = shlex.join(["edgemtl", *sys.argv[1:]])
-        train_supernet(space, source, recipe, folder, **begin, command=command, report=report)
+        train_supernet(space, source, recipe, folder, **begin, command=command, report=partial(_tell, progress))
 
 
 def _help_train(

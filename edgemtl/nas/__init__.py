@@ -6,8 +6,10 @@ from edgemtl.nas._run import RunFolder
 from edgemtl.nas._search import SearchEvent, SearchRequest, search
 from edgemtl.nas._space import Design, Space, load_space, space_names
 from edgemtl.nas._strategies import strategy_names
+from edgemtl.nas._tune import TUNING, fine_tune
 
 __all__ = [
+    "TUNING",
     "Candidate",
     "Design",
     "Evaluator",
@@ -16,6 +18,7 @@ __all__ = [
     "SearchEvent",
     "SearchRequest",
     "Space",
+    "fine_tune",
     "load_space",
     "search",
     "space_names",

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import optuna
 from optuna.trial import TrialState
 
-from edgemtl._environment import environment
 from edgemtl._files import sha256
 from edgemtl._share import find_shared
 from edgemtl.data import Source, Split, open_source
@@ -25,13 +24,14 @@ from edgemtl.errors import UserError, unknown_name
 from edgemtl.models import load_supernet
 from edgemtl.nas._evaluator import Evaluator
 from edgemtl.nas._finalists import Finalist, choose, finalists, front_of, pick_architectures
+from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
 from edgemtl.nas._problem import Evaluation, Problem
 from edgemtl.nas._run import RunFolder, task_json
 from edgemtl.nas._space import Space, is_precision, load_space
 from edgemtl.nas._strategies import find_strategy
 from edgemtl.nas._trials import evaluation_of, open_study, record, space_distributions
-from edgemtl.results import RESULT_FILE, Entry, Latency, PathCost, Result, read_result, write_result
+from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.targets import find_target
 from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
 
@@ -114,7 +114,11 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     if not evaluations:
         raise KeyboardInterrupt
     found, cut = _refine(problem, setup.evaluator, evaluations, 1 if interrupted else FINALISTS, report)
-    result = _conclude(request, setup, problem, found, len(evaluations), started, report)
+    best = choose(problem, found)
+    front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
+    asked = Asked(request.command, request.seed, request.strategy, request.budgets, len(evaluations), started)
+    base = setup.evaluator.candidate(setup.space.largest())
+    result = conclude(folder, asked, setup.evaluator, problem, base, front, _tell_scores(report))
     if interrupted or cut:
         raise KeyboardInterrupt
     study.set_user_attr(_REFINED, len(evaluations))
@@ -315,82 +319,5 @@ def _refine(
     return found, False
 
 
-def _conclude(
-    request: SearchRequest,
-    setup: _Setup,
-    problem: Problem,
-    found: Sequence[Finalist],
-    evaluations: int,
-    started: float,
-    report: Report,
-) -> Result:
-    """Score the front and the baseline on test images by their engines, keep the nets, write the result."""
-    runtime = setup.evaluator.target.traits.runtime
-    best = choose(problem, found)
-    front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
-    folder = RunFolder(request.out)
-    samples = setup.evaluator.test_samples
-    report(SearchEvent("score", 0, len(front) + 1, "baseline on test images"))
-    base = setup.evaluator.candidate(setup.space.largest())
-    base_metrics = setup.evaluator.score(base, samples)
-    base_latency = setup.evaluator.time(base) if setup.evaluator.executes else {}
-    scored = Problem(
-        problem.space, problem.limits, problem.floors, problem.preference, base_metrics, problem.measures_latency
-    )
-    baseline = Evaluation(base.design, base_metrics, base_latency)
-    folder.save("baseline", base)
-    entries = []
-    for number, finalist in enumerate(front):
-        report(SearchEvent("score", number + 1, len(front) + 1, f"{finalist.candidate.design.key} on test images"))
-        name = "best" if finalist is best else finalist.candidate.design.key
-        metrics = setup.evaluator.score(finalist.candidate, samples)
-        folder.save(name, finalist.candidate)
-        feasible = problem.feasible(finalist.evaluation)
-        evaluation = Evaluation(finalist.candidate.design, metrics, finalist.evaluation.latency_ms)
-        entries.append(_entry(scored, evaluation, name, "candidate", feasible, runtime))
-    report(SearchEvent("score", len(front) + 1, len(front) + 1))
-    result = Result(
-        command=request.command,
-        seed=request.seed,
-        data={"name": setup.source.name, "identity": setup.source.identity, "scored_on": f"{len(samples)} test images"},
-        space=setup.space.name,
-        strategy=request.strategy,
-        budgets=tuple(request.budgets),
-        feasible=problem.feasible(best.evaluation),
-        best=entries[0],
-        front=(*entries, _entry(scored, baseline, "baseline", "baseline", scored.feasible(baseline), runtime)),
-        evaluations=evaluations,
-        seconds=time.monotonic() - started,
-        environment=environment(),
-    )
-    write_result(request.out, result)
-    folder.keep([entry.name for entry in result.front if entry.name])
-    return result
-
-
-def _entry(
-    problem: Problem,
-    evaluation: Evaluation,
-    name: str,
-    kind: Literal["baseline", "candidate"],
-    feasible: bool,
-    runtime: str,
-) -> Entry:
-    design = evaluation.design
-    cost = design.cost()
-    paths = {task.name: design.cost([task.name]) for task in problem.space.tasks}
-    latency = evaluation.latency_ms.get("")
-    return Entry(
-        design=dict(design),
-        flops=cost.flops,
-        macs=cost.flops // 2,
-        params=cost.params,
-        bytes=cost.weight_bytes,
-        latency_ms=None if latency is None else Latency(value=latency, kind="measured", device="host", runtime=runtime),
-        metrics={task: dict(scores) for task, scores in evaluation.metrics.items()},
-        delta_m=problem.delta_m(evaluation.metrics),
-        paths={task: PathCost(flops=c.flops, params=c.params) for task, c in paths.items()},
-        feasible=feasible,
-        kind=kind,
-        name=name,
-    )
+def _tell_scores(report: Report) -> Callable[[int, int, str], None]:
+    return lambda done, total, text: report(SearchEvent("score", done, total, text))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgemtl._environment import environment
 from edgemtl._files import write_json
@@ -81,6 +81,7 @@ def train_supernet(
     out: Path,
     *,
     supernet: Supernet | None = None,
+    teacher: nn.Module | None = None,
     weights_sha256: str | None = None,
     command: str = "",
     report: Callable[[Progress], None] = lambda progress: None,
@@ -88,13 +89,14 @@ def train_supernet(
     """Train a supernet for `space` on `source` and write `out/supernet.safetensors`; its path.
 
     A `supernet` may bring weights (public ones, from the file with that hash); otherwise training starts from
-    scratch. `out` gets
+    scratch. A `teacher`, a net in evaluation mode that gives every task's raw output, distils into the largest design
+    too. `out` gets
     `checkpoint.safetensors` (at least every minute and on Ctrl-C: calling again with the same recipe goes on from
     it), `train.jsonl` (one line per report) and `training.json` (recipe, environment, metrics of the largest and
     smallest design on the validation split). Runs on the device and processes that accelerate finds, in BF16 where
     the recipe says so.
     """
-    run = _Run(space, source, recipe, out, supernet or fresh_supernet(space, recipe.seed), report)
+    run = _Run(space, source, recipe, out, supernet or fresh_supernet(space, recipe.seed), teacher, report)
     try:
         run.train()
     except KeyboardInterrupt:
@@ -119,6 +121,7 @@ class _Run:
         recipe: Recipe,
         out: Path,
         supernet: Supernet,
+        teacher: nn.Module | None,
         report: Callable[[Progress], None],
     ) -> None:
         self.space, self.source, self.recipe, self.out, self.report = space, source, recipe, out, report
@@ -126,6 +129,7 @@ class _Run:
         self.device = self.accelerator.device
         self.bf16 = _bf16(recipe)
         self.supernet = supernet.to(self.device)
+        self.teacher = None if teacher is None else teacher.to(self.device).eval()
         self.weighting: Weighting = make_weighting(recipe.weighting, [task.name for task in space.tasks])
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
         self.names |= {parameter: f"weighting{number}" for number, parameter in enumerate(self.weighting.parameters())}
@@ -182,14 +186,21 @@ class _Run:
             group["lr"] = rate
         image = torch.from_numpy(batch.image).to(self.device, memory_format=torch.channels_last)
         labels = {name: (self._tensor(batch.targets[name]), self._tensor(batch.masks[name])) for name in batch.targets}
-        teacher = self._design_step(image, labels, self.space.largest(), None)
+        largest = self._design_step("largest", image, labels, self.space.largest(), self._taught(image))
         for values in self._narrow_designs():
-            self._design_step(image, labels, values, teacher)
+            self._design_step("narrow", image, labels, values, largest)
         self._reduce()
         torch.nn.utils.clip_grad_norm_(self.names, CLIP_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._update_average()
+
+    def _taught(self, image: Tensor) -> dict[str, Tensor] | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs: dict[str, Tensor] = self.teacher(image)
+        return outputs
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -202,6 +213,7 @@ class _Run:
 
     def _design_step(
         self,
+        role: str,
         image: Tensor,
         labels: Mapping[str, tuple[Tensor, Tensor]],
         values: Values,
@@ -218,9 +230,10 @@ class _Run:
                 task.name: distillation_loss(task, outputs[task.name], teacher[task.name]) for task in self.space.tasks
             }
             losses = {name: share * loss + (1 - share) * soft[name] for name, loss in losses.items()}
-            extra = self._feature_weight() * feature_distance(stage_ends(outputs), stage_ends(teacher))
+            if ends := stage_ends(teacher):
+                extra = self._feature_weight() * feature_distance(stage_ends(outputs), ends)
         for name, loss in losses.items():
-            key = f"{'largest' if teacher is None else 'narrow'}.{name}"
+            key = f"{role}.{name}"
             self.sums[key] = self.sums.get(key, 0.0) + float(loss.detach())
         shared = [value for name, value in outputs.items() if name.startswith("trunk.")]
         self.weighting.backward(losses, extra, shared, self.accelerator.backward)
@@ -278,7 +291,9 @@ class _Run:
                 "command": command,
             }
             save_supernet(self.supernet, path, header)
-            scores = {"largest": self._score(self.space.largest()), "smallest": self._score(self.space.smallest())}
+            scores = {"largest": self._score(self.space.largest())}
+            if self.space.smallest() != self.space.largest():
+                scores["smallest"] = self._score(self.space.smallest())
             write_json(self.out / "training.json", {**header, "validation": scores, "environment": environment()})
         return path
 
