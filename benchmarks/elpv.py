@@ -18,8 +18,9 @@ from _runs import ROOT, edgemtl
 from edgemtl.results import read_result
 
 FROZEN_DEFECT, FROZEN_TYPE = 0.863, 1.0
-RECIPE = ["--steps", "600", "--batch", "16", "--sizes", "1", "--learning-rate", "0.0008", "--largest-steps", "0.5"]
-QUICK = ["--steps", "40", "--batch", "8", "--sizes", "1", "--learning-rate", "0.0008", "--largest-steps", "0.5"]
+COMMON = ["--sizes", "0.8,1", "--zoom", "0.85,1.1", "--learning-rate", "0.001", "--largest-steps", "0.5"]
+RECIPE = [*COMMON, "--steps", "2000", "--batch", "8", "--processes", "2"]
+QUICK = [*COMMON, "--steps", "40", "--batch", "8"]
 BUDGET = "60%ms"
 
 

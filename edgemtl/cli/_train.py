@@ -65,6 +65,7 @@ class _Begin(TypedDict, total=False):
 @click.option("--steps", type=int, help="Optimizer steps.")
 @click.option("--batch", type=int, help="Images in a step.")
 @click.option("--sizes", metavar="LIST", help="Sizes that images grow through, as fractions of the input size.")
+@click.option("--zoom", metavar="LOW,HIGH", help="Range of random scales about that size; above 1 cuts parts off.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
 @click.option(
     "--weighting", metavar="NAME", help="How tasks are weighed: equal, uncertainty, or an aggregator of torchjd."
@@ -96,6 +97,7 @@ def train(
     size: str | None,
     images: int | None,
     sizes: str | None,
+    zoom: str | None,
     weights: str | None,
     processes: int,
     no_bf16: bool,
@@ -114,7 +116,7 @@ def train(
 
     folder = new_run(out, "train" if run is None else "tuned", resume)
     given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
-    given |= {"sizes": _fractions(sizes)} if sizes is not None else {}
+    given |= {name: _numbers(name, text) for name, text in (("sizes", sizes), ("zoom", zoom)) if text is not None}
     given |= {"bf16": False} if no_bf16 else {}
     recipe = Recipe(**given) if run is None else replace(TUNING, **given)
     _check_weighting(recipe)
@@ -143,11 +145,11 @@ def train(
     screen.json(summary)
 
 
-def _fractions(text: str) -> tuple[float, ...]:
+def _numbers(name: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise UserError(f"--sizes {text}: fractions of the input size are wanted, as in 0.5,0.67,1") from error
+        raise UserError(f"--{name} {text}: numbers with commas between them are wanted, as in 0.5,0.67,1") from error
 
 
 def _check_weighting(recipe: Recipe) -> None:

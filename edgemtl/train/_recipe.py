@@ -47,9 +47,12 @@ class Recipe:
             raise UserError(
                 f"training needs a step or more and a batch of 2 or more, given: {self.steps} and {self.batch}"
             )
-        if not self.sizes or not all(0.1 <= size <= 2 for size in self.sizes):
+        if not self.sizes or not all(0.25 <= size <= 2 for size in self.sizes):
             given = ",".join(f"{size:g}" for size in self.sizes)
-            raise UserError(f"--sizes {given}: fractions of the input size are wanted, 0.1 to 2, as in 0.5,0.67,1")
+            raise UserError(f"--sizes {given}: fractions of the input size are wanted, 0.25 to 2, as in 0.5,0.67,1")
+        if len(self.zoom) != 2 or not 0.2 <= self.zoom[0] <= self.zoom[1] <= 5:
+            given = ",".join(f"{scale:g}" for scale in self.zoom)
+            raise UserError(f"--zoom {given}: two scales from 0.2 to 5 are wanted, the smaller first, as in 0.9,1.4")
         if not 0 < self.learning_rate < 1:
             raise UserError(f"--learning-rate {self.learning_rate}: a number above 0 and below 1 is wanted")
 

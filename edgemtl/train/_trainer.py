@@ -291,9 +291,9 @@ class _Run:
                 "command": command,
             }
             save_supernet(self.supernet, path, header)
-            scores = {"largest": self._score(self.space.largest())}
-            if self.space.smallest() != self.space.largest():
-                scores["smallest"] = self._score(self.space.smallest())
+            largest, smallest = self.space.largest(), self.space.smallest()
+            ends = {"largest": largest} | ({"smallest": smallest} if smallest != largest else {})
+            scores = {name: self._score(values) for name, values in ends.items()}
             write_json(self.out / "training.json", {**header, "validation": scores, "environment": environment()})
         return path
 

@@ -187,6 +187,8 @@ def test_decay_spares_biases_normalisation_and_depthwise_filters(space: Space) -
         ({"batch": 1}, "a batch of 2 or more"),
         ({"sizes": (0.5, 3.0)}, "--sizes 0.5,3: fractions"),
         ({"sizes": ()}, "--sizes : fractions"),
+        ({"zoom": (1.4, 0.9)}, "--zoom 1.4,0.9: two scales"),
+        ({"zoom": (1.0,)}, "--zoom 1: two scales"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0"),
         ({"learning_rate": math.nan}, "--learning-rate nan"),
     ],
