@@ -1,58 +1,49 @@
-"""Training throughput of the default space on this machine: images a second, FP32 against BF16, interleaved.
+"""Training throughput of the default space on this machine, by whole runs of `edgemtl train` taken in turns.
 
-A sandwich step trains the largest, the smallest and a random design; 128x128 crops, batch 16, data loading left out.
+Images a second of sandwich steps (largest, smallest and a random design) at half the input size, data loading and
+augmentation included: FP32 against BF16, one process with all cores against a process per core.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
-import time
+import json
+import os
+import statistics
+import tempfile
+from pathlib import Path
 
-import torch
 from _common import Outcome, Row, main
+from _runs import edgemtl
 
-from edgemtl.data.scenes import CLASSES
-from edgemtl.nas import Space, load_space
-from edgemtl.tasks import make_task
-
-BATCH, CROP = 16, 128
-TASKS = [
-    make_task("semseg", "segmentation", classes=CLASSES),
-    make_task("depth", "depth"),
-    make_task("normals", "normals"),
-    make_task("edges", "edges"),
-]
-
-
-def step(space: Space, net: torch.nn.Module, image: torch.Tensor, bf16: bool, narrow: bool) -> None:
-    """Forward and backward of one training step's designs, with a loss of every output."""
-    designs = [space.largest(), *([space.smallest(), space.random(random.Random(0))] if narrow else [])]
-    for design in designs:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            outputs = net(image, design)
-        torch.stack([output.float().square().mean() for output in outputs.values()]).sum().backward()
+BATCH = 16
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    """Time steps of four kinds in turns."""
-    space = load_space("cnn", TASKS)
-    net = space.supernet()
-    image = torch.randn(BATCH, 3, CROP, CROP).to(memory_format=torch.channels_last)
-    kinds = {f"{p}_{k}": (p == "bf16", k == "sandwich") for p in ("fp32", "bf16") for k in ("largest", "sandwich")}
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for number in range(3 if options.quick else 9):
-        for name, (bf16, narrow) in kinds.items():
-            start = time.perf_counter()
-            step(space, net, image, bf16, narrow)
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
-    rows = [Row(name, BATCH / value, "images/s", None, None, False) for name, value in medians.items()]
-    rows.append(
-        Row("bf16_speedup_sandwich", medians["fp32_sandwich"] / medians["bf16_sandwich"], "x", None, None, False)
-    )
-    return Outcome(rows, {"seconds": seconds, "threads": torch.get_num_threads()})
+    """Train a little, several times; a run's speed is the median of its reports but for the first one's."""
+    cores = os.cpu_count() or 1
+    kinds = {
+        "fp32_one_process": ["--no-bf16", "--batch", str(BATCH)],
+        "bf16_one_process": ["--batch", str(BATCH)],
+        "bf16_process_per_core": ["--batch", str(BATCH), "--processes", str(cores)],
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(1 if options.quick else 3):
+        for name, arguments in kinds.items():
+            speeds[name].append(_speed(arguments, 40 if options.quick else 80))
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    rows = [Row(name, value, "images/s") for name, value in medians.items()]
+    rows.append(Row("bf16_gain", medians["bf16_one_process"] / medians["fp32_one_process"], "x"))
+    rows.append(Row("processes_gain", medians["bf16_process_per_core"] / medians["bf16_one_process"], "x"))
+    return Outcome(rows, {"images_per_second": speeds, "cores": cores})
+
+
+def _speed(arguments: list[str], steps: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        common = ["--images", "512", "--steps", str(steps), "--largest-steps", "0", "--sizes", "0.5"]
+        edgemtl("train", *common, *arguments, "--out", str(Path(folder) / "run"))
+        lines = (Path(folder) / "run" / "train.jsonl").read_text().splitlines()
+    return statistics.median([json.loads(line)["images_per_second"] for line in lines][1:])
 
 
 if __name__ == "__main__":
