@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 TRAIN = ("train", "--space", "cnn", "--data", "scenes", "--size", "64x64", "--images", "16", "--sizes", "1")
 
@@ -22,6 +27,40 @@ def test_two_processes_train_one_supernet_and_say_so(tmp_path: Path) -> None:
     assert summary["processes"] == 2
     assert "--processes 2" in summary["command"]
     assert [json.loads(line)["step"] for line in (tmp_path / "two/train.jsonl").read_text().splitlines()] == [4]
+
+
+def children(parent: int) -> list[int]:
+    """Training helpers of a process, by /proc: those that multiprocessing spawned to run what it was given."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().decode()
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(status[1]) == parent and "spawn_main" in words:
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the helper in /proc")
+def test_a_helper_that_dies_ends_the_training_with_one_line(tmp_path: Path) -> None:
+    words = (*TRAIN, "--steps", "4000", "--batch", "2", "--processes", "2", "--out", "two")
+    log = tmp_path / "two/train.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgemtl", *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 240
+        while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        (helper,) = children(process.pid)
+        os.kill(helper, signal.SIGKILL)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, stderr
+    assert "error: 1 of 2 training processes ended (status -9)" in stderr
+    assert "--resume" in stderr
 
 
 def test_a_process_too_many_is_refused(tmp_path: Path) -> None:
