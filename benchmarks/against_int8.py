@@ -3,8 +3,8 @@
 The stock side is what an engineer would do today: the largest net's ONNX file through `quantize_static` (QDQ,
 per-channel weights, its other settings as they come) for ONNX Runtime, through `nncf.quantize` (as it comes) for
 OpenVINO, both with the same calibration images. Quality is each engine's own delta_m on test images, against the
-largest net in FP32. The searched design is the fastest of the run's front whose delta_m is at most one point below
-the stock net's.
+largest net in FP32. The searched design is the fastest of the run's front, or the run's best one trained further
+(`edgemtl train --run`, taught by the largest net), whose delta_m is at most one point below the stock net's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from _common import Outcome, Row, main, say
-from _runs import kept, scenes_evaluator, searched
+from _runs import kept, scenes_evaluator, searched, tuned
 from numpy.typing import NDArray
 
 from edgemtl.data import Sample, collate
@@ -32,6 +32,8 @@ from edgemtl.train import Scorer, batches_of
 CALIBRATION_IMAGES = 100
 TEST_IMAGES = 192
 QUICK_IMAGES = 48
+TUNING_STEPS = 1000
+QUICK_STEPS = 20
 POINT = 0.01
 
 Array = NDArray[np.float32]
@@ -90,7 +92,9 @@ def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dic
     """Both sides on one runtime."""
     arguments = ["--evaluations", "12"] if options.quick else ["--evaluations", "48"]
     budget = ["--budget", "18%ms"]
-    folder = searched(f"{'quick-' if options.quick else ''}int8-{target}", *budget, "--target", target, *arguments)
+    name = f"{'quick-' if options.quick else ''}int8-{target}"
+    folder = searched(name, *budget, "--target", target, *arguments)
+    further = tuned(folder, QUICK_STEPS if options.quick else TUNING_STEPS)
     space, evaluator = scenes_evaluator(target)
     tasks = evaluator.tasks_of("")
     test = list(evaluator.source.split("test")[: QUICK_IMAGES if options.quick else TEST_IMAGES])
@@ -106,7 +110,7 @@ def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dic
         say(f"{target}: stock INT8 delta_m {100 * stock_delta:+.2f} %, {stock_bytes / 1e6:.2f} MB")
         calls: dict[str, Callable[[], object]] = {"stock": partial(run_stock, evaluator.sample_image)}
         deltas, sizes = {}, {}
-        for name, candidate in kept(folder).items():
+        for name, candidate in {**kept(folder), "tuned": further.load()}.items():
             deltas[name] = delta_m(space.tasks, evaluator.score(candidate, test), baseline)
             sizes[name] = candidate.design.cost().weight_bytes
             session = stack.enter_context(evaluator.engine(candidate))
@@ -127,7 +131,7 @@ def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dic
         "latency_interval": [ratio.low, ratio.high],
         "delta_m": {"stock": stock_delta, **deltas},
         "weight_bytes": {"stock": stock_bytes, **sizes},
-        "design": dict(folder.load(best).design),
+        "design": dict((further.load() if best == "tuned" else folder.load(best)).design),
     }
     return rows, raw
 
