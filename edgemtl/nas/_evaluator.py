@@ -144,7 +144,8 @@ class Evaluator:
 
     @cached_property
     def _train_images(self) -> list[Tensor]:
-        return [torch.from_numpy(b.image) for b in batches_of(self.source.split("train"), BATCH, RECALIBRATION_IMAGES)]
+        batches = batches_of(self.source.split("train"), BATCH, RECALIBRATION_IMAGES)
+        return [torch.from_numpy(b.image).to(memory_format=torch.channels_last) for b in batches]  # a third faster
 
     @cached_property
     def _calibration_images(self) -> list[Tensor]:

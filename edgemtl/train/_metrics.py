@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MeanSquaredError, Metric
 from torchmetrics.classification import BinaryPrecisionRecallCurve, MulticlassAccuracy, MulticlassJaccardIndex
@@ -14,6 +13,7 @@ from torchmetrics.classification import BinaryPrecisionRecallCurve, MulticlassAc
 from edgemtl.data import Batch, Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.tasks import Task
+from edgemtl.train._losses import similarity
 
 __all__ = ["Scorer", "evaluate"]
 
@@ -64,7 +64,7 @@ def _update_depth(metrics: Mapping[str, Metric], output: Tensor, target: Tensor,
 
 
 def _update_normals(metrics: Mapping[str, Metric], output: Tensor, target: Tensor, mask: Tensor) -> None:
-    cosine = F.cosine_similarity(output, target, dim=1, eps=1e-6)[mask]
+    cosine = similarity(output, target)[mask]
     angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
     metrics["mean_angle"].update(angle)
     metrics["within_11"].update((angle < GOOD_ANGLE_DEG).float())
@@ -127,7 +127,7 @@ class Scorer:
         """Add a batch of raw outputs (tensors or arrays, (N, …)) and the samples they belong to, in the same order."""
         batch = samples if isinstance(samples, Batch) else collate(samples)
         for name, score in self._scores.items():
-            output = torch.as_tensor(outputs[name]).detach().float().cpu()
+            output = torch.as_tensor(outputs[name]).detach().float().cpu().contiguous()
             score.update(output, torch.as_tensor(batch.targets[name]), torch.as_tensor(batch.masks[name]))
 
     def compute(self) -> dict[str, dict[str, float]]:
@@ -142,5 +142,6 @@ def evaluate(
     scorer = Scorer(tasks)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for batch in batches:
-            scorer.update(net(torch.from_numpy(batch.image)), batch)
+            image = torch.from_numpy(batch.image).to(memory_format=torch.channels_last)  # a third faster on processors
+            scorer.update(net(image), batch)
     return scorer.compute()
