@@ -48,12 +48,12 @@ QUICK_PRIOR_IMAGES = 64
 CAMERAS = 256
 NEAREST_M = 0.2
 
-LOWER_IS_BETTER = {"abs_rel": True, "rmse": True, "mean_angle": True}
+LOWER_IS_BETTER = {"abs_rel": True, "mean_angle": True}
 SHOWN = {
-    "depth": ("abs_rel", "rmse", "delta1", "log_correlation"),
-    "normals": ("mean_angle", "within_11", "within_30"),
+    "depth": ("abs_rel", "log_correlation"),
+    "normals": ("mean_angle",),
 }
-UNITS = {"rmse": "m", "mean_angle": "deg"}
+UNITS = {"mean_angle": "deg"}
 
 
 def trivial_guesses(evaluator: Evaluator, images: int) -> dict[str, tuple[Array, Array]]:
