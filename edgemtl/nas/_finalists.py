@@ -18,7 +18,7 @@ from edgemtl.nas._space import ENGINE, Design, Space
 from edgemtl.profiling import compare
 from edgemtl.tasks import relative_change
 
-__all__ = ["Finalist", "choose", "finalists", "pick_architectures", "precision_variants"]
+__all__ = ["Finalist", "choose", "fast_enough", "finalists", "pick_architectures", "precision_variants"]
 
 Metrics = Mapping[str, Mapping[str, float]]
 SLOWER_ALLOWED = 1.01
@@ -57,14 +57,21 @@ def is_uniform(design: Design) -> bool:
 
 
 def pick_architectures(problem: Problem, evaluations: Sequence[Evaluation], count: int) -> list[Design]:
-    """Up to `count` designs to refine: the feasible front (else the least infeasible ones), best quality first."""
+    """Up to `count` architectures to refine: of the feasible front, best quality first, else the least infeasible.
+
+    Each is the first design that has it: its other precisions are tried anyway.
+    """
     kept = [e for e in evaluations if problem.feasible(e)]
-    if not kept:
-        return [e.design for e in sorted(evaluations, key=problem.violation)[:count]]
-    front = sorted(
-        (kept[i] for i in non_dominated([problem.objectives(e) for e in kept])), key=lambda e: problem.objectives(e)
-    )
-    return [e.design for e in front[:count]]
+    if kept:
+        ordered = sorted(
+            (kept[i] for i in non_dominated([problem.objectives(e) for e in kept])), key=problem.objectives
+        )
+    else:
+        ordered = sorted(evaluations, key=problem.violation)
+    distinct: dict[str, Design] = {}
+    for evaluation in ordered:
+        distinct.setdefault(repr(evaluation.design.plan), evaluation.design)
+    return list(distinct.values())[:count]
 
 
 def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Finalist]:
@@ -98,6 +105,11 @@ def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Fi
     feasible = [f for f in fast if problem.feasible(f.evaluation)]
     slow = [] if feasible else exportable(False)
     return feasible or [f for f in slow if problem.feasible(f.evaluation)] or fast or slow
+
+
+def fast_enough(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
+    """Without those that a uniform precision of their architecture beats in speed, unless no other is feasible."""
+    return [f for f in found if f.ratio <= SLOWER_ALLOWED and problem.feasible(f.evaluation)] or list(found)
 
 
 def _lost(problem: Problem, metrics: Metrics, plain: Metrics) -> float:

@@ -23,7 +23,7 @@ from edgemtl.devices import resolve
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.models import load_supernet
 from edgemtl.nas._evaluator import Evaluator
-from edgemtl.nas._finalists import Finalist, choose, finalists, front_of, pick_architectures
+from edgemtl.nas._finalists import Finalist, choose, fast_enough, finalists, front_of, pick_architectures
 from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
 from edgemtl.nas._problem import Evaluation, Problem
@@ -114,6 +114,7 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     if not evaluations:
         raise KeyboardInterrupt
     found, cut = _refine(problem, setup.evaluator, evaluations, 1 if interrupted else FINALISTS, report)
+    found = fast_enough(problem, found)
     best = choose(problem, found)
     front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
     asked = Asked(request.command, request.seed, request.strategy, request.budgets, len(evaluations), started)

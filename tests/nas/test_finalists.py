@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from edgemtl.nas import Candidate, Design, Space, _finalists
 from edgemtl.nas._finalists import (
     Finalist,
     choose,
+    fast_enough,
     finalists,
     front_of,
     is_uniform,
@@ -18,7 +20,6 @@ from edgemtl.nas._finalists import (
     precision_variants,
 )
 from edgemtl.nas._problem import Evaluation, Problem
-from edgemtl.nas._space import is_precision
 from edgemtl.tasks import make_task
 
 
@@ -29,9 +30,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Space:
 
 @pytest.fixture(scope="module")
 def designs(pair: Space) -> list[Design]:
-    """Eight different ones."""
-    names = [choice.name for choice in pair.choices if is_precision(choice)]
-    return [pair.largest(), *(pair.design({**pair.largest(), name: "int8"}) for name in names[:7])]
+    """Eight different architectures."""
+    rng = random.Random(0)
+    made: dict[str, Design] = {}
+    while len(made) < 8:
+        design = pair.random(rng)
+        made.setdefault(repr(design.plan), design)
+    return list(made.values())
 
 
 def found(task: Problem, design: Design, delta: float, ms: float, ratio: float = 1.0, depth: float = 0.0) -> Finalist:
@@ -134,6 +139,24 @@ def test_where_nothing_is_feasible_the_nearest_is_chosen(pair: Space, designs: l
     given = [found(task, designs[0], 0.0, 0.030), found(task, designs[1], 0.0, 0.010, depth=0.2)]
     assert choose(task, given) is given[1]
     assert not task.feasible(choose(task, given).evaluation)
+
+
+def test_an_architecture_is_refined_once(pair: Space) -> None:
+    task = problem(pair)
+    large, small = pair.largest(), pair.smallest()
+    eight_bit = pair.design({**large, "stem.precision": "int8"})
+    given = [found(task, large, 0.0, 0.03), found(task, eight_bit, -0.01, 0.02), found(task, small, -0.2, 0.01)]
+    assert pick_architectures(task, [f.evaluation for f in given], 2) == [large, small]
+
+
+def test_what_a_uniform_precision_beats_is_dropped_unless_nothing_else_is_feasible(
+    pair: Space, designs: list[Design]
+) -> None:
+    task = problem(pair, ["0.02ms"])
+    slow = replace(found(task, designs[0], -0.01, 0.015), ratio=1.1)
+    fast, over = found(task, designs[1], -0.05, 0.010), found(task, designs[2], 0.0, 0.030)
+    assert fast_enough(task, [slow, fast, over]) == [fast]
+    assert fast_enough(task, [slow, over]) == [slow, over]
 
 
 def test_a_floor_decides_between_designs_of_equal_delta_m(pair: Space, designs: list[Design]) -> None:
