@@ -1,16 +1,20 @@
-"""Every design that a search would export, against FP32, BF16 and uniform INT8 of its own architecture; interleaved."""
+"""Every design that a search would export, against FP32, BF16 and uniform INT8 of its own architecture; interleaved.
+
+Engines of one file differ in speed for as long as they live, by up to a tenth; each figure is the median over several
+engines, which are timed in turns.
+"""
 
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
-from functools import partial
 
 from _common import Outcome, Row, main, say
 from _runs import kept, scenes_evaluator, searched
 
 from edgemtl.nas import Candidate
-from edgemtl.profiling import compare
+from edgemtl.nas._finalists import timed_together
+
+ENGINES = 10
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -26,21 +30,16 @@ def run(options: argparse.Namespace) -> Outcome:
         for name, candidate in kept(folder).items():
             uniform = {design.key: design for design in space.uniform(candidate.design)}
             ranges = candidate.ranges or evaluator.ranges(candidate.net)
-            with ExitStack() as stack:
-                sessions = {"searched": stack.enter_context(evaluator.engine(candidate))}
-                for key, design in uniform.items():
-                    sessions[key] = stack.enter_context(evaluator.engine(Candidate(design, candidate.net, ranges)))
-                calls = {
-                    key: partial(session.run, evaluator.sample_image, evaluator.tasks_of(""))
-                    for key, session in sessions.items()
-                }
-                samples = compare(calls, 4 if options.quick else 20)
-            medians = {key: each.median_ms for key, each in samples.items()}
-            ratio = medians.pop("searched") / min(medians.values())
+            designs = {**uniform, candidate.design.key: candidate.design}  # it may be a uniform one itself
+            candidates = [Candidate(design, candidate.net, ranges) for design in designs.values()]
+            found = timed_together(evaluator, candidates, 2 if options.quick else ENGINES)
+            medians = dict(zip(designs, (ms[""] for ms in found), strict=True))
+            searched_ms = medians[candidate.design.key]
+            ratio = searched_ms / min(medians[key] for key in uniform)
             names = {key: "/".join(sorted(set(design.precision.values()))) for key, design in uniform.items()}
             raw[f"{target}/{name}"] = {
-                "searched_ms": samples["searched"].median_ms,
-                "uniform_ms": {names[key]: value for key, value in medians.items()},
+                "searched_ms": searched_ms,
+                "uniform_ms": {names[key]: medians[key] for key in uniform},
                 "ratio": ratio,
             }
             say(f"{target} {name}: {ratio:.3f}")
