@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Metrics = Mapping[str, Mapping[str, float]]
-SLOWER_ALLOWED = 1.01
+SLOWER_ALLOWED = 1.0
 TOLERANCE = 0.01
 EXPORT_LOSS = 0.025
 NEAR = 1.2
