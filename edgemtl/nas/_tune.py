@@ -97,9 +97,8 @@ def fine_tune(
     if (out / RESULT_FILE).is_file():
         return read_result(out)
     folder.create(config)
-    source = open_source(before["data"], subject.design.space.size)
-    trained = _trained(run, name, source, out / "training", recipe, processes, command, report)
-    problem, evaluator, base = _scoring(run, trained, source)
+    trained = _trained(run, name, before["data"], out / "training", recipe, processes, command, report)
+    problem, evaluator, base = _scoring(run, trained, open_source(before["data"], subject.design.space.size))
     candidate = evaluator.candidate(subject.design)
     evaluation = Evaluation(
         subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.executes else {}
@@ -117,7 +116,7 @@ def _subject(run: Path, name: str) -> _OneDesign:
 def _trained(
     run: Path,
     name: str,
-    source: Source,
+    data: str,
     out: Path,
     recipe: Recipe,
     processes: int,
@@ -126,9 +125,8 @@ def _trained(
 ) -> Supernet:
     """The one-design supernet after training, which is not begun where it was finished before."""
     if not (out / "training.json").is_file():
-        data = RunFolder(run).config()["data"]
         with beside(partial(_train, run, name, data, out, recipe), processes):
-            _train(run, name, source, out, recipe, command, report)
+            _train(run, name, data, out, recipe, command, report)
     subject = _subject(run, name)
     supernet = subject.supernet()
     load_supernet(supernet, out / "supernet.safetensors", subject.identity)
@@ -138,7 +136,7 @@ def _trained(
 def _train(
     run: Path,
     name: str,
-    source: Source | str,
+    data: str,
     out: Path,
     recipe: Recipe,
     command: str = "",
@@ -147,7 +145,7 @@ def _train(
     subject, teacher = _subject(run, name), RunFolder(run).load("baseline").net
     train_supernet(
         subject,
-        open_source(source, subject.design.space.size) if isinstance(source, str) else source,
+        open_source(data, subject.design.space.size),
         recipe,
         out,
         supernet=subject.supernet(),

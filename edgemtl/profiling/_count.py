@@ -37,10 +37,7 @@ _SETTINGS = {"Clip", "DequantizeLinear", "Pad", "QuantizeLinear", "Resize"}
 
 @dataclass(frozen=True)
 class Count:
-    """FLOPs for one image (two a MAC), parameters, and the bytes that these and their scales take as they are stored.
-
-    Zero points, scales of activations and biases, shapes and bounds are settings: they count for nothing.
-    """
+    """FLOPs for one image (two a MAC), parameters, and bytes of everything constant as it is stored."""
 
     flops: int = 0
     params: int = 0
@@ -148,7 +145,7 @@ class _Walker:
         """Items of the graph; names of an inner graph must not hide outer ones (ONNX demands that)."""
         for info in (*graph.input, *graph.value_info, *graph.output):
             self.shapes.setdefault(info.name, _shape(info))
-        self._settings, self._weight_scales = _only_settings(graph), _weight_scales(graph)
+        self._settings = _only_settings(graph)
         for tensor in graph.initializer:
             self.constants[tensor.name] = tensor
             self.shapes[tensor.name] = tuple(tensor.dims)
@@ -205,8 +202,7 @@ class _Walker:
 
     def _constant(self, name: str, kind: int, elements: int) -> _Item:
         parameters = 0 if kind in _NOT_PARAMETERS or name in self._settings else elements
-        stored = elements if parameters or name in self._weight_scales else 0
-        return _Item((), (name,), Count(0, parameters, math.ceil(stored * _element_bytes(kind))))
+        return _Item((), (name,), Count(0, parameters, math.ceil(elements * _element_bytes(kind))))
 
     def _flops(self, node: onnx.NodeProto) -> int:
         if node.op_type not in _WEIGHT_INPUT or node.domain not in ("", "ai.onnx"):
@@ -251,9 +247,3 @@ def _only_settings(graph: onnx.GraphProto) -> set[str]:
         for number, name in enumerate(node.input):
             (settings if number and node.op_type in _SETTINGS else parameters).add(name)
     return settings - parameters
-
-
-def _weight_scales(graph: onnx.GraphProto) -> set[str]:
-    """Scales of quantized weights; a bias has one axis and its scale follows from its weight's and its input's."""
-    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
-    return {n.input[1] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in weights}

@@ -38,12 +38,12 @@ def mixed_precision(net: MultiTaskNet, target: ExportTarget, engine: str) -> dic
 class TargetConformance:
     """Subclasses set `target`; `executes` is False where no engine of it can run on the machine that tests.
 
-    `reproducible` is False where a runtime's own builder orders part of its files differently from time to time.
+    `unstable_bytes` may differ between two builds where a runtime's own builder is not reproducible.
     """
 
     target: ExportTarget
     executes = True
-    reproducible = True
+    unstable_bytes = 0
 
     def build(self, net: MultiTaskNet, folder: Path, precision: dict[str, str] | None = None) -> list[Path]:
         """Build with ranges from eight images, in the target's first engine precision unless told otherwise."""
@@ -142,7 +142,8 @@ class TargetConformance:
         for name in files:
             assert not name.is_absolute()
             one, other = ((tmp_path / folder / name).read_bytes() for folder in "ab")
-            assert one == other if self.reproducible else len(one) == len(other)
+            differing = sum(a != b for a, b in zip(one, other, strict=True))
+            assert differing <= self.unstable_bytes
         assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(str(name) for name in files)
 
     def test_an_engine_folder_can_be_moved(self, tmp_path: Path) -> None:

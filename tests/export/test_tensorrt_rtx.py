@@ -30,7 +30,7 @@ class TestTensorRtRtx(TargetConformance):
 
     target = TENSORRT_RTX
     executes = False
-    reproducible = False  # 199 bytes of 5.5 MB differed in 2 of 6 builds by TensorRT-RTX 1.7.1
+    unstable_bytes = 256  # 199 bytes of 5.5 MB differed in 2 of 6 builds by TensorRT-RTX 1.7.1
 
     def test_weights_are_stored_once(self, tmp_path: Path) -> None:
         """One plan serves every subset; it holds kernels beside the weights."""
