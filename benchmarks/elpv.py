@@ -18,7 +18,7 @@ from _runs import ROOT, edgemtl
 from edgemtl.results import read_result
 
 FROZEN_DEFECT, FROZEN_TYPE = 0.863, 1.0
-COMMON = ["--sizes", "0.8,1", "--zoom", "0.85,1.1", "--learning-rate", "0.001", "--largest-steps", "0.5"]
+COMMON = ["--sizes", "0.8,1", "--zoom", "0.85,1.1", "--learning-rate", "0.0005", "--largest-steps", "0.5"]
 RECIPE = [*COMMON, "--steps", "2000", "--batch", "8", "--processes", "2"]
 QUICK = [*COMMON, "--steps", "40", "--batch", "8"]
 BUDGET = "60%ms"

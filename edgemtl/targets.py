@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
     from edgemtl.models.quantization import QuantScheme, Ranges
 
-__all__ = ["ExportTarget", "TargetTraits", "find_target", "target_names"]
+__all__ = ["INT8_CHANNEL_BYTES", "ExportTarget", "TargetTraits", "find_target", "target_names"]
 
 _BUILT_IN = {
     "onnxruntime": "edgemtl.export.targets:ONNXRUNTIME",
@@ -27,6 +27,8 @@ _BUILT_IN = {
     "tensorrt-rtx": "edgemtl.export.targets:TENSORRT_RTX",
 }
 _GROUP = "edgemtl.targets"
+INT8_CHANNEL_BYTES = 9
+"""A float scale, an eight-bit zero point and a float bias: what an output channel of INT8 weights costs at least."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class TargetTraits:
     `block_precisions` may be chosen block by block ("float", "int8"); `engine_precisions` hold for the rest of the
     whole engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
     `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it. `executes` tells
-    whether engines run on this host, so that a search can measure them.
+    whether engines run on this host, so that a search can measure them. `int8_channel_bytes` are stored for each
+    output channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them).
     """
 
     name: str
@@ -47,6 +50,7 @@ class TargetTraits:
     runtime: str
     extra: str
     executes: bool = True
+    int8_channel_bytes: int = INT8_CHANNEL_BYTES
 
 
 class ExportTarget(Protocol):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from edgemtl.targets import INT8_CHANNEL_BYTES
+
 __all__ = ["BlockPlan", "ConvPlan", "Cost", "Plan"]
 
 
@@ -40,9 +42,13 @@ class ConvPlan:
         """Weights and biases once batch normalisation is folded in."""
         return self.weights + self.outputs
 
-    def bytes(self, precision: str) -> int:
-        """Bytes of weights: 4 a float; under INT8 1 a weight, and 4 each for a channel's scale and its bias."""
-        return self.weights + 8 * self.outputs if precision == "int8" else 4 * self.params
+    def bytes(self, precision: str, channel_bytes: int) -> int:
+        """Bytes as they are stored: 4 a float; under INT8 1 a weight and `channel_bytes` an output channel.
+
+        To these come the scale and the zero point of a rounded tensor, 5 bytes: two tensors are counted, what the
+        convolution reads or writes and a sum or an enlargement after it.
+        """
+        return self.weights + channel_bytes * self.outputs + 10 if precision == "int8" else 4 * self.params
 
 
 @dataclass(frozen=True)
@@ -82,13 +88,21 @@ class Plan:
                 needed |= {block.name, *block.inputs}
         return tuple(block for block in self.blocks if block.name in needed)
 
-    def cost(self, precision: Mapping[str, str] | None = None, tasks: Iterable[str] | None = None) -> Cost:
-        """Cost of the blocks that `tasks` (all by default) run; shared blocks count once. Blocks default to float."""
+    def cost(
+        self,
+        precision: Mapping[str, str] | None = None,
+        tasks: Iterable[str] | None = None,
+        int8_channel_bytes: int = INT8_CHANNEL_BYTES,
+    ) -> Cost:
+        """Cost of the blocks that `tasks` (all by default) run; shared blocks count once. Blocks default to float.
+
+        `int8_channel_bytes` is what a target stores for each output channel beside its INT8 weights.
+        """
         flops = params = weight_bytes = 0
         for block in self.blocks if tasks is None else self.path(tasks):
             kind = (precision or {}).get(block.name, "float")
             for conv in block.convs:
                 flops += 2 * conv.macs
                 params += conv.params
-                weight_bytes += conv.bytes(kind)
+                weight_bytes += conv.bytes(kind, int8_channel_bytes)
         return Cost(flops, params, weight_bytes)

@@ -72,6 +72,11 @@ class QuantScheme:
             return 0, 255
         return (-127, 127) if self.symmetric else (-128, 127)
 
+    @property
+    def channel_bytes(self) -> int:
+        """Bytes for an output channel beside its weights: a scale and a zero point, and a bias with its own or none."""
+        return 4 + 1 + (4 if self.bias == "float" else 3 * 4)
+
 
 @dataclass(frozen=True)
 class Ranges:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgemtl._share import find_shared, list_shared
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.models import Choice, Cost, Family, Option, Plan, Supernet, find_family
-from edgemtl.targets import TargetTraits
+from edgemtl.targets import INT8_CHANNEL_BYTES, TargetTraits
 from edgemtl.tasks import Task
 
 __all__ = ["Design", "Space", "load_space", "space_names"]
@@ -65,7 +65,7 @@ class Design(Mapping[str, Option]):
 
     def cost(self, tasks: Sequence[str] | None = None) -> Cost:
         """Exact FLOPs, parameters and bytes of what `tasks` (all by default) run."""
-        return self.plan.cost(self.precision, tasks)
+        return self.plan.cost(self.precision, tasks, self.space.int8_channel_bytes)
 
     def path(self, task: str) -> dict[str, str]:
         """What one task runs: the blocks on its way, with their precisions."""
@@ -84,7 +84,8 @@ class Space:
     """The named choices of one network family for a list of tasks.
 
     `size` is the input's (H, W). `choices` hold every architecture choice, then a precision for every block, then the
-    engine's. `identity` is a hash of all that decides what a design means.
+    engine's. `int8_channel_bytes` are stored beside the weights of an INT8 output channel, by the target that the
+    space is for. `identity` is a hash of all that decides what a design means.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Space:
     tasks: tuple[Task, ...]
     size: tuple[int, int]
     choices: tuple[Choice, ...]
+    int8_channel_bytes: int = INT8_CHANNEL_BYTES
 
     def design(self, values: Mapping[str, Option]) -> Design:
         """The canonical design of some options; raises `UserError` for an unknown choice or option."""
@@ -171,7 +173,7 @@ class Space:
         return Supernet(self.plan, [c for c in self.choices if not is_precision(c)], self.tasks)
 
     def for_target(self, traits: TargetTraits) -> Space:
-        """The space with the precisions that a target honours only."""
+        """The space with the precisions that a target honours only, its weights counted as that target stores them."""
         allowed = {True: traits.engine_precisions, False: traits.block_precisions}
         choices = []
         for choice in self.choices:
@@ -179,7 +181,11 @@ class Space:
                 kept = tuple(o for o in choice.options if o in allowed[choice.name == ENGINE])
                 choice = replace(choice, options=kept or choice.options[:1])
             choices.append(choice)
-        return replace(self, choices=tuple(c for c in choices if len(c.options) > 1))
+        return replace(
+            self,
+            choices=tuple(c for c in choices if len(c.options) > 1),
+            int8_channel_bytes=traits.int8_channel_bytes,
+        )
 
     @cached_property
     def identity(self) -> str:

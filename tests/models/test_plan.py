@@ -93,7 +93,7 @@ def test_bytes_follow_the_precision_of_each_block() -> None:
         (4, 4), (BlockPlan("x", "conv", None, (conv,), ("image",)), BlockPlan("y", "conv", None, (conv,), ("x",)))
     )
     floats = 4 * (8 * 16 * 9 + 16)
-    integers = 8 * 16 * 9 + 4 * 16 + 4 * 16  # weights, scales, biases
+    integers = 8 * 16 * 9 + 9 * 16 + 10  # weights; scales, zero points and biases; two rounded tensors
     assert plan.cost().weight_bytes == 2 * floats
     assert plan.cost({"y": "int8"}).weight_bytes == floats + integers
     assert plan.cost({"x": "int8", "y": "int8"}).weight_bytes == 2 * integers

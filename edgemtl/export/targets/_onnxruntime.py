@@ -29,6 +29,7 @@ _MODEL = "model.onnx"
 class OnnxRuntimeTarget:
     """Writes `model.onnx`: one graph whose task-exclusive operators stand inside `If`, weights stored once."""
 
+    scheme = QuantScheme("uint8", stored=True, carried=("Add",), passed=("MaxPool", "Resize"), bias="int32")
     traits = TargetTraits(
         name="onnxruntime",
         title="ONNX Runtime (CPU)",
@@ -37,8 +38,8 @@ class OnnxRuntimeTarget:
         channel_multiple=8,
         runtime="onnxruntime",
         extra="all",
+        int8_channel_bytes=scheme.channel_bytes,
     )
-    scheme = QuantScheme("uint8", stored=True, carried=("Add",), passed=("MaxPool", "Resize"), bias="int32")
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
