@@ -39,12 +39,12 @@ def searched(name: str, *arguments: str) -> RunFolder:
     return RunFolder(path)
 
 
-def tuned(run: RunFolder, steps: int) -> RunFolder:
+def tuned(run: RunFolder, *recipe: str) -> RunFolder:
     """The run's best design trained further by `edgemtl train --run`, with a process per core; once, resumable."""
     path = run.path.with_name(f"{run.path.name}-tuned")
     resume = ["--resume"] if (path / "config.json").is_file() else []
-    how = ["--steps", str(steps), "--batch", "8", "--processes", str(os.cpu_count() or 1)]
-    edgemtl("train", "--run", str(run.path), *how, "--out", str(path), *resume)
+    how = ["--batch", "8", "--processes", str(os.cpu_count() or 1)]
+    edgemtl("train", "--run", str(run.path), *recipe, *how, "--out", str(path), *resume)
     return RunFolder(path)
 
 

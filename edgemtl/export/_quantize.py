@@ -65,6 +65,9 @@ def quantize(
     entered = {numbers[name][number] for name, number in plan.entries}
     tensors |= {name: parameters_of(ranges[name], scheme) for name in entered}
     for node, operator in zip(model.graph.node, operators, strict=True):
+        if operator.op in scheme.passed and operator.output in plan.stored:
+            writer.hand_through(node)
+            continue
         read = {name for name in operator.inputs if name in plan.stored}
         read |= {name for number, name in enumerate(operator.inputs) if (node.name, number) in plan.entries}
         entering = tensors.get(operator.inputs[0]) if node.name in plan.weights else None
@@ -102,15 +105,27 @@ class _Writer:
         if stored:
             self._round(raw, name, tensors[name])
 
+    def hand_through(self, node: onnx.NodeProto) -> None:
+        """Append an operator that moves eight-bit values as they are, from its input's twin to its output's."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        name = node.output[0]
+        copy.input[0], copy.output[0] = f"{node.input[0]}.q", f"{name}.q"
+        self.nodes.append(copy)
+        self._info(copy.output[0], name, self._eight_bit)
+
+    @property
+    def _eight_bit(self) -> int:
+        return TensorProto.UINT8 if self.scheme.activation == "uint8" else TensorProto.INT8
+
     def _round(self, source: str, name: str, parameters: Parameters) -> str:
         """`QuantizeLinear` of the tensor `source`, once; returns the name of its eight-bit twin."""
         twin = f"{name}.q"
         if twin not in self.shapes:
-            kind = TensorProto.UINT8 if self.scheme.activation == "uint8" else TensorProto.INT8
             self.nodes.append(
                 helper.make_node("QuantizeLinear", [source, *self._scale(name, parameters)], [twin], name=twin)
             )
-            self._info(twin, name, kind)
+            self._info(twin, name, self._eight_bit)
         return twin
 
     def _back(self, name: str, reader: str, parameters: Parameters) -> str:

@@ -15,7 +15,8 @@ from edgemtl.train import spread
 __all__ = ["export_run"]
 
 CALIBRATION_IMAGES = 32
-PARITY_IMAGES = 48
+PARITY_IMAGES = (48, 512)
+"""Where every pixel has a label, and where an image has one: there two flipped labels of 48 would be 4 %."""
 
 
 def export_run(
@@ -46,13 +47,14 @@ def export_run(
         seed=config["seed"],
         data={"name": source.name, "identity": source.identity},
     )
+    images = PARITY_IMAGES[not any(task.dense for task in source.tasks)]
     return export_bundle(
         candidate.net,
         candidate.design.precision,
         list(targets) or [config["target"]],
         out or run / "bundle",
         calibration=spread(source.split("calibration"), CALIBRATION_IMAGES),
-        validation=spread(source.split("validation"), PARITY_IMAGES),
+        validation=spread(source.split("validation"), images),
         ranges=candidate.ranges,
         origin=origin,
         progress=progress,

@@ -54,8 +54,9 @@ class QuantScheme:
     Weights are symmetric int8 with a scale for each output channel. Activations are `uint8` with a zero point, or
     `int8`, symmetric where `symmetric`. With `stored` a convolution's output (after its activation) is rounded too
     and stays in eight bits for every reader; without it only what enters a convolution is rounded. Operators in
-    `carried` compute on rounded inputs as well (`Add`), those in `passed` hand eight bits through unchanged
-    (`Resize`). The bias is rounded to int32 in steps of input scale times weight scale, or stays `float`.
+    `carried` compute on rounded inputs as well (`Add`), those in `passed` compute on eight bits as they are
+    (`Resize`, `DepthToSpace`). The bias is rounded to int32 in steps of input scale times weight scale, or stays
+    `float`.
     """
 
     activation: Literal["uint8", "int8"] = "uint8"

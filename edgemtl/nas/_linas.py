@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from edgemtl.nas._predictor import Predictor, features
+from edgemtl.nas._predictor import LatencyPredictor, Predictor, features
 from edgemtl.nas._problem import Evaluation, Problem, non_dominated
 from edgemtl.nas._space import Design
 from edgemtl.nas._trials import design_of, evaluation_of, space_distributions
@@ -85,25 +85,24 @@ class LinasSampler(optuna.samplers.BaseSampler):
 def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[str]) -> list[Design]:
     """Affordable designs spread over sizes: for each of `count` targets the nearest of many random draws.
 
-    Half of them in uniform INT8 where the target honours it and half in float, since a draw of every block's precision
-    alone would never meet either.
+    Each uniform precision takes its turn, so that every one is seen at every size: what a precision gains depends on
+    the blocks, and a draw of every block's precision would never be uniform.
     """
     space = problem.space
-    pool = {design.key: design for design in (_draw(problem, rng) for _ in range(_DRAWS))}
-    pool |= {design.key: design for design in (space.middle(), *space.uniform(space.smallest()))}
-    designs = sorted(
-        (d for d in pool.values() if problem.affordable(d) and d.key not in seen), key=lambda d: d.cost().flops
-    )
+    drawn = [*(space.random(rng) for _ in range(_DRAWS)), space.middle(), space.smallest()]
+    kinds = zip(*(space.uniform(design) for design in drawn), strict=True)
+    pools = [{d.key: d for d in kind if problem.affordable(d) and d.key not in seen} for kind in kinds]
+    designs = {key: design for pool in pools for key, design in pool.items()}
     if len(designs) <= count:
-        return designs or [problem.frugal()]
-    lightest, heaviest = (np.log(designs[place].cost().flops) for place in (0, -1))
-    picked: dict[str, Design] = {}
-    for wanted in np.linspace(heaviest, lightest + 0.3 * (heaviest - lightest), count):
-        best = min(
-            (d for d in designs if d.key not in picked), key=lambda d: abs(float(np.log(d.cost().flops)) - wanted)
-        )
-        picked[best.key] = best
-    return list(picked.values())
+        return list(designs.values()) or [problem.frugal()]
+    sizes = {key: float(np.log(design.cost().flops)) for key, design in designs.items()}
+    lightest, heaviest = min(sizes.values()), max(sizes.values())
+    picked: list[Design] = []
+    for turn, wanted in enumerate(np.linspace(heaviest, lightest + 0.3 * (heaviest - lightest), count)):
+        left = pools[turn % len(pools)].keys() & designs.keys() or designs.keys()
+        nearest = min(sorted(left), key=lambda key: abs(sizes[key] - wanted))
+        picked.append(designs.pop(nearest))
+    return picked
 
 
 def _draw(problem: Problem, rng: random.Random) -> Design:
@@ -123,14 +122,17 @@ class _Predicted:
         scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | (
             {""} if problem.measures_latency else set()
         )
-        self.log_ms = {s: Predictor(rows, [float(np.log(e.latency_ms[s])) for e in evaluations]) for s in scopes}
+        designs = [e.design for e in evaluations]
+        self.latency_ms = {
+            s: LatencyPredictor(designs, [e.latency_ms[s] for e in evaluations], rows, s) for s in scopes
+        }
 
     def __call__(self, designs: Sequence[Design]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Objectives (n, 2) and constraints (n, m), as pymoo wants them: to be minimised, and at most 0."""
         problem = self._problem
         rows = features(problem.space, designs)
         changes = {name: predict(rows) for name, predict in self.changes.items()}
-        latency = {scope: np.exp(predict(rows)) for scope, predict in self.log_ms.items()}
+        latency = {scope: predict(designs, rows) for scope, predict in self.latency_ms.items()}
         weights = problem.preference
         quality = sum(weights[name] * change for name, change in changes.items()) / sum(weights.values())
         flops = np.array([design.cost().flops for design in designs], float)

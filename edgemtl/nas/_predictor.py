@@ -1,5 +1,7 @@
 """Cheap predictors of what must be measured: ridge or SVR on one-hot options, the better by cross-validation.
 
+Latency has a predictor of its own, that knows what takes time.
+
 LINAS (Cummings et al. 2022) and SimQ-NAS (2023) fit such a pair to every metric. Categories come from the space, so
 that an option not seen yet has its place; FLOPs, parameters and bytes, which are exact, join the features. The
 predictor learns the part that the exact costs leave over.
@@ -8,7 +10,8 @@ predictor learns the part that the exact costs leave over.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +19,10 @@ from numpy.typing import NDArray
 
 from edgemtl.nas._space import Design, Space
 
-__all__ = ["Predictor", "features"]
+__all__ = ["LatencyPredictor", "Predictor", "features"]
 
 _FOLDS = 4
+_SHRINKAGE = 0.02
 Array = NDArray[np.float64]
 
 
@@ -66,3 +70,52 @@ class Predictor:
     def __call__(self, rows: Array) -> Array:
         """Predictions for rows of `features`."""
         return np.asarray(self._best.predict(rows)) * self._scale + self._mean
+
+
+class LatencyPredictor:
+    """Latency in ms as a sum of counted work, each kind at a rate of its own: non-negative least squares.
+
+    The kinds are multiply-accumulates of depthwise, 1x1 and larger convolutions and elements written, by precision, and
+    the blocks that read another precision than their own. That a rate cannot be negative is what a dozen measured
+    designs do not tell a regression on options. Errors are relative; rates are drawn to zero a little, so that work
+    not seen yet costs nothing rather than anything. What the sum leaves over is a `Predictor`'s.
+    """
+
+    def __init__(self, designs: Sequence[Design], latency_ms: Sequence[float], rows: Array, task: str = "") -> None:
+        """Fit to designs, their rows of `features` and their measured latencies, of all tasks or of one `task`."""
+        from scipy.optimize import nnls
+
+        self._task = task
+        work = [_work(design, task) for design in designs]
+        self._largest = {kind: max(w.get(kind, 0.0) for w in work) for kind in sorted({k for w in work for k in w})}
+        table = self._table(work) / np.asarray(latency_ms)[:, None]
+        shrinkage = _SHRINKAGE * np.eye(table.shape[1])
+        wanted = np.concatenate([np.ones(len(designs)), np.zeros(table.shape[1])])
+        self._rates, _ = nnls(np.vstack([table, shrinkage]), wanted)
+        self._rest = Predictor(rows, list(np.log(np.asarray(latency_ms) / self._summed(designs))))
+
+    def __call__(self, designs: Sequence[Design], rows: Array) -> Array:
+        """Predicted latencies in ms of designs with these rows of `features`."""
+        return np.asarray(self._summed(designs) * np.exp(self._rest(rows)))
+
+    def _summed(self, designs: Sequence[Design]) -> Array:
+        return np.asarray(self._table([_work(design, self._task) for design in designs]) @ self._rates)
+
+    def _table(self, work: Sequence[Mapping[str, float]]) -> Array:
+        """A row a design: its work of each kind as a part of the most that was measured, and 1."""
+        return np.array([[*(w.get(kind, 0.0) / most for kind, most in self._largest.items()), 1.0] for w in work])
+
+
+def _work(design: Design, task: str) -> dict[str, float]:
+    """Counted work of a design by kind and precision."""
+    found: dict[str, float] = defaultdict(float)
+    engine = design.precision["engine"]
+    for block in design.plan.path([task]) if task else design.plan.blocks:
+        kind = design.precision[block.name]
+        precision = kind if kind == "int8" else engine
+        found["changes"] += any(design.precision.get(source, "float") != kind for source in block.inputs)
+        for conv in block.convs:
+            shape = "depthwise" if conv.groups > 1 else "1x1" if conv.kernel == 1 else "dense"
+            found[f"{shape} {precision}"] += conv.macs
+            found[f"elements {precision}"] += conv.outputs * conv.height * conv.width
+    return found

@@ -141,8 +141,11 @@ def test_the_first_batch_spreads_over_sizes_and_precisions(pair: Space) -> None:
     flops = [design.cost().flops for design in designs]
     assert max(flops) > 0.8 * 0.9 * pair.largest().cost().flops
     assert max(flops) > 2 * min(flops)
-    assert any(set(d.precision.values()) <= {"float", "fp32"} for d in designs)
-    assert any("int8" in d.precision.values() for d in designs)
+    blocks = [{kind for name, kind in d.precision.items() if name != "engine"} for d in designs]
+    assert blocks.count({"float"}) == blocks.count({"int8"}) == 6
+    for kind in ({"float"}, {"int8"}):
+        sizes = [size for size, precisions in zip(flops, blocks, strict=True) if precisions == kind]
+        assert max(sizes) > 1.5 * min(sizes), "every precision is seen large and small"
 
 
 def test_designs_that_were_seen_do_not_come_first_again(pair: Space) -> None:

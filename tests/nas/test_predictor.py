@@ -9,7 +9,7 @@ import pytest
 from landscape import PAIR, space
 
 from edgemtl.nas import Design, Space
-from edgemtl.nas._predictor import Predictor, features
+from edgemtl.nas._predictor import LatencyPredictor, Predictor, features
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,33 @@ def test_the_same_rows_give_the_same_predictor(pair: Space) -> None:
 
 def test_the_space_on_disk_is_what_the_tests_think(tmp_path: Path) -> None:
     assert len({len(choice.options) for choice in space(tmp_path, PAIR).choices}) > 1
+
+
+def latency_of(design: Design, task: str = "") -> float:
+    """A board on which depthwise MACs cost ten times dense ones and INT8 halves them."""
+    total = 0.5
+    for block in design.plan.path([task]) if task else design.plan.blocks:
+        for conv in block.convs:
+            total += conv.macs * 1e-5 * (10 if conv.groups > 1 else 1) / (1 + (design.precision[block.name] == "int8"))
+    return total
+
+
+@pytest.mark.parametrize("task", ["", "depth"])
+def test_a_dozen_designs_tell_a_board_whose_time_is_a_sum_over_its_work(pair: Space, task: str) -> None:
+    """Where a regression on options knows little yet."""
+    designs = draw(pair, 72, seed=3)
+    truth = np.array([latency_of(design, task) for design in designs])
+    rows = features(pair, designs)
+    counted = LatencyPredictor(designs[:12], list(truth[:12]), rows[:12], task)(designs[12:], rows[12:])
+    regressed = np.exp(Predictor(rows[:12], list(np.log(truth[:12])))(rows[12:]))
+    errors = [float(np.abs(found / truth[12:] - 1).mean()) for found in (counted, regressed)]
+    assert errors[0] < 0.15
+    assert errors[0] < errors[1]
+
+
+def test_latency_is_positive_and_grows_with_work_not_seen_before(pair: Space) -> None:
+    small = [pair.smallest(), *pair.uniform(pair.smallest())]
+    predict = LatencyPredictor(small, [1.0] * len(small), features(pair, small))
+    ends = [pair.smallest(), pair.largest()]
+    least, most = predict(ends, features(pair, ends))
+    assert 0 < least < most

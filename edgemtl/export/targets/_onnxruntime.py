@@ -29,7 +29,9 @@ _MODEL = "model.onnx"
 class OnnxRuntimeTarget:
     """Writes `model.onnx`: one graph whose task-exclusive operators stand inside `If`, weights stored once."""
 
-    scheme = QuantScheme("uint8", stored=True, carried=("Add",), passed=("MaxPool", "Resize"), bias="int32")
+    scheme = QuantScheme(
+        "uint8", stored=True, carried=("Add",), passed=("DepthToSpace", "MaxPool", "Resize"), bias="int32"
+    )
     traits = TargetTraits(
         name="onnxruntime",
         title="ONNX Runtime (CPU)",
