@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> Outcome:
         "bf16_process_per_core": ["--batch", str(BATCH), "--processes", str(cores)],
     }
     speeds: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(1 if options.quick else 3):
+    for _ in range(1 if options.quick else 2):
         for name, arguments in kinds.items():
             speeds[name].append(_speed(arguments, 40 if options.quick else 80))
     medians = {name: statistics.median(values) for name, values in speeds.items()}

@@ -33,7 +33,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 SLOWER_ALLOWED = 1.0
 TOLERANCE = 0.01
 EXPORT_LOSS = 0.025
-NEAR = 1.2
+NEAR, NEAR_UNIFORM = 1.2, 1.6
 ENGINES = 4
 ROUNDS = 4
 BURST = 6
@@ -132,11 +132,13 @@ def _time(evaluator: Evaluator, candidates: Sequence[Candidate]) -> list[dict[st
     """Median latencies of all candidates; those near the fastest uniform precision are timed again, in new engines.
 
     Two engines of one file can differ by a tenth in speed for as long as they live (where their memory lies), so what
-    decides is pooled over several.
+    decides is pooled over several. The uniform precisions are what others are held against: they count as near sooner.
     """
     first = timed_together(evaluator, candidates, 1)
-    fastest = min(ms[""] for c, ms in zip(candidates, first, strict=True) if is_uniform(c.design))
-    near = [number for number, ms in enumerate(first) if ms[""] <= NEAR * fastest]
+    uniform = [is_uniform(candidate.design) for candidate in candidates]
+    fastest = min(ms[""] for ms, alike in zip(first, uniform, strict=True) if alike)
+    limits = [(NEAR_UNIFORM if alike else NEAR) * fastest for alike in uniform]
+    near = [number for number, ms in enumerate(first) if ms[""] <= limits[number]]
     again = timed_together(evaluator, [candidates[number] for number in near], ENGINES)
     return [again[near.index(number)] if number in near else ms for number, ms in enumerate(first)]
 

@@ -48,6 +48,20 @@ def test_int8_reaches_the_integer_kernels_inside_conditions_too(tmp_path: Path) 
     assert not {op for _, op in kinds} & {"Conv", "FusedConv"}
 
 
+def test_what_only_moves_values_works_on_eight_bits(tmp_path: Path) -> None:
+    """Enlargements and sub-pixel heads move a quarter of the bytes, and no rounding stands before or behind them."""
+    net = small_net()
+    ONNXRUNTIME.build(net.subset(["semseg"]), dict.fromkeys(net.blocks, "int8"), calibrate(net, images(8)), tmp_path)
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    written = {name: node.op_type for node in graph.node for name in node.output}
+    moved = [node for node in graph.node if node.op_type in ONNXRUNTIME.scheme.passed]
+    assert {node.op_type for node in moved} == {"Resize", "DepthToSpace"}
+    for node in moved:
+        assert written[node.input[0]] in ("QuantizeLinear", *ONNXRUNTIME.scheme.passed)
+        readers = {other.op_type for other in graph.node if node.output[0] in other.input}
+        assert readers <= {"DequantizeLinear", *ONNXRUNTIME.scheme.passed}
+
+
 def test_float_blocks_are_left_as_they_are(tmp_path: Path) -> None:
     net = small_net()
     ONNXRUNTIME.build(net, {"s2_1": "int8", "s2_2": "int8"}, calibrate(net, images(8)), tmp_path)

@@ -203,6 +203,25 @@ def on_paper(monkeypatch: pytest.MonkeyPatch) -> PaperEngines:
     return PaperEngines()
 
 
+def test_a_uniform_precision_that_a_slow_engine_held_back_is_timed_again(
+    pair: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One engine in eight is slow for as long as it lives: what others are held against must not hang on it."""
+    variants = [Candidate(variant, None, None) for variant in precision_variants(pair, pair.largest())]  # type: ignore[arg-type]
+    eight_bit = next(n for n, c in enumerate(variants) if is_uniform(c.design) and "int8" in c.design.precision.values())
+    mixed = next(n for n, c in enumerate(variants) if not is_uniform(c.design))
+
+    def timed(evaluator: object, candidates: Sequence[Candidate], engines: int) -> list[dict[str, float]]:
+        ms = [10.0] * len(variants)
+        ms[eight_bit], ms[mixed] = (15.0, 15.0) if engines == 1 else (8.0, 8.0)
+        return [{"": ms[variants.index(candidate)]} for candidate in candidates]
+
+    monkeypatch.setattr(_finalists, "timed_together", timed)
+    found = _finalists._time(PaperEngines(), variants)  # type: ignore[arg-type]
+    assert found[eight_bit][""] == 8.0
+    assert found[mixed][""] == 15.0
+
+
 @pytest.mark.parametrize("block", ["fused", "depthwise"])
 def test_no_finalist_is_slower_than_the_best_uniform_precision(
     pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch, block: str
