@@ -32,7 +32,7 @@ from edgemtl.train import Scorer, batches_of
 CALIBRATION_IMAGES = 100
 TEST_IMAGES = 192
 QUICK_IMAGES = 48
-TUNING_STEPS = 1000
+TUNING_STEPS = 600
 QUICK_STEPS = 20
 POINT = 0.01
 
@@ -91,7 +91,7 @@ def score(run: Run, evaluator: Evaluator, samples: list[Sample]) -> dict[str, di
 def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     """Both sides on one runtime."""
     arguments = ["--evaluations", "12"] if options.quick else []
-    budget = ["--budget", "27%ms"]
+    budget = ["--budget", "34%ms"]
     name = f"{'quick-' if options.quick else ''}int8-{target}"
     folder = searched(name, *budget, "--target", target, *arguments)
     further = tuned(folder, "--steps", str(QUICK_STEPS if options.quick else TUNING_STEPS))

@@ -1,8 +1,7 @@
 """The largest, the chosen and the smallest design: metrics per task, size, and latency on each runtime (interleaved).
 
 Metrics are of the real ONNX Runtime engine on test images; the largest and the smallest are in FP32, the chosen one
-in the precision that the search gave it, once with the supernet's weights and once trained further
-(`edgemtl train --run`).
+in the precision that the search gave it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from _common import Outcome, Row, main, say
-from _runs import scenes_evaluator, searched, tuned
+from _runs import scenes_evaluator, searched
 
 from edgemtl.nas import Candidate
 from edgemtl.profiling import compare
@@ -21,19 +20,16 @@ from edgemtl.tasks import delta_m
 
 TEST_IMAGES = 192
 QUICK_IMAGES = 32
-TUNING_STEPS, QUICK_TUNING_STEPS = 1000, 20
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    """Measure the designs; they must be clearly separated, the right way round."""
+    """Measure the three designs; they must be clearly separated, the right way round."""
     arguments = ["--evaluations", "12"] if options.quick else []
-    run = searched("quick" if options.quick else "first", "--budget", "2GFLOPs", *arguments)
-    further = tuned(run, "--steps", str(QUICK_TUNING_STEPS if options.quick else TUNING_STEPS))
+    chosen = searched("quick" if options.quick else "first", "--budget", "2GFLOPs", *arguments).load("best")
     space, evaluator = scenes_evaluator("onnxruntime")
     ladder = {
         "largest": evaluator.candidate(space.largest()),
-        "tuned": further.load(),
-        "chosen": run.load("best"),
+        "chosen": chosen,
         "smallest": evaluator.candidate(space.smallest()),
     }
     samples = evaluator.source.split("test")[: QUICK_IMAGES if options.quick else TEST_IMAGES]
@@ -64,7 +60,6 @@ def _rows(tasks: Any, raw: dict[str, Any]) -> list[Row]:
     scores = {name: delta_m(tasks, raw[name]["metrics"], raw["largest"]["metrics"]) for name in raw}
     rows = [
         Row("delta_m_lost_largest_to_chosen", -100 * scores["chosen"], "%", None),
-        Row("delta_m_lost_largest_to_tuned", -100 * scores["tuned"], "%", None),
         Row("delta_m_lost_chosen_to_smallest", 100 * (scores["chosen"] - scores["smallest"]), "%", 5, None, False),
         Row(
             "bytes_largest_over_chosen",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgemtl.models import Cost
@@ -10,7 +10,7 @@ from edgemtl.nas._space import Design, Space
 from edgemtl.tasks import delta_m, relative_change
 from edgemtl.units import Budget, Floor
 
-__all__ = ["Evaluation", "Limit", "Problem", "non_dominated"]
+__all__ = ["Evaluation", "Limit", "Problem", "non_dominated", "timed_scopes"]
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -96,6 +96,11 @@ class Problem:
         """What is minimised: minus delta_m, and the latency (the FLOPs, where the target does not run here)."""
         second = evaluation.latency_ms[""] if self.measures_latency else float(evaluation.design.cost().flops)
         return -self.delta_m(evaluation.metrics), second
+
+
+def timed_scopes(budgets: Iterable[Budget]) -> list[str]:
+    """What is timed: all tasks together, "", and each single task that a budget in ms names."""
+    return ["", *sorted({b.task for b in budgets if b.quantity == "latency_ms" and b.task})]
 
 
 def non_dominated(points: Sequence[tuple[float, ...]]) -> list[int]:

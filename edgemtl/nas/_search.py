@@ -26,7 +26,7 @@ from edgemtl.nas._evaluator import Evaluator
 from edgemtl.nas._finalists import Finalist, choose, fast_enough, finalists, front_of, pick_architectures
 from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
-from edgemtl.nas._problem import Evaluation, Problem
+from edgemtl.nas._problem import Evaluation, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder, task_json
 from edgemtl.nas._space import Space, is_precision, load_space
 from edgemtl.nas._strategies import find_strategy
@@ -161,8 +161,7 @@ def _set_up(request: SearchRequest) -> _Setup:
             f"budget {timed[0].text!r}: target {target.traits.name} does not run on this host; give FLOPs or MB"
         )
     searched = space.for_target(target.traits)
-    scopes = ["", *sorted({budget.task for budget in timed if budget.task})]
-    evaluator = Evaluator(supernet, source, target, scopes, executes, request.threads)
+    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), executes, request.threads)
     config = {
         "space": request.space,
         "identity": space.identity,

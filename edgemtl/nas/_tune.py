@@ -18,7 +18,7 @@ from edgemtl.models import MultiTaskNet, Supernet, Values, load_supernet
 from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._finalists import Finalist
 from edgemtl.nas._outcome import Asked, conclude
-from edgemtl.nas._problem import Evaluation, Limit, Problem
+from edgemtl.nas._problem import Evaluation, Limit, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder
 from edgemtl.nas._space import Design
 from edgemtl.results import RESULT_FILE, Result, read_result
@@ -161,8 +161,7 @@ def _scoring(run: Path, supernet: Supernet, source: Source) -> tuple[Problem, Ev
     config, base = RunFolder(run).config(), RunFolder(run).load("baseline")
     target = find_target(config["target"])
     budgets = [parse_budget(text) for text in config["budgets"]]
-    timed = sorted({budget.task for budget in budgets if budget.quantity == "latency_ms" and budget.task})
-    evaluator = Evaluator(supernet, source, target, ["", *timed], target.traits.executes)
+    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), target.traits.executes)
     latency_ms = evaluator.time(base) if evaluator.executes else {}
     metrics = evaluator.simulated(base)
     of_base = Evaluation(base.design, metrics, latency_ms)

@@ -50,8 +50,8 @@ def test_int8_reaches_the_integer_kernels_inside_conditions_too(tmp_path: Path) 
 
 def test_what_only_moves_values_works_on_eight_bits(tmp_path: Path) -> None:
     """Enlargements and sub-pixel heads move a quarter of the bytes, and no rounding stands before or behind them."""
-    net = small_net()
-    ONNXRUNTIME.build(net.subset(["semseg"]), dict.fromkeys(net.blocks, "int8"), calibrate(net, images(8)), tmp_path)
+    net = small_net().subset(["semseg"])
+    ONNXRUNTIME.build(net, dict.fromkeys(net.blocks, "int8"), calibrate(net, images(8)), tmp_path)
     graph = onnx.load(tmp_path / "model.onnx").graph
     written = {name: node.op_type for node in graph.node for name in node.output}
     moved = [node for node in graph.node if node.op_type in ONNXRUNTIME.scheme.passed]

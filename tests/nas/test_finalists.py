@@ -208,8 +208,9 @@ def test_a_uniform_precision_that_a_slow_engine_held_back_is_timed_again(
 ) -> None:
     """One engine in eight is slow for as long as it lives: what others are held against must not hang on it."""
     variants = [Candidate(variant, None, None) for variant in precision_variants(pair, pair.largest())]  # type: ignore[arg-type]
-    eight_bit = next(n for n, c in enumerate(variants) if is_uniform(c.design) and "int8" in c.design.precision.values())
-    mixed = next(n for n, c in enumerate(variants) if not is_uniform(c.design))
+    alike = [is_uniform(candidate.design) for candidate in variants]
+    eight_bit = next(n for n, c in enumerate(variants) if alike[n] and "int8" in c.design.precision.values())
+    mixed = alike.index(False)
 
     def timed(evaluator: object, candidates: Sequence[Candidate], engines: int) -> list[dict[str, float]]:
         ms = [10.0] * len(variants)
