@@ -87,7 +87,8 @@ class LatencyPredictor:
 
         self._task = task
         work = [_work(design, task) for design in designs]
-        self._largest = {kind: max(w.get(kind, 0.0) for w in work) for kind in sorted({k for w in work for k in w})}
+        most = {kind: max(w.get(kind, 0.0) for w in work) for kind in sorted({k for w in work for k in w})}
+        self._largest = {kind: value for kind, value in most.items() if value > 0}
         table = self._table(work) / np.asarray(latency_ms)[:, None]
         shrinkage = _SHRINKAGE * np.eye(table.shape[1])
         wanted = np.concatenate([np.ones(len(designs)), np.zeros(table.shape[1])])
