@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,14 +25,15 @@ from numpy.typing import NDArray
 
 from edgemtl.data import Sample, collate
 from edgemtl.export import export_onnx
-from edgemtl.nas import Evaluator
-from edgemtl.profiling import compare, ratios
+from edgemtl.nas import Candidate, Evaluator
+from edgemtl.profiling import Samples, compare, ratios
 from edgemtl.tasks import delta_m
 from edgemtl.train import Scorer, batches_of
 
 CALIBRATION_IMAGES = 100
 TEST_IMAGES = 192
 QUICK_IMAGES = 48
+ENGINES, ROUNDS, BURST = 6, 4, 10
 TUNING_STEPS = 600
 QUICK_STEPS = 20
 POINT = 0.01
@@ -42,8 +43,8 @@ Array = NDArray[np.float32]
 Run = Callable[[Array], dict[str, Array]]
 
 
-def stock_onnxruntime(path: Path, images: Array, tasks: list[str]) -> tuple[Run, int]:
-    """ONNX Runtime's static quantization; a function that runs all tasks, and the bytes of its file."""
+def stock_onnxruntime(path: Path, images: Array, tasks: list[str]) -> tuple[Callable[[], Run], int]:
+    """ONNX Runtime's static quantization; what opens an engine that runs all tasks, and the bytes of its file."""
     import onnxruntime as ort
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quant_pre_process, quantize_static
 
@@ -57,11 +58,15 @@ def stock_onnxruntime(path: Path, images: Array, tasks: list[str]) -> tuple[Run,
     prepared, quantized = path.with_name("prepared.onnx"), path.with_name("stock.onnx")
     quant_pre_process(path, prepared)
     quantize_static(prepared, quantized, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
-    session = ort.InferenceSession(str(quantized), providers=["CPUExecutionProvider"])
-    return lambda x: dict(zip(tasks, session.run(tasks, {"image": x}), strict=True)), quantized.stat().st_size
+
+    def open_engine() -> Run:
+        session = ort.InferenceSession(str(quantized), providers=["CPUExecutionProvider"])
+        return lambda x: dict(zip(tasks, session.run(tasks, {"image": x}), strict=True))
+
+    return open_engine, quantized.stat().st_size
 
 
-def stock_openvino(path: Path, images: Array, tasks: list[str]) -> tuple[Run, int]:
+def stock_openvino(path: Path, images: Array, tasks: list[str]) -> tuple[Callable[[], Run], int]:
     """NNCF's post-training quantization, compiled for the CPU with a latency hint; the same pair."""
     import nncf
     import openvino as ov
@@ -69,16 +74,20 @@ def stock_openvino(path: Path, images: Array, tasks: list[str]) -> tuple[Run, in
     core = ov.Core()
     data = nncf.Dataset([image[None] for image in images])
     quantized = nncf.quantize(core.read_model(path), data, subset_size=len(images))
-    compiled = core.compile_model(quantized, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-    request, outputs = compiled.create_infer_request(), [compiled.output(task) for task in tasks]
     file = path.with_name("stock.xml")
     ov.save_model(quantized, file, compress_to_fp16=False)
 
-    def run(x: Array) -> dict[str, Array]:
-        found = request.infer({0: x}, share_inputs=True, share_outputs=True)
-        return {task: found[output] for task, output in zip(tasks, outputs, strict=True)}
+    def open_engine() -> Run:
+        compiled = core.compile_model(quantized, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        request, outputs = compiled.create_infer_request(), [compiled.output(task) for task in tasks]
 
-    return run, file.with_suffix(".bin").stat().st_size
+        def run(x: Array) -> dict[str, Array]:
+            found = request.infer({0: x}, share_inputs=True, share_outputs=True)
+            return {task: found[output] for task, output in zip(tasks, outputs, strict=True)}
+
+        return run
+
+    return open_engine, file.with_suffix(".bin").stat().st_size
 
 
 def score(run: Run, evaluator: Evaluator, samples: list[Sample]) -> dict[str, dict[str, float]]:
@@ -88,6 +97,22 @@ def score(run: Run, evaluator: Evaluator, samples: list[Sample]) -> dict[str, di
         runs = [{name: value.copy() for name, value in run(image[None]).items()} for image in batch.image]
         scorer.update({name: np.concatenate([each[name] for each in runs]) for name in runs[0]}, batch)
     return scorer.compute()
+
+
+def drawn(
+    opens_stock: Callable[[], Run], candidates: Mapping[str, Candidate], evaluator: Evaluator, engines: int
+) -> dict[str, Samples]:
+    """Latencies of the stock net ("stock") and of the candidates, in turns, pooled over several engines of each."""
+    image, tasks = evaluator.sample_image, evaluator.tasks_of("")
+    pooled: dict[str, list[float]] = {"stock": [], **{name: [] for name in candidates}}
+    for _ in range(engines):
+        with ExitStack() as stack:
+            calls: dict[str, Callable[[], object]] = {"stock": partial(opens_stock(), image)}
+            for name, candidate in candidates.items():
+                calls[name] = partial(stack.enter_context(evaluator.engine(candidate)).run, image, tasks)
+            for name, samples in compare(calls, ROUNDS, burst=BURST).items():
+                pooled[name] += samples.samples_ms
+    return {name: Samples(tuple(values), 0, BURST) for name, values in pooled.items()}
 
 
 def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
@@ -103,22 +128,18 @@ def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dic
     images = collate(evaluator.source.split("calibration")[:CALIBRATION_IMAGES]).image
     largest = evaluator.candidate(space.largest())
     baseline = evaluator.score(largest, test)
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "largest.onnx"
         export_onnx(largest.net, path)
         stock = {"onnxruntime": stock_onnxruntime, "openvino": stock_openvino}[target]
-        run_stock, stock_bytes = stock(path, images, tasks)
-        stock_delta = delta_m(space.tasks, score(run_stock, evaluator, test), baseline)
+        opens_stock, stock_bytes = stock(path, images, tasks)
+        stock_delta = delta_m(space.tasks, score(opens_stock(), evaluator, test), baseline)
         say(f"{target}: stock INT8 delta_m {100 * stock_delta:+.2f} %, {stock_bytes / 1e6:.2f} MB")
-        calls: dict[str, Callable[[], object]] = {"stock": partial(run_stock, evaluator.sample_image)}
-        deltas, sizes = {}, {}
-        exported = {SAME_NET: evaluator.candidate(space.largest("int8"))}
-        for name, candidate in {**kept(folder), "tuned": further.load(), **exported}.items():
-            deltas[name] = delta_m(space.tasks, evaluator.score(candidate, test), baseline)
-            sizes[name] = candidate.design.cost().weight_bytes
-            session = stack.enter_context(evaluator.engine(candidate))
-            calls[name] = partial(session.run, evaluator.sample_image, tasks)
-        samples = compare(calls, 4 if options.quick else 16)
+        same_net = {SAME_NET: evaluator.candidate(space.largest("int8"))}
+        candidates = {**kept(folder), "tuned": further.load(), **same_net}
+        deltas = {n: delta_m(space.tasks, evaluator.score(c, test), baseline) for n, c in candidates.items()}
+        sizes = {name: candidate.design.cost().weight_bytes for name, candidate in candidates.items()}
+        samples = drawn(opens_stock, candidates, evaluator, 1 if options.quick else ENGINES)
     medians = {name: each.median_ms for name, each in samples.items()}
     found = [name for name in deltas if name != SAME_NET]
     near = [name for name in found if deltas[name] >= stock_delta - POINT] or [max(found, key=lambda n: deltas[n])]
