@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from _common import say
@@ -13,8 +16,10 @@ from edgemtl._share import find_shared
 from edgemtl.data import open_source
 from edgemtl.models import load_supernet
 from edgemtl.nas import Candidate, Evaluator, RunFolder, Space, load_space
+from edgemtl.profiling import Call, Samples, compare
 from edgemtl.targets import find_target
 
+ROUNDS, BURST = 4, 10
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -59,6 +64,19 @@ def scenes_evaluator(target: str) -> tuple[Space, Evaluator]:
     load_supernet(supernet, path, space.identity)
     found = find_target(target)
     return space.for_target(found.traits), Evaluator(supernet, source, found, [""], found.traits.executes)
+
+
+def drawn(opens: Callable[[ExitStack], Mapping[str, Call]], engines: int) -> dict[str, Samples]:
+    """Latencies of several calls in turns, pooled over `engines` engines of each, which `opens` opens anew.
+
+    Two engines of one file differ in speed for as long as they live.
+    """
+    pooled: dict[str, list[float]] = defaultdict(list)
+    for _ in range(engines):
+        with ExitStack() as stack:
+            for name, samples in compare(opens(stack), ROUNDS, burst=BURST).items():
+                pooled[name] += samples.samples_ms
+    return {name: Samples(tuple(values), 0, BURST) for name, values in pooled.items()}
 
 
 def kept(run: RunFolder) -> dict[str, Candidate]:

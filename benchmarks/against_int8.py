@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,20 +20,20 @@ from typing import Any
 
 import numpy as np
 from _common import Outcome, Row, main, say
-from _runs import kept, scenes_evaluator, searched, tuned
+from _runs import drawn, kept, scenes_evaluator, searched, tuned
 from numpy.typing import NDArray
 
 from edgemtl.data import Sample, collate
 from edgemtl.export import export_onnx
-from edgemtl.nas import Candidate, Evaluator
-from edgemtl.profiling import Samples, compare, ratios
+from edgemtl.nas import Evaluator
+from edgemtl.profiling import ratios
 from edgemtl.tasks import delta_m
 from edgemtl.train import Scorer, batches_of
 
 CALIBRATION_IMAGES = 100
 TEST_IMAGES = 192
 QUICK_IMAGES = 48
-ENGINES, ROUNDS, BURST = 6, 4, 10
+ENGINES = 6
 TUNING_STEPS = 600
 QUICK_STEPS = 20
 POINT = 0.01
@@ -99,22 +99,6 @@ def score(run: Run, evaluator: Evaluator, samples: list[Sample]) -> dict[str, di
     return scorer.compute()
 
 
-def drawn(
-    opens_stock: Callable[[], Run], candidates: Mapping[str, Candidate], evaluator: Evaluator, engines: int
-) -> dict[str, Samples]:
-    """Latencies of the stock net ("stock") and of the candidates, in turns, pooled over several engines of each."""
-    image, tasks = evaluator.sample_image, evaluator.tasks_of("")
-    pooled: dict[str, list[float]] = {"stock": [], **{name: [] for name in candidates}}
-    for _ in range(engines):
-        with ExitStack() as stack:
-            calls: dict[str, Callable[[], object]] = {"stock": partial(opens_stock(), image)}
-            for name, candidate in candidates.items():
-                calls[name] = partial(stack.enter_context(evaluator.engine(candidate)).run, image, tasks)
-            for name, samples in compare(calls, ROUNDS, burst=BURST).items():
-                pooled[name] += samples.samples_ms
-    return {name: Samples(tuple(values), 0, BURST) for name, values in pooled.items()}
-
-
 def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     """Both sides on one runtime."""
     arguments = ["--evaluations", "12"] if options.quick else []
@@ -139,7 +123,13 @@ def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dic
         candidates = {**kept(folder), "tuned": further.load(), **same_net}
         deltas = {n: delta_m(space.tasks, evaluator.score(c, test), baseline) for n, c in candidates.items()}
         sizes = {name: candidate.design.cost().weight_bytes for name, candidate in candidates.items()}
-        samples = drawn(opens_stock, candidates, evaluator, 1 if options.quick else ENGINES)
+
+        def opens(stack: ExitStack) -> dict[str, Callable[[], object]]:
+            sessions = {name: stack.enter_context(evaluator.engine(each)) for name, each in candidates.items()}
+            calls = {n: partial(session.run, evaluator.sample_image, tasks) for n, session in sessions.items()}
+            return {"stock": partial(opens_stock(), evaluator.sample_image), **calls}
+
+        samples = drawn(opens, 1 if options.quick else ENGINES)
     medians = {name: each.median_ms for name, each in samples.items()}
     found = [name for name in deltas if name != SAME_NET]
     near = [name for name in found if deltas[name] >= stock_delta - POINT] or [max(found, key=lambda n: deltas[n])]

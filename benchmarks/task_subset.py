@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from _common import Outcome, Row, main
-from _runs import scenes_evaluator, searched
+from _runs import drawn, scenes_evaluator, searched
 from numpy.typing import NDArray
 
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas import Candidate
-from edgemtl.profiling import Samples, compare, ratios
+from edgemtl.profiling import ratios
 from edgemtl.runtime import Session, open_engine
 from edgemtl.targets import find_target
 
-ENGINES, ROUNDS, BURST = 6, 4, 10
+ENGINES = 6
 
 
 def built(stack: ExitStack, target: str, candidate: Candidate, net: MultiTaskNet) -> Session:
@@ -33,23 +34,13 @@ def built(stack: ExitStack, target: str, candidate: Candidate, net: MultiTaskNet
     return stack.enter_context(closing(open_engine(folder)))
 
 
-def drawn(target: str, candidate: Candidate, image: NDArray[np.float32], engines: int) -> dict[str, dict[str, Samples]]:
-    """Latency of each task on the whole engine ("subset") and on its own ("alone"), in turns."""
-    names = [task.name for task in candidate.net.tasks]
-    pooled: dict[str, dict[str, list[float]]] = {task: {"alone": [], "subset": []} for task in names}
-    for _ in range(engines):
-        with ExitStack() as stack:
-            opened = partial(built, stack, target, candidate)
-            whole = opened(candidate.net)
-            for task in names:
-                alone = opened(candidate.net.subset([task]))
-                calls = {"alone": partial(alone.run, image, [task]), "subset": partial(whole.run, image, [task])}
-                for name, samples in compare(calls, ROUNDS, burst=BURST).items():
-                    pooled[task][name] += samples.samples_ms
-    return {
-        task: {name: Samples(tuple(values), 0, BURST) for name, values in found.items()}
-        for task, found in pooled.items()
-    }
+def opened(
+    stack: ExitStack, target: str, candidate: Candidate, task: str, image: NDArray[np.float32]
+) -> dict[str, Callable[[], object]]:
+    """One task on the whole engine ("subset") and on its own ("alone")."""
+    whole = built(stack, target, candidate, candidate.net)
+    alone = built(stack, target, candidate, candidate.net.subset([task]))
+    return {"alone": partial(alone.run, image, [task]), "subset": partial(whole.run, image, [task])}
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -61,7 +52,9 @@ def run(options: argparse.Namespace) -> Outcome:
     rows, raw = [], {}
     for target in ("onnxruntime", "openvino"):
         worst = 0.0
-        for task, samples in drawn(target, candidate, image, 1 if options.quick else ENGINES).items():
+        for task in (task.name for task in candidate.net.tasks):
+            opens = partial(opened, target=target, candidate=candidate, task=task, image=image)
+            samples = drawn(opens, 1 if options.quick else ENGINES)
             found = ratios(samples, "alone")["subset"]
             raw[f"{target}/{task}"] = {
                 "ratio": found.value,
