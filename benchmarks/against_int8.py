@@ -34,8 +34,9 @@ CALIBRATION_IMAGES = 100
 TEST_IMAGES = 192
 QUICK_IMAGES = 48
 ENGINES = 6
-TUNING_STEPS = 600
+TUNING_STEPS = 1500
 QUICK_STEPS = 20
+LEARNING_RATE = "0.002"
 POINT = 0.01
 SAME_NET = "largest_int8"
 
@@ -102,10 +103,11 @@ def score(run: Run, evaluator: Evaluator, samples: list[Sample]) -> dict[str, di
 def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     """Both sides on one runtime."""
     arguments = ["--evaluations", "12"] if options.quick else []
-    budget = ["--budget", "34%ms"]
+    budget = ["--budget", "33%ms"]
     name = f"{'quick-' if options.quick else ''}int8-{target}"
     folder = searched(name, *budget, "--target", target, *arguments)
-    further = tuned(folder, "--steps", str(QUICK_STEPS if options.quick else TUNING_STEPS))
+    steps = str(QUICK_STEPS if options.quick else TUNING_STEPS)
+    further = tuned(folder, "--steps", steps, "--learning-rate", LEARNING_RATE)
     space, evaluator = scenes_evaluator(target)
     tasks = evaluator.tasks_of("")
     test = list(evaluator.source.split("test")[: QUICK_IMAGES if options.quick else TEST_IMAGES])

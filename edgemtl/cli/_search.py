@@ -24,6 +24,7 @@ __all__ = ["search"]
 STAGES = {
     "data": "images",
     "search": "designs evaluated",
+    "sensitivity": "choices tried a step lower",
     "finalists": "architectures refined",
     "score": "designs scored",
 }

@@ -118,20 +118,28 @@ class _Predicted:
         self._problem = problem
         rows = features(problem.space, [e.design for e in evaluations])
         changes = [problem.changes(e.metrics) for e in evaluations]
-        self.changes = {t.name: Predictor(rows, [c[t.name] for c in changes]) for t in problem.space.tasks}
+        designs = [e.design for e in evaluations]
+        self.changes = {
+            t.name: Predictor(rows, list(np.array([c[t.name] for c in changes]) - self._expected(designs, t.name)))
+            for t in problem.space.tasks
+        }
         scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | (
             {""} if problem.measures_latency else set()
         )
-        designs = [e.design for e in evaluations]
         self.latency_ms = {
             s: LatencyPredictor(designs, [e.latency_ms[s] for e in evaluations], rows, s) for s in scopes
         }
+
+    def _expected(self, designs: Sequence[Design], task: str) -> NDArray[np.float64]:
+        """A task's change as the sensitivity map has it; the predictors learn what that leaves over."""
+        known = self._problem.sensitivity
+        return known.expect(designs, task) if known else np.zeros(len(designs))
 
     def __call__(self, designs: Sequence[Design]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Objectives (n, 2) and constraints (n, m), as pymoo wants them: to be minimised, and at most 0."""
         problem = self._problem
         rows = features(problem.space, designs)
-        changes = {name: predict(rows) for name, predict in self.changes.items()}
+        changes = {name: self._expected(designs, name) + predict(rows) for name, predict in self.changes.items()}
         latency = {scope: predict(designs, rows) for scope, predict in self.latency_ms.items()}
         weights = problem.preference
         quality = sum(weights[name] * change for name, change in changes.items()) / sum(weights.values())
@@ -186,18 +194,26 @@ def _inner_search(problem: Problem, evaluations: Sequence[Evaluation], rng: rand
         warnings.simplefilter("ignore")
         outcome = minimize(Inner(), algorithm, ("n_gen", _GENERATIONS), seed=rng.randrange(2**31))
     found = {design.key: design for design in (space.decode(x) for x in outcome.pop.get("X"))}
-    return _spread([design for design in found.values() if problem.affordable(design)], predicted)
+    return _in_turns([design for design in found.values() if problem.affordable(design)], predicted)
 
 
-def _spread(designs: Sequence[Design], predicted: _Predicted) -> list[Design]:
-    """The best predicted first, then turn by turn those furthest along the predicted front from all before them."""
+def _in_turns(designs: Sequence[Design], predicted: _Predicted) -> list[Design]:
+    """The best predicted within the limits, and in turn with them those furthest along the predicted front.
+
+    Half of a batch looks where the budget ends, which is what was asked; the other half keeps the front and the
+    predictors wide.
+    """
     if not designs:
         return []
     objectives, excess = predicted(designs)
     scaled = (objectives - objectives.min(0)) / np.maximum(np.ptp(objectives, axis=0), 1e-12)
-    order = [int(np.argmin(objectives[:, 0] + 10 * np.maximum(excess, 0).sum(1)))]
+    best_first = [int(i) for i in np.argsort(objectives[:, 0] + 10 * np.maximum(excess, 0).sum(1), kind="stable")]
+    order: list[int] = []
     while len(order) < len(designs):
-        distance = np.min(np.abs(scaled[:, None] - scaled[order]).sum(2), axis=1)
-        distance[order] = -1
-        order.append(int(np.argmax(distance)))
+        if len(order) % 2 == 0:
+            order.append(next(index for index in best_first if index not in order))
+        else:
+            distance = np.min(np.abs(scaled[:, None] - scaled[order]).sum(2), axis=1)
+            distance[order] = -1
+            order.append(int(np.argmax(distance)))
     return [designs[index] for index in order]

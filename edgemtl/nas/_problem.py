@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgemtl.models import Cost
+from edgemtl.nas._sensitivity import Sensitivity
 from edgemtl.nas._space import Design, Space
 from edgemtl.tasks import delta_m, relative_change
 from edgemtl.units import Budget, Floor
@@ -54,7 +55,8 @@ class Limit:
 class Problem:
     """A space with what its designs must keep and what is better.
 
-    `baseline` are the metrics of the largest design in float; delta_m and floors refer to it.
+    `baseline` are the metrics of the largest design in float; delta_m and floors refer to it. `sensitivity` is what
+    one step down in each choice was found to cost, where that is known.
     """
 
     space: Space
@@ -63,6 +65,7 @@ class Problem:
     preference: Mapping[str, float]
     baseline: Metrics
     measures_latency: bool
+    sensitivity: Sensitivity | None = None
 
     def delta_m(self, metrics: Metrics) -> float:
         """Mean relative change against the baseline (a fraction), weighted by the preference."""

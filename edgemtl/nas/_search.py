@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -28,6 +28,7 @@ from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
 from edgemtl.nas._problem import Evaluation, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder, task_json
+from edgemtl.nas._sensitivity import measure_sensitivity, one_step_down, read_sensitivity, write_sensitivity
 from edgemtl.nas._space import Space, is_precision, load_space
 from edgemtl.nas._strategies import find_strategy
 from edgemtl.nas._trials import evaluation_of, open_study, record, space_distributions
@@ -40,6 +41,7 @@ __all__ = ["SearchEvent", "SearchRequest", "search"]
 DEFAULT_TARGET = "onnxruntime"
 FINALISTS = 3
 FRONT_SIZE = 6
+SENSITIVITY_FILE = "sensitivity.json"
 _REFINED = "evaluations_refined"
 
 
@@ -109,6 +111,7 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     problem = _problem(setup, rows)
     study = _study(request, setup.config)
     folder.create(setup.config)
+    problem = _with_sensitivity(request, setup, problem, report)
     interrupted = _evaluate_all(request, problem, setup.evaluator, study, report)
     evaluations = _finished(study, setup.space)
     if not evaluations:
@@ -119,7 +122,7 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
     asked = Asked(request.command, request.seed, request.strategy, request.budgets, len(evaluations), started)
     base = setup.evaluator.candidate(setup.space.largest())
-    result = conclude(folder, asked, setup.evaluator, problem, base, front, _tell_scores(report))
+    result = conclude(folder, asked, setup.evaluator, problem, base, front, _tell(report, "score"))
     if interrupted or cut:
         raise KeyboardInterrupt
     study.set_user_attr(_REFINED, len(evaluations))
@@ -136,6 +139,7 @@ class _Setup:
     budgets: tuple[Budget, ...]
     floors: tuple[Floor, ...]
     preference: Mapping[str, float]
+    supernet: Path
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -178,7 +182,7 @@ def _set_up(request: SearchRequest) -> _Setup:
         "seed": request.seed,
         "supernet_sha256": sha256(path),
     }
-    return _Setup(searched, source, evaluator, budgets, floors, preference, config)
+    return _Setup(searched, source, evaluator, budgets, floors, preference, path, config)
 
 
 def _check_numbers(request: SearchRequest) -> None:
@@ -270,6 +274,28 @@ def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
     return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, setup.evaluator.executes)
 
 
+def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, report: Report) -> Problem:
+    """The problem with the supernet's sensitivity map, where the strategy predicts: beside the supernet, in the run, or
+    measured now, where that is less work than the search itself.
+    """
+    if request.strategy != "linas":
+        return problem
+    made_for = {key: str(setup.config[key]) for key in ("supernet_sha256", "data_identity")}
+    own = request.out / SENSITIVITY_FILE
+    found = read_sensitivity(setup.supernet.with_suffix(f".{SENSITIVITY_FILE}"), made_for)
+    found = found or read_sensitivity(own, made_for)
+    if found is None and len(one_step_down(problem.space)) <= request.evaluations:
+        evaluator = setup.evaluator
+        found = measure_sensitivity(
+            problem.space,
+            lambda design: evaluator.simulated(evaluator.candidate(design)),
+            problem.baseline,
+            _tell(report, "sensitivity"),
+        )
+        write_sensitivity(own, found, made_for)
+    return replace(problem, sensitivity=found)
+
+
 def _evaluate_all(
     request: SearchRequest, problem: Problem, evaluator: Evaluator, study: optuna.Study, report: Report
 ) -> bool:
@@ -319,5 +345,5 @@ def _refine(
     return found, False
 
 
-def _tell_scores(report: Report) -> Callable[[int, int, str], None]:
-    return lambda done, total, text: report(SearchEvent("score", done, total, text))
+def _tell(report: Report, stage: str) -> Callable[[int, int, str], None]:
+    return lambda done, total, text: report(SearchEvent(stage, done, total, text))

@@ -1,0 +1,87 @@
+"""What each choice is worth: the largest net with one choice a step lower, scored per task, once for a supernet.
+
+The vector form of the sensitivity map that one-score pruners bisect (FastNAS): a number for every choice and task.
+Effects of several choices are taken to multiply, which is a first guess at any design's quality before one is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl._files import read_json, write_json
+from edgemtl.nas._space import Design, Space, is_precision
+from edgemtl.tasks import relative_change
+
+__all__ = ["Sensitivity", "measure_sensitivity", "one_step_down", "read_sensitivity", "write_sensitivity"]
+
+Metrics = Mapping[str, Mapping[str, float]]
+SCHEMA = "edgemtl.sensitivity/1"
+_WORST = -0.9
+"""A task never loses more of its score than this in one step, so that logarithms stay finite."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Relative change of every task for one step down in each choice: {choice: {task: fraction, better is positive}}.
+
+    Choices that have no effect in the largest net (a kernel that only depthwise blocks have) are not in it.
+    """
+
+    changes: Mapping[str, Mapping[str, float]]
+
+    def expect(self, designs: Sequence[Design], task: str) -> NDArray[np.float64]:
+        """Expected relative change of a task against the largest net: steps down multiply, all of a choice alike."""
+        return np.array([np.expm1(sum(self._steps(design, task))) for design in designs])
+
+    def _steps(self, design: Design, task: str) -> list[float]:
+        choices = [c for c in design.space.choices if c.name in self.changes and c.active(design)]
+        down = {c.name: len(c.options) - 1 - c.options.index(design[c.name]) for c in choices}
+        return [n * float(np.log1p(max(self.changes[name][task], _WORST))) for name, n in down.items()]
+
+
+def one_step_down(space: Space) -> dict[str, Design]:
+    """The largest net with one architecture choice at its last but one option, by the choice's name."""
+    largest = space.largest()
+    lowered = {
+        choice.name: space.design({**largest, choice.name: choice.options[-2]})
+        for choice in space.choices
+        if not is_precision(choice) and choice.active(largest)
+    }
+    return {name: design for name, design in lowered.items() if design.key != largest.key}
+
+
+def measure_sensitivity(
+    space: Space,
+    score: Callable[[Design], Metrics],
+    baseline: Metrics,
+    report: Callable[[int, int, str], None] = lambda done, total, name: None,
+) -> Sensitivity:
+    """The map from the `score` of each design of `one_step_down`; `baseline` are the largest net's own scores."""
+    designs, changes = one_step_down(space), {}
+    for number, (name, design) in enumerate(designs.items()):
+        report(number, len(designs), name)
+        found = score(design)
+        changes[name] = {t.name: relative_change(t, found[t.name], baseline[t.name]) for t in space.tasks}
+    report(len(designs), len(designs), "")
+    return Sensitivity(changes)
+
+
+def write_sensitivity(path: Path, found: Sensitivity, made_for: Mapping[str, str]) -> None:
+    """Write a map, atomically, with the hashes of the supernet and the data that it was `made_for`."""
+    write_json(path, {"schema": SCHEMA, **made_for, "changes": {c: dict(v) for c, v in found.changes.items()}})
+
+
+def read_sensitivity(path: Path, made_for: Mapping[str, str]) -> Sensitivity | None:
+    """The map of a file; None where there is none, or one of another supernet or other data."""
+    if not path.is_file():
+        return None
+    stored = read_json(path, "sensitivity map")
+    wanted = {"schema": SCHEMA, **made_for}
+    if not isinstance(stored, dict) or any(stored.get(key) != value for key, value in wanted.items()):
+        return None
+    return Sensitivity(stored["changes"])
