@@ -7,7 +7,8 @@ and the metadata says which block belongs to which task, so that a profile of th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl.errors import UnsupportedError
+from edgemtl.export import _tokens as tokens
+from edgemtl.export._tokens import Dispatch
 from edgemtl.models._graph import Graph, Node, trace
 
 if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
 
-__all__ = ["GRAPH_SCHEMA", "OPSET", "emit", "emit_graph"]
+__all__ = ["GRAPH_SCHEMA", "OPSET", "Writer", "emit", "emit_graph"]
 
 GRAPH_SCHEMA = "edgemtl.graph/1"
 OPSET = 17
@@ -33,9 +36,12 @@ def emit(net: MultiTaskNet) -> onnx.ModelProto:
     return emit_graph(trace(net))
 
 
-def emit_graph(graph: Graph) -> onnx.ModelProto:
-    """The FP32 ONNX model of a traced net; shapes of all tensors are inferred and stored."""
-    writer = _Writer()
+def emit_graph(graph: Graph, dispatch: Dispatch = Dispatch()) -> onnx.ModelProto:  # noqa: B008 (frozen)
+    """The FP32 ONNX model of a traced net; shapes of all tensors are inferred and stored.
+
+    `dispatch` says how experts get their tokens, where there are any.
+    """
+    writer = Writer(dispatch, _tokens(graph), _takers(graph))
     for node in graph.nodes:
         writer.write(node)
     height, width = graph.input_size
@@ -71,47 +77,118 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-class _Writer:
+def _tokens(graph: Graph) -> dict[str, int]:
+    """How many tokens each tensor of tokens has: they begin as a map and keep their number."""
+    found: dict[str, int] = {}
+    sizes: dict[str, tuple[int, int]] = {graph.input: graph.input_size}
+    for node in graph.nodes:
+        height, width = sizes.get(node.inputs[0], (0, 0))
+        if node.op in ("Conv", "MaxPool"):
+            get = node.attributes
+            height, width = (
+                (side + 2 * pad - kernel) // stride + 1
+                for side, pad, kernel, stride in zip(
+                    (height, width), get["pads"], get["kernel_shape"], get["strides"], strict=False
+                )
+            )
+        elif node.op == "ToTokens":
+            found[node.output] = height * width
+        elif node.inputs[0] in found and node.op != "ToMap":
+            found[node.output] = found[node.inputs[0]]
+        sizes[node.output] = height, width
+    return found
+
+
+def _takers(graph: Graph) -> dict[str, list[str]]:
+    """For each router's gates, what its experts' tokens are called, in the order of the gates."""
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        if node.op == "Taken":
+            found.setdefault(node.inputs[1], []).append(node.output)
+    return found
+
+
+class Writer:
     """Collects ONNX nodes and initializers; a tensor that two operators share is stored once."""
 
-    def __init__(self) -> None:
+    def __init__(self, dispatch: Dispatch, tokens: Mapping[str, int], takers: Mapping[str, list[str]]) -> None:
+        self.dispatch, self.tokens, self.takers = dispatch, tokens, takers
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
-        self._stored: dict[int, str] = {}
+        self.routed: dict[str, Any] = {}
+        self.sorted: set[str] = set()
+        self._stored: dict[tuple[int, tuple[int, ...]], str] = {}
+        self._aliases: dict[str, str] = {}
 
     def write(self, node: Node) -> None:
+        """Append one operator, as one ONNX node or several."""
         make = _WRITERS.get(node.op)
         if make is None:
             raise UnsupportedError(f"operator {node.op} of {node.name} cannot be written to ONNX")
-        make(self, node)
+        make(self, replace(node, inputs=tuple(self._aliases.get(name, name) for name in node.inputs)))
+
+    def alias(self, name: str, other: str) -> None:
+        """From here on, `name` is the tensor `other`."""
+        self._aliases[name] = other
+
+    def rows(self, name: str) -> int:
+        """How many tokens a tensor has."""
+        return self.tokens[name]
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
+        """An initializer, once; its name."""
         if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
+    def array(self, node: Node, name: str, value: NDArray[np.generic]) -> str:
+        """An initializer of one operator."""
+        return self.constant(f"{node.name}.{name}", value)
+
+    def integers(self, node: Node, name: str, value: int | Iterable[int]) -> str:
+        """Integers (one, or a list) that one operator reads."""
+        return self.array(node, name, np.array(value if isinstance(value, int) else [*value], np.int64))
+
+    def number(self, name: str, value: float) -> str:
+        """A number that many operators read."""
+        return self.constant(name, np.array(value, np.float32))
+
+    def step(self, node: Node, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """One ONNX node of an operator that takes several; `output` is a full name or a part of the operator's."""
+        return self.steps(node, op, inputs, [output], **attributes)[0]
+
+    def steps(self, node: Node, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> list[str]:
+        """Like `step`, with several outputs. The ONNX nodes say which operator they are parts of: they stay float."""
+        full = {node.output, *(name for names in self.takers.values() for name in names)}
+        shared = tuple(f"{gates}." for gates in self.routed)
+        names = [name if name in full or name.startswith(shared) else f"{node.name}.{name}" for name in outputs]
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=names[0], doc_string=node.op, **attributes))
+        return names
+
     def add(self, node: Node, extra: list[str] | None = None, **attributes: Any) -> None:
+        """The ONNX node that an operator is."""
         inputs = [*node.inputs, *(extra or [])]
         self.nodes.append(helper.make_node(node.op, inputs, [node.output], name=node.name, **attributes))
 
     def weights(self, node: Node) -> list[str]:
+        """An operator's constants, as initializers."""
         names = []
         for key, tensor in node.constants.items():
-            name = self._stored.setdefault(id(tensor), f"{node.name}.{key}")
+            name = self._stored.setdefault((tensor.data_ptr(), tuple(tensor.shape)), f"{node.name}.{key}")
             names.append(self.constant(name, tensor.numpy()))
         return names
 
 
-def _plain(writer: _Writer, node: Node) -> None:
+def _plain(writer: Writer, node: Node) -> None:
     writer.add(node, writer.weights(node), **node.attributes)
 
 
-def _clip(writer: _Writer, node: Node) -> None:
+def _clip(writer: Writer, node: Node) -> None:
     bounds = [np.float32(node.attributes[key]) for key in ("low", "high")]
     writer.add(node, [writer.constant(f"const.{value:g}", np.array(value)) for value in bounds])
 
 
-def _resize(writer: _Writer, node: Node) -> None:
+def _resize(writer: Writer, node: Node) -> None:
     factor = int(node.attributes["factor"])
     scales = writer.constant(f"const.scales{factor}", np.array([1, 1, factor, factor], np.float32))
     linear = node.attributes["mode"] == "linear"
@@ -121,16 +198,23 @@ def _resize(writer: _Writer, node: Node) -> None:
     writer.add(node, ["", scales], mode=node.attributes["mode"], **rule)
 
 
-def _shuffle(writer: _Writer, node: Node) -> None:
+def _shuffle(writer: Writer, node: Node) -> None:
     writer.add(node, blocksize=node.attributes["blocksize"], mode="CRD")
 
 
-_WRITERS: dict[str, Callable[[_Writer, Node], None]] = {
+_WRITERS: dict[str, Callable[[Writer, Node], None]] = {
     **dict.fromkeys(
         ("Add", "BatchNormalization", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "HardSwish", "Identity",
-         "MaxPool", "Mul", "Relu", "Sigmoid"), _plain,
+         "LayerNormalization", "MaxPool", "Mul", "Relu", "Sigmoid"), _plain,
     ),
+    "Attention": tokens.attention,
     "Clip": _clip,
+    "Combined": tokens.combined,
     "DepthToSpace": _shuffle,
+    "Gelu": tokens.gelu,
     "Resize": _resize,
+    "Router": tokens.router,
+    "Taken": tokens.taken,
+    "ToMap": tokens.to_map,
+    "ToTokens": tokens.to_tokens,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from edgemtl.data import Batch, Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet
 from edgemtl.models._graph import trace
+from edgemtl.models._net import run_blocks
 from edgemtl.models.quantization import Ranges, simulate
 from edgemtl.runtime import Session, open_engine
 from edgemtl.targets import ExportTarget
@@ -186,19 +187,13 @@ class _Exposed(nn.Module):
 
     def __init__(self, net: MultiTaskNet) -> None:
         super().__init__()
-        self.blocks, self.block_tasks, self.input_size, self.wiring = (
-            net.blocks,
-            net.block_tasks,
-            net.input_size,
-            net.wiring,
-        )
+        self.blocks, self.block_tasks, self.input_size = net.blocks, net.block_tasks, net.input_size
+        self.wiring, self.names = net.wiring, [step.name for step in net.wiring]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) to one tensor a block."""
-        values = {"image": image}
-        for name, inputs in self.wiring:
-            values[name] = self.blocks[name](*(values[source] for source in inputs))
-        return {name: values[name] for name, _ in self.wiring}
+        values = run_blocks(self.blocks, self.wiring, image)
+        return {name: values[name] for name in self.names}
 
 
 def _ranges_of(exposed: nn.Module, net: MultiTaskNet, ranges: Ranges | None) -> Ranges | None:
@@ -212,7 +207,7 @@ def _ranges_of(exposed: nn.Module, net: MultiTaskNet, ranges: Ranges | None) -> 
 
 
 def _exposed_outputs(
-    exposed: nn.Module,
+    exposed: _Exposed,
     target: ExportTarget,
     precision: Mapping[str, str],
     ranges: Ranges | None,
@@ -220,7 +215,7 @@ def _exposed_outputs(
 ) -> Outputs:
     with tempfile.TemporaryDirectory() as folder:
         target.build(exposed, precision, ranges, Path(folder))  # type: ignore[arg-type]
-        names = [name for name, _ in exposed.wiring]  # type: ignore[union-attr]
+        names = exposed.names
         with closing(open_engine(Path(folder), modes=[names])) as session:
             return {name: value.copy() for name, value in session.run(image, names).items()}
 

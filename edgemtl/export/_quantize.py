@@ -49,7 +49,7 @@ def quantize(
     operators = [
         _Operator(
             node.name,
-            node.op_type,
+            node.doc_string or node.op_type,  # parts of an operator are not what they look like alone
             tuple(name for name in node.input if name and name not in constants),
             node.output[0],
             block_of(node.name),
@@ -173,7 +173,10 @@ class _Writer:
         return name
 
     def _info(self, name: str, like: str, kind: int) -> None:
-        shape = [size.dim_value for size in self.shapes[like].type.tensor_type.shape.dim]
+        known = self.shapes[like].type.tensor_type if like in self.shapes else None
+        shape = None  # how many tokens an expert gets is not known ahead
+        if known is not None and known.HasField("shape"):
+            shape = [size.dim_value if size.HasField("dim_value") else None for size in known.shape.dim]
         self.shapes[name] = helper.make_tensor_value_info(name, kind, shape)
         self.infos.append(self.shapes[name])
 

@@ -1,4 +1,4 @@
-"""The few kinds of block that every net of the CNN family is built from."""
+"""The few kinds of block that nets are built from: those of the CNN family, which decoders of every family are too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemtl.models._plan import BlockPlan, ConvPlan
+from edgemtl.models._tokens import TOKEN_BLOCKS
 
 __all__ = ["build_block"]
 
@@ -98,12 +99,14 @@ class PooledLinear(nn.Module):
         return out
 
 
-def build_block(plan: BlockPlan) -> nn.Module:
-    """The module that a block's plan describes, with fresh parameters."""
+def build_block(plan: BlockPlan, *copies: BlockPlan) -> nn.Module:
+    """The module that a block's plan describes, with fresh parameters; `copies` are other blocks that run it too."""
     if plan.kind == "pyramid":
         return Pyramid(plan)
     if plan.kind == "subpixel":
         return Subpixel(plan)
     if plan.kind in ("pool_linear", "linear"):
         return PooledLinear(plan, pool=plan.kind == "pool_linear")
+    if plan.kind in TOKEN_BLOCKS:
+        return TOKEN_BLOCKS[plan.kind]((plan, *copies))
     return ConvChain(plan, linear_end=plan.kind in ("fused", "depthwise"))

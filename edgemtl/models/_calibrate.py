@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from edgemtl.errors import UserError
 from edgemtl.models._evaluate import run_graph
-from edgemtl.models._graph import trace
+from edgemtl.models._graph import Graph, trace
 from edgemtl.models._quant_plan import Ranges
 
 __all__ = ["Clipping", "calibrate"]
@@ -21,6 +23,7 @@ Clipping = Literal["minmax", "percentile", "mse"]
 _SAMPLES = 1 << 15
 _PERCENTILE = 99.99
 """On trained nets this lost least of the three in every target's INT8: single far values are rarely right ones."""
+_EXPERT = re.compile(r"(.*\.experts\.)\d+(\.[a-z]+)(_\d+)?$")
 _FRACTIONS = np.linspace(1.0, 0.5, 21)
 
 
@@ -33,6 +36,8 @@ class _Observer:
         self.keep = max(_SAMPLES // batches, 256)
 
     def __call__(self, name: str, value: Tensor) -> None:
+        if not value.numel():
+            return  # an expert that no token of these images reached
         low, high = (float(limit) for limit in torch.aminmax(value))
         before = self.limits.get(name, (low, high))
         self.limits[name] = (min(low, before[0]), max(high, before[1]))
@@ -57,9 +62,25 @@ def calibrate(net: nn.Module, images: Tensor | Iterable[Tensor], clipping: Clipp
     for name, limits in observer.limits.items():
         if not all(np.isfinite(limits)):
             raise UserError(f"calibration met values that are not finite in {name}: the net or its images are damaged")
-    return Ranges(
-        {name: _clipped(limits, observer.samples[name], clipping) for name, limits in observer.limits.items()}
-    )
+    found = {name: _clipped(limits, observer.samples[name], clipping) for name, limits in observer.limits.items()}
+    return Ranges(found | _of_siblings(graph, found))
+
+
+def _of_siblings(graph: Graph, found: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Ranges of experts that no calibration image reached: all that their tensor is in the layer's other experts."""
+    alike: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    unseen: dict[str, str] = {}
+    for node in graph.nodes:
+        kind = _EXPERT.sub(r"\1\2", node.name) if _EXPERT.search(node.name) else f"{node.op} {node.inputs}"
+        if node.output in found:
+            alike[kind].append(found[node.output])
+        else:
+            unseen[node.output] = kind
+    return {
+        name: (min(low for low, _ in alike[kind]), max(high for _, high in alike[kind]))
+        for name, kind in unseen.items()
+        if alike[kind]
+    }
 
 
 def _clipped(

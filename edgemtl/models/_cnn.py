@@ -8,6 +8,7 @@ by the trunk and private to each decoder (ECMT, Aich et al. 2023). MobileNetV2 i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -18,7 +19,17 @@ from edgemtl.models._choices import Choice, Option, Values
 from edgemtl.models._plan import BlockPlan, ConvPlan, Plan
 from edgemtl.tasks import Task
 
-__all__ = ["CnnSpec", "cnn_choices", "cnn_plan"]
+__all__ = [
+    "CnnSpec",
+    "DecoderSpec",
+    "Options",
+    "Strict",
+    "cnn_choices",
+    "cnn_plan",
+    "dense_decoder",
+    "option_of",
+    "pooled_decoder",
+]
 
 _STEM_STRIDE = 2
 
@@ -40,17 +51,19 @@ Options = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator
 Widths = Annotated[Options, AfterValidator(_eights)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A part of a space's YAML: unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StemSpec(_Strict):
+class StemSpec(Strict):
     """The first convolution: 3x3, stride 2."""
 
     width: Widths
 
 
-class StageSpec(_Strict):
+class StageSpec(Strict):
     """A run of blocks at one resolution; the first block has the stride.
 
     `block` options: `fused` (dense 3x3 expansion, 1x1 projection) and `depthwise` (1x1 expansion, depthwise kxk, 1x1
@@ -66,14 +79,14 @@ class StageSpec(_Strict):
     kernel: Annotated[tuple[Literal[3, 5, 7], ...], Field(min_length=1), AfterValidator(_ascending)] = (3,)
 
 
-class DecoderSpec(_Strict):
+class DecoderSpec(Strict):
     """A task's own part: `width` channels, `depth` 3x3 convolutions at stride 4 (dense tasks)."""
 
     width: Widths
     depth: Options = (1,)
 
 
-class CnnSpec(_Strict):
+class CnnSpec(Strict):
     """The part of a space's YAML that this family reads.
 
     `last` is the width of a 1x1 convolution between the trunk and pooled decoders; `features` are the stages that dense
@@ -150,14 +163,15 @@ def _has_last(spec: CnnSpec, tasks: Sequence[Task]) -> bool:
     return spec.last is not None and not all(task.dense for task in tasks)
 
 
-def _get(values: Values, name: str, options: Sequence[Option]) -> Option:
+def option_of(values: Values, name: str, options: Sequence[Option]) -> Option:
+    """What `values` say of a choice, or its only option."""
     return values.get(name, options[0])
 
 
 def cnn_plan(spec: CnnSpec, tasks: Sequence[Task], values: Values, size: tuple[int, int]) -> Plan:
     """The net that `values` mean at the input size (H, W)."""
     height, width = (-(-side // _STEM_STRIDE) for side in size)
-    channels = int(_get(values, "stem.width", spec.stem.width))
+    channels = int(option_of(values, "stem.width", spec.stem.width))
     blocks = [
         BlockPlan(
             "stem",
@@ -170,7 +184,7 @@ def cnn_plan(spec: CnnSpec, tasks: Sequence[Task], values: Values, size: tuple[i
     ]
     taps: list[tuple[str, int, int, int]] = []
     for stage in spec.stages:
-        for number in range(1, int(_get(values, f"{stage.name}.depth", stage.depth)) + 1):
+        for number in range(1, int(option_of(values, f"{stage.name}.depth", stage.depth)) + 1):
             stride = stage.stride if number == 1 else 1
             block = _stage_block(spec, stage, values, number, channels, stride, blocks[-1].name, (height, width))
             blocks.append(block)
@@ -182,7 +196,8 @@ def cnn_plan(spec: CnnSpec, tasks: Sequence[Task], values: Values, size: tuple[i
         blocks.append(BlockPlan("last", "conv", None, (conv,), (blocks[-1].name,), activation=spec.activation))
     top = blocks[-1]
     for task in tasks:
-        blocks += _dense_decoder(spec, task, values, taps) if task.dense else _pooled_decoder(spec, task, values, top)
+        decode = partial(dense_decoder, taps=taps) if task.dense else partial(pooled_decoder, top=top)
+        blocks += decode(spec.decoder, task, values)
     return Plan(size, tuple(blocks))
 
 
@@ -197,15 +212,15 @@ def _stage_block(
     size: tuple[int, int],
 ) -> BlockPlan:
     height, width = (-(-side // stride) for side in size)
-    outputs = int(_get(values, f"{stage.name}.width", stage.width))
-    expand = int(_get(values, f"{stage.name}.expand", stage.expand))
-    kind = str(_get(values, f"{stage.name}.block", stage.block))
+    outputs = int(option_of(values, f"{stage.name}.width", stage.width))
+    expand = int(option_of(values, f"{stage.name}.expand", stage.expand))
+    kind = str(option_of(values, f"{stage.name}.block", stage.block))
     hidden = inputs * expand
     lower = ConvPlan("project" if kind == "fused" else "lower", hidden, outputs, 1, 1, 1, height, width)
     if kind == "fused":
         convs: tuple[ConvPlan, ...] = (ConvPlan("dense", inputs, hidden, 3, stride, 1, height, width), lower)
     else:
-        kernel = int(_get(values, f"{stage.name}.kernel", stage.kernel))
+        kernel = int(option_of(values, f"{stage.name}.kernel", stage.kernel))
         lift = ConvPlan("lift", inputs, hidden, 1, 1, 1, *size)
         depthwise = ConvPlan("depthwise", hidden, hidden, kernel, stride, hidden, height, width)
         convs = (depthwise, lower) if expand == 1 else (lift, depthwise, lower)
@@ -213,14 +228,15 @@ def _stage_block(
     return BlockPlan(f"{stage.name}_{number}", kind, None, convs, (source,), residual, spec.activation)
 
 
-def _dense_decoder(
-    spec: CnnSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]]
+def dense_decoder(
+    spec: DecoderSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]]
 ) -> list[BlockPlan]:
     """Lateral 1x1 convolutions summed top-down to stride 4, 3x3 convolutions there, and a sub-pixel head."""
-    channels = int(_get(values, f"{task.name}.width", spec.decoder.width))
-    depth = int(_get(values, f"{task.name}.depth", spec.decoder.depth))
+    channels = int(option_of(values, f"{task.name}.width", spec.width))
+    depth = int(option_of(values, f"{task.name}.depth", spec.depth))
     laterals = tuple(
-        ConvPlan(f"lateral_{name.rpartition('_')[0]}", inputs, channels, 1, 1, 1, h, w) for name, inputs, h, w in taps
+        ConvPlan(f"lateral_{name.rpartition('_')[0] or name}", inputs, channels, 1, 1, 1, h, w)
+        for name, inputs, h, w in taps
     )
     _, _, height, width = taps[0]
     body = tuple(
@@ -234,9 +250,9 @@ def _dense_decoder(
     ]
 
 
-def _pooled_decoder(spec: CnnSpec, task: Task, values: Values, top: BlockPlan) -> list[BlockPlan]:
+def pooled_decoder(spec: DecoderSpec, task: Task, values: Values, top: BlockPlan) -> list[BlockPlan]:
     """Global average, a hidden layer of elastic width, a linear layer."""
-    channels = int(_get(values, f"{task.name}.width", spec.decoder.width))
+    channels = int(option_of(values, f"{task.name}.width", spec.width))
     neck = ConvPlan("linear", top.convs[-1].outputs, channels, 1, 1, 1, 1, 1)
     head = ConvPlan("linear", channels, task.channels, 1, 1, 1, 1, 1)
     return [

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgemtl.errors import UnsupportedError
+from edgemtl.models._experts import Combined, Taken, sparse_gates
 from edgemtl.models._graph import Graph, Node
+from edgemtl.models._tokens import Attention, ToMap, ToTokens
 
 __all__ = ["operator_of", "run_graph"]
 
@@ -60,23 +62,53 @@ def _shuffle(node: Node) -> Operator:
     return lambda x: F.pixel_shuffle(x[0], factor)
 
 
+def _layer_norm(node: Node) -> Operator:
+    weight, bias, epsilon = node.constants["weight"], node.constants["bias"], float(node.attributes["epsilon"])
+    return lambda x: F.layer_norm(x[0], weight.shape, weight, bias, epsilon)
+
+
+def _attention(node: Node) -> Operator:
+    attend = Attention(int(node.attributes["heads"]), int(node.attributes["head_width"]))
+    return lambda x: attend(*x)
+
+
+def _router(node: Node) -> Operator:
+    weight, bias, get = node.constants["weight"], node.constants["bias"], node.attributes
+    return lambda x: sparse_gates(
+        torch.softmax(F.linear(x[0], weight, bias), -1), int(get["top_k"]), bool(get["renormalise"])
+    )
+
+
+def _to_map(node: Node) -> Operator:
+    lay_out = ToMap(int(node.attributes["height"]), int(node.attributes["width"]))
+    return lambda x: lay_out(x[0])
+
+
 _OPERATORS: dict[str, Callable[[Node], Operator]] = {
     "Add": lambda _: lambda x: x[0] + x[1],
+    "Attention": _attention,
     "BatchNormalization": _norm,
     "Clip": _clip,
+    "Combined": lambda _: lambda x: Combined()(*x),
     "Concat": lambda _: lambda x: torch.cat(list(x), 1),
     "Conv": _conv,
     "DepthToSpace": _shuffle,
     "Flatten": lambda _: lambda x: x[0].flatten(1),
+    "Gelu": lambda _: lambda x: F.gelu(x[0]),
     "Gemm": _gemm,
     "GlobalAveragePool": lambda _: lambda x: x[0].mean((2, 3), keepdim=True),
     "HardSwish": lambda _: lambda x: F.hardswish(x[0]),
     "Identity": lambda _: lambda x: x[0],
+    "LayerNormalization": _layer_norm,
     "MaxPool": _max_pool,
     "Mul": lambda _: lambda x: x[0] * x[1],
     "Relu": lambda _: lambda x: torch.relu(x[0]),
     "Resize": _resize,
+    "Router": _router,
     "Sigmoid": lambda _: lambda x: torch.sigmoid(x[0]),
+    "Taken": lambda node: lambda x: Taken()(x[0], x[1], int(node.attributes["place"])),
+    "ToMap": _to_map,
+    "ToTokens": lambda _: lambda x: ToTokens()(x[0]),
 }
 
 

@@ -12,6 +12,7 @@ from edgemtl.errors import unknown_name
 from edgemtl.models._choices import Choice, Option, Values
 from edgemtl.models._cnn import CnnSpec, cnn_blocks, cnn_choices, cnn_plan
 from edgemtl.models._plan import Plan
+from edgemtl.models._vit import VitSpec, vit_blocks, vit_choices, vit_plan
 from edgemtl.tasks import Task
 
 __all__ = ["Family", "find_family"]
@@ -37,7 +38,10 @@ class Family:
     size_multiple: int
 
 
-_FAMILIES = {"cnn": Family("cnn", CnnSpec, cnn_choices, cnn_blocks, cnn_plan, 32)}
+_FAMILIES = {
+    "cnn": Family("cnn", CnnSpec, cnn_choices, cnn_blocks, cnn_plan, 32),
+    "vit": Family("vit", VitSpec, vit_choices, vit_blocks, vit_plan, 16),
+}
 
 
 def find_family(name: str) -> Family:

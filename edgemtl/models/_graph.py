@@ -70,11 +70,18 @@ def trace(net: nn.Module) -> Graph:
     `net` is a `MultiTaskNet`: it has `blocks`, `block_tasks` and `input_size` and maps an image to a dictionary of one
     tensor per task. Raises `UnsupportedError` naming the module or function that has no ONNX counterpart here.
     """
-    traced = fx.Tracer().trace(net)
+    traced = _Tracer().trace(net)
     builder = _Builder(net)
     for node in traced.nodes:
         builder.add(node)
     return builder.finish()
+
+
+class _Tracer(fx.Tracer):
+    """Stops at every module that is one operator, torch's or ours."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Builder:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgemtl.models._experts import Combined, Router, Taken
+from edgemtl.models._tokens import Attention, ToMap, ToTokens
+
 __all__ = ["FUNCTIONS", "METHODS", "MODULES", "Lowered"]
 
 Attributes = Mapping[str, Any]
@@ -140,6 +143,21 @@ def _concat(args: Sequence[Any], kwargs: Attributes) -> Lowered | None:
     return Lowered("Concat", list(args[0]), {"axis": 1}) if axis == 1 else None
 
 
+def _layer_norm(layer: nn.LayerNorm, args: Sequence[Any]) -> Lowered | None:
+    if len(layer.normalized_shape) != 1 or layer.weight is None or layer.bias is None:
+        return None
+    return Lowered("LayerNormalization", args[:1], {"epsilon": layer.eps}, _weights(layer.weight, layer.bias))
+
+
+def _attention(layer: Attention, args: Sequence[Any]) -> Lowered:
+    return Lowered("Attention", args[:3], {"heads": layer.heads, "head_width": layer.head_width})
+
+
+def _router(layer: Router, args: Sequence[Any]) -> Lowered:
+    attributes = {"top_k": layer.top_k, "renormalise": layer.renormalise}
+    return Lowered("Router", args[:1], attributes, _weights(layer.weight, layer.bias))
+
+
 MODULES: dict[type[nn.Module], Callable[..., Lowered | None]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
@@ -155,6 +173,16 @@ MODULES: dict[type[nn.Module], Callable[..., Lowered | None]] = {
     nn.AdaptiveAvgPool2d: lambda layer, args: _global_pool((args[0], layer.output_size), {}),
     nn.MaxPool2d: _max_pool,
     nn.Upsample: _upsample,
+    nn.GELU: lambda layer, args: Lowered("Gelu", args[:1]) if layer.approximate == "none" else None,
+    nn.LayerNorm: _layer_norm,
+    Attention: lambda layer, args: Lowered(
+        "Attention", args[:3], {"heads": layer.heads, "head_width": layer.head_width}
+    ),
+    Combined: lambda _layer, args: Lowered("Combined", args),
+    Router: _router,
+    Taken: lambda _layer, args: Lowered("Taken", args[:2], {"place": args[2]}),
+    ToMap: lambda layer, args: Lowered("ToMap", args[:1], {"height": layer.height, "width": layer.width}),
+    ToTokens: _layer("ToTokens"),
     nn.PixelShuffle: lambda layer, args: _shuffle((args[0], layer.upscale_factor), {}),
 }
 

@@ -1,4 +1,4 @@
-"""A network as data: the convolutions of each block, before any tensor exists.
+"""A network as data: the convolutions (and experts) of each block, before any tensor exists.
 
 A family turns options into a `Plan`; the static net is built from it and its cost is counted from it, so that the two
 cannot disagree. Counting a plan takes microseconds, which is what lets a search count instead of predict.
@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from edgemtl.errors import UserError
 from edgemtl.targets import INT8_CHANNEL_BYTES
 
-__all__ = ["BlockPlan", "ConvPlan", "Cost", "Plan"]
+__all__ = ["BlockPlan", "ConvPlan", "Cost", "ExpertsPlan", "Plan"]
+
+ROUTERS = "routers"
+"""Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,46 @@ class ConvPlan:
 
 
 @dataclass(frozen=True)
+class ExpertsPlan:
+    """A mixture of experts as one task sees it: which of the layer's experts it may reach, and how many a token does.
+
+    `numbers` are the experts' own numbers, in the order of the `router`'s outputs; each is the linear layers `first`
+    and `second`, which are planned as if every token went through. `renormalise` divides the kept gates by their sum.
+    """
+
+    router: ConvPlan
+    numbers: tuple[int, ...]
+    top_k: int
+    first: ConvPlan
+    second: ConvPlan
+    renormalise: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot route."""
+        count = len(self.numbers)
+        if not 1 <= self.top_k <= count:
+            raise UserError(f"top-{self.top_k} routing among {count} experts: give 1 to {count}")
+
+    @property
+    def layers(self) -> dict[str, ConvPlan]:
+        """The router and every expert's linear layers, by the name of their parameters."""
+        own = {f"experts.{n}.{conv.name}": conv for n in self.numbers for conv in (self.first, self.second)}
+        return {f"{ROUTERS}.{self.router.name}": self.router, **own}
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image when no token is dropped and no place is padded."""
+        return self.router.macs + self.top_k * (self.first.macs + self.second.macs)
+
+
+@dataclass(frozen=True)
 class BlockPlan:
-    """A block of the trunk (`task` is None) or of one task's decoder: what `kind` of block, and its convolutions."""
+    """A block of the trunk (`task` is None) or of one task alone: what `kind` of block, and its convolutions.
+
+    Blocks with one `weights` name share their parameters: a layer after the first mixture of experts sees each task's
+    own tokens through the same weights. `heads` of attention multiply activations with each other; `others` are
+    parameters beside weights and biases (layer norms, positions).
+    """
 
     name: str
     kind: str
@@ -62,6 +104,30 @@ class BlockPlan:
     inputs: tuple[str, ...]
     residual: bool = False
     activation: str = "relu"
+    weights: str = ""
+    heads: int = 0
+    others: int = 0
+    experts: ExpertsPlan | None = None
+
+    @property
+    def parameters(self) -> str:
+        """The name under which the block's parameters are kept, and its precision chosen."""
+        return self.weights or self.name
+
+    @property
+    def layers(self) -> dict[str, ConvPlan]:
+        """Everything that has weights, by the name of its parameters within the block."""
+        return {conv.name: conv for conv in self.convs} | (self.experts.layers if self.experts else {})
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return sum(conv.macs for conv in self.convs) + self.attention_macs + (self.experts.macs if self.experts else 0)
+
+    @property
+    def attention_macs(self) -> int:
+        """Those of the two products that attention makes of activations: scores, and values by scores."""
+        return 2 * (self.convs[0].height * self.convs[0].width) ** 2 * self.convs[0].outputs if self.heads else 0
 
 
 @dataclass(frozen=True)
@@ -99,10 +165,16 @@ class Plan:
         `int8_channel_bytes` is what a target stores for each output channel beside its INT8 weights.
         """
         flops = params = weight_bytes = 0
+        counted: set[str] = set()
         for block in self.blocks if tasks is None else self.path(tasks):
-            kind = (precision or {}).get(block.name, "float")
-            for conv in block.convs:
-                flops += 2 * conv.macs
-                params += conv.params
-                weight_bytes += conv.bytes(kind, int8_channel_bytes)
+            kind = (precision or {}).get(block.parameters, "float")
+            flops += 2 * block.macs
+            fresh = {f"{block.parameters}.{name}": conv for name, conv in block.layers.items()}
+            for name in fresh.keys() - counted:
+                params += fresh[name].params
+                stored = "float" if name.startswith(f"{block.parameters}.{ROUTERS}.") else kind
+                weight_bytes += fresh[name].bytes(stored, int8_channel_bytes)
+            others = 0 if block.parameters in counted else block.others
+            params, weight_bytes = params + others, weight_bytes + 4 * others
+            counted |= {block.parameters, *fresh}
         return Cost(flops, params, weight_bytes)

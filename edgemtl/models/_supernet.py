@@ -103,11 +103,8 @@ class _WithFeatures(nn.Module):
         self.net = net
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        values = self.net.trunk_features(image)
-        trunk = {f"trunk.{name}": value for name, value in values.items() if name != "image"}
-        for name, inputs in self.net.wiring:
-            if name not in values:
-                values[name] = self.net.blocks[name](*(values[source] for source in inputs))
+        values = self.net.run_all(image)
+        trunk = {f"trunk.{step.name}": values[step.name] for step in self.net.wiring if step.task is None}
         return trunk | {task.name: values[self.net.outputs[task.name]] for task in self.net.tasks}
 
 

@@ -60,8 +60,9 @@ class Design(Mapping[str, Option]):
     @cached_property
     def precision(self) -> dict[str, str]:
         """Precision of the engine and of every block that this design has."""
-        blocks = {b.name: str(self._table.get(f"{b.name}.precision", "float")) for b in self.plan.blocks}
-        return {"engine": str(self._table.get(ENGINE, "fp32")), **blocks}
+        blocks = dict.fromkeys(block.parameters for block in self.plan.blocks)
+        kinds = {name: str(self._table.get(f"{name}.precision", "float")) for name in blocks}
+        return {"engine": str(self._table.get(ENGINE, "fp32")), **kinds}
 
     def cost(self, tasks: Sequence[str] | None = None) -> Cost:
         """Exact FLOPs, parameters and bytes of what `tasks` (all by default) run."""
@@ -71,7 +72,7 @@ class Design(Mapping[str, Option]):
         """What one task runs: the blocks on its way, with their precisions."""
         if task not in (known := [t.name for t in self.space.tasks]):
             raise unknown_name("task", task, known)
-        return {block.name: self.precision[block.name] for block in self.plan.path([task])}
+        return {block.parameters: self.precision[block.parameters] for block in self.plan.path([task])}
 
     @cached_property
     def key(self) -> str:

@@ -72,7 +72,7 @@ class _Odd(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "named"), [(nn.GELU(), "GELU"), (_Odd(), "softmax"), (nn.Conv2d(16, 16, 3, padding="same"), "conv")]
+    ("module", "named"), [(nn.SELU(), "SELU"), (_Odd(), "softmax"), (nn.Conv2d(16, 16, 3, padding="same"), "conv")]
 )
 def test_what_has_no_operator_is_refused_by_name(module: nn.Module, named: str) -> None:
     net = small_net()

@@ -60,9 +60,9 @@ def test_torch_fx_traces_it(net: MultiTaskNet) -> None:
         assert difference(traced(image), net(image)) == 0
 
 
-def test_trunk_features_are_the_trunk_s_blocks(net: MultiTaskNet) -> None:
+def test_every_block_can_be_seen(net: MultiTaskNet) -> None:
     image = pictures(1, SIZE)
-    features = net.trunk_features(image)
-    assert set(features) == {"image"} | {name for name, task in net.block_tasks.items() if task is None}
+    features = net.run_all(image)
+    assert set(features) == {"image", *net.block_tasks}
     assert tuple(features["c_2"].shape) == (1, 24, 4, 8)
     assert tuple(features["last"].shape) == (1, 40, 2, 4)

@@ -72,7 +72,7 @@ def assert_same_trunk(net: MultiTaskNet, reference: MobileNetV2, image: Tensor) 
     trunk = [block.name for block in net.plan.blocks if block.task is None]
     assert len(trunk) == len(reference.features) == 19
     with torch.no_grad():
-        ours, theirs = net.trunk_features(image), image
+        ours, theirs = net.run_all(image), image
         for name, module in zip(trunk, reference.features, strict=True):
             theirs = module(theirs)
             assert ours[name].shape == theirs.shape
@@ -97,7 +97,7 @@ def test_the_public_weights_are_exact_and_see(space: Space) -> None:
     images = pytest.importorskip("skimage.data")
     for name, classes in (("chelsea", range(281, 286)), ("coffee", (504, 967, 968, 969))):  # a cat; a cup of coffee
         with torch.no_grad():
-            features = net.trunk_features(_view(getattr(images, name)()))["last"]
+            features = net.run_all(_view(getattr(images, name)()))["last"]
             assert int(reference.classifier(features.mean((2, 3))).argmax()) in classes
 
 
@@ -130,7 +130,7 @@ def test_a_supernet_takes_every_trunk_weight(
         assert relative(supernet(image, design, features=True)["trunk.last"].mean((2, 3)), expected) < TOLERANCE
         sort_channels(supernet)
         net = with_batch_statistics(supernet.extract(design))
-        found = net.trunk_features(image)["last"].mean((2, 3))
+        found = net.run_all(image)["last"].mean((2, 3))
     assert relative(found.sort(1).values, expected.sort(1).values) < 10 * TOLERANCE
 
 

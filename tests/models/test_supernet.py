@@ -110,7 +110,7 @@ def test_features_are_the_trunk_s_and_change_no_output(space: Space, supernet: S
     design = space.largest()
     with torch.no_grad():
         both = supernet(image, design, features=True)
-        expected = with_batch_statistics(supernet.extract(design)).trunk_features(image)
+        expected = with_batch_statistics(supernet.extract(design)).run_all(image)
     trunk = {name.removeprefix("trunk."): value for name, value in both.items() if name.startswith("trunk.")}
     assert list(trunk) == [block.name for block in design.plan.blocks if block.task is None]
     assert difference(trunk, {name: expected[name] for name in trunk}) < TOLERANCE

@@ -14,6 +14,7 @@ from edgemtl._files import write_atomic
 from edgemtl.export._emit import emit_graph
 from edgemtl.export._partition import with_conditions
 from edgemtl.export._quantize import quantize
+from edgemtl.export._tokens import Dispatch
 from edgemtl.export.targets._common import check_build, write_spec
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.targets import TargetTraits
@@ -32,6 +33,7 @@ class OnnxRuntimeTarget:
     scheme = QuantScheme(
         "uint8", stored=True, carried=("Add",), passed=("DepthToSpace", "MaxPool", "Resize"), bias="int32"
     )
+    dispatch = Dispatch("segments")
     traits = TargetTraits(
         name="onnxruntime",
         title="ONNX Runtime (CPU)",
@@ -46,7 +48,9 @@ class OnnxRuntimeTarget:
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
-        model = with_conditions(quantize(emit_graph(graph), precision, ranges, self.scheme), graph.outputs)
+        model = with_conditions(
+            quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme), graph.outputs
+        )
         write_atomic(folder / _MODEL, model.SerializeToString(deterministic=True))
         return write_spec(folder, self.traits, graph, {"model": _MODEL}, precision)
 

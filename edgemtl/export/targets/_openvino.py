@@ -18,6 +18,7 @@ from edgemtl.errors import MissingDependencyError, UnsupportedError
 from edgemtl.export._emit import emit_graph
 from edgemtl.export._partition import group_by_tasks
 from edgemtl.export._quantize import quantize
+from edgemtl.export._tokens import Dispatch
 from edgemtl.export.targets._common import check_build, write_spec
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.targets import TargetTraits
@@ -46,11 +47,12 @@ class OpenVinoTarget:
         extra="openvino",
     )
     scheme = QuantScheme("uint8")
+    dispatch = Dispatch("segments")
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
-        model = quantize(emit_graph(graph), precision, ranges, self.scheme)
+        model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
         for name, content in _representation(model).items():
             write_atomic(folder / name, content)
         engine = precision.get("engine", self.traits.engine_precisions[0])

@@ -18,6 +18,7 @@ from edgemtl.export._emit import emit_graph
 from edgemtl.export._half import to_half
 from edgemtl.export._partition import with_conditions
 from edgemtl.export._quantize import quantize
+from edgemtl.export._tokens import Dispatch
 from edgemtl.export.targets._common import check_build, write_spec
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.targets import TargetTraits
@@ -53,6 +54,7 @@ class TensorRtRtxTarget:
         executes=False,
     )
     scheme: ClassVar[QuantScheme] = QuantScheme("int8", symmetric=True)
+    dispatch: ClassVar[Dispatch] = Dispatch("buckets", capacity=1.5)  # its parser takes no shape that data decides
 
     def __post_init__(self) -> None:
         if self.generation not in GENERATIONS:
@@ -61,7 +63,7 @@ class TensorRtRtxTarget:
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
-        model = quantize(emit_graph(graph), precision, ranges, self.scheme)
+        model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
         engine = precision.get("engine", "fp32")
         if engine == "fp16":
             model = to_half(model)

@@ -1,0 +1,126 @@
+"""Mixtures of experts: routing, the experts' own tokens, and the losses that keep routing healthy.
+
+M3ViT's layer (Liang et al. 2022): a router per task, softmax, then top-k, gates as they are; `renormalise` is the
+option. What a token's experts give is summed by its gates. Built so that every step is one operator of a static net:
+`Router`, one `Taken` and one MLP an expert, `Combined`. A task that reaches as many experts as a token goes to needs no
+routing of tokens at all, only the weighted sum.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgemtl.models._plan import ConvPlan, ExpertsPlan
+
+__all__ = ["Combined", "Experts", "Router", "Taken", "balance_loss", "sparse_gates", "task_expert_information"]
+
+_EPSILON = 1e-10
+
+
+class Router(nn.Linear):
+    """Gates of one task: softmax over its experts, all but the `top_k` largest of a token set to 0.
+
+    In training, noise of standard deviation `noise` over the number of experts is added to the logits (V-MoE), and the
+    probabilities before top-k are kept for the losses. Gates are computed in FP32, whatever the rest is computed in.
+    """
+
+    noise = 0.0
+
+    def __init__(self, plan: ExpertsPlan) -> None:
+        super().__init__(plan.router.inputs, plan.router.outputs)
+        self.top_k, self.renormalise = plan.top_k, plan.renormalise
+        self.probabilities: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, tokens, C) to (N, tokens, experts)."""
+        with torch.autocast(x.device.type, enabled=False):
+            logits = F.linear(x.float(), self.weight.float(), self.bias.float())
+            if self.training and self.noise:
+                logits = logits + torch.randn_like(logits) * (self.noise / logits.shape[-1])
+            probabilities = torch.softmax(logits, -1)
+        self.probabilities = probabilities if self.training else None
+        return sparse_gates(probabilities, self.top_k, self.renormalise)
+
+
+def sparse_gates(probabilities: Tensor, top_k: int, renormalise: bool) -> Tensor:
+    """The `top_k` largest probabilities of each token, in their places; 0 elsewhere."""
+    values, places = probabilities.topk(top_k, -1)
+    if renormalise:
+        values = values / values.sum(-1, keepdim=True)
+    return torch.zeros_like(probabilities).scatter(-1, places, values)
+
+
+class Taken(nn.Module):
+    """The tokens that one expert gets, in order: (tokens of the whole batch, C)."""
+
+    def forward(self, x: Tensor, gates: Tensor, place: int) -> Tensor:
+        """`place` is the expert's column of `gates`."""
+        return x[gates[..., place] > 0]
+
+
+class Combined(nn.Module):
+    """What experts gave for their tokens, each at its token and times its gate, summed."""
+
+    def forward(self, gates: Tensor, *given: Tensor) -> Tensor:
+        """Gates (N, tokens, experts) and one (its tokens, C) an expert to (N, tokens, C)."""
+        total = torch.zeros(*gates.shape[:-1], given[0].shape[-1], dtype=given[0].dtype, device=gates.device)
+        for place, result in enumerate(given):
+            gate = gates[..., place]
+            total = total.index_put(
+                (gate > 0).nonzero(as_tuple=True), gate[gate > 0][:, None].to(result) * result, True
+            )
+        return total
+
+
+class Experts(nn.Module):
+    """The experts of one layer and a router for every task that comes by; every task's copy shares the experts."""
+
+    def __init__(self, plans: Sequence[ExpertsPlan]) -> None:
+        super().__init__()
+        self.routers = nn.ModuleDict({plan.router.name: Router(plan) for plan in plans})
+        self.numbers = {plan.router.name: plan.numbers for plan in plans}
+        every = {number: plan for plan in plans for number in plan.numbers}
+        self.experts = nn.ModuleDict({str(n): _expert(every[n].first, every[n].second) for n in sorted(every)})
+        self.take, self.combine = Taken(), Combined()
+
+    def forward(self, x: Tensor, router: str) -> Tensor:
+        """(N, tokens, C) to the same, through the experts that the router named `router` chooses."""
+        gates = self.routers[router](x)
+        numbers = enumerate(self.numbers[router])
+        out: Tensor = self.combine(gates, *(self.experts[str(n)](self.take(x, gates, place)) for place, n in numbers))
+        return out
+
+
+def _expert(first: ConvPlan, second: ConvPlan) -> nn.Sequential:
+    lift, lower = nn.Linear(first.inputs, first.outputs), nn.Linear(second.inputs, second.outputs)
+    return nn.Sequential(OrderedDict([(first.name, lift), ("act", nn.GELU()), (second.name, lower)]))
+
+
+def balance_loss(probabilities: Tensor, top_k: int) -> Tensor:
+    """How unevenly experts are used: squared coefficients of variation of importance and of load, summed.
+
+    Importance is an expert's sum of kept gates, load how many tokens it gets (Shazeer et al. 2017); the latter is a
+    count, so the former alone has a gradient. `probabilities` (N, tokens, experts) are those before top-k.
+    """
+    gates = sparse_gates(probabilities, top_k, False).flatten(0, -2)
+    return _variation(gates.sum(0)) + _variation((gates > 0).float().sum(0))
+
+
+def _variation(values: Tensor) -> Tensor:
+    return values.var() / (values.mean() ** 2 + _EPSILON) if len(values) > 1 else values.sum() * 0
+
+
+def task_expert_information(probabilities: Sequence[Tensor]) -> Tensor:
+    """Mutual information of tasks and experts in nats (Mod-Squad, Chen et al. 2023); to be raised, so subtract it.
+
+    One tensor (N, tokens, experts) a task, all over the same experts. 0 where every task uses experts alike, the
+    logarithm of the number of tasks where no two share one.
+    """
+    joint = torch.stack([p.flatten(0, -2).mean(0) for p in probabilities]) / len(probabilities)
+    alike = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    return (joint * (torch.log(joint + _EPSILON) - torch.log(alike + _EPSILON))).sum()

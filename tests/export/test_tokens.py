@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgemtl.export._emit import emit_graph
+from edgemtl.export._tokens import Dispatch
+from edgemtl.models import MultiTaskNet
+from edgemtl.models._evaluate import run_graph
+from edgemtl.models._graph import trace
+from edgemtl.nas import Design, load_space
+from edgemtl.runtime import Session, open_engine
+from edgemtl.targets import find_target
+from edgemtl.tasks import make_task
+
+TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))
+YAML = """\
+schema: edgemtl.space/1
+family: vit
+input: [64, 96]
+vit:
+  stem: [8, 8, 16]
+  width: 32
+  head_width: 16
+  heads: [2]
+  depth: [4]
+  hidden: [64]
+  experts: {every: 2, count: 6, hidden: 16, kept: [2, 4], top_k: [1, 2]}
+  decoder: {width: [8], depth: [1]}
+"""
+
+
+@pytest.fixture(scope="module")
+def designs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Design, MultiTaskNet]]:
+    path = tmp_path_factory.mktemp("space") / "tokens.yaml"
+    path.write_text(YAML)
+    space = load_space(str(path), TASKS)
+    torch.manual_seed(0)
+    supernet = space.supernet()
+    with torch.no_grad():
+        for name, parameter in supernet.shared.items():
+            if ".routers." in name:
+                parameter.mul_(8)  # so that experts are chosen clearly
+    found = [space.largest(), space.smallest(), space.random(random.Random(1))]
+    plain = [space.design({k: v for k, v in d.items() if not k.endswith("precision")}) for d in found]
+    return [(design, supernet.extract(design)) for design in plain]
+
+
+@pytest.fixture(scope="module")
+def image() -> torch.Tensor:
+    return torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+@contextmanager
+def engine(net: MultiTaskNet, target: str, folder: Path) -> Iterator[Session]:
+    find_target(target).build(net, {}, None, folder)
+    with closing(open_engine(folder, threads=1)) as session:
+        yield session
+
+
+def test_the_graph_computes_what_the_net_does(designs: list[tuple[Design, MultiTaskNet]], image: torch.Tensor) -> None:
+    for _, net in designs:
+        with torch.no_grad():
+            expected = net(image)
+        for task, found in run_graph(trace(net), image).items():
+            assert torch.allclose(found, expected[task], atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_engines_route_as_the_net_does(
+    designs: list[tuple[Design, MultiTaskNet]], image: torch.Tensor, target: str, tmp_path: Path
+) -> None:
+    """Exactly: no token is dropped, whichever experts it goes to; any task alone, and all together."""
+    for number, (_, net) in enumerate(designs):
+        with torch.no_grad():
+            expected = net(image)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with engine(net, target, folder) as session:
+            for names in (["depth"], ["semseg"], ["semseg", "depth", "kind"]):
+                for task, found in session.run(image.numpy(), names).items():
+                    assert np.abs(found - expected[task].numpy()).max() < 1e-4
+
+
+def run_file(model: onnx.ModelProto, image: torch.Tensor, task: str) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([task], {"image": image.numpy()})[0])
+
+
+@pytest.mark.parametrize("dispatch", [Dispatch("segments"), Dispatch("buckets"), Dispatch("masked")])
+def test_every_form_gives_the_same(
+    designs: list[tuple[Design, MultiTaskNet]], image: torch.Tensor, dispatch: Dispatch
+) -> None:
+    for _, net in designs:
+        with torch.no_grad():
+            expected = net(image)["depth"].numpy()
+        assert np.abs(run_file(emit_graph(trace(net), dispatch), image, "depth") - expected).max() < 1e-4
+
+
+def test_places_are_a_multiple_of_an_even_share() -> None:
+    assert Dispatch("buckets", 1.25).places(tokens=196, experts=16, top_k=4) == 62
+    assert Dispatch("buckets", 100.0).places(196, 16, 4) == 196
+    assert Dispatch("buckets").places(196, 16, 4) == 196
+
+
+def test_too_few_places_drop_tokens_and_nothing_else(
+    designs: list[tuple[Design, MultiTaskNet]], image: torch.Tensor
+) -> None:
+    """The outputs differ from the exact ones, and are finite: what has no place counts as nothing."""
+    _, net = designs[0]
+    exact = run_file(emit_graph(trace(net), Dispatch("buckets")), image, "depth")
+    tight = run_file(emit_graph(trace(net), Dispatch("buckets", 0.5)), image, "depth")
+    assert np.isfinite(tight).all()
+    assert np.abs(tight - exact).max() > 1e-3
+
+
+def test_static_forms_have_no_shape_that_data_decides(designs: list[tuple[Design, MultiTaskNet]]) -> None:
+    model = emit_graph(trace(designs[0][1]), Dispatch("buckets", 1.5))
+    assert not {node.op_type for node in model.graph.node} & {"NonZero", "ScatterND", "ScatterElements", "Loop"}
+    for info in model.graph.value_info:
+        assert all(size.HasField("dim_value") for size in info.type.tensor_type.shape.dim), info.name
+
+
+def test_weights_that_tasks_share_are_stored_once(designs: list[tuple[Design, MultiTaskNet]]) -> None:
+    design, net = designs[0]
+    stored = sum(
+        int(np.prod(tensor.dims)) for tensor in emit_graph(trace(net)).graph.initializer if tensor.data_type == 1
+    )
+    assert stored == pytest.approx(design.cost().params, rel=0.01)
