@@ -60,7 +60,7 @@ class Taken(nn.Module):
 
     def forward(self, x: Tensor, gates: Tensor, place: int) -> Tensor:
         """`place` is the expert's column of `gates`."""
-        return x[gates[..., place] > 0]
+        return x.flatten(0, 1).index_select(0, _tokens_of(gates, place))
 
 
 class Combined(nn.Module):
@@ -68,13 +68,18 @@ class Combined(nn.Module):
 
     def forward(self, gates: Tensor, *given: Tensor) -> Tensor:
         """Gates (N, tokens, experts) and one (its tokens, C) an expert to (N, tokens, C)."""
-        total = torch.zeros(*gates.shape[:-1], given[0].shape[-1], dtype=given[0].dtype, device=gates.device)
+        flat, width = gates.flatten(0, 1), given[0].shape[-1]
+        total = torch.zeros(len(flat), width, dtype=given[0].dtype, device=gates.device)
         for place, result in enumerate(given):
-            gate = gates[..., place]
-            total = total.index_put(
-                (gate > 0).nonzero(as_tuple=True), gate[gate > 0][:, None].to(result) * result, True
-            )
-        return total
+            tokens = _tokens_of(gates, place)
+            gate = flat[:, place : place + 1].index_select(0, tokens).to(result.dtype)
+            total = total.index_add(0, tokens, gate * result)
+        return total.view(*gates.shape[:-1], width)
+
+
+def _tokens_of(gates: Tensor, place: int) -> Tensor:
+    """Which tokens of the whole batch one expert gets, in order."""
+    return (gates[..., place].flatten() > 0).nonzero().squeeze(1)
 
 
 class Experts(nn.Module):

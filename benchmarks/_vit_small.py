@@ -1,0 +1,62 @@
+"""ViT-S/16 at 224x224 with and without experts, untrained: what the benchmarks of dispatch and switching run.
+
+M3ViT's sizes: width 384, 12 blocks, 6 heads; in every second block 16 experts of a quarter of the MLP each, of which
+every token goes to 4, so that both nets have the same FLOPs but for the routers. Weights are random, which is the
+hardest case for a dispatch: every expert gets tokens in every layer.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import torch
+
+from edgemtl.export._tokens import Dispatch
+from edgemtl.models import MultiTaskNet
+from edgemtl.models._vit import VitSpec, vit_plan
+from edgemtl.runtime import Session, open_engine
+from edgemtl.targets import ExportTarget, find_target
+from edgemtl.tasks import Task, make_task
+
+SIZE = (224, 224)
+ENGINES = {"onnxruntime_fp32": ("onnxruntime", "fp32"), "openvino_fp32": ("openvino", "fp32"),
+           "openvino_bf16": ("openvino", "bf16")}  # fmt: skip
+EXPERTS = {"every": 2, "count": 16, "hidden": 384, "kept": [16], "top_k": [4]}
+LARGEST = {"width": 384, "head_width": 64, "heads": [6], "depth": [12], "hidden": [1536], "decoder": {"width": [64]}}
+
+
+def tasks(count: int) -> tuple[Task, ...]:
+    """Classifications of ten kinds: decoders that weigh nothing beside the encoder."""
+    return tuple(make_task(f"task{number}", "classification", 10) for number in range(count))
+
+
+def vit_small(count: int = 1, experts: bool = True, seed: int = 0) -> MultiTaskNet:
+    """The net for `count` tasks."""
+    torch.manual_seed(seed)
+    spec = VitSpec.model_validate({**LARGEST, "experts": EXPERTS if experts else None})
+    return MultiTaskNet(vit_plan(spec, tasks(count), {}, SIZE), tasks(count)).eval()
+
+
+def with_dispatch(name: str, dispatch: Dispatch) -> ExportTarget:
+    """A target whose experts get their tokens in another form."""
+    changed: ExportTarget = type("Changed", (type(find_target(name)),), {"dispatch": dispatch})()
+    return changed
+
+
+@contextmanager
+def built(net: MultiTaskNet, target: ExportTarget, engine: str) -> Iterator[Path]:
+    """The folder of an engine."""
+    with tempfile.TemporaryDirectory() as scratch:
+        target.build(net, {"engine": engine}, None, Path(scratch))
+        yield Path(scratch)
+
+
+def opened(
+    stack: ExitStack, net: MultiTaskNet, target: ExportTarget, engine: str, modes: Sequence[Sequence[str]]
+) -> Session:
+    """An engine, open until the stack closes, ready for `modes`."""
+    folder = stack.enter_context(built(net, target, engine))
+    return stack.enter_context(closing(open_engine(folder, modes=modes)))
