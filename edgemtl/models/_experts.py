@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 from edgemtl.models._plan import ConvPlan, ExpertsPlan
 
-__all__ = ["Combined", "Experts", "Router", "Taken", "balance_loss", "sparse_gates", "task_expert_information"]
+__all__ = [
+    "Combined",
+    "Experts",
+    "Router",
+    "Taken",
+    "balance_loss",
+    "routing_loss",
+    "sparse_gates",
+    "task_expert_information",
+]
 
 _EPSILON = 1e-10
 
@@ -96,9 +105,21 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, router: str) -> Tensor:
         """(N, tokens, C) to the same, through the experts that the router named `router` chooses."""
         gates = self.routers[router](x)
+        if self.training:
+            return self._sorted(x, gates, router)
         numbers = enumerate(self.numbers[router])
         out: Tensor = self.combine(gates, *(self.experts[str(n)](self.take(x, gates, place)) for place, n in numbers))
         return out
+
+    def _sorted(self, x: Tensor, gates: Tensor, router: str) -> Tensor:
+        """The same with all tokens gathered at once: one gather and one sum to differentiate, not two an expert."""
+        flat, by_expert = x.flatten(0, 1), gates.flatten(0, 1).T
+        tokens = (by_expert > 0).nonzero()[:, 1]
+        parts = torch.split(flat.index_select(0, tokens), (by_expert > 0).sum(1).tolist())
+        numbers = self.numbers[router]
+        results = torch.cat([self.experts[str(n)](part) for n, part in zip(numbers, parts, strict=True)])
+        weighted = by_expert[by_expert > 0][:, None].to(results.dtype) * results
+        return torch.zeros_like(flat, dtype=results.dtype).index_add(0, tokens, weighted).view_as(x)
 
 
 def _expert(first: ConvPlan, second: ConvPlan) -> nn.Sequential:
@@ -129,3 +150,28 @@ def task_expert_information(probabilities: Sequence[Tensor]) -> Tensor:
     joint = torch.stack([p.flatten(0, -2).mean(0) for p in probabilities]) / len(probabilities)
     alike = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     return (joint * (torch.log(joint + _EPSILON) - torch.log(alike + _EPSILON))).sum()
+
+
+def routing_loss(net: nn.Module) -> Tensor | None:
+    """What the routers of a net in training did last: `balance_loss` less `task_expert_information`, over all layers.
+
+    None where the net has no router. The probabilities are let go, so that each forward pass counts once.
+    """
+    losses = []
+    for layer in (module for module in net.modules() if isinstance(module, Experts)):
+        tasks, every = [], sorted(map(int, layer.experts))
+        for name, router in layer.routers.items():
+            if isinstance(router, Router) and router.probabilities is not None:
+                losses.append(balance_loss(router.probabilities, router.top_k))
+                tasks.append(_over_all(router.probabilities, layer.numbers[name], every))
+                router.probabilities = None
+        if len(tasks) > 1:
+            losses.append(-task_expert_information(tasks))
+    return torch.stack(losses).sum() if losses else None
+
+
+def _over_all(probabilities: Tensor, numbers: Sequence[int], every: Sequence[int]) -> Tensor:
+    """Probabilities of a task's own experts, in their places among `every` expert of the layer."""
+    places = torch.tensor([every.index(number) for number in numbers], device=probabilities.device)
+    wider = torch.zeros(*probabilities.shape[:-1], len(every), device=probabilities.device)
+    return wider.index_copy(-1, places, probabilities)

@@ -11,11 +11,14 @@ from torch.func import functional_call
 
 from edgemtl.models._blocks import Subpixel
 from edgemtl.models._choices import Choice, Values
+from edgemtl.models._experts import routing_loss
 from edgemtl.models._net import MultiTaskNet
 from edgemtl.models._plan import Plan
 from edgemtl.tasks import Task
 
-__all__ = ["Supernet", "recalibrate"]
+__all__ = ["ROUTING", "Supernet", "recalibrate"]
+
+ROUTING = "routing"
 
 
 class Supernet(nn.Module):
@@ -75,7 +78,8 @@ class Supernet(nn.Module):
     def forward(self, image: Tensor, values: Values, features: bool = False) -> dict[str, Tensor]:
         """Raw outputs of every task under `values`, normalised with the batch's own statistics.
 
-        With `features`, also the output of every trunk block, under `trunk.BLOCK`.
+        With `features`, also the output of every trunk block, under `trunk.BLOCK`, and the loss of routers, where there
+        are any, under `ROUTING`.
         """
         skeleton = self._skeleton(self._plan(values)).train()
         buffers = {name: _statistics(name, b, image.device) for name, b in skeleton.named_buffers()}
@@ -83,7 +87,8 @@ class Supernet(nn.Module):
         prefix = "net." if features else ""
         state = {f"{prefix}{name}": tensor for name, tensor in (self._cut(skeleton) | buffers).items()}
         outputs: dict[str, Tensor] = functional_call(module, state, (image,))
-        return outputs
+        routing = routing_loss(skeleton)
+        return {**outputs, ROUTING: routing} if features and routing is not None else outputs
 
     def extract(self, values: Values) -> MultiTaskNet:
         """A static net with its own copy of the design's weights; `recalibrate` it before its outputs are used."""

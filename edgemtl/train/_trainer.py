@@ -20,6 +20,7 @@ from edgemtl._environment import environment
 from edgemtl._files import write_json
 from edgemtl.data import Batch, Source
 from edgemtl.models import Supernet, Values, recalibrate
+from edgemtl.models._supernet import ROUTING
 from edgemtl.models._weights import save_supernet
 from edgemtl.tasks import Task
 from edgemtl.train._checkpoint import load_checkpoint, optimizer_state, restore_optimizer, save_checkpoint
@@ -35,6 +36,8 @@ __all__ = ["DesignSource", "Progress", "fresh_supernet", "train_supernet"]
 CHECKPOINT_SECONDS = 60.0
 CLIP_NORM = 5.0
 SCORED_IMAGES = 96
+ROUTING_WEIGHT = 0.01
+"""Of the losses that keep experts in use and apart by task (M3ViT, Mod-Squad); nets without experts have none."""
 
 
 class DesignSource(Protocol):
@@ -232,6 +235,9 @@ class _Run:
             losses = {name: share * loss + (1 - share) * soft[name] for name, loss in losses.items()}
             if ends := stage_ends(teacher):
                 extra = self._feature_weight() * feature_distance(stage_ends(outputs), ends)
+        if ROUTING in outputs:
+            routing = ROUTING_WEIGHT * outputs[ROUTING]
+            extra = routing if extra is None else extra + routing
         for name, loss in losses.items():
             key = f"{role}.{name}"
             self.sums[key] = self.sums.get(key, 0.0) + float(loss.detach())

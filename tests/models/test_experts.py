@@ -6,10 +6,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgemtl.errors import UserError
-from edgemtl.models._experts import Experts, Router, balance_loss, sparse_gates, task_expert_information
+from edgemtl.models._experts import (
+    Experts,
+    Router,
+    balance_loss,
+    routing_loss,
+    sparse_gates,
+    task_expert_information,
+)
 from edgemtl.models._plan import ConvPlan, ExpertsPlan
 
 
@@ -39,7 +46,7 @@ def one_by_one(layer: Experts, x: Tensor, task: str, top_k: int, renormalise: bo
 @pytest.mark.parametrize(("numbers", "top_k"), [((0, 1, 2, 3), 2), ((2, 3, 0), 1), ((5, 1), 2)])
 def test_the_layer_is_the_published_sum(numbers: tuple[int, ...], top_k: int, renormalise: bool) -> None:
     torch.manual_seed(0)
-    layer = Experts([plan(numbers, top_k, renormalise=renormalise)])
+    layer = Experts([plan(numbers, top_k, renormalise=renormalise)]).eval()
     x = torch.randn(2, 12, 8)
     with torch.no_grad():
         assert torch.allclose(layer(x, "depth"), one_by_one(layer, x, "depth", top_k, renormalise), atol=1e-5)
@@ -69,6 +76,19 @@ def test_gates_keep_the_largest_and_nothing_else(experts: int, tokens: int, seed
         assert (dropped <= gates.masked_fill(gates == 0, 2).amin(-1)).all()
 
 
+def test_training_computes_the_same_all_at_once() -> None:
+    torch.manual_seed(0)
+    layer, x = Experts([plan((2, 0, 3, 1), 2)]), torch.randn(2, 12, 8)
+    results, gradients = [], []
+    for mode in (True, False):
+        layer.train(mode).zero_grad()
+        results.append(layer(x, "depth"))
+        results[-1].square().sum().backward()
+        gradients.append([p.grad.clone() for p in layer.parameters() if p.grad is not None])
+    assert torch.allclose(results[0], results[1], atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
+
+
 def test_noise_moves_gates_in_training_only() -> None:
     torch.manual_seed(0)
     router = Router(plan((0, 1, 2, 3), 2))
@@ -95,6 +115,28 @@ def test_information_of_tasks_and_experts() -> None:
     first[..., 0], second[..., 3] = 1, 1
     assert float(task_expert_information([alike, alike])) == pytest.approx(0, abs=1e-6)
     assert float(task_expert_information([first, second])) == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_routing_loss_counts_each_pass_once() -> None:
+    layer = Experts([plan((0, 1, 2), 1), plan((2, 3, 0), 1, "edges")])
+    assert routing_loss(nn.Linear(2, 2)) is None
+    assert routing_loss(layer.eval()) is None
+    x = torch.randn(2, 12, 8)
+    layer.train()
+    for router in layer.routers.values():
+        nn.init.zeros_(router.bias)
+    for task in ("depth", "edges"):
+        layer(x, task)
+    p = {name: torch.softmax(router.weight @ x[..., None], -2)[..., 0] for name, router in layer.routers.items()}
+    wider = [torch.zeros(2, 12, 4), torch.zeros(2, 12, 4)]
+    wider[0][..., [0, 1, 2]], wider[1][..., [2, 3, 0]] = p["depth"], p["edges"]
+    expected = sum(balance_loss(each, 1) for each in p.values()) - task_expert_information(wider)
+    found = routing_loss(layer)
+    assert found is not None
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)
+    found.backward()
+    assert layer.routers["depth"].weight.grad is not None
+    assert routing_loss(layer) is None
 
 
 @pytest.mark.parametrize("top_k", [0, 4])

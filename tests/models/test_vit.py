@@ -64,6 +64,16 @@ def test_any_design_is_cut_exactly_out_of_the_supernet(tiny: Space, seed: int) -
     assert found["kind"].shape == (2, 4)
 
 
+def test_training_sees_what_routers_do(tiny: Space) -> None:
+    """The largest design has two layers of experts with a router for each of three tasks."""
+    supernet = tiny.supernet()
+    outputs = supernet(torch.randn(2, 3, 64, 96), tiny.largest(), features=True)
+    outputs["routing"].backward()
+    routers = [p for name, p in supernet.shared.items() if ".routers." in name and name.endswith("weight")]
+    assert len(routers) == 6
+    assert all(p.grad is not None and bool(p.grad.any()) for p in routers)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_parameters_are_counted_as_the_net_has_them(tiny: Space, seed: int) -> None:
     """Batch normalisation, which is folded, has two numbers a channel where a folded bias is one."""
