@@ -1,0 +1,70 @@
+"""The mixture-of-experts family through the same verbs as every other, from training to the report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain import edgemtl, make_workplace
+
+SPACE = """
+schema: edgemtl.space/1
+family: vit
+input: [64, 64]
+precision: [float, int8]
+vit:
+  stem: [8, 8, 16]
+  width: 32
+  head_width: 16
+  heads: [1, 2]
+  depth: [2]
+  hidden: [32]
+  experts: {every: 2, count: 6, hidden: 16, kept: [2, 4], top_k: [1, 2]}
+  decoder: {width: [8, 16], depth: [1]}
+"""
+SIDE = ("--space", "tiny-vit", "--data", "data")
+
+pytestmark = pytest.mark.xdist_group("experts")
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("experts")
+    make_workplace(folder)
+    (folder / "nas/tiny-vit.yaml").write_text(SPACE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searched(workplace: Path) -> Any:
+    done(edgemtl(workplace, "train", *SIDE, "--steps", "8", "--batch", "4", "--sizes", "1", "--out", "runs/supernet"))
+    supernet = ("--supernet", "runs/supernet/supernet.safetensors")
+    search = ("search", *SIDE, *supernet, "--budget", "90%FLOPs", "--evaluations", "4", "--out", "runs/experts")
+    return json.loads(done(edgemtl(workplace, *search, "--format", "json")))
+
+
+def done(process: subprocess.CompletedProcess[str]) -> str:
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_a_design_says_which_experts_a_task_keeps(searched: Any) -> None:
+    design = searched["best"]["design"]
+    assert {"depth.experts", "side.experts", "regions.b2.top_k", "b2.precision"} <= design.keys()
+    assert "b2_depth.precision" not in design, "weights that tasks share have one precision"
+
+
+def test_the_bundle_runs_any_task_and_is_measured_and_reported(workplace: Path, searched: Any) -> None:
+    targets = ("--target", "onnxruntime", "--target", "openvino")
+    done(edgemtl(workplace, "export", "runs/experts", *targets))
+    image = str(next((workplace / "data/images/test").iterdir()))
+    for tasks in ("depth", "depth,side"):
+        done(edgemtl(workplace, "run", "runs/experts/bundle", image, "--tasks", tasks, "--out", f"pictures/{tasks}"))
+    assert list((workplace / "pictures/depth").iterdir())
+    profile = json.loads(done(edgemtl(workplace, "profile", "runs/experts/bundle", "--runs", "20", "--format", "json")))
+    assert profile["schema"].startswith("edgemtl.profile/")
+    done(edgemtl(workplace, "report", "runs/experts"))
+    assert "b2" in (workplace / "runs/experts/report.html").read_text()
