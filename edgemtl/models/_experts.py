@@ -34,15 +34,13 @@ _EPSILON = 1e-10
 class Router(nn.Linear):
     """Gates of one task: softmax over its experts, all but the `top_k` largest of a token set to 0.
 
-    In training, noise of standard deviation `noise` over the number of experts is added to the logits (V-MoE), and the
-    probabilities before top-k are kept for the losses. Gates are computed in FP32, whatever the rest is computed in.
+    In training, noise of the plan's standard deviation over the number of experts is added to the logits (V-MoE), and
+    the probabilities before top-k are kept for the losses. Gates are FP32, whatever the rest is computed in.
     """
-
-    noise = 0.0
 
     def __init__(self, plan: ExpertsPlan) -> None:
         super().__init__(plan.router.inputs, plan.router.outputs)
-        self.top_k, self.renormalise = plan.top_k, plan.renormalise
+        self.top_k, self.renormalise, self.noise = plan.top_k, plan.renormalise, plan.noise
         self.probabilities: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ class ExpertsPlan:
     """A mixture of experts as one task sees it: which of the layer's experts it may reach, and how many a token does.
 
     `numbers` are the experts' own numbers, in the order of the `router`'s outputs; each is the linear layers `first`
-    and `second`, which are planned as if every token went through. `renormalise` divides the kept gates by their sum.
+    and `second`, which are planned as if every token went through. `renormalise` divides the kept gates by their sum;
+    `noise` is what training adds to the router's logits, as a standard deviation times the number of experts.
     """
 
     router: ConvPlan
@@ -69,6 +70,7 @@ class ExpertsPlan:
     first: ConvPlan
     second: ConvPlan
     renormalise: bool = False
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot route."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pydantic import PositiveInt, model_validator
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
 from edgemtl.errors import UserError
 from edgemtl.models._choices import Choice, Option, Values
@@ -30,7 +30,8 @@ class ExpertsSpec(Strict):
     """The mixture of every `every`-th block: `count` experts of `hidden` units each.
 
     `kept` options are how many of them a task may reach, `top_k` options how many a token goes to, for each task and
-    layer. Without `router_per_task` one router serves all tasks, which then share every block.
+    layer. Without `router_per_task` one router serves all tasks, which then share every block. `noise` is the standard
+    deviation, times `count`, of what training adds to the routers' logits.
     """
 
     every: PositiveInt = 2
@@ -40,6 +41,7 @@ class ExpertsSpec(Strict):
     top_k: Options
     renormalise: bool = False
     router_per_task: bool = True
+    noise: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
     def _reachable(self) -> ExpertsSpec:
@@ -217,7 +219,8 @@ def _experts(
     first = replace(linear, name="first", outputs=spec.hidden)
     second = replace(linear, name="second", inputs=spec.hidden, outputs=linear.inputs)
     routing = replace(linear, name=router, outputs=kept)
-    return ExpertsPlan(routing, window(spec.count, kept, place, places), top_k, first, second, spec.renormalise)
+    numbers = window(spec.count, kept, place, places)
+    return ExpertsPlan(routing, numbers, top_k, first, second, spec.renormalise, spec.noise)
 
 
 def _top(spec: VitSpec, last: BlockPlan, task: Task | None) -> BlockPlan:

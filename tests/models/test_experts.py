@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,8 +92,7 @@ def test_training_computes_the_same_all_at_once() -> None:
 
 def test_noise_moves_gates_in_training_only() -> None:
     torch.manual_seed(0)
-    router = Router(plan((0, 1, 2, 3), 2))
-    router.noise = 4.0
+    router = Router(replace(plan((0, 1, 2, 3), 2), noise=4.0))
     x = torch.randn(1, 12, 8)
     assert not torch.equal(router(x), router(x))
     assert router.probabilities is not None
