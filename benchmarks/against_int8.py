@@ -35,7 +35,7 @@ TEST_IMAGES = 192
 QUICK_IMAGES = 48
 ENGINES = 6
 BUDGETS = {"onnxruntime": "31%ms", "openvino": "33%ms"}
-TUNING_STEPS = 1200
+TUNING_STEPS = {"onnxruntime": 1200, "openvino": 400}
 QUICK_STEPS = 20
 LEARNING_RATE = "0.002"
 POINT = 0.01
@@ -106,7 +106,7 @@ def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dic
     arguments = ["--evaluations", "12"] if options.quick else []
     name = f"{'quick-' if options.quick else ''}int8-{target}"
     folder = searched(name, "--budget", BUDGETS[target], "--target", target, *arguments)
-    steps = str(QUICK_STEPS if options.quick else TUNING_STEPS)
+    steps = str(QUICK_STEPS if options.quick else TUNING_STEPS[target])
     further = tuned(folder, "--steps", steps, "--learning-rate", LEARNING_RATE)
     space, evaluator = scenes_evaluator(target)
     tasks = evaluator.tasks_of("")
