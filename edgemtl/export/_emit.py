@@ -41,7 +41,7 @@ def emit_graph(graph: Graph, dispatch: Dispatch = Dispatch()) -> onnx.ModelProto
 
     `dispatch` says how experts get their tokens, where there are any.
     """
-    writer = Writer(dispatch, _tokens(graph), _takers(graph))
+    writer = Writer(dispatch, _takers(graph))
     for node in graph.nodes:
         writer.write(node)
     height, width = graph.input_size
@@ -77,28 +77,6 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _tokens(graph: Graph) -> dict[str, int]:
-    """How many tokens each tensor of tokens has: they begin as a map and keep their number."""
-    found: dict[str, int] = {}
-    sizes: dict[str, tuple[int, int]] = {graph.input: graph.input_size}
-    for node in graph.nodes:
-        height, width = sizes.get(node.inputs[0], (0, 0))
-        if node.op in ("Conv", "MaxPool"):
-            get = node.attributes
-            height, width = (
-                (side + 2 * pad - kernel) // stride + 1
-                for side, pad, kernel, stride in zip(
-                    (height, width), get["pads"], get["kernel_shape"], get["strides"], strict=False
-                )
-            )
-        elif node.op == "ToTokens":
-            found[node.output] = height * width
-        elif node.inputs[0] in found and node.op != "ToMap":
-            found[node.output] = found[node.inputs[0]]
-        sizes[node.output] = height, width
-    return found
-
-
 def _takers(graph: Graph) -> dict[str, list[str]]:
     """For each router's gates, what its experts' tokens are called, in the order of the gates."""
     found: dict[str, list[str]] = {}
@@ -111,8 +89,9 @@ def _takers(graph: Graph) -> dict[str, list[str]]:
 class Writer:
     """Collects ONNX nodes and initializers; a tensor that two operators share is stored once."""
 
-    def __init__(self, dispatch: Dispatch, tokens: Mapping[str, int], takers: Mapping[str, list[str]]) -> None:
-        self.dispatch, self.tokens, self.takers = dispatch, tokens, takers
+    def __init__(self, dispatch: Dispatch, takers: Mapping[str, list[str]]) -> None:
+        self.dispatch, self.takers, self.tokens = dispatch, takers, 0
+        self._taken = {name for names in takers.values() for name in names}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
         self.routed: dict[str, Any] = {}
@@ -130,10 +109,6 @@ class Writer:
     def alias(self, name: str, other: str) -> None:
         """From here on, `name` is the tensor `other`."""
         self._aliases[name] = other
-
-    def rows(self, name: str) -> int:
-        """How many tokens a tensor has."""
-        return self.tokens[name]
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
         """An initializer, once; its name."""
@@ -159,9 +134,9 @@ class Writer:
 
     def steps(self, node: Node, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> list[str]:
         """Like `step`, with several outputs. The ONNX nodes say which operator they are parts of: they stay float."""
-        full = {node.output, *(name for names in self.takers.values() for name in names)}
         shared = tuple(f"{gates}." for gates in self.routed)
-        names = [name if name in full or name.startswith(shared) else f"{node.name}.{name}" for name in outputs]
+        full = {name for name in outputs if name == node.output or name in self._taken or name.startswith(shared)}
+        names = [name if name in full else f"{node.name}.{name}" for name in outputs]
         self.nodes.append(helper.make_node(op, list(inputs), names, name=names[0], doc_string=node.op, **attributes))
         return names
 

@@ -51,7 +51,8 @@ class _Routed:
 
 
 def to_tokens(writer: Writer, node: Node) -> None:
-    """(1, C, H, W) to (H W, C)."""
+    """(1, C, H, W) to (H W, C); every tensor of tokens after it has as many."""
+    writer.tokens = int(node.attributes["tokens"])
     flat = writer.step(node, "Flatten", [node.inputs[0]], "flat", axis=2)
     writer.step(node, "Transpose", [flat], node.output, perm=[1, 0])
 
@@ -97,7 +98,7 @@ def router(writer: Writer, node: Node) -> None:
     experts, top_k = len(node.constants["weight"]), int(node.attributes["top_k"])
     logits = writer.step(node, "Gemm", [node.inputs[0], *writer.weights(node)], "logits", transB=1)
     probabilities = writer.step(node, "Softmax", [logits], "probabilities", axis=-1)
-    tokens = writer.rows(node.inputs[0])
+    tokens = writer.tokens
     if top_k == experts:
         values = probabilities
         if node.attributes["renormalise"]:

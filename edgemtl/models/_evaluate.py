@@ -108,7 +108,7 @@ _OPERATORS: dict[str, Callable[[Node], Operator]] = {
     "Sigmoid": lambda _: lambda x: torch.sigmoid(x[0]),
     "Taken": lambda node: lambda x: Taken()(x[0], x[1], int(node.attributes["place"])),
     "ToMap": _to_map,
-    "ToTokens": lambda _: lambda x: ToTokens()(x[0]),
+    "ToTokens": lambda node: lambda x: ToTokens(int(node.attributes["tokens"]))(x[0]),
 }
 
 

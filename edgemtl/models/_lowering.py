@@ -182,7 +182,7 @@ MODULES: dict[type[nn.Module], Callable[..., Lowered | None]] = {
     Router: _router,
     Taken: lambda _layer, args: Lowered("Taken", args[:2], {"place": args[2]}),
     ToMap: lambda layer, args: Lowered("ToMap", args[:1], {"height": layer.height, "width": layer.width}),
-    ToTokens: _layer("ToTokens"),
+    ToTokens: lambda layer, args: Lowered("ToTokens", args[:1], {"tokens": layer.tokens}),
     nn.PixelShuffle: lambda layer, args: _shuffle((args[0], layer.upscale_factor), {}),
 }
 

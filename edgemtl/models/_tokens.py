@@ -16,7 +16,11 @@ _NORM_EPSILON = 1e-6
 
 
 class ToTokens(nn.Module):
-    """(N, C, H, W) to (N, H W, C)."""
+    """(N, C, H, W) to (N, H W, C); `tokens` is H W at the net's own input size."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens = tokens
 
     def forward(self, x: Tensor) -> Tensor:
         """Row by row."""
@@ -64,7 +68,7 @@ class Patches(nn.Module):
         self.place = nn.Conv2d(
             place.inputs, place.outputs, place.kernel, padding=place.kernel // 2, groups=place.groups
         )
-        self.tokens = ToTokens()
+        self.tokens = ToTokens(proj.height * proj.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, tokens, width)."""
