@@ -8,15 +8,19 @@ hardest case for a dispatch: every expert gets tokens in every layer.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from _runs import drawn
 
 from edgemtl.export._tokens import Dispatch
 from edgemtl.models import MultiTaskNet
 from edgemtl.models._vit import VitSpec, vit_plan
+from edgemtl.profiling import Samples
 from edgemtl.runtime import Session, open_engine
 from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import Task, make_task
@@ -52,6 +56,19 @@ def built(net: MultiTaskNet, target: ExportTarget, engine: str) -> Iterator[Path
     with tempfile.TemporaryDirectory() as scratch:
         target.build(net, {"engine": engine}, None, Path(scratch))
         yield Path(scratch)
+
+
+def drawn_in_turns(
+    sides: Mapping[str, tuple[MultiTaskNet, ExportTarget]], engine: str, engines: int
+) -> dict[str, Samples]:
+    """Latencies of one task on each side's net and target, pooled over several engines of each."""
+    image = np.random.default_rng(0).standard_normal((1, 3, *SIZE), np.float32)
+
+    def opens(stack: ExitStack) -> dict[str, Callable[[], object]]:
+        sessions = {name: opened(stack, net, target, engine, [["task0"]]) for name, (net, target) in sides.items()}
+        return {name: partial(session.run, image, ["task0"]) for name, session in sessions.items()}
+
+    return drawn(opens, engines)
 
 
 def opened(

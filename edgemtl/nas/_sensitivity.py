@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl._files import read_json, write_json
+from edgemtl.errors import UserError
 from edgemtl.nas._space import Design, Space, is_precision
 from edgemtl.tasks import relative_change
 
@@ -77,11 +78,16 @@ def write_sensitivity(path: Path, found: Sensitivity, made_for: Mapping[str, str
 
 
 def read_sensitivity(path: Path, made_for: Mapping[str, str]) -> Sensitivity | None:
-    """The map of a file; None where there is none, or one of another supernet or other data."""
+    """The map of a file; None where there is none, or one of another supernet or other data.
+
+    Raises `UserError` for a damaged one.
+    """
     if not path.is_file():
         return None
     stored = read_json(path, "sensitivity map")
     wanted = {"schema": SCHEMA, **made_for}
     if not isinstance(stored, dict) or any(stored.get(key) != value for key, value in wanted.items()):
         return None
+    if not isinstance(stored.get("changes"), dict):
+        raise UserError(f"sensitivity map {path} holds no changes: it is damaged; delete it, it is made again")
     return Sensitivity(stored["changes"])

@@ -94,6 +94,9 @@ def test_a_file_keeps_the_map_and_knows_what_it_was_made_for(tmp_path: Path, fou
     write_sensitivity(path, found, MADE_FOR)
     assert read_sensitivity(path, MADE_FOR) == found
     assert read_sensitivity(path, {**MADE_FOR, "supernet_sha256": "another"}) is None
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "changes"}))
+    with pytest.raises(UserError, match="holds no changes"):
+        read_sensitivity(path, MADE_FOR)
     path.write_text(path.read_text()[:40])
     with pytest.raises(UserError, match="sensitivity"):
         read_sensitivity(path, MADE_FOR)
