@@ -165,6 +165,11 @@ class Evaluator:
     def _validation(self) -> list[Batch]:
         return list(batches_of(self.source.split("validation"), BATCH, self._limit(VALIDATION_IMAGES)))
 
+    @property
+    def validation_images(self) -> int:
+        """How many images decide."""
+        return sum(len(batch.image) for batch in self._validation)
+
     @cached_property
     def test_samples(self) -> list[Sample]:
         """The images of the reported scores, which no decision has seen."""

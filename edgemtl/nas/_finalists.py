@@ -15,6 +15,7 @@ from statistics import median
 
 from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._problem import Evaluation, Problem, non_dominated
+from edgemtl.nas._shrinkage import Belief, believed
 from edgemtl.nas._space import ENGINE, Design, Space
 from edgemtl.profiling import compare
 from edgemtl.tasks import relative_change
@@ -30,7 +31,9 @@ __all__ = [
 ]
 
 Metrics = Mapping[str, Mapping[str, float]]
-SLOWER_ALLOWED = 1.0
+# What a design of several precisions must gain on the best uniform one to be taken: less can be the machine's mood
+# (ratios of one pair of files, hours apart: 1.00 and 1.09).
+RATIO_ALLOWED = 0.95
 TOLERANCE = 0.01
 EXPORT_LOSS = 0.025
 NEAR, NEAR_UNIFORM = 1.2, 1.6
@@ -67,16 +70,18 @@ def is_uniform(design: Design) -> bool:
     return len({kind for name, kind in design.precision.items() if name != "engine"}) == 1
 
 
-def pick_architectures(problem: Problem, evaluations: Sequence[Evaluation], count: int) -> list[Design]:
+def pick_architectures(
+    problem: Problem, evaluations: Sequence[Evaluation], count: int, belief: Belief | None = None
+) -> list[Design]:
     """Up to `count` architectures to refine: of the feasible front, best quality first, else the least infeasible.
 
-    Each is the first design that has it: its other precisions are tried anyway.
+    Each is the first design that has it: its other precisions are tried anyway. Quality is the `belief` in each.
     """
+    belief = belief or believed(problem, ())
     kept = [e for e in evaluations if problem.feasible(e)]
     if kept:
-        ordered = sorted(
-            (kept[i] for i in non_dominated([problem.objectives(e) for e in kept])), key=problem.objectives
-        )
+        points = [(-belief(e), problem.objectives(e)[1]) for e in kept]
+        ordered = [kept[i] for i in sorted(non_dominated(points), key=points.__getitem__)]
     else:
         ordered = sorted(evaluations, key=problem.violation)
     distinct: dict[str, Design] = {}
@@ -88,8 +93,8 @@ def pick_architectures(problem: Problem, evaluations: Sequence[Evaluation], coun
 def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Finalist]:
     """The variants of one architecture that could be exported, scored by simulation and timed in turns.
 
-    What loses more to its precision than an export accepts is dropped, and so is what a uniform precision beats in
-    speed, unless only slower ones keep the budgets and floors.
+    What loses more to its precision than an export accepts is dropped, and so is a mixture of precisions that is not
+    clearly faster than each alone, unless only slower ones keep the budgets and floors.
     """
     base = evaluator.candidate(design)
     variants = precision_variants(problem.space, design) if evaluator.executes else [design]
@@ -103,10 +108,10 @@ def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Fi
     least = evaluator.simulated(plain)
 
     def exportable(fast: bool) -> list[Finalist]:
-        """Those that are as fast as the best uniform precision, or those that are not; only these are scored."""
+        """Those that are fast for their architecture, or those that are not; only these are scored."""
         found = []
         for candidate, ms, ratio in zip(candidates, latencies, ratios, strict=True):
-            if (ratio <= SLOWER_ALLOWED) == fast:
+            if _is_fast(candidate.design, ratio) == fast:
                 metrics = least if candidate is plain else evaluator.simulated(candidate)
                 if _lost(problem, metrics, least) <= EXPORT_LOSS:
                     found.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
@@ -119,8 +124,13 @@ def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Fi
 
 
 def fast_enough(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
-    """Without those that a uniform precision of their architecture beats in speed, unless no other is feasible."""
-    return [f for f in found if f.ratio <= SLOWER_ALLOWED and problem.feasible(f.evaluation)] or list(found)
+    """Without those that are slow for their architecture, unless no other is feasible."""
+    return [f for f in found if _is_fast(f.candidate.design, f.ratio) and problem.feasible(f.evaluation)] or list(found)
+
+
+def _is_fast(design: Design, ratio: float) -> bool:
+    """Whether a design is as fast as the best uniform precision, clearly so where it is none itself."""
+    return ratio <= (1.0 if is_uniform(design) else RATIO_ALLOWED)
 
 
 def _lost(problem: Problem, metrics: Metrics, plain: Metrics) -> float:
@@ -163,14 +173,18 @@ def timed_together(
     return [{scope: median(values) for scope, values in scopes.items()} for scopes in drawn]
 
 
-def choose(problem: Problem, found: Sequence[Finalist]) -> Finalist:
-    """The fastest finalist whose delta_m is within 1 % of the best feasible one; the least infeasible if none is."""
+def choose(problem: Problem, found: Sequence[Finalist], belief: Belief | None = None) -> Finalist:
+    """The fastest finalist whose delta_m is within 1 % of the best feasible one; the least infeasible if none is.
+
+    Each delta_m is what `belief` makes of the measured one.
+    """
+    belief = belief or believed(problem, ())
     feasible = [f for f in found if problem.feasible(f.evaluation)]
     if not feasible:
         return min(found, key=lambda f: problem.violation(f.evaluation))
-    best = max(problem.delta_m(f.evaluation.metrics) for f in feasible)
-    near = [f for f in feasible if problem.delta_m(f.evaluation.metrics) >= best - TOLERANCE]
-    return min(near, key=lambda f: (problem.objectives(f.evaluation)[1], problem.objectives(f.evaluation)[0]))
+    best = max(belief(f.evaluation) for f in feasible)
+    near = [f for f in feasible if belief(f.evaluation) >= best - TOLERANCE]
+    return min(near, key=lambda f: (problem.objectives(f.evaluation)[1], -belief(f.evaluation)))
 
 
 def front_of(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:

@@ -56,7 +56,8 @@ class Problem:
     """A space with what its designs must keep and what is better.
 
     `baseline` are the metrics of the largest design in float; delta_m and floors refer to it. `sensitivity` is what
-    one step down in each choice was found to cost, where that is known.
+    one step down in each choice was found to cost, where that is known; `noise` is the standard error of a measured
+    delta_m, where a task has one label an image.
     """
 
     space: Space
@@ -66,6 +67,7 @@ class Problem:
     baseline: Metrics
     measures_latency: bool
     sensitivity: Sensitivity | None = None
+    noise: float = 0.0
 
     def delta_m(self, metrics: Metrics) -> float:
         """Mean relative change against the baseline (a fraction), weighted by the preference."""

@@ -29,6 +29,7 @@ from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
 from edgemtl.nas._problem import Evaluation, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder, task_json
 from edgemtl.nas._sensitivity import measure_sensitivity, one_step_down, read_sensitivity, write_sensitivity
+from edgemtl.nas._shrinkage import believed, standard_error
 from edgemtl.nas._space import Space, is_precision, load_space
 from edgemtl.nas._strategies import find_strategy
 from edgemtl.nas._trials import evaluation_of, open_study, record, space_distributions
@@ -118,7 +119,7 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
         raise KeyboardInterrupt
     found, cut = _refine(problem, setup.evaluator, evaluations, 1 if interrupted else FINALISTS, report)
     found = fast_enough(problem, found)
-    best = choose(problem, found)
+    best = choose(problem, found, believed(problem, evaluations))
     front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
     asked = Asked(request.command, request.seed, request.strategy, request.budgets, len(evaluations), started)
     base = setup.evaluator.candidate(setup.space.largest())
@@ -271,7 +272,9 @@ def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
     for task, scores in baseline.items():
         if not all(map(math.isfinite, scores.values())):
             raise UserError(f"the largest design has no finite score in task {task!r}: train the supernet again")
-    return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, setup.evaluator.executes)
+    noise = standard_error(setup.source.tasks, baseline, setup.evaluator.validation_images, setup.preference)
+    executes = setup.evaluator.executes
+    return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, executes, noise=noise)
 
 
 def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, report: Report) -> Problem:
@@ -332,7 +335,7 @@ def _refine(
     problem: Problem, evaluator: Evaluator, evaluations: Sequence[Evaluation], count: int, report: Report
 ) -> tuple[list[Finalist], bool]:
     """The finalists of `count` architectures, and whether Ctrl-C cut this short: then those so far, at least one."""
-    designs = pick_architectures(problem, evaluations, count)
+    designs = pick_architectures(problem, evaluations, count, believed(problem, evaluations))
     found: list[Finalist] = []
     try:
         for number, design in enumerate(designs):

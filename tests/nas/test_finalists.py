@@ -153,10 +153,19 @@ def test_what_a_uniform_precision_beats_is_dropped_unless_nothing_else_is_feasib
     pair: Space, designs: list[Design]
 ) -> None:
     task = problem(pair, ["0.02ms"])
-    slow = replace(found(task, designs[0], -0.01, 0.015), ratio=1.1)
-    fast, over = found(task, designs[1], -0.05, 0.010), found(task, designs[2], 0.0, 0.030)
+    slow, over = found(task, designs[0], -0.01, 0.015, 1.1), found(task, designs[2], 0.0, 0.030)
+    fast = found(task, designs[1], -0.05, 0.010, 0.9)
     assert fast_enough(task, [slow, fast, over]) == [fast]
     assert fast_enough(task, [slow, over]) == [slow, over]
+
+
+def test_a_mixture_of_precisions_must_be_clearly_faster_than_each_alone(pair: Space) -> None:
+    task = problem(pair, ["0.02ms"])
+    alone = found(task, pair.largest("int8"), -0.05, 0.010, 1.0)
+    mixed = pair.design({**pair.largest("int8"), "stem.precision": "float"})
+    by_chance, clearly = found(task, mixed, -0.01, 0.0098, 0.98), found(task, mixed, -0.01, 0.009, 0.9)
+    assert fast_enough(task, [alone, by_chance]) == [alone]
+    assert fast_enough(task, [alone, clearly]) == [alone, clearly]
 
 
 def test_a_floor_decides_between_designs_of_equal_delta_m(pair: Space, designs: list[Design]) -> None:
