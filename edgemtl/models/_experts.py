@@ -1,9 +1,9 @@
 """Mixtures of experts: routing, the experts' own tokens, and the losses that keep routing healthy.
 
-M3ViT's layer (Liang et al. 2022): a router per task, softmax, then top-k, gates as they are; `renormalise` is the
-option. What a token's experts give is summed by its gates. Built so that every step is one operator of a static net:
-`Router`, one `Taken` and one MLP an expert, `Combined`. A task that reaches as many experts as a token goes to needs no
-routing of tokens at all, only the weighted sum.
+M3ViT's layer (Liang et al. 2022): a router per task, or a gate of all tasks that is told which one it serves; softmax,
+then top-k, gates as they are; `renormalise` is the option. What a token's experts give is summed by its gates. Built so
+that every step is one operator of a static net: `Router`, one `Taken` and one MLP an expert, `Combined`. A task that
+reaches as many experts as a token goes to needs no routing of tokens at all, only the weighted sum.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemtl.models._plan import ConvPlan, ExpertsPlan
+from edgemtl.models._plan import Condition, ConvPlan, ExpertsPlan
 
 __all__ = [
     "Combined",
     "Experts",
     "Router",
     "Taken",
+    "TaskGate",
     "balance_loss",
     "routing_loss",
     "sparse_gates",
@@ -29,24 +30,61 @@ __all__ = [
 ]
 
 _EPSILON = 1e-10
+_EMBEDDING = 64
 
 
-class Router(nn.Linear):
+class TaskGate(nn.Module):
+    """One gate for all tasks, which reads a token and an embedding of the task (M3ViT's task-conditioned router).
+
+    The task, one-hot, goes through two linear layers with ReLU; what they give is joined to every token. It does not
+    depend on the token, so its part of the logits is a bias of the task.
+    """
+
+    def __init__(self, width: int, condition: Condition) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(
+            nn.Linear(condition.tasks, _EMBEDDING), nn.ReLU(), nn.Linear(_EMBEDDING, _EMBEDDING), nn.ReLU()
+        )
+        self.score = nn.Linear(width + _EMBEDDING, condition.experts)
+
+    def linear(self, condition: Condition, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Weight (experts, C) and bias of the router that this gate is for a task, of the experts `numbers` only."""
+        tasks = torch.eye(condition.tasks, dtype=self.score.weight.dtype, device=self.score.weight.device)
+        weight, of_task = torch.split(self.score.weight, [self.score.in_features - _EMBEDDING, _EMBEDDING], 1)
+        bias = self.score.bias + of_task @ self.embed(tasks[condition.task])
+        return weight[list(numbers)], bias[list(numbers)]
+
+
+class Router(nn.Module):
     """Gates of one task: softmax over its experts, all but the `top_k` largest of a token set to 0.
 
     In training, noise of the plan's standard deviation over the number of experts is added to the logits (V-MoE), and
-    the probabilities before top-k are kept for the losses. Gates are FP32, whatever the rest is computed in.
+    the probabilities before top-k are kept for the losses. Gates are FP32, whatever the rest is computed in. A router
+    of a shared `gate` has no parameters of its own.
     """
 
-    def __init__(self, plan: ExpertsPlan) -> None:
-        super().__init__(plan.router.inputs, plan.router.outputs)
+    def __init__(self, plan: ExpertsPlan, gate: TaskGate | None = None) -> None:
+        super().__init__()
         self.top_k, self.renormalise, self.noise = plan.top_k, plan.renormalise, plan.noise
+        self.numbers, self.condition = plan.numbers, plan.condition
         self.probabilities: Tensor | None = None
+        self._gate = (gate,)  # the layer's module, not this one's: its parameters have one name
+        if gate is None:
+            own = nn.Linear(plan.router.inputs, plan.router.outputs)
+            self.weight, self.bias = own.weight, own.bias
+
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Weight (experts, C) and bias."""
+        gate = self._gate[0]
+        if gate is None or self.condition is None:
+            return self.weight, self.bias
+        return gate.linear(self.condition, self.numbers)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, tokens, C) to (N, tokens, experts)."""
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(x.float(), self.weight.float(), self.bias.float())
+            weight, bias = self.linear()
+            logits = F.linear(x.float(), weight.float(), bias.float())
             if self.training and self.noise:
                 logits = logits + torch.randn_like(logits) * (self.noise / logits.shape[-1])
             probabilities = torch.softmax(logits, -1)
@@ -94,7 +132,9 @@ class Experts(nn.Module):
 
     def __init__(self, plans: Sequence[ExpertsPlan]) -> None:
         super().__init__()
-        self.routers = nn.ModuleDict({plan.router.name: Router(plan) for plan in plans})
+        condition = plans[0].condition
+        self.gate = None if condition is None else TaskGate(plans[0].router.inputs, condition)
+        self.routers = nn.ModuleDict({plan.router.name: Router(plan, self.gate) for plan in plans})
         self.numbers = {plan.router.name: plan.numbers for plan in plans}
         every = {number: plan for plan in plans for number in plan.numbers}
         self.experts = nn.ModuleDict({str(n): _expert(every[n].first, every[n].second) for n in sorted(every)})

@@ -155,7 +155,7 @@ def _attention(layer: Attention, args: Sequence[Any]) -> Lowered:
 
 def _router(layer: Router, args: Sequence[Any]) -> Lowered:
     attributes = {"top_k": layer.top_k, "renormalise": layer.renormalise}
-    return Lowered("Router", args[:1], attributes, _weights(layer.weight, layer.bias))
+    return Lowered("Router", args[:1], attributes, _weights(*layer.linear()))
 
 
 MODULES: dict[type[nn.Module], Callable[..., Lowered | None]] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edgemtl.errors import UserError
 from edgemtl.targets import INT8_CHANNEL_BYTES
 
-__all__ = ["BlockPlan", "ConvPlan", "Cost", "ExpertsPlan", "Plan"]
+__all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan"]
 
 ROUTERS = "routers"
 """Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""
@@ -56,12 +56,23 @@ class ConvPlan:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """What a gate that all tasks share is told: that this is task number `task` of `tasks`; it scores `experts`."""
+
+    task: int
+    tasks: int
+    experts: int
+
+
+@dataclass(frozen=True)
 class ExpertsPlan:
     """A mixture of experts as one task sees it: which of the layer's experts it may reach, and how many a token does.
 
     `numbers` are the experts' own numbers, in the order of the `router`'s outputs; each is the linear layers `first`
     and `second`, which are planned as if every token went through. `renormalise` divides the kept gates by their sum;
-    `noise` is what training adds to the router's logits, as a standard deviation times the number of experts.
+    `noise` is what training adds to the router's logits, as a standard deviation times the number of experts. Where
+    there is a `condition` the router is a gate of all tasks, told which one it serves; that is a constant of a static
+    net, so it is counted as what is left of it, a router of the task's own.
     """
 
     router: ConvPlan
@@ -71,6 +82,7 @@ class ExpertsPlan:
     second: ConvPlan
     renormalise: bool = False
     noise: float = 0.0
+    condition: Condition | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot route."""

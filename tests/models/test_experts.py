@@ -18,7 +18,7 @@ from edgemtl.models._experts import (
     sparse_gates,
     task_expert_information,
 )
-from edgemtl.models._plan import ConvPlan, ExpertsPlan
+from edgemtl.models._plan import Condition, ConvPlan, ExpertsPlan
 
 
 def plan(numbers: tuple[int, ...], top_k: int, task: str = "depth", renormalise: bool = False) -> ExpertsPlan:
@@ -75,6 +75,23 @@ def test_gates_keep_the_largest_and_nothing_else(experts: int, tokens: int, seed
     if top_k < experts:
         dropped = p.masked_fill(gates > 0, 0).amax(-1)
         assert (dropped <= gates.masked_fill(gates == 0, 2).amin(-1)).all()
+
+
+def test_a_gate_of_all_tasks_joins_the_task_to_every_token() -> None:
+    """M3ViT's equations 6 and 7: softmax(W [x; e(task)] + b), here among the experts of the task's window only."""
+    torch.manual_seed(0)
+    plans = [
+        replace(plan(numbers, 2, task), condition=Condition(place, 2, 4))
+        for place, (task, numbers) in enumerate({"depth": (0, 1, 2), "edges": (3, 0, 1)}.items())
+    ]
+    layer, x = Experts(plans).train(), torch.randn(1, 12, 8)
+    for place, (task, numbers) in enumerate({"depth": [0, 1, 2], "edges": [3, 0, 1]}.items()):
+        layer(x, task)
+        assert layer.gate is not None
+        told = layer.gate.embed(torch.nn.functional.one_hot(torch.tensor(place), 2).float())
+        joined = torch.cat([x, told.expand(1, 12, -1)], -1)
+        logits = joined @ layer.gate.score.weight.T + layer.gate.score.bias
+        assert torch.allclose(layer.routers[task].probabilities, logits[..., numbers].softmax(-1), atol=1e-6)
 
 
 def test_training_computes_the_same_all_at_once() -> None:

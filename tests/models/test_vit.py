@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgemtl.errors import UserError
+from edgemtl.models._graph import trace
 from edgemtl.models._vit import window
 from edgemtl.nas import Space, load_space
 from edgemtl.tasks import Task, make_task
@@ -123,6 +124,55 @@ def test_patches_without_a_stem(tmp_path: Path) -> None:
     net = cut.supernet().extract(cut.largest())
     assert net(torch.randn(1, 3, 64, 96))["semseg"].shape == (1, 3, 64, 96)
     assert cut.largest().plan.blocks[0].convs[0].kernel == 16
+
+
+@pytest.mark.parametrize(("preset", "params"), [("tiny", 5_717_416), ("small", 22_050_664), ("base", 86_567_656)])
+def test_presets_have_the_sizes_of_deit(tmp_path: Path, preset: str, params: int) -> None:
+    """All published parameters, less patches, class token, positions, norms and the classifier of 1000 classes."""
+    text = f"""\
+schema: edgemtl.space/1
+family: vit
+input: [224, 224]
+vit: {{preset: {preset}, decoder: {{width: [16]}}}}
+"""
+    made = space(tmp_path, text, (make_task("kind", "classification", 4),)).largest()
+    blocks = [block for block in made.plan.blocks if block.kind == "tokens"]
+    width = blocks[0].convs[0].inputs
+    rest = (3 * 16**2 + 1) * width + 198 * width + (12 * 4 + 2) * width + 1000 * (width + 1)
+    assert sum(conv.params for block in blocks for conv in block.convs) + rest == params
+    assert {block.heads for block in blocks} == {width // 64}
+
+
+def test_what_is_given_goes_before_a_preset(tmp_path: Path) -> None:
+    text = "schema: edgemtl.space/1\nfamily: vit\ninput: [64, 96]\n"
+    given = space(tmp_path, f"{text}vit: {{preset: tiny, depth: [2, 4], decoder: {{width: [8], depth: [1]}}}}")
+    assert {choice.name: choice.options for choice in given.choices}["vit.depth"] == (2, 4)
+    with pytest.raises(UserError, match="'tiny', 'small' or 'base'"):
+        space(tmp_path, f"{text}vit: {{preset: huge, decoder: {{width: [8], depth: [1]}}}}")
+
+
+def test_one_router_for_all_tasks_gives_them_one_trunk(tmp_path: Path) -> None:
+    shared = space(tmp_path, TINY.replace("top_k: [1, 2]", "top_k: [1, 2], router: shared"))
+    blocks = shared.largest().plan.blocks
+    assert not [block for block in blocks if block.task is not None and block.kind == "tokens"]
+    assert len([block for block in blocks if block.experts]) == 2
+
+
+def test_a_gate_that_is_told_the_task_serves_each_in_its_own_way(tmp_path: Path) -> None:
+    told = space(tmp_path, TINY.replace("top_k: [1, 2]", "top_k: [1, 2], router: conditioned"))
+    torch.manual_seed(0)
+    supernet = told.supernet()
+    assert {name.split(".mixture.")[1] for name in supernet.shared if ".gate." in name and "b2" in name} == {
+        f"gate.{part}.{kind}" for part in ("embed.0", "embed.2", "score") for kind in ("weight", "bias")
+    }
+    outputs = supernet(torch.randn(2, 3, 64, 96), told.largest(), features=True)
+    (outputs["routing"] + sum(outputs[task.name].sum() for task in TASKS)).backward()
+    assert all(bool(p.grad.any()) for name, p in supernet.shared.items() if ".gate." in name and p.grad is not None)
+    for design in (told.largest(), told.design({**told.largest(), "depth.experts": 2})):
+        net, routers = supernet.extract(design), design.plan
+        counted = sum(block.experts.router.params for block in routers.blocks if block.experts)
+        constants = [node.constants for node in trace(net).nodes if node.op == "Router"]
+        assert counted == sum(tensor.numel() for found in constants for tensor in found.values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""A ViT with experts against the dense ViT of equal FLOPs, trained for the same number of steps, three seeds.
+
+Both are trained on `scenes` at 96x128 for its four tasks at once; a dense ViT for each task alone, trained for as many
+steps, is what both are held against too. A task's path has equal FLOPs in all of them, but for the routers: 16 experts
+of a quarter of the MLP, of which a token goes to 4. The dense ViT runs its trunk once for all tasks, the one with
+experts once a task from its first experts on. Scores are of test images, which decide nothing; trainings are kept in
+`runs/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+from _common import Outcome, Row, main, say
+from _runs import ROOT
+
+from edgemtl.data import ScenesSource
+from edgemtl.models import load_supernet, recalibrate
+from edgemtl.nas import Space, load_space
+from edgemtl.tasks import Task, delta_m
+from edgemtl.train import Recipe, batches_of, evaluate, train_supernet
+
+SPACE = """\
+schema: edgemtl.space/1
+family: vit
+input: [96, 128]
+vit:
+  stem: [16, 32, 64]
+  width: 128
+  head_width: 32
+  heads: [4]
+  depth: [6]
+  hidden: [512]
+  {experts}
+  decoder: {{width: [32], depth: [1]}}
+"""
+EXPERTS = "experts: {every: 2, count: 16, hidden: 128, kept: [16], top_k: [4], renormalise: true}"
+SEEDS = (0, 1, 2)
+STEPS, QUICK_STEPS = 800, 40
+IMAGES, QUICK_IMAGES = 2048, 256
+SIZE = (96, 128)
+Scores = dict[str, dict[str, float]]
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Mean and spread of delta_m over the seeds."""
+    source = ScenesSource(SIZE, train=QUICK_IMAGES if options.quick else IMAGES)
+    for split in ("train", "test"):
+        source.prepare(split, 2)
+    steps, raw = QUICK_STEPS if options.quick else STEPS, {}
+    ahead, against_single = [], []
+    for seed in SEEDS[:1] if options.quick else SEEDS:
+        dense = trained("dense", "", source.tasks, source, seed, steps)
+        experts = trained("experts", EXPERTS, source.tasks, source, seed, steps)
+        alone: Scores = {}
+        for task in source.tasks:
+            alone |= trained(f"dense-{task.name}", "", (task,), source, seed, steps)
+        ahead.append(100 * delta_m(source.tasks, experts, dense))
+        against_single.append({"experts": 100 * delta_m(source.tasks, experts, alone),
+                               "dense": 100 * delta_m(source.tasks, dense, alone)})  # fmt: skip
+        raw[f"seed{seed}"] = {"experts": experts, "dense": dense, "one_net_a_task": alone}
+        say(f"seed {seed}: experts {ahead[-1]:+.1f} % of delta_m to dense, to one net a task {against_single[-1]}")
+    rows = [Row("delta_m_of_experts_to_dense", statistics.mean(ahead), "%", 0.0, 2.0, lower_is_better=False)]
+    for kind in ("experts", "dense"):
+        rows.append(Row(f"delta_m_of_{kind}_to_one_net_a_task", statistics.mean(s[kind] for s in against_single), "%"))
+    return Outcome(rows, {"delta_m_to_dense": ahead, "delta_m_to_one_net_a_task": against_single, **raw})
+
+
+def trained(name: str, experts: str, tasks: tuple[Task, ...], source: ScenesSource, seed: int, steps: int) -> Scores:
+    """Test scores of one net after training, which is resumed where it was left."""
+    folder = ROOT / "runs" / f"quality-{name}-{steps}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / "space.yaml"
+    text.write_text(SPACE.format(experts=experts))
+    space = load_space(str(text), tasks)
+    if not (folder / "training.json").is_file():
+        recipe = Recipe(steps=steps, batch=8, sizes=(1.0,), learning_rate=1e-3, largest_steps=1.0, seed=seed)
+        say(f"training {folder.name}")
+        train_supernet(space, source, recipe, folder)
+    return scored(space, source, folder / "supernet.safetensors")
+
+
+def scored(space: Space, source: ScenesSource, weights: Path) -> Scores:
+    """Metrics of the space's one architecture on test images."""
+    supernet = space.supernet()
+    load_supernet(supernet, weights, space.identity)
+    net = supernet.extract(space.largest())
+    recalibrate(net, (torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, 128)))
+    return evaluate(net, space.tasks, batches_of(source.split("test"), 16))
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
