@@ -39,7 +39,7 @@ vit:
 """
 EXPERTS = "experts: {every: 2, count: 16, hidden: 128, kept: [16], top_k: [4], renormalise: true}"
 SEEDS = (0, 1, 2)
-STEPS, QUICK_STEPS = 800, 40
+STEPS, QUICK_STEPS = 500, 40
 IMAGES, QUICK_IMAGES = 2048, 256
 SIZE = (96, 128)
 Scores = dict[str, dict[str, float]]

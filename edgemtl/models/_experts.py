@@ -59,14 +59,16 @@ class Router(nn.Module):
     """Gates of one task: softmax over its experts, all but the `top_k` largest of a token set to 0.
 
     In training, noise of the plan's standard deviation over the number of experts is added to the logits (V-MoE), and
-    the probabilities before top-k are kept for the losses. Gates are FP32, whatever the rest is computed in. A router
-    of a shared `gate` has no parameters of its own.
+    the probabilities before top-k are kept for the losses. Gates are FP32, whatever the rest is computed in, and in the
+    order of the experts' numbers, so that tasks which reach the same experts run the same operators. A router of a
+    shared `gate` has no parameters of its own.
     """
 
     def __init__(self, plan: ExpertsPlan, gate: TaskGate | None = None) -> None:
         super().__init__()
         self.top_k, self.renormalise, self.noise = plan.top_k, plan.renormalise, plan.noise
-        self.numbers, self.condition = plan.numbers, plan.condition
+        self.numbers, self.condition = sorted(plan.numbers), plan.condition
+        self._order = [plan.numbers.index(number) for number in self.numbers]
         self.probabilities: Tensor | None = None
         self._gate = (gate,)  # the layer's module, not this one's: its parameters have one name
         if gate is None:
@@ -74,10 +76,13 @@ class Router(nn.Module):
             self.weight, self.bias = own.weight, own.bias
 
     def linear(self) -> tuple[Tensor, Tensor]:
-        """Weight (experts, C) and bias."""
+        """Weight (experts, C) and bias, in the order of the experts' numbers.
+
+        The router's own are stored in the order of the plan, where a smaller window is the beginning of a larger one.
+        """
         gate = self._gate[0]
         if gate is None or self.condition is None:
-            return self.weight, self.bias
+            return self.weight[self._order], self.bias[self._order]
         return gate.linear(self.condition, self.numbers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,7 +140,7 @@ class Experts(nn.Module):
         condition = plans[0].condition
         self.gate = None if condition is None else TaskGate(plans[0].router.inputs, condition)
         self.routers = nn.ModuleDict({plan.router.name: Router(plan, self.gate) for plan in plans})
-        self.numbers = {plan.router.name: plan.numbers for plan in plans}
+        self.numbers = {plan.router.name: sorted(plan.numbers) for plan in plans}
         every = {number: plan for plan in plans for number in plan.numbers}
         self.experts = nn.ModuleDict({str(n): _expert(every[n].first, every[n].second) for n in sorted(every)})
         self.take, self.combine = Taken(), Combined()

@@ -3,12 +3,16 @@
 An engine compiled for one mode has no seam: the runtime plans memory and layouts across trunk and head. Each costs
 compilation and a copy of its weights in the layout its kernels want, so only single tasks and all tasks together get
 one. Every other subset runs a trunk engine and one engine a head; tensors between them are shared, not copied.
+
+Where tasks run the same operators on tensors of their own (behind a mixture of experts), a whole engine for each would
+hold those weights once a task. Then one engine serves them all and is given the task's routers with every call.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +37,13 @@ class OpenVinoSession:
     def __init__(self, folder: Path, spec: EngineSpec, threads: int, modes: Sequence[Sequence[str]] | None) -> None:
         self.spec, self.tasks = spec, spec.tasks
         self._compiler = _Compiler(folder, spec, threads)
+        asked = [check_tasks(names, self.tasks) for names in (_whole_modes(spec.tasks) if modes is None else modes)]
+        in_common = self._compiler.path() is not None and len(asked) > 1
         self._modes: dict[tuple[str, ...], Mode] = {}
-        for names in _whole_modes(spec.tasks) if modes is None else modes:
-            wanted = check_tasks(names, self.tasks)
+        for wanted in [] if in_common else asked:
             self._modes[wanted] = _whole(self._compiler.mode(wanted), wanted)
-        self._chain = _Chain(self._compiler) if modes is None and len(self.tasks) > 2 else None
+        chained = in_common or (modes is None and len(self.tasks) > 2)
+        self._chain = _Chain(self._compiler) if chained else None
 
     def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
@@ -101,31 +107,68 @@ def _infer(request: ov.InferRequest, image: NDArray[np.float32]) -> None:
     request.infer()
 
 
+@dataclass(frozen=True)
+class _Step:
+    """An engine of a chain and when it is run: for which tasks, and with what besides the buffers it was bound to."""
+
+    tasks: frozenset[str]
+    request: ov.InferRequest
+    reads_image: bool
+    weights: Mapping[str, ov.Tensor]
+
+
 class _Chain:
-    """Trunk and heads as engines of their own; a tensor between two is one buffer, and each pays only when wanted."""
+    """Trunk and heads as engines of their own; a tensor between two is one buffer, and each pays only when wanted.
+
+    A path that tasks have in common is one engine, run for each task before its head and bound to the task's routers.
+    """
 
     def __init__(self, compiler: _Compiler) -> None:
-        buffers: dict[str, ov.Tensor] = {}
-        self._steps: list[tuple[frozenset[str], ov.InferRequest, bool]] = []
-        for part in compiler.parts():
-            request = compiler.part(part).create_infer_request()
-            for name in part["inputs"]:
-                if name in buffers:
-                    request.set_tensor(name, buffers[name])
-            buffers.update({name: request.get_tensor(name) for name in part["outputs"]})
-            self._steps.append((frozenset(part["tasks"]), request, "image" in part["inputs"]))
-        self._outputs = {task: buffers[name].data for task, name in compiler.spec.outputs.items()}
+        self._buffers: dict[str, ov.Tensor] = {}
+        path = compiler.path()
+        parts = [part for part in compiler.parts() if path is None or len(part["tasks"]) > 1]
+        self._steps = [self._step(compiler.part(part), part["tasks"], part) for part in parts]
+        if path is not None:
+            self._steps += self._common(compiler, path)
+        self._outputs = {task: self._buffers[name].data for task, name in compiler.spec.outputs.items()}
+
+    def _step(
+        self,
+        engine: ov.CompiledModel,
+        tasks: Iterable[str],
+        part: Mapping[str, Sequence[str]],
+        sources: Mapping[str, str] | None = None,
+    ) -> _Step:
+        """An engine bound to the buffers it reads; those that it writes are there for later ones."""
+        request = engine.create_infer_request()
+        for name in part["inputs"]:
+            if (source := (sources or {}).get(name, name)) in self._buffers:
+                request.set_tensor(name, self._buffers[source])
+        self._buffers.update({name: request.get_tensor(name) for name in part["outputs"]})
+        return _Step(frozenset(tasks), request, "image" in part["inputs"], {})
+
+    def _common(self, compiler: _Compiler, path: Mapping[str, Any]) -> Iterator[_Step]:
+        first = next(iter(path["weights"].values()))
+        part = {"inputs": [*path["inputs"], *first], "outputs": path["outputs"]}
+        shared = self._step(compiler.part(part), (), part)
+        for task, sources in path["heads"].items():
+            weights = {name: compiler.constant(own) for name, own in path["weights"][task].items()}
+            yield replace(shared, tasks=frozenset([task]), weights=weights)
+            head = {"inputs": list(sources), "outputs": [compiler.spec.outputs[task]]}
+            yield self._step(compiler.part(head), [task], head, sources)
 
     def run(self, image: NDArray[np.float32], tasks: tuple[str, ...]) -> Outputs:
         """Run every part that a wanted task needs."""
         import openvino as ov
 
         shared = ov.Tensor(image, shared_memory=True)
-        for needed_by, request, reads_image in self._steps:
-            if not needed_by.isdisjoint(tasks):
-                if reads_image:
-                    request.set_tensor("image", shared)
-                request.infer()
+        for step in self._steps:
+            if not step.tasks.isdisjoint(tasks):
+                if step.reads_image:
+                    step.request.set_tensor("image", shared)
+                for name, weight in step.weights.items():
+                    step.request.set_tensor(name, weight)
+                step.request.infer()
         return {task: self._outputs[task] for task in tasks}
 
 
@@ -174,6 +217,20 @@ class _Compiler:
         ):
             raise UserError("engine.json does not say which parts trunk and heads are: export again")
         return parts
+
+    def path(self) -> Mapping[str, Any] | None:
+        """What tasks run alike, where the exporter found any; raises `UserError` where `engine.json` is damaged."""
+        path = self.spec.options.get("path")
+        kinds = {"inputs": list, "outputs": list, "weights": dict, "heads": dict}
+        if path is None:
+            return None
+        if not isinstance(path, dict) or any(not isinstance(path.get(key), kind) for key, kind in kinds.items()):
+            raise UserError("engine.json does not say what its tasks have in common: export again")
+        return path
+
+    def constant(self, name: str) -> ov.Tensor:
+        """The weights that the model calls `name`."""
+        return self._ov.Tensor(self._output(self._model, name).get_node().data.copy())
 
     def part(self, part: Mapping[str, Sequence[str]]) -> ov.CompiledModel:
         """One engine for a group of operators, with the tensors it reads from others as inputs."""

@@ -27,17 +27,17 @@ def plan(numbers: tuple[int, ...], top_k: int, task: str = "depth", renormalise:
     return ExpertsPlan(ConvPlan(task, 8, len(numbers), 1, 1, 1, 3, 4), numbers, top_k, linear, second, renormalise)
 
 
-def one_by_one(layer: Experts, x: Tensor, task: str, top_k: int, renormalise: bool) -> Tensor:
+def one_by_one(layer: Experts, numbers: tuple[int, ...], x: Tensor, task: str, top_k: int, renormalise: bool) -> Tensor:
     """The published sum, token by token and expert by expert: y = sum over the top k of p_k f_k(x)."""
     router, out = layer.routers[task], torch.zeros_like(x)
     for image in range(x.shape[0]):
         for token in range(x.shape[1]):
             vector = x[image, token]
-            p = torch.softmax(router.weight @ vector + router.bias, 0)
+            p = torch.softmax(router.weight @ vector + router.bias, 0)  # in the order of the plan
             best = sorted(range(len(p)), key=lambda e: -float(p[e]))[:top_k]
             total = sum(float(p[e]) for e in best) if renormalise else 1.0
             for e in best:
-                expert = layer.experts[str(layer.numbers[task][e])]
+                expert = layer.experts[str(numbers[e])]
                 hidden = torch.nn.functional.gelu(expert.first.weight @ vector + expert.first.bias)
                 out[image, token] += p[e] / total * (expert.second.weight @ hidden + expert.second.bias)
     return out
@@ -50,7 +50,7 @@ def test_the_layer_is_the_published_sum(numbers: tuple[int, ...], top_k: int, re
     layer = Experts([plan(numbers, top_k, renormalise=renormalise)]).eval()
     x = torch.randn(2, 12, 8)
     with torch.no_grad():
-        assert torch.allclose(layer(x, "depth"), one_by_one(layer, x, "depth", top_k, renormalise), atol=1e-5)
+        assert torch.allclose(layer(x, "depth"), one_by_one(layer, numbers, x, "depth", top_k, renormalise), atol=1e-5)
 
 
 def test_tasks_share_experts_and_have_routers_of_their_own() -> None:
@@ -91,7 +91,7 @@ def test_a_gate_of_all_tasks_joins_the_task_to_every_token() -> None:
         told = layer.gate.embed(torch.nn.functional.one_hot(torch.tensor(place), 2).float())
         joined = torch.cat([x, told.expand(1, 12, -1)], -1)
         logits = joined @ layer.gate.score.weight.T + layer.gate.score.bias
-        assert torch.allclose(layer.routers[task].probabilities, logits[..., numbers].softmax(-1), atol=1e-6)
+        assert torch.allclose(layer.routers[task].probabilities, logits[..., sorted(numbers)].softmax(-1), atol=1e-6)
 
 
 def test_training_computes_the_same_all_at_once() -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemtl._files import write_atomic
 from edgemtl.errors import MissingDependencyError, UnsupportedError
+from edgemtl.export._alike import common_path
 from edgemtl.export._emit import emit_graph
-from edgemtl.export._partition import group_by_tasks
+from edgemtl.export._partition import Group, group_by_tasks
 from edgemtl.export._quantize import quantize
 from edgemtl.export._tokens import Dispatch
 from edgemtl.export.targets._common import check_build, write_spec
@@ -35,7 +37,7 @@ _FILES = {"model": "model.xml", "weights": "model.bin"}
 
 
 class OpenVinoTarget:
-    """Writes `model.xml` and `model.bin` (weights once), and which tensors trunk and heads share."""
+    """Writes `model.xml` and `model.bin` (weights once), and how they part: trunk, heads, what tasks have in common."""
 
     traits = TargetTraits(
         name="openvino",
@@ -56,8 +58,10 @@ class OpenVinoTarget:
         for name, content in _representation(model).items():
             write_atomic(folder / name, content)
         engine = precision.get("engine", self.traits.engine_precisions[0])
-        parts = _parts(model, graph.outputs)
-        return write_spec(folder, self.traits, graph, _FILES, precision, engine=engine, parts=parts)
+        groups = group_by_tasks(model.graph, graph.outputs)
+        path = common_path(groups, {tensor.name: tensor for tensor in model.graph.initializer})
+        options = {"engine": engine, "parts": _parts(model, groups), "path": None if path is None else asdict(path)}
+        return write_spec(folder, self.traits, graph, _FILES, precision, **options)
 
 
 def _representation(model: onnx.ModelProto) -> dict[str, bytes]:
@@ -84,11 +88,11 @@ def _name_alike(model: openvino.Model) -> None:
             operator.set_friendly_name(f"{operator.get_type_name()}_{number}")
 
 
-def _parts(model: onnx.ModelProto, outputs: Mapping[str, str]) -> list[dict[str, list[str]]]:
+def _parts(model: onnx.ModelProto, groups: Sequence[Group]) -> list[dict[str, list[str]]]:
     """The groups of operators that tasks share or own: who needs them, what they read and give to others."""
     constants = {tensor.name for tensor in model.graph.initializer}
     parts = []
-    for group in group_by_tasks(model.graph, outputs):
+    for group in groups:
         made = {name for node in group.nodes for name in node.output}
         read = dict.fromkeys(name for node in group.nodes for name in node.input if name)
         inputs = [name for name in read if name not in made and name not in constants]
