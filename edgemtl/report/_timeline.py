@@ -16,7 +16,7 @@ from edgemtl.runtime import Job, ScheduleRun, TaskRun
 
 __all__ = ["draw_schedule"]
 
-WIDTH, LEFT, RIGHT, TOP, LANE, BAR = 1000, 190, 24, 58, 58, 22
+WIDTH, LEFT, RIGHT, TOP, LANE, BAR = 1000, 214, 24, 58, 58, 22
 BELOW = 84
 INK, SOFT, FAINT, LINE, BOND, BAD, PAPER = "#16202c", "#5a6675", "#8a95a3", "#e2e6eb", "#d4dae1", "#d0201a", "#ffffff"
 THINNEST = 1.5
@@ -143,7 +143,7 @@ def _tip(task: str, number: int, job: Job) -> str:
 def _bar(
     start: float, end: float, y: float, height: float, color: str, tip: Child, opacity: float | None = None
 ) -> Markup:
-    wide = round(max(0.0, end - start), 2)
+    wide = round(max(0.0, end - start - (1 if end - start > 4 else 0)), 2)  # a gap between bars that touch
     return element("rect", tip, x=start, y=y, width=wide, height=height, fill=color, fill_opacity=opacity)
 
 
@@ -157,18 +157,18 @@ def _cross(x: float, y: float, tip: Child = None) -> Markup:
 
 
 def _legend(y: float, color: str) -> Sequence[Child]:
-    entries: list[tuple[Child, str]] = [
-        (element("line", x1=0, x2=0, y1=y - 10, y2=y + 4, stroke=FAINT), "a job is released"),
-        (_bar(0, 18, y - 6, 6, color, None, opacity=0.35), "it waits"),
-        (_bar(0, 14, y - 11, 16, color, None), "it runs"),
-        (element("rect", x=0, y=y - 14, width=6, height=22, fill=BOND), "tasks in one call"),
-        (_triangle(5, y + 2), "deadline missed"),
-        (_cross(5, y - 3), "skipped: the next frame came first"),
+    entries: list[tuple[Child, float, str]] = [
+        (element("line", x1=0, x2=0, y1=y - 10, y2=y + 4, stroke=FAINT), 0, "a job is released"),
+        (_bar(0, 18, y - 6, 6, color, None, opacity=0.35), 18, "it waits"),
+        (_bar(0, 14, y - 11, 16, color, None), 14, "it runs"),
+        (element("rect", x=0, y=y - 14, width=6, height=22, fill=BOND), 6, "tasks in one call"),
+        (_triangle(5, y + 2), 10, "deadline missed"),
+        (_cross(5, y - 3), 10, "skipped: the next frame came first"),
     ]
     parts: list[Child] = []
     left = 18.0
-    for mark, text in entries:
+    for mark, wide, text in entries:
         parts.append(element("g", mark, transform=f"translate({left:g} 0)"))
-        parts.append(_words(text, left + 24, y + 1, font_size=12))
-        left += 44 + 6.2 * len(text)
+        parts.append(_words(text, left + wide + 7, y + 1, font_size=12))
+        left += wide + 32 + 6.2 * len(text)
     return parts

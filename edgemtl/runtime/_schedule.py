@@ -313,4 +313,6 @@ class _Loop:
         for lane in self.lanes:
             lane.release(now, self.end)
         tasks = {lane.task: TaskRun(lane.rate_hz, tuple(lane.jobs)) for lane in self.lanes}
-        return ScheduleRun(self.schedule, tasks, tuple(self.calls), now - self.start, interrupted)
+        last = self.calls[-1].end_s if self.calls else 0.0
+        elapsed_s = max(last, min(now, self.end) - self.start)  # to wake up late from the last sleep costs nobody
+        return ScheduleRun(self.schedule, tasks, tuple(self.calls), elapsed_s, interrupted)
