@@ -60,9 +60,9 @@ def run_at_rates(
         "picture": str(out / PICTURE),
         "environment": environment(),
     }
+    _show(screen, found, demand, f"{engine.folder} on {engine.target}", value["tasks"])
     write_atomic(out / PICTURE, draw_schedule(found))
     write_json(out / RESULT, value)
-    _show(screen, found, demand, f"{engine.folder} on {engine.target}", value["tasks"])
     screen.say(f"written: {out / PICTURE}, {out / RESULT}")
     screen.json(value)
     if found.interrupted:
