@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgemtl.cli._schedule import run_at_rates
 from edgemtl.cli._screen import Screen
 from edgemtl.cli._verb import interruptible, verb
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+SECONDS = 5.0
+
 
 @verb(
     "run",
@@ -28,6 +31,7 @@ __all__ = ["run"]
         "edgemtl run runs/first/bundle photo.jpg",
         "edgemtl run runs/first/bundle photos/*.png --tasks semseg,depth --target openvino --out seen",
         "edgemtl run runs/first/bundle photo.jpg --out runs/first/pictures   # and the report shows them",
+        "edgemtl run runs/first/bundle photos/*.png --schedule depth:30,semseg:10 --seconds 5",
     ),
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -36,11 +40,18 @@ __all__ = ["run"]
 @click.option("--target", metavar="NAME", help="Which engine of the bundle; its first by default.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
 @click.option(
+    "--schedule",
+    metavar="RATES",
+    help="Run each task at its own rate instead, in Hz: depth:30,semseg:10. The images are the frames of a camera, "
+    "over and over; the end says which deadlines were missed.",
+)
+@click.option("--seconds", type=float, help=f"How long the schedule runs ({SECONDS:g} by default).")
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("pictures"),
     show_default=True,
-    help="Folder of the pictures.",
+    help="Folder of the pictures, or of schedule.svg and schedule.json.",
 )
 def run(
     screen: Screen,
@@ -49,14 +60,26 @@ def run(
     tasks: str | None,
     target: str | None,
     threads: int,
+    schedule: str | None,
+    seconds: float | None,
     out: Path,
 ) -> None:
     """Run chosen tasks on images and draw what they predict.
 
-    Writes a picture with its legend for each image and task, and prints what fits into words.
+    Writes a picture with its legend for each image and task, and prints what fits into words. With --schedule, writes
+    a timeline of the calls instead, and prints each task's rate, latency and missed deadlines.
     """
+    from edgemtl.errors import UserError
     from edgemtl.runtime import Engine
 
+    if schedule is not None:
+        if tasks is not None:
+            raise UserError("--schedule names its own tasks: drop --tasks, or drop --schedule to draw predictions")
+        with Engine(bundle, target, threads) as engine:
+            run_at_rates(screen, engine, images, schedule, SECONDS if seconds is None else seconds, threads, out)
+        return
+    if seconds is not None:
+        raise UserError("--seconds says how long a schedule runs: give one, for example --schedule depth:30,semseg:10")
     found: list[dict[str, Any]] = []
     with interruptible(f"the pictures that were drawn are in {out}"), Engine(bundle, target, threads) as engine:
         wanted = _wanted(engine, tasks)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgemtl.profiling._demand import Demand, measure_demand
 from edgemtl.profiling._measure import Call, Progress, compare, measure
 from edgemtl.profiling._profile import profile
 from edgemtl.profiling._samples import (
@@ -27,6 +28,7 @@ __all__ = [
     "Call",
     "Cost",
     "Count",
+    "Demand",
     "LatencyBlock",
     "OperatorShare",
     "Profile",
@@ -37,6 +39,7 @@ __all__ = [
     "compare",
     "count_graph",
     "measure",
+    "measure_demand",
     "percentile",
     "percentile_interval",
     "profile",

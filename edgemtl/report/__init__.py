@@ -5,6 +5,7 @@ from edgemtl.report._compare import Comparison, ComparisonRow, compare, comparis
 from edgemtl.report._overlays import overlay
 from edgemtl.report._page import write_report
 from edgemtl.report._pictures import Example, contact_sheet, draw_prediction
+from edgemtl.report._timeline import draw_schedule
 
 __all__ = [
     "COMPARISON_COLUMNS",
@@ -15,6 +16,7 @@ __all__ = [
     "comparison_cells",
     "contact_sheet",
     "draw_prediction",
+    "draw_schedule",
     "overlay",
     "write_report",
 ]

@@ -3,17 +3,25 @@
 from edgemtl.runtime._engine import Engine, load_image, prepare_image
 from edgemtl.runtime._open import open_engine, runtime_names
 from edgemtl.runtime._postprocess import postprocess
+from edgemtl.runtime._schedule import EngineCall, Job, Schedule, ScheduleRun, TaskRun, parse_schedule, run_schedule
 from edgemtl.runtime._session import EngineSpec, OperatorTime, Session, block_of
 
 __all__ = [
     "Engine",
+    "EngineCall",
     "EngineSpec",
+    "Job",
     "OperatorTime",
+    "Schedule",
+    "ScheduleRun",
     "Session",
+    "TaskRun",
     "block_of",
     "load_image",
     "open_engine",
+    "parse_schedule",
     "postprocess",
     "prepare_image",
+    "run_schedule",
     "runtime_names",
 ]

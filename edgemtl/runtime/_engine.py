@@ -16,7 +16,7 @@ from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.runtime._open import open_engine
 from edgemtl.runtime._postprocess import postprocess
-from edgemtl.runtime._session import Session
+from edgemtl.runtime._session import Session, check_tasks
 from edgemtl.tasks import Task
 
 __all__ = ["Engine", "load_image", "prepare_image"]
@@ -27,27 +27,45 @@ ImageLike = NDArray[Any] | Path | str
 class Engine:
     """A bundle's engine for one target (its first by default), with that many CPU threads (0: the runtime's choice).
 
+    `run` and `predict` answer the tasks they are given; without any, the active ones: all, until `switch` sets others.
+
     Not thread-safe. Opening verifies every hash of the bundle; raises `UserError` for an unknown target or a damaged
     bundle. Use it in a `with` statement, or call `close`.
     """
 
     def __init__(self, bundle: Path | str, target: str | None = None, threads: int = 0) -> None:
-        folder = Path(bundle)
+        folder = self.folder = Path(bundle)
         self.manifest: Manifest = read_manifest(folder)
         self.target = target or next(iter(self.manifest.targets))
         if self.target not in self.manifest.targets:
             raise unknown_name(f"target in bundle {folder}:", self.target, self.manifest.targets)
         self.tasks: tuple[Task, ...] = tuple(task.task() for task in self.manifest.tasks)
         self.session: Session = open_engine(folder / self.manifest.targets[self.target].folder, threads)
+        self._active = tuple(task.name for task in self.tasks)
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Names of the tasks that `run` and `predict` answer where none are given."""
+        return self._active
+
+    def switch(self, tasks: Sequence[str]) -> tuple[str, ...]:
+        """Make `tasks` the active ones, for calls that name none; returns those that were.
+
+        Every subset of the tasks is ready: a switch loads nothing and allocates nothing. Raises `UserError` for an
+        unknown task or for none, and then leaves the active ones as they are.
+        """
+        previous = self._active
+        self._active = check_tasks(tasks, [task.name for task in self.tasks])
+        return previous
 
     def run(self, image: ImageLike, tasks: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
-        """Raw outputs of `tasks` (all by default) by name, (1, C, H, W) or (1, C); the arrays are the caller's.
+        """Raw outputs of `tasks` (by default the active ones) by name, (1, C, H, W) or (1, C); arrays are the caller's.
 
         `image` is a file, uint8 (H, W, 3) of any size (it is resized to the net's input), or a float32 array
         (1, 3, H, W) that is normalised already. Raises `UserError` for anything else and for an unknown task.
         """
         size = (self.manifest.input.height, self.manifest.input.width)
-        wanted = [task.name for task in self.tasks] if tasks is None else tasks
+        wanted = self._active if tasks is None else tasks
         found = self.session.run(prepare_image(image, size), wanted)
         return {task: value.copy() for task, value in found.items()}
 

@@ -51,6 +51,8 @@ OTHERS = [
     ("report nothing", "nothing"),
     ("compare nothing none", "nothing"),
     ("run nothing photo.png", "nothing"),
+    ("run nothing photo.png --schedule depth:30 --tasks depth", "drop --tasks"),
+    ("run nothing photo.png --seconds 5", "--schedule depth:30"),
 ]
 
 

@@ -165,6 +165,76 @@ def test_a_missing_or_damaged_image_is_named(workplace: Path, exported: Any, her
     assert status == 1 and "did you mean depth" in errors
 
 
+RATES = ("run", "runs/first/bundle", "data/images/test/test0.png", "data/images/test/test1.png", "--schedule")
+
+
+def test_tasks_run_at_rates_of_their_own(workplace: Path, exported: Any, here: Here) -> None:
+    words = (*RATES, "depth:20,side:10", "--seconds", "1", "--threads", "1", "--out", "rates")
+    status, output, errors = here(*words, "--format", "json")
+    found = json.loads(output)
+    assert status == 0 and found == json.loads((workplace / "rates/schedule.json").read_text())
+    assert "jobs: 30/30" in errors and "decoded and normalised before" in errors
+    assert not found["interrupted"] and 0 < found["busy_share"] < 1 and found["images"] == 2
+    assert set(found["demand"]["call_ms"]) == {"depth+side", "depth"} and found["demand"]["utilisation"] < 1
+    assert {task: each["released"] for task, each in found["tasks"].items()} == {"depth": 20, "side": 10}
+    for each in found["tasks"].values():
+        assert each["released"] == each["done"] + each["skipped"] + each["pending"]
+        assert len(each["latency_ms"]["samples"]) == each["latency_ms"]["n"] == each["done"]
+        assert each["latency_ms"]["p50"] <= each["latency_ms"]["max"] and each["latency_ms"]["p99"] is None
+    assert sum(len(call["tasks"]) for call in found["calls"]) == sum(each["done"] for each in found["tasks"].values())
+    assert (workplace / "rates/schedule.svg").read_text().startswith("<svg ")
+
+
+def test_what_cannot_be_kept_is_said_before_and_is_no_error(workplace: Path, exported: Any, here: Here) -> None:
+    rates = {"regions": 10_000, "depth": 9_999, "side": 9_998}
+    text = ",".join(f"{task}:{rate}" for task, rate in rates.items())
+    status, output, errors = here(*RATES, text, "--seconds", "0.3", "--out", "flood")
+    assert status == 0
+    warning = next(line for line in errors.splitlines() if line.startswith("warning: "))
+    assert "cannot be kept: at most regions:" in warning
+    rows = [line.split() for line in output.splitlines() if line.split()[:1] and line.split()[0] in rates]
+    assert [(row[0], int(row[1])) for row in rows] == list(rates.items())
+    assert all(float(row[2]) < float(row[1]) for row in rows) and sum(int(row[5]) for row in rows) > 0
+    assert "deadlines were missed, which is no error" in output
+    assert (workplace / "flood/schedule.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("dept:30",), "did you mean depth"),
+        (("depth",), "TASK:HZ"),
+        (("depth:0",), "not above 0"),
+        (("depth:3", "--seconds", "nan"), "nan seconds"),
+        (("depth:3", "--seconds", "-1"), "-1 seconds"),
+    ],
+)
+def test_a_schedule_that_cannot_run_is_one_line(
+    workplace: Path, exported: Any, here: Here, words: tuple[str, ...], said: str
+) -> None:
+    status, output, errors = here(*RATES, *words, "--out", "refused")
+    assert (status, output) == (1, "") and said in errors and len(errors.splitlines()) == 1
+    assert not (workplace / "refused").exists()
+
+
+def test_ctrl_c_ends_a_schedule_and_what_ran_is_kept(workplace: Path, exported: Any) -> None:
+    words = (*RATES, "depth:20", "--seconds", "600", "--out", "cut", "--format", "json")
+    command = [sys.executable, "-m", "edgemtl", *words]
+    with subprocess.Popen(
+        command, cwd=workplace, env=environment(workplace), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        assert "jobs: " in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("interrupted: cut/schedule.svg and cut/schedule.json hold the ")
+    found = json.loads(output)
+    assert found["interrupted"] and found["tasks"]["depth"]["done"] > 0 and found["elapsed_s"] < 600
+    assert found == json.loads((workplace / "cut/schedule.json").read_text())
+    assert (workplace / "cut/schedule.svg").is_file()
+
+
 def test_two_runs_are_compared(workplace: Path, exported: Any, here: Here) -> None:
     status, output, _ = here("compare", "runs/first", "runs/first")
     assert status == 0 and "FLOPs" in output

@@ -140,6 +140,33 @@ def test_engine_reads_files_of_any_size_and_refuses_what_is_no_image(bundle: Pat
             engine.run(picture, ["dept"])
 
 
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_a_switch_needs_nothing_but_the_open_engine(copy: Path, samples: list[Sample], target: str) -> None:
+    image = samples[0].image
+    with Engine(copy, target, threads=1) as engine:
+        every = ("semseg", "depth", "normals")
+        assert engine.active == every == tuple(engine.run(image))
+        exact = {tasks: engine.run(image, tasks) for tasks in [("depth",), ("semseg", "normals"), every]}
+        session, before = engine.session, every
+        shutil.rmtree(copy)
+        for tasks, wanted in exact.items():
+            assert engine.switch(tasks) == before
+            before = engine.active
+            assert engine.active == tasks and engine.session is session
+            found = engine.run(image)
+            assert set(found) == set(tasks) == set(engine.predict(image))
+            for task in tasks:
+                np.testing.assert_array_equal(found[task], wanted[task])
+        engine.switch(["normals", "depth"])
+        for wrong, said in ((["depht"], "did you mean depth"), ([], "at least one of")):
+            with pytest.raises(UserError, match=said) as caught:
+                engine.switch(wrong)
+            assert "\n" not in str(caught.value)
+        assert engine.active == ("depth", "normals"), "a refused switch changes nothing"
+        assert set(engine.run(image, ["semseg"])) == {"semseg"}
+        assert set(engine.run(image)) == {"depth", "normals"}
+
+
 def test_engine_of_a_target_that_is_not_there(bundle: Path) -> None:
     with pytest.raises(UserError, match="did you mean openvino"):
         Engine(bundle, "openvin")
