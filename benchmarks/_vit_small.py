@@ -29,7 +29,7 @@ SIZE = (224, 224)
 ENGINES = {"onnxruntime_fp32": ("onnxruntime", "fp32"), "openvino_fp32": ("openvino", "fp32"),
            "openvino_bf16": ("openvino", "bf16")}  # fmt: skip
 EXPERTS = {"every": 2, "count": 16, "hidden": 384, "kept": [16], "top_k": [4]}
-LARGEST = {"width": 384, "head_width": 64, "heads": [6], "depth": [12], "hidden": [1536], "decoder": {"width": [64]}}
+LARGEST = {"preset": "small", "decoder": {"width": [64]}}
 
 
 def tasks(count: int) -> tuple[Task, ...]:

@@ -59,6 +59,7 @@ def emit_graph(graph: Graph, dispatch: Dispatch = Dispatch()) -> onnx.ModelProto
         "tasks": tasks,
         "blocks": dict(graph.block_tasks),
         "units": {"flops": "2 per MAC"},
+        **({"even_tokens": writer.even_tokens} if writer.even_tokens else {}),
     }
     helper.set_model_props(model, {key: _text(value) for key, value in metadata.items()})
     return _with_shapes(model)
@@ -87,7 +88,11 @@ def _takers(graph: Graph) -> dict[str, list[str]]:
 
 
 class Writer:
-    """Collects ONNX nodes and initializers; a tensor that two operators share is stored once."""
+    """Collects ONNX nodes and initializers; a tensor that two operators share is stored once.
+
+    `even_tokens` says of tensors whose length depends on the image how long they are where experts share evenly; their
+    sum never changes, so FLOPs that are counted with it are exact.
+    """
 
     def __init__(self, dispatch: Dispatch, takers: Mapping[str, list[str]]) -> None:
         self.dispatch, self.takers, self.tokens = dispatch, takers, 0
@@ -96,6 +101,7 @@ class Writer:
         self.initializers: dict[str, TensorProto] = {}
         self.routed: dict[str, Any] = {}
         self.sorted: set[str] = set()
+        self.even_tokens: dict[str, int] = {}
         self._stored: dict[tuple[int, tuple[int, ...]], str] = {}
         self._aliases: dict[str, str] = {}
 

@@ -156,6 +156,9 @@ def _segments(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -
     starts = writer.step(node, "Sub", [ends, counts], f"{gates}.starts")
     sorted_tokens = writer.step(node, "Gather", [x, order], f"{gates}.sorted", axis=0)
     writer.steps(node, "Split", [sorted_tokens, counts], writer.takers[gates], axis=0)
+    total = routed.top_k * routed.tokens
+    for place, name in enumerate(writer.takers[gates]):
+        writer.even_tokens[name] = (total + place) // routed.experts  # these add up to the total
     first = writer.step(node, "Gather", [starts, routed.chosen], f"{gates}.first", axis=0)
     writer.step(node, "Add", [first, _rank(writer, node, gates, routed)], f"{gates}.slot")
 

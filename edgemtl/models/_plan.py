@@ -98,8 +98,13 @@ class ExpertsPlan:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image when no token is dropped and no place is padded."""
-        return self.router.macs + self.top_k * (self.first.macs + self.second.macs)
+        """Multiply-accumulates for one image when no token is dropped and no place is padded.
+
+        Where tokens are routed, the sum of what a token's experts give is a product with its gates.
+        """
+        routed = self.top_k < len(self.numbers)
+        combined = self.top_k * self.second.outputs * self.second.height * self.second.width if routed else 0
+        return self.router.macs + self.top_k * (self.first.macs + self.second.macs) + combined
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -69,14 +70,15 @@ class _Item:
 def count_graph(model: onnx.ModelProto | Path) -> Cost:
     """Counts of an ONNX model or file; a batch dimension without a number is taken as 1.
 
-    FLOPs are those of convolutions and matrix products. Parameters and bytes include Constant and ConstantOfShape nodes
+    FLOPs are those of convolutions and matrix products; experts get even shares of the tokens, where edgemtl's metadata
+    tell how many they share. Parameters and bytes include Constant and ConstantOfShape nodes
     and what stands inside `If`, of which the dearer branch's FLOPs count. Raises `UserError` for a file that is no ONNX
     model or where a shape cannot be inferred, `UnsupportedError` for a loop with a matrix product inside.
     """
     if isinstance(model, Path):
         model = _load(model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model))
+        inferred = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(_with_even_tokens(model)))
     except onnx.shape_inference.InferenceError as error:
         raise UserError(f"shapes of the ONNX model cannot be inferred: {str(error).splitlines()[0]}") from error
     items = list(_Walker({}, {}).walk(inferred.graph))
@@ -91,6 +93,44 @@ def _load(path: Path) -> onnx.ModelProto:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # protobuf raises its own kinds, which differ between its implementations
         raise UserError(f"{path} is no ONNX model: it was damaged or is another file") from error
+
+
+def _with_even_tokens(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a length for the tensors of an expert's own tokens, which depends on the image."""
+    lengths = _metadata(model, "even_tokens")
+    if not lengths:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _give_lengths(copy.graph, lengths)
+    return copy
+
+
+def _give_lengths(graph: onnx.GraphProto, lengths: Mapping[str, Any]) -> None:
+    known = {info.name: info for info in graph.value_info}
+    for node in graph.node:
+        for name in node.output:
+            whole = known.get(node.input[0]) if node.op_type == "Split" and isinstance(lengths.get(name), int) else None
+            if whole is not None:
+                info = known.get(name) or graph.value_info.add()
+                info.CopyFrom(whole)
+                info.name = name
+                info.type.tensor_type.shape.dim[0].dim_value = lengths[name]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _give_lengths(attribute.g, lengths)
+
+
+def _metadata(model: onnx.ModelProto, key: str) -> dict[str, Any]:
+    """A mapping that edgemtl wrote into the model; empty where there is none."""
+    for entry in model.metadata_props:
+        if entry.key == key:
+            try:
+                found = json.loads(entry.value)
+            except ValueError:
+                return {}
+            return found if isinstance(found, dict) else {}
+    return {}
 
 
 def _tasks(model: onnx.ModelProto, outputs: Iterable[str]) -> dict[str, set[str]]:

@@ -15,7 +15,9 @@ from edgemtl.export._tokens import Dispatch
 from edgemtl.models import MultiTaskNet
 from edgemtl.models._evaluate import run_graph
 from edgemtl.models._graph import trace
+from edgemtl.models.quantization import calibrate
 from edgemtl.nas import Design, load_space
+from edgemtl.profiling import count_graph
 from edgemtl.runtime import Session, open_engine
 from edgemtl.targets import find_target
 from edgemtl.tasks import make_task
@@ -136,3 +138,21 @@ def test_weights_that_tasks_share_are_stored_once(designs: list[tuple[Design, Mu
         int(np.prod(tensor.dims)) for tensor in emit_graph(trace(net)).graph.initializer if tensor.data_type == 1
     )
     assert stored == pytest.approx(design.cost().params, rel=0.01)
+
+
+@pytest.mark.parametrize("precision", ["float", "int8"])
+def test_flops_of_experts_are_counted_for_all_tokens(
+    designs: list[tuple[Design, MultiTaskNet]], tmp_path: Path, precision: str
+) -> None:
+    """As the plan has them, though the file does not say how many tokens each expert gets."""
+    for number, (design, net) in enumerate(designs):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        kinds = dict.fromkeys(net.blocks, precision)
+        ranges = calibrate(net, [torch.randn(4, 3, 64, 96)]) if precision == "int8" else None
+        find_target("onnxruntime").build(net, kinds, ranges, folder)
+        cost = count_graph(folder / "model.onnx")
+        assert cost.total.flops == design.cost().flops
+        assert {task: path.flops for task, path in cost.paths.items()} == {
+            task.name: design.cost([task.name]).flops for task in TASKS
+        }
