@@ -1,10 +1,10 @@
 """FLOPs of one task of the mixture-of-experts ViT-S, against a ViT-S per task that all stay active (Cross-Stitch).
 
-The tasks are the five dense ones of PASCAL-Context, which M3ViT reports on (-88 %), at 224x224; the experts are M3ViT's:
-16 of a quarter of the MLP, of which a token goes to 4. Cross-Stitch (Misra et al. 2016) mixes the features of all tasks'
-nets after every block, so that one task alone needs all encoders, but its own decoder only. Both sides are counted on
-their ONNX graphs; of the mixing itself, which is not built, one multiply-accumulate is counted for each pair of tasks
-and each value of a block's output. Nothing is timed, and nothing said of quality.
+The tasks are the five dense ones of PASCAL-Context, which M3ViT reports on (-88 %), at 224x224; the experts are
+M3ViT's: 16 of a quarter of the MLP, of which a token goes to 4. Cross-Stitch (Misra et al. 2016) mixes the features of
+all tasks' nets after every block, so that one task alone needs all encoders, but its own decoder only. Both sides are
+counted on their ONNX graphs; of the mixing itself, which is not built, one multiply-accumulate is counted for each pair
+of tasks and each value of a block's output. Nothing is timed, and nothing said of quality.
 """
 
 from __future__ import annotations

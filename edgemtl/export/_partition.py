@@ -68,7 +68,40 @@ def with_conditions(model: onnx.ModelProto, tasks: Mapping[str, str], static: bo
     """
     if len(tasks) < 2:
         return model
+    model = _restore_weights_in_each_group(model, tasks)
     return _Rewriter(_round_in_each_group(model, tasks) if static else model, tasks, static).rewrite()
+
+
+def _restore_weights_in_each_group(model: onnx.ModelProto, tasks: Mapping[str, str]) -> onnx.ModelProto:
+    """The model with a `DequantizeLinear` of its own for every group that reads a rounded weight.
+
+    A runtime computes in eight bits only where it finds it beside the reader; the weight itself stays one.
+    """
+    needed = {name: frozenset(names) for name, names in _tasks_of_tensors(model.graph, tasks).items()}
+    constants = {tensor.name for tensor in model.graph.initializer}
+    restored = {
+        node.output[0]: node
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and constants.issuperset(node.input)
+    }
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    twins: dict[tuple[str, frozenset[str]], str] = {}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.output[0] in restored:
+            continue
+        wanted_by = frozenset[str]().union(*(needed.get(name, frozenset()) for name in node.output))
+        names = {}
+        for name in node.input:
+            if name in restored:
+                if (name, wanted_by) not in twins:
+                    alone = needed[name] == wanted_by
+                    twins[name, wanted_by] = name if alone else f"{name}.{'.'.join(sorted(wanted_by))}"
+                    result.graph.node.append(_twin(restored[name], twins[name, wanted_by]))
+                names[name] = twins[name, wanted_by]
+        result.graph.node.append(_renamed(node, names))
+    return result
 
 
 def _round_in_each_group(model: onnx.ModelProto, tasks: Mapping[str, str]) -> onnx.ModelProto:
@@ -95,7 +128,7 @@ def _round_in_each_group(model: onnx.ModelProto, tasks: Mapping[str, str]) -> on
 
 def _twin(node: onnx.NodeProto, name: str) -> onnx.NodeProto:
     copy = _renamed(node, {node.output[0]: name})
-    copy.name = name
+    copy.name = node.name if name == node.output[0] else name
     return copy
 
 

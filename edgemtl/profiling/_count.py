@@ -78,7 +78,10 @@ def count_graph(model: onnx.ModelProto | Path) -> Cost:
     if isinstance(model, Path):
         model = _load(model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(_with_even_tokens(model)))
+        inferred = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model))
+        if lengths := _metadata(model, "even_tokens"):
+            _give_lengths(inferred.graph, lengths)
+            inferred = onnx.shape_inference.infer_shapes(inferred)
     except onnx.shape_inference.InferenceError as error:
         raise UserError(f"shapes of the ONNX model cannot be inferred: {str(error).splitlines()[0]}") from error
     items = list(_Walker({}, {}).walk(inferred.graph))
@@ -95,18 +98,8 @@ def _load(path: Path) -> onnx.ModelProto:
         raise UserError(f"{path} is no ONNX model: it was damaged or is another file") from error
 
 
-def _with_even_tokens(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with a length for the tensors of an expert's own tokens, which depends on the image."""
-    lengths = _metadata(model, "even_tokens")
-    if not lengths:
-        return model
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    _give_lengths(copy.graph, lengths)
-    return copy
-
-
 def _give_lengths(graph: onnx.GraphProto, lengths: Mapping[str, Any]) -> None:
+    """Give the tensors of experts' own tokens, whose length depends on the image, the lengths that metadata tell."""
     known = {info.name: info for info in graph.value_info}
     for node in graph.node:
         for name in node.output:
