@@ -174,29 +174,28 @@ def _to_map(inputs: Sequence[Array], attributes: Attributes, weights: Weights) -
     return x.reshape(*x.shape[:2], attributes["height"], attributes["width"])
 
 
-_SLIDING = ("kernel_shape", "strides", "pads")
 OPERATORS: dict[str, Kind] = {
     "Add": Kind(lambda x, a, w: x[0] + x[1], 2),
     "Attention": Kind(_attention, 3, ("heads", "head_width")),
     "BatchNormalization": Kind(_batch_norm, 1, ("epsilon",), ("weight", "bias", "mean", "variance")),
     "Clip": Kind(lambda x, a, w: np.clip(x[0], a["low"], a["high"]), 1, ("low", "high")),
     "Concat": Kind(lambda x, a, w: np.concatenate(x, a["axis"]), None, ("axis",)),
-    "Conv": Kind(_conv, 1, (*_SLIDING, "dilations", "group"), ("weight",), ("bias",)),
+    "Conv": Kind(_conv, 1, ("strides", "pads", "dilations", "group"), ("weight",), ("bias",)),
     "DepthToSpace": Kind(_depth_to_space, 1, ("blocksize",)),
     "Flatten": Kind(lambda x, a, w: x[0].reshape(*x[0].shape[: a["axis"]], -1), 1, ("axis",)),
     "Gelu": Kind(_gelu),
-    "Gemm": Kind(_gemm, 1, ("transB",), ("weight",), ("bias",)),
+    "Gemm": Kind(_gemm, 1, (), ("weight",), ("bias",)),
     "GlobalAveragePool": Kind(lambda x, a, w: x[0].mean((2, 3), keepdims=True)),
     "HardSwish": Kind(_hard_swish),
     "Identity": Kind(lambda x, a, w: x[0]),
     "LayerNormalization": Kind(_layer_norm, 1, ("epsilon",), ("weight", "bias")),
-    "MaxPool": Kind(_max_pool, 1, _SLIDING),
+    "MaxPool": Kind(_max_pool, 1, ("kernel_shape", "strides", "pads")),
     "Mul": Kind(lambda x, a, w: x[0] * x[1], 2),
     "Relu": Kind(lambda x, a, w: np.maximum(x[0], 0)),
     "Resize": Kind(_resize, 1, ("factor", "mode")),
     "Router": Kind(_router, 1, ("top_k", "renormalise"), ("weight", "bias")),
     "Sigmoid": Kind(_sigmoid),
     "ToMap": Kind(_to_map, 1, ("height", "width")),
-    "ToTokens": Kind(lambda x, a, w: x[0].reshape(*x[0].shape[:2], -1).swapaxes(1, 2), 1, ("tokens",)),
+    "ToTokens": Kind(lambda x, a, w: x[0].reshape(*x[0].shape[:2], -1).swapaxes(1, 2)),
 }
 """Every operator but the mixture of experts, which the executor runs expert by expert."""

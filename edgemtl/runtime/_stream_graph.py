@@ -133,13 +133,13 @@ class StreamGraph(_Strict):
 
         Between them may lie what is left out: experts without tokens, operators that some outputs do not need.
         """
-        runs = [{operator.name for operator in self.stretch([output]).operators} for output in outputs]
+        runs = [{operator.output for operator in self.stretch([output]).operators} for output in outputs]
         always = set.intersection(*runs)
         most = before = 0
         for operator in self.operators:
             for piece in filter(None, [operator.piece, *(expert.piece for expert in operator.experts)]):
                 most = max(most, before + piece.size_bytes)
-                skipped = bool(operator.experts) or operator.name not in always
+                skipped = bool(operator.experts) or operator.output not in always
                 before = max(before, piece.size_bytes) if skipped else piece.size_bytes
         return most
 

@@ -29,24 +29,25 @@ __all__ = ["StreamingSession", "open_session"]
 
 Outputs = dict[str, NDArray[np.float32]]
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-_UNFIT = (ArithmeticError, IndexError, KeyError, MemoryError, TypeError, ValueError)
+_UNFIT = (ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError)
 
 
 class StreamingSession:
-    """Output arrays are new ones each run: the caller keeps them."""
+    """Every run reads the weights of its tasks anew; output arrays are new ones too: the caller keeps them."""
 
     def __init__(self, folder: Path, spec: EngineSpec) -> None:
         self.spec, self.tasks = spec, spec.tasks
         self._path, weights = spec.file(folder, "graph"), spec.file(folder, "weights")
         self._graph = read_graph(self._path, weights)
         self._outputs = spec.outputs
-        unwritten = set(self._outputs.values()) - {operator.output for operator in self._graph.operators}
+        unwritten = set(self._outputs.values()) - {
+            operator.output for operator in self._graph.operators if operator.op != "Router"
+        }
         if unwritten:
             raise UserError(f"{self._path} writes no tensor {min(unwritten)!r}, which is a task's output: export again")
         self._stretches: dict[tuple[str, ...], Stretch] = {}
         buffer_bytes = self._graph.buffer_bytes(list(self._outputs.values()))
-        self._stream: WeightStream | None = WeightStream(weights, buffer_bytes)
-        self._counts = self._stream
+        self._stream, self._closed = WeightStream(weights, buffer_bytes), False
 
     @property
     def weight_bytes(self) -> int:
@@ -56,12 +57,12 @@ class StreamingSession:
     @property
     def peak_weight_bytes(self) -> int:
         """The most bytes of weights held at once since opening: those in use and those being read beside them."""
-        return self._counts.peak_bytes
+        return self._stream.peak_bytes
 
     @property
     def read_bytes(self) -> int:
         """Bytes of weights read in the last run."""
-        return self._counts.read_bytes
+        return self._stream.read_bytes
 
     def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
@@ -76,14 +77,14 @@ class StreamingSession:
 
     def close(self) -> None:
         """Stop reading and free the buffer."""
-        if self._stream is not None:
+        if not self._closed:
+            self._closed = True
             self._stream.close()
-        self._stream = None
 
     def _run(self, image: NDArray[np.float32], tasks: Sequence[str], clock: _Clock) -> Outputs:
         wanted = check_tasks(tasks, self.tasks)
         image = check_image(image, self.spec.input)
-        if self._stream is None:
+        if self._closed:
             raise UserError(CLOSED)
         if wanted not in self._stretches:
             self._stretches[wanted] = self._graph.stretch(self._outputs[task] for task in wanted)

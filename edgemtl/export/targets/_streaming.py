@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["STREAMING", "stream_graph"]
 
+_Key = tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]
+"""Which tensors operators that run together have: address and shape of each."""
+
 _FILES = {"graph": "graph.json", "weights": "weights.bin"}
 
 
@@ -78,13 +81,12 @@ class _Layout:
 
     def __init__(self) -> None:
         self.size = 0
-        self._arrays: list[tuple[int, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = []
-        self._laid: dict[tuple[tuple[int, tuple[int, ...]], ...], list[dict[str, Weight]]] = {}
+        self._chunks: list[memoryview | bytes] = []
+        self._laid: dict[_Key, list[dict[str, Weight]]] = {}
 
     def place(self, nodes: Sequence[Node]) -> list[dict[str, Weight]]:
         """Where the constants of operators that run together lie, for each."""
-        tensors = [tensor for node in nodes for tensor in node.constants.values()]
-        key = tuple((tensor.data_ptr(), tuple(tensor.shape)) for tensor in tensors)
+        key = tuple(tuple((each.data_ptr(), tuple(each.shape)) for each in node.constants.values()) for node in nodes)
         if key not in self._laid:
             self._laid[key] = [self._append(node) for node in nodes]
         return self._laid[key]
@@ -93,16 +95,14 @@ class _Layout:
         placed = {}
         for name, tensor in node.constants.items():
             placed[name] = Weight(offset=self.size, shape=tuple(tensor.shape))
-            self._arrays.append((self.size, tensor.numpy().astype("<f4", copy=False)))
-            self.size += -(-placed[name].size_bytes // ALIGNMENT) * ALIGNMENT
+            padding = -placed[name].size_bytes % ALIGNMENT
+            self._chunks += [np.ascontiguousarray(tensor.numpy(), "<f4").data, bytes(padding)]
+            self.size += placed[name].size_bytes + padding
         return placed
 
     def content(self) -> bytes:
         """The file."""
-        whole = bytearray(self.size)
-        for offset, array in self._arrays:
-            np.frombuffer(whole, array.dtype, array.size, offset).reshape(array.shape)[...] = array
-        return bytes(whole)
+        return b"".join(self._chunks)
 
 
 def _operators(nodes: Iterable[Node], layout: _Layout) -> list[Operator]:
@@ -121,7 +121,7 @@ def _operators(nodes: Iterable[Node], layout: _Layout) -> list[Operator]:
             block=_block(node),
             inputs=node.inputs,
             output=node.output,
-            attributes=dict(node.attributes),
+            attributes={name: node.attributes[name] for name in OPERATORS[node.op].attributes},
             weights=weights,
         )
         for node, weights in zip(nodes, layout.place(nodes), strict=True)
