@@ -24,6 +24,7 @@ __all__ = ["INT8_CHANNEL_BYTES", "ExportTarget", "TargetTraits", "find_target", 
 _BUILT_IN = {
     "onnxruntime": "edgemtl.export.targets:ONNXRUNTIME",
     "openvino": "edgemtl.export.targets:OPENVINO",
+    "streaming": "edgemtl.export.targets:STREAMING",
     "tensorrt-rtx": "edgemtl.export.targets:TENSORRT_RTX",
 }
 _GROUP = "edgemtl.targets"
@@ -37,9 +38,9 @@ class TargetTraits:
 
     `block_precisions` may be chosen block by block ("float", "int8"); `engine_precisions` hold for the rest of the
     whole engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
-    `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it. `executes` tells
-    whether engines run on this host, so that a search can measure them. `int8_channel_bytes` are stored for each
-    output channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them).
+    `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it (empty: none is needed).
+    `executes` tells whether engines run on this host, so that a search can measure them. `int8_channel_bytes` are
+    stored for each output channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them).
     """
 
     name: str

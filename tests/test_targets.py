@@ -24,10 +24,10 @@ MINE = Mine()
 def test_built_in_targets_are_listed_in_order() -> None:
     names = target_names()
     assert names == sorted(names)
-    assert {"onnxruntime", "openvino", "tensorrt-rtx"} <= set(names)
+    assert {"onnxruntime", "openvino", "streaming", "tensorrt-rtx"} <= set(names)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt-rtx"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "streaming", "tensorrt-rtx"])
 def test_a_target_is_what_it_is_called(name: str) -> None:
     traits = find_target(name).traits
     assert traits.name == name
@@ -38,8 +38,8 @@ def test_a_target_is_what_it_is_called(name: str) -> None:
 
 
 def test_engines_of_the_cpu_targets_run_here_and_those_for_a_gpu_do_not() -> None:
-    executes = {name: find_target(name).traits.executes for name in ("onnxruntime", "openvino", "tensorrt-rtx")}
-    assert executes == {"onnxruntime": True, "openvino": True, "tensorrt-rtx": False}
+    executes = {name: find_target(name).traits.executes for name in target_names()}
+    assert executes == {"onnxruntime": True, "openvino": True, "streaming": True, "tensorrt-rtx": False}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,13 @@ def test_a_broken_target_of_another_package_does_not_hide_the_rest(
     listed = CliRunner().invoke(targets, ["--format", "json"])
     assert listed.exit_code == 0
     assert "warning: target 'mine'" in listed.stderr
-    assert [each["name"] for each in json.loads(listed.stdout)] == ["onnxruntime", "openvino", "tensorrt-rtx"]
+    assert [each["name"] for each in json.loads(listed.stdout)] == [
+        "onnxruntime",
+        "openvino",
+        "streaming",
+        "tensorrt-rtx",
+    ]
+    assert json.loads(listed.stdout)[2]["installed"] is True, "it comes with edgemtl"
 
 
 def test_a_target_of_another_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

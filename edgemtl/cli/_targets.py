@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from edgemtl.cli._screen import Screen
 from edgemtl.cli._verb import verb
+
+if TYPE_CHECKING:
+    from edgemtl.targets import TargetTraits
 
 __all__ = ["targets"]
 
@@ -16,7 +20,7 @@ def targets(screen: Screen) -> None:
 
     The search offers a target only the precisions that it honours, per block or for the whole engine.
     """
-    from edgemtl.cli._installed import install_line, is_installed
+    from edgemtl.cli._installed import install_line
     from edgemtl.errors import UserError
     from edgemtl.targets import find_target, target_names
 
@@ -33,9 +37,16 @@ def targets(screen: Screen) -> None:
                 each.title,
                 " ".join(each.block_precisions),
                 " ".join(each.engine_precisions),
-                "yes" if is_installed(each.runtime) else install_line(each.extra),
+                "yes" if _is_here(each) else install_line(each.extra),
             )
             for each in traits
         ]
         screen.table("Targets", ("name", "what", "per block", "per engine", "installed"), rows)
-    screen.json([{**asdict(each), "installed": is_installed(each.runtime)} for each in traits])
+    screen.json([{**asdict(each), "installed": _is_here(each)} for each in traits])
+
+
+def _is_here(traits: TargetTraits) -> bool:
+    """Whether the runtime of a target is installed; one without an extra comes with edgemtl."""
+    from edgemtl.cli._installed import is_installed
+
+    return not traits.extra or is_installed(traits.runtime)

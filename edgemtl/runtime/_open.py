@@ -18,6 +18,7 @@ Opener = Callable[[Path, EngineSpec, int, Modes | None], Session]
 _BUILT_IN = {
     "onnxruntime": "edgemtl.runtime._onnxruntime",
     "openvino": "edgemtl.runtime._openvino",
+    "streaming": "edgemtl.runtime._streaming",
     "tensorrt-rtx": "edgemtl.runtime._tensorrt_rtx",
 }
 _GROUP = "edgemtl.runtimes"

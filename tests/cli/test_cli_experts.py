@@ -68,3 +68,15 @@ def test_the_bundle_runs_any_task_and_is_measured_and_reported(workplace: Path, 
     assert profile["schema"].startswith("edgemtl.profile/")
     done(edgemtl(workplace, "report", "runs/experts"))
     assert "b2" in (workplace / "runs/experts/report.html").read_text()
+
+
+def test_experts_can_be_streamed_on_a_board_that_is_too_small_for_them(workplace: Path, searched: Any) -> None:
+    """Parity is checked by the export itself; the profile tells where time goes, waiting for weights included."""
+    bundle = "runs/experts/streamed"
+    done(edgemtl(workplace, "export", "runs/experts", "--target", "streaming", "--out", bundle))
+    image = str(next((workplace / "data/images/test").iterdir()))
+    done(edgemtl(workplace, "run", bundle, image, "--tasks", "depth,side", "--out", "pictures/streamed"))
+    assert len(list((workplace / "pictures/streamed").iterdir())) == 2
+    profile = json.loads(done(edgemtl(workplace, "profile", bundle, "--runs", "20", "--format", "json")))
+    assert profile["target"] == profile["runtime"] == "streaming"
+    assert {"Load", "Mixture", "Router"} <= {row["name"] for row in profile["operators"]["by_type"]}

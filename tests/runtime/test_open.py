@@ -30,7 +30,7 @@ def test_a_plugged_in_backend_opens_its_engines(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(_open, "entry_points", lambda group: [point] if group == "edgemtl.runtimes" else [])
     SPEC.write(tmp_path)
     assert open_engine(tmp_path, threads=3, modes=[["a"]]) == (tmp_path, SPEC, 3, [["a"]])
-    assert runtime_names() == ["my-runtime", "onnxruntime", "openvino", "tensorrt-rtx"]
+    assert runtime_names() == ["my-runtime", "onnxruntime", "openvino", "streaming", "tensorrt-rtx"]
 
 
 def opened(*given: Any) -> Any:
