@@ -173,10 +173,10 @@ def _shared(own: Reached, others: dict[str | None, Reached]) -> str:
 def _dropped(uses: Sequence[BundleExperts], target: str) -> str:
     share = dropped_share(uses, target)
     worst = max(uses, key=lambda use: use.dropped.get(target, 0.0))
-    return f"{share:.2%}, {worst.dropped.get(target, 0.0):.2%} in {worst.layer}" if share else "none"
+    return f"{share:.2%} ({worst.layer}: {worst.dropped.get(target, 0.0):.2%})" if share else "none"
 
 
-def _words(target: str, manifest: Manifest) -> str:
+def _words(target: str, manifest: Manifest) -> Child:
     """How a target's experts get their tokens, and what that drops."""
     dispatch = manifest.targets[target].dispatch
     if dispatch is None:
@@ -186,8 +186,9 @@ def _words(target: str, manifest: Manifest) -> str:
     share = dropped_share(manifest.experts, target)
     lost = f"{share:.2%} of what routers send is dropped" if share else "none was dropped here"
     return (
-        f"{target} has places at each expert for {dispatch.capacity:g} times an even share of the tokens: {lost}; "
-        "edgemtl export --exact never drops any."
+        f"{target} has places at each expert for {dispatch.capacity:g} times an even share of the tokens: {lost}; ",
+        element("code", "edgemtl export --exact", class_="named"),
+        " never drops any.",
     )
 
 

@@ -34,12 +34,10 @@ def design_section(story: Story) -> Markup | None:
     )
     precisions = list(dict.fromkeys([*(bar.precision for bar in bars), *(block.precision for block in tokens)]))
     legend = [swatch(_precision_class(name), _precision_words(name, engine)) for name in precisions]
-    if any(block.routes for block in tokens):
-        legend += [swatch(task_class(task, story.tasks), f"experts of {task}") for task in story.tasks]
     forked = any(route.task for block in tokens for route in block.routes)
     picture = element(
         "div",
-        _trunk(trunk, tokens, widest, story.tasks),
+        _trunk(trunk, tokens, widest),
         element("div", _read_by(heads, forked), class_="net-fork") if heads else None,
         element("div", [_decoder(part, widest) for part in heads], class_="decoders"),
         class_="net",
@@ -56,12 +54,12 @@ _LEAD = (
 )
 _TOKENS_LEAD = (
     "From the image through blocks of tokens to each task's decoder. A block is its attention and, beside it, its MLP "
-    "or its experts: as many for each task as its bar is wide, of which a token goes to the first number. Other bars "
-    "are as wide as their channels; colours are precisions."
+    "or its experts: a task's bar is as wide as the number it reaches, and 2 of 8 sends a token to two of eight. "
+    "Colours are precisions; channels of a thin bar are fixed by the space."
 )
 
 
-def _trunk(parts: Sequence[Part], tokens: Sequence[TokenBlock], widest: int, tasks: Sequence[str]) -> list[Markup]:
+def _trunk(parts: Sequence[Part], tokens: Sequence[TokenBlock], widest: int) -> list[Markup]:
     """The stages in order; blocks of tokens stand between the patches and what follows."""
     if not tokens:
         return [_stage(part, widest) for part in parts]
@@ -72,7 +70,7 @@ def _trunk(parts: Sequence[Part], tokens: Sequence[TokenBlock], widest: int, tas
         if not forked and any(route.task for route in block.routes):
             forked = True
             rows.append(element("div", _FORK, class_="net-fork"))
-        rows.append(_token_row(block, tasks))
+        rows.append(_token_row(block))
     return rows + [_stage(part, widest) for part in parts if part not in before]
 
 
@@ -83,12 +81,12 @@ def _is_patches(part: Part) -> bool:
     return part.name == "patches"
 
 
-def _token_row(block: TokenBlock, tasks: Sequence[str]) -> Markup:
+def _token_row(block: TokenBlock) -> Markup:
     class_ = f"net-bar {_precision_class(block.precision)}"
     heads = f"{block.heads} heads" if block.heads else "attention"
     attention = element("span", heads, class_=class_, title=f"{block.name}, attention, {block.precision}")
     if block.routes:
-        beside = element("div", [_route(block, route, tasks) for route in block.routes], class_="net-routes")
+        beside = element("div", [_route(block, route, class_) for route in block.routes], class_="net-routes")
     else:
         hidden = f"hidden {block.hidden}" if block.hidden else "MLP"
         beside = element("span", hidden, class_=class_, title=f"{block.name}, MLP, {block.precision}")
@@ -96,13 +94,12 @@ def _token_row(block: TokenBlock, tasks: Sequence[str]) -> Markup:
     return element("div", name, element("div", attention, beside, class_="net-tokens"), class_="net-part")
 
 
-def _route(block: TokenBlock, route: Route, tasks: Sequence[str]) -> Markup:
+def _route(block: TokenBlock, route: Route, class_: str) -> Markup:
     name = route.task or "all tasks"
     count, top_k = (str(value) if value else "?" for value in (route.experts, route.top_k))
     title = f"{block.name}, {name}: a token goes to {top_k} of {count} experts, {block.precision}"
-    text = f"{top_k} of {count}" if route.experts or route.top_k else "experts"
     grow = f"flex:{route.experts or 1} 1 0"
-    return element("span", text, class_=f"net-bar {task_class(name, tasks)}", style=grow, title=title)
+    return element("span", f"{name} {top_k} of {count}", class_=class_, style=grow, title=title)
 
 
 def _read_by(heads: Sequence[Part], forked: bool) -> str:

@@ -111,7 +111,7 @@ def test_what_cannot_be_counted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not fixed"):
         count_graph(free)
     lengths = helper.make_tensor_value_info("lengths", TensorProto.INT64, [2])
-    pieces = helper.make_node("Split", ["x", "lengths"], ["p", "q"], axis=0)
+    pieces = helper.make_node("Split", ["x", "lengths"], ["p", "q"], axis=3)
     table = numpy_helper.from_array(np.ones((8, 8), np.float32), "m")
     parted = _model([pieces, helper.make_node("MatMul", ["p", "m"], ["y"], name="product")], ["y"], [table])
     parted.graph.input.append(lengths)

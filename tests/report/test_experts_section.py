@@ -76,7 +76,7 @@ def test_each_task_is_told_what_it_owns_and_shares(tmp_path: Path) -> None:
     head = next(number for number, row in enumerate(table) if row[:2] == ["task", "experts"])
     assert table[head : head + 3] == [
         ["task", "experts", "its own", "shared", "weights of its experts", "dropped, tensorrt-rtx"],
-        ["depth", "6 of 9", "2", "4 with semseg", "6.00 kB of 9.00 kB ", "4.00%, 6.00% in b4"],
+        ["depth", "6 of 9", "2", "4 with semseg", "6.00 kB of 9.00 kB ", "4.00% (b4: 6.00%)"],
         ["semseg", "7 of 9", "3", "4 with depth", "7.00 kB of 9.00 kB ", "none"],
     ]
 

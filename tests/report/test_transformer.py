@@ -91,7 +91,7 @@ def test_the_picture_stands_in_the_order_of_execution() -> None:
     assert names == ["stem1", "stem2", "patches", "b1", "b2", "b3", "top", "depth", "semseg"]
     text = Page(markup).text
     assert text.index("b1") < text.index("from here on each task runs") < text.index("b2experts")
-    for words in ("4 heads", "hidden 256", "1 of 4", "2 of 8", "experts of semseg", "float (bf16 in the engine)"):
+    for words in ("4 heads", "hidden 256", "depth 1 of 4", "semseg 2 of 8", "float (bf16 in the engine)"):
         assert words in text, words
 
 
