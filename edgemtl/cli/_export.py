@@ -22,6 +22,7 @@ __all__ = ["export"]
     examples=(
         "edgemtl export runs/first --target onnxruntime --target openvino",
         "edgemtl export runs/first --design baseline --target tensorrt-rtx --out bundles/largest",
+        "edgemtl export runs/experts --target tensorrt-rtx --exact",
     ),
 )
 @click.argument("run", type=click.Path(path_type=Path))

@@ -107,6 +107,19 @@ def test_nets_without_experts_use_none(tmp_path: Path, images: torch.Tensor) -> 
     assert expert_usage(dense, [images]) == ()
 
 
+@pytest.mark.parametrize(
+    ("router", "tasks"),
+    [("shared", [None]), ("conditioned", ["semseg", "depth", "kind"])],
+    ids=["shared", "conditioned"],
+)
+def test_other_kinds_of_router(tmp_path: Path, images: torch.Tensor, router: str, tasks: list[str | None]) -> None:
+    """One router for all tasks is no task's; a gate of all tasks is told which one it serves."""
+    net = make_net(tmp_path, YAML.replace("top_k: [2]", f"top_k: [2], router: {router}"))
+    usage = expert_usage(net, [images])
+    assert [use.task for use in usage if use.layer == "b4"] == tasks
+    assert all(sum(map(sum, use.counts)) == 5 * TOKENS * 2 for use in usage)
+
+
 def test_no_image_is_refused(net: MultiTaskNet) -> None:
     with pytest.raises(UserError, match="no image was given"):
         expert_usage(net, [])
