@@ -6,6 +6,7 @@ every file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,8 @@ __all__ = [
     "MANIFEST_FILE",
     "SCHEMA",
     "BundleCost",
+    "BundleDispatch",
+    "BundleExperts",
     "BundleInput",
     "BundleOutput",
     "BundleTarget",
@@ -28,6 +31,7 @@ __all__ = [
     "Parity",
     "Provenance",
     "describe_task",
+    "dropped_share",
     "read_manifest",
     "write_manifest",
 ]
@@ -41,6 +45,7 @@ FilePath = Annotated[str, Field(min_length=1, max_length=500)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Amount = Annotated[int, Field(ge=0, le=10**18)]
 Side = Annotated[int, Field(ge=1, le=1 << 16)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
 
 
@@ -104,17 +109,62 @@ class Parity(_Strict):
     images: Amount
 
 
+class BundleDispatch(_Strict):
+    """How an engine's experts get their tokens: `buckets` have places for `capacity` times an even share.
+
+    No capacity is a place for every token; that and the other forms drop none.
+    """
+
+    form: Literal["segments", "buckets", "masked"]
+    capacity: Annotated[float, Field(gt=0)] | None = None
+
+
 class BundleTarget(_Strict):
-    """The engine for one runtime: its folder and files inside the bundle; no parity where it could not run there."""
+    """The engine for one runtime: its folder and files inside the bundle; no parity where it could not run there.
+
+    `dispatch` is None where the net has no experts.
+    """
 
     folder: FilePath
     files: Annotated[tuple[FilePath, ...], Field(min_length=1, max_length=1000)]
     runtime: Name
     parity: Annotated[dict[Name, Parity], Field(max_length=100)]
+    dispatch: BundleDispatch | None = None
+
+
+class BundleExperts(_Strict):
+    """The experts of one `layer` that a `task` reaches (None: all tasks alike), and what its tokens did on `images`.
+
+    `shares` (they sum to 1) and mean `gates` are in the order of `experts`, of each `tokens` of an image that went to
+    `top_k` of them; `most_tokens` of one image went to one expert. `expert_bytes` are the weights of one expert.
+    `dropped` is the share of what the router sent that a target's capacity drops, for targets that have one: counted
+    with the trained FP32 net, image by image.
+    """
+
+    layer: Name
+    task: Name | None
+    experts: Annotated[tuple[Amount, ...], Field(min_length=1, max_length=1000)]
+    top_k: Side
+    tokens: Annotated[Amount, Field(ge=1)]
+    images: Annotated[Amount, Field(ge=1)]
+    shares: Annotated[tuple[Share, ...], Field(max_length=1000)]
+    gates: Annotated[tuple[Share, ...], Field(max_length=1000)]
+    most_tokens: Amount
+    expert_bytes: Amount
+    dropped: Annotated[dict[Name, Share], Field(max_length=50)] = {}
+
+    @model_validator(mode="after")
+    def _alike(self) -> BundleExperts:
+        if not len(set(self.experts)) == len(self.experts) == len(self.shares) == len(self.gates):
+            raise ValueError(f"layer {self.layer} names an expert twice, or other experts than it has shares and gates")
+        return self
 
 
 class BundleCost(_Strict):
-    """Counts of the exported graph: all tasks in one call, and what each task runs alone."""
+    """Counts of the exported graph: all tasks in one call, and what each task runs alone.
+
+    Those of a net with experts are without the places that a target's buckets leave empty.
+    """
 
     flops: Amount
     params: Amount
@@ -135,7 +185,8 @@ class Manifest(_Strict):
     """`manifest.json`. `design` are the options of the space that were chosen, `precision` that of engine and blocks.
 
     `modes` are the sets of tasks that an engine holds ready; any other subset runs as well. `files` maps every file of
-    the bundle but the manifest to its SHA-256.
+    the bundle but the manifest to its SHA-256. `experts` tell each task's use of each layer of experts, where there are
+    any.
     """
 
     schema_: Literal["edgemtl.bundle/1"] = Field(default="edgemtl.bundle/1", alias="schema")
@@ -152,6 +203,7 @@ class Manifest(_Strict):
     files: Annotated[dict[FilePath, Digest], Field(max_length=10_000)]
     cost: BundleCost
     provenance: Provenance
+    experts: Annotated[tuple[BundleExperts, ...], Field(max_length=5000)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -165,7 +217,19 @@ class Manifest(_Strict):
             for file in target.files:
                 if f"{target.folder}/{file}" not in self.files:
                     raise ValueError(f"target {name} names {target.folder}/{file}, which has no hash")
+        for use in self.experts:
+            if use.task not in (*names, None) or use.dropped.keys() - self.targets.keys():
+                raise ValueError(f"experts of layer {use.layer} name a task or a target that the bundle lacks")
         return self
+
+
+def dropped_share(experts: Iterable[BundleExperts], target: str) -> float:
+    """Share (0 to 1) of all that routers sent to some layers' experts which a target's capacity drops."""
+    sent = lost = 0.0
+    for use in experts:
+        sent += use.tokens * use.top_k
+        lost += use.tokens * use.top_k * use.dropped.get(target, 0.0)
+    return lost / sent if sent else 0.0
 
 
 def describe_task(task: Task) -> BundleTask:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from edgemtl.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    from edgemtl.export._tokens import Dispatch
     from edgemtl.models import MultiTaskNet
     from edgemtl.models.quantization import QuantScheme, Ranges
 
@@ -60,11 +61,17 @@ class ExportTarget(Protocol):
     `build` writes everything the runtime needs for every mode of `net` into `folder` and returns the files, relative
     to it; it raises `UnsupportedError` naming the node where the runtime lacks an operator. `precision` maps "engine"
     to one of `traits.engine_precisions` and each block's name to one of `traits.block_precisions`; `ranges`
-    (activation ranges from calibration) are needed where any block is "int8".
+    (activation ranges from calibration) are needed where any block is "int8". `dispatch` is how experts get their
+    tokens; an exporter whose dispatch may drop some is a dataclass with that field, so that it can be changed.
     """
 
     traits: TargetTraits
     scheme: QuantScheme
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """How experts get their tokens, asked for only where a net has any."""
+        ...
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine files of `net` into `folder`."""

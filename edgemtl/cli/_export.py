@@ -22,6 +22,7 @@ __all__ = ["export"]
     examples=(
         "edgemtl export runs/first --target onnxruntime --target openvino",
         "edgemtl export runs/first --design baseline --target tensorrt-rtx --out bundles/largest",
+        "edgemtl export runs/experts --target tensorrt-rtx --exact",
     ),
 )
 @click.argument("run", type=click.Path(path_type=Path))
@@ -33,8 +34,14 @@ __all__ = ["export"]
     help="A runtime to write engines for; several make one bundle.",
 )
 @click.option("--design", metavar="NAME", default="best", show_default=True, help="Which of the run's designs.")
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Drop no token of a mixture of experts: where a target needs fixed places, each expert has one for every "
+    "token, and computes as many.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; RUN/bundle by default.")
-def export(screen: Screen, run: Path, targets: tuple[str, ...], design: str, out: Path | None) -> None:
+def export(screen: Screen, run: Path, targets: tuple[str, ...], design: str, exact: bool, out: Path | None) -> None:
     """Write a bundle with engines for a design.
 
     Every task of every engine is checked against PyTorch, tensor by tensor and in the task's own metric.
@@ -45,9 +52,10 @@ def export(screen: Screen, run: Path, targets: tuple[str, ...], design: str, out
 
     folder = out or run / "bundle"
     with interruptible(f"nothing was changed in {folder}: a bundle appears whole or not at all"):
-        manifest = export_run(run, targets, folder, design=design, progress=screen.note)
+        manifest = export_run(run, targets, folder, design=design, exact=exact, progress=screen.note)
     if not screen.as_json:
         _parity(screen, manifest)
+        _dropped(screen, manifest)
         cost = manifest.cost
         screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
         screen.say(f"written: {folder}; next: edgemtl profile {folder}")
@@ -64,3 +72,17 @@ def _parity(screen: Screen, manifest: Manifest) -> None:
             rows.append((name, task, each.metric, *errors, f"within tolerance on {each.images} images"))
     columns = ("target", "task", "metric", "PyTorch", "engine", "largest difference", "")
     screen.table("Engines against the net", columns, rows)
+
+
+def _dropped(screen: Screen, manifest: Manifest) -> None:
+    from edgemtl.bundle import dropped_share
+
+    for name in manifest.targets:
+        share = dropped_share(manifest.experts, name)
+        if share:
+            worst = max(manifest.experts, key=lambda use: use.dropped.get(name, 0.0))
+            screen.say(
+                f"{name} drops {share:.2%} of the tokens sent to experts, most in {worst.layer} of "
+                f"{worst.task or 'all tasks'} ({worst.dropped[name]:.2%}): edgemtl export --exact drops none, but "
+                "every expert then computes every token"
+            )

@@ -21,6 +21,7 @@ from edgemtl._images import IMAGE_MEAN, IMAGE_STD
 from edgemtl.bundle import (
     MANIFEST_FILE,
     BundleCost,
+    BundleExperts,
     BundleInput,
     BundleTarget,
     Manifest,
@@ -34,7 +35,8 @@ from edgemtl.errors import UserError
 from edgemtl.export._emit import emit
 from edgemtl.export._parity import MakeScorer, Tolerance, check_parity, measure_parity
 from edgemtl.export._quantize import quantize
-from edgemtl.models import MultiTaskNet
+from edgemtl.export._usage import describe_dispatch, describe_experts, dropping_nothing
+from edgemtl.models import MultiTaskNet, expert_usage
 from edgemtl.models.quantization import Ranges, calibrate
 from edgemtl.profiling import count_graph
 from edgemtl.results import PathCost
@@ -81,23 +83,28 @@ def export_bundle(
     tolerance: Tolerance | None = None,
     make_scorer: MakeScorer = Scorer,
     progress: Progress | None = None,
+    exact: bool = False,
 ) -> Manifest:
     """Write a bundle of `net` with an engine for each of `targets` to `folder`, and return its manifest.
 
     `precision` maps "engine" and blocks to precisions, or is one for the engine alone ("fp32"). A target that lacks
     the engine's precision, or INT8, runs that part in FP32: its `engine.json` tells. `calibration` images give the
-    ranges of INT8 blocks unless `ranges` are given; `validation` images are what parity is checked on.
+    ranges of INT8 blocks unless `ranges` are given; `validation` images are what parity is checked on and what the
+    tokens of experts are counted on. With `exact` no target drops any: where a target's capacity might, every expert
+    has a place for every token, so that it computes as many.
 
     The folder appears whole or not at all: everything is written beside it and renamed at the end; an existing bundle
     is replaced only then. Raises `UserError` where the folder holds something else than a bundle, where samples do
-    not fit the net, and where an engine is further from the net than `tolerance` allows, naming task and block;
-    `UnsupportedError` and `MissingDependencyError` by the targets.
+    not fit the net, where an engine is further from the net than `tolerance` allows, naming task and block, and where a
+    target cannot be `exact`; `UnsupportedError` and `MissingDependencyError` by the targets.
     """
     say = progress or (lambda text: None)
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
     found = [find_target(name) for name in dict.fromkeys(targets)]
     if not found:
         raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
+    if exact:
+        found = [dropping_nothing(target, net) for target in found]
     _check_samples(net, validation, "validation")
     net.eval()
     if "int8" in wanted.values() and ranges is None:
@@ -111,11 +118,16 @@ def export_bundle(
             files = _build(net, target, wanted, ranges, scratch)
             parity = _parity(net, target, wanted, ranges, scratch, validation, tolerance or Tolerance(), make_scorer)
             parts[target.traits.name] = BundleTarget(
-                folder=_folder_of(target), files=files, runtime=target.traits.runtime, parity=parity
+                folder=_folder_of(target),
+                files=files,
+                runtime=target.traits.runtime,
+                parity=parity,
+                dispatch=describe_dispatch(target, net),
             )
-        manifest = _manifest(
-            net, folder.name, wanted, parts, _cost(net, wanted, ranges, found[0]), origin or Origin(), scratch
-        )
+        usage = expert_usage(net, _batches(validation))
+        experts = describe_experts(net, usage, honoured(wanted, found[0].traits), found)
+        cost = _cost(net, wanted, ranges, found[0])
+        manifest = _manifest(net, folder.name, wanted, parts, cost, experts, origin or Origin(), scratch)
         write_manifest(scratch, manifest)
     return manifest
 
@@ -196,6 +208,7 @@ def _manifest(
     precision: Mapping[str, str],
     parts: Mapping[str, BundleTarget],
     cost: BundleCost,
+    experts: tuple[BundleExperts, ...],
     origin: Origin,
     scratch: Path,
 ) -> Manifest:
@@ -217,6 +230,7 @@ def _manifest(
         targets=dict(parts),
         files={path.relative_to(scratch).as_posix(): sha256(path) for path in files},
         cost=cost,
+        experts=experts,
         provenance=Provenance(environment=environment(), run=origin.run, seed=origin.seed, data=data),
     )
 

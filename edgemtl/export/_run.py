@@ -25,12 +25,14 @@ def export_run(
     out: Path | None = None,
     *,
     design: str = "best",
+    exact: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a kept design of a run (`best`, `baseline`, or a key of its front) to `out` (by default `run/bundle`).
 
-    `targets` default to the one that the run was searched for. Parity is checked on validation images of the run's
-    data. Raises `UserError` where the run, the design or its data are missing, damaged or changed since the search.
+    `targets` default to the one that the run was searched for; with `exact` none of them drops tokens of experts.
+    Parity is checked on validation images of the run's data. Raises `UserError` where the run, the design or its data
+    are missing, damaged or changed since the search.
     """
     folder = RunFolder(run)
     config = folder.config()
@@ -58,4 +60,5 @@ def export_run(
         ranges=candidate.ranges,
         origin=origin,
         progress=progress,
+        exact=exact,
     )

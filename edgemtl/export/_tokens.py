@@ -37,6 +37,10 @@ class Dispatch:
             return tokens
         return min(tokens, math.ceil(self.capacity * top_k * tokens / experts))
 
+    def limit(self, tokens: int, experts: int, top_k: int) -> int:
+        """The most tokens that an expert can take: all of them, but in buckets whose places are fewer."""
+        return self.places(tokens, experts, top_k) if self.form == "buckets" and top_k < experts else tokens
+
 
 @dataclass(frozen=True)
 class _Routed:

@@ -7,6 +7,7 @@ from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
 from edgemtl.models._pretrained import load_pretrained
 from edgemtl.models._sorting import sort_channels
 from edgemtl.models._supernet import Supernet, recalibrate
+from edgemtl.models._usage import ExpertUsage, expert_usage
 from edgemtl.models._weights import is_supernet, load_supernet, read_header, save_supernet
 
 __all__ = [
@@ -14,12 +15,14 @@ __all__ = [
     "Choice",
     "ConvPlan",
     "Cost",
+    "ExpertUsage",
     "Family",
     "MultiTaskNet",
     "Option",
     "Plan",
     "Supernet",
     "Values",
+    "expert_usage",
     "find_family",
     "is_supernet",
     "load_pretrained",

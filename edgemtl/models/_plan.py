@@ -87,6 +87,8 @@ class ExpertsPlan:
     def __post_init__(self) -> None:
         """Refuse what cannot route."""
         count = len(self.numbers)
+        if not count:
+            raise UserError(f"router {self.router.name} reaches no expert: keep one or more for every task")
         if not 1 <= self.top_k <= count:
             raise UserError(f"top-{self.top_k} routing among {count} experts: give 1 to {count}")
 

@@ -111,7 +111,7 @@ def vit_choices(spec: VitSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
 def vit_blocks(spec: VitSpec, tasks: Sequence[Task]) -> dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]]:
     """Every block that some design has: its task, and the options of depth under which it exists."""
     blocks: dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]] = {}
-    for name in _trunk(spec):
+    for name in _trunk(spec)[:-1]:
         blocks[name] = (None, _exists(spec, int(name[1:])) if name[1:].isdigit() and name[0] == "b" else {})
     for task in tasks:
         for part in ("neck", "body", "head") if task.dense else ("neck", "head"):
@@ -153,6 +153,7 @@ def window(count: int, kept: int, place: int, places: int) -> tuple[int, ...]:
 
 
 def _trunk(spec: VitSpec) -> tuple[str, ...]:
+    """Names of the trunk's blocks, and last what its choices are called."""
     stem = tuple(f"stem{number}" for number in range(1, len(spec.stem) + 1))
     return (*stem, "patches", *(f"b{number}" for number in range(1, max(spec.depth) + 1)), "top", "vit")
 

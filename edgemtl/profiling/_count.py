@@ -35,6 +35,8 @@ _NOT_PARAMETERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 _SETTINGS = {"Clip", "DequantizeLinear", "Pad", "QuantizeLinear", "Resize"}
 """Operators whose inputs after the first are settings (bounds, scales, zero points), not parameters."""
 
+Shape = tuple[int | None, ...] | None
+
 
 @dataclass(frozen=True)
 class Count:
@@ -170,7 +172,7 @@ def _sum(counts: Iterable[Count]) -> Count:
 class _Walker:
     """Flattens a graph and its branches into items in order of execution, constants before their readers."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int | None, ...]], constants: Mapping[str, TensorProto]) -> None:
+    def __init__(self, shapes: Mapping[str, Shape], constants: Mapping[str, TensorProto]) -> None:
         self.shapes = dict(shapes)
         self.constants = dict(constants)
 
@@ -261,7 +263,10 @@ class _Walker:
         return known
 
 
-def _shape(info: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+def _shape(info: onnx.ValueInfoProto) -> Shape:
+    """Sides of a tensor, None where the data decides; None for all of it where not even their number is known."""
+    if not info.type.tensor_type.HasField("shape"):
+        return None
     return tuple(side.dim_value if side.HasField("dim_value") else None for side in info.type.tensor_type.shape.dim)
 
 

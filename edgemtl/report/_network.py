@@ -10,6 +10,7 @@ from edgemtl.report._design import Bar, Part, design_parts
 from edgemtl.report._html import NONE, Child, Markup, element, table
 from edgemtl.report._load import Story
 from edgemtl.report._parts import card, count_text, ms_text, short_flops, stack_row, swatch, task_class
+from edgemtl.report._transformer import Route, TokenBlock, other_choices, token_blocks
 
 __all__ = ["cost_section", "design_section"]
 
@@ -20,7 +21,10 @@ def design_section(story: Story) -> Markup | None:
     """The chosen design: a bar per block, as wide as its channels, in the colour of its precision."""
     if not story.design:
         return None
-    parts = design_parts(story.design, story.tasks, story.manifest.precision if story.manifest else None)
+    precision: Mapping[str, object] = story.manifest.precision if story.manifest else {}
+    tokens = token_blocks(story.design, story.tasks, precision, story.manifest.experts if story.manifest else ())
+    shown = [other_choices(values, story.tasks) if tokens else values for values in (story.design, precision)]
+    parts = design_parts(shown[0], story.tasks, shown[1])
     bars = [bar for part in parts for bar in part.bars]
     widest = max((bar.channels or 0 for bar in bars), default=0) or 1
     trunk = [part for part in parts if part.task is None]
@@ -28,22 +32,80 @@ def design_section(story: Story) -> Markup | None:
     engine = (story.manifest.precision if story.manifest else story.design).get(
         "engine" if story.manifest else "engine.precision"
     )
-    precisions = list(dict.fromkeys(bar.precision for bar in bars))
+    precisions = list(dict.fromkeys([*(bar.precision for bar in bars), *(block.precision for block in tokens)]))
     legend = [swatch(_precision_class(name), _precision_words(name, engine)) for name in precisions]
+    forked = any(route.task for block in tokens for route in block.routes)
     picture = element(
         "div",
-        [_stage(part, widest) for part in trunk],
-        element("div", f"features of the trunk, read by {_count(heads)}", class_="net-fork") if heads else None,
+        _trunk(trunk, tokens, widest),
+        element("div", _read_by(heads, forked), class_="net-fork") if heads else None,
         element("div", [_decoder(part, widest) for part in heads], class_="decoders"),
         class_="net",
     )
     choices = table(["choice", "option"], [[name, str(option)] for name, option in story.design.items()], numbers=NONE)
-    lead = (
-        "The trunk from image to features, then each task's decoder. A bar is a block: its width is its channels, its "
-        "colour its precision; the small print is expansion, kind and kernel."
-    )
     details = element("details", element("summary", f"All {len(story.design)} choices"), choices)
+    lead = _TOKENS_LEAD if tokens else _LEAD
     return card("The design", lead, picture, element("ul", legend, class_="legend"), details)
+
+
+_LEAD = (
+    "The trunk from image to features, then each task's decoder. A bar is a block: its width is its channels, its "
+    "colour its precision; the small print is expansion, kind and kernel."
+)
+_TOKENS_LEAD = (
+    "From the image through blocks of tokens to each task's decoder. A block is its attention and, beside it, its MLP "
+    "or its experts: a task's bar is as wide as the number it reaches, and 2 of 8 sends a token to two of eight. "
+    "Colours are precisions; channels of a thin bar are fixed by the space."
+)
+
+
+def _trunk(parts: Sequence[Part], tokens: Sequence[TokenBlock], widest: int) -> list[Markup]:
+    """The stages in order; blocks of tokens stand between the patches and what follows."""
+    if not tokens:
+        return [_stage(part, widest) for part in parts]
+    before = sorted((part for part in parts if part.name.startswith(("stem", "patches"))), key=_is_patches)
+    rows = [_stage(part, widest) for part in before]
+    forked = False
+    for block in tokens:
+        if not forked and any(route.task for route in block.routes):
+            forked = True
+            rows.append(element("div", _FORK, class_="net-fork"))
+        rows.append(_token_row(block))
+    return rows + [_stage(part, widest) for part in parts if part not in before]
+
+
+_FORK = "from here on each task runs the blocks on its own tokens, with the same weights and its own router"
+
+
+def _is_patches(part: Part) -> bool:
+    return part.name == "patches"
+
+
+def _token_row(block: TokenBlock) -> Markup:
+    class_ = f"net-bar {_precision_class(block.precision)}"
+    heads = f"{block.heads} heads" if block.heads else "attention"
+    attention = element("span", heads, class_=class_, title=f"{block.name}, attention, {block.precision}")
+    if block.routes:
+        beside = element("div", [_route(block, route, class_) for route in block.routes], class_="net-routes")
+    else:
+        hidden = f"hidden {block.hidden}" if block.hidden else "MLP"
+        beside = element("span", hidden, class_=class_, title=f"{block.name}, MLP, {block.precision}")
+    name = element("div", block.name, element("small", "experts") if block.routes else None, class_="name")
+    return element("div", name, element("div", attention, beside, class_="net-tokens"), class_="net-part")
+
+
+def _route(block: TokenBlock, route: Route, class_: str) -> Markup:
+    name = route.task or "all tasks"
+    count, top_k = (str(value) if value else "?" for value in (route.experts, route.top_k))
+    title = f"{block.name}, {name}: a token goes to {top_k} of {count} experts, {block.precision}"
+    grow = f"flex:{route.experts or 1} 1 0"
+    return element("span", f"{name} {top_k} of {count}", class_=class_, style=grow, title=title)
+
+
+def _read_by(heads: Sequence[Part], forked: bool) -> str:
+    if forked:
+        return "each task's own features, read by its decoder"
+    return f"features of the trunk, read by {_count(heads)}"
 
 
 def _count(heads: Sequence[Part]) -> str:
@@ -131,10 +193,18 @@ def _counted_rows(story: Story) -> list[Child]:
         totals = (counts.total.flops, counts.total.params)
     else:
         return []
+    if _shares_by_some(story):
+        params = None
     return [
         _stack(story, "compute", totals[0], flops, short_flops),
         _stack(story, "parameters", totals[1], params, count_text),
     ]
+
+
+def _shares_by_some(story: Story) -> bool:
+    """Whether weights may belong to some tasks but not all, as experts do: there is no such split of them then."""
+    choices = {f"{task}.experts" for task in story.tasks}
+    return bool(story.manifest and story.manifest.experts) or not choices.isdisjoint(story.design)
 
 
 def _stack(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgemtl import __version__
 from edgemtl._files import write_atomic
+from edgemtl.report._experts import experts_section
 from edgemtl.report._facts import environment_section, origins_section, parity_section, pictures_section
 from edgemtl.report._header import header
 from edgemtl.report._html import Markup, element
@@ -50,6 +51,7 @@ def render(story: Story) -> str:
         front_section(story),
         tasks_section(story),
         design_section(story),
+        experts_section(story),
         cost_section(story),
         *(profile_section(story, profile) for profile in story.profiles),
         pictures_section(story),

@@ -33,6 +33,7 @@ SEARCH = [
     ("--target onnxruntim", "did you mean onnxruntime"),
     ("--size 100", "192x256"),
     ("--size 100x100", "multiples of 32"),
+    ("--space moe-vit --size 100x96", "multiples of 16"),
     ("--evaluations 1", "evaluations"),
     ("--supernet none.safetensors", "none.safetensors"),
     ("--resume", "--out"),
@@ -80,6 +81,39 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 ) -> None:
     assert text in refused(shlex.split(words), capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+EXPERTS = """
+schema: edgemtl.space/1
+family: vit
+input: [64, 64]
+vit:
+  width: 32
+  heads: [1]
+  depth: [2]
+  hidden: [32]
+  experts: {count: 4, hidden: 16, kept: KEPT, top_k: TOP_K}
+  decoder: {width: [8]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kept", "top_k", "text"),
+    [
+        ("[2, 8]", "[1]", "8 experts are kept of 4"),
+        ("[2, 4]", "[3]", "a token goes to 3 experts where a task may keep only 2"),
+        ("[0, 4]", "[1]", "experts.kept.0: Input should be greater than 0"),
+        ("[]", "[1]", "experts.kept: "),
+    ],
+)
+def test_experts_that_cannot_route_are_one_line(
+    kept: str, top_k: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/mine.yaml").write_text(EXPERTS.replace("KEPT", kept).replace("TOP_K", top_k))
+    for verb in ("search", "train --out r"):
+        line = refused([*verb.split(), "--space", "mine"], capsys)
+        assert text in line and "mine.yaml" in line
 
 
 def test_a_pickle_is_refused_and_not_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 from chain import edgemtl, make_workplace
 
+from edgemtl.bundle import BundleExperts, Manifest
+from edgemtl.cli._export import _dropped
+from edgemtl.cli._screen import Screen
+
 SPACE = """
 schema: edgemtl.space/1
 family: vit
@@ -67,7 +71,11 @@ def test_the_bundle_runs_any_task_and_is_measured_and_reported(workplace: Path, 
     profile = json.loads(done(edgemtl(workplace, "profile", "runs/experts/bundle", "--runs", "20", "--format", "json")))
     assert profile["schema"].startswith("edgemtl.profile/")
     done(edgemtl(workplace, "report", "runs/experts"))
-    assert "b2" in (workplace / "runs/experts/report.html").read_text()
+    page = (workplace / "runs/experts/report.html").read_text()
+    assert "Layer b2" in page and "What each task owns and shares" in page
+    lacking = edgemtl(workplace, "run", "runs/experts/bundle", image, "--tasks", "dept", "--out", "none")
+    assert lacking.returncode == 1 and lacking.stderr.splitlines() == [lacking.stderr.strip()]
+    assert "unknown task in the bundle: 'dept': did you mean depth" in lacking.stderr
 
 
 def test_experts_can_be_streamed_on_a_board_that_is_too_small_for_them(workplace: Path, searched: Any) -> None:
@@ -80,3 +88,31 @@ def test_experts_can_be_streamed_on_a_board_that_is_too_small_for_them(workplace
     profile = json.loads(done(edgemtl(workplace, "profile", bundle, "--runs", "20", "--format", "json")))
     assert profile["target"] == profile["runtime"] == "streaming"
     assert {"Load", "Mixture", "Router"} <= {row["name"] for row in profile["operators"]["by_type"]}
+
+
+def test_export_tells_who_uses_which_expert(workplace: Path, searched: Any) -> None:
+    exported = edgemtl(workplace, "export", "runs/experts", "--exact", "--out", "exact", "--format", "json")
+    manifest = json.loads(done(exported))
+    assert {(use["layer"], use["task"]) for use in manifest["experts"]} == {
+        ("b2", task) for task in ("regions", "depth", "side")
+    }
+    design = searched["best"]["design"]
+    for use in manifest["experts"]:
+        assert len(use["experts"]) == design[f"{use['task']}.experts"]
+        assert use["top_k"] == design[f"{use['task']}.b2.top_k"]
+
+
+def test_a_target_that_drops_tokens_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    uses = [
+        BundleExperts(
+            layer="b2", task=task, experts=(0, 1), top_k=1, tokens=16, images=6, shares=(0.9, 0.1), gates=(0.9, 0.6),
+            most_tokens=15, expert_bytes=100, dropped={"tensorrt-rtx": share},
+        )
+        for task, share in (("depth", 0.01), ("side", 0.03))
+    ]  # fmt: skip
+    targets: dict[str, Any] = dict.fromkeys(("onnxruntime", "tensorrt-rtx"))
+    _dropped(Screen(), Manifest.model_construct(targets=targets, experts=tuple(uses)))
+    assert capsys.readouterr().out == (
+        "tensorrt-rtx drops 2.00% of the tokens sent to experts, most in b2 of side (3.00%): edgemtl export --exact "
+        "drops none, but every expert then computes every token\n"
+    )

@@ -160,3 +160,8 @@ def test_routing_loss_counts_each_pass_once() -> None:
 def test_more_experts_than_there_are(top_k: int) -> None:
     with pytest.raises(UserError, match=f"top-{top_k} routing among 3 experts: give 1 to 3"):
         plan((0, 1, 2), top_k)
+
+
+def test_a_task_without_experts() -> None:
+    with pytest.raises(UserError, match="reaches no expert: keep one or more for every task"):
+        plan((), 1)

@@ -110,6 +110,13 @@ def test_what_cannot_be_counted_is_refused(tmp_path: Path) -> None:
     free.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "rows"
     with pytest.raises(UserError, match="not fixed"):
         count_graph(free)
+    lengths = helper.make_tensor_value_info("lengths", TensorProto.INT64, [2])
+    pieces = helper.make_node("Split", ["x", "lengths"], ["p", "q"], axis=3)
+    table = numpy_helper.from_array(np.ones((8, 8), np.float32), "m")
+    parted = _model([pieces, helper.make_node("MatMul", ["p", "m"], ["y"], name="product")], ["y"], [table])
+    parted.graph.input.append(lengths)
+    with pytest.raises(UserError, match="'p' at MatMul product is not fixed"):
+        count_graph(parted)
     body = helper.make_graph([], "body", [], [])
     loop = helper.make_node("Loop", ["", ""], [], name="again", body=body)
     with pytest.raises(UnsupportedError, match="Loop again"):

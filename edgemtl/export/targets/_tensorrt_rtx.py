@@ -32,16 +32,19 @@ GENERATIONS = {"turing": ("SM75",), "ampere": ("SM80", "SM86"), "ada": ("SM89",)
 """Names of GPU generations, and the compute capabilities that an engine for one holds kernels of."""
 
 _PLAN = "engine.plan"
+_BUCKETS = Dispatch("buckets", capacity=1.5)
 
 
 @dataclass(frozen=True)
 class TensorRtRtxTarget:
     """Writes `engine.plan` for one `generation` of GPUs (a key of `GENERATIONS`; Ampere by default).
 
-    Unwanted tasks stand inside `If` on the boolean inputs `want_TASK`, as for ONNX Runtime.
+    Unwanted tasks stand inside `If` on the boolean inputs `want_TASK`, as for ONNX Runtime. Experts have buckets, since
+    its parser takes no shape that data decides: `dispatch` says of which capacity.
     """
 
     generation: str = "ampere"
+    dispatch: Dispatch = _BUCKETS
 
     traits: ClassVar[TargetTraits] = TargetTraits(
         name="tensorrt-rtx",
@@ -54,7 +57,6 @@ class TensorRtRtxTarget:
         executes=False,
     )
     scheme: ClassVar[QuantScheme] = QuantScheme("int8", symmetric=True)
-    dispatch: ClassVar[Dispatch] = Dispatch("buckets", capacity=1.5)  # its parser takes no shape that data decides
 
     def __post_init__(self) -> None:
         if self.generation not in GENERATIONS:

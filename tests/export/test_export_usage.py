@@ -1,0 +1,158 @@
+"""What a bundle tells of its experts: measured, true of the graphs that are written, and droppable by nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from edgemtl.bundle import dropped_share, read_manifest
+from edgemtl.data import Sample, collate
+from edgemtl.errors import UserError
+from edgemtl.export import export_bundle
+from edgemtl.export._emit import emit_graph
+from edgemtl.export._tokens import Dispatch
+from edgemtl.export._usage import dropping_nothing
+from edgemtl.export.targets import ONNXRUNTIME, TENSORRT_RTX, TensorRtRtxTarget
+from edgemtl.models import MultiTaskNet, expert_usage
+from edgemtl.models._graph import trace
+from edgemtl.nas import load_space
+from edgemtl.targets import ExportTarget
+from edgemtl.tasks import make_task
+
+TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))
+YAML = """\
+schema: edgemtl.space/1
+family: vit
+input: [64, 96]
+vit:
+  stem: [8, 8, 16]
+  width: 32
+  head_width: 16
+  heads: [2]
+  depth: [2]
+  hidden: [32]
+  experts: {every: 2, count: 6, hidden: 16, kept: [4], top_k: [1]}
+  decoder: {width: [8], depth: [1]}
+"""
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
+    path = tmp_path_factory.mktemp("space") / "usage.yaml"
+    path.write_text(YAML)
+    torch.manual_seed(0)
+    space = load_space(str(path), TASKS)
+    supernet = space.supernet()
+    with torch.no_grad():
+        for name, parameter in supernet.shared.items():
+            if ".routers." in name:
+                parameter.mul_(8)  # so that experts are chosen clearly
+    return supernet.extract(space.largest()).eval()
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    rng = np.random.default_rng(0)
+    return [
+        Sample(
+            rng.integers(0, 256, (64, 96, 3), dtype=np.uint8),
+            {"depth": rng.uniform(1, 5, (64, 96)).astype(np.float32), "kind": np.int64(number % 4)},
+            {"depth": np.ones((64, 96), bool), "kind": np.ones((), bool)},
+        )
+        for number in range(3)
+    ]
+
+
+def fits(model: onnx.ModelProto) -> list[str]:
+    """The tensors that say which of a token's choices have a place."""
+    return [name for node in model.graph.node for name in node.output if name.endswith(".kept") and ".routers." in name]
+
+
+@pytest.mark.parametrize("capacity", [0.5, 1.0, 1.5])
+def test_what_is_counted_is_what_buckets_drop(net: MultiTaskNet, samples: list[Sample], capacity: float) -> None:
+    """Against the graph itself: the choices of every token whose place lies beyond the bucket."""
+    import onnxruntime
+
+    dispatch = Dispatch("buckets", capacity)
+    model = emit_graph(trace(net), dispatch)
+    names = fits(model)
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    kept = [session.run(names, {"image": collate([sample]).image}) for sample in samples]
+    usage = expert_usage(net, [torch.from_numpy(collate(samples).image)])
+    assert len(names) == len(usage) == 2
+    dropped = [1 - np.mean([image[place] for image in kept]) for place in range(2)]
+    counted = [use.dropped(dispatch.limit(use.tokens, len(use.experts), use.top_k)) for use in usage]
+    assert counted == pytest.approx(dropped)
+    assert capacity > 1 or min(counted) > 0
+
+
+def test_no_form_but_small_buckets_limits() -> None:
+    assert Dispatch("buckets", 1.5).limit(tokens=100, experts=10, top_k=2) == 30
+    for dispatch in (Dispatch("buckets"), Dispatch("segments"), Dispatch("masked"), Dispatch("buckets", 5.0)):
+        assert dispatch.limit(100, 10, 2) == 100
+    assert Dispatch("buckets", 0.5).limit(100, 2, 2) == 100, "no token is routed where all go everywhere"
+
+
+def export(net: MultiTaskNet, samples: list[Sample], folder: Path, targets: list[str], **more: Any) -> Any:
+    export_bundle(net, "fp32", targets, folder, calibration=samples, validation=samples, **more)
+    return read_manifest(folder)
+
+
+def test_a_bundle_tells_who_uses_which_expert(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    manifest = export(net, samples, tmp_path / "bundle", ["onnxruntime"])
+    assert [(use.layer, use.task, use.experts) for use in manifest.experts] == [
+        ("b2", "depth", (0, 1, 2, 3)),
+        ("b2", "kind", (3, 4, 5, 0)),
+    ]
+    for use in manifest.experts:
+        assert sum(use.shares) == pytest.approx(1)
+        assert (use.top_k, use.tokens, use.images, use.dropped) == (1, 24, 3, {})
+        assert use.expert_bytes == 4 * (32 * 16 + 16 + 16 * 32 + 32)
+    assert (manifest.cost.flops, manifest.cost.params) == (net.plan.cost().flops, net.plan.cost().params)
+    dispatch = manifest.targets["onnxruntime"].dispatch
+    assert (dispatch.form, dispatch.capacity) == ("segments", None)
+    assert dropped_share(manifest.experts, "onnxruntime") == 0
+
+
+def test_tensorrt_tells_what_it_drops_and_exactly_drops_none(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    manifest = export(net, samples, tmp_path / "bundle", ["onnxruntime", "tensorrt-rtx"])
+    assert manifest.targets["tensorrt-rtx"].dispatch.capacity == 1.5
+    places = Dispatch("buckets", 1.5).places(24, 4, 1)
+    usage = expert_usage(net, [torch.from_numpy(collate(samples).image)])
+    assert [use.dropped for use in manifest.experts] == [{"tensorrt-rtx": use.dropped(places)} for use in usage]
+    assert dropped_share(manifest.experts, "tensorrt-rtx") > 0
+    exact = export(net, samples, tmp_path / "exact", ["onnxruntime", "tensorrt-rtx"], exact=True)
+    dispatch = exact.targets["tensorrt-rtx"].dispatch
+    assert (dispatch.form, dispatch.capacity) == ("buckets", None)
+    assert all(use.dropped == {} for use in exact.experts)
+
+
+def test_exact_keeps_everything_else_of_a_target(net: MultiTaskNet) -> None:
+    assert dropping_nothing(ONNXRUNTIME, net) is ONNXRUNTIME
+    wide = TensorRtRtxTarget("blackwell", Dispatch("buckets", 4.0))
+    assert dropping_nothing(wide, net) is wide, "four even shares of four experts are all tokens"
+    assert dropping_nothing(TensorRtRtxTarget("blackwell"), net) == TensorRtRtxTarget("blackwell", Dispatch("buckets"))
+    assert TENSORRT_RTX.dispatch.capacity == 1.5
+
+
+def test_a_capacity_that_would_drop_tokens_is_refused_where_exactness_was_asked(net: MultiTaskNet) -> None:
+    class Fixed:
+        traits = TENSORRT_RTX.traits
+        scheme = TENSORRT_RTX.scheme
+        dispatch = Dispatch("buckets", 1.25)
+        build = TENSORRT_RTX.build
+
+    target: ExportTarget = Fixed()
+    with pytest.raises(UserError, match=r"places for 1\.25 times an even share .* b2_depth may drop some") as caught:
+        dropping_nothing(target, net)
+    assert "\n" not in str(caught.value)
