@@ -14,6 +14,7 @@ import numpy as np
 
 from edgemtl._files import write_atomic, write_json
 from edgemtl.errors import UnsupportedError
+from edgemtl.export._tokens import Dispatch
 from edgemtl.export.targets._common import check_build, write_spec
 from edgemtl.models._graph import Graph, Node, outside
 from edgemtl.models.quantization import QuantScheme, Ranges
@@ -45,6 +46,7 @@ class StreamingTarget:
         runtime="streaming",
         extra="",
     )
+    dispatch = Dispatch("segments")  # an expert's queue is as long as its tokens are many
     scheme = QuantScheme()
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
