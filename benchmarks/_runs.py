@@ -53,14 +53,14 @@ def tuned(run: RunFolder, *recipe: str) -> RunFolder:
     return RunFolder(path)
 
 
-def scenes_evaluator(target: str) -> tuple[Space, Evaluator]:
-    """The default space with its shipped supernet, and what scores its designs for a target."""
+def scenes_evaluator(target: str, name: str = "cnn") -> tuple[Space, Evaluator]:
+    """A space with its shipped supernet, and what scores its designs for a target."""
     source = open_source("scenes", (192, 256))
-    space = load_space("cnn", source.tasks)
+    space = load_space(name, source.tasks)
     supernet = space.supernet()
-    path = find_shared("nas/supernets", "cnn-scenes.safetensors")
+    path = find_shared("nas/supernets", f"{name}-scenes.safetensors")
     if path is None:
-        sys.exit("the supernet nas/supernets/cnn-scenes.safetensors is missing")
+        sys.exit(f"the supernet nas/supernets/{name}-scenes.safetensors is missing")
     load_supernet(supernet, path, space.identity)
     found = find_target(target)
     return space.for_target(found.traits), Evaluator(supernet, source, found, [""], found.traits.executes)
