@@ -22,6 +22,7 @@ from edgemtl.bundle import (
     MANIFEST_FILE,
     BundleCost,
     BundleInput,
+    BundleLevel,
     BundleTarget,
     Manifest,
     Parity,
@@ -45,6 +46,8 @@ from edgemtl.train import Scorer
 __all__ = ["Origin", "export_bundle", "export_onnx"]
 
 Progress = Callable[[str], None]
+FP32 = {"engine": "fp32"}
+"""The precision of an engine without INT8."""
 
 
 @dataclass(frozen=True)
@@ -98,29 +101,29 @@ def export_bundle(
     found = [find_target(name) for name in dict.fromkeys(targets)]
     if not found:
         raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
-    _check_samples(net, validation, "validation")
+    check_samples(net, validation, "validation")
     net.eval()
     if "int8" in wanted.values() and ranges is None:
-        _check_samples(net, calibration, "calibration")
+        check_samples(net, calibration, "calibration")
         say(f"calibrating on {len(calibration)} images")
         ranges = calibrate(net, _batches(calibration))
-    with _replacing(folder) as scratch:
+    with replacing(folder) as scratch:
         parts = {}
         for target in found:
             say(f"building for {target.traits.name}")
             files = _build(net, target, wanted, ranges, scratch)
             parity = _parity(net, target, wanted, ranges, scratch, validation, tolerance or Tolerance(), make_scorer)
             parts[target.traits.name] = BundleTarget(
-                folder=_folder_of(target), files=files, runtime=target.traits.runtime, parity=parity
+                folder=folder_of(target), files=files, runtime=target.traits.runtime, parity=parity
             )
-        manifest = _manifest(
-            net, folder.name, wanted, parts, _cost(net, wanted, ranges, found[0]), origin or Origin(), scratch
+        manifest = manifest_of(
+            net, folder.name, wanted, parts, cost_of(net, wanted, ranges, found[0]), origin or Origin(), scratch
         )
         write_manifest(scratch, manifest)
     return manifest
 
 
-def _check_samples(net: MultiTaskNet, samples: Sequence[Sample], what: str) -> None:
+def check_samples(net: MultiTaskNet, samples: Sequence[Sample], what: str) -> None:
     if not samples:
         raise UserError(f"no {what} sample was given: a bundle is checked on real images")
     if samples[0].image.shape[:2] != tuple(net.input_size):
@@ -135,7 +138,7 @@ def _batches(samples: Sequence[Sample], size: int = 16) -> Iterator[torch.Tensor
         yield torch.from_numpy(collate(chosen).image)
 
 
-def _folder_of(target: ExportTarget) -> str:
+def folder_of(target: ExportTarget) -> str:
     return f"engines/{target.traits.name}"
 
 
@@ -153,7 +156,7 @@ def honoured(precision: Mapping[str, str], traits: TargetTraits) -> dict[str, st
 def _build(
     net: MultiTaskNet, target: ExportTarget, precision: Mapping[str, str], ranges: Ranges | None, scratch: Path
 ) -> tuple[str, ...]:
-    folder = scratch / _folder_of(target)
+    folder = scratch / folder_of(target)
     folder.mkdir(parents=True)
     files = target.build(net, honoured(precision, target.traits), ranges, folder)
     return tuple(path.as_posix() for path in files)
@@ -172,14 +175,14 @@ def _parity(
     if not target.traits.executes:
         return {}
     names = [task.name for task in net.tasks]
-    with closing(open_engine(scratch / _folder_of(target), modes=[names])) as session:
+    with closing(open_engine(scratch / folder_of(target), modes=[names])) as session:
         parity = measure_parity(net, session, samples, make_scorer)
     image: NDArray[np.float32] = collate([samples[0]]).image
     check_parity(net, target, honoured(precision, target.traits), ranges, parity, image, tolerance)
     return parity
 
 
-def _cost(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:
+def cost_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:
     model = quantize(emit(net), honoured(precision, target.traits), ranges or Ranges({}), target.scheme)
     cost = count_graph(model)
     return BundleCost(
@@ -190,7 +193,7 @@ def _cost(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None
     )
 
 
-def _manifest(
+def manifest_of(
     net: MultiTaskNet,
     name: str,
     precision: Mapping[str, str],
@@ -198,6 +201,7 @@ def _manifest(
     cost: BundleCost,
     origin: Origin,
     scratch: Path,
+    levels: Sequence[BundleLevel] = (),
 ) -> Manifest:
     height, width = net.input_size
     names = [task.name for task in net.tasks]
@@ -218,11 +222,12 @@ def _manifest(
         files={path.relative_to(scratch).as_posix(): sha256(path) for path in files},
         cost=cost,
         provenance=Provenance(environment=environment(), run=origin.run, seed=origin.seed, data=data),
+        levels=tuple(levels),
     )
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path) -> Iterator[Path]:
     """A scratch folder that takes the place of `folder` where the body succeeds, and leaves no trace where it fails."""
     if folder.exists() and not (folder / MANIFEST_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is no bundle: choose another --out, it is not overwritten")

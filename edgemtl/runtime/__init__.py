@@ -4,13 +4,16 @@ from edgemtl.runtime._engine import Engine, load_image, prepare_image
 from edgemtl.runtime._open import open_engine, runtime_names
 from edgemtl.runtime._postprocess import postprocess
 from edgemtl.runtime._session import EngineSpec, OperatorTime, Session, block_of
+from edgemtl.runtime._shared import SharedPart, factor_name
 
 __all__ = [
     "Engine",
     "EngineSpec",
     "OperatorTime",
     "Session",
+    "SharedPart",
     "block_of",
+    "factor_name",
     "load_image",
     "open_engine",
     "postprocess",
