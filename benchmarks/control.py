@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import product
 
 import numpy as np
 from _common import Outcome, Row, main, say
@@ -30,6 +30,7 @@ from edgemtl.units import parse_budget
 BUDGET = "2GFLOPs"
 SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 QUICK_SHARES = (0.0, 0.25, 1.0)
+STEPS, QUICK_STEPS = 4, 2
 
 Changes = dict[str, float]
 
@@ -57,11 +58,12 @@ def sweep(names: Sequence[str], task: str, shares: Sequence[float]) -> Iterator[
         yield {name: share if name == task else (1 - share) / (len(names) - 1) for name in names}
 
 
-def grid(names: Sequence[str], quick: bool) -> Iterator[dict[str, float]]:
-    """All tasks alike, each alone, and each pair and triple in equal parts."""
-    for count in (1, len(names)) if quick else range(1, len(names) + 1):
-        for chosen in combinations(names, count):
-            yield {name: float(name in chosen) for name in names}
+def grid(names: Sequence[str], steps: int) -> Iterator[dict[str, float]]:
+    """Every preference whose shares are multiples of 1 / steps (the lattice of Das and Dennis), and all tasks alike."""
+    yield dict.fromkeys(names, 1.0)
+    for weights in product(range(steps + 1), repeat=len(names)):
+        if sum(weights) == steps:
+            yield dict(zip(names, map(float, weights), strict=True))
 
 
 def hypervolume(points: Sequence[Changes], reference: Changes) -> float:
@@ -85,7 +87,7 @@ def run(options: argparse.Namespace) -> Outcome:
         rows.append(Row(f"tau_{name}", tau, "", 0.8, None, lower_is_better=False))
         raw["sweeps"][name] = rows_of
     reference = scored.changes(space.smallest())
-    ours = _distinct(widths_for(table, each, limits) for each in grid(names, options.quick))
+    ours = _distinct(widths_for(table, each, limits) for each in grid(names, QUICK_STEPS if options.quick else STEPS))
     alike = _distinct(ranked_for(table, dict.fromkeys(names, 1.0), limits))
     volumes = {
         kind: hypervolume([scored.changes(design) for design in designs], reference)
