@@ -1,18 +1,20 @@
 """By how much this process grows when bundles are open, all their levels, and have run: `_resident.py BUNDLE…`.
 
-It imports nothing that a board would not: what is free in a larger process would hide what engines take. ONNX Runtime
-is loaded before the first look.
+It imports nothing that a board would not: what is free in a larger process would hide what engines take. The libraries
+that engines need are loaded before the first look.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile  # noqa: F401 (as opening a level does)
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
+from safetensors import numpy  # noqa: F401 (as opening a level does)
 
 from edgemtl.runtime import Engine
 

@@ -2,7 +2,7 @@
 
 The levels are what `edgemtl export --levels 5` makes of a budget of 2 GFLOPs: all tasks alike, and each preferred. A
 switch is `Engine.set_level`; the first one opens the level's engine, later ones find it open. Memory is by how much the
-resident set of a fresh process grows, after ONNX Runtime was loaded, until every engine is open and has run once; a
+resident set of a fresh process grows, its libraries loaded, until every engine is open and has run once; a
 bundle by itself holds one level's design. Disk is the size of the folders.
 """
 

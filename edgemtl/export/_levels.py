@@ -114,7 +114,7 @@ def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, pl
         write_atomic(place / name, content)
     assert spec is not None
     parts = [[part.as_json() for part in level.parts] for level in shared]
-    described = replace(spec, files={**names, "weights": WEIGHTS_FILE}, options={**spec.options, "levels": parts})
+    described = replace(spec, files={**names, "shared": WEIGHTS_FILE}, options={**spec.options, "levels": parts})
     alone_bytes = sum(len(model.SerializeToString()) for model in models)
     files = (*contents, described.write(place).name)
     return _Written(files, sum(map(len, contents.values())), alone_bytes)

@@ -46,11 +46,11 @@ class OnnxRuntimeSession:
 
     def _open(self, profile: str | None) -> ort.InferenceSession:
         """A session on the engine's file, or on one that is put together for the moment from what levels share."""
-        if "weights" not in self.spec.files:
+        if "shared" not in self.spec.files:
             return _open(self._path, self._threads, profile)
         import tempfile
 
-        weights, level = self.spec.file(self._folder, "weights"), self.spec.level
+        weights, level = self.spec.file(self._folder, "shared"), self.spec.level
         try:
             parts = self.spec.options["levels"][level]
         except (KeyError, IndexError, TypeError) as error:
