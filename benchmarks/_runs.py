@@ -12,10 +12,12 @@ from pathlib import Path
 
 from _common import say
 
+from edgemtl._files import sha256
 from edgemtl._share import find_shared
 from edgemtl.data import open_source
 from edgemtl.models import load_supernet
 from edgemtl.nas import Candidate, Evaluator, RunFolder, Space, load_space
+from edgemtl.nas._sensitivity import Sensitivity, read_sensitivity
 from edgemtl.profiling import Call, Samples, compare
 from edgemtl.targets import find_target
 
@@ -58,12 +60,26 @@ def scenes_evaluator(target: str, name: str = "cnn") -> tuple[Space, Evaluator]:
     source = open_source("scenes", (192, 256))
     space = load_space(name, source.tasks)
     supernet = space.supernet()
-    path = find_shared("nas/supernets", f"{name}-scenes.safetensors")
-    if path is None:
-        sys.exit(f"the supernet nas/supernets/{name}-scenes.safetensors is missing")
-    load_supernet(supernet, path, space.identity)
+    load_supernet(supernet, _shipped(name), space.identity)
     found = find_target(target)
     return space.for_target(found.traits), Evaluator(supernet, source, found, [""], found.traits.executes)
+
+
+def scenes_sensitivity() -> Sensitivity:
+    """The map that ships with the default space's supernet."""
+    path = _shipped("cnn")
+    made_for = {"supernet_sha256": sha256(path), "data_identity": open_source("scenes", (192, 256)).identity}
+    found = read_sensitivity(path.with_suffix(".sensitivity.json"), made_for)
+    if found is None:
+        sys.exit(f"the supernet {path.name} has no sensitivity map of its own")
+    return found
+
+
+def _shipped(space: str) -> Path:
+    path = find_shared("nas/supernets", f"{space}-scenes.safetensors")
+    if path is None:
+        sys.exit(f"the supernet nas/supernets/{space}-scenes.safetensors is missing")
+    return path
 
 
 def drawn(opens: Callable[[ExitStack], Mapping[str, Call]], engines: int) -> dict[str, Samples]:

@@ -7,7 +7,6 @@ grew since before the first engine.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,18 +14,13 @@ from pathlib import Path
 
 import numpy as np
 from _common import Outcome, Row, main, say
+from _resident import resident_bytes
 from _vit_small import SIZE, vit_small
 
 from edgemtl.runtime import open_engine
 from edgemtl.targets import find_target
 
 TASKS = 4
-
-
-def resident_bytes() -> int:
-    """This process's resident set, as Linux counts it."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def grown(folders: list[Path]) -> int:

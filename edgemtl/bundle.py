@@ -24,6 +24,7 @@ __all__ = [
     "BundleDispatch",
     "BundleExperts",
     "BundleInput",
+    "BundleLevel",
     "BundleOutput",
     "BundleTarget",
     "BundleTask",
@@ -172,6 +173,20 @@ class BundleCost(_Strict):
     paths: Annotated[dict[Name, PathCost], Field(max_length=100)]
 
 
+class BundleLevel(_Strict):
+    """One of several designs over the same weights: what it answers to, what it costs, and its engine's parity.
+
+    `budget` says in words what it was made for, `cost` what it takes. `preference` holds a weight for every task.
+    """
+
+    name: Name
+    budget: Text
+    preference: Annotated[dict[Name, Annotated[float, Field(ge=0)]], Field(max_length=100)]
+    design: Annotated[dict[Name, int | float | str | bool], Field(max_length=5000)]
+    cost: BundleCost
+    parity: Annotated[dict[Name, Parity], Field(max_length=100)]
+
+
 class Provenance(_Strict):
     """Where the bundle comes from: the machine and versions of the export, the run, its seed, the data."""
 
@@ -186,7 +201,8 @@ class Manifest(_Strict):
 
     `modes` are the sets of tasks that an engine holds ready; any other subset runs as well. `files` maps every file of
     the bundle but the manifest to its SHA-256. `experts` tell each task's use of each layer of experts, where there are
-    any.
+    any. `levels` are the designs that can be switched to at run time, the one that `design` and `cost` describe first;
+    none where the bundle holds one design only.
     """
 
     schema_: Literal["edgemtl.bundle/1"] = Field(default="edgemtl.bundle/1", alias="schema")
@@ -204,6 +220,7 @@ class Manifest(_Strict):
     cost: BundleCost
     provenance: Provenance
     experts: Annotated[tuple[BundleExperts, ...], Field(max_length=5000)] = ()
+    levels: Annotated[tuple[BundleLevel, ...], Field(max_length=100)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -220,6 +237,9 @@ class Manifest(_Strict):
         for use in self.experts:
             if use.task not in (*names, None) or use.dropped.keys() - self.targets.keys():
                 raise ValueError(f"experts of layer {use.layer} name a task or a target that the bundle lacks")
+        for level in self.levels:
+            if set(level.preference) != names or not sum(level.preference.values()) > 0:
+                raise ValueError(f"level {level.name} has no preference over the bundle's tasks")
         return self
 
 
@@ -248,7 +268,7 @@ def describe_task(task: Task) -> BundleTask:
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write `folder/manifest.json` atomically; returns it."""
-    content = manifest.model_dump(mode="json", by_alias=True)
+    content = manifest.model_dump(mode="json", by_alias=True, exclude=None if manifest.levels else {"levels"})
     write_json(folder / MANIFEST_FILE, {"schema": SCHEMA, **content})
     return folder / MANIFEST_FILE
 

@@ -23,6 +23,7 @@ __all__ = ["export"]
         "edgemtl export runs/first --target onnxruntime --target openvino",
         "edgemtl export runs/first --design baseline --target tensorrt-rtx --out bundles/largest",
         "edgemtl export runs/experts --target tensorrt-rtx --exact",
+        "edgemtl export runs/first --levels 5 --target onnxruntime --out bundles/levels",
     ),
 )
 @click.argument("run", type=click.Path(path_type=Path))
@@ -40,8 +41,25 @@ __all__ = ["export"]
     help="Drop no token of a mixture of experts: where a target needs fixed places, each expert has one for every "
     "token, and computes as many.",
 )
+@click.option(
+    "--levels",
+    default=0,
+    metavar="N",
+    help="Instead of one design, N of the run's supernet over one copy of the weights: each task preferred, then at "
+    "half the budget.",
+)
+@click.option("--supernet", type=click.Path(path_type=Path), help="For --levels: the run's supernet, where none ships.")
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; RUN/bundle by default.")
-def export(screen: Screen, run: Path, targets: tuple[str, ...], design: str, exact: bool, out: Path | None) -> None:
+def export(
+    screen: Screen,
+    run: Path,
+    targets: tuple[str, ...],
+    design: str,
+    exact: bool,
+    levels: int,
+    supernet: Path | None,
+    out: Path | None,
+) -> None:
     """Write a bundle with engines for a design.
 
     Every task of every engine is checked against PyTorch, tensor by tensor and in the task's own metric.
@@ -52,14 +70,40 @@ def export(screen: Screen, run: Path, targets: tuple[str, ...], design: str, exa
 
     folder = out or run / "bundle"
     with interruptible(f"nothing was changed in {folder}: a bundle appears whole or not at all"):
-        manifest = export_run(run, targets, folder, design=design, exact=exact, progress=screen.note)
+        manifest = export_run(
+            run, targets, folder, design=design, exact=exact, levels=levels, supernet=supernet, progress=screen.note
+        )
     if not screen.as_json:
         _parity(screen, manifest)
         _dropped(screen, manifest)
+        _levels(screen, manifest, folder)
         cost = manifest.cost
         screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
         screen.say(f"written: {folder}; next: edgemtl profile {folder}")
     screen.json(read_json(folder / MANIFEST_FILE, "manifest"))
+
+
+def _levels(screen: Screen, manifest: Manifest, folder: Path) -> None:
+    """What each level costs and scores, and how long it takes to switch to it, the first time and after."""
+    from time import perf_counter
+
+    from edgemtl.runtime import Engine
+
+    if not manifest.levels:
+        return
+    rows: list[tuple[object, ...]] = []
+    with Engine(folder) as engine:
+        for level in manifest.levels:
+            took_ms = []
+            for _ in range(2):
+                start = perf_counter()
+                engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference)
+                took_ms.append(1000 * (perf_counter() - start))
+            scores = (each.engine for each in level.parity.values())
+            rows.append((level.name, level.budget, format_flops(level.cost.flops), *scores, *took_ms))
+    tasks = (f"{task} {each.metric}" for task, each in manifest.levels[0].parity.items())
+    columns = ("level", "within", "FLOPs (MACs)", *tasks, "first switch in ms", "after")
+    screen.table("Levels, scored by their engines on the images of the check", columns, rows)
 
 
 def _parity(screen: Screen, manifest: Manifest) -> None:

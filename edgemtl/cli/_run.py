@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from edgemtl.bundle import BundleLevel
     from edgemtl.runtime import Engine
     from edgemtl.tasks import Task
 
 __all__ = ["run"]
 
 SECONDS = 5.0
+SWEEP = (1.0, 0.5, 0.0, -0.5, -1.0)
+STRENGTH = 4.0
+"""How much a task weighs at its end of a sweep, and how little at the other."""
 
 
 @verb(
@@ -32,11 +36,17 @@ SECONDS = 5.0
         "edgemtl run runs/first/bundle photos/*.png --tasks semseg,depth --target openvino --out seen",
         "edgemtl run runs/first/bundle photo.jpg --out runs/first/pictures   # and the report shows them",
         "edgemtl run runs/first/bundle photos/*.png --schedule depth:30,semseg:10 --seconds 5",
+        "edgemtl run bundles/levels photo.jpg --sweep depth:semseg",
     ),
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--tasks", metavar="NAMES", help="Only these tasks: semseg,depth. A call pays for its own tasks only.")
+@click.option(
+    "--sweep",
+    metavar="TASK:TASK",
+    help="One sheet an image: what a bundle of several levels predicts as the preference moves between two tasks.",
+)
 @click.option("--target", metavar="NAME", help="Which engine of the bundle; its first by default.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
 @click.option(
@@ -58,6 +68,7 @@ def run(
     bundle: Path,
     images: tuple[Path, ...],
     tasks: str | None,
+    sweep: str | None,
     target: str | None,
     threads: int,
     schedule: str | None,
@@ -73,8 +84,9 @@ def run(
     from edgemtl.runtime import Engine
 
     if schedule is not None:
-        if tasks is not None:
-            raise UserError("--schedule names its own tasks: drop --tasks, or drop --schedule to draw predictions")
+        if tasks is not None or sweep is not None:
+            other = "--sweep" if tasks is None else "--tasks"
+            raise UserError(f"--schedule names its own tasks: drop {other}, or drop --schedule to draw predictions")
         with Engine(bundle, target, threads) as engine:
             run_at_rates(screen, engine, images, schedule, SECONDS if seconds is None else seconds, threads, out)
         return
@@ -83,6 +95,9 @@ def run(
     found: list[dict[str, Any]] = []
     with interruptible(f"the pictures that were drawn are in {out}"), Engine(bundle, target, threads) as engine:
         wanted = _wanted(engine, tasks)
+        if sweep is not None:
+            _sweep(screen, engine, images, wanted, sweep, out)
+            return
         for path, name in zip(images, _names(images), strict=True):
             found.append({"image": str(path), "tasks": dict(_draw(engine, path, wanted, out / name))})
     if not screen.as_json:
@@ -93,6 +108,54 @@ def run(
         ]
         screen.table(f"{bundle} on {engine.target}", ("image", "task", "says", "picture"), rows)
     screen.json(found)
+
+
+def _sweep(
+    screen: Screen, engine: Engine, images: Sequence[Path], tasks: Sequence[Task], sweep: str, out: Path
+) -> None:
+    """Draw a sheet for each image: a row for each level that the preference meets on its way from task to task."""
+    from edgemtl._files import write_atomic
+    from edgemtl.report import Example, contact_sheet
+    from edgemtl.runtime import load_image
+
+    levels, found = _levels_between(engine, sweep), []
+    for path, name in zip(images, _names(images), strict=True):
+        image, examples = load_image(path), []
+        for level in levels:
+            engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference)
+            examples.append(Example(image, engine.predict(image, [task.name for task in tasks]), caption=level.name))
+        picture = out / f"{name}-sweep-{sweep.replace(':', '-')}.png"
+        write_atomic(picture, _png(contact_sheet(tasks, examples)))
+        found.append({"image": str(path), "levels": [level.name for level in levels], "picture": str(picture)})
+    if not screen.as_json:
+        rows = [(each["image"], " > ".join(each["levels"]), each["picture"]) for each in found]
+        screen.table(f"{sweep} on {engine.target}", ("image", "levels", "picture"), rows)
+    screen.json(found)
+
+
+def _levels_between(engine: Engine, sweep: str) -> list[BundleLevel]:
+    """The different levels that are nearest to preferences from the first task's to the second's."""
+    from edgemtl.errors import UserError, unknown_name
+
+    names = [task.name for task in engine.tasks]
+    ends = sweep.split(":")
+    for name in ends:
+        if name not in names:
+            raise unknown_name("task in --sweep", name, names)
+    if len(ends) != 2 or ends[0] == ends[1]:
+        raise UserError(f"--sweep {sweep!r} is not understood: write two tasks, for example {names[0]}:{names[-1]}")
+    found = []
+    for share in SWEEP:
+        preference = {**dict.fromkeys(names, 1.0), ends[0]: STRENGTH**share, ends[1]: STRENGTH**-share}
+        level = engine.set_level(prefer=preference)
+        if level not in found:
+            found.append(level)
+    if len(found) < 2:
+        raise UserError(
+            f"--sweep {sweep}: the bundle's levels do not tell these tasks apart, all are nearest to {found[0].name}: "
+            "export it with more --levels"
+        )
+    return found
 
 
 def _wanted(engine: Engine, tasks: str | None) -> list[Task]:

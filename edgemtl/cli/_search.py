@@ -36,6 +36,7 @@ STAGES = {
         "edgemtl search --budget 2GFLOPs --out runs/first",
         "edgemtl search --budget 8ms@host/openvino --budget 5MB --floor depth=2%",
         "edgemtl search --budget 60%FLOPs --prefer depth=2,semseg=1 --seed 1",
+        "edgemtl search --strategy preference --prefer depth=2,semseg=1 --budget 2GFLOPs",
         "edgemtl search --budget 2GFLOPs --out runs/first --resume",
     ),
 )

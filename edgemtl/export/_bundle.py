@@ -23,6 +23,7 @@ from edgemtl.bundle import (
     BundleCost,
     BundleExperts,
     BundleInput,
+    BundleLevel,
     BundleTarget,
     Manifest,
     Parity,
@@ -47,6 +48,8 @@ from edgemtl.train import Scorer
 __all__ = ["Origin", "export_bundle", "export_onnx"]
 
 Progress = Callable[[str], None]
+FP32 = {"engine": "fp32"}
+"""The precision of an engine without INT8."""
 
 
 @dataclass(frozen=True)
@@ -105,20 +108,20 @@ def export_bundle(
         raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
     if exact:
         found = [dropping_nothing(target, net) for target in found]
-    _check_samples(net, validation, "validation")
+    check_samples(net, validation, "validation")
     net.eval()
     if "int8" in wanted.values() and ranges is None:
-        _check_samples(net, calibration, "calibration")
+        check_samples(net, calibration, "calibration")
         say(f"calibrating on {len(calibration)} images")
         ranges = calibrate(net, _batches(calibration))
-    with _replacing(folder) as scratch:
+    with replacing(folder) as scratch:
         parts = {}
         for target in found:
             say(f"building for {target.traits.name}")
             files = _build(net, target, wanted, ranges, scratch)
             parity = _parity(net, target, wanted, ranges, scratch, validation, tolerance or Tolerance(), make_scorer)
             parts[target.traits.name] = BundleTarget(
-                folder=_folder_of(target),
+                folder=folder_of(target),
                 files=files,
                 runtime=target.traits.runtime,
                 parity=parity,
@@ -126,13 +129,13 @@ def export_bundle(
             )
         usage = expert_usage(net, _batches(validation))
         experts = describe_experts(net, usage, honoured(wanted, found[0].traits), found)
-        cost = _cost(net, wanted, ranges, found[0])
-        manifest = _manifest(net, folder.name, wanted, parts, cost, experts, origin or Origin(), scratch)
+        cost = cost_of(net, wanted, ranges, found[0])
+        manifest = manifest_of(net, folder.name, wanted, parts, cost, origin or Origin(), scratch, experts=experts)
         write_manifest(scratch, manifest)
     return manifest
 
 
-def _check_samples(net: MultiTaskNet, samples: Sequence[Sample], what: str) -> None:
+def check_samples(net: MultiTaskNet, samples: Sequence[Sample], what: str) -> None:
     if not samples:
         raise UserError(f"no {what} sample was given: a bundle is checked on real images")
     if samples[0].image.shape[:2] != tuple(net.input_size):
@@ -147,7 +150,7 @@ def _batches(samples: Sequence[Sample], size: int = 16) -> Iterator[torch.Tensor
         yield torch.from_numpy(collate(chosen).image)
 
 
-def _folder_of(target: ExportTarget) -> str:
+def folder_of(target: ExportTarget) -> str:
     return f"engines/{target.traits.name}"
 
 
@@ -165,7 +168,7 @@ def honoured(precision: Mapping[str, str], traits: TargetTraits) -> dict[str, st
 def _build(
     net: MultiTaskNet, target: ExportTarget, precision: Mapping[str, str], ranges: Ranges | None, scratch: Path
 ) -> tuple[str, ...]:
-    folder = scratch / _folder_of(target)
+    folder = scratch / folder_of(target)
     folder.mkdir(parents=True)
     files = target.build(net, honoured(precision, target.traits), ranges, folder)
     return tuple(path.as_posix() for path in files)
@@ -184,14 +187,14 @@ def _parity(
     if not target.traits.executes:
         return {}
     names = [task.name for task in net.tasks]
-    with closing(open_engine(scratch / _folder_of(target), modes=[names])) as session:
+    with closing(open_engine(scratch / folder_of(target), modes=[names])) as session:
         parity = measure_parity(net, session, samples, make_scorer)
     image: NDArray[np.float32] = collate([samples[0]]).image
     check_parity(net, target, honoured(precision, target.traits), ranges, parity, image, tolerance)
     return parity
 
 
-def _cost(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:
+def cost_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:
     model = quantize(emit(net), honoured(precision, target.traits), ranges or Ranges({}), target.scheme)
     cost = count_graph(model)
     return BundleCost(
@@ -202,15 +205,17 @@ def _cost(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None
     )
 
 
-def _manifest(
+def manifest_of(
     net: MultiTaskNet,
     name: str,
     precision: Mapping[str, str],
     parts: Mapping[str, BundleTarget],
     cost: BundleCost,
-    experts: tuple[BundleExperts, ...],
     origin: Origin,
     scratch: Path,
+    *,
+    experts: Sequence[BundleExperts] = (),
+    levels: Sequence[BundleLevel] = (),
 ) -> Manifest:
     height, width = net.input_size
     names = [task.name for task in net.tasks]
@@ -230,13 +235,14 @@ def _manifest(
         targets=dict(parts),
         files={path.relative_to(scratch).as_posix(): sha256(path) for path in files},
         cost=cost,
-        experts=experts,
+        experts=tuple(experts),
         provenance=Provenance(environment=environment(), run=origin.run, seed=origin.seed, data=data),
+        levels=tuple(levels),
     )
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path) -> Iterator[Path]:
     """A scratch folder that takes the place of `folder` where the body succeeds, and leaves no trace where it fails."""
     if folder.exists() and not (folder / MANIFEST_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is no bundle: choose another --out, it is not overwritten")

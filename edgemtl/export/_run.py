@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgemtl.bundle import Manifest
-from edgemtl.data import open_source
+from edgemtl.data import Sample, Source, open_source
 from edgemtl.errors import UserError
 from edgemtl.export._bundle import Origin, export_bundle
-from edgemtl.nas import RunFolder
+from edgemtl.export._levels import check_sharing, export_levels
+from edgemtl.nas import RunFolder, plan_levels
 from edgemtl.train import spread
 
 __all__ = ["export_run"]
@@ -26,14 +27,20 @@ def export_run(
     *,
     design: str = "best",
     exact: bool = False,
+    levels: int = 0,
+    supernet: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a kept design of a run (`best`, `baseline`, or a key of its front) to `out` (by default `run/bundle`).
 
     `targets` default to the one that the run was searched for; with `exact` none of them drops tokens of experts.
-    Parity is checked on validation images of the run's data. Raises `UserError` where the run, the design or its data
-    are missing, damaged or changed since the search.
+    Parity is checked on validation images of the run's data. With `levels` the bundle holds so many designs in FP32
+    over one copy of the weights instead (see `edgemtl.nas.plan_levels`), all cut from the run's supernet: `supernet`,
+    or the one that ships. Raises `UserError` where the run, the design, its data or that supernet are missing, damaged
+    or changed since the search.
     """
+    if levels:
+        return _export_levels(run, targets, out or run / "bundle", levels, supernet, progress or (lambda text: None))
     folder = RunFolder(run)
     config = folder.config()
     candidate = folder.load(design)
@@ -49,16 +56,37 @@ def export_run(
         seed=config["seed"],
         data={"name": source.name, "identity": source.identity},
     )
-    images = PARITY_IMAGES[not any(task.dense for task in source.tasks)]
     return export_bundle(
         candidate.net,
         candidate.design.precision,
         list(targets) or [config["target"]],
         out or run / "bundle",
         calibration=spread(source.split("calibration"), CALIBRATION_IMAGES),
-        validation=spread(source.split("validation"), images),
+        validation=_validation(source),
         ranges=candidate.ranges,
         origin=origin,
         progress=progress,
         exact=exact,
     )
+
+
+def _validation(source: Source) -> list[Sample]:
+    """The images that parity is checked on."""
+    return spread(source.split("validation"), PARITY_IMAGES[not any(task.dense for task in source.tasks)])
+
+
+def _export_levels(
+    run: Path, targets: Sequence[str], out: Path, count: int, supernet: Path | None, progress: Callable[[str], None]
+) -> Manifest:
+    folder = RunFolder(run)
+    config = folder.config()
+    check_sharing(list(targets) or [config["target"]])
+    found = plan_levels(folder, count, supernet, progress)
+    origin = Origin(
+        space=config["space"],
+        family=found.levels[0].candidate.design.space.family.name,
+        run=str(run),
+        seed=config["seed"],
+        data={"name": found.source.name, "identity": found.source.identity},
+    )
+    return export_levels(found, out, validation=_validation(found.source), origin=origin, progress=progress)

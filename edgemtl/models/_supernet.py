@@ -53,6 +53,10 @@ class Supernet(nn.Module):
             name.replace("/", "."): parameter for name, parameter in self._parameters.items() if parameter is not None
         }
 
+    def part(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """What a net whose parameter `name` has this shape gets of the shared one: a prefix, the centre of a kernel."""
+        return _prefix(self.shared[name], shape)
+
     def _enlarge(self, plan: Plan) -> None:
         with torch.device("meta"):
             wanted = {name: tuple(p.shape) for name, p in MultiTaskNet(plan, self.tasks).named_parameters()}

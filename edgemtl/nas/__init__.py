@@ -1,6 +1,7 @@
 """The search layer: spaces, designs, and the strategies that choose among them."""
 
 from edgemtl.nas._evaluator import Candidate, Evaluator
+from edgemtl.nas._levels import Level, Levels, plan_levels
 from edgemtl.nas._preflight import PreflightRow
 from edgemtl.nas._run import RunFolder
 from edgemtl.nas._search import SearchEvent, SearchRequest, search
@@ -13,6 +14,8 @@ __all__ = [
     "Candidate",
     "Design",
     "Evaluator",
+    "Level",
+    "Levels",
     "PreflightRow",
     "RunFolder",
     "SearchEvent",
@@ -20,6 +23,7 @@ __all__ = [
     "Space",
     "fine_tune",
     "load_space",
+    "plan_levels",
     "search",
     "space_names",
     "strategy_names",

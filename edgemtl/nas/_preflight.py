@@ -15,7 +15,7 @@ from edgemtl.nas._problem import Limit
 from edgemtl.nas._space import Design, Space
 from edgemtl.units import Budget, format_quantity
 
-__all__ = ["PreflightRow", "limits_of", "preflight"]
+__all__ = ["PreflightRow", "limits_of", "preflight", "too_tight"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def preflight(space: Space, budgets: Sequence[Budget], evaluator: Evaluator) -> 
         rows.append(PreflightRow(budget, budget.limit(values[2]), *values))
     for row in rows:
         if not row.satisfiable:
-            raise UserError(_too_tight(row, space))
+            raise UserError(too_tight(row.budget, row.limit, row.smallest, space))
     return rows
 
 
@@ -68,9 +68,10 @@ def _quantity(budget: Budget, design: Design, evaluator: Evaluator, timed: dict[
     return timed[design.key][budget.task or ""]
 
 
-def _too_tight(row: PreflightRow, space: Space) -> str:
-    given, least = (format_quantity(row.budget.quantity, value) for value in (row.limit, row.smallest))
+def too_tight(budget: Budget, limit: float, smallest: float, space: Space) -> str:
+    """The line for a budget that even the smallest design exceeds, and how far one can go."""
+    given, least = (format_quantity(budget.quantity, value) for value in (limit, smallest))
     return (
-        f"budget {row.budget.text!r} allows {given}, but the smallest design of space {space.name} takes {least}: "
+        f"budget {budget.text!r} allows {given}, but the smallest design of space {space.name} takes {least}: "
         "raise the budget, choose another space, or a smaller --size"
     )

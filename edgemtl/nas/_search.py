@@ -28,7 +28,13 @@ from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
 from edgemtl.nas._problem import Evaluation, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder, task_json
-from edgemtl.nas._sensitivity import measure_sensitivity, one_step_down, read_sensitivity, write_sensitivity
+from edgemtl.nas._sensitivity import (
+    SENSITIVITY_FILE,
+    find_sensitivity,
+    measure_sensitivity,
+    one_step_down,
+    write_sensitivity,
+)
 from edgemtl.nas._shrinkage import believed, standard_error
 from edgemtl.nas._space import Space, is_precision, load_space
 from edgemtl.nas._strategies import find_strategy
@@ -42,7 +48,6 @@ __all__ = ["SearchEvent", "SearchRequest", "search"]
 DEFAULT_TARGET = "onnxruntime"
 FINALISTS = 3
 FRONT_SIZE = 6
-SENSITIVITY_FILE = "sensitivity.json"
 _REFINED = "evaluations_refined"
 
 
@@ -279,15 +284,14 @@ def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
 
 def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, report: Report) -> Problem:
     """The problem with the supernet's sensitivity map, where the strategy predicts: beside the supernet, in the run, or
-    measured now, where that is less work than the search itself.
+    measured now, where that is less work than the search itself or all that a strategy goes by.
     """
-    if request.strategy != "linas":
+    if request.strategy not in ("linas", "preference"):
         return problem
     made_for = {key: str(setup.config[key]) for key in ("supernet_sha256", "data_identity")}
-    own = request.out / SENSITIVITY_FILE
-    found = read_sensitivity(setup.supernet.with_suffix(f".{SENSITIVITY_FILE}"), made_for)
-    found = found or read_sensitivity(own, made_for)
-    if found is None and len(one_step_down(problem.space)) <= request.evaluations:
+    found = find_sensitivity(setup.supernet, request.out, made_for)
+    needed = request.strategy == "preference" or len(one_step_down(problem.space)) <= request.evaluations
+    if found is None and needed:
         evaluator = setup.evaluator
         found = measure_sensitivity(
             problem.space,
@@ -295,7 +299,7 @@ def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, r
             problem.baseline,
             _tell(report, "sensitivity"),
         )
-        write_sensitivity(own, found, made_for)
+        write_sensitivity(request.out / SENSITIVITY_FILE, found, made_for)
     return replace(problem, sensitivity=found)
 
 

@@ -18,10 +18,20 @@ from edgemtl.errors import UserError
 from edgemtl.nas._space import Design, Space, is_precision
 from edgemtl.tasks import relative_change
 
-__all__ = ["Sensitivity", "measure_sensitivity", "one_step_down", "read_sensitivity", "write_sensitivity"]
+__all__ = [
+    "SENSITIVITY_FILE",
+    "Sensitivity",
+    "find_sensitivity",
+    "measure_sensitivity",
+    "one_step_down",
+    "read_sensitivity",
+    "write_sensitivity",
+]
 
 Metrics = Mapping[str, Mapping[str, float]]
 SCHEMA = "edgemtl.sensitivity/1"
+SENSITIVITY_FILE = "sensitivity.json"
+"""A map's name in a run's folder; beside a supernet it is called like that one."""
 _WORST = -0.9
 """A task never loses more of its score than this in one step, so that logarithms stay finite."""
 
@@ -37,7 +47,11 @@ class Sensitivity:
 
     def expect(self, designs: Sequence[Design], task: str) -> NDArray[np.float64]:
         """Expected relative change of a task against the largest net: steps down multiply, all of a choice alike."""
-        return np.array([np.expm1(sum(self._steps(design, task))) for design in designs])
+        return np.expm1(self.logarithm(designs, task))
+
+    def logarithm(self, designs: Sequence[Design], task: str) -> NDArray[np.float64]:
+        """Logarithm of the share of a task's score that is expected to be left: steps down add up."""
+        return np.array([sum(self._steps(design, task)) for design in designs], np.float64)
 
     def _steps(self, design: Design, task: str) -> list[float]:
         choices = [c for c in design.space.choices if c.name in self.changes and c.active(design)]
@@ -91,3 +105,9 @@ def read_sensitivity(path: Path, made_for: Mapping[str, str]) -> Sensitivity | N
     if not isinstance(stored.get("changes"), dict):
         raise UserError(f"sensitivity map {path} holds no changes: it is damaged; delete it, it is made again")
     return Sensitivity(stored["changes"])
+
+
+def find_sensitivity(supernet: Path, run: Path, made_for: Mapping[str, str]) -> Sensitivity | None:
+    """The map beside a supernet's file, else the one that was measured into a run's folder, else None."""
+    shipped = read_sensitivity(supernet.with_suffix(f".{SENSITIVITY_FILE}"), made_for)
+    return shipped or read_sensitivity(run / SENSITIVITY_FILE, made_for)

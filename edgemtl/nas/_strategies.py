@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler
 from edgemtl.errors import unknown_name
 from edgemtl.nas._linas import LinasSampler
 from edgemtl.nas._nsga2 import nsga2_sampler
+from edgemtl.nas._preference_sampler import PreferenceSampler
 from edgemtl.nas._problem import Problem
 from edgemtl.nas._random import RandomDesignSampler
 
@@ -19,7 +20,12 @@ __all__ = ["Strategy", "find_strategy", "strategy_names"]
 Strategy = Callable[[Problem, int, int], BaseSampler]
 """From the problem, a seed and the size of a batch to a sampler over the space's choices."""
 
-_BUILT_IN: dict[str, Strategy] = {"linas": LinasSampler, "nsga2": nsga2_sampler, "random": RandomDesignSampler}
+_BUILT_IN: dict[str, Strategy] = {
+    "linas": LinasSampler,
+    "nsga2": nsga2_sampler,
+    "preference": PreferenceSampler,
+    "random": RandomDesignSampler,
+}
 _GROUP = "edgemtl.strategies"
 
 

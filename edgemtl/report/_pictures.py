@@ -22,12 +22,16 @@ WIDTHS = (320, 1280)
 
 @dataclass(frozen=True)
 class Example:
-    """One image (H, W, 3) of bytes, what the net says of it by task, and where known the truth with validity masks."""
+    """One image (H, W, 3) of bytes, what the net says of it by task, and where known the truth with validity masks.
+
+    A `caption` is written into the image where it stands on a sheet.
+    """
 
     image: Picture
     predictions: Mapping[str, Array]
     truths: Mapping[str, Array] = field(default_factory=dict)
     masks: Mapping[str, Array] = field(default_factory=dict)
+    caption: str = ""
 
 
 def draw_prediction(task: Task, prediction: Array, image: Picture) -> Image.Image:
@@ -58,7 +62,9 @@ def contact_sheet(tasks: Sequence[Task], examples: Sequence[Example], *, cell_wi
 
 
 def _photo(example: Example, width: int) -> Image.Image:
-    picture = scaled(Image.fromarray(example.image), width)
+    picture = scaled(Image.fromarray(example.image), width).copy()
+    if example.caption:
+        tag(picture, example.caption)
     return stacked([picture, Image.new("RGB", picture.size, PAPER)], 3) if example.truths else picture
 
 

@@ -5,6 +5,7 @@ from edgemtl.runtime._open import open_engine, runtime_names
 from edgemtl.runtime._postprocess import postprocess
 from edgemtl.runtime._schedule import EngineCall, Job, Schedule, ScheduleRun, TaskRun, parse_schedule, run_schedule
 from edgemtl.runtime._session import EngineSpec, OperatorTime, Session, block_of
+from edgemtl.runtime._shared import SharedPart, factor_name
 
 __all__ = [
     "Engine",
@@ -15,8 +16,10 @@ __all__ = [
     "Schedule",
     "ScheduleRun",
     "Session",
+    "SharedPart",
     "TaskRun",
     "block_of",
+    "factor_name",
     "load_image",
     "open_engine",
     "parse_schedule",

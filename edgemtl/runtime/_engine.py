@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from edgemtl._images import normalize
-from edgemtl.bundle import Manifest, read_manifest
+from edgemtl.bundle import BundleLevel, Manifest, read_manifest
 from edgemtl.errors import UserError, unknown_name
+from edgemtl.runtime._levels import pick_level
 from edgemtl.runtime._open import open_engine
 from edgemtl.runtime._postprocess import postprocess
 from edgemtl.runtime._session import Session, check_tasks
@@ -28,6 +29,7 @@ class Engine:
     """A bundle's engine for one target (its first by default), with that many CPU threads (0: the runtime's choice).
 
     `run` and `predict` answer the tasks they are given; without any, the active ones: all, until `switch` sets others.
+    A bundle of several levels opens at its first one.
 
     Not thread-safe. Opening verifies every hash of the bundle; raises `UserError` for an unknown target or a damaged
     bundle. Use it in a `with` statement, or call `close`.
@@ -40,8 +42,10 @@ class Engine:
         if self.target not in self.manifest.targets:
             raise unknown_name(f"target in bundle {folder}:", self.target, self.manifest.targets)
         self.tasks: tuple[Task, ...] = tuple(task.task() for task in self.manifest.tasks)
-        self.session: Session = open_engine(folder / self.manifest.targets[self.target].folder, threads)
         self._active = tuple(task.name for task in self.tasks)
+        self._engines, self._threads = folder / self.manifest.targets[self.target].folder, threads
+        self.session: Session = open_engine(self._engines, threads)
+        self._sessions = {0: self.session}
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -57,6 +61,20 @@ class Engine:
         previous = self._active
         self._active = check_tasks(tasks, [task.name for task in self.tasks])
         return previous
+
+    def set_level(self, *, budget: str | None = None, prefer: str | Mapping[str, float] | None = None) -> BundleLevel:
+        """Go on with another level: no retraining, no download; the level that was picked.
+
+        Of the levels that keep `budget` (in FLOPs, MACs or bytes of weights; none: any), the one whose preference is
+        nearest to `prefer`, "depth=2,semseg=1" or weights by task (none: the first level's); of equals the largest. A
+        level is opened at its first use and stays open until `close`. Raises `UserError` for an unknown task, all zero
+        weights, a budget that no level keeps, and a bundle of one level.
+        """
+        number = pick_level(self.manifest, budget, prefer)
+        if number not in self._sessions:
+            self._sessions[number] = open_engine(self._engines, self._threads, level=number)
+        self.session = self._sessions[number]
+        return self.manifest.levels[number]
 
     def run(self, image: ImageLike, tasks: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
         """Raw outputs of `tasks` (by default the active ones) by name, (1, C, H, W) or (1, C); arrays are the caller's.
@@ -75,8 +93,9 @@ class Engine:
         return {task: postprocess(steps[task], value) for task, value in self.run(image, tasks).items()}
 
     def close(self) -> None:
-        """Free the engine."""
-        self.session.close()
+        """Free the engine, every level that was opened included."""
+        for session in self._sessions.values():
+            session.close()
 
     def __enter__(self) -> Engine:
         return self

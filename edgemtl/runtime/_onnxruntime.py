@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import MissingDependencyError, UserError
 from edgemtl.runtime._session import CLOSED, ENGINE_FILE, EngineSpec, OperatorTime, block_of, check_image, check_tasks
+from edgemtl.runtime._shared import assemble
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -24,8 +28,8 @@ class OnnxRuntimeSession:
 
     def __init__(self, folder: Path, spec: EngineSpec, threads: int) -> None:
         self.spec, self.tasks, self._threads = spec, spec.tasks, threads
-        self._path = spec.file(folder, "model")
-        self._session: ort.InferenceSession | None = _open(self._path, threads, None)
+        self._folder, self._path = folder, spec.file(folder, "model")
+        self._session: ort.InferenceSession | None = self._open(None)
         self._outputs = spec.outputs
         self._wants = {value: np.array([value]) for value in (False, True)}
         self._inputs = {info.name for info in self._session.get_inputs()}
@@ -39,6 +43,24 @@ class OnnxRuntimeSession:
         if self._session is None:
             raise UserError(CLOSED)
         return self._call(self._session, image, tasks)
+
+    def _open(self, profile: str | None) -> ort.InferenceSession:
+        """A session on the engine's file, or on one that is put together for the moment from what levels share."""
+        if "shared" not in self.spec.files:
+            return _open(self._path, self._threads, profile)
+        import tempfile
+
+        weights, level = self.spec.file(self._folder, "shared"), self.spec.level
+        try:
+            parts = self.spec.options["levels"][level]
+        except (KeyError, IndexError, TypeError) as error:
+            raise UserError(f"{ENGINE_FILE} does not tell the weights of level {level}: export again") from error
+        with tempfile.NamedTemporaryFile(prefix="edgemtl-", suffix=".onnx") as file:
+            file.write(assemble(self._path, weights, level, parts))
+            file.flush()
+            session = _open(Path(file.name), self._threads, profile, one_arena=True)
+        _trim()
+        return session
 
     def _call(
         self, session: ort.InferenceSession, image: NDArray[np.float32], tasks: Sequence[str]
@@ -56,7 +78,7 @@ class OnnxRuntimeSession:
         import tempfile
 
         with tempfile.TemporaryDirectory() as scratch:
-            session = _open(self._path, self._threads, str(Path(scratch) / "profile"))
+            session = self._open(str(Path(scratch) / "profile"))
             for _ in range(runs):
                 self._call(session, image, tasks)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -74,7 +96,22 @@ def open_session(
     return OnnxRuntimeSession(folder, spec, threads)
 
 
-def _open(path: Path, threads: int, profile: str | None) -> ort.InferenceSession:
+@cache
+def _make_arena() -> None:
+    """Register one arena for the whole process: levels run one at a time, so their activations share its memory."""
+    import onnxruntime as ort
+
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(info, None)
+
+
+def _trim() -> None:
+    """Hand back to the system what opening an engine took and freed, where the C library can (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _open(path: Path, threads: int, profile: str | None, one_arena: bool = False) -> ort.InferenceSession:
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -83,6 +120,9 @@ def _open(path: Path, threads: int, profile: str | None) -> ort.InferenceSession
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if one_arena:
+        _make_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = profile

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,7 +65,10 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What `engine.json` says: the target that wrote the folder, the backend that opens it, its tasks and files."""
+    """What `engine.json` says: the target that wrote the folder, the backend that opens it, its tasks and files.
+
+    `level` is the one of several designs whose file `model` is.
+    """
 
     target: str
     runtime: str
@@ -73,6 +76,7 @@ class EngineSpec:
     input: tuple[int, int, int, int]
     files: Mapping[str, str]
     options: Mapping[str, Any]
+    level: int = 0
 
     def write(self, folder: Path) -> Path:
         """Write `engine.json` into `folder`; returns its path."""
@@ -115,6 +119,14 @@ class EngineSpec:
         tasks = tuple(str(task) for task in content["tasks"])
         size = (batch, channels, height, width)
         return cls(str(content["target"]), str(content["runtime"]), tasks, size, files, dict(content["options"]))
+
+    def at(self, level: int) -> EngineSpec:
+        """The engine of one level, whose file stands where the first one's does; `UserError` where there is none."""
+        if level == 0:
+            return self
+        if (key := f"level-{level}") not in self.files:
+            raise UserError(f"{ENGINE_FILE} names no file for level {level}: export the bundle again")
+        return replace(self, files={**self.files, "model": self.files[key]}, level=level)
 
     @property
     def outputs(self) -> dict[str, str]:

@@ -26,6 +26,8 @@ SEARCH = [
     ("--floor dept=2%", "did you mean depth"),
     ("--floor depth", "depth=2%"),
     ("--prefer depht=2", "did you mean depth"),
+    ("--strategy preference --prefer depht=2", "did you mean depth"),
+    ("--strategy preference --prefer depth=0,semseg=0,normals=0,edges=0", "add up to a finite number above 0"),
     ("--space cn", "did you mean cnn"),
     ("--data scene", "did you mean scenes"),
     ("--data photos/data.yaml", "photos/data.yaml"),

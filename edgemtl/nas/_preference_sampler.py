@@ -1,0 +1,114 @@
+"""The strategy `preference`: widths from a table, and a few of their neighbours, to be measured like any proposal.
+
+It draws nothing: what it proposes follows from the preference, the limits and the supernet's sensitivity map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from edgemtl.errors import UserError
+from edgemtl.nas._preference import make_table, ranked_for
+from edgemtl.nas._problem import Evaluation, Limit, Problem
+from edgemtl.nas._space import Design, is_precision
+from edgemtl.nas._trials import evaluation_of, space_distributions
+from edgemtl.units import Budget
+
+__all__ = ["PreferenceSampler"]
+
+_PROPOSED = 4
+_CLOSE = 0.97
+_FLOPS = Budget("flops", 0.0, "FLOPs that keep every latency")
+
+
+class PreferenceSampler(optuna.samplers.BaseSampler):
+    """Up to four designs in each uniform precision in turn: the answer to the preference, then its neighbours.
+
+    Latency cannot be counted: where a budget is in ms, the FLOPs that keep it are first bisected, precision by
+    precision, on what was measured. After the last proposal the first one is repeated, which is measured no more.
+    Raises `UserError` where the problem has no sensitivity map.
+    """
+
+    def __init__(self, problem: Problem, seed: int, batch: int) -> None:
+        if problem.sensitivity is None:
+            raise UserError("strategy preference needs the sensitivity map of the supernet: none was measured")
+        self._problem, self._seed = problem, seed
+        self._table = make_table(problem.space, problem.sensitivity)
+        self._counted = tuple(limit for limit in problem.limits if limit.exact)
+        self._timed = tuple(limit for limit in problem.limits if not limit.exact)
+        self._precisions = [
+            {c.name: variant[c.name] for c in problem.space.choices if is_precision(c)}
+            for variant in problem.space.uniform(problem.space.largest())
+        ]
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Every choice of the space: a design is proposed as a whole."""
+        return space_distributions(self._problem.space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The next design that was not measured, as options."""
+        if not search_space:
+            return {}
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return dict(self._next([evaluation_of(each, self._problem.space) for each in trials]))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Not reached for a space's own choices; a user's extra parameter is drawn at random."""
+        return optuna.samplers.RandomSampler(self._seed).sample_independent(
+            study, trial, param_name, param_distribution
+        )
+
+    def _next(self, evaluations: Sequence[Evaluation]) -> Design:
+        known = {evaluation.design.key for evaluation in evaluations}
+        count = len(self._precisions)
+        turn = len(known) % count
+        lists = [self._proposals(number % count, evaluations) for number in range(turn, turn + count)]
+        proposed = [design for designs in lists for design in designs]
+        fresh = [design for design in proposed if design.key not in known]
+        return next(iter([*fresh, *proposed, self._problem.frugal()]))
+
+    def _proposals(self, number: int, evaluations: Sequence[Evaluation]) -> list[Design]:
+        """The designs of one precision, best first: all of them once the latency's FLOPs are known, else the next."""
+        precision = self._precisions[number]
+        own = [e for e in evaluations if _has(e.design, precision)]
+        bound, found = self._flops(own)
+        limits = self._counted if bound is None else (*self._counted, Limit(_FLOPS, bound))
+        try:
+            problem = self._problem
+            ranked = ranked_for(self._table, problem.preference, limits, problem.floors, precision)
+        except UserError:  # this precision cannot keep the limits
+            return []
+        measured = ranked[0].key in {evaluation.design.key for evaluation in own}
+        return ranked[:_PROPOSED] if found or measured else ranked[:1]
+
+    def _flops(self, evaluations: Sequence[Evaluation]) -> tuple[float | None, bool]:
+        """FLOPs to allow next so that every latency is kept (none: no bound), and whether that is known well enough."""
+        kept: list[float] = []
+        over: list[float] = []
+        for evaluation in evaluations:
+            slow = any(limit.measured(evaluation) > limit.value for limit in self._timed)
+            (over if slow else kept).append(float(evaluation.design.cost().flops))
+        if not over:
+            return None, bool(kept) or not self._timed
+        least = float(self._problem.space.smallest().cost().flops)
+        low = max((flops for flops in kept if flops < min(over)), default=least)
+        if low / min(over) >= _CLOSE:
+            return low, True
+        return sqrt(low * min(over)), False
+
+
+def _has(design: Design, precision: dict[str, Any]) -> bool:
+    """Whether a design's blocks all have the precision that they have in `precision`."""
+    made = design.space.design({**design, **precision})
+    return made.key == design.key

@@ -1,0 +1,220 @@
+"""From a preference to a bundle of several levels, and what is drawn as the preference moves, on the command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from chain import SPACE, environment, make_workplace
+from PIL import Image
+
+from edgemtl.bundle import read_manifest
+from edgemtl.cli import main
+from edgemtl.data import open_source
+from edgemtl.errors import UserError
+from edgemtl.models import save_supernet
+from edgemtl.nas import load_space
+from edgemtl.runtime import Engine
+
+TASKS = {"regions", "depth", "side"}
+DEEP = SPACE.replace("decoder: {width: [8, 16], depth: [1]}", "decoder: {width: [8, 16, 32, 48], depth: [1, 2]}")
+PHOTO = "data/images/test/test0.png"
+LEVELS = 5
+
+pytestmark = pytest.mark.xdist_group("levels")
+
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Data, a space with decoders of many sizes, and a supernet that nobody trained."""
+    folder = tmp_path_factory.mktemp("workplace")
+    make_workplace(folder)
+    (folder / "nas/tiny.yaml").write_text(DEEP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("COLUMNS", "EDGEMTL_CACHE"):
+            patch.setenv(name, environment(folder)[name])
+        torch.manual_seed(0)
+        space = load_space("tiny", open_source("data", (64, 64)).tasks)
+        header = {"space": space.name, "identity": space.identity, "tasks": [task.name for task in space.tasks]}
+        save_supernet(space.supernet(), folder / "supernet.safetensors", header)
+        with warnings.catch_warnings():
+            yield folder
+        logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="module")
+def searched(workplace: Path) -> Path:
+    words = ("--space", "tiny", "--data", "data", "--supernet", "supernet.safetensors", "--evaluations", "2")
+    asked = ("--strategy", "preference", "--prefer", "depth=2,side=1", "--budget", "50%FLOPs", "--out", "runs/first")
+    assert main(["search", *words, *asked]) == 0
+    return workplace / "runs/first"
+
+
+@pytest.fixture(scope="module")
+def bundle(workplace: Path, searched: Path) -> Path:
+    words = ("--levels", str(LEVELS), "--supernet", "supernet.safetensors", "--out", "bundle")
+    assert main(["export", "runs/first", *words]) == 0
+    return workplace / "bundle"
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Here:
+    def call(*words: str) -> tuple[int, str, str]:
+        status = main(words)
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return call
+
+
+def test_a_search_by_preference_tells_its_strategy(searched: Path) -> None:
+    result = json.loads((searched / "result.json").read_text())
+    assert result["strategy"] == "preference" and result["feasible"]
+    baseline = next(entry for entry in result["front"] if entry["kind"] == "baseline")
+    assert result["best"]["flops"] <= 0.5 * baseline["flops"]
+
+
+def test_a_bundle_tells_its_levels(searched: Path, bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    first, *others = manifest.levels
+    assert len(manifest.levels) == LEVELS == len({level.name for level in manifest.levels})
+    assert first.preference == {"regions": 1.0, "depth": 2.0, "side": 1.0}
+    assert manifest.design == first.design and manifest.cost == first.cost
+    limit = 0.5 * json.loads((searched / "result.json").read_text())["front"][-1]["flops"]
+    for level in manifest.levels:
+        assert set(level.parity) == TASKS
+        assert level.cost.flops <= limit * (0.5 if level.name.endswith("@50%") else 1)
+    assert all(level.design != first.design for level in others)
+
+
+def test_a_level_is_picked_by_preference_and_budget(bundle: Path) -> None:
+    photo = np.full((64, 64, 3), 99, np.uint8)
+    with Engine(bundle) as engine:
+        levels = engine.manifest.levels
+        assert engine.set_level() == levels[0]
+        before = engine.run(photo)
+        for level in levels:
+            assert engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference) == level
+        least = min(levels, key=lambda level: level.cost.flops)
+        assert engine.set_level(budget=f"{least.cost.flops}FLOPs", prefer="side=9") == least
+        changed = engine.run(photo)
+        assert any(not np.array_equal(before[task], changed[task]) for task in TASKS)
+        session = engine.session
+        engine.set_level()
+        assert all(np.array_equal(before[task], value) for task, value in engine.run(photo).items())
+        engine.set_level(budget=f"{least.cost.flops}FLOPs", prefer={"side": 9.0})
+        assert engine.session is session, "a level stays open"
+        lightest = min(level.cost.weight_bytes for level in levels)
+        assert engine.set_level(budget=f"{lightest}B").cost.weight_bytes == lightest
+    with pytest.raises(UserError, match="closed"):
+        engine.run(photo)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"prefer": "dept=2"}, "unknown task in preference 'dept': did you mean depth"),
+        ({"prefer": {"dept": 2.0}}, "unknown task in preference 'dept': did you mean depth"),
+        ({"prefer": {"depth": -1.0}}, "give a weight of 0 or more"),
+        ({"prefer": dict.fromkeys(TASKS, 0.0)}, "must add up to a finite number above 0"),
+        ({"prefer": "regions=0,depth=0,side=0"}, "must add up to a finite number above 0"),
+        ({"budget": "1kFLOPs"}, "has no level within '1kFLOPs': its smallest takes "),
+        ({"budget": "1B"}, "has no level within '1B': its smallest takes "),
+        ({"budget": "8ms"}, "budget '8ms': levels are told apart by FLOPs"),
+        ({"budget": "dept:1GFLOPs"}, "did you mean depth"),
+        ({"budget": "2 GFLOP"}, "no space belongs"),
+    ],
+)
+def test_a_level_that_the_bundle_lacks_is_one_line(bundle: Path, asked: Any, expected: str) -> None:
+    with Engine(bundle) as engine:
+        before = engine.session
+        with pytest.raises(UserError) as error:
+            engine.set_level(**asked)
+        assert expected in str(error.value) and "\n" not in str(error.value)
+        assert engine.session is before
+
+
+def test_a_bundle_of_one_design_has_no_levels(workplace: Path, searched: Path, here: Here) -> None:
+    status, _, errors = here("export", "runs/first", "--out", "single")
+    assert status == 0, errors
+    assert "levels" not in json.loads((workplace / "single/manifest.json").read_text())
+    with Engine(workplace / "single") as engine, pytest.raises(UserError, match="has one level only"):
+        engine.set_level(prefer="depth=2")
+    status, _, errors = here("run", "single", PHOTO, "--sweep", "depth:regions")
+    assert status == 1 and "has one level only: export it again with --levels" in errors
+
+
+def test_a_sweep_is_one_sheet(workplace: Path, bundle: Path, here: Here) -> None:
+    status, output, errors = here("run", "bundle", PHOTO, "--sweep", "depth:regions", "--format", "json")
+    assert status == 0, errors
+    (found,) = json.loads(output)
+    assert found["levels"][0].startswith("depth@") and found["levels"][-1].startswith("regions@")
+    with Image.open(workplace / found["picture"]) as sheet:
+        assert sheet.width > 3 * 256 and sheet.height > len(found["levels"]) * 200
+    status, output, _ = here("run", "bundle", PHOTO, "--sweep", "depth:regions", "--tasks", "depth")
+    assert status == 0 and " > " in output
+
+
+@pytest.mark.parametrize(
+    ("sweep", "expected"),
+    [
+        ("dept:regions", "unknown task in --sweep 'dept': did you mean depth"),
+        ("depth", "write two tasks, for example"),
+        ("depth:depth", "write two tasks, for example"),
+        ("depth:regions:side", "write two tasks, for example"),
+    ],
+)
+def test_a_sweep_that_is_none_is_one_line(bundle: Path, here: Here, sweep: str, expected: str) -> None:
+    status, output, errors = here("run", "bundle", PHOTO, "--sweep", sweep)
+    assert (status, output) == (1, "") and expected in errors and len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--levels", "5"), "which does not ship: name its file with --supernet"),
+        (("--levels", "5", "--supernet", "none.safetensors"), "none.safetensors does not exist"),
+        (("--levels", "5", "--supernet", "other.safetensors"), "is not the one that run runs/first was searched in"),
+        (("--levels", "1", "--supernet", "supernet.safetensors"), "give 2 or more"),
+        (("--levels", "90", "--supernet", "supernet.safetensors"), "different ones within its budgets"),
+        (
+            ("--levels", "5", "--supernet", "supernet.safetensors", "--target", "openvino"),
+            "target openvino cannot share the weights of levels: export them with --target onnxruntime",
+        ),
+    ],
+)
+def test_levels_that_cannot_be_exported_are_one_line(
+    workplace: Path, searched: Path, here: Here, words: tuple[str, ...], expected: str
+) -> None:
+    shutil.copy(workplace / "supernet.safetensors", workplace / "other.safetensors")
+    with (workplace / "other.safetensors").open("ab") as file:
+        file.write(b" ")
+    status, output, errors = here("export", "runs/first", *words, "--out", "none")
+    assert (status, output) == (1, "") and expected in errors.splitlines()[-1]
+    assert not (workplace / "none").exists()
+
+
+def test_a_bundle_of_levels_is_profiled_and_reported(bundle: Path, here: Here) -> None:
+    status, _, errors = here("profile", "bundle", "--runs", "10", "--format", "json")
+    assert status == 0, errors
+    status, _, errors = here("report", "bundle", "--format", "json")
+    assert status == 0, errors
+
+
+def test_a_part_of_the_weights_that_was_touched_is_refused(workplace: Path, bundle: Path, here: Here) -> None:
+    copy = Path(shutil.copytree(bundle, workplace / "touched"))
+    weights = next(copy.rglob("weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    status, _, errors = here("run", "touched", PHOTO)
+    assert status == 1 and "weights.safetensors" in errors

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from small import TASKS, designs, pictures, scrambled, small_space
+
+from edgemtl.errors import UserError
+from edgemtl.export._levels import WEIGHTS_FILE, _write
+from edgemtl.models import Supernet, recalibrate
+from edgemtl.nas import Candidate, Level, Space
+from edgemtl.runtime import EngineSpec, open_engine
+from edgemtl.targets import find_target
+
+NAMES = [task.name for task in TASKS]
+COUNT = 5
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    return small_space(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def supernet(where: Space) -> Supernet:
+    torch.manual_seed(0)
+    return scrambled(where.supernet(), 0)
+
+
+@pytest.fixture(scope="module")
+def levels(where: Space, supernet: Supernet) -> list[Level]:
+    """Nets of all sizes, each with statistics of its own."""
+    found = []
+    for number, design in enumerate(designs(where, COUNT - 2)):
+        net = supernet.extract(design)
+        recalibrate(net, [pictures(4, where.size, number)])
+        found.append(Level(f"l{number}", "", dict.fromkeys(NAMES, 1.0), Candidate(design, net, None)))
+    return found
+
+
+@pytest.fixture
+def engine(levels: list[Level], supernet: Supernet, tmp_path: Path) -> Path:
+    _write(levels, supernet, find_target("onnxruntime"), tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def image(where: Space) -> NDArray[np.float32]:
+    return pictures(1, where.size, 9).numpy()
+
+
+def test_every_level_is_its_net(engine: Path, levels: list[Level], image: NDArray[np.float32]) -> None:
+    for number, level in enumerate(levels):
+        with torch.no_grad():
+            expected = level.candidate.net(torch.from_numpy(image))
+        with closing(open_engine(engine, 1, level=number)) as session:
+            found = session.run(image, NAMES)
+            for name in NAMES:
+                scale = max(1.0, float(expected[name].abs().max()))
+                assert np.abs(found[name] - expected[name].numpy()).max() < 1e-4 * scale
+            alone = session.run(image, ["depth"])
+            assert np.allclose(alone["depth"], found["depth"], atol=1e-5)
+            assert session.operator_times(image, ["depth"], 1)
+
+
+def test_weights_are_stored_once(levels: list[Level], supernet: Supernet, tmp_path: Path) -> None:
+    written = _write(levels, supernet, find_target("onnxruntime"), tmp_path)
+    sizes = {name: (tmp_path / name).stat().st_size for name in written.files}
+    assert written.shared_bytes == sum(sizes.values()) - sizes["engine.json"]
+    assert written.shared_bytes < 0.8 * written.alone_bytes
+    whole = sum(4 * parameter.numel() for parameter in supernet.parameters())
+    assert sizes[WEIGHTS_FILE] < 1.2 * whole, "however many levels there are"
+
+
+def test_levels_stay_open_side_by_side(engine: Path, levels: list[Level], image: NDArray[np.float32]) -> None:
+    sessions = [open_engine(engine, 1, level=number) for number in range(COUNT)]
+    first = [session.run(image, NAMES)["depth"].copy() for session in sessions]
+    again = [session.run(image, NAMES)["depth"] for session in reversed(sessions)][::-1]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len({value.tobytes() for value in first}) == COUNT
+    for session in sessions:
+        session.close()
+
+
+def test_a_level_that_the_engine_lacks(engine: Path) -> None:
+    with pytest.raises(UserError, match="names no file for level 7"):
+        open_engine(engine, 1, level=7)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda options: options.pop("levels"), "does not tell the weights of level 1"),
+        (lambda options: options["levels"][1][0].__setitem__(0, 10**9), "belongs at byte 1000000000"),
+        (lambda options: options["levels"][1][0].__setitem__(1, "nowhere"), "nowhere"),
+        (lambda options: options["levels"][1][0].__setitem__(2, [10**6, 1, 1, 1]), "do not fit"),
+        (lambda options: options["levels"][1][0].__setitem__(2, "wide"), "do not fit"),
+    ],
+)
+def test_parts_that_do_not_fit_are_one_line(engine: Path, spoil: object, expected: str) -> None:
+    content = json.loads((engine / "engine.json").read_text())
+    assert callable(spoil)
+    spoil(content["options"])
+    (engine / "engine.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        open_engine(engine, 1, level=1)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_of_weights_that_was_cut_off(engine: Path) -> None:
+    content = (engine / WEIGHTS_FILE).read_bytes()
+    (engine / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="do not fit"):
+        open_engine(engine, 1)
+    assert EngineSpec.read(engine).at(0) == EngineSpec.read(engine)
