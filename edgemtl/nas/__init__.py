@@ -2,6 +2,7 @@
 
 from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._preflight import PreflightRow
+from edgemtl.nas._prune import PRUNING_FILE, PruneRequest, Pruning, open_pruning, prune
 from edgemtl.nas._run import RunFolder
 from edgemtl.nas._search import SearchEvent, SearchRequest, search
 from edgemtl.nas._space import Design, Space, load_space, space_names
@@ -9,17 +10,22 @@ from edgemtl.nas._strategies import strategy_names
 from edgemtl.nas._tune import TUNING, fine_tune
 
 __all__ = [
+    "PRUNING_FILE",
     "TUNING",
     "Candidate",
     "Design",
     "Evaluator",
     "PreflightRow",
+    "PruneRequest",
+    "Pruning",
     "RunFolder",
     "SearchEvent",
     "SearchRequest",
     "Space",
     "fine_tune",
     "load_space",
+    "open_pruning",
+    "prune",
     "search",
     "space_names",
     "strategy_names",
