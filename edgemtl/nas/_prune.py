@@ -163,7 +163,7 @@ def prune(request: PruneRequest, report: Report = lambda event: None) -> Result:
     if (request.out / RESULT_FILE).is_file():
         return read_result(request.out)
     evaluator, problem = _scoring(pruning, source, before, limits, floors)
-    _check_reach(pruning, evaluator, limits)
+    _check_reach(pruning, evaluator, problem.limits)
     folder.create(config)
     trials = Trials(request.out / "trials.jsonl")
     known, fit = _decide(request, pruning, evaluator, problem, trials, report)
@@ -242,19 +242,26 @@ def _ms_limit(budget: Budget, unpruned_ms: Mapping[str, float]) -> float:
 
 
 def _check_reach(pruning: Pruning, evaluator: Evaluator, limits: Sequence[Limit]) -> None:
-    """`UserError` for a counted limit that the net with the fewest channels does not keep, saying what it takes."""
-    least = pruning.design(deepest(pruning.groups, pruning.multiple))
+    """`UserError` for a limit that the net with the fewest channels does not keep, saying what it takes."""
+    kept = deepest(pruning.groups, pruning.multiple)
+    least, ms = pruning.design(kept), dict[str, float]()
+    if any(not limit.exact for limit in limits):
+        ms = _timed(pruning, evaluator, pruning.orders(), kept)
     for limit in limits:
-        if limit.exact and limit.count(least) > limit.value:
-            text, quantity = limit.budget.text, limit.budget.quantity
-            allows, takes, whole = (
-                format_quantity(quantity, value)
-                for value in (limit.value, limit.count(least), limit.count(pruning.unpruned.design))
-            )
+        takes = limit.measured(Evaluation(least, {}, ms))
+        if takes > limit.value:
+            allowed, reached = (format_quantity(limit.budget.quantity, value) for value in (limit.value, takes))
             raise UserError(
-                f"budget {text!r} allows {allows}, but pruning reaches {takes} of {whole} at the least: "
+                f"budget {limit.budget.text!r} allows {allowed}, but pruning reaches {reached} at the least: "
                 "raise the budget, or prune a smaller design"
             )
+
+
+def _timed(pruning: Pruning, evaluator: Evaluator, known: PruneMap, kept: Kept) -> dict[str, float]:
+    """Latency in ms of the engine of the net with `kept` channels."""
+    design = pruning.design(kept)
+    own = _of(evaluator, design, pruning.net(known, kept))
+    return own.time(own.candidate(design))
 
 
 def _decide(
@@ -308,28 +315,21 @@ def _counted(
     whole = float(pruning.unpruned.design.cost().flops)
     least = pruning.design(deepest(pruning.groups, pruning.multiple)).cost().flops
 
-    def excess(flops: float) -> float:
-        limit = Limit(Budget("flops", flops, f"{flops:.0f}FLOPs"), flops)
-        kept = pruning.fit(known, [*limits, limit], weights).kept
-        design = pruning.design(kept)
-        candidate = _of(evaluator, design, pruning.net(known, kept)).candidate(design)
-        found = evaluator.time(candidate)
-        return max(found[limit.budget.task or ""] / limit.value for limit in timed)
+    def at_most(flops: float) -> Limit:
+        return Limit(Budget("flops", flops, f"{flops:.0f}FLOPs"), flops)
 
-    low, high = float(least), whole
-    tell = _tell(report, "latency")
-    tell(0, LATENCY_ROUNDS, "")
-    if (over := excess(low)) > 1:
-        reach = format_quantity("latency_ms", over * timed[0].value)
-        raise UserError(
-            f"budget {timed[0].budget.text!r} cannot be met: the engine of the net with the fewest channels takes "
-            f"{reach}: raise the budget, or prune a smaller design"
-        )
+    def in_time(flops: float) -> bool:
+        kept = pruning.fit(known, [*limits, at_most(flops)], weights).kept
+        ms = _timed(pruning, evaluator, known, kept)
+        return all(ms[limit.budget.task or ""] <= limit.value for limit in timed)
+
+    low, high, tell = float(least), whole, _tell(report, "latency")
     for number in range(LATENCY_ROUNDS):
+        tell(number, LATENCY_ROUNDS, format_quantity("flops", low))
         middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) <= 1 else (low, middle)
-        tell(number + 1, LATENCY_ROUNDS, format_quantity("flops", low))
-    return Limit(Budget("flops", low, f"{low:.0f}FLOPs"), low)
+        low, high = (middle, high) if in_time(middle) else (low, middle)
+    tell(LATENCY_ROUNDS, LATENCY_ROUNDS, format_quantity("flops", low))
+    return at_most(low)
 
 
 def _of(evaluator: Evaluator, design: Design, net: MultiTaskNet) -> Evaluator:
