@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import itertools
 import math
@@ -44,8 +45,9 @@ def by_map(
 ) -> Fit:
     """The counts that keep the budgets at the least expected loss, as the map tells; `weights` are the tasks'.
 
-    Greedy: the cut that costs least for what it saves of the budgets comes first. Savings only shrink as other groups
-    do, so a cut that was looked at before is looked at again only when it comes first.
+    Greedy: the cut that costs least for what it saves of the budgets comes first. Between measured counts both grow
+    evenly, so that the best cut ends at a measured one, but for the last, which goes no further than it must. Savings
+    only shrink as other groups do, so a cut that was looked at before is looked at again only when it comes first.
     """
     by_name = {group.name: group for group in groups}
 
@@ -54,7 +56,7 @@ def by_map(
 
     def best_cut(name: str) -> tuple[float, int] | None:
         before, found = _over(shares(kept)), list[tuple[float, int]]()
-        for count in (count for count in steps(by_name[name].size, multiple) if count < kept[name]):
+        for count in (count for count in known.curves[name].rises if count < kept[name]):
             saved = before - _over(shares({**kept, name: count}))
             if saved > 0:
                 found.append(((cost(name, count) - cost(name, kept[name])) / saved, count))
@@ -68,13 +70,22 @@ def by_map(
         _, _, name = heapq.heappop(heap)
         found = best_cut(name)
         if found is not None and (not heap or found[0] <= heap[0][0]):
-            kept[name] = found[1]
+            possible = [count for count in steps(by_name[name].size, multiple) if found[1] <= count < kept[name]]
+            kept[name] = possible[_first_that_holds(shares, kept, name, possible)]
             found = best_cut(name)
         if found is not None:
             heapq.heappush(heap, (found[0], next(tie), name))
     kept = _given_back(groups, kept, multiple, shares, cost)
     limiting = {group.name: _limiting(group, kept, known, weights, multiple) for group in groups}
     return Fit(kept, {name: task for name, task in limiting.items() if task is not None})
+
+
+def _first_that_holds(shares: Shares, kept: Kept, name: str, possible: Sequence[int]) -> int:
+    """Place of the largest count of a group at which the budgets hold; of the smallest one where they hold at none."""
+    return min(
+        bisect.bisect_left(possible, True, key=lambda count: _over(shares({**kept, name: count})) == 0),
+        len(possible) - 1,
+    )
 
 
 def _limiting(
