@@ -36,13 +36,14 @@ def test_a_run_is_pruned_tuned_exported_and_reported(workplace: Path) -> None:
     result: Any = json.loads(done(process))
     assert result["strategy"] == "prune"
     assert result["best"]["flops"] <= 0.7 * result["front"][-1]["flops"]
-    assert any(name.endswith(".channels") for name in result["best"]["design"])
+    pruned = [name for name in result["best"]["design"] if name.endswith(".channels")]
+    assert pruned
     assert "groups measured" in process.stderr
     tuned = ("train", "--run", "runs/b", "--steps", "4", "--batch", "4", "--out", "runs/c", "--format", "json")
     assert json.loads(done(edgemtl(workplace, *tuned)))["best"]["design"] == result["best"]["design"]
     done(edgemtl(workplace, "export", "runs/c", "--target", "onnxruntime"))
     done(edgemtl(workplace, "report", "runs/c"))
-    assert "s2_1.lower.channels" in (workplace / "runs/c/report.html").read_text()
+    assert pruned[0] in (workplace / "runs/c/report.html").read_text()
 
 
 def test_the_table_says_which_task_blocked_which_group(workplace: Path) -> None:
