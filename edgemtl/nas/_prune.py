@@ -170,7 +170,8 @@ def prune(request: PruneRequest, report: Report = lambda event: None) -> Result:
     narrow, design = pruning.net(known, fit.kept), pruning.design(fit.kept)
     _write_pruning(request, pruning, known, fit, narrow)
     finalist = _finalist(request, problem, _of(evaluator, design, narrow), design)
-    said = Asked(request.command, before["seed"], "prune", request.budgets, len(trials), started)
+    tried = len(trials) or sum(len(curve.rises) for curve in known.curves.values())
+    said = Asked(request.command, before["seed"], "prune", request.budgets, tried, started)
     return conclude(folder, said, evaluator, problem, pruning.unpruned, [finalist], _tell(report, "score"))
 
 
