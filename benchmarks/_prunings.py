@@ -25,13 +25,14 @@ def begun(path: Path) -> list[str]:
 def unpruned(quick: bool) -> Path:
     """A run whose best design is the largest one, trained further alone, so that tuning alone gains nothing on it.
 
-    With `quick` its supernet's weights as they are.
+    With `quick` it is the design that a search chose, which is half the work, with the supernet's weights as they are.
     """
     name = "quick" if quick else "first"
     run = searched(name, "--budget", "2GFLOPs", *(["--evaluations", "12"] if quick else [])).path
     path = ROOT / "runs" / f"{name}-unpruned"
     steps = ["--steps", QUICK_STEPS if quick else STEPS, "--batch", "8"]
-    edgemtl("train", "--run", str(run), "--design", "baseline", *steps, "--out", str(path), *begun(path))
+    design = "best" if quick else "baseline"
+    edgemtl("train", "--run", str(run), "--design", design, *steps, "--out", str(path), *begun(path))
     return path
 
 
