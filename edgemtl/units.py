@@ -1,7 +1,7 @@
 """Budgets, floors and preferences: quantities with a unit and a scope, and how they are printed.
 
 1 MAC is 2 FLOPs everywhere, and tables print both. Names of quantities are the keys of result files: `flops`,
-`latency_ms`, `weight_bytes`, `energy_mj`.
+`params`, `latency_ms`, `weight_bytes`, `energy_mj`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 UNITS: dict[str, tuple[str, float]] = {
     **{f"{prefix}FLOPs": ("flops", scale) for prefix, scale in _PREFIXES.items()},
     **{f"{prefix}MACs": ("flops", 2 * scale) for prefix, scale in _PREFIXES.items()},
+    **{f"{prefix}params": ("params", scale) for prefix, scale in _PREFIXES.items()},
     "us": ("latency_ms", 1e-3),
     "ms": ("latency_ms", 1.0),
     "s": ("latency_ms", 1e3),
@@ -38,7 +39,14 @@ UNITS: dict[str, tuple[str, float]] = {
     "mJ": ("energy_mj", 1.0),
     "J": ("energy_mj", 1e3),
 }
-_PERCENT = {"%FLOPs": "flops", "%MACs": "flops", "%ms": "latency_ms", "%MB": "weight_bytes", "%mJ": "energy_mj"}
+_PERCENT = {
+    "%FLOPs": "flops",
+    "%MACs": "flops",
+    "%params": "params",
+    "%ms": "latency_ms",
+    "%MB": "weight_bytes",
+    "%mJ": "energy_mj",
+}
 _BUDGET = re.compile(
     r"(?:(?P<task>[A-Za-z][\w-]*):)?(?P<value>\d+(?:\.\d*)?|\.\d+)(?P<unit>%?[A-Za-z]+|%)"
     r"(?:@(?P<device>[\w.-]+)(?:/(?P<runtime>[\w.-]+))?)?"
@@ -50,9 +58,9 @@ EXAMPLES = "2GFLOPs, 1GMACs, 8ms, 8ms@host/openvino, 5MB, 20mJ, 60%FLOPs, depth:
 class Budget:
     """An upper limit that a design must keep.
 
-    `value` is in the unit of its `quantity` (FLOPs, ms, bytes or mJ), or a fraction of the largest design where
-    `relative`. `task` limits it to what one task runs alone; `device` and `runtime` say where a latency or an energy is
-    measured (none: the host, the search's own target).
+    `value` is in the unit of its `quantity` (FLOPs, parameters, ms, bytes or mJ), or a fraction of the largest design
+    where `relative`. `task` limits it to what one task runs alone; `device` and `runtime` say where a latency or an
+    energy is measured (none: the host, the search's own target).
     """
 
     quantity: str
@@ -153,6 +161,7 @@ def format_quantity(quantity: str, value: float) -> str:
     """A value with the unit that its quantity's name implies."""
     writers: Mapping[str, Callable[[float], str]] = {
         "flops": format_flops,
+        "params": lambda count: f"{_scaled(count)}parameters",
         "weight_bytes": format_bytes,
         "latency_ms": lambda ms: f"{_digits(ms)} ms",
         "energy_mj": lambda mj: f"{_digits(mj)} mJ",

@@ -20,6 +20,7 @@ DISTRIBUTIONS = {
     "elpv_dataset": "elpv-dataset",
     "sklearn": "scikit-learn",
     "tensorrt_rtx": "tensorrt-rtx",
+    "torch_pruning": "torch-pruning",
     "yaml": "pyyaml",
 }
 """Distributions that are called otherwise than what they install."""

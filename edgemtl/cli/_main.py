@@ -18,6 +18,7 @@ from edgemtl.cli._devices import devices
 from edgemtl.cli._doctor import doctor
 from edgemtl.cli._export import export
 from edgemtl.cli._profile import profile
+from edgemtl.cli._prune import prune
 from edgemtl.cli._report import report
 from edgemtl.cli._run import run
 from edgemtl.cli._search import search
@@ -67,7 +68,7 @@ def _edgemtl() -> None:
     """
 
 
-for _command in (search, train, export, profile, report, run, compare, devices, targets, tasks, doctor):
+for _command in (search, train, prune, export, profile, report, run, compare, devices, targets, tasks, doctor):
     _edgemtl.add_command(_command)
 
 

@@ -27,6 +27,9 @@ STAGES = {
     "sensitivity": "choices tried a step lower",
     "finalists": "architectures refined",
     "score": "designs scored",
+    "map": "groups measured",
+    "trial": "groups judged",
+    "latency": "engines timed",
 }
 
 

@@ -41,9 +41,8 @@ def show_result(screen: Screen, result: Result) -> None:
     if result.best is None:
         screen.say("no design was found")
     elif not result.feasible:
-        screen.say(
-            "no evaluated design keeps every limit, 'best' is the nearest: raise a limit, or give more --evaluations"
-        )
+        more = "train it further" if result.strategy == "prune" else "give more --evaluations"
+        screen.say(f"no evaluated design keeps every limit, 'best' is the nearest: raise a limit, or {more}")
     screen.say(f"{result.evaluations} designs evaluated in {result.seconds:.0f} s")
 
 

@@ -51,7 +51,7 @@ def export_run(
     origin = Origin(
         space=config["space"],
         family=candidate.design.space.family.name,
-        design=dict(candidate.design),
+        design=candidate.design.as_json(),
         run=str(run),
         seed=config["seed"],
         data={"name": source.name, "identity": source.identity},

@@ -2,6 +2,7 @@
 
 from edgemtl.models._choices import Choice, Option, Values
 from edgemtl.models._family import Family, find_family
+from edgemtl.models._narrow import narrowed, prunable_channels
 from edgemtl.models._net import MultiTaskNet
 from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
 from edgemtl.models._pretrained import load_pretrained
@@ -27,6 +28,8 @@ __all__ = [
     "is_supernet",
     "load_pretrained",
     "load_supernet",
+    "narrowed",
+    "prunable_channels",
     "read_header",
     "recalibrate",
     "save_supernet",

@@ -3,6 +3,7 @@
 from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._levels import Level, Levels, plan_levels
 from edgemtl.nas._preflight import PreflightRow
+from edgemtl.nas._prune import PRUNING_FILE, PruneRequest, Pruning, open_pruning, prune
 from edgemtl.nas._run import RunFolder
 from edgemtl.nas._search import SearchEvent, SearchRequest, search
 from edgemtl.nas._space import Design, Space, load_space, space_names
@@ -10,6 +11,7 @@ from edgemtl.nas._strategies import strategy_names
 from edgemtl.nas._tune import TUNING, fine_tune
 
 __all__ = [
+    "PRUNING_FILE",
     "TUNING",
     "Candidate",
     "Design",
@@ -17,13 +19,17 @@ __all__ = [
     "Level",
     "Levels",
     "PreflightRow",
+    "PruneRequest",
+    "Pruning",
     "RunFolder",
     "SearchEvent",
     "SearchRequest",
     "Space",
     "fine_tune",
     "load_space",
+    "open_pruning",
     "plan_levels",
+    "prune",
     "search",
     "space_names",
     "strategy_names",

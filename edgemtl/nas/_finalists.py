@@ -60,7 +60,7 @@ def precision_variants(space: Space, design: Design) -> list[Design]:
     found = {made.key: made for made in [design, *space.uniform(design)]}
     for eight_bit in [d for d in found.values() if "int8" in d.precision.values() and is_uniform(d)]:
         for kept in (ends, private):
-            made = space.design({**eight_bit, **{name: "float" for name in blocks if name in kept}})
+            made = space.design({**eight_bit, **{name: "float" for name in blocks if name in kept}}, design.pruned)
             found.setdefault(made.key, made)
     return list(found.values())
 

@@ -93,7 +93,7 @@ def _entry(
     paths = {task.name: design.cost([task.name]) for task in problem.space.tasks}
     latency = evaluation.latency_ms.get("")
     return Entry(
-        design=dict(design),
+        design={**design.as_json()},
         flops=cost.flops,
         macs=cost.flops // 2,
         params=cost.params,

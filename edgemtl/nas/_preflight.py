@@ -61,8 +61,8 @@ def limits_of(rows: Sequence[PreflightRow]) -> tuple[Limit, ...]:
 
 
 def _quantity(budget: Budget, design: Design, evaluator: Evaluator, timed: dict[str, Mapping[str, float]]) -> float:
-    if budget.quantity in ("flops", "weight_bytes"):
-        return Limit(budget, 0).count(design)
+    if (limit := Limit(budget, 0)).exact:
+        return limit.count(design)
     if design.key not in timed:
         timed[design.key] = evaluator.time(evaluator.candidate(design))
     return timed[design.key][budget.task or ""]

@@ -39,7 +39,7 @@ class Limit:
     @property
     def exact(self) -> bool:
         """Whether the quantity is counted rather than measured."""
-        return self.budget.quantity in ("flops", "weight_bytes")
+        return self.budget.quantity in ("flops", "params", "weight_bytes")
 
     def count(self, design: Design) -> float:
         """The exact quantity of a design."""

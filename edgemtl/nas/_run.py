@@ -95,7 +95,8 @@ class RunFolder:
         tensors = {key: tensor.contiguous() for key, tensor in candidate.net.state_dict().items()}
         ranges = None if candidate.ranges is None else {k: list(v) for k, v in candidate.ranges.limits.items()}
         write_atomic(folder / "weights.safetensors", save(tensors, {"key": candidate.design.key}))
-        write_json(folder / "design.json", {"schema": SCHEMA, "design": dict(candidate.design), "ranges": ranges})
+        design = {"design": dict(candidate.design), "pruned": dict(candidate.design.pruned)}
+        write_json(folder / "design.json", {"schema": SCHEMA, **design, "ranges": ranges})
 
     def names(self) -> list[str]:
         """Names of the kept designs."""
@@ -115,7 +116,8 @@ class RunFolder:
             raise unknown_name(f"design in run {self.path}:", name, self.names())
         content = read_json(folder / "design.json", "design")
         try:
-            design, ranges = space.design(content["design"]), _ranges(content["ranges"])
+            pruned = {str(name): int(count) for name, count in content.get("pruned", {}).items()}
+            design, ranges = space.design(content["design"], pruned.items()), _ranges(content["ranges"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"design {folder / 'design.json'} is damaged ({error}): search again") from error
         return Candidate(

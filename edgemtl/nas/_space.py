@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgemtl._share import find_shared, list_shared
 from edgemtl.errors import UserError, unknown_name
-from edgemtl.models import Choice, Cost, Family, Option, Plan, Supernet, find_family
+from edgemtl.models import Choice, Cost, Family, Option, Plan, Supernet, find_family, narrowed, prunable_channels
 from edgemtl.targets import INT8_CHANNEL_BYTES, TargetTraits
 from edgemtl.tasks import Task
 
@@ -34,10 +34,15 @@ _SPREAD = 0.35
 
 @dataclass(frozen=True)
 class Design(Mapping[str, Option]):
-    """One option for each choice of a space, canonical and hashable; JSON through `dict(design)`."""
+    """One option for each choice of a space, canonical and hashable; JSON through `as_json`.
+
+    `pruned` are the channels of convolutions that pruning made narrower than the options say, by name and in the plan's
+    order: as a mapping a design gives its options alone.
+    """
 
     space: Space = field(repr=False, compare=False, hash=False)
     options: tuple[tuple[str, Option], ...]
+    pruned: tuple[tuple[str, int], ...] = ()
 
     def __getitem__(self, name: str) -> Option:
         return self._table[name]
@@ -55,7 +60,8 @@ class Design(Mapping[str, Option]):
     @cached_property
     def plan(self) -> Plan:
         """The static net that this design means."""
-        return self.space.plan(self)
+        whole = self.space.plan(self)
+        return narrowed(whole, dict(self.pruned)) if self.pruned else whole
 
     @cached_property
     def precision(self) -> dict[str, str]:
@@ -77,7 +83,12 @@ class Design(Mapping[str, Option]):
     @cached_property
     def key(self) -> str:
         """A short hash that names this design's files."""
-        return hashlib.sha256(json.dumps(self.options).encode()).hexdigest()[:12]
+        content = [self.options, self.pruned] if self.pruned else self.options
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+    def as_json(self) -> dict[str, Option]:
+        """The options, and `BLOCK.CONVOLUTION.channels` of what was pruned."""
+        return {**self._table, **{f"{name}.channels": count for name, count in self.pruned}}
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,11 @@ class Space:
     choices: tuple[Choice, ...]
     int8_channel_bytes: int = INT8_CHANNEL_BYTES
 
-    def design(self, values: Mapping[str, Option]) -> Design:
-        """The canonical design of some options; raises `UserError` for an unknown choice or option."""
+    def design(self, values: Mapping[str, Option], pruned: Iterable[tuple[str, int]] = ()) -> Design:
+        """The canonical design of some options; raises `UserError` for an unknown choice or option.
+
+        `pruned` makes it narrower (see `Design`); raises `UserError` too where its net has no such channels.
+        """
         known = {choice.name: choice for choice in self.choices}
         for name, option in values.items():
             if name not in known:
@@ -111,7 +125,13 @@ class Space:
         for choice in self.choices:
             if not choice.active(full):
                 full[choice.name] = choice.options[0]
-        return Design(self, tuple(full.items()))
+        counts = dict(pruned)
+        if not counts:
+            return Design(self, tuple(full.items()))
+        whole = self.plan(full)
+        narrowed(whole, counts)
+        fewer = {name: counts[name] for name, most in prunable_channels(whole).items() if counts.get(name, most) < most}
+        return Design(self, tuple(full.items()), tuple(fewer.items()))
 
     def largest(self, precision: str = "float") -> Design:
         """The largest net, every block in `precision`."""
@@ -153,7 +173,7 @@ class Space:
         for kind in kinds:
             for engine in engines:
                 values = {**design, **dict.fromkeys(blocks, kind)} | ({ENGINE: engine} if ENGINE in design else {})
-                made = self.design(values)
+                made = self.design(values, design.pruned)
                 found[made.key] = made
         return list(found.values())
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["Bar", "Part", "design_parts"]
 
 _DECODER = ("neck", "body", "head")
+_INNER = ("dense", "lift", "first")
+"""Convolutions whose outputs stay inside their block."""
 Values = Mapping[str, object]
 
 
@@ -35,21 +37,30 @@ def design_parts(design: Values, tasks: Sequence[str], precision: Values | None 
     """Parts of a design whose choices are named `PART.ATTRIBUTE` (`s1.width`) and blocks `PART_NUMBER` (`s1_2`).
 
     Precisions stand in the design as `BLOCK.precision`, or by block in `precision` (a manifest's), which then also
-    tells which blocks exist. Trunk first, in natural order, then the tasks in theirs.
+    tells which blocks exist. What was pruned stands there as `BLOCK.CONVOLUTION.channels`. Trunk first, in natural
+    order, then the tasks in theirs.
     """
     attributes: dict[str, dict[str, object]] = {}
+    pruned: dict[str, int] = {}
     for choice, option in design.items():
         part, _, attribute = choice.rpartition(".")
-        attributes.setdefault(part, {})[attribute] = option
+        block, _, convolution = part.rpartition(".")
+        if attribute == "channels" and block:
+            pruned |= {block: option} if isinstance(option, int) and convolution not in _INNER else {}
+        else:
+            attributes.setdefault(part, {})[attribute] = option
     precisions = {part: str(found["precision"]) for part, found in attributes.items() if "precision" in found}
     precisions |= {block: str(value) for block, value in (precision or {}).items()}
     precisions.pop("engine", None)
     stages = [part for part, found in attributes.items() if part not in tasks and set(found) - {"precision"}]
     stages += [stage for block in precisions if (stage := _stage(block, tasks)) is not None]
     trunk = [_trunk_part(stage, attributes.get(stage, {}), precisions) for stage in sorted(set(stages), key=_order)]
-    return [part for part in trunk if part.bars] + [
-        _decoder(task, attributes.get(task, {}), precisions) for task in tasks
-    ]
+    parts = [*(part for part in trunk if part.bars), *(_decoder(t, attributes.get(t, {}), precisions) for t in tasks)]
+    return [replace(part, bars=tuple(_pruned(bar, pruned) for bar in part.bars)) for part in parts]
+
+
+def _pruned(bar: Bar, channels: Mapping[str, int]) -> Bar:
+    return replace(bar, channels=channels[bar.name]) if bar.name in channels else bar
 
 
 def _stage(block: str, tasks: Sequence[str]) -> str | None:

@@ -1,6 +1,7 @@
 """Training: losses, task weighting, sandwich and distillation steps, scores."""
 
 from edgemtl.train._feed import batches_of, spread
+from edgemtl.train._losses import task_loss
 from edgemtl.train._metrics import Scorer, evaluate
 from edgemtl.train._processes import beside
 from edgemtl.train._recipe import Recipe
@@ -17,6 +18,7 @@ __all__ = [
     "evaluate",
     "fresh_supernet",
     "spread",
+    "task_loss",
     "train_supernet",
     "weighting_names",
 ]

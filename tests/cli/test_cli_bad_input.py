@@ -51,6 +51,8 @@ OTHERS = [
     ("profile . --device zcu102", "zcu102"),
     ("profile . --runs 0", "runs 0"),
     ("export nothing --target onnxruntime", "nothing"),
+    ("prune nothing --budget 40%FLOPs", "nothing is no run"),
+    ("prune nothing --resume", "--out"),
     ("report nothing", "nothing"),
     ("compare nothing none", "nothing"),
     ("run nothing photo.png", "nothing"),

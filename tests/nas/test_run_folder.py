@@ -14,7 +14,7 @@ from landscape import TINY
 from small_world import TASKS, Ask
 
 from edgemtl.errors import UserError
-from edgemtl.models import recalibrate
+from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.models.quantization import calibrate
 from edgemtl.nas import Candidate, RunFolder, Space, load_space
 from edgemtl.nas._run import task_json
@@ -224,3 +224,28 @@ def test_a_study_that_was_just_begun_is_no_obstacle(tmp_path: Path) -> None:
     folder.check({"seed": 1}, resume=False)
     (folder.path / "other").write_text("")
     assert "is not empty and holds no run" in refused(lambda: folder.check({"seed": 1}, resume=False))
+
+
+def test_a_pruned_design_keeps_its_channels_and_other_runs_open_as_before(run: RunFolder) -> None:
+    design = run.space().largest()
+    narrow = run.space().design(design, {"s1_1.project": 8, "depth_neck.lateral_s1": 16}.items())
+    assert narrow.pruned == (("s1_1.project", 8),), "what keeps all of its channels is not pruned"
+    assert narrow.key != design.key
+    assert narrow != design
+    run.save("narrow", Candidate(narrow, MultiTaskNet(narrow.plan, TASKS), None))
+    loaded = run.load("narrow")
+    assert (loaded.design, loaded.design.cost()) == (narrow, narrow.cost())
+    assert json.loads(json.dumps(narrow.as_json()))["s1_1.project.channels"] == 8
+    file = run.path / "designs" / "baseline" / "design.json"
+    content = json.loads(file.read_text())
+    del content["pruned"]
+    file.write_text(json.dumps(content))
+    assert run.load("baseline").design == design
+
+
+@pytest.mark.parametrize(
+    "pruned", [{"s1_1.project": 99}, {"nothing": 8}, {"s1_1.project": "x"}, [1], {"s2_2.lower": 8}]
+)
+def test_channels_that_no_net_has_are_damage(run: RunFolder, pruned: Any) -> None:
+    rewrite(run.path / "designs" / "baseline" / "design.json", pruned=pruned)
+    refused(lambda: run.load("baseline"))

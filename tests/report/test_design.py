@@ -77,3 +77,11 @@ def test_a_manifest_tells_precisions_and_blocks() -> None:
 def test_foreign_designs_do_not_break_the_drawing() -> None:
     parts = design_parts({"no dot": 1, "a.b.c": "x", "s1.width": "wide", "s1.depth": True}, ["t"])
     assert all(bar.channels is None for part in parts for bar in part.bars)
+
+
+def test_pruned_channels_are_a_blocks_width_and_no_part_of_their_own() -> None:
+    pruned = {"s2_1.dense.channels": 8, "s2_1.project.channels": 20, "depth_body.conv2.channels": 12}
+    parts = design_parts({**DESIGN, **pruned}, ["depth", "edges"])
+    widths = {bar.name: bar.channels for part in parts for bar in part.bars}
+    assert [part.name for part in parts] == ["stem", "s2", "s10", "depth", "edges"]
+    assert (widths["s2_1"], widths["s2_2"], widths["depth_body"], widths["depth_neck"]) == (20, 24, 12, 32)

@@ -1,0 +1,138 @@
+"""Against torch-pruning's group-magnitude and group-Taylor pruners: the same net, FLOPs and fine-tuning, three seeds.
+
+Both peers rank channels of all groups in one list (global pruning) and take them in small steps, a multiple of 8 at a
+time, until the FLOPs are ours; the gradients of group-Taylor come from the same calibration images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+import torch_pruning
+from _common import Outcome, Row, main, say
+from _prunings import QUICK_STEPS, STEPS, begun, unpruned
+from _runs import edgemtl
+from torch import nn
+
+from edgemtl.models import MultiTaskNet, narrowed, prunable_channels, recalibrate
+from edgemtl.nas import Candidate, Pruning, RunFolder, open_pruning
+from edgemtl.results import read_result
+from edgemtl.train import batches_of, task_loss
+
+BUDGET = "40%FLOPs"
+SEEDS = (0, 1, 2)
+IMAGES = 32
+ROUNDS = 400
+SLOPES_EVERY = 20
+PEERS: dict[str, Callable[[], Any]] = {
+    "magnitude": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
+    "taylor": torch_pruning.importance.GroupTaylorImportance,
+}
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """delta_m of each, against the unpruned net, after fine-tuning; ours must lead the better peer."""
+    whole = unpruned(options.quick)
+    ours = whole.with_name(f"{whole.name}-peers-ours")
+    how = ["--fast"] if options.quick else []
+    edgemtl("prune", str(whole), "--budget", BUDGET, *how, "--out", str(ours), *begun(ours))
+    runs, flops = {"ours": ours}, {"ours": RunFolder(ours).load().design.cost().flops}
+    pruning = open_pruning(whole)
+    for name, importance in PEERS.items():
+        runs[name] = whole.with_name(f"{whole.name}-peers-{name}")
+        flops[name] = _peer(pruning, importance(), flops["ours"], ours, runs[name])
+        say(f"{name}: {flops[name] / 1e9:.3f} GFLOPs against {flops['ours'] / 1e9:.3f}")
+    scores: dict[str, list[float]] = {name: [] for name in runs}
+    for seed in SEEDS[: 1 if options.quick else None]:
+        for name, path in runs.items():
+            scores[name].append(_tuned(path, seed, options.quick))
+    peer = max((name for name in PEERS), key=lambda name: mean(scores[name]))
+    lead = 100 * (mean(scores["ours"]) - mean(scores[peer]))
+    rows = [Row("delta_m_ahead_of_best_peer", lead, "points", None if options.quick else 0.0, None, False)]
+    rows += [Row(f"delta_m_{name}", 100 * mean(values), "%") for name, values in scores.items()]
+    rows += [Row(f"flops_{name}_over_ours", flops[name] / flops["ours"], "x", 1.02) for name in PEERS]
+    return Outcome(rows, {"delta_m": scores, "best_peer": peer, "flops": flops})
+
+
+def _tuned(path: Path, seed: int, quick: bool) -> float:
+    out = path.with_name(f"{path.name}-tuned-{seed}")
+    steps = ["--steps", QUICK_STEPS if quick else STEPS, "--batch", "8", "--seed", str(seed)]
+    edgemtl("train", "--run", str(path), *steps, "--out", str(out), *begun(out))
+    best = read_result(out).best
+    assert best is not None and best.delta_m is not None
+    return best.delta_m
+
+
+def _peer(pruning: Pruning, importance: Any, flops: int, ours: Path, out: Path) -> int:
+    """A copy of our run with the net that a peer makes at about the same FLOPs; its FLOPs."""
+    before, net = pruning.unpruned, copy.deepcopy(pruning.unpruned.net)
+    pruner = torch_pruning.pruner.BasePruner(
+        net,
+        torch.zeros(1, 3, *net.input_size),
+        importance=importance,
+        global_pruning=True,
+        pruning_ratio=0.95,
+        max_pruning_ratio=0.875,
+        iterative_steps=ROUNDS,
+        round_to=8,
+        ignored_layers=[net.get_submodule(name) for name in _ends(net)],
+    )
+    for number in range(ROUNDS):
+        if number % SLOPES_EVERY == 0 and isinstance(importance, torch_pruning.importance.GroupTaylorImportance):
+            _slopes(net, pruning)
+        pruner.step()
+        if narrowed(before.design.plan, _channels(net, before.net)).cost().flops <= flops:
+            break
+    channels = {**dict(before.design.pruned), **_channels(net, before.net)}
+    design = before.design.space.design(before.design, channels.items())
+    made = MultiTaskNet(design.plan, net.tasks, net.blocks).eval()
+    recalibrate(made, pruning.judge._train_images)
+    if not (out / "config.json").is_file():
+        shutil.copytree(ours, out)
+    RunFolder(out).save("best", Candidate(design, made, None))
+    return design.cost().flops
+
+
+def _slopes(net: MultiTaskNet, pruning: Pruning) -> None:
+    """Gradients of the summed losses, as the Taylor criterion reads them."""
+    net.eval().zero_grad()
+    source = pruning.judge.source
+    for batch in batches_of(source.split("calibration"), 16, IMAGES):
+        outputs = net(torch.from_numpy(batch.image))
+        losses = [
+            task_loss(
+                t, outputs[t.name], torch.from_numpy(batch.targets[t.name]), torch.from_numpy(batch.masks[t.name])
+            )
+            for t in source.tasks
+        ]
+        torch.stack(losses).sum().backward()
+
+
+def _ends(net: MultiTaskNet) -> list[str]:
+    """The layers that give the tasks' outputs."""
+    last = [f"blocks.{block}." for block in net.outputs.values()]
+    return [
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and name.startswith(tuple(last))
+    ]
+
+
+def _channels(net: MultiTaskNet, whole: MultiTaskNet) -> dict[str, int]:
+    """Output channels of every convolution of a pruned net, by its plan's name."""
+    found = {}
+    for name in prunable_channels(whole.plan):
+        module = net.blocks.get_submodule(name)
+        found[name] = (module if isinstance(module, nn.Linear) else module.get_submodule("conv")).weight.shape[0]  # type: ignore[union-attr]
+    return found
+
+
+if __name__ == "__main__":
+    main(run, __doc__)

@@ -1,0 +1,55 @@
+"""What a pruning tried, kept line by line: after a kill it goes on with the trial that was cut short."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgemtl._files import write_atomic
+from edgemtl.errors import UserError
+from edgemtl.nas._judge import Verdict
+
+__all__ = ["Trials"]
+
+
+class Trials:
+    """Verdicts by the net and the tasks that were judged.
+
+    Losses of a trial that ended at a limit are what had been summed until then: less than the whole, so that they
+    answer for any limit below them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what `path` holds; a last line that was cut short is dropped."""
+        self._path = path
+        content = path.read_bytes() if path.is_file() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            write_atomic(path, whole)
+        try:
+            self._found: dict[str, dict[str, Any]] = {each["key"]: each for each in map(json.loads, whole.splitlines())}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"trials {path} are damaged ({error}): delete the file, or choose another --out") from error
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def known(self, key: str, limits: Mapping[str, float]) -> Verdict | None:
+        """The verdict under `limits`, where what was tried tells it."""
+        if key not in self._found:
+            return None
+        losses, whole = self._found[key]["losses"], self._found[key]["whole"]
+        over = {name: losses[name] / max(limit, 1e-9) for name, limit in limits.items() if losses[name] > limit}
+        if over:
+            return Verdict(losses, max(over, key=lambda name: over[name]))
+        return Verdict(losses) if whole else None
+
+    def keep(self, key: str, verdict: Verdict) -> None:
+        """Write a verdict down."""
+        each = {"key": key, "losses": dict(verdict.losses), "whole": verdict.blocked is None}
+        self._found[key] = each
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(each) + "\n")
