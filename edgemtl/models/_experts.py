@@ -23,6 +23,7 @@ __all__ = [
     "Router",
     "Taken",
     "TaskGate",
+    "ToldRouter",
     "balance_loss",
     "routing_loss",
     "sparse_gates",
@@ -33,11 +34,36 @@ _EPSILON = 1e-10
 _EMBEDDING = 64
 
 
+class Router(nn.Linear):
+    """Gates of one task: softmax over its experts, all but the `top_k` largest of a token set to 0.
+
+    In training, noise of the plan's standard deviation over the number of experts is added to the logits (V-MoE), and
+    the probabilities before top-k are kept for the losses. Gates are FP32, whatever the rest is computed in, and in the
+    order of the experts' numbers, so that tasks which reach the same experts run the same operators.
+    """
+
+    def __init__(self, plan: ExpertsPlan) -> None:
+        super().__init__(plan.router.inputs, plan.router.outputs)
+        self.routing = _Routing(plan)
+        # Weights are in the order of the plan, where a smaller window of experts is the beginning of a larger one.
+        self._order = [plan.numbers.index(number) for number in sorted(plan.numbers)]
+
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Weight (experts, C) and bias, in the order of the experts' numbers."""
+        return self.weight[self._order], self.bias[self._order]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, tokens, C) to (N, tokens, experts)."""
+        with torch.autocast(x.device.type, enabled=False):
+            logits = F.linear(x.float(), self.weight.float(), self.bias.float())
+            in_order = self._order == sorted(self._order)
+            return self.routing.gates(logits if in_order else logits[..., self._order], self.training)
+
+
 class TaskGate(nn.Module):
     """One gate for all tasks, which reads a token and an embedding of the task (M3ViT's task-conditioned router).
 
-    The task, one-hot, goes through two linear layers with ReLU; what they give is joined to every token. It does not
-    depend on the token, so its part of the logits is a bias of the task.
+    The task, one-hot, goes through two linear layers with ReLU; what they give is joined to every token.
     """
 
     def __init__(self, width: int, condition: Condition) -> None:
@@ -47,53 +73,51 @@ class TaskGate(nn.Module):
         )
         self.score = nn.Linear(width + _EMBEDDING, condition.experts)
 
-    def linear(self, condition: Condition, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Weight (experts, C) and bias of the router that this gate is for a task, of the experts `numbers` only."""
+    def embedding(self, condition: Condition) -> Tensor:
+        """What the gate is told of a task: (64,)."""
         tasks = torch.eye(condition.tasks, dtype=self.score.weight.dtype, device=self.score.weight.device)
-        weight, of_task = torch.split(self.score.weight, [self.score.in_features - _EMBEDDING, _EMBEDDING], 1)
-        bias = self.score.bias + of_task @ self.embed(tasks[condition.task])
-        return weight[list(numbers)], bias[list(numbers)]
+        told: Tensor = self.embed(tasks[condition.task])
+        return told
 
 
-class Router(nn.Module):
-    """Gates of one task: softmax over its experts, all but the `top_k` largest of a token set to 0.
+class ToldRouter(nn.Module):
+    """A router that is the shared gate, told the task: no parameters of its own, the same gates as a `Router` gives."""
 
-    In training, noise of the plan's standard deviation over the number of experts is added to the logits (V-MoE), and
-    the probabilities before top-k are kept for the losses. Gates are FP32, whatever the rest is computed in, and in the
-    order of the experts' numbers, so that tasks which reach the same experts run the same operators. A router of a
-    shared `gate` has no parameters of its own.
-    """
-
-    def __init__(self, plan: ExpertsPlan, gate: TaskGate | None = None) -> None:
+    def __init__(self, plan: ExpertsPlan, condition: Condition, gate: TaskGate) -> None:
         super().__init__()
-        self.top_k, self.renormalise, self.noise = plan.top_k, plan.renormalise, plan.noise
-        self.numbers, self.condition = sorted(plan.numbers), plan.condition
-        self._order = [plan.numbers.index(number) for number in self.numbers]
-        self.probabilities: Tensor | None = None
+        self.routing, self.condition, self.numbers = _Routing(plan), condition, sorted(plan.numbers)
         self._gate = (gate,)  # the layer's module, not this one's: its parameters have one name
-        if gate is None:
-            own = nn.Linear(plan.router.inputs, plan.router.outputs)
-            self.weight, self.bias = own.weight, own.bias
 
     def linear(self) -> tuple[Tensor, Tensor]:
-        """Weight (experts, C) and bias, in the order of the experts' numbers.
+        """Weight (experts, C) and bias of the router that the gate is for this task.
 
-        The router's own are stored in the order of the plan, where a smaller window is the beginning of a larger one.
+        What it is told does not depend on the token, so its part of the logits is a bias.
         """
         gate = self._gate[0]
-        if gate is None or self.condition is None:
-            return self.weight[self._order], self.bias[self._order]
-        return gate.linear(self.condition, self.numbers)
+        weight, of_task = torch.split(gate.score.weight, [gate.score.in_features - _EMBEDDING, _EMBEDDING], 1)
+        bias = gate.score.bias + of_task @ gate.embedding(self.condition)
+        return weight[self.numbers], bias[self.numbers]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, tokens, C) to (N, tokens, experts)."""
+        gate = self._gate[0]
         with torch.autocast(x.device.type, enabled=False):
-            weight, bias = self.linear()
-            logits = F.linear(x.float(), weight.float(), bias.float())
-            if self.training and self.noise:
-                logits = logits + torch.randn_like(logits) * (self.noise / logits.shape[-1])
-            probabilities = torch.softmax(logits, -1)
-        self.probabilities = probabilities if self.training else None
+            told = gate.embedding(self.condition).expand(*x.shape[:-1], _EMBEDDING)
+            return self.routing.gates(gate.score(torch.cat([x.float(), told], -1))[..., self.numbers], self.training)
+
+
+class _Routing:
+    """From logits to gates, by a plan's top-k and noise; keeps the probabilities of the last pass in training."""
+
+    def __init__(self, plan: ExpertsPlan) -> None:
+        self.top_k, self.renormalise, self.noise = plan.top_k, plan.renormalise, plan.noise
+        self.probabilities: Tensor | None = None
+
+    def gates(self, logits: Tensor, training: bool) -> Tensor:
+        if training and self.noise:
+            logits = logits + torch.randn_like(logits) * (self.noise / logits.shape[-1])
+        probabilities = torch.softmax(logits, -1)
+        self.probabilities = probabilities if training else None
         return sparse_gates(probabilities, self.top_k, self.renormalise)
 
 
@@ -139,7 +163,7 @@ class Experts(nn.Module):
         super().__init__()
         condition = plans[0].condition
         self.gate = None if condition is None else TaskGate(plans[0].router.inputs, condition)
-        self.routers = nn.ModuleDict({plan.router.name: Router(plan, self.gate) for plan in plans})
+        self.routers = nn.ModuleDict({plan.router.name: _router(plan, self.gate) for plan in plans})
         self.numbers = {plan.router.name: sorted(plan.numbers) for plan in plans}
         every = {number: plan for plan in plans for number in plan.numbers}
         self.experts = nn.ModuleDict({str(n): _expert(every[n].first, every[n].second) for n in sorted(every)})
@@ -163,6 +187,10 @@ class Experts(nn.Module):
         results = torch.cat([self.experts[str(n)](part) for n, part in zip(numbers, parts, strict=True)])
         weighted = by_expert[by_expert > 0][:, None].to(results.dtype) * results
         return torch.zeros_like(flat, dtype=results.dtype).index_add(0, tokens, weighted).view_as(x)
+
+
+def _router(plan: ExpertsPlan, gate: TaskGate | None) -> Router | ToldRouter:
+    return Router(plan) if gate is None or plan.condition is None else ToldRouter(plan, plan.condition, gate)
 
 
 def _expert(first: ConvPlan, second: ConvPlan) -> nn.Sequential:
@@ -204,10 +232,12 @@ def routing_loss(net: nn.Module) -> Tensor | None:
     for layer in (module for module in net.modules() if isinstance(module, Experts)):
         tasks, every = [], sorted(map(int, layer.experts))
         for name, router in layer.routers.items():
-            if isinstance(router, Router) and router.probabilities is not None:
-                losses.append(balance_loss(router.probabilities, router.top_k))
-                tasks.append(_over_all(router.probabilities, layer.numbers[name], every))
-                router.probabilities = None
+            assert isinstance(router, (Router, ToldRouter))
+            routing = router.routing
+            if routing.probabilities is not None:
+                losses.append(balance_loss(routing.probabilities, routing.top_k))
+                tasks.append(_over_all(routing.probabilities, layer.numbers[name], every))
+                routing.probabilities = None
         if len(tasks) > 1:
             losses.append(-task_expert_information(tasks))
     return torch.stack(losses).sum() if losses else None

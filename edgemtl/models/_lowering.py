@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgemtl.models._experts import Combined, Router, Taken
+from edgemtl.models._experts import Combined, Router, Taken, ToldRouter
 from edgemtl.models._tokens import Attention, ToMap, ToTokens
 
 __all__ = ["FUNCTIONS", "METHODS", "MODULES", "Lowered"]
@@ -153,8 +153,8 @@ def _attention(layer: Attention, args: Sequence[Any]) -> Lowered:
     return Lowered("Attention", args[:3], {"heads": layer.heads, "head_width": layer.head_width})
 
 
-def _router(layer: Router, args: Sequence[Any]) -> Lowered:
-    attributes = {"top_k": layer.top_k, "renormalise": layer.renormalise}
+def _router(layer: Router | ToldRouter, args: Sequence[Any]) -> Lowered:
+    attributes = {"top_k": layer.routing.top_k, "renormalise": layer.routing.renormalise}
     return Lowered("Router", args[:1], attributes, _weights(*layer.linear()))
 
 
@@ -180,6 +180,7 @@ MODULES: dict[type[nn.Module], Callable[..., Lowered | None]] = {
     ),
     Combined: lambda _layer, args: Lowered("Combined", args),
     Router: _router,
+    ToldRouter: _router,
     Taken: lambda _layer, args: Lowered("Taken", args[:2], {"place": args[2]}),
     ToMap: lambda layer, args: Lowered("ToMap", args[:1], {"height": layer.height, "width": layer.width}),
     ToTokens: lambda layer, args: Lowered("ToTokens", args[:1], {"tokens": layer.tokens}),

@@ -91,7 +91,7 @@ def test_a_gate_of_all_tasks_joins_the_task_to_every_token() -> None:
         told = layer.gate.embed(torch.nn.functional.one_hot(torch.tensor(place), 2).float())
         joined = torch.cat([x, told.expand(1, 12, -1)], -1)
         logits = joined @ layer.gate.score.weight.T + layer.gate.score.bias
-        assert torch.allclose(layer.routers[task].probabilities, logits[..., sorted(numbers)].softmax(-1), atol=1e-6)
+        assert torch.allclose(layer.routers[task].routing.probabilities, logits[..., sorted(numbers)].softmax(-1), atol=1e-6)
 
 
 def test_training_computes_the_same_all_at_once() -> None:
@@ -112,10 +112,10 @@ def test_noise_moves_gates_in_training_only() -> None:
     router = Router(replace(plan((0, 1, 2, 3), 2), noise=4.0))
     x = torch.randn(1, 12, 8)
     assert not torch.equal(router(x), router(x))
-    assert router.probabilities is not None
+    assert router.routing.probabilities is not None
     router.eval()
     assert torch.equal(router(x), router(x))
-    assert router.probabilities is None
+    assert router.routing.probabilities is None
 
 
 def test_balance_is_least_where_all_experts_are_used_alike() -> None:
