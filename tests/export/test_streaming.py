@@ -119,9 +119,10 @@ class OneMixture(nn.Module):
 def token_by_token(layer: Experts, image: Array, top_k: int, renormalise: bool) -> Array:
     """The published sum, y = sum over the top k of p_k f_k(x), with no queue anywhere."""
     values = {name: parameter.detach().numpy().astype(np.float64) for name, parameter in layer.named_parameters()}
+    weight, bias = (tensor.detach().numpy().astype(np.float64) for tensor in layer.routers["depth"].linear())
     out = np.zeros((12, 3))
     for token, x in enumerate(image.reshape(3, 12).T.astype(np.float64)):
-        logits = values["routers.depth.weight"] @ x + values["routers.depth.bias"]
+        logits = weight @ x + bias
         p = np.exp(logits - logits.max())
         p /= p.sum()
         best = np.argsort(-p)[:top_k]
@@ -175,7 +176,11 @@ def test_an_expert_without_tokens_is_never_read(tmp_path: Path) -> None:
     """What was read is the rest to the byte, and what lies in its place in the file does not matter."""
     net, image = vit().subset(["depth"]), images(1, SIZE).numpy()
     for layer in (module for module in net.modules() if isinstance(module, Experts)):
-        layer.routers["depth"].bias.data[[1, 3, 4]] = -1000.0
+        router = layer.routers["depth"]
+        router.bias.data = torch.arange(len(router.bias), dtype=torch.float32)
+        rows = router.linear()[1].long()  # where the weights of each expert, in the order of their numbers, are stored
+        router.bias.data = torch.zeros(len(router.bias))
+        router.bias.data[rows[[1, 3, 4]]] = -1000.0
     with closing(opened(net, tmp_path)) as session:
         expected = session.run(image, ["depth"])["depth"]
         read = session.read_bytes

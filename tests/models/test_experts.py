@@ -91,7 +91,9 @@ def test_a_gate_of_all_tasks_joins_the_task_to_every_token() -> None:
         told = layer.gate.embed(torch.nn.functional.one_hot(torch.tensor(place), 2).float())
         joined = torch.cat([x, told.expand(1, 12, -1)], -1)
         logits = joined @ layer.gate.score.weight.T + layer.gate.score.bias
-        assert torch.allclose(layer.routers[task].routing.probabilities, logits[..., sorted(numbers)].softmax(-1), atol=1e-6)
+        assert torch.allclose(
+            layer.routers[task].routing.probabilities, logits[..., sorted(numbers)].softmax(-1), atol=1e-6
+        )
 
 
 def test_training_computes_the_same_all_at_once() -> None:
