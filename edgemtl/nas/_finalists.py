@@ -176,14 +176,15 @@ def timed_together(
 def choose(problem: Problem, found: Sequence[Finalist], belief: Belief | None = None) -> Finalist:
     """The fastest finalist whose delta_m is within 1 % of the best feasible one; the least infeasible if none is.
 
-    Each delta_m is what `belief` makes of the measured one.
+    Each delta_m is what `belief` makes of the measured one. Where its standard error is known, that much less of it is
+    given away for speed: what looks like a point less may be two.
     """
     belief = belief or believed(problem, ())
     feasible = [f for f in found if problem.feasible(f.evaluation)]
     if not feasible:
         return min(found, key=lambda f: problem.violation(f.evaluation))
     best = max(belief(f.evaluation) for f in feasible)
-    near = [f for f in feasible if belief(f.evaluation) >= best - TOLERANCE]
+    near = [f for f in feasible if belief(f.evaluation) >= best - max(0.0, TOLERANCE - problem.noise)]
     return min(near, key=lambda f: (problem.objectives(f.evaluation)[1], -belief(f.evaluation)))
 
 
