@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from edgemtl.cli._screen import Screen
-from edgemtl.cli._search import _Stages
+from edgemtl.cli._search import Stages
 from edgemtl.cli._tables import show_result
 from edgemtl.cli._verb import interruptible, new_run, resume_line, verb
 
@@ -83,7 +83,7 @@ def prune(
         command=shlex.join(["edgemtl", *sys.argv[1:]]),
     )
     usable = f"what was tried is kept; go on with: {resume_line(folder)}"
-    with interruptible(usable), _Stages(screen) as news:
+    with interruptible(usable), Stages(screen) as news:
         result = prune_run(request, news)
     if not screen.as_json:
         _groups(screen, read_json(folder / PRUNING_FILE, "pruning"))

@@ -135,7 +135,7 @@ def search(
         command=shlex.join(["edgemtl", *sys.argv[1:]]),
     )
     usable = f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}"
-    with interruptible(usable), _Stages(screen) as news:
+    with interruptible(usable), Stages(screen) as news:
         result = search_space(request, news)
     if not screen.as_json:
         show_result(screen, result)
@@ -144,7 +144,7 @@ def search(
     screen.json(read_json(folder / RESULT_FILE, "result"))
 
 
-class _Stages:
+class Stages:
     """Shows the events of a search: the pre-flight table once, and a progress for each stage."""
 
     def __init__(self, screen: Screen) -> None:
@@ -152,7 +152,7 @@ class _Stages:
         self._stage = ""
         self._progress: Progress | None = None
 
-    def __enter__(self) -> _Stages:
+    def __enter__(self) -> Stages:
         return self
 
     def __exit__(self, *error: object) -> None:

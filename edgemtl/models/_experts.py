@@ -47,6 +47,7 @@ class Router(nn.Linear):
         self.routing = _Routing(plan)
         # Weights are in the order of the plan, where a smaller window of experts is the beginning of a larger one.
         self._order = [plan.numbers.index(number) for number in sorted(plan.numbers)]
+        self._in_order = self._order == sorted(self._order)
 
     def linear(self) -> tuple[Tensor, Tensor]:
         """Weight (experts, C) and bias, in the order of the experts' numbers."""
@@ -56,8 +57,7 @@ class Router(nn.Linear):
         """(N, tokens, C) to (N, tokens, experts)."""
         with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(x.float(), self.weight.float(), self.bias.float())
-            in_order = self._order == sorted(self._order)
-            return self.routing.gates(logits if in_order else logits[..., self._order], self.training)
+            return self.routing.gates(logits if self._in_order else logits[..., self._order], self.training)
 
 
 class TaskGate(nn.Module):

@@ -57,3 +57,20 @@ def write_supernet(space: Space, path: Path, seed: int = 0) -> Path:
     header = {"space": space.name, "identity": space.identity, "tasks": [task.name for task in space.tasks]}
     save_supernet(space.supernet(), path, header)
     return path
+
+
+VIT = """\
+schema: edgemtl.space/1
+family: vit
+input: [64, 64]
+vit:
+  stem: [8, 8, 16]
+  width: 16
+  head_width: 8
+  heads: [2]
+  depth: [2]
+  hidden: [16]
+  experts: {every: 2, count: 4, hidden: 8, kept: [4], top_k: [2]}
+  decoder: {width: [8], depth: [1]}
+"""
+"""A transformer with experts that is small enough to be pruned in a test."""

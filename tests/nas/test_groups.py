@@ -9,6 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from small import designs, difference, pictures, scrambled, small_space
+from small_world import VIT
 
 from edgemtl.models import MultiTaskNet, prunable_channels
 from edgemtl.nas import Space
@@ -16,22 +17,6 @@ from edgemtl.nas._groups import Group, cut, net_groups
 from edgemtl.tasks import make_task
 
 TASKS = (make_task("semseg", "segmentation", classes=("wall", "floor")), make_task("kind", "classification", 3))
-
-
-VIT = """\
-schema: edgemtl.space/1
-family: vit
-input: [64, 64]
-vit:
-  stem: [8, 8, 16]
-  width: 16
-  head_width: 8
-  heads: [2]
-  depth: [2]
-  hidden: [16]
-  experts: {every: 2, count: 4, hidden: 8, kept: [4], top_k: [2]}
-  decoder: {width: [8], depth: [1]}
-"""
 
 
 def net_of(space: Space, seed: int = 0) -> MultiTaskNet:

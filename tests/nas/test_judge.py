@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from landscape import write_space
-from small_world import TASKS
+from small_world import TASKS, VIT
 
 from edgemtl.data import collate, open_source
 from edgemtl.models import MultiTaskNet, recalibrate
@@ -14,21 +14,6 @@ from edgemtl.nas import load_space
 from edgemtl.nas._groups import Group, cut, net_groups
 from edgemtl.nas._judge import Judge
 from edgemtl.train import task_loss
-
-SPACE = """\
-schema: edgemtl.space/1
-family: vit
-input: [64, 64]
-vit:
-  stem: [8, 8, 16]
-  width: 16
-  head_width: 8
-  heads: [2]
-  depth: [2]
-  hidden: [16]
-  experts: {every: 2, count: 4, hidden: 8, kept: [4], top_k: [2]}
-  decoder: {width: [8], depth: [1]}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +23,7 @@ def judge(home: Path) -> Judge:
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-vit"])
 def net(home: Path, judge: Judge, request: pytest.FixtureRequest) -> MultiTaskNet:
-    write_space(home, "tiny-vit", SPACE)
+    write_space(home, "tiny-vit", VIT)
     torch.manual_seed(0)
     space = load_space(str(home / "nas" / f"{request.param}.yaml"), TASKS)
     made = space.supernet().extract(space.largest())
