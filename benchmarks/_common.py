@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def main(
     add(parser)
     options = parser.parse_args()
     started = time.monotonic()
-    outcome = benchmark(options)
+    with redirect_stdout(sys.stderr):  # libraries print there too, and with json stdout is the result's alone
+        outcome = benchmark(options)
     name = Path(sys.argv[0]).stem
     content = {
         "benchmark": name,

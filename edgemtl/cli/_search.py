@@ -23,6 +23,7 @@ __all__ = ["search"]
 
 STAGES = {
     "data": "images",
+    "masks": "steps of masks learnt",
     "search": "designs evaluated",
     "sensitivity": "choices tried a step lower",
     "finalists": "architectures refined",
@@ -40,6 +41,7 @@ STAGES = {
         "edgemtl search --budget 8ms@host/openvino --budget 5MB --floor depth=2%",
         "edgemtl search --budget 60%FLOPs --prefer depth=2,semseg=1 --seed 1",
         "edgemtl search --strategy preference --prefer depth=2,semseg=1 --budget 2GFLOPs",
+        "edgemtl search --strategy masks --space grid --budget 1.2GFLOPs --steps 600",
         "edgemtl search --budget 2GFLOPs --out runs/first --resume",
     ),
 )
@@ -77,6 +79,7 @@ STAGES = {
 )
 @click.option("--strategy", metavar="NAME", default="linas", show_default=True, help="How designs are proposed.")
 @click.option("--evaluations", default=36, show_default=True, help="Designs to evaluate.")
+@click.option("--steps", default=600, show_default=True, help="Training steps of the strategy masks.")
 @click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
 @click.option(
     "--storage", metavar="URL", help="An Optuna URL, for many workers; a journal in the run's folder by default."
@@ -98,6 +101,7 @@ def search(
     target: str,
     strategy: str,
     evaluations: int,
+    steps: int,
     supernet: Path | None,
     storage: str | None,
     threads: int,
@@ -127,6 +131,7 @@ def search(
         target=target,
         strategy=strategy,
         evaluations=evaluations,
+        steps=steps,
         seed=seed,
         supernet=supernet,
         storage=storage,

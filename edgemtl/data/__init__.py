@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgemtl.data._open import open_source, source_names
     from edgemtl.data._sample import SPLITS, Batch, Sample, Source, Split, collate
     from edgemtl.data._scenes_source import ScenesSource
+    from edgemtl.data._teachers import PseudoLabelled, Teacher, onnx_teacher
 
 __all__ = [
     "SPLITS",
@@ -22,12 +23,15 @@ __all__ = [
     "CheckReport",
     "ElpvSource",
     "FolderSource",
+    "PseudoLabelled",
     "Sample",
     "ScenesSource",
     "Source",
     "Split",
+    "Teacher",
     "augment",
     "collate",
+    "onnx_teacher",
     "open_source",
     "source_names",
 ]
@@ -39,6 +43,7 @@ _HOMES = {
     "_open": ("open_source", "source_names"),
     "_sample": ("SPLITS", "Batch", "Sample", "Source", "Split", "collate"),
     "_scenes_source": ("ScenesSource",),
+    "_teachers": ("PseudoLabelled", "Teacher", "onnx_teacher"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

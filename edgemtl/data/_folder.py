@@ -6,12 +6,13 @@ Opening looks at every file's name and header; `check` reads everything. Both te
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from edgemtl._files import sha256
 from edgemtl.data._folder_files import Item, Row, list_splits, match_tables, spec_path, within
 from edgemtl.data._folder_labels import Target, absent, check_header, decode, fit, parse_cells
 from edgemtl.data._folder_models import FileSpec, TableSpec, TaskSpec
@@ -19,6 +20,7 @@ from edgemtl.data._folder_spec import read_spec
 from edgemtl.data._pictures import naming, read_array, read_header, read_image, resize_image, turned
 from edgemtl.data._problems import Problems
 from edgemtl.data._sample import SPLITS, Sample, Samples, Split, require_split
+from edgemtl.data._teachers import Teacher, onnx_teacher, taught
 from edgemtl.errors import UserError
 from edgemtl.tasks import Task
 
@@ -43,6 +45,8 @@ class _Data:
     specs: dict[str, TaskSpec]
     rows: dict[str, dict[str, Row]]
     size: tuple[int, int]
+    tasks: tuple[Task, ...] = ()
+    teachers: Mapping[str, Teacher] = field(default_factory=dict)
 
     def label_file(self, spec: FileSpec, item: Item) -> tuple[Path, str]:
         """The label file of an image, and how errors call it."""
@@ -55,12 +59,12 @@ class _Data:
         if isinstance(spec, TableSpec):
             with naming(f"{spec.csv}, {item.shown}"):
                 target = parse_cells(spec, self.rows[name].get(item.shown))
-                if not target[1] and not spec.partial:
+                if not target[1] and not spec.may_lack:
                     raise UserError(f"the label of task {name!r} is missing: add it, or set `partial: true`")
                 return target
         assert isinstance(spec, FileSpec)
         path, shown = self.label_file(spec, item)
-        if spec.partial and not path.exists():
+        if spec.may_lack and not path.exists():
             return absent(spec, image_size)
         with naming(shown):
             check_header(spec, read_header(path), image_size, path.suffix == ".npy")
@@ -75,7 +79,8 @@ class _Data:
             if mask.ndim:
                 found[name] = fit(self.specs[name].kind, target, mask, self.size)
         targets = {name: target for name, (target, _) in found.items()}
-        return Sample(resize_image(picture, self.size), targets, {name: mask for name, (_, mask) in found.items()})
+        masks = {name: mask for name, (_, mask) in found.items()}
+        return taught(Sample(resize_image(picture, self.size), targets, masks), self.tasks, self.teachers)
 
 
 class _FolderSplit(Samples):
@@ -115,10 +120,13 @@ class FolderSource:
         problems = Problems(f"data set {self.path}")
         self._splits = list_splits(root, spec, problems)
         problems.stop()
-        self._data = _Data(root, spec.tasks, match_tables(root, spec, self._splits, problems), size)
+        teachers = {name: root / task.teacher for name, task in spec.tasks.items() if task.teacher is not None}
+        opened = _open_teachers(root, teachers, problems)
+        tables = match_tables(root, spec, self._splits, problems)
+        self._data = _Data(root, spec.tasks, tables, size, self.tasks, opened)
         sizes = _scan(self._data, self._splits, problems)
         problems.stop()
-        self._digest = _digest(self.path, self._splits, sizes)
+        self._digest = _digest(self.path, self._splits, sizes, teachers.values())
 
     @property
     def identity(self) -> str:
@@ -148,7 +156,7 @@ class FolderSource:
                 if progress:
                     progress(done, total)
         if not problems.count:
-            _tell_unlabelled(labelled, problems)
+            _tell_unlabelled(labelled, problems, {n for n, spec in self._data.specs.items() if spec.teacher})
         problems.stop()
         shares = {
             split: {name: count / len(self._splits[split]) for name, count in labelled[split].items()}
@@ -166,7 +174,7 @@ def _scan(data: _Data, splits: Mapping[Split, list[Item]], problems: Problems) -
         for item in items:
             size = _look_at_image(data, item, sizes, problems)
             for name, path, shown in _label_files(data, item):
-                if not path.exists() and data.specs[name].partial:
+                if not path.exists() and data.specs[name].may_lack:
                     continue
                 there[name] += 1
                 with problems.collect(), naming(shown):
@@ -215,7 +223,8 @@ def _look_at_label(data: _Data, name: str, path: Path, size: tuple[int, int] | N
 def _tell_absent(data: _Data, split: Split, there: Mapping[str, int], problems: Problems) -> None:
     for name, count in there.items():
         known = name in data.rows or isinstance(data.specs[name], FileSpec)
-        if known and not count and data.specs[name].partial:
+        spec = data.specs[name]
+        if known and not count and spec.partial and spec.teacher is None:
             problems.add(f"the split {split} has no label of task {name!r} at all: add some, or remove the task")
 
 
@@ -243,17 +252,34 @@ def _note_copy(seen: dict[bytes, tuple[Split, str]], split: Split, item: Item, p
         )
 
 
-def _tell_unlabelled(labelled: Mapping[Split, Mapping[str, int]], problems: Problems) -> None:
+def _tell_unlabelled(
+    labelled: Mapping[Split, Mapping[str, int]], problems: Problems, with_teacher: Collection[str]
+) -> None:
     for split, counts in labelled.items():
         for name, count in counts.items():
-            if not count:
+            if not count and name not in with_teacher:
                 problems.add(
                     f"the split {split} has no valid pixel of task {name!r}: check `ignore` or `invalid`, or add labels"
                 )
 
 
-def _digest(path: Path, splits: Mapping[Split, list[Item]], sizes: Mapping[str, int]) -> str:
+def _open_teachers(root: Path, files: Mapping[str, Path], problems: Problems) -> dict[str, Teacher]:
+    """Every task's teacher; one that lies elsewhere, is missing or cannot be used is a problem."""
+    found = {}
+    for name, path in files.items():
+        with problems.collect(), naming(path.relative_to(root).as_posix()):
+            if not within(root, path):
+                raise UserError(f"is a link that leaves the folder {root.name}: copy the file into it")
+            if not path.is_file():
+                raise UserError(f"the teacher of task {name!r} is missing: add it, or remove the key `teacher`")
+            found[name] = onnx_teacher(path, name)
+    return found
+
+
+def _digest(path: Path, splits: Mapping[Split, list[Item]], sizes: Mapping[str, int], teachers: Iterable[Path]) -> str:
     digest = hashlib.sha256(path.read_bytes())
+    for teacher in teachers:
+        digest.update(f"\0{sha256(teacher)}".encode())
     for split, items in splits.items():
         names = "\n".join(item.shown for item in items)
         digest.update(f"\0{split}\0{names}".encode())

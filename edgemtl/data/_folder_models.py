@@ -103,10 +103,19 @@ class Fractions(Strict):
 
 
 class TaskSpec(Strict):
-    """What every task has: its kind, and whether images may lack its label (`partial`)."""
+    """What every task has: its kind, and whether images may lack its label (`partial`).
+
+    `teacher` is an ONNX file whose outputs stand in for labels that lack; with one, all of them may.
+    """
 
     kind: str
     partial: bool = False
+    teacher: Annotated[str, AfterValidator(relative)] | None = None
+
+    @property
+    def may_lack(self) -> bool:
+        """Whether an image without a label is no mistake."""
+        return self.partial or self.teacher is not None
 
     def task(self, name: str) -> Task:
         """The task as edgemtl knows it."""

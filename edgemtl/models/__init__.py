@@ -2,6 +2,7 @@
 
 from edgemtl.models._choices import Choice, Option, Values
 from edgemtl.models._family import Family, find_family
+from edgemtl.models._grid import KEEP, SKIP
 from edgemtl.models._narrow import narrowed, prunable_channels
 from edgemtl.models._net import MultiTaskNet
 from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
@@ -12,6 +13,8 @@ from edgemtl.models._usage import ExpertUsage, expert_usage
 from edgemtl.models._weights import is_supernet, load_supernet, read_header, save_supernet
 
 __all__ = [
+    "KEEP",
+    "SKIP",
     "BlockPlan",
     "Choice",
     "ConvPlan",

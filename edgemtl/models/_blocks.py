@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -55,15 +56,34 @@ class Pyramid(nn.Module):
         self.names = [conv.name for conv in plan.convs]
         for conv in plan.convs:
             self.add_module(conv.name, _conv(conv, "none"))
+        self.factors = [fine.height // coarse.height for fine, coarse in pairwise(plan.convs)]
         self.act = _ACTIVATIONS[plan.activation]()
 
     def forward(self, *features: Tensor) -> Tensor:
-        """Features at strides 4, 8, 16, … to (N, width, H/4, W/4)."""
+        """Features at strides 4, 8, 16, … (some may be left out but the first) to (N, width, H/4, W/4)."""
         laterals = [getattr(self, name)(feature) for name, feature in zip(self.names, features, strict=True)]
         y = laterals[-1]
-        for lateral in reversed(laterals[:-1]):
-            y = F.interpolate(y, scale_factor=2.0, mode="nearest") + lateral
+        for lateral, factor in zip(reversed(laterals[:-1]), reversed(self.factors), strict=True):
+            y = F.interpolate(y, scale_factor=float(factor), mode="nearest") + lateral
         out: Tensor = self.act(y)
+        return out
+
+
+class Merge(nn.Module):
+    """Another path's features added to this one's: through a 1x1 convolution and enlarged, or a strided 3x3 one."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        conv = plan.convs[0]
+        self.conv = _conv(conv, "none")
+        self.factor = plan.enlarge
+
+    def forward(self, other: Tensor, base: Tensor) -> Tensor:
+        """(N, C, h, w) and (N, C', H, W) to (N, C', H, W)."""
+        y = self.conv(other)
+        if self.factor > 1:
+            y = F.interpolate(y, scale_factor=float(self.factor), mode="nearest")
+        out: Tensor = base + y
         return out
 
 
@@ -103,6 +123,8 @@ def build_block(plan: BlockPlan, *copies: BlockPlan) -> nn.Module:
     """The module that a block's plan describes, with fresh parameters; `copies` are other blocks that run it too."""
     if plan.kind == "pyramid":
         return Pyramid(plan)
+    if plan.kind == "merge":
+        return Merge(plan)
     if plan.kind == "subpixel":
         return Subpixel(plan)
     if plan.kind in ("pool_linear", "linear"):

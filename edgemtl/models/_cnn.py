@@ -229,14 +229,22 @@ def _stage_block(
 
 
 def dense_decoder(
-    spec: DecoderSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]]
+    spec: DecoderSpec,
+    task: Task,
+    values: Values,
+    taps: Sequence[tuple[str, int, int, int]],
+    labels: Sequence[str] = (),
 ) -> list[BlockPlan]:
-    """Lateral 1x1 convolutions summed top-down to stride 4, 3x3 convolutions there, and a sub-pixel head."""
+    """Lateral 1x1 convolutions summed top-down to stride 4, 3x3 convolutions there, and a sub-pixel head.
+
+    `labels` name the laterals; by default the stages that the taps' blocks belong to.
+    """
     channels = int(option_of(values, f"{task.name}.width", spec.width))
     depth = int(option_of(values, f"{task.name}.depth", spec.depth))
+    labels = labels or [name.rpartition("_")[0] or name for name, *_ in taps]
     laterals = tuple(
-        ConvPlan(f"lateral_{name.rpartition('_')[0] or name}", inputs, channels, 1, 1, 1, h, w)
-        for name, inputs, h, w in taps
+        ConvPlan(f"lateral_{label}", inputs, channels, 1, 1, 1, h, w)
+        for label, (_, inputs, h, w) in zip(labels, taps, strict=True)
     )
     _, _, height, width = taps[0]
     body = tuple(

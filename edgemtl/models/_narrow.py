@@ -66,8 +66,8 @@ def _narrow_block(block: BlockPlan, inputs: Sequence[int], channels: Mapping[str
         gives = reads if depthwise else channels.get(f"{block.parameters}.{conv.name}", conv.outputs)
         convs.append(replace(conv, inputs=reads, outputs=gives, groups=reads if depthwise else 1))
     summed = [conv.outputs for conv in convs] if parallel else []
-    if block.residual:
-        summed = [inputs[0], convs[-1].outputs]
+    if block.residual or block.kind == "merge":
+        summed = [inputs[-1], convs[-1].outputs]
     if len(set(summed)) > 1:
         raise UserError(
             f"block {block.name} adds tensors of {' and '.join(map(str, summed))} channels: make them equal"

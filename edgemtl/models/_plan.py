@@ -7,7 +7,7 @@ cannot disagree. Counting a plan takes microseconds, which is what lets a search
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgemtl.errors import UserError
 from edgemtl.targets import INT8_CHANNEL_BYTES
@@ -115,7 +115,9 @@ class BlockPlan:
 
     Blocks with one `weights` name share their parameters: a layer after the first mixture of experts sees each task's
     own tokens through the same weights. `heads` of attention multiply activations with each other; `others` are
-    parameters beside weights and biases (layer norms, positions).
+    parameters beside weights and biases (layer norms, positions). Where tasks read a block of the trunk behind
+    different ones, each has a copy of its own; `cut_from` is then the supernet's block whose parameters it begins with,
+    and whose precision it takes. `enlarge` is by how much a merge enlarges what it adds.
     """
 
     name: str
@@ -129,11 +131,18 @@ class BlockPlan:
     heads: int = 0
     others: int = 0
     experts: ExpertsPlan | None = None
+    cut_from: str = ""
+    enlarge: int = 1
 
     @property
     def parameters(self) -> str:
-        """The name under which the block's parameters are kept, and its precision chosen."""
+        """The name under which the block's parameters are kept."""
         return self.weights or self.name
+
+    @property
+    def origin(self) -> str:
+        """The name of its parameters in the supernet, and of its choice of precision."""
+        return self.cut_from or self.parameters
 
     @property
     def layers(self) -> dict[str, ConvPlan]:
@@ -166,6 +175,10 @@ class Plan:
 
     input_size: tuple[int, int]
     blocks: tuple[BlockPlan, ...]
+
+    def standing_alone(self) -> Plan:
+        """The plan whose copied blocks are blocks of their own, as once they are trained."""
+        return replace(self, blocks=tuple(replace(block, cut_from="") for block in self.blocks))
 
     def path(self, tasks: Iterable[str]) -> tuple[BlockPlan, ...]:
         """The blocks that tasks run, in order: their own, and all that those read."""

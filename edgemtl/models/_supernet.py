@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from edgemtl.models._blocks import Subpixel
 from edgemtl.models._choices import Choice, Values
 from edgemtl.models._experts import routing_loss
 from edgemtl.models._net import MultiTaskNet
-from edgemtl.models._plan import Plan
+from edgemtl.models._plan import BlockPlan, Plan
 from edgemtl.tasks import Task
 
 __all__ = ["ROUTING", "Supernet", "recalibrate"]
@@ -43,7 +44,7 @@ class Supernet(nn.Module):
             *({**largest, choice.name: option} for choice in choices for option in choice.options[:-1]),
         ]
         self.envelopes = tuple(dict.fromkeys(plan(values) for values in envelopes))
-        for envelope in self.envelopes:
+        for envelope in _enlarging(self.envelopes):
             self._enlarge(envelope)
 
     @property
@@ -59,12 +60,12 @@ class Supernet(nn.Module):
 
     def _enlarge(self, plan: Plan) -> None:
         with torch.device("meta"):
-            wanted = {name: tuple(p.shape) for name, p in MultiTaskNet(plan, self.tasks).named_parameters()}
+            wanted = {name: tuple(p.shape) for name, p in _origins(MultiTaskNet(plan, self.tasks)).items()}
         have = self.shared
         short = [n for n, shape in wanted.items() if n not in have or not _covers(have[n], shape)]
         if short:
             net = MultiTaskNet(plan, self.tasks)
-            fresh = dict(net.named_parameters())
+            fresh = _origins(net)
             heads = tuple(f"{name}.conv." for name, module in net.named_modules() if isinstance(module, Subpixel))
             for name in short:
                 value = _initial(fresh[name])
@@ -75,9 +76,10 @@ class Supernet(nn.Module):
         with torch.device("meta"):
             return MultiTaskNet(plan, self.tasks)
 
-    def _cut(self, skeleton: nn.Module) -> dict[str, Tensor]:
+    def _cut(self, skeleton: MultiTaskNet) -> dict[str, Tensor]:
         shared = self.shared
-        return {name: _prefix(shared[name], tuple(p.shape)) for name, p in skeleton.named_parameters()}
+        named = zip(skeleton.named_parameters(), _origin_names(skeleton), strict=True)
+        return {name: _prefix(shared[origin], tuple(p.shape)) for (name, p), origin in named}
 
     def forward(self, image: Tensor, values: Values, features: bool = False) -> dict[str, Tensor]:
         """Raw outputs of every task under `values`, normalised with the batch's own statistics.
@@ -99,8 +101,8 @@ class Supernet(nn.Module):
         net = MultiTaskNet(self._plan(values), self.tasks)
         shared = self.shared
         with torch.no_grad():
-            for name, parameter in net.named_parameters():
-                parameter.copy_(_prefix(shared[name], tuple(parameter.shape)))
+            for origin, parameter in zip(_origin_names(net), net.parameters(), strict=True):
+                parameter.copy_(_prefix(shared[origin], tuple(parameter.shape)))
         return net.eval()
 
 
@@ -132,6 +134,32 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
         for images in batches:
             net(images)
     net.eval()
+
+
+def _enlarging(plans: Iterable[Plan]) -> Iterator[Plan]:
+    """The plans with a block that those before them do not have: only these can need another parameter."""
+    seen = set[BlockPlan]()
+    for plan in plans:
+        alone = partial(replace, task=None, inputs=(), weights="", cut_from="")
+        blocks = {alone(block, name=block.origin) for block in plan.blocks}
+        if not blocks <= seen:
+            seen |= blocks
+            yield plan
+
+
+def _origins(net: MultiTaskNet) -> dict[str, nn.Parameter]:
+    """A net's parameters by the names that they have in the supernet; of copies one."""
+    return dict(zip(_origin_names(net), net.parameters(), strict=True))
+
+
+def _origin_names(net: MultiTaskNet) -> list[str]:
+    """For each of a net's parameters, in order, its name in the supernet."""
+    origins = {block.parameters: block.origin for block in net.plan.blocks}
+    names = []
+    for name, _ in net.named_parameters():
+        _, block, rest = name.split(".", 2)
+        names.append(f"blocks.{origins[block]}.{rest}")
+    return names
 
 
 def _covers(parameter: Tensor, shape: Sequence[int]) -> bool:

@@ -21,7 +21,7 @@ from edgemtl.nas._space import Design, is_precision
 from edgemtl.nas._trials import evaluation_of, space_distributions
 from edgemtl.units import Budget
 
-__all__ = ["PreferenceSampler"]
+__all__ = ["PreferenceSampler", "flops_in_time"]
 
 _PROPOSED = 4
 _CLOSE = 0.97
@@ -82,7 +82,7 @@ class PreferenceSampler(optuna.samplers.BaseSampler):
         """The designs of one precision, best first: all of them once the latency's FLOPs are known, else the next."""
         precision = self._precisions[number]
         own = [e for e in evaluations if _has(e.design, precision)]
-        bound, found = self._flops(own)
+        bound, found = flops_in_time(self._timed, float(self._problem.space.smallest().cost().flops), own)
         limits = self._counted if bound is None else (*self._counted, Limit(_FLOPS, bound))
         try:
             problem = self._problem
@@ -92,20 +92,26 @@ class PreferenceSampler(optuna.samplers.BaseSampler):
         measured = ranked[0].key in {evaluation.design.key for evaluation in own}
         return ranked[:_PROPOSED] if found or measured else ranked[:1]
 
-    def _flops(self, evaluations: Sequence[Evaluation]) -> tuple[float | None, bool]:
-        """FLOPs to allow next so that every latency is kept (none: no bound), and whether that is known well enough."""
-        kept: list[float] = []
-        over: list[float] = []
-        for evaluation in evaluations:
-            slow = any(limit.measured(evaluation) > limit.value for limit in self._timed)
-            (over if slow else kept).append(float(evaluation.design.cost().flops))
-        if not over:
-            return None, bool(kept) or not self._timed
-        least = float(self._problem.space.smallest().cost().flops)
-        low = max((flops for flops in kept if flops < min(over)), default=least)
-        if low / min(over) >= _CLOSE:
-            return low, True
-        return sqrt(low * min(over)), False
+
+def flops_in_time(
+    timed: Sequence[Limit], least_flops: float, evaluations: Sequence[Evaluation]
+) -> tuple[float | None, bool]:
+    """FLOPs to allow next so that every timed limit is kept (none: no bound), and whether that is known well enough.
+
+    `evaluations` are of one precision, `least_flops` the smallest design's: between what was in time and what was not
+    the geometric mean is tried.
+    """
+    kept: list[float] = []
+    over: list[float] = []
+    for evaluation in evaluations:
+        slow = any(limit.measured(evaluation) > limit.value for limit in timed)
+        (over if slow else kept).append(float(evaluation.design.cost().flops))
+    if not over:
+        return None, bool(kept) or not timed
+    low = max((flops for flops in kept if flops < min(over)), default=least_flops)
+    if low / min(over) >= _CLOSE:
+        return low, True
+    return sqrt(low * min(over)), False
 
 
 def _has(design: Design, precision: dict[str, Any]) -> bool:

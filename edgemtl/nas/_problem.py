@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgemtl.models import Cost
+from edgemtl.nas._masks import Beliefs
 from edgemtl.nas._sensitivity import Sensitivity
 from edgemtl.nas._space import Design, Space
 from edgemtl.tasks import delta_m, relative_change
@@ -57,7 +58,7 @@ class Problem:
 
     `baseline` are the metrics of the largest design in float; delta_m and floors refer to it. `sensitivity` is what
     one step down in each choice was found to cost, where that is known; `noise` is the standard error of a measured
-    delta_m, where a task has one label an image.
+    delta_m, where a task has one label an image; `masks` are the tasks' distributions, where they were learnt.
     """
 
     space: Space
@@ -68,6 +69,7 @@ class Problem:
     measures_latency: bool
     sensitivity: Sensitivity | None = None
     noise: float = 0.0
+    masks: Beliefs | None = None
 
     def delta_m(self, metrics: Metrics) -> float:
         """Mean relative change against the baseline (a fraction), weighted by the preference."""

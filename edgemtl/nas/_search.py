@@ -24,9 +24,11 @@ from edgemtl.errors import UserError, unknown_name
 from edgemtl.models import load_supernet
 from edgemtl.nas._evaluator import Evaluator
 from edgemtl.nas._finalists import Finalist, choose, fast_enough, finalists, front_of, pick_architectures
+from edgemtl.nas._mask_learning import MASKS, MaskRun
+from edgemtl.nas._masks import Beliefs, equal_shares, mask_space
 from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
-from edgemtl.nas._problem import Evaluation, Problem, timed_scopes
+from edgemtl.nas._problem import Evaluation, Limit, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder, task_json
 from edgemtl.nas._sensitivity import (
     SENSITIVITY_FILE,
@@ -41,6 +43,7 @@ from edgemtl.nas._strategies import find_strategy
 from edgemtl.nas._trials import evaluation_of, open_study, record, space_distributions
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.targets import find_target
+from edgemtl.train import Recipe, fresh_supernet
 from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
 
 __all__ = ["SearchEvent", "SearchRequest", "search"]
@@ -58,7 +61,8 @@ class SearchRequest:
     `space` and `target` are names, `data` a source's name or path, `supernet` a file (none: the one that ships for
     this space and data). `evaluations` designs are measured in batches of `batch`. `storage` is an Optuna URL, for
     many workers; by default a journal in `out`. An empty `target` is the runtime that a budget names, else
-    `onnxruntime`. `threads` 0 leaves the number to the runtime.
+    `onnxruntime`. `threads` 0 leaves the number to the runtime. `steps` are those in which the strategy `masks` learns;
+    it begins from scratch where no `supernet` is given.
     """
 
     out: Path
@@ -76,6 +80,7 @@ class SearchRequest:
     supernet: Path | None = None
     storage: str | None = None
     threads: int = 0
+    steps: int = MASKS.steps
     resume: bool = False
     command: str = "edgemtl search"
 
@@ -114,7 +119,8 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     _prepare(setup.source, report)
     rows = preflight(setup.space, setup.budgets, setup.evaluator)
     report(SearchEvent("preflight", 1, 1, rows=tuple(rows)))
-    problem = _problem(setup, rows)
+    masks = _learn_masks(request, setup, limits_of(rows), folder, report) if request.strategy == "masks" else None
+    problem = replace(_problem(setup, rows), masks=masks)
     study = _study(request, setup.config)
     folder.create(setup.config)
     problem = _with_sensitivity(request, setup, problem, report)
@@ -145,7 +151,7 @@ class _Setup:
     budgets: tuple[Budget, ...]
     floors: tuple[Floor, ...]
     preference: Mapping[str, float]
-    supernet: Path
+    supernet: Path | None
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -162,8 +168,9 @@ def _set_up(request: SearchRequest) -> _Setup:
     floors = tuple(parse_floor(text, names) for text in request.floors)
     preference = parse_preference(request.preference, names) if request.preference else dict.fromkeys(names, 1.0)
     path = _supernet_path(request, source)
-    supernet = space.supernet()
-    load_supernet(supernet, path, space.identity)
+    supernet = space.supernet() if path else fresh_supernet(space, request.seed)
+    if path:
+        load_supernet(supernet, path, space.identity)
     executes = target.traits.executes
     timed = [budget for budget in budgets if budget.quantity == "latency_ms"]
     if timed and not executes:
@@ -186,8 +193,11 @@ def _set_up(request: SearchRequest) -> _Setup:
         "preference": dict(preference),
         "precisions": {c.name: list(c.options) for c in searched.choices if is_precision(c)},
         "seed": request.seed,
-        "supernet_sha256": sha256(path),
+        "supernet_sha256": sha256(path) if path else None,
     }
+    if request.strategy == "masks":
+        mask_space(searched)
+        config["masks"] = _recipe(request).as_json()
     return _Setup(searched, source, evaluator, budgets, floors, preference, path, config)
 
 
@@ -198,6 +208,8 @@ def _check_numbers(request: SearchRequest) -> None:
         )
     if not 0 <= request.seed < 2**32:
         raise UserError(f"seed {request.seed} cannot be used: give a number from 0 to {2**32 - 1}")
+    if request.steps < 1:
+        raise UserError(f"{request.steps} steps given: strategy masks learns in 1 or more")
     if request.threads < 0:
         raise UserError(f"{request.threads} threads given: give 0 (the runtime's choice) or more")
 
@@ -222,8 +234,13 @@ def _open(request: SearchRequest) -> tuple[Source, Space]:
     return (source if source.size == space.size else open_source(request.data, space.size)), space
 
 
-def _supernet_path(request: SearchRequest, source: Source) -> Path:
-    if request.supernet is not None:
+def _recipe(request: SearchRequest) -> Recipe:
+    return replace(MASKS, steps=request.steps, seed=request.seed)
+
+
+def _supernet_path(request: SearchRequest, source: Source) -> Path | None:
+    """The weights to search with; none where the strategy trains its own."""
+    if request.supernet is not None or request.strategy == "masks":
         return request.supernet
     shipped = find_shared("nas/supernets", f"{request.space}-{source.name}.safetensors")
     if shipped is None:
@@ -282,11 +299,28 @@ def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
     return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, executes, noise=noise)
 
 
+def _learn_masks(
+    request: SearchRequest, setup: _Setup, limits: Sequence[Limit], folder: RunFolder, report: Report
+) -> Beliefs:
+    """Distributions of every task's masks, learnt together with the supernet's weights; from the checkpoint if any."""
+    setup.evaluator.check_labels()
+    folder.create(setup.config)
+    masks = mask_space(setup.space)
+    flops = {limit.budget.task: limit.value for limit in limits if limit.budget.quantity == "flops"}
+    together = flops.pop(None, None)
+    least = setup.space.smallest().cost().flops
+    own = {task: value for task, value in flops.items() if task is not None}
+    allowed = equal_shares(masks, None if together is None else together - least, own)
+    recipe, supernet = _recipe(request), setup.evaluator.supernet
+    run = MaskRun(setup.space, masks, setup.source, supernet, recipe, allowed, folder.path / "masks")
+    return run.learn(_tell(report, "masks"))
+
+
 def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, report: Report) -> Problem:
     """The problem with the supernet's sensitivity map, where the strategy predicts: beside the supernet, in the run, or
     measured now, where that is less work than the search itself or all that a strategy goes by.
     """
-    if request.strategy not in ("linas", "preference"):
+    if request.strategy not in ("linas", "preference") or setup.supernet is None:
         return problem
     made_for = {key: str(setup.config[key]) for key in ("supernet_sha256", "data_identity")}
     found = find_sensitivity(setup.supernet, request.out, made_for)

@@ -66,8 +66,8 @@ class Design(Mapping[str, Option]):
     @cached_property
     def precision(self) -> dict[str, str]:
         """Precision of the engine and of every block that this design has."""
-        blocks = dict.fromkeys(block.parameters for block in self.plan.blocks)
-        kinds = {name: str(self._table.get(f"{name}.precision", "float")) for name in blocks}
+        origins = {block.parameters: block.origin for block in self.plan.blocks}
+        kinds = {name: str(self._table.get(f"{origin}.precision", "float")) for name, origin in origins.items()}
         return {"engine": str(self._table.get(ENGINE, "fp32")), **kinds}
 
     def cost(self, tasks: Sequence[str] | None = None) -> Cost:
@@ -125,6 +125,8 @@ class Space:
         for choice in self.choices:
             if not choice.active(full):
                 full[choice.name] = choice.options[0]
+        first = {choice.name: choice.options[0] for choice in self.choices}
+        full |= {name: first[name] for name in self.family.idle(self.spec, self.tasks, full) if name in first}
         counts = dict(pruned)
         if not counts:
             return Design(self, tuple(full.items()))

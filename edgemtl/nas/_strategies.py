@@ -10,6 +10,7 @@ from optuna.samplers import BaseSampler
 
 from edgemtl.errors import unknown_name
 from edgemtl.nas._linas import LinasSampler
+from edgemtl.nas._mask_sampler import MaskSampler
 from edgemtl.nas._nsga2 import nsga2_sampler
 from edgemtl.nas._preference_sampler import PreferenceSampler
 from edgemtl.nas._problem import Problem
@@ -22,6 +23,7 @@ Strategy = Callable[[Problem, int, int], BaseSampler]
 
 _BUILT_IN: dict[str, Strategy] = {
     "linas": LinasSampler,
+    "masks": MaskSampler,
     "nsga2": nsga2_sampler,
     "preference": PreferenceSampler,
     "random": RandomDesignSampler,

@@ -55,7 +55,7 @@ class _OneDesign:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def supernet(self) -> Supernet:
-        plan = self.design.plan
+        plan = self.design.plan.standing_alone()
         made = Supernet(lambda values: plan, (), self.tasks)
         with torch.no_grad():
             for name, parameter in self.begin.named_parameters():

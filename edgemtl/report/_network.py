@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edgemtl.profiling import Profile
 from edgemtl.report._design import Bar, Part, design_parts
+from edgemtl.report._grid import grid_paths, grid_picture
 from edgemtl.report._html import NONE, Child, Markup, element, table
 from edgemtl.report._load import Story
 from edgemtl.report._parts import card, count_text, ms_text, short_flops, stack_row, swatch, task_class
@@ -22,6 +23,8 @@ def design_section(story: Story) -> Markup | None:
     if not story.design:
         return None
     precision: Mapping[str, object] = story.manifest.precision if story.manifest else {}
+    if paths := grid_paths(story.design, story.tasks):
+        return card("The design", _GRID_LEAD, grid_picture(paths), _choices(story))
     tokens = token_blocks(story.design, story.tasks, precision, story.manifest.experts if story.manifest else ())
     shown = [other_choices(values, story.tasks) if tokens else values for values in (story.design, precision)]
     parts = design_parts(shown[0], story.tasks, shown[1])
@@ -42,12 +45,22 @@ def design_section(story: Story) -> Markup | None:
         element("div", [_decoder(part, widest) for part in heads], class_="decoders"),
         class_="net",
     )
-    choices = table(["choice", "option"], [[name, str(option)] for name, option in story.design.items()], numbers=NONE)
-    details = element("details", element("summary", f"All {len(story.design)} choices"), choices)
     lead = _TOKENS_LEAD if tokens else _LEAD
-    return card("The design", lead, picture, element("ul", legend, class_="legend"), details)
+    return card("The design", lead, picture, element("ul", legend, class_="legend"), _choices(story))
 
 
+def _choices(story: Story) -> Markup:
+    """Every choice, folded away."""
+    rows: list[list[Child]] = [[name, str(option)] for name, option in story.design.items()]
+    summary = element("summary", f"All {len(story.design)} choices")
+    return element("details", summary, table(["choice", "option"], rows, numbers=NONE))
+
+
+_GRID_LEAD = (
+    "Each task's path through the grid: a row is a resolution, a column a block; lines between stages bring one "
+    "resolution's features to another, and dots at the right are what the task's decoder reads. What stays pale is "
+    "skipped. A figure in a block says how many tasks compute it at once, because they keep the same blocks before it."
+)
 _LEAD = (
     "The trunk from image to features, then each task's decoder. A bar is a block: its width is its channels, its "
     "colour its precision; the small print is expansion, kind and kernel."
@@ -183,6 +196,8 @@ def split(total: float, paths: Mapping[str, float]) -> tuple[float, dict[str, fl
 def _counted_rows(story: Story) -> list[Child]:
     best = story.result.best if story.result is not None else None
     cost = best or (story.manifest.cost if story.manifest is not None else None)
+    if grid_paths(story.design, story.tasks):
+        return []  # a block may belong to some tasks but not all: there is no such split
     if cost is not None:
         flops = split(cost.flops, {task: path.flops for task, path in cost.paths.items()})
         params = split(cost.params, {task: path.params for task, path in cost.paths.items()})

@@ -1,6 +1,7 @@
 """Training: losses, task weighting, sandwich and distillation steps, scores."""
 
-from edgemtl.train._feed import batches_of, spread
+from edgemtl.train._checkpoint import load_checkpoint, optimizer_state, restore_optimizer, save_checkpoint
+from edgemtl.train._feed import batches_of, spread, training_batches
 from edgemtl.train._losses import task_loss
 from edgemtl.train._metrics import Scorer, evaluate
 from edgemtl.train._processes import beside
@@ -17,8 +18,13 @@ __all__ = [
     "beside",
     "evaluate",
     "fresh_supernet",
+    "load_checkpoint",
+    "optimizer_state",
+    "restore_optimizer",
+    "save_checkpoint",
     "spread",
     "task_loss",
     "train_supernet",
+    "training_batches",
     "weighting_names",
 ]

@@ -27,11 +27,14 @@ def stage_ends(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def feature_distance(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """Mean over stages of how far a narrow design's features are from the largest one's (which get no gradient)."""
+    """Mean over stages of how far a narrow design's features are from the largest one's (which get no gradient).
+
+    Nothing where they have no stage in common, as where a grid's smallest design skips every block.
+    """
     distances = [
         _distance(student[name].float(), teacher[name].detach().float()) for name in student if name in teacher
     ]
-    return torch.stack(distances).mean()
+    return torch.stack(distances).mean() if distances else torch.zeros(())
 
 
 def _distance(student: Tensor, teacher: Tensor) -> Tensor:

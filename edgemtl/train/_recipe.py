@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
+import torch
+
+from edgemtl._environment import environment
 from edgemtl.errors import UserError
 
 __all__ = ["Recipe"]
@@ -63,6 +67,21 @@ class Recipe:
             if step < round(self.steps * end / sum(shares)):
                 return size
         return self.sizes[-1]
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step: a linear warm-up over 3 % of the steps, then a cosine to 1 %."""
+        warm = max(1, round(0.03 * self.steps))
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, self.steps - warm)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+    def computes_bf16(self) -> bool:
+        """Whether to compute in BF16: as the recipe says, else where the hardware does it."""
+        if self.bf16 is not None:
+            return self.bf16
+        flags = set(environment()["cpu"]["flags"])
+        return torch.cuda.is_available() or bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON values."""

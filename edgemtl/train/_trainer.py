@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -130,7 +129,7 @@ class _Run:
         self.space, self.source, self.recipe, self.out, self.report = space, source, recipe, out, report
         self.accelerator = Accelerator()
         self.device = self.accelerator.device
-        self.bf16 = _bf16(recipe)
+        self.bf16 = recipe.computes_bf16()
         self.supernet = supernet.to(self.device)
         self.teacher = None if teacher is None else teacher.to(self.device).eval()
         self.weighting: Weighting = make_weighting(recipe.weighting, [task.name for task in space.tasks])
@@ -184,7 +183,7 @@ class _Run:
 
     def _one_step(self, batch: Batch) -> None:
         torch.manual_seed(self.recipe.seed + self.step)  # some weightings draw: a resumed run draws the same
-        rate = _rate(self.step, self.recipe)
+        rate = self.recipe.rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         image = torch.from_numpy(batch.image).to(self.device, memory_format=torch.channels_last)
@@ -270,7 +269,7 @@ class _Run:
         losses = {key: value / steps / (narrow if key.startswith("narrow") else 1) for key, value in self.sums.items()}
         self.sums = {}
         speed = steps * self.recipe.batch * self.accelerator.num_processes / max(seconds, 1e-9)
-        progress = Progress(self.step, self.recipe.steps, losses, speed, _rate(self.step, self.recipe))
+        progress = Progress(self.step, self.recipe.steps, losses, speed, self.recipe.rate_at(self.step))
         if self.accelerator.is_main_process:
             self.out.mkdir(parents=True, exist_ok=True)
             with (self.out / "train.jsonl").open("a") as log:
@@ -317,23 +316,6 @@ def _groups(names: Mapping[Tensor, str], recipe: Recipe) -> list[dict[str, Any]]
     return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def _rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up over 3 % of the steps, then a cosine to 1 %."""
-    warm = max(1, round(0.03 * recipe.steps))
-    if step < warm:
-        return recipe.learning_rate * (step + 1) / warm
-    done = (step - warm) / max(1, recipe.steps - warm)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
-
-
 def _identity(space: DesignSource, source: Source, recipe: Recipe) -> str:
     content = json.dumps([space.identity, source.identity, recipe.as_json()], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _bf16(recipe: Recipe) -> bool:
-    """Whether to compute in BF16: as the recipe says, else where the hardware does it."""
-    if recipe.bf16 is not None:
-        return recipe.bf16
-    flags = set(environment()["cpu"]["flags"])
-    return torch.cuda.is_available() or bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nets import images, small_net
+from nets import grid_net, images, small_net
 from numpy.typing import NDArray
 from torch import nn
 
@@ -106,6 +106,29 @@ class TargetConformance:
         assert not [name for name in blocks if name.startswith(("semseg", "normals"))]
         assert all(entry.mean_ms >= 0 for entry in times)
         session.close()
+
+    def test_tasks_that_share_a_part_of_their_paths(self, tmp_path: Path) -> None:
+        """Every subset is right, in float and with INT8 blocks, and runs no block that only others keep."""
+        net, image = grid_net(), images(1)
+        session = self.session(net, tmp_path / "float", {"engine": "fp32"})
+        with torch.no_grad():
+            expected = net(image)
+        for names in [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]:
+            found = session.run(image.numpy(), names)
+            for task in names:
+                np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
+        ran = {entry.block for entry in session.operator_times(image.numpy(), ["normals"], 2)}
+        session.close()
+        assert not [name for name in ran if name.endswith(("__depth", "__semseg")) or name == "f2p0to2"]
+        precision = mixed_precision(net, self.target, "fp32")
+        mixed = self.session(net, tmp_path / "mixed", precision)
+        found = {task: value.copy() for task, value in mixed.run(image.numpy(), mixed.tasks).items()}
+        mixed.close()
+        simulated = simulate(net, precision, calibrate(net, images(8)), self.target.scheme)(image)
+        for task, value in simulated.items():
+            rounding = (value - expected[task]).norm().item()
+            apart = float(np.linalg.norm(found[task] - value.numpy()))
+            assert apart <= 0.5 * rounding + 1e-4 * expected[task].norm().item(), task
 
     def test_a_net_of_one_task_builds(self, tmp_path: Path) -> None:
         """Nothing is left to choose from."""

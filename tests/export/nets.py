@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgemtl.models import MultiTaskNet, find_family
+from edgemtl.models import KEEP, MultiTaskNet, find_family
 from edgemtl.tasks import Task, make_task
 
 SIZE = (32, 64)
@@ -42,6 +42,24 @@ def small_net(
     )
     torch.manual_seed(seed)
     net = MultiTaskNet(family.plan(spec, tasks, {}, size), tasks)
+    settle(net)
+    return net
+
+
+def grid_net() -> MultiTaskNet:
+    """A net whose tasks keep different blocks: some are computed for all, some for two tasks, some for one."""
+    family = find_family("grid")
+    paths = [{"width": 16}, {"width": 24, "block": "depthwise"}, {"width": 32}]
+    content = {"stem": 8, "paths": paths, "stages": 2, "blocks": 1, "expand": 2, "decoder": {"width": [16]}}
+    spec = family.spec.model_validate(content)
+    kept = {
+        "semseg": ("s1p0_1", "s1p1_1", "f2p1to0", "read2"),
+        "depth": ("s1p0_1", "s1p1_1", "s2p0_1", "f2p0to2", "read2"),
+        "normals": ("s1p0_1", "s2p0_1", "f2p2to1", "s2p1_1", "read1"),
+    }
+    values = {f"{task}.{place}": KEEP for task, places in kept.items() for place in places}
+    torch.manual_seed(0)
+    net = MultiTaskNet(family.plan(spec, TASKS, values, SIZE), TASKS)
     settle(net)
     return net
 

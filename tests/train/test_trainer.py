@@ -18,7 +18,7 @@ from edgemtl.models import Values, load_supernet, read_header, recalibrate
 from edgemtl.nas import Design, Space
 from edgemtl.train import Progress, Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 from edgemtl.train import _trainer as trainer
-from edgemtl.train._trainer import _groups, _rate
+from edgemtl.train._trainer import _groups
 
 RECIPE = Recipe(steps=6, batch=2, sizes=(1.0,), largest_steps=0.5, seed=3, bf16=False)
 
@@ -162,7 +162,7 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(space: Space, t
 
 def test_the_rate_rises_for_three_percent_and_falls_to_one() -> None:
     recipe = Recipe(steps=1000, learning_rate=0.1)
-    rates = [_rate(step, recipe) for step in range(1000)]
+    rates = [recipe.rate_at(step) for step in range(1000)]
     assert rates[:30] == pytest.approx([0.1 * (step + 1) / 30 for step in range(30)])
     assert rates[30] == pytest.approx(0.1)
     assert rates[515] == pytest.approx(0.1 * (0.01 + 0.99 / 2))

@@ -1,0 +1,75 @@
+"""What the benchmarks of the strategy `masks` share: the grid at a small size, learning, and a short training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from _runs import ROOT
+
+from edgemtl.data import ScenesSource
+from edgemtl.models import load_supernet, recalibrate
+from edgemtl.nas import Design, Space, load_space
+from edgemtl.nas._mask_learning import MASKS, MaskRun
+from edgemtl.nas._masks import Beliefs, equal_shares, keep_above, mask_space
+from edgemtl.nas._tune import _OneDesign
+from edgemtl.tasks import Task
+from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
+
+SIZE = (64, 96)
+BUDGET = 0.8
+"""FLOPs that all tasks together may take, of the net that keeps everything: what is shared counts once."""
+Scores = dict[str, dict[str, float]]
+
+
+def small_grid(tasks: Sequence[Task]) -> Space:
+    """The shipped grid, float, at a small size."""
+    return load_space("grid", tasks, SIZE)
+
+
+def scenes(train: int, test: int = 192) -> ScenesSource:
+    """Rendered rooms at that size, ready."""
+    source = ScenesSource(SIZE, train=train, test=test)
+    for split in ("train", "validation", "test"):
+        source.prepare(split, 2)
+    return source
+
+
+def learning(space: Space, source: ScenesSource, steps: int, seed: int, folder: Path) -> MaskRun:
+    """A learning run within the budget, resumed where it was left."""
+    masks, recipe = mask_space(space), replace(MASKS, steps=steps, sizes=(1.0,), seed=seed)
+    room = BUDGET * space.largest().cost().flops - space.smallest().cost().flops
+    return MaskRun(space, masks, source, fresh_supernet(space, seed), recipe, equal_shares(masks, room, {}), folder)
+
+
+def most_within(space: Space, beliefs: Beliefs, flops: float) -> Design:
+    """The design that keeps the most of what is believed in, within FLOPs."""
+    low, high = -20.0, 20.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        design = space.design(beliefs.space.values(keep_above(beliefs, middle)))
+        low, high = (low, middle) if design.cost().flops <= flops else (middle, high)
+    return space.design(beliefs.space.values(keep_above(beliefs, high)))
+
+
+def random_beliefs(beliefs: Beliefs, rng: np.random.Generator) -> Beliefs:
+    """Log-odds that know nothing."""
+    return replace(beliefs, logits=rng.logistic(size=beliefs.logits.shape))
+
+
+def trained(name: str, design: Design, source: ScenesSource, steps: int, seed: int) -> Scores:
+    """Test scores of a design after a short training from scratch; kept in `runs/`, resumed where it was left."""
+    folder = ROOT / "runs" / "masks" / f"{name}-{design.key}-{steps}-{seed}"
+    torch.manual_seed(seed)
+    alone = _OneDesign(design, design.space.supernet().extract(design), f"seed {seed}")
+    recipe = Recipe(steps=steps, batch=8, sizes=(1.0,), largest_steps=1.0, seed=seed)
+    if not (folder / "training.json").is_file():
+        train_supernet(alone, source, recipe, folder, supernet=alone.supernet())
+    supernet = alone.supernet()
+    load_supernet(supernet, folder / "supernet.safetensors", alone.identity)
+    net = supernet.extract({})
+    recalibrate(net, (torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, 128)))
+    return evaluate(net, design.space.tasks, batches_of(source.split("test"), 16))

@@ -1,0 +1,190 @@
+"""The mathematics of the strategy `masks`: a distribution over masks for every task, learnt from shared passes.
+
+FBNetV5 (Wu et al. 2021) gives each task independent Bernoulli variables over the trunk's blocks, and learns them all
+from the losses of shared passes: REINFORCE with importance sampling, so that a step costs the same for any number of
+tasks. What the paper leaves open is ours: architectures come from the even mixture of all tasks' distributions, so no
+importance weight exceeds the number of tasks; the baseline of an architecture is the mean loss of the step's others on
+the same images; the expected cost is analytic, so it adds no variance; an entropy bonus fades to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import UserError
+from edgemtl.models import KEEP, SKIP, Option
+from edgemtl.nas._space import Space
+
+__all__ = [
+    "Beliefs",
+    "MaskSpace",
+    "as_json",
+    "cost_gradient",
+    "draw",
+    "effective_samples",
+    "entropy_gradient",
+    "equal_shares",
+    "importance",
+    "keep_above",
+    "log_probabilities",
+    "mask_space",
+    "policy_gradient",
+    "probabilities",
+]
+
+Array = NDArray[np.float64]
+_MARGIN = 0.02
+"""Probabilities stay this far from 0 and 1, so that a block may come back."""
+
+
+@dataclass(frozen=True)
+class MaskSpace:
+    """The choices of a space that keep or skip: `places` of the trunk by tasks.
+
+    `present` (tasks, places) tells which task may choose where. `flops` (tasks, places) is what keeping a place adds to
+    a task's path, scaled so that all of them with `base_flops` (tasks,), the path that skips all, make the whole path.
+    """
+
+    tasks: tuple[str, ...]
+    places: tuple[str, ...]
+    present: NDArray[np.bool_]
+    flops: Array
+    base_flops: Array
+
+    def values(self, kept: NDArray[np.bool_]) -> dict[str, Option]:
+        """Options of masks (tasks, places), or of one mask (places,) for all tasks."""
+        each = np.broadcast_to(kept, self.present.shape)
+        return {
+            f"{task}.{place}": KEEP if each[row, column] else SKIP
+            for row, task in enumerate(self.tasks)
+            for column, place in enumerate(self.places)
+            if self.present[row, column]
+        }
+
+    def mask(self, values: Mapping[str, Option]) -> NDArray[np.bool_]:
+        """The masks (tasks, places) that options hold; nothing is kept where a task may not choose."""
+        rows = [[values.get(f"{task}.{place}") == KEEP for place in self.places] for task in self.tasks]
+        return np.array(rows) & self.present
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What was learnt: log-odds (tasks, places) of keeping a place."""
+
+    space: MaskSpace
+    logits: Array
+
+
+def mask_space(space: Space) -> MaskSpace:
+    """The masks of a space; raises `UserError` where it has none."""
+    masked = [choice for choice in space.choices if choice.options == (SKIP, KEEP) and choice.task]
+    if not masked:
+        raise UserError(
+            f"space {space.name} has nothing that a task may keep or skip: strategy masks needs one that has, as grid"
+        )
+    tasks = tuple(task.name for task in space.tasks)
+    places = tuple(dict.fromkeys(choice.name.partition(".")[2] for choice in masked))
+    names = {choice.name for choice in masked}
+    present = np.array([[f"{task}.{place}" in names for place in places] for task in tasks])
+    flops, base = np.zeros(present.shape), np.zeros(len(tasks))
+    largest, smallest = space.largest(), space.smallest()
+    for row, task in enumerate(tasks):
+        whole = largest.cost([task]).flops
+        base[row] = smallest.cost([task]).flops
+        for column in np.flatnonzero(present[row]):
+            less = space.design({**largest, f"{task}.{places[column]}": SKIP})
+            flops[row, column] = whole - less.cost([task]).flops
+        flops[row] *= (whole - base[row]) / max(flops[row].sum(), 1.0)
+    return MaskSpace(tasks, places, present, flops, base)
+
+
+def probabilities(logits: Array, present: NDArray[np.bool_]) -> Array:
+    """Probability (tasks, places) of keeping; where a task may not choose, the mean of those that may."""
+    chosen = np.clip(1 / (1 + np.exp(-logits)), _MARGIN, 1 - _MARGIN)
+    mean = (chosen * present).sum(0) / np.maximum(present.sum(0), 1)
+    return np.where(present, chosen, mean)
+
+
+def draw(chances: Array, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """`count` architectures (count, places) of the mixture q = mean over tasks of p_task."""
+    rows = chances[rng.integers(len(chances), size=count)]
+    return np.asarray(rng.random(rows.shape) < rows)
+
+
+def log_probabilities(chances: Array, kept: NDArray[np.bool_]) -> Array:
+    """log p_task(architecture), (architectures, tasks)."""
+    return np.asarray(kept @ np.log(chances).T + ~kept @ np.log1p(-chances).T)
+
+
+def importance(log_p: Array) -> Array:
+    """Importance weights p_task / q, (architectures, tasks): from 0 to the number of tasks, 1 on average over q."""
+    most = log_p.max(1, keepdims=True)
+    log_q = most + np.log(np.exp(log_p - most).mean(1, keepdims=True))
+    return np.asarray(np.exp(log_p - log_q))
+
+
+def effective_samples(weights: Array) -> Array:
+    """Kish's effective sample size of each task, (tasks,): how many of the architectures count for it."""
+    squares = np.square(weights).sum(0)
+    return np.asarray(np.square(weights.sum(0)) / np.maximum(squares, 1e-12))
+
+
+def policy_gradient(chances: Array, kept: NDArray[np.bool_], weights: Array, losses: Array) -> Array:
+    """Gradient (tasks, places) of each task's expected loss by its logits: REINFORCE with leave-one-out baselines.
+
+    `losses` (architectures, tasks) are of the same images; at least two architectures are needed. For a Bernoulli
+    variable the gradient of log p by its logit is the draw less its probability.
+    """
+    count = len(losses)
+    others = (losses.sum(0) - losses) / (count - 1)
+    advantage = weights * (losses - others) / count
+    return np.asarray(np.einsum("gt,gtb->tb", advantage, kept[:, None, :] - chances[None]))
+
+
+def cost_gradient(chances: Array, space: MaskSpace, allowed_flops: Array) -> Array:
+    """Gradient (tasks, places) of max(0, expected FLOPs / allowed - 1) by the logits."""
+    over = space.base_flops + (chances * space.flops).sum(1) > allowed_flops
+    slope = space.flops * chances * (1 - chances) / allowed_flops[:, None]
+    return np.where(over[:, None], slope, 0.0)
+
+
+def entropy_gradient(chances: Array) -> Array:
+    """Gradient (tasks, places) of minus the entropy by the logits: towards one half where it is descended."""
+    return np.log(chances / (1 - chances)) * chances * (1 - chances)
+
+
+def equal_shares(space: MaskSpace, total_flops: float | None, own_flops: Mapping[str, float]) -> Array:
+    """FLOPs (tasks,) that each task's path may have: its own limit, and an equal share of what all may together.
+
+    Half of what masks can add where nothing is limited. Sharing between tasks is left out: that it makes more room is
+    used where designs are proposed, which are counted exactly.
+    """
+    shares = space.base_flops + 0.5 * space.flops.sum(1)
+    if total_flops is not None:
+        shares = space.base_flops + max(0.0, total_flops) / len(space.tasks)
+    own = np.array([own_flops.get(task, np.inf) for task in space.tasks])
+    return np.maximum(np.minimum(shares, own), 1.0)
+
+
+def keep_above(beliefs: Beliefs, price: float | Array, noise: Array | float = 0.0) -> NDArray[np.bool_]:
+    """Masks (tasks, places) that keep what is worth its `price` in log-odds for the mean place's FLOPs.
+
+    With `noise` of the logistic distribution and no price this is a draw of every task's distribution.
+    """
+    space = beliefs.space
+    mean = space.flops.sum(1, keepdims=True) / np.maximum(space.present.sum(1, keepdims=True), 1)
+    relative = space.flops / np.maximum(mean, 1e-12)
+    return np.asarray((beliefs.logits + noise - price * relative > 0) & space.present)
+
+
+def as_json(beliefs: Beliefs) -> dict[str, dict[str, float]]:
+    """Probabilities of keeping, by task and place."""
+    space, chances = beliefs.space, probabilities(beliefs.logits, beliefs.space.present)
+    table: dict[str, dict[str, float]] = {task: {} for task in space.tasks}
+    for row, column in zip(*np.nonzero(space.present), strict=True):
+        table[space.tasks[row]][space.places[column]] = round(float(chances[row, column]), 4)
+    return table

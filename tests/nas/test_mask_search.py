@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from grid_world import GRID, grid_space
+from landscape import write_space
+from small_world import Ask
+
+from edgemtl.data import open_source
+from edgemtl.errors import UserError
+from edgemtl.export import export_run
+from edgemtl.models import load_supernet
+from edgemtl.nas import RunFolder, SearchEvent, fine_tune, search
+from edgemtl.nas._mask_learning import MASKS, MaskRun
+from edgemtl.nas._masks import mask_space
+from edgemtl.runtime import Engine
+from edgemtl.train import Recipe, train_supernet
+
+
+@pytest.fixture
+def asked(ask: Ask, home: Path) -> Ask:
+    write_space(home, "small-grid", GRID)
+
+    def request(out: Path, **changes: object) -> object:
+        given = {"strategy": "masks", "space": "small-grid", "supernet": None, "steps": 8, "budgets": ("90%FLOPs",)}
+        return ask(out, **(given | changes))
+
+    return request  # type: ignore[return-value]
+
+
+def run_in(folder: Path, steps: int = 30, allowed: float = 0.5) -> MaskRun:
+    """A learning run whose tasks may have this share of what masks can add."""
+    space = grid_space(folder)
+    source, masks = open_source("photos", space.size), mask_space(space)
+    torch.manual_seed(0)
+    flops = masks.base_flops + allowed * masks.flops.sum(1)
+    recipe = replace(MASKS, steps=steps, batch=2, sizes=(1.0,), bf16=False)
+    return MaskRun(space, masks, source, space.supernet(), recipe, flops, folder / "masks")
+
+
+def test_a_search_learns_masks_and_ends_in_a_run(asked: Ask, tmp_path: Path) -> None:
+    events: list[SearchEvent] = []
+    result = search(asked(tmp_path / "run"), events.append)
+    assert result.feasible
+    assert result.best is not None
+    assert result.best.flops <= 0.9 * RunFolder(tmp_path / "run").space().largest().cost().flops
+    news = [event.text for event in events if event.stage == "masks"]
+    assert "effective samples" in news[-1]
+    told = json.loads((tmp_path / "run" / "masks" / "masks.json").read_text())
+    assert set(told["probabilities"]) == {"depth", "kind"}
+    assert all(0 < share <= 1 for share in told["effective_samples"].values())
+    net = RunFolder(tmp_path / "run").load("best").net
+    assert {task.name for task in net.tasks} == {"depth", "kind"}
+
+
+def test_its_result_trains_and_exports_in_the_ordinary_way(asked: Ask, tmp_path: Path) -> None:
+    search(asked(tmp_path / "run"))
+    recipe = replace(MASKS, steps=3, batch=2, sizes=(1.0,), largest_steps=1.0)
+    fine_tune(tmp_path / "run", tmp_path / "tuned", recipe)
+    export_run(tmp_path / "tuned", targets=["onnxruntime"])
+    with Engine(tmp_path / "tuned" / "bundle") as engine:
+        image = np.zeros((1, 3, 64, 64), np.float32)
+        assert set(engine.run(image)) == {"depth", "kind"}
+        assert set(engine.run(image, ["kind"])) == {"kind"}
+
+
+def test_learning_goes_on_where_it_was_interrupted(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same numbers."""
+    monkeypatch.chdir(home)
+    whole = run_in(tmp_path / "a", 8).learn()
+
+    def interrupt(done: int, total: int, text: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in(tmp_path / "b", 8).learn(interrupt)
+    again = run_in(tmp_path / "b", 8)
+    assert again.step == 5
+    np.testing.assert_allclose(again.learn().logits, whole.logits, atol=1e-9)
+
+
+def test_paths_shrink_to_what_is_allowed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses aside: they hardly differ after so few steps."""
+    monkeypatch.chdir(home)
+    little, much = (run_in(tmp_path / name, 60, allowed).learn() for name, allowed in (("a", 0.2), ("b", 1.0)))
+    assert little.logits.mean() < much.logits.mean() - 0.5
+
+
+def test_the_supernet_is_kept_and_begins_another_search(asked: Ask, tmp_path: Path) -> None:
+    search(asked(tmp_path / "run"))
+    kept = tmp_path / "run" / "masks" / "supernet.safetensors"
+    assert search(asked(tmp_path / "again", supernet=kept, steps=2)).best is not None
+
+
+def test_a_space_without_masks_is_refused_before_anything_is_written(ask: Ask, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing that a task may keep or skip"):
+        search(ask(tmp_path / "run", strategy="masks", supernet=None))
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_steps_are_refused(asked: Ask, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="0 steps given"):
+        search(asked(tmp_path / "run", steps=0))
+
+
+def test_a_grid_trains_as_other_spaces_do(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sandwich's smallest design has no block that could be taught, its random ones have copies."""
+    monkeypatch.chdir(home)
+    space = grid_space(tmp_path)
+    recipe = Recipe(steps=3, batch=2, sizes=(1.0,), largest_steps=0.0, bf16=False)
+    path = train_supernet(space, open_source("photos", space.size), recipe, tmp_path / "trained")
+    load_supernet(space.supernet(), path, space.identity)
