@@ -154,7 +154,7 @@ def cost_gradient(chances: Array, space: MaskSpace, allowed_flops: Array) -> Arr
 
 def entropy_gradient(chances: Array) -> Array:
     """Gradient (tasks, places) of minus the entropy by the logits: towards one half where it is descended."""
-    return np.log(chances / (1 - chances)) * chances * (1 - chances)
+    return np.asarray(np.log(chances / (1 - chances)) * chances * (1 - chances))
 
 
 def equal_shares(space: MaskSpace, total_flops: float | None, own_flops: Mapping[str, float]) -> Array:

@@ -14,6 +14,7 @@ _BLOCK = re.compile(r"s(\d{1,2})p(\d)_(\d{1,2})")
 _EDGE = re.compile(r"f(\d{1,2})p(\d)to(\d)")
 _READ = re.compile(r"read(\d)")
 _KEEP = "keep"
+Place = tuple[int, ...]
 _CELL, _GAP, _SIDE, _LEFT, _TOP = 26, 40, 17, 40, 0
 
 
@@ -29,10 +30,10 @@ class GridPath:
     stages: int
     paths: int
     blocks: int
-    kept: frozenset[tuple[int, int, int]]
-    edges: frozenset[tuple[int, int, int]]
+    kept: frozenset[Place]
+    edges: frozenset[Place]
     reads: frozenset[int]
-    together: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+    together: Mapping[Place, int] = field(default_factory=dict)
 
 
 def grid_paths(design: Mapping[str, object], tasks: Sequence[str]) -> list[GridPath]:
@@ -52,7 +53,7 @@ def grid_paths(design: Mapping[str, object], tasks: Sequence[str]) -> list[GridP
     return _counted(made)
 
 
-Places = dict[tuple[int, ...], object]
+Places = dict[Place, object]
 
 
 def _own(design: Mapping[str, object], task: str) -> tuple[Places, Places, Places]:
@@ -78,10 +79,10 @@ def _counted(paths: Sequence[GridPath]) -> list[GridPath]:
     ]
 
 
-def _values(path: GridPath) -> dict[tuple[int, int, int], int]:
+def _values(path: GridPath) -> dict[Place, int]:
     """A hash of everything behind each kept block: equal ones are computed once."""
     now = list(range(path.paths))
-    found = {}
+    found: dict[Place, int] = {}
     for stage in range(1, path.stages + 1):
         before = list(now)
         for _, source, end in sorted(edge for edge in path.edges if edge[0] == stage):
@@ -147,7 +148,7 @@ def _blocks(path: GridPath) -> list[Markup]:
     return found
 
 
-def _block(path: GridPath, place: tuple[int, int, int]) -> list[Markup]:
+def _block(path: GridPath, place: Place) -> list[Markup]:
     stage, row, number = place
     x, y, kept = _column(path, stage, number), _row(row), place in path.kept
     count = path.together.get(place, 0)

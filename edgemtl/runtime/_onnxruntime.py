@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["open_session"]
 
+_MEDDLING = ("WeightBiasQuantization",)
+"""What rounds the weights of a float convolution to eight bits where it finds it between two INT8 ones."""
+
 
 class OnnxRuntimeSession:
     """Output arrays are ONNX Runtime's own, new ones each run from its arena: the caller keeps them."""
@@ -127,7 +130,9 @@ def _open(path: Path, threads: int, profile: str | None, one_arena: bool = False
         options.enable_profiling = True
         options.profile_file_prefix = profile
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_MEDDLING
+        )
     except Exception as error:
         raise UserError(f"ONNX Runtime {ort.__version__} cannot open {path}: {_first_line(error)}") from error
 
