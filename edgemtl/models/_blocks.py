@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgemtl.models._plan import BlockPlan, ConvPlan
 from edgemtl.models._tokens import TOKEN_BLOCKS
 
-__all__ = ["build_block"]
+__all__ = ["Subpixel", "build_block"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "none": nn.Identity}
 

@@ -28,9 +28,7 @@ class MultiTaskNet(nn.Module):
         self.plan = plan
         self.tasks = tuple(tasks)
         self.input_size = plan.input_size
-        sharing: dict[str, list[BlockPlan]] = {}
-        for block in plan.blocks:
-            sharing.setdefault(block.parameters, []).append(block)
+        sharing = plan.copies()
         self.block_tasks = {name: _owner(copies) for name, copies in sharing.items()}
         self.wiring = [Step.of(block) for block in plan.blocks]
         self.outputs = {block.task: block.name for block in plan.blocks if block.task is not None}

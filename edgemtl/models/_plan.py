@@ -176,6 +176,13 @@ class Plan:
     input_size: tuple[int, int]
     blocks: tuple[BlockPlan, ...]
 
+    def copies(self) -> dict[str, tuple[BlockPlan, ...]]:
+        """The blocks that share each table of parameters, by its name."""
+        found: dict[str, tuple[BlockPlan, ...]] = {}
+        for block in self.blocks:
+            found[block.parameters] = (*found.get(block.parameters, ()), block)
+        return found
+
     def standing_alone(self) -> Plan:
         """The plan whose copied blocks are blocks of their own, as once they are trained."""
         return replace(self, blocks=tuple(replace(block, cut_from="") for block in self.blocks))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from edgemtl.models._blocks import Subpixel
+from edgemtl.models._blocks import Subpixel, build_block
 from edgemtl.models._choices import Choice, Values
 from edgemtl.models._experts import routing_loss
 from edgemtl.models._net import MultiTaskNet
@@ -38,6 +38,7 @@ class Supernet(nn.Module):
         self.tasks = tuple(tasks)
         self._plan = plan
         self._skeleton = lru_cache(maxsize=256)(self._build_skeleton)
+        self._template = lru_cache(maxsize=4096)(build_block)
         largest = {choice.name: choice.options[-1] for choice in choices}
         envelopes = [
             largest,
@@ -73,8 +74,13 @@ class Supernet(nn.Module):
                 self.register_parameter(name.replace(".", "/"), nn.Parameter(value))
 
     def _build_skeleton(self, plan: Plan) -> MultiTaskNet:
+        """A net without values, of blocks that other skeletons have too: what a block reads does not change it."""
         with torch.device("meta"):
-            return MultiTaskNet(plan, self.tasks)
+            blocks = {
+                name: self._template(*(replace(block, inputs=()) for block in copies))
+                for name, copies in plan.copies().items()
+            }
+            return MultiTaskNet(plan, self.tasks, nn.ModuleDict(blocks))
 
     def _cut(self, skeleton: MultiTaskNet) -> dict[str, Tensor]:
         shared = self.shared

@@ -167,7 +167,7 @@ def equal_shares(space: MaskSpace, total_flops: float | None, own_flops: Mapping
     if total_flops is not None:
         shares = space.base_flops + max(0.0, total_flops) / len(space.tasks)
     own = np.array([own_flops.get(task, np.inf) for task in space.tasks])
-    return np.maximum(np.minimum(shares, own), 1.0)
+    return np.asarray(np.maximum(np.minimum(shares, own), 1.0))
 
 
 def keep_above(beliefs: Beliefs, price: float | Array, noise: Array | float = 0.0) -> NDArray[np.bool_]:
