@@ -2,7 +2,8 @@
 
 M3ViT's sizes: width 384, 12 blocks, 6 heads; in every second block 16 experts of a quarter of the MLP each, of which
 every token goes to 4, so that both nets have the same FLOPs but for the routers. Weights are random, which is the
-hardest case for a dispatch: every expert gets tokens in every layer.
+hardest case for a dispatch: every expert gets tokens in every layer. Every call sees the next of a dozen images, as a
+camera's frames differ: tokens then go to other experts, and a runtime that prepares anew for every shape has to.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from functools import cache
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import torch
 from _runs import drawn
+from numpy.typing import NDArray
 
 from edgemtl.export._tokens import Dispatch
 from edgemtl.models import MultiTaskNet
@@ -26,6 +29,8 @@ from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import Task, make_task
 
 SIZE = (224, 224)
+FRAMES = 13
+"""Images, no multiple of the number of tasks: every task sees every one."""
 ENGINES = {"onnxruntime_fp32": ("onnxruntime", "fp32"), "openvino_fp32": ("openvino", "fp32"),
            "openvino_bf16": ("openvino", "bf16")}  # fmt: skip
 EXPERTS = {"every": 2, "count": 16, "hidden": 384, "kept": [16], "top_k": [4]}
@@ -62,13 +67,24 @@ def drawn_in_turns(
     sides: Mapping[str, tuple[MultiTaskNet, ExportTarget]], engine: str, engines: int
 ) -> dict[str, Samples]:
     """Latencies of one task on each side's net and target, pooled over several engines of each."""
-    image = np.random.default_rng(0).standard_normal((1, 3, *SIZE), np.float32)
 
     def opens(stack: ExitStack) -> dict[str, Callable[[], object]]:
         sessions = {name: opened(stack, net, target, engine, [["task0"]]) for name, (net, target) in sides.items()}
-        return {name: partial(session.run, image, ["task0"]) for name, session in sessions.items()}
+        return {name: over_frames(session, ["task0"]) for name, session in sessions.items()}
 
     return drawn(opens, engines)
+
+
+def over_frames(session: Session, *turns: Sequence[str]) -> Callable[[], object]:
+    """A call that runs the next of `turns`, each a list of tasks, on the next frame."""
+    frames, order = cycle(_frames()), cycle(turns)
+    return lambda: session.run(next(frames), next(order))
+
+
+@cache
+def _frames() -> tuple[NDArray[np.float32], ...]:
+    rng = np.random.default_rng(0)
+    return tuple(rng.standard_normal((1, 3, *SIZE), np.float32) for _ in range(FRAMES))
 
 
 def opened(

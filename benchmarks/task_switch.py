@@ -1,6 +1,7 @@
 """Switching tasks on one engine of the mixture-of-experts ViT-S: another task every call, or the same; interleaved.
 
-Four tasks are ready. Both sides run every task equally often, so that what tasks differ by weighs on both alike.
+Four tasks are ready, and every call sees another frame. Both sides run every task equally often, so that what tasks
+differ by weighs on both alike.
 """
 
 from __future__ import annotations
@@ -8,12 +9,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import cycle
 
-import numpy as np
 from _common import Outcome, Row, main
 from _runs import drawn
-from _vit_small import SIZE, opened, vit_small
+from _vit_small import opened, over_frames, vit_small
 
 from edgemtl.profiling import Samples, ratios
 from edgemtl.targets import find_target
@@ -26,15 +25,13 @@ def run(options: argparse.Namespace) -> Outcome:
     """A ratio of medians for each runtime."""
     net = vit_small(TASKS)
     names = [task.name for task in net.tasks]
-    image = np.random.default_rng(0).standard_normal((1, 3, *SIZE), np.float32)
     rows, raw = [], {}
     for runtime in ("onnxruntime", "openvino"):
 
         def opens(stack: ExitStack, runtime: str = runtime) -> dict[str, Callable[[], object]]:
             session = opened(stack, net, find_target(runtime), "fp32", [[name] for name in names])
-            turn = cycle(names)
-            staying = {f"staying/{name}": lambda name=name: session.run(image, [name]) for name in names}
-            return {**staying, "switching": lambda: session.run(image, [next(turn)])}
+            staying = {f"staying/{name}": over_frames(session, [name]) for name in names}
+            return {**staying, "switching": over_frames(session, *([name] for name in names))}
 
         samples = drawn(opens, 1 if options.quick else OPENED)
         still = tuple(value for name in names for value in samples[f"staying/{name}"].samples_ms)

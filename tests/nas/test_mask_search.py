@@ -15,11 +15,37 @@ from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.export import export_run
 from edgemtl.models import load_supernet
-from edgemtl.nas import RunFolder, SearchEvent, fine_tune, search
+from edgemtl.nas import RunFolder, SearchEvent, SearchRequest, _search, fine_tune, search
 from edgemtl.nas._mask_learning import MASKS, MaskRun
 from edgemtl.nas._masks import mask_space
+from edgemtl.results import read_result
 from edgemtl.runtime import Engine
 from edgemtl.train import Recipe, train_supernet
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One architecture at the end."""
+    monkeypatch.setattr(_search, "FINALISTS", 1)
+
+
+@pytest.fixture(scope="module")
+def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[SearchEvent]]:
+    """The run of a search, and what it reported."""
+    events: list[SearchEvent] = []
+    out = tmp_path_factory.mktemp("masks") / "run"
+    write_space(home, "small-grid", GRID)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setattr(_search, "FINALISTS", 1)
+        search(
+            SearchRequest(
+                out, ("90%FLOPs",), space="small-grid", data="photos", strategy="masks", evaluations=4, batch=2,
+                steps=8, threads=1,
+            ),
+            events.append,
+        )  # fmt: skip
+    return out, events
 
 
 @pytest.fixture
@@ -43,25 +69,30 @@ def run_in(folder: Path, steps: int = 30, allowed: float = 0.5) -> MaskRun:
     return MaskRun(space, masks, source, space.supernet(), recipe, flops, folder / "masks")
 
 
-def test_a_search_learns_masks_and_ends_in_a_run(asked: Ask, tmp_path: Path) -> None:
-    events: list[SearchEvent] = []
-    result = search(asked(tmp_path / "run"), events.append)
+def test_a_search_learns_masks_and_ends_in_a_run(
+    finished: tuple[Path, list[SearchEvent]], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    out, events = finished
+    result = read_result(out)
     assert result.feasible
     assert result.best is not None
-    assert result.best.flops <= 0.9 * RunFolder(tmp_path / "run").space().largest().cost().flops
+    assert result.best.flops <= 0.9 * RunFolder(out).space().largest().cost().flops
     news = [event.text for event in events if event.stage == "masks"]
     assert "effective samples" in news[-1]
-    told = json.loads((tmp_path / "run" / "masks" / "masks.json").read_text())
+    told = json.loads((out / "masks" / "masks.json").read_text())
     assert set(told["probabilities"]) == {"depth", "kind"}
     assert all(0 < share <= 1 for share in told["effective_samples"].values())
-    net = RunFolder(tmp_path / "run").load("best").net
+    net = RunFolder(out).load("best").net
     assert {task.name for task in net.tasks} == {"depth", "kind"}
 
 
-def test_its_result_trains_and_exports_in_the_ordinary_way(asked: Ask, tmp_path: Path) -> None:
-    search(asked(tmp_path / "run"))
+def test_its_result_trains_and_exports_in_the_ordinary_way(
+    finished: tuple[Path, list[SearchEvent]], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
     recipe = replace(MASKS, steps=3, batch=2, sizes=(1.0,), largest_steps=1.0)
-    fine_tune(tmp_path / "run", tmp_path / "tuned", recipe)
+    fine_tune(finished[0], tmp_path / "tuned", recipe)
     export_run(tmp_path / "tuned", targets=["onnxruntime"])
     with Engine(tmp_path / "tuned" / "bundle") as engine:
         image = np.zeros((1, 3, 64, 64), np.float32)
@@ -92,16 +123,25 @@ def test_paths_shrink_to_what_is_allowed(home: Path, tmp_path: Path, monkeypatch
     assert little.logits.mean() < much.logits.mean() - 0.5
 
 
-def test_the_supernet_is_kept_and_begins_another_search(asked: Ask, tmp_path: Path) -> None:
-    search(asked(tmp_path / "run"))
-    kept = tmp_path / "run" / "masks" / "supernet.safetensors"
-    assert search(asked(tmp_path / "again", supernet=kept, steps=2)).best is not None
+def test_the_supernet_is_kept_and_begins_another_search(
+    finished: tuple[Path, list[SearchEvent]], asked: Ask, tmp_path: Path
+) -> None:
+    kept = finished[0] / "masks" / "supernet.safetensors"
+    assert search(asked(tmp_path / "again", supernet=kept, steps=2, evaluations=2)).best is not None
 
 
 def test_a_space_without_masks_is_refused_before_anything_is_written(ask: Ask, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing that a task may keep or skip"):
         search(ask(tmp_path / "run", strategy="masks", supernet=None))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_in_ms_and_one_of_a_task_are_kept(asked: Ask, tmp_path: Path) -> None:
+    """The engine is timed; a path's FLOPs are counted."""
+    result = search(asked(tmp_path / "run", budgets=("95%ms", "depth:70%FLOPs"), evaluations=6))
+    whole = RunFolder(tmp_path / "run").space().largest()
+    assert result.best is not None
+    assert result.best.paths["depth"].flops <= 0.7 * whole.cost(["depth"]).flops
 
 
 def test_no_steps_are_refused(asked: Ask, tmp_path: Path) -> None:
