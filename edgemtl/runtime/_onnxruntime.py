@@ -50,13 +50,8 @@ class OnnxRuntimeSession:
             return _open(self._path, self._threads, profile)
         import tempfile
 
-        weights, level = self.spec.file(self._folder, "shared"), self.spec.level
-        try:
-            parts = self.spec.options["levels"][level]
-        except (KeyError, IndexError, TypeError) as error:
-            raise UserError(f"{ENGINE_FILE} does not tell the weights of level {level}: export again") from error
         with tempfile.NamedTemporaryFile(prefix="edgemtl-", suffix=".onnx") as file:
-            file.write(assemble(self._path, weights, level, parts))
+            file.write(assemble(self._folder, self.spec, "model"))
             file.flush()
             session = _open(Path(file.name), self._threads, profile, one_arena=True)
         _trim()

@@ -22,6 +22,7 @@ from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.models import save_supernet
 from edgemtl.nas import load_space
+from edgemtl.profiling import measure_levels
 from edgemtl.runtime import Engine
 
 TASKS = {"regions", "depth", "side"}
@@ -145,6 +146,47 @@ def test_a_level_that_the_bundle_lacks_is_one_line(bundle: Path, asked: Any, exp
         assert engine.session is before
 
 
+def test_only_the_levels_that_were_used_last_stay_open(bundle: Path) -> None:
+    photo = np.full((64, 64, 3), 99, np.uint8)
+
+    def use(engine: Engine, number: int) -> None:
+        level = engine.manifest.levels[number]
+        assert engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference) == level
+
+    with Engine(bundle, open_levels=2) as engine:
+        before, first = engine.run(photo), engine.session
+        use(engine, 1)
+        use(engine, 0)
+        assert engine.session is first
+        use(engine, 2)  # closes 1, which was used longest ago
+        use(engine, 0)
+        assert engine.session is first
+        use(engine, 1)
+        use(engine, 2)
+        with pytest.raises(UserError, match="closed"):
+            first.run(np.zeros((1, 3, 64, 64), np.float32), ["depth"])
+        use(engine, 0)
+        assert all(np.array_equal(before[task], value) for task, value in engine.run(photo).items())
+    with pytest.raises(UserError, match="0 open levels given: give 1 or more"):
+        Engine(bundle, open_levels=0)
+
+
+def test_levels_tell_what_they_cost(workplace: Path, searched: Path, here: Here) -> None:
+    words = ("--levels", "2", "--supernet", "supernet.safetensors", "--target", "openvino", "--out", "two")
+    status, output, errors = here("export", "runs/first", *words)
+    assert status == 0, errors
+    assert "models and weights: " in errors and "one by one" in errors
+    assert "memory grows by" in output and "first switch in ms" in output
+    first, second = measure_levels(workplace / "two")
+    assert first.first_ms is None and second.first_ms is not None and second.first_ms > second.again_ms > 0
+    assert all(each.resident_bytes is None or each.resident_bytes >= 0 for each in (first, second))
+    manifest = read_manifest(workplace / "two")
+    assert [set(level.parity) for level in manifest.levels] == [TASKS, TASKS]
+    with Engine(workplace / "two") as engine:
+        assert engine.set_level(prefer=manifest.levels[1].preference) == manifest.levels[1]
+        assert set(engine.predict(np.full((64, 64, 3), 99, np.uint8), ["depth", "side"])) == {"depth", "side"}
+
+
 def test_a_bundle_of_one_design_has_no_levels(workplace: Path, searched: Path, here: Here) -> None:
     status, _, errors = here("export", "runs/first", "--out", "single")
     assert status == 0, errors
@@ -155,13 +197,17 @@ def test_a_bundle_of_one_design_has_no_levels(workplace: Path, searched: Path, h
     assert status == 1 and "has one level only: export it again with --levels" in errors
 
 
-def test_a_sweep_is_one_sheet(workplace: Path, bundle: Path, here: Here) -> None:
+def test_a_sweep_is_a_sheet_and_an_animation(workplace: Path, bundle: Path, here: Here) -> None:
     status, output, errors = here("run", "bundle", PHOTO, "--sweep", "depth:regions", "--format", "json")
     assert status == 0, errors
     (found,) = json.loads(output)
     assert found["levels"][0].startswith("depth@") and found["levels"][-1].startswith("regions@")
     with Image.open(workplace / found["picture"]) as sheet:
         assert sheet.width > 3 * 256 and sheet.height > len(found["levels"]) * 200
+        whole = sheet.size
+    with Image.open(workplace / found["animation"]) as moving:
+        assert moving.n_frames == 2 * len(found["levels"]) - 2 and moving.info["loop"] == 0
+        assert moving.width == whole[0] and moving.height < whole[1]
     status, output, _ = here("run", "bundle", PHOTO, "--sweep", "depth:regions", "--tasks", "depth")
     assert status == 0 and " > " in output
 
@@ -189,8 +235,12 @@ def test_a_sweep_that_is_none_is_one_line(bundle: Path, here: Here, sweep: str, 
         (("--levels", "1", "--supernet", "supernet.safetensors"), "give 2 or more"),
         (("--levels", "90", "--supernet", "supernet.safetensors"), "different ones within its budgets"),
         (
-            ("--levels", "5", "--supernet", "supernet.safetensors", "--target", "openvino"),
-            "target openvino cannot share the weights of levels: export them with --target onnxruntime",
+            ("--levels", "5", "--supernet", "supernet.safetensors", "--target", "streaming"),
+            "target streaming cannot share the weights of levels: export them with --target onnxruntime or --target",
+        ),
+        (
+            ("--levels", "5", "--target", "openvino", "--target", "onnxruntime"),
+            "levels for openvino and onnxruntime asked for: a bundle of levels is for one",
         ),
     ],
 )
