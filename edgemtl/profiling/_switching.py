@@ -17,13 +17,15 @@ from edgemtl.runtime import Engine
 
 __all__ = ["LevelCost", "measure_levels"]
 
+RUNS = 3
+
 
 @dataclass(frozen=True)
 class LevelCost:
     """A level of an open bundle: `Engine.set_level` at its first use and later, and what it adds to the process.
 
-    `resident_bytes` is by how much the resident set grew until the level was open and had run all tasks once; that of
-    the first level, which is opened with the bundle and so has no `first_ms`, holds the runtime's libraries too. None
+    `resident_bytes` is by how much the resident set grew until the level was open and had run all tasks `RUNS` times (a
+    runtime may plan its memory in the first run and take it in the second); that of the first level, which is opened with the bundle and so has no `first_ms`, holds the runtime's libraries too. None
     where the system does not tell.
     """
 
@@ -59,7 +61,8 @@ def _opened(bundle: Path, target: str | None, threads: int) -> list[LevelCost]:
         for number in range(count):
             spent_ms = _switch_ms(engine, number)
             first.append(spent_ms if number else None)
-            engine.run(image)
+            for _ in range(RUNS):
+                engine.run(image)
             sizes.append(resident_bytes("VmRSS"))
         again = [_switch_ms(engine, number) for number in range(count)]
     grown = [None if a is None or b is None else max(b - a, 0) for a, b in pairwise(sizes)]

@@ -117,6 +117,7 @@ def _open(path: Path, threads: int, profile: str | None, one_arena: bool = False
     options.log_severity_level = 3
     if one_arena:
         _make_arena()
+        options.enable_mem_pattern = False  # a plan for each level would take one block for each out of the arena
         options.add_session_config_entry("session.use_env_allocators", "1")
     if profile:
         options.enable_profiling = True
