@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +39,15 @@ class OpenVinoSession:
 
     def __init__(self, folder: Path, spec: EngineSpec, threads: int, modes: Sequence[Sequence[str]] | None) -> None:
         self.spec, self.tasks = spec, spec.tasks
-        self._compiler = _Compiler(folder, spec, threads)
+        self._read = partial(_Compiler, folder, spec, threads)
+        compiler = self._read()  # what was compiled needs the model no longer: it is not kept
         asked = [check_tasks(names, self.tasks) for names in (_whole_modes(spec) if modes is None else modes)]
-        in_common = self._compiler.path() is not None and len(asked) > 1
+        in_common = compiler.path() is not None and len(asked) > 1
         self._modes: dict[tuple[str, ...], Mode] = {}
         for wanted in [] if in_common else asked:
-            self._modes[wanted] = _whole(self._compiler.mode(wanted), wanted)
+            self._modes[wanted] = _whole(compiler.mode(wanted), wanted)
         chained = in_common or (modes is None and len(asked) < 2 ** len(self.tasks) - 1)
-        self._chain = _Chain(self._compiler) if chained else None
+        self._chain = _Chain(compiler) if chained else None
 
     def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
@@ -60,7 +62,7 @@ class OpenVinoSession:
     def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
         """Mean time of each operator, by OpenVINO's counters, in an engine compiled with them and then dropped."""
         wanted = check_tasks(tasks, self.tasks)
-        request = self._compiler.mode(wanted, counters=True).create_infer_request()
+        request = self._read().mode(wanted, counters=True).create_infer_request()
         total: dict[str, tuple[str, float]] = {}
         for _ in range(runs):
             _infer(request, check_image(image, self.spec.input))
