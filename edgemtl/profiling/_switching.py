@@ -24,9 +24,9 @@ RUNS = 3
 class LevelCost:
     """A level of an open bundle: `Engine.set_level` at its first use and later, and what it adds to the process.
 
-    `resident_bytes` is by how much the resident set grew until the level was open and had run all tasks `RUNS` times (a
-    runtime may plan its memory in the first run and take it in the second); that of the first level, which is opened with the bundle and so has no `first_ms`, holds the runtime's libraries too. None
-    where the system does not tell.
+    `resident_bytes` is by how much the resident set grew until the level was open and had run all tasks `RUNS` times: a
+    runtime may plan its memory in the first run and take it in the second. That of the first level, which is opened
+    with the bundle and so has no `first_ms`, holds the runtime's libraries too. None where the system does not tell.
     """
 
     first_ms: float | None

@@ -125,15 +125,14 @@ class EngineSpec:
 
         The file `model-3` stands where `model` does, `options["levels"][3]` over the options, and so on.
         """
-        levels = self.options.get("levels")
-        if levels is None and level == 0:
+        if "levels" not in self.options and level == 0:
             return self
         suffix = f"-{level}"
         own = {key.removesuffix(suffix): name for key, name in self.files.items() if key.endswith(suffix)}
         if not own:
             raise UserError(f"{ENGINE_FILE} names no file for level {level}: export the bundle again")
         try:
-            options = {**self.options, **levels[level]}
+            options = {**self.options, **self.options["levels"][level]}
         except (IndexError, KeyError, TypeError) as error:
             raise UserError(f"{ENGINE_FILE} does not describe level {level}: export the bundle again") from error
         return replace(self, files={**self.files, **own}, options=options, level=level)

@@ -7,6 +7,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ import numpy as np
 import pytest
 import torch
 from chain import SPACE, environment, make_workplace
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from edgemtl.bundle import read_manifest
 from edgemtl.cli import main
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.models import save_supernet
-from edgemtl.nas import load_space
+from edgemtl.models.quantization import Ranges
+from edgemtl.nas import RunFolder, load_space
 from edgemtl.profiling import measure_levels
 from edgemtl.runtime import Engine
 
@@ -146,6 +148,20 @@ def test_a_level_that_the_bundle_lacks_is_one_line(bundle: Path, asked: Any, exp
         assert engine.session is before
 
 
+def test_int8_levels_are_refused_in_one_line(workplace: Path, searched: Path, here: Here) -> None:
+    """The design that was chosen has INT8 blocks; its levels are float, and say so."""
+    run = RunFolder(Path(shutil.copytree(searched, workplace / "runs/eight")))
+    best = run.load("best")
+    eight = {f"{block}.precision": "int8" for block in best.design.precision if block != "engine"}
+    design = best.design.space.design({**best.design, **eight})
+    assert "int8" in design.precision.values()
+    run.save("best", replace(best, design=design, ranges=Ranges({})))
+    words = ("--levels", "2", "--supernet", "supernet.safetensors", "--out", "eight")
+    status, _, errors = here("export", "runs/eight", *words)
+    assert status == 0 and "levels are float, the run's INT8 blocks too" in errors
+    assert all("int8" not in level.design.values() for level in read_manifest(workplace / "eight").levels)
+
+
 def test_only_the_levels_that_were_used_last_stay_open(bundle: Path) -> None:
     photo = np.full((64, 64, 3), 99, np.uint8)
 
@@ -206,7 +222,7 @@ def test_a_sweep_is_a_sheet_and_an_animation(workplace: Path, bundle: Path, here
         assert sheet.width > 3 * 256 and sheet.height > len(found["levels"]) * 200
         whole = sheet.size
     with Image.open(workplace / found["animation"]) as moving:
-        assert moving.n_frames == 2 * len(found["levels"]) - 2 and moving.info["loop"] == 0
+        assert len(list(ImageSequence.Iterator(moving))) == 2 * len(found["levels"]) - 2 and moving.info["loop"] == 0
         assert moving.width == whole[0] and moving.height < whole[1]
     status, output, _ = here("run", "bundle", PHOTO, "--sweep", "depth:regions", "--tasks", "depth")
     assert status == 0 and " > " in output
