@@ -51,7 +51,7 @@ class OnnxRuntimeSession:
         import tempfile
 
         with tempfile.NamedTemporaryFile(prefix="edgemtl-", suffix=".onnx") as file:
-            file.write(assemble(self._folder, self.spec, "model"))
+            file.writelines(assemble(self._folder, self.spec, "model"))
             file.flush()
             session = _open(Path(file.name), self._threads, profile, one_arena=True)
         _trim()

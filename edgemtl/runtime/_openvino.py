@@ -190,7 +190,8 @@ class _Compiler:
         path, weights = spec.file(folder, "model"), spec.file(folder, "weights")
         try:
             if "shared" in spec.files:
-                self._model = self._core.read_model(path.read_bytes(), assemble(folder, spec, "weights"))
+                content = b"".join(map(bytes, assemble(folder, spec, "weights")))
+                self._model = self._core.read_model(path.read_bytes(), content)
             else:
                 self._model = self._core.read_model(path, weights)
         except RuntimeError as error:

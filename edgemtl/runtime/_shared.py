@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,30 +35,34 @@ def factor_name(level: int, name: str) -> str:
     return f"level-{level}/{name}"
 
 
-def assemble(folder: Path, spec: EngineSpec, key: str) -> bytes:
-    """The content of a level's file `key` with its parts of the shared weights, scaled, put in.
+def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
+    """The content of a level's file `key` with its parts of the shared weights, scaled, put in: piece after piece.
 
-    Raises `UserError` where the parts do not fit the files.
+    A piece holds until the next one is asked for: they share a buffer, since memory that was never touched costs more
+    than the arithmetic. Raises `UserError` where the parts do not fit the files.
     """
     from safetensors import SafetensorError, safe_open
 
     weights, level = spec.file(folder, "shared"), spec.level
-    stored, pieces, end = spec.file(folder, key).read_bytes(), list[bytes](), 0
+    stored, end, scaled = memoryview(spec.file(folder, key).read_bytes()), 0, np.empty(0, np.float32)
     try:
         with safe_open(weights, framework="numpy") as file:
             for place, name, shape in spec.options["shared"]:
                 if not end <= place <= len(stored):
                     raise ValueError(f"{name} belongs at byte {place}")
-                value = _part(file.get_tensor(name), tuple(shape)) * _column(
-                    file.get_tensor(factor_name(level, name)), len(shape)
-                )
-                if value.shape != tuple(shape):
-                    raise ValueError(f"{name} has the shape {value.shape}")
-                pieces += [stored[end:place], value.tobytes()]
+                part, factor = _part(file.get_tensor(name), tuple(shape)), file.get_tensor(factor_name(level, name))
+                if part.shape != tuple(shape):
+                    raise ValueError(f"{name} has the shape {part.shape}")
+                if part.size > scaled.size:
+                    scaled = np.empty(part.size, np.float32)
+                flat = part.reshape(len(part), -1)  # NumPy is slow where it multiplies along the short rows of a kernel
+                value = np.multiply(flat, factor[:, None], out=scaled[: part.size].reshape(flat.shape))
+                yield stored[end:place]
+                yield memoryview(value)
                 end = place
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{weights} and level {level} do not fit ({error}): export the bundle again") from error
-    return b"".join([*pieces, stored[end:]])
+    yield stored[end:]
 
 
 def _part(whole: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -67,7 +72,3 @@ def _part(whole: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.floa
         for axis, (size, own) in enumerate(zip(whole.shape, shape, strict=True))
     ]
     return whole[tuple(slice(start, start + own) for start, own in zip(first, shape, strict=True))]
-
-
-def _column(factor: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
-    return factor.reshape(-1, *[1] * (dimensions - 1))
