@@ -99,10 +99,13 @@ def _levels(screen: Screen, manifest: Manifest, folder: Path) -> None:
     tasks = (f"{task} {each.metric}" for task, each in manifest.levels[0].parity.items())
     columns = ("level", "within", "FLOPs (MACs)", *tasks, "first switch in ms", "after", "memory grows by")
     screen.table("Levels, scored by their engines on the images of the check", columns, rows)
-    screen.say(
-        "the first level is opened with the bundle, and its memory is with the runtime's libraries; "
-        "times and memory are of a process of its own, in which all levels stay open"
-    )
+    grown = [cost.resident_bytes for cost in costs if cost.resident_bytes is not None]
+    if len(grown) == len(costs):
+        whole, added = format_bytes(sum(grown)), format_bytes(sum(grown[1:]))
+        screen.say(
+            f"all {len(costs)} levels open take {whole} of memory, {added} more than the first alone, which is opened "
+            "with the bundle and counts the runtime's libraries"
+        )
 
 
 def _parity(screen: Screen, manifest: Manifest) -> None:

@@ -4,7 +4,8 @@ A static graph cannot cut its weights anew for every call, so each level is an e
 use. What all levels share lies on disk once; in memory each holds its own part, in the layout that its kernels want.
 
 Levels are float. An INT8 weight is rounded on a grid that its level's part of the channel spans: of five levels of the
-default space at 2 GFLOPs, the tensors that they have in common are 5 % of the INT8 bytes.
+default space at 2 GFLOPs, 5 % of the INT8 bytes are in tensors that are equal, and without sharing they are fewer than
+what float levels share.
 """
 
 from __future__ import annotations

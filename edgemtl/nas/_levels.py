@@ -80,7 +80,7 @@ def plan_levels(
     levels: dict[str, Level] = {}
     best = run.load("best").design
     if "int8" in best.precision.values():
-        report("levels are float, the run's INT8 blocks too: two levels round a weight differently and share none")
+        report("levels are float, the run's INT8 blocks too: rounded, two levels would have few weights in common")
     for name, budget, preference, design in _answers(config, space, found, best):
         if len(levels) < count and design.key not in levels:
             report(f"level {name}: {design.cost().flops / 1e9:.2f} GFLOPs")
