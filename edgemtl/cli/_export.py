@@ -84,26 +84,28 @@ def export(
 
 
 def _levels(screen: Screen, manifest: Manifest, folder: Path) -> None:
-    """What each level costs and scores, and how long it takes to switch to it, the first time and after."""
-    from time import perf_counter
-
-    from edgemtl.runtime import Engine
+    """What each level costs and scores, how long it takes to switch to it, and what it adds to the memory in use."""
+    from edgemtl.profiling import measure_levels
 
     if not manifest.levels:
         return
     rows: list[tuple[object, ...]] = []
-    with Engine(folder) as engine:
-        for level in manifest.levels:
-            took_ms = []
-            for _ in range(2):
-                start = perf_counter()
-                engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference)
-                took_ms.append(1000 * (perf_counter() - start))
-            scores = (each.engine for each in level.parity.values())
-            rows.append((level.name, level.budget, format_flops(level.cost.flops), *scores, *took_ms))
+    costs = measure_levels(folder)
+    for level, cost in zip(manifest.levels, costs, strict=True):
+        scores = (each.engine for each in level.parity.values())
+        memory = None if cost.resident_bytes is None else format_bytes(cost.resident_bytes)
+        switch = (cost.first_ms, cost.again_ms, memory)
+        rows.append((level.name, level.budget, format_flops(level.cost.flops), *scores, *switch))
     tasks = (f"{task} {each.metric}" for task, each in manifest.levels[0].parity.items())
-    columns = ("level", "within", "FLOPs (MACs)", *tasks, "first switch in ms", "after")
+    columns = ("level", "within", "FLOPs (MACs)", *tasks, "first switch in ms", "after", "memory grows by")
     screen.table("Levels, scored by their engines on the images of the check", columns, rows)
+    grown = [cost.resident_bytes for cost in costs if cost.resident_bytes is not None]
+    if len(grown) == len(costs):
+        whole, added = format_bytes(sum(grown)), format_bytes(sum(grown[1:]))
+        screen.say(
+            f"all {len(costs)} levels open take {whole} of memory, {added} more than the first alone, which is opened "
+            "with the bundle and counts the runtime's libraries"
+        )
 
 
 def _parity(screen: Screen, manifest: Manifest) -> None:

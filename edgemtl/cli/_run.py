@@ -25,6 +25,7 @@ __all__ = ["run"]
 
 SECONDS = 5.0
 SWEEP = (1.0, 0.5, 0.0, -0.5, -1.0)
+FRAME_MS = 900
 STRENGTH = 4.0
 """How much a task weighs at its end of a sweep, and how little at the other."""
 
@@ -45,7 +46,8 @@ STRENGTH = 4.0
 @click.option(
     "--sweep",
     metavar="TASK:TASK",
-    help="One sheet an image: what a bundle of several levels predicts as the preference moves between two tasks.",
+    help="What a bundle of several levels predicts as the preference moves from one task to another: a sheet and an "
+    "animation for each image.",
 )
 @click.option("--target", metavar="NAME", help="Which engine of the bundle; its first by default.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
@@ -113,9 +115,12 @@ def run(
 def _sweep(
     screen: Screen, engine: Engine, images: Sequence[Path], tasks: Sequence[Task], sweep: str, out: Path
 ) -> None:
-    """Draw a sheet for each image: a row for each level that the preference meets on its way from task to task."""
+    """Draw a sheet for each image: a row for each level that the preference meets on its way from task to task.
+
+    An animation beside it shows the rows one after another, there and back.
+    """
     from edgemtl._files import write_atomic
-    from edgemtl.report import Example, contact_sheet
+    from edgemtl.report import Example, animation, contact_sheet
     from edgemtl.runtime import load_image
 
     levels, found = _levels_between(engine, sweep), []
@@ -125,11 +130,14 @@ def _sweep(
             engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference)
             examples.append(Example(image, engine.predict(image, [task.name for task in tasks]), caption=level.name))
         picture = out / f"{name}-sweep-{sweep.replace(':', '-')}.png"
+        moving = picture.with_suffix(".gif")
         write_atomic(picture, _png(contact_sheet(tasks, examples)))
-        found.append({"image": str(path), "levels": [level.name for level in levels], "picture": str(picture)})
+        write_atomic(moving, _gif(animation(tasks, examples)))
+        files = {"picture": str(picture), "animation": str(moving)}
+        found.append({"image": str(path), "levels": [level.name for level in levels], **files})
     if not screen.as_json:
-        rows = [(each["image"], " > ".join(each["levels"]), each["picture"]) for each in found]
-        screen.table(f"{sweep} on {engine.target}", ("image", "levels", "picture"), rows)
+        rows = [(each["image"], " > ".join(each["levels"]), each["picture"], each["animation"]) for each in found]
+        screen.table(f"{sweep} on {engine.target}", ("image", "levels", "picture", "animation"), rows)
     screen.json(found)
 
 
@@ -195,6 +203,14 @@ def _draw(engine: Engine, path: Path, tasks: Sequence[Task], stem: Path) -> Iter
 def _png(picture: Image) -> bytes:
     buffer = BytesIO()
     picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _gif(frames: Sequence[Image]) -> bytes:
+    """The frames there and back, without end."""
+    buffer = BytesIO()
+    others = [*frames[1:], *frames[-2:0:-1]]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
     return buffer.getvalue()
 
 

@@ -34,7 +34,7 @@ def export_run(
     """Export a kept design of a run (`best`, `baseline`, or a key of its front) to `out` (by default `run/bundle`).
 
     `targets` default to the one that the run was searched for; with `exact` none of them drops tokens of experts.
-    Parity is checked on validation images of the run's data. With `levels` the bundle holds so many designs in FP32
+    Parity is checked on validation images of the run's data. With `levels` the bundle holds so many designs, float,
     over one copy of the weights instead (see `edgemtl.nas.plan_levels`), all cut from the run's supernet: `supernet`,
     or the one that ships. Raises `UserError` where the run, the design, its data or that supernet are missing, damaged
     or changed since the search.
@@ -80,7 +80,7 @@ def _export_levels(
 ) -> Manifest:
     folder = RunFolder(run)
     config = folder.config()
-    check_sharing(list(targets) or [config["target"]])
+    target = check_sharing(list(targets) or [config["target"]])
     found = plan_levels(folder, count, supernet, progress)
     origin = Origin(
         space=config["space"],
@@ -89,4 +89,4 @@ def _export_levels(
         seed=config["seed"],
         data={"name": found.source.name, "identity": found.source.identity},
     )
-    return export_levels(found, out, validation=_validation(found.source), origin=origin, progress=progress)
+    return export_levels(found, target, out, validation=_validation(found.source), origin=origin, progress=progress)

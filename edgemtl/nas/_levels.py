@@ -23,7 +23,7 @@ from edgemtl.nas._sensitivity import (
     measure_sensitivity,
     write_sensitivity,
 )
-from edgemtl.nas._space import Design, Space
+from edgemtl.nas._space import ENGINE, Design, Space
 from edgemtl.targets import find_target
 from edgemtl.units import Budget, parse_budget
 
@@ -57,12 +57,13 @@ class Levels:
 def plan_levels(
     run: RunFolder, count: int, supernet: Path | None = None, report: Callable[[str], None] = lambda text: None
 ) -> Levels:
-    """`count` different levels of a run, in FP32, their batch-norm statistics measured.
+    """`count` different levels of a run, their batch-norm statistics measured.
 
     First the run's own preference, then each task preferred, within the run's counted budgets (the FLOPs of its chosen
-    design, where it has none); then the same within half of them, and a quarter. `supernet` is the file that the run
-    was searched in (none: the one that ships for its space and data). Raises `UserError` for another supernet, changed
-    data, and where there are fewer different levels.
+    design, where it has none); then the same within half of them, and a quarter. Blocks are float, and engines have the
+    precision of the run's chosen design. `supernet` is the file that the run was searched in (none: the one that ships
+    for its space and data). Raises `UserError` for another supernet, changed data, and where there are fewer different
+    levels.
     """
     if count < 2:
         raise UserError(f"{count} levels given: give 2 or more, or export without --levels")
@@ -77,7 +78,10 @@ def plan_levels(
     made_for = {key: str(config[key]) for key in ("supernet_sha256", "data_identity")}
     found = _sensitivity(run, path, space, evaluator, made_for, report)
     levels: dict[str, Level] = {}
-    for name, budget, preference, design in _answers(run, config, space, found):
+    best = run.load("best").design
+    if "int8" in best.precision.values():
+        report("levels are float, the run's INT8 blocks too: rounded, two levels would have few weights in common")
+    for name, budget, preference, design in _answers(config, space, found, best):
         if len(levels) < count and design.key not in levels:
             report(f"level {name}: {design.cost().flops / 1e9:.2f} GFLOPs")
             levels[design.key] = Level(name, budget, preference, evaluator.candidate(design))
@@ -126,11 +130,12 @@ def _sensitivity(
 
 
 def _answers(
-    run: RunFolder, config: Mapping[str, Any], space: Space, sensitivity: Sensitivity
+    config: Mapping[str, Any], space: Space, sensitivity: Sensitivity, best: Design
 ) -> Iterator[tuple[str, str, dict[str, float], Design]]:
     """Name, budget, preference and design of level after level, until a part of the budgets is too little."""
     names = [task.name for task in space.tasks]
-    table, limits = make_table(space, sensitivity), _limits(run, config, space)
+    table, limits = make_table(space, sensitivity), _limits(config, space, best)
+    precision = {ENGINE: best[ENGINE]} if ENGINE in best else {}
     wanted = {"own": dict(config["preference"])}
     wanted |= {name: {**dict.fromkeys(names, 1.0), name: PREFERRED} for name in names}
     for part in PARTS:
@@ -139,7 +144,7 @@ def _answers(
         parts = [Limit(limit.budget, part * limit.value) for limit in limits]
         for name, preference in wanted.items():
             try:
-                design = widths_for(table, preference, parts)
+                design = widths_for(table, preference, parts, precision=precision)
             except UserError:
                 if part == PARTS[0]:
                     raise
@@ -147,7 +152,7 @@ def _answers(
             yield f"{name}@{part:.0%}", budget, preference, design
 
 
-def _limits(run: RunFolder, config: Mapping[str, Any], space: Space) -> list[Limit]:
+def _limits(config: Mapping[str, Any], space: Space, best: Design) -> list[Limit]:
     """The run's counted budgets; where it has none, the FLOPs of its chosen design."""
     found = []
     for budget in map(parse_budget, config["budgets"]):
@@ -156,5 +161,5 @@ def _limits(run: RunFolder, config: Mapping[str, Any], space: Space) -> list[Lim
             found.append(Limit(budget, budget.limit(limit.count(space.largest()))))
     if found:
         return found
-    flops = float(run.load("best").design.cost().flops)
+    flops = float(best.cost().flops)
     return [Limit(Budget("flops", flops, f"{flops / 1e9:.3g}GFLOPs"), flops)]

@@ -20,6 +20,7 @@ from edgemtl.profiling._samples import (
     samples_needed,
 )
 from edgemtl.profiling._schema import OperatorShare, Profile, Stability, read_profile, write_profile
+from edgemtl.profiling._switching import LevelCost, measure_levels
 
 if TYPE_CHECKING:
     from edgemtl.profiling._count import Cost, Count, count_graph
@@ -30,6 +31,7 @@ __all__ = [
     "Count",
     "Demand",
     "LatencyBlock",
+    "LevelCost",
     "OperatorShare",
     "Profile",
     "Progress",
@@ -40,6 +42,7 @@ __all__ = [
     "count_graph",
     "measure",
     "measure_demand",
+    "measure_levels",
     "percentile",
     "percentile_interval",
     "profile",

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
@@ -18,17 +19,23 @@ from edgemtl.errors import EdgeMTLError, UserError
 from edgemtl.profiling._schema import Opening
 from edgemtl.profiling._subjects import open_subject
 
-__all__ = ["answer", "measure_opening"]
+__all__ = ["answer", "asked", "measure_opening", "resident_bytes"]
 
 TIMEOUT_S = 600
 
 
 def measure_opening(path: Path, target: str | None = None, threads: int = 0) -> Opening:
     """Open `path` and run all tasks once in a process of its own; raises `UserError` where that process fails."""
+    return Opening.model_validate_json(asked(answer, path, target, threads))
+
+
+def asked(question: Callable[[], None], path: Path, target: str | None, threads: int) -> str:
+    """The last line that `question`, a function of this package, prints in a process of its own about `path`."""
     request = json.dumps({"path": str(path.resolve()), "target": target, "threads": threads})
     root = str(Path(edgemtl.__file__).resolve().parent.parent)
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-P", "-c", "from edgemtl.profiling._opening import answer; answer()"]
+    module, name = question.__module__, question.__name__
+    command = [sys.executable, "-P", "-c", f"from {module} import {name}; {name}()"]
     try:
         done = subprocess.run(
             command,
@@ -45,7 +52,7 @@ def measure_opening(path: Path, target: str | None = None, threads: int = 0) -> 
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise UserError(f"opening {path} in a process of its own failed: {last}")
-    return Opening.model_validate_json(done.stdout.strip().splitlines()[-1])
+    return done.stdout.strip().splitlines()[-1]
 
 
 def resident_bytes(field: str) -> int | None:

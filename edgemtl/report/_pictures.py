@@ -1,4 +1,4 @@
-"""Predictions as pictures that a person can judge: one with its legend, or a sheet with truth above prediction."""
+"""Predictions as pictures that a person can judge: one with its legend, a sheet with truth above it, or frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgemtl.report._colors import class_colors, ember, heat, rainbow
 from edgemtl.report._overlays import Array, Picture, Range, overlay, plain, spread
 from edgemtl.tasks import Task
 
-__all__ = ["Example", "contact_sheet", "draw_prediction"]
+__all__ = ["Example", "animation", "contact_sheet", "draw_prediction"]
 
 _GAP = 10
 WIDTHS = (320, 1280)
@@ -55,10 +55,20 @@ def contact_sheet(tasks: Sequence[Task], examples: Sequence[Example], *, cell_wi
 
     Legends stand under their columns. Raises `UserError` for no image or no task, and for shapes that do not fit.
     """
-    if not examples or not tasks:
-        raise UserError(f"a sheet of {len(examples)} images and {len(tasks)} tasks is empty: give at least one of each")
-    photos = stacked([label("image", cell_width), *(_photo(each, cell_width) for each in examples)], _GAP)
-    return beside([photos, *(_column(task, examples, cell_width) for task in tasks)], _GAP, margin=14)
+    return _sheet(tasks, examples, examples, cell_width)
+
+
+def animation(tasks: Sequence[Task], examples: Sequence[Example], *, cell_width: int = 256) -> list[Image.Image]:
+    """The rows of such a sheet, each as a frame: with the legends and colours of them all, so that frames compare."""
+    return [_sheet(tasks, [each], examples, cell_width) for each in examples]
+
+
+def _sheet(tasks: Sequence[Task], shown: Sequence[Example], known: Sequence[Example], width: int) -> Image.Image:
+    """The sheet of some examples, in colours that hold for all that are known."""
+    if not shown or not tasks:
+        raise UserError(f"a sheet of {len(shown)} images and {len(tasks)} tasks is empty: give at least one of each")
+    photos = stacked([label("image", width), *(_photo(each, width) for each in shown)], _GAP)
+    return beside([photos, *(_column(task, shown, known, width) for task in tasks)], _GAP, margin=14)
 
 
 def _photo(example: Example, width: int) -> Image.Image:
@@ -68,11 +78,11 @@ def _photo(example: Example, width: int) -> Image.Image:
     return stacked([picture, Image.new("RGB", picture.size, PAPER)], 3) if example.truths else picture
 
 
-def _column(task: Task, examples: Sequence[Example], width: int) -> Image.Image:
-    values = [value for each in examples for value in _values(task, each)]
+def _column(task: Task, shown: Sequence[Example], known: Sequence[Example], width: int) -> Image.Image:
+    values = [value for each in known for value in _values(task, each)]
     limits = spread(values) if values and task.kind == "depth" else None
     rows = [label(task.name, width)]
-    for example in examples:
+    for example in shown:
         said = _cell(task, example.predictions.get(task.name), example, width, limits)
         if not example.truths:
             rows.append(said)

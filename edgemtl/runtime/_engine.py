@@ -23,19 +23,24 @@ from edgemtl.tasks import Task
 __all__ = ["Engine", "load_image", "prepare_image"]
 
 ImageLike = NDArray[Any] | Path | str
+OPEN_LEVELS = 8
 
 
 class Engine:
     """A bundle's engine for one target (its first by default), with that many CPU threads (0: the runtime's choice).
 
     `run` and `predict` answer the tasks they are given; without any, the active ones: all, until `switch` sets others.
-    A bundle of several levels opens at its first one.
+    A bundle of several levels opens at its first one; at most `open_levels` of them stay open, those used last.
 
     Not thread-safe. Opening verifies every hash of the bundle; raises `UserError` for an unknown target or a damaged
     bundle. Use it in a `with` statement, or call `close`.
     """
 
-    def __init__(self, bundle: Path | str, target: str | None = None, threads: int = 0) -> None:
+    def __init__(
+        self, bundle: Path | str, target: str | None = None, threads: int = 0, open_levels: int = OPEN_LEVELS
+    ) -> None:
+        if open_levels < 1:
+            raise UserError(f"{open_levels} open levels given: give 1 or more")
         folder = self.folder = Path(bundle)
         self.manifest: Manifest = read_manifest(folder)
         self.target = target or next(iter(self.manifest.targets))
@@ -43,9 +48,10 @@ class Engine:
             raise unknown_name(f"target in bundle {folder}:", self.target, self.manifest.targets)
         self.tasks: tuple[Task, ...] = tuple(task.task() for task in self.manifest.tasks)
         self._active = tuple(task.name for task in self.tasks)
+        self._open_levels = open_levels
         self._engines, self._threads = folder / self.manifest.targets[self.target].folder, threads
         self.session: Session = open_engine(self._engines, threads)
-        self._sessions = {0: self.session}
+        self._sessions = {0: self.session}  # the one that was used last stands last
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -67,13 +73,15 @@ class Engine:
 
         Of the levels that keep `budget` (in FLOPs, MACs or bytes of weights; none: any), the one whose preference is
         nearest to `prefer`, "depth=2,semseg=1" or weights by task (none: the first level's); of equals the largest. A
-        level is opened at its first use and stays open until `close`. Raises `UserError` for an unknown task, all zero
-        weights, a budget that no level keeps, and a bundle of one level.
+        level is opened at its first use, and where that makes too many, the one that was used longest ago is closed.
+        Raises `UserError` for an unknown task, all zero weights, a budget that no level keeps, and a bundle of one
+        level; the engine then stays at its level.
         """
         number = pick_level(self.manifest, budget, prefer)
-        if number not in self._sessions:
-            self._sessions[number] = open_engine(self._engines, self._threads, level=number)
-        self.session = self._sessions[number]
+        session = self._sessions.pop(number, None) or open_engine(self._engines, self._threads, level=number)
+        self.session = self._sessions[number] = session
+        while len(self._sessions) > self._open_levels:
+            self._sessions.pop(next(iter(self._sessions))).close()
         return self.manifest.levels[number]
 
     def run(self, image: ImageLike, tasks: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:

@@ -53,13 +53,8 @@ class OnnxRuntimeSession:
             return _open(self._path, self._threads, profile)
         import tempfile
 
-        weights, level = self.spec.file(self._folder, "shared"), self.spec.level
-        try:
-            parts = self.spec.options["levels"][level]
-        except (KeyError, IndexError, TypeError) as error:
-            raise UserError(f"{ENGINE_FILE} does not tell the weights of level {level}: export again") from error
         with tempfile.NamedTemporaryFile(prefix="edgemtl-", suffix=".onnx") as file:
-            file.write(assemble(self._path, weights, level, parts))
+            file.writelines(assemble(self._folder, self.spec, "model"))
             file.flush()
             session = _open(Path(file.name), self._threads, profile, one_arena=True)
         _trim()
@@ -125,6 +120,7 @@ def _open(path: Path, threads: int, profile: str | None, one_arena: bool = False
     options.log_severity_level = 3
     if one_arena:
         _make_arena()
+        options.enable_mem_pattern = False  # a plan for each level would take one block for each out of the arena
         options.add_session_config_entry("session.use_env_allocators", "1")
     if profile:
         options.enable_profiling = True

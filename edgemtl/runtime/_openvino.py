@@ -2,7 +2,8 @@
 
 An engine compiled for one mode has no seam: the runtime plans memory and layouts across trunk and head. Each costs
 compilation and a copy of its weights in the layout its kernels want, so only single tasks and all tasks together get
-one. Every other subset runs a trunk engine and one engine a head; tensors between them are shared, not copied.
+one, and of several levels only all tasks together. Every other subset runs a trunk engine and one engine a head;
+tensors between them are shared, not copied.
 
 Where tasks run the same operators on tensors of their own (behind a mixture of experts), a whole engine for each would
 hold those weights once a task. Then one engine serves them all and is given the task's routers with every call.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import MissingDependencyError, UserError
 from edgemtl.runtime._session import CLOSED, EngineSpec, OperatorTime, block_of, check_image, check_tasks
+from edgemtl.runtime._shared import assemble
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -36,14 +39,15 @@ class OpenVinoSession:
 
     def __init__(self, folder: Path, spec: EngineSpec, threads: int, modes: Sequence[Sequence[str]] | None) -> None:
         self.spec, self.tasks = spec, spec.tasks
-        self._compiler = _Compiler(folder, spec, threads)
-        asked = [check_tasks(names, self.tasks) for names in (_whole_modes(spec.tasks) if modes is None else modes)]
-        in_common = self._compiler.path() is not None and len(asked) > 1
+        self._read = partial(_Compiler, folder, spec, threads)
+        compiler = self._read()  # what was compiled needs the model no longer: it is not kept
+        asked = [check_tasks(names, self.tasks) for names in (_whole_modes(spec) if modes is None else modes)]
+        in_common = compiler.path() is not None and len(asked) > 1
         self._modes: dict[tuple[str, ...], Mode] = {}
         for wanted in [] if in_common else asked:
-            self._modes[wanted] = _whole(self._compiler.mode(wanted), wanted)
-        chained = in_common or (modes is None and len(self.tasks) > 2)
-        self._chain = _Chain(self._compiler) if chained else None
+            self._modes[wanted] = _whole(compiler.mode(wanted), wanted)
+        chained = in_common or (modes is None and len(asked) < 2 ** len(self.tasks) - 1)
+        self._chain = _Chain(compiler) if chained else None
 
     def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
@@ -58,7 +62,7 @@ class OpenVinoSession:
     def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
         """Mean time of each operator, by OpenVINO's counters, in an engine compiled with them and then dropped."""
         wanted = check_tasks(tasks, self.tasks)
-        request = self._compiler.mode(wanted, counters=True).create_infer_request()
+        request = self._read().mode(wanted, counters=True).create_infer_request()
         total: dict[str, tuple[str, float]] = {}
         for _ in range(runs):
             _infer(request, check_image(image, self.spec.input))
@@ -80,8 +84,10 @@ def open_session(
     return OpenVinoSession(folder, spec, threads, modes)
 
 
-def _whole_modes(tasks: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return list(dict.fromkeys([tasks, *((task,) for task in tasks)]))
+def _whole_modes(spec: EngineSpec) -> list[tuple[str, ...]]:
+    """The modes that get an engine of their own; of several levels each only for all tasks: it is opened in use."""
+    single = [] if "shared" in spec.files else [(task,) for task in spec.tasks]
+    return list(dict.fromkeys([spec.tasks, *single]))
 
 
 def _not_ready(wanted: Iterable[str], modes: Iterable[tuple[str, ...]]) -> str:
@@ -183,7 +189,11 @@ class _Compiler:
         self._ov, self.spec, self._core = ov, spec, ov.Core()
         path, weights = spec.file(folder, "model"), spec.file(folder, "weights")
         try:
-            self._model = self._core.read_model(path, weights)
+            if "shared" in spec.files:
+                content = b"".join(map(bytes, assemble(folder, spec, "weights")))
+                self._model = self._core.read_model(path.read_bytes(), content)
+            else:
+                self._model = self._core.read_model(path, weights)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO {ov.__version__} cannot open {path}: {reason}") from error

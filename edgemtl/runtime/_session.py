@@ -67,7 +67,7 @@ class Session(Protocol):
 class EngineSpec:
     """What `engine.json` says: the target that wrote the folder, the backend that opens it, its tasks and files.
 
-    `level` is the one of several designs whose file `model` is.
+    `level` is the one of several designs whose files and options these are.
     """
 
     target: str
@@ -121,12 +121,21 @@ class EngineSpec:
         return cls(str(content["target"]), str(content["runtime"]), tasks, size, files, dict(content["options"]))
 
     def at(self, level: int) -> EngineSpec:
-        """The engine of one level, whose file stands where the first one's does; `UserError` where there is none."""
-        if level == 0:
+        """The engine of one of several levels, with its own files and options; `UserError` where there is none.
+
+        The file `model-3` stands where `model` does, `options["levels"][3]` over the options, and so on.
+        """
+        if "levels" not in self.options and level == 0:
             return self
-        if (key := f"level-{level}") not in self.files:
+        suffix = f"-{level}"
+        own = {key.removesuffix(suffix): name for key, name in self.files.items() if key.endswith(suffix)}
+        if not own:
             raise UserError(f"{ENGINE_FILE} names no file for level {level}: export the bundle again")
-        return replace(self, files={**self.files, "model": self.files[key]}, level=level)
+        try:
+            options = {**self.options, **self.options["levels"][level]}
+        except (IndexError, KeyError, TypeError) as error:
+            raise UserError(f"{ENGINE_FILE} does not describe level {level}: export the bundle again") from error
+        return replace(self, files={**self.files, **own}, options=options, level=level)
 
     @property
     def outputs(self) -> dict[str, str]:

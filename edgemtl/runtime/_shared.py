@@ -1,8 +1,8 @@
-"""A level's model, put together from what all levels share: parts of the supernet's weights, times its own factors."""
+"""A level's weights, put together from what all levels share: parts of the supernet's, times its own factors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
+from edgemtl.runtime._session import EngineSpec
 
 __all__ = ["SharedPart", "assemble", "factor_name"]
 
 
 @dataclass(frozen=True)
 class SharedPart:
-    """The weight `name` of this shape, whose bytes belong at a `place` of the model that was stored without them."""
+    """The weight `name` of this shape, whose bytes belong at a `place` of the file that was stored without them."""
 
     place: int
     name: str
@@ -34,38 +35,40 @@ def factor_name(level: int, name: str) -> str:
     return f"level-{level}/{name}"
 
 
-def assemble(model: Path, weights: Path, level: int, parts: Sequence[Sequence[Any]]) -> bytes:
-    """The serialized model of a level: `parts` of the safetensors file `weights`, scaled, put into `model`.
+def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
+    """The content of a level's file `key` with its parts of the shared weights, scaled, put in: piece after piece.
 
-    Raises `UserError` where the parts do not fit the files.
+    A piece holds until the next one is asked for: they share a buffer, since memory that was never touched costs more
+    than the arithmetic. Raises `UserError` where the parts do not fit the files.
     """
     from safetensors import SafetensorError, safe_open
 
-    stored, pieces, end = model.read_bytes(), list[bytes](), 0
+    weights, level = spec.file(folder, "shared"), spec.level
+    stored, end, scaled = memoryview(spec.file(folder, key).read_bytes()), 0, np.empty(0, np.float32)
     try:
         with safe_open(weights, framework="numpy") as file:
-            for place, name, shape in parts:
+            for place, name, shape in spec.options["shared"]:
                 if not end <= place <= len(stored):
                     raise ValueError(f"{name} belongs at byte {place}")
-                value = _part(file.get_tensor(name), tuple(shape)) * _column(
-                    file.get_tensor(factor_name(level, name)), len(shape)
-                )
-                if value.shape != tuple(shape):
-                    raise ValueError(f"{name} has the shape {value.shape}")
-                pieces += [stored[end:place], value.tobytes()]
+                part, factor = _part(file.get_tensor(name), tuple(shape)), file.get_tensor(factor_name(level, name))
+                if part.shape != tuple(shape):
+                    raise ValueError(f"{name} has the shape {part.shape}")
+                if part.size > scaled.size:
+                    scaled = np.empty(part.size, np.float32)
+                flat = part.reshape(len(part), -1)  # NumPy is slow where it multiplies along the short rows of a kernel
+                value = np.multiply(flat, factor[:, None], out=scaled[: part.size].reshape(flat.shape))
+                yield stored[end:place]
+                yield memoryview(value)
                 end = place
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{weights} and level {level} do not fit ({error}): export the bundle again") from error
-    return b"".join([*pieces, stored[end:]])
+    yield stored[end:]
 
 
 def _part(whole: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A prefix in the first two dimensions, the centre of a kernel in the others."""
+    """A prefix in every dimension, of a convolution the centre of the kernel."""
     first = [
-        (size - own) // 2 if axis > 1 else 0 for axis, (size, own) in enumerate(zip(whole.shape, shape, strict=True))
+        (size - own) // 2 if whole.ndim == 4 and axis > 1 else 0
+        for axis, (size, own) in enumerate(zip(whole.shape, shape, strict=True))
     ]
     return whole[tuple(slice(start, start + own) for start, own in zip(first, shape, strict=True))]
-
-
-def _column(factor: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
-    return factor.reshape(-1, *[1] * (dimensions - 1))

@@ -7,6 +7,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ import numpy as np
 import pytest
 import torch
 from chain import SPACE, environment, make_workplace
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from edgemtl.bundle import read_manifest
 from edgemtl.cli import main
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.models import save_supernet
-from edgemtl.nas import load_space
+from edgemtl.models.quantization import Ranges
+from edgemtl.nas import RunFolder, load_space
+from edgemtl.profiling import measure_levels
 from edgemtl.runtime import Engine
 
 TASKS = {"regions", "depth", "side"}
@@ -145,6 +148,62 @@ def test_a_level_that_the_bundle_lacks_is_one_line(bundle: Path, asked: Any, exp
         assert engine.session is before
 
 
+def test_int8_levels_are_refused_in_one_line(workplace: Path, searched: Path, here: Here) -> None:
+    """The design that was chosen has INT8 blocks; its levels are float, and say so."""
+    run = RunFolder(Path(shutil.copytree(searched, workplace / "runs/eight")))
+    best = run.load("best")
+    eight = {f"{block}.precision": "int8" for block in best.design.precision if block != "engine"}
+    design = best.design.space.design({**best.design, **eight})
+    assert "int8" in design.precision.values()
+    run.save("best", replace(best, design=design, ranges=Ranges({})))
+    words = ("--levels", "2", "--supernet", "supernet.safetensors", "--out", "eight")
+    status, _, errors = here("export", "runs/eight", *words)
+    assert status == 0 and "levels are float, the run's INT8 blocks too" in errors
+    assert all("int8" not in level.design.values() for level in read_manifest(workplace / "eight").levels)
+
+
+def test_only_the_levels_that_were_used_last_stay_open(bundle: Path) -> None:
+    photo = np.full((64, 64, 3), 99, np.uint8)
+
+    def use(engine: Engine, number: int) -> None:
+        level = engine.manifest.levels[number]
+        assert engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference) == level
+
+    with Engine(bundle, open_levels=2) as engine:
+        before, first = engine.run(photo), engine.session
+        use(engine, 1)
+        use(engine, 0)
+        assert engine.session is first
+        use(engine, 2)  # closes 1, which was used longest ago
+        use(engine, 0)
+        assert engine.session is first
+        use(engine, 1)
+        use(engine, 2)
+        with pytest.raises(UserError, match="closed"):
+            first.run(np.zeros((1, 3, 64, 64), np.float32), ["depth"])
+        use(engine, 0)
+        assert all(np.array_equal(before[task], value) for task, value in engine.run(photo).items())
+    with pytest.raises(UserError, match="0 open levels given: give 1 or more"):
+        Engine(bundle, open_levels=0)
+
+
+def test_levels_tell_what_they_cost(workplace: Path, searched: Path, here: Here) -> None:
+    words = ("--levels", "2", "--supernet", "supernet.safetensors", "--target", "openvino", "--out", "two")
+    status, output, errors = here("export", "runs/first", *words)
+    assert status == 0, errors
+    assert "models and weights: " in errors and "one by one" in errors
+    assert "memory grows by" in output and "first switch in ms" in output
+    assert "all 2 levels open take" in output or not Path("/proc/self/status").exists()
+    first, second = measure_levels(workplace / "two")
+    assert first.first_ms is None and second.first_ms is not None and second.first_ms > second.again_ms > 0
+    assert all(each.resident_bytes is None or each.resident_bytes >= 0 for each in (first, second))
+    manifest = read_manifest(workplace / "two")
+    assert [set(level.parity) for level in manifest.levels] == [TASKS, TASKS]
+    with Engine(workplace / "two") as engine:
+        assert engine.set_level(prefer=manifest.levels[1].preference) == manifest.levels[1]
+        assert set(engine.predict(np.full((64, 64, 3), 99, np.uint8), ["depth", "side"])) == {"depth", "side"}
+
+
 def test_a_bundle_of_one_design_has_no_levels(workplace: Path, searched: Path, here: Here) -> None:
     status, _, errors = here("export", "runs/first", "--out", "single")
     assert status == 0, errors
@@ -155,13 +214,17 @@ def test_a_bundle_of_one_design_has_no_levels(workplace: Path, searched: Path, h
     assert status == 1 and "has one level only: export it again with --levels" in errors
 
 
-def test_a_sweep_is_one_sheet(workplace: Path, bundle: Path, here: Here) -> None:
+def test_a_sweep_is_a_sheet_and_an_animation(workplace: Path, bundle: Path, here: Here) -> None:
     status, output, errors = here("run", "bundle", PHOTO, "--sweep", "depth:regions", "--format", "json")
     assert status == 0, errors
     (found,) = json.loads(output)
     assert found["levels"][0].startswith("depth@") and found["levels"][-1].startswith("regions@")
     with Image.open(workplace / found["picture"]) as sheet:
         assert sheet.width > 3 * 256 and sheet.height > len(found["levels"]) * 200
+        whole = sheet.size
+    with Image.open(workplace / found["animation"]) as moving:
+        assert len(list(ImageSequence.Iterator(moving))) == 2 * len(found["levels"]) - 2 and moving.info["loop"] == 0
+        assert moving.width == whole[0] and moving.height < whole[1]
     status, output, _ = here("run", "bundle", PHOTO, "--sweep", "depth:regions", "--tasks", "depth")
     assert status == 0 and " > " in output
 
@@ -189,8 +252,12 @@ def test_a_sweep_that_is_none_is_one_line(bundle: Path, here: Here, sweep: str, 
         (("--levels", "1", "--supernet", "supernet.safetensors"), "give 2 or more"),
         (("--levels", "90", "--supernet", "supernet.safetensors"), "different ones within its budgets"),
         (
-            ("--levels", "5", "--supernet", "supernet.safetensors", "--target", "openvino"),
-            "target openvino cannot share the weights of levels: export them with --target onnxruntime",
+            ("--levels", "5", "--supernet", "supernet.safetensors", "--target", "streaming"),
+            "target streaming cannot share the weights of levels: export them with --target onnxruntime or --target",
+        ),
+        (
+            ("--levels", "5", "--target", "openvino", "--target", "onnxruntime"),
+            "levels for openvino and onnxruntime asked for: a bundle of levels is for one",
         ),
     ],
 )

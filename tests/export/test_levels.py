@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 from small import TASKS, designs, pictures, scrambled, small_space
 
 from edgemtl.errors import UserError
-from edgemtl.export._levels import WEIGHTS_FILE, _write
+from edgemtl.export._levels import WEIGHTS_FILE, _write, check_sharing
 from edgemtl.models import Supernet, recalibrate
 from edgemtl.nas import Candidate, Level, Space
+from edgemtl.nas._space import ENGINE
 from edgemtl.runtime import EngineSpec, open_engine
 from edgemtl.targets import find_target
 
 NAMES = [task.name for task in TASKS]
 COUNT = 5
+TARGETS = ["onnxruntime", "openvino"]
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +37,19 @@ def supernet(where: Space) -> Supernet:
 
 @pytest.fixture(scope="module")
 def levels(where: Space, supernet: Supernet) -> list[Level]:
-    """Nets of all sizes, each with statistics of its own."""
+    """Nets of all sizes for FP32 engines, each with statistics of its own."""
     found = []
     for number, design in enumerate(designs(where, COUNT - 2)):
         net = supernet.extract(design)
         recalibrate(net, [pictures(4, where.size, number)])
+        design = where.design({**design, ENGINE: "fp32"})
         found.append(Level(f"l{number}", "", dict.fromkeys(NAMES, 1.0), Candidate(design, net, None)))
     return found
 
 
-@pytest.fixture
-def engine(levels: list[Level], supernet: Supernet, tmp_path: Path) -> Path:
-    _write(levels, supernet, find_target("onnxruntime"), tmp_path)
+@pytest.fixture(params=TARGETS)
+def engine(request: pytest.FixtureRequest, levels: list[Level], supernet: Supernet, tmp_path: Path) -> Path:
+    _write(levels, supernet, find_target(request.param), tmp_path)
     return tmp_path
 
 
@@ -63,16 +67,21 @@ def test_every_level_is_its_net(engine: Path, levels: list[Level], image: NDArra
             for name in NAMES:
                 scale = max(1.0, float(expected[name].abs().max()))
                 assert np.abs(found[name] - expected[name].numpy()).max() < 1e-4 * scale
-            alone = session.run(image, ["depth"])
-            assert np.allclose(alone["depth"], found["depth"], atol=1e-5)
+            whole = {name: value.copy() for name, value in found.items()}
+            for tasks in (["depth"], ["depth", "kind"]):
+                part = session.run(image, tasks)
+                assert set(part) == set(tasks)
+                assert all(np.allclose(part[name], whole[name], atol=1e-4) for name in tasks)
             assert session.operator_times(image, ["depth"], 1)
 
 
-def test_weights_are_stored_once(levels: list[Level], supernet: Supernet, tmp_path: Path) -> None:
-    written = _write(levels, supernet, find_target("onnxruntime"), tmp_path)
+@pytest.mark.parametrize("target", TARGETS)
+def test_weights_are_stored_once(levels: list[Level], supernet: Supernet, tmp_path: Path, target: str) -> None:
+    written = _write(levels, supernet, find_target(target), tmp_path)
     sizes = {name: (tmp_path / name).stat().st_size for name in written.files}
     assert written.shared_bytes == sum(sizes.values()) - sizes["engine.json"]
-    assert written.shared_bytes < 0.8 * written.alone_bytes
+    graphs = sum(size for name, size in sizes.items() if name.endswith(".xml"))
+    assert written.shared_bytes - graphs < 0.8 * (written.alone_bytes - graphs)
     whole = sum(4 * parameter.numel() for parameter in supernet.parameters())
     assert sizes[WEIGHTS_FILE] < 1.2 * whole, "however many levels there are"
 
@@ -80,7 +89,7 @@ def test_weights_are_stored_once(levels: list[Level], supernet: Supernet, tmp_pa
 def test_levels_stay_open_side_by_side(engine: Path, levels: list[Level], image: NDArray[np.float32]) -> None:
     sessions = [open_engine(engine, 1, level=number) for number in range(COUNT)]
     first = [session.run(image, NAMES)["depth"].copy() for session in sessions]
-    again = [session.run(image, NAMES)["depth"] for session in reversed(sessions)][::-1]
+    again = [session.run(image, NAMES)["depth"].copy() for session in reversed(sessions)][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert len({value.tobytes() for value in first}) == COUNT
     for session in sessions:
@@ -95,11 +104,13 @@ def test_a_level_that_the_engine_lacks(engine: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda options: options.pop("levels"), "does not tell the weights of level 1"),
-        (lambda options: options["levels"][1][0].__setitem__(0, 10**9), "belongs at byte 1000000000"),
-        (lambda options: options["levels"][1][0].__setitem__(1, "nowhere"), "nowhere"),
-        (lambda options: options["levels"][1][0].__setitem__(2, [10**6, 1, 1, 1]), "do not fit"),
-        (lambda options: options["levels"][1][0].__setitem__(2, "wide"), "do not fit"),
+        (lambda options: options.pop("levels"), "does not describe level 1"),
+        (lambda options: options["levels"].__delitem__(slice(1, None)), "does not describe level 1"),
+        (lambda options: options["levels"][1].pop("shared"), "do not fit"),
+        (lambda options: options["levels"][1]["shared"][0].__setitem__(0, 10**9), "belongs at byte 1000000000"),
+        (lambda options: options["levels"][1]["shared"][0].__setitem__(1, "nowhere"), "nowhere"),
+        (lambda options: options["levels"][1]["shared"][0].__setitem__(2, [10**6, 1, 1, 1]), "do not fit"),
+        (lambda options: options["levels"][1]["shared"][0].__setitem__(2, "wide"), "do not fit"),
     ],
 )
 def test_parts_that_do_not_fit_are_one_line(engine: Path, spoil: object, expected: str) -> None:
@@ -117,4 +128,40 @@ def test_a_file_of_weights_that_was_cut_off(engine: Path) -> None:
     (engine / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="do not fit"):
         open_engine(engine, 1)
-    assert EngineSpec.read(engine).at(0) == EngineSpec.read(engine)
+
+
+def test_an_engine_of_one_design_is_its_level_0(levels: list[Level], tmp_path: Path) -> None:
+    find_target("onnxruntime").build(levels[0].candidate.net, {"engine": "fp32"}, None, tmp_path)
+    assert EngineSpec.read(tmp_path).at(0) == EngineSpec.read(tmp_path)
+    with pytest.raises(UserError, match="names no file for level 1"):
+        open_engine(tmp_path, 1, level=1)
+
+
+def test_a_level_has_the_precision_of_its_design_where_the_target_honours_it(
+    levels: list[Level], supernet: Supernet, where: Space, tmp_path: Path
+) -> None:
+    half = []
+    for level in levels[:2]:
+        design = where.design({**level.candidate.design, ENGINE: "bf16"})
+        half.append(replace(level, candidate=replace(level.candidate, design=design)))
+    for target, expected in (("openvino", "bf16"), ("onnxruntime", "fp32")):
+        place = tmp_path / target
+        place.mkdir()
+        _write(half, supernet, find_target(target), place)
+        assert EngineSpec.read(place).at(1).options["precision"]["engine"] == expected
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (["streaming"], "target streaming cannot share the weights of levels: export them with --target onnxruntime"),
+        (["onnxruntime", "tensorrt-rtx"], "target tensorrt-rtx cannot share"),
+        (["openvino", "onnxruntime"], "levels for openvino and onnxruntime asked for: a bundle of levels is for one"),
+        (["onnx"], "did you mean onnxruntime"),
+    ],
+)
+def test_levels_are_for_one_target_that_can_share(targets: list[str], expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_sharing(targets)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+    assert check_sharing(["openvino", "openvino"]).traits.name == "openvino"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgemtl.errors import UserError
-from edgemtl.report import Example, contact_sheet, draw_prediction, overlay
+from edgemtl.report import Example, animation, contact_sheet, draw_prediction, overlay
 from edgemtl.report._canvas import _fitted, _length, font
 from edgemtl.report._colors import class_colors, ember, heat, rainbow
 from edgemtl.report._overlays import spread
@@ -145,3 +145,14 @@ def test_text_is_cut_to_its_place(text: str, width: int) -> None:
     shown = _fitted(text, width, font(12))
     assert "\n" not in shown
     assert _length(shown, font(12)) <= width or shown == "..."
+
+
+def test_frames_of_an_animation_have_one_size_and_one_meaning_of_colours() -> None:
+    near, far = (Example(IMAGE, {"depth": np.full((24, 32), metres)}) for metres in (1.0, 5.0))
+    frames = animation([DEPTH], [near, far])
+    assert len(frames) == 2 and frames[0].size == frames[1].size
+    assert not np.array_equal(np.array(frames[0]), np.array(frames[1])), "each by itself would look alike"
+    alone = animation([DEPTH], [near])[0]
+    assert not np.array_equal(np.array(alone), np.array(frames[0]))
+    with pytest.raises(UserError, match="0 tasks is empty"):
+        animation([], [near])
