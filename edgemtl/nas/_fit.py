@@ -12,7 +12,7 @@ from functools import partial
 
 from edgemtl.nas._groups import Group
 from edgemtl.nas._judge import Verdict
-from edgemtl.nas._prune_map import PruneMap, steps
+from edgemtl.nas._prune_map import PruneMap, counts
 
 __all__ = ["Fit", "Shares", "by_map", "by_trial", "deepest"]
 
@@ -37,7 +37,7 @@ class Fit:
 
 def deepest(groups: Sequence[Group], multiple: int) -> Kept:
     """The least that every group can keep."""
-    return {group.name: [group.size, *steps(group.size, multiple)][-1] for group in groups}
+    return {group.name: [group.size, *counts(group, multiple)][-1] for group in groups}
 
 
 def by_map(
@@ -70,7 +70,7 @@ def by_map(
         _, _, name = heapq.heappop(heap)
         found = best_cut(name)
         if found is not None and (not heap or found[0] <= heap[0][0]):
-            possible = [count for count in steps(by_name[name].size, multiple) if found[1] <= count < kept[name]]
+            possible = [count for count in counts(by_name[name], multiple) if found[1] <= count < kept[name]]
             kept[name] = possible[_first_that_holds(shares, kept, name, possible)]
             found = best_cut(name)
         if found is not None:
@@ -92,7 +92,7 @@ def _limiting(
     group: Group, kept: Mapping[str, int], known: PruneMap, weights: Mapping[str, float], multiple: int
 ) -> str | None:
     """The task that the next cut would cost most."""
-    fewer = [count for count in steps(group.size, multiple) if count < kept[group.name]]
+    fewer = [count for count in counts(group, multiple) if count < kept[group.name]]
     rises = known.rise(group, fewer[0]) if fewer else {}
     return max(rises, key=lambda task: weights[task] * rises[task]) if any(rises.values()) else None
 
@@ -151,7 +151,7 @@ def _one_pass(
         for task in group.tasks:
             judged[task] += 1
         limits = {t: base[t] * (1 + tolerance * allowance[t] * judged[t] / reaching[t]) for t in group.tasks}
-        possible = steps(group.size, multiple)
+        possible = counts(group, multiple)
         passed, failed = 0, len(possible) + 1
         while failed - passed > 1:
             middle = (passed + failed) // 2
@@ -177,7 +177,7 @@ def _given_back(
     while room:
         before, wider = max(shares(found)), list[tuple[float, str, int]]()
         for group in groups:
-            more = [group.size, *steps(group.size, multiple)]
+            more = [group.size, *counts(group, multiple)]
             place = more.index(found[group.name])
             if place:
                 count = more[place - 1]
