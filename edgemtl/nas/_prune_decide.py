@@ -25,7 +25,9 @@ __all__ = ["Kept", "Report", "Subject", "asked", "check_reach", "decide", "group
 
 USUAL_FLOOR = 0.05
 """What a task without a floor counts as having: one with a floor of 2 % may lose two fifths of what that one may."""
-LATENCY_ROUNDS = 6
+LATENCY_ROUNDS = 8
+LATENCY_MARGIN = 0.98
+"""Part of a limit in ms that is aimed at: two measurements of one net differ by a little."""
 
 Kept = Mapping[str, int]
 Report = Callable[[SearchEvent], None]
@@ -175,7 +177,7 @@ def _counted(
 
     def in_time(flops: float) -> bool:
         ms = time(known, subject.fit(known, [*limits, at_most(flops)], weights).kept)
-        return all(ms[limit.budget.task or ""] <= limit.value for limit in timed)
+        return all(ms[limit.budget.task or ""] <= LATENCY_MARGIN * limit.value for limit in timed)
 
     low = float(subject.cost(deepest(subject.groups, subject.multiple), None).flops)
     high = float(subject.cost({}, None).flops)

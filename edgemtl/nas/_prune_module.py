@@ -58,7 +58,7 @@ TARGET = "onnxruntime"
 SIZE = (192, 256)
 _FLOAT = {"engine": "fp32"}
 
-Metrics = Mapping[str, Mapping[str, float]]
+_SCORED: tuple[Split, ...] = ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,14 @@ class ModuleRequest:
     fast: bool = False
     resume: bool = False
     command: str = "edgemtl prune"
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A module's metrics by split and task, and its latency by scope (empty where it cannot be exported)."""
+
+    metrics: Mapping[Split, Mapping[str, Mapping[str, float]]]
+    ms: Mapping[str, float]
 
 
 def prune_module(request: ModuleRequest, report: Report = lambda event: None) -> Result:
@@ -103,10 +111,9 @@ def prune_module(request: ModuleRequest, report: Report = lambda event: None) ->
     _check_folder(request, config)
     if (request.out / RESULT_FILE).is_file():
         return read_result(request.out)
-    scores = {split: _scores(net, source, split) for split in _SCORED}
     timed_now = partial(_time, timed_scopes([limit.budget for limit in limits]), source)
-    ms = {} if problem else timed_now(net)
-    limits = tuple(e if e.exact else Limit(e.budget, e.budget.limit(ms[e.budget.task or ""])) for e in limits)
+    given = _Scored({split: _scores(net, source, split) for split in _SCORED}, {} if problem else timed_now(net))
+    limits = tuple(e if e.exact else Limit(e.budget, e.budget.limit(given.ms[e.budget.task or ""])) for e in limits)
     timing = partial(_timed, subject, timed_now)
     check_reach(subject, limits, timing, "prune a smaller module")
     write_json(request.out / MODULE_FILE, {"schema": SCHEMA, **config})
@@ -118,14 +125,12 @@ def prune_module(request: ModuleRequest, report: Report = lambda event: None) ->
     losses = {task: {"before": loss, "after": after[task]} for task, loss in known.base.items()}
     said = {"mode": "fast" if request.fast else "sequential", "calibration_losses": losses, "not_exported": problem}
     _write(request, subject, known, fit, narrow, {**said, "whole": whole})
-    say = tell(report, "score")
-    say(0, 1, "the pruned module")
-    narrow_ms = {} if problem else timed_now(narrow)
-    pruned = {split: _scores(narrow, source, split) for split in _SCORED}
-    feasible = _holds(source, limits, floors, subject, fit.kept, narrow_ms, pruned["validation"], scores["validation"])
-    best = _entry(subject, fit.kept, narrow_ms, pruned["test"], scores["test"], feasible)
-    base = _entry(subject, {}, ms, scores["test"], scores["test"], None)
-    say(1, 1, "")
+    tell(report, "score")(0, 1, "the pruned module")
+    pruned = _Scored({split: _scores(narrow, source, split) for split in _SCORED}, {} if problem else timed_now(narrow))
+    tell(report, "score")(1, 1, "")
+    tried = len(trials) or sum(len(curve.rises) for curve in known.curves.values())
+    feasible = _holds(subject, limits, floors, fit.kept, pruned, given)
+    best, base = _entry(subject, fit.kept, pruned, given, feasible), _entry(subject, {}, given, given, None)
     result = Result(
         command=request.command,
         seed=None,
@@ -136,15 +141,12 @@ def prune_module(request: ModuleRequest, report: Report = lambda event: None) ->
         feasible=feasible,
         best=best,
         front=(best, base),
-        evaluations=len(trials) or sum(len(curve.rises) for curve in known.curves.values()),
+        evaluations=tried,
         seconds=time.monotonic() - started,
         environment=environment(),
     )
     write_result(request.out, result)
     return result
-
-
-_SCORED: tuple[Split, ...] = ("validation", "test")
 
 
 def _check_folder(request: ModuleRequest, config: Mapping[str, Any]) -> None:
@@ -243,37 +245,32 @@ def _write(
 
 
 def _holds(
-    source: Source,
-    limits: Sequence[Limit],
-    floors: Sequence[Floor],
-    subject: Subject,
-    kept: Kept,
-    ms: Mapping[str, float],
-    metrics: Metrics,
-    before: Metrics,
+    subject: Subject, limits: Sequence[Limit], floors: Sequence[Floor], kept: Kept, pruned: _Scored, given: _Scored
 ) -> bool:
     """Whether the pruned module keeps every budget and, on validation images, every floor."""
-    takes = [subject.takes(e.budget, kept) if e.exact else ms[e.budget.task or ""] for e in limits]
-    changes = {task.name: relative_change(task, metrics[task.name], before[task.name]) for task in source.tasks}
-    within = all(taken <= limit.value for taken, limit in zip(takes, limits, strict=True))
-    return within and all(changes[floor.task] >= -floor.max_drop for floor in floors)
+    for limit in limits:
+        takes = subject.takes(limit.budget, kept) if limit.exact else pruned.ms[limit.budget.task or ""]
+        if takes > limit.value:
+            return False
+    after, before = pruned.metrics["validation"], given.metrics["validation"]
+    changes = {t.name: relative_change(t, after[t.name], before[t.name]) for t in subject.judge.source.tasks}
+    return all(changes[floor.task] >= -floor.max_drop for floor in floors)
 
 
-def _entry(
-    subject: Subject, kept: Kept, ms: Mapping[str, float], metrics: Metrics, base: Metrics, feasible: bool | None
-) -> Entry:
-    tasks, cost = subject.judge.source.tasks, subject.cost(kept, None)
-    own = {task.name: subject.cost(kept, task.name) for task in tasks}
+def _entry(subject: Subject, kept: Kept, scored: _Scored, given: _Scored, feasible: bool | None) -> Entry:
+    tasks, cost, metrics = subject.judge.source.tasks, subject.cost(kept, None), scored.metrics["test"]
+    paths = {task.name: subject.cost(kept, task.name) for task in tasks}
+    latency = Latency(value=scored.ms[""], kind="measured", device="host", runtime=TARGET) if scored.ms else None
     return Entry(
-        design={f"{name}.channels"[:200]: count for name, count in kept.items()},
+        design={f"{name}.channels"[-200:]: count for name, count in kept.items()},
         flops=cost.flops,
         macs=cost.flops // 2,
         params=cost.params,
         bytes=cost.weight_bytes,
-        latency_ms=Latency(value=ms[""], kind="measured", device="host", runtime=TARGET) if ms else None,
+        latency_ms=latency,
         metrics={task: dict(scores) for task, scores in metrics.items()},
-        delta_m=delta_m(tasks, metrics, base),
-        paths={task: PathCost(flops=each.flops, params=each.params) for task, each in own.items()},
+        delta_m=delta_m(tasks, metrics, given.metrics["test"]),
+        paths={task: PathCost(flops=each.flops, params=each.params) for task, each in paths.items()},
         feasible=feasible,
         kind="candidate" if kept else "baseline",
         name="best" if kept else "baseline",

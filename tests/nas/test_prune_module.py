@@ -286,7 +286,7 @@ def test_a_task_without_labels_to_decide_by_is_named(ask: ModuleRequest, monkeyp
 
 def test_another_module_or_a_damaged_folder_is_refused(ask: ModuleRequest) -> None:
     prune_module(ask)
-    with pytest.raises(UserError, match="damaged, or of another module|unknown layer"):
+    with pytest.raises(UserError, match=r"damaged, or of another module|unknown layer"):
         apply_pruning(nn.Sequential(nn.Conv2d(3, 8, 3)), ask.out)
     with pytest.raises(UserError, match="are not the weights of this module"):
         apply_pruning(own("declared"), ask.out)
