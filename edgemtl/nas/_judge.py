@@ -84,7 +84,7 @@ class Judge:
         Taylor criterion (Molchanov et al. 2019) with its gate on all that reads the channel, so that it holds whatever
         normalises it. Every task's loss counts as a share of its own value; that is ours.
         """
-        sums = {g.name: [torch.zeros(g.size) for _ in g.parts] for g in groups}
+        sums = {g.name: [torch.zeros(g.size // g.step) for _ in g.parts] for g in groups}
         parameters = [p for p in net.eval().parameters() if p.ndim > 1]
         for batch in batches_of(self.source.split("calibration"), SLOPE_BATCH, JUDGED_IMAGES):
             outputs = net(torch.from_numpy(batch.image).to(memory_format=torch.channels_last))
@@ -94,7 +94,8 @@ class Judge:
             change = {id(p): p.detach() * s for p, s in zip(parameters, slopes, strict=True) if s is not None}
             for group in groups:
                 for place, members in enumerate(group.parts):
-                    sums[group.name][place] += _without(net, group.size, members, change).square()
+                    each = _without(net, group.size, members, change).view(-1, group.step).sum(1)
+                    sums[group.name][place] += each.square()
         return {group.name: [_order(part, group.step) for part in sums[group.name]] for group in groups}
 
     def _loss(self, name: str, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -118,9 +119,9 @@ class Judge:
 
 
 def _order(importance: Tensor, step: int) -> list[int]:
-    """Channels, the most important first, each `step` in a row together."""
-    blocks = importance.view(-1, step).sum(1).argsort(descending=True, stable=True)
-    return [int(channel) for channel in (blocks[:, None] * step + torch.arange(step)).flatten()]
+    """Channels of the most important heads first, where a head has `step` of them in a row."""
+    heads = importance.argsort(descending=True, stable=True)
+    return [int(channel) for channel in (heads[:, None] * step + torch.arange(step)).flatten()]
 
 
 def _without(net: nn.Module, size: int, members: Sequence[Member], change: Mapping[int, Tensor]) -> Tensor:

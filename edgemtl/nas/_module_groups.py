@@ -83,13 +83,15 @@ def module_groups(
     found, whole = list[Group](), dict[str, str]()
     shrinks: dict[str, dict[int, list[tuple[str, int]]]] = {}
     before = {name: tuple(p.shape) for name, p in net.named_parameters()}
+    order = [name for name, _ in net.named_modules()]
     for members in traced(net, dimensions):
-        givers = [m.module for m in members if m.outputs and m.dimension is None and _gives(net, m)]
-        if not givers:
+        given = {m.module for m in members if m.outputs and m.dimension is None and gives(net.get_submodule(m.module))}
+        if not given:
             continue
+        givers = sorted(given, key=order.index)
         name = givers[0].removeprefix("module.")
         tasks = tuple(t.name for t in net.tasks if any(t.name in reached[module] for module in givers))
-        layers = tuple(dict.fromkeys(module.removeprefix("module.") for module in givers))
+        layers = tuple(module.removeprefix("module.") for module in givers)
         group = Group(name, len(members[0].channels), tasks, (members,), layers)
         narrow = _half(net, group, image)
         if isinstance(narrow, str):
@@ -101,11 +103,8 @@ def module_groups(
             for dimension, (had, has) in enumerate(zip(before[key], parameter.shape, strict=True)):
                 if had != has:
                     shrinks.setdefault(key, {}).setdefault(dimension, []).append((name, (had - has) // lost))
+    found.sort(key=lambda group: order.index(f"module.{group.name}"))
     return found, whole, _costs(net, found, shrinks, reached, image)
-
-
-def _gives(net: ModuleNet, member: Member) -> bool:
-    return gives(net.get_submodule(member.module))
 
 
 def _odd(group: Group) -> list[int]:
@@ -210,7 +209,10 @@ def _macs_by_weight(net: ModuleNet, image: Tensor) -> dict[str, float]:
 
 
 def _all_macs(net: ModuleNet, image: Tensor) -> int:
-    """Multiply-accumulates of one image, products of activations among them."""
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    """Multiply-accumulates of one image, products of activations among them.
+
+    With derivatives, since torch's own attention is one operator without, whose products are not counted.
+    """
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         net(image)
     return int(counter.get_total_flops()) // 2
