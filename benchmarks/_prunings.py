@@ -6,19 +6,23 @@ is kept under `runs/` and made once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from _common import say
-from _runs import ROOT, edgemtl, searched
+from _runs import ROOT, edgemtl, scenes_evaluator
 
-from edgemtl.nas import Pruning, open_pruning
+from edgemtl.nas import Pruning, RunFolder, open_pruning
+from edgemtl.nas._finalists import Finalist
 from edgemtl.nas._fit import Fit
-from edgemtl.nas._problem import Limit
+from edgemtl.nas._outcome import Asked, conclude
+from edgemtl.nas._problem import Evaluation, Limit, Problem
 from edgemtl.nas._prune_map import PruneMap
+from edgemtl.nas._run import task_json
 from edgemtl.units import parse_budget
 
-SIZE, QUICK_SIZE = "96x128", "64x96"
+SIZE, QUICK_SIZE = (96, 128), (64, 96)
 STEPS, QUICK_STEPS = 600, 2
 BATCH = 8
 
@@ -34,10 +38,38 @@ def unpruned(quick: bool) -> Path:
     With `quick` its weights stay nearly as they are in the supernet, and images are smaller still.
     """
     name, size = ("prune-quick", QUICK_SIZE) if quick else ("prune", SIZE)
-    run = searched(name, "--size", size, "--budget", "100%FLOPs", "--evaluations", "2").path
-    path = ROOT / "runs" / f"{name}-unpruned"
+    run, path = ROOT / "runs" / name, ROOT / "runs" / f"{name}-unpruned"
+    if not (run / "result.json").is_file():
+        _begin(run, size)
     trained(run, path, QUICK_STEPS if quick else STEPS, "--design", "baseline")
     return path
+
+
+def _begin(run: Path, size: tuple[int, int]) -> None:
+    """The shipped supernet's largest design as a run, which no search made."""
+    started = time.monotonic()
+    space, evaluator = scenes_evaluator("onnxruntime", size=size)
+    base, even = evaluator.candidate(space.largest()), {task.name: 1.0 for task in space.tasks}
+    metrics = evaluator.simulated(base)
+    RunFolder(run).create(
+        {
+            "space": space.name,
+            "identity": space.identity,
+            "size": list(size),
+            "data": "scenes",
+            "data_identity": evaluator.source.identity,
+            "tasks": task_json(space.tasks),
+            "target": "onnxruntime",
+            "strategy": "none",
+            "budgets": [],
+            "floors": [],
+            "preference": even,
+            "seed": 0,
+        }
+    )
+    finalist = Finalist(base, Evaluation(base.design, metrics, evaluator.time(base)), 1.0)
+    asked = Asked("benchmarks/_prunings.py", 0, "none", (), 1, started)
+    conclude(RunFolder(run), asked, evaluator, Problem(space, (), (), even, metrics, True), base, [finalist])
 
 
 def pruned(whole: Path, name: str, *arguments: str) -> Path:

@@ -144,7 +144,8 @@ def _channels(net: MultiTaskNet, whole: MultiTaskNet) -> dict[str, int]:
     found = {}
     for name in prunable_channels(whole.plan):
         module = net.blocks.get_submodule(name)
-        found[name] = (module if isinstance(module, nn.Linear) else module.get_submodule("conv")).weight.shape[0]  # type: ignore[union-attr]
+        layer = module if isinstance(module, nn.Linear) else module.get_submodule("conv")
+        found[name] = len(layer.get_parameter("weight"))
     return found
 
 

@@ -122,8 +122,7 @@ def _prune_module(
 ) -> Result:
     from edgemtl.nas import ModuleRequest, prune_module
 
-    sized = {"size": size} if size else {}
-    return prune_module(ModuleRequest(module=module, data=data, **sized, **asked), news)
+    return prune_module(ModuleRequest(module=module, data=data, **(asked | ({"size": size} if size else {}))), news)
 
 
 def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:

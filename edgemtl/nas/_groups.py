@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import torch
 import torch_pruning
@@ -26,7 +26,7 @@ from edgemtl.nas._token_groups import token_groups
 
 __all__ = ["Group", "Member", "cut", "gives", "net_groups", "reached_by", "traced"]
 
-Net = TypeVar("Net", MultiTaskNet, ModuleNet)
+Kept = Mapping[str, Sequence[Sequence[int]]]
 
 
 def net_groups(net: MultiTaskNet) -> list[Group]:
@@ -48,7 +48,13 @@ def net_groups(net: MultiTaskNet) -> list[Group]:
     return sorted(found.values(), key=lambda group: min(order.index(name) for name in group.convolutions))
 
 
-def cut(net: Net, groups: Iterable[Group], kept: Mapping[str, Sequence[Sequence[int]]]) -> Net:
+@overload
+def cut(net: MultiTaskNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet: ...
+@overload
+def cut(net: ModuleNet, groups: Iterable[Group], kept: Kept) -> ModuleNet: ...
+@overload
+def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet | ModuleNet: ...
+def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet | ModuleNet:
     """A copy of the net with only the channels `kept` of each group that is named there, part by part.
 
     Statistics of batch normalisation are those of the whole net: `recalibrate` it before its outputs are used.

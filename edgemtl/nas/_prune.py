@@ -84,7 +84,8 @@ class Pruning:
 
     def net(self, known: PruneMap, kept: Kept) -> MultiTaskNet:
         """The net with the most important `kept` channels of each group; `recalibrate` it before it is used."""
-        found: MultiTaskNet = self.subject.net(known, kept)
+        found = self.subject.net(known, kept)
+        assert isinstance(found, MultiTaskNet)
         return found
 
 

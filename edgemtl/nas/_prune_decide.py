@@ -62,7 +62,7 @@ class Subject:
         """The quantity of a counted budget that the net with `kept` channels takes."""
         return float(getattr(self.cost(kept, budget.task), budget.quantity))
 
-    def net(self, known: PruneMap, kept: Kept) -> Any:
+    def net(self, known: PruneMap, kept: Kept) -> MultiTaskNet | ModuleNet:
         """The net with the most important `kept` channels of each group; `recalibrate` it before it is used."""
         fewer = {group.name: kept[group.name] for group in self.groups if kept[group.name] < group.size}
         return cut(self.whole, self.groups, first_channels(known.orders, fewer))

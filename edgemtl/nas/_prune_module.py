@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from edgemtl._files import read_json, write_atomic, write_json
 from edgemtl.data import Source, Split, open_source
 from edgemtl.data._cache import cache_root
 from edgemtl.errors import UserError
+from edgemtl.models import MultiTaskNet
 from edgemtl.nas._apply_pruning import PRUNING_FILE, PRUNING_SCHEMA, WEIGHTS_FILE, places_json, weights_bytes
 from edgemtl.nas._cut import places_kept
 from edgemtl.nas._evaluator import BATCH, LATENCY_ENGINES, TEST_IMAGES, VALIDATION_IMAGES, median_ms
@@ -58,6 +59,8 @@ TARGET = "onnxruntime"
 SIZE = (192, 256)
 _FLOAT = {"engine": "fp32"}
 
+Net = MultiTaskNet | ModuleNet
+Timed = Callable[[Net], dict[str, float]]
 _SCORED: tuple[Split, ...] = ("validation", "test")
 
 
@@ -120,7 +123,7 @@ def prune_module(request: ModuleRequest, report: Report = lambda event: None) ->
     trials = Trials(request.out / "trials.jsonl")
     weights = weights_of(dict.fromkeys((task.name for task in source.tasks), 1.0), floors)
     known, fit = decide(subject, limits, weights, request.fast, trials, timing, report)
-    narrow: ModuleNet = subject.net(known, fit.kept)
+    narrow = subject.net(known, fit.kept)
     after = subject.judge.losses(narrow, list(known.base)).losses
     losses = {task: {"before": loss, "after": after[task]} for task, loss in known.base.items()}
     said = {"mode": "fast" if request.fast else "sequential", "calibration_losses": losses, "not_exported": problem}
@@ -205,7 +208,7 @@ def _export_problem(net: ModuleNet) -> str:
     return ""
 
 
-def _time(scopes: Sequence[str], source: Source, net: ModuleNet) -> dict[str, float]:
+def _time(scopes: Sequence[str], source: Source, net: Net) -> dict[str, float]:
     """Median latency in ms of the net's engine, the fastest of several: all tasks under "", single ones by name."""
     image = torch.zeros(1, 3, *source.size).numpy()
     drawn = []
@@ -218,12 +221,11 @@ def _time(scopes: Sequence[str], source: Source, net: ModuleNet) -> dict[str, fl
     return {scope: min(medians[scope] for medians in drawn) for scope in scopes}
 
 
-def _timed(subject: Subject, timed: Any, known: PruneMap, kept: Kept) -> dict[str, float]:
-    found: dict[str, float] = timed(subject.net(known, kept))
-    return found
+def _timed(subject: Subject, timed: Timed, known: PruneMap, kept: Kept) -> dict[str, float]:
+    return timed(subject.net(known, kept))
 
 
-def _scores(net: ModuleNet, source: Source, split: Split) -> dict[str, dict[str, float]]:
+def _scores(net: Net, source: Source, split: Split) -> dict[str, dict[str, float]]:
     """Metrics of the module's outputs; `UserError` where no image has a valid label of some task."""
     least, most = VALIDATION_IMAGES if split == "validation" else TEST_IMAGES
     limit = least if any(task.dense for task in source.tasks) else most
@@ -231,12 +233,12 @@ def _scores(net: ModuleNet, source: Source, split: Split) -> dict[str, dict[str,
 
 
 def _write(
-    request: ModuleRequest, subject: Subject, known: PruneMap, fit: Fit, narrow: ModuleNet, said: Mapping[str, Any]
+    request: ModuleRequest, subject: Subject, known: PruneMap, fit: Fit, narrow: Net, said: Mapping[str, Any]
 ) -> None:
     """The pruned module: what was cut, its weights, and its engine."""
     fewer = {group.name: fit.kept[group.name] for group in subject.groups if fit.kept[group.name] < group.size}
     places = places_kept(subject.whole, subject.groups, first_channels(known.orders, fewer))
-    write_atomic(request.out / WEIGHTS_FILE, weights_bytes(narrow.module))
+    write_atomic(request.out / WEIGHTS_FILE, weights_bytes(narrow.get_submodule("module")))
     if not said["not_exported"]:
         find_target(TARGET).build(narrow, _FLOAT, None, request.out / ENGINE_FOLDER)  # type: ignore[arg-type]
     content = {"schema": PRUNING_SCHEMA, "module": request.module, "tolerance": fit.tolerance, **said}

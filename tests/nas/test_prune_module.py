@@ -16,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgemtl.errors import UserError
 from edgemtl.nas import ModuleRequest, SearchEvent, apply_pruning, prune_module
-from edgemtl.nas import _judge as judging
+from edgemtl.nas._judge import Judge
 from edgemtl.results import read_result
 from edgemtl.runtime import open_engine
+from edgemtl.train import batches_of
 
 NETS = '''
 import torch
@@ -191,7 +192,8 @@ def test_a_pruned_module_keeps_its_budget_and_comes_back_to_its_owner(ask: Modul
         assert float((torch.from_numpy(value) - expected[name]).abs().max()) < 1e-4
     session.close()
     train: Callable[[Tensor], dict[str, Tensor]] = narrow.train()
-    train(torch.cat([IMAGE, IMAGE]))["depth"].sum().backward()
+    loss = train(torch.cat([IMAGE, IMAGE]))["depth"].sum()
+    assert torch.autograd.grad(loss, list(narrow.get_submodule("stem").parameters()))
 
 
 def test_layers_that_cannot_be_followed_stay_whole_and_are_named(ask: ModuleRequest) -> None:
@@ -298,11 +300,11 @@ def test_what_cannot_be_pruned_is_refused_in_one_line(ask: ModuleRequest, change
 
 
 def test_a_task_without_labels_to_decide_by_is_named(ask: ModuleRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unlabelled(judge: judging.Judge) -> Any:
-        batches = list(judging.batches_of(judge.source.split("calibration"), 4))
+    def unlabelled(judge: Judge) -> Any:
+        batches = list(batches_of(judge.source.split("calibration"), 4))
         return [replace(b, masks={name: mask & (name != "depth") for name, mask in b.masks.items()}) for b in batches]
 
-    monkeypatch.setattr(judging.Judge, "_judged", property(unlabelled))
+    monkeypatch.setattr(Judge, "_judged", property(unlabelled))
     with pytest.raises(UserError, match="no calibration image has a valid label of task 'depth'"):
         prune_module(ask)
 
