@@ -43,7 +43,7 @@ PEERS: dict[str, Callable[[], Any]] = {
 def run(options: argparse.Namespace) -> Outcome:
     """delta_m of each, against the unpruned net, after fine-tuning; ours must lead the better peer."""
     whole = unpruned(options.quick)
-    ours = pruned(whole, "peers-ours", "--budget", BUDGET, *(["--fast"] if options.quick else []))
+    ours = pruned(whole, "by-trial", "--budget", BUDGET, *(["--fast"] if options.quick else []))
     runs, flops = {"ours": ours}, {"ours": _flops(ours)}
     for name, importance in PEERS.items():
         runs[name] = whole.with_name(f"{whole.name}-peers-{name}")
