@@ -1,20 +1,30 @@
-"""What the benchmarks of pruning start from: the largest design, trained by itself, and its sensitivity map."""
+"""What the benchmarks of pruning start from: the largest net of the default space, trained by itself, and its map.
+
+Images are 96x128 pixels, so that training the net, pruning it by trials and training it again take minutes. Everything
+is kept under `runs/` and made once.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from _common import say
-from _runs import ROOT, edgemtl, searched
+from _runs import ROOT, edgemtl, scenes_evaluator
 
-from edgemtl.nas import Pruning, open_pruning
+from edgemtl.nas import Pruning, RunFolder, open_pruning
+from edgemtl.nas._finalists import Finalist
 from edgemtl.nas._fit import Fit
-from edgemtl.nas._problem import Limit
+from edgemtl.nas._outcome import Asked, conclude
+from edgemtl.nas._problem import Evaluation, Limit, Problem
 from edgemtl.nas._prune_map import PruneMap
+from edgemtl.nas._run import task_json
 from edgemtl.units import parse_budget
 
-STEPS, QUICK_STEPS = "3000", "2"
+SIZE, QUICK_SIZE = (96, 128), (64, 96)
+STEPS, QUICK_STEPS = 600, 2
+BATCH = 8
 
 
 def begun(path: Path) -> list[str]:
@@ -23,33 +33,73 @@ def begun(path: Path) -> list[str]:
 
 
 def unpruned(quick: bool) -> Path:
-    """A run whose best design is the largest one, trained further alone, so that tuning alone gains nothing on it.
+    """A run whose best design is the largest one, trained further alone, so that tuning alone gains little on it.
 
-    With `quick` it is the design that a search chose, which is half the work, with the supernet's weights as they are.
+    With `quick` its weights stay nearly as they are in the supernet, and images are smaller still.
     """
-    name = "quick" if quick else "first"
-    run = searched(name, "--budget", "2GFLOPs", *(["--evaluations", "12"] if quick else [])).path
-    path = ROOT / "runs" / f"{name}-unpruned"
-    steps = ["--steps", QUICK_STEPS if quick else STEPS, "--batch", "8"]
-    design = "best" if quick else "baseline"
-    edgemtl("train", "--run", str(run), "--design", design, *steps, "--out", str(path), *begun(path))
+    name, size = ("prune-quick", QUICK_SIZE) if quick else ("prune", SIZE)
+    run, path = ROOT / "runs" / name, ROOT / "runs" / f"{name}-unpruned"
+    if not (run / "result.json").is_file():
+        _begin(run, size)
+    trained(run, path, QUICK_STEPS if quick else STEPS, "--design", "baseline")
     return path
+
+
+def _begin(run: Path, size: tuple[int, int]) -> None:
+    """The shipped supernet's largest design as a run, which no search made."""
+    started = time.monotonic()
+    space, evaluator = scenes_evaluator("onnxruntime", size=size)
+    base, even = evaluator.candidate(space.largest()), {task.name: 1.0 for task in space.tasks}
+    metrics = evaluator.simulated(base)
+    RunFolder(run).create(
+        {
+            "space": space.name,
+            "identity": space.identity,
+            "size": list(size),
+            "data": "scenes",
+            "data_identity": evaluator.source.identity,
+            "tasks": task_json(space.tasks),
+            "target": "onnxruntime",
+            "strategy": "none",
+            "budgets": [],
+            "floors": [],
+            "preference": even,
+            "seed": 0,
+        }
+    )
+    finalist = Finalist(base, Evaluation(base.design, metrics, evaluator.time(base)), 1.0)
+    asked = Asked("benchmarks/_prunings.py", 0, "none", (), 1, started)
+    conclude(RunFolder(run), asked, evaluator, Problem(space, (), (), even, metrics, True), base, [finalist])
+
+
+def pruned(whole: Path, name: str, *arguments: str) -> Path:
+    """The unpruned run pruned by the command line, beside it."""
+    path = whole.with_name(f"{whole.name}-{name}")
+    edgemtl("prune", str(whole), *arguments, "--out", str(path), *begun(path))
+    return path
+
+
+def trained(run: Path, out: Path, steps: int, *arguments: str) -> Path:
+    """A run's design trained further by the command line."""
+    how = ["--steps", str(steps), "--batch", str(BATCH), *arguments]
+    edgemtl("train", "--run", str(run), *how, "--out", str(out), *begun(out))
+    return out
 
 
 def mapped(quick: bool) -> tuple[Pruning, PruneMap]:
     """That design with its sensitivity map, which is measured where it was not before."""
     pruning = open_pruning(unpruned(quick))
-    return pruning, pruning.map(lambda done, total, text: say(f"map {done}/{total} {text}"))
+    return pruning, pruning.subject.map(lambda done, total, text: say(f"map {done}/{total} {text}"))
 
 
 def limits_of(pruning: Pruning, budgets: Sequence[str]) -> list[Limit]:
     """Counted budgets, percentages resolved against the unpruned design."""
     found = []
     for budget in map(parse_budget, budgets):
-        found.append(Limit(budget, budget.limit(Limit(budget, 0).count(pruning.unpruned.design))))
+        found.append(Limit(budget, budget.limit(pruning.subject.takes(budget, {}))))
     return found
 
 
 def fitted(pruning: Pruning, known: PruneMap, budgets: Sequence[str]) -> Fit:
     """Channels under budgets, every task counting the same."""
-    return pruning.fit(known, limits_of(pruning, budgets), dict.fromkeys(known.base, 1.0))
+    return pruning.subject.fit(known, limits_of(pruning, budgets), dict.fromkeys(known.base, 1.0))

@@ -55,10 +55,10 @@ def tuned(run: RunFolder, *recipe: str) -> RunFolder:
     return RunFolder(path)
 
 
-def scenes_evaluator(target: str, name: str = "cnn") -> tuple[Space, Evaluator]:
+def scenes_evaluator(target: str, name: str = "cnn", size: tuple[int, int] = (192, 256)) -> tuple[Space, Evaluator]:
     """A space with its shipped supernet, and what scores its designs for a target."""
-    source = open_source("scenes", (192, 256))
-    space = load_space(name, source.tasks)
+    source = open_source("scenes", size)
+    space = load_space(name, source.tasks, size)
     supernet = space.supernet()
     load_supernet(supernet, _shipped(name), space.identity)
     found = find_target(target)

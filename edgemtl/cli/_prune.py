@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgemtl.cli._screen import Screen
 from edgemtl.cli._search import Stages
 from edgemtl.cli._tables import show_result
-from edgemtl.cli._verb import interruptible, new_run, resume_line, verb
+from edgemtl.cli._verb import interruptible, new_run, parse_size, resume_line, verb
+from edgemtl.errors import UserError
+
+if TYPE_CHECKING:
+    from edgemtl.nas import SearchEvent
+    from edgemtl.results import Result
 
 __all__ = ["prune"]
 
@@ -24,9 +30,10 @@ __all__ = ["prune"]
         "edgemtl prune runs/first --budget 50%params --fast",
         "edgemtl prune runs/first --design baseline --budget 1.5GFLOPs --budget 3MB --precisions",
         "edgemtl train --run runs/pruned --steps 1000 --out runs/pruned-tuned",
+        "edgemtl prune nets.rooms:build --data photos/data.yaml --size 192x256 --budget 40%FLOPs",
     ),
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("subject", metavar="RUN_OR_MODULE")
 @click.option(
     "--budget",
     "budgets",
@@ -41,7 +48,9 @@ __all__ = ["prune"]
     multiple=True,
     help="A task's own limit: depth=2% lets depth lose 2 % at most against the run's baseline.",
 )
-@click.option("--design", metavar="NAME", default="best", show_default=True, help="Which of the run's designs.")
+@click.option("--design", metavar="NAME", help="Which of the run's designs; the best by default.")
+@click.option("--data", metavar="DATA", help="For a module: a data set, as in a search.")
+@click.option("--size", metavar="HxW", help="For a module: its input size; 192x256 by default.")
 @click.option("--fast", is_flag=True, help="Decide by the design's sensitivity map, which is measured once and kept.")
 @click.option("--precisions", is_flag=True, help="Choose the precision anew for the pruned net.")
 @click.option(
@@ -50,49 +59,91 @@ __all__ = ["prune"]
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 def prune(
     screen: Screen,
-    run: Path,
+    subject: str,
     budgets: Sequence[str],
     floors: Sequence[str],
-    design: str,
+    design: str | None,
+    data: str | None,
+    size: str | None,
     fast: bool,
     precisions: bool,
     out: Path | None,
     resume: bool,
 ) -> None:
-    """Remove channels of a design until it keeps a budget, with every task watched.
+    """Remove channels of a design, or of a torch module of your own, until it keeps a budget; every task is watched.
 
     Channels that belong together over all tasks go together; each task whose output they reach may block their removal.
     Writes a run that exports, profiles and reports like any other; train it further with edgemtl train --run, which
     the unpruned net then teaches.
+
+    A module is given as package.module:function, and --data with it: the function, which is imported and called,
+    returns a torch.nn.Module that maps images to a dict of one tensor a task. edgemtl.nas.apply_pruning cuts such a
+    module as the folder that is written says.
     """
+    own = ":" in subject and not Path(subject).exists()
+    _check_options(subject, own, design=design, data=data, size=size, precisions=precisions)
+    asked: dict[str, Any] = {
+        "out": new_run(out, "pruned", resume),
+        "budgets": tuple(budgets),
+        "floors": tuple(floors),
+        "fast": fast,
+        "resume": resume,
+        "command": shlex.join(["edgemtl", *sys.argv[1:]]),
+    }
+    usable = f"what was tried is kept; go on with: {resume_line(asked['out'])}"
+    with interruptible(usable), Stages(screen) as news:
+        if own:
+            result = _prune_module(subject, data or "", parse_size(size), asked, news)
+        else:
+            result = _prune_run(Path(subject), design or "best", precisions, asked, news)
+    _show(screen, asked["out"], result, own)
+
+
+def _check_options(subject: str, own: bool, **given: str | bool | None) -> None:
+    """`UserError` for options of the other kind of subject, and for a module without its data."""
+    wrong = [name for name in (("design", "precisions") if own else ("data", "size")) if given[name]]
+    if wrong:
+        kind, other = ("module", "run") if own else ("run", "module given as package.module:function")
+        raise UserError(f"--{wrong[0]} belongs to a {other}, {subject!r} is a {kind}: drop it")
+    if own and not given["data"]:
+        raise UserError(f"module {subject!r} does not say on what data it is judged: give --data")
+
+
+def _prune_run(
+    run: Path, design: str, precisions: bool, asked: dict[str, Any], news: Callable[[SearchEvent], None]
+) -> Result:
+    from edgemtl.nas import PruneRequest, prune
+
+    return prune(PruneRequest(run=run, design=design, precisions=precisions, **asked), news)
+
+
+def _prune_module(
+    module: str, data: str, size: tuple[int, int] | None, asked: dict[str, Any], news: Callable[[SearchEvent], None]
+) -> Result:
+    from edgemtl.nas import ModuleRequest, prune_module
+
+    return prune_module(ModuleRequest(module=module, data=data, **(asked | ({"size": size} if size else {}))), news)
+
+
+def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:
     from edgemtl._files import read_json
-    from edgemtl.nas import PRUNING_FILE, PruneRequest
-    from edgemtl.nas import prune as prune_run
+    from edgemtl.nas import PRUNING_FILE
     from edgemtl.results import RESULT_FILE
 
-    folder = new_run(out, "pruned", resume)
-    request = PruneRequest(
-        run=run,
-        out=folder,
-        budgets=tuple(budgets),
-        floors=tuple(floors),
-        design=design,
-        fast=fast,
-        precisions=precisions,
-        resume=resume,
-        command=shlex.join(["edgemtl", *sys.argv[1:]]),
-    )
-    usable = f"what was tried is kept; go on with: {resume_line(folder)}"
-    with interruptible(usable), Stages(screen) as news:
-        result = prune_run(request, news)
     if not screen.as_json:
-        _groups(screen, read_json(folder / PRUNING_FILE, "pruning"))
+        pruning = read_json(folder / PRUNING_FILE, "pruning")
+        _groups(screen, pruning)
         show_result(screen, result)
-        screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl train --run {folder}")
+        for layer, reason in pruning.get("whole", {}).items():
+            screen.note(f"note: channels of {layer} stay: {reason}")
+        if pruning.get("not_exported"):
+            screen.note(f"note: no engine was written: {pruning['not_exported']}")
+        after = f"edgemtl.nas.apply_pruning(module, {str(folder)!r})" if own else f"edgemtl train --run {folder}"
+        screen.say(f"written: {folder / RESULT_FILE}; next: {after}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
 
 
-def _groups(screen: Screen, pruning: dict[str, list[dict[str, object]]]) -> None:
+def _groups(screen: Screen, pruning: dict[str, Any]) -> None:
     rows = []
     for group in pruning["groups"]:
         tasks = group["tasks"]

@@ -6,41 +6,54 @@ no table of channels can contradict itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from edgemtl.errors import UserError, unknown_name
-from edgemtl.models._plan import BlockPlan, ConvPlan, Plan
+from edgemtl.models._plan import BlockPlan, ConvPlan, ExpertsPlan, Plan
 
 __all__ = ["narrowed", "prunable_channels"]
 
 IMAGE_CHANNELS = 3
 SUBPIXELS = 16
 _HIDDEN = "first"
+_ATTENTION = "attention"
+_READ_TOKENS = ("queries", "keys", "values")
 
 
 def prunable_channels(plan: Plan) -> dict[str, int]:
-    """Output channels of everything that may get fewer, by `BLOCK.CONVOLUTION` (`BLOCK.experts.first` for experts).
+    """Output channels of everything that may get fewer, by `BLOCK.CONVOLUTION`.
 
-    Left out are what a task's output means, what depthwise convolutions and sub-pixel steps give (it follows from what
-    they read), and in transformers the width of tokens and of heads.
+    In transformers these are `patches.proj`, the width of all tokens; `BLOCK.attention`, the channels of all heads
+    together, of which whole heads can go; and the hidden units `BLOCK.first` or `BLOCK.experts.first`. Left out are
+    what a task's output means, and what depthwise convolutions and sub-pixel steps give (it follows from what they
+    read).
     """
     ends = {block.task: block.parameters for block in plan.blocks if block.task is not None}
-    found = {}
-    for block in plan.blocks:
-        if block.parameters not in ends.values() and block.kind not in ("subpixel", "patches"):
-            for conv in block.convs:
-                if conv.groups == 1 and (block.kind != "tokens" or conv.name == _HIDDEN):
-                    found[f"{block.parameters}.{conv.name}"] = conv.outputs
+    return {
+        f"{block.parameters}.{name}": channels
+        for block in plan.blocks
+        if block.parameters not in ends.values()
+        for name, channels in _prunable(block)
+    }
+
+
+def _prunable(block: BlockPlan) -> Iterator[tuple[str, int]]:
+    if block.kind == "tokens":
+        yield _ATTENTION, block.convs[0].outputs
+        hidden = {conv.name: conv.outputs for conv in block.convs if conv.name == _HIDDEN}
+        yield from hidden.items()
         if block.experts is not None:
-            found[_experts_name(block)] = block.experts.first.outputs
-    return found
+            yield f"experts.{_HIDDEN}", block.experts.first.outputs
+    elif block.kind != "subpixel":
+        yield from ((conv.name, conv.outputs) for conv in block.convs if conv.groups == 1)
 
 
 def narrowed(plan: Plan, channels: Mapping[str, int]) -> Plan:
     """The plan whose convolutions give `channels` outputs, by the names of `prunable_channels`; others as before.
 
-    Raises `UserError` for an unknown name, a count below 1 or above the plan's, and for sums of unequal widths.
+    Raises `UserError` for an unknown name, a count below 1 or above the plan's, a part of an attention head, and for
+    sums of unequal widths.
     """
     known = prunable_channels(plan)
     for name, count in channels.items():
@@ -72,29 +85,46 @@ def _narrow_block(block: BlockPlan, inputs: Sequence[int], channels: Mapping[str
         raise UserError(
             f"block {block.name} adds tensors of {' and '.join(map(str, summed))} channels: make them equal"
         )
-    return replace(block, convs=tuple(convs))
+    return replace(block, convs=tuple(convs), others=_others(block, inputs[0]))
 
 
 def _narrow_tokens(block: BlockPlan, width: int, channels: Mapping[str, int]) -> BlockPlan:
-    if width != block.convs[0].inputs:
-        raise UserError(f"block {block.name} reads {block.convs[0].inputs} channels a token, {width} are given")
+    """The transformer block for tokens of `width`, which it gives too."""
+    whole = block.convs[0].outputs
+    head_width, inner = whole // block.heads, channels.get(f"{block.parameters}.{_ATTENTION}", whole)
+    if inner % head_width:
+        raise UserError(f"{block.parameters}.{_ATTENTION} cannot have {inner} channels: a head has {head_width}")
     hidden = channels.get(f"{block.parameters}.{_HIDDEN}")
-    convs = block.convs if hidden is None else tuple(_hidden(conv, hidden) for conv in block.convs)
-    experts, inner = block.experts, channels.get(_experts_name(block))
-    if experts is not None and inner is not None:
-        experts = replace(experts, first=_hidden(experts.first, inner), second=_hidden(experts.second, inner))
-    return replace(block, convs=convs, experts=experts)
+    convs = []
+    for conv in block.convs:
+        if conv.name in _READ_TOKENS:
+            convs.append(replace(conv, inputs=width, outputs=inner))
+        elif conv.name == "proj":
+            convs.append(replace(conv, inputs=inner, outputs=width))
+        else:
+            convs.append(_linear(conv, width, hidden))
+    experts = block.experts and _narrow_experts(
+        block.experts, width, channels.get(f"{block.parameters}.experts.{_HIDDEN}")
+    )
+    heads = inner // head_width
+    return replace(block, convs=tuple(convs), heads=heads, others=_others(block, width), experts=experts)
 
 
-def _hidden(conv: ConvPlan, hidden: int) -> ConvPlan:
-    """The layer with `hidden` units between `first` and `second`."""
+def _narrow_experts(experts: ExpertsPlan, width: int, hidden: int | None) -> ExpertsPlan:
+    first, second = _linear(experts.first, width, hidden), _linear(experts.second, width, hidden)
+    return replace(experts, router=replace(experts.router, inputs=width), first=first, second=second)
+
+
+def _linear(conv: ConvPlan, width: int, hidden: int | None) -> ConvPlan:
+    """A layer of an MLP that reads and gives `width`, with `hidden` units (none: as before) inside."""
     if conv.name == _HIDDEN:
-        return replace(conv, outputs=hidden)
-    return replace(conv, inputs=hidden) if conv.name == "second" else conv
+        return replace(conv, inputs=width, outputs=hidden or conv.outputs)
+    return replace(conv, inputs=hidden or conv.inputs, outputs=width)
 
 
-def _experts_name(block: BlockPlan) -> str:
-    return f"{block.parameters}.experts.{_HIDDEN}"
+def _others(block: BlockPlan, width: int) -> int:
+    """Parameters of layer norms, so many for each channel that is read."""
+    return block.others // block.convs[0].inputs * width
 
 
 def _width(block: BlockPlan) -> int:

@@ -132,6 +132,8 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     net.eval()
+    if not norms:
+        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None

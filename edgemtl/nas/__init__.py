@@ -1,9 +1,11 @@
 """The search layer: spaces, designs, and the strategies that choose among them."""
 
+from edgemtl.nas._apply_pruning import PRUNING_FILE, apply_pruning
 from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._levels import Level, Levels, plan_levels
 from edgemtl.nas._preflight import PreflightRow
-from edgemtl.nas._prune import PRUNING_FILE, PruneRequest, Pruning, open_pruning, prune
+from edgemtl.nas._prune import PruneRequest, Pruning, open_pruning, prune
+from edgemtl.nas._prune_module import ModuleRequest, prune_module
 from edgemtl.nas._run import RunFolder
 from edgemtl.nas._search import SearchEvent, SearchRequest, search
 from edgemtl.nas._space import Design, Space, load_space, space_names
@@ -18,6 +20,7 @@ __all__ = [
     "Evaluator",
     "Level",
     "Levels",
+    "ModuleRequest",
     "PreflightRow",
     "PruneRequest",
     "Pruning",
@@ -25,11 +28,13 @@ __all__ = [
     "SearchEvent",
     "SearchRequest",
     "Space",
+    "apply_pruning",
     "fine_tune",
     "load_space",
     "open_pruning",
     "plan_levels",
     "prune",
+    "prune_module",
     "search",
     "space_names",
     "strategy_names",

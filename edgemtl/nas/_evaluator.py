@@ -25,7 +25,7 @@ from edgemtl.runtime import Session, open_engine
 from edgemtl.targets import ExportTarget
 from edgemtl.train import Scorer, batches_of, evaluate, spread
 
-__all__ = ["Candidate", "Evaluator"]
+__all__ = ["LATENCY_ENGINES", "TEST_IMAGES", "VALIDATION_IMAGES", "Candidate", "Evaluator", "median_ms"]
 
 RECALIBRATION_IMAGES = 64
 CALIBRATION_IMAGES = 32
@@ -106,12 +106,8 @@ class Evaluator:
         return {scope: min(medians[scope] for medians in drawn) for scope in self.scopes}
 
     def _medians(self, candidate: Candidate) -> dict[str, float]:
-        found = {}
         with self.engine(candidate) as session:
-            for scope in self.scopes:
-                call = partial(session.run, self.sample_image, self.tasks_of(scope))
-                found[scope] = measure(call, runs=LATENCY_RUNS, warmup=LATENCY_WARMUP).median_ms
-        return found
+            return {scope: median_ms(session, self.sample_image, self.tasks_of(scope)) for scope in self.scopes}
 
     @contextmanager
     def engine(self, candidate: Candidate) -> Iterator[Session]:
@@ -178,3 +174,8 @@ class Evaluator:
     def _limit(self, counts: tuple[int, int]) -> int:
         """How many images are scored: fewer where every pixel has a label than where an image has one."""
         return counts[0] if any(task.dense for task in self.source.tasks) else counts[1]
+
+
+def median_ms(session: Session, image: NDArray[np.float32], tasks: Sequence[str]) -> float:
+    """Median latency of an open engine's calls for `tasks`."""
+    return measure(partial(session.run, image, tasks), runs=LATENCY_RUNS, warmup=LATENCY_WARMUP).median_ms

@@ -12,7 +12,7 @@ from functools import partial
 
 from edgemtl.nas._groups import Group
 from edgemtl.nas._judge import Verdict
-from edgemtl.nas._prune_map import PruneMap, steps
+from edgemtl.nas._prune_map import PruneMap, counts
 
 __all__ = ["Fit", "Shares", "by_map", "by_trial", "deepest"]
 
@@ -22,8 +22,10 @@ Shares = Callable[[Mapping[str, int]], Sequence[float]]
 
 FIRST_TOLERANCE, GROWTH = 0.25, 3.0
 PASSES = 6
-NEAR = 0.98
-"""A pass that uses this much of its budget ends the search for a tolerance; what is left is given back to groups."""
+CLOSE = 1.25
+"""Two tolerances, one that meets the budgets and one that does not, between which no third is looked for."""
+TRIED = 15
+"""Most counts of one group that a pass chooses from: four trials find the one."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Fit:
 
 def deepest(groups: Sequence[Group], multiple: int) -> Kept:
     """The least that every group can keep."""
-    return {group.name: [group.size, *steps(group.size, multiple)][-1] for group in groups}
+    return {group.name: [group.size, *counts(group, multiple)][-1] for group in groups}
 
 
 def by_map(
@@ -70,7 +72,7 @@ def by_map(
         _, _, name = heapq.heappop(heap)
         found = best_cut(name)
         if found is not None and (not heap or found[0] <= heap[0][0]):
-            possible = [count for count in steps(by_name[name].size, multiple) if found[1] <= count < kept[name]]
+            possible = [count for count in counts(by_name[name], multiple) if found[1] <= count < kept[name]]
             kept[name] = possible[_first_that_holds(shares, kept, name, possible)]
             found = best_cut(name)
         if found is not None:
@@ -92,7 +94,7 @@ def _limiting(
     group: Group, kept: Mapping[str, int], known: PruneMap, weights: Mapping[str, float], multiple: int
 ) -> str | None:
     """The task that the next cut would cost most."""
-    fewer = [count for count in steps(group.size, multiple) if count < kept[group.name]]
+    fewer = [count for count in counts(group, multiple) if count < kept[group.name]]
     rises = known.rise(group, fewer[0]) if fewer else {}
     return max(rises, key=lambda task: weights[task] * rises[task]) if any(rises.values()) else None
 
@@ -111,7 +113,8 @@ def by_trial(
     One group after the other, what saves most of the budgets first, is cut as far as every task it reaches allows, on
     the net that earlier groups left; bisection finds how far. After k of the n groups that reach a task its loss may
     have risen by tolerance x allowance x k/n: what one group leaves unused the next may use. That schedule is ours, so
-    that the tolerance is the bound on the whole loss; an outer bisection finds the one that meets the budgets.
+    that the tolerance is the bound on the whole loss; an outer bisection finds the one that meets the budgets. A pass
+    ends as soon as they hold, or cannot any more.
     """
     whole = {group.name: group.size for group in groups}
     alone = {name: _over(shares({**whole, name: count})) for name, count in deepest(groups, multiple).items()}
@@ -119,9 +122,10 @@ def by_trial(
     if _over(shares(whole)) == 0:
         return Fit(whole, {}, 0.0)
     low, high, best, tolerance, number = 0.0, math.inf, Fit(deepest(groups, multiple), {}), FIRST_TOLERANCE, 0
-    while math.isinf(high) or (number < PASSES and max(shares(best.kept)) < NEAR):
+    while math.isinf(high) or (number < PASSES and (low == 0 or high / low > CLOSE)):
         number += 1
-        found = _one_pass(ordered, judge, base, allowance, tolerance, multiple, partial(_tell, report, number))
+        tell = partial(_tell, report, number)
+        found = _one_pass(ordered, judge, base, allowance, tolerance, multiple, shares, tell)
         if max(shares(found.kept)) <= 1:
             high, best = tolerance, found
         else:
@@ -141,17 +145,21 @@ def _one_pass(
     allowance: Mapping[str, float],
     tolerance: float,
     multiple: int,
+    shares: Shares,
     report: Callable[[int, int, str], None],
 ) -> Fit:
-    kept = {group.name: group.size for group in groups}
+    kept, least = {group.name: group.size for group in groups}, deepest(groups, multiple)
     reaching = {task: sum(task in group.tasks for group in groups) for task in base}
     judged, blocked = dict.fromkeys(base, 0), dict[str, str]()
     for number, group in enumerate(groups):
+        if _over(shares(kept)) == 0 or _over(shares({**kept, **least})) > 0:
+            break
         report(number, len(groups), f"tolerance {tolerance:.3g}, {group.name}")
         for task in group.tasks:
             judged[task] += 1
         limits = {t: base[t] * (1 + tolerance * allowance[t] * judged[t] / reaching[t]) for t in group.tasks}
-        possible = steps(group.size, multiple)
+        every = counts(group, multiple)
+        possible = every[::-1][:: math.ceil(len(every) / TRIED) or 1][::-1]
         passed, failed = 0, len(possible) + 1
         while failed - passed > 1:
             middle = (passed + failed) // 2
@@ -160,7 +168,10 @@ def _one_pass(
                 passed = middle
             else:
                 failed, blocked[group.name] = middle, verdict.blocked
-        kept[group.name] = possible[passed - 1] if passed else group.size
+        if passed:
+            within = [count for count in every if count >= possible[passed - 1]]
+            kept[group.name] = within[_first_that_holds(shares, kept, group.name, within)]
+        del least[group.name]
     report(len(groups), len(groups), f"tolerance {tolerance:.3g}")
     return Fit(kept, blocked, tolerance)
 
@@ -177,7 +188,7 @@ def _given_back(
     while room:
         before, wider = max(shares(found)), list[tuple[float, str, int]]()
         for group in groups:
-            more = [group.size, *steps(group.size, multiple)]
+            more = [group.size, *counts(group, multiple)]
             place = more.index(found[group.name])
             if place:
                 count = more[place - 1]

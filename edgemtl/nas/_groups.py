@@ -11,45 +11,22 @@ import copy
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, overload
 
 import torch
 import torch_pruning
-from torch import Tensor, nn
+from torch import nn
 from torch_pruning.ops import _OutputOp
 
 from edgemtl.models import MultiTaskNet, narrowed, prunable_channels
+from edgemtl.nas._cut import Group, Member, keep_places, places_kept
+from edgemtl.nas._module_net import ModuleNet
+from edgemtl.nas._token_groups import token_groups
 
-__all__ = ["Group", "Member", "cut", "net_groups"]
+__all__ = ["Group", "Member", "cut", "gives", "net_groups", "reached_by", "traced"]
 
-_GRAPH = torch_pruning.DependencyGraph()
-"""Its table of layer types says how each is cut."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One side of a layer: the channel `places[i]` of its outputs (or inputs) is the group's channel `channels[i]`."""
-
-    module: str
-    outputs: bool
-    places: tuple[int, ...]
-    channels: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels that can be removed together: `size` of them in each of `parts`, which keep equally many.
-
-    A part is what must keep the same channels; most groups have one, the experts of a layer one each. `tasks` are those
-    whose outputs depend on them, `convolutions` the plan's names of what gets fewer outputs.
-    """
-
-    name: str
-    size: int
-    tasks: tuple[str, ...]
-    parts: tuple[tuple[Member, ...], ...]
-    convolutions: tuple[str, ...]
+Kept = Mapping[str, Sequence[Sequence[int]]]
 
 
 def net_groups(net: MultiTaskNet) -> list[Group]:
@@ -58,12 +35,12 @@ def net_groups(net: MultiTaskNet) -> list[Group]:
     Left out are channels that a task's output consists of, and those that `prunable_channels` leaves out.
     """
     names = {f"blocks.{name}": name for name in prunable_channels(net.plan)}
-    reached = _reached(net, torch.zeros(1, 3, *net.input_size))
-    found: dict[str, Group] = {}
-    for members in _traced(net):
-        givers = [m.module for m in members if m.outputs and _gives(net.get_submodule(m.module))]
+    reached = reached_by(net)
+    found = {group.name: group for group in token_groups(net, reached)}
+    for members in traced(net, {}):
+        givers = [m.module for m in members if m.outputs and gives(net.get_submodule(m.module))]
         planned = [_plan_name(module) for module in givers]
-        if givers and all(f"blocks.{name}" in names for name in planned):
+        if givers and all(f"blocks.{name}" in names for name in planned) and planned[0] != "patches.proj":
             tasks = tuple(t.name for t in net.tasks if any(t.name in reached[module] for module in givers))
             made = Group(planned[0], len(members[0].channels), tasks, (members,), tuple(dict.fromkeys(planned)))
             found[made.name] = _merged(found.get(made.name), made)
@@ -71,55 +48,76 @@ def net_groups(net: MultiTaskNet) -> list[Group]:
     return sorted(found.values(), key=lambda group: min(order.index(name) for name in group.convolutions))
 
 
-def cut(net: MultiTaskNet, groups: Iterable[Group], kept: Mapping[str, Sequence[Sequence[int]]]) -> MultiTaskNet:
+@overload
+def cut(net: MultiTaskNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet: ...
+@overload
+def cut(net: ModuleNet, groups: Iterable[Group], kept: Kept) -> ModuleNet: ...
+@overload
+def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet | ModuleNet: ...
+def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet | ModuleNet:
     """A copy of the net with only the channels `kept` of each group that is named there, part by part.
 
     Statistics of batch normalisation are those of the whole net: `recalibrate` it before its outputs are used.
     """
     chosen = [group for group in groups if group.name in kept]
+    places = places_kept(net, chosen, kept)
+    if isinstance(net, ModuleNet):
+        made = ModuleNet(copy.deepcopy(net.module), net.tasks, net.input_size)
+        keep_places(made, places)
+        return made.eval()
     blocks = copy.deepcopy(net.blocks)
-    gone: dict[tuple[str, bool], set[int]] = {}
-    for group in chosen:
-        for members, keep in zip(group.parts, kept[group.name], strict=True):
-            stay = set(keep)
-            for m in members:
-                places = (place for place, channel in zip(m.places, m.channels, strict=True) if channel not in stay)
-                gone.setdefault((m.module, m.outputs), set()).update(places)
-    for (name, outputs), places_gone in gone.items():
-        layer = blocks.get_submodule(name.removeprefix("blocks."))
-        pruner = _GRAPH.get_pruner_of_module(layer)
-        (pruner.prune_out_channels if outputs else pruner.prune_in_channels)(layer, sorted(places_gone))
+    keep_places(nn.ModuleDict({"blocks": blocks}), places)
     channels = {name: len(kept[group.name][0]) for group in chosen for name in group.convolutions}
-    return MultiTaskNet(narrowed(net.plan, channels), net.tasks, blocks).eval()
+    plan = narrowed(net.plan, channels)
+    for block in plan.blocks:
+        if block.heads:
+            blocks.get_submodule(f"{block.parameters}.attention").heads = block.heads  # type: ignore[assignment]
+    return MultiTaskNet(plan, net.tasks, blocks).eval()
 
 
-def _traced(net: nn.Module) -> list[tuple[Member, ...]]:
-    """The members of every group of the dependency graph that holds no output of the net."""
+def traced(net: nn.Module, dimensions: Mapping[str, int | None]) -> list[tuple[Member, ...]]:
+    """The members of every group of the dependency graph that holds no output of the net.
+
+    `dimensions` says of parameters that stand in no layer which of their dimensions holds channels, if any.
+    """
     height, width = net.input_size  # type: ignore[misc]
-    names = {module: name for name, module in net.named_modules()}
-    with warnings.catch_warnings():
+    parameters = {name: net.get_parameter(name) for name in dimensions}
+    names: dict[Any, str] = {module: name for name, module in net.named_modules()}
+    names |= {parameter: name for name, parameter in parameters.items() if dimensions[name] is not None}
+    with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(net, torch.zeros(1, 3, height, width), verbose=False)
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            net,
+            torch.zeros(1, 3, height, width),
+            unwrapped_parameters=[(p, dimensions[name]) for name, p in parameters.items() if p in names],
+            ignored_params=[p for p in parameters.values() if p not in names],
+            verbose=False,
+        )
         groups = list(graph.get_all_groups())
     return [
-        tuple(_member(graph, names, item) for item in group if item.dep.target.module in names)
+        tuple(_member(graph, names, item, dimensions) for item in group if _has_channels(item.dep.target.module, names))
         for group in groups
         if not any(isinstance(item.dep.target.module, _OutputOp) for item in group)
     ]
 
 
-def _member(graph: Any, names: Mapping[nn.Module, str], item: Any) -> Member:
-    outputs = bool(graph.is_out_channel_pruning_fn(item.dep.handler))
-    return Member(names[item.dep.target.module], outputs, tuple(item.idxs), tuple(item.root_idxs))
+def _has_channels(module: Any, names: Mapping[Any, str]) -> bool:
+    """Whether it is a layer or a parameter of the net with channels of its own: one slope for all is none."""
+    return module in names and not (isinstance(module, nn.PReLU) and module.num_parameters == 1)
 
 
-def _reached(net: MultiTaskNet, image: Tensor) -> dict[str, set[str]]:
-    """For every module with parameters the tasks whose outputs depend on them."""
+def _member(graph: Any, names: Mapping[Any, str], item: Any, dimensions: Mapping[str, int | None]) -> Member:
+    name, outputs = names[item.dep.target.module], bool(graph.is_out_channel_pruning_fn(item.dep.handler))
+    return Member(name, outputs, tuple(item.idxs), tuple(item.root_idxs), dimensions.get(name))
+
+
+def reached_by(net: MultiTaskNet | ModuleNet) -> dict[str, set[str]]:
+    """For every module with parameters of its own the tasks whose outputs depend on them."""
     owned = {f"{name}.{key}": name for name, m in net.named_modules() for key, _ in m.named_parameters(recurse=False)}
     parameters = dict(net.named_parameters())
     found: dict[str, set[str]] = {name: set() for name in owned.values()}
     with torch.enable_grad():
-        for task, output in net.eval()(image).items():
+        for task, output in net.eval()(torch.zeros(1, 3, *net.input_size)).items():
             slopes = torch.autograd.grad(output.sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
             for key, slope in zip(parameters, slopes, strict=True):
                 if slope is not None:
@@ -127,9 +125,9 @@ def _reached(net: MultiTaskNet, image: Tensor) -> dict[str, set[str]]:
     return found
 
 
-def _gives(layer: nn.Module) -> bool:
+def gives(layer: nn.Module) -> bool:
     """Whether a layer decides how many channels there are: no normalisation, and no depthwise convolution."""
-    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == 1)
 
 
 def _plan_name(module: str) -> str:

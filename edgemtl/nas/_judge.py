@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgemtl.data import Batch, Source
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, recalibrate
-from edgemtl.nas._groups import Group, Member
+from edgemtl.nas._cut import Group, Member, reads_along
+from edgemtl.nas._module_net import ModuleNet
 from edgemtl.train import batches_of, evaluate, task_loss
 
 __all__ = ["Judge", "Verdict"]
@@ -51,7 +52,9 @@ class Judge:
                     "nothing would protect it: add labels, or remove the task"
                 )
 
-    def losses(self, net: MultiTaskNet, names: Sequence[str], limits: Mapping[str, float] | None = None) -> Verdict:
+    def losses(
+        self, net: MultiTaskNet | ModuleNet, names: Sequence[str], limits: Mapping[str, float] | None = None
+    ) -> Verdict:
         """Losses of the tasks `names`, after recalibration; the net is changed and the other tasks are not run.
 
         Losses are never negative, so that a sum of them that is over its limit stays there: judging ends at once.
@@ -70,18 +73,18 @@ class Judge:
                     return Verdict({name: _finite(value) for name, value in sums.items()}, worst)
         return Verdict({name: _finite(value) for name, value in sums.items()})
 
-    def scores(self, net: MultiTaskNet) -> dict[str, dict[str, float]]:
+    def scores(self, net: MultiTaskNet | ModuleNet) -> dict[str, dict[str, float]]:
         """Metrics of a net, as it is, on the images that decide."""
         return evaluate(net, self.source.tasks, self._judged)
 
-    def orders(self, net: MultiTaskNet, groups: Sequence[Group]) -> dict[str, list[list[int]]]:
-        """For every group and part its channels, the most important first.
+    def orders(self, net: MultiTaskNet | ModuleNet, groups: Sequence[Group]) -> dict[str, list[list[int]]]:
+        """For every group and part its channels, the most important first; those of a head are one.
 
         A channel's importance is the mean square of what the losses would change by without it, to first order: the
         Taylor criterion (Molchanov et al. 2019) with its gate on all that reads the channel, so that it holds whatever
         normalises it. Every task's loss counts as a share of its own value; that is ours.
         """
-        sums = {g.name: [torch.zeros(g.size) for _ in g.parts] for g in groups}
+        sums = {g.name: [torch.zeros(g.size // g.step) for _ in g.parts] for g in groups}
         parameters = [p for p in net.eval().parameters() if p.ndim > 1]
         for batch in batches_of(self.source.split("calibration"), SLOPE_BATCH, JUDGED_IMAGES):
             outputs = net(torch.from_numpy(batch.image).to(memory_format=torch.channels_last))
@@ -91,8 +94,9 @@ class Judge:
             change = {id(p): p.detach() * s for p, s in zip(parameters, slopes, strict=True) if s is not None}
             for group in groups:
                 for place, members in enumerate(group.parts):
-                    sums[group.name][place] += _without(net, group.size, members, change).square()
-        return {name: [s.argsort(descending=True, stable=True).tolist() for s in parts] for name, parts in sums.items()}
+                    each = _without(net, group.size, members, change).view(-1, group.step).sum(1)
+                    sums[group.name][place] += each.square()
+        return {group.name: [_order(part, group.step) for part in sums[group.name]] for group in groups}
 
     def _loss(self, name: str, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         task = next(task for task in self.source.tasks if task.name == name)
@@ -114,13 +118,19 @@ class Judge:
         return [torch.from_numpy(batch.image).to(memory_format=torch.channels_last) for batch in self._judged]
 
 
-def _without(net: MultiTaskNet, size: int, members: Sequence[Member], change: Mapping[int, Tensor]) -> Tensor:
+def _order(importance: Tensor, step: int) -> list[int]:
+    """Channels of the most important heads first, where a head has `step` of them in a row."""
+    heads = importance.argsort(descending=True, stable=True)
+    return [int(channel) for channel in (heads[:, None] * step + torch.arange(step)).flatten()]
+
+
+def _without(net: nn.Module, size: int, members: Sequence[Member], change: Mapping[int, Tensor]) -> Tensor:
     """First-order change of the loss without each channel: the products of weight and slope of all that reads it."""
     found = torch.zeros(size)
     for member in members:
-        weight = net.get_submodule(member.module).weight
-        if not member.outputs and id(weight) in change:
-            each = change[id(weight)].transpose(0, 1).flatten(1).sum(1)
+        layer = None if member.outputs else net.get_submodule(member.module)
+        if layer is not None and id(layer.weight) in change:
+            each = change[id(layer.weight)].transpose(0, reads_along(layer)).flatten(1).sum(1)
             found.index_add_(0, torch.tensor(member.channels), each[list(member.places)])
     return found
 

@@ -20,8 +20,9 @@ from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas._groups import Group, cut
 from edgemtl.nas._judge import Judge
+from edgemtl.nas._module_net import ModuleNet
 
-__all__ = ["Curve", "PruneMap", "first_channels", "measure_curves", "open_map", "steps"]
+__all__ = ["Curve", "PruneMap", "counts", "first_channels", "measure_curves", "open_map", "steps"]
 
 SCHEMA = "edgemtl.prunemap/1"
 LEAST_KEPT = 0.125
@@ -32,6 +33,11 @@ def steps(size: int, multiple: int) -> list[int]:
     """Counts of channels that a group of `size` may be cut to, most first: multiples, and an eighth at least."""
     least = multiple * max(1, math.ceil(LEAST_KEPT * size / multiple))
     return list(range(least, size, multiple))[::-1]
+
+
+def counts(group: Group, multiple: int) -> list[int]:
+    """Counts of channels that a group may be cut to, most first: multiples, or whole heads where it has any."""
+    return steps(group.size, group.step if group.step > 1 else multiple)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def first_channels(orders: Mapping[str, list[list[int]]], kept: Mapping[str, int
 
 
 def open_map(
-    net: MultiTaskNet, groups: Sequence[Group], judge: Judge, path: Path, made_for: Mapping[str, Any]
+    net: MultiTaskNet | ModuleNet, groups: Sequence[Group], judge: Judge, path: Path, made_for: Mapping[str, Any]
 ) -> PruneMap:
     """The map in `path` where it was `made_for` the same, else a new one there with losses and orders but no curve.
 
@@ -87,7 +93,7 @@ def open_map(
 
 
 def measure_curves(
-    net: MultiTaskNet,
+    net: MultiTaskNet | ModuleNet,
     groups: Sequence[Group],
     judge: Judge,
     multiple: int,
@@ -107,8 +113,8 @@ def measure_curves(
     return known
 
 
-def _curve(net: MultiTaskNet, group: Group, judge: Judge, multiple: int, known: PruneMap) -> Curve:
-    possible = steps(group.size, multiple)
+def _curve(net: MultiTaskNet | ModuleNet, group: Group, judge: Judge, multiple: int, known: PruneMap) -> Curve:
+    possible = counts(group, multiple)
     places = {round(place * (len(possible) - 1) / max(1, SAMPLES - 1)) for place in range(SAMPLES)} if possible else ()
     rises = {}
     for count in (possible[place] for place in sorted(places)):

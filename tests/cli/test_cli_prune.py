@@ -15,6 +15,30 @@ SIDE = ("--space", "tiny", "--data", "data")
 pytestmark = pytest.mark.xdist_group("prune")
 
 
+NETS = """
+import torch
+from torch import nn
+
+
+class Patch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 24, 3, 2, 1), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 32, 3, 2, 1))
+        self.maps = nn.Sequential(nn.Conv2d(32, 48, 1), nn.PixelShuffle(4))
+        self.pool, self.side = nn.AdaptiveAvgPool2d(1), nn.Linear(32, 2)
+
+    def forward(self, image):
+        x = torch.relu(self.trunk(image))
+        maps = self.maps(x)
+        return {"regions": maps[:, :2], "depth": maps[:, 2:], "side": self.side(torch.flatten(self.pool(x), 1))}
+
+
+def build():
+    torch.manual_seed(0)
+    return Patch()
+"""
+
+
 def done(process: subprocess.CompletedProcess[str]) -> str:
     assert process.returncode == 0, process.stderr
     return process.stdout
@@ -56,3 +80,20 @@ def test_the_table_says_which_task_blocked_which_group(workplace: Path) -> None:
     assert refused.returncode == 1
     assert "go on with --resume" in refused.stderr
     assert done(edgemtl(workplace, *words, "--resume")) == shown
+
+
+def test_a_module_of_ones_own_is_pruned_and_comes_back(workplace: Path) -> None:
+    (workplace / "nets.py").write_text(NETS)
+    words = ("prune", "nets:build", "--data", "data", "--size", "64x64", "--budget", "60%params", "--out", "runs/own")
+    shown = done(edgemtl(workplace, *words))
+    assert "regions, depth, side" in shown
+    assert "next: edgemtl.nas.apply_pruning(module, 'runs/own')" in shown
+    back = "import nets; from edgemtl.nas import apply_pruning as cut; print(cut(nets.build(), 'runs/own').trunk[0])"
+    result = json.loads((workplace / "runs/own/result.json").read_text())
+    kept = result["best"]["design"]["trunk.0.channels"]
+    assert done(edgemtl(workplace, back, prefix=("-c",))).startswith(f"Conv2d(3, {kept}, ")
+    assert done(edgemtl(workplace, *words, "--resume", "--format", "json")) == json.dumps(result, indent=2) + "\n"
+    done(edgemtl(workplace, "compare", "runs/own", "runs/own"))
+    refused = edgemtl(workplace, "export", "runs/own", "--target", "onnxruntime")
+    assert refused.returncode == 1
+    assert "is no run" in refused.stderr

@@ -32,12 +32,12 @@ def net(home: Path, judge: Judge, request: pytest.FixtureRequest) -> MultiTaskNe
 
 
 def scaled(net: MultiTaskNet, group: Group, part: int, channel: int, factor: float) -> MultiTaskNet:
-    """The net with all that reads a channel of one part multiplied."""
+    """The net with all that reads a channel of one part, or the whole head it stands in, multiplied."""
     made = copy.deepcopy(net).double()
     with torch.no_grad():
         for m in group.parts[part]:
             for place, its in zip(m.places, m.channels, strict=True):
-                if its == channel and not m.outputs:
+                if its // group.step == channel // group.step and not m.outputs:
                     made.get_submodule(m.module).weight[:, place] *= factor
     return made
 

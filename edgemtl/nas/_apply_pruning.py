@@ -1,0 +1,76 @@
+"""A pruned module's folder: what a user needs to cut her own module the same way, as data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from edgemtl._files import read_json
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.nas._cut import Side, keep_places, whole_size
+
+__all__ = ["PRUNING_FILE", "PRUNING_SCHEMA", "WEIGHTS_FILE", "apply_pruning", "places_json", "weights_bytes"]
+
+PRUNING_FILE = "pruning.json"
+PRUNING_SCHEMA = "edgemtl.pruning/1"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
+    """A copy of a module, cut as `edgemtl prune` wrote it into `folder` and with the weights from there.
+
+    `module` is what the function that was pruned returns, whatever its weights are. The copy is in evaluation mode and
+    can be trained like any other. Raises `UserError` for a folder that is none or damaged, and for another module.
+    """
+    folder = Path(folder)
+    content = read_json(folder / PRUNING_FILE, "pruning")
+    if not isinstance(content, dict) or content.get("schema") != PRUNING_SCHEMA or "kept" not in content:
+        raise UserError(f"{folder} holds no pruned module: give the folder that `edgemtl prune package.module:f` wrote")
+    made = copy.deepcopy(module)
+    keep_places(made, _kept(folder / PRUNING_FILE, content["kept"], made))
+    try:
+        made.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / WEIGHTS_FILE} are not the weights of this module: {reason}") from error
+    return made.eval()
+
+
+def places_json(places: Mapping[Side, Sequence[int]]) -> list[dict[str, Any]]:
+    """The places that each side of a layer keeps, as JSON, by the layer's path in the user's module."""
+    return [
+        {"layer": name.removeprefix("module."), "side": side, "places": list(kept)}
+        for (name, side), kept in places.items()
+    ]
+
+
+def weights_bytes(module: nn.Module) -> bytes:
+    """Parameters and buffers as a safetensors file."""
+    return save({name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()})
+
+
+def _kept(file: Path, rows: Any, module: nn.Module) -> dict[Side, list[int]]:
+    layers, parameters = dict(module.named_modules()), dict(module.named_parameters())
+    found: dict[Side, list[int]] = {}
+    try:
+        for row in rows:
+            name, side, places = str(row["layer"]), str(row["side"]), [int(place) for place in row["places"]]
+            known: Mapping[str, object] = layers if side in ("inputs", "outputs") else parameters
+            if name not in known:
+                raise unknown_name("layer of the module", name, known)
+            if (
+                not places
+                or places != sorted({*places})
+                or not 0 <= places[0] <= places[-1] < whole_size(module, (name, side))
+            ):
+                raise ValueError(f"places of {name}")
+            found[name, side] = places
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"pruning {file} is damaged, or of another module ({error}): prune again") from error
+    return found

@@ -1,0 +1,119 @@
+"""Groups of channels that go together, and their removal from modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+
+__all__ = ["Group", "Member", "Side", "keep_places", "places_kept", "reads_along", "whole_size"]
+
+_GRAPH = torch_pruning.DependencyGraph()
+"""Its table of layer types says how each is cut."""
+
+Side = tuple[str, str]
+"""A layer by its path, and "outputs" or "inputs"; or a parameter that stands in no layer, and its dimension."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One side of a layer: the channel `places[i]` of its outputs (or inputs) is the group's channel `channels[i]`.
+
+    With a `dimension` it is a parameter that stands in no layer, cut along it.
+    """
+
+    module: str
+    outputs: bool
+    places: tuple[int, ...]
+    channels: tuple[int, ...]
+    dimension: int | None = None
+
+    @property
+    def side(self) -> Side:
+        """What is cut."""
+        return self.module, str(self.dimension) if self.dimension is not None else ("inputs", "outputs")[self.outputs]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that can be removed together: `size` of them in each of `parts`, which keep equally many.
+
+    A part is what must keep the same channels; most groups have one, the experts of a layer one each. `tasks` are those
+    whose outputs depend on them, `convolutions` the plan's names of what gets fewer outputs. Each `step` channels in a
+    row, a head of attention, go together.
+    """
+
+    name: str
+    size: int
+    tasks: tuple[str, ...]
+    parts: tuple[tuple[Member, ...], ...]
+    convolutions: tuple[str, ...]
+    step: int = 1
+
+
+def places_kept(
+    net: nn.Module, groups: Iterable[Group], kept: Mapping[str, Sequence[Sequence[int]]]
+) -> dict[Side, list[int]]:
+    """For each side that groups of `kept` touch, the places that stay, where each part keeps only these channels."""
+    gone: dict[Side, set[int]] = {}
+    for group in groups:
+        for members, keep in zip(group.parts, kept.get(group.name, ()), strict=False):
+            stay = set(keep)
+            for m in members:
+                places = (place for place, channel in zip(m.places, m.channels, strict=True) if channel not in stay)
+                gone.setdefault(m.side, set()).update(places)
+    return {side: [p for p in range(whole_size(net, side)) if p not in places] for side, places in gone.items()}
+
+
+def whole_size(net: nn.Module, side: Side) -> int:
+    """How many places a side of a layer, or a dimension of a parameter, has."""
+    name, what = side
+    if what not in ("inputs", "outputs"):
+        return int(net.get_parameter(name).shape[int(what)])
+    layer = net.get_submodule(name)
+    if isinstance(layer, nn.LayerNorm):
+        return int(layer.normalized_shape[-1])
+    pruner = _GRAPH.get_pruner_of_module(layer)
+    return int((pruner.get_out_channels if what == "outputs" else pruner.get_in_channels)(layer))
+
+
+def keep_places(net: nn.Module, kept: Mapping[Side, Sequence[int]]) -> None:
+    """Cut layers of a module, in place, so that each side of `kept` has only these places."""
+    for side, places in kept.items():
+        name, what = side
+        if what not in ("inputs", "outputs"):
+            _keep_of_parameter(net, name, int(what), places)
+            continue
+        layer, gone = net.get_submodule(name), sorted({*range(whole_size(net, side))} - {*places})
+        if isinstance(layer, nn.LayerNorm):
+            _keep_of_norm(layer, places)
+        elif gone:
+            pruner = _GRAPH.get_pruner_of_module(layer)
+            (pruner.prune_out_channels if what == "outputs" else pruner.prune_in_channels)(layer, gone)
+
+
+def reads_along(layer: nn.Module) -> int:
+    """The dimension of a layer's weight that its inputs stand along."""
+    return 0 if getattr(layer, "transposed", False) else 1
+
+
+def _keep_of_norm(norm: nn.LayerNorm, places: Sequence[int]) -> None:
+    """Torch-pruning's own cut of this layer gives up the order of channels where few are kept."""
+    norm.normalized_shape = (len(places),)
+    for name in ("weight", "bias"):
+        parameter = getattr(norm, name)
+        if parameter is not None:
+            setattr(norm, name, _chosen(parameter, 0, places))
+
+
+def _keep_of_parameter(net: nn.Module, name: str, dimension: int, places: Sequence[int]) -> None:
+    owner, _, key = name.rpartition(".")
+    holder = net.get_submodule(owner)
+    setattr(holder, key, _chosen(getattr(holder, key), dimension, places))
+
+
+def _chosen(parameter: Tensor, dimension: int, places: Sequence[int]) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().index_select(dimension, torch.tensor([*places])))
