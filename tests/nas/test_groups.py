@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from grid_world import GRID
 from small import designs, difference, pictures, scrambled, small_space
 from small_world import VIT
 
@@ -47,6 +49,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
     return net_of(small_space(tmp_path_factory.mktemp("space"), TASKS, conditioned))
 
 
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
+    """Two tasks that keep different blocks: some are shared, some copied."""
+    space = small_space(tmp_path_factory.mktemp("space"), TASKS, GRID)
+    torch.manual_seed(0)
+    return scrambled(space.supernet(), 0).extract(space.random(random.Random(1)))
+
+
 def silenced(net: MultiTaskNet, group: Group, channel: int) -> MultiTaskNet:
     """The net with a channel of every part of a group, its whole head in attention, at zero wherever it is read."""
     made = copy.deepcopy(net)
@@ -65,7 +75,7 @@ def everything_but(group: Group, channel: int) -> dict[str, list[list[int]]]:
     return {group.name: [rest for _ in group.parts]}
 
 
-@pytest.mark.parametrize("which", ["small", "experts"])
+@pytest.mark.parametrize("which", ["small", "experts", "grid"])
 def test_a_channel_that_nobody_reads_can_be_cut_and_nothing_changes(which: str, request: pytest.FixtureRequest) -> None:
     net = request.getfixturevalue(which)
     image = pictures(1, net.input_size)
@@ -85,7 +95,7 @@ def half(group: Group) -> list[list[int]]:
     return [sorted(block * step + place for block in part for place in range(step)) for part in drawn]
 
 
-@pytest.mark.parametrize("which", ["small", "experts", "told"])
+@pytest.mark.parametrize("which", ["small", "experts", "told", "grid"])
 def test_a_cut_net_has_the_shapes_of_its_plan_and_exports(
     which: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
