@@ -37,8 +37,12 @@ def export_run(
     Parity is checked on validation images of the run's data. With `levels` the bundle holds so many designs, float,
     over one copy of the weights instead (see `edgemtl.nas.plan_levels`), all cut from the run's supernet: `supernet`,
     or the one that ships. Raises `UserError` where the run, the design, its data or that supernet are missing, damaged
-    or changed since the search.
+    or changed since the search, and for a design or a supernet that would not be used.
     """
+    if levels and design != "best":
+        raise UserError(f"design {design!r} and {levels} levels given: levels are designs of their own, drop --design")
+    if supernet is not None and not levels:
+        raise UserError(f"supernet {supernet} given without levels, which alone are cut from it: add --levels 5")
     if levels:
         return _export_levels(run, targets, out or run / "bundle", levels, supernet, progress or (lambda text: None))
     folder = RunFolder(run)

@@ -250,6 +250,11 @@ def test_a_sweep_that_is_none_is_one_line(bundle: Path, here: Here, sweep: str, 
         (("--levels", "5", "--supernet", "none.safetensors"), "none.safetensors does not exist"),
         (("--levels", "5", "--supernet", "other.safetensors"), "is not the one that run runs/first was searched in"),
         (("--levels", "1", "--supernet", "supernet.safetensors"), "give 2 or more"),
+        (
+            ("--levels", "5", "--design", "baseline"),
+            "design 'baseline' and 5 levels given: levels are designs of their",
+        ),
+        (("--supernet", "supernet.safetensors"), "given without levels, which alone are cut from it: add --levels 5"),
         (("--levels", "90", "--supernet", "supernet.safetensors"), "different ones within its budgets"),
         (
             ("--levels", "5", "--supernet", "supernet.safetensors", "--target", "streaming"),
