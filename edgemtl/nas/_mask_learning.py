@@ -44,8 +44,11 @@ from edgemtl.train import (
 
 __all__ = ["MASKS", "MASKS_FILE", "MaskRun"]
 
-MASKS = Recipe(steps=600, batch=8, sizes=(0.5,), learning_rate=2.5e-3)
-"""How masks are learnt unless told otherwise: on images of half the size, from scratch."""
+MASKS = Recipe(steps=600, batch=8, sizes=(0.5, 1.0), learning_rate=2.5e-3)
+"""How masks are learnt unless told otherwise: from scratch, on images of half the size first.
+
+The last fifth of the steps sees whole ones, as designs are scored on them: depth depends on the scale of an image.
+"""
 MASKS_FILE = "masks.json"
 SCHEMA = "edgemtl.masks/1"
 ARCHITECTURES = 4
@@ -94,7 +97,7 @@ class MaskRun:
         )
         self.logits_optimizer = torch.optim.Adam([self.logits], _RATE)
         self.bf16 = recipe.computes_bf16()
-        self.spread = np.ones(len(masks.tasks))
+        self.spread, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
         self.importance: deque[NDArray[np.float64]] = deque(maxlen=_SEEN)
         self.step = self._restore()
 
@@ -154,6 +157,7 @@ class MaskRun:
 
     def _observe(self, passed: _Passed) -> None:
         """Move the log-odds by what the step's losses say."""
+        self.losses = passed.losses.mean(0)
         begun = _WARM_UP * self.recipe.steps
         if self.step < begun or not np.isfinite(passed.losses).all():
             return
@@ -178,8 +182,10 @@ class MaskRun:
     def _news(self) -> str:
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
         spent = self.masks.base_flops + (chances * self.masks.flops).sum(1)
-        paths = ", ".join(f"{task} {each / 1e9:.2f}" for task, each in zip(self.masks.tasks, spent, strict=True))
-        return f"expected GFLOPs: {paths}; effective samples at least {min(self.effective_samples().values()):.0%}"
+        told = zip(self.masks.tasks, self.losses, spent / 1e9, strict=True)
+        tasks = ", ".join(f"{task} {loss:.2f} at {gflops:.2f}" for task, loss, gflops in told)
+        least = min(self.effective_samples().values())
+        return f"loss at expected GFLOPs: {tasks}; effective samples at least {least:.0%}"
 
     @property
     def _identity(self) -> str:
