@@ -128,7 +128,7 @@ def test_a_pruning_that_was_killed_goes_on_with_what_it_tried(ask: PruneRequest,
     request = replace(ask, fast=False)
 
     def stop(event: SearchEvent) -> None:
-        if event.stage == "trial" and event.done == 4:
+        if event.stage == "trial" and event.done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
