@@ -1,8 +1,8 @@
 """Against torch-pruning's group-magnitude and group-Taylor pruners: the same net, FLOPs and fine-tuning, three seeds.
 
 Both peers rank channels of all groups in one list (global pruning) and take them in small steps, a multiple of 8 at a
-time, until the FLOPs are ours; the gradients of group-Taylor come from the same calibration images. The net is the
-default space's largest on images of 96x128 pixels; fine-tuning is short.
+time, until the FLOPs are ours or just below; the gradients of group-Taylor come from the same calibration images. The
+net is the default space's largest on images of 96x128 pixels; fine-tuning is short.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from landscape import write_space
-from small_world import write_supernet
+from small_world import VIT, write_supernet
 
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
@@ -45,18 +45,22 @@ cnn:
 """
 
 
+def searched(home: Path, out: Path, name: str, space: str) -> Path:
+    """A run in a space that is written down in `home`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        write_space(home, name, space)
+        tasks = open_source("photos", (64, 64)).tasks
+        supernet = write_supernet(load_space(name, tasks), home / f"{name}.safetensors")
+        few: dict[str, Any] = {"space": name, "data": "photos", "evaluations": 2, "batch": 2, "threads": 1}
+        search(SearchRequest(out, ("100%FLOPs",), supernet=supernet, **few))
+    return out
+
+
 @pytest.fixture(scope="module")
 def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search in a space with channels to spare."""
-    out = tmp_path_factory.mktemp("runs") / "first"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        write_space(home, "wide", WIDE)
-        tasks = open_source("photos", (64, 64)).tasks
-        supernet = write_supernet(load_space("wide", tasks), home / "wide.safetensors")
-        few: dict[str, Any] = {"space": "wide", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1}
-        search(SearchRequest(out, ("100%FLOPs",), supernet=supernet, **few))
-    return out
+    return searched(home, tmp_path_factory.mktemp("runs") / "first", "wide", WIDE)
 
 
 @pytest.fixture
@@ -94,6 +98,18 @@ def test_a_pruned_design_keeps_its_budget_and_is_a_run_like_any_other(
     assert manifest.cost.params == result.best.params
 
 
+def test_a_transformer_loses_heads_and_width_of_tokens(ask: PruneRequest, home: Path, tmp_path: Path) -> None:
+    vit = searched(home, tmp_path / "vit", "small-vit", VIT)
+    result = prune(replace(ask, run=vit, budgets=("52%params",)))
+    assert result.best is not None
+    assert result.best.params <= 0.52 * result.front[-1].params
+    kept = {row["group"]: (row["before"], row["after"]) for row in rows(ask.out)}
+    assert {"patches.proj", "b1.attention", "b2.attention"} <= kept.keys()
+    assert kept["patches.proj"] == (16, 8)
+    manifest = export_run(ask.out, ["onnxruntime"], tmp_path / "bundle")
+    assert manifest.cost.flops == result.best.flops
+
+
 def test_a_second_budget_needs_no_second_map(ask: PruneRequest, tmp_path: Path) -> None:
     prune(ask)
     measured = list[str]()
@@ -112,7 +128,7 @@ def test_a_pruning_that_was_killed_goes_on_with_what_it_tried(ask: PruneRequest,
     request = replace(ask, fast=False)
 
     def stop(event: SearchEvent) -> None:
-        if event.stage == "trial" and event.done == 4:
+        if event.stage == "trial" and event.done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
