@@ -26,15 +26,10 @@ __all__ = ["Dispatch", "attention", "combined", "gelu", "router", "taken", "to_m
 
 @dataclass(frozen=True)
 class Dispatch:
-    """How experts get their tokens; `capacity` is a multiple of an even share, none: every token has its place.
-
-    A segment is a multiple of `step` tokens long, its end filled with others' tokens, whose results nobody reads: for
-    runtimes that prepare anew whenever a shape changes.
-    """
+    """How experts get their tokens; `capacity` is a multiple of an even share, none: every token has its place."""
 
     form: Literal["segments", "buckets", "masked"] = "segments"
     capacity: float | None = None
-    step: int = 1
 
     def places(self, tokens: int, experts: int, top_k: int) -> int:
         """Places that each expert has in the form `buckets`."""
@@ -163,48 +158,13 @@ def _segments(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -
     counts = writer.step(node, "Cast", [counted], f"{gates}.counts", to=TensorProto.INT64)
     ends = writer.step(node, "CumSum", [counts, writer.integers(node, "from_first", 0)], f"{gates}.ends")
     starts = writer.step(node, "Sub", [ends, counts], f"{gates}.starts")
-    sizes, takers = counts, writer.takers[gates]
-    if writer.dispatch.step > 1:
-        order, starts, sizes = _in_steps(writer, node, gates, routed, (order, starts, counts))
-        takers = [*takers, f"{gates}.rest"]
     sorted_tokens = writer.step(node, "Gather", [x, order], f"{gates}.sorted", axis=0)
-    writer.steps(node, "Split", [sorted_tokens, sizes], takers, axis=0)
+    writer.steps(node, "Split", [sorted_tokens, counts], writer.takers[gates], axis=0)
     total = routed.top_k * routed.tokens
     for place, name in enumerate(writer.takers[gates]):
         writer.even_tokens[name] = (total + place) // routed.experts  # these add up to the total
     first = writer.step(node, "Gather", [starts, routed.chosen], f"{gates}.first", axis=0)
     writer.step(node, "Add", [first, _rank(writer, node, gates, routed)], f"{gates}.slot")
-
-
-def _in_steps(
-    writer: Writer, node: Node, gates: str, routed: _Routed, tight: tuple[str, str, str]
-) -> tuple[str, str, str]:
-    """Order of tokens, starts and sizes of segments whose lengths are multiples of the step, and what is left over.
-
-    Place p of the filled order belongs to the expert e that as many filled segments end at or before, and holds the
-    token of the tight order that is as far from e's start there.
-    """
-    order, starts, counts = tight
-    step, total = writer.dispatch.step, routed.top_k * routed.tokens
-    places = total + routed.experts * (step - 1)
-    one, size = writer.integers(node, "step_less_one", [step - 1]), writer.integers(node, "step", [step])
-    steps = writer.step(node, "Div", [writer.step(node, "Add", [counts, one], "raised"), size], "steps")
-    filled = writer.step(node, "Mul", [steps, size], f"{gates}.filled")
-    ends = writer.step(node, "CumSum", [filled, writer.integers(node, "from_first", 0)], f"{gates}.filled_ends")
-    begins = writer.step(node, "Sub", [ends, filled], f"{gates}.begins")
-    place = writer.integers(node, "place", range(places))
-    column = writer.step(node, "Unsqueeze", [place, writer.integers(node, "last_axis", [1])], "column")
-    passed = writer.step(node, "GreaterOrEqual", [column, ends], "passed")
-    whole = writer.step(node, "Cast", [passed], "whole", to=TensorProto.INT64)
-    reached = writer.step(node, "ReduceSum", [whole, writer.integers(node, "last_axis", [1])], "reached", keepdims=0)
-    expert = writer.step(node, "Min", [reached, writer.integers(node, "last_expert", [routed.experts - 1])], "expert")
-    back = writer.step(node, "Gather", [writer.step(node, "Sub", [starts, begins], "back"), expert], "moved", axis=0)
-    far = writer.step(node, "Add", [place, back], "far")
-    near = writer.step(node, "Min", [far, writer.integers(node, "last_token", [total - 1])], "near")
-    used = writer.step(node, "Gather", [ends, writer.integers(node, "of_last", [routed.experts - 1])], "used", axis=0)
-    rest = writer.step(node, "Sub", [writer.integers(node, "places", [places]), used], "rest")
-    sizes = writer.step(node, "Concat", [filled, rest], f"{gates}.sizes", axis=0)
-    return writer.step(node, "Gather", [order, near], f"{gates}.filled_order", axis=0), begins, sizes
 
 
 def _rank(writer: Writer, node: Node, gates: str, routed: _Routed) -> str:
