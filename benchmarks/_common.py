@@ -37,7 +37,7 @@ class Row:
         """Whether the figure keeps its least requirement (None: there is none)."""
         if self.least is None:
             return None
-        return self.value <= self.least if self.lower_is_better else self.value >= self.least
+        return bool(self.value <= self.least if self.lower_is_better else self.value >= self.least)
 
 
 @dataclass(frozen=True)

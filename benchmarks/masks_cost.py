@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> Outcome:
                     heads[count].append(sum(heads_s(each, net, batch) for net in nets))
         for feed in feeds.values():
             feed.close()  # type: ignore[attr-defined]
-    trunk = {count: statistics.median(np.subtract(steps[count], heads[count])) for count in COUNTS}
+    trunk = {c: statistics.median(a - b for a, b in zip(steps[c], heads[c], strict=True)) for c in COUNTS}
     say(f"seconds of a step less its heads, by tasks: {trunk}")
     rows = [Row("largest_difference_between_numbers_of_tasks", 100 * (max(trunk.values()) / min(trunk.values()) - 1),
                 "%", 15, 5)]  # fmt: skip

@@ -65,11 +65,6 @@ class MaskSpace:
             if self.present[row, column]
         }
 
-    def mask(self, values: Mapping[str, Option]) -> NDArray[np.bool_]:
-        """The masks (tasks, places) that options hold; nothing is kept where a task may not choose."""
-        rows = [[values.get(f"{task}.{place}") == KEEP for place in self.places] for task in self.tasks]
-        return np.array(rows) & self.present
-
 
 @dataclass(frozen=True)
 class Beliefs:
