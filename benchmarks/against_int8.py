@@ -103,7 +103,7 @@ def score(run: Run, evaluator: Evaluator, samples: list[Sample]) -> dict[str, di
 
 def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     """Both sides on one runtime."""
-    arguments = ["--evaluations", "12"] if options.quick else []
+    arguments = ["--evaluations", "6"] if options.quick else []
     name = f"{'quick-' if options.quick else ''}int8-{target}"
     folder = searched(name, "--budget", BUDGETS[target], "--target", target, *arguments)
     steps = str(QUICK_STEPS if options.quick else TUNING_STEPS[target])
