@@ -12,16 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from edgemtl.nas._predictor import LatencyPredictor, Predictor, features
 from edgemtl.nas._problem import Evaluation, Problem, non_dominated
+from edgemtl.nas._sampler import DesignSampler, measured_in
 from edgemtl.nas._space import Design
-from edgemtl.nas._trials import design_of, evaluation_of, space_distributions
+from edgemtl.nas._trials import design_of
 
 __all__ = ["LinasSampler", "first_designs"]
 
@@ -30,7 +29,7 @@ _GENERATIONS = 60
 _DRAWS = 400
 
 
-class LinasSampler(optuna.samplers.BaseSampler):
+class LinasSampler(DesignSampler):
     """Proposes the designs of one batch after another; every batch is predicted from all finished trials.
 
     The first batch spreads over the affordable designs. `batch` is how many are measured between two fits. State
@@ -38,32 +37,17 @@ class LinasSampler(optuna.samplers.BaseSampler):
     """
 
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
-        self._problem, self._seed, self._batch = problem, seed, batch
+        super().__init__(problem, seed)
+        self._batch = batch
         self._queue: list[Design] = []
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Every choice of the space: a design is drawn as a whole."""
-        return space_distributions(self._problem.space)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The next design of the batch, as options."""
-        if not search_space:
-            return {}
+    def next_design(self, study: Study, number: int) -> Design:
+        """The next design of the batch."""
         seen = self._seen(study)
         self._queue = [design for design in self._queue if design.key not in seen]
         if not self._queue:
-            self._queue = self._propose(study, seen, trial.number)
-        return dict(self._queue.pop(0))
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Not reached for a space's own choices; a user's extra parameter is drawn at random."""
-        return optuna.samplers.RandomSampler(self._seed).sample_independent(
-            study, trial, param_name, param_distribution
-        )
+            self._queue = self._propose(study, seen, number)
+        return self._queue.pop(0)
 
     def _seen(self, study: Study) -> set[str]:
         """Keys of the designs that were measured, and of those that another worker is at."""
@@ -74,8 +58,7 @@ class LinasSampler(optuna.samplers.BaseSampler):
 
     def _propose(self, study: Study, seen: set[str], number: int) -> list[Design]:
         rng = random.Random(f"{self._seed}/{number}")
-        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        evaluations = [evaluation_of(trial, self._problem.space) for trial in finished]
+        evaluations = measured_in(study, self._problem)
         if len(evaluations) < self._batch:
             return first_designs(self._problem, self._batch, rng, seen)
         found = [d for d in _inner_search(self._problem, evaluations, rng) if d.key not in seen][: self._batch]

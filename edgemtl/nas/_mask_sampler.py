@@ -8,22 +8,18 @@ other's masks, so the best one for each is worth measuring together).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
 
 from edgemtl.errors import UserError
 from edgemtl.models import Option
 from edgemtl.nas._masks import keep_above
 from edgemtl.nas._preference_sampler import flops_in_time
 from edgemtl.nas._problem import Evaluation, Limit, Problem
+from edgemtl.nas._sampler import DesignSampler, measured_in
 from edgemtl.nas._space import Design, is_precision
-from edgemtl.nas._trials import evaluation_of, space_distributions
 from edgemtl.tasks import relative_change
 from edgemtl.units import Budget
 
@@ -37,7 +33,7 @@ Array = NDArray[np.float64]
 _FLOPS = Budget("flops", 0.0, "FLOPs that keep every latency")
 
 
-class MaskSampler(optuna.samplers.BaseSampler):
+class MaskSampler(DesignSampler):
     """Designs whose masks follow what was learnt, in each uniform precision in turn, within every counted budget.
 
     A budget in ms cannot be counted: the FLOPs that keep it are bisected on what was measured, precision by precision.
@@ -47,7 +43,8 @@ class MaskSampler(optuna.samplers.BaseSampler):
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
         if problem.masks is None:
             raise UserError("strategy masks needs the distributions that it learns: none were learnt")
-        self._problem, self._seed, self._beliefs = problem, seed, problem.masks
+        super().__init__(problem, seed)
+        self._beliefs = problem.masks
         self._counted = [limit for limit in problem.limits if limit.exact]
         self._timed = [limit for limit in problem.limits if not limit.exact]
         self._rest: dict[str, Option] = {
@@ -58,28 +55,10 @@ class MaskSampler(optuna.samplers.BaseSampler):
             for variant in problem.space.uniform(problem.space.largest())
         ]
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Every choice of the space: a design is proposed as a whole."""
-        return space_distributions(self._problem.space)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The next design, as options."""
-        if not search_space:
-            return {}
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        measured = [evaluation_of(each, self._problem.space) for each in trials]
-        rng = np.random.default_rng([self._seed, trial.number])
-        return dict(self._next(trial.number, measured, rng))
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Not reached for a space's own choices; a user's extra parameter is drawn at random."""
-        return optuna.samplers.RandomSampler(self._seed).sample_independent(
-            study, trial, param_name, param_distribution
-        )
+    def next_design(self, study: Study, number: int) -> Design:
+        """The next design; one that was not measured where twenty draws give one."""
+        rng = np.random.default_rng([self._seed, number])
+        return self._next(number, measured_in(study, self._problem), rng)
 
     def _next(self, number: int, measured: Sequence[Evaluation], rng: np.random.Generator) -> Design:
         turn, precision = divmod(number, len(self._precisions))

@@ -9,16 +9,13 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
 
 from edgemtl.errors import UserError
 from edgemtl.nas._preference import make_table, ranked_for
 from edgemtl.nas._problem import Evaluation, Limit, Problem
+from edgemtl.nas._sampler import DesignSampler, measured_in
 from edgemtl.nas._space import Design, is_precision
-from edgemtl.nas._trials import evaluation_of, space_distributions
 from edgemtl.units import Budget
 
 __all__ = ["PreferenceSampler", "flops_in_time"]
@@ -28,7 +25,7 @@ _CLOSE = 0.97
 _FLOPS = Budget("flops", 0.0, "FLOPs that keep every latency")
 
 
-class PreferenceSampler(optuna.samplers.BaseSampler):
+class PreferenceSampler(DesignSampler):
     """Up to four designs in each uniform precision in turn: the answer to the preference, then its neighbours.
 
     Latency cannot be counted: where a budget is in ms, the FLOPs that keep it are first bisected, precision by
@@ -39,7 +36,7 @@ class PreferenceSampler(optuna.samplers.BaseSampler):
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
         if problem.sensitivity is None:
             raise UserError("strategy preference needs the sensitivity map of the supernet: none was measured")
-        self._problem, self._seed = problem, seed
+        super().__init__(problem, seed)
         self._table = make_table(problem.space, problem.sensitivity)
         self._counted = tuple(limit for limit in problem.limits if limit.exact)
         self._timed = tuple(limit for limit in problem.limits if not limit.exact)
@@ -48,26 +45,9 @@ class PreferenceSampler(optuna.samplers.BaseSampler):
             for variant in problem.space.uniform(problem.space.largest())
         ]
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Every choice of the space: a design is proposed as a whole."""
-        return space_distributions(self._problem.space)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The next design that was not measured, as options."""
-        if not search_space:
-            return {}
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return dict(self._next([evaluation_of(each, self._problem.space) for each in trials]))
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Not reached for a space's own choices; a user's extra parameter is drawn at random."""
-        return optuna.samplers.RandomSampler(self._seed).sample_independent(
-            study, trial, param_name, param_distribution
-        )
+    def next_design(self, study: Study, number: int) -> Design:
+        """The next design that was not measured."""
+        return self._next(measured_in(study, self._problem))
 
     def _next(self, evaluations: Sequence[Evaluation]) -> Design:
         known = {evaluation.design.key for evaluation in evaluations}
