@@ -15,7 +15,7 @@ from edgemtl.models import load_supernet, recalibrate
 from edgemtl.nas import Design, Space, load_space
 from edgemtl.nas._mask_learning import MASKS, MaskRun
 from edgemtl.nas._masks import Beliefs, equal_shares, keep_above, mask_space
-from edgemtl.nas._tune import _OneDesign
+from edgemtl.nas._tune import OneDesign
 from edgemtl.tasks import Task
 from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
@@ -64,7 +64,7 @@ def trained(name: str, design: Design, source: ScenesSource, steps: int, seed: i
     """Test scores of a design after a short training from scratch; kept in `runs/`, resumed where it was left."""
     folder = ROOT / "runs" / "masks" / f"{name}-{design.key}-{steps}-{seed}"
     torch.manual_seed(seed)
-    alone = _OneDesign(design, design.space.supernet().extract(design), f"seed {seed}")
+    alone = OneDesign(design, design.space.supernet().extract(design), f"seed {seed}")
     recipe = Recipe(steps=steps, batch=8, sizes=(1.0,), largest_steps=1.0, seed=seed)
     if not (folder / "training.json").is_file():
         train_supernet(alone, source, recipe, folder, supernet=alone.supernet())

@@ -36,9 +36,9 @@ from edgemtl.nas._prune_decide import (
 from edgemtl.nas._prune_map import PruneMap
 from edgemtl.nas._prune_trials import Trials
 from edgemtl.nas._run import RunFolder
-from edgemtl.nas._search import _prepare
+from edgemtl.nas._search import prepare_images
 from edgemtl.nas._space import Design
-from edgemtl.nas._tune import _OneDesign
+from edgemtl.nas._tune import OneDesign
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.targets import find_target
 from edgemtl.tasks import relative_change
@@ -144,7 +144,7 @@ def prune(request: PruneRequest, report: Report = lambda event: None) -> Result:
     wanted = {"floors": list(request.floors), "fast": request.fast, "precisions": request.precisions}
     source = subject.judge.source
     limits, floors = asked(subject, request.budgets, request.floors, before["target"])
-    _prepare(source, report)
+    prepare_images(source, report)
     floors = _rest_of(floors, request, pruning)
     config = {key: value for key, value in before.items() if key not in ("schema", "tuned", "pruned")} | {
         "strategy": "prune",
@@ -203,7 +203,7 @@ def _scoring(
     executes = target.traits.executes
     if timed := [budget for budget in budgets if budget.quantity == "latency_ms" and not executes]:
         raise UserError(f"budget {timed[0].text!r}: target {config['target']} does not run on this host; give FLOPs")
-    supernet = _OneDesign(base.design, base.net, "").supernet()
+    supernet = OneDesign(base.design, base.net, "").supernet()
     evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), executes)
     evaluator.check_labels()
     ms = evaluator.time(base) if any(not limit.exact for limit in limits) else {}
@@ -226,7 +226,7 @@ def _timed(pruning: Pruning, evaluator: Evaluator, known: PruneMap, kept: Kept) 
 
 def _of(evaluator: Evaluator, design: Design, net: MultiTaskNet) -> Evaluator:
     """What scores this one net."""
-    return replace(evaluator, supernet=_OneDesign(design, net, "").supernet())
+    return replace(evaluator, supernet=OneDesign(design, net, "").supernet())
 
 
 def _finalist(request: PruneRequest, problem: Problem, evaluator: Evaluator, design: Design) -> Finalist:

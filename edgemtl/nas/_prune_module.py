@@ -42,7 +42,7 @@ from edgemtl.nas._prune_decide import (
 )
 from edgemtl.nas._prune_map import PruneMap, first_channels
 from edgemtl.nas._prune_trials import Trials
-from edgemtl.nas._search import _prepare
+from edgemtl.nas._search import prepare_images
 from edgemtl.results import RESULT_FILE, Entry, Latency, PathCost, Result, read_result, write_result
 from edgemtl.runtime import open_engine
 from edgemtl.targets import find_target
@@ -107,7 +107,7 @@ def prune_module(request: ModuleRequest, report: Report = lambda event: None) ->
     problem = _export_problem(net)
     if problem and (timed := [limit.budget for limit in limits if not limit.exact]):
         raise UserError(f"budget {timed[0].text!r}: the module cannot be exported ({problem}): give FLOPs or MB")
-    _prepare(source, report)
+    prepare_images(source, report)
     subject.judge.check_labels()
     config = {"budgets": list(request.budgets), "floors": list(request.floors), "fast": request.fast}
     config |= {"data": request.data, **subject.made_for}

@@ -46,7 +46,7 @@ from edgemtl.targets import find_target
 from edgemtl.train import Recipe, fresh_supernet
 from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
 
-__all__ = ["SearchEvent", "SearchRequest", "search"]
+__all__ = ["SearchEvent", "SearchRequest", "prepare_images", "search"]
 
 DEFAULT_TARGET = "onnxruntime"
 FINALISTS = 3
@@ -116,7 +116,7 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     folder.check(setup.config, request.resume)
     if _is_finished(request, setup.config):
         return read_result(request.out)
-    _prepare(setup.source, report)
+    prepare_images(setup.source, report)
     rows = preflight(setup.space, setup.budgets, setup.evaluator)
     report(SearchEvent("preflight", 1, 1, rows=tuple(rows)))
     masks = _learn_masks(request, setup, limits_of(rows), folder, report) if request.strategy == "masks" else None
@@ -275,7 +275,7 @@ def _is_finished(request: SearchRequest, config: Mapping[str, Any]) -> bool:
     return len(trials) >= request.evaluations and study.user_attrs.get(_REFINED) == len(distinct)
 
 
-def _prepare(source: Source, report: Report) -> None:
+def prepare_images(source: Source, report: Report) -> None:
     """Render or read ahead what every evaluation needs, with all cores."""
     if not isinstance(source, _Preparable):
         return

@@ -27,14 +27,14 @@ from edgemtl.tasks import Task
 from edgemtl.train import Progress, Recipe, beside, train_supernet
 from edgemtl.units import parse_budget, parse_floor
 
-__all__ = ["TUNING", "fine_tune"]
+__all__ = ["TUNING", "OneDesign", "fine_tune"]
 
 TUNING = Recipe(steps=600, sizes=(0.67, 1.0), learning_rate=1e-3, largest_steps=1.0)
 """What a fine-tuning does unless told otherwise."""
 
 
 @dataclass(frozen=True)
-class _OneDesign:
+class OneDesign:
     """A space of one design, so that it trains as supernets do: with the batch's statistics, distilled, resumable."""
 
     design: Design
@@ -108,9 +108,9 @@ def fine_tune(
     return conclude(folder, asked, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
 
 
-def _subject(run: Path, name: str) -> _OneDesign:
+def _subject(run: Path, name: str) -> OneDesign:
     kept = RunFolder(run).load(name)
-    return _OneDesign(kept.design, kept.net, sha256(run / "designs" / name / "weights.safetensors"))
+    return OneDesign(kept.design, kept.net, sha256(run / "designs" / name / "weights.safetensors"))
 
 
 def _trained(

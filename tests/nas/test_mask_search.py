@@ -20,7 +20,7 @@ from edgemtl.nas._mask_learning import MASKS, MaskRun
 from edgemtl.nas._masks import mask_space
 from edgemtl.results import read_result
 from edgemtl.runtime import Engine
-from edgemtl.train import Recipe, train_supernet
+from edgemtl.train import Recipe, fresh_supernet, train_supernet
 
 
 @pytest.fixture(autouse=True)
@@ -155,4 +155,10 @@ def test_a_grid_trains_as_other_spaces_do(home: Path, tmp_path: Path, monkeypatc
     space = grid_space(tmp_path)
     recipe = Recipe(steps=3, batch=2, sizes=(1.0,), largest_steps=0.0, bf16=False)
     path = train_supernet(space, open_source("photos", space.size), recipe, tmp_path / "trained")
-    load_supernet(space.supernet(), path, space.identity)
+    supernet, fresh = space.supernet(), fresh_supernet(space, recipe.seed)
+    load_supernet(supernet, path, space.identity)
+    moved = [
+        name for name, tensor in supernet.shared.items() if not torch.equal(tensor, fresh.shared[name].half().float())
+    ]
+    assert {name.split(".")[1] for name in moved} >= {"stem", "s2p0_1", "f2p1to0", "depth_head", "kind_head"}
+    assert all(tensor.isfinite().all() for tensor in supernet.shared.values())
