@@ -3,8 +3,9 @@
 Both are trained on `scenes` at 96x128 for its four tasks at once; a dense ViT for each task alone, trained for as many
 steps, is what both are held against too. A task's path has equal FLOPs in all of them, but for the routers: 16 experts
 of a quarter of the MLP, of which a token goes to 4. The dense ViT runs its trunk once for all tasks, the one with
-experts once a task from its first experts on. Scores are of test images, which decide nothing; trainings are kept in
-`runs/`.
+experts once a task from its first experts on. What these two have in common begins with the same random values and sees
+the same images in the same order, so that the luck of a seed is in both. Scores are of test images, which decide
+nothing; trainings are kept in `runs/`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from _common import Outcome, Row, main, say
 from _runs import ROOT
 
 from edgemtl.data import ScenesSource
-from edgemtl.models import load_supernet, recalibrate
+from edgemtl.data._scenes_source import SCENES_TASKS
+from edgemtl.models import Supernet, load_supernet, recalibrate
 from edgemtl.nas import Space, load_space
 from edgemtl.tasks import Task, delta_m
-from edgemtl.train import Recipe, batches_of, evaluate, train_supernet
+from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
 SPACE = """\
 schema: edgemtl.space/1
@@ -79,8 +81,21 @@ def trained(name: str, experts: str, tasks: tuple[Task, ...], source: ScenesSour
     if not (folder / "training.json").is_file():
         recipe = Recipe(steps=steps, batch=8, sizes=(1.0,), learning_rate=1e-3, largest_steps=1.0, seed=seed)
         say(f"training {folder.name}")
-        train_supernet(space, source, recipe, folder)
+        train_supernet(space, source, recipe, folder, supernet=begun_alike(space, seed) if experts else None)
     return scored(space, source, folder / "supernet.safetensors")
+
+
+def begun_alike(space: Space, seed: int) -> Supernet:
+    """Fresh weights; those that the dense ViT of all tasks has too are the same as its own."""
+    made = fresh_supernet(space, seed)
+    path = ROOT / "runs" / "quality-dense.yaml"
+    path.write_text(SPACE.format(experts=""))
+    dense = fresh_supernet(load_space(str(path), SCENES_TASKS), seed)
+    with torch.no_grad():
+        for name, value in dense.shared.items():
+            if name in made.shared and made.shared[name].shape == value.shape:
+                made.shared[name].copy_(value)
+    return made
 
 
 def scored(space: Space, source: ScenesSource, weights: Path) -> Scores:

@@ -1,7 +1,7 @@
 """How much of a net can go: FLOPs and parameters removed, and the delta_m that is lost after fine-tuning.
 
-The net is the default space's largest, on four tasks, trained further alone for as long as the pruned one is after it;
-images are 96x128 pixels.
+The net is the default space's largest, on four tasks, trained further alone for 600 steps; the pruned one is trained
+for 3,000 steps, taught by it. Images are 96x128 pixels.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import argparse
 
 from _common import Outcome, Row, main
-from _prunings import QUICK_STEPS, STEPS, pruned, trained, unpruned
+from _prunings import QUICK_STEPS, pruned, trained, unpruned
 
 from edgemtl.results import read_result
 
-BUDGETS = ("--budget", "40%FLOPs", "--budget", "40%params")
+BUDGET = "39%FLOPs"
+"""Parameters follow: at 40 % of the FLOPs a little over 40 % of them were left."""
+STEPS = 3000
 
 
 def run(options: argparse.Namespace) -> Outcome:
     """Prune by trials (with --quick by the map) and train the result further, taught by the unpruned net."""
-    path = pruned(unpruned(options.quick), "60", *BUDGETS, *(["--fast"] if options.quick else []))
+    path = pruned(unpruned(options.quick), "60", "--budget", BUDGET, *(["--fast"] if options.quick else []))
     tuned = trained(path, path.with_name(f"{path.name}-tuned"), QUICK_STEPS if options.quick else STEPS)
     result, before = read_result(tuned), read_result(path)
     best, base = result.best, result.baseline

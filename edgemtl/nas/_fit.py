@@ -111,21 +111,23 @@ def by_trial(
     """The counts that a performance-aware oracle lets each group keep (PAGCP, Ye et al. 2023), under budgets.
 
     One group after the other, what saves most of the budgets first, is cut as far as every task it reaches allows, on
-    the net that earlier groups left; bisection finds how far. After k of the n groups that reach a task its loss may
-    have risen by tolerance x allowance x k/n: what one group leaves unused the next may use. That schedule is ours, so
-    that the tolerance is the bound on the whole loss; an outer bisection finds the one that meets the budgets. A pass
-    ends as soon as they hold, or cannot any more.
+    the net that earlier groups left; bisection finds how far. What a group may cost a task is in proportion to what it
+    can save: after groups with a share s of all that those which reach the task could save, its loss may have risen by
+    tolerance x allowance x s, so that what one group leaves unused the next may use. That schedule is ours, and makes
+    the tolerance the bound on the whole loss; an outer bisection finds the one that meets the budgets. A pass ends as
+    soon as they hold, or cannot any more.
     """
     whole = {group.name: group.size for group in groups}
-    alone = {name: _over(shares({**whole, name: count})) for name, count in deepest(groups, multiple).items()}
-    ordered = sorted(groups, key=lambda group: alone[group.name])
-    if _over(shares(whole)) == 0:
+    over = _over(shares(whole))
+    saves = {name: over - _over(shares({**whole, name: count})) for name, count in deepest(groups, multiple).items()}
+    ordered = sorted(groups, key=lambda group: -saves[group.name])
+    if over == 0:
         return Fit(whole, {}, 0.0)
     low, high, best, tolerance, number = 0.0, math.inf, Fit(deepest(groups, multiple), {}), FIRST_TOLERANCE, 0
     while math.isinf(high) or (number < PASSES and (low == 0 or high / low > CLOSE)):
         number += 1
         tell = partial(_tell, report, number)
-        found = _one_pass(ordered, judge, base, allowance, tolerance, multiple, shares, tell)
+        found = _one_pass(ordered, saves, judge, base, allowance, tolerance, multiple, shares, tell)
         if max(shares(found.kept)) <= 1:
             high, best = tolerance, found
         else:
@@ -140,6 +142,7 @@ def _tell(report: Callable[[int, int, str], None], number: int, done: int, total
 
 def _one_pass(
     groups: Sequence[Group],
+    saves: Mapping[str, float],
     judge: Callable[[Mapping[str, int], Group, Mapping[str, float]], Verdict],
     base: Mapping[str, float],
     allowance: Mapping[str, float],
@@ -149,15 +152,15 @@ def _one_pass(
     report: Callable[[int, int, str], None],
 ) -> Fit:
     kept, least = {group.name: group.size for group in groups}, deepest(groups, multiple)
-    reaching = {task: sum(task in group.tasks for group in groups) for task in base}
-    judged, blocked = dict.fromkeys(base, 0), dict[str, str]()
+    reaching = {task: sum(saves[group.name] for group in groups if task in group.tasks) for task in base}
+    judged, blocked = dict.fromkeys(base, 0.0), dict[str, str]()
     for number, group in enumerate(groups):
         if _over(shares(kept)) == 0 or _over(shares({**kept, **least})) > 0:
             break
         report(number, len(groups), f"tolerance {tolerance:.3g}, {group.name}")
         for task in group.tasks:
-            judged[task] += 1
-        limits = {t: base[t] * (1 + tolerance * allowance[t] * judged[t] / reaching[t]) for t in group.tasks}
+            judged[task] += saves[group.name] / max(reaching[task], 1e-9)
+        limits = {t: base[t] * (1 + tolerance * allowance[t] * judged[t]) for t in group.tasks}
         every = counts(group, multiple)
         possible = every[::-1][:: math.ceil(len(every) / TRIED) or 1][::-1]
         passed, failed = 0, len(possible) + 1
