@@ -20,7 +20,7 @@ from edgemtl.tasks import Task
 from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
 SIZE = (64, 96)
-BUDGET = 0.8
+BUDGET = 0.5
 """FLOPs that all tasks together may take, of the net that keeps everything: what is shared counts once."""
 Scores = dict[str, dict[str, float]]
 
@@ -65,7 +65,7 @@ def trained(name: str, design: Design, source: ScenesSource, steps: int, seed: i
     folder = ROOT / "runs" / "masks" / f"{name}-{design.key}-{steps}-{seed}"
     torch.manual_seed(seed)
     alone = OneDesign(design, design.space.supernet().extract(design), f"seed {seed}")
-    recipe = Recipe(steps=steps, batch=8, sizes=(1.0,), largest_steps=1.0, seed=seed)
+    recipe = Recipe(steps=steps, batch=24, sizes=(1.0,), largest_steps=1.0, seed=seed)
     if not (folder / "training.json").is_file():
         train_supernet(alone, source, recipe, folder, supernet=alone.supernet())
     supernet = alone.supernet()

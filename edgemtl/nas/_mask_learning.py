@@ -7,7 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from edgemtl.data import Batch, Source
 from edgemtl.models import Supernet, save_supernet
 from edgemtl.nas._masks import (
     Beliefs,
+    Effects,
     MaskSpace,
     as_json,
     cost_gradient,
@@ -100,6 +101,7 @@ class MaskRun:
         self.logits_optimizer = torch.optim.Adam([self.logits], _RATE)
         self.bf16 = recipe.computes_bf16()
         self.spread, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
+        self.effects = Effects.none(len(masks.places), len(masks.tasks))
         self.importance: deque[NDArray[np.float64]] = deque(maxlen=_SEEN)
         self.step = self._restore()
 
@@ -167,7 +169,9 @@ class MaskRun:
         weights = importance(log_probabilities(chances, passed.kept))
         self.importance.append(weights)
         self.spread = 0.95 * self.spread + 0.05 * passed.losses.std(0, ddof=1)
-        gradient = policy_gradient(chances, passed.kept, weights, passed.losses / np.maximum(self.spread, 1e-6))
+        losses = passed.losses / np.maximum(self.spread, 1e-6)
+        gradient = policy_gradient(chances, passed.kept, weights, losses, self.effects.slopes())
+        self.effects = self.effects.seen(passed.kept, losses)
         gradient += _PRICE * cost_gradient(chances, self.masks, self.allowed_flops)
         left = 1 - (self.step - begun) / max(1.0, self.recipe.steps - begun)
         gradient += _ENTROPY * left * entropy_gradient(chances)
@@ -204,6 +208,7 @@ class MaskRun:
         state |= optimizer_state(self.weights_optimizer, self.names)
         state |= optimizer_state(self.logits_optimizer, {self.logits: "logits"})
         state |= {"logits": self.logits, "spread": torch.from_numpy(self.spread)}
+        state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.effects).items()}
         if self.importance:
             state["importance"] = torch.from_numpy(np.stack(list(self.importance)))
         save_checkpoint(self._file, self.step, self._identity, state)
@@ -220,6 +225,7 @@ class MaskRun:
         restore_optimizer(self.weights_optimizer, self.names, state)
         restore_optimizer(self.logits_optimizer, {self.logits: "logits"}, state)
         self.spread = state["spread"].numpy().copy()
+        self.effects = Effects(*(state[f"effects.{field.name}"].numpy().copy() for field in fields(Effects)))
         if "importance" in state:
             self.importance.extend(state["importance"].numpy())
         return step

@@ -21,6 +21,7 @@ from edgemtl.nas._space import Space
 
 __all__ = [
     "Beliefs",
+    "Effects",
     "MaskSpace",
     "as_json",
     "cost_gradient",
@@ -39,6 +40,8 @@ __all__ = [
 Array = NDArray[np.float64]
 _MARGIN = 0.02
 """Probabilities stay this far from 0 and 1, so that a block may come back."""
+_FADING, _RIDGE = 0.99, 10.0
+"""What a step still weighs in the next one's regression, and the weight of no effect in it, in architectures."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +131,48 @@ def effective_samples(weights: Array) -> Array:
     return np.asarray(np.square(weights.sum(0)) / np.maximum(squares, 1e-12))
 
 
-def policy_gradient(chances: Array, kept: NDArray[np.bool_], weights: Array, losses: Array) -> Array:
+@dataclass(frozen=True)
+class Effects:
+    """What keeping a place does to each task's loss, by ridge regression over earlier steps, which fade.
+
+    Masks and losses are taken less their mean of a step, so that learning weights, and easy images, explain nothing.
+    `moments` (places, places) and `products` (places, tasks) are all that is kept of them.
+    """
+
+    moments: Array
+    products: Array
+
+    @classmethod
+    def none(cls, places: int, tasks: int) -> Effects:
+        """Before the first step."""
+        return cls(np.zeros((places, places)), np.zeros((places, tasks)))
+
+    def seen(self, kept: NDArray[np.bool_], losses: Array) -> Effects:
+        """After one more step: masks (architectures, places) and their losses (architectures, tasks)."""
+        masks, changes = kept - kept.mean(0), losses - losses.mean(0)
+        return Effects(_FADING * self.moments + masks.T @ masks, _FADING * self.products + masks.T @ changes)
+
+    def slopes(self) -> Array:
+        """Change of each task's loss by keeping a place, (tasks, places)."""
+        return np.asarray(np.linalg.solve(self.moments + _RIDGE * np.eye(len(self.moments)), self.products).T)
+
+
+def policy_gradient(
+    chances: Array, kept: NDArray[np.bool_], weights: Array, losses: Array, slopes: Array | float = 0.0
+) -> Array:
     """Gradient (tasks, places) of each task's expected loss by its logits: REINFORCE with leave-one-out baselines.
 
     `losses` (architectures, tasks) are of the same images; at least two architectures are needed. For a Bernoulli
-    variable the gradient of log p by its logit is the draw less its probability.
+    variable the gradient of log p by its logit is the draw less its probability. The part of the losses that is linear
+    in the masks, by `slopes` (tasks, places) that do not come from these losses, is taken out of the samples and its
+    exact gradient added.
     """
-    count = len(losses)
-    others = (losses.sum(0) - losses) / (count - 1)
-    advantage = weights * (losses - others) / count
-    return np.asarray(np.einsum("gt,gtb->tb", advantage, kept[:, None, :] - chances[None]))
+    slopes = np.broadcast_to(slopes, chances.shape)
+    count, left = len(losses), losses - kept @ slopes.T
+    others = (left.sum(0) - left) / (count - 1)
+    advantage = weights * (left - others) / count
+    sampled = np.einsum("gt,gtb->tb", advantage, kept[:, None, :] - chances[None])
+    return np.asarray(sampled + slopes * chances * (1 - chances))
 
 
 def cost_gradient(chances: Array, space: MaskSpace, allowed_flops: Array) -> Array:

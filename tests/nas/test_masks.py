@@ -15,6 +15,7 @@ from edgemtl.errors import UserError
 from edgemtl.nas import Space
 from edgemtl.nas._masks import (
     Beliefs,
+    Effects,
     MaskSpace,
     as_json,
     cost_gradient,
@@ -106,7 +107,8 @@ def test_effective_samples_count_what_counts() -> None:
     np.testing.assert_allclose(effective_samples(weights), [3, 1])
 
 
-def test_the_gradient_is_right_on_average() -> None:
+@pytest.mark.parametrize("slopes", [0.0, RNG.normal(size=(3, 5))])
+def test_the_gradient_is_right_on_average(slopes: Array | float) -> None:
     """Its mean over all draws of two architectures is the exact gradient of each task's expected loss."""
     chances = probabilities(LOGITS, ALL)
     q, losses = mixture(chances), loss_of(EVERY)
@@ -114,13 +116,31 @@ def test_the_gradient_is_right_on_average() -> None:
     found = np.zeros_like(chances)
     for first, second in itertools.product(range(32), repeat=2):
         pair = [first, second]
-        found += q[first] * q[second] * policy_gradient(chances, EVERY[pair], weights[pair], losses[pair])
+        found += q[first] * q[second] * policy_gradient(chances, EVERY[pair], weights[pair], losses[pair], slopes)
 
     def expected(logits: Array) -> Array:
         p = np.exp(log_probabilities(probabilities(logits, ALL), EVERY))
         return np.asarray((p * losses).sum(0))
 
     np.testing.assert_allclose(found, differences(expected), atol=1e-6)
+
+
+def test_effects_of_places_are_found_whatever_a_step_has_in_common() -> None:
+    """Losses linear in the masks, on images and with weights that differ from step to step."""
+    rng, slopes, effects = np.random.default_rng(3), np.random.default_rng(4).normal(size=(3, 5)), Effects.none(5, 3)
+    for step in range(400):
+        kept = rng.random((4, 5)) < 0.5
+        effects = effects.seen(kept, kept @ slopes.T + 100 / (1 + step) + rng.normal(size=(1, 3)))
+    np.testing.assert_allclose(effects.slopes(), slopes, rtol=0.2, atol=0.05)
+
+
+def test_losses_linear_in_the_masks_leave_no_noise() -> None:
+    chances, slopes = probabilities(LOGITS, ALL), np.random.default_rng(4).normal(size=(3, 5))
+    weights = importance(log_probabilities(chances, EVERY))
+    exact = slopes * chances * (1 - chances)
+    for pair in ([0, 31], [5, 9], [30, 1]):
+        losses = EVERY[pair] @ slopes.T
+        np.testing.assert_allclose(policy_gradient(chances, EVERY[pair], weights[pair], losses, slopes), exact)
 
 
 def differences(function: object, step: float = 1e-5) -> Array:
