@@ -38,6 +38,7 @@ def one_for_all(run: MaskRun) -> Beliefs:
         run.one_step(batch)
         with torch.no_grad():
             run.logits.copy_(run.logits.mean(0, keepdim=True).expand_as(run.logits))
+    run.checkpoint()
     return run.beliefs
 
 

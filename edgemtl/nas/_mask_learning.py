@@ -119,13 +119,13 @@ class MaskRun:
                 report(self.step, self.recipe.steps, self._news())
                 self.one_step(batch)
                 if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    self._checkpoint()
+                    self.checkpoint()
                     saved = time.monotonic()
         except KeyboardInterrupt:
-            self._checkpoint()
+            self.checkpoint()
             raise
         report(self.step, self.recipe.steps, self._news())
-        self._checkpoint()
+        self.checkpoint()
         self._write()
         return self.beliefs
 
@@ -140,6 +140,17 @@ class MaskRun:
         self.weights_optimizer.zero_grad()
         self._observe(passed)
         self.step += 1
+
+    def checkpoint(self) -> None:
+        """Write the whole state."""
+        state = {f"parameter.{name}": parameter for parameter, name in self.names.items()}
+        state |= optimizer_state(self.weights_optimizer, self.names)
+        state |= optimizer_state(self.logits_optimizer, {self.logits: "logits"})
+        state |= {"logits": self.logits, "spread": torch.from_numpy(self.spread)}
+        state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.effects).items()}
+        if self.importance:
+            state["importance"] = torch.from_numpy(np.stack(list(self.importance)))
+        save_checkpoint(self._file, self.step, self._identity, state)
 
     def _pass(self, batch: Batch) -> _Passed:
         """Forward and backward of the step's architectures, each once for all tasks."""
@@ -202,16 +213,6 @@ class MaskRun:
     @property
     def _file(self) -> Path:
         return self.out / "checkpoint.safetensors"
-
-    def _checkpoint(self) -> None:
-        state = {f"parameter.{name}": parameter for parameter, name in self.names.items()}
-        state |= optimizer_state(self.weights_optimizer, self.names)
-        state |= optimizer_state(self.logits_optimizer, {self.logits: "logits"})
-        state |= {"logits": self.logits, "spread": torch.from_numpy(self.spread)}
-        state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.effects).items()}
-        if self.importance:
-            state["importance"] = torch.from_numpy(np.stack(list(self.importance)))
-        save_checkpoint(self._file, self.step, self._identity, state)
 
     def _restore(self) -> int:
         found = load_checkpoint(self._file, self._identity)
