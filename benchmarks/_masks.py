@@ -14,7 +14,7 @@ from edgemtl.data import ScenesSource
 from edgemtl.models import load_supernet, recalibrate
 from edgemtl.nas import Design, Space, load_space
 from edgemtl.nas._mask_learning import MASKS, MaskRun
-from edgemtl.nas._masks import Beliefs, equal_shares, keep_above, mask_space
+from edgemtl.nas._masks import Beliefs, keep_above, mask_space
 from edgemtl.nas._tune import OneDesign
 from edgemtl.tasks import Task
 from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
@@ -41,8 +41,8 @@ def scenes(train: int, test: int = 192) -> ScenesSource:
 def learning(space: Space, source: ScenesSource, steps: int, seed: int, folder: Path) -> MaskRun:
     """A learning run within the budget, resumed where it was left."""
     masks, recipe = mask_space(space), replace(MASKS, steps=steps, sizes=(1.0,), seed=seed)
-    room = BUDGET * space.largest().cost().flops - space.smallest().cost().flops
-    return MaskRun(space, masks, source, fresh_supernet(space, seed), recipe, equal_shares(masks, room, {}), folder)
+    allowed = {"": BUDGET * space.largest().cost().flops}
+    return MaskRun(space, masks, source, fresh_supernet(space, seed), recipe, allowed, folder)
 
 
 def most_within(space: Space, beliefs: Beliefs, flops: float) -> Design:

@@ -28,9 +28,11 @@ from edgemtl.nas._masks import (
     effective_samples,
     entropy_gradient,
     importance,
+    keep_above,
     log_probabilities,
     policy_gradient,
     probabilities,
+    raised,
 )
 from edgemtl.nas._space import Space
 from edgemtl.train import (
@@ -55,8 +57,9 @@ SCHEMA = "edgemtl.masks/1"
 ARCHITECTURES = 4
 _WARM_UP, _WARM_LOGIT = 0.2, 2.2
 """For this share of the steps the weights learn alone, with every place kept nine times in ten."""
-_RATE, _PRICE, _ENTROPY = 0.05, 4.0, 0.05
-"""Of the log-odds: a step of Adam, and what a path twice as dear as allowed, and certainty, weigh against losses."""
+_TRAVEL, _PRICE, _ENTROPY = 24.0, 80.0, 0.05
+"""How far log-odds can go in a whole run, what the price rises to in one that always takes twice what is allowed, and
+what certainty weighs against losses."""
 _CLIP_NORM = 5.0
 _CHECKPOINT_SECONDS = 60.0
 _SEEN = 200
@@ -77,8 +80,8 @@ class MaskRun:
 
     Every step draws `ARCHITECTURES` masks from the mixture of all tasks' distributions and runs each once, for all
     tasks, on the same images. The weights follow the sum of the tasks' losses; after a warm-up with most places kept,
-    each task's log-odds follow its own loss, measured in its own spread, and the price of what its path costs beyond
-    `allowed_flops` (tasks,).
+    each task's log-odds follow its own loss, measured in its own spread, and the price of its path. Prices rise while
+    the design that is believed in takes more than `allowed_flops`, by task and "" for all together, and else fall.
     """
 
     def __init__(
@@ -88,20 +91,21 @@ class MaskRun:
         source: Source,
         supernet: Supernet,
         recipe: Recipe,
-        allowed_flops: NDArray[np.float64],
+        allowed_flops: Mapping[str, float],
         out: Path,
     ) -> None:
         self.space, self.masks, self.source, self.supernet = space, masks, source, supernet
-        self.recipe, self.allowed_flops, self.out = recipe, allowed_flops, out
+        self.recipe, self.allowed_flops, self.out = recipe, dict(allowed_flops), out
         self.logits = nn.Parameter(torch.full(masks.present.shape, _WARM_LOGIT, dtype=torch.float64))
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
         self.weights_optimizer = torch.optim.AdamW(
             list(self.names), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.logits_optimizer = torch.optim.Adam([self.logits], _RATE)
+        self.learning_steps = max(1.0, (1 - _WARM_UP) * recipe.steps)
+        self.logits_optimizer = torch.optim.Adam([self.logits], min(0.2, _TRAVEL / self.learning_steps))
         self.bf16 = recipe.computes_bf16()
         self.spread, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
-        self.effects = Effects.none(len(masks.places), len(masks.tasks))
+        self.prices, self.effects = np.zeros(len(masks.tasks)), Effects.none(len(masks.places), len(masks.tasks))
         self.importance: deque[NDArray[np.float64]] = deque(maxlen=_SEEN)
         self.step = self._restore()
 
@@ -146,7 +150,8 @@ class MaskRun:
         state = {f"parameter.{name}": parameter for parameter, name in self.names.items()}
         state |= optimizer_state(self.weights_optimizer, self.names)
         state |= optimizer_state(self.logits_optimizer, {self.logits: "logits"})
-        state |= {"logits": self.logits, "spread": torch.from_numpy(self.spread)}
+        state |= {"logits": self.logits}
+        state |= {"spread": torch.from_numpy(self.spread), "prices": torch.from_numpy(self.prices)}
         state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.effects).items()}
         if self.importance:
             state["importance"] = torch.from_numpy(np.stack(list(self.importance)))
@@ -178,16 +183,26 @@ class MaskRun:
             return
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
         weights = importance(log_probabilities(chances, passed.kept))
+        share = 0.05 if self.importance else 1.0
+        self.spread = (1 - share) * self.spread + share * passed.losses.std(0, ddof=1)
         self.importance.append(weights)
-        self.spread = 0.95 * self.spread + 0.05 * passed.losses.std(0, ddof=1)
         losses = passed.losses / np.maximum(self.spread, 1e-6)
         gradient = policy_gradient(chances, passed.kept, weights, losses, self.effects.slopes())
         self.effects = self.effects.seen(passed.kept, losses)
-        gradient += _PRICE * cost_gradient(chances, self.masks, self.allowed_flops)
-        left = 1 - (self.step - begun) / max(1.0, self.recipe.steps - begun)
+        self.prices = raised(self.prices, self.masks, self._used(), _PRICE / self.learning_steps)
+        gradient += cost_gradient(chances, self.masks, self.prices)
+        left = 1 - (self.step - begun) / self.learning_steps
         gradient += _ENTROPY * left * entropy_gradient(chances)
         self.logits.grad = torch.from_numpy(np.where(self.masks.present, gradient, 0.0))
         self.logits_optimizer.step()
+
+    def _used(self) -> dict[str, float]:
+        """What the design that is believed in takes of every limit."""
+        design = self.space.design(self.masks.values(keep_above(self.beliefs, 0.0)))
+        return {
+            name: design.cost([name] if name else None).flops / max(flops, 1.0)
+            for name, flops in self.allowed_flops.items()
+        }
 
     def effective_samples(self) -> Mapping[str, float]:
         """Of the last architectures, the share that counted for each task (Kish's effective sample size)."""
@@ -206,7 +221,7 @@ class MaskRun:
 
     @property
     def _identity(self) -> str:
-        asked = [round(each) for each in self.allowed_flops.tolist()]
+        asked = {name: round(flops) for name, flops in self.allowed_flops.items()}
         content = [self.space.identity, self.source.identity, self.recipe.as_json(), asked]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -225,7 +240,7 @@ class MaskRun:
             self.logits.copy_(state["logits"])
         restore_optimizer(self.weights_optimizer, self.names, state)
         restore_optimizer(self.logits_optimizer, {self.logits: "logits"}, state)
-        self.spread = state["spread"].numpy().copy()
+        self.spread, self.prices = (state[name].numpy().copy() for name in ("spread", "prices"))
         self.effects = Effects(*(state[f"effects.{field.name}"].numpy().copy() for field in fields(Effects)))
         if "importance" in state:
             self.importance.extend(state["importance"].numpy())
@@ -235,7 +250,7 @@ class MaskRun:
         content = {
             "schema": SCHEMA,
             "steps": self.recipe.steps,
-            "allowed_flops": dict(zip(self.masks.tasks, self.allowed_flops.tolist(), strict=True)),
+            "allowed_flops": self.allowed_flops,
             "effective_samples": self.effective_samples(),
             "probabilities": as_json(self.beliefs),
         }

@@ -4,7 +4,9 @@ FBNetV5 (Wu et al. 2021) gives each task independent Bernoulli variables over th
 from the losses of shared passes: REINFORCE with importance sampling, so that a step costs the same for any number of
 tasks. What the paper leaves open is ours: architectures come from the even mixture of all tasks' distributions, so no
 importance weight exceeds the number of tasks; the baseline of an architecture is the mean loss of the step's others on
-the same images; the expected cost is analytic, so it adds no variance; an entropy bonus fades to nothing.
+the same images; what losses owe to each place alone, as earlier steps tell, is a linear control variate, whose gradient
+is exact; the expected cost is analytic, so it adds no variance, and its price follows the exact cost of the design that
+is believed in, in which what tasks share counts once; an entropy bonus fades to nothing.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ __all__ = [
     "draw",
     "effective_samples",
     "entropy_gradient",
-    "equal_shares",
     "importance",
     "keep_above",
     "log_probabilities",
     "mask_space",
     "policy_gradient",
     "probabilities",
+    "raised",
 ]
 
 Array = NDArray[np.float64]
@@ -175,29 +177,28 @@ def policy_gradient(
     return np.asarray(sampled + slopes * chances * (1 - chances))
 
 
-def cost_gradient(chances: Array, space: MaskSpace, allowed_flops: Array) -> Array:
-    """Gradient (tasks, places) of max(0, expected FLOPs / allowed - 1) by the logits."""
-    over = space.base_flops + (chances * space.flops).sum(1) > allowed_flops
-    slope = space.flops * chances * (1 - chances) / allowed_flops[:, None]
-    return np.where(over[:, None], slope, 0.0)
+def cost_gradient(chances: Array, space: MaskSpace, prices: Array) -> Array:
+    """Gradient (tasks, places) of the price of each task's expected path by the logits.
+
+    `prices` (tasks,) are for keeping everything that a task may skip; a part of it costs its share.
+    """
+    shares = space.flops / np.maximum(space.flops.sum(1, keepdims=True), 1e-12)
+    return np.asarray(prices[:, None] * shares * chances * (1 - chances))
+
+
+def raised(prices: Array, space: MaskSpace, used: Mapping[str, float], rate: float) -> Array:
+    """Prices (tasks,) after a step of dual ascent: up where more than a limit is used, down where less, 0 at least.
+
+    `used` says what each limit is used of, by the task whose own it is, "" for that of all together; the limit that is
+    tightest for a task counts.
+    """
+    excess = [max(share for name, share in used.items() if name in ("", task)) - 1 for task in space.tasks]
+    return np.maximum(prices + rate * np.clip(excess, -1.0, 1.0), 0.0)
 
 
 def entropy_gradient(chances: Array) -> Array:
     """Gradient (tasks, places) of minus the entropy by the logits: towards one half where it is descended."""
     return np.asarray(np.log(chances / (1 - chances)) * chances * (1 - chances))
-
-
-def equal_shares(space: MaskSpace, total_flops: float | None, own_flops: Mapping[str, float]) -> Array:
-    """FLOPs (tasks,) that each task's path may have: its own limit, and an equal share of what all may together.
-
-    Half of what masks can add where nothing is limited. Sharing between tasks is left out: that it makes more room is
-    used where designs are proposed, which are counted exactly.
-    """
-    shares = space.base_flops + 0.5 * space.flops.sum(1)
-    if total_flops is not None:
-        shares = space.base_flops + max(0.0, total_flops) / len(space.tasks)
-    own = np.array([own_flops.get(task, np.inf) for task in space.tasks])
-    return np.asarray(np.maximum(np.minimum(shares, own), 1.0))
 
 
 def keep_above(beliefs: Beliefs, price: float | Array, noise: Array | float = 0.0) -> NDArray[np.bool_]:

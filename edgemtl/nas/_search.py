@@ -25,7 +25,7 @@ from edgemtl.models import load_supernet
 from edgemtl.nas._evaluator import Evaluator
 from edgemtl.nas._finalists import Finalist, choose, fast_enough, finalists, front_of, pick_architectures
 from edgemtl.nas._mask_learning import MASKS, MaskRun
-from edgemtl.nas._masks import Beliefs, equal_shares, mask_space
+from edgemtl.nas._masks import Beliefs, mask_space
 from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
 from edgemtl.nas._problem import Evaluation, Limit, Problem, timed_scopes
@@ -52,6 +52,8 @@ DEFAULT_TARGET = "onnxruntime"
 FINALISTS = 3
 FRONT_SIZE = 6
 _REFINED = "evaluations_refined"
+_MASKS_SHARE = 0.5
+"""Of the FLOPs of the whole net, what masks are learnt for where no budget says what all tasks together may take."""
 
 
 @dataclass(frozen=True)
@@ -306,11 +308,8 @@ def _learn_masks(
     setup.evaluator.check_labels()
     folder.create(setup.config)
     masks = mask_space(setup.space)
-    flops = {limit.budget.task: limit.value for limit in limits if limit.budget.quantity == "flops"}
-    together = flops.pop(None, None)
-    least = setup.space.smallest().cost().flops
-    own = {task: value for task, value in flops.items() if task is not None}
-    allowed = equal_shares(masks, None if together is None else together - least, own)
+    flops = {limit.budget.task or "": limit.value for limit in limits if limit.budget.quantity == "flops"}
+    allowed = {"": _MASKS_SHARE * setup.space.largest().cost().flops} | flops
     recipe, supernet = _recipe(request), setup.evaluator.supernet
     run = MaskRun(setup.space, masks, setup.source, supernet, recipe, allowed, folder.path / "masks")
     return run.learn(_tell(report, "masks"))

@@ -60,11 +60,12 @@ def asked(ask: Ask, home: Path) -> Ask:
 
 
 def run_in(folder: Path, steps: int = 30, allowed: float = 0.5) -> MaskRun:
-    """A learning run whose tasks may have this share of what masks can add."""
+    """A learning run whose tasks may have this share of what masks can add to the smallest design."""
     space = grid_space(folder)
     source, masks = open_source("photos", space.size), mask_space(space)
     torch.manual_seed(0)
-    flops = masks.base_flops + allowed * masks.flops.sum(1)
+    least, most = (design.cost().flops for design in (space.smallest(), space.largest()))
+    flops = {"": least + allowed * (most - least)}
     recipe = replace(MASKS, steps=steps, batch=2, sizes=(1.0,), bf16=False)
     return MaskRun(space, masks, source, space.supernet(), recipe, flops, folder / "masks")
 

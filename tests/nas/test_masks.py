@@ -22,13 +22,13 @@ from edgemtl.nas._masks import (
     draw,
     effective_samples,
     entropy_gradient,
-    equal_shares,
     importance,
     keep_above,
     log_probabilities,
     mask_space,
     policy_gradient,
     probabilities,
+    raised,
 )
 
 RNG = np.random.default_rng(0)
@@ -155,18 +155,18 @@ def differences(function: object, step: float = 1e-5) -> Array:
 
 
 def test_cost_and_entropy_gradients_are_derivatives() -> None:
-    flops, base, allowed = np.abs(RNG.normal(size=(3, 5))), np.ones(3), np.array([1.5, 2.0, 100.0])
-    masks = MaskSpace(("a", "b", "c"), tuple("vwxyz"), ALL, flops, base)
+    flops, prices = np.abs(RNG.normal(size=(3, 5))), np.array([1.5, 2.0, 0.0])
+    masks = MaskSpace(("a", "b", "c"), tuple("vwxyz"), ALL, flops, np.ones(3))
 
-    def over(logits: Array) -> Array:
-        return np.asarray(np.maximum(0, (base + (sigmoid(logits) * flops).sum(1)) / allowed - 1))
+    def paid(logits: Array) -> Array:
+        return np.asarray(prices * (sigmoid(logits) * flops).sum(1) / flops.sum(1))
 
     def minus_entropy(logits: Array) -> Array:
         p = sigmoid(logits)
         return np.asarray((p * np.log(p) + (1 - p) * np.log(1 - p)).sum(1))
 
     chances = probabilities(LOGITS, ALL)
-    np.testing.assert_allclose(cost_gradient(chances, masks, allowed), differences(over), atol=1e-6)
+    np.testing.assert_allclose(cost_gradient(chances, masks, prices), differences(paid), atol=1e-6)
     np.testing.assert_allclose(entropy_gradient(chances), differences(minus_entropy), atol=1e-6)
 
 
@@ -195,12 +195,12 @@ def test_a_space_without_masks_is_refused(tmp_path: Path) -> None:
         mask_space(cnn_space(tmp_path))
 
 
-def test_what_is_left_of_a_budget_is_shared_equally(grid: Space) -> None:
-    masks = mask_space(grid)
-    np.testing.assert_allclose(equal_shares(masks, 100.0, {}), masks.base_flops + 50)
-    np.testing.assert_allclose(equal_shares(masks, 100.0, {"kind": 7.0})[1], 7)
-    half = equal_shares(masks, None, {})
-    np.testing.assert_allclose(half, masks.base_flops + masks.flops.sum(1) / 2)
+def test_a_price_follows_the_tightest_limit_and_is_never_below_nothing(grid: Space) -> None:
+    masks, prices = mask_space(grid), np.array([1.0, 0.05])
+    np.testing.assert_allclose(raised(prices, masks, {"": 1.5}, 0.1), [1.05, 0.1])
+    np.testing.assert_allclose(raised(prices, masks, {"": 0.5, "kind": 1.2}, 0.1), [0.95, 0.07])
+    np.testing.assert_allclose(raised(prices, masks, {"": 0.1}, 0.1), [0.91, 0.0])
+    np.testing.assert_allclose(raised(prices, masks, {"": 50.0}, 0.1), [1.1, 0.15])
 
 
 def test_probabilities_are_told_by_name(grid: Space) -> None:
