@@ -7,12 +7,16 @@ is kept under `runs/` and made once.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from _common import say
-from _runs import ROOT, edgemtl, scenes_evaluator
+from _runs import ROOT, drawn, edgemtl, opened, scenes_evaluator
 
+from edgemtl.models import MultiTaskNet
 from edgemtl.nas import Pruning, RunFolder, open_pruning
 from edgemtl.nas._finalists import Finalist
 from edgemtl.nas._fit import Fit
@@ -20,6 +24,8 @@ from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._problem import Evaluation, Limit, Problem
 from edgemtl.nas._prune_map import PruneMap
 from edgemtl.nas._run import task_json
+from edgemtl.profiling import Call
+from edgemtl.targets import find_target
 from edgemtl.units import parse_budget
 
 SIZE, QUICK_SIZE = (96, 128), (64, 96)
@@ -103,3 +109,18 @@ def limits_of(pruning: Pruning, budgets: Sequence[str]) -> list[Limit]:
 def fitted(pruning: Pruning, known: PruneMap, budgets: Sequence[str]) -> Fit:
     """Channels under budgets, every task counting the same."""
     return pruning.subject.fit(known, limits_of(pruning, budgets), dict.fromkeys(known.base, 1.0))
+
+
+def latencies_ms(nets: Mapping[str, MultiTaskNet], target: str, engines: int) -> dict[str, float]:
+    """Median latency of all tasks by each net's FP32 engine, drawn in turns."""
+
+    def opens(stack: ExitStack) -> dict[str, Call]:
+        return {name: _call(stack, net, target) for name, net in nets.items()}
+
+    return {name: samples.median_ms for name, samples in drawn(opens, engines).items()}
+
+
+def _call(stack: ExitStack, net: MultiTaskNet, target: str) -> Call:
+    tasks = [task.name for task in net.tasks]
+    session = opened(stack, net, find_target(target), "fp32", [tasks])
+    return partial(session.run, np.zeros((1, 3, *net.input_size), np.float32), tasks)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from _common import say
@@ -15,11 +16,12 @@ from _common import say
 from edgemtl._files import sha256
 from edgemtl._share import find_shared
 from edgemtl.data import open_source
-from edgemtl.models import load_supernet
+from edgemtl.models import MultiTaskNet, load_supernet
 from edgemtl.nas import Candidate, Evaluator, RunFolder, Space, load_space
 from edgemtl.nas._sensitivity import Sensitivity, read_sensitivity
 from edgemtl.profiling import Call, Samples, compare
-from edgemtl.targets import find_target
+from edgemtl.runtime import Session, open_engine
+from edgemtl.targets import ExportTarget, find_target
 
 ROUNDS, BURST = 4, 10
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,3 +100,19 @@ def drawn(opens: Callable[[ExitStack], Mapping[str, Call]], engines: int) -> dic
 def kept(run: RunFolder) -> dict[str, Candidate]:
     """Every design that a run would export: all but its baseline."""
     return {name: run.load(name) for name in run.names() if name != "baseline"}
+
+
+@contextmanager
+def built(net: MultiTaskNet, target: ExportTarget, engine: str) -> Iterator[Path]:
+    """The folder of an engine."""
+    with tempfile.TemporaryDirectory() as scratch:
+        target.build(net, {"engine": engine}, None, Path(scratch))
+        yield Path(scratch)
+
+
+def opened(
+    stack: ExitStack, net: MultiTaskNet, target: ExportTarget, engine: str, modes: Sequence[Sequence[str]]
+) -> Session:
+    """An engine, open until the stack closes, ready for `modes`."""
+    folder = stack.enter_context(built(net, target, engine))
+    return stack.enter_context(closing(open_engine(folder, modes=modes)))

@@ -8,23 +8,21 @@ camera's frames differ: tokens then go to other experts, and a runtime that prep
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 import torch
-from _runs import drawn
+from _runs import drawn, opened
 from numpy.typing import NDArray
 
 from edgemtl.export._tokens import Dispatch
 from edgemtl.models import MultiTaskNet
 from edgemtl.models._vit import VitSpec, vit_plan
 from edgemtl.profiling import Samples
-from edgemtl.runtime import Session, open_engine
+from edgemtl.runtime import Session
 from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import Task, make_task
 
@@ -55,14 +53,6 @@ def with_dispatch(name: str, dispatch: Dispatch) -> ExportTarget:
     return changed
 
 
-@contextmanager
-def built(net: MultiTaskNet, target: ExportTarget, engine: str) -> Iterator[Path]:
-    """The folder of an engine."""
-    with tempfile.TemporaryDirectory() as scratch:
-        target.build(net, {"engine": engine}, None, Path(scratch))
-        yield Path(scratch)
-
-
 def drawn_in_turns(
     sides: Mapping[str, tuple[MultiTaskNet, ExportTarget]], engine: str, engines: int
 ) -> dict[str, Samples]:
@@ -85,11 +75,3 @@ def over_frames(session: Session, *turns: Sequence[str]) -> Callable[[], object]
 def _frames() -> tuple[NDArray[np.float32], ...]:
     rng = np.random.default_rng(0)
     return tuple(rng.standard_normal((1, 3, *SIZE), np.float32) for _ in range(FRAMES))
-
-
-def opened(
-    stack: ExitStack, net: MultiTaskNet, target: ExportTarget, engine: str, modes: Sequence[Sequence[str]]
-) -> Session:
-    """An engine, open until the stack closes, ready for `modes`."""
-    folder = stack.enter_context(built(net, target, engine))
-    return stack.enter_context(closing(open_engine(folder, modes=modes)))

@@ -26,7 +26,7 @@ from edgemtl.tasks import delta_m
 from edgemtl.train import training_batches
 
 SEEDS = (0, 1, 2)
-LEARNING_STEPS, TRAINING_STEPS, RANDOM = 240, 80, 20
+LEARNING_STEPS, TRAINING_STEPS, RANDOM = 600, 80, 20
 QUICK_LEARNING_STEPS, QUICK_TRAINING_STEPS, QUICK_RANDOM = 40, 15, 4
 IMAGES = 2048
 

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 from _common import Outcome, Row, main
-from _vit_small import SIZE, opened, vit_small
+from _runs import opened
+from _vit_small import SIZE, vit_small
 
 from edgemtl.targets import find_target
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 
 from _common import Outcome, Row, main
-from _prunings import QUICK_STEPS, pruned, trained, unpruned
+from _prunings import QUICK_STEPS, latencies_ms, pruned, trained, unpruned
 
+from edgemtl.nas import RunFolder
 from edgemtl.results import read_result
 
 BUDGET = "39%FLOPs"
 """Parameters follow: at 40 % of the FLOPs a little over 40 % of them were left."""
-STEPS = 3000
+STEPS, ENGINES = 3000, 6
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -30,8 +31,13 @@ def run(options: argparse.Namespace) -> Outcome:
         Row("params_removed", 100 * (1 - best.params / base.params), "%", 60, None, False),
         Row("delta_m_lost", -100 * best.delta_m, "%", None if options.quick else 1.5),
     ]
+    nets, ms = {name: RunFolder(tuned).load(name).net for name in ("baseline", "best")}, {}
+    for target in ("onnxruntime", "openvino"):
+        ms[target] = latencies_ms(nets, target, 1 if options.quick else ENGINES)
+        rows.append(Row(f"faster_on_{target}", ms[target]["baseline"] / ms[target]["best"], "x", None, 2.0, False))
     return Outcome(
-        rows, {"metrics": best.metrics, "unpruned": base.metrics, "delta_m_before_tuning": before.best.delta_m}
+        rows,
+        {"metrics": best.metrics, "unpruned": base.metrics, "delta_m_before_tuning": before.best.delta_m, "ms": ms},
     )
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from _common import Outcome, Row, main
-from _runs import drawn
-from _vit_small import opened, over_frames, vit_small
+from _runs import drawn, opened
+from _vit_small import over_frames, vit_small
 
 from edgemtl.profiling import Samples, ratios
 from edgemtl.targets import find_target
