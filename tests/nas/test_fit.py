@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgemtl.errors import UserError
-from edgemtl.nas._fit import Shares, by_map, by_trial, deepest
+from edgemtl.nas._fit import FIRST_TOLERANCE, Shares, by_map, by_trial, deepest
 from edgemtl.nas._groups import Group
 from edgemtl.nas._judge import Verdict
 from edgemtl.nas._prune_map import Curve, PruneMap, steps
@@ -108,6 +108,25 @@ def test_a_pass_ends_when_the_budget_holds_or_cannot() -> None:
     found = by_trial(GROUPS, oracle, EVEN, EVEN, 8, shares_of(0.9), hear)
     assert work(found.kept) <= 0.9 * work(SIZES)
     assert any("own" not in names for names in passes.values())
+
+
+def test_a_group_may_cost_in_proportion_to_what_it_can_save() -> None:
+    """A task's limit follows what groups so far can save, of all that those which reach the task can."""
+    first: dict[str, Mapping[str, float]] = {}
+
+    def judge(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -> Verdict:
+        first.setdefault(group.name, limits)
+        return oracle(kept, group, limits)
+
+    by_trial(GROUPS, judge, EVEN, EVEN, 8, shares_of(0.2))
+    saved = {name: work(SIZES) - work({**SIZES, name: 8}) for name in SIZES}
+    order = sorted(SIZES, key=lambda name: -saved[name])
+    assert list(first) == order
+    for task in EVEN:
+        reaching, done = [name for name in order if task in TASKS[name]], 0.0
+        for name in reaching:
+            done += saved[name] / sum(saved[each] for each in reaching)
+            assert first[name][task] == pytest.approx(1 + FIRST_TOLERANCE * done)
 
 
 def test_a_task_with_less_tolerance_blocks_more() -> None:
