@@ -11,12 +11,13 @@ import torch
 from _runs import ROOT
 
 from edgemtl.data import ScenesSource
-from edgemtl.models import load_supernet, recalibrate
+from edgemtl.models import Supernet, load_supernet, recalibrate
 from edgemtl.nas import Design, Space, load_space
 from edgemtl.nas._mask_learning import MASKS, MaskRun
-from edgemtl.nas._masks import Beliefs, keep_above, mask_space
+from edgemtl.nas._mask_sampler import AGREEMENTS
+from edgemtl.nas._masks import Beliefs, agreeing, keep_above, mask_space
 from edgemtl.nas._tune import OneDesign
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, delta_m
 from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
 SIZE = (64, 96)
@@ -55,16 +56,30 @@ def most_within(space: Space, beliefs: Beliefs, flops: float) -> Design:
     return space.design(beliefs.space.values(keep_above(beliefs, high)))
 
 
+def best_agreed(run: MaskRun, flops: float) -> Design:
+    """Of what was learnt, agreed on to several extents, what serves validation images best with the learnt weights."""
+    recalibration = [torch.from_numpy(batch.image) for batch in batches_of(run.source.split("train"), 16, 128)]
+
+    def scores(design: Design) -> Scores:
+        net = run.supernet.extract(design)
+        recalibrate(net, recalibration)
+        return evaluate(net, run.space.tasks, batches_of(run.source.split("validation"), 16))
+
+    base = scores(run.space.largest())
+    designs = [most_within(run.space, agreeing(run.beliefs, share), flops) for share in AGREEMENTS]
+    return max(designs, key=lambda design: delta_m(run.space.tasks, scores(design), base))
+
+
 def random_beliefs(beliefs: Beliefs, rng: np.random.Generator) -> Beliefs:
     """Log-odds that know nothing."""
     return replace(beliefs, logits=rng.logistic(size=beliefs.logits.shape))
 
 
-def trained(name: str, design: Design, source: ScenesSource, steps: int, seed: int) -> Scores:
-    """Test scores of a design after a short training from scratch; kept in `runs/`, resumed where it was left."""
+def trained(name: str, design: Design, weights: Supernet, source: ScenesSource, steps: int, seed: int) -> Scores:
+    """Test scores of a design after a short training, begun with a supernet's weights; kept in `runs/`, resumable."""
     folder = ROOT / "runs" / "masks" / f"{name}-{design.key}-{steps}-{seed}"
     torch.manual_seed(seed)
-    alone = OneDesign(design, design.space.supernet().extract(design), f"seed {seed}")
+    alone = OneDesign(design, weights.extract(design), f"seed {seed}")
     recipe = Recipe(steps=steps, batch=24, sizes=(1.0,), largest_steps=1.0, seed=seed)
     if not (folder / "training.json").is_file():
         train_supernet(alone, source, recipe, folder, supernet=alone.supernet())

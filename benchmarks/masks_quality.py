@@ -1,10 +1,12 @@
 """Masks found for each task against random masks of the same FLOPs, and against one mask searched for all tasks.
 
 For each of three seeds masks are learnt on `scenes` at 64x96, for each task its own and, in a run of its own whose
-log-odds are tied, one for all. Every net takes half the FLOPs of the one that keeps everything at most, random masks as
-the found ones, by dropping first what is dearest for what it is believed to be worth. All, 20 random ones among them,
-are then trained from scratch for as many steps.
-Scores are of test images, which decide nothing; delta_m is against the net that keeps everything, trained alike.
+log-odds are tied, one for all. Of the former those are taken whose first part, none to all, tasks agree on, so that it
+is computed once: what scores best on validation images with the learnt weights, untrained. Every net takes half the
+FLOPs of the one that keeps everything at most, random masks as the found ones, by dropping first what is dearest for
+what it is believed to be worth. All, 20 random ones among them, begin with the weights that were learnt with the found
+masks (one mask for all with its own) and are trained for as many steps. Scores are of test images, which decide
+nothing; delta_m is against the net that keeps everything, trained alike.
 """
 
 from __future__ import annotations
@@ -15,44 +17,41 @@ import statistics
 import numpy as np
 import torch
 from _common import Outcome, Row, main, say
-from _masks import BUDGET, learning, most_within, random_beliefs, scenes, small_grid, trained
+from _masks import BUDGET, best_agreed, learning, most_within, random_beliefs, scenes, small_grid, trained
 from _runs import ROOT
 
 from edgemtl.data import ScenesSource
-from edgemtl.nas import Design, Space
+from edgemtl.nas import Space
 from edgemtl.nas._mask_learning import MaskRun
-from edgemtl.nas._masks import Beliefs
 from edgemtl.tasks import delta_m
 from edgemtl.train import training_batches
 
 SEEDS = (0, 1, 2)
-LEARNING_STEPS, TRAINING_STEPS, RANDOM = 600, 80, 20
+LEARNING_STEPS, TRAINING_STEPS, RANDOM = 600, 60, 20
 QUICK_LEARNING_STEPS, QUICK_TRAINING_STEPS, QUICK_RANDOM = 40, 15, 4
 IMAGES = 2048
 
 
-def one_for_all(run: MaskRun) -> Beliefs:
-    """What is learnt where all tasks must keep the same: after every step they believe the mean."""
+def learn_one_for_all(run: MaskRun) -> None:
+    """Learn where all tasks must keep the same: after every step they believe the mean."""
     feed = training_batches(run.source.split("train"), run.space.tasks, run.recipe, run.step, 0)
     for batch in feed:
         run.one_step(batch)
         with torch.no_grad():
             run.logits.copy_(run.logits.mean(0, keepdim=True).expand_as(run.logits))
     run.checkpoint()
-    return run.beliefs
 
 
-def found(space: Space, source: ScenesSource, seed: int, steps: int) -> tuple[Beliefs, dict[str, Design]]:
-    """What each task believes, the design with a mask for each task, and the one with one for all."""
-    flops = BUDGET * space.largest().cost().flops
+def found(space: Space, source: ScenesSource, seed: int, steps: int) -> tuple[MaskRun, MaskRun]:
+    """Learning runs that are done: with a mask for each task, and with one for all."""
     own, shared = (
         learning(space, source, steps, seed, ROOT / "runs" / "masks" / f"learnt-{name}-{steps}-{seed}")
         for name in ("own", "shared")
     )
     say(f"learning masks, seed {seed}")
-    beliefs = own.learn()
-    designs = {"own": most_within(space, beliefs, flops), "shared": most_within(space, one_for_all(shared), flops)}
-    return beliefs, designs
+    own.learn()
+    learn_one_for_all(shared)
+    return own, shared
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -63,19 +62,23 @@ def run(options: argparse.Namespace) -> Outcome:
     steps = QUICK_TRAINING_STEPS if quick else TRAINING_STEPS
     leads, shared_leads, raw = [], [], {}
     for seed in SEEDS[:1] if quick else SEEDS:
-        beliefs, designs = found(space, source, seed, QUICK_LEARNING_STEPS if quick else LEARNING_STEPS)
-        rng, flops = np.random.default_rng(seed), BUDGET * space.largest().cost().flops
+        own, shared = found(space, source, seed, QUICK_LEARNING_STEPS if quick else LEARNING_STEPS)
+        flops, rng = BUDGET * space.largest().cost().flops, np.random.default_rng(seed)
+        nets = {
+            "own": (best_agreed(own, flops), own.supernet),
+            "shared": (most_within(space, shared.beliefs, flops), shared.supernet),
+        }
         for number in range(QUICK_RANDOM if quick else RANDOM):
-            designs[f"random{number}"] = most_within(space, random_beliefs(beliefs, rng), flops)
-        base = trained("whole", space.largest(), source, steps, seed)
+            nets[f"random{number}"] = most_within(space, random_beliefs(own.beliefs, rng), flops), own.supernet
+        base = trained("whole", space.largest(), own.supernet, source, steps, seed)
         deltas = {}
-        for name, design in designs.items():
-            deltas[name] = 100 * delta_m(space.tasks, trained(name, design, source, steps, seed), base)
+        for name, (design, weights) in nets.items():
+            deltas[name] = 100 * delta_m(space.tasks, trained(name, design, weights, source, steps, seed), base)
             say(f"seed {seed}, {name}: {design.cost().flops / 1e6:.0f} MFLOPs, delta_m {deltas[name]:+.2f} %")
         best_random = max(value for name, value in deltas.items() if name.startswith("random"))
         leads.append(deltas["own"] - best_random)
         shared_leads.append(deltas["own"] - deltas["shared"])
-        raw[f"seed{seed}"] = {"delta_m": deltas, "flops": {n: d.cost().flops for n, d in designs.items()}}
+        raw[f"seed{seed}"] = {"delta_m": deltas, "flops": {n: d.cost().flops for n, (d, _) in nets.items()}}
     rows = [
         Row("lead_over_the_best_random_masks", statistics.mean(leads), "points", 0.0, None, False),
         Row("lead_over_one_mask_for_all_tasks", statistics.mean(shared_leads), "points", None, 0.0, False),

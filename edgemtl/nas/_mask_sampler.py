@@ -1,13 +1,16 @@
 """The strategy `masks` once distributions are learnt: which masks are measured (FBNetV5, Wu et al. 2021).
 
-The first design keeps what each task believes in most, as far as the budgets go; then come draws of the distributions,
-and, in turn with them, combinations of the masks that measured best for each task (ours: tasks do not depend on each
-other's masks, so the best one for each is worth measuring together).
+The first designs keep what tasks believe in most, as far as the budgets go: all tasks alike, so that their paths are
+shared and wide, then alike for a smaller and smaller first part, down to each task its own. Then come draws of the
+distributions, and, in turn with them, combinations of the masks that measured best for each task. Both are ours: what
+paths share costs once, and tasks do not depend on each other's masks, so the best one for each is worth measuring
+together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +18,7 @@ from optuna.study import Study
 
 from edgemtl.errors import UserError
 from edgemtl.models import Option
-from edgemtl.nas._masks import keep_above
+from edgemtl.nas._masks import Beliefs, agreeing, keep_above
 from edgemtl.nas._preference_sampler import flops_in_time
 from edgemtl.nas._problem import Evaluation, Limit, Problem
 from edgemtl.nas._sampler import DesignSampler, measured_in
@@ -23,12 +26,15 @@ from edgemtl.nas._space import Design, is_precision
 from edgemtl.tasks import relative_change
 from edgemtl.units import Budget
 
-__all__ = ["MaskSampler"]
+__all__ = ["AGREEMENTS", "MaskSampler"]
 
 _HALVINGS = 16
+_MOST = 2.0**10
 _TEMPERATURE = 0.5
 _PARENTS = 4
 _TRIES = 20
+AGREEMENTS = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""Shares of the places, from the image on, that tasks keep alike."""
 Array = NDArray[np.float64]
 _FLOPS = Budget("flops", 0.0, "FLOPs that keep every latency")
 
@@ -65,15 +71,17 @@ class MaskSampler(DesignSampler):
         limits = self._limits(precision, measured)
         known = {evaluation.design.key for evaluation in measured}
         for attempt in range(_TRIES):
-            if turn % 2 and len(measured) >= _PARENTS:
+            if turn < len(AGREEMENTS) and attempt == 0:
+                found = self._drawn(precision, limits, agreeing(self._beliefs, AGREEMENTS[turn]))
+            elif turn % 2 and len(measured) >= _PARENTS:
                 found = self._combined(precision, limits, measured, rng)
             else:
-                steady = turn == 0 and attempt == 0
-                noise = 0.0 if steady else _TEMPERATURE * rng.logistic(size=self._beliefs.logits.shape)
-                found = self._drawn(precision, limits, noise)
+                noise = _TEMPERATURE * rng.logistic(size=self._beliefs.logits.shape)
+                noisy = replace(self._beliefs, logits=self._beliefs.logits + noise)
+                found = self._drawn(precision, limits, agreeing(noisy, float(rng.choice(AGREEMENTS))))
             if found is not None and found.key not in known:
                 return found
-        return self._drawn(precision, limits, 0.0) or self._problem.frugal()
+        return self._drawn(precision, limits, self._beliefs) or self._problem.frugal()
 
     def _limits(self, precision: int, measured: Sequence[Evaluation]) -> list[Limit]:
         """The counted limits, and the FLOPs that were found to keep the timed ones."""
@@ -91,22 +99,21 @@ class MaskSampler(DesignSampler):
     def _design(self, values: dict[str, Option], precision: int) -> Design:
         return self._problem.space.design({**self._rest, **values, **self._precisions[precision]})
 
-    def _drawn(self, precision: int, limits: Sequence[Limit], noise: Array | float) -> Design | None:
-        """The most that a draw keeps within the limits: a price for each task's own, then one for all; by bisection."""
-        tasks = self._beliefs.space.tasks
+    def _drawn(self, precision: int, limits: Sequence[Limit], beliefs: Beliefs) -> Design | None:
+        """The most of `beliefs` within the limits: a price for each task's own, then one for all; by bisection."""
+        tasks = beliefs.space.tasks
 
         def at(prices: Array) -> Design:
-            kept = keep_above(self._beliefs, prices[:, None], noise)
-            return self._design(self._beliefs.space.values(kept), precision)
+            return self._design(beliefs.space.values(keep_above(beliefs, prices[:, None])), precision)
 
-        def cheapest(prices: Array, raised: Array, own: Sequence[Limit]) -> Array:
-            return prices + raised * _cheapest(lambda price: _within(at(prices + raised * price), own))
+        def cheapest(prices: Array, raised: Array, own: Sequence[Limit], least: float = 0.0) -> Array:
+            return prices + raised * _cheapest(lambda price: _within(at(prices + raised * price), own), least)
 
         prices = np.zeros(len(tasks))
         for row, task in enumerate(tasks):
             own = [limit for limit in limits if limit.budget.task == task]
             prices = cheapest(prices, np.eye(len(tasks))[row], own)
-        design = at(cheapest(prices, np.ones(len(tasks)), limits))
+        design = at(cheapest(prices, np.ones(len(tasks)), limits, -_MOST if limits else 0.0))
         return design if _within(design, limits) else None
 
     def _combined(
@@ -127,12 +134,15 @@ def _within(design: Design, limits: Sequence[Limit]) -> bool:
     return all(limit.count(design) <= limit.value for limit in limits)
 
 
-def _cheapest(kept: Callable[[float], bool]) -> float:
-    """The smallest price (log-odds for a mean place) at which limits are kept, by bisection; 0 where none is needed."""
-    if kept(0.0):
-        return 0.0
-    low, high = 0.0, 1.0
-    while not kept(high) and high < 2.0**_HALVINGS:
+def _cheapest(kept: Callable[[float], bool], least: float) -> float:
+    """The smallest price (log-odds for a mean place), `least` or more, at which limits are kept; by bisection.
+
+    A price below 0 fills up what a budget has room for with what is believed in least reluctantly.
+    """
+    if kept(least):
+        return least
+    low, high = (0.0, 1.0) if not kept(0.0) else (least, 0.0)
+    while not kept(high) and high < _MOST:
         low, high = high, 2 * high
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

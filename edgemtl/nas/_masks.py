@@ -25,6 +25,7 @@ __all__ = [
     "Beliefs",
     "Effects",
     "MaskSpace",
+    "agreeing",
     "as_json",
     "cost_gradient",
     "draw",
@@ -201,15 +202,27 @@ def entropy_gradient(chances: Array) -> Array:
     return np.asarray(np.log(chances / (1 - chances)) * chances * (1 - chances))
 
 
-def keep_above(beliefs: Beliefs, price: float | Array, noise: Array | float = 0.0) -> NDArray[np.bool_]:
+def keep_above(beliefs: Beliefs, price: float | Array) -> NDArray[np.bool_]:
     """Masks (tasks, places) that keep what is worth its `price` in log-odds for the mean place's FLOPs.
 
-    With `noise` of the logistic distribution and no price this is a draw of every task's distribution.
+    A place costs every task the same, so that tasks which believe alike keep alike. At no price, and with noise of the
+    logistic distribution in the log-odds, this is a draw of every task's distribution.
     """
     space = beliefs.space
-    mean = space.flops.sum(1, keepdims=True) / np.maximum(space.present.sum(1, keepdims=True), 1)
-    relative = space.flops / np.maximum(mean, 1e-12)
-    return np.asarray((beliefs.logits + noise - price * relative > 0) & space.present)
+    flops = (space.flops * space.present).sum(0) / np.maximum(space.present.sum(0), 1)
+    relative = flops / max(flops.mean(), 1e-12)
+    return np.asarray((beliefs.logits - price * relative > 0) & space.present)
+
+
+def agreeing(beliefs: Beliefs, share: float) -> Beliefs:
+    """The same with one belief of all tasks, the mean of their log-odds, for the first `share` of the places.
+
+    Places are in the order of execution, and what tasks keep alike from the image on is computed once: the more they
+    agree on, the wider the paths that a budget allows.
+    """
+    present, alike = beliefs.space.present, np.arange(len(beliefs.space.places)) < share * len(beliefs.space.places)
+    mean = np.where(present, beliefs.logits, 0.0).sum(0) / np.maximum(present.sum(0), 1)
+    return Beliefs(beliefs.space, np.where(alike, mean, beliefs.logits))
 
 
 def as_json(beliefs: Beliefs) -> dict[str, dict[str, float]]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from grid_world import GRID, grid_space
@@ -17,10 +18,13 @@ from edgemtl.export import export_run
 from edgemtl.models import load_supernet
 from edgemtl.nas import RunFolder, SearchEvent, SearchRequest, _search, fine_tune, search
 from edgemtl.nas._mask_learning import MASKS, MaskRun
-from edgemtl.nas._masks import mask_space
+from edgemtl.nas._mask_sampler import MaskSampler
+from edgemtl.nas._masks import Beliefs, mask_space
+from edgemtl.nas._problem import Limit, Problem
 from edgemtl.results import read_result
 from edgemtl.runtime import Engine
 from edgemtl.train import Recipe, fresh_supernet, train_supernet
+from edgemtl.units import Budget
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +139,26 @@ def test_a_space_without_masks_is_refused_before_anything_is_written(ask: Ask, t
     with pytest.raises(UserError, match="nothing that a task may keep or skip"):
         search(ask(tmp_path / "run", strategy="masks", supernet=None))
     assert not (tmp_path / "run").exists()
+
+
+def test_first_designs_agree_less_and_less_and_fill_the_budget(home: Path, tmp_path: Path) -> None:
+    """Here each task believes in another path; all together believe a little more in the first."""
+    space = grid_space(tmp_path)
+    masks = mask_space(space)
+    least, most = (design.cost().flops for design in (space.smallest(), space.largest()))
+    limit = least + 0.75 * (most - least)
+    limits = (Limit(Budget("flops", limit, f"{limit}FLOPs"), limit),)
+    wanted = {"depth": {"s1p0_1": 6.0, "s2p0_1": 6.0}, "kind": {"s1p1_1": 4.0, "s2p1_1": 4.0}}
+    beliefs = Beliefs(masks, np.array([[wanted[t].get(place, -4.0) for place in masks.places] for t in masks.tasks]))
+    even = {task.name: 1.0 for task in space.tasks}
+    problem = replace(Problem(space, limits, (), even, {}, False), masks=beliefs)
+    sampler, study = MaskSampler(problem, 0, 1), optuna.create_study(directions=["minimize"] * 2)
+    turns = len(list(space.uniform(space.largest())))
+    places = [place for place, known in zip(masks.places, masks.present.all(0), strict=True) if known]
+    designs = [sampler.next_design(study, turns * number) for number in range(5)]
+    apart = [sum(design[f"depth.{place}"] != design[f"kind.{place}"] for place in places) for design in designs]
+    assert apart[0] <= 1 < apart[-1], "a place that leads to nothing for one task is left out by it"
+    assert all(least < design.cost().flops <= limit for design in designs)
 
 
 def test_a_budget_in_ms_and_one_of_a_task_are_kept(asked: Ask, tmp_path: Path) -> None:

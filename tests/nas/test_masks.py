@@ -17,6 +17,7 @@ from edgemtl.nas._masks import (
     Beliefs,
     Effects,
     MaskSpace,
+    agreeing,
     as_json,
     cost_gradient,
     draw,
@@ -172,10 +173,23 @@ def test_cost_and_entropy_gradients_are_derivatives() -> None:
 
 def test_logistic_noise_makes_a_draw() -> None:
     masks = MaskSpace(("a", "b", "c"), tuple("vwxyz"), ALL, np.ones((3, 5)), np.ones(3))
-    beliefs, rng = Beliefs(masks, LOGITS), np.random.default_rng(3)
-    draws = np.mean([keep_above(beliefs, 0.0, rng.logistic(size=(3, 5))) for _ in range(20_000)], axis=0)
+    rng = np.random.default_rng(3)
+    draws = np.mean(
+        [keep_above(Beliefs(masks, LOGITS + rng.logistic(size=(3, 5))), 0.0) for _ in range(20_000)], axis=0
+    )
     np.testing.assert_allclose(draws, sigmoid(LOGITS), atol=0.015)
-    assert keep_above(beliefs, 100.0).sum() == 0
+    assert keep_above(Beliefs(masks, LOGITS), 100.0).sum() == 0
+
+
+def test_tasks_agree_on_a_first_part_and_go_their_own_ways_after_it() -> None:
+    present = ALL.copy()
+    present[0, 1] = False
+    masks = MaskSpace(("a", "b", "c"), tuple("vwxyz"), present, np.ones((3, 5)), np.ones(3))
+    found = agreeing(Beliefs(masks, LOGITS), 0.4).logits
+    np.testing.assert_allclose(found[:, 0], LOGITS[:, 0].mean())
+    np.testing.assert_allclose(found[:, 1], LOGITS[1:, 1].mean())
+    np.testing.assert_allclose(found[:, 2:], LOGITS[:, 2:])
+    np.testing.assert_allclose(agreeing(Beliefs(masks, LOGITS), 0.0).logits, LOGITS)
 
 
 def test_the_masks_of_a_space(grid: Space) -> None:
