@@ -157,7 +157,7 @@ def test_first_designs_agree_less_and_less_and_fill_the_budget(home: Path, tmp_p
     places = [place for place, known in zip(masks.places, masks.present.all(0), strict=True) if known]
     designs = [sampler.next_design(study, turns * number) for number in range(5)]
     apart = [sum(design[f"depth.{place}"] != design[f"kind.{place}"] for place in places) for design in designs]
-    assert apart[0] <= 1 < apart[-1], "a place that leads to nothing for one task is left out by it"
+    assert apart[0] < apart[-1], "what leads to nothing for one task is all that differs at first"
     assert all(least < design.cost().flops <= limit for design in designs)
 
 
