@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from statistics import median
 
-import numpy as np
 from _common import say
 from _runs import ROOT, drawn, edgemtl, opened, scenes_evaluator
 
+from edgemtl.data import open_source
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas import Pruning, RunFolder, open_pruning
 from edgemtl.nas._finalists import Finalist
@@ -26,6 +27,7 @@ from edgemtl.nas._prune_map import PruneMap
 from edgemtl.nas._run import task_json
 from edgemtl.profiling import Call
 from edgemtl.targets import find_target
+from edgemtl.train import batches_of
 from edgemtl.units import parse_budget
 
 SIZE, QUICK_SIZE = (96, 128), (64, 96)
@@ -112,15 +114,21 @@ def fitted(pruning: Pruning, known: PruneMap, budgets: Sequence[str]) -> Fit:
 
 
 def latencies_ms(nets: Mapping[str, MultiTaskNet], target: str, engines: int) -> dict[str, float]:
-    """Median latency of all tasks by each net's FP32 engine, drawn in turns."""
+    """Median latency of all tasks by each net's FP32 engine, on a validation image, the nets in turns.
 
-    def opens(stack: ExitStack) -> dict[str, Call]:
-        return {name: _call(stack, net, target) for name, net in nets.items()}
-
-    return {name: samples.median_ms for name, samples in drawn(opens, engines).items()}
+    One engine is open at a time: threads of several wait for work on the same cores. Statistics of batch normalisation
+    must be the nets' own, as values else grow or vanish, and arithmetic on the smallest floats is slow.
+    """
+    found = dict[str, list[float]]()
+    for _ in range(engines):
+        for name, net in nets.items():
+            samples = drawn(lambda stack, net=net: {"": _call(stack, net, target)}, 1)[""]
+            found.setdefault(name, []).extend(samples.samples_ms)
+    return {name: median(values) for name, values in found.items()}
 
 
 def _call(stack: ExitStack, net: MultiTaskNet, target: str) -> Call:
     tasks = [task.name for task in net.tasks]
     session = opened(stack, net, find_target(target), "fp32", [tasks])
-    return partial(session.run, np.zeros((1, 3, *net.input_size), np.float32), tasks)
+    batch = next(iter(batches_of(open_source("scenes", net.input_size).split("validation"), 1, 1)))
+    return partial(session.run, batch.image, tasks)

@@ -11,6 +11,8 @@ from itertools import pairwise
 from _common import Outcome, Row, main
 from _prunings import fitted, latencies_ms, mapped
 
+from edgemtl.models import recalibrate
+
 BUDGETS = ("100%FLOPs", "85%FLOPs", "70%FLOPs", "55%FLOPs", "40%FLOPs", "25%FLOPs")
 ENGINES = 6
 
@@ -20,6 +22,8 @@ def run(options: argparse.Namespace) -> Outcome:
     pruning, known = mapped(options.quick)
     kept = {budget: fitted(pruning, known, [budget]).kept for budget in BUDGETS}
     nets = {budget: pruning.net(known, each) for budget, each in kept.items()}
+    for net in nets.values():
+        recalibrate(net, pruning.subject.judge.recalibration)
     ms = latencies_ms(nets, "onnxruntime", 1 if options.quick else ENGINES)
     ratios = [ms[after] / ms[before] for before, after in pairwise(BUDGETS)]
     rows = [Row("largest_step_ratio", max(ratios), "x", None if options.quick else 1.0)]

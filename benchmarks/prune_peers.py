@@ -106,7 +106,7 @@ def _peer(pruning: Pruning, importance: Any, flops: int, ours: Path, out: Path) 
     channels = {**dict(before.design.pruned), **_channels(net, before.net)}
     design = before.design.space.design(before.design, channels.items())
     made = MultiTaskNet(design.plan, net.tasks, net.blocks).eval()
-    recalibrate(made, pruning.subject.judge._train_images)
+    recalibrate(made, pruning.subject.judge.recalibration)
     unfinished = out.with_name(f"{out.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(ours, unfinished)

@@ -60,7 +60,7 @@ class Judge:
         Losses are never negative, so that a sum of them that is over its limit stays there: judging ends at once.
         """
         part = net.subset(names)
-        recalibrate(part, self._train_images)
+        recalibrate(part, self.recalibration)
         sums, total = dict.fromkeys(names, 0.0), sum(len(batch.image) for batch in self._judged)
         with torch.inference_mode():
             for batch, image in zip(self._judged, self._images, strict=True):
@@ -105,7 +105,8 @@ class Judge:
         )
 
     @cached_property
-    def _train_images(self) -> list[Tensor]:
+    def recalibration(self) -> list[Tensor]:
+        """Training images that statistics of batch normalisation are measured on anew."""
         batches = batches_of(self.source.split("train"), BATCH, RECALIBRATION_IMAGES)
         return [torch.from_numpy(batch.image).to(memory_format=torch.channels_last) for batch in batches]
 

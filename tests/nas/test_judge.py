@@ -27,7 +27,7 @@ def net(home: Path, judge: Judge, request: pytest.FixtureRequest) -> MultiTaskNe
     torch.manual_seed(0)
     space = load_space(str(home / "nas" / f"{request.param}.yaml"), TASKS)
     made = space.supernet().extract(space.largest())
-    recalibrate(made, judge._train_images)
+    recalibrate(made, judge.recalibration)
     return made
 
 
