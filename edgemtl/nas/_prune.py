@@ -23,6 +23,7 @@ from edgemtl.nas._judge import JUDGED_IMAGES, RECALIBRATION_IMAGES, Judge
 from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._problem import Evaluation, Limit, Problem, timed_scopes
 from edgemtl.nas._prune_decide import (
+    LATENCY_TRIES,
     Kept,
     Report,
     Subject,
@@ -234,8 +235,19 @@ def _finalist(request: PruneRequest, problem: Problem, evaluator: Evaluator, des
     if request.precisions:
         return choose(problem, fast_enough(problem, finalists(problem, evaluator, design)))
     candidate = evaluator.candidate(design)
-    latency_ms = evaluator.time(candidate) if evaluator.executes else {}
+    latency_ms = _fastest(evaluator, candidate, problem.limits) if evaluator.executes else {}
     return Finalist(candidate, Evaluation(design, evaluator.simulated(candidate), latency_ms), 1.0)
+
+
+def _fastest(evaluator: Evaluator, candidate: Candidate, limits: Sequence[Limit]) -> dict[str, float]:
+    """Latency in ms by scope; timed again where a limit does not hold, as the limits were while deciding."""
+    found = evaluator.time(candidate)
+    for _ in range(LATENCY_TRIES - 1):
+        if all(found[limit.budget.task or ""] <= limit.value for limit in limits if not limit.exact):
+            break
+        again = evaluator.time(candidate)
+        found = {scope: min(ms, again[scope]) for scope, ms in found.items()}
+    return found
 
 
 def _write_pruning(request: PruneRequest, pruning: Pruning, known: PruneMap, fit: Fit, narrow: MultiTaskNet) -> None:
