@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -75,7 +75,6 @@ def inside(scene: Scene, points: Array, skip: int = -1, shrink_m: float = 0.0) -
 
 
 @given(seed=st.integers(0, 4_000_000), height=st.integers(8, 40), width=st.integers(8, 40))
-@example(seed=169_342, height=9, width=39)
 @settings(max_examples=40, deadline=None)
 def test_every_frame_keeps_the_contract(seed: int, height: int, width: int) -> None:
     frame = render(seed, height, width)
@@ -88,9 +87,18 @@ def test_every_frame_keeps_the_contract(seed: int, height: int, width: int) -> N
     assert frame.depth.min() > 0.02 and frame.depth.max() <= FAR_M
     np.testing.assert_allclose(np.linalg.norm(frame.normals, axis=-1), 1.0, atol=1e-5)
     facing = (frame.normals * points_of(frame)).sum(-1) / np.linalg.norm(points_of(frame), axis=-1)
-    # On the edge of a box a point lies on two faces, and rounding may take it for one of the hidden one.
-    assert (facing >= 0.02).sum() <= 1, "a visible surface faces the camera"
+    assert facing.max() < 0.02, "a visible surface faces the camera"
     assert 50.0 <= math.degrees(2 * math.atan(width / 2 / frame.focal_px)) <= 75.0
+
+
+@pytest.mark.xfail(
+    strict=True, reason="on a box's edge rounding may take the hidden face"
+)
+def test_a_pixel_on_the_edge_of_a_box_faces_the_camera() -> None:
+    """A frame that hypothesis found. A repair changes the identity of the data, and so of all that was trained on it."""
+    frame = render(169_342, 9, 39)
+    facing = (frame.normals * points_of(frame)).sum(-1) / np.linalg.norm(points_of(frame), axis=-1)
+    assert facing.max() < 0.02
 
 
 def test_a_seed_is_one_frame_and_another_seed_another() -> None:
