@@ -2,8 +2,10 @@
 
 M3ViT's sizes: width 384, 12 blocks, 6 heads; in every second block 16 experts of a quarter of the MLP each, of which
 every token goes to 4, so that both nets have the same FLOPs but for the routers. Weights are random, which is the
-hardest case for a dispatch: every expert gets tokens in every layer. Every call sees the next of a dozen images, as a
-camera's frames differ: tokens then go to other experts, and a runtime that prepares anew for every shape has to.
+hardest case for a dispatch: every expert gets tokens in every layer. Where they are `bounded` an expert takes at most
+1.25 times an even share of them, and the rest are dropped, as in a net that was trained so (`moe_quality`). Every call
+sees the next of a dozen images, as a camera's frames differ: tokens then go to other experts, and a runtime that
+prepares anew for every shape has to.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ FRAMES = 13
 ENGINES = {"onnxruntime_fp32": ("onnxruntime", "fp32"), "openvino_fp32": ("openvino", "fp32"),
            "openvino_bf16": ("openvino", "bf16")}  # fmt: skip
 EXPERTS = {"every": 2, "count": 16, "hidden": 384, "kept": [16], "top_k": [4]}
+CAPACITY = 1.25
 LARGEST = {"preset": "small", "decoder": {"width": [64]}}
 
 
@@ -40,10 +43,11 @@ def tasks(count: int) -> tuple[Task, ...]:
     return tuple(make_task(f"task{number}", "classification", 10) for number in range(count))
 
 
-def vit_small(count: int = 1, experts: bool = True, seed: int = 0) -> MultiTaskNet:
+def vit_small(count: int = 1, experts: bool = True, bounded: bool = False, seed: int = 0) -> MultiTaskNet:
     """The net for `count` tasks."""
     torch.manual_seed(seed)
-    spec = VitSpec.model_validate({**LARGEST, "experts": EXPERTS if experts else None})
+    routed = {**EXPERTS, "capacity": CAPACITY} if bounded else EXPERTS
+    spec = VitSpec.model_validate({**LARGEST, "experts": routed if experts else None})
     return MultiTaskNet(vit_plan(spec, tasks(count), {}, SIZE), tasks(count)).eval()
 
 

@@ -6,7 +6,7 @@ every file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -34,6 +34,7 @@ __all__ = [
     "describe_task",
     "dropped_share",
     "read_manifest",
+    "unserved_share",
     "write_manifest",
 ]
 
@@ -138,7 +139,8 @@ class BundleExperts(_Strict):
 
     `shares` (they sum to 1) and mean `gates` are in the order of `experts`, of each `tokens` of an image that went to
     `top_k` of them; `most_tokens` of one image went to one expert. `expert_bytes` are the weights of one expert.
-    `dropped` is the share of what the router sent that a target's capacity drops, for targets that have one: counted
+    `unserved` is the share of what the router sent that the net itself has no place for, where the net bounds what an
+    expert takes; `dropped` what of the rest a target's own capacity drops, for targets that have one. Both are counted
     with the trained FP32 net, image by image.
     """
 
@@ -152,6 +154,7 @@ class BundleExperts(_Strict):
     gates: Annotated[tuple[Share, ...], Field(max_length=1000)]
     most_tokens: Amount
     expert_bytes: Amount
+    unserved: Share = 0.0
     dropped: Annotated[dict[Name, Share], Field(max_length=50)] = {}
 
     @model_validator(mode="after")
@@ -245,10 +248,19 @@ class Manifest(_Strict):
 
 def dropped_share(experts: Iterable[BundleExperts], target: str) -> float:
     """Share (0 to 1) of all that routers sent to some layers' experts which a target's capacity drops."""
+    return _mean(experts, lambda use: use.dropped.get(target, 0.0))
+
+
+def unserved_share(experts: Iterable[BundleExperts]) -> float:
+    """Share (0 to 1) of all that routers sent to some layers' experts which the net itself has no place for."""
+    return _mean(experts, lambda use: use.unserved)
+
+
+def _mean(experts: Iterable[BundleExperts], share: Callable[[BundleExperts], float]) -> float:
     sent = lost = 0.0
     for use in experts:
         sent += use.tokens * use.top_k
-        lost += use.tokens * use.top_k * use.dropped.get(target, 0.0)
+        lost += use.tokens * use.top_k * share(use)
     return lost / sent if sent else 0.0
 
 

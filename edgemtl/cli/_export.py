@@ -121,8 +121,10 @@ def _parity(screen: Screen, manifest: Manifest) -> None:
 
 
 def _dropped(screen: Screen, manifest: Manifest) -> None:
-    from edgemtl.bundle import dropped_share
+    from edgemtl.bundle import dropped_share, unserved_share
 
+    if unserved := unserved_share(manifest.experts):
+        screen.say(f"the net's experts have no place for {unserved:.2%} of what is sent to them: every engine drops it")
     for name in manifest.targets:
         share = dropped_share(manifest.experts, name)
         if share:

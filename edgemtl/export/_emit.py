@@ -101,6 +101,7 @@ class Writer:
         self.initializers: dict[str, TensorProto] = {}
         self.routed: dict[str, Any] = {}
         self.sorted: set[str] = set()
+        self.totals: set[str] = set()
         self.even_tokens: dict[str, int] = {}
         self._stored: dict[tuple[int, tuple[int, ...]], str] = {}
         self._aliases: dict[str, str] = {}

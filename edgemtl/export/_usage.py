@@ -16,7 +16,7 @@ __all__ = ["describe_dispatch", "describe_experts", "dropping_nothing"]
 
 
 def dropping_nothing(target: ExportTarget, net: MultiTaskNet) -> ExportTarget:
-    """The target with as many places for each expert as there are tokens; itself where its capacity drops none.
+    """The target with as many places for each expert as the net has; itself where its capacity drops none.
 
     Raises `UserError` where that capacity is fixed: it can be changed where the exporter is a dataclass that has
     `dispatch` as a field.
@@ -25,8 +25,7 @@ def dropping_nothing(target: ExportTarget, net: MultiTaskNet) -> ExportTarget:
         block.name
         for block in net.plan.blocks
         if (plan := block.experts) is not None
-        for tokens in [plan.first.height * plan.first.width]
-        if target.dispatch.limit(tokens, len(plan.numbers), plan.top_k) < tokens
+        if target.dispatch.limit(plan.tokens, len(plan.numbers), plan.top_k) < plan.places
     ]
     if not dropping:
         return target
@@ -46,9 +45,13 @@ def _is_adjustable(target: object) -> bool:
 
 def describe_dispatch(target: ExportTarget, net: MultiTaskNet) -> BundleDispatch | None:
     """How the experts of `net` get their tokens on a target; None without experts."""
-    if not any(block.experts for block in net.plan.blocks):
+    routed = [block.experts for block in net.plan.blocks if block.experts is not None]
+    if not routed:
         return None
-    return BundleDispatch(form=target.dispatch.form, capacity=target.dispatch.capacity)
+    forms = {target.dispatch.form_within(plan.places, plan.tokens) for plan in routed}
+    return BundleDispatch(
+        form=target.dispatch.form if len(forms) > 1 else forms.pop(), capacity=target.dispatch.capacity
+    )
 
 
 def describe_experts(
@@ -72,6 +75,7 @@ def describe_experts(
                 layer.bytes(precision.get(use.layer, "float"), targets[0].traits.int8_channel_bytes)
                 for layer in (plans[use.layer].first, plans[use.layer].second)
             ),
+            unserved=max(0.0, use.unserved),
             dropped={name: _dropped(use, dispatch) for name, dispatch in limited.items()},
         )
         for use in usage

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgemtl.errors import UnsupportedError
-from edgemtl.models._experts import Combined, Taken, sparse_gates
+from edgemtl.models._experts import Combined, Taken, sparse_gates, within_places
 from edgemtl.models._graph import Graph, Node
 from edgemtl.models._tokens import Attention, ToMap, ToTokens
 
@@ -74,8 +74,9 @@ def _attention(node: Node) -> Operator:
 
 def _router(node: Node) -> Operator:
     weight, bias, get = node.constants["weight"], node.constants["bias"], node.attributes
-    return lambda x: sparse_gates(
-        torch.softmax(F.linear(x[0], weight, bias), -1), int(get["top_k"]), bool(get["renormalise"])
+    top_k, renormalise, places = int(get["top_k"]), bool(get["renormalise"]), int(get["places"])
+    return lambda x: within_places(
+        sparse_gates(torch.softmax(F.linear(x[0], weight, bias), -1), top_k, renormalise), places
     )
 
 

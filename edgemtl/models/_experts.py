@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemtl.models._plan import Condition, ConvPlan, ExpertsPlan
+from edgemtl.models._plan import Condition, ConvPlan, ExpertsPlan, places
 
 __all__ = [
     "Combined",
@@ -28,6 +28,7 @@ __all__ = [
     "routing_loss",
     "sparse_gates",
     "task_expert_information",
+    "within_places",
 ]
 
 _EPSILON = 1e-10
@@ -107,26 +108,40 @@ class ToldRouter(nn.Module):
 
 
 class _Routing:
-    """From logits to gates, by a plan's top-k and noise; keeps the probabilities of the last pass in training."""
+    """From logits to gates, by a plan's noise, top-k and places; keeps the last probabilities in training."""
 
     def __init__(self, plan: ExpertsPlan) -> None:
-        self.top_k, self.renormalise, self.noise = plan.top_k, plan.renormalise, plan.noise
+        self.plan = plan
         self.probabilities: Tensor | None = None
 
     def gates(self, logits: Tensor, training: bool) -> Tensor:
-        if training and self.noise:
-            logits = logits + torch.randn_like(logits) * (self.noise / logits.shape[-1])
+        tokens, experts = logits.shape[-2:]
+        if training and self.plan.noise:
+            logits = logits + torch.randn_like(logits) * (self.plan.noise / experts)
         probabilities = torch.softmax(logits, -1)
         self.probabilities = probabilities if training else None
-        return sparse_gates(probabilities, self.top_k, self.renormalise)
+        gates = sparse_gates(probabilities, self.plan.top_k, self.plan.renormalise)
+        return within_places(gates, places(self.plan.capacity, tokens, experts, self.plan.top_k))
 
 
 def sparse_gates(probabilities: Tensor, top_k: int, renormalise: bool) -> Tensor:
     """The `top_k` largest probabilities of each token, in their places; 0 elsewhere."""
-    values, places = probabilities.topk(top_k, -1)
+    values, chosen = probabilities.topk(top_k, -1)
     if renormalise:
         values = values / values.sum(-1, keepdim=True)
-    return torch.zeros_like(probabilities).scatter(-1, places, values)
+    return torch.zeros_like(probabilities).scatter(-1, chosen, values)
+
+
+def within_places(gates: Tensor, limit: int) -> Tensor:
+    """Sparse gates (..., tokens, experts) of which each expert keeps the `limit` largest of an image; 0 elsewhere.
+
+    V-MoE's batch prioritised routing: what an expert has no place for is what it would have counted least in. Of equal
+    gates that of the earlier token is kept.
+    """
+    if limit >= gates.shape[-2]:
+        return gates
+    first = torch.sort(gates.detach(), dim=-2, descending=True, stable=True).indices[..., :limit, :]
+    return gates * torch.zeros_like(gates).scatter(-2, first, 1.0)
 
 
 class Taken(nn.Module):
@@ -235,7 +250,7 @@ def routing_loss(net: nn.Module) -> Tensor | None:
             assert isinstance(router, (Router, ToldRouter))
             routing = router.routing
             if routing.probabilities is not None:
-                losses.append(balance_loss(routing.probabilities, routing.top_k))
+                losses.append(balance_loss(routing.probabilities, routing.plan.top_k))
                 tasks.append(_over_all(routing.probabilities, layer.numbers[name], every))
                 routing.probabilities = None
         if len(tasks) > 1:

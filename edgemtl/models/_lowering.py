@@ -154,7 +154,8 @@ def _attention(layer: Attention, args: Sequence[Any]) -> Lowered:
 
 
 def _router(layer: Router | ToldRouter, args: Sequence[Any]) -> Lowered:
-    attributes = {"top_k": layer.routing.top_k, "renormalise": layer.routing.renormalise}
+    plan = layer.routing.plan
+    attributes = {"top_k": plan.top_k, "renormalise": plan.renormalise, "places": plan.places}
     return Lowered("Router", args[:1], attributes, _weights(*layer.linear()))
 
 

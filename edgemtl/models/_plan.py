@@ -6,13 +6,14 @@ cannot disagree. Counting a plan takes microseconds, which is what lets a search
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from edgemtl.errors import UserError
 from edgemtl.targets import INT8_CHANNEL_BYTES
 
-__all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan"]
+__all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan", "places"]
 
 ROUTERS = "routers"
 """Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""
@@ -70,7 +71,8 @@ class ExpertsPlan:
 
     `numbers` are the experts' own numbers, in the order of the `router`'s outputs; each is the linear layers `first`
     and `second`, which are planned as if every token went through. `renormalise` divides the kept gates by their sum;
-    `noise` is what training adds to the router's logits, as a standard deviation times the number of experts. Where
+    `noise` is what training adds to the router's logits, as a standard deviation times the number of experts. Of one
+    image's tokens an expert takes no more than `capacity` times an even share, none given: as many as there are. Where
     there is a `condition` the router is a gate of all tasks, told which one it serves; that is a constant of a static
     net, so it is counted as what is left of it, a router of the task's own.
     """
@@ -83,6 +85,7 @@ class ExpertsPlan:
     renormalise: bool = False
     noise: float = 0.0
     condition: Condition | None = None
+    capacity: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot route."""
@@ -91,6 +94,16 @@ class ExpertsPlan:
             raise UserError(f"router {self.router.name} reaches no expert: keep one or more for every task")
         if not 1 <= self.top_k <= count:
             raise UserError(f"top-{self.top_k} routing among {count} experts: give 1 to {count}")
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens an image has."""
+        return self.first.height * self.first.width
+
+    @property
+    def places(self) -> int:
+        """The most tokens of an image that an expert takes."""
+        return places(self.capacity, self.tokens, len(self.numbers), self.top_k)
 
     @property
     def layers(self) -> dict[str, ConvPlan]:
@@ -107,6 +120,11 @@ class ExpertsPlan:
         routed = self.top_k < len(self.numbers)
         combined = self.top_k * self.second.outputs * self.second.height * self.second.width if routed else 0
         return self.router.macs + self.top_k * (self.first.macs + self.second.macs) + combined
+
+
+def places(capacity: float | None, tokens: int, experts: int, top_k: int) -> int:
+    """How many of an image's tokens an expert takes: `capacity` times an even share, all where none is given."""
+    return tokens if capacity is None else min(tokens, math.ceil(capacity * top_k * tokens / experts))
 
 
 @dataclass(frozen=True)

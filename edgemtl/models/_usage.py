@@ -50,6 +50,11 @@ class ExpertUsage:
         """The most tokens of one image that one expert got: with as many places nothing would have been dropped."""
         return max(map(max, self.counts))
 
+    @property
+    def unserved(self) -> float:
+        """Share of all choices (0 to 1) that the net itself has no place for; they are in no other figure."""
+        return 1 - sum(map(sum, self.counts)) / (len(self.counts) * self.tokens * self.top_k)
+
     def dropped(self, places: int) -> float:
         """Share of all choices (0 to 1) that find no place where each expert has `places` for an image's tokens."""
         counts = [count for image in self.counts for count in image]

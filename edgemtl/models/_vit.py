@@ -11,9 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from edgemtl.errors import UserError
 from edgemtl.models._choices import Choice, Option, Values
@@ -37,7 +44,9 @@ class ExpertsSpec(Strict):
     `kept` options are how many of them a task may reach, `top_k` options how many a token goes to, for each task and
     layer. The `router` is every `task`'s own, a gate of all tasks `conditioned` on the one it serves, or `shared` by
     all alike, which then share every block. `noise` is the standard deviation, times `count`, of what training adds to
-    the routers' logits.
+    the routers' logits. Of one image's tokens an expert takes `capacity` times an even share at most, those with the
+    largest gates, in training and after it (V-MoE, Riquelme et al. 2021): engines then know every shape ahead. Without
+    it no token is ever dropped.
     """
 
     every: PositiveInt = 2
@@ -48,6 +57,13 @@ class ExpertsSpec(Strict):
     renormalise: bool = False
     router: Literal["task", "conditioned", "shared"] = "task"
     noise: NonNegativeFloat = 0.0
+    capacity: Annotated[float, Field(ge=1)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _told(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a bound that is not there: a space that has none means what it did before there were any."""
+        told: dict[str, Any] = dump(self)
+        return told if self.capacity is not None else {name: told[name] for name in told if name != "capacity"}
 
     @model_validator(mode="after")
     def _reachable(self) -> ExpertsSpec:
@@ -236,7 +252,9 @@ def _experts(
     second = replace(linear, name="second", inputs=spec.hidden, outputs=linear.inputs)
     routing = replace(linear, name=router, outputs=kept)
     numbers = window(spec.count, kept, place, places)
-    return ExpertsPlan(routing, numbers, top_k, first, second, spec.renormalise, spec.noise, condition)
+    return ExpertsPlan(
+        routing, numbers, top_k, first, second, spec.renormalise, spec.noise, condition, capacity=spec.capacity
+    )
 
 
 def _top(spec: VitSpec, last: BlockPlan, task: Task | None) -> BlockPlan:

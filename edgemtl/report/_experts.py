@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgemtl.bundle import BundleExperts, Manifest, dropped_share
+from edgemtl.bundle import BundleExperts, Manifest, dropped_share, unserved_share
 from edgemtl.report._html import Child, Markup, element, table
 from edgemtl.report._load import Story
 from edgemtl.report._parts import card, meter, task_class
@@ -134,6 +134,7 @@ def _summary(manifest: Manifest, tasks: Sequence[str]) -> Markup:
     owners = list(dict.fromkeys(use.task for use in sorted(uses, key=lambda use: _place(use.task, tasks))))
     reach = {owner: {(u.layer, n) for u in uses if u.task == owner for n in u.experts} for owner in owners}
     limited = [name for name in manifest.targets if any(name in use.dropped for use in uses)]
+    bounded = any(use.unserved for use in uses)
     rows: list[list[Child]] = []
     for owner in owners:
         others = {other: reach[other] for other in owners if other != owner}
@@ -147,10 +148,12 @@ def _summary(manifest: Manifest, tasks: Sequence[str]) -> Markup:
                 f"{len(own)}",
                 _shared(reach[owner], others) or "none",
                 (f"{format_bytes(weight)} of {format_bytes(whole)} ", meter(weight / whole, _class(owner, tasks))),
+                *([f"{unserved_share(use for use in uses if use.task == owner):.2%}"] if bounded else []),
                 *(_dropped([use for use in uses if use.task == owner], name) for name in limited),
             ]
         )
     head: list[Child] = ["task", "experts", "its own", "shared", "weights of its experts"]
+    head += ["no place in the net"] if bounded else []
     return table([*head, *(f"dropped, {name}" for name in limited)], rows, numbers=range(1, 3))
 
 
@@ -182,7 +185,9 @@ def _words(target: str, manifest: Manifest) -> Child:
     if dispatch is None:
         return f"{target}: how its experts get their tokens is not told."
     if dispatch.capacity is None:
-        return f"{target} {_FORMS[dispatch.form]}: none is dropped, on any image."
+        unserved = unserved_share(manifest.experts)
+        lost = f"{unserved:.2%} is dropped, as the net does" if unserved else "none is dropped, on any image"
+        return f"{target} {_FORMS[dispatch.form]}: {lost}."
     share = dropped_share(manifest.experts, target)
     lost = f"{share:.2%} of what routers send is dropped" if share else "none was dropped here"
     return (
@@ -194,6 +199,6 @@ def _words(target: str, manifest: Manifest) -> Child:
 
 _FORMS = {
     "segments": "sorts tokens by expert",
-    "buckets": "has a place for every token at every expert",
+    "buckets": "has as many places at every expert as the net",
     "masked": "runs every expert on every token",
 }

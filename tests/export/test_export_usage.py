@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from edgemtl.bundle import dropped_share, read_manifest
+from edgemtl.bundle import dropped_share, read_manifest, unserved_share
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.export import export_bundle
@@ -44,8 +44,12 @@ vit:
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
-    path = tmp_path_factory.mktemp("space") / "usage.yaml"
-    path.write_text(YAML)
+    return net_of(YAML, tmp_path_factory.mktemp("space"))
+
+
+def net_of(text: str, folder: Path) -> MultiTaskNet:
+    path = folder / "usage.yaml"
+    path.write_text(text)
     torch.manual_seed(0)
     space = load_space(str(path), TASKS)
     supernet = space.supernet()
@@ -120,6 +124,20 @@ def test_a_bundle_tells_who_uses_which_expert(net: MultiTaskNet, samples: list[S
     dispatch = manifest.targets["onnxruntime"].dispatch
     assert (dispatch.form, dispatch.capacity) == ("segments", None)
     assert dropped_share(manifest.experts, "onnxruntime") == 0
+
+
+def test_a_bundle_tells_what_the_net_itself_drops(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    """As many as the same net without a bound would send beyond the places; engines are checked against the net."""
+    bounded = net_of(YAML.replace("top_k: [1]}", "top_k: [1], capacity: 1.25}"), tmp_path)
+    bounded.load_state_dict(net.state_dict())
+    manifest = export(bounded, samples, tmp_path / "bundle", ["onnxruntime", "openvino"], exact=True)
+    sent = expert_usage(net, [torch.from_numpy(collate(samples).image)])
+    expected = [use.dropped(Dispatch("buckets", 1.25).places(24, 4, 1)) for use in sent]
+    assert [use.unserved for use in manifest.experts] == pytest.approx(expected)
+    assert unserved_share(manifest.experts) == pytest.approx(np.mean(expected)) and min(expected) > 0
+    assert all(use.dropped == {} and use.most_tokens <= 8 for use in manifest.experts)
+    forms = {name: target.dispatch.form for name, target in manifest.targets.items() if target.dispatch}
+    assert forms == {"onnxruntime": "segments", "openvino": "buckets"}
 
 
 def test_tensorrt_tells_what_it_drops_and_exactly_drops_none(

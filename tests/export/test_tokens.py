@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ from edgemtl.export._emit import emit_graph
 from edgemtl.export._tokens import Dispatch
 from edgemtl.models import MultiTaskNet
 from edgemtl.models._evaluate import run_graph
+from edgemtl.models._experts import Experts
 from edgemtl.models._graph import trace
 from edgemtl.models.quantization import calibrate
 from edgemtl.nas import Design, load_space
@@ -39,10 +41,23 @@ vit:
 """
 
 
+Designs = list[tuple[Design, MultiTaskNet]]
+
+
 @pytest.fixture(scope="module")
-def designs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Design, MultiTaskNet]]:
-    path = tmp_path_factory.mktemp("space") / "tokens.yaml"
-    path.write_text(YAML)
+def designs(tmp_path_factory: pytest.TempPathFactory) -> Designs:
+    return designs_of(YAML, tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory: pytest.TempPathFactory) -> Designs:
+    """The same nets, whose experts take no more than an even share of an image's tokens."""
+    return designs_of(YAML.replace("top_k: [1, 2]}", "top_k: [1, 2], capacity: 1}"), tmp_path_factory.mktemp("bounded"))
+
+
+def designs_of(text: str, folder: Path) -> Designs:
+    path = folder / "tokens.yaml"
+    path.write_text(text)
     space = load_space(str(path), TASKS)
     torch.manual_seed(0)
     supernet = space.supernet()
@@ -67,7 +82,7 @@ def engine(net: MultiTaskNet, target: str, folder: Path) -> Iterator[Session]:
         yield session
 
 
-def test_the_graph_computes_what_the_net_does(designs: list[tuple[Design, MultiTaskNet]], image: torch.Tensor) -> None:
+def test_the_graph_computes_what_the_net_does(designs: Designs, image: torch.Tensor) -> None:
     for _, net in designs:
         with torch.no_grad():
             expected = net(image)
@@ -75,12 +90,12 @@ def test_the_graph_computes_what_the_net_does(designs: list[tuple[Design, MultiT
             assert torch.allclose(found, expected[task], atol=1e-5)
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "streaming"])
 def test_engines_route_as_the_net_does(
-    designs: list[tuple[Design, MultiTaskNet]], image: torch.Tensor, target: str, tmp_path: Path
+    designs: Designs, bounded: Designs, image: torch.Tensor, target: str, tmp_path: Path
 ) -> None:
-    """Exactly: no token is dropped, whichever experts it goes to; any task alone, and all together."""
-    for number, (_, net) in enumerate(designs):
+    """Exactly: no token is dropped that the net does not drop itself; any task alone, and all together."""
+    for number, (_, net) in enumerate([*designs, *bounded]):
         with torch.no_grad():
             expected = net(image)
         folder = tmp_path / str(number)
@@ -99,10 +114,8 @@ def run_file(model: onnx.ModelProto, image: torch.Tensor, task: str) -> np.ndarr
 
 
 @pytest.mark.parametrize("dispatch", [Dispatch("segments"), Dispatch("buckets"), Dispatch("masked")])
-def test_every_form_gives_the_same(
-    designs: list[tuple[Design, MultiTaskNet]], image: torch.Tensor, dispatch: Dispatch
-) -> None:
-    for _, net in designs:
+def test_every_form_gives_the_same(designs: Designs, bounded: Designs, image: torch.Tensor, dispatch: Dispatch) -> None:
+    for _, net in [*designs, *bounded]:
         with torch.no_grad():
             expected = net(image)["depth"].numpy()
         assert np.abs(run_file(emit_graph(trace(net), dispatch), image, "depth") - expected).max() < 1e-4
@@ -114,9 +127,7 @@ def test_places_are_a_multiple_of_an_even_share() -> None:
     assert Dispatch("buckets").places(196, 16, 4) == 196
 
 
-def test_too_few_places_drop_tokens_and_nothing_else(
-    designs: list[tuple[Design, MultiTaskNet]], image: torch.Tensor
-) -> None:
+def test_too_few_places_drop_tokens_and_nothing_else(designs: Designs, image: torch.Tensor) -> None:
     """The outputs differ from the exact ones, and are finite: what has no place counts as nothing."""
     _, net = designs[0]
     exact = run_file(emit_graph(trace(net), Dispatch("buckets")), image, "depth")
@@ -125,14 +136,32 @@ def test_too_few_places_drop_tokens_and_nothing_else(
     assert np.abs(tight - exact).max() > 1e-3
 
 
-def test_static_forms_have_no_shape_that_data_decides(designs: list[tuple[Design, MultiTaskNet]]) -> None:
+def test_what_a_net_has_no_place_for_is_what_counts_least(designs: Designs, bounded: Designs) -> None:
+    """Expert by expert: the largest gates of an image stay, as many as there are places, and all others go."""
+    for (_, free), (_, bound) in zip(designs, bounded, strict=True):
+        for layer, limited in zip(mixtures(free), mixtures(bound), strict=True):
+            limited.load_state_dict(layer.state_dict())
+            tokens = torch.randn(2, 24, 32, generator=torch.Generator().manual_seed(2))
+            for name, router in limited.routers.items():
+                places = math.ceil(24 * router.routing.plan.top_k / len(router.routing.plan.numbers))
+                for sent, kept in zip(layer.routers[name](tokens), router(tokens), strict=True):
+                    largest = sent.sort(0, descending=True).values[:places]
+                    assert torch.equal(kept.sort(0, descending=True).values[:places], largest)
+                    assert (kept > 0).sum(0).tolist() == (largest > 0).sum(0).tolist()
+
+
+def mixtures(net: MultiTaskNet) -> list[Experts]:
+    return [module for module in net.modules() if isinstance(module, Experts)]
+
+
+def test_static_forms_have_no_shape_that_data_decides(designs: Designs) -> None:
     model = emit_graph(trace(designs[0][1]), Dispatch("buckets", 1.5))
     assert not {node.op_type for node in model.graph.node} & {"NonZero", "ScatterND", "ScatterElements", "Loop"}
     for info in model.graph.value_info:
         assert all(size.HasField("dim_value") for size in info.type.tensor_type.shape.dim), info.name
 
 
-def test_weights_that_tasks_share_are_stored_once(designs: list[tuple[Design, MultiTaskNet]]) -> None:
+def test_weights_that_tasks_share_are_stored_once(designs: Designs) -> None:
     design, net = designs[0]
     stored = sum(
         int(np.prod(tensor.dims)) for tensor in emit_graph(trace(net)).graph.initializer if tensor.data_type == 1
@@ -141,9 +170,7 @@ def test_weights_that_tasks_share_are_stored_once(designs: list[tuple[Design, Mu
 
 
 @pytest.mark.parametrize("precision", ["float", "int8"])
-def test_flops_of_experts_are_counted_for_all_tokens(
-    designs: list[tuple[Design, MultiTaskNet]], tmp_path: Path, precision: str
-) -> None:
+def test_flops_of_experts_are_counted_for_all_tokens(designs: Designs, tmp_path: Path, precision: str) -> None:
     """As the plan has them, though the file does not say how many tokens each expert gets."""
     for number, (design, net) in enumerate(designs):
         folder = tmp_path / str(number)

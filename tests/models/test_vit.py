@@ -181,6 +181,7 @@ def test_a_gate_that_is_told_the_task_serves_each_in_its_own_way(tmp_path: Path)
         ("kept: [2, 4, 6]", "kept: [2, 8]", "8 experts are kept of 6"),
         ("top_k: [1, 2]", "top_k: [1, 3]", "a token goes to 3 experts where a task may keep only 2"),
         ("kept: [2, 4, 6]", "kept: [0, 4]", "greater than 0"),
+        ("top_k: [1, 2]", "top_k: [1, 2], capacity: 0.5", "capacity: Input should be greater than or equal to 1"),
         ("stem: [8, 8, 16]", "stem: [8, 8]", "stem"),
     ],
 )

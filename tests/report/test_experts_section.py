@@ -88,6 +88,18 @@ def test_each_target_says_what_it_drops(tmp_path: Path) -> None:
     assert "edgemtl export --exact" in text
 
 
+def test_what_the_net_itself_drops_is_told_apart(tmp_path: Path) -> None:
+    made = (
+        use("b2", "depth", [0, 1], [0.5, 0.5], unserved=0.04, dropped={"tensorrt-rtx": 0.0}),
+        use("b2", "semseg", [0, 1], [0.5, 0.5], dropped={"tensorrt-rtx": 0.0}),
+    )
+    markup, page = section(tmp_path, *made)
+    table = rows(markup)
+    head = next(number for number, row in enumerate(table) if row[:2] == ["task", "experts"])
+    assert [row[-2] for row in table[head : head + 3]] == ["no place in the net", "4.00%", "0.00%"]
+    assert "openvino sorts tokens by expert: 2.00% is dropped, as the net does." in page.text
+
+
 def test_one_router_for_all_tasks_is_one_row(tmp_path: Path) -> None:
     table = rows(section(tmp_path, use("b2", None, [0, 1], [0.5, 0.5]))[0])
     assert table[1][0] == "all tasks" and table[2] == ["reached by", "2", "2"]

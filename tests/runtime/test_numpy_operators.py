@@ -96,11 +96,12 @@ def test_gelu_is_exact_to_fp32_everywhere() -> None:
     assert (np.abs(found - expected) <= 3e-7 * np.maximum(1, np.abs(expected))).all()
 
 
+@pytest.mark.parametrize("places", [4, 20])
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("top_k", [1, 3, 5])
-def test_a_router_makes_a_queue_for_each_expert(top_k: int, renormalise: bool) -> None:
+def test_a_router_makes_a_queue_for_each_expert(top_k: int, renormalise: bool, places: int) -> None:
     x, weights = drawn(1, 20, 8), {"weight": drawn(5, 8), "bias": drawn(5)}
-    attributes = {"top_k": top_k, "renormalise": renormalise}
+    attributes = {"top_k": top_k, "renormalise": renormalise, "places": places}
     routed = computed("Router", [x], attributes, weights)
     assert isinstance(routed, Routed)
     gates = np.zeros((20, 5), np.float32)
@@ -110,5 +111,6 @@ def test_a_router_makes_a_queue_for_each_expert(top_k: int, renormalise: bool) -
     with torch.no_grad():
         node = Node("n", "Router", ("x",), "y", "b", None, attributes, weights)
         expected = operator_of(node)([x])[0].numpy()
-    assert ((gates > 0).sum(1) == top_k).all()
+    assert ((gates > 0).sum(1) == top_k).all() or places < 20
+    assert (gates > 0).sum(0).max() <= places
     np.testing.assert_allclose(gates, expected, rtol=1e-5, atol=1e-6)

@@ -20,6 +20,7 @@ from edgemtl.export._alike import common_path
 from edgemtl.export._emit import emit_graph
 from edgemtl.export._partition import Group, group_by_tasks
 from edgemtl.export._quantize import quantize
+from edgemtl.export._stack import stack_experts
 from edgemtl.export._tokens import Dispatch
 from edgemtl.export.targets._common import check_build, write_spec
 from edgemtl.models.quantization import QuantScheme, Ranges
@@ -49,12 +50,13 @@ class OpenVinoTarget:
         extra="openvino",
     )
     scheme = QuantScheme("uint8")
-    dispatch = Dispatch("segments")
+    dispatch = Dispatch("segments", bounded="buckets")
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
+        stack_experts(model)
         for name, content in _representation(model).items():
             write_atomic(folder / name, content)
         engine = precision.get("engine", self.traits.engine_precisions[0])
