@@ -21,6 +21,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from torch import nn
 
 from edgemtl.errors import UserError
 from edgemtl.models._choices import Choice, Option, Values
@@ -246,7 +247,7 @@ def _experts(
     kept, top_k, router, condition = max(spec.kept), max(spec.top_k), "all", None
     if task is not None:
         kept = int(option_of(values, f"{task.name}.experts", spec.kept))
-        top_k, router = int(option_of(values, f"{task.name}.{name}.top_k", spec.top_k)), task.name
+        top_k, router = int(option_of(values, f"{task.name}.{name}.top_k", spec.top_k)), _router_name(task)
         condition = Condition(place, places, spec.count) if spec.router == "conditioned" else None
     first = replace(linear, name="first", outputs=spec.hidden)
     second = replace(linear, name="second", inputs=spec.hidden, outputs=linear.inputs)
@@ -255,6 +256,11 @@ def _experts(
     return ExpertsPlan(
         routing, numbers, top_k, first, second, spec.renormalise, spec.noise, condition, capacity=spec.capacity
     )
+
+
+def _router_name(task: Task) -> str:
+    """The task's own name, unless a torch module has an attribute that is called so (`type`, `half`, `train`)."""
+    return f"{task.name}_router" if hasattr(nn.ModuleDict, task.name) else task.name
 
 
 def _top(spec: VitSpec, last: BlockPlan, task: Task | None) -> BlockPlan:

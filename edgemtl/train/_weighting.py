@@ -77,7 +77,7 @@ class Uncertainty:
     """Homoscedastic uncertainty (Kendall et al. 2018): each loss divided by a learnt variance, plus its logarithm."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
-        self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in tasks})
+        self.log_variance = {task: nn.Parameter(torch.zeros(())) for task in tasks}
 
     def backward(
         self,

@@ -46,6 +46,21 @@ def test_the_shipped_space_opens() -> None:
     assert shipped.smallest().cost().flops < shipped.largest().cost().flops / 2
 
 
+@pytest.mark.parametrize("name", ["type", "half", "train", "keys"])
+def test_a_task_may_be_called_like_what_torch_modules_have(tmp_path: Path, name: str) -> None:
+    tasks = (make_task(name, "classification", 2), make_task("depth", "depth"))
+    named = space(tmp_path, tasks=tasks)
+    supernet = named.supernet()
+    outputs = supernet(torch.randn(2, 3, 64, 96), named.largest())
+    assert outputs[name].shape == (2, 2)
+    outputs[name].sum().backward()
+    trained = {part for part, p in supernet.shared.items() if p.grad is not None and ".routers." in part}
+    assert trained == {
+        f"blocks.{b}.mixture.routers.{name}_router.{p}" for b in ("b2", "b4") for p in ("weight", "bias")
+    }
+    assert supernet.extract(named.smallest())(torch.randn(1, 3, 64, 96))[name].shape == (1, 2)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_any_design_is_cut_exactly_out_of_the_supernet(tiny: Space, seed: int) -> None:
     torch.manual_seed(0)

@@ -200,3 +200,7 @@ def test_without_torchjd_the_install_line_is_given(monkeypatch: pytest.MonkeyPat
     ):
         make_weighting("pcgrad", ["x", "y"])
     assert make_weighting("equal", ["x", "y"]).parameters() == []
+
+
+def test_a_task_may_be_called_like_what_torch_modules_have() -> None:
+    assert len(Uncertainty(["type", "depth"]).parameters()) == 2

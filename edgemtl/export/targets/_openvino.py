@@ -20,6 +20,7 @@ from edgemtl.export._alike import common_path
 from edgemtl.export._emit import emit_graph
 from edgemtl.export._partition import Group, group_by_tasks
 from edgemtl.export._quantize import quantize
+from edgemtl.export._shuffle import transpose_shuffles
 from edgemtl.export._stack import stack_experts
 from edgemtl.export._tokens import Dispatch
 from edgemtl.export.targets._common import check_build, write_spec
@@ -56,6 +57,7 @@ class OpenVinoTarget:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
+        transpose_shuffles(model)
         stack_experts(model)
         for name, content in _representation(model).items():
             write_atomic(folder / name, content)
