@@ -76,11 +76,12 @@ def run(options: argparse.Namespace) -> Outcome:
 def compared(source: Source, quick: bool) -> tuple[dict[str, list[float]], list[dict[str, float]], dict[str, Any]]:
     """For each seed: delta_m of every net with experts to the dense one, of all these to one net a task, and scores."""
     steps = QUICK_STEPS if quick else STEPS
-    ahead: dict[str, list[float]] = {kind: [] for kind in EXPERTS}
+    kinds = {"experts": EXPERTS["experts"]} if quick else EXPERTS
+    ahead: dict[str, list[float]] = {kind: [] for kind in kinds}
     against_single, scores = [], {}
     for seed in SEEDS[:1] if quick else SEEDS:
         dense = trained("dense", "", source.tasks, source, seed, steps)
-        routed = {kind: trained(kind, text, source.tasks, source, seed, steps) for kind, text in EXPERTS.items()}
+        routed = {kind: trained(kind, text, source.tasks, source, seed, steps) for kind, text in kinds.items()}
         alone: Scores = {}
         for task in source.tasks:
             alone |= trained(f"dense-{task.name}", "", (task,), source, seed, steps)
