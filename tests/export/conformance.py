@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nets import grid_net, images, small_net
+from nets import experts_net, grid_net, images, small_net
 from numpy.typing import NDArray
 from torch import nn
 
@@ -129,6 +129,22 @@ class TargetConformance:
             rounding = (value - expected[task]).norm().item()
             apart = float(np.linalg.norm(found[task] - value.numpy()))
             assert apart <= 0.5 * rounding + 1e-4 * expected[task].norm().item(), task
+
+    @pytest.mark.parametrize("capacity", [None, 1.0])
+    def test_tasks_that_send_tokens_to_experts(self, tmp_path: Path, capacity: float | None) -> None:
+        """Every subset is right: no token is dropped but those that the net drops itself."""
+        net, image = experts_net(capacity), images(1, (64, 96))
+        with torch.no_grad():
+            expected, free = net(image), experts_net(None)(image)
+        assert capacity is None or any(not torch.allclose(expected[task], free[task], atol=1e-2) for task in free)
+        if self.target.dispatch.capacity is not None:
+            pytest.skip(f"{self.target.traits.name} drops what has no place in its engines")
+        session = self.session(net, tmp_path, {"engine": "fp32"})
+        for names in [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]:
+            found = session.run(image.numpy(), names)
+            for task in names:
+                np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
+        session.close()
 
     def test_a_net_of_one_task_builds(self, tmp_path: Path) -> None:
         """Nothing is left to choose from."""

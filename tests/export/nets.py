@@ -64,6 +64,22 @@ def grid_net() -> MultiTaskNet:
     return net
 
 
+def experts_net(capacity: float | None, size: tuple[int, int] = (64, 96)) -> MultiTaskNet:
+    """A net whose tasks route tokens among six experts, two windows of four that overlap and one of all.
+
+    `capacity` bounds what an expert takes, so that some tokens are dropped.
+    """
+    family = find_family("vit")
+    experts = {"every": 2, "count": 6, "hidden": 16, "kept": [4, 6], "top_k": [2], "capacity": capacity}
+    content = {"stem": [8, 8, 16], "width": 32, "head_width": 16, "heads": [2], "depth": [4], "hidden": [32]}
+    spec = family.spec.model_validate({**content, "experts": experts, "decoder": {"width": [8], "depth": [1]}})
+    torch.manual_seed(0)
+    values = {"semseg.experts": 4, "depth.experts": 4, "normals.experts": 6}
+    net = MultiTaskNet(family.plan(spec, TASKS, values, size), TASKS)
+    settle(net)
+    return net
+
+
 def settle(net: MultiTaskNet) -> None:
     """Give every batch normalisation statistics that match its inputs, so that activations keep a natural size."""
     for module in net.modules():

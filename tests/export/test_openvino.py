@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conformance import TargetConformance
-from nets import images, small_net
+from nets import experts_net, images, small_net
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.export.targets import OPENVINO
 from edgemtl.models.quantization import calibrate
 from edgemtl.runtime import open_engine
@@ -75,3 +75,9 @@ def test_a_damaged_model_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot open .*model\.xml") as caught:
         open_engine(tmp_path, threads=1)
     assert "\n" not in str(caught.value)
+
+
+def test_attention_over_so_few_tokens_that_the_compiler_crashes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="cannot compile attention over 8 tokens: give images of 9") as caught:
+        OPENVINO.build(experts_net(None, (32, 64)), {"engine": "fp32"}, None, tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

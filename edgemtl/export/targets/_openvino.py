@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     import openvino
 
     from edgemtl.models import MultiTaskNet
+    from edgemtl.models._graph import Graph
 
 __all__ = ["OPENVINO"]
 
+_FEWEST_TOKENS = 9
 _FILES = {"model": "model.xml", "weights": "model.bin"}
 
 
@@ -56,6 +58,7 @@ class OpenVinoTarget:
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
+        _check_tokens(graph)
         model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
         transpose_shuffles(model)
         stack_experts(model)
@@ -66,6 +69,16 @@ class OpenVinoTarget:
         path = common_path(groups, {tensor.name: tensor for tensor in model.graph.initializer})
         options = {"engine": engine, "parts": _parts(model, groups), "path": None if path is None else asdict(path)}
         return write_spec(folder, self.traits, graph, _FILES, precision, **options)
+
+
+def _check_tokens(graph: Graph) -> None:
+    """Refuse what ends the process: OpenVINO 2026.4 crashes when it compiles attention over 4, 6 or 8 tokens."""
+    for node in graph.nodes:
+        if node.op == "ToTokens" and int(node.attributes["tokens"]) < _FEWEST_TOKENS:
+            raise UnsupportedError(
+                f"target openvino cannot compile attention over {node.attributes['tokens']} tokens: give images of "
+                f"{_FEWEST_TOKENS} patches of 16x16 or more, 64x64 for one (--size)"
+            )
 
 
 def _representation(model: onnx.ModelProto) -> dict[str, bytes]:
