@@ -1,8 +1,9 @@
 """Experts that all have the same number of places, as one batch of matrices where there was a product an expert.
 
 Behind fixed buckets the experts of a layer differ in nothing but their weights, so that a runtime with a fast batched
-product runs two operators a layer and cuts nothing into pieces. Weights are stored an expert as before, and joined by
-operators that a runtime folds when it compiles: tasks that reach some of the same experts share what is stored.
+product runs two operators a layer and cuts nothing into pieces. Weights are stored joined where every task reaches the
+same experts. Where windows of experts overlap each expert is stored, once for all tasks, and operators that a runtime
+folds when it compiles join them.
 """
 
 from __future__ import annotations
@@ -33,19 +34,28 @@ class _Expert:
 def stack_experts(model: onnx.ModelProto) -> None:
     """Join, in place, the experts of every layer whose tokens come from buckets and whose weights are float."""
     graph = _Graph(model.graph)
-    instead: dict[str, list[NodeProto]] = {}
+    found: list[tuple[NodeProto, list[_Expert], NodeProto]] = []
     for split in (node for node in model.graph.node if node.op_type == "Split" and graph.is_even(node)):
-        found = [expert for name in split.output if (expert := graph.expert(name)) is not None]
-        ends = {node.name: node for expert in found for node in graph.readers[expert.second.output[0]]}
-        if len(found) < len(split.output) or len({graph.sizes(expert) for expert in found}) > 1 or len(ends) != 1:
-            continue
-        (join,) = ends.values()
-        gone = [node for expert in found for node in (expert.first, *expert.activation, expert.second)]
+        experts = [expert for name in split.output if (expert := graph.expert(name)) is not None]
+        ends = {node.name: node for expert in experts for node in graph.readers[expert.second.output[0]]}
+        alike = len({graph.sizes(expert) for expert in experts}) == 1
+        if len(experts) == len(split.output) and alike and len(ends) == 1:
+            found.append((split, experts, *ends.values()))
+    windows = {tuple(expert.first.input[1] for expert in experts) for _, experts, _ in found}
+    reached = Counter(name for window in windows for name in window)
+    instead: dict[str, list[NodeProto]] = {}
+    for split, experts, join in found:
+        gone = [node for expert in experts for node in (expert.first, *expert.activation, expert.second)]
         instead |= {node.name: [] for node in (split, *gone)}
-        instead[join.name] = graph.stacked(split, found, join)
+        stored_joined = all(reached[expert.first.input[1]] == 1 for expert in experts)
+        instead[join.name] = graph.stacked(split, experts, join, stored_joined)
     nodes = [new for node in model.graph.node for new in instead.get(node.name, [node])]
     del model.graph.node[:], model.graph.value_info[:]  # shapes of pieces that are gone
     model.graph.node.extend(nodes)
+    read = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 class _Graph:
@@ -94,7 +104,9 @@ class _Graph:
         """Shapes of its weights."""
         return tuple(tuple(self._constants[node.input[1]].dims) for node in (expert.first, expert.second))
 
-    def stacked(self, split: NodeProto, experts: Sequence[_Expert], join: NodeProto) -> list[NodeProto]:
+    def stacked(
+        self, split: NodeProto, experts: Sequence[_Expert], join: NodeProto, stored_joined: bool
+    ) -> list[NodeProto]:
         """The operators that stand for all experts; the activation is the first one's, over three dimensions."""
         made: list[NodeProto] = []
         prefix, begun, count = f"{join.output[0]}.stacked", experts[0], len(experts)
@@ -110,11 +122,15 @@ class _Graph:
             return step("Reshape", [source, size.name], output)
 
         def linear(source: str, layers: Sequence[NodeProto], rows: int, output: str) -> str:
-            weights = step("Concat", [node.input[1] for node in layers], f"{output}.weights", axis=0)
-            weights = shaped(weights, f"{weights}.apart", [count, rows, -1])
-            turned = step("Transpose", [weights], f"{weights}.turned", perm=[0, 2, 1])
-            biases = step("Concat", [node.input[2] for node in layers], f"{output}.biases", axis=0)
-            biases = shaped(biases, f"{biases}.apart", [count, 1, rows])
+            parts = [[node.input[place] for node in layers] for place in (1, 2)]
+            if stored_joined:
+                turned, biases = self._joined(parts[0], [count, rows, -1]), self._joined(parts[1], [count, rows, 1])
+            else:
+                weights = step("Concat", parts[0], f"{output}.weights", axis=0)
+                weights = shaped(weights, f"{weights}.apart", [count, rows, -1])
+                turned = step("Transpose", [weights], f"{weights}.turned", perm=[0, 2, 1])
+                biases = step("Concat", parts[1], f"{output}.biases", axis=0)
+                biases = shaped(biases, f"{biases}.apart", [count, 1, rows])
             return step("Add", [step("MatMul", [source, turned], f"{output}.product"), biases], output)
 
         tokens = shaped(split.input[0], f"{prefix}.tokens", [count, self._numbers(split.input[1])[0], width])
@@ -123,3 +139,12 @@ class _Graph:
         result = linear(begun.second.input[0], [expert.second for expert in experts], outputs, f"{prefix}.second")
         shaped(result, join.output[0], [-1, outputs])
         return made
+
+    def _joined(self, parts: Sequence[str], shape: Sequence[int]) -> str:
+        """One constant of several, of this shape but with its last two dimensions turned over; made once."""
+        name = f"{parts[0]}.joined"
+        if name not in self._constants:
+            whole = np.concatenate([numpy_helper.to_array(self._constants[part]) for part in parts]).reshape(shape)
+            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(whole.swapaxes(1, 2)), name)
+            self._graph.initializer.append(self._constants[name])
+        return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -43,8 +44,12 @@ MIXTURES = 4
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
-    path = tmp_path_factory.mktemp("space") / "stack.yaml"
-    path.write_text(YAML)
+    return net_of(YAML, tmp_path_factory.mktemp("space"))
+
+
+def net_of(text: str, folder: Path) -> MultiTaskNet:
+    path = folder / "stack.yaml"
+    path.write_text(text)
     torch.manual_seed(0)
     space = load_space(str(path), TASKS)
     return space.supernet().extract(space.largest()).eval()
@@ -71,7 +76,12 @@ def weights(model: onnx.ModelProto) -> int:
     return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
 
 
-def test_joined_experts_compute_the_same_from_the_same_weights(net: MultiTaskNet) -> None:
+@pytest.mark.parametrize(("window", "stored"), [(4, "apart"), (6, "joined")])
+def test_joined_experts_compute_the_same_from_the_same_weights(
+    tmp_path_factory: pytest.TempPathFactory, window: int, stored: str
+) -> None:
+    """Experts of overlapping windows are stored one by one; where all tasks reach the same they are one constant."""
+    net = net_of(YAML.replace("kept: [4]", f"kept: [{window}]"), tmp_path_factory.mktemp("window"))
     model = emit_graph(trace(net), Dispatch("buckets"))
     joined = stacked(model)
     image = np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)
@@ -80,8 +90,10 @@ def test_joined_experts_compute_the_same_from_the_same_weights(net: MultiTaskNet
     assert weights(joined) == weights(model)
     assert kinds(model)["Split"] == MIXTURES
     assert not kinds(joined)["Split"]
-    assert kinds(model)["Gemm"] - kinds(joined)["Gemm"] == MIXTURES * 4 * 2
+    assert kinds(model)["Gemm"] - kinds(joined)["Gemm"] == MIXTURES * window * 2
     assert kinds(joined)["MatMul"] - kinds(model)["MatMul"] == MIXTURES * 2
+    assert any(tensor.name.endswith(".joined") for tensor in joined.graph.initializer) is (stored == "joined")
+    assert kinds(joined)["Concat"] - kinds(model)["Concat"] == (MIXTURES * 3 if stored == "apart" else -MIXTURES)
 
 
 def test_experts_whose_tokens_data_decides_stay_apart(net: MultiTaskNet) -> None:
