@@ -3,17 +3,18 @@
 Both are trained for all tasks of a data set at once, `scenes` at 96x128 and the photos of `elpv` at 128x128; a dense
 ViT for each task alone, trained for as many steps, is what both are held against too. A task's path has equal FLOPs in
 all of them, but for the routers: 16 experts of a quarter of the MLP, of which a token goes to 4. Two more nets with
-experts cost less to run: `bounded` ones take at most 1.25 times an even share of an image's tokens, and in the last a
-token goes to 3 of those. The dense ViT runs its trunk once for all tasks, those with experts once a task from their
-first experts on. What these two have in common begins with the same random values and sees the same images in the same
-order, so that the luck of a seed is in both. Scores are of test images, which decide nothing; trainings are kept in
-`runs/`.
+experts cost less to run: `bounded` ones take at most 1.25 times an even share of an image's tokens, and in the last (on
+`scenes` only) a token goes to 3 of those. The dense ViT runs its trunk once for all tasks, those with experts once a
+task from their first experts on. What these two have in common begins with the same random values and sees the same
+images in the same order, so that the luck of a seed is in both. Scores are of test images, which decide nothing;
+trainings are kept in `runs/`.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,11 @@ def run(options: argparse.Namespace) -> Outcome:
         scenes.prepare(split, 2)
     rows: list[Row] = []
     raw = {}
+    kinds = ("experts",) if options.quick else tuple(EXPERTS)
     for source in (scenes, ElpvSource(SIZES["elpv"])):
-        ahead, against_single, raw[source.name] = compared(source, options.quick)
+        ahead, against_single, raw[source.name] = compared(
+            source, kinds if source is scenes else kinds[:2], options.quick
+        )
         prefix = "" if source is scenes else f"{source.name}_"
         for kind, found in ahead.items():
             name = f"{prefix}delta_m_of_{kind.replace('-', '_')}_to_dense"
@@ -73,15 +77,16 @@ def run(options: argparse.Namespace) -> Outcome:
     return Outcome(rows, raw)
 
 
-def compared(source: Source, quick: bool) -> tuple[dict[str, list[float]], list[dict[str, float]], dict[str, Any]]:
+def compared(
+    source: Source, kinds: Sequence[str], quick: bool
+) -> tuple[dict[str, list[float]], list[dict[str, float]], dict[str, Any]]:
     """For each seed: delta_m of every net with experts to the dense one, of all these to one net a task, and scores."""
     steps = QUICK_STEPS if quick else STEPS
-    kinds = {"experts": EXPERTS["experts"]} if quick else EXPERTS
     ahead: dict[str, list[float]] = {kind: [] for kind in kinds}
     against_single, scores = [], {}
     for seed in SEEDS[:1] if quick else SEEDS:
         dense = trained("dense", "", source.tasks, source, seed, steps)
-        routed = {kind: trained(kind, text, source.tasks, source, seed, steps) for kind, text in kinds.items()}
+        routed = {kind: trained(kind, EXPERTS[kind], source.tasks, source, seed, steps) for kind in kinds}
         alone: Scores = {}
         for task in source.tasks:
             alone |= trained(f"dense-{task.name}", "", (task,), source, seed, steps)
