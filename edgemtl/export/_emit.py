@@ -91,7 +91,7 @@ class Writer:
     """Collects ONNX nodes and initializers; a tensor that two operators share is stored once.
 
     `even_tokens` says of tensors whose length depends on the image how long they are where experts share evenly; their
-    sum never changes, so FLOPs that are counted with it are exact.
+    sum never changes, so FLOPs that are counted with it are exact; where the net bounds its experts they are the most.
     """
 
     def __init__(self, dispatch: Dispatch, takers: Mapping[str, list[str]]) -> None:
