@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,7 @@ from typing import Any
 
 from edgemtl import __version__
 
-__all__ = ["CPU_FLAGS", "environment"]
+__all__ = ["CPU_FLAGS", "PROCESSOR_CLASSES", "environment", "processor_class"]
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt-rtx", "torch")
 CPU_FLAGS = (
@@ -26,7 +27,24 @@ CPU_FLAGS = (
 )  # fmt: skip
 """Instruction sets that change what INT8, BF16 or FP16 cost; the others are left out of results."""
 
+PROCESSOR_CLASSES = {
+    "amx": "amx_int8",
+    "avx512-vnni": "avx512_vnni",
+    "avx-vnni": "avx_vnni",
+    "avx2": "avx2",
+    "arm-dot": "asimddp",
+    "arm": "asimd",
+    "other": "",
+}
+"""Classes of processors by what they multiply eight-bit numbers with, best first, and the flag that tells each."""
+
 _CPU = Path("/sys/devices/system/cpu")
+
+
+def processor_class(flags: Iterable[str]) -> str:
+    """The first of `PROCESSOR_CLASSES` whose flag is among a processor's `flags`, as the kernel names them."""
+    found = {"", *flags}
+    return next(name for name, flag in PROCESSOR_CLASSES.items() if flag in found)
 
 
 def environment() -> dict[str, Any]:
@@ -73,6 +91,7 @@ def _cpu() -> dict[str, Any]:
     return {
         "model": next(iter(fields.get("model name", [])), None) or _read(Path("/proc/device-tree/model")),
         "flags": [flag for flag in CPU_FLAGS if flag in flags],
+        "class": processor_class(flags),
         "cores": _cores(fields),
         "threads": os.cpu_count(),
         "usable_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

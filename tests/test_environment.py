@@ -10,7 +10,7 @@ from time import perf_counter
 
 import pytest
 
-from edgemtl._environment import environment
+from edgemtl._environment import CPU_FLAGS, PROCESSOR_CLASSES, environment, processor_class
 
 
 def test_environment_is_json_and_names_versions() -> None:
@@ -19,6 +19,31 @@ def test_environment_is_json_and_names_versions() -> None:
     assert found["packages"]["numpy"] == version("numpy")
     assert found["cpu"]["threads"] == os.cpu_count()
     assert found["time_utc"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("sse4_2 avx avx2 fma", "avx2"),
+        ("avx2 avx512f avx512bw", "avx2"),
+        ("avx2 avx_vnni", "avx-vnni"),
+        ("avx2 avx512f avx_vnni avx512_vnni", "avx512-vnni"),
+        ("avx2 avx512f avx512_vnni amx_tile amx_bf16", "avx512-vnni"),
+        ("avx2 avx512f avx512_vnni amx_tile amx_int8", "amx"),
+        ("fp asimd", "arm"),
+        ("fp asimd asimdhp asimddp i8mm", "arm-dot"),
+        ("sse4_2 avx", "other"),
+        ("", "other"),
+    ],
+)
+def test_a_processor_is_of_the_best_class_that_its_flags_tell(flags: str, expected: str) -> None:
+    assert processor_class(flags.split()) == expected
+
+
+def test_the_environment_names_the_class_of_its_own_flags() -> None:
+    cpu = environment()["cpu"]
+    assert cpu["class"] == processor_class(cpu["flags"])
+    assert {flag for flag in PROCESSOR_CLASSES.values() if flag} <= {*CPU_FLAGS}
 
 
 def test_environment_imports_nothing_heavy() -> None:
