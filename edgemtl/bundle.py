@@ -100,7 +100,10 @@ class Parity(_Strict):
     """An engine against the trained FP32 net on the same images, for one task.
 
     `max_abs_error` is the largest difference of any output value, `relative_error` the norm of the difference over the
-    norm of the net's output; `torch` and `engine` are the task's own `metric` of both, over `images` images.
+    norm of the net's output; `torch` and `engine` are the task's own `metric` of both, over `images` images of `split`.
+    `unit` is that of the raw output, which `max_abs_error` is in. What was allowed: `metric_allowed` is the fraction
+    by which the metric may be worse, `difference_allowed` what the tensors may differ by (None where INT8 or BF16 is on
+    the task's path: its metric alone decides).
     """
 
     max_abs_error: Annotated[float, Field(ge=0)]
@@ -109,6 +112,20 @@ class Parity(_Strict):
     torch: float
     engine: float
     images: Amount
+    split: Name | None = None
+    unit: Name | None = None
+    metric_allowed: Annotated[float, Field(ge=0)] | None = None
+    difference_allowed: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def tolerance(self) -> str:
+        """What was allowed, in words; empty in a manifest that does not tell."""
+        if self.metric_allowed is None:
+            return ""
+        allowed = f"{self.metric} at most {100 * self.metric_allowed:.2g} %"
+        if self.difference_allowed is None:
+            return f"{allowed} worse"
+        return f"{allowed} apart, outputs {self.difference_allowed:g}"
 
 
 class BundleDispatch(_Strict):

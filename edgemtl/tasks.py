@@ -30,36 +30,47 @@ class Output:
 
 @dataclass(frozen=True)
 class Kind:
-    """What all tasks of one kind share: the names of loss, metrics (the first one decides) and post-processing."""
+    """What all tasks of one kind share: the names of loss, metrics (the first one decides) and post-processing.
+
+    `raw_unit` is the unit of what the net gives, before post-processing.
+    """
 
     name: str
     dense: bool
     loss: str
     metrics: tuple[Metric, ...]
     postprocess: str
+    raw_unit: str
     channels: int | None = None
 
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("segmentation", True, "cross_entropy", (Metric("miou", True),), "argmax"),
+        Kind("segmentation", True, "cross_entropy", (Metric("miou", True),), "argmax", "logits"),
         Kind(
             "depth",
             True,
             "log_l1",
             (Metric("rmse", False, "m"), Metric("abs_rel", False), Metric("delta1", True)),
             "exp",
+            "log-metres",
             1,
         ),
         Kind(
-            "normals", True, "cosine", (Metric("mean_angle", False, "deg"), Metric("within_11", True)), "normalize", 3
+            "normals",
+            True,
+            "cosine",
+            (Metric("mean_angle", False, "deg"), Metric("within_11", True)),
+            "normalize",
+            "vector components",
+            3,
         ),
-        Kind("edges", True, "balanced_bce", (Metric("ods_f", True),), "sigmoid", 1),
-        Kind("saliency", True, "balanced_bce", (Metric("max_f", True),), "sigmoid", 1),
-        Kind("keypoints", True, "heatmap_mse", (Metric("pck", True),), "peaks"),
-        Kind("classification", False, "cross_entropy", (Metric("accuracy", True),), "softmax"),
-        Kind("regression", False, "l1", (Metric("mae", False),), "none"),
+        Kind("edges", True, "balanced_bce", (Metric("ods_f", True),), "sigmoid", "logits", 1),
+        Kind("saliency", True, "balanced_bce", (Metric("max_f", True),), "sigmoid", "logits", 1),
+        Kind("keypoints", True, "heatmap_mse", (Metric("pck", True),), "peaks", "heatmap values"),
+        Kind("classification", False, "cross_entropy", (Metric("accuracy", True),), "softmax", "logits"),
+        Kind("regression", False, "l1", (Metric("mae", False),), "none", "label units"),
     )
 }
 

@@ -112,11 +112,14 @@ def _parity(screen: Screen, manifest: Manifest) -> None:
     rows: list[tuple[object, ...]] = []
     for name, target in manifest.targets.items():
         if not target.parity:
-            rows.append((name, "all", None, None, None, None, "built; does not run on this machine, so not checked"))
+            rows.append(
+                (name, "all", None, None, None, None, None, "built; does not run on this machine, so not checked")
+            )
         for task, each in target.parity.items():
-            errors = (each.torch, each.engine, each.max_abs_error)
-            rows.append((name, task, each.metric, *errors, f"within tolerance on {each.images} images"))
-    columns = ("target", "task", "metric", "PyTorch", "engine", "largest difference", "")
+            difference = f"{each.max_abs_error:.4g} {each.unit or ''}".rstrip()
+            images = f"{each.images} {each.split or ''} images".replace("  ", " ")
+            rows.append((name, task, each.metric, each.torch, each.engine, each.tolerance, difference, images))
+    columns = ("target", "task", "metric", "PyTorch", "engine", "allowed", "largest difference of raw outputs", "on")
     screen.table("Engines against the net", columns, rows)
 
 

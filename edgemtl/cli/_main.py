@@ -73,14 +73,14 @@ for _command in (search, train, prune, export, profile, report, run, compare, de
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line with `args` (the process's own by default); the exit status."""
+    """Run the command line with `args` (by default the process's own, which then ends with it); the exit status."""
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     if not debug and not {"-v", "--verbose"} & set(words):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
     try:
-        status = _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False)
+        status = _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False, obj=args is None)
         return status if isinstance(status, int) else DONE
     except click.ClickException as error:
         error.show()

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -22,10 +22,10 @@ PLAIN_WIDTH = 160
 
 
 class Screen:
-    """Where a verb writes. With `as_json`, standard output gets one JSON value and nothing else."""
+    """Where a verb writes. With `as_json`, `output` (none: standard output) gets one JSON value and nothing else."""
 
-    def __init__(self, as_json: bool = False, verbose: bool = False) -> None:
-        self.as_json, self.verbose = as_json, verbose
+    def __init__(self, as_json: bool = False, verbose: bool = False, output: TextIO | None = None) -> None:
+        self.as_json, self.verbose, self._output = as_json, verbose, output
 
     def note(self, text: str) -> None:
         """One line for a person, on standard error."""
@@ -61,7 +61,7 @@ class Screen:
     def json(self, value: Any) -> None:
         """The one JSON value of the result; nothing where a table was asked for."""
         if self.as_json:
-            print(json.dumps(value, indent=2, allow_nan=False), flush=True)
+            print(json.dumps(value, indent=2, allow_nan=False), file=self._output or sys.stdout, flush=True)
 
     def progress(self, title: str) -> Progress:
         """A progress bar on a terminal, plain lines at intervals elsewhere; a context manager."""

@@ -7,18 +7,19 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from edgemtl.cli._screen import Screen
 from edgemtl.errors import UserError
 
-__all__ = ["Interrupted", "interruptible", "new_run", "parse_size", "resume_line", "verb"]
+__all__ = ["Interrupted", "interruptible", "new_run", "parse_size", "reserved_output", "resume_line", "verb"]
 
 Body = Callable[..., None]
+STDOUT, STDERR = 1, 2
 
 
 class Interrupted(Exception):
@@ -34,7 +35,11 @@ def verb(name: str, *, examples: Sequence[str]) -> Callable[[Body], click.Comman
     def declare(body: Body) -> click.Command:
         @functools.wraps(body)
         def call(format_: str, verbose: bool, debug: bool, **values: Any) -> None:
-            body(screen=Screen(format_ == "json", verbose or debug), **values)
+            if format_ != "json":
+                body(screen=Screen(False, verbose or debug), **values)
+                return
+            with reserved_output(for_good=bool(click.get_current_context().obj)) as output:
+                body(screen=Screen(True, verbose or debug, output), **values)
 
         epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
         command = click.command(name, epilog=epilog)(call)
@@ -54,6 +59,41 @@ _COMMON: tuple[click.Parameter, ...] = (
     click.Option(["-v", "--verbose"], is_flag=True, help="Say more, third parties' warnings included."),
     click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
 )
+
+
+@contextmanager
+def reserved_output(for_good: bool) -> Iterator[TextIO | None]:
+    """Standard output as a stream that nobody else has: what else is written there goes to standard error.
+
+    That holds for prints of a user's own module and for libraries in C alike, `for_good` also for what they write when
+    the process ends. None where there is no standard output.
+    """
+    shown = sys.stdout
+    if shown is None:
+        yield None
+        return
+    shown.flush()
+    kept = os.dup(STDOUT)
+    output = os.fdopen(os.dup(STDOUT), "w", encoding=shown.encoding) if _descriptor(shown) == STDOUT else shown
+    try:
+        with suppress(OSError):  # there may be no standard error
+            os.dup2(STDERR, STDOUT)
+        with redirect_stdout(sys.stderr):
+            yield output
+    finally:
+        shown.flush()
+        if output is not shown:
+            output.close()
+        if not for_good:
+            os.dup2(kept, STDOUT)
+        os.close(kept)
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except OSError:  # a caller in the same process put another stream there
+        return None
 
 
 @contextmanager

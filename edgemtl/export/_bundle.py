@@ -190,8 +190,7 @@ def _parity(
     with closing(open_engine(scratch / folder_of(target), modes=[names])) as session:
         parity = measure_parity(net, session, samples, make_scorer)
     image: NDArray[np.float32] = collate([samples[0]]).image
-    check_parity(net, target, honoured(precision, target.traits), ranges, parity, image, tolerance)
-    return parity
+    return check_parity(net, target, honoured(precision, target.traits), ranges, parity, image, tolerance)
 
 
 def cost_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:

@@ -167,7 +167,7 @@ def _checked(number: int, level: Level, target: ExportTarget, place: Path, valid
     names = [task.name for task in net.tasks]
     with closing(open_engine(place, modes=[names], level=number)) as session:
         parity = measure_parity(net, session, validation, Scorer)
-    check_parity(net, target, precision, None, parity, collate([validation[0]]).image, Tolerance())
+    parity = check_parity(net, target, precision, None, parity, collate([validation[0]]).image, Tolerance())
     return BundleLevel(
         name=level.name,
         budget=level.budget,

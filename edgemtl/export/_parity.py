@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgemtl.bundle import Parity
-from edgemtl.data import Batch, Sample, collate
+from edgemtl.data import Batch, Sample, Split, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet
 from edgemtl.models._graph import trace
@@ -23,11 +23,12 @@ from edgemtl.models._net import run_blocks
 from edgemtl.models.quantization import Ranges, simulate
 from edgemtl.runtime import Session, open_engine
 from edgemtl.targets import ExportTarget
-from edgemtl.tasks import Task
+from edgemtl.tasks import KINDS, Task
 
 __all__ = ["MakeScorer", "Scorer", "Tolerance", "check_parity", "first_divergence", "measure_parity"]
 
 Outputs = dict[str, NDArray[np.float32]]
+PARITY_SPLIT: Split = "validation"
 _NEGLIGIBLE = 1e-2
 """A metric below this (metres, degrees or a fraction) is as good as zero: changes are taken relative to it."""
 
@@ -90,6 +91,8 @@ def measure_parity(
             torch=scores["torch"][task.name][task.metric.name],
             engine=scores["engine"][task.name][task.metric.name],
             images=len(samples),
+            split=PARITY_SPLIT,
+            unit=KINDS[task.kind].raw_unit,
         )
         for task in net.tasks
     }
@@ -103,11 +106,14 @@ def check_parity(
     parity: Mapping[str, Parity],
     image: NDArray[np.float32],
     tolerance: Tolerance,
-) -> None:
-    """Raise `UserError` naming task, figures and first diverging block where an engine is too far from the net.
+) -> dict[str, Parity]:
+    """The parity with what was allowed of each task, where the engine keeps it.
+
+    Raises `UserError` naming task, figures and first diverging block where an engine is too far from the net.
 
     `image` (1, 3, H, W), normalised, is what the blocks are compared on.
     """
+    found = {}
     for task in net.tasks:
         reduced = _is_reduced(net, task.name, precision)
         problem = _problem(task, parity[task.name], reduced, tolerance)
@@ -115,6 +121,14 @@ def check_parity(
             limit = tolerance.diverging if reduced else tolerance.float_error
             where = first_divergence(net, target, precision, ranges, image, limit)
             raise UserError(f"engine for {target.traits.name}, task {task.name}: {problem}; {where}")
+        found[task.name] = parity[task.name].model_copy(update=_allowed(reduced, tolerance))
+    return found
+
+
+def _allowed(reduced: bool, tolerance: Tolerance) -> dict[str, float | None]:
+    if reduced:
+        return {"metric_allowed": tolerance.reduced_metric, "difference_allowed": None}
+    return {"metric_allowed": tolerance.float_metric, "difference_allowed": tolerance.float_error}
 
 
 def _is_reduced(net: MultiTaskNet, task: str, precision: Mapping[str, str]) -> bool:

@@ -38,6 +38,31 @@ def build():
     return Patch()
 """
 
+NOISY = """
+import atexit
+import os
+import subprocess
+import sys
+
+from nets import Patch
+
+print("noise: imported")
+atexit.register(print, "noise: at exit")
+
+
+class Noisy(Patch):
+    def forward(self, image):
+        print("noise: called")
+        sys.__stdout__.write("noise: past sys.stdout\\n")
+        os.write(1, b"noise: of a library\\n")
+        return super().forward(image)
+
+
+def build():
+    subprocess.run(["echo", "noise: of a process"], check=True)
+    return Noisy()
+"""
+
 
 def done(process: subprocess.CompletedProcess[str]) -> str:
     assert process.returncode == 0, process.stderr
@@ -97,3 +122,13 @@ def test_a_module_of_ones_own_is_pruned_and_comes_back(workplace: Path) -> None:
     refused = edgemtl(workplace, "export", "runs/own", "--target", "onnxruntime")
     assert refused.returncode == 1
     assert "is no run" in refused.stderr
+
+
+def test_what_a_module_prints_stays_out_of_the_json(workplace: Path) -> None:
+    (workplace / "nets.py").write_text(NETS)
+    (workplace / "noisy.py").write_text(NOISY)
+    asked = ("--data", "data/data.yaml", "--size", "64x64", "--budget", "60%FLOPs", "--fast", "--format", "json")
+    process = edgemtl(workplace, "prune", "noisy:build", *asked, "--out", "runs/noisy")
+    assert json.loads(done(process))["strategy"] == "prune"
+    for words in ("imported", "called", "past sys.stdout", "of a library", "of a process", "at exit"):
+        assert f"noise: {words}" in process.stderr, words

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
-from edgemtl.cli._verb import Interrupted, interruptible, new_run, parse_size, resume_line
+from edgemtl.cli._verb import Interrupted, interruptible, new_run, parse_size, reserved_output, resume_line
 from edgemtl.errors import UserError
 
 
@@ -49,3 +50,17 @@ def test_a_size_is_height_then_width() -> None:
 def test_an_interruption_says_what_is_usable() -> None:
     with pytest.raises(Interrupted, match="half is kept"), interruptible("half is kept"):
         raise KeyboardInterrupt
+
+
+def test_reserved_output_is_handed_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OSError, match="of the body"), reserved_output(for_good=False) as output:
+        assert output is not None
+        print("a word")
+        os.write(1, b"a library\n")
+        print("{}", file=output)
+        raise OSError("of the body")
+    print("after")
+    os.write(1, b"library after\n")
+    shown = capfd.readouterr()
+    assert shown.out.split("\n") == ["{}", "after", "library after", ""]
+    assert "a word" in shown.err and "a library" in shown.err

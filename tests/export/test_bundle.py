@@ -98,9 +98,12 @@ def test_parity_of_fp32_is_exact_in_tensors_and_metrics(bundle: Path) -> None:
         assert set(target.parity) == {"semseg", "depth", "normals"}
         for task, parity in target.parity.items():
             assert parity.relative_error < 1e-4
-            assert parity.images == 4
+            assert parity.images == 4 and parity.split == "validation"
+            assert parity.tolerance == f"{parity.metric} at most 0.5 % apart, outputs 0.001"
             assert parity.torch == pytest.approx(parity.engine, rel=1e-2, abs=1e-2), task
     assert target.parity["semseg"].torch == pytest.approx(1.0)
+    units = {task: parity.unit for task, parity in target.parity.items()}
+    assert units == {"semseg": "logits", "depth": "log-metres", "normals": "vector components"}
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
@@ -191,6 +194,8 @@ def test_int8_within_a_wide_tolerance_is_exported_with_its_loss(
     parity = manifest.targets["onnxruntime"].parity["semseg"]
     assert parity.torch == pytest.approx(1.0)
     assert 0.5 < parity.engine < 1.0
+    assert parity.metric_allowed == LOOSE.reduced_metric
+    assert parity.difference_allowed is None, "where INT8 is on the path its metric alone decides"
     assert manifest.precision == precision
 
 

@@ -116,6 +116,7 @@ def manifest_content(folder: Path) -> dict[str, Any]:
         }  # fmt: skip
 
     parity = {"relative_error": 1e-6, "metric": "rmse", "torch": 0.4, "engine": 0.44, "images": 48}
+    parity |= {"split": "validation", "unit": "log-metres", "metric_allowed": 0.03}
     entry = entry_content()
     return {
         "schema": "edgemtl.bundle/1",

@@ -149,7 +149,9 @@ def test_a_bundle_shows_parity_and_cost(tmp_path: Path) -> None:
     check_harmless(page)
     for words in (
         "Parity of the exported engines",
-        "on the same 48 images",
+        "on the same images (48 validation images)",
+        "1e-05 log-metres",
+        "rmse at most 3 % worse",
         "-10.0 %",
         "1e-05",
         "not run where it was exported",
