@@ -16,6 +16,7 @@ from edgemtl._environment import environment
 from edgemtl._files import write_json
 
 RESULTS = Path(__file__).parent / "results"
+"""A folder for each class of processor: figures of one say little about another."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def main(
     doc: str,
     add: Callable[[argparse.ArgumentParser], None] = lambda p: None,
 ) -> None:
-    """Parse flags, run, print the rows, keep a full run in `benchmarks/results/`; exit 1 where a row fails."""
+    """Parse flags, run, print the rows, keep a full run in `benchmarks/results/CLASS/`; exit 1 where a row fails."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--quick", action="store_true", help="less work, the same direction, under 5 minutes")
@@ -63,7 +64,7 @@ def main(
     with redirect_stdout(sys.stderr):  # libraries print there too, and with json stdout is the result's alone
         outcome = benchmark(options)
     name = Path(sys.argv[0]).stem
-    content = {
+    content: dict[str, Any] = {
         "benchmark": name,
         "quick": options.quick,
         "rows": [{**_shown(row), "holds": row.holds} for row in outcome.rows],
@@ -72,7 +73,9 @@ def main(
         "raw": dict(outcome.raw),
     }
     if not options.quick:
-        write_json(RESULTS / f"{name}.json", content)
+        folder = RESULTS / content["environment"]["cpu"]["class"]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{name}.json", content)
     print(json.dumps(content, indent=2) if options.format == "json" else _table(content))
     sys.exit(0 if all(row.holds is not False for row in outcome.rows) else 1)
 

@@ -1,36 +1,96 @@
-"""Write the README's table of measured results from the full runs kept in `benchmarks/results/`."""
+"""Write the tables of results: all rows into docs/results.md, those that decide into the README, a column a class.
+
+The figures are those of the full runs in `benchmarks/results/CLASS/`.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgemtl._files import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "results.md"
 PLACE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.S)
+DECIDING = {
+    ("against_int8", "onnxruntime_latency"): "latency against the stock INT8 quantizer, ONNX Runtime",
+    ("precision_floor", "worst_design_on_onnxruntime"): "against the best uniform precision, ONNX Runtime",
+    ("precision_floor", "worst_design_on_openvino"): "against the best uniform precision, OpenVINO",
+    ("task_subset", "worst_task_on_onnxruntime"): "one task of a bundle against an engine of its own, ONNX Runtime",
+    ("task_switch", "onnxruntime"): "another task every call against the same one, ONNX Runtime",
+    ("moe_vs_dense", "onnxruntime_fp32"): "experts against the dense ViT of equal FLOPs, ONNX Runtime",
+    ("level_switch", "switch_median"): "switching between levels over one copy of the weights",
+    ("prune_depth", "flops_removed"): "FLOPs that pruning removes (delta_m -1 %)",
+    ("prune_peers", "delta_m_ahead_of_best_peer"): "delta_m ahead of group-Taylor and group-magnitude pruning",
+    ("masks_total", "one_search_over_four"): "one search of masks for four tasks against four searches",
+}
+"""The ten figures of the README."""
+
+Runs = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Class of processor to benchmark to its full run."""
 
 
-def table() -> str:
-    """Every row of every full run, and the machines that they were made on."""
-    contents = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "benchmarks/results").glob("*.json"))
-    ]
-    lines = ["| benchmark | figure | value | at least | aim |", "|---|---|---|---|---|"]
-    for content in contents:
-        lines += [_line(content["benchmark"], row) for row in content["rows"]]
-    machines = sorted({_machine(content["environment"]) for content in contents})
-    return "\n".join(lines) + f"\n\nMeasured on: {'; '.join(machines)}.\n"
+def runs() -> Runs:
+    """Every full run that is kept."""
+    return {
+        folder.name: {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+        for folder in sorted(RESULTS.iterdir())
+        if folder.is_dir()
+    }
 
 
-def _line(benchmark: str, row: Mapping[str, Any]) -> str:
-    limits = ["" if row[key] is None else f"{row[key]:g}" for key in ("least", "aim")]
-    value = f"{row['value']:.4g} {row['unit']}" + (" (missed)" if row["holds"] is False else "")
-    return f"| `{benchmark}` | {row['name'].replace('_', ' ')} | {value} | {limits[0]} | {limits[1]} |"
+def deciding_table(kept: Runs) -> str:
+    """The figures that decide, a column a class of processor, for the README."""
+    lines = _head(("what", *kept, "at least", "aim"))
+    for (benchmark, figure), title in DECIDING.items():
+        rows = {name: _rows(kept[name], benchmark).get(figure) for name in kept}
+        lines.append(_line((f"{title} (`{benchmark}`)",), rows))
+    return "\n".join(lines) + "\n"
+
+
+def full_table(kept: Runs) -> str:
+    """Every figure of every benchmark, and the machines that they were measured on."""
+    lines = _head(("benchmark", "figure", *kept, "at least", "aim"))
+    for benchmark in sorted({name for found in kept.values() for name in found}):
+        of_class = {name: _rows(kept[name], benchmark) for name in kept}
+        for figure in dict.fromkeys(figure for rows in of_class.values() for figure in rows):
+            shown = (f"`{benchmark}`", figure.replace("_", " "))
+            lines.append(_line(shown, {name: rows.get(figure) for name, rows in of_class.items()}))
+    machines = "\n".join(f"- `{name}`: {text}" for name in kept for text in _machines(kept[name].values()))
+    return "\n".join(lines) + f"\n\nMeasured on:\n\n{machines}\n"
+
+
+def _head(titles: Iterable[str]) -> list[str]:
+    titles = list(titles)
+    return [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+
+
+def _rows(found: Mapping[str, Mapping[str, Any]], benchmark: str) -> dict[str, Mapping[str, Any]]:
+    return {row["name"]: row for row in found.get(benchmark, {}).get("rows", [])}
+
+
+def _line(titles: tuple[str, ...], rows: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """One figure on each class; what is asked of it is the same on all."""
+    asked = next((row for row in rows.values() if row is not None), {})
+    limits = ["" if asked.get(key) is None else f"{asked[key]:g}" for key in ("least", "aim")]
+    cells = [*titles, *(_value(row) for row in rows.values()), *limits]
+    return f"| {' | '.join(cells)} |"
+
+
+def _value(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return f"{row['value']:.4g} {row['unit']}".rstrip() + (" (missed)" if row["holds"] is False else "")
+
+
+def _machines(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted({_machine(run["environment"]) for run in found})
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
@@ -38,10 +98,16 @@ def _machine(environment: Mapping[str, Any]) -> str:
     versions = ", ".join(
         f"{name} {packages[name]}" for name in ("torch", "onnxruntime", "openvino") if packages.get(name)
     )
-    flags = ", ".join(flag for flag in cpu["flags"] if flag.startswith(("avx512_", "amx")))
-    return f"{cpu['model']}, {cpu['threads']} threads ({flags}), {versions}"
+    return f"{cpu['model']}, {cpu['threads']} threads, {versions}"
+
+
+def main() -> None:
+    """Write both tables."""
+    kept = runs()
+    for page, table in ((README, deciding_table(kept)), (PAGE, full_table(kept))):
+        text = page.read_text(encoding="utf-8")
+        write_atomic(page, PLACE.sub(lambda _, table=table: table, text))
 
 
 if __name__ == "__main__":
-    text = README.read_text(encoding="utf-8")
-    write_atomic(README, PLACE.sub(lambda _: table(), text))
+    main()

@@ -59,6 +59,7 @@ def _machine(screen: Screen, found: dict[str, Any], disks: dict[str, dict[str, A
         ("Python", f"{found['python']}, {sys.executable}"),
         ("platform", found["platform"]),
         ("CPU", f"{cpu['model']}, {cpu['cores']} cores, {cpu['usable_threads']} threads usable"),
+        ("CPU class", f"{cpu['class']} (what it multiplies eight-bit numbers with)"),
         ("CPU features", " ".join(cpu["flags"]) or "none that edgemtl knows"),
         ("clock governor", cpu["governor"]),
         ("memory", f"{_size(memory['total_bytes'])}, {_size(memory['available_bytes'])} available"),

@@ -16,13 +16,36 @@ def script() -> ModuleType:
     return module
 
 
-def test_readme_shows_what_was_measured() -> None:
+def test_pages_show_what_was_measured() -> None:
     module = script()
-    shown = module.PLACE.search((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert shown is not None
-    assert shown[0] == module.table()
+    kept = module.runs()
+    for page, table in ((module.README, module.deciding_table(kept)), (module.PAGE, module.full_table(kept))):
+        shown = module.PLACE.search(page.read_text(encoding="utf-8"))
+        assert shown is not None
+        assert shown[0] == table
 
 
-def test_a_missed_requirement_is_marked() -> None:
+def test_every_deciding_figure_was_measured_somewhere() -> None:
+    module = script()
+    figures = {(name, row["name"]) for found in module.runs().values() for name in found for row in found[name]["rows"]}
+    assert len(module.DECIDING) == 10
+    assert set(module.DECIDING) <= figures
+
+
+def test_results_lie_in_the_class_that_they_were_measured_on() -> None:
+    for name, found in script().runs().items():
+        for run in found.values():
+            assert run["environment"]["cpu"].get("class", name) == name
+            assert not run["quick"]
+
+
+def test_a_figure_stands_beside_that_of_other_classes_and_a_missed_one_is_marked() -> None:
     row = {"name": "some_ratio", "value": 1.2, "unit": "x", "least": 1.1, "aim": None, "holds": False}
-    assert script()._line("b", row) == "| `b` | some ratio | 1.2 x (missed) | 1.1 |  |"
+    kept = {"avx2": {"b": {"rows": [row], "environment": MACHINE}}, "amx": {}}
+    lines = script().full_table(kept).splitlines()
+    assert lines[0] == "| benchmark | figure | avx2 | amx | at least | aim |"
+    assert lines[2] == "| `b` | some ratio | 1.2 x (missed) |  | 1.1 |  |"
+    assert lines[-1] == "- `avx2`: An old one, 4 threads, torch 2.0"
+
+
+MACHINE = {"cpu": {"model": "An old one", "threads": 4, "flags": []}, "packages": {"torch": "2.0", "openvino": None}}
