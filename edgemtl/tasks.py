@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgemtl.errors import UserError, unknown_name
 
-__all__ = ["KINDS", "Kind", "Metric", "Output", "Task", "delta_m", "make_task", "relative_change", "worst_task"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Metric",
+    "Output",
+    "Task",
+    "check_tasks",
+    "delta_m",
+    "make_task",
+    "relative_change",
+    "worst_task",
+]
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,24 @@ def make_task(name: str, kind: str, channels: int | None = None, classes: Sequen
         known.postprocess,
         (Output(name, count, known.dense),),
     )
+
+
+def check_tasks(wanted: str | Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The wanted tasks, each once, in the order of `known`; a string is the name of one.
+
+    Raises `UserError` for an unknown task, for none at all, and for what is no name.
+    """
+    if not isinstance(wanted, Iterable):
+        raise UserError(f"tasks {wanted!r} given: give a name, or a list of names, of {', '.join(known)}")
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    for name in names:
+        if not isinstance(name, str):
+            raise UserError(f"task {name!r:.60} given: tasks are names, of {', '.join(known)}")
+        if name not in known:
+            raise unknown_name("task", name, known)
+    if not names:
+        raise UserError(f"no task was asked for: give at least one of {', '.join(known)}")
+    return tuple(name for name in known if name in names)
 
 
 def relative_change(task: Task, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.errors import UserError
-from edgemtl.tasks import KINDS, delta_m, make_task, relative_change, worst_task
+from edgemtl.tasks import KINDS, check_tasks, delta_m, make_task, relative_change, worst_task
 
 SEMSEG = make_task("semseg", "segmentation", classes=("wall", "floor"))
 DEPTH = make_task("depth", "depth")
@@ -95,3 +95,12 @@ def test_a_task_that_cannot_be_is_refused(arguments: tuple[object, ...], expecte
     with pytest.raises(UserError) as error:
         make_task(*arguments)  # type: ignore[arg-type]
     assert expected in str(error.value)
+
+
+def test_tasks_are_named_by_one_string_or_by_several() -> None:
+    known = ("semseg", "depth", "d")
+    assert check_tasks("depth", known) == ("depth",)
+    assert check_tasks(["d", "semseg", "d"], known) == ("semseg", "d")
+    for wrong, said in (("dept", "did you mean depth"), ([], "at least one"), (3, "tasks 3"), (b"d", "task 100")):
+        with pytest.raises(UserError, match=said):
+            check_tasks(wrong, known)  # type: ignore[arg-type]

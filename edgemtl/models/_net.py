@@ -43,9 +43,9 @@ class MultiTaskNet(nn.Module):
         """Output of every block, by name; the image too."""
         return run_blocks(self.blocks, self.wiring, image)
 
-    def subset(self, names: Iterable[str]) -> MultiTaskNet:
-        """The net of some tasks only; parameters are shared with this one."""
-        wanted = list(names)
+    def subset(self, names: str | Iterable[str]) -> MultiTaskNet:
+        """The net of some tasks only (a string is one); parameters are shared with this one."""
+        wanted = [names] if isinstance(names, str) else list(names)
         known = {task.name: task for task in self.tasks}
         for name in wanted:
             if name not in known:

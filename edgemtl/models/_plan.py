@@ -205,9 +205,9 @@ class Plan:
         """The plan whose copied blocks are blocks of their own, as once they are trained."""
         return replace(self, blocks=tuple(replace(block, cut_from="") for block in self.blocks))
 
-    def path(self, tasks: Iterable[str]) -> tuple[BlockPlan, ...]:
-        """The blocks that tasks run, in order: their own, and all that those read."""
-        wanted, needed = set(tasks), set[str]()
+    def path(self, tasks: str | Iterable[str]) -> tuple[BlockPlan, ...]:
+        """The blocks that tasks (a string is one) run, in order: their own, and all that those read."""
+        wanted, needed = {tasks} if isinstance(tasks, str) else set(tasks), set[str]()
         for block in reversed(self.blocks):
             if block.task in wanted or block.name in needed:
                 needed |= {block.name, *block.inputs}
@@ -216,7 +216,7 @@ class Plan:
     def cost(
         self,
         precision: Mapping[str, str] | None = None,
-        tasks: Iterable[str] | None = None,
+        tasks: str | Iterable[str] | None = None,
         int8_channel_bytes: int = INT8_CHANNEL_BYTES,
     ) -> Cost:
         """Cost of the blocks that `tasks` (all by default) run; shared blocks count once. Blocks default to float.

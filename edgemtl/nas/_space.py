@@ -70,7 +70,7 @@ class Design(Mapping[str, Option]):
         kinds = {name: str(self._table.get(f"{origin}.precision", "float")) for name, origin in origins.items()}
         return {"engine": str(self._table.get(ENGINE, "fp32")), **kinds}
 
-    def cost(self, tasks: Sequence[str] | None = None) -> Cost:
+    def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
         """Exact FLOPs, parameters and bytes of what `tasks` (all by default) run."""
         return self.plan.cost(self.precision, tasks, self.space.int8_channel_bytes)
 

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from edgemtl._environment import environment
 from edgemtl.devices import load_device
-from edgemtl.errors import UnsupportedError, UserError, unknown_name
+from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.profiling._derive import (
     count_file,
     mode_sets,
@@ -23,6 +23,7 @@ from edgemtl.profiling._opening import measure_opening
 from edgemtl.profiling._schema import Mode, Profile
 from edgemtl.profiling._subjects import Subject, open_subject
 from edgemtl.profiling._watch import Watch
+from edgemtl.tasks import check_tasks
 
 __all__ = ["profile"]
 
@@ -37,15 +38,15 @@ def profile(
     target: str | None = None,
     threads: int = 0,
     runs: int = 200,
-    tasks: Sequence[str] | None = None,
+    tasks: str | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measure a bundle, an engine folder or an ONNX file on this machine.
 
     All tasks together, each alone, and all but each are timed in turns (`compare`), at least `runs` samples each;
-    what the trunk and each task's own part cost is derived from those. `tasks` limits the profile to a mode,
-    `threads` 0 leaves their number to the runtime, `progress` hears of drawn samples. Raises `UserError` for what
-    cannot be opened and `UnsupportedError` for a device that is not this machine.
+    what the trunk and each task's own part cost is derived from those. `tasks` limits the profile to a mode
+    (a string is one task), `threads` 0 leaves their number to the runtime, `progress` hears of drawn samples. Raises
+    `UserError` for what cannot be opened and `UnsupportedError` for a device that is not this machine.
     """
     start = perf_counter()
     _check(path, device, runs, threads)
@@ -100,8 +101,5 @@ def _check(path: Path, device: str, runs: int, threads: int) -> None:
         raise UserError(f"{path} does not exist: give a bundle, an engine folder or a .onnx file")
 
 
-def _wanted(subject: Subject, tasks: Sequence[str] | None) -> tuple[str, ...]:
-    for task in tasks or ():
-        if task not in subject.tasks:
-            raise unknown_name(f"task of {subject.name}:", task, subject.tasks)
-    return tuple(task for task in subject.tasks if not tasks or task in tasks)
+def _wanted(subject: Subject, tasks: str | Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(subject.tasks) if tasks is None else check_tasks(tasks, subject.tasks)

@@ -17,8 +17,8 @@ from edgemtl.errors import UserError, unknown_name
 from edgemtl.runtime._levels import pick_level
 from edgemtl.runtime._open import open_engine
 from edgemtl.runtime._postprocess import postprocess
-from edgemtl.runtime._session import Session, check_tasks
-from edgemtl.tasks import Task
+from edgemtl.runtime._session import CLOSED, Session
+from edgemtl.tasks import Task, check_tasks
 
 __all__ = ["Engine", "load_image", "prepare_image"]
 
@@ -32,8 +32,9 @@ class Engine:
     `run` and `predict` answer the tasks they are given; without any, the active ones: all, until `switch` sets others.
     A bundle of several levels opens at its first one; at most `open_levels` of them stay open, those used last.
 
-    Not thread-safe. Opening verifies every hash of the bundle; raises `UserError` for an unknown target or a damaged
-    bundle. Use it in a `with` statement, or call `close`.
+    Wherever tasks are given, a string is the name of one. Not thread-safe. Opening verifies every hash of the bundle;
+    raises `UserError` for an unknown target or a damaged bundle. Use it in a `with` statement, or call `close`: then
+    everything but another `close` is a `UserError`. An engine that is dropped frees what it holds as well.
     """
 
     def __init__(
@@ -51,19 +52,20 @@ class Engine:
         self._open_levels = open_levels
         self._engines, self._threads = folder / self.manifest.targets[self.target].folder, threads
         self.session: Session = open_engine(self._engines, threads)
-        self._sessions = {0: self.session}  # the one that was used last stands last
+        self._sessions = {0: self.session}  # the one that was used last stands last; none once it was closed
 
     @property
     def active(self) -> tuple[str, ...]:
         """Names of the tasks that `run` and `predict` answer where none are given."""
         return self._active
 
-    def switch(self, tasks: Sequence[str]) -> tuple[str, ...]:
+    def switch(self, tasks: str | Sequence[str]) -> tuple[str, ...]:
         """Make `tasks` the active ones, for calls that name none; returns those that were.
 
         Every subset of the tasks is ready: a switch loads nothing and allocates nothing. Raises `UserError` for an
         unknown task or for none, and then leaves the active ones as they are.
         """
+        self._check_open()
         previous = self._active
         self._active = check_tasks(tasks, [task.name for task in self.tasks])
         return previous
@@ -77,6 +79,7 @@ class Engine:
         Raises `UserError` for an unknown task, all zero weights, a budget that no level keeps, and a bundle of one
         level; the engine then stays at its level.
         """
+        self._check_open()
         number = pick_level(self.manifest, budget, prefer)
         session = self._sessions.pop(number, None) or open_engine(self._engines, self._threads, level=number)
         self.session = self._sessions[number] = session
@@ -84,28 +87,34 @@ class Engine:
             self._sessions.pop(next(iter(self._sessions))).close()
         return self.manifest.levels[number]
 
-    def run(self, image: ImageLike, tasks: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
+    def run(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
         """Raw outputs of `tasks` (by default the active ones) by name, (1, C, H, W) or (1, C); arrays are the caller's.
 
         `image` is a file, uint8 (H, W, 3) of any size (it is resized to the net's input), or a float32 array
         (1, 3, H, W) that is normalised already. Raises `UserError` for anything else and for an unknown task.
         """
+        self._check_open()
         size = (self.manifest.input.height, self.manifest.input.width)
         wanted = self._active if tasks is None else tasks
         found = self.session.run(prepare_image(image, size), wanted)
         return {task: value.copy() for task, value in found.items()}
 
-    def predict(self, image: ImageLike, tasks: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    def predict(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """What `run` gives, post-processed, at the net's size: classes, metres, unit vectors, probabilities."""
         steps = {task.name: task.postprocess for task in self.tasks}
         return {task: postprocess(steps[task], value) for task, value in self.run(image, tasks).items()}
 
     def close(self) -> None:
-        """Free the engine, every level that was opened included."""
-        for session in self._sessions.values():
-            session.close()
+        """Free the engine, every level that was opened included; a second time does nothing."""
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+
+    def _check_open(self) -> None:
+        if not self._sessions:
+            raise UserError(CLOSED)
 
     def __enter__(self) -> Engine:
+        self._check_open()
         return self
 
     def __exit__(

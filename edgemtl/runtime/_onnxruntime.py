@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.runtime._session import CLOSED, ENGINE_FILE, EngineSpec, OperatorTime, block_of, check_image, check_tasks
+from edgemtl.runtime._session import CLOSED, ENGINE_FILE, EngineSpec, OperatorTime, block_of, check_image
 from edgemtl.runtime._shared import assemble
+from edgemtl.tasks import check_tasks
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -41,11 +42,14 @@ class OnnxRuntimeSession:
         if shapes.get("image") != spec.input or not given.issuperset(self._outputs.values()):
             raise UserError(f"{self._path} has other inputs or outputs than its {ENGINE_FILE} says: export again")
 
-    def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
+        return self._call(self._opened(), image, tasks)
+
+    def _opened(self) -> ort.InferenceSession:
         if self._session is None:
             raise UserError(CLOSED)
-        return self._call(self._session, image, tasks)
+        return self._session
 
     def _open(self, profile: str | None) -> ort.InferenceSession:
         """A session on the engine's file, or on one that is put together for the moment from what levels share."""
@@ -61,7 +65,7 @@ class OnnxRuntimeSession:
         return session
 
     def _call(
-        self, session: ort.InferenceSession, image: NDArray[np.float32], tasks: Sequence[str]
+        self, session: ort.InferenceSession, image: NDArray[np.float32], tasks: str | Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         wanted = check_tasks(tasks, self.tasks)
         feeds: dict[str, NDArray[Any]] = {"image": check_image(image, self.spec.input)}
@@ -71,10 +75,11 @@ class OnnxRuntimeSession:
         values = session.run([self._outputs[task] for task in wanted], feeds)
         return dict(zip(wanted, values, strict=True))
 
-    def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
+    def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
         """Mean time of each operator, from ONNX Runtime's profiler in a second session that is closed afterwards."""
         import tempfile
 
+        self._opened()
         with tempfile.TemporaryDirectory() as scratch:
             session = self._open(str(Path(scratch) / "profile"))
             for _ in range(runs):

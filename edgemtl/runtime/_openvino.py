@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.runtime._session import CLOSED, EngineSpec, OperatorTime, block_of, check_image, check_tasks
+from edgemtl.runtime._session import CLOSED, EngineSpec, OperatorTime, block_of, check_image
 from edgemtl.runtime._shared import assemble
+from edgemtl.tasks import check_tasks
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -48,20 +49,26 @@ class OpenVinoSession:
             self._modes[wanted] = _whole(compiler.mode(wanted), wanted)
         chained = in_common or (modes is None and len(asked) < 2 ** len(self.tasks) - 1)
         self._chain = _Chain(compiler) if chained else None
+        self._closed = False
 
-    def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
+    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> Outputs:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
-        wanted = check_tasks(tasks, self.tasks)
+        wanted = self._wanted(tasks)
         image = check_image(image, self.spec.input)
         if mode := self._modes.get(wanted):
             return mode(image)
         if self._chain:
             return self._chain.run(image, wanted)
-        raise UserError(CLOSED if not self._modes else _not_ready(wanted, self._modes))
+        raise UserError(_not_ready(wanted, self._modes))
 
-    def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
+    def _wanted(self, tasks: str | Sequence[str]) -> tuple[str, ...]:
+        if self._closed:
+            raise UserError(CLOSED)
+        return check_tasks(tasks, self.tasks)
+
+    def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
         """Mean time of each operator, by OpenVINO's counters, in an engine compiled with them and then dropped."""
-        wanted = check_tasks(tasks, self.tasks)
+        wanted = self._wanted(tasks)
         request = self._read().mode(wanted, counters=True).create_infer_request()
         total: dict[str, tuple[str, float]] = {}
         for _ in range(runs):
@@ -74,7 +81,7 @@ class OpenVinoSession:
 
     def close(self) -> None:
         """Free every engine."""
-        self._modes, self._chain = {}, None
+        self._modes, self._chain, self._closed = {}, None, True
 
 
 def open_session(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl._files import read_json, write_json
-from edgemtl.errors import UserError, unknown_name
+from edgemtl.errors import UserError
 
 __all__ = [
     "CLOSED",
@@ -22,7 +22,6 @@ __all__ = [
     "Session",
     "block_of",
     "check_image",
-    "check_tasks",
 ]
 
 ENGINE_FILE = "engine.json"
@@ -45,16 +44,17 @@ class Session(Protocol):
 
     `tasks` are those the engine has. `run` pays for the wanted tasks only; its arrays belong to the session where its
     runtime lets buffers be reused, so they hold until the next `run`: copy what must live longer. Switching between
-    subsets loads nothing and allocates nothing. `close` frees the engine; a closed session cannot run.
+    subsets loads nothing and allocates nothing. `close` frees the engine, as dropping the last reference does; a closed
+    session answers everything but another `close` with `UserError`.
     """
 
     tasks: tuple[str, ...]
 
-    def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Raw outputs of `tasks` for a normalised image (1, 3, H, W)."""
+    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs of `tasks` (a string is one) for a normalised image (1, 3, H, W)."""
         ...
 
-    def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
+    def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
         """Mean time of each operator over `runs` runs, by the runtime's own profiler, in execution order."""
         ...
 
@@ -151,16 +151,6 @@ class EngineSpec:
         if name is None or not (folder / name).is_file():
             raise UserError(f"engine {folder} lacks its file {name or key}: copy the whole folder, or export again")
         return folder / name
-
-
-def check_tasks(wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """The wanted tasks in the engine's order; raises `UserError` for an unknown one or for none at all."""
-    for task in wanted:
-        if task not in known:
-            raise unknown_name("task", task, known)
-    if not wanted:
-        raise UserError(f"no task was asked for: give at least one of {', '.join(known)}")
-    return tuple(task for task in known if task in wanted)
 
 
 def check_image(image: NDArray[np.float32], size: tuple[int, int, int, int]) -> NDArray[np.float32]:

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
 from edgemtl.runtime._numpy_operators import OPERATORS, Routed
-from edgemtl.runtime._session import CLOSED, EngineSpec, OperatorTime, check_image, check_tasks
+from edgemtl.runtime._session import CLOSED, EngineSpec, OperatorTime, check_image
 from edgemtl.runtime._stream_graph import IMAGE, Operator, Stretch, read_graph, weights_of
 from edgemtl.runtime._weight_stream import Piece, WeightStream
+from edgemtl.tasks import check_tasks
 
 __all__ = ["StreamingSession", "open_session"]
 
@@ -64,11 +65,11 @@ class StreamingSession:
         """Bytes of weights read in the last run."""
         return self._stream.read_bytes
 
-    def run(self, image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
+    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> Outputs:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
         return self._run(image, tasks, _Clock())
 
-    def operator_times(self, image: NDArray[np.float32], tasks: Sequence[str], runs: int) -> list[OperatorTime]:
+    def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
         """Mean time of each operator; waiting for its weights stands beside it as `NAME.weights`, of type `Load`."""
         clock = _Clock()
         for _ in range(runs):
@@ -81,11 +82,11 @@ class StreamingSession:
             self._closed = True
             self._stream.close()
 
-    def _run(self, image: NDArray[np.float32], tasks: Sequence[str], clock: _Clock) -> Outputs:
-        wanted = check_tasks(tasks, self.tasks)
-        image = check_image(image, self.spec.input)
+    def _run(self, image: NDArray[np.float32], tasks: str | Sequence[str], clock: _Clock) -> Outputs:
         if self._closed:
             raise UserError(CLOSED)
+        wanted = check_tasks(tasks, self.tasks)
+        image = check_image(image, self.spec.input)
         if wanted not in self._stretches:
             self._stretches[wanted] = self._graph.stretch(self._outputs[task] for task in wanted)
         values = _Execution(self._stream, clock, self._path).run(self._stretches[wanted], image)

@@ -8,6 +8,7 @@ the kernel's page cache, which counts for no process and gives way to everything
 from __future__ import annotations
 
 import os
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,8 @@ class WeightStream:
 
     Pieces lie at the buffer's front and at its back in turns, so `buffer_bytes` need only hold any two that follow each
     other. `peak_bytes` counts the most that was held at once since opening (the piece in use and the one being read),
-    `read_bytes` what was read since `begin`. Not thread-safe. Raises `UserError` where the file cannot be read.
+    `read_bytes` what was read since `begin`. Not thread-safe. Raises `UserError` where the file cannot be read. The
+    file is closed by `close`, or with the last reference to the stream.
     """
 
     def __init__(self, path: Path, buffer_bytes: int) -> None:
@@ -60,6 +62,7 @@ class WeightStream:
             raise UserError(f"cannot read weights {path}: {error.strerror or error}") from error
         self._buffer = _aligned(buffer_bytes)
         self._reader = ThreadPoolExecutor(1, "edgemtl-weights")
+        self._release = weakref.finalize(self, _release, self._reader, self._file)
         self._held: _Slot | None = None
         self._coming: _Slot | None = None
 
@@ -101,9 +104,9 @@ class WeightStream:
         return self._held.memory
 
     def close(self) -> None:
-        """Stop reading and free the buffer."""
+        """Stop reading and free the buffer; a second time does nothing."""
         self._reader.shutdown()
-        os.close(self._file)
+        self._release()
         self._held = self._coming = None
         self._buffer = _aligned(0)
 
@@ -117,6 +120,12 @@ class WeightStream:
             if not count:
                 raise UserError(f"weights {self._path} end at byte {offset}: the file was cut short; export again")
             rest, offset = rest[count:], offset + count
+
+
+def _release(reader: ThreadPoolExecutor, file: int) -> None:
+    """End the thread and close the file, once nothing is being read: a read under way holds a reference."""
+    reader.shutdown(wait=False)  # where it ends with that read, the thread would be waiting for itself
+    os.close(file)
 
 
 def _aligned(size: int) -> Bytes:

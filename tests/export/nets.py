@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
+from edgemtl.data import Sample, collate
 from edgemtl.models import KEEP, MultiTaskNet, find_family
 from edgemtl.tasks import Task, make_task
 
@@ -98,3 +101,23 @@ def images(count: int, size: tuple[int, int] = SIZE, seed: int = 1) -> torch.Ten
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, size[0] // 8, size[1] // 8, generator=generator)
     return nn.functional.interpolate(coarse, scale_factor=8.0, mode="bilinear", align_corners=False).contiguous()
+
+
+def samples_for(net: MultiTaskNet, count: int = 4) -> list[Sample]:
+    """Random pictures whose truth is about what the net itself predicts: its metrics are those of a good net."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 8, 3), dtype=np.uint8))
+        image = np.asarray(coarse.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC))
+        with torch.no_grad():
+            out = {
+                task: value[0] for task, value in net(torch.from_numpy(collate([Sample(image, {}, {})]).image)).items()
+            }
+        for task in ("depth", "normals"):
+            out[task] = out[task] + 0.2 * torch.from_numpy(rng.standard_normal(out[task].shape, np.float32))
+        normals = torch.nn.functional.normalize(out["normals"], dim=0).permute(1, 2, 0)
+        targets = {"semseg": out["semseg"].argmax(0), "depth": out["depth"][0].exp().clamp(0.1, 20), "normals": normals}
+        masks = {task: np.ones(SIZE, bool) for task in targets}
+        found.append(Sample(image, {task: value.numpy() for task, value in targets.items()}, masks))
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from nets import SIZE, small_net
+from nets import SIZE, samples_for, small_net
 from onnx import numpy_helper
 from PIL import Image
 
@@ -26,26 +26,6 @@ from edgemtl.runtime import Engine
 from edgemtl.train import Scorer
 
 LOOSE = Tolerance(reduced_metric=2.0)
-
-
-def samples_for(net: MultiTaskNet, count: int = 4) -> list[Sample]:
-    """Random pictures whose truth is about what the net itself predicts: its metrics are those of a good net."""
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (4, 8, 3), dtype=np.uint8))
-        image = np.asarray(coarse.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC))
-        with torch.no_grad():
-            out = {
-                task: value[0] for task, value in net(torch.from_numpy(collate([Sample(image, {}, {})]).image)).items()
-            }
-        for task in ("depth", "normals"):
-            out[task] = out[task] + 0.2 * torch.from_numpy(rng.standard_normal(out[task].shape, np.float32))
-        normals = torch.nn.functional.normalize(out["normals"], dim=0).permute(1, 2, 0)
-        targets = {"semseg": out["semseg"].argmax(0), "depth": out["depth"][0].exp().clamp(0.1, 20), "normals": normals}
-        masks = {task: np.ones(SIZE, bool) for task in targets}
-        found.append(Sample(image, {task: value.numpy() for task, value in targets.items()}, masks))
-    return found
 
 
 @pytest.fixture(scope="module")

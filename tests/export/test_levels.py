@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 from contextlib import closing
 from dataclasses import replace
@@ -165,3 +166,16 @@ def test_levels_are_for_one_target_that_can_share(targets: list[str], expected: 
         check_sharing(targets)
     assert expected in str(error.value) and "\n" not in str(error.value)
     assert check_sharing(["openvino", "openvino"]).traits.name == "openvino"
+
+
+def test_a_dropped_level_leaves_no_file_open(engine: Path, image: NDArray[np.float32]) -> None:
+    def use() -> None:
+        for level in range(2):
+            open_engine(engine, 1, level=level).run(image, "depth")
+
+    use()
+    gc.collect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    use()
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,0 +1,92 @@
+"""What a caller may hand to an engine, what is refused in one line, and that nothing stays open behind it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nets import SIZE, samples_for, small_net
+from numpy.typing import NDArray
+
+from edgemtl.errors import UserError
+from edgemtl.export import export_bundle
+from edgemtl.runtime import Engine
+
+TARGETS = ("onnxruntime", "openvino", "streaming")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "first"
+    net = small_net("fused")
+    samples = samples_for(net, 2)
+    export_bundle(net, "fp32", TARGETS, folder, calibration=samples, validation=samples)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo() -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+
+
+def test_a_string_is_one_task(bundle: Path, photo: NDArray[np.uint8]) -> None:
+    with Engine(bundle, threads=1) as engine:
+        wanted = engine.run(photo, ["depth"])["depth"]
+        for found in (engine.run(photo, "depth"), engine.session.run(_normalised(photo), "depth")):
+            assert list(found) == ["depth"]
+        np.testing.assert_array_equal(engine.run(photo, "depth")["depth"], wanted)
+        assert list(engine.predict(photo, "depth")) == ["depth"]
+        engine.switch("depth")
+        assert engine.active == ("depth",)
+        with pytest.raises(UserError, match="unknown task 'dept': did you mean depth"):
+            engine.switch("dept")
+
+
+@pytest.mark.parametrize("wrong", [5, [1], [None], [b"depth"], b"depth", {"depth": 1}.values()])
+def test_what_names_no_task_is_refused(bundle: Path, photo: NDArray[np.uint8], wrong: Any) -> None:
+    with Engine(bundle, threads=1) as engine:
+        for call in (engine.switch, lambda tasks: engine.run(photo, tasks), lambda tasks: engine.predict(photo, tasks)):
+            with pytest.raises(UserError, match="semseg, depth, normals") as caught:
+                call(wrong)
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_closed_engine_answers_in_one_line(bundle: Path, photo: NDArray[np.uint8], target: str) -> None:
+    engine = Engine(bundle, target)
+    engine.close()
+    engine.close()
+    calls: list[Callable[[], object]] = [
+        lambda: engine.run(photo),
+        lambda: engine.predict(photo, "depth"),
+        lambda: engine.switch("depth"),
+        lambda: engine.set_level(budget="1MB"),
+        lambda: engine.session.run(_normalised(photo), "depth"),
+        lambda: engine.session.operator_times(_normalised(photo), "depth", 1),
+        engine.__enter__,
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match="was closed: open it again"):
+            call()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_dropped_engine_leaves_no_file_open(bundle: Path, photo: NDArray[np.uint8], target: str) -> None:
+    def use() -> None:
+        Engine(bundle, target).run(photo, "depth")
+
+    use()  # what a runtime opens once for the process
+    gc.collect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        use()
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def _normalised(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.zeros((1, 3, *SIZE), np.float32)
