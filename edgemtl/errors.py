@@ -7,9 +7,10 @@ everything else is a fault of ours (exit status 3).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["EdgeMTLError", "MissingDependencyError", "UnsupportedError", "UserError", "unknown_name"]
+__all__ = ["EdgeMTLError", "MissingDependencyError", "UnsupportedError", "UserError", "naming", "unknown_name"]
 
 
 class EdgeMTLError(Exception):
@@ -31,6 +32,15 @@ class MissingDependencyError(UserError):
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed: pip install 'edgemtl[{extra}]'"
         )
+
+
+@contextmanager
+def naming(file: object) -> Iterator[None]:
+    """Every `UserError` raised inside begins with the file's name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str]) -> UserError:

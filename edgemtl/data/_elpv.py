@@ -11,18 +11,16 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from edgemtl.data._pictures import resize_image
+from edgemtl._images import read_picture, resize_picture
 from edgemtl.data._sample import Sample, Samples, Split, require_split
-from edgemtl.errors import MissingDependencyError, UserError
+from edgemtl.errors import MissingDependencyError, UserError, naming
 from edgemtl.tasks import Task, make_task
 
 __all__ = ["ELPV_TASKS", "ElpvSource"]
@@ -104,11 +102,8 @@ class _ElpvSplit(Samples):
         if place in self._kept:
             return self._kept[place]
         path = self._cells[place].path
-        try:
-            with Image.open(BytesIO(self._folder.joinpath(path).read_bytes())) as picture:
-                grey = resize_image(picture.convert("L"), self._size)
-        except OSError as error:
-            raise UserError(f"the package elpv-dataset lacks {path} or it is damaged: install it again") from error
+        with naming(f"package elpv-dataset, {path}"), as_file(self._folder.joinpath(path)) as file:
+            grey = resize_picture(read_picture(file)[..., 0], self._size)
         if self._keeps:
             self._kept[place] = grey
         return grey

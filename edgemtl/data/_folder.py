@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
 
 from edgemtl._files import sha256
+from edgemtl._images import check_picture, is_turned, open_picture, resize_picture, to_rgb
 from edgemtl.data._folder_files import Item, Row, list_splits, match_tables, spec_path, within
 from edgemtl.data._folder_labels import Target, absent, check_header, decode, fit, parse_cells
 from edgemtl.data._folder_models import FileSpec, TableSpec, TaskSpec
 from edgemtl.data._folder_spec import read_spec
-from edgemtl.data._pictures import naming, read_array, read_header, read_image, resize_image, turned
+from edgemtl.data._pictures import read_array, read_header
 from edgemtl.data._problems import Problems
 from edgemtl.data._sample import SPLITS, Sample, Samples, Split, require_split
 from edgemtl.data._teachers import Teacher, onnx_teacher, taught
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, naming
 from edgemtl.tasks import Task
 
 __all__ = ["CheckReport", "FolderSource"]
@@ -70,17 +73,31 @@ class _Data:
             check_header(spec, read_header(path), image_size, path.suffix == ".npy")
             return decode(spec, read_array(path))
 
+    def check_image(self, picture: Image) -> None:
+        """Refuse an opened image that cannot be used, or not with its labels; raises `UserError`."""
+        check_picture(picture)
+        if is_turned(picture) and any(isinstance(spec, FileSpec) for spec in self.specs.values()):
+            raise UserError("carries a note (EXIF) to turn it, which its labels do not: turn the picture itself")
+
+    def pixels(self, item: Item) -> NDArray[np.uint8]:
+        """The image, uint8 (H, W, 3); raises `UserError` with the file's name."""
+        with naming(item.shown), open_picture(item.path) as picture:
+            self.check_image(picture)
+            pixels = to_rgb(picture)
+            self.check_image(picture)  # some notes stand behind the pixels
+            return pixels
+
     def sample(self, item: Item) -> Sample:
         """The image and its labels at the source's size; raises `UserError` with the file's name."""
-        with naming(item.shown):
-            picture = read_image(item.path)
-        found = {name: self.target(name, item, (picture.height, picture.width)) for name in self.specs}
+        pixels = self.pixels(item)
+        height, width = pixels.shape[:2]
+        found = {name: self.target(name, item, (height, width)) for name in self.specs}
         for name, (target, mask) in found.items():
             if mask.ndim:
                 found[name] = fit(self.specs[name].kind, target, mask, self.size)
         targets = {name: target for name, (target, _) in found.items()}
         masks = {name: mask for name, (_, mask) in found.items()}
-        return taught(Sample(resize_image(picture, self.size), targets, masks), self.tasks, self.teachers)
+        return taught(Sample(resize_picture(pixels, self.size), targets, masks), self.tasks, self.teachers)
 
 
 class _FolderSplit(Samples):
@@ -191,12 +208,10 @@ def _scan(data: _Data, splits: Mapping[Split, list[Item]], problems: Problems) -
 def _look_at_image(data: _Data, item: Item, sizes: dict[str, int], problems: Problems) -> tuple[int, int] | None:
     """The image's size as its header tells it; a header that cannot be used is a problem, and the size is unknown."""
     size: tuple[int, int] | None = None
-    with problems.collect(), naming(item.shown):
-        header = read_header(item.path)
-        size = header.height, header.width
+    with problems.collect(), naming(item.shown), open_picture(item.path) as picture:
+        size = picture.height, picture.width
         sizes[item.shown] = item.path.stat().st_size
-        if any(isinstance(spec, FileSpec) for spec in data.specs.values()) and turned(item.path):
-            raise UserError("carries a note (EXIF) to turn it, which its labels do not: turn the picture itself")
+        data.check_image(picture)
     return size
 
 
@@ -231,9 +246,9 @@ def _tell_absent(data: _Data, split: Split, there: Mapping[str, int], problems: 
 def _check_item(data: _Data, item: Item, problems: Problems) -> list[str]:
     """Tasks that this image has a valid label for."""
     size: tuple[int, int] | None = None
-    with problems.collect(), naming(item.shown):
-        picture = read_image(item.path)
-        size = picture.height, picture.width
+    with problems.collect():
+        pixels = data.pixels(item)
+        size = pixels.shape[0], pixels.shape[1]
     labelled = []
     for name in data.specs:
         if size is not None:

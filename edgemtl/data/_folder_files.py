@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemtl._images import ENDINGS
 from edgemtl.data._folder_labels import read_table
 from edgemtl.data._folder_models import Folders, FolderSpec, Fractions, TableSpec
-from edgemtl.data._pictures import SUFFIXES, naming
 from edgemtl.data._problems import Problems
 from edgemtl.data._sample import SPLITS, Split, require_split
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, naming
 
 __all__ = ["DEFAULT_FILE", "Item", "Row", "list_splits", "match_tables", "spec_path", "within"]
 
@@ -90,7 +90,7 @@ def _list_images(root: Path, folder: str, split: str, problems: Problems) -> lis
             problems.add(
                 f"{path.relative_to(root).as_posix()}: is a link to a folder: copy the folder, or name it in `images`"
             )
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in inside.parts):
+        if path.suffix.lower() not in ENDINGS or any(part.startswith(".") for part in inside.parts):
             continue
         shown, name = path.relative_to(root).as_posix(), inside.with_suffix("").as_posix()
         if name in names:

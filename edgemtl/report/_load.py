@@ -12,8 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from edgemtl._files import read_json
+from edgemtl._images import read_picture
 from edgemtl.bundle import MANIFEST_FILE, Manifest, read_manifest
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, naming
 from edgemtl.profiling import Profile, read_profile
 from edgemtl.results import RESULT_FILE, Result, read_result
 
@@ -23,7 +24,6 @@ PICTURES_LIMIT_BYTES = 3_500_000
 PICTURE_WIDTH = 1400
 WIDE_PIXELS = 700
 PICTURE_LIMIT_BYTES = 400_000
-FILE_LIMIT_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,8 @@ def _pictures(files: Sequence[Path]) -> tuple[Picture, ...]:
 
 def _picture(file: Path) -> Picture:
     """A picture read and encoded again, so that nothing but pixels enters the page; large ones become smaller JPEGs."""
-    if file.stat().st_size > FILE_LIMIT_BYTES:
-        raise UserError(f"picture {file} is larger than {FILE_LIMIT_BYTES} bytes: make it smaller or remove it")
-    try:
-        with Image.open(file, formats=["PNG"]) as opened:
-            image = opened.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"picture {file} cannot be read as PNG ({error}): remove it or write it again") from error
+    with naming(f"picture {file}"):
+        image = Image.fromarray(read_picture(file))
     image.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
     encoded, kind = _encoded(image, "PNG"), "png"
     if len(encoded) > PICTURE_LIMIT_BYTES:

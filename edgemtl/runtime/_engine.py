@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from edgemtl._images import normalize
+from edgemtl._images import normalize, read_picture, resize_picture
 from edgemtl.bundle import BundleLevel, Manifest, read_manifest
-from edgemtl.errors import UserError, unknown_name
+from edgemtl.errors import UserError, naming, unknown_name
 from edgemtl.runtime._levels import pick_level
 from edgemtl.runtime._open import open_engine
 from edgemtl.runtime._postprocess import postprocess
@@ -124,18 +123,13 @@ class Engine:
 
 
 def load_image(path: Path | str) -> NDArray[np.uint8]:
-    """A picture file as uint8 (H, W, 3), turned as its camera noted; raises `UserError` where it is none."""
-    try:
-        with Image.open(path) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"image {path} does not exist") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"image {path} cannot be read ({error}): give a PNG, JPEG or another common format") from error
+    """A picture file as uint8 (H, W, 3), upright as its camera noted, as training reads it; raises `UserError`."""
+    with naming(path):
+        return read_picture(Path(path))
 
 
 def prepare_image(image: ImageLike, size: tuple[int, int]) -> NDArray[np.float32]:
-    """An image as a net of input size (H, W) reads it: resized (bilinear, with antialiasing), scaled, normalised."""
+    """An image as a net of input size (H, W) reads it, in training too: resized, scaled, normalised."""
     pixels = load_image(image) if isinstance(image, (str, Path)) else image
     if pixels.dtype == np.float32 and pixels.ndim == 4:
         return np.asarray(pixels, np.float32)
@@ -144,7 +138,4 @@ def prepare_image(image: ImageLike, size: tuple[int, int]) -> NDArray[np.float32
             f"image of shape {pixels.shape} and type {pixels.dtype} given: a file, uint8 (H, W, 3) or normalised "
             "float32 (1, 3, H, W) is wanted"
         )
-    if pixels.shape[:2] != size:
-        resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized)
-    return normalize(pixels[None])
+    return normalize(resize_picture(pixels, size)[None])
