@@ -1,4 +1,8 @@
-"""Files that are never half-written, and hashes of those that are read."""
+"""Files that are never half-written, and files of strangers: regular ones of a bounded size, inside their folder.
+
+A FIFO would be waited for without end and a device has no end, so that sizes are checked while reading. What is read
+in a folder that came from elsewhere stays in it, through links neither.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,27 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
+from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 
-__all__ = ["read_json", "sha256", "write_atomic", "write_json"]
+__all__ = [
+    "inside", "open_regular", "read_bytes", "read_json", "read_text", "sha256", "within", "write_atomic", "write_json",
+]  # fmt: skip
 
-JSON_LIMIT_BYTES = 256 * 2**20
+JSON_LIMIT_BYTES = 64 * 2**20
+_CHUNK_BYTES = 2**20
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -48,22 +64,85 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file of a bounded size; `what` names it in the error ("run", "manifest")."""
+def within(folder: Path, path: Path) -> bool:
+    """Whether a path lies in a folder, links followed."""
     try:
-        if path.stat().st_size > JSON_LIMIT_BYTES:
-            raise UserError(f"{what} {path} is larger than {JSON_LIMIT_BYTES} bytes: not a file that edgemtl wrote")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL
+        return False
+
+
+def inside(folder: Path, name: str, what: str) -> Path:
+    """The path that `name` has in a folder; `what` names the folder in errors ("bundle", "run").
+
+    Raises `UserError` where it leaves the folder: by a root, by `..`, or through a link.
+    """
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name or not within(folder, folder / relative):
+        raise UserError(
+            f"{what} {folder} names {name!r:.200}, which lies outside it: refused; do not use this {what}, or put the "
+            "file itself there"
+        )
+    return folder / relative
+
+
+def open_regular(path: Path, what: str) -> IO[bytes]:
+    """Open a file for reading; raises `UserError` where it cannot be read, and for all that is no regular file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer opens at once
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {what} {path}: {getattr(error, 'strerror', None) or error}") from error
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(handle)
+        found = _KINDS.get(kind, "no file")
+        raise UserError(f"cannot read {what} {path}: it is {found}, a regular file is wanted")
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: Path, what: str, limit_bytes: int) -> bytes:
+    """Content of a regular file of at most `limit_bytes`, of which no byte more is read.
+
+    `what` names it in errors ("run", "manifest"). Raises `UserError`, one line, for anything else.
+    """
+    chunks, size_bytes = [], 0
+    try:
+        with open_regular(path, what) as file:
+            while chunk := file.read(min(_CHUNK_BYTES, limit_bytes + 1 - size_bytes)):
+                chunks.append(chunk)
+                size_bytes += len(chunk)
     except OSError as error:
         raise UserError(f"cannot read {what} {path}: {error.strerror or error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    if size_bytes > limit_bytes:
+        raise UserError(f"{what} {path} is larger than {limit_bytes} bytes, the most that is read: give another file")
+    return b"".join(chunks)
+
+
+def read_text(path: Path, what: str, limit_bytes: int) -> str:
+    """Text of a regular file of at most `limit_bytes`, in UTF-8; raises `UserError` like `read_bytes`."""
+    try:
+        return read_bytes(path, what, limit_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{what} {path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from error
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file of a bounded size; `what` names it in the error ("run", "manifest").
+
+    Raises `UserError` for a file that is missing, no regular one, too large, or no JSON as `parse_json` reads it.
+    """
+    try:
+        return parse_json(read_bytes(path, what, JSON_LIMIT_BYTES))
+    except ValueError as error:
         raise UserError(f"{what} {path} is not valid JSON ({error}): it was damaged or is another file") from error
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Hexadecimal SHA-256 of a regular file's content; raises `UserError` where it cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
+    with open_regular(path, "file") as file:
+        while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -7,13 +7,13 @@ every file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from edgemtl._files import read_json, sha256, write_json
-from edgemtl.errors import UserError
+from edgemtl._files import inside, read_json, sha256, write_json
+from edgemtl.errors import UserError, brief
 from edgemtl.results import PathCost, first_problem
 from edgemtl.tasks import KINDS, Task, make_task
 
@@ -313,11 +313,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(
             f"{folder} is no bundle: it holds no {MANIFEST_FILE}; give the folder that edgemtl export wrote"
         )
-    manifest = _parsed(read_json(path, "manifest"), path)
+    manifest = _parsed(read_json(inside(folder, MANIFEST_FILE, "bundle"), "manifest"), path)
     for name, digest in manifest.files.items():
         _check_file(folder, name, digest)
     for target in manifest.targets.values():
-        _inside(folder, target.folder)
+        inside(folder, target.folder, "bundle")
     return manifest
 
 
@@ -325,7 +325,7 @@ def _parsed(content: Any, path: Path) -> Manifest:
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
         raise UserError(
-            f"bundle {path.parent} has schema {found!r:.60}, this version reads {SCHEMA!r}: export it again, "
+            f"bundle {path.parent} has schema {brief(found)}, this version reads {SCHEMA!r}: export it again, "
             "or use the version that wrote it"
         )
     try:
@@ -336,18 +336,8 @@ def _parsed(content: Any, path: Path) -> Manifest:
         ) from error
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """The path `name` inside the folder; raises `UserError` where it leaves it."""
-    relative = PurePosixPath(name)
-    whole = folder / relative
-    leaves = relative.is_absolute() or ".." in relative.parts or "\\" in name or "\0" in name
-    if leaves or not whole.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"bundle {folder} names {name!r}, which lies outside it: refused, do not use this bundle")
-    return whole
-
-
 def _check_file(folder: Path, name: str, digest: str) -> None:
-    path = _inside(folder, name)
+    path = inside(folder, name, "bundle")
     if not path.is_file():
         raise UserError(f"bundle {folder} lacks its file {name}: copy the whole folder again")
     found = sha256(path)

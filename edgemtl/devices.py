@@ -1,7 +1,7 @@
 """Devices as data: what a board is, what it can run, and whether it can be measured from here.
 
 A device is a YAML file in `profiles/`: a user's own folder of that name first, then the shipped one. A file is data
-from a stranger: it is read with `yaml.safe_load`, checked against a schema that allows no other key, and executes
+from a stranger: it is read as safe YAML with limits, checked against a schema that allows no other key, and executes
 nothing.
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgemtl._environment import environment
 from edgemtl._share import find_shared, list_shared
+from edgemtl._yaml import read_yaml
 from edgemtl.errors import UnsupportedError, UserError, unknown_name
 from edgemtl.results import first_problem
 from edgemtl.units import Budget
@@ -162,14 +162,9 @@ def load_device(name: str) -> Device:
 
 
 def _read(path: Path) -> Device:
+    _, content = read_yaml(path, "device file", FILE_LIMIT_BYTES)
     try:
-        if path.stat().st_size > FILE_LIMIT_BYTES:
-            raise UserError(f"device file {path} is larger than {FILE_LIMIT_BYTES} bytes: not a device file")
-        return Device.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read device file {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"device file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        return Device.model_validate(content)
     except ValidationError as error:
         raise UserError(f"device file {path}: {first_problem(error)}; compare it with a shipped device") from error
 

@@ -7,10 +7,15 @@ everything else is a fault of ours (exit status 3).
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["EdgeMTLError", "MissingDependencyError", "UnsupportedError", "UserError", "naming", "unknown_name"]
+__all__ = ["EdgeMTLError", "MissingDependencyError", "UnsupportedError", "UserError", "brief", "naming", "unknown_name"]
+
+_NAME_SHOWN = 100
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother, _BRIEF.maxlong = 2, 60, 60, 40
 
 
 class EdgeMTLError(Exception):
@@ -43,9 +48,15 @@ def naming(file: object) -> Iterator[None]:
         raise UserError(f"{file}: {error}") from error
 
 
+def brief(value: object) -> str:
+    """A value as an error shows it: on one short line, however large it is (its whole `repr` is never built)."""
+    return _BRIEF.repr(value)[:200]
+
+
 def unknown_name(what: str, given: str, allowed: Iterable[str]) -> UserError:
     """A `UserError` for a name outside a list, with the nearest names first (did-you-mean)."""
     names = sorted(allowed)
+    given = given if len(given) <= _NAME_SHOWN else f"{given[:_NAME_SHOWN]}…"
     near = difflib.get_close_matches(given, names, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return UserError(f"unknown {what} {given!r}: {hint}allowed: {', '.join(names) or 'none'}")

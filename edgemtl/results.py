@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from edgemtl._files import read_json, write_json
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, brief
 
 __all__ = [
     "RESULT_FILE",
@@ -120,10 +120,10 @@ class Result(_Strict):
 
 def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong, on one line: where, what, and what was given."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-    given = "" if first["type"] in ("missing", "value_error") else f" (given: {first.get('input')!r:.60})"
-    return f"{place}: {first['msg']}{given}"
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part)[:60] for part in first["loc"][:10]) or "the whole file"
+    given = "" if first["type"] in ("missing", "value_error") else f" (given: {brief(first.get('input'))})"
+    return f"{place}: {first['msg']:.300}{given}"
 
 
 def write_result(folder: Path, result: Result) -> Path:
@@ -151,7 +151,7 @@ def parse_result(content: Any, file: Path) -> Result:
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
         raise UserError(
-            f"result {file} has schema {found!r:.60}, this version reads {SCHEMA!r}: it is another file or version"
+            f"result {file} has schema {brief(found)}, this version reads {SCHEMA!r}: it is another file or version"
         )
     try:
         return Result.model_validate(content)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl._files import JSON_LIMIT_BYTES, read_json, sha256, write_atomic, write_json
+from edgemtl._files import JSON_LIMIT_BYTES, inside, read_bytes, read_json, sha256, within, write_atomic, write_json
+from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 
 
@@ -197,3 +199,74 @@ def test_json_is_indented_and_ends_with_a_line(tmp_path: Path) -> None:
     text = (tmp_path / "value.json").read_text()
     assert text.endswith("}\n")
     assert text == json.dumps({"a": [1]}, indent=2) + "\n"
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for path, kind in ((pipe, "a pipe"), (Path("/dev/zero"), "a device"), (tmp_path, "a directory")):
+            for read in (lambda path: read_json(path, "run"), sha256, lambda path: read_bytes(path, "run", 100)):
+                with pytest.raises(UserError, match=f"cannot read .*: it is {kind}.*, a regular file is wanted"):
+                    read(path)
+        with pytest.raises(UserError, match="cannot read run"):
+            read_json(tmp_path / "socket", "run")
+    with pytest.raises(UserError, match="cannot read run"):
+        read_json(Path("a\0b"), "run")
+
+
+def test_no_byte_beyond_the_limit_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 10)
+    assert read_bytes(tmp_path / "file", "run", 10) == b"x" * 10
+    with pytest.raises(UserError, match="larger than 9 bytes"):
+        read_bytes(tmp_path / "file", "run", 9)
+
+
+def test_a_file_without_a_size_is_read_whole() -> None:
+    """Those of /proc say that they hold nothing."""
+    assert b"VmRSS" in read_bytes(Path("/proc/self/status"), "status", 100_000)
+
+
+def test_no_path_leaves_its_folder(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    (folder / "inner").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "file").write_text("x")
+    (folder / "link").symlink_to(outside)
+    (folder / "file").symlink_to(outside / "file")
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "near").symlink_to(folder / "inner")
+    for name in ("link", "link/file", "file", "../outside/file", "/etc/passwd", "inner/../../x", "a\\..\\b", "a\0b"):
+        with pytest.raises(UserError, match="lies outside it: refused"):
+            inside(folder, name, "run")
+    for name in ("inner", "near/new", "new/file"):
+        assert inside(folder, name, "run") == folder / name
+    assert within(folder, folder / "near") and not within(folder, folder / "link")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"a": 1, "b": 2, "a": 1}', "the key 'a' is there twice"),
+        ("[NaN]", "NaN is no number of JSON"),
+        ("[-Infinity]", "-Infinity is no number of JSON"),
+        ("[1e999]", "the number 1e999 is not finite"),
+        (f"[{'9' * 5000}]", "a whole number has 5000 digits, at most 100 are read"),
+        (f"[-{'9' * 101}]", "a whole number has 101 digits"),
+        ("[" * 100_000, "it is nested too deeply"),
+        ('{"a": ' * 100_000, "it is nested too deeply"),
+        (r'["\ud800"]', "half of a character"),
+        ('["a\0"]', "Invalid control character"),
+    ],
+)
+def test_json_that_other_parsers_let_through(tmp_path: Path, content: str, expected: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError) as error:
+        read_json(tmp_path / "run.json", "run")
+    assert expected in one_line(error)
+    assert len(str(error.value)) < 400
+
+
+def test_json_of_whole_characters_is_read() -> None:
+    assert parse_json(r'["\ud83d\ude00", 1e300, -0.5]') == ["😀", 1e300, -0.5]

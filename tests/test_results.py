@@ -82,7 +82,7 @@ def test_an_infeasible_search_has_no_best(tmp_path: Path) -> None:
         (json.dumps({"schema": "edgemtl.result/1"}), "command: Field required"),
         (json.dumps(result(surprise=1)), "surprise: Extra inputs"),
         (json.dumps(result(seconds=-1)), "seconds"),
-        (json.dumps(result(best=entry(delta_m=float("nan")))), "best.delta_m"),
+        (json.dumps(result(best=entry(delta_m=float("nan")))), "NaN is no number of JSON"),
         (json.dumps(result(best=entry(macs=5))), "not twice the macs"),
         (
             json.dumps(

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from edgemtl._yaml import read_yaml
 from edgemtl.data._folder_models import SPECS, FileSpec, Folders, FolderSpec, Fractions, Strict, TaskSpec, relative
 from edgemtl.data._problems import Problems
-from edgemtl.errors import UserError
 
 __all__ = ["read_spec"]
 
@@ -34,36 +34,7 @@ class _Document:
     def __init__(self, path: Path, problems: Problems) -> None:
         self.problems = problems
         self.file = path.name
-        loader = yaml.SafeLoader(_read(path))
-        try:
-            self.node = loader.get_single_node()
-            self.value = loader.construct_document(self.node) if self.node else None
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            raise UserError(f"{path}{line}: not valid YAML ({error.problem}): mend that place") from error
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
-        finally:
-            loader.dispose()
-        self._refuse_twice(self.node, set())
-
-    def _refuse_twice(self, node: Any, seen: set[int]) -> None:
-        """A key written twice hides the first one: tell it."""
-        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-            return
-        seen.add(id(node))
-        keys: dict[str, int] = {}
-        for item in node.value:
-            children = item if isinstance(item, tuple) else (item,)
-            if isinstance(item, tuple) and isinstance(item[0], yaml.ScalarNode):
-                key, line = item[0].value, item[0].start_mark.line + 1
-                if key in keys:
-                    text = f"the key {key!r} is there twice (first on line {keys[key]}): keep one"
-                    self.problems.add(f"{self.file} line {line}: {text}")
-                keys.setdefault(key, line)
-            for child in children:
-                self._refuse_twice(child, seen)
+        self.node, self.value = read_yaml(path, "data set", _LIMIT_BYTES)
 
     def line(self, place: tuple[str | int, ...]) -> int:
         """Line of the deepest part of a place that is there."""
@@ -95,19 +66,6 @@ class _Document:
             for mistake in error.errors(include_url=False):
                 self.add((*at, *mistake["loc"]), _explain(kind, mistake))
             return None
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > _LIMIT_BYTES:
-            raise UserError(
-                f"{path} is larger than {_LIMIT_BYTES} bytes: a description of a data set is a short YAML file"
-            )
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
 
 
 def _keys(kind: type[BaseModel]) -> str:

@@ -16,10 +16,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx
 from safetensors.numpy import save
 
 from edgemtl._files import write_atomic
+from edgemtl._onnx import read_onnx
 from edgemtl.bundle import BundleLevel, BundleTarget, Manifest, write_manifest
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UnsupportedError, UserError
@@ -58,7 +58,7 @@ class _Written:
 
 
 def _read_onnxruntime(net: MultiTaskNet, spec: EngineSpec, folder: Path) -> _Engine:
-    return _Engine(spec, "model", onnx_carrier(onnx.load(spec.file(folder, "model"))), {})
+    return _Engine(spec, "model", onnx_carrier(read_onnx(spec.file(folder, "model"), external_data=True)), {})
 
 
 def _read_openvino(net: MultiTaskNet, spec: EngineSpec, folder: Path) -> _Engine:

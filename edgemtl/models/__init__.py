@@ -9,6 +9,7 @@ from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
 from edgemtl.models._pretrained import load_pretrained
 from edgemtl.models._sorting import sort_channels
 from edgemtl.models._supernet import Supernet, recalibrate
+from edgemtl.models._tensors import check_state, read_state
 from edgemtl.models._usage import ExpertUsage, expert_usage
 from edgemtl.models._weights import is_supernet, load_supernet, read_header, save_supernet
 
@@ -26,6 +27,7 @@ __all__ = [
     "Plan",
     "Supernet",
     "Values",
+    "check_state",
     "expert_usage",
     "find_family",
     "is_supernet",
@@ -34,6 +36,7 @@ __all__ = [
     "narrowed",
     "prunable_channels",
     "read_header",
+    "read_state",
     "recalibrate",
     "save_supernet",
     "sort_channels",

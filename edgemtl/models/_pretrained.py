@@ -13,15 +13,14 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from edgemtl._files import sha256
+from edgemtl._files import open_regular, sha256
 from edgemtl.errors import UserError
 from edgemtl.models._plan import BlockPlan, Plan
 from edgemtl.models._pretrained_vit import ViTMismatch, vit_state
 from edgemtl.models._supernet import Supernet
+from edgemtl.models._tensors import read_state
 
 __all__ = ["load_pretrained", "pretrained_state"]
 
@@ -121,14 +120,16 @@ def _packaged() -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_state(path, "weights")[0]
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else _load_plain(path)
+        state = _load_plain(path)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"weights {path} are a pickle of more than plain tensors, which could run code: save the state dict alone, "
             "or as .safetensors"
         ) from error
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"weights {path} cannot be read ({reason:.120}): damaged, or another kind of file") from error
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
@@ -137,7 +138,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _load_plain(path: Path) -> Mapping[str, Tensor]:
-    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    with open_regular(path, "weights") as file:
+        state: Mapping[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return state
 
 

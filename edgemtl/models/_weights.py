@@ -7,22 +7,23 @@ measured, so that what is loaded is what was scored.
 from __future__ import annotations
 
 import json
-import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from edgemtl._files import write_atomic
-from edgemtl.errors import UserError
+from edgemtl._json import parse_json
+from edgemtl._safetensors import open_tensors
+from edgemtl.errors import UserError, brief
 from edgemtl.models._supernet import Supernet
+from edgemtl.models._tensors import read_state
 
 __all__ = ["is_supernet", "load_supernet", "read_header", "save_supernet"]
 
 SCHEMA = "edgemtl.supernet/1"
-_HEADER_LIMIT_BYTES = 16 * 2**20
 
 
 def save_supernet(supernet: Supernet, path: Path, header: dict[str, Any]) -> None:
@@ -41,49 +42,43 @@ def is_supernet(path: Path) -> bool:
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a supernet file; raises `UserError` naming what is wrong with a damaged or foreign one."""
-    _refuse_foreign(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("edgemtl", "{}"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise UserError(f"supernet {path} cannot be read: {error}; it was truncated or damaged") from error
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-        raise UserError(f"supernet {path} does not carry the schema {SCHEMA}: it was not written by `edgemtl train`")
-    return header
+    with open_tensors(path, "supernet", "pt") as file:
+        return _header(file.metadata, path)
 
 
 def load_supernet(supernet: Supernet, path: Path, identity: str) -> dict[str, Any]:
     """Fill a supernet from a file made for the same space and tasks (`identity`), and return the file's header."""
-    header = read_header(path)
+    state, metadata = read_state(path, "supernet")
+    header = _header(metadata, path)
     if header.get("identity") != identity:
-        trained = ", ".join(map(str, header.get("tasks", []))) or "other tasks"
+        tasks = header.get("tasks")
+        trained = ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else "other tasks"
         raise UserError(
-            f"supernet {path} was trained for space {header.get('space')!r} and tasks {trained}, not for these: "
-            "choose its space and data, or train one with `edgemtl train`"
+            f"supernet {path} was trained for space {brief(header.get('space'))} and tasks {trained:.200}, not for "
+            "these: choose its space and data, or train one with `edgemtl train`"
         )
     table = supernet.shared
-    with safe_open(path, framework="pt") as file, torch.no_grad():
-        names = set(file.keys())
-        if names != set(table):
-            raise UserError(f"supernet {path} lacks or adds tensors ({len(names ^ set(table))} differ): it is damaged")
+    differ = state.keys() ^ set(table)
+    if differ:
+        raise UserError(f"supernet {path} lacks or adds tensors ({len(differ)} differ): it is damaged")
+    for name, parameter in table.items():
+        tensor = state[name]
+        if tensor.shape != parameter.shape or not tensor.is_floating_point():
+            raise UserError(
+                f"supernet {path}: tensor {name} is {tuple(tensor.shape)} of {tensor.dtype}, {tuple(parameter.shape)} "
+                "of floats is wanted"
+            )
+    with torch.no_grad():
         for name, parameter in table.items():
-            tensor = file.get_tensor(name)
-            if tensor.shape != parameter.shape:
-                raise UserError(
-                    f"supernet {path}: tensor {name} is {tuple(tensor.shape)}, {tuple(parameter.shape)} is wanted"
-                )
-            parameter.copy_(tensor)
+            parameter.copy_(state[name])
     return header
 
 
-def _refuse_foreign(path: Path) -> None:
+def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            start = file.read(8)
-        size = path.stat().st_size
-    except OSError as error:
-        raise UserError(f"cannot read supernet {path}: {error.strerror or error}") from error
-    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
-        raise UserError(f"supernet {path} is a pickle, which could run code: a safetensors file is wanted")
-    if len(start) < 8 or struct.unpack("<Q", start)[0] > min(_HEADER_LIMIT_BYTES, size):
-        raise UserError(f"supernet {path} is not a safetensors file, or it was truncated ({size} bytes)")
+        header = parse_json(metadata.get("edgemtl", "{}"))
+    except ValueError as error:
+        raise UserError(f"supernet {path}: its header is no JSON ({error}); it was truncated or damaged") from error
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
+        raise UserError(f"supernet {path} does not carry the schema {SCHEMA}: it was not written by `edgemtl train`")
+    return header

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
-from edgemtl._files import read_json
+from edgemtl._files import inside, read_json
 from edgemtl.errors import UserError, unknown_name
+from edgemtl.models import check_state, read_state
 from edgemtl.nas._cut import Side, keep_places, whole_size
 
 __all__ = ["PRUNING_FILE", "PRUNING_SCHEMA", "WEIGHTS_FILE", "apply_pruning", "places_json", "weights_bytes"]
@@ -29,16 +29,18 @@ def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
     can be trained like any other. Raises `UserError` for a folder that is none or damaged, and for another module.
     """
     folder = Path(folder)
-    content = read_json(folder / PRUNING_FILE, "pruning")
+    content = read_json(inside(folder, PRUNING_FILE, "pruned module"), "pruning")
     if not isinstance(content, dict) or content.get("schema") != PRUNING_SCHEMA or "kept" not in content:
         raise UserError(f"{folder} holds no pruned module: give the folder that `edgemtl prune package.module:f` wrote")
     made = copy.deepcopy(module)
     keep_places(made, _kept(folder / PRUNING_FILE, content["kept"], made))
+    path = inside(folder, WEIGHTS_FILE, "pruned module")
+    state, _ = read_state(path, "weights")
     try:
-        made.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder / WEIGHTS_FILE} are not the weights of this module: {reason}") from error
+        check_state(state, made.state_dict(), path, "weights")
+    except UserError as error:
+        raise UserError(f"{path} are not the weights of this module: {error}") from error
+    made.load_state_dict(state)
     return made.eval()
 
 

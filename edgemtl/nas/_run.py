@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from edgemtl._files import read_json, write_atomic, write_json
 from edgemtl.errors import UserError, unknown_name
-from edgemtl.models import MultiTaskNet
+from edgemtl.models import MultiTaskNet, check_state, read_state
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas._evaluator import Candidate
 from edgemtl.nas._space import Design, Space, load_space
@@ -145,15 +143,9 @@ def task_json(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 
 
 def _filled(net: MultiTaskNet, path: Path, design: Design) -> MultiTaskNet:
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("key") != design.key:
-                raise UserError(f"weights {path} belong to another design: search again")
-            state: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        net.load_state_dict(state)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"weights {path} cannot be read ({reason}): they were truncated or damaged; search again"
-        ) from error
+    state, metadata = read_state(path, "weights")
+    if metadata.get("key") != design.key:
+        raise UserError(f"weights {path} belong to another design: search again")
+    check_state(state, net.state_dict(), path, "weights")
+    net.load_state_dict(state)
     return net.eval()

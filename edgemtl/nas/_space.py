@@ -16,12 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgemtl._share import find_shared, list_shared
-from edgemtl.errors import UserError, unknown_name
+from edgemtl._yaml import read_yaml
+from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.models import Choice, Cost, Family, Option, Plan, Supernet, find_family, narrowed, prunable_channels
+from edgemtl.results import first_problem
 from edgemtl.targets import INT8_CHANNEL_BYTES, TargetTraits
 from edgemtl.tasks import Task
 
@@ -29,6 +30,7 @@ __all__ = ["Design", "Space", "load_space", "space_names"]
 
 ENGINE = "engine.precision"
 SCHEMA = "edgemtl.space/1"
+FILE_LIMIT_BYTES = 64 * 1024
 _SPREAD = 0.35
 
 
@@ -117,9 +119,9 @@ class Space:
         for name, option in values.items():
             if name not in known:
                 raise unknown_name(f"choice in space {self.name}:", name, known)
-            if option not in known[name].options:
+            if (type(option), option) not in [(type(allowed), allowed) for allowed in known[name].options]:
                 raise UserError(
-                    f"choice {name} cannot be {option!r}: allowed: {', '.join(map(str, known[name].options))}"
+                    f"choice {name} cannot be {brief(option)}: allowed: {', '.join(map(str, known[name].options))}"
                 )
         full = {c.name: values.get(c.name, c.options[0]) for c in self.choices}
         for choice in self.choices:
@@ -257,19 +259,17 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
         raise unknown_name("space", name, space_names())
     if not tasks:
         raise UserError(f"space {name} needs at least one task")
-    raw = _read_yaml(path)
+    raw = _read_space(path)
     try:
         head = _File.model_validate(raw)
         family = find_family(head.family)
         spec = family.spec.model_validate(raw.get(head.family))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise UserError(f"space {path}: {place}: {first['msg']} (given: {first.get('input')!r:.80})") from error
+        raise UserError(f"space {path}: {first_problem(error)}") from error
     if head.schema_ != SCHEMA:
-        raise UserError(f"space {path} has schema {head.schema_!r}; this version reads {SCHEMA}")
+        raise UserError(f"space {path} has schema {brief(head.schema_)}; this version reads {SCHEMA}")
     keys = {"schema", "family", "input", "precision", head.family}
-    if unknown := sorted(raw.keys() - keys):
+    if unknown := sorted(map(str, raw.keys() - keys)):
         raise unknown_name(f"key in space {path}:", unknown[0], keys)
     chosen = size or head.input
     if any(side < family.size_multiple or side % family.size_multiple for side in chosen):
@@ -286,11 +286,8 @@ def _precision_choices(family: Family, spec: Any, tasks: Sequence[Task], options
     return [*choices, Choice(ENGINE, ("fp32", "bf16"))]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"space {path} cannot be read: {' '.join(str(error).split())}") from error
+def _read_space(path: Path) -> dict[str, Any]:
+    _, raw = read_yaml(path, "space", FILE_LIMIT_BYTES)
     if not isinstance(raw, dict):
         raise UserError(f"space {path} must be a mapping with schema, family, input and the family's own part")
     return raw

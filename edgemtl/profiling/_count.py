@@ -17,6 +17,7 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, helper
 
+from edgemtl._onnx import read_onnx
 from edgemtl.errors import UnsupportedError, UserError
 
 __all__ = ["Cost", "Count", "count_graph"]
@@ -78,7 +79,7 @@ def count_graph(model: onnx.ModelProto | Path) -> Cost:
     model or where a shape cannot be inferred, `UnsupportedError` for a loop with a matrix product inside.
     """
     if isinstance(model, Path):
-        model = _load(model)
+        model = read_onnx(model)
     try:
         inferred = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model))
         if lengths := _metadata(model, "even_tokens"):
@@ -89,15 +90,6 @@ def count_graph(model: onnx.ModelProto | Path) -> Cost:
     items = list(_Walker({}, {}).walk(inferred.graph))
     outputs = {output.name for output in inferred.graph.output}
     return _split(items, _tasks(model, outputs))
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # protobuf raises its own kinds, which differ between its implementations
-        raise UserError(f"{path} is no ONNX model: it was damaged or is another file") from error
 
 
 def _give_lengths(graph: onnx.GraphProto, lengths: Mapping[str, Any]) -> None:

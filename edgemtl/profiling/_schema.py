@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from edgemtl._files import read_json, write_json
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, brief
 from edgemtl.profiling._samples import LatencyBlock
 from edgemtl.results import FigureKind, first_problem
 
@@ -167,7 +167,7 @@ def read_profile(path: Path) -> Profile:
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
         raise UserError(
-            f"profile {file} has schema {found!r:.60}, this version reads {SCHEMA!r}: profile the model again"
+            f"profile {file} has schema {brief(found)}, this version reads {SCHEMA!r}: profile the model again"
         )
     try:
         return Profile.model_validate(content)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl._onnx import read_onnx
 from edgemtl.bundle import MANIFEST_FILE
 from edgemtl.errors import MissingDependencyError, UserError, unknown_name
 from edgemtl.runtime import Engine, EngineSpec, OperatorTime, Session, open_engine
@@ -167,9 +168,7 @@ class _OnnxFile:
 
 def _cut(path: Path, outputs: list[str]) -> onnx.ModelProto:
     """The part of a graph that `outputs` need, with the inputs that it reads; what `If` reads inside counts too."""
-    import onnx
-
-    model = onnx.load(path)
+    model = read_onnx(path, external_data=True)
     graph, needed, kept = model.graph, set(outputs), []
     for node in reversed(graph.node):
         if needed & set(node.output):
@@ -215,9 +214,7 @@ def _random_input(info: Any, path: Path) -> NDArray[Any]:
 
 def _producers(path: Path) -> dict[str, str]:
     """The node that makes each tensor: ONNX Runtime calls a node whose layout it changed after its output."""
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = read_onnx(path).graph
     return {output: node.name for node in graph.node for output in node.output if node.name}
 
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl._files import read_json, write_json
-from edgemtl.errors import UserError
+from edgemtl._files import inside, read_json, write_json
+from edgemtl.errors import UserError, brief
 
 __all__ = [
     "CLOSED",
@@ -102,7 +102,7 @@ class EngineSpec:
         if not isinstance(content, dict) or content.get("schema") != ENGINE_SCHEMA:
             given = content.get("schema") if isinstance(content, dict) else type(content).__name__
             raise UserError(
-                f"{path} has schema {given!r}, this version reads {ENGINE_SCHEMA!r}: export the bundle again"
+                f"{path} has schema {brief(given)}, this version reads {ENGINE_SCHEMA!r}: export the bundle again"
             )
         try:
             return cls._checked(content, folder)
@@ -113,8 +113,7 @@ class EngineSpec:
     def _checked(cls, content: Mapping[str, Any], folder: Path) -> EngineSpec:
         files = {str(key): str(name) for key, name in content["files"].items()}
         for name in files.values():
-            if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                raise UserError(f"engine file {name!r} lies outside its folder {folder}: refused")
+            inside(folder, name, "engine")
         batch, channels, height, width = (int(size) for size in content["input"])
         tasks = tuple(str(task) for task in content["tasks"])
         size = (batch, channels, height, width)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl._safetensors import open_tensors
 from edgemtl.errors import UserError
 from edgemtl.runtime._session import EngineSpec
 
@@ -41,16 +42,14 @@ def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
     A piece holds until the next one is asked for: they share a buffer, since memory that was never touched costs more
     than the arithmetic. Raises `UserError` where the parts do not fit the files.
     """
-    from safetensors import SafetensorError, safe_open
-
     weights, level = spec.file(folder, "shared"), spec.level
     stored, end, scaled = memoryview(spec.file(folder, key).read_bytes()), 0, np.empty(0, np.float32)
     try:
-        with safe_open(weights, framework="numpy") as file:
+        with open_tensors(weights, "weights", "numpy") as file:
             for place, name, shape in spec.options["shared"]:
                 if not end <= place <= len(stored):
                     raise ValueError(f"{name} belongs at byte {place}")
-                part, factor = _part(file.get_tensor(name), tuple(shape)), file.get_tensor(factor_name(level, name))
+                part, factor = _part(file[name], tuple(shape)), file[factor_name(level, name)]
                 if part.shape != tuple(shape):
                     raise ValueError(f"{name} has the shape {part.shape}")
                 if part.size > scaled.size:
@@ -60,7 +59,7 @@ def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
                 yield stored[end:place]
                 yield memoryview(value)
                 end = place
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{weights} and level {level} do not fit ({error}): export the bundle again") from error
     yield stored[end:]
 

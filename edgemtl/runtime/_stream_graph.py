@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgemtl._files import read_json
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, brief
 from edgemtl.results import first_problem
 from edgemtl.runtime._numpy_operators import OPERATORS
 from edgemtl.runtime._weight_stream import ALIGNMENT, Piece
@@ -171,7 +171,7 @@ def read_graph(path: Path, weights: Path) -> StreamGraph:
     content = read_json(path, "engine graph")
     given = content.get("schema") if isinstance(content, dict) else type(content).__name__
     if given != SCHEMA:
-        raise UserError(f"{path} has schema {given!r}, this version reads {SCHEMA!r}: export the bundle again")
+        raise UserError(f"{path} has schema {brief(given)}, this version reads {SCHEMA!r}: export the bundle again")
     try:
         graph = StreamGraph.model_validate(content)
     except ValidationError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl._files import open_regular
 from edgemtl.errors import UserError
 
 __all__ = ["ALIGNMENT", "Piece", "WeightStream"]
@@ -56,10 +57,8 @@ class WeightStream:
     def __init__(self, path: Path, buffer_bytes: int) -> None:
         self.peak_bytes = self.read_bytes = 0
         self._path = path
-        try:
-            self._file = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise UserError(f"cannot read weights {path}: {error.strerror or error}") from error
+        with open_regular(path, "weights") as file:
+            self._file = os.dup(file.fileno())
         self._buffer = _aligned(buffer_bytes)
         self._reader = ThreadPoolExecutor(1, "edgemtl-weights")
         self._release = weakref.finalize(self, _release, self._reader, self._file)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from edgemtl._files import write_atomic
+from edgemtl._json import parse_json
 from edgemtl.errors import UserError
+from edgemtl.models import read_state
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -31,16 +31,17 @@ def load_checkpoint(path: Path, identity: str) -> tuple[int, dict[str, Tensor]] 
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {}).get("edgemtl", "{}"))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise UserError(f"checkpoint {path} cannot be read ({error}): delete it to begin anew") from error
-    if header.get("schema") != SCHEMA or header.get("identity") != identity:
+        state, metadata = read_state(path, "checkpoint")
+        header = parse_json(metadata.get("edgemtl", "{}"))
+    except (UserError, ValueError) as error:
+        raise UserError(f"{error}; delete it to begin anew") from error
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA or header.get("identity") != identity:
         raise UserError(
             f"checkpoint {path} belongs to a run with another space, data or recipe: choose another --out or delete it"
         )
-    return int(header["step"]), state
+    if not isinstance(header.get("step"), int):
+        raise UserError(f"checkpoint {path} does not say its step: it is damaged; delete it to begin anew")
+    return header["step"], state
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:

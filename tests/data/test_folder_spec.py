@@ -99,7 +99,10 @@ def test_one_folder_with_shares(tmp_path: Path) -> None:
         ),
         ("  depth:", "  dep th:", ["tasks.dep th: a task's name has letters, digits and _"]),
         ("  depth:", "  image:", ["is not image"]),
-        ("  depth:", "  semseg:", ["line 4: the key 'semseg' is there twice (first on line 3)"]),
+        (
+            "  depth:", "  semseg:",
+            ["line 4, column 3: not valid YAML (the key 'semseg' is there twice (first on line 3): keep one)"],
+        ),
         (
             "validation: images/val", "valid: images/val",
             ["line 1: images.valid: unknown key: did you mean validation?"],
@@ -155,8 +158,7 @@ def test_what_is_no_yaml_is_told_with_its_place(tmp_path: Path) -> None:
 def test_a_bomb_of_aliases_is_refused_quickly(tmp_path: Path) -> None:
     levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))
     message = refused(tmp_path, f"a0: &a0 [x]\n{levels}\nimages: all\ntasks: *a29\n")
-    assert len(message) < 20_000
-    assert "unknown key" in message
+    assert "there are more than 25000 values, aliases written out" in message
     (tmp_path / "data.yaml").write_text("#" * 2**21)
     with pytest.raises(UserError, match="larger than"):
         read_spec(tmp_path / "data.yaml")
@@ -165,4 +167,4 @@ def test_a_bomb_of_aliases_is_refused_quickly(tmp_path: Path) -> None:
 def test_huge_values_do_not_fill_the_message(tmp_path: Path) -> None:
     assert len(refused(tmp_path, GOOD.replace("0.001", "x" * 5000))) < 1000
     huge = refused(tmp_path, GOOD.replace("partial: true", "partial: 0x" + "f" * 9000))
-    assert "partial: a huge number cannot be used" in huge
+    assert "a whole number of more than 100 digits" in huge

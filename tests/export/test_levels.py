@@ -127,7 +127,7 @@ def test_parts_that_do_not_fit_are_one_line(engine: Path, spoil: object, expecte
 def test_a_file_of_weights_that_was_cut_off(engine: Path) -> None:
     content = (engine / WEIGHTS_FILE).read_bytes()
     (engine / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="do not fit"):
+    with pytest.raises(UserError, match="cannot be read"):
         open_engine(engine, 1)
 
 

@@ -242,8 +242,8 @@ def test_a_supernet_has_the_largest_design_s_parameters(tiny: Space) -> None:
         ("input: [32, 64]", "input: [32]", r"input\.1: Field required"),
         ("input: [32, 64]", "input: [32, 65]", "input size 32x65: both sides must be positive multiples of 32"),
         ("cnn:\n", "vit:\n", "valid dictionary or instance"),
-        ("cnn:\n", "cnn: [\n", "cannot be read"),
-        ("family: cnn", "family: !!python/object/apply:os.getcwd []", "cannot be read"),
+        ("cnn:\n", "cnn: [\n", "not valid YAML"),
+        ("family: cnn", "family: !!python/object/apply:os.getcwd []", "line 2, column 9: not valid YAML"),
     ],
 )
 def test_a_wrong_file_is_answered_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:

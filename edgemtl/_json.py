@@ -1,0 +1,68 @@
+"""JSON from strangers, parsed with limits: what Python's own parser lets through is refused here, for every file."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+__all__ = ["INTEGER_DIGITS", "parse_json"]
+
+INTEGER_DIGITS = 100
+"""More than any count or seed has; Python's own whole numbers grow without end, and cannot be printed then."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def parse_json(content: bytes | str) -> Any:
+    """The value of a JSON text (UTF-8 where it is bytes); raises `ValueError` that says on one line what is wrong.
+
+    Refused beside what is no JSON: a key that is there twice, NaN and infinities (1e999 too), whole numbers of more
+    than 100 digits, characters that no text can hold, and nesting deeper than Python's stack.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_number,
+            parse_int=_integer,
+        )
+        if _SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no UTF-8 text: {error.reason} at byte {error.start}") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a character (a lone surrogate)") from None
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise ValueError(f"the key {twice!r:.60} is there twice")
+    return found
+
+
+def _constant(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text:.20} is not finite")
+    return value
+
+
+def _integer(text: str) -> int:
+    digits = len(text.lstrip("-"))
+    if digits > INTEGER_DIGITS:
+        raise ValueError(f"a whole number has {digits} digits, at most {INTEGER_DIGITS} are read")
+    return int(text)

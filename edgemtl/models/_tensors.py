@@ -1,0 +1,48 @@
+"""Tensors from strangers' files, checked before a net is filled with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgemtl._safetensors import open_tensors
+from edgemtl.errors import UserError
+
+__all__ = ["check_state", "read_state"]
+
+
+def read_state(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of a safetensors file by name, and its metadata.
+
+    Raises `UserError` like `open_tensors`, and where a number is NaN or infinite.
+    """
+    with open_tensors(path, what, "pt") as file:
+        state: dict[str, Tensor] = {name: file[name] for name in file.names}
+        metadata = dict(file.metadata)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{what} {path}: tensor {name:.100} holds NaN or infinity: it is damaged")
+    return state, metadata
+
+
+def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, what: str) -> None:
+    """Whether tensors can be those of a net whose own are `wanted`.
+
+    Raises `UserError` for one that is missing or too many, of another shape or type, and for a variance below zero.
+    """
+    if state.keys() != wanted.keys():
+        differ = sorted(state.keys() ^ wanted.keys())
+        raise UserError(
+            f"{what} {path} cannot be read: they lack or add tensors ({len(differ)} differ, {differ[0]:.100} first)"
+        )
+    for name, tensor in state.items():
+        given, needed = ((tuple(each.shape), str(each.dtype)) for each in (tensor, wanted[name]))
+        if given != needed:
+            raise UserError(
+                f"{what} {path}: tensor {name:.100} is {given[0]} of {given[1]}, {needed[0]} of {needed[1]} is wanted"
+            )
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise UserError(f"{what} {path}: the variance {name:.100} is below zero: it is damaged")
