@@ -7,9 +7,11 @@ in a folder that came from elsewhere stays in it, through links neither.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -19,7 +21,8 @@ from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 
 __all__ = [
-    "inside", "open_regular", "read_bytes", "read_json", "read_text", "sha256", "within", "write_atomic", "write_json",
+    "clear_parts", "inside", "open_regular", "read_bytes", "read_json", "read_text", "sha256", "within", "write_atomic",
+    "write_json",
 ]  # fmt: skip
 
 JSON_LIMIT_BYTES = 64 * 2**20
@@ -31,6 +34,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+_PART = re.compile(r"^\..+\.[a-z0-9_]{8}\.edgemtl$")
+"""What a file is called while it is written."""
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -42,13 +47,13 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = _new_part(path)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({len(data)} bytes): {error.strerror or error}; free space or choose another --out"
@@ -57,6 +62,30 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
+
+
+def _new_part(path: Path) -> tuple[int, str]:
+    """A new file beside `path`, open and locked: whoever clears up sees by the lock that its writer lives."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.", suffix=".edgemtl")
+        with contextlib.suppress(OSError):  # a file system without locks: what is left there is never cleared
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # it was cleared between the two lines above
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove, from a folder and those in it, the half-written files of processes that were killed."""
+    for place, _, names in os.walk(folder):
+        for name in filter(_PART.match, names):
+            with contextlib.suppress(OSError):  # being written now, or not ours to remove
+                handle = os.open(Path(place) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    (Path(place) / name).unlink()
+                finally:
+                    os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

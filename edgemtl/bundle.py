@@ -208,9 +208,13 @@ class BundleLevel(_Strict):
 
 
 class Provenance(_Strict):
-    """Where the bundle comes from: the machine and versions of the export, the run, its seed, the data."""
+    """Where the bundle comes from: the machine and versions of the last export, the run, its seed, the data.
+
+    `net_sha256` tells the net (its tasks, precision and weights) from any other: engines of no other are added.
+    """
 
     environment: dict[Name, JsonValue]
+    net_sha256: Digest | None = None
     run: Text | None = None
     seed: int | None = None
     data: Text | dict[Name, JsonValue] | None = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +17,6 @@ from edgemtl._environment import environment
 from edgemtl._files import sha256, write_atomic
 from edgemtl._images import IMAGE_MEAN, IMAGE_STD
 from edgemtl.bundle import (
-    MANIFEST_FILE,
     BundleCost,
     BundleExperts,
     BundleInput,
@@ -29,12 +26,12 @@ from edgemtl.bundle import (
     Parity,
     Provenance,
     describe_task,
-    write_manifest,
 )
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.export._emit import emit
 from edgemtl.export._parity import MakeScorer, Tolerance, check_parity, measure_parity
+from edgemtl.export._placing import net_sha256, placing
 from edgemtl.export._quantize import quantize
 from edgemtl.export._usage import describe_dispatch, describe_experts, dropping_nothing
 from edgemtl.models import MultiTaskNet, expert_usage
@@ -96,10 +93,12 @@ def export_bundle(
     tokens of experts are counted on. With `exact` no target drops any: where a target's capacity might, every expert
     has a place for every token, so that it computes as many.
 
-    The folder appears whole or not at all: everything is written beside it and renamed at the end; an existing bundle
-    is replaced only then. Raises `UserError` where the folder holds something else than a bundle, where samples do
-    not fit the net, where an engine is further from the net than `tolerance` allows, naming task and block, and where a
-    target cannot be `exact`; `UnsupportedError` and `MissingDependencyError` by the targets.
+    The folder appears whole or not at all: everything is written beside it and renamed at the end. To an existing
+    bundle of the same net the engines are added, in place of those of the same target; whatever else it holds stays.
+    Returns the manifest of the whole bundle. Raises `UserError` where the folder holds something else than a bundle, or
+    a bundle of another net, or where another process writes it; where samples do not fit the net, where an engine is
+    further from the net than `tolerance` allows, naming task and block, and where a target cannot be `exact`;
+    `UnsupportedError` and `MissingDependencyError` by the targets.
     """
     say = progress or (lambda text: None)
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
@@ -114,8 +113,10 @@ def export_bundle(
         check_samples(net, calibration, "calibration")
         say(f"calibrating on {len(calibration)} images")
         ranges = calibrate(net, _batches(calibration))
-    with replacing(folder) as scratch:
-        parts = {}
+    digest = net_sha256([net], wanted)
+    with placing(folder) as place:
+        place.check(digest, [target.traits.name for target in found])
+        scratch, parts = place.scratch, {}
         for target in found:
             say(f"building for {target.traits.name}")
             files = _build(net, target, wanted, ranges, scratch)
@@ -130,9 +131,8 @@ def export_bundle(
         usage = expert_usage(net, _batches(validation))
         experts = describe_experts(net, usage, honoured(wanted, found[0].traits), found)
         cost = cost_of(net, wanted, ranges, found[0])
-        manifest = manifest_of(net, folder.name, wanted, parts, cost, origin or Origin(), scratch, experts=experts)
-        write_manifest(scratch, manifest)
-    return manifest
+        made = manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch, experts=experts)
+        return place.publish(made)
 
 
 def check_samples(net: MultiTaskNet, samples: Sequence[Sample], what: str) -> None:
@@ -206,7 +206,7 @@ def cost_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | No
 
 def manifest_of(
     net: MultiTaskNet,
-    name: str,
+    digest: str,
     precision: Mapping[str, str],
     parts: Mapping[str, BundleTarget],
     cost: BundleCost,
@@ -222,7 +222,7 @@ def manifest_of(
     files = sorted(path for path in scratch.rglob("*") if path.is_file())
     data = dict(origin.data) if isinstance(origin.data, Mapping) else origin.data
     return Manifest(
-        name=name,
+        name=scratch.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         space=origin.space,
         family=origin.family,
@@ -235,37 +235,8 @@ def manifest_of(
         files={path.relative_to(scratch).as_posix(): sha256(path) for path in files},
         cost=cost,
         experts=tuple(experts),
-        provenance=Provenance(environment=environment(), run=origin.run, seed=origin.seed, data=data),
+        provenance=Provenance(
+            environment=environment(), net_sha256=digest, run=origin.run, seed=origin.seed, data=data
+        ),
         levels=tuple(levels),
     )
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A scratch folder that takes the place of `folder` where the body succeeds, and leaves no trace where it fails."""
-    if folder.exists() and not (folder / MANIFEST_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is no bundle: choose another --out, it is not overwritten")
-    folder = folder.absolute()
-    scratch: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        yield scratch
-        scratch.chmod(0o755)
-        if folder.exists():
-            replaced = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-            folder.replace(replaced)
-            try:
-                scratch.replace(folder)
-            except OSError:
-                replaced.replace(folder)
-                raise
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            scratch.replace(folder)
-    except OSError as error:
-        raise UserError(f"cannot write bundle {folder}: {error.strerror or error}; choose another --out") from error
-    finally:
-        if scratch is not None:
-            with suppress(OSError):
-                shutil.rmtree(scratch)

@@ -20,12 +20,13 @@ from safetensors.numpy import save
 
 from edgemtl._files import write_atomic
 from edgemtl._onnx import read_onnx
-from edgemtl.bundle import BundleLevel, BundleTarget, Manifest, write_manifest
+from edgemtl.bundle import BundleLevel, BundleTarget, Manifest
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export._bundle import Origin, check_samples, cost_of, folder_of, honoured, manifest_of, replacing
+from edgemtl.export._bundle import Origin, check_samples, cost_of, folder_of, honoured, manifest_of
 from edgemtl.export._emit import emit
 from edgemtl.export._parity import Tolerance, check_parity, measure_parity
+from edgemtl.export._placing import net_sha256, placing
 from edgemtl.export._sharing import Carrier, ir_carrier, onnx_carrier, share_weights
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.nas import Level, Levels
@@ -101,8 +102,11 @@ def export_levels(
     """
     name, levels = target.traits.name, found.levels
     check_samples(levels[0].candidate.net, validation, "validation")
-    with replacing(folder) as scratch:
-        place = scratch / folder_of(target)
+    first = levels[0].candidate
+    digest = net_sha256([level.candidate.net for level in levels], first.design.precision)
+    with placing(folder) as bundle:
+        bundle.check(digest, [name], len(levels))
+        place = bundle.scratch / folder_of(target)
         place.mkdir(parents=True)
         progress(f"building {len(levels)} levels for {name}")
         written = _write(levels, found.supernet, target, place)
@@ -112,7 +116,6 @@ def export_levels(
             f"models and weights: {written.shared_bytes / 1e6:.2f} MB for {len(levels)} levels, "
             f"{share:.0%} of the {written.alone_bytes / 1e6:.2f} MB that they take one by one"
         )
-        first = levels[0].candidate
         parts = {
             name: BundleTarget(
                 folder=folder_of(target),
@@ -122,11 +125,9 @@ def export_levels(
             )
         }
         origin = replace(origin, design=dict(first.design))
-        manifest = manifest_of(
-            first.net, folder.name, first.design.precision, parts, checked[0].cost, origin, scratch, levels=checked
-        )
-        write_manifest(scratch, manifest)
-    return manifest
+        scratch, precision = bundle.scratch, first.design.precision
+        made = manifest_of(first.net, digest, precision, parts, checked[0].cost, origin, scratch, levels=checked)
+        return bundle.publish(made)
 
 
 def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, place: Path) -> _Written:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from PIL import Image
 from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UserError
-from edgemtl.export import Origin, Tolerance, _bundle, export_bundle, export_onnx
+from edgemtl.export import Origin, Tolerance, _bundle, _placing, export_bundle, export_onnx
 from edgemtl.export.targets import ONNXRUNTIME
 from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import count_graph
@@ -191,15 +194,135 @@ def test_a_target_without_the_engine_precision_runs_fp32_and_says_so(
     assert said["openvino"]["options"]["precision"] == {"engine": "bf16"}
 
 
-def test_an_existing_bundle_is_replaced_only_on_success(net: MultiTaskNet, samples: list[Sample], copy: Path) -> None:
-    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match="worse"):
-        export(net, samples, copy, {"engine": "fp32", **dict.fromkeys(net.blocks, "int8")})
-    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
-    export(net, samples, copy)
-    assert set(read_manifest(copy).targets) == {"onnxruntime"}
-    assert not (copy / "engines" / "openvino").exists()
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_export_adds_its_engine_and_keeps_what_else_a_bundle_holds(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path
+) -> None:
+    folder = tmp_path / "b"
+    export(net, samples, folder)
+    for name in ("profile.json", "notes.txt", "engines/onnxruntime/mine.txt"):
+        (folder / name).write_text("mine")
+    before = contents(folder)
+    manifest = export(net, samples, folder, targets=["openvino"])
+    assert set(manifest.targets) == {"onnxruntime", "openvino"} and manifest == read_manifest(folder)
+    after = contents(folder)
+    assert {name: after[name] for name in before if name != "manifest.json"} == {
+        name: content for name, content in before.items() if name != "manifest.json"
+    }
+    for target in manifest.targets:
+        with Engine(folder, target, threads=1) as engine:
+            assert set(engine.run(samples[0].image)) == {"semseg", "depth", "normals"}
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_the_same_export_again_changes_no_engine(net: MultiTaskNet, samples: list[Sample], copy: Path) -> None:
+    before = contents(copy)
+    manifest = export(net, samples, copy)
+    assert set(manifest.targets) == {"onnxruntime", "openvino"}
+    del before["manifest.json"]
+    assert {name: content for name, content in contents(copy).items() if name != "manifest.json"} == before
+
+
+def test_an_engine_that_has_changed_takes_the_place_of_the_old_one(
+    net: MultiTaskNet, samples: list[Sample], copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of the runtime: what it wrote goes, what somebody put beside it stays."""
+    build = type(ONNXRUNTIME).build
+
+    def otherwise(self: Any, net: Any, precision: Any, ranges: Any, folder: Path) -> Any:
+        files = build(self, net, precision, ranges, folder)
+        model = onnx.load(folder / "model.onnx")
+        model.producer_version = "another"
+        onnx.save(model, folder / "model.onnx")
+        return files
+
+    monkeypatch.setattr(type(ONNXRUNTIME), "build", otherwise)
+    (copy / "engines" / "onnxruntime" / "mine.txt").write_text("mine")
+    manifest = export(net, samples, copy)
+    assert manifest.targets["onnxruntime"].folder == "engines/onnxruntime-2"
+    assert sorted(contents(copy / "engines" / "onnxruntime")) == ["mine.txt"]
+    assert read_manifest(copy) == manifest
+    with Engine(copy, "onnxruntime", threads=1) as engine:
+        assert set(engine.run(samples[0].image)) == {"semseg", "depth", "normals"}
+
+
+@pytest.mark.parametrize("change", ["precision", "weights"])
+def test_a_bundle_of_another_net_is_left_alone(
+    net: MultiTaskNet, samples: list[Sample], copy: Path, change: str
+) -> None:
+    before = contents(copy)
+    other = small_net("fused") if change == "weights" else net
+    if change == "weights":
+        with torch.no_grad():
+            next(other.parameters()).add_(0.01)
+    with pytest.raises(UserError, match=r"holds another net.*choose another --out") as caught:
+        export(other, samples, copy, "bf16" if change == "precision" else "fp32", targets=["openvino"])
+    assert "\n" not in str(caught.value)
+    assert contents(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_an_export_that_fails_changes_nothing(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    precision = {"engine": "fp32", **dict.fromkeys(net.blocks, "int8")}
+    export(net, samples, tmp_path / "b", precision, tolerance=LOOSE)
+    before = contents(tmp_path / "b")
+    with pytest.raises(UserError, match="worse"):
+        export(net, samples, tmp_path / "b", precision)
+    assert contents(tmp_path / "b") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def killed_export(net: MultiTaskNet, samples: list[Sample], folder: Path, moment: str) -> int | None:
+    """The exit status of a process that exports and is killed in the middle: while it builds, or before a function."""
+
+    def stop(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        if moment != "building":
+            setattr(_placing, moment, stop)
+        export(net, samples, folder, targets=["streaming"], progress=stop if moment == "building" else None)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+@pytest.mark.parametrize(
+    ("moment", "there"), [("building", False), ("building", True), ("write_manifest", True), ("_settle", True)]
+)
+def test_what_a_killed_export_left_is_cleared_by_the_next(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path, moment: str, there: bool
+) -> None:
+    folder = tmp_path / "b"
+    if there:
+        export(net, samples, folder)
+        (folder / "engines" / "mine").mkdir()
+    before = contents(folder)
+    assert killed_export(net, samples, folder, moment) == -signal.SIGKILL
+    assert (tmp_path / ".b.new").is_dir()
+    if there and moment != "_settle":
+        read_manifest(folder)
+        assert {name: contents(folder)[name] for name in before} == before
+    manifest = export(net, samples, folder)
+    assert "onnxruntime" in manifest.targets
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert set(contents(folder)) == {"manifest.json", *manifest.files}
+    assert (folder / "engines" / "mine").is_dir() == there
+
+
+def test_a_scratch_folder_of_somebody_else_is_left_alone(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path
+) -> None:
+    (tmp_path / ".b.new").mkdir()
+    (tmp_path / ".b.new" / "mine").write_text("mine")
+    with pytest.raises(UserError, match="edgemtl did not write it"):
+        export(net, samples, tmp_path / "b")
+    assert contents(tmp_path) == {".b.new/mine": b"mine"}
 
 
 class _Interrupting(Scorer):
