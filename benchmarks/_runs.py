@@ -13,6 +13,7 @@ from pathlib import Path
 
 from _common import say
 
+from edgemtl._environment import environment
 from edgemtl._files import sha256
 from edgemtl._share import find_shared
 from edgemtl.data import open_source
@@ -41,8 +42,8 @@ def edgemtl(*arguments: str, capture: bool = False, cache: Path | None = None) -
 
 
 def searched(name: str, *arguments: str) -> RunFolder:
-    """The run `runs/NAME`, made (or finished) by `edgemtl search`."""
-    path = ROOT / "runs" / name
+    """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`: what is chosen is right for one class."""
+    path = ROOT / "runs" / environment()["cpu"]["class"] / name
     resume = ["--resume"] if (path / "config.json").is_file() else []
     edgemtl("search", *arguments, "--out", str(path), *resume)
     return RunFolder(path)
