@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -21,8 +22,8 @@ from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 
 __all__ = [
-    "clear_parts", "inside", "open_regular", "read_bytes", "read_json", "read_text", "sha256", "within", "write_atomic",
-    "write_json",
+    "check_folder", "check_seal", "clear_parts", "inside", "open_regular", "read_bytes", "read_json", "read_text",
+    "sealed", "sha256", "within", "write_atomic", "write_json",
 ]  # fmt: skip
 
 JSON_LIMIT_BYTES = 64 * 2**20
@@ -115,6 +116,30 @@ def inside(folder: Path, name: str, what: str) -> Path:
     return folder / relative
 
 
+def check_folder(folder: Path, what: str) -> None:
+    """Whether everything in a folder may be read, written and removed there; `what` names it in errors ("run").
+
+    Raises `UserError` for a link in it, however deep, that leads out of it, and for what is neither file nor folder: a
+    pipe is waited for without end. A folder that does not exist yet is fine.
+    """
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            try:
+                if path.is_symlink() and not within(folder, path):
+                    raise UserError(
+                        f"{what} {folder} holds the link {path.relative_to(folder)}, which leads out of it: refused; "
+                        "put the file or folder itself there"
+                    )
+                kind = stat.S_IFMT(path.stat().st_mode)
+            except OSError:  # gone meanwhile, or a link to what is not there yet
+                continue
+            if kind not in (stat.S_IFREG, stat.S_IFDIR):
+                found = _KINDS.get(kind, "no file")
+                raise UserError(
+                    f"{what} {folder} holds {path.relative_to(folder)}, which is {found}: refused; remove it"
+                )
+
+
 def open_regular(path: Path, what: str) -> IO[bytes]:
     """Open a file for reading; raises `UserError` where it cannot be read, and for all that is no regular file."""
     try:
@@ -175,3 +200,19 @@ def sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values with the hash of all of them, as `sha256`: `check_seal` then tells every change."""
+    return {**content, "sha256": _seal(content)}
+
+
+def check_seal(content: Mapping[str, Any], path: Path, what: str) -> None:
+    """Raise `UserError` where values that `sealed` gave are others now, or carry no hash."""
+    values = {key: value for key, value in content.items() if key != "sha256"}
+    if content.get("sha256") != _seal(values):
+        raise UserError(f"{what} {path} was changed after edgemtl wrote it: its SHA-256 is another; copy it again")
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgemtl._files import inside
+
 __all__ = ["find_shared", "list_shared"]
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -19,8 +21,12 @@ def _roots(folder: str) -> list[Path]:
 
 
 def find_shared(folder: str, name: str) -> Path | None:
-    """The file `folder/name`, a user's own before the shipped one; none where neither exists."""
-    return next((path for root in _roots(folder) if (path := root / name).is_file()), None)
+    """The file `folder/name`, a user's own before the shipped one; none where neither exists.
+
+    Raises `UserError` where the name, or a link, leads out of the folder.
+    """
+    root = next((root for root in _roots(folder) if (root / name).is_file()), None)
+    return None if root is None else inside(root, name, "folder")
 
 
 def list_shared(folder: str, suffix: str = ".yaml") -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from edgemtl import _share
 from edgemtl._share import find_shared, list_shared
+from edgemtl.errors import UserError
 
 
 @pytest.fixture
@@ -67,3 +68,11 @@ def test_a_wheel_carries_the_files_inside_the_package(
     monkeypatch.setattr(_share, "_PACKAGE", package)
     assert list_shared("nas") == ["wheel"]
     assert find_shared("nas", "wheel.yaml") == package / "share" / "nas" / "wheel.yaml"
+
+
+def test_no_name_and_no_link_leads_out_of_the_folder(mine: Path) -> None:
+    (mine.parent / "secret.yaml").write_text("secret")
+    (mine / "linked.yaml").symlink_to(mine.parent / "secret.yaml")
+    for name in ("../secret.yaml", "linked.yaml", str(mine.parent / "secret.yaml")):
+        with pytest.raises(UserError, match="lies outside it: refused"):
+            find_shared("nas", name)

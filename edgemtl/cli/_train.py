@@ -220,6 +220,9 @@ def _help_train(
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
+    from edgemtl._files import check_folder
+
+    check_folder(folder, "training run")
     there = [name for name in ("checkpoint.safetensors", "training.json") if (folder / name).is_file()]
     if resume and not there:
         raise UserError(f"--resume: {folder} holds no checkpoint.safetensors; leave --resume out to begin there")

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from edgemtl._files import sha256
+from edgemtl._files import sha256, within
 from edgemtl._images import check_picture, is_turned, open_picture, resize_picture, to_rgb
-from edgemtl.data._folder_files import Item, Row, list_splits, match_tables, spec_path, within
+from edgemtl.data._folder_files import Item, Row, list_splits, match_tables, spec_path
 from edgemtl.data._folder_labels import Target, absent, check_header, decode, fit, parse_cells
 from edgemtl.data._folder_models import FileSpec, TableSpec, TaskSpec
 from edgemtl.data._folder_spec import read_spec
@@ -163,7 +163,7 @@ class FolderSource:
         problems = Problems(f"data set {self.path}")
         total, done = sum(map(len, self._splits.values())), 0
         labelled = {split: dict.fromkeys(self._data.specs, 0) for split in SPLITS}
-        seen: dict[bytes, tuple[Split, str]] = {}
+        seen: dict[str, tuple[Split, str]] = {}
         for split in SPLITS:
             for item in self._splits[split]:
                 for name in _check_item(self._data, item, problems):
@@ -258,8 +258,8 @@ def _check_item(data: _Data, item: Item, problems: Problems) -> list[str]:
     return labelled
 
 
-def _note_copy(seen: dict[bytes, tuple[Split, str]], split: Split, item: Item, problems: Problems) -> None:
-    digest = hashlib.sha256(item.path.read_bytes()).digest()
+def _note_copy(seen: dict[str, tuple[Split, str]], split: Split, item: Item, problems: Problems) -> None:
+    digest = sha256(item.path)
     other, shown = seen.setdefault(digest, (split, item.shown))
     if other != split and shown != item.shown:
         problems.add(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemtl._files import inside, within
 from edgemtl._images import ENDINGS
 from edgemtl.data._folder_labels import read_table
 from edgemtl.data._folder_models import Folders, FolderSpec, Fractions, TableSpec
@@ -14,7 +15,7 @@ from edgemtl.data._problems import Problems
 from edgemtl.data._sample import SPLITS, Split, require_split
 from edgemtl.errors import UserError, naming
 
-__all__ = ["DEFAULT_FILE", "Item", "Row", "list_splits", "match_tables", "spec_path", "within"]
+__all__ = ["DEFAULT_FILE", "Item", "Row", "list_splits", "match_tables", "spec_path"]
 
 DEFAULT_FILE = "data.yaml"
 Row = Mapping[str, str]
@@ -35,8 +36,8 @@ class Item:
 def spec_path(path: Path) -> Path:
     """The YAML file itself, or `data.yaml` in a folder; raises `UserError` where neither is there."""
     if path.is_dir():
-        if (path / DEFAULT_FILE).is_file():
-            return path / DEFAULT_FILE
+        if (path / DEFAULT_FILE).exists():
+            return inside(path, DEFAULT_FILE, "data set")
         others = sorted(file.name for file in path.glob("*.y*ml"))
         hint = f"give one of its files {', '.join(others[:5])}" if others else "write one, docs/data.md shows how"
         raise UserError(f"the folder {path} has no {DEFAULT_FILE}, which describes a data set: {hint}")
@@ -101,11 +102,6 @@ def _list_images(root: Path, folder: str, split: str, problems: Problems) -> lis
             items.append(Item(path, shown, name, split))
         names[name] = shown
     return items
-
-
-def within(root: Path, path: Path) -> bool:
-    """Whether a path, links followed, lies below `root` (which has no links)."""
-    return path.resolve().is_relative_to(root)
 
 
 def _refuse_shared(splits: Mapping[Split, list[Item]], problems: Problems) -> None:

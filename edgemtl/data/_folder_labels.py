@@ -6,6 +6,7 @@ Errors here do not name the file: whoever knows it does (`naming`).
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl._files import read_bytes
 from edgemtl.data._folder_models import (
     ClassificationSpec,
     DepthSpec,
@@ -33,6 +35,7 @@ __all__ = ["Target", "absent", "check_header", "decode", "fit", "parse_cells", "
 Array = NDArray[Any]
 Target = tuple[Array, NDArray[np.bool_]]
 _FAR_M = 1000.0
+_TABLE_LIMIT_BYTES = 2**28
 
 
 def check_header(spec: FileSpec, header: Header, size: tuple[int, int], npy: bool) -> None:
@@ -186,25 +189,25 @@ def _any_of(values: Array, size: tuple[int, int]) -> Array:
 def read_table(path: Path, spec: TableSpec) -> dict[str, dict[str, str]]:
     """Rows of a CSV file by the cell that names the image; raises `UserError` for a column that is not there."""
     wanted = [spec.image, *_columns(spec)]
+    if not path.exists():
+        raise UserError("the file is missing")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for column in wanted:
-                if column not in (reader.fieldnames or ()):
-                    raise unknown_name("column", column, reader.fieldnames or ())
-            rows: dict[str, dict[str, str]] = {}
-            for row in reader:
-                cells = {column: (row[column] or "").strip() for column in wanted}
-                if rows.setdefault(cells[spec.image], cells) != cells:
-                    raise UserError(
-                        f"line {reader.line_num}: {cells[spec.image]!r} is there before with another label: keep one"
-                    )
-            return rows
-    except FileNotFoundError as error:
-        raise UserError("the file is missing") from error
+        text = read_bytes(path, "table", _TABLE_LIMIT_BYTES).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        for column in wanted:
+            if column not in (reader.fieldnames or ()):
+                raise unknown_name("column", column, reader.fieldnames or ())
+        rows: dict[str, dict[str, str]] = {}
+        for row in reader:
+            cells = {column: (row[column] or "").strip() for column in wanted}
+            if rows.setdefault(cells[spec.image], cells) != cells:
+                raise UserError(
+                    f"line {reader.line_num}: {cells[spec.image]!r:.80} is there before with another label: keep one"
+                )
+        return rows
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
-    except (OSError, csv.Error) as error:
+    except csv.Error as error:
         raise UserError(f"cannot be read as CSV ({error})") from error
 
 

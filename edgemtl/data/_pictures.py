@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgemtl._files import open_regular
 from edgemtl._images import bits_per_channel, is_turned, open_picture
 from edgemtl.errors import UserError
 
@@ -50,6 +51,8 @@ class Header:
 
 
 def _npy(path: Path) -> Array:
+    if path.exists():
+        open_regular(path, "label").close()
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from edgemtl._environment import environment
-from edgemtl._files import read_json, write_atomic, write_json
+from edgemtl._files import check_folder, read_json, write_atomic, write_json
 from edgemtl.data import Source, Split, open_source
 from edgemtl.data._cache import cache_root
 from edgemtl.errors import UserError
@@ -159,6 +159,7 @@ def _check_folder(request: ModuleRequest, config: Mapping[str, Any]) -> None:
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise UserError(f"{out} is not empty and holds no pruned module: choose another --out")
         return
+    check_folder(out, "pruned module")
     if not request.resume:
         raise UserError(f"{out} exists: go on with --resume, or choose another --out")
     if config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -12,8 +13,8 @@ from typing import Any
 
 from safetensors.torch import save
 
-from edgemtl._files import read_json, write_atomic, write_json
-from edgemtl.errors import UserError, unknown_name
+from edgemtl._files import check_folder, check_seal, read_json, sealed, sha256, write_atomic, write_json
+from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.models import MultiTaskNet, check_state, read_state
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas._evaluator import Candidate
@@ -44,6 +45,7 @@ class RunFolder:
             if self.path.exists() and not (self.path.is_dir() and {*self.path.iterdir()} <= {self.journal}):
                 raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
             return
+        check_folder(self.path, "run")
         if not resume:
             raise UserError(f"run {self.path} exists: go on with --resume, or choose another --out")
         stored, wanted = self.config(), _as_stored(config)
@@ -65,10 +67,11 @@ class RunFolder:
             raise UserError(
                 f"{self.path} is no run: it holds no {CONFIG_FILE}; give the folder that `edgemtl search` wrote"
             )
+        check_folder(self.path, "run")
         config = read_json(file, "run")
         if not isinstance(config, dict) or config.get("schema") != SCHEMA:
             found = config.get("schema") if isinstance(config, dict) else None
-            raise UserError(f"run {self.path} has schema {found!r}; this version reads {SCHEMA}")
+            raise UserError(f"run {self.path} has schema {brief(found)}; this version reads {SCHEMA}")
         return config
 
     def space(self) -> Space:
@@ -88,13 +91,15 @@ class RunFolder:
         return space.for_target(target.traits)
 
     def save(self, name: str, candidate: Candidate) -> None:
-        """Keep a net, its design and its ranges."""
+        """Keep a net, its design and its ranges, with the hashes that `load` verifies."""
         folder = self.path / "designs" / name
         tensors = {key: tensor.contiguous() for key, tensor in candidate.net.state_dict().items()}
         ranges = None if candidate.ranges is None else {k: list(v) for k, v in candidate.ranges.limits.items()}
-        write_atomic(folder / "weights.safetensors", save(tensors, {"key": candidate.design.key}))
-        design = {"design": dict(candidate.design), "pruned": dict(candidate.design.pruned)}
-        write_json(folder / "design.json", {"schema": SCHEMA, **design, "ranges": ranges})
+        weights = save(tensors, {"key": candidate.design.key})
+        write_atomic(folder / "weights.safetensors", weights)
+        design = {"design": dict(candidate.design), "pruned": dict(candidate.design.pruned), "ranges": ranges}
+        digest = hashlib.sha256(weights).hexdigest()
+        write_json(folder / "design.json", sealed({"schema": SCHEMA, **design, "weights_sha256": digest}))
 
     def names(self) -> list[str]:
         """Names of the kept designs."""
@@ -107,20 +112,23 @@ class RunFolder:
             shutil.rmtree(self.path / "designs" / name)
 
     def load(self, name: str = "best") -> Candidate:
-        """A kept net; raises `UserError` for an unknown name or damaged files."""
+        """A kept net, once its hashes were verified; raises `UserError` for an unknown name or changed files."""
         folder = self.path / "designs" / name
         space = self.space()
         if name not in self.names():
             raise unknown_name(f"design in run {self.path}:", name, self.names())
         content = read_json(folder / "design.json", "design")
+        weights = folder / "weights.safetensors"
         try:
+            digest = content["weights_sha256"]
             pruned = {str(name): int(count) for name, count in content.get("pruned", {}).items()}
             design, ranges = space.design(content["design"], pruned.items()), _ranges(content["ranges"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"design {folder / 'design.json'} is damaged ({error}): search again") from error
-        return Candidate(
-            design, _filled(MultiTaskNet(design.plan, space.tasks), folder / "weights.safetensors", design), ranges
-        )
+        check_seal(content, folder / "design.json", "design")
+        if sha256(weights) != digest:
+            raise UserError(f"weights {weights} were changed or cut off: their SHA-256 is another; search again")
+        return Candidate(design, _filled(MultiTaskNet(design.plan, space.tasks), weights, design), ranges)
 
 
 def _ranges(found: Mapping[str, Sequence[float]] | None) -> Ranges | None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from edgemtl._files import read_json
+from edgemtl._files import inside, read_json
 from edgemtl._images import read_picture
 from edgemtl.bundle import MANIFEST_FILE, Manifest, read_manifest
-from edgemtl.errors import UserError, naming
+from edgemtl.errors import UserError, brief, naming
 from edgemtl.profiling import Profile, read_profile
 from edgemtl.results import RESULT_FILE, Result, read_result
 
@@ -80,13 +80,22 @@ def load_story(path: Path) -> Story:
             f"{path} does not exist: give a run folder, a bundle, or a result.json, manifest.json or profile.json"
         )
     folders = [folder for folder in (path, path / "bundle") if folder.is_dir()]
-    result = read_result(path) if (path / RESULT_FILE).is_file() else None
-    manifest = next((read_manifest(folder) for folder in folders if (folder / MANIFEST_FILE).is_file()), None)
-    profiles = tuple(read_profile(file) for folder in folders for file in sorted(folder.glob("profile*.json")))
+    result = read_result(_own(path, path / RESULT_FILE)) if (path / RESULT_FILE).exists() else None
+    manifest = next(
+        (read_manifest(_own(path, folder)) for folder in folders if (folder / MANIFEST_FILE).is_file()), None
+    )
+    profiles = tuple(
+        read_profile(_own(path, file)) for folder in folders for file in sorted(folder.glob("profile*.json"))
+    )
     if result is None and manifest is None and not profiles:
         raise UserError(f"{path} holds no result.json, manifest.json or profile.json: give a run folder or a bundle")
     files = [file for folder in folders for file in sorted((folder / "pictures").glob("*.png"))]
-    return Story(path.resolve().name, result, manifest, profiles, _pictures(files))
+    return Story(path.resolve().name, result, manifest, profiles, _pictures([_own(path, file) for file in files]))
+
+
+def _own(folder: Path, file: Path) -> Path:
+    """A file of the folder; raises `UserError` where a link leads out of it."""
+    return inside(folder, file.relative_to(folder).as_posix(), "folder")
 
 
 def _from_file(path: Path) -> Story:
@@ -99,7 +108,7 @@ def _from_file(path: Path) -> Story:
         return Story(profile.name, None, None, (profile,), ())
     if schema.startswith("edgemtl.bundle/"):
         return load_story(path.parent)
-    raise UserError(f"{path} has schema {schema!r:.60}: give a result.json, manifest.json or profile.json of edgemtl")
+    raise UserError(f"{path} has schema {brief(schema)}: give a result.json, manifest.json or profile.json of edgemtl")
 
 
 def _pictures(files: Sequence[Path]) -> tuple[Picture, ...]:

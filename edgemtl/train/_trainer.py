@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgemtl._environment import environment
-from edgemtl._files import write_json
+from edgemtl._files import check_folder, write_json
 from edgemtl.data import Batch, Source
 from edgemtl.models import Supernet, Values, recalibrate
 from edgemtl.models._supernet import ROUTING
@@ -98,6 +98,7 @@ def train_supernet(
     smallest design on the validation split). Runs on the device and processes that accelerate finds, in BF16 where
     the recipe says so.
     """
+    check_folder(out, "training run")
     run = _Run(space, source, recipe, out, supernet or fresh_supernet(space, recipe.seed), teacher, report)
     try:
         run.train()

@@ -385,6 +385,9 @@ def test_links_that_leave_the_folder_are_refused(root: Path, tmp_path: Path) -> 
         path.unlink()
         moved.rename(path)
     FolderSource(root, SIZE)
+    (root / "data.yaml").rename(outside / "data.yaml")
+    (root / "data.yaml").symlink_to(outside / "data.yaml")
+    assert "lies outside it: refused" in opening(root)
 
 
 def test_photos_that_must_be_turned(tmp_path: Path) -> None:

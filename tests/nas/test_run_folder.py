@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from landscape import TINY
+from safetensors.torch import load, save
 from small_world import TASKS, Ask
 
+from edgemtl._files import sealed
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.models.quantization import calibrate
@@ -166,41 +170,111 @@ def test_an_unknown_design(run: RunFolder, name: str) -> None:
     ],
 )
 def test_a_damaged_design(run: RunFolder, content: str, expected: str) -> None:
-    (run.path / "designs" / "best" / "design.json").write_text(content)
+    (run.path / "designs" / "best" / "design.json").write_text(
+        content.replace('{"des', '{"weights_sha256": "", "des', 1)
+    )
     assert expected in refused(run.load)
+
+
+def rehashed(run: RunFolder, weights: bytes) -> None:
+    """Weights of a stranger, who made their hash too."""
+    folder = run.path / "designs" / "best"
+    (folder / "weights.safetensors").write_bytes(weights)
+    content = json.loads((folder / "design.json").read_text())
+    del content["sha256"]
+    content["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    (folder / "design.json").write_text(json.dumps(sealed(content)))
+
+
+def tensors_of(run: RunFolder) -> dict[str, torch.Tensor]:
+    return load((run.path / "designs" / "best" / "weights.safetensors").read_bytes())
 
 
 def test_weights_of_another_design_are_not_taken(run: RunFolder) -> None:
     designs = run.path / "designs"
-    shutil.copy(designs / "baseline" / "weights.safetensors", designs / "best")
+    rehashed(run, (designs / "baseline" / "weights.safetensors").read_bytes())
     assert "belong to another design: search again" in refused(run.load)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1, -1000])
 def test_weights_that_were_cut_short(run: RunFolder, keep: int) -> None:
     path = run.path / "designs" / "best" / "weights.safetensors"
-    path.write_bytes(path.read_bytes()[:keep])
+    content = path.read_bytes()[:keep]
+    path.write_bytes(content)
+    assert f"weights {path} were changed or cut off" in refused(run.load)
+    rehashed(run, content)
     line = refused(run.load)
     assert f"weights {path} cannot be read" in line
     assert "it was truncated or damaged" in line
 
 
+def test_every_flipped_bit_is_told(run: RunFolder) -> None:
+    for file in (run.path / "designs" / "best" / name for name in ("weights.safetensors", "design.json")):
+        whole = file.read_bytes()
+        for place in np.random.default_rng(0).integers(0, len(whole), 12).tolist():
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+            refused(run.load)
+        file.write_bytes(whole)
+    run.load()
+
+
 def test_weights_that_are_missing_or_a_pickle(run: RunFolder) -> None:
     path = run.path / "designs" / "best" / "weights.safetensors"
-    path.write_bytes(pickle.dumps({"a": 1}))
-    assert "cannot be read" in refused(run.load)
+    rehashed(run, pickle.dumps({"a": 1}))
+    assert "cannot be read: it is a pickle" in refused(run.load)
     path.unlink()
-    assert "cannot read weights" in refused(run.load)
+    assert "cannot read file" in refused(run.load)
 
 
-def test_weights_with_a_tensor_too_few(run: RunFolder) -> None:
-    from safetensors.torch import load, save
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("blocks.stem.conv.conv.weight", None, "they lack or add tensors (1 differ"),
+        ("blocks.stem.conv.conv.weight", lambda t: t.to(torch.int32), "of torch.int32"),
+        ("blocks.stem.conv.conv.weight", lambda t: t.double(), "of torch.float64"),
+        (
+            "blocks.stem.conv.conv.weight",
+            lambda t: t[..., :1],
+            "torch.float32, (8, 3, 3, 3) of torch.float32 is wanted",
+        ),
+        ("blocks.stem.conv.conv.weight", lambda t: t * float("nan"), "holds NaN or infinity"),
+        ("blocks.stem.conv.norm.bias", lambda t: t / 0, "holds NaN or infinity"),
+        (
+            "blocks.stem.conv.norm.running_var",
+            lambda t: -t,
+            "the variance blocks.stem.conv.norm.running_var is below zero",
+        ),
+    ],
+)
+def test_weights_that_no_training_gives(run: RunFolder, name: str, change: Any, expected: str) -> None:
+    tensors, key = tensors_of(run), run.load().design.key
+    if change is None:
+        del tensors[name]
+    else:
+        tensors[name] = change(tensors[name]).contiguous()
+    rehashed(run, save(tensors, {"key": key}))
+    assert expected in refused(run.load)
 
+
+def test_a_run_whose_designs_lie_elsewhere_is_refused_and_nothing_there_is_touched(run: RunFolder) -> None:
+    elsewhere = run.path.parent / "elsewhere"
+    (elsewhere / "mine").mkdir(parents=True)
+    (elsewhere / "mine" / "design.json").write_text("{}")
+    shutil.rmtree(run.path / "designs")
+    (run.path / "designs").symlink_to(elsewhere)
+    config = {
+        key: value for key, value in json.loads((run.path / "config.json").read_text()).items() if key != "schema"
+    }
+    for action in (run.load, run.config, lambda: run.check(config, resume=True)):
+        assert "holds the link designs, which leads out of it: refused" in refused(action)
+    assert (elsewhere / "mine" / "design.json").read_text() == "{}"
+
+
+def test_a_pipe_in_a_run_is_not_waited_for(run: RunFolder) -> None:
     path = run.path / "designs" / "best" / "weights.safetensors"
-    tensors = load(path.read_bytes())
-    del tensors["blocks.stem.conv.conv.weight"]
-    path.write_bytes(save(tensors, {"key": run.load().design.key}))
-    assert "cannot be read" in refused(run.load)
+    path.unlink()
+    os.mkfifo(path)
+    assert "holds designs/best/weights.safetensors, which is a pipe (FIFO): refused" in refused(run.load)
 
 
 def test_a_run_begins_only_in_an_empty_folder(tmp_path: Path) -> None:
@@ -238,8 +312,8 @@ def test_a_pruned_design_keeps_its_channels_and_other_runs_open_as_before(run: R
     assert json.loads(json.dumps(narrow.as_json()))["s1_1.project.channels"] == 8
     file = run.path / "designs" / "baseline" / "design.json"
     content = json.loads(file.read_text())
-    del content["pruned"]
-    file.write_text(json.dumps(content))
+    del content["pruned"], content["sha256"]
+    file.write_text(json.dumps(sealed(content)))
     assert run.load("baseline").design == design
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,25 @@ def test_a_budget_is_drawn_only_where_it_is_measured() -> None:
         result = Result.model_validate(result_content(budgets=[text]))
         page = render(Story("x", result, None, (), ())).partition("</style>")[2]
         assert ("limit-text" in page) == drawn
+
+
+@pytest.mark.parametrize("name", ["result.json", "profile.json", "pictures/a_sheet.png", "pictures", "bundle"])
+def test_what_lies_outside_the_folder_does_not_enter_the_page(run: Path, name: str) -> None:
+    outside = run.parent / "outside"
+    outside.mkdir()
+    if name == "bundle":
+        (outside / "bundle").mkdir()
+        (outside / "bundle" / "manifest.json").write_text("{}")
+    else:
+        (run / name).rename(outside / Path(name).name)
+    (run / name).symlink_to(outside / Path(name).name)
+    with pytest.raises(UserError, match="which lies outside it: refused"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("name", ["result.json", "profile.json", "pictures/a_sheet.png"])
+def test_a_pipe_is_not_waited_for(run: Path, name: str) -> None:
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(UserError, match=r"regular file|has no result\.json"):
+        write_report(run)
