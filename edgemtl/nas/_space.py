@@ -259,7 +259,7 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
         raise unknown_name("space", name, space_names())
     if not tasks:
         raise UserError(f"space {name} needs at least one task")
-    raw = _read_space(path)
+    raw = _read_yaml(path)
     try:
         head = _File.model_validate(raw)
         family = find_family(head.family)
@@ -286,7 +286,7 @@ def _precision_choices(family: Family, spec: Any, tasks: Sequence[Task], options
     return [*choices, Choice(ENGINE, ("fp32", "bf16"))]
 
 
-def _read_space(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, Any]:
     _, raw = read_yaml(path, "space", FILE_LIMIT_BYTES)
     if not isinstance(raw, dict):
         raise UserError(f"space {path} must be a mapping with schema, family, input and the family's own part")
