@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from edgemtl._files import inside, read_json, sha256, write_json
 from edgemtl.errors import UserError, brief
 from edgemtl.results import PathCost, first_problem
-from edgemtl.tasks import KINDS, Task, make_task
+from edgemtl.tasks import KINDS, POSTPROCESSES, Task, make_task
 
 __all__ = [
     "MANIFEST_FILE",
@@ -56,24 +56,45 @@ class _Strict(BaseModel):
 
 
 class BundleInput(_Strict):
-    """One image: its size in pixels, and the mean and deviation of each channel after scaling to 0..1."""
+    """One image: the tensor `name`, a batch of one in this layout, colour order and type.
 
+    A value is `(pixel / scale - mean) / std`, pixels from 0 to 255, with a mean and a deviation for each channel. An
+    image of another size is resized as `resize`, `antialias` and `keep_aspect` say.
+    """
+
+    name: Literal["image"] = "image"
     height: Side
     width: Side
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    colour: Literal["RGB"] = "RGB"
+    dtype: Literal["float32", "uint8"] = "float32"
+    scale: Annotated[float, Field(gt=0)] = 255.0
     mean: Triple
     std: Triple
+    resize: Literal["bilinear"] = "bilinear"
+    antialias: Literal[True] = True
+    keep_aspect: Literal[False] = False
 
 
 class BundleOutput(_Strict):
-    """One tensor of a task: (1, channels, H, W) where `dense`, else (1, channels)."""
+    """One tensor of a task, its values in `unit`.
+
+    A raw one is (1, channels, H, W) where `dense`, else (1, channels). Older bundles tell no `shape` and no `unit`.
+    """
 
     name: Name
     channels: Side
     dense: bool
+    shape: Annotated[tuple[Side, ...], Field(max_length=8)] | None = None
+    dtype: Literal["float32", "int64"] = "float32"
+    unit: Name | None = None
 
 
 class BundleTask(_Strict):
-    """A task as `edgemtl.tasks.Task` declares it; `metric` is the one that decides."""
+    """A task as `edgemtl.tasks.Task` declares it; `metric` is the one that decides.
+
+    `postprocess` is what is left to do with the raw output: by `formula`, which gives `result`.
+    """
 
     name: Name
     kind: Name
@@ -83,6 +104,8 @@ class BundleTask(_Strict):
     higher_is_better: bool
     outputs: Annotated[tuple[BundleOutput, ...], Field(min_length=1, max_length=100)]
     postprocess: Name
+    formula: Text = ""
+    result: Text = ""
 
     @model_validator(mode="after")
     def _known(self) -> BundleTask:
@@ -141,7 +164,8 @@ class BundleDispatch(_Strict):
 class BundleTarget(_Strict):
     """The engine for one runtime: its folder and files inside the bundle; no parity where it could not run there.
 
-    `dispatch` is None where the net has no experts.
+    `dispatch` is None where the net has no experts. Who opens the files without edgemtl feeds the boolean inputs of
+    `flags`, [true] or [false] for each task, where there are any, and gives the runtime its `options`.
     """
 
     folder: FilePath
@@ -149,6 +173,8 @@ class BundleTarget(_Strict):
     runtime: Name
     parity: Annotated[dict[Name, Parity], Field(max_length=100)]
     dispatch: BundleDispatch | None = None
+    flags: Annotated[dict[Name, Name], Field(max_length=100)] = {}
+    options: Annotated[dict[Name, Text], Field(max_length=100)] = {}
 
 
 class BundleExperts(_Strict):
@@ -223,13 +249,15 @@ class Provenance(_Strict):
 class Manifest(_Strict):
     """`manifest.json`. `design` are the options of the space that were chosen, `precision` that of engine and blocks.
 
-    `modes` are the sets of tasks that an engine holds ready; any other subset runs as well. `files` maps every file of
-    the bundle but the manifest to its SHA-256. `experts` tell each task's use of each layer of experts, where there are
-    any. `levels` are the designs that can be switched to at run time, the one that `design` and `cost` describe first;
-    none where the bundle holds one design only.
+    In the `layout` bundle, engines answer any subset of the tasks and `Engine` opens them; in the layout plain each is
+    a file of fixed tasks for its runtime alone. `modes` are the sets of tasks that an engine holds ready; in the layout
+    bundle any other subset runs as well. `files` maps every file but the manifest to its SHA-256. `experts` tell each
+    task's use of each layer of experts, where there are any. `levels` are the designs that can be switched to at run
+    time, the one that `design` and `cost` describe first; none where the bundle holds one design only.
     """
 
     schema_: Literal["edgemtl.bundle/1"] = Field(default="edgemtl.bundle/1", alias="schema")
+    layout: Literal["bundle", "plain"] = "bundle"
     name: Name
     created: Text
     space: Text
@@ -285,8 +313,9 @@ def _mean(experts: Iterable[BundleExperts], share: Callable[[BundleExperts], flo
     return lost / sent if sent else 0.0
 
 
-def describe_task(task: Task) -> BundleTask:
-    """A task as the manifest holds it."""
+def describe_task(task: Task, size: tuple[int, int]) -> BundleTask:
+    """A task as the manifest holds it, of a net whose input has this size (height, width)."""
+    unit = KINDS[task.kind].raw_unit
     return BundleTask(
         name=task.name,
         kind=task.kind,
@@ -294,8 +323,19 @@ def describe_task(task: Task) -> BundleTask:
         classes=task.classes,
         metric=task.metric.name,
         higher_is_better=task.metric.higher_is_better,
-        outputs=tuple(BundleOutput(name=out.name, channels=out.channels, dense=out.dense) for out in task.outputs),
+        outputs=tuple(
+            BundleOutput(
+                name=out.name,
+                channels=out.channels,
+                dense=out.dense,
+                shape=(1, out.channels, *(size if out.dense else ())),
+                unit=unit,
+            )
+            for out in task.outputs
+        ),
         postprocess=task.postprocess,
+        formula=POSTPROCESSES[task.postprocess].formula,
+        result=POSTPROCESSES[task.postprocess].result,
     )
 
 

@@ -6,21 +6,24 @@ here: a target is found by name, among the built-in ones or through the entry-po
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from edgemtl.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgemtl.export._tokens import Dispatch
     from edgemtl.models import MultiTaskNet
     from edgemtl.models.quantization import QuantScheme, Ranges
+    from edgemtl.runtime import EngineSpec
 
-__all__ = ["INT8_CHANNEL_BYTES", "ExportTarget", "TargetTraits", "find_target", "target_names"]
+__all__ = ["INT8_CHANNEL_BYTES", "ExportTarget", "PlainTarget", "TargetTraits", "find_target", "target_names"]
 
 _BUILT_IN = {
     "onnxruntime": "edgemtl.export.targets:ONNXRUNTIME",
@@ -75,6 +78,25 @@ class ExportTarget(Protocol):
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine files of `net` into `folder`."""
+        ...
+
+
+@runtime_checkable
+class PlainTarget(Protocol):
+    """An exporter that can also write a net as one file that its runtime opens alone: what `--layout plain` needs."""
+
+    def build_plain(
+        self,
+        net: MultiTaskNet,
+        precision: Mapping[str, str],
+        ranges: Ranges | None,
+        folder: Path,
+        finish: Callable[[onnx.ModelProto], onnx.ModelProto],
+    ) -> EngineSpec:
+        """Write `net` into `folder`, every task an output of every call; returns what an `engine.json` would say.
+
+        `finish` is given the ONNX model, once the runtime's own changes are made, and gives the one to write.
+        """
         ...
 
 

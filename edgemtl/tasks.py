@@ -9,9 +9,11 @@ from edgemtl.errors import UserError, unknown_name
 
 __all__ = [
     "KINDS",
+    "POSTPROCESSES",
     "Kind",
     "Metric",
     "Output",
+    "Postprocess",
     "Task",
     "check_tasks",
     "delta_m",
@@ -53,6 +55,29 @@ class Kind:
     postprocess: str
     raw_unit: str
     channels: int | None = None
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """A step from a raw output to a prediction, in words: its `formula`, and what the `result` is."""
+
+    formula: str
+    result: str
+
+
+POSTPROCESSES: dict[str, Postprocess] = {
+    "argmax": Postprocess("the channel whose value is largest, the first of equal ones", "number of the class"),
+    "exp": Postprocess("exp(raw)", "metres"),
+    "none": Postprocess("raw", "values in the units of the labels"),
+    "normalize": Postprocess(
+        "raw / max(length of raw along the channels, 1e-12), channels last",
+        "unit vectors: x right, y down, z forward",
+    ),
+    "peaks": Postprocess("of each channel the place of the largest value, and the value", "x and y in pixels, value"),
+    "sigmoid": Postprocess("1 / (1 + exp(-raw))", "probability"),
+    "softmax": Postprocess("exp(raw) / sum of exp(raw) along the channels", "probability of each class"),
+}
+"""What the steps of `edgemtl.runtime.postprocess` do, for those who deploy without it."""
 
 
 KINDS: dict[str, Kind] = {

@@ -13,8 +13,11 @@ from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
     from edgemtl.bundle import Manifest
+    from edgemtl.export import Plain
 
 __all__ = ["export"]
+
+LAYOUTS = ("bundle", "plain")
 
 
 @verb(
@@ -24,6 +27,7 @@ __all__ = ["export"]
         "edgemtl export runs/first --design baseline --target tensorrt-rtx --out bundles/largest",
         "edgemtl export runs/experts --target tensorrt-rtx --exact",
         "edgemtl export runs/first --levels 5 --target onnxruntime --out bundles/levels",
+        "edgemtl export runs/first --target onnxruntime --layout plain --tasks depth,semseg --with-postprocessing",
     ),
 )
 @click.argument("run", type=click.Path(path_type=Path))
@@ -48,8 +52,26 @@ __all__ = ["export"]
     help="Instead of one design, N of the run's supernet over one copy of the weights: each task preferred, then at "
     "half the budget.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default=LAYOUTS[0],
+    show_default=True,
+    help="plain: for each target one file of fixed tasks and shapes that its runtime opens without edgemtl.",
+)
+@click.option("--tasks", metavar="NAMES", help="For --layout plain: only these tasks: depth,semseg.")
+@click.option(
+    "--with-normalisation",
+    is_flag=True,
+    help="For --layout plain: the input is the picture's bytes (1, H, W, 3), and is normalised inside.",
+)
+@click.option(
+    "--with-postprocessing",
+    is_flag=True,
+    help="For --layout plain: outputs are class numbers, metres, unit vectors and probabilities.",
+)
 @click.option("--supernet", type=click.Path(path_type=Path), help="For --levels: the run's supernet, where none ships.")
-@click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; RUN/bundle by default.")
+@click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; RUN/bundle or RUN/plain by default.")
 def export(
     screen: Screen,
     run: Path,
@@ -57,6 +79,10 @@ def export(
     design: str,
     exact: bool,
     levels: int,
+    layout: str,
+    tasks: str | None,
+    with_normalisation: bool,
+    with_postprocessing: bool,
     supernet: Path | None,
     out: Path | None,
 ) -> None:
@@ -68,10 +94,19 @@ def export(
     from edgemtl.bundle import MANIFEST_FILE
     from edgemtl.export import export_run
 
-    folder = out or run / "bundle"
+    folder = out or run / layout
+    plain = _plain(layout, tasks, with_normalisation, with_postprocessing)
     with interruptible(f"nothing was changed in {folder}: a bundle appears whole or not at all"):
         manifest = export_run(
-            run, targets, folder, design=design, exact=exact, levels=levels, supernet=supernet, progress=screen.note
+            run,
+            targets,
+            folder,
+            design=design,
+            exact=exact,
+            levels=levels,
+            supernet=supernet,
+            layout=plain,
+            progress=screen.note,
         )
     if not screen.as_json:
         _parity(screen, manifest)
@@ -79,8 +114,25 @@ def export(
         _levels(screen, manifest, folder)
         cost = manifest.cost
         screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
-        screen.say(f"written: {folder}; next: edgemtl profile {folder}")
+        following = f"edgemtl profile {folder}" if plain is None else f"{folder}/README.md says how to open it"
+        screen.say(f"written: {folder}; next: {following}")
     screen.json(read_json(folder / MANIFEST_FILE, "manifest"))
+
+
+def _plain(layout: str, tasks: str | None, normalisation: bool, postprocessing: bool) -> Plain | None:
+    """What a plain file is to hold; None for the layout bundle, where `UserError` is raised for its flags."""
+    from edgemtl.errors import UserError
+    from edgemtl.export import Plain
+
+    if layout == "plain":
+        return Plain(None if tasks is None else tasks.split(","), normalisation, postprocessing)
+    given = {"--tasks": tasks, "--with-normalisation": normalisation, "--with-postprocessing": postprocessing}
+    for flag, value in given.items():
+        if value:
+            raise UserError(
+                f"{flag} is for files of fixed tasks, and a bundle answers any: add --layout plain, or drop it"
+            )
+    return None
 
 
 def _levels(screen: Screen, manifest: Manifest, folder: Path) -> None:

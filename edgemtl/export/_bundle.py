@@ -38,7 +38,7 @@ from edgemtl.models import MultiTaskNet, expert_usage
 from edgemtl.models.quantization import Ranges, calibrate
 from edgemtl.profiling import count_graph
 from edgemtl.results import PathCost
-from edgemtl.runtime import open_engine
+from edgemtl.runtime import EngineSpec, open_engine
 from edgemtl.targets import ExportTarget, TargetTraits, find_target
 from edgemtl.train import Scorer
 
@@ -73,7 +73,7 @@ def export_onnx(net: MultiTaskNet, path: Path) -> Path:
 def export_bundle(
     net: MultiTaskNet,
     precision: Mapping[str, str] | str,
-    targets: Sequence[str],
+    targets: str | Sequence[str],
     folder: Path,
     *,
     calibration: Sequence[Sample],
@@ -102,17 +102,9 @@ def export_bundle(
     """
     say = progress or (lambda text: None)
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
-    found = [find_target(name) for name in dict.fromkeys(targets)]
-    if not found:
-        raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
-    if exact:
-        found = [dropping_nothing(target, net) for target in found]
+    found = find_targets(targets, net, exact)
     check_samples(net, validation, "validation")
-    net.eval()
-    if "int8" in wanted.values() and ranges is None:
-        check_samples(net, calibration, "calibration")
-        say(f"calibrating on {len(calibration)} images")
-        ranges = calibrate(net, _batches(calibration))
+    ranges = ranges_of(net, wanted, ranges, calibration, say)
     digest = net_sha256([net], wanted)
     with placing(folder) as place:
         place.check(digest, [target.traits.name for target in found])
@@ -121,18 +113,45 @@ def export_bundle(
             say(f"building for {target.traits.name}")
             files = _build(net, target, wanted, ranges, scratch)
             parity = _parity(net, target, wanted, ranges, scratch, validation, tolerance or Tolerance(), make_scorer)
+            spec = EngineSpec.read(scratch / folder_of(target))
             parts[target.traits.name] = BundleTarget(
                 folder=folder_of(target),
                 files=files,
                 runtime=target.traits.runtime,
                 parity=parity,
                 dispatch=describe_dispatch(target, net),
+                flags=spec.flags,
+                options=spec.runtime_options,
             )
-        usage = expert_usage(net, _batches(validation))
+        usage = expert_usage(net, batches(validation))
         experts = describe_experts(net, usage, honoured(wanted, found[0].traits), found)
         cost = cost_of(net, wanted, ranges, found[0])
         made = manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch, experts=experts)
         return place.publish(made)
+
+
+def find_targets(names: str | Sequence[str], net: MultiTaskNet, exact: bool) -> list[ExportTarget]:
+    """The exporters of these names (a string is one), each once; with `exact` none of them drops tokens of `net`."""
+    found = [find_target(name) for name in dict.fromkeys([names] if isinstance(names, str) else names)]
+    if not found:
+        raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
+    return [dropping_nothing(target, net) for target in found] if exact else found
+
+
+def ranges_of(
+    net: MultiTaskNet,
+    precision: Mapping[str, str],
+    ranges: Ranges | None,
+    calibration: Sequence[Sample],
+    say: Progress,
+) -> Ranges | None:
+    """The ranges that INT8 needs, from calibration images where none are given; the net is in evaluation mode then."""
+    net.eval()
+    if "int8" not in precision.values() or ranges is not None:
+        return ranges
+    check_samples(net, calibration, "calibration")
+    say(f"calibrating on {len(calibration)} images")
+    return calibrate(net, batches(calibration))
 
 
 def check_samples(net: MultiTaskNet, samples: Sequence[Sample], what: str) -> None:
@@ -144,7 +163,7 @@ def check_samples(net: MultiTaskNet, samples: Sequence[Sample], what: str) -> No
         raise UserError(f"{what} images are {height} x {width}, the net reads {wanted}: open the data in that size")
 
 
-def _batches(samples: Sequence[Sample], size: int = 16) -> Iterator[torch.Tensor]:
+def batches(samples: Sequence[Sample], size: int = 16) -> Iterator[torch.Tensor]:
     for start in range(0, len(samples), size):
         chosen = [samples[index] for index in range(start, min(start + size, len(samples)))]
         yield torch.from_numpy(collate(chosen).image)
@@ -229,7 +248,7 @@ def manifest_of(
         design=dict(origin.design),
         precision=dict(precision),
         input=BundleInput(height=height, width=width, mean=IMAGE_MEAN, std=IMAGE_STD),
-        tasks=tuple(describe_task(task) for task in net.tasks),
+        tasks=tuple(describe_task(task, (height, width)) for task in net.tasks),
         modes=tuple(modes),
         targets=dict(parts),
         files={path.relative_to(scratch).as_posix(): sha256(path) for path in files},

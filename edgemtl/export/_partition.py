@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
+from edgemtl.runtime import flag_name
+
 __all__ = ["Group", "group_by_tasks", "with_conditions"]
 
 _SMALL_BYTES = 256
@@ -159,7 +161,7 @@ class _Rewriter:
                 self._keep_outside(name for node in group.nodes for name in node.input)
             else:
                 self._add_branch(group)
-        wants = [helper.make_tensor_value_info(f"want_{task}", TensorProto.BOOL, [1]) for task in self.tasks]
+        wants = [helper.make_tensor_value_info(flag_name(task), TensorProto.BOOL, [1]) for task in self.tasks]
         return self._assemble(wants)
 
     def _keep_outside(self, names: Iterable[str]) -> None:
@@ -183,7 +185,7 @@ class _Rewriter:
         return {name for group in self.groups if len(group.tasks) < len(self.tasks) for name in group.outputs}
 
     def _condition(self, tasks: frozenset[str]) -> str:
-        wants = [f"want_{task}" for task in sorted(tasks)]
+        wants = [flag_name(task) for task in sorted(tasks)]
         result = wants[0]
         for want in wants[1:]:
             made = f"{result}.{want}"

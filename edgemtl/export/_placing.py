@@ -20,7 +20,6 @@ from edgemtl.bundle import (
     BundleExperts,
     BundleTarget,
     Manifest,
-    describe_task,
     read_manifest,
     write_manifest,
 )
@@ -40,11 +39,13 @@ class Place:
     scratch: Path
     before: Manifest | None
 
-    def check(self, digest: str, targets: Iterable[str], levels: int = 0) -> None:
+    def check(self, digest: str, targets: Iterable[str], levels: int = 0, layout: str = "bundle") -> None:
         """`UserError` where the bundle that is there holds another net than that of `digest`, or cannot be added to."""
         if self.before is None:
             return
         remedy = "choose another --out, or move that bundle away"
+        if self.before.layout != layout:
+            raise UserError(f"{self.folder} holds a bundle of the layout {self.before.layout}, not {layout}: {remedy}")
         if self.before.provenance.net_sha256 != digest or len(self.before.levels) != levels:
             raise UserError(f"bundle {self.folder} holds another net (design, precision or weights differ): {remedy}")
         if levels and {*targets} != {*self.before.targets}:
@@ -96,7 +97,8 @@ def net_sha256(nets: Iterable[MultiTaskNet], precision: Mapping[str, str]) -> st
     """What tells one exported net, or several, from any other: its tasks, input size, precision and weights."""
     digest = hashlib.sha256(repr(sorted(precision.items())).encode())
     for net in nets:
-        digest.update(f"{[describe_task(task) for task in net.tasks]} {tuple(net.input_size)}".encode())
+        tasks = [(task.name, task.kind, task.channels, task.classes) for task in net.tasks]
+        digest.update(f"{tasks} {tuple(net.input_size)}".encode())
         for name, tensor in sorted(net.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

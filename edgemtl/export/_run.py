@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from edgemtl.bundle import Manifest
@@ -10,6 +11,7 @@ from edgemtl.data import Sample, Source, open_source
 from edgemtl.errors import UserError
 from edgemtl.export._bundle import Origin, export_bundle
 from edgemtl.export._levels import check_sharing, export_levels
+from edgemtl.export._plain import Plain, export_plain
 from edgemtl.nas import RunFolder, plan_levels
 from edgemtl.train import spread
 
@@ -29,6 +31,7 @@ def export_run(
     exact: bool = False,
     levels: int = 0,
     supernet: Path | None = None,
+    layout: Plain | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a kept design of a run (`best`, `baseline`, or a key of its front) to `out` (by default `run/bundle`).
@@ -36,9 +39,12 @@ def export_run(
     `targets` default to the one that the run was searched for; with `exact` none of them drops tokens of experts.
     Parity is checked on validation images of the run's data. With `levels` the bundle holds so many designs, float,
     over one copy of the weights instead (see `edgemtl.nas.plan_levels`), all cut from the run's supernet: `supernet`,
-    or the one that ships. Raises `UserError` where the run, the design, its data or that supernet are missing, damaged
-    or changed since the search, and for a design or a supernet that would not be used.
+    or the one that ships. With a plain `layout` there are files for use without edgemtl instead, by default in
+    `run/plain`. Raises `UserError` where the run, the design, its data or that supernet are missing, damaged or changed
+    since the search, and for a design or a supernet that would not be used.
     """
+    if levels and layout is not None:
+        raise UserError(f"{levels} levels and the layout plain given: levels share weights, which plain files cannot")
     if levels and design != "best":
         raise UserError(f"design {design!r} and {levels} levels given: levels are designs of their own, drop --design")
     if supernet is not None and not levels:
@@ -60,11 +66,12 @@ def export_run(
         seed=config["seed"],
         data={"name": source.name, "identity": source.identity},
     )
-    return export_bundle(
+    write = export_bundle if layout is None else partial(export_plain, layout=layout)
+    return write(
         candidate.net,
         candidate.design.precision,
         list(targets) or [config["target"]],
-        out or run / "bundle",
+        out or run / ("bundle" if layout is None else "plain"),
         calibration=spread(source.split("calibration"), CALIBRATION_IMAGES),
         validation=_validation(source),
         ranges=candidate.ranges,

@@ -4,7 +4,7 @@ from edgemtl.runtime._engine import Engine, load_image, prepare_image
 from edgemtl.runtime._open import open_engine, runtime_names
 from edgemtl.runtime._postprocess import postprocess
 from edgemtl.runtime._schedule import EngineCall, Job, Schedule, ScheduleRun, TaskRun, parse_schedule, run_schedule
-from edgemtl.runtime._session import EngineSpec, OperatorTime, Session, block_of
+from edgemtl.runtime._session import EngineSpec, OperatorTime, Session, block_of, flag_name
 from edgemtl.runtime._shared import SharedPart, factor_name
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "TaskRun",
     "block_of",
     "factor_name",
+    "flag_name",
     "load_image",
     "open_engine",
     "parse_schedule",

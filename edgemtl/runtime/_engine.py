@@ -43,6 +43,11 @@ class Engine:
             raise UserError(f"{open_levels} open levels given: give 1 or more")
         folder = self.folder = Path(bundle)
         self.manifest: Manifest = read_manifest(folder)
+        if self.manifest.layout != "bundle":
+            raise UserError(
+                f"bundle {folder} has the layout {self.manifest.layout}: its files are for their runtimes alone, as "
+                "README.md in it says; export the run without --layout for edgemtl"
+            )
         self.target = target or next(iter(self.manifest.targets))
         if self.target not in self.manifest.targets:
             raise unknown_name(f"target in bundle {folder}:", self.target, self.manifest.targets)

@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.runtime._session import CLOSED, ENGINE_FILE, EngineSpec, OperatorTime, block_of, check_image
+from edgemtl.runtime._session import CLOSED, ENGINE_FILE, EngineSpec, OperatorTime, block_of, check_image, flag_name
 from edgemtl.runtime._shared import assemble
 from edgemtl.tasks import check_tasks
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["open_session"]
+__all__ = ["DISABLED_OPTIMIZERS", "open_session"]
 
-_MEDDLING = ("WeightBiasQuantization",)
+DISABLED_OPTIMIZERS = ("WeightBiasQuantization",)
 """What rounds the weights of a float convolution to eight bits where it finds it between two INT8 ones."""
 
 
@@ -70,8 +70,8 @@ class OnnxRuntimeSession:
         wanted = check_tasks(tasks, self.tasks)
         feeds: dict[str, NDArray[Any]] = {"image": check_image(image, self.spec.input)}
         for task in self.tasks:
-            if f"want_{task}" in self._inputs:
-                feeds[f"want_{task}"] = self._wants[task in wanted]
+            if (flag := flag_name(task)) in self._inputs:
+                feeds[flag] = self._wants[task in wanted]
         values = session.run([self._outputs[task] for task in wanted], feeds)
         return dict(zip(wanted, values, strict=True))
 
@@ -132,7 +132,7 @@ def _open(path: Path, threads: int, profile: str | None, one_arena: bool = False
         options.profile_file_prefix = profile
     try:
         return ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_MEDDLING
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
         )
     except Exception as error:
         raise UserError(f"ONNX Runtime {ort.__version__} cannot open {path}: {_first_line(error)}") from error

@@ -22,6 +22,7 @@ __all__ = [
     "Session",
     "block_of",
     "check_image",
+    "flag_name",
 ]
 
 ENGINE_FILE = "engine.json"
@@ -137,6 +138,16 @@ class EngineSpec:
         return replace(self, files={**self.files, **own}, options=options, level=level)
 
     @property
+    def flags(self) -> dict[str, str]:
+        """Each task's boolean input, where the engine's graph has one: what a plain runtime must feed."""
+        return dict(self.options.get("flags", {}))
+
+    @property
+    def runtime_options(self) -> dict[str, str]:
+        """The options without which a plain runtime may answer otherwise than edgemtl's session does."""
+        return dict(self.options.get("runtime_options", {}))
+
+    @property
     def outputs(self) -> dict[str, str]:
         """Each task's output tensor; raises `UserError` where the options do not name them all."""
         named = self.options.get("outputs")
@@ -160,6 +171,11 @@ def check_image(image: NDArray[np.float32], size: tuple[int, int, int, int]) -> 
     if image.shape != size or image.dtype != np.float32:
         raise UserError(f"image of shape {image.shape} and type {image.dtype} given, the engine reads {size} float32")
     return np.require(image, requirements=["C", "W"])
+
+
+def flag_name(task: str) -> str:
+    """The boolean input (1,) that says whether a task is wanted, where an engine's graph has such inputs."""
+    return f"want_{task}"
 
 
 def block_of(name: str) -> str:

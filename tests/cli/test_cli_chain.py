@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 from chain import edgemtl, environment, make_workplace
+from PIL import Image
 
 from edgemtl.cli import main
 
@@ -122,6 +125,36 @@ def test_a_bundle_is_checked_in_every_task(exported: Any) -> None:
     parity = exported["targets"]["onnxruntime"]["parity"]
     assert set(parity) == TASKS
     assert all(each["max_abs_error"] < 0.1 for each in parity.values())
+
+
+def test_plain_files_are_written_beside_the_bundle(workplace: Path, exported: Any, here: Here) -> None:
+    words = ("export", "runs/first", "--target", "onnxruntime", "--layout", "plain", "--tasks", "depth,side")
+    status, output, _ = here(*words, "--with-normalisation", "--with-postprocessing")
+    assert status == 0 and "runs/first/plain/README.md says how to open it" in output
+    model = workplace / "runs/first/plain/engines/onnxruntime/model.onnx"
+    pixels = np.asarray(Image.open(workplace / "data/images/test/test0.png").convert("RGB"))
+    depth, side = ort.InferenceSession(model).run(["depth", "side"], {"image": pixels[None]})
+    assert depth.shape == (1, 64, 64) and 0.5 < np.median(depth) < 10 and side.sum() == pytest.approx(1)
+    status, _, errors = here("run", "runs/first/plain", "data/images/test/test0.png")
+    assert status == 1 and "layout plain" in errors and len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--tasks", "depth"), "--tasks is for files of fixed tasks"),
+        (("--with-postprocessing",), "add --layout plain"),
+        (("--layout", "plain", "--tasks", "dept"), "did you mean depth"),
+        (("--layout", "plain", "--levels", "3"), "layout plain"),
+        (("--layout", "plain", "--target", "streaming"), "edgemtl alone can open"),
+    ],
+)
+def test_what_no_plain_file_can_be_is_one_line(
+    workplace: Path, searched: Any, here: Here, words: tuple[str, ...], said: str
+) -> None:
+    status, output, errors = here("export", "runs/first", "--out", "refused", *words)
+    assert (status, output) == (1, "") and said in errors and len(errors.splitlines()) == 1
+    assert not (workplace / "refused").exists()
 
 
 def test_a_profile_is_measured_and_written(workplace: Path, exported: Any) -> None:

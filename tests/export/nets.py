@@ -106,10 +106,10 @@ def images(count: int, size: tuple[int, int] = SIZE, seed: int = 1) -> torch.Ten
 def samples_for(net: MultiTaskNet, count: int = 4) -> list[Sample]:
     """Random pictures whose truth is about what the net itself predicts: its metrics are those of a good net."""
     rng = np.random.default_rng(0)
-    found = []
+    found, size = [], net.input_size
     for _ in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (4, 8, 3), dtype=np.uint8))
-        image = np.asarray(coarse.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC))
+        image = np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC))
         with torch.no_grad():
             out = {
                 task: value[0] for task, value in net(torch.from_numpy(collate([Sample(image, {}, {})]).image)).items()
@@ -118,6 +118,6 @@ def samples_for(net: MultiTaskNet, count: int = 4) -> list[Sample]:
             out[task] = out[task] + 0.2 * torch.from_numpy(rng.standard_normal(out[task].shape, np.float32))
         normals = torch.nn.functional.normalize(out["normals"], dim=0).permute(1, 2, 0)
         targets = {"semseg": out["semseg"].argmax(0), "depth": out["depth"][0].exp().clamp(0.1, 20), "normals": normals}
-        masks = {task: np.ones(SIZE, bool) for task in targets}
+        masks = {task: np.ones(size, bool) for task in targets}
         found.append(Sample(image, {task: value.numpy() for task, value in targets.items()}, masks))
     return found

@@ -68,6 +68,11 @@ def test_manifest_says_what_was_exported(net: MultiTaskNet, bundle: Path) -> Non
     assert manifest.provenance.environment["python"]
     assert set(manifest.targets) == {"onnxruntime", "openvino"}
     assert ("semseg", "depth", "normals") in manifest.modes
+    assert manifest.targets["onnxruntime"].flags == {task: f"want_{task}" for task in ("semseg", "depth", "normals")}
+    assert manifest.targets["openvino"].flags == {}
+    said = {task.name: (task.outputs[0].unit, task.formula, task.result) for task in manifest.tasks}
+    assert said["depth"] == ("log-metres", "exp(raw)", "metres")
+    assert all(all(each) for each in said.values())
     plan = net.plan.cost()
     assert (manifest.cost.flops, manifest.cost.params) == (plan.flops, plan.params)
     assert manifest.cost.paths["depth"].flops == net.plan.cost(tasks=["depth"]).flops
@@ -96,6 +101,8 @@ def test_engine_predicts_what_the_net_predicts(
     with Engine(bundle, target, threads=1) as engine:
         image = samples[1].image
         assert [task.name for task in engine.tasks] == ["semseg", "depth", "normals"]
+        shapes = {task.name: task.outputs[0].shape for task in engine.manifest.tasks}
+        assert {task: value.shape for task, value in engine.run(image).items()} == shapes
         found = engine.predict(image, ["depth", "semseg"])
         assert set(found) == {"depth", "semseg"}
         with torch.no_grad():
@@ -120,7 +127,7 @@ def test_engine_reads_files_of_any_size_and_refuses_what_is_no_image(bundle: Pat
         np.testing.assert_array_equal(from_file, engine.run(picture, ["depth"])["depth"])
         assert from_file.shape == (1, 1, *SIZE)
         for wrong in (picture[:, :, :1], picture.astype(np.float64), tmp_path / "text.png", tmp_path / "none.png"):
-            with pytest.raises(UserError, match="image"):
+            with pytest.raises(UserError, match=r"image|picture"):
                 engine.run(wrong, ["depth"])
         with pytest.raises(UserError, match="did you mean depth"):
             engine.run(picture, ["dept"])

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from edgemtl.errors import MissingDependencyError, UnsupportedError, UserError
 from edgemtl.export import emit, quantize
 from edgemtl.export._half import to_half
+from edgemtl.export._wrap import with_normalisation, with_postprocessing
 from edgemtl.export.targets import TENSORRT_RTX, TensorRtRtxTarget
 from edgemtl.export.targets._tensorrt_rtx import _build
 from edgemtl.models.quantization import calibrate, simulate
@@ -53,6 +54,19 @@ def test_another_generation_gives_another_plan(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "engine.plan").read_bytes() != (tmp_path / "old" / "engine.plan").read_bytes()
     with pytest.raises(UserError, match="did you mean blackwell"):
         TensorRtRtxTarget("blackwel")
+
+
+@pytest.mark.parametrize("engine", ["fp32", "fp16"])
+def test_a_plain_plan_builds_with_all_steps_inside(tmp_path: Path, engine: str) -> None:
+    net = small_net(widths=(16, 24))
+    precision = mixed_precision(net, TENSORRT_RTX, engine)
+
+    def finish(model: onnx.ModelProto) -> onnx.ModelProto:
+        return with_postprocessing(with_normalisation(model), net.tasks)
+
+    spec = TENSORRT_RTX.build_plain(net, precision, calibrate(net, images(4)), tmp_path, finish)
+    assert spec.files == {"plan": "engine.plan"} and spec.flags == {}
+    assert (tmp_path / "engine.plan").stat().st_size > 10_000
 
 
 def test_running_is_refused_with_what_it_needs(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_a_bundle_is_verified_then_profiled(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     engine = engine_in(folder / "engines" / "onnxruntime")
     files = [file.name for file in sorted(engine.iterdir())]
-    tasks = [describe_task(make_task(name, name)) for name in ("depth", "edges")]
+    tasks = [describe_task(make_task(name, name), (32, 32)) for name in ("depth", "edges")]
     manifest = Manifest(
         name="bundle",
         created="2026-01-01",

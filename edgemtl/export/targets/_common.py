@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.models._graph import Graph, trace
 from edgemtl.models.quantization import Ranges, check_precision
-from edgemtl.runtime import EngineSpec
+from edgemtl.runtime import EngineSpec, flag_name
 from edgemtl.targets import TargetTraits
 
 if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
 
-__all__ = ["check_build", "write_spec"]
+__all__ = ["check_build", "flags_of", "make_spec", "write_spec"]
 
 
 def check_build(
@@ -38,6 +38,11 @@ def check_build(
     return graph, ranges or Ranges({})
 
 
+def flags_of(graph: Graph) -> dict[str, str]:
+    """The boolean input of each task that a graph with conditions has; a graph of one task has none."""
+    return {task: flag_name(task) for task in graph.outputs} if len(graph.outputs) > 1 else {}
+
+
 def write_spec(
     folder: Path,
     traits: TargetTraits,
@@ -47,7 +52,15 @@ def write_spec(
     **options: Any,
 ) -> list[Path]:
     """Write `engine.json`; returns every file of the engine, relative to `folder`."""
-    spec = EngineSpec(
+    written = make_spec(traits, graph, files, precision, **options).write(folder)
+    return [*(Path(name) for name in files.values()), Path(written.name)]
+
+
+def make_spec(
+    traits: TargetTraits, graph: Graph, files: Mapping[str, str], precision: Mapping[str, str], **options: Any
+) -> EngineSpec:
+    """What `engine.json` says of an engine."""
+    return EngineSpec(
         target=traits.name,
         runtime=traits.runtime,
         tasks=tuple(graph.outputs),
@@ -60,5 +73,3 @@ def write_spec(
             **options,
         },
     )
-    written = spec.write(folder)
-    return [*(Path(name) for name in files.values()), Path(written.name)]

@@ -6,25 +6,34 @@ convolutions that write eight bits, int32 biases, sums of eight-bit tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import helper, numpy_helper
 
 from edgemtl._files import write_atomic
 from edgemtl.export._emit import emit_graph
 from edgemtl.export._partition import with_conditions
 from edgemtl.export._quantize import quantize
 from edgemtl.export._tokens import Dispatch
-from edgemtl.export.targets._common import check_build, write_spec
+from edgemtl.export.targets._common import check_build, flags_of, make_spec, write_spec
+from edgemtl.models._quant_plan import WEIGHTED
 from edgemtl.models.quantization import QuantScheme, Ranges
+from edgemtl.runtime import EngineSpec
+from edgemtl.runtime._onnxruntime import DISABLED_OPTIMIZERS
 from edgemtl.targets import TargetTraits
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgemtl.models import MultiTaskNet
 
 __all__ = ["ONNXRUNTIME"]
 
 _MODEL = "model.onnx"
+_RUNTIME_OPTIONS = {"optimization.disable_specified_optimizers": ";".join(DISABLED_OPTIMIZERS)}
 
 
 class OnnxRuntimeTarget:
@@ -52,7 +61,48 @@ class OnnxRuntimeTarget:
             quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme), graph.outputs
         )
         write_atomic(folder / _MODEL, model.SerializeToString(deterministic=True))
-        return write_spec(folder, self.traits, graph, {"model": _MODEL}, precision)
+        options = {"flags": flags_of(graph), "runtime_options": _RUNTIME_OPTIONS}
+        return write_spec(folder, self.traits, graph, {"model": _MODEL}, precision, **options)
+
+    def build_plain(
+        self,
+        net: MultiTaskNet,
+        precision: Mapping[str, str],
+        ranges: Ranges | None,
+        folder: Path,
+        finish: Callable[[onnx.ModelProto], onnx.ModelProto],
+    ) -> EngineSpec:
+        """Write `model.onnx` without conditions; see `edgemtl.targets.PlainTarget`."""
+        graph, ranges = check_build(net, precision, ranges, self.traits)
+        model = finish(quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme))
+        _keep_float(model)
+        write_atomic(folder / _MODEL, model.SerializeToString(deterministic=True))
+        return make_spec(self.traits, graph, {"model": _MODEL}, precision)
+
+
+def _keep_float(model: onnx.ModelProto) -> None:
+    """Give what enters a float convolution its one scale once a channel, in place: no value changes.
+
+    ONNX Runtime's optimizer `WeightBiasQuantization` rounds the weights of a float convolution between two INT8 ones to
+    eight bits unasked, but only where that scale is a scalar. Edgemtl's session turns the optimizer off; who opens a
+    plain file with the defaults gets the same outputs by this.
+    """
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    shapes = {info.name: info.type.tensor_type.shape.dim for info in graph.value_info}
+    writers = {node.output[0]: node for node in graph.node}
+    for node in graph.node:
+        entering = writers.get(node.input[0]) if node.input else None
+        if node.op_type not in WEIGHTED or node.input[1] not in constants or entering is None:
+            continue
+        if entering.op_type == "DequantizeLinear" and constants[entering.input[1]].ndim == 0:
+            channels = shapes[entering.output[0]][1].dim_value
+            for place in (1, 2):
+                name = f"{entering.output[0]}.{entering.input[place]}"
+                repeated = np.repeat(constants[entering.input[place]], channels)
+                graph.initializer.append(numpy_helper.from_array(repeated, name))
+                entering.input[place] = name
+            entering.attribute.append(helper.make_attribute("axis", 1))
 
 
 ONNXRUNTIME = OnnxRuntimeTarget()

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgemtl._files import write_atomic
 from edgemtl.errors import MissingDependencyError, UnsupportedError
@@ -23,8 +23,9 @@ from edgemtl.export._quantize import quantize
 from edgemtl.export._shuffle import transpose_shuffles
 from edgemtl.export._stack import stack_experts
 from edgemtl.export._tokens import Dispatch
-from edgemtl.export.targets._common import check_build, write_spec
+from edgemtl.export.targets._common import check_build, make_spec, write_spec
 from edgemtl.models.quantization import QuantScheme, Ranges
+from edgemtl.runtime import EngineSpec
 from edgemtl.targets import TargetTraits
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = ["OPENVINO"]
 
 _FEWEST_TOKENS = 9
 _FILES = {"model": "model.xml", "weights": "model.bin"}
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoTarget:
@@ -58,17 +60,38 @@ class OpenVinoTarget:
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
+        model = self._model(graph, precision, ranges)
+        _write(model, folder)
+        groups = group_by_tasks(model.graph, graph.outputs)
+        path = common_path(groups, {tensor.name: tensor for tensor in model.graph.initializer})
+        parts = {"parts": _parts(model, groups), "path": None if path is None else asdict(path)}
+        return write_spec(folder, self.traits, graph, _FILES, precision, **self._options(precision), **parts)
+
+    def build_plain(
+        self,
+        net: MultiTaskNet,
+        precision: Mapping[str, str],
+        ranges: Ranges | None,
+        folder: Path,
+        finish: Callable[[onnx.ModelProto], onnx.ModelProto],
+    ) -> EngineSpec:
+        """Write `model.xml` and `model.bin`; see `edgemtl.targets.PlainTarget`."""
+        graph, ranges = check_build(net, precision, ranges, self.traits)
+        _write(finish(self._model(graph, precision, ranges)), folder)
+        return make_spec(self.traits, graph, _FILES, precision, **self._options(precision))
+
+    def _model(self, graph: Graph, precision: Mapping[str, str], ranges: Ranges) -> onnx.ModelProto:
+        """The ONNX model that OpenVINO reads best."""
         _check_tokens(graph)
         model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
         transpose_shuffles(model)
         stack_experts(model)
-        for name, content in _representation(model).items():
-            write_atomic(folder / name, content)
+        return model
+
+    def _options(self, precision: Mapping[str, str]) -> dict[str, Any]:
+        """What is left float runs in this precision, which nothing in the files says."""
         engine = precision.get("engine", self.traits.engine_precisions[0])
-        groups = group_by_tasks(model.graph, graph.outputs)
-        path = common_path(groups, {tensor.name: tensor for tensor in model.graph.initializer})
-        options = {"engine": engine, "parts": _parts(model, groups), "path": None if path is None else asdict(path)}
-        return write_spec(folder, self.traits, graph, _FILES, precision, **options)
+        return {"engine": engine, "runtime_options": {"INFERENCE_PRECISION_HINT": _HINTS[engine]}}
 
 
 def _check_tokens(graph: Graph) -> None:
@@ -79,6 +102,11 @@ def _check_tokens(graph: Graph) -> None:
                 f"target openvino cannot compile attention over {node.attributes['tokens']} tokens: give images of "
                 f"{_FEWEST_TOKENS} patches of 16x16 or more, 64x64 for one (--size)"
             )
+
+
+def _write(model: onnx.ModelProto, folder: Path) -> None:
+    for name, content in _representation(model).items():
+        write_atomic(folder / name, content)
 
 
 def _representation(model: onnx.ModelProto) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ the rest of the engine is FP32 or FP16. Engines are built, not run, here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,12 +19,16 @@ from edgemtl.export._half import to_half
 from edgemtl.export._partition import with_conditions
 from edgemtl.export._quantize import quantize
 from edgemtl.export._tokens import Dispatch
-from edgemtl.export.targets._common import check_build, write_spec
+from edgemtl.export.targets._common import check_build, flags_of, make_spec, write_spec
 from edgemtl.models.quantization import QuantScheme, Ranges
+from edgemtl.runtime import EngineSpec
 from edgemtl.targets import TargetTraits
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgemtl.models import MultiTaskNet
+    from edgemtl.models._graph import Graph
 
 __all__ = ["GENERATIONS", "TENSORRT_RTX", "TensorRtRtxTarget"]
 
@@ -65,15 +69,33 @@ class TensorRtRtxTarget:
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
+        model = with_conditions(self._model(graph, precision, ranges), graph.outputs, static=True)
+        self._write(model, folder)
+        options = {**self._options(precision), "flags": flags_of(graph)}
+        return write_spec(folder, self.traits, graph, {"plan": _PLAN}, precision, **options)
+
+    def build_plain(
+        self,
+        net: MultiTaskNet,
+        precision: Mapping[str, str],
+        ranges: Ranges | None,
+        folder: Path,
+        finish: Callable[[onnx.ModelProto], onnx.ModelProto],
+    ) -> EngineSpec:
+        """Write `engine.plan` without conditions; see `edgemtl.targets.PlainTarget`."""
+        graph, ranges = check_build(net, precision, ranges, self.traits)
+        self._write(finish(self._model(graph, precision, ranges)), folder)
+        return make_spec(self.traits, graph, {"plan": _PLAN}, precision, **self._options(precision))
+
+    def _model(self, graph: Graph, precision: Mapping[str, str], ranges: Ranges) -> onnx.ModelProto:
         model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
-        engine = precision.get("engine", "fp32")
-        if engine == "fp16":
-            model = to_half(model)
-        divided = with_conditions(model, graph.outputs, static=True)
-        plan = _build(divided.SerializeToString(), GENERATIONS[self.generation])
-        write_atomic(folder / _PLAN, plan)
-        files = {"plan": _PLAN}
-        return write_spec(folder, self.traits, graph, files, precision, engine=engine, generation=self.generation)
+        return to_half(model) if precision.get("engine") == "fp16" else model
+
+    def _options(self, precision: Mapping[str, str]) -> dict[str, str]:
+        return {"engine": precision.get("engine", "fp32"), "generation": self.generation}
+
+    def _write(self, model: onnx.ModelProto, folder: Path) -> None:
+        write_atomic(folder / _PLAN, _build(model.SerializeToString(), GENERATIONS[self.generation]))
 
 
 def _build(model: bytes, capabilities: tuple[str, ...]) -> bytes:

@@ -1,0 +1,73 @@
+"""What a person reads beside plain files: how to feed them, what they answer, and how they are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edgemtl.bundle import BundleInput, Manifest
+
+__all__ = ["README_FILE", "readme"]
+
+README_FILE = "README.md"
+
+
+def readme(manifest: Manifest) -> str:
+    """The page for a plain layout, in Markdown: what `manifest.json` says to programs."""
+    tasks = ", ".join(task.name for task in manifest.tasks)
+    outputs = [
+        (f"`{output.name}`", f"{output.dtype} {_shape(output.shape or ())}", output.unit, task.formula, task.result)
+        for task in manifest.tasks
+        for output in task.outputs
+    ]
+    files = [
+        (
+            f"`{target.folder}/{target.files[0]}`",
+            name,
+            ", ".join(f"`{key}={value}`" for key, value in target.options.items()),
+        )
+        for name, target in manifest.targets.items()
+    ]
+    return "\n".join(
+        [
+            f"# {manifest.name}: {tasks}",
+            "",
+            "Written by edgemtl for use without it: one input, one output a task, all shapes fixed. `manifest.json`",
+            "says the same for programs, with the names of classes, the hash of every file, and how far each is from",
+            "the trained net.",
+            "",
+            "## Input",
+            "",
+            *_input(manifest.input),
+            "",
+            "## Outputs",
+            "",
+            *_table(("output", "type", "holds", "what to do", "which gives"), outputs),
+            "",
+            "## Files",
+            "",
+            *_table(("file", "opened by", "with the options"), files),
+            "",
+        ]
+    )
+
+
+def _input(image: BundleInput) -> Sequence[str]:
+    size = f"{image.height}, {image.width}"
+    shape = f"(1, 3, {size})" if image.layout == "NCHW" else f"(1, {size}, 3)"
+    lines = [
+        f"`{image.name}`: {image.dtype} {shape}, {image.layout}, {image.colour}. Resize a picture to {image.width} x",
+        f"{image.height} pixels (width x height): {image.resize}, with antialiasing, the aspect ratio is not kept.",
+    ]
+    if image.dtype == "uint8":
+        return [*lines, "Values are its pixels, 0 to 255: they are normalised inside."]
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (image.mean, image.std))
+    return [*lines, f"Values are `(pixel / {image.scale:g} - mean) / std`, mean ({mean}), std ({std}) for R, G and B."]
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> Sequence[str]:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(cell or '' for cell in line)} |" for line in lines]

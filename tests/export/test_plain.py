@@ -1,0 +1,265 @@
+"""A plain file answers alone what an engine answers: one input, fixed tasks and shapes, no flags."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import openvino as ov
+import pytest
+import torch
+from nets import SIZE, experts_net, images, samples_for, small_net
+from numpy.typing import NDArray
+
+from edgemtl.bundle import Manifest, read_manifest
+from edgemtl.data import Sample
+from edgemtl.errors import UserError
+from edgemtl.export import Plain, Tolerance, export_bundle, export_plain
+from edgemtl.export._wrap import with_postprocessing
+from edgemtl.models import MultiTaskNet
+from edgemtl.runtime import Engine, postprocess
+from edgemtl.tasks import make_task
+
+Arrays = dict[str, NDArray[Any]]
+TARGETS = ("onnxruntime", "openvino")
+LOOSE = Tolerance(reduced_metric=2.0)
+RAW, WHOLE = Plain(), Plain(normalisation=True, postprocessing=True)
+
+
+@pytest.fixture(scope="module")
+def net() -> MultiTaskNet:
+    return small_net("fused")
+
+
+@pytest.fixture(scope="module")
+def samples(net: MultiTaskNet) -> list[Sample]:
+    return samples_for(net, 3)
+
+
+@pytest.fixture(scope="module")
+def mixed(net: MultiTaskNet) -> dict[str, str]:
+    """Float convolutions between INT8 ones: what ONNX Runtime would quantize unasked."""
+    return {"engine": "fp32"} | {name: ("float", "int8")[number % 2] for number, name in enumerate(net.blocks)}
+
+
+@pytest.fixture(scope="module")
+def bundle(net: MultiTaskNet, samples: list[Sample], mixed: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "first"
+    export_bundle(net, mixed, TARGETS, folder, calibration=samples, validation=samples, tolerance=LOOSE)
+    return folder
+
+
+def export(net: MultiTaskNet, samples: list[Sample], folder: Path, layout: Plain = RAW, **more: Any) -> Manifest:
+    precision, targets = more.pop("precision", "fp32"), more.pop("targets", TARGETS)
+    return export_plain(
+        net, precision, targets, folder, layout, calibration=samples, validation=samples, tolerance=LOOSE, **more
+    )
+
+
+def answers(folder: Path, target: str, image: NDArray[Any]) -> Arrays:
+    """What a plain file gives, opened by its runtime with nothing but what the manifest says."""
+    part = read_manifest(folder).targets[target]
+    model = folder / part.folder / part.files[0]
+    if target == "onnxruntime":
+        assert not part.options
+        session = ort.InferenceSession(model)
+        (given,) = session.get_inputs()
+        assert (given.name, tuple(given.shape)) == ("image", image.shape)
+        names = [info.name for info in session.get_outputs()]
+        return dict(zip(names, session.run(None, {"image": image}), strict=True))
+    compiled = ov.compile_model(model, "CPU", part.options)
+    found = compiled(image)
+    return {output.any_name: found[output].copy() for output in compiled.outputs}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_raw_outputs_are_the_engines(
+    net: MultiTaskNet, samples: list[Sample], mixed: Any, bundle: Path, tmp_path: Path, target: str
+) -> None:
+    manifest = export(net, samples, tmp_path / "plain", precision=mixed, targets=[target])
+    with Engine(bundle, target) as engine:
+        for sample in samples:
+            image = images(1, seed=3).numpy() if sample is samples[0] else _normalised(engine, sample.image)
+            expected, found = engine.run(image), answers(tmp_path / "plain", target, image)
+            assert set(found) == {"semseg", "depth", "normals"}
+            for task in manifest.tasks:
+                assert found[task.name].shape == task.outputs[0].shape == expected[task.name].shape
+                np.testing.assert_allclose(found[task.name], expected[task.name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_with_everything_inside_it_predicts_what_the_engine_predicts(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path, target: str
+) -> None:
+    export_bundle(net, "fp32", [target], tmp_path / "bundle", calibration=samples, validation=samples)
+    manifest = export(net, samples, tmp_path / "plain", WHOLE, targets=target)
+    assert (manifest.input.layout, manifest.input.dtype, manifest.input.scale) == ("NHWC", "uint8", 1)
+    with Engine(tmp_path / "bundle", target) as engine:
+        for sample in samples:
+            expected, found = engine.predict(sample.image), answers(tmp_path / "plain", target, sample.image[None])
+            for task in manifest.tasks:
+                (output,) = task.outputs
+                value = found[task.name]
+                assert (value.shape, value.dtype.name) == (output.shape, output.dtype)
+                if task.kind == "segmentation":
+                    assert (value[0] == expected[task.name]).mean() > 0.999
+                else:
+                    np.testing.assert_allclose(value[0], expected[task.name], rtol=1e-4, atol=1e-4)
+
+
+def test_int8_with_everything_inside_is_the_engines_to_the_bit(
+    net: MultiTaskNet, samples: list[Sample], mixed: Any, bundle: Path, tmp_path: Path
+) -> None:
+    """In ONNX Runtime, whose normalisation rounds as NumPy's: no first rounding to eight bits falls otherwise."""
+    export(net, samples, tmp_path / "plain", WHOLE, precision=mixed, targets=["onnxruntime"])
+    with Engine(bundle, "onnxruntime") as engine:
+        for sample in samples:
+            expected, found = (
+                engine.predict(sample.image),
+                answers(tmp_path / "plain", "onnxruntime", sample.image[None]),
+            )
+            np.testing.assert_array_equal(found["semseg"][0], expected["semseg"])
+            np.testing.assert_allclose(found["depth"][0], expected["depth"], rtol=1e-6)
+            np.testing.assert_allclose(found["normals"][0], expected["normals"], atol=1e-6)
+
+
+def test_tasks_are_fixed_and_nothing_of_others_is_left(
+    net: MultiTaskNet, samples: list[Sample], mixed: Any, tmp_path: Path
+) -> None:
+    whole = export(net, samples, tmp_path / "all", precision=mixed)
+    for tasks in ("depth", ["normals", "depth"]):
+        folder = tmp_path / "-".join(tasks)
+        manifest = export(net, samples, folder, Plain(tasks), precision=mixed)
+        names = {"depth"} if tasks == "depth" else {"depth", "normals"}
+        assert {task.name for task in manifest.tasks} == names and manifest.cost.flops < whole.cost.flops
+        assert manifest.modes == (tuple(task.name for task in manifest.tasks),)
+        image = images(1).numpy()
+        for target in TARGETS:
+            found, expected = answers(folder, target, image), answers(tmp_path / "all", target, image)
+            assert set(found) == names
+            for name, value in found.items():
+                np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-5)
+        graph = onnx.load(folder / "engines/onnxruntime/model.onnx").graph
+        assert not [node.name for node in graph.node if "semseg" in node.name or node.op_type == "If"]
+
+
+def test_every_shape_is_closed(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    export(net, samples, tmp_path / "plain", WHOLE, targets=["onnxruntime"])
+    graph = onnx.load(tmp_path / "plain/engines/onnxruntime/model.onnx").graph
+    shapes = {info.name: info.type.tensor_type.shape.dim for info in (*graph.input, *graph.output, *graph.value_info)}
+    assert all(size.dim_value > 0 for sizes in shapes.values() for size in sizes)
+    assert {name for node in graph.node for name in node.output} <= set(shapes)
+
+
+def test_experts_become_a_plain_file_too(tmp_path: Path) -> None:
+    net, size = experts_net(None), (64, 96)
+    samples = samples_for(net, 2)
+    export(net, samples, tmp_path / "plain")
+    image = images(1, size).numpy()
+    with torch.no_grad():
+        expected = net(torch.from_numpy(image))
+    for target in TARGETS:
+        for name, value in answers(tmp_path / "plain", target, image).items():
+            np.testing.assert_allclose(value, expected[name].numpy(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [("segmentation", 5), ("depth", 1), ("normals", 3), ("edges", 1), ("keypoints", 4), ("classification", 6),
+     ("regression", 2), ("saliency", 1)],
+)  # fmt: skip
+def test_every_postprocessing_inside_is_that_outside(kind: str, channels: int) -> None:
+    task, rng = make_task("t", kind, channels), np.random.default_rng(0)
+    shape = (1, channels, *((6, 8) if task.dense else ()))
+    raw = (4 * rng.standard_normal(shape)).astype(np.float32)
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["image"], ["t"])],
+        "g",
+        [info("image", onnx.TensorProto.FLOAT, shape)],
+        [info("t", onnx.TensorProto.FLOAT, shape)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    session = ort.InferenceSession(with_postprocessing(model, [task]).SerializeToString())
+    (found,) = session.run(["t"], {"image": raw})
+    expected = postprocess(task.postprocess, raw)
+    assert found[0].shape == expected.shape
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_manifest_and_readme_say_what_a_caller_needs(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    export(net, samples, tmp_path / "plain", Plain("depth"))
+    manifest = json.loads((tmp_path / "plain/manifest.json").read_text())
+    image = manifest["input"]
+    assert (image["name"], image["layout"], image["colour"], image["dtype"]) == ("image", "NCHW", "RGB", "float32")
+    assert (image["scale"], image["resize"], image["antialias"], image["keep_aspect"]) == (255, "bilinear", True, False)
+    (task,) = manifest["tasks"]
+    assert (task["formula"], task["result"], task["outputs"][0]["unit"]) == ("exp(raw)", "metres", "log-metres")
+    assert task["outputs"][0]["shape"] == [1, 1, *SIZE]
+    assert manifest["targets"]["openvino"]["options"] == {"INFERENCE_PRECISION_HINT": "f32"}
+    page = (tmp_path / "plain/README.md").read_text()
+    for word in (
+        "log-metres",
+        "metres",
+        "`engines/onnxruntime/model.onnx`",
+        "`engines/openvino/model.xml`",
+        "RGB",
+        "antialiasing",
+    ):
+        assert word in page
+
+
+def test_what_a_plain_layout_cannot_be_is_refused(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="target streaming writes files that edgemtl alone can open"):
+        export(net, samples, tmp_path / "plain", targets=["streaming"])
+    with pytest.raises(UserError, match="did you mean depth"):
+        export(net, samples, tmp_path / "plain", Plain(["dept"]))
+    assert not list(tmp_path.iterdir())
+    export(net, samples, tmp_path / "plain", targets="onnxruntime")
+    with pytest.raises(UserError, match="layout plain: its files are for their runtimes alone"):
+        Engine(tmp_path / "plain")
+
+
+def test_a_target_is_added_and_nothing_else_is_changed(
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path
+) -> None:
+    folder = tmp_path / "plain"
+    export(net, samples, folder, targets="onnxruntime")
+    before = (folder / "engines/onnxruntime/model.onnx").read_bytes()
+    (folder / "notes.txt").write_text("mine")
+    export(net, samples, folder, targets="openvino")
+    assert set(read_manifest(folder).targets) == {"onnxruntime", "openvino"}
+    assert (folder / "engines/onnxruntime/model.onnx").read_bytes() == before
+    assert (folder / "notes.txt").read_text() == "mine"
+    page = (folder / "README.md").read_text()
+    assert "engines/onnxruntime/model.onnx" in page and "engines/openvino/model.xml" in page
+    with pytest.raises(UserError, match="other steps inside"):
+        export(net, samples, folder, WHOLE)
+    with pytest.raises(UserError, match="holds another net"):
+        export(net, samples, folder, Plain("depth"))
+    with pytest.raises(UserError, match="layout plain, not bundle"):
+        export_bundle(net, "fp32", "onnxruntime", folder, calibration=samples, validation=samples)
+
+
+def test_the_bundles_own_file_is_described_for_a_plain_runtime(bundle: Path, samples: list[Sample]) -> None:
+    """Flags and options of the manifest are all that it takes."""
+    part = read_manifest(bundle).targets["onnxruntime"]
+    options = ort.SessionOptions()
+    for key, value in part.options.items():
+        options.add_session_config_entry(key, value)
+    session = ort.InferenceSession(bundle / part.folder / part.files[0], options)
+    wanted = {flag: np.array([task == "depth"]) for task, flag in part.flags.items()}
+    image = images(1).numpy()
+    (found,) = session.run(["depth"], {"image": image, **wanted})
+    with Engine(bundle, "onnxruntime") as engine:
+        np.testing.assert_array_equal(found, engine.run(image, "depth")["depth"])
+
+
+def _normalised(engine: Engine, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    given = engine.manifest.input
+    value = (image.astype(np.float32) / np.float32(given.scale) - np.float32(given.mean)) / np.float32(given.std)
+    return np.ascontiguousarray(value.transpose(2, 0, 1)[None])
