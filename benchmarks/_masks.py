@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _runs import ROOT
+from _runs import RUNS
 
 from edgemtl.data import ScenesSource
 from edgemtl.models import Supernet, load_supernet, recalibrate
@@ -77,7 +77,7 @@ def random_beliefs(beliefs: Beliefs, rng: np.random.Generator) -> Beliefs:
 
 def trained(name: str, design: Design, weights: Supernet, source: ScenesSource, steps: int, seed: int) -> Scores:
     """Test scores of a design after a short training, begun with a supernet's weights; kept in `runs/`, resumable."""
-    folder = ROOT / "runs" / "masks" / f"{name}-{design.key}-{steps}-{seed}"
+    folder = RUNS / "masks" / f"{name}-{design.key}-{steps}-{seed}"
     torch.manual_seed(seed)
     alone = OneDesign(design, weights.extract(design), f"seed {seed}")
     recipe = Recipe(steps=steps, batch=24, sizes=(1.0,), largest_steps=1.0, seed=seed)

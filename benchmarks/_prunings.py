@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from _common import say
-from _runs import ROOT, drawn, edgemtl, opened, scenes_evaluator
+from _runs import RUNS, drawn, edgemtl, opened, scenes_evaluator
 
 from edgemtl.data import open_source
 from edgemtl.models import MultiTaskNet
@@ -46,7 +46,7 @@ def unpruned(quick: bool) -> Path:
     With `quick` its weights stay nearly as they are in the supernet, and images are smaller still.
     """
     name, size = ("prune-quick", QUICK_SIZE) if quick else ("prune", SIZE)
-    run, path = ROOT / "runs" / name, ROOT / "runs" / f"{name}-unpruned"
+    run, path = RUNS / name, RUNS / f"{name}-unpruned"
     if not (run / "result.json").is_file():
         _begin(run, size)
     trained(run, path, QUICK_STEPS if quick else STEPS, "--design", "baseline")

@@ -26,6 +26,8 @@ from edgemtl.targets import ExportTarget, find_target
 
 ROUNDS, BURST = 4, 10
 ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / environment()["cpu"]["class"]
+"""Where benchmarks keep their runs: what is chosen on one class of processor is not what is right on another."""
 
 
 def edgemtl(*arguments: str, capture: bool = False, cache: Path | None = None) -> str:
@@ -42,8 +44,8 @@ def edgemtl(*arguments: str, capture: bool = False, cache: Path | None = None) -
 
 
 def searched(name: str, *arguments: str) -> RunFolder:
-    """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`: what is chosen is right for one class."""
-    path = ROOT / "runs" / environment()["cpu"]["class"] / name
+    """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`."""
+    path = RUNS / name
     resume = ["--resume"] if (path / "config.json").is_file() else []
     edgemtl("search", *arguments, "--out", str(path), *resume)
     return RunFolder(path)

@@ -13,7 +13,7 @@ import argparse
 import json
 
 from _common import Outcome, Row, main
-from _runs import ROOT, edgemtl, tuned
+from _runs import RUNS, edgemtl, tuned
 
 from edgemtl.nas import RunFolder
 from edgemtl.results import read_result
@@ -29,7 +29,7 @@ BUDGET = "60%ms"
 def run(options: argparse.Namespace) -> Outcome:
     """Train (once: the supernet is kept), search, train the chosen design further, export, profile."""
     name = "elpv-quick" if options.quick else "elpv"
-    trained, run = ROOT / "runs" / f"{name}-supernet", ROOT / "runs" / name
+    trained, run = RUNS / f"{name}-supernet", RUNS / name
     if not (trained / "supernet.safetensors").is_file():
         resume = ["--resume"] if (trained / "checkpoint.safetensors").is_file() else []
         recipe = QUICK if options.quick else RECIPE

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from _common import Outcome, Row, main, say
 from _masks import BUDGET, best_agreed, learning, most_within, random_beliefs, scenes, small_grid, trained
-from _runs import ROOT
+from _runs import RUNS
 
 from edgemtl.data import ScenesSource
 from edgemtl.nas import Space
@@ -45,7 +45,7 @@ def learn_one_for_all(run: MaskRun) -> None:
 def found(space: Space, source: ScenesSource, seed: int, steps: int) -> tuple[MaskRun, MaskRun]:
     """Learning runs that are done: with a mask for each task, and with one for all."""
     own, shared = (
-        learning(space, source, steps, seed, ROOT / "runs" / "masks" / f"learnt-{name}-{steps}-{seed}")
+        learning(space, source, steps, seed, RUNS / "masks" / f"learnt-{name}-{steps}-{seed}")
         for name in ("own", "shared")
     )
     say(f"learning masks, seed {seed}")

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from _common import Outcome, Row, main, say
-from _runs import ROOT
+from _runs import RUNS
 
 from edgemtl.data import ElpvSource, ScenesSource, Source
 from edgemtl.models import Supernet, load_supernet, recalibrate
@@ -103,7 +103,7 @@ def compared(
 def trained(name: str, experts: str, tasks: tuple[Task, ...], source: Source, seed: int, steps: int) -> Scores:
     """Test scores of one net after training, which is resumed where it was left."""
     data = "" if source.name == "scenes" else f"{source.name}-"
-    folder = ROOT / "runs" / f"quality-{data}{name}-{steps}-{seed}"
+    folder = RUNS / f"quality-{data}{name}-{steps}-{seed}"
     space = space_of(folder, experts, tasks, source)
     if not (folder / "training.json").is_file():
         recipe = Recipe(steps=steps, batch=8, sizes=(1.0,), learning_rate=1e-3, largest_steps=1.0, seed=seed)

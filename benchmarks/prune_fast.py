@@ -12,7 +12,7 @@ import time
 
 from _common import Outcome, Row, main
 from _prunings import fitted, mapped, unpruned
-from _runs import ROOT, edgemtl
+from _runs import RUNS, edgemtl
 
 from edgemtl.nas import open_pruning
 
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> Outcome:
         net = pruning.net(known, fitted(pruning, known, [budget]).kept)
         pruning.subject.judge.losses(net, list(known.base))
         seconds[budget] = time.perf_counter() - start
-    out = ROOT / "runs" / "fast"
+    out = RUNS / "fast"
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
     edgemtl("prune", str(path), "--budget", BUDGETS[0], "--fast", "--out", str(out))

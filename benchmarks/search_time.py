@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 from _common import Outcome, Row, main
-from _runs import ROOT, edgemtl
+from _runs import RUNS, edgemtl
 
 from edgemtl.results import read_result
 
 
 def run(options: argparse.Namespace) -> Outcome:
     """Time one search as a user would start it on a fresh machine; its run is what other benchmarks look at."""
-    out = ROOT / "runs" / ("quick" if options.quick else "first")
+    out = RUNS / ("quick" if options.quick else "first")
     shutil.rmtree(out, ignore_errors=True)
     arguments = [
         "search",
