@@ -9,7 +9,7 @@ import click
 
 from edgemtl.cli._screen import Screen
 from edgemtl.cli._tables import show_profile
-from edgemtl.cli._verb import interruptible, verb
+from edgemtl.cli._verb import interruptible, parse_shapes, verb
 
 __all__ = ["profile"]
 
@@ -20,6 +20,7 @@ __all__ = ["profile"]
         "edgemtl profile runs/first/bundle",
         "edgemtl profile runs/first/bundle --target openvino --threads 1 --tasks depth",
         "edgemtl profile model.onnx --runs 500 --out model.profile.json",
+        "edgemtl profile model.onnx --shape image=1x3x480x640",
     ),
 )
 @click.argument("path", type=click.Path(path_type=Path))
@@ -31,6 +32,13 @@ __all__ = ["profile"]
 @click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
 @click.option("--runs", default=200, show_default=True, help="Samples for each set of tasks.")
 @click.option(
+    "--shape",
+    "shapes",
+    metavar="NAME=SIZES",
+    multiple=True,
+    help="Sizes of an input of an ONNX file that leaves them open: image=1x3x480x640; without NAME for its only input.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), help="Where profile.json goes; beside what is measured by default."
 )
 def profile(
@@ -41,6 +49,7 @@ def profile(
     tasks: str | None,
     threads: int,
     runs: int,
+    shapes: tuple[str, ...],
     out: Path | None,
 ) -> None:
     """Measure a bundle, an engine folder or an ONNX file.
@@ -53,8 +62,11 @@ def profile(
     from edgemtl.profiling import write_profile
 
     wanted: Sequence[str] | None = tasks.split(",") if tasks else None
+    sizes = parse_shapes(shapes)
     with interruptible("nothing was measured to the end, nothing was written"), screen.progress("samples") as progress:
-        found = measure(path, device, target=target, threads=threads, runs=runs, tasks=wanted, progress=progress)
+        found = measure(
+            path, device, target=target, threads=threads, runs=runs, tasks=wanted, shapes=sizes, progress=progress
+        )
     file = write_profile(found, out or (path if path.is_dir() else path.with_suffix(".profile.json")))
     if not screen.as_json:
         show_profile(screen, found)

@@ -9,7 +9,7 @@ from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
     from edgemtl.profiling import Profile
-    from edgemtl.profiling._schema import Figure
+    from edgemtl.profiling._schema import Counts, Figure
     from edgemtl.results import Entry, Result
 
 __all__ = ["show_profile", "show_result"]
@@ -81,13 +81,30 @@ def show_profile(screen: Screen, profile: Profile) -> None:
     if profile.trunk_ms is not None:
         costs.insert(0, ("shared trunk", _figure(profile.trunk_ms), None, None))
     screen.table("What each task costs in ms", ("part", "alone", "own part", "saved without it"), costs)
+    if profile.counts is not None:
+        screen.table("Counted on the graph", ("part", "FLOPs (MACs)", "parameters", "weights"), _counts(profile.counts))
     if profile.operators is not None:
         shares = [
             (s.name, s.owner or None, s.operators, f"{s.share:.1%}") for s in profile.operators.by_block[:OPERATORS]
         ]
         screen.table("Where the time goes", ("block", "task", "operators", "share"), shares)
-    for reason in profile.stability.reasons:
-        screen.note(f"note: {reason}")
+    for note in (*profile.notes, *profile.stability.reasons):
+        screen.note(f"note: {note}")
+
+
+def _counts(counts: Counts) -> list[tuple[str | None, ...]]:
+    """Rows for all tasks, for what several share, and for what each has to itself."""
+    parts = [("all tasks", counts.total), ("shared trunk", counts.trunk), *counts.tasks.items()]
+    shown = parts if len(counts.tasks) > 1 else parts[:1]
+    return [
+        (
+            name,
+            "not counted" if each.flops is None else format_flops(each.flops),
+            f"{each.params:,}",
+            format_bytes(each.weight_bytes),
+        )
+        for name, each in shown
+    ]
 
 
 def _ms(value: float | None) -> str | None:

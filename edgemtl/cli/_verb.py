@@ -16,7 +16,16 @@ import click
 from edgemtl.cli._screen import Screen
 from edgemtl.errors import UserError
 
-__all__ = ["Interrupted", "interruptible", "new_run", "parse_size", "reserved_output", "resume_line", "verb"]
+__all__ = [
+    "Interrupted",
+    "interruptible",
+    "new_run",
+    "parse_shapes",
+    "parse_size",
+    "reserved_output",
+    "resume_line",
+    "verb",
+]
 
 Body = Callable[..., None]
 STDOUT, STDERR = 1, 2
@@ -136,3 +145,17 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise UserError(f"size {text!r} is not understood: write HEIGHTxWIDTH in pixels, for example 192x256")
     return int(height), int(width)
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Sizes by name of `image=1x3x480x640`, each given once; the name is "" in `1x3x480x640`. Raises `UserError`."""
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, written = text.rpartition("=")
+        sizes = written.lower().split("x")
+        if not all(size.isascii() and size.isdigit() and len(size) < 10 and int(size) for size in sizes):
+            raise UserError(f"shape {text!r} is not understood: write NAME=SIZES, for example image=1x3x480x640")
+        if name in found:
+            raise UserError(f"shape of {name or 'the only input'!r} is given twice: give it once")
+        found[name] = tuple(map(int, sizes))
+    return found

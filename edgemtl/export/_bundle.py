@@ -215,6 +215,8 @@ def _parity(
 def cost_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:
     model = quantize(emit(net), honoured(precision, target.traits), ranges or Ranges({}), target.scheme)
     cost = count_graph(model)
+    if not cost.total.exact:
+        raise UserError(f"the net cannot be counted: {'; '.join(cost.notes)}")
     return BundleCost(
         flops=cost.total.flops,
         params=cost.total.params,

@@ -1,64 +1,97 @@
 """FLOPs, parameters and bytes of an ONNX file, counted exactly and split into what tasks share and what they own.
 
-Nothing but the file is read, so that a count holds for what is deployed. Every output is a task unless the metadata
-names tasks. A part that several tasks need counts once, in the trunk.
+A count holds for what is deployed: it comes from the file, and where a file does not tell its shapes, from a run of it.
+Every output is a task unless the metadata name tasks. A part that several tasks need counts once, in the trunk.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx.inliner
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl._onnx import read_onnx
-from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.errors import UserError
+from edgemtl.profiling._inputs import InputChoice, declared_in, settle_inputs
+from edgemtl.profiling._macs import Shape, UnknownOperatorError, UnknownShapeError, macs_of
+from edgemtl.profiling._names import short_name
+from edgemtl.profiling._shapes import bodies, declared_shapes, known_model, multiplies
 
 __all__ = ["Cost", "Count", "count_graph"]
 
-_WEIGHT_INPUT = {
-    "Conv": 1,
-    "ConvInteger": 1,
-    "ConvTranspose": 1,
-    "Gemm": 1,
-    "MatMul": 1,
-    "MatMulInteger": 1,
-    "QLinearConv": 3,
-    "QLinearMatMul": 3,
-}
 _NOT_PARAMETERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
-_SETTINGS = {"Clip", "DequantizeLinear", "Pad", "QuantizeLinear", "Resize"}
-"""Operators whose inputs after the first are settings (bounds, scales, zero points), not parameters."""
-
-Shape = tuple[int | None, ...] | None
+_SETTINGS: Mapping[str, Collection[int]] = {
+    "Clip": (1, 2),
+    "ConvInteger": (2, 3),
+    "DequantizeLinear": (1, 2),
+    "DynamicQuantizeLSTM": range(8, 12),
+    "DynamicQuantizeMatMul": (2, 3),
+    "MatMulInteger": (2, 3),
+    "MatMulIntegerToFloat": range(2, 6),
+    "MatMulNBits": range(2, 5),
+    "Pad": (1, 2, 3),
+    "QAttention": (3, 4, 6, 7),
+    "QGemm": (1, 2, 4, 5, 7, 8),
+    "QLinearAdd": (1, 2, 4, 5, 6, 7),
+    "QLinearConv": (1, 2, 4, 5, 6, 7),
+    "QLinearMatMul": (1, 2, 4, 5, 6, 7),
+    "QLinearMul": (1, 2, 4, 5, 6, 7),
+    "QuantizeLinear": (1, 2),
+    "Resize": (1, 2, 3),
+}
+"""Inputs that are settings (bounds, scales, zero points), not parameters."""
+_ELEMENT_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "STRING": 0, "UNDEFINED": 0}
+"""Element types that NumPy does not hold as they are stored; texts count for nothing."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """FLOPs for one image (two a MAC), parameters, and bytes of everything constant as it is stored."""
+    """FLOPs for one image (two a MAC), parameters, and bytes of everything constant as it is stored.
+
+    Where `exact` is false, FLOPs lack an operator that could not be counted.
+    """
 
     flops: int = 0
     params: int = 0
     weight_bytes: int = 0
+    exact: bool = True
 
     def __add__(self, other: Count) -> Count:
-        return Count(self.flops + other.flops, self.params + other.params, self.weight_bytes + other.weight_bytes)
+        return Count(
+            self.flops + other.flops,
+            self.params + other.params,
+            self.weight_bytes + other.weight_bytes,
+            self.exact and other.exact,
+        )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Counts of a whole graph, of what several tasks share, of each task's own part, and of all that each task runs."""
+    """Counts of a whole graph, of what several tasks share, of each task's own part, and of all that each task runs.
+
+    `notes` name every operator that could not be counted and why, and what was assumed, a line each.
+    """
 
     total: Count
     trunk: Count
     tasks: Mapping[str, Count]
     paths: Mapping[str, Count]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Remark:
+    """What is to be said of the count of an operator; those that differ in `label` alone are said once."""
+
+    operator: str
+    label: str
+    what: str
 
 
 @dataclass
@@ -68,44 +101,44 @@ class _Item:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     count: Count
+    remark: _Remark | None = None
 
 
-def count_graph(model: onnx.ModelProto | Path) -> Cost:
+def count_graph(
+    model: onnx.ModelProto | Path,
+    *,
+    heads: Mapping[str, str] | None = None,
+    only: Collection[str] | None = None,
+    choice: InputChoice | None = None,
+) -> Cost:
     """Counts of an ONNX model or file; a batch dimension without a number is taken as 1.
 
-    FLOPs are those of convolutions and matrix products; experts get even shares of the tokens, where edgemtl's metadata
-    tell how many they share. Parameters and bytes include Constant and ConstantOfShape nodes
-    and what stands inside `If`, of which the dearer branch's FLOPs count. Raises `UserError` for a file that is no ONNX
-    model or where a shape cannot be inferred, `UnsupportedError` for a loop with a matrix product inside.
+    FLOPs are those of products (`_macs`); experts get even shares of the tokens, where edgemtl's metadata tell how many
+    they share. Parameters and bytes include Constant and ConstantOfShape nodes and what stands inside `If`, of which
+    the dearer branch's FLOPs count, and in `Loop` and `Scan`, whose FLOPs count as often as they run.
+
+    `heads` gives each task's output tensor; without it the metadata or the outputs' names do. `only` leaves out other
+    tasks and what they alone need. `choice` settles open inputs as in `profile`. Raises `UserError` for a file that is
+    no ONNX model, sizes that do not fit, and a task of `only` that is not there; whatever else cannot be counted is
+    told in the notes.
     """
-    if isinstance(model, Path):
-        model = read_onnx(model)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model))
-        if lengths := _metadata(model, "even_tokens"):
-            _give_lengths(inferred.graph, lengths)
-            inferred = onnx.shape_inference.infer_shapes(inferred)
-    except onnx.shape_inference.InferenceError as error:
-        raise UserError(f"shapes of the ONNX model cannot be inferred: {str(error).splitlines()[0]}") from error
-    items = list(_Walker({}, {}).walk(inferred.graph))
-    outputs = {output.name for output in inferred.graph.output}
-    return _split(items, _tasks(model, outputs))
-
-
-def _give_lengths(graph: onnx.GraphProto, lengths: Mapping[str, Any]) -> None:
-    """Give the tensors of experts' own tokens, whose length depends on the image, the lengths that metadata tell."""
-    known = {info.name: info for info in graph.value_info}
-    for node in graph.node:
-        for name in node.output:
-            whole = known.get(node.input[0]) if node.op_type == "Split" and isinstance(lengths.get(name), int) else None
-            if whole is not None:
-                info = known.get(name) or graph.value_info.add()
-                info.CopyFrom(whole)
-                info.name = name
-                info.type.tensor_type.shape.dim[0].dim_value = lengths[name]
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _give_lengths(attribute.g, lengths)
+    folder = model.parent if isinstance(model, Path) else None
+    file = model.name if isinstance(model, Path) else "the model"
+    model = read_onnx(model) if isinstance(model, Path) else model
+    choice = choice or InputChoice()
+    inputs = settle_inputs(declared_in(model.graph), choice.shapes, file)
+    known, reason = known_model(model, inputs, choice.integers, folder, _metadata(model, "even_tokens"))
+    walker = _Walker({}, {}, {}, reason)
+    items = list(walker.walk(known.graph, ""))
+    outputs = dict.fromkeys(output.name for output in model.graph.output)
+    named = _tasks(model, outputs) if heads is None else {task: {name} for task, name in heads.items()}
+    if missing := [task for task in only or () if task not in named]:
+        raise UserError(f"{file} has no output for {', '.join(missing)}: it has {', '.join(map(short_name, named))}")
+    named = {task: names for task, names in named.items() if only is None or task in only}
+    empty = [each.name for each in inputs if 0 in each.sizes]
+    cost = _split(items, named)
+    notes = tuple(f"input {short_name(name)!r} has a size of 0: nothing is multiplied" for name in empty)
+    return replace(cost, notes=(*notes, *cost.notes))
 
 
 def _metadata(model: onnx.ModelProto, key: str) -> dict[str, Any]:
@@ -120,7 +153,7 @@ def _metadata(model: onnx.ModelProto, key: str) -> dict[str, Any]:
     return {}
 
 
-def _tasks(model: onnx.ModelProto, outputs: Iterable[str]) -> dict[str, set[str]]:
+def _tasks(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, set[str]]:
     """Output tensors of each task: by the metadata that edgemtl writes, or every output for itself."""
     found: dict[str, set[str]] = {}
     for entry in model.metadata_props:
@@ -145,12 +178,14 @@ def _split(items: Sequence[_Item], tasks: Mapping[str, set[str]]) -> Cost:
             needed.setdefault(name, set()).update(wanted_by)
         owners.append(wanted_by)
     owners.reverse()
-    pairs = [(item.count, wanted_by) for item, wanted_by in zip(items, owners, strict=True) if wanted_by]
+    wanted = [(item, wanted_by) for item, wanted_by in zip(items, owners, strict=True) if wanted_by]
+    pairs = [(item.count, wanted_by) for item, wanted_by in wanted]
     return Cost(
         total=_sum(count for count, _ in pairs),
         trunk=_sum(count for count, wanted_by in pairs if len(wanted_by) > 1),
         tasks={task: _sum(count for count, wanted_by in pairs if wanted_by == {task}) for task in tasks},
         paths={task: _sum(count for count, wanted_by in pairs if task in wanted_by) for task in tasks},
+        notes=_notes(item.remark for item, _ in wanted if item.remark is not None),
     )
 
 
@@ -161,112 +196,188 @@ def _sum(counts: Iterable[Count]) -> Count:
     return total
 
 
+def _notes(remarks: Iterable[_Remark]) -> tuple[str, ...]:
+    """One line for every operator and reason: the first node, and how many more there are."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for remark in remarks:
+        found.setdefault((remark.operator, remark.what), []).append(remark.label)
+    return tuple(
+        f"{operator} {short_name(labels[0])!r}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {what}"
+        for (operator, what), labels in found.items()
+    )
+
+
 class _Walker:
-    """Flattens a graph and its branches into items in order of execution, constants before their readers."""
+    """Flattens a graph and its bodies into items in order of execution, constants before their readers.
 
-    def __init__(self, shapes: Mapping[str, Shape], constants: Mapping[str, TensorProto]) -> None:
-        self.shapes = dict(shapes)
-        self.constants = dict(constants)
+    Two bodies may use one name for two things, so an item has names of its own: `_names` maps to them.
+    """
 
-    def walk(self, graph: onnx.GraphProto) -> Iterator[_Item]:
-        """Items of the graph; names of an inner graph must not hide outer ones (ONNX demands that)."""
-        for info in (*graph.input, *graph.value_info, *graph.output):
-            self.shapes.setdefault(info.name, _shape(info))
-        self._settings = _only_settings(graph)
+    def __init__(
+        self, shapes: Mapping[str, Shape], constants: Mapping[str, TensorProto], names: Mapping[str, str], reason: str
+    ) -> None:
+        self.shapes, self.constants, self._names, self._reason = dict(shapes), dict(constants), dict(names), reason
+
+    def walk(self, graph: onnx.GraphProto, scope: str) -> Iterator[_Item]:
+        """Items of the graph; `scope` tells its own names from those of other graphs."""
+        self.shapes |= declared_shapes(graph)
+        self._settings, self._packing = _only_settings(graph), _packing(graph)
+        own = [info.name for info in graph.input] + [tensor.name for tensor in graph.initializer]
+        own += [sparse.values.name for sparse in graph.sparse_initializer]
+        own += [name for node in graph.node for name in node.output]
+        self._names |= {name: f"{scope}{name}" for name in own if name}
         for tensor in graph.initializer:
             self.constants[tensor.name] = tensor
-            self.shapes[tensor.name] = tuple(tensor.dims)
             yield self._constant(tensor.name, tensor.data_type, math.prod(tensor.dims))
-        for node in graph.node:
-            yield from self._node(node)
+        for sparse in graph.sparse_initializer:
+            yield self._sparse(sparse.values.name, sparse)
+        for place, node in enumerate(graph.node):
+            yield from self._node(node, f"{scope}{place}/")
 
-    def _node(self, node: onnx.NodeProto) -> Iterator[_Item]:
-        attributes = {attribute.name: attribute for attribute in node.attribute}
+    def _local(self, names: Iterable[str]) -> tuple[str, ...]:
+        """An item's names; an optional tensor that is left out has none."""
+        return tuple(self._names.get(name, name) for name in names if name)
+
+    def _node(self, node: onnx.NodeProto, scope: str) -> Iterator[_Item]:
         if node.op_type == "If":
-            yield from self._branches(node, [attributes[name].g for name in ("then_branch", "else_branch")])
+            yield from self._branches(node, scope)
+        elif bodies(node):
+            yield from self._repeated(node, scope)
         elif node.op_type == "Constant":
-            yield from self._constant_node(node, attributes)
+            yield self._constant_node(node)
         elif node.op_type == "ConstantOfShape":
-            yield self._filled(node, attributes)
-        elif any(attribute.HasField("g") for attribute in node.attribute):
-            raise UnsupportedError(
-                f"{node.op_type} {node.name or node.output[0]} repeats a graph any number of times: not countable"
-            )
+            yield self._filled(node)
         else:
-            yield _Item(tuple(node.input), tuple(node.output), Count(flops=self._flops(node)))
+            yield self._operator(node)
 
-    def _branches(self, node: onnx.NodeProto, graphs: Sequence[onnx.GraphProto]) -> Iterator[_Item]:
-        found = [list(_Walker(self.shapes, self.constants).walk(graph)) for graph in graphs]
-        flops = [sum(item.count.flops for item in items) for items in found]
+    def _operator(self, node: onnx.NodeProto) -> _Item:
+        item = _Item(self._local(node.input), self._local(node.output), _attribute_weights(node))
+        try:
+            item.count += Count(flops=2 * macs_of(node, self.shapes))
+        except UnknownOperatorError:
+            item.remark = _remark(node, "its FLOPs are not counted, no rule says what it multiplies")
+        except UnknownShapeError as error:
+            because = f" ({self._reason})" if self._reason else ""
+            name = short_name(str(error))
+            item.remark = _remark(node, f"its FLOPs are not counted, the shape of {name!r} is not known{because}")
+        if item.remark is not None:
+            item.count += Count(exact=False)
+        return item
+
+    def _inside(self, graph: onnx.GraphProto, scope: str) -> tuple[list[_Item], tuple[str, ...], tuple[str, ...]]:
+        """Items of a body, and the names of what goes in and comes out."""
+        inner = _Walker(self.shapes, self.constants, self._names, self._reason)
+        items = list(inner.walk(graph, scope))
+        return (
+            items,
+            inner._local(info.name for info in graph.input),
+            inner._local(info.name for info in graph.output),
+        )
+
+    def _branches(self, node: onnx.NodeProto, scope: str) -> Iterator[_Item]:
+        found = [self._inside(graph, f"{scope}{number}/") for number, graph in enumerate(bodies(node))]
+        flops = [sum(item.count.flops for item in items) for items, _, _ in found]
         dearer = flops.index(max(flops))
-        for number, (graph, items) in enumerate(zip(graphs, found, strict=True)):
+        reads, writes = self._local(node.input), self._local(node.output)
+        for number, (items, _, results) in enumerate(found):
             for item in items:
                 if number != dearer:
-                    item.count = Count(0, item.count.params, item.count.weight_bytes)
+                    item.count = replace(item.count, flops=0)
                 yield item
-            for inner, outer in zip(graph.output, node.output, strict=True):
-                yield _Item((inner.name, *node.input), (outer,), Count())
+            for inner, outer in zip(results, writes, strict=False):
+                yield _Item((inner, *reads), (outer,), Count())
+        if min(flops) and min(flops) < max(flops):
+            told = "of its two branches the dearer one is counted"
+            yield _Item(reads, writes, Count(), _remark(node, told))
 
-    def _constant_node(self, node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> Iterator[_Item]:
+    def _repeated(self, node: onnx.NodeProto, scope: str) -> Iterator[_Item]:
+        """A body that runs many times: its FLOPs as often, its weights once."""
+        reads, writes = self._local(node.input), self._local(node.output)
+        for number, graph in enumerate(bodies(node)):
+            items, begins, results = self._inside(graph, f"{scope}{number}/")
+            turns = self._turns(node, graph)
+            yield _Item(reads, begins, Count())
+            for item in items:
+                item.count = replace(item.count, flops=item.count.flops * (turns or 0))
+                yield item
+            link = _Item((*reads, *results), writes, Count())
+            if turns is None and multiplies(graph):
+                link.count = Count(exact=False)
+                link.remark = _remark(node, "its FLOPs are not counted, how often it runs is not known")
+            yield link
+
+    def _turns(self, node: onnx.NodeProto, body: onnx.GraphProto) -> int | None:
+        """How often a body runs: the length of the output that counts a loop's turns, or of what is scanned."""
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Loop":
+            length = self.shapes.get(node.output[-1] if node.output else "")
+            return length[0] if length else None
+        if node.op_type == "Scan" and len(body.input) == len(node.input) and "num_scan_inputs" in attributes:
+            states = len(node.input) - attributes["num_scan_inputs"].i
+            axis = next(iter(attributes["scan_input_axes"].ints), 0) if "scan_input_axes" in attributes else 0
+            shape = self.shapes.get(node.input[states])
+            return shape[axis] if shape else None
+        return None
+
+    def _constant_node(self, node: onnx.NodeProto) -> _Item:
+        name, attributes = node.output[0], {attribute.name: attribute for attribute in node.attribute}
         if "value" in attributes:
             tensor = attributes["value"].t
-            self.constants[node.output[0]] = tensor
-            self.shapes[node.output[0]] = tuple(tensor.dims)
-            yield self._constant(node.output[0], tensor.data_type, math.prod(tensor.dims))
+        elif "sparse_value" in attributes:
+            return self._sparse(name, attributes["sparse_value"].sparse_tensor)
         else:
-            yield _Item((), tuple(node.output), Count())
+            value = next((helper.get_attribute_value(each) for each in node.attribute), 0)
+            tensor = numpy_helper.from_array(_typed(value))
+        self.constants[name], self.shapes[name] = tensor, tuple(tensor.dims)
+        return self._constant(name, tensor.data_type, math.prod(tensor.dims))
 
-    def _filled(self, node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> _Item:
+    def _filled(self, node: onnx.NodeProto) -> _Item:
         """A constant given by its shape: it takes memory like any other once the graph is loaded."""
         shape = self.constants.get(node.input[0])
         if shape is None:
-            return _Item(tuple(node.input), tuple(node.output), Count())
-        size = tuple(int(side) for side in onnx.numpy_helper.to_array(shape))
+            return self._operator(node)
+        size = tuple(int(side) for side in numpy_helper.to_array(shape).ravel())
         self.shapes[node.output[0]] = size
-        kind = attributes["value"].t.data_type if "value" in attributes else TensorProto.FLOAT
+        kind = next((each.t.data_type for each in node.attribute if each.name == "value"), TensorProto.FLOAT)
         item = self._constant(node.output[0], kind, math.prod(size))
-        return _Item(tuple(node.input), item.writes, item.count)
+        return _Item(self._local(node.input), item.writes, item.count)
 
     def _constant(self, name: str, kind: int, elements: int) -> _Item:
-        parameters = 0 if kind in _NOT_PARAMETERS or name in self._settings else elements
-        return _Item((), (name,), Count(0, parameters, math.ceil(elements * _element_bytes(kind))))
+        fits = kind not in _NOT_PARAMETERS and name not in self._settings
+        parameters = elements * self._packing.get(name, 1) if fits else 0
+        return _Item((), self._local([name]), Count(0, parameters, math.ceil(elements * _element_bits(kind) / 8)))
 
-    def _flops(self, node: onnx.NodeProto) -> int:
-        if node.op_type not in _WEIGHT_INPUT or node.domain not in ("", "ai.onnx"):
-            return 0
-        first, weight = self._known(node, node.input[0]), self._known(node, node.input[_WEIGHT_INPUT[node.op_type]])
-        output = self._known(node, node.output[0])
-        if node.op_type == "Gemm":
-            transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-            return 2 * math.prod(output) * first[0 if transposed else 1]
-        if "MatMul" in node.op_type:
-            return 2 * math.prod(output) * first[-1]
-        if node.op_type == "ConvTranspose":
-            return 2 * math.prod(first) * math.prod(weight[1:])
-        return 2 * math.prod(output) * math.prod(weight[1:])
-
-    def _known(self, node: onnx.NodeProto, name: str) -> tuple[int, ...]:
-        shape = self.shapes.get(name)
-        sides = [1 if side is None and axis == 0 else side for axis, side in enumerate(shape or ())]
-        known = tuple(side for side in sides if side is not None)
-        if shape is None or len(known) < len(sides):
-            label = node.name or node.output[0]
-            raise UserError(f"shape of {name!r} at {node.op_type} {label} is not fixed: export with a fixed input size")
-        return known
+    def _sparse(self, name: str, sparse: onnx.SparseTensorProto) -> _Item:
+        """Values that are not zero, and their places at eight bytes an index."""
+        self.shapes[name] = tuple(sparse.dims)
+        item = self._constant(name, sparse.values.data_type, math.prod(sparse.values.dims))
+        return _Item((), item.writes, item.count + Count(weight_bytes=8 * math.prod(sparse.indices.dims)))
 
 
-def _shape(info: onnx.ValueInfoProto) -> Shape:
-    """Sides of a tensor, None where the data decides; None for all of it where not even their number is known."""
-    if not info.type.tensor_type.HasField("shape"):
-        return None
-    return tuple(side.dim_value if side.HasField("dim_value") else None for side in info.type.tensor_type.shape.dim)
+def _remark(node: onnx.NodeProto, what: str) -> _Remark:
+    operator = f"{node.op_type} of {short_name(node.domain)}" if node.domain not in ("", "ai.onnx") else node.op_type
+    return _Remark(short_name(operator), node.name or next(iter(node.output), ""), what)
 
 
-def _element_bytes(kind: int) -> float:
-    """Bytes of an element; four-bit types take half a byte, texts count for nothing."""
-    if kind in (TensorProto.INT4, TensorProto.UINT4):
-        return 0.5
-    return 0.0 if kind == TensorProto.STRING else float(helper.tensor_dtype_to_np_dtype(kind).itemsize)
+def _typed(value: Any) -> Any:
+    """A Constant's number or list of numbers or texts, as an array of the type that ONNX says it has."""
+    import numpy as np
+
+    whole = np.asarray(value)
+    return whole.astype({"f": np.float32, "i": np.int64}.get(whole.dtype.kind, np.object_))
+
+
+def _attribute_weights(node: onnx.NodeProto) -> Count:
+    """Coefficients that classic models (ai.onnx.ml) keep in their attributes, four bytes each."""
+    if node.domain != "ai.onnx.ml":
+        return Count()
+    kept = sum(len(attribute.floats) for attribute in node.attribute)
+    return Count(params=kept, weight_bytes=4 * kept)
+
+
+def _element_bits(kind: int) -> int:
+    bits = _ELEMENT_BITS.get(TensorProto.DataType.Name(kind))
+    return helper.tensor_dtype_to_np_dtype(kind).itemsize * 8 if bits is None else bits
 
 
 def _only_settings(graph: onnx.GraphProto) -> set[str]:
@@ -275,5 +386,15 @@ def _only_settings(graph: onnx.GraphProto) -> set[str]:
     parameters: set[str] = set()
     for node in graph.node:
         for number, name in enumerate(node.input):
-            (settings if number and node.op_type in _SETTINGS else parameters).add(name)
+            (settings if number in _SETTINGS.get(node.op_type, ()) else parameters).add(name)
     return settings - parameters
+
+
+def _packing(graph: onnx.GraphProto) -> dict[str, int]:
+    """Weights of com.microsoft that hold several parameters a byte, and how many."""
+    bits = {"MatMulNBits": 4, "MatMulBnb4": 4}
+    return {
+        node.input[1]: 8 // next((each.i for each in node.attribute if each.name == "bits"), bits[node.op_type])
+        for node in graph.node
+        if node.op_type in bits and len(node.input) > 1
+    }

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemtl.errors import UserError
+from edgemtl.profiling._inputs import InputChoice
+from edgemtl.profiling._names import short_name
 from edgemtl.profiling._schema import Count, Counts, Figure, Operators, OperatorShare, TaskProfile
 from edgemtl.runtime import OperatorTime
 
@@ -74,24 +76,29 @@ def _task_profile(task: str, everything: frozenset[str], latencies: Latencies, t
     )
 
 
-def count_file(graph: Path | None, tasks: Sequence[str]) -> Counts | None:
-    """Counts of an ONNX file that has exactly `tasks`; None where there is no file, or its graph cannot be counted."""
+def count_file(
+    graph: Path | None, tasks: Sequence[str], heads: Mapping[str, str] | None, choice: InputChoice
+) -> tuple[Counts | None, tuple[str, ...]]:
+    """Counts of `tasks` in an ONNX file, and notes on them; without counts the notes say why.
+
+    `heads` are the tasks' output tensors, where the file's metadata do not tell.
+    """
     if graph is None:
-        return None
+        return None, ("nothing is counted: this engine is no ONNX file; its bundle's manifest tells the design's cost",)
     from edgemtl.profiling._count import count_graph  # it imports onnx
 
     try:
-        found = count_graph(graph)
-    except UserError:
-        return None
-    if set(found.tasks) != set(tasks):
-        return None
+        found = count_graph(graph, heads=heads, only=tasks, choice=choice)
+    except UserError as error:
+        return None, (f"nothing is counted: {error}",)
     own = {task: _count(found.tasks[task]) for task in tasks}
-    return Counts(total=_count(found.total), trunk=_count(found.trunk), tasks=own)
+    return Counts(total=_count(found.total), trunk=_count(found.trunk), tasks=own), found.notes
 
 
 def _count(found: GraphCount) -> Count:
-    return Count(flops=found.flops, macs=found.flops // 2, params=found.params, weight_bytes=found.weight_bytes)
+    flops = found.flops if found.exact else None
+    macs = found.flops // 2 if found.exact else None
+    return Count(flops=flops, macs=macs, params=found.params, weight_bytes=found.weight_bytes)
 
 
 def operator_shares(times: Sequence[OperatorTime], tasks: Sequence[str], runs: int) -> Operators | None:
@@ -99,9 +106,9 @@ def operator_shares(times: Sequence[OperatorTime], tasks: Sequence[str], runs: i
     total = math.fsum(each.mean_ms for each in times)
     if total <= 0:
         return None
-    blocks = _shares([(each.block or "(outside of blocks)", each.mean_ms) for each in times], total)
+    blocks = _shares([(short_name(each.block) or "(outside of blocks)", each.mean_ms) for each in times], total)
     owned = tuple(row.model_copy(update={"owner": _owner(row.name, tasks)}) for row in blocks)
-    types = _shares([(each.op, each.mean_ms) for each in times], total)
+    types = _shares([(short_name(each.op), each.mean_ms) for each in times], total)
     return Operators(runs=runs, total_ms=total, by_block=owned, by_type=types)
 
 

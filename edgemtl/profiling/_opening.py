@@ -11,11 +11,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
 import edgemtl
 from edgemtl.errors import EdgeMTLError, UserError
+from edgemtl.profiling._inputs import InputChoice
 from edgemtl.profiling._schema import Opening
 from edgemtl.profiling._subjects import open_subject
 
@@ -24,14 +26,23 @@ __all__ = ["answer", "asked", "measure_opening", "resident_bytes"]
 TIMEOUT_S = 600
 
 
-def measure_opening(path: Path, target: str | None = None, threads: int = 0) -> Opening:
+def measure_opening(
+    path: Path, target: str | None = None, threads: int = 0, choice: InputChoice | None = None
+) -> Opening:
     """Open `path` and run all tasks once in a process of its own; raises `UserError` where that process fails."""
-    return Opening.model_validate_json(asked(answer, path, target, threads))
+    return Opening.model_validate_json(asked(answer, path, target, threads, choice or InputChoice()))
 
 
-def asked(question: Callable[[], None], path: Path, target: str | None, threads: int) -> str:
+def asked(
+    question: Callable[[], None],
+    path: Path,
+    target: str | None,
+    threads: int,
+    choice: InputChoice | None = None,
+) -> str:
     """The last line that `question`, a function of this package, prints in a process of its own about `path`."""
-    request = json.dumps({"path": str(path.resolve()), "target": target, "threads": threads})
+    chosen = None if choice is None else asdict(choice)
+    request = json.dumps({"path": str(path.resolve()), "target": target, "threads": threads, "choice": chosen})
     root = str(Path(edgemtl.__file__).resolve().parent.parent)
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     module, name = question.__module__, question.__name__
@@ -72,16 +83,19 @@ def answer() -> None:
     """What the process of its own runs; the exit status is 1 and stderr's last line says why where it cannot."""
     try:
         request = json.load(sys.stdin)
-        opening = _open_and_run(Path(request["path"]), request["target"], request["threads"])
+        choice = InputChoice(
+            {name: tuple(sizes) for name, sizes in request["choice"]["shapes"].items()}, request["choice"]["integers"]
+        )
+        opening = _open_and_run(Path(request["path"]), request["target"], request["threads"], choice)
     except EdgeMTLError as error:
         sys.exit(str(error))
     sys.stdout.write(opening.model_dump_json() + "\n")
 
 
-def _open_and_run(path: Path, target: str | None, threads: int) -> Opening:
+def _open_and_run(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opening:
     baseline = resident_bytes("VmRSS")
     start = perf_counter()
-    subject = open_subject(path, target, threads)
+    subject = open_subject(path, target, threads, choice)
     opened, open_peak = perf_counter(), resident_bytes("VmHWM")
     call = subject.call(subject.tasks)
     first = perf_counter()

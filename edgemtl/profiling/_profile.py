@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -18,7 +18,9 @@ from edgemtl.profiling._derive import (
     task_profiles,
     trunk_ms,
 )
+from edgemtl.profiling._inputs import InputChoice
 from edgemtl.profiling._measure import Progress, compare
+from edgemtl.profiling._names import short_name
 from edgemtl.profiling._opening import measure_opening
 from edgemtl.profiling._schema import Mode, Profile
 from edgemtl.profiling._subjects import Subject, open_subject
@@ -28,6 +30,8 @@ from edgemtl.tasks import check_tasks
 __all__ = ["profile"]
 
 BURST = 10
+LONGEST_NOTES = 50
+MOST_TASKS = 32
 OPERATOR_RUNS = 20
 
 
@@ -39,28 +43,35 @@ def profile(
     threads: int = 0,
     runs: int = 200,
     tasks: str | Sequence[str] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measure a bundle, an engine folder or an ONNX file on this machine.
 
-    All tasks together, each alone, and all but each are timed in turns (`compare`), at least `runs` samples each;
-    what the trunk and each task's own part cost is derived from those. `tasks` limits the profile to a mode
-    (a string is one task), `threads` 0 leaves their number to the runtime, `progress` hears of drawn samples. Raises
-    `UserError` for what cannot be opened and `UnsupportedError` for a device that is not this machine.
+    All tasks together, each alone, and all but each are timed in turns (`compare`), `runs` samples each; what the trunk
+    and each task's own part cost is derived from those. `tasks` limits the profile to a mode (a string is one
+    task), `threads` 0 leaves their number to the runtime, `shapes` are sizes of an ONNX file's open inputs ("" for its
+    only one), `progress` hears of drawn samples. Raises `UserError` for what cannot be opened or run and
+    `UnsupportedError` for a device that is not this machine.
     """
     start = perf_counter()
     _check(path, device, runs, threads)
-    subject = open_subject(path, target, threads)
+    subject = open_subject(path, target, threads, InputChoice(dict(shapes or {})))
+    rounds, burst = visits(runs)
     try:
         wanted = _wanted(subject, tasks)
-        opening = measure_opening(path, target, threads)
+        notes = subject.settle()
+        opening = measure_opening(path, target, threads, subject.choice)
         modes = mode_sets(wanted)
         calls = {name: subject.call(chosen) for name, chosen in modes.items()}
         with Watch() as watch:
-            samples = compare(calls, math.ceil(runs / (2 * BURST)), burst=BURST, progress=progress)
+            samples = compare(calls, rounds, burst=burst, progress=progress)
         operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), wanted, OPERATOR_RUNS)
     finally:
         subject.close()
+    counts, count_notes = count_file(subject.graph, wanted, subject.heads, subject.choice)
+    if (drawn := 2 * rounds * burst) != runs:
+        notes.append(f"{drawn} samples were drawn for {runs}: every set of tasks has as many forwards as backwards")
     latencies = {frozenset(chosen): samples[name].median_ms for name, chosen in modes.items()}
     blocks = {
         name: each.block(device=device, runtime=subject.runtime, threads=threads, includes=subject.includes)
@@ -78,13 +89,35 @@ def profile(
         task_costs=task_profiles(wanted, latencies),
         trunk_ms=trunk_ms(wanted, latencies),
         separate_ms=separate_ms(wanted, latencies),
-        counts=count_file(subject.graph, wanted),
+        counts=counts,
         operators=operators,
         opening=opening,
+        inputs={short_name(name): sizes for name, sizes in subject.choice.shapes.items()},
+        notes=_fitting((*notes, *count_notes)),
         stability=watch.stability(samples),
         seconds=perf_counter() - start,
         environment=environment(),
     )
+
+
+def visits(runs: int) -> tuple[int, int]:
+    """Rounds, and samples a visit, for `runs` samples: two visits a round, of about `BURST` each.
+
+    Where no number of 5 to 20 divides half of them, as many more are drawn as it takes.
+    """
+    half = math.ceil(runs / 2)
+    while True:
+        fitting = [burst for burst in range(min(half, BURST // 2), 2 * BURST + 1) if half % burst == 0]
+        if fitting:
+            burst = min(fitting, key=lambda burst: abs(burst - BURST))
+            return half // burst, burst
+        half += 1
+
+
+def _fitting(notes: Sequence[str]) -> tuple[str, ...]:
+    """The first notes, each of a length that a result file holds, and how many more there are."""
+    more = [f"{len(notes) - LONGEST_NOTES} more notes are left out"] if len(notes) > LONGEST_NOTES else []
+    return tuple(note[:1000] for note in (*notes[:LONGEST_NOTES], *more))
 
 
 def _check(path: Path, device: str, runs: int, threads: int) -> None:
@@ -102,4 +135,14 @@ def _check(path: Path, device: str, runs: int, threads: int) -> None:
 
 
 def _wanted(subject: Subject, tasks: str | Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(subject.tasks) if tasks is None else check_tasks(tasks, subject.tasks)
+    """The tasks to measure, by their own or their tensor's name, in the subject's order."""
+    short = {name: task for task, name in (subject.heads or {}).items()}
+    if tasks is not None and not isinstance(tasks, str):
+        tasks = [short.get(task, task) for task in tasks]
+    wanted = tuple(subject.tasks) if tasks is None else check_tasks(tasks, subject.tasks)
+    if len(wanted) > MOST_TASKS:
+        raise UserError(
+            f"{subject.name} has {len(wanted)} outputs, and each is timed alone and left out: name at most "
+            f"{MOST_TASKS} of them, for example --tasks {','.join(wanted[:2])}"
+        )
+    return wanted

@@ -54,10 +54,13 @@ class TaskProfile(_Strict):
 
 
 class Count(_Strict):
-    """Exact counts of a part of the graph; 1 MAC is 2 FLOPs, bytes are those of the weights as stored."""
+    """Exact counts of a part of the graph; 1 MAC is 2 FLOPs, bytes are those of the weights as stored.
 
-    flops: Amount
-    macs: Amount
+    FLOPs are None where an operator of the part cannot be counted: the profile's notes name it.
+    """
+
+    flops: Amount | None
+    macs: Amount | None
     params: Amount
     weight_bytes: Amount
 
@@ -125,7 +128,7 @@ class Profile(_Strict):
     """A measured model. `modes` start with all tasks together; `trunk_ms` is what all tasks share, where it shows.
 
     `separate_ms` is what the tasks would cost run one after another: against the first mode it says whether sharing
-    pays.
+    pays. `inputs` are the sizes that an ONNX file was run with; `notes` say what was assumed and what was not counted.
     """
 
     schema_: Literal["edgemtl.profile/1"] = Field(default="edgemtl.profile/1", alias="schema")
@@ -143,6 +146,8 @@ class Profile(_Strict):
     counts: Counts | None
     operators: Operators | None
     opening: Opening | None
+    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=1000)] = {}
+    notes: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     stability: Stability
     seconds: Annotated[float, Field(ge=0)]
     environment: dict[Name, JsonValue]

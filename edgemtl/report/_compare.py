@@ -136,6 +136,7 @@ def _scores(best: Entry) -> Iterator[tuple[str, _Figure]]:
 
 
 def _counts(story: Story) -> Iterator[tuple[str, _Figure]]:
+    flops: int | None
     if story.result is not None and story.result.best is not None:
         flops, params, stored = story.result.best.flops, story.result.best.params, story.result.best.bytes
     elif story.manifest is not None:
@@ -147,11 +148,12 @@ def _counts(story: Story) -> Iterator[tuple[str, _Figure]]:
         return
     for what, unit, value in (
         ("FLOPs", "FLOPs", flops),
-        ("MACs", "MACs", flops // 2),
+        ("MACs", "MACs", None if flops is None else flops // 2),
         ("parameters", "parameters", params),
         ("weights", "B", stored),
     ):
-        yield what, (unit, "counted", float(value), True, None)
+        if value is not None:
+            yield what, (unit, "counted", float(value), True, None)
 
 
 def _profile_figures(profile: Profile, place: str) -> Iterator[tuple[str, _Figure]]:
@@ -186,6 +188,8 @@ def _notes(left: Story, right: Story, rows: list[ComparisonRow]) -> Iterator[str
         if one and two and one != two:
             yield f"{what} differs: {one} and {two}"
     for story, side in ((left, "first"), (right, "second")):
+        for profile in story.profiles:
+            yield from (f"of the {side}: {note}" for note in profile.notes)
         if any(not profile.stability.stable for profile in story.profiles):
             yield f"the {side} was measured on an unsteady machine, see its profile"
 

@@ -105,6 +105,7 @@ def _tiles(story: Story) -> list[Tile]:
 
 
 def _cost_tiles(story: Story) -> list[Tile]:
+    flops: int | None
     if story.result is not None and story.result.best is not None:
         best = story.result.best
         flops, params, stored = best.flops, best.params, best.bytes
@@ -115,9 +116,12 @@ def _cost_tiles(story: Story) -> list[Tile]:
         flops, params, stored = counts.total.flops, counts.total.params, counts.total.weight_bytes
     else:
         return []
-    macs = format_flops(flops).partition("(")[2].rstrip(")")
+    compute: Tile = ("compute, all tasks", "not counted", "see the notes on latency")
+    if flops is not None:
+        macs = format_flops(flops).partition("(")[2].rstrip(")")
+        compute = ("compute, all tasks", short_flops(flops), (macs, " ", kind_badge("counted")))
     return [
-        ("compute, all tasks", short_flops(flops), (macs, " ", kind_badge("counted"))),
+        compute,
         ("weights", format_bytes(stored), (f"{count_text(params)} params ", kind_badge("counted"))),
     ]
 

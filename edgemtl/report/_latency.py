@@ -33,6 +33,7 @@ def profile_section(story: Story, profile: Profile) -> Markup:
         f"Latency on {profile.device}/{profile.runtime}",
         lead,
         _verdict(profile.stability),
+        element("ul", [element("li", note) for note in profile.notes], class_="reasons") if profile.notes else None,
         _modes_table(profile),
         element("div", element("figure", picture, caption), words, class_="charts gap"),
         _costs_table(story, profile),

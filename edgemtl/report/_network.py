@@ -203,9 +203,11 @@ def _counted_rows(story: Story) -> list[Child]:
         params = split(cost.params, {task: path.params for task, path in cost.paths.items()})
         totals = (cost.flops, cost.params)
     elif story.profiles and (counts := story.profiles[0].counts) is not None:
-        flops = (counts.trunk.flops, {task: float(count.flops) for task, count in counts.tasks.items()})
         params = (counts.trunk.params, {task: float(count.params) for task, count in counts.tasks.items()})
-        totals = (counts.total.flops, counts.total.params)
+        flops = None
+        if counts.total.flops is not None:
+            flops = (counts.trunk.flops or 0, {task: float(each.flops or 0) for task, each in counts.tasks.items()})
+        totals = (counts.total.flops or 0, counts.total.params)
     else:
         return []
     if _shares_by_some(story):

@@ -165,8 +165,10 @@ def test_user_mistakes(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"not a graph")
     with pytest.raises(UserError, match="cannot open"):
         profile(tmp_path / "bad.onnx")
-    with pytest.raises(UserError, match="open shape"):
-        profile(two_headed(tmp_path / "open.onnx", size="side"))
+    with pytest.raises(UserError, match="does not fit"):
+        profile(path, shapes={"image": (1, 3, 48, 32)})
+    with pytest.raises(UserError, match=r"unknown input of m\.onnx"):
+        profile(path, shapes={"picture": (1, 3, 32, 32)})
 
 
 def test_counts_are_split_into_trunk_and_tasks(measured: Profile) -> None:
