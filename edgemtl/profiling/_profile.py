@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -137,8 +137,8 @@ def _check(path: Path, device: str, runs: int, threads: int) -> None:
 def _wanted(subject: Subject, tasks: str | Sequence[str] | None) -> tuple[str, ...]:
     """The tasks to measure, by their own or their tensor's name, in the subject's order."""
     short = {name: task for task, name in (subject.heads or {}).items()}
-    if tasks is not None and not isinstance(tasks, str):
-        tasks = [short.get(task, task) for task in tasks]
+    if isinstance(tasks, Iterable):
+        tasks = [short.get(task, task) for task in ([tasks] if isinstance(tasks, str) else tasks)]
     wanted = tuple(subject.tasks) if tasks is None else check_tasks(tasks, subject.tasks)
     if len(wanted) > MOST_TASKS:
         raise UserError(
