@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from edgemtl._files import read_json, write_json
 from edgemtl.errors import UserError, brief
+from edgemtl.units import format_quantity, preference_text
 
 __all__ = [
     "RESULT_FILE",
     "Entry",
     "FigureKind",
     "Latency",
+    "LimitCheck",
     "PathCost",
     "Result",
     "first_problem",
@@ -57,11 +59,48 @@ class PathCost(_Strict):
     params: Amount
 
 
-class Entry(_Strict):
-    """One design with its cost and its scores; `bytes` are those of the weights, `delta_m` a fraction (0.01 is 1 %).
+class LimitCheck(_Strict):
+    """A budget or floor against one design, as it was decided: floors on validation images, latency measured there.
 
-    `metrics` hold every task's scores by metric name. `feasible` tells whether it keeps all budgets and floors, `kind`
-    whether it is the "baseline" that delta_m refers to or a "candidate", `name` is what its files are called.
+    `text` is the limit as given on the command line, `quantity` that of a budget, or "drop" of a floor; `task` the one
+    that it limits (None: all). `allowed` and `value` are in the quantity's own unit, a drop being the fraction of
+    its metric that a task loses against the baseline. `excess` tells by how much the limit is broken: of a budget as a
+    fraction of it, of a floor as a fraction of the baseline's metric; 0 or less where it is `kept`.
+    """
+
+    kind: Literal["budget", "floor"]
+    text: Text
+    quantity: Name
+    task: Name | None
+    allowed: float
+    value: float
+    excess: float
+    kept: bool
+
+    @property
+    def name(self) -> str:
+        """`3MB` or `floor depth=5%`."""
+        return f"floor {self.text}" if self.kind == "floor" else self.text
+
+    @property
+    def words(self) -> str:
+        """What it takes and what is allowed: `takes 3.36 MB where 3.00 MB is allowed`."""
+        if self.kind == "floor":
+            allowed = f"on validation images where {format_quantity(self.quantity, self.allowed)} is allowed"
+            change = f"{'loses' if self.value >= 0 else 'gains'} {format_quantity(self.quantity, abs(self.value))}"
+            return f"{self.task} {change} {allowed}"
+        taken, allowed = (format_quantity(self.quantity, amount) for amount in (self.value, self.allowed))
+        return f"{f'{self.task} ' if self.task else ''}takes {taken} where {allowed} is allowed"
+
+
+class Entry(_Strict):
+    """One design with its cost and its scores; `bytes` are those of the weights.
+
+    `delta_m` is the mean relative change of all tasks against the baseline, a fraction (0.01 is 1 %), each counting
+    alike; `weighted_delta_m` the same weighted by the search's preference, None where that prefers no task. `metrics`
+    hold every task's scores by metric name. `limits` are the budgets and floors one by one, `feasible` tells whether
+    all are kept; `kind` tells whether it is the "baseline" that delta_m refers to or a "candidate", `name` is what its
+    files are called.
     """
 
     design: Annotated[dict[Name, int | float | str | bool], Field(max_length=5000)]
@@ -76,6 +115,13 @@ class Entry(_Strict):
     feasible: bool | None = None
     kind: Literal["baseline", "candidate"] | None = None
     name: Name | None = None
+    weighted_delta_m: float | None = None
+    limits: Annotated[tuple[LimitCheck, ...], Field(max_length=150)] = ()
+
+    @property
+    def broken(self) -> tuple[LimitCheck, ...]:
+        """The limits that it does not keep."""
+        return tuple(check for check in self.limits if not check.kept)
 
     @model_validator(mode="after")
     def _one_mac_is_two_flops(self) -> Entry:
@@ -87,9 +133,10 @@ class Entry(_Strict):
 class Result(_Strict):
     """A finished search, pruning or training: what was asked, what came out, and where it ran.
 
-    `budgets` are the texts that the user gave. `best` is the chosen design (None where none keeps the budgets and
-    none is close), `front` the Pareto-optimal ones. `seconds` is wall-clock time, `evaluations` how many designs
-    were scored.
+    `budgets` and `floors` are texts as on the command line; floors refer to the `baseline`. `preference` holds every
+    task's weight; it is empty in a result that does not tell. `best` is the chosen design, which is the nearest one
+    where none keeps all limits (None where there is none), `front` the Pareto-optimal ones. `seconds` is wall-clock
+    time, `evaluations` how many designs were scored.
     """
 
     schema_: Literal["edgemtl.result/1"] = Field(default="edgemtl.result/1", alias="schema")
@@ -105,6 +152,13 @@ class Result(_Strict):
     evaluations: Amount
     seconds: Annotated[float, Field(ge=0)]
     environment: dict[Name, JsonValue]
+    floors: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
+    preference: Annotated[dict[Name, Annotated[float, Field(ge=0)]], Field(max_length=100)] = {}
+
+    @property
+    def preferred(self) -> str:
+        """The preference in words, `depth=2,semseg=1`; empty where all tasks weigh alike."""
+        return preference_text(self.preference)
 
     @property
     def tasks(self) -> tuple[str, ...]:

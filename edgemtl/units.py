@@ -1,7 +1,7 @@
 """Budgets, floors and preferences: quantities with a unit and a scope, and how they are printed.
 
 1 MAC is 2 FLOPs everywhere, and tables print both. Names of quantities are the keys of result files: `flops`,
-`params`, `latency_ms`, `weight_bytes`, `energy_mj`.
+`params`, `latency_ms`, `weight_bytes`, `energy_mj`; of floors `drop`, the fraction of its metric that a task loses.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = [
     "parse_budget",
     "parse_floor",
     "parse_preference",
+    "preference_text",
 ]
 
 _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -82,6 +83,11 @@ class Floor:
 
     task: str
     max_drop: float
+
+    @property
+    def text(self) -> str:
+        """As on the command line: `depth=2%`."""
+        return f"{self.task}={_percent(self.max_drop)}%"
 
 
 def parse_budget(text: str) -> Budget:
@@ -147,6 +153,13 @@ def parse_preference(text: str, tasks: Iterable[str]) -> dict[str, float]:
     return weights
 
 
+def preference_text(weights: Mapping[str, float]) -> str:
+    """`depth=2,semseg=1`; empty where no task is preferred."""
+    if len(set(weights.values())) < 2:
+        return ""
+    return ",".join(f"{task}={weight:g}" for task, weight in weights.items())
+
+
 def format_flops(flops: float) -> str:
     """`2.00 GFLOPs (1.00 GMACs)`."""
     return f"{_scaled(flops)}FLOPs ({_scaled(flops / 2)}MACs)"
@@ -165,6 +178,7 @@ def format_quantity(quantity: str, value: float) -> str:
         "weight_bytes": format_bytes,
         "latency_ms": lambda ms: f"{_digits(ms)} ms",
         "energy_mj": lambda mj: f"{_digits(mj)} mJ",
+        "drop": lambda fraction: f"{_percent(fraction)} %",
     }
     return writers[quantity](value)
 
@@ -173,6 +187,12 @@ def _scaled(value: float) -> str:
     rounded = float(f"{value:.3g}")  # 999,600 is 1.00 M, not 1000 k
     prefix = next((prefix for prefix, scale in reversed(_PREFIXES.items()) if abs(rounded) >= scale), "")
     return f"{_digits(rounded / _PREFIXES[prefix])} {prefix}"
+
+
+def _percent(fraction: float) -> str:
+    """Two decimals at most, and no zeros at the end."""
+    percent = round(100 * fraction, 2) + 0.0  # never -0
+    return f"{percent:.2f}".rstrip("0").rstrip(".")
 
 
 def _digits(value: float) -> str:

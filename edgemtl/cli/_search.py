@@ -164,7 +164,7 @@ class Stages:
         self._stack.close()
 
     def __call__(self, event: SearchEvent) -> None:
-        if event.rows:
+        if event.stage == "preflight":
             self._stack.close()
             self._preflight(event)
             return
@@ -176,17 +176,21 @@ class Stages:
             self._progress(event.done, event.total, "" if event.stage == "data" else event.text)
 
     def _preflight(self, event: SearchEvent) -> None:
-        rows = [
-            (
-                row.budget.text,
-                *(
-                    format_quantity(row.budget.quantity, value)
-                    for value in (row.limit, row.smallest, row.middle, row.largest)
-                ),
-                "yes" if row.satisfiable else "no",
-            )
-            for row in event.rows
-        ]
-        self._screen.table(
-            "Before the search", ("budget", "allows", "smallest design", "middle", "largest", "can be kept"), rows
-        )
+        """What three designs take of every limit and lose of every floor, and whether one is known to keep all."""
+        rows: list[tuple[object, ...]] = []
+        for row in event.rows:
+            figures = (row.limit, row.smallest, row.middle, row.largest)
+            texts = (format_quantity(row.budget.quantity, value) for value in figures)
+            rows.append((row.budget.text, *texts, "yes" if row.satisfiable else "no"))
+        for each in event.floors or ():
+            losses = (each.floor.max_drop, each.smallest, each.middle, each.largest)
+            texts = (f"{format_quantity('drop', value)} lost" for value in losses)
+            rows.append((f"floor {each.floor.text}", *texts, "yes, by the largest"))
+        if event.floors is None:
+            rows.append(("floors", *[None] * 4, "known once weights are learnt"))
+        elif len(rows) > 1:
+            known = f"yes, the {event.together} design does" if event.together else "known after the search"
+            rows.append(("all together", *[None] * 4, known))
+        if rows:
+            columns = ("limit", "allows", "smallest design", "middle", "largest", "can be kept")
+            self._screen.table("Before the search", columns, rows)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["show_profile", "show_result"]
 
 OPERATORS = 8
+WEIGHTED = "weighted delta_m"
+_YES_NO = {True: "yes", False: "no", None: None}
 
 
 def show_result(screen: Screen, result: Result) -> None:
@@ -30,6 +32,7 @@ def show_result(screen: Screen, result: Result) -> None:
         "design",
         *(f"{task} {metric}" for task, metric in columns),
         "delta_m",
+        *([WEIGHTED] if result.preferred else []),
         "FLOPs (MACs)",
         "weights",
         timed,
@@ -42,7 +45,11 @@ def show_result(screen: Screen, result: Result) -> None:
         screen.say("no design was found")
     elif not result.feasible:
         more = "train it further" if result.strategy == "prune" else "give more --evaluations"
-        screen.say(f"no evaluated design keeps every limit, 'best' is the nearest: raise a limit, or {more}")
+        broken = "; ".join(f"{check.name}: {check.words}" for check in result.best.broken)
+        nearest = f"'best' is the nearest{f' ({broken})' if broken else ''}"
+        screen.say(f"no evaluated design keeps every limit, {nearest}: raise a limit, or {more}")
+    if result.preferred:
+        screen.say(f"{WEIGHTED}: the mean of tasks weighted by {result.preferred}; delta_m counts them alike")
     screen.say(f"{result.evaluations} designs evaluated in {result.seconds:.0f} s")
 
 
@@ -51,12 +58,17 @@ def _entry(entry: Entry, columns: list[tuple[str, str]], result: Result) -> tupl
     return (
         f"{entry.name or 'design'}{' (chosen)' if chosen and entry.name != 'best' else ''}",
         *(entry.metrics.get(task, {}).get(metric) for task, metric in columns),
-        None if entry.delta_m is None else f"{100 * entry.delta_m:+.2f} %",
+        _change(entry.delta_m),
+        *([_change(entry.weighted_delta_m)] if result.preferred else []),
         format_flops(entry.flops),
         format_bytes(entry.bytes),
         None if entry.latency_ms is None else f"{entry.latency_ms.value:.2f}",
-        {True: "yes", False: "no", None: None}[entry.feasible],
+        f"no: {', '.join(check.name for check in entry.broken)}" if entry.broken else _YES_NO[entry.feasible],
     )
+
+
+def _change(fraction: float | None) -> str | None:
+    return None if fraction is None else f"{100 * fraction:+.2f} %"
 
 
 def show_profile(screen: Screen, profile: Profile) -> None:

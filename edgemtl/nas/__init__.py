@@ -3,7 +3,7 @@
 from edgemtl.nas._apply_pruning import PRUNING_FILE, apply_pruning
 from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._levels import Level, Levels, plan_levels
-from edgemtl.nas._preflight import PreflightRow
+from edgemtl.nas._preflight import FloorRow, PreflightRow
 from edgemtl.nas._prune import PruneRequest, Pruning, open_pruning, prune
 from edgemtl.nas._prune_module import ModuleRequest, prune_module
 from edgemtl.nas._run import RunFolder
@@ -18,6 +18,7 @@ __all__ = [
     "Candidate",
     "Design",
     "Evaluator",
+    "FloorRow",
     "Level",
     "Levels",
     "ModuleRequest",

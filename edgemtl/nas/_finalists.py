@@ -73,9 +73,11 @@ def is_uniform(design: Design) -> bool:
 def pick_architectures(
     problem: Problem, evaluations: Sequence[Evaluation], count: int, belief: Belief | None = None
 ) -> list[Design]:
-    """Up to `count` architectures to refine: of the feasible front, best quality first, else the least infeasible.
+    """Up to `count` architectures to refine: of the feasible front, best quality first, else the nearest to feasible.
 
-    Each is the first design that has it: its other precisions are tried anyway. Quality is the `belief` in each.
+    Where none is feasible and several are asked for, the largest is one more, if it keeps the counted budgets: it is
+    the baseline, which keeps every floor. Each is the first design that has it: its other precisions are tried anyway.
+    Quality is the `belief` in each.
     """
     belief = belief or believed(problem, ())
     kept = [e for e in evaluations if problem.feasible(e)]
@@ -87,14 +89,17 @@ def pick_architectures(
     distinct: dict[str, Design] = {}
     for evaluation in ordered:
         distinct.setdefault(repr(evaluation.design.plan), evaluation.design)
-    return list(distinct.values())[:count]
+    nearest, largest = list(distinct.values())[:count], problem.space.largest()
+    if kept or count < 2 or not problem.floors or not problem.affordable(largest):
+        return nearest
+    return [*nearest, *([] if any(design.plan == largest.plan for design in nearest) else [largest])]
 
 
 def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Finalist]:
     """The variants of one architecture that could be exported, scored by simulation and timed in turns.
 
     What loses more to its precision than an export accepts is dropped, and so is a mixture of precisions that is not
-    clearly faster than each alone, unless only slower ones keep the budgets and floors.
+    clearly faster than each alone, unless only slower ones keep the budgets and floors, or none does.
     """
     base = evaluator.candidate(design)
     variants = precision_variants(problem.space, design) if evaluator.executes else [design]
@@ -120,7 +125,7 @@ def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Fi
     fast = exportable(True)
     feasible = [f for f in fast if problem.feasible(f.evaluation)]
     slow = [] if feasible else exportable(False)
-    return feasible or [f for f in slow if problem.feasible(f.evaluation)] or fast or slow
+    return feasible or [f for f in slow if problem.feasible(f.evaluation)] or [*fast, *slow]
 
 
 def fast_enough(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
@@ -174,7 +179,7 @@ def timed_together(
 
 
 def choose(problem: Problem, found: Sequence[Finalist], belief: Belief | None = None) -> Finalist:
-    """The fastest finalist whose delta_m is within 1 % of the best feasible one; the least infeasible if none is.
+    """The fastest finalist whose delta_m is within 1 % of the best feasible one; the nearest to feasible if none is.
 
     Each delta_m is what `belief` makes of the measured one. Where its standard error is known, that much less of it is
     given away for speed: what looks like a point less may be two.

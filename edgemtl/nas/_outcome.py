@@ -12,7 +12,9 @@ from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._finalists import Finalist
 from edgemtl.nas._problem import Evaluation, Problem
 from edgemtl.nas._run import RunFolder
-from edgemtl.results import Entry, Latency, PathCost, Result, write_result
+from edgemtl.results import Entry, Latency, LimitCheck, PathCost, Result, write_result
+from edgemtl.tasks import delta_m
+from edgemtl.units import preference_text
 
 __all__ = ["Asked", "conclude"]
 
@@ -57,8 +59,7 @@ def conclude(
         metrics = evaluator.score(finalist.candidate, samples)
         folder.save(name, finalist.candidate)
         evaluation = Evaluation(finalist.candidate.design, metrics, finalist.evaluation.latency_ms)
-        feasible = problem.feasible(finalist.evaluation)
-        entries.append(_entry(scored, evaluation, name, "candidate", feasible, runtime))
+        entries.append(_entry(scored, evaluation, name, "candidate", problem.checks(finalist.evaluation), runtime))
     report(total, total, "")
     source = evaluator.source
     result = Result(
@@ -70,10 +71,12 @@ def conclude(
         budgets=asked.budgets,
         feasible=problem.feasible(front[0].evaluation),
         best=entries[0],
-        front=(*entries, _entry(scored, baseline, "baseline", "baseline", scored.feasible(baseline), runtime)),
+        front=(*entries, _entry(scored, baseline, "baseline", "baseline", scored.checks(baseline), runtime)),
         evaluations=asked.evaluations,
         seconds=time.monotonic() - asked.started,
         environment=environment(),
+        floors=tuple(floor.text for floor in problem.floors),
+        preference=dict(problem.preference),
     )
     write_result(folder.path, result)
     folder.keep([entry.name for entry in result.front if entry.name])
@@ -85,7 +88,7 @@ def _entry(
     evaluation: Evaluation,
     name: str,
     kind: Literal["baseline", "candidate"],
-    feasible: bool,
+    limits: tuple[LimitCheck, ...],
     runtime: str,
 ) -> Entry:
     design = evaluation.design
@@ -100,9 +103,11 @@ def _entry(
         bytes=cost.weight_bytes,
         latency_ms=None if latency is None else Latency(value=latency, kind="measured", device="host", runtime=runtime),
         metrics={task: dict(scores) for task, scores in evaluation.metrics.items()},
-        delta_m=problem.delta_m(evaluation.metrics),
+        delta_m=delta_m(problem.space.tasks, evaluation.metrics, problem.baseline),
         paths={task: PathCost(flops=c.flops, params=c.params) for task, c in paths.items()},
-        feasible=feasible,
+        feasible=all(check.kept for check in limits),
         kind=kind,
         name=name,
+        weighted_delta_m=problem.delta_m(evaluation.metrics) if preference_text(problem.preference) else None,
+        limits=limits,
     )

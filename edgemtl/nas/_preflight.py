@@ -1,4 +1,4 @@
-"""Before a search begins: what the smallest, a middle and the largest design cost, and whether the budgets can be kept.
+"""Before a search begins: what the smallest, a middle and the largest design cost and lose, and what can be kept.
 
 ModelOpt prints such a table for one score; here it is made for every budget, and latency is measured on exported
 engines.
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from edgemtl.errors import UserError
 from edgemtl.nas._evaluator import Evaluator
-from edgemtl.nas._problem import Limit
+from edgemtl.nas._problem import Limit, Problem
 from edgemtl.nas._space import Design, Space
-from edgemtl.units import Budget, format_quantity
+from edgemtl.units import Budget, Floor, format_quantity
 
-__all__ = ["PreflightRow", "limits_of", "preflight", "too_tight"]
+__all__ = ["FloorRow", "PreflightRow", "keeps_all", "limits_of", "preflight", "preflight_floors", "too_tight"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,19 @@ class PreflightRow:
         return self.smallest <= self.limit
 
 
+@dataclass(frozen=True)
+class FloorRow:
+    """One floor: the fraction of its metric that the task loses in three designs of the space, in float.
+
+    The largest is the baseline and loses nothing.
+    """
+
+    floor: Floor
+    smallest: float
+    middle: float
+    largest: float
+
+
 def preflight(space: Space, budgets: Sequence[Budget], evaluator: Evaluator) -> list[PreflightRow]:
     """A row for every budget; raises `UserError` where a budget cannot be met, saying what can."""
     smallest, middle, largest = space.uniform(space.smallest()), [space.middle()], [space.largest()]
@@ -53,6 +66,37 @@ def preflight(space: Space, budgets: Sequence[Budget], evaluator: Evaluator) -> 
         if not row.satisfiable:
             raise UserError(too_tight(row.budget, row.limit, row.smallest, space))
     return rows
+
+
+def preflight_floors(problem: Problem, evaluator: Evaluator) -> list[FloorRow]:
+    """A row for every floor, by simulation on validation images; nothing is scored where there is no floor."""
+    if not problem.floors:
+        return []
+    space, largest = problem.space, problem.changes(problem.baseline)
+    smallest, middle = (
+        problem.changes(evaluator.simulated(evaluator.candidate(design)))
+        for design in (space.smallest(), space.middle())
+    )
+    return [FloorRow(each, *(-drawn[each.task] for drawn in (smallest, middle, largest))) for each in problem.floors]
+
+
+def keeps_all(problem: Problem, rows: Sequence[PreflightRow], floors: Sequence[FloorRow]) -> str:
+    """Which of the three designs is known to keep all budgets and floors together; empty where only a search can tell.
+
+    The smallest one's latency is not told by a row, which has that of its fastest precision.
+    """
+    smallest = problem.space.smallest()
+    budgets = {
+        "largest": all(row.largest <= row.limit for row in rows),
+        "middle": all(row.middle <= row.limit for row in rows),
+        "smallest": problem.affordable(smallest) and all(limit.exact for limit in problem.limits),
+    }
+    kept = (
+        name
+        for name, held in budgets.items()
+        if held and all(getattr(row, name) <= row.floor.max_drop for row in floors)
+    )
+    return next(kept, "")
 
 
 def limits_of(rows: Sequence[PreflightRow]) -> tuple[Limit, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,11 @@ from edgemtl.models import Cost
 from edgemtl.nas._masks import Beliefs
 from edgemtl.nas._sensitivity import Sensitivity
 from edgemtl.nas._space import Design, Space
+from edgemtl.results import LimitCheck
 from edgemtl.tasks import delta_m, relative_change
 from edgemtl.units import Budget, Floor
 
-__all__ = ["Evaluation", "Limit", "Problem", "non_dominated", "timed_scopes"]
+__all__ = ["Evaluation", "Limit", "Problem", "check_floor", "non_dominated", "timed_scopes", "total_violation"]
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -47,9 +49,48 @@ class Limit:
         cost: Cost = design.cost(None if self.budget.task is None else [self.budget.task])
         return float(getattr(cost, self.budget.quantity))
 
+    def check(self, value: float) -> LimitCheck:
+        """The limit against what a design takes of its quantity."""
+        budget, excess = self.budget, _finite(value / self.value - 1)
+        return LimitCheck(
+            kind="budget",
+            text=budget.text,
+            quantity=budget.quantity,
+            task=budget.task,
+            allowed=self.value,
+            value=_finite(value),
+            excess=excess,
+            kept=excess <= 0,
+        )
+
     def measured(self, evaluation: Evaluation) -> float:
         """The quantity of an evaluated design, counted or measured."""
         return self.count(evaluation.design) if self.exact else evaluation.latency_ms[self.budget.task or ""]
+
+
+def check_floor(floor: Floor, change: float) -> LimitCheck:
+    """A floor against its task's relative change, above zero where it is better."""
+    excess = _finite(-change - floor.max_drop)
+    return LimitCheck(
+        kind="floor",
+        text=floor.text,
+        quantity="drop",
+        task=floor.task,
+        allowed=floor.max_drop,
+        value=_finite(-change),
+        excess=excess,
+        kept=excess <= 0,
+    )
+
+
+def total_violation(checks: Iterable[LimitCheck]) -> float:
+    """The sum of what broken limits are broken by, each relative; 0 where all are kept."""
+    return sum(check.excess for check in checks if not check.kept)
+
+
+def _finite(value: float) -> float:
+    """What is not finite is the worst there is."""
+    return value if math.isfinite(value) else 1e9
 
 
 @dataclass(frozen=True)
@@ -87,13 +128,17 @@ class Problem:
 
     def feasible(self, evaluation: Evaluation) -> bool:
         """Whether an evaluated design keeps every budget and floor."""
-        return self.violation(evaluation) <= 0
+        return all(check.kept for check in self.checks(evaluation))
 
     def violation(self, evaluation: Evaluation) -> float:
-        """The largest relative excess over a budget or drop below a floor; 0 or less where all hold."""
-        over = [limit.measured(evaluation) / limit.value - 1 for limit in self.limits]
+        """The sum of relative excesses over budgets and of drops below floors; 0 where all hold."""
+        return total_violation(self.checks(evaluation))
+
+    def checks(self, evaluation: Evaluation) -> tuple[LimitCheck, ...]:
+        """Every budget, then every floor, against an evaluated design."""
         changes = self.changes(evaluation.metrics)
-        return max([*over, *(-changes[floor.task] - floor.max_drop for floor in self.floors)], default=0.0)
+        budgets = (limit.check(limit.measured(evaluation)) for limit in self.limits)
+        return (*budgets, *(check_floor(floor, changes[floor.task]) for floor in self.floors))
 
     def changes(self, metrics: Metrics) -> dict[str, float]:
         """Relative change of every task against the baseline."""

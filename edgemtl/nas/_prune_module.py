@@ -28,7 +28,7 @@ from edgemtl.nas._fit import Fit
 from edgemtl.nas._judge import JUDGED_IMAGES, RECALIBRATION_IMAGES, Judge
 from edgemtl.nas._module_groups import module_groups
 from edgemtl.nas._module_net import ModuleNet, load_module
-from edgemtl.nas._problem import Limit, timed_scopes
+from edgemtl.nas._problem import Limit, check_floor, timed_scopes
 from edgemtl.nas._prune_decide import (
     Kept,
     Report,
@@ -43,7 +43,7 @@ from edgemtl.nas._prune_decide import (
 from edgemtl.nas._prune_map import PruneMap, first_channels
 from edgemtl.nas._prune_trials import Trials
 from edgemtl.nas._search import prepare_images
-from edgemtl.results import RESULT_FILE, Entry, Latency, PathCost, Result, read_result, write_result
+from edgemtl.results import RESULT_FILE, Entry, Latency, LimitCheck, PathCost, Result, read_result, write_result
 from edgemtl.runtime import open_engine
 from edgemtl.targets import find_target
 from edgemtl.tasks import delta_m, relative_change
@@ -132,8 +132,10 @@ def prune_module(request: ModuleRequest, report: Report = lambda event: None) ->
     pruned = _Scored({split: _scores(narrow, source, split) for split in _SCORED}, {} if problem else timed_now(narrow))
     tell(report, "score")(1, 1, "")
     tried = len(trials) or sum(len(curve.rises) for curve in known.curves.values())
-    feasible = _holds(subject, limits, floors, fit.kept, pruned, given)
-    best, base = _entry(subject, fit.kept, pruned, given, feasible), _entry(subject, {}, given, given, None)
+    best, base = (
+        _entry(subject, kept, scored, given, _checks(subject, limits, floors, kept, scored, given))
+        for kept, scored in ((fit.kept, pruned), ({}, given))
+    )
     result = Result(
         command=request.command,
         seed=None,
@@ -141,12 +143,14 @@ def prune_module(request: ModuleRequest, report: Report = lambda event: None) ->
         space=request.module,
         strategy="prune",
         budgets=request.budgets,
-        feasible=feasible,
+        feasible=not best.broken,
         best=best,
         front=(best, base),
         evaluations=tried,
         seconds=time.monotonic() - started,
         environment=environment(),
+        floors=tuple(floor.text for floor in floors),
+        preference=dict.fromkeys((task.name for task in source.tasks), 1.0),
     )
     write_result(request.out, result)
     return result
@@ -247,20 +251,18 @@ def _write(
     write_json(request.out / PRUNING_FILE, {**content, **rows})
 
 
-def _holds(
-    subject: Subject, limits: Sequence[Limit], floors: Sequence[Floor], kept: Kept, pruned: _Scored, given: _Scored
-) -> bool:
-    """Whether the pruned module keeps every budget and, on validation images, every floor."""
-    for limit in limits:
-        takes = subject.takes(limit.budget, kept) if limit.exact else pruned.ms[limit.budget.task or ""]
-        if takes > limit.value:
-            return False
-    after, before = pruned.metrics["validation"], given.metrics["validation"]
+def _checks(
+    subject: Subject, limits: Sequence[Limit], floors: Sequence[Floor], kept: Kept, scored: _Scored, given: _Scored
+) -> tuple[LimitCheck, ...]:
+    """Every budget and, on validation images, every floor against the module with `kept` channels."""
+    after, before = scored.metrics["validation"], given.metrics["validation"]
     changes = {t.name: relative_change(t, after[t.name], before[t.name]) for t in subject.judge.source.tasks}
-    return all(changes[floor.task] >= -floor.max_drop for floor in floors)
+    takes = [subject.takes(each.budget, kept) if each.exact else scored.ms[each.budget.task or ""] for each in limits]
+    budgets = (limit.check(value) for limit, value in zip(limits, takes, strict=True))
+    return (*budgets, *(check_floor(floor, changes[floor.task]) for floor in floors))
 
 
-def _entry(subject: Subject, kept: Kept, scored: _Scored, given: _Scored, feasible: bool | None) -> Entry:
+def _entry(subject: Subject, kept: Kept, scored: _Scored, given: _Scored, limits: tuple[LimitCheck, ...]) -> Entry:
     tasks, cost, metrics = subject.judge.source.tasks, subject.cost(kept, None), scored.metrics["test"]
     paths = {task.name: subject.cost(kept, task.name) for task in tasks}
     latency = Latency(value=scored.ms[""], kind="measured", device="host", runtime=TARGET) if scored.ms else None
@@ -274,7 +276,8 @@ def _entry(subject: Subject, kept: Kept, scored: _Scored, given: _Scored, feasib
         metrics={task: dict(scores) for task, scores in metrics.items()},
         delta_m=delta_m(tasks, metrics, given.metrics["test"]),
         paths={task: PathCost(flops=each.flops, params=each.params) for task, each in paths.items()},
-        feasible=feasible,
+        feasible=all(check.kept for check in limits),
         kind="candidate" if kept else "baseline",
         name="best" if kept else "baseline",
+        limits=limits,
     )

@@ -27,7 +27,7 @@ from edgemtl.nas._finalists import Finalist, choose, fast_enough, finalists, fro
 from edgemtl.nas._mask_learning import MASKS, MaskRun
 from edgemtl.nas._masks import Beliefs, mask_space
 from edgemtl.nas._outcome import Asked, conclude
-from edgemtl.nas._preflight import PreflightRow, limits_of, preflight
+from edgemtl.nas._preflight import FloorRow, PreflightRow, keeps_all, limits_of, preflight, preflight_floors
 from edgemtl.nas._problem import Evaluation, Limit, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder, task_json
 from edgemtl.nas._sensitivity import (
@@ -89,13 +89,18 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class SearchEvent:
-    """News of a running search: its stage, how far it is, one line for people, and the pre-flight table once."""
+    """News of a running search: its stage, how far it is, one line for people, and the pre-flight table once.
+
+    `floors` are None where the weights are still to be learnt; `together` names the design that is known to keep all.
+    """
 
     stage: str
     done: int
     total: int
     text: str = ""
     rows: tuple[PreflightRow, ...] = ()
+    floors: tuple[FloorRow, ...] | None = ()
+    together: str = ""
 
 
 Report = Callable[[SearchEvent], None]
@@ -119,10 +124,7 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     if _is_finished(request, setup.config):
         return read_result(request.out)
     prepare_images(setup.source, report)
-    rows = preflight(setup.space, setup.budgets, setup.evaluator)
-    report(SearchEvent("preflight", 1, 1, rows=tuple(rows)))
-    masks = _learn_masks(request, setup, limits_of(rows), folder, report) if request.strategy == "masks" else None
-    problem = replace(_problem(setup, rows), masks=masks)
+    problem = _prepare(request, setup, folder, report)
     study = _study(request, setup.config)
     folder.create(setup.config)
     problem = _with_sensitivity(request, setup, problem, report)
@@ -141,6 +143,20 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
         raise KeyboardInterrupt
     study.set_user_attr(_REFINED, len(evaluations))
     return result
+
+
+def _prepare(request: SearchRequest, setup: _Setup, folder: RunFolder, report: Report) -> Problem:
+    """The problem, its limits resolved, once the pre-flight table was told; where masks are learnt they are now."""
+    rows = preflight(setup.space, setup.budgets, setup.evaluator)
+    if request.strategy == "masks":
+        report(SearchEvent("preflight", 1, 1, rows=tuple(rows), floors=None if setup.floors else ()))
+        masks = _learn_masks(request, setup, limits_of(rows), folder, report)
+        return replace(_problem(setup, rows), masks=masks)
+    problem = _problem(setup, rows)
+    floors = preflight_floors(problem, setup.evaluator)
+    together = keeps_all(problem, rows, floors)
+    report(SearchEvent("preflight", 1, 1, rows=tuple(rows), floors=tuple(floors), together=together))
+    return problem
 
 
 @dataclass(frozen=True)
@@ -364,7 +380,8 @@ def _evaluate_all(
 def _news(problem: Problem, evaluation: Evaluation) -> str:
     minus_delta, second = problem.objectives(evaluation)
     cost = f"{second:.2f} ms" if problem.measures_latency else f"{second / 1e9:.2f} GFLOPs"
-    verdict = "" if problem.feasible(evaluation) else ", over a limit"
+    broken = [check.name for check in problem.checks(evaluation) if not check.kept]
+    verdict = f", breaks {' and '.join(broken)}" if broken else ""
     return f"delta_m {-100 * minus_delta:+.1f} %, {cost}{verdict}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -10,11 +11,15 @@ from edgemtl.errors import UserError
 from edgemtl.profiling import LatencyBlock, Profile
 from edgemtl.report._load import Story, load_story
 from edgemtl.report._metrics import known_metric
-from edgemtl.results import Entry
+from edgemtl.report._parts import WEIGHTED
+from edgemtl.results import Entry, Result
 
 __all__ = ["Comparison", "ComparisonRow", "compare", "comparison_cells"]
 
 COLUMNS = ("figure", "first", "second", "second / first", "better", "how obtained")
+DELTA = "delta_m"
+SAME_SCORE = 0.005
+"""Relative difference of two scores of one net by engines of different runtimes, at most."""
 
 
 class ComparisonRow(TypedDict):
@@ -60,6 +65,7 @@ def compare(first: Path, second: Path) -> Comparison:
         raise UserError(f"{first} and {second} have no figure in common: profile both, or give two runs or two bundles")
     only = [what for what in (*left, *right) if (what in left) != (what in right)]
     rows = [_row(what, left.get(what), right.get(what)) for what in (*common, *dict.fromkeys(only))]
+    rows = [row | {"ratio": None, "better": None} if _incomparable(row, *stories) else row for row in rows]
     return {"first": str(first), "second": str(second), "rows": rows, "notes": list(_notes(*stories, rows))}
 
 
@@ -112,7 +118,7 @@ def _row(what: str, left: _Figure | None, right: _Figure | None) -> ComparisonRo
 def _figures(story: Story, single: bool) -> Iterator[tuple[str, _Figure]]:
     yield from _counts(story)
     if story.result is not None and story.result.best is not None:
-        yield from _scores(story.result.best)
+        yield from _scores(story.result.best, story.result.preferred)
     for profile in story.profiles:
         yield from _profile_figures(profile, "" if single else f", {_place(profile)}")
 
@@ -121,13 +127,15 @@ def _place(profile: Profile) -> str:
     return f"{profile.device}/{profile.runtime}"
 
 
-def _scores(best: Entry) -> Iterator[tuple[str, _Figure]]:
+def _scores(best: Entry, preferred: str) -> Iterator[tuple[str, _Figure]]:
     latency = best.latency_ms
     if latency is not None:
         place = f"latency, {latency.device}/{latency.runtime}, {latency.kind}"
         yield place, ("ms", latency.kind, latency.value, True, None)
     if best.delta_m is not None:
-        yield "delta_m", ("", "evaluated", best.delta_m, False, None)
+        yield DELTA, ("", "evaluated", best.delta_m, False, None)
+    if best.weighted_delta_m is not None:
+        yield f"{WEIGHTED}, {preferred}", ("", "evaluated", best.weighted_delta_m, False, None)
     for task, scores in best.metrics.items():
         for name, value in scores.items():
             metric = known_metric(name)
@@ -175,6 +183,8 @@ def _latencies(block: LatencyBlock) -> Mapping[str, float]:
 
 
 def _notes(left: Story, right: Story, rows: list[ComparisonRow]) -> Iterator[str]:
+    if left.result is not None and right.result is not None:
+        yield from _search_notes(left.result, right.result)
     if any(row["kind"] == "measured" and row["ratio"] is not None for row in rows):
         yield (
             "latencies were measured in two separate sessions, not in turns: trust a difference only where it is "
@@ -192,6 +202,45 @@ def _notes(left: Story, right: Story, rows: list[ComparisonRow]) -> Iterator[str
             yield from (f"of the {side}: {note}" for note in profile.notes)
         if any(not profile.stability.stable for profile in story.profiles):
             yield f"the {side} was measured on an unsteady machine, see its profile"
+
+
+def _search_notes(left: Result, right: Result) -> Iterator[str]:
+    """What makes scores of two searches incomparable, and the limits that either one's design breaks."""
+    if left.preferred != right.preferred:
+        told = " and ".join(result.preferred or "none" for result in (left, right))
+        yield f"preferences differ ({told}): {WEIGHTED} cannot be compared; delta_m counts all tasks alike in both"
+    if _data(left) != _data(right):
+        yield "scored on different data: no score of one can be held against one of the other"
+    elif not _same_baseline(left, right):
+        yield "baselines differ, so delta_m of one says nothing beside that of the other: compare the tasks' own scores"
+    for result, side in ((left, "first"), (right, "second")):
+        for check in result.best.broken if result.best is not None else ():
+            yield f"the {side} breaks {check.name}: {check.words}"
+
+
+def _incomparable(row: ComparisonRow, left: Story, right: Story) -> bool:
+    """Whether a score of two searches has no common yardstick: other data or, where relative, another baseline."""
+    if row["kind"] != "evaluated" or left.result is None or right.result is None:
+        return False
+    relative = row["what"].startswith((DELTA, WEIGHTED))
+    return _data(left.result) != _data(right.result) or (relative and not _same_baseline(left.result, right.result))
+
+
+def _same_baseline(left: Result, right: Result) -> bool:
+    """Whether both baselines score alike."""
+    if left.baseline is None or right.baseline is None:
+        return False
+    scores = [
+        {(task, name): value for task, found in base.metrics.items() for name, value in found.items()}
+        for base in (left.baseline, right.baseline)
+    ]
+    return scores[0].keys() == scores[1].keys() and all(
+        math.isclose(value, scores[1][key], rel_tol=SAME_SCORE) for key, value in scores[0].items()
+    )
+
+
+def _data(result: Result) -> object:
+    return result.data if isinstance(result.data, str) else (result.data.get("identity"), result.data.get("scored_on"))
 
 
 def _machine(story: Story) -> dict[str, str]:

@@ -6,7 +6,7 @@ from edgemtl.profiling import Profile
 from edgemtl.report._html import Child, Markup, element
 from edgemtl.report._load import Story
 from edgemtl.report._metrics import changes, format_change, worst_change
-from edgemtl.report._parts import count_text, kind_badge, latency_text, ms_text, short_flops
+from edgemtl.report._parts import WEIGHTED, count_text, kind_badge, latency_text, listed, ms_text, short_flops
 from edgemtl.results import Result
 from edgemtl.units import format_bytes, format_flops
 
@@ -46,19 +46,22 @@ def _verdict(story: Story) -> tuple[Markup, str]:
 
 
 def _search_verdict(result: Result) -> tuple[Markup, str]:
-    asked = " and ".join(result.budgets) or "no budget"
-    if result.best is None:
-        return element(
-            "span", f"nothing fits {asked}", class_="pill bad"
-        ), "the search found no design that keeps every budget and floor"
+    """Which limits are kept, or which one is broken and by how much, then the figures of the chosen design."""
+    asked = [*result.budgets, *(f"floor {text}" for text in result.floors)]
     best = result.best
+    if best is None:
+        pill = element("span", f"nothing keeps {listed(asked) or 'no limit'}", class_="pill bad")
+        return pill, "the search found no design that keeps every budget and floor"
     figures = [format_flops(best.flops), format_bytes(best.bytes)]
     if best.latency_ms is not None:
         figures.append(latency_text(best.latency_ms))
-    word, class_ = (f"fits {asked}", "pill good") if result.feasible else (f"does not fit {asked}", "pill bad")
-    return element(
-        "span", word if result.budgets else "no budget given", class_=class_ if result.budgets else "pill"
-    ), ", ".join(figures)
+    if result.feasible:
+        kept = f"keeps {listed(asked)}" if asked else "no budget given"
+        return element("span", kept, class_="pill good" if asked else "pill"), ", ".join(figures)
+    broken = listed([check.name for check in best.broken]) or "a budget or floor"
+    how = "; ".join(check.words for check in best.broken)
+    nearest = f"{how}. No design keeps every limit; the nearest takes " if how else ""
+    return element("span", f"breaks {broken}", class_="pill bad"), f"{nearest}{', '.join(figures)}"
 
 
 def _facts(story: Story) -> list[tuple[str, str]]:
@@ -68,6 +71,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
         facts += [("data", _data(result)), ("space", result.space), ("strategy", result.strategy)]
         facts += [("designs scored", f"{result.evaluations}"), ("took", _duration(result.seconds))]
         facts += [("seed", f"{result.seed}")] if result.seed is not None else []
+        facts += [("preference", result.preferred)] if result.preferred else []
     if story.manifest is not None:
         height, width = story.manifest.input.height, story.manifest.input.width
         facts += [("bundle", story.manifest.name), ("made", story.manifest.created), ("input", f"{height} x {width}")]
@@ -150,7 +154,9 @@ def _score_tiles(story: Story) -> list[Tile]:
     if result is None or result.best is None or result.best.delta_m is None:
         return []
     delta = result.best.delta_m
-    tiles: list[Tile] = [("delta_m, mean over tasks", _signed(delta), "against the baseline")]
+    tiles: list[Tile] = [("delta_m, mean over tasks", _signed(delta), "against the baseline, all alike")]
+    if result.best.weighted_delta_m is not None:
+        tiles.append((WEIGHTED, _signed(result.best.weighted_delta_m), result.preferred))
     worst = worst_change(changes(result.best, result.baseline, story.kinds)) if result.baseline is not None else None
     if worst is not None:
         tiles.append(("worst task", _signed(worst.relative), worst.task))

@@ -11,6 +11,7 @@ from edgemtl.report._facts import environment_section, origins_section, parity_s
 from edgemtl.report._header import header
 from edgemtl.report._html import Markup, element
 from edgemtl.report._latency import operators_section, profile_section
+from edgemtl.report._limits import limits_section
 from edgemtl.report._load import Story, load_story
 from edgemtl.report._network import cost_section, design_section
 from edgemtl.report._search import front_section, tasks_section
@@ -48,6 +49,7 @@ def render(story: Story) -> str:
         element("style", style),
     )
     sections = (
+        limits_section(story),
         front_section(story),
         tasks_section(story),
         design_section(story),

@@ -9,10 +9,12 @@ from edgemtl.results import Latency
 from edgemtl.units import format_bytes, format_flops
 
 __all__ = [
+    "WEIGHTED",
     "card",
     "count_text",
     "kind_badge",
     "latency_text",
+    "listed",
     "meter",
     "ms_text",
     "short_flops",
@@ -30,6 +32,15 @@ KIND_TITLES: Mapping[str, str] = {
     "counted": "counted exactly on the network's graph: 1 MAC is 2 FLOPs",
     "evaluated": "scored on held-out data that took no part in any decision",
 }
+
+
+WEIGHTED = "weighted delta_m"
+"""Beside delta_m, which counts all tasks alike: the mean with the search's preference for weights."""
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def card(title: str, lead: Child, *body: Child) -> Markup:

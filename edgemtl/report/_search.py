@@ -16,7 +16,7 @@ from edgemtl.report._metrics import (
     known_metric,
     worst_change,
 )
-from edgemtl.report._parts import card, kind_badge, latency_text, ms_text
+from edgemtl.report._parts import WEIGHTED, card, kind_badge, latency_text, listed, ms_text
 from edgemtl.report._svg import Point, scatter, short_number, signed_number
 from edgemtl.results import Entry, Latency, Result
 from edgemtl.units import format_bytes, format_flops, parse_budget
@@ -25,6 +25,7 @@ __all__ = ["entry_kind", "front_entries", "front_section", "tasks_section"]
 
 ROWS_LIMIT = 200
 ROWS_OPEN = 12
+_ROUNDING = 1e-6
 _LEGEND = (
     (
         "chosen",
@@ -66,33 +67,44 @@ def front_section(story: Story) -> Markup | None:
         for kind, text, shape in _LEGEND
         if kind in kinds
     ]
+    weighted = f", weighted by {result.preferred}" if result.preferred else ""
     lead = (
-        "Each mark is one design: up is better for the tasks (mean relative change against the baseline), left is "
-        "cheaper. Hover over a mark for its figures."
+        f"Each mark is one design: up is better for the tasks (mean relative change against the baseline{weighted}), "
+        "left is cheaper. Hover over a mark for its figures."
     )
     picture = (element("div", charts, class_="charts"), element("ul", legend, class_="legend")) if charts else None
     return card("Pareto front", lead, picture, _front_table(entries, result, story))
 
 
+def _height(entry: Entry, result: Result) -> float | None:
+    """What a search ranks by: delta_m, weighted where a preference was given."""
+    return entry.weighted_delta_m if result.preferred else entry.delta_m
+
+
+def _axis(result: Result) -> str:
+    return WEIGHTED if result.preferred else "delta_m"
+
+
 def _describe(entry: Entry, result: Result) -> str:
     latency = f", {latency_text(entry.latency_ms)}" if entry.latency_ms else ""
-    delta = "" if entry.delta_m is None else f"delta_m {format_change(entry.delta_m)}, "
+    height = _height(entry, result)
+    delta = "" if height is None else f"{_axis(result)} {format_change(height)}, "
     name = entry.name or entry_kind(entry, result)
     return f"{name}: {delta}{format_flops(entry.flops)}, {format_bytes(entry.bytes)}{latency}"
 
 
 def _flops_chart(entries: Sequence[Entry], result: Result) -> Markup | None:
     points = [
-        Point(entry.flops, 100 * entry.delta_m, entry_kind(entry, result), _describe(entry, result))
+        Point(entry.flops, 100 * height, entry_kind(entry, result), _describe(entry, result))
         for entry in entries
-        if entry.delta_m is not None
+        if (height := _height(entry, result)) is not None
     ]
     if not points:
         return None
     chart = scatter(
         points,
-        title="delta_m against FLOPs",
-        labels=("FLOPs", "delta_m, %"),
+        title=f"{_axis(result)} against FLOPs",
+        labels=("FLOPs", f"{_axis(result)}, %"),
         formats=(short_number, signed_number),
         limit=_limit(result, "flops"),
     )
@@ -103,11 +115,10 @@ def _latency_charts(entries: Sequence[Entry], result: Result) -> list[Markup]:
     """A chart for each way and place of obtaining latency: measured and predicted figures never share axes."""
     groups: dict[tuple[str, str, str], list[Point]] = {}
     for entry in entries:
-        if entry.latency_ms is not None and entry.delta_m is not None:
+        height = _height(entry, result)
+        if entry.latency_ms is not None and height is not None:
             place = (entry.latency_ms.kind, entry.latency_ms.device, entry.latency_ms.runtime)
-            point = Point(
-                entry.latency_ms.value, 100 * entry.delta_m, entry_kind(entry, result), _describe(entry, result)
-            )
+            point = Point(entry.latency_ms.value, 100 * height, entry_kind(entry, result), _describe(entry, result))
             groups.setdefault(place, []).append(point)
     return [_latency_chart(place, points, result) for place, points in groups.items()]
 
@@ -116,8 +127,8 @@ def _latency_chart(place: tuple[str, str, str], points: Sequence[Point], result:
     kind, device, runtime = place
     chart = scatter(
         points,
-        title=f"delta_m against {kind} latency on {device}/{runtime}",
-        labels=("ms", "delta_m, %"),
+        title=f"{_axis(result)} against {kind} latency on {device}/{runtime}",
+        labels=("ms", f"{_axis(result)}, %"),
         formats=(short_number, signed_number),
         limit=_limit(result, "latency_ms", device, runtime),
     )
@@ -154,7 +165,8 @@ def _entries_table(entries: Sequence[Entry], result: Result, story: Story) -> Ma
     places = {_place(entry.latency_ms) for entry in entries if entry.latency_ms is not None}
     shared = places.pop() if len(places) == 1 else ""
     latency = ("latency", element("br"), element("small", shared)) if shared else "latency"
-    head: list[Child] = ["design", "FLOPs", "MACs", "weights", latency, "delta_m"]
+    weighted: list[Child] = [("weighted", element("br"), "delta_m")] if result.preferred else []
+    head: list[Child] = ["design", "FLOPs", "MACs", "weights", latency, "delta_m", *weighted]
     head += [(task, element("br"), element("small", name)) for task, name in metrics.items()]
     rows = [_row(entry, result, metrics, bool(shared)) for entry in entries]
     return table(head, rows, marked=[entry_kind(entry, result) for entry in entries])
@@ -177,21 +189,27 @@ def _row(entry: Entry, result: Result, metrics: dict[str, str], shared_place: bo
     label = {
         "chosen": "★\u00a0chosen",
         "baseline": "◆\u00a0baseline",
-        "infeasible": "○\u00a0over a limit",
+        "infeasible": "○\u00a0breaks a limit",
         "front": "●\u00a0front",
     }[kind]
+    means = (entry.delta_m, entry.weighted_delta_m) if result.preferred else (entry.delta_m,)
     scores: list[Child] = []
     for task, name in metrics.items():
         value = entry.metrics.get(task, {}).get(name)
         scores.append("" if value is None else format_metric(name, value))
+    broken = (
+        [element("small", element("br"), f"breaks {listed([check.name for check in entry.broken])}")]
+        if entry.broken and kind != "baseline"
+        else None
+    )
     flops, _, macs = format_flops(entry.flops).rstrip(")").partition(" (")
     return [
-        (label, element("small", f" {entry.name}") if entry.name not in (None, kind, "best") else None),
+        (label, element("small", f" {entry.name}") if entry.name not in (None, kind, "best") else None, broken),
         flops,
         macs,
         format_bytes(entry.bytes),
         _latency_cell(entry.latency_ms, shared_place),
-        "" if entry.delta_m is None else format_change(entry.delta_m),
+        *("" if mean is None else format_change(mean) for mean in means),
         *scores,
     ]
 
@@ -224,12 +242,27 @@ def tasks_section(story: Story) -> Markup | None:
     marks = [
         "worst" if worst is not None and task == worst.task and worst.relative < 0 else "" for task in best.metrics
     ]
-    delta = "" if best.delta_m is None else f"Their mean is delta_m = {format_change(best.delta_m)}. "
-    lead = f"The chosen design against the baseline, in each task's deciding metric; right is better. {delta}"
+    lead = (
+        "The chosen design against the baseline, in each task's deciding metric; right is better. "
+        f"{_means(result, best, found)}"
+    )
     if worst is not None:
         lead += f"The worst task is {worst.task} ({format_change(worst.relative)})."
     head = ["task", "change", "", "baseline", "chosen", "metric", "other scores"]
     return card("Tasks", lead, table(head, rows, numbers=range(1, 5), marked=marks))
+
+
+def _means(result: Result, best: Entry, found: Sequence[Change]) -> str:
+    """How delta_m comes from the tasks' changes: their mean, unless an older result holds a weighted one so named."""
+    if best.delta_m is None or len(found) < len(best.metrics):
+        return ""
+    mean = sum(change.relative for change in found) / len(found)
+    if abs(mean - best.delta_m) > _ROUNDING:
+        told = f"the result's delta_m, {format_change(best.delta_m)}, has weights that it does not tell"
+        return f"Their mean is {format_change(mean)}; {told}. "
+    weighted = best.weighted_delta_m
+    more = "" if weighted is None else f"; weighted by {result.preferred} it is {format_change(weighted)}"
+    return f"Their mean is delta_m = {format_change(mean)}{more}. "
 
 
 def _task_row(task: str, best: Entry, change: Change | None, scale: float) -> list[Child]:

@@ -112,12 +112,13 @@ def test_the_best_of_the_front_are_refined(pair: Space, designs: list[Design]) -
 
 def test_where_nothing_is_feasible_the_nearest_are_refined(pair: Space, designs: list[Design]) -> None:
     task = problem(pair, ["0.02ms"], ["depth=5%"])
-    given = [
-        found(task, designs[0], 0.0, 0.040),
-        found(task, designs[1], -0.30, 0.010),
-        found(task, designs[2], -0.10, 0.021),
-    ]
-    assert pick_architectures(task, [f.evaluation for f in given], 2) == [designs[2], designs[1]]
+    first, second, third = [design for design in designs if design.plan != pair.largest().plan][:3]
+    given = [found(task, first, 0.0, 0.040), found(task, second, -0.30, 0.010), found(task, third, -0.10, 0.021)]
+    evaluations = [f.evaluation for f in given]
+    assert pick_architectures(task, evaluations, 1) == [third]
+    assert pick_architectures(task, evaluations, 2) == [third, second, pair.largest()], "it keeps every floor"
+    counted = problem(pair, ["90%FLOPs"], ["depth=5%"])
+    assert pair.largest() not in pick_architectures(counted, evaluations[1:2], 2), "it is over the budget"
 
 
 def test_the_fastest_within_one_percent_of_the_best_is_chosen(pair: Space, designs: list[Design]) -> None:
@@ -140,6 +141,15 @@ def test_where_nothing_is_feasible_the_nearest_is_chosen(pair: Space, designs: l
     given = [found(task, designs[0], 0.0, 0.030), found(task, designs[1], 0.0, 0.010, depth=0.2)]
     assert choose(task, given) is given[1]
     assert not task.feasible(choose(task, given).evaluation)
+
+
+def test_the_nearest_breaks_least_in_all_not_least_in_one(pair: Space, designs: list[Design]) -> None:
+    task = problem(pair, ["0.02ms"], ["depth=5%"])
+    given = [
+        found(task, designs[0], 0.0, 0.0222, depth=0.15),  # 11 % too slow and 10 points of depth
+        found(task, designs[1], 0.0, 0.0100, depth=0.17),  # 12 points of depth
+    ]
+    assert choose(task, given) is given[1]
 
 
 def test_an_architecture_is_refined_once(pair: Space) -> None:
@@ -262,6 +272,20 @@ def test_a_slower_precision_stays_where_only_it_keeps_a_floor(
     strict = finalists(problem(pair, floors=["depth=0%"]), on_paper, design)  # type: ignore[arg-type]
     assert design.key not in [f.candidate.design.key for f in loose]
     assert [f.candidate.design.key for f in strict] == [design.key]
+
+
+def test_of_a_floor_that_all_break_the_variant_that_loses_least_is_chosen(
+    pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plain net, which is slower than INT8: what is only slow may be the nearest."""
+    monkeypatch.setattr(_finalists, "EXPORT_LOSS", 1.0)
+    task, design = problem(pair, floors=["depth=0%"]), pair.smallest()
+    given = finalists(task, on_paper, design)  # type: ignore[arg-type]
+    assert not any(task.feasible(f.evaluation) for f in given)
+    chosen = choose(task, fast_enough(task, given))
+    lost = [task.checks(f.evaluation)[0].value for f in given]
+    assert task.checks(chosen.evaluation)[0].value == min(lost) < max(lost)
+    assert chosen.ratio > 1
 
 
 def test_what_an_export_would_refuse_is_no_finalist(pair: Space, on_paper: PaperEngines) -> None:

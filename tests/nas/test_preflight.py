@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 
 import pytest
-from landscape import PAIR, Paper, evaluate, space
+from landscape import PAIR, Paper, evaluate, problem, space
 
 from edgemtl.errors import UserError
 from edgemtl.nas import Design, PreflightRow, Space
-from edgemtl.nas._preflight import limits_of, preflight
+from edgemtl.nas._preflight import keeps_all, limits_of, preflight, preflight_floors
 from edgemtl.units import parse_budget
 
 
@@ -88,3 +88,43 @@ def test_a_budget_that_nothing_keeps_says_the_smallest(pair: Space, budgets: lis
     assert expected in str(error.value)
     assert "raise the budget, choose another space, or a smaller --size" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+class Simulated(Counting):
+    """Scores designs by the landscape, and remembers which."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scored: list[str] = []
+
+    def simulated(self, candidate: Design) -> Mapping[str, Mapping[str, float]]:
+        self.scored.append(candidate.key)
+        return evaluate(candidate).metrics
+
+
+def test_a_floor_is_looked_at_in_three_designs(pair: Space) -> None:
+    scorer, task = Simulated(), problem(pair, floors=["depth=5%"])
+    (row,) = preflight_floors(task, scorer)  # type: ignore[arg-type]
+    assert row.largest == 0 < row.middle < row.smallest
+    assert row.smallest == -task.changes(evaluate(pair.smallest()).metrics)["depth"]
+    assert scorer.scored == [pair.smallest().key, pair.middle().key]
+    assert preflight_floors(problem(pair), scorer) == []  # type: ignore[arg-type]
+    assert len(scorer.scored) == 2, "without a floor nothing is scored"
+
+
+@pytest.mark.parametrize(
+    ("budget", "floor", "known"),
+    [
+        ("100%FLOPs", "depth=0%", "largest"),
+        ("{middle}FLOPs", "depth=50%", "middle"),
+        ("{middle}FLOPs", "depth=0%", ""),
+        ("{smallest}FLOPs", "depth=90%", "smallest"),
+        ("{smallest}FLOPs", "depth=0.1%", ""),
+    ],
+)
+def test_what_is_known_of_all_limits_together(pair: Space, budget: str, floor: str, known: str) -> None:
+    costs = {name: getattr(pair, name)().cost().flops for name in ("smallest", "middle")}
+    asked = budget.format(**costs)
+    task = problem(pair, [asked], [floor])
+    floors = preflight_floors(task, Simulated())  # type: ignore[arg-type]
+    assert keeps_all(task, rows(pair, asked), floors) == known

@@ -104,6 +104,26 @@ def test_a_floor_is_a_tasks_own_limit(pair: Space) -> None:
     assert problem(pair).feasible(worse(task, 3))
 
 
+def test_a_broken_limit_is_named_with_how_much(pair: Space) -> None:
+    small = pair.smallest().cost().flops
+    task = problem(pair, [f"{small}FLOPs", "1GB"], ["depth=2%", "semseg=5%"])
+    checks = task.checks(worse(task, 1.05))
+    assert [(check.name, check.kept) for check in checks] == [
+        (f"{small}FLOPs", False), ("1GB", True), ("floor depth=2%", False), ("floor semseg=5%", True),
+    ]  # fmt: skip
+    assert checks[2].words == "depth loses 5 % on validation images where 2 % is allowed"
+    assert checks[3].words == "semseg loses 0 % on validation images where 5 % is allowed"
+    assert "takes" in checks[0].words and "is allowed" in checks[0].words
+    assert task.violation(worse(task, 1.05)) == pytest.approx(checks[0].excess + 0.03)
+
+
+def test_what_has_no_finite_score_breaks_its_floor(pair: Space) -> None:
+    task = problem(pair, floors=["depth=2%"])
+    found = worse(task, math.nan)
+    assert not task.feasible(found)
+    assert task.violation(found) > 1e6
+
+
 def test_no_limits_no_violation(pair: Space) -> None:
     assert problem(pair).violation(evaluate(pair.smallest())) == 0
 

@@ -23,14 +23,15 @@ from edgemtl.models import load_supernet, save_supernet
 from edgemtl.nas import Evaluator, RunFolder, SearchEvent, SearchRequest, _linas, _search, load_space, search
 from edgemtl.results import read_result
 from edgemtl.targets import find_target
+from edgemtl.tasks import relative_change
 
 KEYS = {
     "schema", "command", "seed", "data", "space", "strategy", "budgets", "feasible", "best", "front", "evaluations",
-    "seconds", "environment",
+    "seconds", "environment", "floors", "preference",
 }  # fmt: skip
 BEST_KEYS = {
     "design", "flops", "macs", "params", "bytes", "latency_ms", "metrics", "delta_m", "paths", "feasible", "kind",
-    "name",
+    "name", "weighted_delta_m", "limits",
 }  # fmt: skip
 
 
@@ -49,7 +50,8 @@ def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         patch.chdir(home)
         request = SearchRequest(
             tmp_path_factory.mktemp("runs") / "first", ("80%FLOPs", "90%MB"), space="tiny", data="photos",
-            evaluations=4, batch=2, supernet=home / "supernet.safetensors", threads=1,
+            floors=("depth=1000%",), preference="depth=3", evaluations=4, batch=2, threads=1,
+            supernet=home / "supernet.safetensors",
         )  # fmt: skip
         search(request, events.append)
     yield request, events
@@ -90,7 +92,9 @@ def test_the_result_has_its_stable_keys(finished: tuple[SearchRequest, list[Sear
         assert entry["flops"] == 2 * entry["macs"]
         assert set(entry["metrics"]) == set(entry["paths"]) == {"depth", "kind"}
         assert "accuracy" in entry["metrics"]["kind"]
-    assert content["front"][-1]["delta_m"] == 0
+    assert content["front"][-1]["delta_m"] == content["front"][-1]["weighted_delta_m"] == 0
+    assert content["floors"] == ["depth=1000%"]
+    assert content["preference"] == {"depth": 3.0, "kind": 1.0}
     assert content["environment"]["packages"]["onnxruntime"]
 
 
@@ -113,6 +117,21 @@ def test_no_budget_is_exceeded_and_every_figure_is_that_of_the_design(
     assert result.front[-1].feasible is False
 
 
+def test_every_limit_is_told_and_both_means(finished: tuple[SearchRequest, list[SearchEvent]]) -> None:
+    result = read_result(finished[0].out)
+    base = result.front[-1]
+    for entry in result.front:
+        assert [check.name for check in entry.limits] == ["80%FLOPs", "90%MB", "floor depth=1000%"]
+        assert entry.feasible == all(check.kept for check in entry.limits)
+        assert entry.limits[0].value == entry.flops and entry.limits[1].value == entry.bytes
+        changes = [relative_change(task, entry.metrics[task.name], base.metrics[task.name]) for task in TASKS]
+        assert entry.delta_m == pytest.approx((changes[0] + changes[1]) / 2)
+        assert entry.weighted_delta_m == pytest.approx((3 * changes[0] + changes[1]) / 4)
+    assert [check.name for check in base.broken] == ["80%FLOPs", "90%MB"]
+    assert base.limits[0].excess == pytest.approx(0.25)
+    assert base.limits[2].value == 0 and base.limits[2].excess == pytest.approx(-10)
+
+
 def test_every_design_of_the_front_is_kept_under_its_name(finished: tuple[SearchRequest, list[SearchEvent]]) -> None:
     result = read_result(finished[0].out)
     names = [entry.name for entry in result.front]
@@ -125,7 +144,11 @@ def test_it_tells_how_far_it_is(finished: tuple[SearchRequest, list[SearchEvent]
     events = finished[1]
     stages = list(dict.fromkeys(event.stage for event in events))
     assert stages == ["preflight", "search", "finalists", "score"]
-    (rows,) = [event.rows for event in events if event.rows]
+    (told,) = [event for event in events if event.stage == "preflight"]
+    rows = told.rows
+    assert told.floors is not None
+    assert [(row.floor.text, row.largest) for row in told.floors] == [("depth=1000%", 0)]
+    assert told.together in ("middle", "smallest"), "the largest is over both budgets"
     assert [row.budget.text for row in rows] == ["80%FLOPs", "90%MB"]
     assert all(row.satisfiable and row.smallest < row.middle < row.largest for row in rows)
     assert [event.done for event in events if event.stage == "search"] == [1, 2, 3, 4]

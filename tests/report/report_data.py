@@ -59,6 +59,20 @@ def result_content(**changes: Any) -> dict[str, Any]:
     }
 
 
+def broken_floor() -> list[dict[str, Any]]:
+    """The limits of a design that keeps its budget and not its floor."""
+    return [
+        {
+            "kind": "budget", "text": "5MFLOPs", "quantity": "flops", "task": None, "allowed": 5e6, "value": 4e6,
+            "excess": -0.2, "kept": True,
+        },
+        {
+            "kind": "floor", "text": "depth=2%", "quantity": "drop", "task": "depth", "allowed": 0.02, "value": 0.053,
+            "excess": 0.033, "kept": False,
+        },
+    ]  # fmt: skip
+
+
 def profile_content(factor: float = 1.0) -> dict[str, Any]:
     rng = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_data import profile_content, result_content
+from report_data import broken_floor, profile_content, result_content
 
 from edgemtl.errors import UserError
 from edgemtl.report import COMPARISON_COLUMNS, compare, comparison_cells
@@ -29,6 +29,49 @@ def test_two_results_as_ratios(tmp_path: Path) -> None:
     assert rows["weights"]["better"] == "equal"
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert all(len(cells) == len(COMPARISON_COLUMNS) for cells in comparison_cells(found))
+
+
+def weighted(depth: float, **changes: Any) -> dict[str, Any]:
+    content = result_content(preference={"depth": depth, "semseg": 1.0}, **changes)
+    content["best"]["weighted_delta_m"] = -0.03
+    return content
+
+
+def test_weighted_means_are_ranked_only_where_the_weights_are_the_same(tmp_path: Path) -> None:
+    one, plain = write(tmp_path / "a.json", weighted(2)), write(tmp_path / "b.json", result_content())
+    found = compare(one, write(tmp_path / "c.json", weighted(2)))
+    rows = {row["what"]: row for row in found["rows"]}
+    assert rows["weighted delta_m, depth=2,semseg=1"]["better"] == rows["delta_m"]["better"] == "equal"
+    assert not any("preferences" in note for note in found["notes"])
+    for other, told in ((plain, "none"), (write(tmp_path / "d.json", weighted(3)), "depth=3,semseg=1")):
+        found = compare(one, other)
+        rows = {row["what"]: row for row in found["rows"]}
+        assert rows["weighted delta_m, depth=2,semseg=1"]["better"] is None
+        assert rows["delta_m"]["better"] == "equal"
+        assert any(f"preferences differ (depth=2,semseg=1 and {told})" in note for note in found["notes"])
+
+
+def test_scores_without_a_common_yardstick_are_not_ranked(tmp_path: Path) -> None:
+    here = write(tmp_path / "a.json", result_content())
+    data, base = result_content(), result_content()
+    data["data"] = {"name": "scenes", "identity": "xyz", "scored_on": "192 test images"}
+    base["front"][-1]["metrics"]["depth"]["rmse"] = 0.45
+    for content, words, ranked in ((data, "different data", set()), (base, "baselines differ", {"depth rmse"})):
+        found = compare(here, write(tmp_path / "b.json", content))
+        rows = {row["what"]: row["better"] for row in found["rows"]}
+        assert rows["delta_m"] is None
+        assert {what for what in ("depth rmse",) if rows[what] is not None} == ranked
+        assert rows["FLOPs"] == "equal"
+        assert any(words in note for note in found["notes"])
+
+
+def test_a_broken_limit_is_named(tmp_path: Path) -> None:
+    content = result_content(feasible=False, floors=["depth=2%"])
+    content["best"]["limits"] = broken_floor()
+    found = compare(write(tmp_path / "a.json", content), write(tmp_path / "b.json", result_content()))
+    assert (
+        "the first breaks floor depth=2%: depth loses 5.3 % on validation images where 2 % is allowed" in found["notes"]
+    )
 
 
 def test_two_profiles_say_what_is_noise_and_what_differs(tmp_path: Path) -> None:

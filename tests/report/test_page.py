@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from page_reader import HOSTILE, Page, check_harmless
 from PIL import Image
-from report_data import entry_content, manifest_content, profile_content, result_content
+from report_data import broken_floor, entry_content, manifest_content, profile_content, result_content
 
 from edgemtl.bundle import Manifest, write_manifest
 from edgemtl.errors import UserError
@@ -37,14 +37,14 @@ def test_a_run_tells_everything(run: Path) -> None:
     page = Page(file.read_text())
     check_harmless(page)
     for words in (
-        "fits 5MFLOPs and 60%FLOPs and 8ms@host/onnxruntime",
+        "keeps 5MFLOPs, 60%FLOPs and 8ms@host/onnxruntime",
         "4.00 MFLOPs (2.00 MMACs)",
         "6.10 ms measured on host/onnxruntime",
         "Pareto front",
         "scenes, scored on 192 test images",
         "★\u00a0chosen",
         "◆\u00a0baseline",
-        "○\u00a0over a limit",
+        "○\u00a0breaks a limit",
         "The worst task is depth (-5.3 %).",
         "Where the cost goes",
         "Is sharing worth it?",
@@ -111,12 +111,54 @@ def test_a_profile_alone_is_enough(tmp_path: Path) -> None:
 
 def test_nothing_feasible_is_said_first(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps(result_content(best=None, feasible=False)))
-    assert "nothing fits 5MFLOPs" in Page(write_report(tmp_path).read_text()).text
+    assert "nothing keeps 5MFLOPs" in Page(write_report(tmp_path).read_text()).text
     (tmp_path / "result.json").write_text(json.dumps(result_content(feasible=False)))
-    assert "does not fit 5MFLOPs" in Page(write_report(tmp_path).read_text()).text
+    assert "breaks a budget or floor" in Page(write_report(tmp_path).read_text()).text, "an older result names none"
     empty = result_content(best=None, front=[], budgets=[], feasible=False)
     (tmp_path / "result.json").write_text(json.dumps(empty))
     Page(write_report(tmp_path).read_text())
+
+
+def test_the_limit_that_is_broken_is_named_and_those_that_are_kept(tmp_path: Path) -> None:
+    content = result_content(feasible=False, budgets=["5MFLOPs"], floors=["depth=2%"])
+    content["best"]["limits"] = broken_floor()
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    page = Page(write_report(tmp_path).read_text())
+    check_harmless(page)
+    assert "breaks 5MFLOPs" not in page.text
+    for words in (
+        "breaks floor depth=2%",
+        "depth loses 5.3 % on validation images where 2 % is allowed. No design keeps every limit",
+        "the nearest takes 4.00 MFLOPs",
+        "Budgets and floors",
+        "5.3 % lost",
+        "broken by 3.3 % of the baseline",
+        "on test images",
+    ):
+        assert words in page.text, words
+
+
+def test_two_means_are_both_named(tmp_path: Path) -> None:
+    content = result_content(preference={"depth": 2.0, "semseg": 1.0})
+    plain, heavy = -(0.02 / 0.38 + 0.02 / 0.52) / 2, -(2 * 0.02 / 0.38 + 0.02 / 0.52) / 3
+    for entry in (content["best"], content["front"][0]):
+        entry |= {"delta_m": plain, "weighted_delta_m": heavy}
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    page = Page(write_report(tmp_path).read_text())
+    for words in (
+        "Their mean is delta_m = -4.6 %; weighted by depth=2,semseg=1 it is -4.8 %.",
+        "preference depth=2,semseg=1",
+        "weighted by depth=2,semseg=1), left is cheaper",
+    ):
+        assert words in page.text, words
+    charts = [str(a["aria-label"]) for tag, a in page.tags if tag == "svg" and a.get("role") == "img"]
+    assert charts[0] == "weighted delta_m against FLOPs"
+
+
+def test_an_older_result_that_hides_its_weights_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result_content()))
+    text = Page(write_report(tmp_path).read_text()).text
+    assert "Their mean is -4.6 %; the result's delta_m, -2.0 %, has weights that it does not tell." in text
 
 
 def test_latencies_of_different_kinds_never_share_a_chart(tmp_path: Path) -> None:
