@@ -26,7 +26,9 @@ from edgemtl.profiling._shapes import bodies, declared_shapes, known_model, mult
 __all__ = ["Cost", "Count", "count_graph"]
 
 _NOT_PARAMETERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
+_UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "ReduceMean", "Sigmoid", "Softmax")
 _SETTINGS: Mapping[str, Collection[int]] = {
+    **{f"QLinear{name}": range(1, 5) for name in _UNARY},
     "Clip": (1, 2),
     "ConvInteger": (2, 3),
     "DequantizeLinear": (1, 2),
@@ -252,15 +254,17 @@ class _Walker:
 
     def _operator(self, node: onnx.NodeProto) -> _Item:
         item = _Item(self._local(node.input), self._local(node.output), _attribute_weights(node))
+        if (node.domain, node.op_type) == ("com.microsoft.nchwc", "Conv"):
+            item.remark = _remark(node, "its channels count as ONNX Runtime pads them, to whole blocks")
         try:
             item.count += Count(flops=2 * macs_of(node, self.shapes))
         except UnknownOperatorError:
             item.remark = _remark(node, "its FLOPs are not counted, no rule says what it multiplies")
+            item.count += Count(exact=False)
         except UnknownShapeError as error:
             because = f" ({self._reason})" if self._reason else ""
             name = short_name(str(error))
             item.remark = _remark(node, f"its FLOPs are not counted, the shape of {name!r} is not known{because}")
-        if item.remark is not None:
             item.count += Count(exact=False)
         return item
 

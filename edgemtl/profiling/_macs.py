@@ -184,16 +184,19 @@ def _fused_attention(past: int) -> Rule:
 
 
 def _multi_head_attention(op: Operation) -> int:
-    """com.microsoft MultiHeadAttention: keys (batch, length, width), packed with values, or those of a cache."""
+    """com.microsoft MultiHeadAttention: keys and values each (batch, length, width) or (batch, heads, length, width).
+
+    They may be packed: keys with values (batch, length, heads, 2, width), all three in the first input likewise.
+    """
     query = op.input(0)
-    batch, queries, width = query[0], query[1], math.prod(query[2:])
-    if len(query) == 5:  # query, key and value packed: (batch, length, heads, 3, width)
-        keys, width = queries, width // 3
-    else:
-        key = op.input(1)
-        keys = key[2] if len(key) == 4 else key[1]
-    keys += op.input(6)[2] if op.has(6) else 0
-    return batch * queries * keys * (width + op.output()[-1])
+    width = math.prod(query[2:]) // (3 if len(query) == 5 else 1)
+    key = op.input(1) if len(query) == 3 else query
+    value_width = width
+    if len(key) < 5:
+        value = op.input(2)
+        value_width = value[1] * value[3] if len(value) == 4 else value[2]
+    keys = (key[2] if len(key) == 4 else key[1]) + (op.input(6)[2] if op.has(6) else 0)
+    return math.prod(query[:2]) * keys * (width + value_width)
 
 
 def _grouped_query_attention(op: Operation) -> int:
