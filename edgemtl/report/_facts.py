@@ -109,7 +109,8 @@ def origins_section(story: Story) -> Markup:
     notes = (
         "A percentile is shown only where at least five samples lie beyond it (p50 from 10 samples, p90 from 50, p99 "
         "from 500); the small figures under it are its 95 % interval. delta_m is the mean relative change of the "
-        "tasks' deciding metrics against the baseline, its sign turned where lower is better. Figures of different "
-        "kinds never share an axis."
+        "tasks' deciding metrics against the baseline, its sign turned where lower is better, all tasks alike; a "
+        "search with a preference ranks by the weighted delta_m, the mean with its weights. Figures of different kinds "
+        "never share an axis."
     )
     return card("How each number was obtained", notes, table(["kind", "what it means"], rows, numbers=NONE))

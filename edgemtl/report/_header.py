@@ -156,7 +156,7 @@ def _score_tiles(story: Story) -> list[Tile]:
     delta = result.best.delta_m
     tiles: list[Tile] = [("delta_m, mean over tasks", _signed(delta), "against the baseline, all alike")]
     if result.best.weighted_delta_m is not None:
-        tiles.append((WEIGHTED, _signed(result.best.weighted_delta_m), result.preferred))
+        tiles.append((WEIGHTED, _signed(result.best.weighted_delta_m), result.preferred.replace(",", ", ")))
     worst = worst_change(changes(result.best, result.baseline, story.kinds)) if result.baseline is not None else None
     if worst is not None:
         tiles.append(("worst task", _signed(worst.relative), worst.task))

@@ -21,7 +21,7 @@ def limits_section(story: Story) -> Markup | None:
     tested = {each.task: each.relative for each in changes(result.best, base, story.kinds)} if base else {}
     floors = any(check.kind == "floor" for check in result.best.limits)
     rows = [_row(check, tested, floors) for check in result.best.limits]
-    head: list[Child] = ["limit", "allowed", "chosen design", "kept"]
+    head: list[Child] = ["limit", "kept", "allowed", "chosen design"]
     lead = "What the chosen design takes of each budget, as it was measured when it was chosen."
     if floors:
         head.append("on test images")
@@ -30,7 +30,7 @@ def limits_section(story: Story) -> Markup | None:
             "Floors are decided on validation images; what the same design loses on test images stands beside."
         )
     marks = ["" if check.kept else "worst" for check in result.best.limits]
-    return card("Budgets and floors", lead, table(head, rows, numbers=range(1, 3), marked=marks))
+    return card("Budgets and floors", lead, table(head, rows, numbers=range(2, 5), marked=marks))
 
 
 def _row(check: LimitCheck, tested: dict[str, float], floors: bool) -> list[Child]:
@@ -39,7 +39,7 @@ def _row(check: LimitCheck, tested: dict[str, float], floors: bool) -> list[Chil
     allowed, value = (f"{amount} lost" for amount in amounts) if floor else amounts
     broken = f"broken by {format_quantity('drop', check.excess)}{' of the baseline' if floor else ''}"
     verdict = element("b", "yes" if check.kept else broken, class_="good-text" if check.kept else "bad-text")
-    cells: list[Child] = [check.name, allowed, value, verdict]
+    cells: list[Child] = [check.name, verdict, allowed, value]
     if floors:
         change = tested.get(check.task or "") if floor else None
         cells.append("" if change is None else format_change(change))

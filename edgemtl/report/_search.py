@@ -189,7 +189,7 @@ def _row(entry: Entry, result: Result, metrics: dict[str, str], shared_place: bo
     label = {
         "chosen": "★\u00a0chosen",
         "baseline": "◆\u00a0baseline",
-        "infeasible": "○\u00a0breaks a limit",
+        "infeasible": "○\u00a0design" if entry.broken else "○\u00a0breaks a limit",
         "front": "●\u00a0front",
     }[kind]
     means = (entry.delta_m, entry.weighted_delta_m) if result.preferred else (entry.delta_m,)
@@ -197,14 +197,14 @@ def _row(entry: Entry, result: Result, metrics: dict[str, str], shared_place: bo
     for task, name in metrics.items():
         value = entry.metrics.get(task, {}).get(name)
         scores.append("" if value is None else format_metric(name, value))
-    broken = (
-        [element("small", element("br"), f"breaks {listed([check.name for check in entry.broken])}")]
-        if entry.broken and kind != "baseline"
-        else None
-    )
+    broken = listed([check.name for check in entry.broken]) if kind != "baseline" else ""
     flops, _, macs = format_flops(entry.flops).rstrip(")").partition(" (")
     return [
-        (label, element("small", f" {entry.name}") if entry.name not in (None, kind, "best") else None, broken),
+        (
+            label,
+            element("small", f" {entry.name}") if entry.name not in (None, kind, "best") else None,
+            element("div", f"breaks {broken}", class_="sub wrap") if broken else None,
+        ),
         flops,
         macs,
         format_bytes(entry.bytes),
