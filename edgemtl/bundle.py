@@ -111,7 +111,10 @@ class BundleTask(_Strict):
     def _known(self) -> BundleTask:
         if self.kind not in KINDS:
             raise ValueError(f"task {self.name} has the unknown kind {self.kind!r}; known: {', '.join(sorted(KINDS))}")
-        self.task()
+        try:
+            self.task()
+        except UserError as error:
+            raise ValueError(str(error)) from error
         return self
 
     def task(self) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edgemtl._names import check_label, check_name
 from edgemtl.errors import UserError, unknown_name
 
 __all__ = [
@@ -21,6 +22,9 @@ __all__ = [
     "relative_change",
     "worst_task",
 ]
+
+
+_SIGNS = ".,:=@+"
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,15 @@ class Task:
 
 
 def make_task(name: str, kind: str, channels: int | None = None, classes: Sequence[str] = ()) -> Task:
-    """A task with its kind's loss, metrics and post-processing; `UserError` where kind or channels do not fit."""
+    """A task with its kind's loss, metrics and post-processing; `UserError` where kind or channels do not fit.
+
+    Names obey `check_name` and hold none of the signs that budgets and modes are written with; classes `check_label`.
+    """
+    check_name(name, "task")
+    if signs := sorted(set(name) & set(_SIGNS)):
+        raise UserError(f"task {name!r} holds {signs[0]!r}: none of {' '.join(_SIGNS)} is allowed in a task's name")
+    for text in classes:
+        check_label(text, f"class of task {name}:")
     if kind not in KINDS:
         raise unknown_name("task kind", kind, KINDS)
     known = KINDS[kind]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from edgemtl.errors import UserError, unknown_name
+from edgemtl.errors import UserError, brief, unknown_name
 
 __all__ = [
     "Budget",
@@ -49,9 +49,10 @@ _PERCENT = {
     "%mJ": "energy_mj",
 }
 _BUDGET = re.compile(
-    r"(?:(?P<task>[A-Za-z][\w-]*):)?(?P<value>\d+(?:\.\d*)?|\.\d+)(?P<unit>%?[A-Za-z]+|%)"
+    r"(?:(?P<task>[A-Za-z][\w-]*):)?(?P<value>\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?P<unit>%?[A-Za-z]+|%)"
     r"(?:@(?P<device>[\w.-]+)(?:/(?P<runtime>[\w.-]+))?)?"
 )
+TEXT_LIMIT = 300
 EXAMPLES = "2GFLOPs, 1GMACs, 8ms, 8ms@host/openvino, 5MB, 20mJ, 60%FLOPs, depth:1GFLOPs"
 
 
@@ -92,22 +93,22 @@ class Floor:
 
 def parse_budget(text: str) -> Budget:
     """Read `2GFLOPs`, `8ms@host/openvino`, `60%FLOPs` or `depth:1GFLOPs`; `UserError` with the nearest spelling."""
-    match = _BUDGET.fullmatch(text)
+    match = _BUDGET.fullmatch(text) if len(text) <= TEXT_LIMIT else None
     if match is None:
         squeezed = re.sub(r"\s+", "", text)
         hint = (
             ": no space belongs between number and unit"
             if squeezed != text
-            else ": a positive number and its unit are wanted"
+            else ": a positive number and its unit are wanted, 15 digits at most"
         )
-        raise UserError(f"budget {text!r} is not understood{hint}; examples: {EXAMPLES}")
+        raise UserError(f"budget {brief(text)} is not understood{hint}; examples: {EXAMPLES}")
     quantity, scale, relative = _unit(text, match["unit"])
     value = float(match["value"]) * scale
     if not math.isfinite(value) or value <= 0:
-        raise UserError(f"budget {text!r} is no finite number above zero; examples: {EXAMPLES}")
+        raise UserError(f"budget {brief(text)} is no finite number above zero; examples: {EXAMPLES}")
     if match["device"] and quantity not in ("latency_ms", "energy_mj"):
         raise UserError(
-            f"budget {text!r}: a {match['unit']} limit is the same on every device, drop @{match['device']}"
+            f"budget {brief(text)}: a {match['unit']} limit is the same on every device, drop @{match['device']}"
         )
     return Budget(quantity, value, text, relative, match["task"], match["device"], match["runtime"])
 
@@ -118,19 +119,21 @@ def _unit(text: str, unit: str) -> tuple[str, float, bool]:
     if unit in UNITS:
         return (*UNITS[unit], False)
     if unit == "%":
-        raise UserError(f"budget {text!r} does not say of what: write 60%FLOPs, 60%ms or 60%MB")
+        raise UserError(f"budget {brief(text)} does not say of what: write 60%FLOPs, 60%ms or 60%MB")
     same = [name for name in (*UNITS, *_PERCENT) if name.lower().rstrip("s") == unit.lower().rstrip("s")]
     if same and unit not in _PREFIXES:
-        raise UserError(f"budget {text!r}: unknown unit {unit!r}, did you mean {same[0]!r}? examples: {EXAMPLES}")
-    raise unknown_name(f"unit in budget {text!r}:", unit, (*UNITS, *_PERCENT))
+        raise UserError(f"budget {brief(text)}: unknown unit {unit!r}, did you mean {same[0]!r}? examples: {EXAMPLES}")
+    raise unknown_name(f"unit in budget {brief(text)}:", unit, (*UNITS, *_PERCENT))
 
 
 def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
     """Read `depth=2%`: depth may lose at most 2 % of its metric; `UserError` for an unknown task or no percentage."""
     name, _, amount = text.partition("=")
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", amount)
+    match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,9})?)%", amount)
     if not match:
-        raise UserError(f"floor {text!r} is not understood: write TASK=PERCENT, for example depth=2%")
+        raise UserError(
+            f"floor {brief(text)} is not understood: write TASK=PERCENT, 0 % to 9999 %, for example depth=2%"
+        )
     if name not in (known := tuple(tasks)):
         raise unknown_name("task in floor", name, known)
     return Floor(name, float(match[1]) / 100)
@@ -138,18 +141,22 @@ def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
 
 def parse_preference(text: str, tasks: Iterable[str]) -> dict[str, float]:
     """Read `depth=2,semseg=1`: weights of tasks, at least one above zero; a task that is not named weighs 1."""
-    weights = dict.fromkeys(tasks, 1.0)
+    weights, named = dict.fromkeys(tasks, 1.0), set[str]()
     for part in text.split(","):
         name, _, amount = part.partition("=")
         if name not in weights:
             raise unknown_name("task in preference", name, weights)
-        if not re.fullmatch(r"\d+(\.\d+)?", amount):
+        if name in named:
+            raise UserError(f"preference {brief(text)} names {name} twice: give each task one weight")
+        named.add(name)
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", amount):
             raise UserError(
-                f"preference {part!r} is not understood: write TASK=WEIGHT, a weight of 0 or more, for example depth=2"
+                f"preference {brief(part)} is not understood: write TASK=WEIGHT, a weight of 0 to 999999999, "
+                "for example depth=2"
             )
         weights[name] = float(amount)
     if not 0 < sum(weights.values()) < math.inf:
-        raise UserError(f"preference {text!r}: the weights must add up to a finite number above 0")
+        raise UserError(f"preference {brief(text)}: the weights must add up to a finite number above 0")
     return weights
 
 

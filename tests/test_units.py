@@ -96,7 +96,7 @@ def test_scope(text: str, scope: tuple[str | None, ...]) -> None:
         ("depth=1GFLOPs", "a positive number"),
         ("0ms", "no finite number above zero"),
         ("0.000GFLOPs", "no finite number above zero"),
-        pytest.param("9" * 400 + "ms", "no finite number above zero", id="beyond-floats"),
+        pytest.param("9" * 400 + "ms", "15 digits at most", id="beyond-floats"),
         ("60%", "does not say of what"),
         ("60%GFLOPs", "unknown unit"),
         ("5mb", "did you mean 'MB'"),
@@ -188,7 +188,7 @@ def test_a_task_without_preference_weighs_one() -> None:
     ("text", "expected"),
     [
         ("depth=0,semseg=0", "add up to a finite number above 0"),
-        (f"depth={'9' * 400}", "add up to a finite number above 0"),
+        (f"depth={'9' * 400}", "a weight of 0 to 999999999"),
         ("depth=-1", "write TASK=WEIGHT"),
         ("depth", "write TASK=WEIGHT"),
         ("depht=2", "did you mean depth?"),
@@ -199,3 +199,16 @@ def test_a_bad_preference_says_what_is_wanted(text: str, expected: str) -> None:
     with pytest.raises(UserError) as error:
         parse_preference(text, TASKS)
     assert expected in str(error.value)
+
+
+def test_digits_without_end_and_a_task_twice_are_refused_in_one_short_line() -> None:
+    for parse, text, expected in (
+        (parse_floor, f"depth={'9' * 400}%", "0 % to 9999 %"),
+        (parse_floor, f"depth=2.{'0' * 400}%", "0 % to 9999 %"),
+        (parse_preference, "depth=2,depth=3", "names depth twice: give each task one weight"),
+        (lambda text, tasks: parse_budget(text), f"2.{'0' * 5000}GFLOPs", "15 digits at most"),
+        (lambda text, tasks: parse_budget(text), f"{'t' * 400}:2GFLOPs", "is not understood"),
+    ):
+        with pytest.raises(UserError, match=expected) as error:
+            parse(text, ["depth", "semseg"])
+        assert len(str(error.value)) < 400

@@ -8,11 +8,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 
 import click
 
 from edgemtl import __version__
+from edgemtl._names import printable
 from edgemtl.cli._compare import compare
 from edgemtl.cli._devices import devices
 from edgemtl.cli._doctor import doctor
@@ -79,14 +81,19 @@ def main(args: Sequence[str] | None = None) -> int:
     if not debug and not {"-v", "--verbose"} & set(words):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without Unicode gets escapes, not a fault
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False, obj=args is None)
         return status if isinstance(status, int) else DONE
     except click.ClickException as error:
-        error.show()
+        usage = StringIO()
+        error.show(usage)
+        print(_printable(usage.getvalue().rstrip("\n")), file=sys.stderr)
         return USAGE
     except Interrupted as error:
-        print(f"interrupted: {error}", file=sys.stderr)
+        print(_printable(f"interrupted: {error}"), file=sys.stderr)
         return INTERRUPTED
     except (click.Abort, KeyboardInterrupt):
         print("interrupted: nothing was left half-written", file=sys.stderr)
@@ -108,9 +115,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _failed(line: str, status: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    print(line, file=sys.stderr)
+        print(_printable(traceback.format_exc()), file=sys.stderr)
+    print(_printable(line), file=sys.stderr)
     return status
+
+
+def _printable(text: str) -> str:
+    """Lines of ours, with nothing in them that would command a terminal."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _fault(error: Exception) -> str:

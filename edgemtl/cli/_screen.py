@@ -1,4 +1,7 @@
-"""What a verb shows: tables or JSON on standard output, everything else on standard error."""
+"""What a verb shows: tables or JSON on standard output, everything else on standard error.
+
+Names in it may be strangers': whatever is shown passes through `printable`, so that none of it commands a terminal.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
+
+from edgemtl._names import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -29,7 +34,7 @@ class Screen:
 
     def note(self, text: str) -> None:
         """One line for a person, on standard error."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def detail(self, text: str) -> None:
         """A line that only `-v` asks for."""
@@ -38,7 +43,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line of the result; with JSON it moves to standard error."""
-        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        print(printable(text), file=sys.stderr if self.as_json else sys.stdout, flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table of the result; cells are plain text, whoever wrote them. Numbers are aligned to the right."""
@@ -53,10 +58,10 @@ class Screen:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for place, name in enumerate(columns):
             numeric = bool(texts) and all(_numeric(row[place]) for row in texts)
-            table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+            table.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
         for row in texts:
-            table.add_row(*(Text(text) for text in row))
-        Console(file=stream, width=width, highlight=False).print(Text(title), table)
+            table.add_row(*(Text(printable(text)) for text in row))
+        Console(file=stream, width=width, highlight=False).print(Text(printable(title)), table)
 
     def json(self, value: Any) -> None:
         """The one JSON value of the result; nothing where a table was asked for."""
@@ -90,7 +95,9 @@ class Progress:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}", markup=False),
             )
-            self._bar = Bar(TextColumn(escape(self._title)), *columns, console=Console(stderr=True), transient=True)
+            self._bar = Bar(
+                TextColumn(escape(printable(self._title))), *columns, console=Console(stderr=True), transient=True
+            )
             self._bar.start()
             self._task = self._bar.add_task(self._title, total=None, note="")
         return self
@@ -99,7 +106,7 @@ class Progress:
         """Show that `done` of `total` are done."""
         self._seen = (done, total, note)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, note=note)
+            self._bar.update(self._task, completed=done, total=total, note=printable(note))
             return
         now = time.monotonic()
         if now - self._last >= LINE_SECONDS or done >= total:
@@ -117,9 +124,8 @@ class Progress:
     def _line(self) -> None:
         done, total, note = self._seen
         spent = time.monotonic() - self._start
-        print(
-            f"{self._title}: {done}/{total}{f', {note}' if note else ''} ({spent:.0f} s)", file=sys.stderr, flush=True
-        )
+        line = f"{self._title}: {done}/{total}{f', {note}' if note else ''} ({spent:.0f} s)"
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def _cell(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,9 @@ from typing import Any, TextIO
 
 import click
 
+from edgemtl._names import check_name
 from edgemtl.cli._screen import Screen
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, brief
 
 __all__ = [
     "Interrupted",
@@ -131,6 +133,7 @@ def new_run(out: Path | None, name: str, resume: bool) -> Path:
         raise UserError("--resume does not say which run: name its folder with --out")
     free = (Path("runs") / f"{name}-{number}" for number in range(1, sys.maxsize))
     folder = out or next(path for path in free if not path.exists())
+    check_name(folder.absolute().name, "--out:")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise UserError(f"--out {folder}: {there} is not a folder that can be written to; choose another one")
@@ -141,10 +144,10 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """(height, width) of `192x256`; none where nothing was given. Raises `UserError` for anything else."""
     if text is None:
         return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise UserError(f"size {text!r} is not understood: write HEIGHTxWIDTH in pixels, for example 192x256")
-    return int(height), int(width)
+    match = re.fullmatch(r"0*([1-9][0-9]{0,5})x0*([1-9][0-9]{0,5})", text.lower())
+    if match is None:
+        raise UserError(f"size {brief(text)} is not understood: write HEIGHTxWIDTH in pixels, for example 192x256")
+    return int(match[1]), int(match[2])
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgemtl._claim import remove_written, scratch_beside
 from edgemtl._files import read_json, write_json
+from edgemtl._names import check_name
 from edgemtl.bundle import (
     MANIFEST_FILE,
     BundleExperts,
@@ -79,6 +80,7 @@ def placing(folder: Path) -> Iterator[Place]:
 
     Raises `UserError` where `folder` is something else than a bundle, a damaged one, or in use.
     """
+    check_name(folder.absolute().name, "bundle folder")
     manifest_file = folder / MANIFEST_FILE
     if folder.exists() and not manifest_file.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is no bundle: choose another --out, it is not overwritten")

@@ -12,9 +12,9 @@ from functools import partial
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, brief
 from edgemtl.models._choices import Choice, Option, Values
 from edgemtl.models._plan import BlockPlan, ConvPlan, Plan
 from edgemtl.tasks import Task
@@ -37,24 +37,28 @@ _STEM_STRIDE = 2
 def _ascending(options: tuple[int, ...]) -> tuple[int, ...]:
     """A choice's last option is its largest: that is how a supernet knows its size."""
     if any(before >= after for before, after in pairwise(options)):
-        raise ValueError(f"options {list(options)} must be different and in ascending order")
+        raise ValueError(f"options {brief(list(options))} must be different and in ascending order")
     return options
 
 
 def _eights(widths: tuple[int, ...]) -> tuple[int, ...]:
     if any(width % 8 for width in widths):
-        raise ValueError(f"widths {list(widths)} must be multiples of 8")
+        raise ValueError(f"widths {brief(list(widths))} must be multiples of 8")
     return widths
 
 
-Options = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)]
+Width = Annotated[int, Field(gt=0, le=16_384)]
+Repeats = Annotated[int, Field(gt=0, le=64)]
+"""How often something is there: blocks of a stage, convolutions of a decoder, heads; also how much wider a block is."""
+Options = Annotated[tuple[Width, ...], Field(min_length=1, max_length=64), AfterValidator(_ascending)]
 Widths = Annotated[Options, AfterValidator(_eights)]
+Depths = Annotated[tuple[Repeats, ...], Field(min_length=1, max_length=64), AfterValidator(_ascending)]
 
 
 class Strict(BaseModel):
     """A part of a space's YAML: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StemSpec(Strict):
@@ -70,20 +74,22 @@ class StageSpec(Strict):
     projection). `expand` and `kernel` hold for all blocks of the stage; `kernel` matters to depthwise blocks only.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
     stride: Literal[1, 2]
     width: Widths
-    depth: Options
-    block: Annotated[tuple[Literal["fused", "depthwise"], ...], Field(min_length=1)] = ("depthwise",)
-    expand: Options
-    kernel: Annotated[tuple[Literal[3, 5, 7], ...], Field(min_length=1), AfterValidator(_ascending)] = (3,)
+    depth: Depths
+    block: Annotated[tuple[Literal["fused", "depthwise"], ...], Field(min_length=1, max_length=2)] = ("depthwise",)
+    expand: Depths
+    kernel: Annotated[tuple[Literal[3, 5, 7], ...], Field(min_length=1, max_length=3), AfterValidator(_ascending)] = (
+        3,
+    )
 
 
 class DecoderSpec(Strict):
     """A task's own part: `width` channels, `depth` 3x3 convolutions at stride 4 (dense tasks)."""
 
     width: Widths
-    depth: Options = (1,)
+    depth: Depths = (1,)
 
 
 class CnnSpec(Strict):
@@ -95,9 +101,9 @@ class CnnSpec(Strict):
 
     activation: Literal["relu", "relu6"] = "relu"
     stem: StemSpec
-    stages: tuple[StageSpec, ...] = Field(min_length=1)
-    last: PositiveInt | None = None
-    features: tuple[str, ...]
+    stages: tuple[StageSpec, ...] = Field(min_length=1, max_length=16)
+    last: Width | None = None
+    features: tuple[str, ...] = Field(max_length=16)
     decoder: DecoderSpec
 
     @model_validator(mode="after")

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from edgemtl.errors import UserError
 from edgemtl.models._choices import Choice, Option, Values
-from edgemtl.models._cnn import DecoderSpec, Strict, dense_decoder, pooled_decoder
+from edgemtl.models._cnn import DecoderSpec, Repeats, Strict, Width, dense_decoder, pooled_decoder
 from edgemtl.models._plan import BlockPlan, ConvPlan, Plan
 from edgemtl.tasks import Task
 
@@ -37,13 +37,13 @@ def _eight(width: int) -> int:
     return width
 
 
-Width = Annotated[PositiveInt, AfterValidator(_eight)]
+GridWidth = Annotated[Width, AfterValidator(_eight)]
 
 
 class PathSpec(Strict):
     """One resolution: its channels, and the kind of its residual blocks (as in the CNN family)."""
 
-    width: Width
+    width: GridWidth
     block: Literal["fused", "depthwise"] = "fused"
 
 
@@ -55,11 +55,11 @@ class GridSpec(Strict):
     """
 
     activation: Literal["relu", "relu6"] = "relu"
-    stem: Width
+    stem: GridWidth
     paths: tuple[PathSpec, ...] = Field(min_length=2, max_length=4)
-    stages: PositiveInt
-    blocks: PositiveInt
-    expand: PositiveInt
+    stages: Repeats
+    blocks: Repeats
+    expand: Repeats
     decoder: DecoderSpec
 
     @model_validator(mode="after")

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Field,
     NonNegativeFloat,
-    PositiveInt,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -25,7 +24,17 @@ from torch import nn
 
 from edgemtl.errors import UserError
 from edgemtl.models._choices import Choice, Option, Values
-from edgemtl.models._cnn import DecoderSpec, Options, Strict, dense_decoder, option_of, pooled_decoder
+from edgemtl.models._cnn import (
+    DecoderSpec,
+    Depths,
+    Options,
+    Repeats,
+    Strict,
+    Width,
+    dense_decoder,
+    option_of,
+    pooled_decoder,
+)
 from edgemtl.models._plan import BlockPlan, Condition, ConvPlan, ExpertsPlan, Plan
 from edgemtl.tasks import Task
 
@@ -50,9 +59,9 @@ class ExpertsSpec(Strict):
     it no token is ever dropped.
     """
 
-    every: PositiveInt = 2
-    count: PositiveInt
-    hidden: PositiveInt
+    every: Repeats = 2
+    count: Width
+    hidden: Width
     kept: Options
     top_k: Options
     renormalise: bool = False
@@ -85,11 +94,11 @@ class VitSpec(Strict):
     """
 
     preset: Literal["tiny", "small", "base"] | None = None
-    stem: tuple[()] | tuple[PositiveInt, PositiveInt, PositiveInt] = ()
-    width: PositiveInt
-    head_width: PositiveInt = 64
-    heads: Options
-    depth: Options
+    stem: tuple[()] | tuple[Width, Width, Width] = ()
+    width: Width
+    head_width: Width = 64
+    heads: Depths
+    depth: Depths
     hidden: Options
     experts: ExpertsSpec | None = None
     decoder: DecoderSpec

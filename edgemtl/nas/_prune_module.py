@@ -17,6 +17,7 @@ import torch
 
 from edgemtl._environment import environment
 from edgemtl._files import check_folder, read_json, write_atomic, write_json
+from edgemtl._names import check_name
 from edgemtl.data import Source, Split, open_source
 from edgemtl.data._cache import cache_root
 from edgemtl.errors import UserError
@@ -159,6 +160,7 @@ def prune_module(request: ModuleRequest, report: Report = lambda event: None) ->
 def _check_folder(request: ModuleRequest, config: Mapping[str, Any]) -> None:
     """`UserError` where this cannot begin in the folder, or not go on there."""
     out, file = request.out, request.out / MODULE_FILE
+    check_name(out.absolute().name, "folder")
     if not file.is_file():
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise UserError(f"{out} is not empty and holds no pruned module: choose another --out")

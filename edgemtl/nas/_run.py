@@ -14,6 +14,7 @@ from typing import Any
 from safetensors.torch import save
 
 from edgemtl._files import check_folder, check_seal, read_json, sealed, sha256, write_atomic, write_json
+from edgemtl._names import check_name
 from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.models import MultiTaskNet, check_state, read_state
 from edgemtl.models.quantization import Ranges
@@ -41,6 +42,7 @@ class RunFolder:
 
     def check(self, config: Mapping[str, Any], resume: bool) -> None:
         """`UserError` where a run of `config` cannot begin in this folder, or, with `resume`, not go on there."""
+        check_name(self.path.absolute().name, "run folder")
         if not (self.path / CONFIG_FILE).is_file():
             if self.path.exists() and not (self.path.is_dir() and {*self.path.iterdir()} <= {self.journal}):
                 raise UserError(f"{self.path} is not empty and holds no run: choose another --out")

@@ -31,6 +31,8 @@ __all__ = ["Design", "Space", "load_space", "space_names"]
 ENGINE = "engine.precision"
 SCHEMA = "edgemtl.space/1"
 FILE_LIMIT_BYTES = 64 * 1024
+SIDE_LIMIT = 8192
+PARAMS_LIMIT = 10**9
 _SPREAD = 0.35
 
 
@@ -238,13 +240,16 @@ def space_names() -> list[str]:
     return list_shared("nas")
 
 
+Side = Annotated[int, Field(ge=1, le=SIDE_LIMIT)]
+
+
 class _File(BaseModel):
     """What every space's file holds, beside its family's own part under the family's name."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     schema_: str = Field(alias="schema")
     family: str
-    input: tuple[int, int]
+    input: tuple[Side, Side]
     precision: Annotated[tuple[Literal["float", "int8"], ...], Field(min_length=1)] = ("float", "int8")
 
 
@@ -272,12 +277,18 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
     if unknown := sorted(map(str, raw.keys() - keys)):
         raise unknown_name(f"key in space {path}:", unknown[0], keys)
     chosen = size or head.input
-    if any(side < family.size_multiple or side % family.size_multiple for side in chosen):
+    if any(not 0 < side <= SIDE_LIMIT or side % family.size_multiple for side in chosen):
         raise UserError(
-            f"input size {chosen[0]}x{chosen[1]}: both sides must be positive multiples of {family.size_multiple}"
+            f"input size {chosen[0]}x{chosen[1]}: both sides must be positive multiples of {family.size_multiple}, "
+            f"{SIDE_LIMIT} at most"
         )
     choices = (*family.choices(spec, tasks), *_precision_choices(family, spec, tasks, head.precision))
-    return Space(path.stem, family, spec, tuple(tasks), chosen, choices)
+    space = Space(path.stem, family, spec, tuple(tasks), chosen, choices)
+    if (params := space.largest().cost().params) > PARAMS_LIMIT:
+        raise UserError(
+            f"space {path}: its largest net has {params:,} parameters, {PARAMS_LIMIT:,} at most: give smaller options"
+        )
+    return space
 
 
 def _precision_choices(family: Family, spec: Any, tasks: Sequence[Task], options: tuple[str, ...]) -> list[Choice]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgemtl.cli import _screen
+from edgemtl.cli import _screen, main
 from edgemtl.cli._screen import Screen
 
 
@@ -41,3 +41,34 @@ def test_progress_is_plain_lines_at_intervals(
     assert shown.out == "" and "\r" not in shown.err and "\x1b" not in shown.err
     assert lines[0].startswith("steps: 1/40, note") and lines[-1].startswith("steps: 40/40, note")
     assert 5 < len(lines) < 30
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2Jred\u202e[bold]x[/bold]\r\n"
+
+
+def test_nothing_that_is_shown_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(verbose=True)
+    screen.note(HOSTILE)
+    screen.detail(HOSTILE)
+    screen.say(HOSTILE)
+    screen.table(HOSTILE, (HOSTILE, "b"), [(HOSTILE, 1), ("plain", 2)])
+    screen.json({"a": HOSTILE})
+    with screen.progress(HOSTILE) as progress:
+        progress(1, 1, HOSTILE)
+    shown = capsys.readouterr()
+    text = shown.out + shown.err
+    assert "".join(text.split("\n")).isprintable()
+    assert r"\x1b[2Jred\u202e[bold]x[/bold]\r\n" in text
+
+
+def test_nothing_in_an_error_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        ["report", HOSTILE],
+        ["devices", HOSTILE],
+        ["run", "--" + HOSTILE],
+        [HOSTILE],
+        ["search", "--debug", "--data", HOSTILE, "--budget", "1ms"],
+    ):
+        assert main(words) in (1, 2)
+        shown = capsys.readouterr()
+        assert "".join((shown.out + shown.err).split("\n")).isprintable(), shown

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,32 @@ def test_a_wrong_file_is_answered_with_its_place(tmp_path: Path, old: str, new: 
     with pytest.raises(UserError, match=message) as caught:
         load_space(write(tmp_path, TINY.replace(old, new, 1)), TASKS)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "width: [8, 16], depth",
+            f"width: [{', '.join(str(8 * n) for n in range(1, 4000))}], depth",
+            "at most 64 items",
+        ),
+        ("width: [8, 16], depth", f"width: [{', '.join(['8'] * 200_000)}], depth", "larger than 65536 bytes"),
+        ("width: [8, 16], depth", "width: [8, 100000000], depth", "less than or equal to 16384"),
+        ("depth: [1", "depth: [100000000, 100000001", "less than or equal to 64"),
+        ("input: [32, 64]", "input: [32, 320000]", "less than or equal to 8192"),
+        ("name: a,", "name: a.b,", "should match pattern"),
+        ("name: a,", 'name: "\\e[31m",', "should match pattern"),
+        ("width: [8, 16], depth", "width: [16384], depth", "parameters, 1,000,000,000 at most"),
+    ],
+)
+def test_limits_are_told_with_their_number_and_at_once(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in TINY
+    start = time.monotonic()
+    with pytest.raises(UserError, match=message) as caught:
+        load_space(write(tmp_path, TINY.replace(old, new, 1)), TASKS)
+    assert time.monotonic() - start < 2
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "just words"])
