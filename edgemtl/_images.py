@@ -8,18 +8,17 @@ Errors do not name the file: whoever knows it does (`edgemtl.errors.naming`).
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from edgemtl._files import open_regular
 from edgemtl.errors import UserError
 
 __all__ = [
@@ -66,14 +65,14 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 def open_picture(path: Path) -> Iterator[Image.Image]:
     """The picture of a regular file, its pixels not read yet; every way in which it can be broken is a `UserError`."""
     try:
-        with _open_regular(path) as file:
+        with open_regular(path, "picture") as file:
             if path.suffix.lower() not in ENDINGS:
                 raise ending_refused(path.suffix)
+            if os.fstat(file.fileno()).st_size > PICTURE_LIMIT_BYTES:
+                raise UserError(f"is larger than {PICTURE_LIMIT_BYTES:,} bytes, the most that is read: make it smaller")
             with Image.open(file, formats=_FORMATS) as picture:
                 _check_extent(picture)
                 yield picture
-    except FileNotFoundError as error:
-        raise UserError("the file is missing") from error
     except _BROKEN as error:
         raise UserError(
             f"cannot be read ({_reason(error)}): it is damaged or no picture, copy or write it again"
@@ -85,17 +84,6 @@ def ending_refused(suffix: str) -> UserError:
     return UserError(
         f"the ending {suffix or '(none)'} is none of those of pictures, {', '.join(ENDINGS)}: convert it to PNG or JPEG"
     )
-
-
-def _open_regular(path: Path) -> IO[bytes]:
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer opens at once
-    status = os.fstat(handle)
-    if stat.S_ISREG(status.st_mode) and status.st_size <= PICTURE_LIMIT_BYTES:
-        return os.fdopen(handle, "rb")
-    os.close(handle)
-    if stat.S_ISREG(status.st_mode):
-        raise UserError(f"is larger than {PICTURE_LIMIT_BYTES:,} bytes, the most that is read: make it smaller")
-    raise UserError("is no regular file: give a picture's file")
 
 
 def _reason(error: Exception) -> str:

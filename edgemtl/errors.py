@@ -11,7 +11,16 @@ import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["EdgeMTLError", "MissingDependencyError", "UnsupportedError", "UserError", "brief", "naming", "unknown_name"]
+__all__ = [
+    "EdgeMTLError",
+    "FileError",
+    "MissingDependencyError",
+    "UnsupportedError",
+    "UserError",
+    "brief",
+    "naming",
+    "unknown_name",
+]
 
 _NAME_SHOWN = 100
 _BRIEF = reprlib.Repr()
@@ -24,6 +33,17 @@ class EdgeMTLError(Exception):
 
 class UserError(EdgeMTLError):
     """What was given cannot be used: the text says what was given, what is allowed and what to do."""
+
+
+class FileError(UserError):
+    """A mistake in one file, or in one place of it: `file` is its name, `reason` the rest of the text."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(file, reason)  # both, so that it travels between processes
+        self.file, self.reason = file, reason
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
 
 
 class UnsupportedError(UserError):
@@ -41,11 +61,11 @@ class MissingDependencyError(UserError):
 
 @contextmanager
 def naming(file: object) -> Iterator[None]:
-    """Every `UserError` raised inside begins with the file's name."""
+    """Every `UserError` raised inside becomes a `FileError` of that file: its text begins with the name."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise FileError(str(file), str(error)) from error
 
 
 def brief(value: object) -> str:

@@ -220,16 +220,17 @@ def test_only_regular_files_of_a_bounded_size_are_opened(tmp_path: Path, monkeyp
     (tmp_path / "d.png").symlink_to("d.png")
     (tmp_path / "e.png").symlink_to("nowhere.png")
     for name, told in (
-        ("a.png", "is no regular file"),
-        ("b.png", "is no regular file"),
-        ("c.png", "is no regular file"),
-        ("d.png", "cannot be read (Too many levels of symbolic links)"),
-        ("e.png", "the file is missing"),
-        ("f\0.png", "cannot be read (embedded null byte)"),
+        ("a.png", "it is a pipe (FIFO), a regular file is wanted"),
+        ("b.png", "it is a directory, a regular file is wanted"),
+        ("c.png", "it is a device, a regular file is wanted"),
+        ("d.png", "Too many levels of symbolic links"),
+        ("e.png", "No such file or directory"),
+        ("f\0.png", "embedded null byte"),
     ):
         with pytest.raises(UserError) as error:
             read_picture(tmp_path / name)
-        assert str(error.value).startswith(told)
+        assert str(error.value).startswith("cannot read picture ")
+        assert str(error.value).endswith(told)
     photo().save(tmp_path / "g.png")
     monkeypatch.setattr("edgemtl._images.PICTURE_LIMIT_BYTES", 100)
     with pytest.raises(UserError, match="is larger than 100 bytes, the most that is read: make it smaller"):

@@ -16,6 +16,7 @@ import click
 from edgemtl import __version__
 from edgemtl._names import printable
 from edgemtl.cli._compare import compare
+from edgemtl.cli._data import data
 from edgemtl.cli._devices import devices
 from edgemtl.cli._doctor import doctor
 from edgemtl.cli._export import export
@@ -70,7 +71,7 @@ def _edgemtl() -> None:
     """
 
 
-for _command in (search, train, prune, export, profile, report, run, compare, devices, targets, tasks, doctor):
+for _command in (search, train, prune, export, profile, report, run, compare, data, devices, targets, tasks, doctor):
     _edgemtl.add_command(_command)
 
 

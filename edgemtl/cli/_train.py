@@ -130,6 +130,7 @@ def train(
     _check_folder(folder, resume)
     chosen, source = _open(space, data, parse_size(size), images)
     if not _is_finished(folder, chosen, source, recipe):
+        _look_at(screen, source)
         begin = _initialised(chosen, weights, recipe.seed)
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
             _prepare(screen, source)
@@ -287,6 +288,15 @@ def _prepare(screen: Screen, source: Source) -> None:
     for split in splits:
         with screen.progress(f"{split} images") as progress:
             source.prepare(split, os.cpu_count() or 1, progress)
+
+
+def _look_at(screen: Screen, source: Source) -> None:
+    """Tell what a first look at a data set of one's own shows; raises `UserError` where it cannot be used."""
+    from edgemtl.data import FolderSource
+
+    if isinstance(source, FolderSource):
+        for warning in source.first_look():
+            screen.note(f"warning: {warning}")
 
 
 def _scores(screen: Screen, scores: dict[str, dict[str, dict[str, float]]]) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgemtl.data._augment import augment
     from edgemtl.data._elpv import ElpvSource
-    from edgemtl.data._folder import CheckReport, FolderSource
+    from edgemtl.data._folder import FolderSource
+    from edgemtl.data._folder_check import CheckReport, check_folder
     from edgemtl.data._open import open_source, source_names
     from edgemtl.data._sample import SPLITS, Batch, Sample, Source, Split, collate
     from edgemtl.data._scenes_source import ScenesSource
@@ -30,6 +31,7 @@ __all__ = [
     "Split",
     "Teacher",
     "augment",
+    "check_folder",
     "collate",
     "onnx_teacher",
     "open_source",
@@ -39,7 +41,8 @@ __all__ = [
 _HOMES = {
     "_augment": ("augment",),
     "_elpv": ("ElpvSource",),
-    "_folder": ("CheckReport", "FolderSource"),
+    "_folder": ("FolderSource",),
+    "_folder_check": ("CheckReport", "check_folder"),
     "_open": ("open_source", "source_names"),
     "_sample": ("SPLITS", "Batch", "Sample", "Source", "Split", "collate"),
     "_scenes_source": ("ScenesSource",),

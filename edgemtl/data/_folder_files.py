@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edgemtl._files import inside, within
-from edgemtl._images import ENDINGS
+from edgemtl._images import ENDINGS, ending_refused
 from edgemtl.data._folder_labels import read_table
-from edgemtl.data._folder_models import Folders, FolderSpec, Fractions, TableSpec
+from edgemtl.data._folder_models import FileSpec, Folders, FolderSpec, Fractions, TableSpec
+from edgemtl.data._names import Names, nfc
 from edgemtl.data._problems import Problems
 from edgemtl.data._sample import SPLITS, Split, require_split
 from edgemtl.errors import UserError, naming
@@ -19,6 +21,7 @@ __all__ = ["DEFAULT_FILE", "Item", "Row", "list_splits", "match_tables", "spec_p
 
 DEFAULT_FILE = "data.yaml"
 Row = Mapping[str, str]
+_OF_A_SYSTEM = ("Thumbs.db", "desktop.ini")
 _CALIBRATION_SHARE = 0.05
 _CALIBRATION_MOST = 512
 
@@ -51,14 +54,15 @@ def spec_path(path: Path) -> Path:
 def list_splits(root: Path, spec: FolderSpec, problems: Problems) -> dict[Split, list[Item]]:
     """The images of every split, by folder or by share; what is wrong with them goes to `problems`."""
     splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    others = {PurePosixPath(file).suffix for file in _label_files(spec)}
     if isinstance(spec.images, Folders):
         for split in SPLITS:
             folder = getattr(spec.images, split)
             if folder is not None:
-                splits[split] = _list_images(root, folder, split, problems)
+                splits[split] = _list_images(root, folder, split, others, problems)
         _refuse_shared(splits, problems)
     else:
-        for item in _list_images(root, spec.images, "", problems):
+        for item in _list_images(root, spec.images, "", others, problems):
             splits[_draw_split(item.name, spec.split)].append(item)
     if not splits["calibration"]:
         splits["train"], splits["calibration"] = _set_aside(splits["train"])
@@ -74,33 +78,55 @@ def list_splits(root: Path, spec: FolderSpec, problems: Problems) -> dict[Split,
     return splits
 
 
-def _list_images(root: Path, folder: str, split: str, problems: Problems) -> list[Item]:
-    """Every image below a folder, in the order of the names; files that begin with a dot are passed over."""
-    top = root / folder
+def _label_files(spec: FolderSpec) -> Iterable[str]:
+    for task in spec.tasks.values():
+        if isinstance(task, FileSpec):
+            yield task.files
+        elif isinstance(task, TableSpec):
+            yield task.csv
+        if task.teacher is not None:
+            yield task.teacher
+
+
+def _list_images(root: Path, folder: str, split: str, others: set[str], problems: Problems) -> list[Item]:
+    """Every image below a folder, in the order of the names; files that begin with a dot are passed over.
+
+    Files of other endings are left out with a warning, but for `others`, those of labels.
+    """
+    top = Names().find(root, folder)
     if not top.is_dir():
-        problems.add(f"{folder}: there is no such folder of images: correct `images`")
+        problems.add("there is no such folder of images: correct `images`", folder)
         return []
     if not within(root, top):
-        problems.add(f"{folder}: is a link that leaves the folder {root.name}: copy the folder into it")
+        problems.add(f"is a link that leaves the folder {root.name}: copy the folder into it", folder)
         return []
     items: list[Item] = []
     names: dict[str, str] = {}
+    left_out: Counter[str] = Counter()
     for path in sorted(top.rglob("*")):
         inside = path.relative_to(top)
         if path.is_symlink() and path.is_dir():
             problems.add(
-                f"{path.relative_to(root).as_posix()}: is a link to a folder: copy the folder, or name it in `images`"
+                "is a link to a folder: copy the folder, or name it in `images`", path.relative_to(root).as_posix()
             )
-        if path.suffix.lower() not in ENDINGS or any(part.startswith(".") for part in inside.parts):
+        if any(part.startswith(".") for part in inside.parts):
+            continue
+        if path.suffix.lower() not in ENDINGS:
+            if path.suffix not in others and path.name not in _OF_A_SYSTEM and path.is_file():
+                left_out[path.suffix.lower()] += 1
             continue
         shown, name = path.relative_to(root).as_posix(), inside.with_suffix("").as_posix()
-        if name in names:
-            problems.add(f"{shown}: {names[name]} has the same name without its ending, so labels fit both: rename one")
+        if nfc(name) in names:
+            text = f"{names[nfc(name)]} has the same name without its ending, so labels fit both: rename one"
+            problems.add(text, shown, "the same name")
         elif not within(root, path):
-            problems.add(f"{shown}: is a link that leaves the folder {root.name}: copy the file into it")
+            problems.add(f"is a link that leaves the folder {root.name}: copy the file into it", shown)
         else:
             items.append(Item(path, shown, name, split))
-        names[name] = shown
+        names[nfc(name)] = shown
+    for suffix, count in left_out.items():
+        files = "1 file is" if count == 1 else f"{count} files are"
+        problems.warn(f"{files} left out: {ending_refused(suffix)}", folder, f"left out {folder} {suffix}")
     return items
 
 
@@ -110,7 +136,7 @@ def _refuse_shared(splits: Mapping[Split, list[Item]], problems: Problems) -> No
         for item in items:
             other = home.setdefault(item.path.resolve(), split)
             if other != split:
-                problems.add(f"{item.shown}: is in the splits {other} and {split}: a score needs images of its own")
+                problems.add(f"is in the splits {other} and {split}: a score needs images of its own", item.shown)
 
 
 def _place(name: str, salt: str) -> float:
@@ -120,7 +146,7 @@ def _place(name: str, salt: str) -> float:
 
 def _draw_split(name: str, shares: Fractions) -> Split:
     """The split of an image by its name: adding images never moves others."""
-    place, last = _place(name, "edgemtl split 1"), 0.0
+    place, last = _place(nfc(name), "edgemtl split 1"), 0.0
     for split in ("test", "validation", "calibration"):
         last += getattr(shares, split)
         if place < last:
@@ -142,22 +168,39 @@ def match_tables(
 ) -> dict[str, dict[str, Row]]:
     """Rows of every table task by image; a table that cannot be read is left out and told.
 
-    A row may name its image by its path, its file name or its name without ending.
+    A row may name its image by its path, its file name or its name without ending. A name that fits several images is
+    a problem; one that fits none is a warning.
     """
     matched: dict[str, dict[str, Row]] = {}
     for name, task in spec.tasks.items():
         if not isinstance(task, TableSpec):
             continue
-        found_rows: dict[str, Row] = {}
         with problems.collect(), naming(task.csv):
-            if not within(root, root / task.csv):
+            file = Names().find(root, task.csv)
+            if not within(root, file):
                 raise UserError(f"is a link that leaves the folder {root.name}: copy the file into it")
-            rows = read_table(root / task.csv, task)
-            for items in splits.values():
-                for item in items:
-                    keys = (item.shown, item.name + item.path.suffix, item.name, item.path.name)
-                    found = next((rows[key] for key in keys if key in rows), None)
-                    if found is not None:
-                        found_rows[item.shown] = found
-            matched[name] = found_rows
+            rows = read_table(file, task)
+            images: dict[str, list[str]] = defaultdict(list)
+            for item in (item for items in splits.values() for item in items):
+                if (key := _key_of(item, rows)) is not None and item.shown not in images[key]:
+                    images[key].append(item.shown)
+            matched[name] = {shown: rows[key] for key, fitting in images.items() for shown in fitting}
+            _tell_names(task, rows, images, problems)
     return matched
+
+
+def _key_of(item: Item, rows: Mapping[str, Row]) -> str | None:
+    """What the table calls an image: the most exact of its names that is there."""
+    keys = (item.shown, item.name + item.path.suffix, item.name, item.path.name)
+    return next((key for key in map(nfc, keys) if key in rows), None)
+
+
+def _tell_names(task: TableSpec, rows: Mapping[str, Row], images: Mapping[str, list[str]], problems: Problems) -> None:
+    for key, fitting in images.items():
+        if len(fitting) > 1:
+            text = f"the name {key!r} fits {len(fitting)} images, {fitting[0]} and {fitting[1]}: write their paths in"
+            problems.add(f"{text} the column {task.image!r}", task.csv, f"{task.csv}: fits several images")
+    for key in rows:
+        if key not in images:
+            text = f"no image is called {key!r}: correct the column {task.image!r}, or remove the row"
+            problems.warn(text, task.csv, f"{task.csv}: fits no image")

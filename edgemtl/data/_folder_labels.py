@@ -26,16 +26,18 @@ from edgemtl.data._folder_models import (
     SegmentationSpec,
     TableSpec,
 )
+from edgemtl.data._names import nfc
 from edgemtl.data._pictures import Header
 from edgemtl.data._sample import FILL
 from edgemtl.errors import UserError, unknown_name
 
-__all__ = ["Target", "absent", "check_header", "decode", "fit", "parse_cells", "read_table"]
+__all__ = ["Target", "absent", "check_header", "decode", "fit", "parse_cells", "read_table", "tell_unmeasured"]
 
 Array = NDArray[Any]
 Target = tuple[Array, NDArray[np.bool_]]
 _FAR_M = 1000.0
 _TABLE_LIMIT_BYTES = 2**28
+_LARGEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 
 
 def check_header(spec: FileSpec, header: Header, size: tuple[int, int], npy: bool) -> None:
@@ -55,6 +57,8 @@ def check_header(spec: FileSpec, header: Header, size: tuple[int, int], npy: boo
     elif isinstance(spec, DepthSpec):
         fits = header.channels == 1 and number in "uif"
         needed = "one channel of whole numbers (with `scale`) or of float metres"
+        if fits and header.dtype in ("u1", "i1"):
+            raise UserError("holds depth in 8 bits, 256 steps: 16 bits are needed, or float metres in a .npy file")
         if fits and number in "ui" and spec.scale is None:
             raise UserError("holds whole numbers: say how many metres one is, with `scale` (0.001 for millimetres)")
     else:
@@ -105,6 +109,22 @@ def _depth(spec: DepthSpec, array: Array) -> Target:
             f"allowed is above 0 to {_FAR_M:g} m; set `scale`, `invalid` or `max_m`"
         )
     return np.where(mask, metres, FILL["depth"][0]).astype(np.float32), mask
+
+
+def tell_unmeasured(spec: DepthSpec, array: Array, mask: NDArray[np.bool_]) -> str:
+    """What is said of depth that is the largest number of its type, or 65.535 m; nothing where there is none.
+
+    Sensors and converters write it where nothing was measured.
+    """
+    metres = array * (1.0 if spec.scale is None else spec.scale)
+    suspect = mask & (np.isin(array, _LARGEST) | np.isclose(metres, 65.535, rtol=1e-5))
+    if not suspect.any():
+        return ""
+    value = array[suspect].flat[0]
+    return (
+        f"holds {_list_values(array[suspect])}, {_list_metres(metres[suspect])}, which many sensors write where they "
+        f"measured nothing: set `invalid: {value:g}`, or `max_m`"
+    )
 
 
 def _normals(array: Array) -> Target:
@@ -199,7 +219,7 @@ def read_table(path: Path, spec: TableSpec) -> dict[str, dict[str, str]]:
                 raise unknown_name("column", column, reader.fieldnames or ())
         rows: dict[str, dict[str, str]] = {}
         for row in reader:
-            cells = {column: (row[column] or "").strip() for column in wanted}
+            cells = {column: nfc((row[column] or "").strip()) for column in wanted}
             if rows.setdefault(cells[spec.image], cells) != cells:
                 raise UserError(
                     f"line {reader.line_num}: {cells[spec.image]!r:.80} is there before with another label: keep one"
@@ -224,9 +244,10 @@ def parse_cells(spec: TableSpec, row: Mapping[str, str] | None) -> Target:
     if isinstance(spec, ClassificationSpec):
         if not cells or not cells[0]:
             return np.asarray(0, np.int64), np.asarray(False)
-        if cells[0] not in spec.classes:
-            raise unknown_name("class", cells[0], spec.classes)
-        return np.asarray(spec.classes.index(cells[0]), np.int64), np.asarray(True)
+        classes = [nfc(name) for name in spec.classes]
+        if cells[0] not in classes:
+            raise unknown_name("class", cells[0], classes)
+        return np.asarray(classes.index(cells[0]), np.int64), np.asarray(True)
     if not cells or not all(cells):
         return np.zeros(len(_columns(spec)), np.float32), np.asarray(False)
     return np.array([_number(cell) for cell in cells], np.float32), np.asarray(True)

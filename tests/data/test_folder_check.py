@@ -1,0 +1,268 @@
+"""What cannot be meant so is told: by the check, and by the first look before training."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgemtl.data import FolderSource, check_folder
+from edgemtl.data._problems import Problems
+from edgemtl.errors import UserError
+
+SIZE = (8, 12)
+COUNTS = {"train": 6, "validation": 2, "test": 2}
+HEAD = "images: {train: images/train, validation: images/validation, test: images/test}\ntasks:\n"
+SEMSEG = '  semseg: {kind: segmentation, files: "labels/{split}/{name}.png", classes: [bg, fg, far]}\n'
+DEPTH = '  depth: {kind: depth, files: "depth/{split}/{name}.png", scale: 0.001}\n'
+WEATHER = "  weather: {kind: classification, csv: labels.csv, image: file, column: sky, classes: [dry, rain]}\n"
+
+
+def save(path: Path, array: NDArray[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def mask(number: int) -> NDArray[np.uint8]:
+    array = np.zeros(SIZE, np.uint8)
+    array[2:5, 3 : 8 + number % 3] = 1
+    array[6:, 5:] = 2
+    return array
+
+
+def depth(number: int) -> NDArray[np.uint16]:
+    return np.full(SIZE, 1000 + 100 * number, np.uint16)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data set in which nothing is wrong."""
+    rng, rows, number = np.random.default_rng(0), ["file,sky"], 0
+    for split, count in COUNTS.items():
+        for place in range(count):
+            name, number = f"{split}{place}", number + 1
+            save(tmp_path / "images" / split / f"{name}.png", rng.integers(0, 256, (*SIZE, 3), np.uint8))
+            save(tmp_path / "labels" / split / f"{name}.png", mask(number))
+            save(tmp_path / "depth" / split / f"{name}.png", depth(number))
+            rows.append(f"{name}.png,{'rain' if place % 2 else 'dry'}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "data.yaml").write_text(HEAD + SEMSEG + DEPTH + WEATHER)
+    return tmp_path
+
+
+def change(root: Path, kind: str, make: Callable[[NDArray[Any]], NDArray[Any]], split: str = "*") -> None:
+    for path in root.glob(f"{kind}/{split}/*.png"):
+        with Image.open(path) as picture:
+            array = np.array(picture)
+        save(path, make(array))
+
+
+def replace(root: Path, old: str, new: str, file: str = "data.yaml") -> None:
+    text = (root / file).read_text()
+    assert old in text
+    (root / file).write_text(text.replace(old, new))
+
+
+def told(root: Path) -> tuple[list[str], list[str]]:
+    report = check_folder(root)
+    return [str(finding) for finding in report.problems], [str(finding) for finding in report.warnings]
+
+
+def test_a_good_data_set_is_counted_and_nothing_is_told(root: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    report = check_folder(root, lambda done, total: steps.append((done, total)))
+    assert (report.problems, report.warnings) == ((), ())
+    assert steps == [(done, 10) for done in range(1, 11)]
+    assert report.images == {"train": 5, "calibration": 1, "validation": 2, "test": 2}
+    assert report.labelled["test"] == {"semseg": 1.0, "depth": 1.0, "weather": 1.0}
+    expected = sum((np.bincount(mask(number).ravel(), minlength=3) for number in (9, 10)), np.zeros(3, int))
+    assert list(report.classes["test"]["semseg"].values()) == expected.tolist()
+    assert report.classes["test"]["weather"] == {"dry": 1, "rain": 1}
+    assert report.ranges["test"]["depth"] == pytest.approx((1.9, 2.0))
+    source = FolderSource(root, (8, 8))
+    assert source.check() == report
+    assert source.first_look() == ()
+
+
+def test_a_mask_of_0_and_255_whose_255_is_ignored_cannot_be_trained_on(root: Path) -> None:
+    replace(root, "[bg, fg, far]", "[bg, fg]")
+    change(root, "labels", lambda array: np.where(array, 255, 0).astype(np.uint8))
+    problems, warnings = told(root)
+    (line,) = problems
+    assert line.startswith("the split train has no pixel of class 'fg' of task 'semseg' (")
+    assert "of the pixels hold 255, which is taken as `ignore`): all that is valid is 'bg'" in line
+    assert "the kind saliency takes masks of 0 and 255" in line
+    assert [warning.split(" has no")[0] for warning in warnings] == ["the split validation", "the split test"]
+    source = FolderSource(root, (8, 8))
+    for look in (source.check, source.first_look):
+        with pytest.raises(UserError, match=r"class 'fg' of task 'semseg' .* 255, which is taken as `ignore`"):
+            look()
+
+
+def test_a_class_that_a_split_lacks_is_a_warning(root: Path) -> None:
+    change(root, "labels", lambda array: np.minimum(array, 1), "test")
+    change(root, "labels", lambda array: np.where(array == 0, 255, array).astype(np.uint8), "validation")
+    problems, warnings = told(root)
+    assert problems == []
+    assert warnings[0].startswith("the split validation has no pixel of class 'bg' of task 'semseg' (")
+    assert warnings[1].startswith("the split test has no pixel of class 'far' of task 'semseg': add images of it")
+    assert [str(finding) for finding in FolderSource(root, (8, 8)).first_look()] == warnings
+
+
+def test_a_class_of_whole_images_and_maps_without_an_edge_are_told_too(root: Path) -> None:
+    replace(root, ",rain", ",dry", "labels.csv")
+    (root / "data.yaml").write_text(
+        HEAD + WEATHER + '  edges: {kind: edges, files: "labels/{split}/{name}.png", threshold: 9}\n'
+    )
+    problems, warnings = told(root)
+    assert problems[0].startswith("the split train has no image of class 'rain' of task 'weather': all that is valid")
+    assert problems[1].startswith("the split train has no pixel of class '1' of task 'edges'")
+    assert problems[1].endswith("correct `threshold` or the labels")
+    assert len(warnings) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(np.uint16(65535), "65535"), (np.float32(65.535), "65.535"), (np.int32(2**31 - 1), "2.14748e+09")],
+)
+def test_depth_that_stands_for_nothing_is_told(root: Path, value: Any, written: str) -> None:
+    scale = {"f": "1.0", "i": "1.0e-7", "u": "0.001"}[value.dtype.kind]
+    replace(root, '"depth/{split}/{name}.png", scale: 0.001', f'"depth/{{split}}/{{name}}.npy", scale: {scale}')
+    for path in sorted(root.glob("depth/*/*.png")):
+        array = np.full(SIZE, 3 if value.dtype.kind == "f" else 1000, value.dtype)
+        if path.parent.name == "train":
+            array[0, :2] = value
+        np.save(path.with_suffix(".npy"), array)
+    problems, warnings = told(root)
+    assert problems == []
+    (line,) = warnings
+    assert line.startswith(f"depth/train/train0.npy: holds the value {written} in 2 pixels, ")
+    assert "set `invalid: " in line
+    assert line.endswith("or `max_m` (and 5 more like it)")
+    replace(root, f"scale: {scale}", f"scale: {scale}, max_m: 50")
+    assert told(root) == ([], [])
+
+
+def test_depth_of_8_bits_is_refused(root: Path) -> None:
+    change(root, "depth", lambda array: (array // 10).astype(np.uint8))
+    problems, _ = told(root)
+    (line,) = problems
+    assert "holds depth in 8 bits, 256 steps: 16 bits are needed" in line
+    assert line.endswith("(and 9 more like it)")
+
+
+def test_a_row_that_fits_several_images_is_refused_and_one_that_fits_none_is_told(root: Path) -> None:
+    for kind in ("images", "labels", "depth"):
+        path = root / kind / "test" / "test0.png"
+        path.rename(path.with_name("train0.png"))
+    problems, warnings = told(root)
+    assert problems == [
+        "labels.csv: the name 'train0.png' fits 2 images, images/train/train0.png and images/test/train0.png: "
+        "write their paths in the column 'file'"
+    ]
+    assert warnings == ["labels.csv: no image is called 'test0.png': correct the column 'file', or remove the row"]
+    replace(root, "\ntrain0.png,dry", "\nimages/train/train0.png,rain\nimages/test/train0.png,dry", "labels.csv")
+    replace(root, "test0.png,dry\n", "", "labels.csv")
+    assert told(root) == ([], [])
+    assert FolderSource(root, (8, 8)).split("test")[1].targets["weather"] == 0
+
+
+def test_images_of_other_endings_are_left_out_with_a_word(root: Path) -> None:
+    for name in ("a.heic", "b.HEIC", "c.gif", "notes", "labels.csv", "Thumbs.db", ".hidden.gif"):
+        (root / "images" / "train" / name).write_bytes(b"x")
+    problems, warnings = told(root)
+    assert problems == []
+    assert [line.split(" is none")[0] for line in warnings] == [
+        "images/train: 2 files are left out: the ending .heic",
+        "images/train: 1 file is left out: the ending .gif",
+        "images/train: 1 file is left out: the ending (none)",
+    ]
+    assert len(FolderSource(root, (8, 8)).warnings) == 3
+
+
+def test_names_are_the_same_in_every_unicode_form(root: Path) -> None:
+    composed, apart = unicodedata.normalize("NFC", "Grüße"), unicodedata.normalize("NFD", "Grüße")
+    (root / "images/test/test0.png").rename(root / "images" / "test" / f"{apart}.png")
+    (root / "labels/test/test0.png").rename(root / "labels" / "test" / f"{composed}.png")
+    (root / "depth").rename(root / "Tiefe-ü")
+    (root / "Tiefe-ü/test/test0.png").rename(root / "Tiefe-ü" / "test" / f"{composed}.png")
+    replace(root, "depth/{split}", unicodedata.normalize("NFD", "Tiefe-ü") + "/{split}")
+    replace(root, "test0.png,dry", f"{composed}.png,{composed}", "labels.csv")
+    replace(root, "[dry, rain]", f"[dry, rain, {apart}]")
+    assert told(root)[0] == []
+    assert FolderSource(root, (8, 8)).split("test")[0].targets["weather"] == 2
+    save(root / "images" / "test" / f"{composed}.jpg", np.zeros((*SIZE, 3), np.uint8))
+    assert any("has the same name without its ending" in line for line in told(root)[0])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "labels/validation",
+            "labels/val",
+            "labels/validation: there is no such folder, in which task 'semseg' has the labels of 2 images: "
+            "did you mean val? {split} is validation whatever the folder of images is called: rename it to validation",
+        ),
+        (
+            "depth",
+            "dept",
+            "depth: there is no such folder, in which task 'depth' has the labels of 10 images: "
+            "did you mean dept? correct `files`",
+        ),
+    ],
+)
+def test_a_folder_of_labels_that_is_not_there_is_one_line(root: Path, old: str, new: str, line: str) -> None:
+    (root / old).rename(root / new)
+    with pytest.raises(UserError) as error:
+        FolderSource(root, (8, 8))
+    assert str(error.value).splitlines()[1].strip() == line
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_every_problem_is_told_at_once_by_its_cause(root: Path) -> None:
+    for name in ("train0", "train1", "train2"):
+        (root / "depth" / "train" / f"{name}.png").unlink()
+    for place in range(2):
+        save(root / "labels" / "test" / f"test{place}.png", np.full(SIZE, 40 + place, np.uint16))
+    image = root / "images" / "train" / "train3.png"
+    image.write_bytes(image.read_bytes()[:200])
+    problems, warnings = told(root)
+    assert warnings == []
+    assert [line.split(": ")[0] for line in problems] == [
+        "depth/train/train0.png",
+        "images/train/train3.png",
+        "labels/test/test0.png",
+    ]
+    assert problems[0].endswith("(and 2 more like it)")
+    assert "holds the value 40 in 96 pixels: allowed are 0 to 2" in problems[2]
+    assert problems[2].endswith("(and 1 more like it)")
+
+
+def test_a_first_look_reads_some_labels_of_a_large_data_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgemtl.data._folder_check._QUICK_IMAGES", 2)
+    change(root, "labels", lambda array: np.zeros_like(array), "train")
+    lines = [str(finding) for finding in FolderSource(root, (8, 8)).first_look()]
+    assert lines[0].startswith(
+        "the split train (2 of 5 images were looked at) has no pixel of class 'fg', 'far' of task"
+    )
+    change(root, "labels", lambda array: array + 7, "train")
+    with pytest.raises(UserError, match=r"has 3 problems:\n.*holds the value 7 in 96 pixels.*\(and 2 more like it\)"):
+        FolderSource(root, (8, 8)).first_look()
+
+
+def test_causes_are_texts_without_their_numbers() -> None:
+    problems = Problems("it")
+    for number, text in enumerate(
+        ("holds the values 1, 2 and 3 more in 9 pixels: x", "holds the value 7 in 1 pixel: x")
+    ):
+        problems.add(text, f"{number}.png")
+        problems.add(text, f"{number}.png")
+    assert problems.count == 2
+    assert [finding.count for finding in problems.problems] == [2]
