@@ -168,6 +168,10 @@ class Stages:
             self._stack.close()
             self._preflight(event)
             return
+        if event.stage == "stopping":
+            self._stack.close()
+            self._screen.note(event.text)
+            return
         title = event.text if event.stage == "data" else STAGES.get(event.stage, event.stage)
         if title != self._stage:
             self._stack.close()

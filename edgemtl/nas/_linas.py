@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study
-from optuna.trial import TrialState
 
 from edgemtl.nas._predictor import LatencyPredictor, Predictor, features
 from edgemtl.nas._problem import Evaluation, Problem, non_dominated
 from edgemtl.nas._sampler import DesignSampler, measured_in
 from edgemtl.nas._space import Design
-from edgemtl.nas._trials import design_of
+from edgemtl.nas._trials import seen_keys
 
 __all__ = ["LinasSampler", "first_designs"]
 
@@ -30,7 +29,7 @@ _DRAWS = 400
 
 
 class LinasSampler(DesignSampler):
-    """Proposes the designs of one batch after another; every batch is predicted from all finished trials.
+    """Proposes the designs of one batch after another; every batch is predicted from all that were evaluated before it.
 
     The first batch spreads over the affordable designs. `batch` is how many are measured between two fits. State
     lives in the study alone, so a resumed or a second worker's sampler continues from what is stored.
@@ -39,30 +38,27 @@ class LinasSampler(DesignSampler):
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
         super().__init__(problem, seed)
         self._batch = batch
-        self._queue: list[Design] = []
+        self._proposed: tuple[int, list[Design]] = (-1, [])
 
-    def next_design(self, study: Study, number: int) -> Design:
-        """The next design of the batch."""
-        seen = self._seen(study)
-        self._queue = [design for design in self._queue if design.key not in seen]
-        if not self._queue:
-            self._queue = self._propose(study, seen, number)
-        return self._queue.pop(0)
+    def next_design(self, study: Study, position: int) -> Design:
+        """The next design of the batch that was not seen; spread ones where the batch has no more."""
+        seen, number = seen_keys(study, self._problem.space), position // self._batch
+        if self._proposed[0] != number:  # else it is what would be proposed again
+            self._proposed = number, self._propose(study, number)
+        fresh = [design for design in self._proposed[1] if design.key not in seen]
+        if fresh:
+            return fresh[0]
+        spread = first_designs(self._problem, self._batch, random.Random(f"{self._seed}/{position}/more"), seen)
+        return spread[position % len(spread)]
 
-    def _seen(self, study: Study) -> set[str]:
-        """Keys of the designs that were measured, and of those that another worker is at."""
-        states = (TrialState.COMPLETE, TrialState.RUNNING)
-        space = self._problem.space
-        trials = [t for t in study.get_trials(deepcopy=False, states=states) if t.params]
-        return {design_of(trial.params, space).key for trial in trials}
-
-    def _propose(self, study: Study, seen: set[str], number: int) -> list[Design]:
-        rng = random.Random(f"{self._seed}/{number}")
-        evaluations = measured_in(study, self._problem)
-        if len(evaluations) < self._batch:
+    def _propose(self, study: Study, number: int) -> list[Design]:
+        """The designs of batch `number`: they follow from the evaluations of the batches before it."""
+        begun = number * self._batch
+        rng, evaluations = random.Random(f"{self._seed}/{begun}"), measured_in(study, self._problem)[:begun]
+        seen = {evaluation.design.key for evaluation in evaluations}
+        if len(evaluations) < self._batch:  # the first batch, or one whose predecessors other workers still evaluate
             return first_designs(self._problem, self._batch, rng, seen)
-        found = [d for d in _inner_search(self._problem, evaluations, rng) if d.key not in seen][: self._batch]
-        return found or first_designs(self._problem, self._batch, rng, seen)
+        return [d for d in _inner_search(self._problem, evaluations, rng) if d.key not in seen][: self._batch]
 
 
 def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[str]) -> list[Design]:

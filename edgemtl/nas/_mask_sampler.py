@@ -23,6 +23,7 @@ from edgemtl.nas._preference_sampler import flops_in_time
 from edgemtl.nas._problem import Evaluation, Limit, Problem
 from edgemtl.nas._sampler import DesignSampler, measured_in
 from edgemtl.nas._space import Design, is_precision
+from edgemtl.nas._trials import seen_keys
 from edgemtl.tasks import relative_change
 from edgemtl.units import Budget
 
@@ -61,15 +62,12 @@ class MaskSampler(DesignSampler):
             for variant in problem.space.uniform(problem.space.largest())
         ]
 
-    def next_design(self, study: Study, number: int) -> Design:
+    def next_design(self, study: Study, position: int) -> Design:
         """The next design; one that was not measured where twenty draws give one."""
-        rng = np.random.default_rng([self._seed, number])
-        return self._next(number, measured_in(study, self._problem), rng)
-
-    def _next(self, number: int, measured: Sequence[Evaluation], rng: np.random.Generator) -> Design:
-        turn, precision = divmod(number, len(self._precisions))
+        rng, measured = np.random.default_rng([self._seed, position]), measured_in(study, self._problem)
+        turn, precision = divmod(position, len(self._precisions))
         limits = self._limits(precision, measured)
-        known = {evaluation.design.key for evaluation in measured}
+        known = seen_keys(study, self._problem.space)
         for attempt in range(_TRIES):
             if turn < len(AGREEMENTS) and attempt == 0:
                 found = self._drawn(precision, limits, agreeing(self._beliefs, AGREEMENTS[turn]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgemtl._environment import environment
+from edgemtl._signals import deferred
 from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._finalists import Finalist
 from edgemtl.nas._problem import Evaluation, Problem
@@ -50,14 +51,13 @@ def conclude(
     base_metrics = evaluator.score(base, samples)
     scored = replace(problem, baseline=base_metrics)
     baseline = Evaluation(base.design, base_metrics, evaluator.time(base) if evaluator.executes else {})
-    folder.save("baseline", base)
-    entries = []
+    entries, kept = [], {"baseline": base}
     for number, finalist in enumerate(front):
         key = finalist.candidate.design.key
         report(number + 1, total, f"{key} on test images")
         name = key if number else "best"
         metrics = evaluator.score(finalist.candidate, samples)
-        folder.save(name, finalist.candidate)
+        kept[name] = finalist.candidate
         evaluation = Evaluation(finalist.candidate.design, metrics, finalist.evaluation.latency_ms)
         entries.append(_entry(scored, evaluation, name, "candidate", problem.checks(finalist.evaluation), runtime))
     report(total, total, "")
@@ -78,8 +78,11 @@ def conclude(
         floors=tuple(floor.text for floor in problem.floors),
         preference=dict(problem.preference),
     )
-    write_result(folder.path, result)
-    folder.keep([entry.name for entry in result.front if entry.name])
+    with deferred():  # an older result and newer designs would not go together
+        for name, candidate in kept.items():
+            folder.save(name, candidate)
+        write_result(folder.path, result)
+        folder.keep(kept)
     return result
 
 

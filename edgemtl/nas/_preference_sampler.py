@@ -16,6 +16,7 @@ from edgemtl.nas._preference import make_table, ranked_for
 from edgemtl.nas._problem import Evaluation, Limit, Problem
 from edgemtl.nas._sampler import DesignSampler, measured_in
 from edgemtl.nas._space import Design, is_precision
+from edgemtl.nas._trials import seen_keys
 from edgemtl.units import Budget
 
 __all__ = ["PreferenceSampler", "flops_in_time"]
@@ -45,12 +46,9 @@ class PreferenceSampler(DesignSampler):
             for variant in problem.space.uniform(problem.space.largest())
         ]
 
-    def next_design(self, study: Study, number: int) -> Design:
-        """The next design that was not measured."""
-        return self._next(measured_in(study, self._problem))
-
-    def _next(self, evaluations: Sequence[Evaluation]) -> Design:
-        known = {evaluation.design.key for evaluation in evaluations}
+    def next_design(self, study: Study, position: int) -> Design:
+        """The next design that was not measured, and that no other worker is at."""
+        evaluations, known = measured_in(study, self._problem), seen_keys(study, self._problem.space)
         count = len(self._precisions)
         turn = len(known) % count
         lists = [self._proposals(number % count, evaluations) for number in range(turn, turn + count)]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgemtl._claim import claim
 from edgemtl._files import sha256, write_json
 from edgemtl.data import Source, open_source
 from edgemtl.errors import UserError
@@ -134,8 +135,14 @@ def prune(request: PruneRequest, report: Report = lambda event: None) -> Result:
     that task alone (PAGCP, Ye et al. 2023). Decisions are made on calibration images, the scores of the result on test
     images; its baseline is the unpruned design, which teaches it where `fine_tune` trains it further. `resume` goes on
     from what was tried before. Raises `UserError` for budgets that cannot be met, saying what can; for a floor that the
-    design breaks unpruned; and where a task has no label among the calibration images.
+    design breaks unpruned; where a task has no label among the calibration images, and where another process writes the
+    run.
     """
+    with claim(request.out, "prune"):
+        return _prune(request, report)
+
+
+def _prune(request: PruneRequest, report: Report) -> Result:
     started = time.monotonic()
     folder, before = RunFolder(request.out), RunFolder(request.run).config()
     if not request.resume:

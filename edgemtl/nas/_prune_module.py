@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from edgemtl._claim import LOCK_FILE, claim
 from edgemtl._environment import environment
 from edgemtl._files import check_folder, read_json, write_atomic, write_json
 from edgemtl._names import check_name
@@ -99,6 +100,11 @@ def prune_module(request: ModuleRequest, report: Report = lambda event: None) ->
     Runtime where the module can be exported. Raises `UserError` for a module that is not what `load_module` wants, for
     budgets that cannot be met, saying what can, and where a task has no label among the images that decide or score.
     """
+    with claim(request.out, "prune"):
+        return _prune(request, report)
+
+
+def _prune(request: ModuleRequest, report: Report) -> Result:
     started = time.monotonic()
     source = open_source(request.data, request.size)
     _check_folder(request, {})
@@ -162,7 +168,7 @@ def _check_folder(request: ModuleRequest, config: Mapping[str, Any]) -> None:
     out, file = request.out, request.out / MODULE_FILE
     check_name(out.absolute().name, "folder")
     if not file.is_file():
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if out.exists() and not (out.is_dir() and {*out.iterdir()} <= {out / LOCK_FILE}):
             raise UserError(f"{out} is not empty and holds no pruned module: choose another --out")
         return
     check_folder(out, "pruned module")

@@ -21,8 +21,8 @@ class RandomDesignSampler(DesignSampler):
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
         super().__init__(problem, seed)
 
-    def next_design(self, study: Study, number: int) -> Design:
+    def next_design(self, study: Study, position: int) -> Design:
         """One affordable design."""
-        space, rng = self._problem.space, random.Random(f"{self._seed}/{number}")
+        space, rng = self._problem.space, random.Random(f"{self._seed}/{position}")
         draws = (space.random(rng) for _ in range(_TRIES))
         return next((design for design in draws if self._problem.affordable(design)), self._problem.frugal())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 
 from safetensors.torch import save
 
-from edgemtl._files import check_folder, check_seal, read_json, sealed, sha256, write_atomic, write_json
+from edgemtl._claim import LOCK_FILE
+from edgemtl._files import check_folder, check_seal, read_json, sealed, sha256, within, write_atomic, write_json
 from edgemtl._names import check_name
 from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.models import MultiTaskNet, check_state, read_state
@@ -26,6 +26,7 @@ from edgemtl.tasks import Task, make_task
 __all__ = ["CONFIG_FILE", "RunFolder"]
 
 CONFIG_FILE = "config.json"
+DESIGN_FILE, WEIGHTS_FILE = "design.json", "weights.safetensors"
 SCHEMA = "edgemtl.run/1"
 
 
@@ -44,7 +45,8 @@ class RunFolder:
         """`UserError` where a run of `config` cannot begin in this folder, or, with `resume`, not go on there."""
         check_name(self.path.absolute().name, "run folder")
         if not (self.path / CONFIG_FILE).is_file():
-            if self.path.exists() and not (self.path.is_dir() and {*self.path.iterdir()} <= {self.journal}):
+            own = {self.journal, self.path / LOCK_FILE}
+            if self.path.exists() and not (self.path.is_dir() and {*self.path.iterdir()} <= own):
                 raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
             return
         check_folder(self.path, "run")
@@ -98,20 +100,25 @@ class RunFolder:
         tensors = {key: tensor.contiguous() for key, tensor in candidate.net.state_dict().items()}
         ranges = None if candidate.ranges is None else {k: list(v) for k, v in candidate.ranges.limits.items()}
         weights = save(tensors, {"key": candidate.design.key})
-        write_atomic(folder / "weights.safetensors", weights)
+        write_atomic(folder / WEIGHTS_FILE, weights)
         design = {"design": dict(candidate.design), "pruned": dict(candidate.design.pruned), "ranges": ranges}
         digest = hashlib.sha256(weights).hexdigest()
-        write_json(folder / "design.json", sealed({"schema": SCHEMA, **design, "weights_sha256": digest}))
+        write_json(folder / DESIGN_FILE, sealed({"schema": SCHEMA, **design, "weights_sha256": digest}))
 
     def names(self) -> list[str]:
         """Names of the kept designs."""
         folder = self.path / "designs"
-        return sorted(path.parent.name for path in folder.glob("*/design.json")) if folder.is_dir() else []
+        return sorted(path.parent.name for path in folder.glob(f"*/{DESIGN_FILE}")) if folder.is_dir() else []
 
     def keep(self, names: Collection[str]) -> None:
-        """Remove designs of other names, which an interrupted search kept before."""
+        """Remove designs of other names, which an interrupted search kept before, and nothing that lies beside them."""
         for name in set(self.names()) - set(names):
-            shutil.rmtree(self.path / "designs" / name)
+            folder = self.path / "designs" / name
+            if within(self.path, folder / DESIGN_FILE):
+                for file in (DESIGN_FILE, WEIGHTS_FILE):
+                    (folder / file).unlink(missing_ok=True)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
     def load(self, name: str = "best") -> Candidate:
         """A kept net, once its hashes were verified; raises `UserError` for an unknown name or changed files."""
@@ -119,15 +126,15 @@ class RunFolder:
         space = self.space()
         if name not in self.names():
             raise unknown_name(f"design in run {self.path}:", name, self.names())
-        content = read_json(folder / "design.json", "design")
-        weights = folder / "weights.safetensors"
+        content = read_json(folder / DESIGN_FILE, "design")
+        weights = folder / WEIGHTS_FILE
         try:
             digest = content["weights_sha256"]
             pruned = {str(name): int(count) for name, count in content.get("pruned", {}).items()}
             design, ranges = space.design(content["design"], pruned.items()), _ranges(content["ranges"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"design {folder / 'design.json'} is damaged ({error}): search again") from error
-        check_seal(content, folder / "design.json", "design")
+        check_seal(content, folder / DESIGN_FILE, "design")
         if sha256(weights) != digest:
             raise UserError(f"weights {weights} were changed or cut off: their SHA-256 is another; search again")
         return Candidate(design, _filled(MultiTaskNet(design.plan, space.tasks), weights, design), ranges)

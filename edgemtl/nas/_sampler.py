@@ -8,24 +8,28 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from edgemtl.nas._problem import Evaluation, Problem
 from edgemtl.nas._space import Design
-from edgemtl.nas._trials import evaluation_of, space_distributions
+from edgemtl.nas._trials import evaluation_of, finished, position, space_distributions
 
 __all__ = ["DesignSampler", "measured_in"]
 
 
 class DesignSampler(optuna.samplers.BaseSampler):
-    """A sampler over a problem's space; a strategy says `next_design`."""
+    """A sampler over a problem's space; a strategy says `next_design`.
+
+    What it proposes follows from the seed, the position and what the study holds, never from what the process did
+    before: a search that was stopped goes on as if it had not been.
+    """
 
     def __init__(self, problem: Problem, seed: int) -> None:
         self._problem, self._seed = problem, seed
 
     @abstractmethod
-    def next_design(self, study: Study, number: int) -> Design:
-        """The design of trial `number`."""
+    def next_design(self, study: Study, position: int) -> Design:
+        """The design of the trial at `position` (0, 1, ...) of those that are evaluated."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Every choice of the space."""
@@ -35,7 +39,7 @@ class DesignSampler(optuna.samplers.BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The next design, as options."""
-        return dict(self.next_design(study, trial.number)) if search_space else {}
+        return dict(self.next_design(study, position(study, trial))) if search_space else {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -48,5 +52,4 @@ class DesignSampler(optuna.samplers.BaseSampler):
 
 def measured_in(study: Study, problem: Problem) -> list[Evaluation]:
     """Every finished trial's evaluation, in order."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [evaluation_of(trial, problem.space) for trial in trials]
+    return [evaluation_of(trial, problem.space) for trial in finished(study)]

@@ -6,18 +6,23 @@ import hashlib
 import json
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from edgemtl._claim import claim
 from edgemtl._files import sha256
 from edgemtl._share import find_shared
+from edgemtl._signals import deferred
 from edgemtl.data import Source, Split, open_source
 from edgemtl.devices import resolve
 from edgemtl.errors import UserError, unknown_name
@@ -40,7 +45,8 @@ from edgemtl.nas._sensitivity import (
 from edgemtl.nas._shrinkage import believed, standard_error
 from edgemtl.nas._space import Space, is_precision, load_space
 from edgemtl.nas._strategies import find_strategy
-from edgemtl.nas._trials import evaluation_of, open_study, record, space_distributions
+from edgemtl.nas._trials import evaluation_of, finished, open_study, record
+from edgemtl.nas._workers import begin, busy_elsewhere, end_abandoned, end_silent, working
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.targets import find_target
 from edgemtl.train import Recipe, fresh_supernet
@@ -52,6 +58,7 @@ DEFAULT_TARGET = "onnxruntime"
 FINALISTS = 3
 FRONT_SIZE = 6
 _REFINED = "evaluations_refined"
+_WAIT_SECONDS = 1.0
 _MASKS_SHARE = 0.5
 """Of the FLOPs of the whole net, what masks are learnt for where no budget says what all tasks together may take."""
 
@@ -114,9 +121,15 @@ class _Preparable(Protocol):
 def search(request: SearchRequest, report: Report = lambda event: None) -> Result:
     """Search a space under budgets and floors; writes and returns the run's result.
 
-    Raises `UserError` for whatever cannot be met or understood, before anything is written. On Ctrl-C the best design
-    so far is scored and kept, a result is written, and `KeyboardInterrupt` goes on; `resume` continues the run.
+    Raises `UserError` for whatever cannot be met or understood, before anything is written, and where another process
+    writes this run. On Ctrl-C the best design so far is scored and kept, a result is written, and `KeyboardInterrupt`
+    goes on; a second Ctrl-C ends at once. `resume` continues the run from any moment, as if it had not been stopped.
     """
+    with claim(request.out, "search"):
+        return _search(request, report)
+
+
+def _search(request: SearchRequest, report: Report) -> Result:
     started = time.monotonic()
     folder = RunFolder(request.out)
     setup = _set_up(request)
@@ -132,7 +145,13 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     evaluations = _finished(study, setup.space)
     if not evaluations:
         raise KeyboardInterrupt
+    if interrupted:
+        report(_stopping(f"the best of {len(evaluations)} designs so far is refined, scored and written"))
     found, cut = _refine(problem, setup.evaluator, evaluations, 1 if interrupted else FINALISTS, report)
+    if cut and interrupted:
+        raise KeyboardInterrupt
+    if cut:
+        report(_stopping("what was refined is scored and written"))
     found = fast_enough(problem, found)
     best = choose(problem, found, believed(problem, evaluations))
     front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
@@ -270,6 +289,10 @@ def _supernet_path(request: SearchRequest, source: Source) -> Path | None:
     return shipped
 
 
+def _stopping(what: str) -> SearchEvent:
+    return SearchEvent("stopping", 0, 0, f"stopping: {what}; another Ctrl-C ends at once, with what was evaluated kept")
+
+
 def _study(request: SearchRequest, config: Mapping[str, Any]) -> optuna.Study:
     """The run's study; in a storage that many share its name tells what is asked, so that two searches never mix."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
@@ -279,8 +302,7 @@ def _study(request: SearchRequest, config: Mapping[str, Any]) -> optuna.Study:
 
 def _finished(study: optuna.Study, space: Space) -> list[Evaluation]:
     """Every evaluated design once, in the order of evaluation."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return list({trial.user_attrs["key"]: evaluation_of(trial, space) for trial in trials}.values())
+    return list({trial.user_attrs["key"]: evaluation_of(trial, space) for trial in finished(study)}.values())
 
 
 def _is_finished(request: SearchRequest, config: Mapping[str, Any]) -> bool:
@@ -288,7 +310,7 @@ def _is_finished(request: SearchRequest, config: Mapping[str, Any]) -> bool:
     if not (request.out / RESULT_FILE).is_file():
         return False
     study = _study(request, config)
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = finished(study)
     distinct = {trial.user_attrs["key"] for trial in trials}
     return len(trials) >= request.evaluations and study.user_attrs.get(_REFINED) == len(distinct)
 
@@ -357,24 +379,38 @@ def _evaluate_all(
 ) -> bool:
     """Run trials until `evaluations` are complete; whether Ctrl-C cut it short."""
     study.sampler = find_strategy(request.strategy)(problem, request.seed, request.batch)
-    known = {evaluation.design.key: evaluation for evaluation in _finished(study, problem.space)}
-    done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    trial: optuna.Trial | None = None
+    worker = f"{socket.gethostname()}:{request.out.resolve()}"
+    end_abandoned(study, worker if request.storage else None)
     try:
-        while done < request.evaluations:
-            trial = study.ask(space_distributions(problem.space))
-            design = problem.space.design(trial.params)
-            evaluation = known.get(design.key) or evaluator.evaluate(design)
-            known[design.key] = evaluation
-            record(trial, evaluation)
-            study.tell(trial, list(problem.objectives(evaluation)))
-            done += 1
-            report(SearchEvent("search", done, request.evaluations, _news(problem, evaluation)))
+        while (done := len(finished(study))) < request.evaluations:
+            if done + busy_elsewhere(study, worker) >= request.evaluations:
+                report(SearchEvent("search", done, request.evaluations, "other workers are at the last designs"))
+                time.sleep(_WAIT_SECONDS)
+                end_silent(study)
+                continue
+            evaluation = _evaluate_next(problem, evaluator, study, worker)
+            report(SearchEvent("search", done + 1, request.evaluations, _news(problem, evaluation)))
     except KeyboardInterrupt:
-        if trial is not None:  # so that its design may be proposed again
-            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         return True
     return False
+
+
+def _evaluate_next(problem: Problem, evaluator: Evaluator, study: optuna.Study, worker: str) -> Evaluation:
+    """The evaluation of the next design, kept in the study; Ctrl-C is held back while the study is written."""
+    with deferred():
+        trial = begin(study, problem.space, worker)
+    try:
+        design = problem.space.design(trial.params)
+        known = [each for each in finished(study) if each.user_attrs["key"] == design.key]
+        with working(study, trial):
+            evaluation = evaluation_of(known[0], problem.space) if known else evaluator.evaluate(design)
+    except KeyboardInterrupt:  # so that other workers need not wait before they take it over
+        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        raise
+    with deferred(), suppress(UpdateFinishedTrialError):  # after a long silence others have taken it over
+        record(trial, evaluation)
+        study.tell(trial, list(problem.objectives(evaluation)))
+    return evaluation
 
 
 def _news(problem: Problem, evaluation: Evaluation) -> str:

@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from edgemtl.errors import unknown_name
 from edgemtl.nas._linas import LinasSampler
 from edgemtl.nas._mask_sampler import MaskSampler
-from edgemtl.nas._nsga2 import nsga2_sampler
+from edgemtl.nas._nsga2 import Nsga2Sampler
 from edgemtl.nas._preference_sampler import PreferenceSampler
 from edgemtl.nas._problem import Problem
 from edgemtl.nas._random import RandomDesignSampler
@@ -24,7 +24,7 @@ Strategy = Callable[[Problem, int, int], BaseSampler]
 _BUILT_IN: dict[str, Strategy] = {
     "linas": LinasSampler,
     "masks": MaskSampler,
-    "nsga2": nsga2_sampler,
+    "nsga2": Nsga2Sampler,
     "preference": PreferenceSampler,
     "random": RandomDesignSampler,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +12,30 @@ from typing import IO, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from edgemtl.errors import UserError
 from edgemtl.nas._problem import Evaluation
 from edgemtl.nas._space import Design, Space
 
-__all__ = ["design_of", "evaluation_of", "open_study", "record", "space_distributions"]
+__all__ = [
+    "BEAT_SECONDS",
+    "design_of",
+    "evaluation_of",
+    "finished",
+    "open_study",
+    "position",
+    "record",
+    "seen_keys",
+    "space_distributions",
+]
+
+BEAT_SECONDS, GRACE_SECONDS = 10, 60
+"""How often a worker of a shared study says that it lives, and after which silence others take its trial over."""
+_OPENING_SECONDS = 60.0
+_ALL = (TrialState.COMPLETE, TrialState.RUNNING)
 
 
 def open_study(name: str, journal: Path, url: str | None) -> optuna.Study:
@@ -31,16 +47,38 @@ def open_study(name: str, journal: Path, url: str | None) -> optuna.Study:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            storage: str | BaseStorage = url or _open_journal(journal)
-            return optuna.create_study(
-                study_name=name, storage=storage, directions=["minimize", "minimize"], load_if_exists=True
-            )
+            return _open_shared(name, url) if url else _open(name, _open_journal(journal))
     except OSError:
         raise
     except Exception as error:  # every storage and database driver has its own
         where, remedy = ("--storage", "check its URL") if url else (str(journal), "begin again with another --out")
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"the study in {where} cannot be opened ({reason}): {remedy}") from error
+
+
+def _open(name: str, storage: BaseStorage) -> optuna.Study:
+    return optuna.create_study(
+        study_name=name, storage=storage, directions=["minimize", "minimize"], load_if_exists=True
+    )
+
+
+def _open_shared(name: str, url: str) -> optuna.Study:
+    """A study in a database; where another worker is making the tables at this moment, those are waited for."""
+    deadline, pause = time.monotonic() + _OPENING_SECONDS, 0.05
+    while True:
+        try:
+            return _open(name, RDBStorage(url, heartbeat_interval=BEAT_SECONDS, grace_period=GRACE_SECONDS))
+        except Exception as error:
+            if time.monotonic() > deadline or not _made_meanwhile(error):
+                raise
+        time.sleep(pause)
+        pause = min(1.0, 2 * pause)
+
+
+def _made_meanwhile(error: BaseException) -> bool:
+    """Whether a database refused because another connection makes or has just made the same."""
+    said = f"{error} {error.__cause__ or ''} {error.__context__ or ''}".lower()
+    return any(words in said for words in ("already exists", "is locked", "unique", "duplicate", "no such table"))
 
 
 def _open_journal(journal: Path) -> JournalStorage:
@@ -70,6 +108,26 @@ class _KernelLock(JournalFileOpenLock):
     def release(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that were evaluated, in order."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def position(study: optuna.Study, trial: FrozenTrial) -> int:
+    """Which one in a row a trial is, without those that failed or were abandoned: a run that was stopped counts on."""
+    return sum(other.number < trial.number for other in study.get_trials(deepcopy=False, states=_ALL))
+
+
+def seen_keys(study: optuna.Study, space: Space) -> set[str]:
+    """Keys of the designs that were evaluated, and of those that another worker is at.
+
+    A trial of which only some parameters are written is not there: its worker is still about them, or was killed.
+    """
+    names = {choice.name for choice in space.choices}
+    trials = study.get_trials(deepcopy=False, states=_ALL)
+    return {design_of(trial.params, space).key for trial in trials if names <= trial.params.keys()}
 
 
 def space_distributions(space: Space) -> dict[str, BaseDistribution]:

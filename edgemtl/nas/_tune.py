@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from edgemtl._claim import claim
 from edgemtl._files import sha256
 from edgemtl.data import Source, open_source
 from edgemtl.models import MultiTaskNet, Supernet, Values, load_supernet
@@ -87,8 +88,22 @@ def fine_tune(
 
     The design learns from labels and, in equal parts, from the outputs of the run's baseline (the largest design, in
     float); its precision stays. Statistics, ranges, latency and scores are made anew. `resume` goes on from the
-    checkpoint. Raises `UserError` for an unknown design and for an `out` that holds something else.
+    checkpoint. Raises `UserError` for an unknown design and for an `out` that holds something else or is in use.
     """
+    with claim(out, "train"):
+        return _fine_tune(run, out, recipe, name, processes, resume, command, report)
+
+
+def _fine_tune(
+    run: Path,
+    out: Path,
+    recipe: Recipe,
+    name: str,
+    processes: int,
+    resume: bool,
+    command: str,
+    report: Callable[[Progress], None],
+) -> Result:
     started = time.monotonic()
     subject, folder, before = _subject(run, name), RunFolder(out), RunFolder(run).config()
     tuned = {"design": name, "identity": subject.identity, "recipe": recipe.as_json()}

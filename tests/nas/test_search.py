@@ -17,6 +17,7 @@ from landscape import PAIR, TINY, space, write_space
 from PIL import Image
 from small_world import TASKS, Ask, write_data, write_supernet
 
+from edgemtl._claim import claim
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.models import load_supernet, save_supernet
@@ -249,14 +250,26 @@ def stopped_by(request: SearchRequest, name: str, home: Path) -> int:
 
 @pytest.mark.usefixtures("quick")
 def test_a_killed_search_goes_on_and_finishes(ask: Ask, tmp_path: Path, home: Path) -> None:
-    request = ask(tmp_path / "run", strategy="random")
+    """It answers as one that was not stopped: nothing here is timed, so that nothing may differ."""
+    request = ask(tmp_path / "run", target="tensorrt-rtx")
     assert stopped_by(request, "SIGKILL", home) == -9
-    assert sorted(path.name for path in request.out.iterdir()) == ["config.json", "study.journal"]
+    assert sorted(path.name for path in request.out.iterdir()) == [".edgemtl.lock", "config.json", "study.journal"]
     events: list[SearchEvent] = []
     result = search(again(request), events.append)
     assert [event.done for event in events if event.stage == "search"] == [3, 4]
     assert result.evaluations == 4
     assert result.feasible
+    assert not (request.out / ".edgemtl.lock").exists()
+    unbroken = search(ask(tmp_path / "unbroken", target="tensorrt-rtx"))
+    assert (result.best, result.front) == (unbroken.best, unbroken.front)
+
+
+def test_a_run_that_another_process_writes_is_left_to_it(ask: Ask, tmp_path: Path) -> None:
+    with claim(tmp_path / "run", "search"):
+        for resume in (False, True):
+            line = refused(ask(tmp_path / "run", resume=resume))
+            assert f"{tmp_path / 'run'} is in use by edgemtl search, process {os.getpid()} on " in line
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".edgemtl.lock"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -414,7 +427,8 @@ def test_a_folder_with_something_else_is_left_alone(ask: Ask, tmp_path: Path) ->
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     assert "is not empty and holds no run: choose another --out" in refused(ask(tmp_path / "mine"))
-    assert "is not empty and holds no run" in refused(ask(tmp_path / "mine" / "thesis.tex"))
+    assert "is a file, a folder is wanted: choose another --out" in refused(ask(tmp_path / "mine" / "thesis.tex"))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
 @pytest.fixture(scope="module")

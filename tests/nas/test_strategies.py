@@ -4,6 +4,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import optuna
 import pytest
 from landscape import drive, evaluate, problem, space
 
@@ -11,6 +12,8 @@ from edgemtl.errors import UserError
 from edgemtl.nas import Space, _linas, strategy_names
 from edgemtl.nas._problem import Problem
 from edgemtl.nas._strategies import find_strategy
+from edgemtl.nas._trials import space_distributions
+from edgemtl.nas._workers import end_abandoned
 
 PLUGGED = """
 from edgemtl.nas._random import RandomDesignSampler
@@ -53,6 +56,36 @@ def test_a_strategy_proposes_designs_and_its_seed_decides_which(limited: Problem
     assert first == keys(limited, name, 0)
     assert first != keys(limited, name, 1)
     assert len(set(first)) > 7
+
+
+def left_half(study: optuna.Study, space: Space, count: int) -> None:
+    """A trial of which so many parameters were written before its process was killed."""
+    trial = study.ask()
+    for name, distribution in [*space_distributions(space).items()][:count]:
+        trial._suggest(name, distribution)
+
+
+@pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
+def test_a_search_that_was_stopped_proposes_what_it_would_have(limited: Problem, name: str) -> None:
+    """By kills before, within and after the writing of a trial's parameters, and between two trials."""
+    whole = keys(limited, name, 0)
+    study, found = optuna.create_study(directions=["minimize", "minimize"]), list[str]()
+    for half in (0, 1, 3, len(limited.space.choices)):
+        task = Problem(**vars(limited))  # as in a new process: no sampler goes on
+        evaluations, _ = drive(task, find_strategy(name)(task, 0, 6), 14 if half > 3 else 3, study)
+        found += [evaluation.design.key for evaluation in evaluations]
+        left_half(study, limited.space, half)
+        end_abandoned(study, None)
+    assert found[:14] == whole
+
+
+@pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
+@pytest.mark.parametrize("half", [0, 2])
+def test_what_another_worker_has_half_written_is_not_there(limited: Problem, name: str, half: int) -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    left_half(study, limited.space, half)
+    found, _ = drive(limited, find_strategy(name)(limited, 0, 6), 8, study)
+    assert len(found) == 8
 
 
 @pytest.mark.parametrize("name", ["linas", "random"])
