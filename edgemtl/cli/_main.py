@@ -15,6 +15,7 @@ import click
 
 from edgemtl import __version__
 from edgemtl._names import printable
+from edgemtl._signals import terminable
 from edgemtl.cli._compare import compare
 from edgemtl.cli._data import data
 from edgemtl.cli._devices import devices
@@ -86,7 +87,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # a terminal without Unicode gets escapes, not a fault
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False, obj=args is None)
+        with terminable():
+            status = _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False, obj=args is None)
         return status if isinstance(status, int) else DONE
     except click.ClickException as error:
         usage = StringIO()

@@ -80,6 +80,8 @@ def prune(
     returns a torch.nn.Module that maps images to a dict of one tensor a task. edgemtl.nas.apply_pruning cuts such a
     module as the folder that is written says.
     """
+    from edgemtl.nas import CONFIG_FILE, MODULE_FILE
+
     own = ":" in subject and not Path(subject).exists()
     _check_options(subject, own, design=design, data=data, size=size, precisions=precisions)
     asked: dict[str, Any] = {
@@ -91,7 +93,8 @@ def prune(
         "command": shlex.join(["edgemtl", *sys.argv[1:]]),
     }
     usable = f"what was tried is kept; go on with: {resume_line(asked['out'])}"
-    with interruptible(usable), Stages(screen) as news:
+    begun = [asked["out"] / name for name in (CONFIG_FILE, MODULE_FILE)]
+    with interruptible(usable, begun), Stages(screen) as news:
         if own:
             result = _prune_module(subject, data or "", parse_size(size), asked, news)
         else:

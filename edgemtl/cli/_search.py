@@ -115,7 +115,7 @@ def search(
     designs and the chosen one, scored and timed on its exported engine. Writes a run folder.
     """
     from edgemtl._files import read_json
-    from edgemtl.nas import RunFolder, SearchRequest
+    from edgemtl.nas import CONFIG_FILE, RunFolder, SearchRequest
     from edgemtl.nas import search as search_space
     from edgemtl.results import RESULT_FILE
 
@@ -140,7 +140,7 @@ def search(
         command=shlex.join(["edgemtl", *sys.argv[1:]]),
     )
     usable = f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}"
-    with interruptible(usable), Stages(screen) as news:
+    with interruptible(usable, [folder / CONFIG_FILE]), Stages(screen) as news:
         result = search_space(request, news)
     if not screen.as_json:
         show_result(screen, result)

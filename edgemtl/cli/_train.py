@@ -112,7 +112,7 @@ def train(
     """
     from edgemtl._files import read_json
     from edgemtl.nas import TUNING
-    from edgemtl.train import Recipe
+    from edgemtl.train import CHECKPOINT_FILE, Recipe
 
     folder = new_run(out, "train" if run is None else "tuned", resume)
     given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
@@ -134,7 +134,8 @@ def train(
         begin = _initialised(chosen, weights, recipe.seed)
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
             _prepare(screen, source)
-        with interruptible(f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"):
+        kept = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
+        with interruptible(kept, [folder / CHECKPOINT_FILE]):
             helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
             _train(screen, chosen, source, recipe, folder, begin, (helper, processes))
     summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
@@ -170,13 +171,13 @@ def _tune(
     own: Mapping[str, object],
 ) -> None:
     from edgemtl._files import read_json
-    from edgemtl.nas import RunFolder, fine_tune
+    from edgemtl.nas import CONFIG_FILE, RunFolder, fine_tune
     from edgemtl.results import RESULT_FILE
 
     if given := [f"--{name} {value}" for name, value in own.items() if value is not None]:
         raise UserError(f"{given[0]} does not go with --run, which trains on its run's own data: leave it out")
     with (
-        interruptible(f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"),
+        interruptible(f"what was done is kept in {folder}; go on with: {resume_line(folder)}", [folder / CONFIG_FILE]),
         screen.progress("steps") as progress,
     ):
         command = shlex.join(["edgemtl", *sys.argv[1:]])
@@ -221,12 +222,15 @@ def _help_train(
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
+    from edgemtl._claim import claim
     from edgemtl._files import check_folder
+    from edgemtl.train import CHECKPOINT_FILE
 
     check_folder(folder, "training run")
-    there = [name for name in ("checkpoint.safetensors", "training.json") if (folder / name).is_file()]
+    with claim(folder, "train"):  # it says so at once where another process trains there
+        there = [name for name in (CHECKPOINT_FILE, "training.json") if (folder / name).is_file()]
     if resume and not there:
-        raise UserError(f"--resume: {folder} holds no checkpoint.safetensors; leave --resume out to begin there")
+        raise UserError(f"--resume: {folder} holds no {CHECKPOINT_FILE}; leave --resume out to begin there")
     if there and not resume:
         raise UserError(f"{folder} already holds a training run: go on with --resume, or choose another --out")
 

@@ -108,11 +108,16 @@ def _descriptor(stream: TextIO) -> int | None:
 
 
 @contextmanager
-def interruptible(usable: str) -> Iterator[None]:
-    """Turn Ctrl-C inside the block into one line: what is usable and how to go on."""
+def interruptible(usable: str, begun: Sequence[Path] = ()) -> Iterator[None]:
+    """Turn Ctrl-C or SIGTERM inside the block into one line: what is usable and how to go on.
+
+    Where none of the files in `begun` is there, the work had not begun and the line says so.
+    """
     try:
         yield
     except KeyboardInterrupt:
+        if begun and not any(path.is_file() for path in begun):
+            usable = "nothing was begun: call the same command again"
         raise Interrupted(usable) from None
 
 

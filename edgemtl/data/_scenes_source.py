@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl._signals import end_with_parent
 from edgemtl.data._cache import RowCache, cache_root
 from edgemtl.data._sample import Sample, Samples, Split, require_split
 from edgemtl.data.scenes import CLASSES, render
@@ -223,5 +224,9 @@ def _fill_all(rows: RowCache, first_seed: int, parts: Sequence[Sequence[int]], w
 
 
 def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole terminal: the parent ends the workers, after the images they are at."""
+    """Ctrl-C reaches the whole terminal: the parent ends the workers, after the images they are at.
+
+    Where it cannot, because it was killed, they end with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()

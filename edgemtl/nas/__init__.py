@@ -5,14 +5,16 @@ from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._levels import Level, Levels, plan_levels
 from edgemtl.nas._preflight import FloorRow, PreflightRow
 from edgemtl.nas._prune import PruneRequest, Pruning, open_pruning, prune
-from edgemtl.nas._prune_module import ModuleRequest, prune_module
-from edgemtl.nas._run import RunFolder
+from edgemtl.nas._prune_module import MODULE_FILE, ModuleRequest, prune_module
+from edgemtl.nas._run import CONFIG_FILE, RunFolder
 from edgemtl.nas._search import SearchEvent, SearchRequest, search
 from edgemtl.nas._space import Design, Space, load_space, space_names
 from edgemtl.nas._strategies import strategy_names
 from edgemtl.nas._tune import TUNING, fine_tune
 
 __all__ = [
+    "CONFIG_FILE",
+    "MODULE_FILE",
     "PRUNING_FILE",
     "TUNING",
     "Candidate",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgemtl._files import write_json
+from edgemtl._signals import deferred
 from edgemtl.data import Batch, Source
 from edgemtl.models import Supernet, save_supernet
 from edgemtl.nas._masks import (
@@ -36,6 +37,7 @@ from edgemtl.nas._masks import (
 )
 from edgemtl.nas._space import Space
 from edgemtl.train import (
+    CHECKPOINT_FILE,
     Recipe,
     load_checkpoint,
     optimizer_state,
@@ -108,6 +110,7 @@ class MaskRun:
         self.prices, self.effects = np.zeros(len(masks.tasks)), Effects.none(len(masks.places), len(masks.tasks))
         self.importance: deque[NDArray[np.float64]] = deque(maxlen=_SEEN)
         self.step = self._restore()
+        self.in_step = False
 
     @property
     def beliefs(self) -> Beliefs:
@@ -119,14 +122,19 @@ class MaskRun:
         feed = training_batches(self.source.split("train"), self.space.tasks, self.recipe, self.step, 0)
         saved = time.monotonic()
         try:
-            for batch in feed:
-                report(self.step, self.recipe.steps, self._news())
-                self.one_step(batch)
-                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    self.checkpoint()
-                    saved = time.monotonic()
+            with deferred() as now:
+                for batch in feed:
+                    report(self.step, self.recipe.steps, self._news())
+                    self.in_step = True
+                    self.one_step(batch)
+                    self.in_step = False
+                    if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                        self.checkpoint()
+                        saved = time.monotonic()
+                    now()
         except KeyboardInterrupt:
-            self.checkpoint()
+            if not self.in_step:
+                self.checkpoint()
             raise
         report(self.step, self.recipe.steps, self._news())
         self.checkpoint()
@@ -227,7 +235,7 @@ class MaskRun:
 
     @property
     def _file(self) -> Path:
-        return self.out / "checkpoint.safetensors"
+        return self.out / CHECKPOINT_FILE
 
     def _restore(self) -> int:
         found = load_checkpoint(self._file, self._identity)

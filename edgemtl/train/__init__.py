@@ -1,6 +1,12 @@
 """Training: losses, task weighting, sandwich and distillation steps, scores."""
 
-from edgemtl.train._checkpoint import load_checkpoint, optimizer_state, restore_optimizer, save_checkpoint
+from edgemtl.train._checkpoint import (
+    CHECKPOINT_FILE,
+    load_checkpoint,
+    optimizer_state,
+    restore_optimizer,
+    save_checkpoint,
+)
 from edgemtl.train._feed import batches_of, spread, training_batches
 from edgemtl.train._losses import task_loss
 from edgemtl.train._metrics import Scorer, evaluate
@@ -10,6 +16,7 @@ from edgemtl.train._trainer import DesignSource, Progress, fresh_supernet, train
 from edgemtl.train._weighting import weighting_names
 
 __all__ = [
+    "CHECKPOINT_FILE",
     "DesignSource",
     "Progress",
     "Recipe",

@@ -15,8 +15,9 @@ from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 from edgemtl.models import read_state
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["CHECKPOINT_FILE", "load_checkpoint", "save_checkpoint"]
 
+CHECKPOINT_FILE = "checkpoint.safetensors"
 SCHEMA = "edgemtl.checkpoint/1"
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import torch
 
+from edgemtl._signals import end_with_parent
 from edgemtl.errors import UserError
 
 __all__ = ["beside"]
@@ -24,8 +25,8 @@ __all__ = ["beside"]
 def beside(work: Callable[[], None], processes: int) -> Iterator[None]:
     """Run `work` in `processes` - 1 further processes while the block does the same here; cores are shared out.
 
-    `work` must be picklable. Helpers leave Ctrl-C to this process and end with it. Raises `UserError` where one of
-    them ended with an error.
+    `work` must be picklable. Helpers leave Ctrl-C and SIGTERM to this process and end with it, however it ends. Raises
+    `UserError` where one of them ended with an error.
     """
     if processes == 1:
         yield
@@ -62,7 +63,9 @@ def beside(work: Callable[[], None], processes: int) -> Iterator[None]:
 
 
 def _help(work: Callable[[], None], rank: int, processes: int, port: int, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
     _join(rank, processes, port, threads)
     work()
 

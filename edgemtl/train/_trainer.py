@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,14 +16,22 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from edgemtl._claim import claim
 from edgemtl._environment import environment
-from edgemtl._files import check_folder, write_json
+from edgemtl._files import check_folder, write_atomic, write_json
+from edgemtl._signals import deferred
 from edgemtl.data import Batch, Source
 from edgemtl.models import Supernet, Values, recalibrate
 from edgemtl.models._supernet import ROUTING
 from edgemtl.models._weights import save_supernet
 from edgemtl.tasks import Task
-from edgemtl.train._checkpoint import load_checkpoint, optimizer_state, restore_optimizer, save_checkpoint
+from edgemtl.train._checkpoint import (
+    CHECKPOINT_FILE,
+    load_checkpoint,
+    optimizer_state,
+    restore_optimizer,
+    save_checkpoint,
+)
 from edgemtl.train._distill import feature_distance, stage_ends
 from edgemtl.train._feed import batches_of, training_batches
 from edgemtl.train._losses import distillation_loss, task_loss
@@ -32,6 +41,7 @@ from edgemtl.train._weighting import Weighting, make_weighting
 
 __all__ = ["DesignSource", "Progress", "fresh_supernet", "train_supernet"]
 
+LOG_FILE = "train.jsonl"
 CHECKPOINT_SECONDS = 60.0
 CLIP_NORM = 5.0
 SCORED_IMAGES = 96
@@ -93,19 +103,24 @@ def train_supernet(
     A `supernet` may bring weights (public ones, from the file with that hash); otherwise training starts from
     scratch. A `teacher`, a net in evaluation mode that gives every task's raw output, distils into the largest design
     too. `out` gets
-    `checkpoint.safetensors` (at least every minute and on Ctrl-C: calling again with the same recipe goes on from
-    it), `train.jsonl` (one line per report) and `training.json` (recipe, environment, metrics of the largest and
-    smallest design on the validation split). Runs on the device and processes that accelerate finds, in BF16 where
-    the recipe says so.
+    `checkpoint.safetensors` (before the first step, at least every minute, after the last step, and on Ctrl-C once the
+    step is done: calling again with the same recipe goes on from it), `train.jsonl` (one line per report) and
+    `training.json` (recipe, environment, metrics of the largest and smallest design on the validation split). Runs on
+    the device and processes that accelerate finds, in BF16 where the recipe says so. Raises `UserError` where another
+    process trains there.
     """
     check_folder(out, "training run")
-    run = _Run(space, source, recipe, out, supernet or fresh_supernet(space, recipe.seed), teacher, report)
-    try:
-        run.train()
-    except KeyboardInterrupt:
-        run.checkpoint()
-        raise
-    return run.finish(weights_sha256, command)
+    accelerator, begin = Accelerator(), supernet or fresh_supernet(space, recipe.seed)
+    with claim(out, "train") if accelerator.is_main_process else nullcontext():
+        run = _Run(space, source, recipe, out, begin, teacher, report, accelerator)
+        try:
+            with deferred() as now:
+                run.train(now)
+        except KeyboardInterrupt:
+            if not run.in_step:
+                run.checkpoint()
+            raise
+        return run.finish(weights_sha256, command)
 
 
 def fresh_supernet(space: DesignSource, seed: int) -> Supernet:
@@ -126,9 +141,10 @@ class _Run:
         supernet: Supernet,
         teacher: nn.Module | None,
         report: Callable[[Progress], None],
+        accelerator: Accelerator,
     ) -> None:
         self.space, self.source, self.recipe, self.out, self.report = space, source, recipe, out, report
-        self.accelerator = Accelerator()
+        self.accelerator = accelerator
         self.device = self.accelerator.device
         self.bf16 = recipe.computes_bf16()
         self.supernet = supernet.to(self.device)
@@ -141,46 +157,57 @@ class _Run:
         )
         self.average = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
         self.identity = _identity(space, source, recipe)
+        self.saved: int | None = None
         self.step = self._restore()
+        self.in_step = False
         self.sums: dict[str, float] = {}
 
     def _restore(self) -> int:
-        found = load_checkpoint(self.out / "checkpoint.safetensors", self.identity)
+        found = load_checkpoint(self.out / CHECKPOINT_FILE, self.identity)
         if found is None:
             return 0
         step, state = found
+        self.saved = step
         with torch.no_grad():
             for parameter, name in self.names.items():
                 parameter.copy_(state[f"parameter.{name}"])
             for name, value in self.average.items():
                 value.copy_(state[f"average.{name}"])
         restore_optimizer(self.optimizer, self.names, state)
+        if self.accelerator.is_main_process:
+            _forget_after(self.out / LOG_FILE, step)
         return step
 
     def checkpoint(self) -> None:
-        """Write the whole state."""
-        if self.accelerator.is_main_process:
+        """Write the whole state, where that was not done since the last step."""
+        if self.accelerator.is_main_process and self.step != self.saved:
             state = {f"parameter.{name}": parameter for parameter, name in self.names.items()}
             state |= {f"average.{name}": value for name, value in self.average.items()}
             state |= optimizer_state(self.optimizer, self.names)
-            save_checkpoint(self.out / "checkpoint.safetensors", self.step, self.identity, state)
+            save_checkpoint(self.out / CHECKPOINT_FILE, self.step, self.identity, state)
+            self.saved = self.step
 
-    def train(self) -> None:
-        """All remaining steps."""
+    def train(self, now: Callable[[], None]) -> None:
+        """All remaining steps; `now` is called between two of them, and may end it."""
+        self.checkpoint()
         samples = self.source.split("train")
         feed = training_batches(samples, self.space.tasks, self.recipe, self.step, self.accelerator.process_index)
         saved = reported = time.monotonic()
         since = self.step
         for batch in feed:
+            self.in_step = True
             self._one_step(batch)
             self.step += 1
-            now = time.monotonic()
-            if now - saved > CHECKPOINT_SECONDS:
+            self.in_step = False
+            clock = time.monotonic()
+            if clock - saved > CHECKPOINT_SECONDS:
                 self.checkpoint()
-                saved = now
+                saved = clock
             if self.step % 20 == 0 or self.step == self.recipe.steps:
-                self._report((self.step - since), now - reported)
-                reported, since = now, self.step
+                self._report((self.step - since), clock - reported)
+                reported, since = clock, self.step
+            now()
+        self.checkpoint()
 
     def _one_step(self, batch: Batch) -> None:
         torch.manual_seed(self.recipe.seed + self.step)  # some weightings draw: a resumed run draws the same
@@ -273,7 +300,7 @@ class _Run:
         progress = Progress(self.step, self.recipe.steps, losses, speed, self.recipe.rate_at(self.step))
         if self.accelerator.is_main_process:
             self.out.mkdir(parents=True, exist_ok=True)
-            with (self.out / "train.jsonl").open("a") as log:
+            with (self.out / LOG_FILE).open("a") as log:
                 log.write(json.dumps({**progress.__dict__, "time": time.time()}) + "\n")
             self.report(progress)
 
@@ -308,6 +335,22 @@ class _Run:
         train = batches_of(self.source.split("train"), 16, SCORED_IMAGES)
         recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
         return evaluate(net, self.space.tasks, batches_of(self.source.split("validation"), 16, SCORED_IMAGES))
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Drop what a log says of steps after a checkpoint's: they are done again, and a kill may have cut a line short."""
+    if log.is_file():
+        content = log.read_bytes()
+        kept = [line for line in content.splitlines(keepends=True) if _step_of(line) <= step]
+        if len(kept) < content.count(b"\n") or not content.endswith(b"\n"):
+            write_atomic(log, b"".join(kept))
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return float("inf")
 
 
 def _groups(names: Mapping[Tensor, str], recipe: Recipe) -> list[dict[str, Any]]:

@@ -1,0 +1,92 @@
+"""Ctrl-C and SIGTERM do the same, between two steps, and no child outlives a killed parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from edgemtl._signals import deferred, end_with_parent, terminable
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_is_held_back_until_the_block_lets_it_go(number: signal.Signals) -> None:
+    steps = []
+    with pytest.raises(KeyboardInterrupt), terminable(), deferred() as now:
+        steps.append("first")
+        now()
+        signal.raise_signal(number)
+        steps.append("whole")
+        now()
+        steps.append("not reached")
+    assert steps == ["first", "whole"]
+
+
+def test_it_comes_at_the_end_of_a_block_at_the_latest() -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), deferred():
+        signal.raise_signal(signal.SIGINT)
+        reached = True
+    assert reached
+
+
+def test_a_second_one_comes_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), deferred():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second was held back")
+
+
+def test_handlers_are_what_they_were() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with terminable(), deferred():
+        pass
+    with pytest.raises(ValueError, match="its own"), deferred():
+        raise ValueError("its own")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_other_threads_may_use_it() -> None:
+    done = []
+
+    def work() -> None:
+        with terminable(), deferred() as now:
+            now()
+        done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+def bear(ends: Connection) -> None:
+    def live() -> None:
+        end_with_parent()
+        ends.send(os.getpid())
+        time.sleep(600)
+
+    FORK.Process(target=live).start()
+    time.sleep(600)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="Linux only")
+def test_a_child_ends_with_a_parent_that_was_killed() -> None:
+    ours, theirs = FORK.Pipe()
+    parent = FORK.Process(target=bear, args=(theirs,))
+    parent.start()
+    child = ours.recv()
+    parent.kill()
+    parent.join()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}/stat").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
