@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edgemtl.profiling import Profile
 from edgemtl.report._html import Child, Markup, element
 from edgemtl.report._load import Story
 from edgemtl.report._metrics import changes, format_change, worst_change
 from edgemtl.report._parts import WEIGHTED, count_text, kind_badge, latency_text, listed, ms_text, short_flops
-from edgemtl.results import Result
+from edgemtl.results import Latency, Result
 from edgemtl.units import format_bytes, format_flops
 
 __all__ = ["header"]
@@ -21,6 +23,7 @@ def header(story: Story) -> Markup:
         element("div", "edgemtl report", class_="eyebrow"),
         element("h1", story.name),
         element("p", pill, headline, class_="headline"),
+        _measured_twice(story),
         element(
             "div", [element("span", element("b", key), f" {value}") for key, value in _facts(story)], class_="meta"
         ),
@@ -40,8 +43,7 @@ def _verdict(story: Story) -> tuple[Markup, str]:
         ), f"{format_flops(cost.flops)}, {format_bytes(cost.weight_bytes)}, for {targets}"
     profile = story.profiles[0]
     word, class_ = ("stable", "pill good") if profile.stability.stable else ("unstable", "pill warn")
-    place = f"{profile.device}/{profile.runtime}"
-    text = f"{ms_text(profile.latency.typical_ms)} ms measured on {place}, all tasks in one call"
+    text = f"{ms_text(profile.latency.typical_ms)} ms measured on {_place(profile)}, all tasks in one call"
     return element("span", word, class_=class_), text
 
 
@@ -62,6 +64,39 @@ def _search_verdict(result: Result) -> tuple[Markup, str]:
     how = "; ".join(check.words for check in best.broken)
     nearest = f"{how}. No design keeps every limit; the nearest takes " if how else ""
     return element("span", f"breaks {broken}", class_="pill bad"), f"{nearest}{', '.join(figures)}"
+
+
+def _measured_twice(story: Story) -> Child:
+    """Where the search and a profile timed the same place: when, under what load, and which figure counts for what."""
+    result = story.result
+    latency = result.best.latency_ms if result is not None and result.best is not None else None
+    profile = next((each for each in story.profiles if latency and _place(each) == _place(latency)), None)
+    if result is None or latency is None or profile is None:
+        return None
+    counts = "it is of the exported engine, and counts for what is deployed"
+    if not profile.stability.stable:
+        counts = "unstable, so it does not count: profile again on a machine that does nothing else"
+    return element(
+        "p",
+        f"Two latencies stand here. {ms_text(latency.value)} ms, {latency.kind} by the search"
+        f"{_when(result.environment, None)}, is what budgets were held against. "
+        f"{ms_text(profile.latency.typical_ms)} ms, measured by the profile"
+        f"{_when(profile.environment, profile.stability.load_average)}: {counts}.",
+        class_="lead",
+    )
+
+
+def _place(figure: Profile | Latency) -> str:
+    return f"{figure.device}/{figure.runtime}"
+
+
+def _when(environment: Mapping[str, object], load: float | None) -> str:
+    """` on 2026-11-28 18:03 UTC at a load of 0.80`, as far as it is known."""
+    time, loads = environment.get("time_utc"), environment.get("load_average")
+    day = f" on {time[:10]} {time[11:16]} UTC" if isinstance(time, str) and len(time) >= 16 else ""
+    if load is None and isinstance(loads, list) and loads and isinstance(loads[0], int | float):
+        load = loads[0]
+    return day + (f" at a load of {load:.2f}" if load is not None else "")
 
 
 def _facts(story: Story) -> list[tuple[str, str]]:
@@ -142,9 +177,10 @@ def _latency_tiles(story: Story) -> list[Tile]:
 def _profile_tile(profile: Profile) -> Tile:
     block = profile.latency
     which = "median" if block.p50_ms is not None else "mean"
+    unstable = None if profile.stability.stable else element("span", "unstable", class_="pill warn")
     return (
-        f"latency, {profile.device}/{profile.runtime}",
-        f"{ms_text(block.typical_ms)} ms",
+        f"latency, {_place(profile)}",
+        (f"{ms_text(block.typical_ms)} ms ", unstable),
         (f"{which} of {block.n} ", kind_badge("measured")),
     )
 

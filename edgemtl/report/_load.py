@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from edgemtl._files import inside, read_json
+from edgemtl._files import inside, open_regular, read_json
 from edgemtl._images import read_picture
 from edgemtl.bundle import MANIFEST_FILE, Manifest, read_manifest
 from edgemtl.errors import UserError, brief, naming
@@ -99,6 +99,12 @@ def _own(folder: Path, file: Path) -> Path:
 
 
 def _from_file(path: Path) -> Story:
+    if not _begins_as_json(path):
+        first = f"edgemtl profile {path} writes a profile of it; " if path.suffix == ".onnx" else ""
+        raise UserError(
+            f"{path} is no result, manifest or profile of edgemtl: {first}give a run folder, a bundle, or a "
+            "result.json, manifest.json or profile.json"
+        )
     content = read_json(path, "file")
     schema = str(content.get("schema")) if isinstance(content, dict) else ""
     if schema.startswith("edgemtl.result/"):
@@ -109,6 +115,12 @@ def _from_file(path: Path) -> Story:
     if schema.startswith("edgemtl.bundle/"):
         return load_story(path.parent)
     raise UserError(f"{path} has schema {brief(schema)}: give a result.json, manifest.json or profile.json of edgemtl")
+
+
+def _begins_as_json(path: Path) -> bool:
+    """Whether a file could be an object of JSON, as results, manifests and profiles are."""
+    with open_regular(path, "file") as file:
+        return file.read(100).lstrip().startswith(b"{")
 
 
 def _pictures(files: Sequence[Path]) -> tuple[Picture, ...]:

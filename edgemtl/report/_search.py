@@ -164,7 +164,7 @@ def _entries_table(entries: Sequence[Entry], result: Result, story: Story) -> Ma
     metrics = {task: _column(task, entries, story) for task in story.tasks}
     places = {_place(entry.latency_ms) for entry in entries if entry.latency_ms is not None}
     shared = places.pop() if len(places) == 1 else ""
-    latency = ("latency", element("br"), element("small", shared)) if shared else "latency"
+    latency = ("latency", element("br"), element("small", shared, class_="place")) if shared else "latency"
     weighted: list[Child] = [("weighted", element("br"), "delta_m")] if result.preferred else []
     head: list[Child] = ["design", "FLOPs", "MACs", "weights", latency, "delta_m", *weighted]
     head += [(task, element("br"), element("small", name)) for task, name in metrics.items()]
@@ -218,7 +218,7 @@ def _latency_cell(latency: Latency | None, shared_place: bool) -> Child:
     if latency is None:
         return element("span", "not measured", class_="sub")
     text = f"{ms_text(latency.value)} ms"
-    return text if shared_place else (text, element("br"), element("small", _place(latency)))
+    return text if shared_place else (text, element("br"), element("small", _place(latency), class_="place"))
 
 
 def tasks_section(story: Story) -> Markup | None:
