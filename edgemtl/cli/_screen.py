@@ -12,18 +12,22 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from edgemtl._names import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+    from rich.table import Table
 
 __all__ = ["Progress", "Screen"]
 
 LINE_SECONDS = 15.0
 PLAIN_WIDTH = 160
+GAP, EDGES = 3, 2
+LONGEST_WORD = 40
+"""Characters of a word that a column does not break."""
 
 
 class Screen:
@@ -46,22 +50,21 @@ class Screen:
         print(printable(text), file=sys.stderr if self.as_json else sys.stdout, flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table of the result; cells are plain text, whoever wrote them. Numbers are aligned to the right."""
-        from rich.box import SIMPLE_HEAD
+        """A table of the result; cells are plain text, whoever wrote them. Numbers are aligned to the right.
+
+        Where columns would have to break words, the rows stand below each other instead, a line a figure.
+        """
         from rich.console import Console
-        from rich.table import Table
         from rich.text import Text
 
         stream = sys.stderr if self.as_json else sys.stdout
         width = None if stream.isatty() else shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
-        texts = [[_cell(value) for value in row] for row in rows]
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for place, name in enumerate(columns):
-            numeric = bool(texts) and all(_numeric(row[place]) for row in texts)
-            table.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
-        for row in texts:
-            table.add_row(*(Text(printable(text)) for text in row))
-        Console(file=stream, width=width, highlight=False).print(Text(printable(title)), table)
+        console = Console(file=stream, width=width, highlight=False)
+        names = [printable(name) for name in columns]
+        texts = [[printable(_cell(value)) for value in row] for row in rows]
+        widths = _widths([*zip(names, *texts, strict=True)], console.width - GAP * (len(names) - 1) - EDGES)
+        console.print(Text(printable(title)))
+        console.print(_grid(names, texts, widths) if widths else Text(_listed(names, texts)))
 
     def json(self, value: Any) -> None:
         """The one JSON value of the result; nothing where a table was asked for."""
@@ -126,6 +129,48 @@ class Progress:
         spent = time.monotonic() - self._start
         line = f"{self._title}: {done}/{total}{f', {note}' if note else ''} ({spent:.0f} s)"
         print(printable(line), file=sys.stderr, flush=True)
+
+
+def _grid(names: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
+    """Columns side by side; numbers are aligned to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(names):
+        numeric = bool(rows) and all(_numeric(row[place]) for row in rows)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(Text(name), justify=justify, overflow="fold", width=widths[place])
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _listed(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows below each other: what the first column says, then a line for each of the others that says something."""
+    lines = []
+    for row in rows:
+        lines.append(f"\n{row[0]}")
+        lines += [f"  {name}: {text}" for name, text in zip(names[1:], row[1:], strict=True) if text != "-"]
+    return "\n".join([*lines, ""])
+
+
+def _widths(columns: Sequence[Sequence[str]], space: int) -> list[int] | None:
+    """Widths of columns that share `space` as their texts need it; None where that does not hold all their words."""
+    widths = [_word_width(texts) for texts in columns]
+    spare = space - sum(widths)
+    wanted = [max(map(len, texts)) - width for texts, width in zip(columns, widths, strict=True)]
+    if spare < 0:
+        return None
+    share = min(1.0, spare / (sum(wanted) or 1))
+    return [width + int(more * share) for width, more in zip(widths, wanted, strict=True)]
+
+
+def _word_width(texts: Sequence[str]) -> int:
+    """Characters of the longest word of a column, a figure with its unit being one word, as far as it is not broken."""
+    words = [word for text in texts for word in ([text] if _numeric(text) else text.split())]
+    return min(max(map(len, words), default=0), LONGEST_WORD)
 
 
 def _cell(value: object) -> str:

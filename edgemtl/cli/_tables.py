@@ -84,7 +84,8 @@ def show_profile(screen: Screen, profile: Profile) -> None:
                 f"{block.cov:.1%}",
             )
         )
-    title = f"{profile.name}: measured latency in ms, {profile.runtime} on {profile.device}"
+    verdict = "" if profile.stability.stable else " (unstable, see the notes)"
+    title = f"{profile.name}: measured latency in ms, {profile.runtime} on {profile.device}{verdict}"
     screen.table(title, ("tasks in the call", "n", "min", "p50", "mean", "p90", "p99", "variation"), modes)
     costs = [
         (task, *(_figure(figure) for figure in (cost.alone_ms, cost.own_ms, cost.marginal_ms)))

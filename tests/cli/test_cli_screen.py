@@ -72,3 +72,33 @@ def test_nothing_in_an_error_commands_the_terminal(capsys: pytest.CaptureFixture
         assert main(words) in (1, 2)
         shown = capsys.readouterr()
         assert "".join((shown.out + shown.err).split("\n")).isprintable(), shown
+
+
+WIDE = [
+    ("only semseg, p50, jetson-orin-nano/onnxruntime", "15.99 ms", "16.01 ms", "1.001", "within noise", "measured"),
+    ("depth rmse", "0.5123 m", "0.5012 m", "0.978", "second", "evaluated"),
+    ("MACs", "-", "617.28 MMACs", "-", "-", "counted"),
+]
+HEAD = ("figure", "first", "second", "second / first", "better", "how obtained")
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 160])
+def test_no_width_of_the_terminal_breaks_a_word(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Screen().table("first and second", HEAD, WIDE)
+    shown = capsys.readouterr().out
+    words = {word.rstrip(":") for word in shown.split()}
+    assert {word for row in WIDE for cell in row for word in cell.split() if word != "-"} <= words
+    assert ("figure" in words) == (columns >= 100), "columns side by side, or figures below each other"
+    assert max(map(len, shown.splitlines())) <= columns
+
+
+def test_a_word_that_no_screen_holds_is_folded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    Screen().table("names", ("name", "ms"), [("n" * 300, 1.5)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100 and sum(line.count("n") for line in lines) >= 300

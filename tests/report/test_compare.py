@@ -120,3 +120,17 @@ def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
         compare(run, write(tmp_path / "b.json", profile_content()))
     with pytest.raises(UserError, match="does not exist"):
         compare(tmp_path / "none", run)
+
+
+def test_what_was_not_counted_is_missing_and_said(tmp_path: Path) -> None:
+    part = {"flops": None, "macs": None, "params": 7, "weight_bytes": 28}
+    counts = {"total": part, "trunk": part, "tasks": {"depth": part, "semseg": part}}
+    one = {**profile_content(), "counts": counts, "notes": ["CDist 'far': its FLOPs are not counted"]}
+    two = {**profile_content(), "counts": {**counts, "total": {**part, "flops": 8, "macs": 4}}}
+    for name, content in (("a.json", one), ("b.json", two)):
+        (tmp_path / name).write_text(json.dumps(content))
+    found = compare(tmp_path / "a.json", tmp_path / "b.json")
+    rows = {row["what"]: row for row in found["rows"]}
+    assert (rows["MACs"]["first"], rows["MACs"]["second"]) == (None, 4.0)
+    assert rows["parameters"]["first"] == 7
+    assert "of the first: CDist 'far': its FLOPs are not counted" in found["notes"]

@@ -253,6 +253,50 @@ def test_foreign_files_are_refused(tmp_path: Path, content: str) -> None:
         write_report(tmp_path / "none")
 
 
+def test_an_onnx_file_is_told_what_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x09\x12\x07pytorch\xff")
+    with pytest.raises(
+        UserError, match=r"net\.onnx is no result, .*edgemtl profile .*net\.onnx writes a profile"
+    ):
+        write_report(tmp_path / "net.onnx")
+
+
+TIMES = ({"time_utc": "2026-11-28T18:03:11+00:00", "load_average": [0.8, 1.0, 1.0]}, "2026-11-29T09:10:11+00:00")
+
+
+@pytest.mark.parametrize("stable", [True, False])
+def test_of_two_latencies_each_says_when_and_what_it_counts_for(tmp_path: Path, stable: bool) -> None:
+    profile = profile_content(4.0)
+    profile["environment"]["time_utc"] = TIMES[1]
+    profile["stability"] |= {"stable": stable, "reasons": []}
+    (tmp_path / "result.json").write_text(json.dumps(result_content(environment=TIMES[0])))
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    page = Page(write_report(tmp_path).read_text())
+    assert "6.10 ms, measured by the search on 2026-11-28 18:03 UTC at a load of 0.80, is what budgets" in page.text
+    assert "24.0 ms, measured by the profile on 2026-11-29 09:10 UTC at a load of 1.50:" in page.text
+    assert ("unstable, so it does not count" in page.text) is not stable
+    assert ("counts for what is deployed" in page.text) is stable
+    tile = page.text.partition("24.0 ms ")[2]
+    assert tile.startswith("unstable" if not stable else "median of 200")
+
+
+def test_notes_and_a_count_that_is_not_there_are_said(tmp_path: Path) -> None:
+    part = {"flops": None, "macs": None, "params": 7, "weight_bytes": 28}
+    counts = {"total": part, "trunk": {**part, "flops": 8, "macs": 4}, "tasks": {"depth": part, "semseg": part}}
+    content = {**profile_content(), "counts": counts, "notes": ["CDist 'far': its FLOPs are not counted"]}
+    (tmp_path / "profile.json").write_text(json.dumps(content))
+    page = Page(write_report(tmp_path).read_text())
+    assert "not counted" in page.text and "CDist 'far': its FLOPs are not counted" in page.text
+    assert "0 FLOPs" not in page.text
+
+
+def test_a_wide_table_scrolls_inside_its_card(run: Path) -> None:
+    page = Page(write_report(run).read_text())
+    assert [tag for tag, _ in page.tags].count("table") == sum(
+        attributes.get("class") in ("scroll", "experts") for _, attributes in page.tags
+    )
+
+
 def test_budgets_of_one_task_draw_no_line(tmp_path: Path) -> None:
     result = Result.model_validate(result_content(budgets=["depth:1MFLOPs", "60%FLOPs", "strange"]))
     page = render(Story("x", result, None, (), ()))
