@@ -255,9 +255,7 @@ def test_foreign_files_are_refused(tmp_path: Path, content: str) -> None:
 
 def test_an_onnx_file_is_told_what_is_reported(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"\x08\x09\x12\x07pytorch\xff")
-    with pytest.raises(
-        UserError, match=r"net\.onnx is no result, .*edgemtl profile .*net\.onnx writes a profile"
-    ):
+    with pytest.raises(UserError, match=r"net\.onnx is no result, .*edgemtl profile .*net\.onnx writes a profile"):
         write_report(tmp_path / "net.onnx")
 
 
