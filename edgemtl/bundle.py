@@ -59,7 +59,7 @@ class BundleInput(_Strict):
     """One image: the tensor `name`, a batch of one in this layout, colour order and type.
 
     A value is `(pixel / scale - mean) / std`, pixels from 0 to 255, with a mean and a deviation for each channel. An
-    image of another size is resized as `resize`, `antialias` and `keep_aspect` say.
+    image of another size is resized as `shrinking` says where neither side grows, otherwise as `enlarging` says.
     """
 
     name: Literal["image"] = "image"
@@ -71,8 +71,8 @@ class BundleInput(_Strict):
     scale: Annotated[float, Field(gt=0)] = 255.0
     mean: Triple
     std: Triple
-    resize: Literal["bilinear"] = "bilinear"
-    antialias: Literal[True] = True
+    shrinking: Literal["area"] = "area"
+    enlarging: Literal["bilinear"] = "bilinear"
     keep_aspect: Literal[False] = False
 
 

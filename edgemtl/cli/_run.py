@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +15,7 @@ from edgemtl.cli._screen import Screen
 from edgemtl.cli._verb import interruptible, verb
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -26,6 +28,7 @@ __all__ = ["run"]
 SECONDS = 5.0
 SWEEP = (1.0, 0.5, 0.0, -0.5, -1.0)
 FRAME_MS = 900
+REFUSED_SHOWN = 5
 STRENGTH = 4.0
 """How much a task weighs at its end of a sweep, and how little at the other."""
 
@@ -81,6 +84,9 @@ def run(
 
     Writes a picture with its legend for each image and task, and prints what fits into words. With --schedule, writes
     a timeline of the calls instead, and prints each task's rate, latency and missed deadlines.
+
+    Images that cannot be read are named at the end, with exit status 1: the others are drawn all the same, but no
+    schedule begins without them.
     """
     from edgemtl.errors import UserError
     from edgemtl.runtime import Engine
@@ -95,13 +101,14 @@ def run(
     if seconds is not None:
         raise UserError("--seconds says how long a schedule runs: give one, for example --schedule depth:30,semseg:10")
     found: list[dict[str, Any]] = []
+    refused: list[str] = []
     with interruptible(f"the pictures that were drawn are in {out}"), Engine(bundle, target, threads) as engine:
         wanted = _wanted(engine, tasks)
         if sweep is not None:
             _sweep(screen, engine, images, wanted, sweep, out)
             return
-        for path, name in zip(images, _names(images), strict=True):
-            found.append({"image": str(path), "tasks": dict(_draw(engine, path, wanted, out / name))})
+        for path, name, image in _readable(images, refused):
+            found.append({"image": str(path), "tasks": dict(_draw(engine, image, wanted, out / name))})
     if not screen.as_json:
         rows = [
             (each["image"], task, _words(said), said["picture"])
@@ -110,6 +117,40 @@ def run(
         ]
         screen.table(f"{bundle} on {engine.target}", ("image", "task", "says", "picture"), rows)
     screen.json(found)
+    _check_refused(refused, len(found))
+
+
+def _readable(images: Sequence[Path], refused: list[str]) -> Iterator[tuple[Path, str, NDArray[np.uint8]]]:
+    """Each image that can be read, with a name for its pictures; why another one cannot is added to `refused`.
+
+    Raises `UserError` after the last one where none could be read.
+    """
+    from edgemtl.errors import UserError
+    from edgemtl.runtime import load_image
+
+    for path, name in zip(images, _names(images), strict=True):
+        try:
+            image = load_image(path)
+        except UserError as error:
+            refused.append(str(error))
+        else:
+            yield path, name, image
+    if len(refused) == len(images):
+        _check_refused(refused, 0)
+
+
+def _check_refused(refused: Sequence[str], drawn: int) -> None:
+    """One line for all images that could not be read, once the others are drawn."""
+    from edgemtl.errors import UserError
+
+    if not refused:
+        return
+    told = "; ".join(refused[:REFUSED_SHOWN])
+    more = f"; and {len(refused) - REFUSED_SHOWN} more" if len(refused) > REFUSED_SHOWN else ""
+    if drawn or len(refused) > 1:
+        others = "the others are drawn" if drawn else "nothing is drawn"
+        told = f"{len(refused)} of {len(refused) + drawn} images cannot be read, {others}: {told}"
+    raise UserError(told + more)
 
 
 def _sweep(
@@ -121,11 +162,11 @@ def _sweep(
     """
     from edgemtl._files import write_atomic
     from edgemtl.report import Example, animation, contact_sheet
-    from edgemtl.runtime import load_image
 
     levels, found = _levels_between(engine, sweep), []
-    for path, name in zip(images, _names(images), strict=True):
-        image, examples = load_image(path), []
+    refused: list[str] = []
+    for path, name, image in _readable(images, refused):
+        examples = []
         for level in levels:
             engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference)
             examples.append(Example(image, engine.predict(image, [task.name for task in tasks]), caption=level.name))
@@ -139,6 +180,7 @@ def _sweep(
         rows = [(each["image"], " > ".join(each["levels"]), each["picture"], each["animation"]) for each in found]
         screen.table(f"{sweep} on {engine.target}", ("image", "levels", "picture", "animation"), rows)
     screen.json(found)
+    _check_refused(refused, len(found))
 
 
 def _levels_between(engine: Engine, sweep: str) -> list[BundleLevel]:
@@ -178,21 +220,25 @@ def _wanted(engine: Engine, tasks: str | None) -> list[Task]:
 
 
 def _names(images: Sequence[Path]) -> list[str]:
-    """A name for each image's pictures; images of the same name in several folders are numbered."""
+    """A name for each image's pictures; images of the same name, in several folders or formats, are numbered."""
     names: list[str] = []
+    stems = {image.stem for image in images}
     for image in images:
-        taken = sum(other.stem == image.stem for other in images[: len(names)])
-        names.append(f"{image.stem}-{taken + 1}" if taken else image.stem)
+        name = image.stem
+        if name in names:
+            free = (f"{image.stem}-{number}" for number in itertools.count(2))
+            name = next(each for each in free if each not in stems and each not in names)
+        names.append(name)
     return names
 
 
-def _draw(engine: Engine, path: Path, tasks: Sequence[Task], stem: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _draw(
+    engine: Engine, image: NDArray[np.uint8], tasks: Sequence[Task], stem: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Predict, write a picture for each task, and tell each task's figures."""
     from edgemtl._files import write_atomic
     from edgemtl.report import draw_prediction
-    from edgemtl.runtime import load_image
 
-    image = load_image(path)
     predictions = engine.predict(image, [task.name for task in tasks])
     for task in tasks:
         picture = stem.with_name(f"{stem.name}-{task.name}.png")

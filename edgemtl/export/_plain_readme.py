@@ -56,7 +56,8 @@ def _input(image: BundleInput) -> Sequence[str]:
     shape = f"(1, 3, {size})" if image.layout == "NCHW" else f"(1, {size}, 3)"
     lines = [
         f"`{image.name}`: {image.dtype} {shape}, {image.layout}, {image.colour}. Resize a picture to {image.width} x",
-        f"{image.height} pixels (width x height): {image.resize}, with antialiasing, the aspect ratio is not kept.",
+        f"{image.height} pixels (width x height), whatever its aspect ratio: averaged over areas where neither side",
+        f"grows, otherwise {image.enlarging}.",
     ]
     if image.dtype == "uint8":
         return [*lines, "Values are its pixels, 0 to 255: they are normalised inside."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from edgemtl._images import normalize, read_picture, resize_picture
+from edgemtl._images import check_picture, normalize, read_picture, resize_picture, to_rgb
 from edgemtl.bundle import BundleLevel, Manifest, read_manifest
 from edgemtl.errors import UserError, naming, unknown_name
 from edgemtl.runtime._levels import pick_level
@@ -21,7 +23,7 @@ from edgemtl.tasks import Task, check_tasks
 
 __all__ = ["Engine", "load_image", "prepare_image"]
 
-ImageLike = NDArray[Any] | Path | str
+ImageLike = NDArray[Any] | Image.Image | os.PathLike[str] | str
 OPEN_LEVELS = 8
 
 
@@ -34,6 +36,14 @@ class Engine:
     Wherever tasks are given, a string is the name of one. Not thread-safe. Opening verifies every hash of the bundle;
     raises `UserError` for an unknown target or a damaged bundle. Use it in a `with` statement, or call `close`: then
     everything but another `close` is a `UserError`. An engine that is dropped frees what it holds as well.
+
+    >>> with Engine("runs/first/bundle") as engine:
+    ...     depth = engine.predict("photo.jpg", "depth")["depth"]
+    ...     before = engine.switch(["depth", "semseg"])
+    ...     sorted(engine.predict("photo.jpg"))
+    ['depth', 'semseg']
+    >>> bool(depth.min() > 0)
+    True
     """
 
     def __init__(
@@ -94,8 +104,9 @@ class Engine:
     def run(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
         """Raw outputs of `tasks` (by default the active ones) by name, (1, C, H, W) or (1, C); arrays are the caller's.
 
-        `image` is a file, uint8 (H, W, 3) of any size (it is resized to the net's input), or a float32 array
-        (1, 3, H, W) that is normalised already. Raises `UserError` for anything else and for an unknown task.
+        `image` is a file, a PIL image or uint8 (H, W, 3) of any size (it is resized to the net's input), or float32
+        (1, 3, H, W) that is normalised already: see `prepare_image`. Raises `UserError` for anything else and for an
+        unknown task.
         """
         self._check_open()
         size = (self.manifest.input.height, self.manifest.input.width)
@@ -127,20 +138,40 @@ class Engine:
         self.close()
 
 
-def load_image(path: Path | str) -> NDArray[np.uint8]:
+def load_image(path: os.PathLike[str] | str) -> NDArray[np.uint8]:
     """A picture file as uint8 (H, W, 3), upright as its camera noted, as training reads it; raises `UserError`."""
     with naming(path):
-        return read_picture(Path(path))
+        return read_picture(Path(os.fsdecode(path)))
 
 
 def prepare_image(image: ImageLike, size: tuple[int, int]) -> NDArray[np.float32]:
-    """An image as a net of input size (H, W) reads it, in training too: resized, scaled, normalised."""
-    pixels = load_image(image) if isinstance(image, (str, Path)) else image
-    if pixels.dtype == np.float32 and pixels.ndim == 4:
-        return np.asarray(pixels, np.float32)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-        raise UserError(
-            f"image of shape {pixels.shape} and type {pixels.dtype} given: a file, uint8 (H, W, 3) or normalised "
-            "float32 (1, 3, H, W) is wanted"
-        )
-    return normalize(resize_picture(pixels, size)[None])
+    """An image as a net of input size (H, W) reads it, in training too: resized, scaled, normalised.
+
+    `image` is a file, a PIL image, or an array: uint8 (H, W, 3), uint8 (H, W), which is grey and becomes three equal
+    channels as a grey file does, or float32 (1, 3, H, W), which is normalised already and only checked to be finite.
+    Raises `UserError` for anything else.
+    """
+    if isinstance(image, np.ndarray) and image.dtype == np.float32 and image.ndim == 4:
+        if not np.isfinite(image).all():
+            raise UserError("the image holds NaN or infinite values: give finite ones")
+        return np.asarray(image, np.float32)
+    return normalize(resize_picture(_pixels(image), size)[None])
+
+
+def _pixels(image: ImageLike) -> NDArray[np.uint8]:
+    """What is no tensor yet as uint8 (H, W, 3)."""
+    if isinstance(image, (str, os.PathLike)):
+        return load_image(image)
+    if isinstance(image, Image.Image):
+        with naming("the PIL image"):
+            check_picture(image)
+            return to_rgb(image)
+    given = f"of type {type(image).__name__}"
+    if isinstance(image, np.ndarray):
+        given = f"of shape {image.shape} and type {image.dtype}"
+        if image.dtype == np.uint8 and image.size and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+            return np.ascontiguousarray(image if image.ndim == 3 else np.stack([image] * 3, axis=2))
+    raise UserError(
+        f"image {given} given: a picture file, a PIL image, uint8 (H, W, 3) in RGB, grey uint8 (H, W) or normalised "
+        "float32 (1, 3, H, W) is wanted"
+    )

@@ -20,6 +20,7 @@ from chain import edgemtl, environment, make_workplace
 from PIL import Image
 
 from edgemtl.cli import main
+from edgemtl.cli._run import _names
 
 TASKS = {"regions", "depth", "side"}
 TINY = ("--space", "tiny", "--data", "data")
@@ -196,6 +197,38 @@ def test_a_missing_or_damaged_image_is_named(workplace: Path, exported: Any, her
         assert status == 1 and name in errors and len(errors.splitlines()) == 1
     status, _, errors = here("run", "runs/first/bundle", "broken.png", "--tasks", "dept")
     assert status == 1 and "did you mean depth" in errors
+
+
+def test_images_of_all_sizes_are_drawn_and_those_that_cannot_be_read_are_named(
+    workplace: Path, exported: Any, here: Here
+) -> None:
+    small, folder = workplace / "data/images/test/test0.png", workplace / "mixed"
+    (folder / "again").mkdir(parents=True)
+    for number, size in enumerate([(1, 1), (640, 17), (90, 200)]):
+        Image.open(small).resize(size).save(folder / f"{number}.png")
+    (folder / "again/0.jpg").write_bytes(b"no picture")
+    Image.open(small).save(folder / "again/1.png")
+    Image.open(small).convert("I;16").save(folder / "deep.png")
+    names = ["0.png", "again/0.jpg", "1.png", "again/1.png", "deep.png", "2.png", "none.png"]
+    words = ("run", "runs/first/bundle", *(f"mixed/{name}" for name in names), "--out", "drawn")
+    status, output, errors = here(*words, "--format", "json")
+    drawn = ["0.png", "1.png", "again/1.png", "2.png"]
+    assert [each["image"] for each in json.loads(output)] == [f"mixed/{name}" for name in drawn]
+    assert status == 1 and len(errors.splitlines()) == 1
+    for name in ("again/0.jpg", "deep.png", "none.png"):
+        assert f"mixed/{name}: " in errors
+    assert "3 of 7 images cannot be read, the others are drawn" in errors
+    depths = {f"{stem}-depth.png" for stem in ("0", "1", "1-2", "2")}
+    assert depths == {path.name for path in (workplace / "drawn").glob("*-depth.png")}
+    status, output, errors = here("run", "runs/first/bundle", "mixed/deep.png", "mixed/none.png", "--out", "nothing")
+    assert (status, output) == (1, "") and "2 of 2 images cannot be read, nothing is drawn" in errors
+    status, output, errors = here(*words, "--schedule", "depth:20", "--seconds", "1")
+    assert (status, output) == (1, "") and "mixed/again/0.jpg: " in errors and len(errors.splitlines()) == 1
+
+
+def test_pictures_never_share_a_name() -> None:
+    images = [Path(name) for name in ("a.png", "b/a.png", "a-2.png", "c/a.jpg", "d/a-2.png")]
+    assert _names(images) == ["a", "a-3", "a-2", "a-4", "a-2-2"]
 
 
 RATES = ("run", "runs/first/bundle", "data/images/test/test0.png", "data/images/test/test1.png", "--schedule")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from nets import SIZE, samples_for, small_net
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgemtl.errors import UserError
 from edgemtl.export import export_bundle
-from edgemtl.runtime import Engine
+from edgemtl.runtime import Engine, prepare_image
 
 TARGETS = ("onnxruntime", "openvino", "streaming")
 
@@ -44,6 +47,56 @@ def test_a_string_is_one_task(bundle: Path, photo: NDArray[np.uint8]) -> None:
         assert engine.active == ("depth",)
         with pytest.raises(UserError, match="unknown task 'dept': did you mean depth"):
             engine.switch("dept")
+
+
+def test_files_pil_images_and_arrays_are_one(bundle: Path, photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo).save(path)
+    with Engine(bundle, threads=1) as engine, os.scandir(tmp_path) as entries:
+        wanted = engine.run(photo, "depth")["depth"]
+        flipped = np.ascontiguousarray(photo[:, ::-1])[:, ::-1]
+        given = [path, str(path), next(entries), Image.fromarray(photo), Image.open(path), flipped]
+        for image in (*given, prepare_image(photo, SIZE)):
+            np.testing.assert_array_equal(engine.run(image, "depth")["depth"], wanted)
+        grey = photo[:, :, 0]
+        Image.fromarray(grey).save(path)
+        for image in (grey, Image.fromarray(grey), np.stack([grey] * 3, axis=2)):
+            np.testing.assert_array_equal(engine.run(image, "depth")["depth"], engine.run(path, "depth")["depth"])
+
+
+NORMALISED = np.zeros((1, 3, *SIZE), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (None, "NoneType"),
+        ([[1, 2], [3, 4]], "type list"),
+        (7, "type int"),
+        (b"photo.png", "type bytes"),
+        (torch.zeros(1, 3, *SIZE), "type Tensor"),
+        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((8, 8, 3), np.uint16), "uint16"),
+        (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
+        (np.array("photo.png"), r"shape \(\)"),
+        (NORMALISED.astype(np.float64), "float64"),
+        (NORMALISED[:, :, :8], r"the engine reads \(1, 3, 32, 64\)"),
+        (np.where(np.arange(SIZE[1]) == 3, np.nan, NORMALISED).astype(np.float32), "NaN or infinite"),
+        (np.full_like(NORMALISED, np.inf), "NaN or infinite"),
+        (Image.new("I;16", (8, 8)), "16 bits"),
+        (Image.new("RGBA", (8, 8)), "transparent everywhere"),
+        ("none.png", "missing|No such file"),
+        ("", "missing|regular|No such file"),
+        ("a\0b.png", "null"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_one_line(bundle: Path, wrong: Any, said: str) -> None:
+    with Engine(bundle, threads=1) as engine:
+        for call in (engine.run, engine.predict):
+            with pytest.raises(UserError, match=said) as caught:
+                call(wrong)
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [5, [1], [None], [b"depth"], b"depth", {"depth": 1}.values()])
