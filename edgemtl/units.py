@@ -48,12 +48,16 @@ _PERCENT = {
     "%MB": "weight_bytes",
     "%mJ": "energy_mj",
 }
+_UNMEASURED = ("mJ", "J", "%mJ")
+_OFFERED = tuple(name for name in (*UNITS, *_PERCENT) if name not in _UNMEASURED)
+"""What errors offer: an energy is understood, so that its refusal can say why, but nothing measures it yet."""
+
 _BUDGET = re.compile(
     r"(?:(?P<task>[A-Za-z][\w-]*):)?(?P<value>\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?P<unit>%?[A-Za-z]+|%)"
     r"(?:@(?P<device>[\w.-]+)(?:/(?P<runtime>[\w.-]+))?)?"
 )
 TEXT_LIMIT = 300
-EXAMPLES = "2GFLOPs, 1GMACs, 8ms, 8ms@host/openvino, 5MB, 20mJ, 60%FLOPs, depth:1GFLOPs"
+EXAMPLES = "2GFLOPs, 1GMACs, 8ms, 8ms@host/openvino, 5MB, 60%FLOPs, depth:1GFLOPs"
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def _unit(text: str, unit: str) -> tuple[str, float, bool]:
     same = [name for name in (*UNITS, *_PERCENT) if name.lower().rstrip("s") == unit.lower().rstrip("s")]
     if same and unit not in _PREFIXES:
         raise UserError(f"budget {brief(text)}: unknown unit {unit!r}, did you mean {same[0]!r}? examples: {EXAMPLES}")
-    raise unknown_name(f"unit in budget {brief(text)}:", unit, (*UNITS, *_PERCENT))
+    raise unknown_name(f"unit in budget {brief(text)}:", unit, _OFFERED)
 
 
 def parse_floor(text: str, tasks: Iterable[str]) -> Floor:

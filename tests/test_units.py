@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -46,6 +47,12 @@ def test_every_unit_scales_to_its_quantity(unit: str, number: object) -> None:
     assert budget == Budget(quantity, budget.value, f"{number}{unit}")
     assert math.isclose(budget.value, float(str(number)) * scale)
     assert budget.limit(largest=7.0) == budget.value
+
+
+@pytest.mark.parametrize("text", ["2GFLOPS", "5 MB", "7parsecs", "0ms", "fast"])
+def test_no_error_offers_energy_which_nothing_measures(text: str) -> None:
+    assert not re.search(r"\bm?J\b", refused(text))
+    assert "energy is not measured in this version" in refused("20mJ")
 
 
 @settings(deadline=None)

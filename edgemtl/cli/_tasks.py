@@ -20,15 +20,17 @@ SMALL = (64, 64)
 )
 @click.option("--data", metavar="DATA", help="List the tasks of a data set: scenes, elpv, or the path of a YAML file.")
 def tasks(screen: Screen, data: str | None) -> None:
-    """List the kinds of task, or a data set's tasks.
+    """List the kinds of task that a data set may have, or one data set's tasks.
 
     Of several metrics, the first one decides.
     """
     if data is not None:
         _of_data(screen, data)
         return
+    from edgemtl.data import folder_kinds
     from edgemtl.tasks import KINDS
 
+    kinds = [KINDS[name] for name in folder_kinds()]
     if not screen.as_json:
         rows = [
             (
@@ -39,10 +41,10 @@ def tasks(screen: Screen, data: str | None) -> None:
                 ", ".join(f"{m.name} {'up' if m.higher_is_better else 'down'}" for m in kind.metrics),
                 kind.postprocess,
             )
-            for kind in KINDS.values()
+            for kind in kinds
         ]
         screen.table("Kinds of task", ("kind", "predicts", "channels", "loss", "metrics", "afterwards"), rows)
-    screen.json([asdict(kind) for kind in KINDS.values()])
+    screen.json([asdict(kind) for kind in kinds])
 
 
 def _of_data(screen: Screen, data: str) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgemtl.data._elpv import ElpvSource
     from edgemtl.data._folder import FolderSource
     from edgemtl.data._folder_check import CheckReport, check_folder
+    from edgemtl.data._folder_models import folder_kinds
     from edgemtl.data._open import open_source, source_names
     from edgemtl.data._sample import SPLITS, Batch, Sample, Source, Split, collate
     from edgemtl.data._scenes_source import ScenesSource
@@ -33,6 +34,7 @@ __all__ = [
     "augment",
     "check_folder",
     "collate",
+    "folder_kinds",
     "onnx_teacher",
     "open_source",
     "source_names",
@@ -43,6 +45,7 @@ _HOMES = {
     "_elpv": ("ElpvSource",),
     "_folder": ("FolderSource",),
     "_folder_check": ("CheckReport", "check_folder"),
+    "_folder_models": ("folder_kinds",),
     "_open": ("open_source", "source_names"),
     "_sample": ("SPLITS", "Batch", "Sample", "Source", "Split", "collate"),
     "_scenes_source": ("ScenesSource",),

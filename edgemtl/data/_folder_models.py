@@ -26,6 +26,7 @@ __all__ = [
     "Strict",
     "TableSpec",
     "TaskSpec",
+    "folder_kinds",
     "relative",
 ]
 
@@ -205,6 +206,11 @@ SPECS: dict[str, type[TaskSpec]] = {
     "classification": ClassificationSpec,
     "regression": RegressionSpec,
 }
+
+
+def folder_kinds() -> tuple[str, ...]:
+    """The kinds of task that a data set of one's own may have."""
+    return tuple(SPECS)
 
 
 @dataclass(frozen=True)

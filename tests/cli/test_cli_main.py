@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgemtl.cli import _main, _verb, main
+from edgemtl.data._folder_models import SPECS
 from edgemtl.errors import MissingDependencyError, UserError
 
 
@@ -106,6 +107,11 @@ def test_without_arguments_the_verbs_are_listed(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr()
     listed = shown.out + shown.err
     assert all(f"  {verb}" in listed for verb in ("search", "train", "export", "profile", "report", "run", "doctor"))
+
+
+def test_every_kind_that_is_listed_may_stand_in_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "--format", "json"]) == 0
+    assert {kind["name"] for kind in json.loads(capsys.readouterr().out)} == set(SPECS)
 
 
 @pytest.mark.parametrize(
