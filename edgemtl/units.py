@@ -17,6 +17,7 @@ __all__ = [
     "Budget",
     "Floor",
     "format_bytes",
+    "format_duration",
     "format_flops",
     "format_quantity",
     "parse_budget",
@@ -179,6 +180,13 @@ def format_flops(flops: float) -> str:
 def format_bytes(count: float) -> str:
     """`1.25 MB`, decimal prefixes."""
     return f"{_scaled(count)}B"
+
+
+def format_duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def format_quantity(quantity: str, value: float) -> str:

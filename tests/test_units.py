@@ -13,6 +13,7 @@ from edgemtl.units import (
     Budget,
     Floor,
     format_bytes,
+    format_duration,
     format_flops,
     format_quantity,
     parse_budget,
@@ -219,3 +220,9 @@ def test_digits_without_end_and_a_task_twice_are_refused_in_one_short_line() -> 
         with pytest.raises(UserError, match=expected) as error:
             parse(text, ["depth", "semseg"])
         assert len(str(error.value)) < 400
+
+
+def test_durations_are_told_in_the_unit_that_fits() -> None:
+    assert [format_duration(seconds) for seconds in (0.5, 45.2, 119, 720, 12_600)] == [
+        "0.5 s", "45 s", "119 s", "12 min", "3.5 h",
+    ]  # fmt: skip

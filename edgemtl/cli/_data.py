@@ -65,7 +65,7 @@ def _show(screen: Screen, path: str, report: CheckReport) -> None:
         title = "Classes, in pixels (in images where a task has one value an image)"
         screen.table(title, ("task", "class", *report.images), classes[:SHOWN_CLASSES])
     if len(classes) > SHOWN_CLASSES:
-        screen.say(f"and {len(classes) - SHOWN_CLASSES} more classes, which --format json shows\n")
+        screen.say(f"and {len(classes) - SHOWN_CLASSES} more classes, which --format json shows")
     ranges = [
         (task, *(_range(report.ranges[split].get(task)) for split in report.images))
         for task in dict.fromkeys(task for by_task in report.ranges.values() for task in by_task)
@@ -73,7 +73,9 @@ def _show(screen: Screen, path: str, report: CheckReport) -> None:
     if ranges:
         screen.table("Smallest and largest value", ("task", *report.images), ranges)
     for title, findings in (("Problems", report.problems), ("Warnings", report.warnings)):
-        screen.say("\n  ".join([f"{title}:", *map(str, findings)]) if findings else f"{title}: none")
+        screen.say(f"{title}:" if findings else f"{title}: none")
+        for finding in findings:
+            screen.say(f"  {finding}")
 
 
 def _classes(report: CheckReport) -> list[tuple[str, str]]:

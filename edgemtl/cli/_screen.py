@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from edgemtl._names import printable
+from edgemtl.units import format_duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -83,35 +84,40 @@ class Progress:
         self._title, self._start, self._last = title, time.monotonic(), float("-inf")
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
-        self._seen = (-1, -1, "")
+        self._first: tuple[int, float] | None = None
+        self._seen = (-1, -1, "", "")
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             from rich.console import Console
             from rich.markup import escape
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
 
             columns = (
                 BarColumn(),
                 MofNCompleteColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}", markup=False),
                 TextColumn("{task.fields[note]}", markup=False),
             )
             self._bar = Bar(
                 TextColumn(escape(printable(self._title))), *columns, console=Console(stderr=True), transient=True
             )
             self._bar.start()
-            self._task = self._bar.add_task(self._title, total=None, note="")
+            self._task = self._bar.add_task(self._title, total=None, note="", left="")
         return self
 
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` are done."""
-        self._seen = (done, total, note)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, note=printable(note))
-            return
+    def __call__(self, done: int, total: int, note: str = "", seconds_left: float | None = None) -> None:
+        """Show that `done` of `total` are done; how long the rest takes is estimated from that where nobody says."""
         now = time.monotonic()
+        self._first = self._first or (done, now)
+        if seconds_left is None and done > self._first[0]:
+            seconds_left = (now - self._first[1]) * (total - done) / (done - self._first[0])
+        left = "" if seconds_left is None or done >= total else f"about {format_duration(seconds_left)} left"
+        self._seen = (done, total, note, left)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, note=printable(note), left=left)
+            return
         if now - self._last >= LINE_SECONDS or done >= total:
             self._last = now
             self._line()
@@ -124,10 +130,14 @@ class Progress:
             if self._seen[0] >= 0:
                 self._line()
 
+    def remark(self, text: str) -> None:
+        """A line that stays, above the bar where there is one."""
+        print(printable(f"{self._title}: {text}"), file=sys.stderr, flush=True)
+
     def _line(self) -> None:
-        done, total, note = self._seen
-        spent = time.monotonic() - self._start
-        line = f"{self._title}: {done}/{total}{f', {note}' if note else ''} ({spent:.0f} s)"
+        done, total, note, left = self._seen
+        spent = f"{time.monotonic() - self._start:.0f} s{f', {left}' if left else ''}"
+        line = f"{self._title}: {done}/{total}{f', {note}' if note else ''} ({spent})"
         print(printable(line), file=sys.stderr, flush=True)
 
 

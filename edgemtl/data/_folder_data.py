@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from edgemtl._images import check_picture, is_turned, open_picture, resize_picture, to_rgb
+from edgemtl.data._file_names import Names
 from edgemtl.data._folder_files import Item, Row
 from edgemtl.data._folder_labels import Array, Target, absent, check_header, decode, fit, parse_cells
 from edgemtl.data._folder_models import FileSpec, TableSpec, TaskSpec
-from edgemtl.data._names import Names
 from edgemtl.data._pictures import read_array, read_header
 from edgemtl.data._sample import Sample
 from edgemtl.data._teachers import Teacher, taught

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from edgemtl._files import inside, within
 from edgemtl._images import ENDINGS, ending_refused
+from edgemtl.data._file_names import Names, nfc
 from edgemtl.data._folder_labels import read_table
 from edgemtl.data._folder_models import FileSpec, Folders, FolderSpec, Fractions, TableSpec
-from edgemtl.data._names import Names, nfc
 from edgemtl.data._problems import Problems
 from edgemtl.data._sample import SPLITS, Split, require_split
 from edgemtl.errors import UserError, naming

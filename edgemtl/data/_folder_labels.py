@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl._files import read_bytes
+from edgemtl.data._file_names import nfc
 from edgemtl.data._folder_models import (
     ClassificationSpec,
     DepthSpec,
@@ -26,7 +27,6 @@ from edgemtl.data._folder_models import (
     SegmentationSpec,
     TableSpec,
 )
-from edgemtl.data._names import nfc
 from edgemtl.data._pictures import Header
 from edgemtl.data._sample import FILL
 from edgemtl.errors import UserError, unknown_name

@@ -10,7 +10,7 @@ from edgemtl.report._load import Story
 from edgemtl.report._metrics import changes, format_change, worst_change
 from edgemtl.report._parts import WEIGHTED, count_text, kind_badge, latency_text, listed, ms_text, short_flops
 from edgemtl.results import Latency, Result
-from edgemtl.units import format_bytes, format_flops
+from edgemtl.units import format_bytes, format_duration, format_flops
 
 __all__ = ["header"]
 
@@ -104,7 +104,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     if story.result is not None:
         result = story.result
         facts += [("data", _data(result)), ("space", result.space), ("strategy", result.strategy)]
-        facts += [("designs scored", f"{result.evaluations}"), ("took", _duration(result.seconds))]
+        facts += [("designs scored", f"{result.evaluations}"), ("took", format_duration(result.seconds))]
         facts += [("seed", f"{result.seed}")] if result.seed is not None else []
         facts += [("preference", result.preferred)] if result.preferred else []
     if story.manifest is not None:
@@ -121,12 +121,6 @@ def _data(result: Result) -> str:
         return result.data
     scored = result.data.get("scored_on")
     return f"{result.data.get('name', 'unnamed')}{f', scored on {scored}' if scored else ''}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 Tile = tuple[str, Child, Child]

@@ -76,6 +76,11 @@ class Recipe:
         done = (step - warm) / max(1, self.steps - warm)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
+    def work_at(self, step: int) -> float:
+        """What a step computes, as a multiple of the largest design at the full size; a narrow one counts a half."""
+        narrow = 0 if step < self.largest_steps * self.steps else 1 + self.random_designs
+        return self.size_at(step) ** 2 * (1 + narrow / 2)
+
     def computes_bf16(self) -> bool:
         """Whether to compute in BF16: as the recipe says, else where the hardware does it."""
         if self.bf16 is not None:

@@ -8,7 +8,8 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,7 @@ from edgemtl.train._checkpoint import (
 )
 from edgemtl.train._distill import feature_distance, stage_ends
 from edgemtl.train._feed import batches_of, training_batches
+from edgemtl.train._interim import InterimScores
 from edgemtl.train._losses import distillation_loss, task_loss
 from edgemtl.train._metrics import evaluate
 from edgemtl.train._recipe import Recipe
@@ -77,13 +79,19 @@ class DesignSource(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """One report of a training run: losses are means since the last one."""
+    """One report of a training run: losses are means since the last one.
+
+    `seconds_left` is an estimate, from what the steps before took and what those to come compute. `validation` holds
+    every task's metrics of the largest design on a few images; most reports have none.
+    """
 
     step: int
     steps: int
     losses: dict[str, float]
     images_per_second: float
     learning_rate: float
+    seconds_left: float = 0.0
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def train_supernet(
@@ -160,6 +168,9 @@ class _Run:
         self.saved: int | None = None
         self.step = self._restore()
         self.in_step = False
+        self.interim = InterimScores(supernet, self.average, source, space.largest)
+        self.work = [0.0, *accumulate(map(recipe.work_at, range(recipe.steps)))]
+        self.begun = time.monotonic(), self.work[self.step]
         self.sums: dict[str, float] = {}
 
     def _restore(self) -> int:
@@ -297,12 +308,19 @@ class _Run:
         losses = {key: value / steps / (narrow if key.startswith("narrow") else 1) for key, value in self.sums.items()}
         self.sums = {}
         speed = steps * self.recipe.batch * self.accelerator.num_processes / max(seconds, 1e-9)
-        progress = Progress(self.step, self.recipe.steps, losses, speed, self.recipe.rate_at(self.step))
         if self.accelerator.is_main_process:
+            rate, left = self.recipe.rate_at(self.step), self._seconds_left()
+            validation = self.interim.score() if self.interim.due() and self.step < self.recipe.steps else {}
+            progress = Progress(self.step, self.recipe.steps, losses, speed, rate, left, validation)
             self.out.mkdir(parents=True, exist_ok=True)
             with (self.out / LOG_FILE).open("a") as log:
                 log.write(json.dumps({**progress.__dict__, "time": time.time()}) + "\n")
             self.report(progress)
+
+    def _seconds_left(self) -> float:
+        begun, before = self.begun
+        done = max(self.work[self.step] - before, 1e-9)
+        return (time.monotonic() - begun) * (self.work[-1] - self.work[self.step]) / done
 
     def finish(self, weights_sha256: str | None, command: str) -> Path:
         """Average the weights, round them as they are stored, score two designs and write the files."""

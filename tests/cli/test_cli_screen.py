@@ -41,6 +41,27 @@ def test_progress_is_plain_lines_at_intervals(
     assert shown.out == "" and "\r" not in shown.err and "\x1b" not in shown.err
     assert lines[0].startswith("steps: 1/40, note") and lines[-1].startswith("steps: 40/40, note")
     assert 5 < len(lines) < 30
+    assert lines[1].endswith(" left)") and "about" in lines[1] and not lines[-1].endswith("left)")
+
+
+def test_what_is_left_is_estimated_unless_somebody_knows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(_screen.time, "monotonic", lambda: now[0])
+    with Screen().progress("steps") as progress:
+        progress(100, 400)  # a run that is resumed: what was done before took no time of this one
+        now[0] = 60.0
+        progress(200, 400)
+        now[0] = 90.0
+        progress(250, 400, "", 7200.0)
+        progress.remark("a word")
+    assert capsys.readouterr().err.splitlines() == [
+        "steps: 100/400 (0 s)",
+        "steps: 200/400 (60 s, about 2 min left)",
+        "steps: 250/400 (90 s, about 2.0 h left)",
+        "steps: a word",
+    ]
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2Jred\u202e[bold]x[/bold]\r\n"

@@ -196,3 +196,29 @@ def test_decay_spares_biases_normalisation_and_depthwise_filters(space: Space) -
 def test_a_recipe_that_trains_nothing_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         replace(RECIPE, **changes)
+
+
+def test_validation_is_scored_on_the_way_and_changes_nothing(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, steps=60)
+    plain = train(space, recipe, tmp_path / "plain")
+    monkeypatch.setattr("edgemtl.train._interim.INTERIM_SECONDS", 0.0)
+    monkeypatch.setattr("edgemtl.train._interim.INTERIM_SHARE", 1e9)
+    told: list[Progress] = []
+    path = train_supernet(space, Toys(), recipe, tmp_path / "scored", command="edgemtl train", report=told.append)
+    assert path.read_bytes() == plain
+    assert [bool(news.validation) for news in told] == [True, True, False]  # the last ones are those of the end
+    assert set(told[0].validation) == {task.name for task in space.tasks}
+    lines = [json.loads(line) for line in (tmp_path / "scored" / "train.jsonl").read_text().splitlines()]
+    assert [line["validation"] for line in lines] == [news.validation for news in told]
+    lefts = [news.seconds_left for news in told]
+    assert lefts[0] > lefts[1] > lefts[2] == 0
+
+
+def test_the_steps_before_tell_how_long_the_rest_takes() -> None:
+    recipe = Recipe(steps=100, sizes=(0.5, 1.0), largest_steps=0.5, random_designs=1)
+    works = [recipe.work_at(step) for step in range(100)]
+    assert works[0] == 0.25  # a quarter of the pixels, the largest design alone
+    assert works[99] == 2.0  # the full size, and two narrow designs of half its work each
+    assert sorted(works) == works
