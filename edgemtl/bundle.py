@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from edgemtl._files import inside, read_json, sha256, write_json
 from edgemtl.errors import UserError, brief
-from edgemtl.results import PathCost, first_problem
+from edgemtl.results import PathCost
+from edgemtl.schema import first_problem, validated
 from edgemtl.tasks import KINDS, POSTPROCESSES, Task, make_task
 
 __all__ = [
@@ -376,7 +377,7 @@ def _parsed(content: Any, path: Path) -> Manifest:
             "or use the version that wrote it"
         )
     try:
-        return Manifest.model_validate(content)
+        return validated(Manifest, content)
     except ValidationError as error:
         raise UserError(
             f"manifest {path} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"

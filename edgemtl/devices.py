@@ -18,7 +18,7 @@ from edgemtl._environment import environment
 from edgemtl._share import find_shared, list_shared
 from edgemtl._yaml import read_yaml
 from edgemtl.errors import UnsupportedError, UserError, unknown_name
-from edgemtl.results import first_problem
+from edgemtl.schema import first_problem
 from edgemtl.units import Budget
 
 __all__ = [

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from edgemtl._files import read_json, write_json
 from edgemtl.errors import UserError, brief
+from edgemtl.schema import first_problem, validated
 from edgemtl.units import format_quantity, preference_text
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "LimitCheck",
     "PathCost",
     "Result",
-    "first_problem",
     "read_result",
     "write_result",
 ]
@@ -172,14 +172,6 @@ class Result(_Strict):
         return next((entry for entry in self.front if entry.kind == "baseline" or entry.name == "baseline"), None)
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, on one line: where, what, and what was given."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part)[:60] for part in first["loc"][:10]) or "the whole file"
-    given = "" if first["type"] in ("missing", "value_error") else f" (given: {brief(first.get('input'))})"
-    return f"{place}: {first['msg']:.300}{given}"
-
-
 def write_result(folder: Path, result: Result) -> Path:
     """Write `folder/result.json` atomically; optional keys that were never set are left out. Returns the file."""
     path = folder / RESULT_FILE
@@ -208,7 +200,7 @@ def parse_result(content: Any, file: Path) -> Result:
             f"result {file} has schema {brief(found)}, this version reads {SCHEMA!r}: it is another file or version"
         )
     try:
-        return Result.model_validate(content)
+        return validated(Result, content)
     except ValidationError as error:
         raise UserError(
             f"result {file} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"

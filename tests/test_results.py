@@ -106,3 +106,10 @@ def test_a_folder_without_result_says_what_to_do(tmp_path: Path) -> None:
 
 def test_entries_are_immutable() -> None:
     assert Entry.model_config["frozen"] and Result.model_config["frozen"]
+
+
+@pytest.mark.parametrize("changed", [{"seconds": "12"}, {"evaluations": True}, {"evaluations": 3.0}, {"feasible": 1}])
+def test_nothing_is_taken_for_something_else(tmp_path: Path, changed: dict[str, object]) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result() | changed))
+    with pytest.raises(UserError, match=next(iter(changed))):
+        read_result(tmp_path)

@@ -9,7 +9,7 @@ from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
 from edgemtl.models._pretrained import load_pretrained
 from edgemtl.models._sorting import sort_channels
 from edgemtl.models._supernet import Supernet, recalibrate
-from edgemtl.models._tensors import check_state, read_state
+from edgemtl.models._tensors import check_sha256, check_state, read_state, state_sha256
 from edgemtl.models._usage import ExpertUsage, expert_usage
 from edgemtl.models._weights import is_supernet, load_supernet, read_header, save_supernet
 
@@ -27,6 +27,7 @@ __all__ = [
     "Plan",
     "Supernet",
     "Values",
+    "check_sha256",
     "check_state",
     "expert_usage",
     "find_family",
@@ -40,4 +41,5 @@ __all__ = [
     "recalibrate",
     "save_supernet",
     "sort_channels",
+    "state_sha256",
 ]

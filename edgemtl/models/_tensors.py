@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch import Tensor
 from edgemtl._safetensors import open_tensors
 from edgemtl.errors import UserError
 
-__all__ = ["check_state", "read_state"]
+__all__ = ["check_sha256", "check_state", "read_state", "state_sha256"]
 
 
 def read_state(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -46,3 +48,18 @@ def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
             )
         if name.endswith("running_var") and (tensor < 0).any():
             raise UserError(f"{what} {path}: the variance {name:.100} is below zero: it is damaged")
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hash of tensors: their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_sha256(state: Mapping[str, Tensor], header: Mapping[str, Any], path: Path, what: str) -> None:
+    """Raise `UserError` where a file's header tells the hash of its tensors and they have another."""
+    if "sha256" in header and header["sha256"] != state_sha256(state):
+        raise UserError(f"{what} {path} was changed after edgemtl wrote it: its SHA-256 is another; copy it again")

@@ -19,7 +19,7 @@ from edgemtl._json import parse_json
 from edgemtl._safetensors import open_tensors
 from edgemtl.errors import UserError, brief
 from edgemtl.models._supernet import Supernet
-from edgemtl.models._tensors import read_state
+from edgemtl.models._tensors import check_sha256, read_state, state_sha256
 
 __all__ = ["is_supernet", "load_supernet", "read_header", "save_supernet"]
 
@@ -29,7 +29,8 @@ SCHEMA = "edgemtl.supernet/1"
 def save_supernet(supernet: Supernet, path: Path, header: dict[str, Any]) -> None:
     """Write the shared parameters and a JSON header (space, its identity, data, seed, command …), atomically."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in supernet.shared.items()}
-    write_atomic(path, save(tensors, {"edgemtl": json.dumps({"schema": SCHEMA, **header})}))
+    header = {"schema": SCHEMA, **header, "sha256": state_sha256(tensors)}
+    write_atomic(path, save(tensors, {"edgemtl": json.dumps(header)}))
 
 
 def is_supernet(path: Path) -> bool:
@@ -50,6 +51,7 @@ def load_supernet(supernet: Supernet, path: Path, identity: str) -> dict[str, An
     """Fill a supernet from a file made for the same space and tasks (`identity`), and return the file's header."""
     state, metadata = read_state(path, "supernet")
     header = _header(metadata, path)
+    check_sha256(state, header, path, "supernet")
     if header.get("identity") != identity:
         tasks = header.get("tasks")
         trained = ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else "other tasks"

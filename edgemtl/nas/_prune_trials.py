@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgemtl._files import write_atomic
+from edgemtl._files import check_seal, read_bytes, sealed, write_atomic
+from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 from edgemtl.nas._judge import Verdict
 
 __all__ = ["Trials"]
+
+TRIALS_LIMIT_BYTES = 2**28
 
 
 class Trials:
@@ -24,14 +28,21 @@ class Trials:
     def __init__(self, path: Path) -> None:
         """Read what `path` holds; a last line that was cut short is dropped."""
         self._path = path
-        content = path.read_bytes() if path.is_file() else b""
+        content = read_bytes(path, "trials", TRIALS_LIMIT_BYTES) if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             write_atomic(path, whole)
         try:
-            self._found: dict[str, dict[str, Any]] = {each["key"]: each for each in map(json.loads, whole.splitlines())}
-        except (ValueError, KeyError, TypeError) as error:
+            self._found: dict[str, dict[str, Any]] = {
+                each["key"]: self._checked(each) for each in map(parse_json, whole.splitlines())
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"trials {path} are damaged ({error}): delete the file, or choose another --out") from error
+
+    def _checked(self, each: Mapping[str, Any]) -> dict[str, Any]:
+        check_seal(each, self._path, "trial in")
+        losses = {name: math.inf if loss is None else float(loss) for name, loss in each["losses"].items()}
+        return {"losses": losses, "whole": bool(each["whole"])}
 
     def __len__(self) -> int:
         return len(self._found)
@@ -48,8 +59,9 @@ class Trials:
 
     def keep(self, key: str, verdict: Verdict) -> None:
         """Write a verdict down."""
-        each = {"key": key, "losses": dict(verdict.losses), "whole": verdict.blocked is None}
-        self._found[key] = each
+        whole = verdict.blocked is None
+        self._found[key] = {"losses": dict(verdict.losses), "whole": whole}
+        losses = {name: loss if math.isfinite(loss) else None for name, loss in verdict.losses.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(each) + "\n")
+            file.write(json.dumps(sealed({"key": key, "losses": losses, "whole": whole}), allow_nan=False) + "\n")

@@ -22,7 +22,7 @@ from edgemtl._share import find_shared, list_shared
 from edgemtl._yaml import read_yaml
 from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.models import Choice, Cost, Family, Option, Plan, Supernet, find_family, narrowed, prunable_channels
-from edgemtl.results import first_problem
+from edgemtl.schema import first_problem
 from edgemtl.targets import INT8_CHANNEL_BYTES, TargetTraits
 from edgemtl.tasks import Task
 

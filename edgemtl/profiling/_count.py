@@ -6,7 +6,6 @@ Every output is a task unless the metadata name tasks. A part that several tasks
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgemtl._json import parse_json
 from edgemtl._onnx import read_onnx
 from edgemtl.errors import UserError
 from edgemtl.profiling._inputs import InputChoice, declared_in, settle_inputs
@@ -148,7 +148,7 @@ def _metadata(model: onnx.ModelProto, key: str) -> dict[str, Any]:
     for entry in model.metadata_props:
         if entry.key == key:
             try:
-                found = json.loads(entry.value)
+                found = parse_json(entry.value)
             except ValueError:
                 return {}
             return found if isinstance(found, dict) else {}
@@ -161,7 +161,7 @@ def _tasks(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, set[st
     for entry in model.metadata_props:
         if entry.key == "tasks":
             try:
-                found = {str(task): {str(value["output"])} for task, value in json.loads(entry.value).items()}
+                found = {str(task): {str(value["output"])} for task, value in parse_json(entry.value).items()}
             except (ValueError, KeyError, TypeError, AttributeError):
                 found = {}
     named = {name for names in found.values() for name in names}

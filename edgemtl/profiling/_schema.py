@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from edgemtl._files import read_json, write_json
 from edgemtl.errors import UserError, brief
 from edgemtl.profiling._samples import LatencyBlock
-from edgemtl.results import FigureKind, first_problem
+from edgemtl.results import FigureKind
+from edgemtl.schema import first_problem, validated
 
 __all__ = [
     "Count", "Counts", "Figure", "Mode", "Opening", "OperatorShare", "Operators", "Profile", "Stability", "TaskProfile",
@@ -175,7 +176,7 @@ def read_profile(path: Path) -> Profile:
             f"profile {file} has schema {brief(found)}, this version reads {SCHEMA!r}: profile the model again"
         )
     try:
-        return Profile.model_validate(content)
+        return validated(Profile, content)
     except ValidationError as error:
         raise UserError(
             f"profile {file} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edgemtl._files import read_json
 from edgemtl.errors import UserError, brief
-from edgemtl.results import first_problem
 from edgemtl.runtime._numpy_operators import OPERATORS
 from edgemtl.runtime._weight_stream import ALIGNMENT, Piece
+from edgemtl.schema import first_problem, validated
 
 __all__ = [
     "IMAGE",
@@ -173,7 +173,7 @@ def read_graph(path: Path, weights: Path) -> StreamGraph:
     if given != SCHEMA:
         raise UserError(f"{path} has schema {brief(given)}, this version reads {SCHEMA!r}: export the bundle again")
     try:
-        graph = StreamGraph.model_validate(content)
+        graph = validated(StreamGraph, content)
     except ValidationError as error:
         raise UserError(f"{path} is damaged: {first_problem(error)}; export the bundle again") from error
     size = weights.stat().st_size

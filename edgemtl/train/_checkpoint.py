@@ -13,7 +13,7 @@ from torch import Tensor
 from edgemtl._files import write_atomic
 from edgemtl._json import parse_json
 from edgemtl.errors import UserError
-from edgemtl.models import read_state
+from edgemtl.models import check_sha256, read_state, state_sha256
 
 __all__ = ["CHECKPOINT_FILE", "load_checkpoint", "save_checkpoint"]
 
@@ -23,8 +23,9 @@ SCHEMA = "edgemtl.checkpoint/1"
 
 def save_checkpoint(path: Path, step: int, identity: str, state: Mapping[str, Tensor]) -> None:
     """Write all tensors of the run after `step` steps; `identity` says which run they belong to."""
-    header = {"edgemtl": json.dumps({"schema": SCHEMA, "step": step, "identity": identity})}
-    write_atomic(path, save({name: tensor.detach().contiguous() for name, tensor in state.items()}, header))
+    tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+    header = {"schema": SCHEMA, "step": step, "identity": identity, "sha256": state_sha256(tensors)}
+    write_atomic(path, save(tensors, {"edgemtl": json.dumps(header)}))
 
 
 def load_checkpoint(path: Path, identity: str) -> tuple[int, dict[str, Tensor]] | None:
@@ -42,6 +43,7 @@ def load_checkpoint(path: Path, identity: str) -> tuple[int, dict[str, Tensor]] 
         )
     if not isinstance(header.get("step"), int):
         raise UserError(f"checkpoint {path} does not say its step: it is damaged; delete it to begin anew")
+    check_sha256(state, header, path, "checkpoint")
     return header["step"], state
 
 

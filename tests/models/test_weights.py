@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from small import scrambled
 
@@ -30,7 +32,9 @@ def saved(supernet: Supernet, tmp_path: Path) -> Path:
 def test_a_file_gives_back_every_weight_in_half_precision(space: Space, supernet: Supernet, saved: Path) -> None:
     other = space.supernet()
     header = load_supernet(other, saved, "abc")
-    assert header == {"schema": "edgemtl.supernet/1", **HEADER} == read_header(saved)
+    digest = header.pop("sha256")
+    assert header == {"schema": "edgemtl.supernet/1", **HEADER}
+    assert read_header(saved) == {**header, "sha256": digest}
     assert other.shared.keys() == supernet.shared.keys()
     for name, parameter in supernet.shared.items():
         assert torch.equal(other.shared[name], parameter.half().float())
@@ -120,3 +124,22 @@ def test_other_tensors_than_the_space_s_are_refused(space: Space, supernet: Supe
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read supernet"):
         read_header(tmp_path / "none.safetensors")
+
+
+def test_a_flipped_bit_and_numbers_that_are_none_are_refused(space: Space, saved: Path, tmp_path: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[-1000] ^= 4
+    (tmp_path / "flipped").write_bytes(content)
+    with pytest.raises(UserError, match="was changed after edgemtl wrote it"):
+        load_supernet(space.supernet(), tmp_path / "flipped", "abc")
+    with safe_open(saved, "pt") as file:
+        tensors, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["edgemtl"])  # noqa: SIM118
+    del header["sha256"]
+    name = next(iter(tensors))
+    for change, expected in (
+        (lambda tensor: tensor * float("nan"), "holds NaN or infinity"),
+        (lambda tensor: tensor.int(), "of floats is wanted"),
+    ):
+        save_file({**tensors, name: change(tensors[name])}, tmp_path / "other", {"edgemtl": json.dumps(header)})
+        with pytest.raises(UserError, match=expected):
+            load_supernet(space.supernet(), tmp_path / "other", "abc")
