@@ -126,7 +126,11 @@ def _plain(layout: str, tasks: str | None, normalisation: bool, postprocessing: 
 
     if layout == "plain":
         return Plain(None if tasks is None else tasks.split(","), normalisation, postprocessing)
-    given = {"--tasks": tasks, "--with-normalisation": normalisation, "--with-postprocessing": postprocessing}
+    given = {
+        "--tasks": tasks is not None,
+        "--with-normalisation": normalisation,
+        "--with-postprocessing": postprocessing,
+    }
     for flag, value in given.items():
         if value:
             raise UserError(

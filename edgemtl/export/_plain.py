@@ -91,8 +91,12 @@ def export_plain(
         made = _described(manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch), layout, types)
         if (before := place.before) is not None and (before.input, before.tasks) != (made.input, made.tasks):
             raise UserError(f"{folder} holds files with other steps inside: choose another --out, or the same flags")
-        manifest = place.publish(made)
-        write_atomic(folder / README_FILE, readme(manifest))
+        if before is None:
+            write_atomic(scratch / README_FILE, readme(made))
+            return place.publish(made)
+        manifest, page = place.publish(made), folder / README_FILE
+        if not page.exists() or page.read_bytes() == readme(before).encode():  # what somebody changed is theirs
+            write_atomic(page, readme(manifest))
     return manifest
 
 

@@ -230,6 +230,9 @@ def test_a_target_is_added_and_nothing_else_is_changed(
     assert (folder / "notes.txt").read_text() == "mine"
     page = (folder / "README.md").read_text()
     assert "engines/onnxruntime/model.onnx" in page and "engines/openvino/model.xml" in page
+    (folder / "README.md").write_text(f"{page}mine")
+    export(net, samples, folder)
+    assert (folder / "README.md").read_text() == f"{page}mine"
     with pytest.raises(UserError, match="other steps inside"):
         export(net, samples, folder, WHOLE)
     with pytest.raises(UserError, match="holds another net"):
