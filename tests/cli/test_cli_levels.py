@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -69,6 +70,13 @@ def bundle(workplace: Path, searched: Path) -> Path:
     words = ("--levels", str(LEVELS), "--supernet", "supernet.safetensors", "--out", "bundle")
     assert main(["export", "runs/first", *words]) == 0
     return workplace / "bundle"
+
+
+def test_the_page_on_running_sets_a_level(bundle: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/running.md").read_text(encoding="utf-8")
+    snippet = re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)[1]
+    assert "set_level" in snippet
+    exec(snippet.replace("bundles/levels", str(bundle)), {"Engine": Engine})
 
 
 @pytest.fixture
