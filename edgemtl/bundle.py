@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from edgemtl._files import inside, read_json, sha256, write_json
+from edgemtl.arithmetic import ANY, Arithmetic
+from edgemtl.devices import HOST
 from edgemtl.errors import UserError, brief
 from edgemtl.results import PathCost
 from edgemtl.schema import first_problem, validated
@@ -169,7 +171,11 @@ class BundleTarget(_Strict):
     """The engine for one runtime: its folder and files inside the bundle; no parity where it could not run there.
 
     `dispatch` is None where the net has no experts. Who opens the files without edgemtl feeds the boolean inputs of
-    `flags`, [true] or [false] for each task, where there are any, and gives the runtime its `options`.
+    `flags`, [true] or [false] for each task, where there are any, and gives the runtime its `options`. `device` is what
+    it was made for, `arithmetic` what that multiplies eight-bit numbers with ("other": any processor), and `needs` what
+    a processor must have for it to be right (`edgemtl.arithmetic.NEEDS`). `checked` says what parity is that of: the
+    engine as it ran on `checked_on`, or, where it cannot run right there, the simulation of what it computes. A
+    portable engine keeps the parity that the device's own scheme had on the same images in `own_parity`.
     """
 
     folder: FilePath
@@ -179,6 +185,12 @@ class BundleTarget(_Strict):
     dispatch: BundleDispatch | None = None
     flags: Annotated[dict[Name, Name], Field(max_length=100)] = {}
     options: Annotated[dict[Name, Text], Field(max_length=100)] = {}
+    device: Name = HOST
+    arithmetic: Arithmetic = ANY
+    needs: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
+    checked: Literal["engine", "simulation"] = "engine"
+    checked_on: Name | None = None
+    own_parity: Annotated[dict[Name, Parity], Field(max_length=100)] | None = None
 
 
 class BundleExperts(_Strict):

@@ -10,18 +10,20 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgemtl._environment import environment
 from edgemtl._share import find_shared, list_shared
 from edgemtl._yaml import read_yaml
+from edgemtl.arithmetic import ANY, Arithmetic, own_arithmetic
 from edgemtl.errors import UnsupportedError, UserError, unknown_name
 from edgemtl.schema import first_problem
 from edgemtl.units import Budget
 
 __all__ = [
+    "HOST",
     "Device",
     "Fpga",
     "Peak",
@@ -30,10 +32,14 @@ __all__ = [
     "Reach",
     "Runtime",
     "Sensor",
+    "any_processor",
     "device_names",
     "load_device",
     "resolve",
 ]
+
+HOST = "host"
+"""The device that this machine is."""
 
 FILE_LIMIT_BYTES = 64 * 1024
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fixed"]
@@ -48,10 +54,14 @@ class _Strict(BaseModel):
 
 
 class Runtime(_Strict):
-    """A runtime that runs on the device, and the precisions it honours there."""
+    """A runtime that runs on the device, and the precisions it honours there.
+
+    `arithmetic` is what it multiplies with where that is not the device's processor: a GPU, say.
+    """
 
     name: Name
     precisions: tuple[Precision, ...] = Field(min_length=1, max_length=8)
+    arithmetic: Arithmetic | None = None
     note: Text = ""
 
 
@@ -104,7 +114,11 @@ class Reach(_Strict):
 
 
 class Device(_Strict):
-    """One device. Sizes are in bytes, rates in bytes or operations per second, power in watts."""
+    """One device. Sizes are in bytes, rates in bytes or operations per second, power in watts.
+
+    `arithmetic` is what its processor multiplies eight-bit numbers with; it decides how INT8 is written. Where a file
+    does not say, nothing is taken for granted.
+    """
 
     schema_: Literal["edgemtl.device/1"] = Field(alias="schema")
     name: Name
@@ -116,6 +130,7 @@ class Device(_Strict):
     memory_bytes: Annotated[int, Field(gt=0, le=2**50)] | None = None
     memory_bytes_per_s: Rate | None = None
     precisions: tuple[Precision, ...] = Field(min_length=1, max_length=8)
+    arithmetic: Arithmetic = ANY
     runtimes: tuple[Runtime, ...] = Field(min_length=1, max_length=16)
     peaks: tuple[Peak, ...] = Field(default=(), max_length=32)
     power_modes: tuple[PowerMode, ...] = Field(default=(), max_length=16)
@@ -130,6 +145,24 @@ class Device(_Strict):
             if runtime.name == name:
                 return runtime
         raise unknown_name(f"runtime of device {self.name}", name, (runtime.name for runtime in self.runtimes))
+
+    def arithmetic_of(self, runtime: str) -> Arithmetic:
+        """What a runtime multiplies with here: what it says itself, else the processor."""
+        own = next((each.arithmetic for each in self.runtimes if each.name == runtime), None)
+        return own or self.arithmetic
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine is that device, so that what is timed and computed here is so there.
+
+        The host of a run that was made on another machine may have another processor.
+        """
+        return self.kind == "host" and self.arithmetic == own_arithmetic()
+
+    def as_json(self) -> dict[str, Any]:
+        """What of a device decides how engines are made for it: the rest may change and a run go on."""
+        deciding = {"schema_", "name", "title", "kind", "precisions", "arithmetic", "runtimes"}
+        return self.model_dump(mode="json", by_alias=True, include=deciding)
 
 
 @dataclass(frozen=True)
@@ -161,6 +194,11 @@ def load_device(name: str) -> Device:
     return _detected(device) if device.kind == "host" else device
 
 
+def any_processor(device: Device) -> Device:
+    """The device as one of whose processor nothing is known: what is right on it is right on every processor."""
+    return device.model_copy(update={"arithmetic": ANY})
+
+
 def _read(path: Path) -> Device:
     _, content = read_yaml(path, "device file", FILE_LIMIT_BYTES)
     try:
@@ -183,6 +221,7 @@ def _detected(device: Device) -> Device:
             "cpu": f"{found['cpu']['model'] or platform.machine()}, {found['cpu']['usable_threads']} threads",
             "memory_bytes": found["memory"]["total_bytes"],
             "precisions": kept,
+            "arithmetic": found["cpu"]["class"],
             "runtimes": runtimes,
         }
     )
@@ -196,7 +235,7 @@ def resolve(budget: Budget) -> Place | None:
     """
     if budget.quantity not in ("latency_ms", "energy_mj"):
         return None
-    device = load_device(budget.device or "host")
+    device = load_device(budget.device or HOST)
     if budget.runtime is not None:
         device.runtime(budget.runtime)
     if budget.quantity == "energy_mj":

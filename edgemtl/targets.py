@@ -1,18 +1,21 @@
-"""What an exporter declares about its runtime, and how exporters are found by name.
+"""What an exporter declares about its runtime on a device, and how exporters are found by name.
 
 Exporters live in `edgemtl.export`; the search must measure exported engines without importing that folder, so both meet
-here: a target is found by name, among the built-in ones or through the entry-point group `edgemtl.targets`.
+here: a target is found by name, among the built-in ones or through the entry-point group `edgemtl.targets`. It always
+answers for a device, since what a runtime honours, and how INT8 is written for it, differ from processor to processor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from edgemtl.arithmetic import lacking, own_arithmetic
+from edgemtl.devices import HOST, Device, load_device
 from edgemtl.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -23,13 +26,23 @@ if TYPE_CHECKING:
     from edgemtl.models.quantization import QuantScheme, Ranges
     from edgemtl.runtime import EngineSpec
 
-__all__ = ["INT8_CHANNEL_BYTES", "ExportTarget", "PlainTarget", "TargetTraits", "find_target", "target_names"]
+__all__ = [
+    "INT8_CHANNEL_BYTES",
+    "ExportTarget",
+    "PlainTarget",
+    "TargetTraits",
+    "find_target",
+    "is_timed_here",
+    "needs_of",
+    "runs_here",
+    "target_names",
+]
 
 _BUILT_IN = {
-    "onnxruntime": "edgemtl.export.targets:ONNXRUNTIME",
-    "openvino": "edgemtl.export.targets:OPENVINO",
-    "streaming": "edgemtl.export.targets:STREAMING",
-    "tensorrt-rtx": "edgemtl.export.targets:TENSORRT_RTX",
+    "onnxruntime": "edgemtl.export.targets:OnnxRuntimeTarget",
+    "openvino": "edgemtl.export.targets:OpenVinoTarget",
+    "streaming": "edgemtl.export.targets:StreamingTarget",
+    "tensorrt-rtx": "edgemtl.export.targets:TensorRtRtxTarget",
 }
 _GROUP = "edgemtl.targets"
 INT8_CHANNEL_BYTES = 9
@@ -57,9 +70,28 @@ class TargetTraits:
     executes: bool = True
     int8_channel_bytes: int = INT8_CHANNEL_BYTES
 
+    def on(self, device: Device) -> TargetTraits:
+        """These traits with the precisions that `device` says its runtime honours; all, where it knows no such runtime.
+
+        Raises `UserError` where the rest of an engine could have none.
+        """
+        listed = next((runtime.precisions for runtime in device.runtimes if runtime.name == self.runtime), None)
+        if listed is None:
+            return self
+        engine = tuple(precision for precision in self.engine_precisions if precision in listed)
+        if not engine:
+            raise UserError(
+                f"target {self.name} needs {' or '.join(self.engine_precisions)}, runtime {self.runtime} of device "
+                f"{device.name} has {', '.join(listed)}: choose another target or device"
+            )
+        block = tuple(precision for precision in self.block_precisions if precision in ("float", *listed))
+        return replace(self, block_precisions=block, engine_precisions=engine)
+
 
 class ExportTarget(Protocol):
-    """An exporter for one runtime. Stateless: one object serves any number of exports, from any thread.
+    """An exporter for one runtime on one device. Stateless: one object serves any number of exports, from any thread.
+
+    `traits` and `scheme` (how INT8 is written) are those of `device`.
 
     `build` writes everything the runtime needs for every mode of `net` into `folder` and returns the files, relative
     to it; it raises `UnsupportedError` naming the node where the runtime lacks an operator. `precision` maps "engine"
@@ -68,8 +100,20 @@ class ExportTarget(Protocol):
     tokens; an exporter whose dispatch may drop some is a dataclass with that field, so that it can be changed.
     """
 
-    traits: TargetTraits
-    scheme: QuantScheme
+    @property
+    def device(self) -> Device:
+        """What engines are made for."""
+        ...
+
+    @property
+    def traits(self) -> TargetTraits:
+        """What the runtime honours on the device."""
+        ...
+
+    @property
+    def scheme(self) -> QuantScheme:
+        """How INT8 is written for the runtime on the device."""
+        ...
 
     @property
     def dispatch(self) -> Dispatch:
@@ -105,21 +149,50 @@ def target_names() -> list[str]:
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP))})
 
 
-def find_target(name: str) -> ExportTarget:
-    """The exporter called `name`; raises `UserError` with the nearest names."""
-    found: Any
-    if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        found = getattr(import_module(module), attribute)
-    else:
-        plugged = {point.name: point for point in entry_points(group=_GROUP)}
-        if name not in plugged:
-            raise unknown_name("target", name, target_names())
-        try:
-            found = plugged[name].load()
-        except Exception as error:  # another package's code may raise anything
-            raise UserError(
-                f"target {name!r}, which {plugged[name].value} brings, cannot be loaded ({error}): mend or uninstall "
-                "that package"
-            ) from error
-    return cast("ExportTarget", found)
+def find_target(name: str, device: Device | None = None) -> ExportTarget:
+    """The exporter called `name` for `device` (None: this machine).
+
+    Raises `UserError` with the nearest names, also of a board's own runtimes where it lacks this one. A machine may
+    build for what it does not run itself, so the host need not list a runtime.
+    """
+    device = device or load_device(HOST)
+    target = _built_in(name, device) if name in _BUILT_IN else _plugged(name, device)
+    if device.kind != "host":
+        device.runtime(target.traits.runtime)
+    return target
+
+
+def _built_in(name: str, device: Device) -> ExportTarget:
+    module, _, attribute = _BUILT_IN[name].partition(":")
+    return cast("ExportTarget", getattr(import_module(module), attribute)(device))
+
+
+def _plugged(name: str, device: Device) -> ExportTarget:
+    """What another package's entry point, a function of the device, answers."""
+    plugged = {point.name: point for point in entry_points(group=_GROUP)}
+    if name not in plugged:
+        raise unknown_name("target", name, target_names())
+    try:
+        return cast("ExportTarget", plugged[name].load()(device))
+    except UserError:
+        raise
+    except Exception as error:  # another package's code may raise anything
+        raise UserError(
+            f"target {name!r}, which {plugged[name].value} brings, cannot be loaded ({error}): mend or uninstall "
+            "that package"
+        ) from error
+
+
+def needs_of(target: ExportTarget, precision: Mapping[str, str]) -> tuple[str, ...]:
+    """What a processor must have for an engine of this precision to be right on it: only INT8 needs anything."""
+    return target.scheme.needs if "int8" in precision.values() else ()
+
+
+def runs_here(target: ExportTarget, precision: Mapping[str, str]) -> bool:
+    """Whether an engine of this precision runs on this machine, and computes here what it does on its device."""
+    return target.traits.executes and not lacking(needs_of(target, precision), own_arithmetic())
+
+
+def is_timed_here(target: ExportTarget) -> bool:
+    """Whether the target's engines run on this machine as they will on their device."""
+    return target.traits.executes and target.device.is_here

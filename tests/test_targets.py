@@ -17,7 +17,8 @@ from edgemtl.targets import TargetTraits
 class Mine:
     traits = TargetTraits("mine", "Mine", ("float",), ("fp32",), 8, "onnxruntime", "mine")
 
-MINE = Mine()
+    def __init__(self, device):
+        self.device = device
 """
 
 
@@ -58,7 +59,7 @@ def installed(folder: Path, module: str) -> None:
     info = folder / "edgemtl_mine-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemtl-mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[edgemtl.targets]\nmine = edgemtl_mine:MINE\n")
+    (info / "entry_points.txt").write_text("[edgemtl.targets]\nmine = edgemtl_mine:Mine\n")
 
 
 def test_a_broken_target_of_another_package_does_not_hide_the_rest(
@@ -66,7 +67,7 @@ def test_a_broken_target_of_another_package_does_not_hide_the_rest(
 ) -> None:
     installed(tmp_path, "import a_module_that_is_missing")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match=r"'mine', which edgemtl_mine:MINE brings, cannot be loaded .*is_missing"):
+    with pytest.raises(UserError, match=r"'mine', which edgemtl_mine:Mine brings, cannot be loaded .*is_missing"):
         find_target("mine")
     listed = CliRunner().invoke(targets, ["--format", "json"])
     assert listed.exit_code == 0

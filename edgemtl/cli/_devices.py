@@ -34,12 +34,13 @@ def devices(screen: Screen, names: tuple[str, ...]) -> None:
 
 
 def _overview(screen: Screen, found: list[Device]) -> None:
-    columns = ("name", "what", "memory", "precisions", "runtimes", "measured from here")
+    columns = ("name", "what", "memory", "multiplies with", "precisions", "runtimes", "measured from here")
     rows = [
         (
             device.name,
             device.title,
             format_bytes(device.memory_bytes) if device.memory_bytes else None,
+            device.arithmetic,
             " ".join(device.precisions),
             " ".join(runtime.name for runtime in device.runtimes),
             "yes" if device.kind == "host" else "no",
@@ -55,7 +56,10 @@ def _details(screen: Screen, device: Device) -> None:
     ]
     if device.memory_bytes_per_s:
         rates.append(("memory bandwidth", f"{format_bytes(device.memory_bytes_per_s)}/s", ""))
-    runtimes = [(f"runtime {r.name}", " ".join(r.precisions), r.note) for r in device.runtimes]
+    runtimes = [
+        (f"runtime {r.name}", f"{' '.join(r.precisions)}, by {device.arithmetic_of(r.name)}", r.note)
+        for r in device.runtimes
+    ]
     modes = [(f"power mode {m.name}", f"{m.watts:g} W" if m.watts else None, "") for m in device.power_modes]
     sensors = [(f"sensor {s.name}", s.quantity, s.read) for s in device.sensors]
     facts = [

@@ -12,7 +12,7 @@ from edgemtl.cli._verb import interruptible, verb
 from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
-    from edgemtl.bundle import Manifest
+    from edgemtl.bundle import BundleTarget, Manifest
     from edgemtl.export import Plain
 
 __all__ = ["export"]
@@ -25,6 +25,8 @@ LAYOUTS = ("bundle", "plain")
     examples=(
         "edgemtl export runs/first --target onnxruntime --target openvino",
         "edgemtl export runs/first --design baseline --target tensorrt-rtx --out bundles/largest",
+        "edgemtl export runs/first --device raspberry-pi-5 --out bundles/pi",
+        "edgemtl export runs/first --portable --out bundles/anywhere",
         "edgemtl export runs/experts --target tensorrt-rtx --exact",
         "edgemtl export runs/first --levels 5 --target onnxruntime --out bundles/levels",
         "edgemtl export runs/first --target onnxruntime --layout plain --tasks depth,semseg --with-postprocessing",
@@ -37,6 +39,13 @@ LAYOUTS = ("bundle", "plain")
     metavar="NAME",
     multiple=True,
     help="A runtime to write engines for; several make one bundle.",
+)
+@click.option("--device", metavar="NAME", help="What engines are made for; by default what the run was searched for.")
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="Engines that are right on every processor: weights of seven bits where others have eight. What that costs is "
+    "printed.",
 )
 @click.option("--design", metavar="NAME", default="best", show_default=True, help="Which of the run's designs.")
 @click.option(
@@ -76,6 +85,8 @@ def export(
     screen: Screen,
     run: Path,
     targets: tuple[str, ...],
+    device: str | None,
+    portable: bool,
     design: str,
     exact: bool,
     levels: int,
@@ -92,6 +103,7 @@ def export(
     """
     from edgemtl._files import read_json
     from edgemtl.bundle import MANIFEST_FILE
+    from edgemtl.devices import load_device
     from edgemtl.export import export_run
 
     folder = out or run / layout
@@ -106,10 +118,14 @@ def export(
             levels=levels,
             supernet=supernet,
             layout=plain,
+            device=load_device(device) if device else None,
+            portable=portable,
             progress=screen.note,
         )
     if not screen.as_json:
         _parity(screen, manifest)
+        if portable:
+            _cost_of_portable(screen, manifest)
         _dropped(screen, manifest)
         _levels(screen, manifest, folder)
         cost = manifest.cost
@@ -169,14 +185,34 @@ def _parity(screen: Screen, manifest: Manifest) -> None:
     for name, target in manifest.targets.items():
         if not target.parity:
             rows.append(
-                (name, "all", None, None, None, None, None, "built; does not run on this machine, so not checked")
+                (name, "all", None, None, None, None, None, "not checked: it neither runs nor is simulated here")
             )
         for task, each in target.parity.items():
             difference = f"{each.max_abs_error:.4g} {each.unit or ''}".rstrip()
-            images = f"{each.images} {each.split or ''} images".replace("  ", " ")
+            images = f"{each.images} {each.split or ''} images, {_judged(target)}".replace("  ", " ")
             rows.append((name, task, each.metric, each.torch, each.engine, each.tolerance, difference, images))
     columns = ("target", "task", "metric", "PyTorch", "engine", "allowed", "largest difference of raw outputs", "on")
     screen.table("Engines against the net", columns, rows)
+
+
+def _judged(target: BundleTarget) -> str:
+    """What was held against the net, and where."""
+    return "simulated" if target.checked == "simulation" else f"run on {target.checked_on}"
+
+
+def _cost_of_portable(screen: Screen, manifest: Manifest) -> None:
+    """What the portable scheme costs in quality against the device's own, where both ran here."""
+    rows: list[tuple[object, ...]] = []
+    for name, target in manifest.targets.items():
+        if target.own_parity is None:
+            screen.say(f"{name}: nothing here is more exact than the portable engine, so that it costs nothing")
+        for task, own in (target.own_parity or {}).items():
+            portable = target.parity[task].engine
+            change = f"{(portable - own.engine) / max(abs(own.engine), 1e-12):+.2%}"
+            rows.append((name, task, own.metric, own.engine, portable, change))
+    if rows:
+        columns = ("target", "task", "metric", "this processor's own scheme", "portable", "change")
+        screen.table("What it costs to be portable, on the images of the check", columns, rows)
 
 
 def _dropped(screen: Screen, manifest: Manifest) -> None:

@@ -52,6 +52,7 @@ __all__ = ["prune"]
 @click.option("--data", metavar="DATA", help="For a module: a data set, as in a search.")
 @click.option("--size", metavar="HxW", help="For a module: its input size; 192x256 by default.")
 @click.option("--fast", is_flag=True, help="Decide by the design's sensitivity map, which is measured once and kept.")
+@click.option("--device", metavar="NAME", help="For a run: another device than the one it was searched for.")
 @click.option("--precisions", is_flag=True, help="Choose the precision anew for the pruned net.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The run's folder; the next free runs/pruned-N by default."
@@ -66,6 +67,7 @@ def prune(
     data: str | None,
     size: str | None,
     fast: bool,
+    device: str | None,
     precisions: bool,
     out: Path | None,
     resume: bool,
@@ -83,7 +85,7 @@ def prune(
     from edgemtl.nas import CONFIG_FILE, MODULE_FILE
 
     own = ":" in subject and not Path(subject).exists()
-    _check_options(subject, own, design=design, data=data, size=size, precisions=precisions)
+    _check_options(subject, own, design=design, data=data, size=size, device=device, precisions=precisions)
     asked: dict[str, Any] = {
         "out": new_run(out, "pruned", resume),
         "budgets": tuple(budgets),
@@ -98,13 +100,14 @@ def prune(
         if own:
             result = _prune_module(subject, data or "", parse_size(size), asked, news)
         else:
-            result = _prune_run(Path(subject), design or "best", precisions, asked, news)
+            asked |= {"design": design or "best", "device": device, "precisions": precisions}
+            result = _prune_run(Path(subject), asked, news)
     _show(screen, asked["out"], result, own)
 
 
 def _check_options(subject: str, own: bool, **given: str | bool | None) -> None:
     """`UserError` for options of the other kind of subject, and for a module without its data."""
-    wrong = [name for name in (("design", "precisions") if own else ("data", "size")) if given[name]]
+    wrong = [name for name in (("design", "device", "precisions") if own else ("data", "size")) if given[name]]
     if wrong:
         kind, other = ("module", "run") if own else ("run", "module given as package.module:function")
         raise UserError(f"--{wrong[0]} belongs to a {other}, {subject!r} is a {kind}: drop it")
@@ -112,12 +115,10 @@ def _check_options(subject: str, own: bool, **given: str | bool | None) -> None:
         raise UserError(f"module {subject!r} does not say on what data it is judged: give --data")
 
 
-def _prune_run(
-    run: Path, design: str, precisions: bool, asked: dict[str, Any], news: Callable[[SearchEvent], None]
-) -> Result:
+def _prune_run(run: Path, asked: dict[str, Any], news: Callable[[SearchEvent], None]) -> Result:
     from edgemtl.nas import PruneRequest, prune
 
-    return prune(PruneRequest(run=run, design=design, precisions=precisions, **asked), news)
+    return prune(PruneRequest(run=run, **asked), news)
 
 
 def _prune_module(

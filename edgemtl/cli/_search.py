@@ -40,6 +40,7 @@ STAGES = {
         "edgemtl search --budget 2GFLOPs --out runs/first",
         "edgemtl search --budget 8ms@host/openvino --budget 5MB --floor depth=2%",
         "edgemtl search --budget 60%FLOPs --prefer depth=2,semseg=1 --seed 1",
+        "edgemtl search --budget 2GFLOPs --device raspberry-pi-5",
         "edgemtl search --strategy preference --prefer depth=2,semseg=1 --budget 2GFLOPs",
         "edgemtl search --strategy masks --space grid --budget 1.2GFLOPs --steps 600",
         "edgemtl search --budget 2GFLOPs --out runs/first --resume",
@@ -77,6 +78,9 @@ STAGES = {
     default="",
     help="The runtime to search for: what a budget names, else onnxruntime, by default.",
 )
+@click.option(
+    "--device", metavar="NAME", default="host", show_default=True, help="What it is for: edgemtl devices lists them."
+)
 @click.option("--strategy", metavar="NAME", default="linas", show_default=True, help="How designs are proposed.")
 @click.option("--evaluations", default=36, show_default=True, help="Designs to evaluate.")
 @click.option("--steps", default=600, show_default=True, help="Training steps of the strategy masks.")
@@ -99,6 +103,7 @@ def search(
     data: str,
     size: str | None,
     target: str,
+    device: str,
     strategy: str,
     evaluations: int,
     steps: int,
@@ -129,6 +134,7 @@ def search(
         data=data,
         size=parse_size(size),
         target=target,
+        device=device,
         strategy=strategy,
         evaluations=evaluations,
         steps=steps,

@@ -5,44 +5,66 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import click
+
 from edgemtl.cli._screen import Screen
 from edgemtl.cli._verb import verb
 
 if TYPE_CHECKING:
-    from edgemtl.targets import TargetTraits
+    from edgemtl.targets import ExportTarget, TargetTraits
 
 __all__ = ["targets"]
 
 
-@verb("targets", examples=("edgemtl targets", "edgemtl targets --format json"))
-def targets(screen: Screen) -> None:
-    """List the runtimes to export for.
+@verb(
+    "targets", examples=("edgemtl targets", "edgemtl targets --device raspberry-pi-5", "edgemtl targets --format json")
+)
+@click.option("--device", metavar="NAME", default="host", show_default=True, help="What they are to run on.")
+def targets(screen: Screen, device: str) -> None:
+    """List the runtimes to export for, as they are on a device.
 
-    The search offers a target only the precisions that it honours, per block or for the whole engine.
+    The search offers a target only the precisions that it honours there, per block or for the whole engine. INT8 is
+    written as the device's processor multiplies exactly.
     """
     from edgemtl.cli._installed import install_line
+    from edgemtl.devices import load_device
     from edgemtl.errors import UserError
     from edgemtl.targets import find_target, target_names
 
-    traits = []
+    where, found = load_device(device), []
     for name in target_names():
         try:
-            traits.append(find_target(name).traits)
+            found.append(find_target(name, where))
         except UserError as error:  # one broken package must not hide the other targets
-            screen.note(f"warning: {error}")
+            screen.note(f"{'warning: ' if where.kind == 'host' else ''}{error}")
     if not screen.as_json:
         rows = [
             (
-                each.name,
-                each.title,
-                " ".join(each.block_precisions),
-                " ".join(each.engine_precisions),
-                "yes" if _is_here(each) else install_line(each.extra),
+                each.traits.name,
+                each.traits.title,
+                " ".join(each.traits.block_precisions),
+                " ".join(each.traits.engine_precisions),
+                _int8(each),
+                "yes" if _is_here(each.traits) else install_line(each.traits.extra),
             )
-            for each in traits
+            for each in found
         ]
-        screen.table("Targets", ("name", "what", "per block", "per engine", "installed"), rows)
-    screen.json([{**asdict(each), "installed": _is_here(each)} for each in traits])
+        columns = ("name", "what", "per block", "per engine", "INT8 is", "installed")
+        screen.table(f"Targets on {device}", columns, rows)
+    screen.json(
+        [{**asdict(each.traits), "scheme": asdict(each.scheme), "installed": _is_here(each.traits)} for each in found]
+    )
+
+
+def _int8(target: ExportTarget) -> str | None:
+    """The scheme in words."""
+    from edgemtl.arithmetic import EXACT_WEIGHT
+
+    if "int8" not in target.traits.block_precisions:
+        return None
+    scheme = target.scheme
+    signs = "signed" if scheme.activation == "int8" else "unsigned"
+    return f"{signs} activations, {8 if scheme.weight_limit > EXACT_WEIGHT else 7}-bit weights"
 
 
 def _is_here(traits: TargetTraits) -> bool:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from edgemtl._environment import environment
@@ -23,23 +20,24 @@ from edgemtl.bundle import (
     BundleLevel,
     BundleTarget,
     Manifest,
-    Parity,
     Provenance,
     describe_task,
 )
 from edgemtl.data import Sample, collate
+from edgemtl.devices import HOST, Device, any_processor, load_device
 from edgemtl.errors import UserError
+from edgemtl.export._checked import Subject, checked, folder_of, honoured
 from edgemtl.export._emit import emit
-from edgemtl.export._parity import MakeScorer, Tolerance, check_parity, measure_parity
+from edgemtl.export._parity import MakeScorer, Tolerance
 from edgemtl.export._placing import net_sha256, placing
 from edgemtl.export._quantize import quantize
-from edgemtl.export._usage import describe_dispatch, describe_experts, dropping_nothing
+from edgemtl.export._usage import describe_experts, dropping_nothing
 from edgemtl.models import MultiTaskNet, expert_usage
 from edgemtl.models.quantization import Ranges, calibrate
 from edgemtl.profiling import count_graph
 from edgemtl.results import PathCost
-from edgemtl.runtime import EngineSpec, open_engine
-from edgemtl.targets import ExportTarget, TargetTraits, find_target
+from edgemtl.runtime import EngineSpec
+from edgemtl.targets import ExportTarget, find_target
 from edgemtl.train import Scorer
 
 __all__ = ["Origin", "export_bundle", "export_onnx"]
@@ -84,6 +82,8 @@ def export_bundle(
     make_scorer: MakeScorer = Scorer,
     progress: Progress | None = None,
     exact: bool = False,
+    device: Device | None = None,
+    portable: bool = False,
 ) -> Manifest:
     """Write a bundle of `net` with an engine for each of `targets` to `folder`, and return its manifest.
 
@@ -91,7 +91,8 @@ def export_bundle(
     the engine's precision, or INT8, runs that part in FP32: its `engine.json` tells. `calibration` images give the
     ranges of INT8 blocks unless `ranges` are given; `validation` images are what parity is checked on and what the
     tokens of experts are counted on. With `exact` no target drops any: where a target's capacity might, every expert
-    has a place for every token, so that it computes as many.
+    has a place for every token, so that it computes as many. Engines are made for `device` (None: this machine), or
+    with `portable` so that they are right on every processor; what that costs in quality stands in the manifest.
 
     The folder appears whole or not at all: everything is written beside it and renamed at the end. To an existing
     bundle of the same net the engines are added, in place of those of the same target; whatever else it holds stays.
@@ -102,27 +103,22 @@ def export_bundle(
     """
     say = progress or (lambda text: None)
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
-    found = find_targets(targets, net, exact)
+    device = device or load_device(HOST)
+    found = find_targets(targets, any_processor(device) if portable else device, net, exact)
     check_samples(net, validation, "validation")
     ranges = ranges_of(net, wanted, ranges, calibration, say)
+    subject = Subject(net, wanted, ranges, device, validation, tolerance or Tolerance(), make_scorer)
     digest = net_sha256([net], wanted)
+
+    def build(target: ExportTarget, place: Path) -> list[Path]:
+        return target.build(net, honoured(wanted, target.traits), ranges, place)
+
     with placing(folder) as place:
         place.check(digest, [target.traits.name for target in found])
         scratch, parts = place.scratch, {}
         for target in found:
             say(f"building for {target.traits.name}")
-            files = _build(net, target, wanted, ranges, scratch)
-            parity = _parity(net, target, wanted, ranges, scratch, validation, tolerance or Tolerance(), make_scorer)
-            spec = EngineSpec.read(scratch / folder_of(target))
-            parts[target.traits.name] = BundleTarget(
-                folder=folder_of(target),
-                files=files,
-                runtime=target.traits.runtime,
-                parity=parity,
-                dispatch=describe_dispatch(target, net),
-                flags=spec.flags,
-                options=spec.runtime_options,
-            )
+            parts[target.traits.name] = _written(subject, target, scratch / folder_of(target), build)
         usage = expert_usage(net, batches(validation))
         experts = describe_experts(net, usage, honoured(wanted, found[0].traits), found)
         cost = cost_of(net, wanted, ranges, found[0])
@@ -130,9 +126,22 @@ def export_bundle(
         return place.publish(made)
 
 
-def find_targets(names: str | Sequence[str], net: MultiTaskNet, exact: bool) -> list[ExportTarget]:
-    """The exporters of these names (a string is one), each once; with `exact` none of them drops tokens of `net`."""
-    found = [find_target(name) for name in dict.fromkeys([names] if isinstance(names, str) else names)]
+def _written(
+    subject: Subject, target: ExportTarget, folder: Path, build: Callable[[ExportTarget, Path], list[Path]]
+) -> BundleTarget:
+    folder.mkdir(parents=True)
+    files = tuple(path.as_posix() for path in build(target, folder))
+    spec = EngineSpec.read(folder)
+    about = checked(subject, target, folder, build)
+    return BundleTarget(folder=folder_of(target), files=files, flags=spec.flags, options=spec.runtime_options, **about)
+
+
+def find_targets(names: str | Sequence[str], device: Device, net: MultiTaskNet, exact: bool) -> list[ExportTarget]:
+    """The exporters of these names (a string is one) for a device, each once.
+
+    With `exact` none of them drops tokens of `net`.
+    """
+    found = [find_target(name, device) for name in dict.fromkeys([names] if isinstance(names, str) else names)]
     if not found:
         raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
     return [dropping_nothing(target, net) for target in found] if exact else found
@@ -167,49 +176,6 @@ def batches(samples: Sequence[Sample], size: int = 16) -> Iterator[torch.Tensor]
     for start in range(0, len(samples), size):
         chosen = [samples[index] for index in range(start, min(start + size, len(samples)))]
         yield torch.from_numpy(collate(chosen).image)
-
-
-def folder_of(target: ExportTarget) -> str:
-    return f"engines/{target.traits.name}"
-
-
-def honoured(precision: Mapping[str, str], traits: TargetTraits) -> dict[str, str]:
-    """The precision that a target runs: what it lacks is done in FP32, which is never less exact."""
-    return {
-        name: value
-        if value in (traits.engine_precisions if name == "engine" else traits.block_precisions)
-        else fallback
-        for name, value in precision.items()
-        for fallback in ["fp32" if name == "engine" else "float"]
-    }
-
-
-def _build(
-    net: MultiTaskNet, target: ExportTarget, precision: Mapping[str, str], ranges: Ranges | None, scratch: Path
-) -> tuple[str, ...]:
-    folder = scratch / folder_of(target)
-    folder.mkdir(parents=True)
-    files = target.build(net, honoured(precision, target.traits), ranges, folder)
-    return tuple(path.as_posix() for path in files)
-
-
-def _parity(
-    net: MultiTaskNet,
-    target: ExportTarget,
-    precision: Mapping[str, str],
-    ranges: Ranges | None,
-    scratch: Path,
-    samples: Sequence[Sample],
-    tolerance: Tolerance,
-    make_scorer: MakeScorer,
-) -> dict[str, Parity]:
-    if not target.traits.executes:
-        return {}
-    names = [task.name for task in net.tasks]
-    with closing(open_engine(scratch / folder_of(target), modes=[names])) as session:
-        parity = measure_parity(net, session, samples, make_scorer)
-    image: NDArray[np.float32] = collate([samples[0]]).image
-    return check_parity(net, target, honoured(precision, target.traits), ranges, parity, image, tolerance)
 
 
 def cost_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:

@@ -20,10 +20,13 @@ from safetensors.numpy import save
 
 from edgemtl._files import write_atomic
 from edgemtl._onnx import read_onnx
+from edgemtl.arithmetic import own_arithmetic
 from edgemtl.bundle import BundleLevel, BundleTarget, Manifest
 from edgemtl.data import Sample, collate
+from edgemtl.devices import Device
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export._bundle import Origin, check_samples, cost_of, folder_of, honoured, manifest_of
+from edgemtl.export._bundle import Origin, check_samples, cost_of, manifest_of
+from edgemtl.export._checked import folder_of, honoured
 from edgemtl.export._emit import emit
 from edgemtl.export._parity import Tolerance, check_parity, measure_parity
 from edgemtl.export._placing import net_sha256, placing
@@ -71,19 +74,19 @@ _READERS = {"onnxruntime": _read_onnxruntime, "openvino": _read_openvino}
 """The targets whose engines can be put together from weights that several share."""
 
 
-def check_sharing(targets: Sequence[str]) -> ExportTarget:
-    """The one target that levels are written for.
+def check_sharing(targets: Sequence[str], device: Device | None = None) -> ExportTarget:
+    """The one target that levels are written for, for `device` (None: this machine).
 
     Raises `UserError` for several, `UnsupportedError` for one whose engines cannot share weights.
     """
-    names = list(dict.fromkeys(find_target(name).traits.name for name in targets))
+    names = list(dict.fromkeys(find_target(name, device).traits.name for name in targets))
     able = " or ".join(f"--target {name}" for name in _READERS)
     for name in names:
         if name not in _READERS:
             raise UnsupportedError(f"target {name} cannot share the weights of levels: export them with {able}")
     if len(names) > 1:
         raise UserError(f"levels for {' and '.join(names)} asked for: a bundle of levels is for one, give {able}")
-    return find_target(names[0])
+    return find_target(names[0], device)
 
 
 def export_levels(
@@ -122,6 +125,9 @@ def export_levels(
                 files=written.files,
                 runtime=target.traits.runtime,
                 parity=checked[0].parity,
+                device=target.device.name,
+                arithmetic=target.device.arithmetic_of(target.traits.runtime),
+                checked_on=own_arithmetic(),
             )
         }
         origin = replace(origin, design=dict(first.design))
@@ -167,7 +173,7 @@ def _checked(number: int, level: Level, target: ExportTarget, place: Path, valid
     net, precision = level.candidate.net, _precision(level, target)
     names = [task.name for task in net.tasks]
     with closing(open_engine(place, modes=[names], level=number)) as session:
-        parity = measure_parity(net, session, validation, Scorer)
+        parity = measure_parity(net, session.run, validation, Scorer)
     parity = check_parity(net, target, precision, None, parity, collate([validation[0]]).image, Tolerance())
     return BundleLevel(
         name=level.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,27 +11,19 @@ from typing import cast
 import onnx
 
 from edgemtl._files import write_atomic
-from edgemtl.bundle import BundleInput, BundleTarget, BundleTask, Manifest, Parity
-from edgemtl.data import Sample, collate
+from edgemtl.bundle import BundleInput, BundleTarget, BundleTask, Manifest
+from edgemtl.data import Sample
+from edgemtl.devices import HOST, Device, any_processor, load_device
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export._bundle import (
-    Origin,
-    check_samples,
-    cost_of,
-    find_targets,
-    folder_of,
-    honoured,
-    manifest_of,
-    ranges_of,
-)
-from edgemtl.export._parity import Tolerance, check_parity, measure_parity
+from edgemtl.export._bundle import Origin, check_samples, cost_of, find_targets, manifest_of, ranges_of
+from edgemtl.export._checked import Subject, checked, folder_of, honoured
+from edgemtl.export._parity import Tolerance
 from edgemtl.export._placing import net_sha256, placing
 from edgemtl.export._plain_readme import README_FILE, readme
-from edgemtl.export._usage import describe_dispatch
 from edgemtl.export._wrap import with_normalisation, with_postprocessing, with_shapes
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges
-from edgemtl.runtime import open_engine
+from edgemtl.runtime import EngineSpec
 from edgemtl.targets import ExportTarget, PlainTarget
 from edgemtl.tasks import check_tasks
 from edgemtl.train import Scorer
@@ -63,6 +54,8 @@ def export_plain(
     tolerance: Tolerance | None = None,
     progress: Callable[[str], None] | None = None,
     exact: bool = False,
+    device: Device | None = None,
+    portable: bool = False,
 ) -> Manifest:
     """Write one file of fixed tasks for each of `targets` to `folder`, with a manifest, and a README for people.
 
@@ -75,9 +68,12 @@ def export_plain(
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
     net = net.subset(_tasks(net, layout))
     wanted = {name: value for name, value in wanted.items() if name == "engine" or name in net.block_tasks}
-    found = [_check(target) for target in find_targets(targets, net, exact)]
+    device = device or load_device(HOST)
+    made_for = any_processor(device) if portable else device
+    found = [_check(target) for target in find_targets(targets, made_for, net, exact)]
     check_samples(net, validation, "validation")
     ranges = ranges_of(net, wanted, ranges, calibration, say)
+    subject = Subject(net, wanted, ranges, device, validation, tolerance or Tolerance(), Scorer)
     digest = net_sha256([net], wanted)
     with placing(folder) as place:
         place.check(digest, [target.traits.name for target in found], layout="plain")
@@ -85,8 +81,7 @@ def export_plain(
         types: dict[str, onnx.TypeProto.Tensor] = {}
         for target in found:
             say(f"building for {target.traits.name}")
-            parity = _parity(net, target, wanted, ranges, validation, tolerance or Tolerance())
-            parts[target.traits.name], types = _write(net, target, wanted, ranges, scratch, layout, parity)
+            parts[target.traits.name], types = _write(subject, target, scratch / folder_of(target), layout)
         cost = cost_of(net, wanted, ranges, found[0])
         made = _described(manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch), layout, types)
         if (before := place.before) is not None and (before.input, before.tasks) != (made.input, made.tasks):
@@ -114,37 +109,14 @@ def _check(target: ExportTarget) -> ExportTarget:
     return target
 
 
-def _parity(
-    net: MultiTaskNet,
-    target: ExportTarget,
-    precision: Mapping[str, str],
-    ranges: Ranges | None,
-    samples: Sequence[Sample],
-    tolerance: Tolerance,
-) -> dict[str, Parity]:
-    """The parity of the file as it is without steps around the net."""
-    if not target.traits.executes:
-        return {}
-    honest = honoured(precision, target.traits)
-    with tempfile.TemporaryDirectory(prefix="edgemtl-") as alone:
-        spec = cast("PlainTarget", target).build_plain(net, honest, ranges, Path(alone), with_shapes)
-        spec.write(Path(alone))
-        with closing(open_engine(Path(alone), modes=[spec.tasks])) as session:
-            parity = measure_parity(net, session, samples, Scorer)
-    return check_parity(net, target, honest, ranges, parity, collate([samples[0]]).image, tolerance)
-
-
 def _write(
-    net: MultiTaskNet,
-    target: ExportTarget,
-    precision: Mapping[str, str],
-    ranges: Ranges | None,
-    scratch: Path,
-    layout: Plain,
-    parity: Mapping[str, Parity],
+    subject: Subject, target: ExportTarget, folder: Path, layout: Plain
 ) -> tuple[BundleTarget, dict[str, onnx.TypeProto.Tensor]]:
-    """Write one target's file; what the manifest says of it, and the type of each of its outputs."""
-    types = {}
+    """Write one target's file; what the manifest says of it, and the type of each of its outputs.
+
+    Its parity is that of the file as it is without steps around the net.
+    """
+    net, types = subject.net, dict[str, onnx.TypeProto.Tensor]()
 
     def finish(model: onnx.ModelProto) -> onnx.ModelProto:
         model = with_normalisation(model) if layout.normalisation else model
@@ -152,18 +124,21 @@ def _write(
         types.update({info.name: info.type.tensor_type for info in model.graph.output})
         return model
 
-    folder = scratch / folder_of(target)
+    def built(target: ExportTarget, place: Path, finish: Callable[[onnx.ModelProto], onnx.ModelProto]) -> EngineSpec:
+        precision = honoured(subject.precision, target.traits)
+        return cast("PlainTarget", target).build_plain(net, precision, subject.ranges, place, finish)
+
+    def bare(target: ExportTarget, place: Path) -> None:
+        built(target, place, with_shapes).write(place)
+
     folder.mkdir(parents=True)
-    spec = cast("PlainTarget", target).build_plain(net, honoured(precision, target.traits), ranges, folder, finish)
-    written = BundleTarget(
-        folder=folder_of(target),
-        files=tuple(spec.files.values()),
-        runtime=target.traits.runtime,
-        parity=dict(parity),
-        dispatch=describe_dispatch(target, net),
-        options=spec.runtime_options,
-    )
-    return written, types
+    spec = built(target, folder, finish)
+    with tempfile.TemporaryDirectory(prefix="edgemtl-") as alone:
+        if target.traits.executes:
+            bare(target, Path(alone))
+        about = checked(subject, target, Path(alone), bare)
+    files = tuple(spec.files.values())
+    return BundleTarget(folder=folder_of(target), files=files, options=spec.runtime_options, **about), types
 
 
 def _described(manifest: Manifest, layout: Plain, types: Mapping[str, onnx.TypeProto.Tensor]) -> Manifest:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgemtl.bundle import Manifest
 from edgemtl.data import Sample, Source, open_source
+from edgemtl.devices import Device
 from edgemtl.errors import UserError
 from edgemtl.export._bundle import Origin, export_bundle
 from edgemtl.export._levels import check_sharing, export_levels
@@ -32,11 +33,14 @@ def export_run(
     levels: int = 0,
     supernet: Path | None = None,
     layout: Plain | None = None,
+    device: Device | None = None,
+    portable: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a kept design of a run (`best`, `baseline`, or a key of its front) to `out` (by default `run/bundle`).
 
-    `targets` default to the one that the run was searched for; with `exact` none of them drops tokens of experts.
+    `targets` and `device` default to those that the run was searched for; with `portable` engines are right on every
+    processor, and with `exact` none of them drops tokens of experts.
     Parity is checked on validation images of the run's data. With `levels` the bundle holds so many designs, float,
     over one copy of the weights instead (see `edgemtl.nas.plan_levels`), all cut from the run's supernet: `supernet`,
     or the one that ships. With a plain `layout` there are files for use without edgemtl instead, by default in
@@ -50,9 +54,10 @@ def export_run(
     if supernet is not None and not levels:
         raise UserError(f"supernet {supernet} given without levels, which alone are cut from it: add --levels 5")
     if levels:
-        return _export_levels(run, targets, out or run / "bundle", levels, supernet, progress or (lambda text: None))
+        say = progress or (lambda text: None)
+        return _export_levels(run, targets, device, out or run / "bundle", levels, supernet, say)
     folder = RunFolder(run)
-    config = folder.config()
+    config, device = folder.config(), device or folder.device()
     candidate = folder.load(design)
     size = candidate.net.input_size
     source = open_source(config["data"], size)
@@ -78,6 +83,8 @@ def export_run(
         origin=origin,
         progress=progress,
         exact=exact,
+        device=device,
+        portable=portable,
     )
 
 
@@ -87,11 +94,17 @@ def _validation(source: Source) -> list[Sample]:
 
 
 def _export_levels(
-    run: Path, targets: Sequence[str], out: Path, count: int, supernet: Path | None, progress: Callable[[str], None]
+    run: Path,
+    targets: Sequence[str],
+    device: Device | None,
+    out: Path,
+    count: int,
+    supernet: Path | None,
+    progress: Callable[[str], None],
 ) -> Manifest:
     folder = RunFolder(run)
     config = folder.config()
-    target = check_sharing(list(targets) or [config["target"]])
+    target = check_sharing(list(targets) or [config["target"]], device or folder.device())
     found = plan_levels(folder, count, supernet, progress)
     origin = Origin(
         space=config["space"],

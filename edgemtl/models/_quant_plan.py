@@ -49,14 +49,14 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class QuantScheme:
-    """How a runtime wants INT8 written.
+    """How a runtime wants INT8 written on a device.
 
-    Weights are symmetric int8 with a scale for each output channel. Activations are `uint8` with a zero point, or
-    `int8`, symmetric where `symmetric`. With `stored` a convolution's output (after its activation) is rounded too
-    and stays in eight bits for every reader; without it only what enters a convolution is rounded. Operators in
-    `carried` compute on rounded inputs as well (`Add`), those in `passed` compute on eight bits as they are
-    (`Resize`, `DepthToSpace`). The bias is rounded to int32 in steps of input scale times weight scale, or stays
-    `float`.
+    Weights are symmetric int8, of at most `weight_limit` steps, with a scale for each output channel. Activations are
+    `uint8` with a zero point, or `int8`, symmetric where `symmetric`. With `stored` a convolution's output (after its
+    activation) is rounded too and stays in eight bits for every reader; without it only what enters a convolution is
+    rounded. Operators in `carried` compute on rounded inputs as well (`Add`), those in `passed` compute on eight bits
+    as they are (`Resize`, `DepthToSpace`). The bias is rounded to int32 in steps of input scale times weight scale, or
+    stays `float`. `needs` are what a processor must have for its engines to compute this (`edgemtl.arithmetic.NEEDS`).
     """
 
     activation: Literal["uint8", "int8"] = "uint8"
@@ -65,6 +65,8 @@ class QuantScheme:
     carried: tuple[str, ...] = ()
     passed: tuple[str, ...] = ()
     bias: Literal["float", "int32"] = "float"
+    weight_limit: int = 127
+    needs: tuple[str, ...] = ()
 
     @property
     def levels(self) -> tuple[int, int]:
@@ -194,7 +196,7 @@ def parameters_of(limits: tuple[float, float], scheme: QuantScheme) -> Parameter
     return Parameters(float(scale), zero, low, high)
 
 
-def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale of each output channel (axis 0) of symmetric int8 weights: largest magnitude over 127."""
+def weight_scales(weight: NDArray[np.float32], scheme: QuantScheme) -> NDArray[np.float32]:
+    """Scale of each output channel (axis 0) of symmetric int8 weights: largest magnitude over the scheme's limit."""
     largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
-    return np.asarray(np.maximum(largest, 1e-8) / 127, np.float32)
+    return np.asarray(np.maximum(largest, 1e-8) / scheme.weight_limit, np.float32)

@@ -153,17 +153,18 @@ class _Builder:
         return self._plain(node)
 
     def _sum(self, node: Node) -> Step:
-        """A sum of stored tensors as engines do it: two multiply-adds in FP32, rounded after each as a fused one is."""
+        """A sum of stored tensors as ONNX Runtime does it: FP32 multiply-adds, each rounded once, the second first."""
         first, second, out = (self.parameters[name] for name in (*node.inputs, node.output))
-        ratios = [np.float32(p.scale) / np.float32(out.scale) for p in (first, second)]
-        start = np.float32(out.zero - (ratios[0] * np.float32(first.zero) + ratios[1] * np.float32(second.zero)))
+        ratios = [float(np.float32(p.scale) / np.float32(out.scale)) for p in (first, second)]
+        moved = np.float32(ratios[0] * first.zero + float(np.float32(ratios[1] * second.zero)))
+        start = float(np.float32(out.zero) - moved)
 
         def run(values: _Values) -> None:
-            total: Tensor | None = None
-            for name, p, ratio in zip(node.inputs, (first, second), ratios, strict=True):
-                product = (values.as_steps(name).double() + p.zero).mul_(float(ratio))
-                total = product.add_(float(start) if total is None else total).float()
-            assert total is not None
+            terms = [
+                (values.as_steps(name).double() + p.zero).mul_(ratio)
+                for name, p, ratio in zip(node.inputs, (first, second), ratios, strict=True)
+            ]
+            total = terms[0].add_(terms[1].add_(start).float()).float()
             values.steps[node.output] = total.round_().clamp_(out.low, out.high).sub_(out.zero)
 
         return run
@@ -231,8 +232,8 @@ def _is_clamp(node: Node, plan: QuantPlan, parameters: Mapping[str, Parameters])
 def _eight_bit_weights(node: Node, entering: Parameters, scheme: QuantScheme) -> tuple[Tensor, Tensor, Tensor | None]:
     """Whole-number weights (as floats), their scales, and the bias: whole numbers too where the scheme rounds it."""
     weight, bias = node.constants["weight"], node.constants.get("bias")
-    scales = torch.from_numpy(weight_scales(weight.numpy()))
-    whole = torch.clamp(torch.round(weight / scales.view(-1, *[1] * (weight.ndim - 1))), -127, 127)
+    scales, limit = torch.from_numpy(weight_scales(weight.numpy(), scheme)), scheme.weight_limit
+    whole = torch.clamp(torch.round(weight / scales.view(-1, *[1] * (weight.ndim - 1))), -limit, limit)
     if bias is not None and scheme.bias == "int32":
         bias = torch.round(bias / (scales * float(entering.scale)))
     return whole, scales, bias

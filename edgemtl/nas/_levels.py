@@ -24,7 +24,6 @@ from edgemtl.nas._sensitivity import (
     write_sensitivity,
 )
 from edgemtl.nas._space import ENGINE, Design, Space
-from edgemtl.targets import find_target
 from edgemtl.units import Budget, parse_budget
 
 __all__ = ["Level", "Levels", "plan_levels"]
@@ -74,7 +73,7 @@ def plan_levels(
     path = _supernet_of(run, config, source, supernet)
     weights = space.supernet()
     load_supernet(weights, path, space.identity)
-    evaluator = Evaluator(weights, source, find_target(config["target"]), [""], executes=False)
+    evaluator = Evaluator(weights, source, run.target(), [""], executes=False)
     made_for = {key: str(config[key]) for key in ("supernet_sha256", "data_identity")}
     found = _sensitivity(run, path, space, evaluator, made_for, report)
     levels: dict[str, Level] = {}

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgemtl._claim import claim
 from edgemtl._files import sha256, write_json
 from edgemtl.data import Source, open_source
+from edgemtl.devices import Device, load_device
 from edgemtl.errors import UserError
 from edgemtl.models import Cost, MultiTaskNet, narrowed
 from edgemtl.nas._apply_pruning import PRUNING_FILE, PRUNING_SCHEMA
@@ -38,11 +38,11 @@ from edgemtl.nas._prune_decide import (
 from edgemtl.nas._prune_map import PruneMap
 from edgemtl.nas._prune_trials import Trials
 from edgemtl.nas._run import RunFolder
-from edgemtl.nas._search import prepare_images
-from edgemtl.nas._space import Design
+from edgemtl.nas._search import prepare_images, untimed
+from edgemtl.nas._space import Design, Space, is_precision
 from edgemtl.nas._tune import OneDesign
 from edgemtl.results import RESULT_FILE, Result, read_result
-from edgemtl.targets import find_target
+from edgemtl.targets import ExportTarget, is_timed_here
 from edgemtl.tasks import relative_change
 from edgemtl.units import Budget, Floor
 
@@ -59,6 +59,7 @@ class PruneRequest:
     refer to the run's baseline, as in a search. `fast` decides by the sensitivity map alone, which is kept with the
     run's design for the next budget; otherwise every cut is tried on the net that earlier ones left. `precisions` tries
     the pruned net in every precision, as the end of a search does, and takes the fastest that loses next to nothing.
+    `device` names another one than the run's own.
     """
 
     run: Path
@@ -68,6 +69,7 @@ class PruneRequest:
     design: str = "best"
     fast: bool = False
     precisions: bool = False
+    device: str | None = None
     resume: bool = False
     command: str = "edgemtl prune"
 
@@ -91,17 +93,20 @@ class Pruning:
         return found
 
 
-def open_pruning(run: Path, design: str = "best") -> Pruning:
-    """A kept design of a run, ready to be pruned; raises `UserError` where the run or its data are not what they were.
+def open_pruning(run: Path, design: str = "best", device: Device | None = None) -> Pruning:
+    """A kept design of a run, ready to be pruned, for the run's device or another.
 
-    Raises it too where a task has no label among the calibration images, which decide.
+    Raises `UserError` where the run or its data are not what they were, and where a task has no label among the
+    calibration images, which decide.
     """
     folder, config = RunFolder(run), RunFolder(run).config()
     unpruned = folder.load(design)
+    if device is not None:
+        unpruned = _moved(unpruned, folder.space(device))
     source = open_source(config["data"], unpruned.design.space.size)
     if source.identity != config["data_identity"]:
         raise UserError(f"data {config['data']!r} has changed since run {run} was made: search again")
-    judge, multiple = Judge(source), find_target(config["target"]).traits.channel_multiple
+    judge, multiple = Judge(source), folder.target().traits.channel_multiple
     judge.check_labels()
     made_for = {
         "design": unpruned.design.key,
@@ -113,6 +118,15 @@ def open_pruning(run: Path, design: str = "best") -> Pruning:
     groups, map_file = net_groups(unpruned.net), run / "designs" / design / MAP_FILE
     cost, key = partial(_cost, unpruned.design, groups), partial(_key, unpruned.design, groups)
     return Pruning(unpruned, Subject(unpruned.net, groups, judge, multiple, cost, key, map_file, made_for))
+
+
+def _moved(candidate: Candidate, space: Space) -> Candidate:
+    """The same net in the space of another device; a precision that it lacks becomes float, which is no less exact."""
+    before, values = candidate.design, {}
+    for choice in space.choices:
+        value = before.get(choice.name, choice.options[0])
+        values[choice.name] = choice.options[0] if is_precision(choice) and value not in choice.options else value
+    return replace(candidate, design=space.design(values, before.pruned))
 
 
 def _channels(groups: Sequence[Group], kept: Kept) -> dict[str, int]:
@@ -147,7 +161,9 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     folder, before = RunFolder(request.out), RunFolder(request.run).config()
     if not request.resume:
         folder.check({}, resume=False)
-    pruning = open_pruning(request.run, request.design)
+    other = load_device(request.device) if request.device else None
+    target = RunFolder(request.run).target(other)
+    pruning = open_pruning(request.run, request.design, other)
     subject = pruning.subject
     wanted = {"floors": list(request.floors), "fast": request.fast, "precisions": request.precisions}
     source = subject.judge.source
@@ -156,6 +172,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     floors = _rest_of(floors, request, pruning)
     config = {key: value for key, value in before.items() if key not in ("schema", "tuned", "pruned")} | {
         "strategy": "prune",
+        "device": target.device.as_json(),
         "budgets": list(request.budgets),
         "floors": [f"{floor.task}={100 * floor.max_drop:.4f}%" for floor in floors],
         "pruned": {**wanted, **subject.made_for},
@@ -163,7 +180,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     folder.check(config, request.resume)
     if (request.out / RESULT_FILE).is_file():
         return read_result(request.out)
-    evaluator, problem = _scoring(pruning, source, before, limits, floors)
+    evaluator, problem = _scoring(pruning, source, target, before["preference"], limits, floors)
     timed = partial(_timed, pruning, evaluator)
     check_reach(subject, problem.limits, timed, "prune a smaller design")
     folder.create(config)
@@ -203,21 +220,26 @@ def _rest_of(floors: Sequence[Floor], request: PruneRequest, pruning: Pruning) -
 
 
 def _scoring(
-    pruning: Pruning, source: Source, config: Mapping[str, Any], limits: Sequence[Limit], floors: tuple[Floor, ...]
+    pruning: Pruning,
+    source: Source,
+    target: ExportTarget,
+    preference: Mapping[str, float],
+    limits: Sequence[Limit],
+    floors: tuple[Floor, ...],
 ) -> tuple[Evaluator, Problem]:
     """What scores and times nets, and the problem, its limits in ms resolved and the unpruned net its baseline."""
-    target, base = find_target(config["target"]), pruning.unpruned
+    base = pruning.unpruned
     budgets = [limit.budget for limit in limits]
-    executes = target.traits.executes
+    executes = is_timed_here(target)
     if timed := [budget for budget in budgets if budget.quantity == "latency_ms" and not executes]:
-        raise UserError(f"budget {timed[0].text!r}: target {config['target']} does not run on this host; give FLOPs")
+        raise untimed(timed[0], target)
     supernet = OneDesign(base.design, base.net, "").supernet()
     evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), executes)
     evaluator.check_labels()
     ms = evaluator.time(base) if any(not limit.exact for limit in limits) else {}
     resolved = [limit if limit.exact else replace(limit, value=_ms_limit(limit.budget, ms)) for limit in limits]
     baseline = evaluator.simulated(base)
-    problem = Problem(base.design.space, tuple(resolved), floors, config["preference"], baseline, executes)
+    problem = Problem(base.design.space, tuple(resolved), floors, preference, baseline, executes)
     return evaluator, problem
 
 

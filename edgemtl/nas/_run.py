@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors.torch import save
 
 from edgemtl._claim import LOCK_FILE
 from edgemtl._files import check_folder, check_seal, read_json, sealed, sha256, within, write_atomic, write_json
 from edgemtl._names import check_name
+from edgemtl.devices import Device
 from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.models import MultiTaskNet, check_state, read_state
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas._evaluator import Candidate
 from edgemtl.nas._space import Design, Space, load_space
-from edgemtl.targets import find_target
+from edgemtl.results import first_problem
+from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import Task, make_task
 
 __all__ = ["CONFIG_FILE", "RunFolder"]
@@ -78,21 +81,37 @@ class RunFolder:
             raise UserError(f"run {self.path} has schema {brief(found)}; this version reads {SCHEMA}")
         return config
 
-    def space(self) -> Space:
-        """The space of the run, restricted to its target."""
+    def device(self) -> Device:
+        """The device that the run was made for, as it was then; `UserError` where the run does not say."""
+        try:
+            return Device.model_validate(self.config().get("device"))
+        except ValidationError as error:
+            raise UserError(
+                f"run {self.path} does not say for what device it was made ({first_problem(error)}): search again"
+            ) from error
+
+    def target(self, device: Device | None = None) -> ExportTarget:
+        """The target of the run, for its own device or another."""
+        name = self.config().get("target")
+        if not isinstance(name, str):
+            raise UserError(f"run {self.path}: its {CONFIG_FILE} is damaged (target {brief(name)}): search again")
+        return find_target(name, device or self.device())
+
+    def space(self, device: Device | None = None) -> Space:
+        """The space of the run, restricted to what its target honours on its own device or another."""
         config = self.config()
         try:
             tasks = [make_task(t["name"], t["kind"], t["channels"], t["classes"]) for t in config["tasks"]]
             height, width = config["size"]
             space = load_space(config["space"], tasks, (height, width))
-            identity, target = config["identity"], find_target(config["target"])
+            identity = config["identity"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"run {self.path}: its {CONFIG_FILE} is damaged ({type(error).__name__}: {error}): search again"
             ) from error
         if space.identity != identity:
             raise UserError(f"space {config['space']!r} has changed since run {self.path} was made: search again")
-        return space.for_target(target.traits)
+        return space.for_target(self.target(device).traits)
 
     def save(self, name: str, candidate: Candidate) -> None:
         """Keep a net, its design and its ranges, with the hashes that `load` verifies."""

@@ -24,7 +24,7 @@ from edgemtl._files import sha256
 from edgemtl._share import find_shared
 from edgemtl._signals import deferred
 from edgemtl.data import Source, Split, open_source
-from edgemtl.devices import resolve
+from edgemtl.devices import HOST, load_device, resolve
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.models import load_supernet
 from edgemtl.nas._evaluator import Evaluator
@@ -48,11 +48,11 @@ from edgemtl.nas._strategies import find_strategy
 from edgemtl.nas._trials import evaluation_of, finished, open_study, record
 from edgemtl.nas._workers import begin, busy_elsewhere, end_abandoned, end_silent, working
 from edgemtl.results import RESULT_FILE, Result, read_result
-from edgemtl.targets import find_target
+from edgemtl.targets import ExportTarget, find_target, is_timed_here
 from edgemtl.train import Recipe, fresh_supernet
 from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
 
-__all__ = ["SearchEvent", "SearchRequest", "prepare_images", "search"]
+__all__ = ["SearchEvent", "SearchRequest", "prepare_images", "search", "untimed"]
 
 DEFAULT_TARGET = "onnxruntime"
 FINALISTS = 3
@@ -70,8 +70,8 @@ class SearchRequest:
     `space` and `target` are names, `data` a source's name or path, `supernet` a file (none: the one that ships for
     this space and data). `evaluations` designs are measured in batches of `batch`. `storage` is an Optuna URL, for
     many workers; by default a journal in `out`. An empty `target` is the runtime that a budget names, else
-    `onnxruntime`. `threads` 0 leaves the number to the runtime. `steps` are those in which the strategy `masks` learns;
-    it begins from scratch where no `supernet` is given.
+    `onnxruntime`; `device` is the one that it is for. `threads` 0 leaves the number to the runtime. `steps` are those
+    in which the strategy `masks` learns; it begins from scratch where no `supernet` is given.
     """
 
     out: Path
@@ -82,6 +82,7 @@ class SearchRequest:
     data: str = "scenes"
     size: tuple[int, int] | None = None
     target: str = ""
+    device: str = HOST
     strategy: str = "linas"
     evaluations: int = 36
     batch: int = 12
@@ -196,7 +197,8 @@ def _set_up(request: SearchRequest) -> _Setup:
     _check_numbers(request)
     find_strategy(request.strategy)
     budgets = tuple(parse_budget(text) for text in request.budgets)
-    target = find_target(_target_name(request, budgets))
+    device = load_device(request.device)
+    target = find_target(_target_name(request, budgets), device)
     source, space = _open(request)
     names = [task.name for task in source.tasks]
     for budget in budgets:
@@ -208,12 +210,10 @@ def _set_up(request: SearchRequest) -> _Setup:
     supernet = space.supernet() if path else fresh_supernet(space, request.seed)
     if path:
         load_supernet(supernet, path, space.identity)
-    executes = target.traits.executes
+    executes = is_timed_here(target)
     timed = [budget for budget in budgets if budget.quantity == "latency_ms"]
     if timed and not executes:
-        raise UserError(
-            f"budget {timed[0].text!r}: target {target.traits.name} does not run on this host; give FLOPs or MB"
-        )
+        raise untimed(timed[0], target)
     searched = space.for_target(target.traits)
     evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), executes, request.threads)
     config = {
@@ -224,6 +224,7 @@ def _set_up(request: SearchRequest) -> _Setup:
         "data_identity": source.identity,
         "tasks": task_json(source.tasks),
         "target": target.traits.name,
+        "device": device.as_json(),
         "strategy": request.strategy,
         "budgets": list(request.budgets),
         "floors": list(request.floors),
@@ -236,6 +237,15 @@ def _set_up(request: SearchRequest) -> _Setup:
         mask_space(searched)
         config["masks"] = _recipe(request).as_json()
     return _Setup(searched, source, evaluator, budgets, floors, preference, path, config)
+
+
+def untimed(budget: Budget, target: ExportTarget) -> UserError:
+    """The refusal of a limit in ms for engines that cannot be timed on this machine."""
+    device, name = target.device, target.traits.name
+    what = f"device {device.name} ({device.arithmetic}) is not this machine"
+    if device.is_here:
+        what = f"target {name} does not run on this host"
+    return UserError(f"budget {budget.text!r}: {what}; give FLOPs or MB")
 
 
 def _check_numbers(request: SearchRequest) -> None:

@@ -23,7 +23,7 @@ from edgemtl.nas._problem import Evaluation, Limit, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder
 from edgemtl.nas._space import Design
 from edgemtl.results import RESULT_FILE, Result, read_result
-from edgemtl.targets import find_target
+from edgemtl.targets import is_timed_here
 from edgemtl.tasks import Task
 from edgemtl.train import Progress, Recipe, beside, train_supernet
 from edgemtl.units import parse_budget, parse_floor
@@ -174,9 +174,9 @@ def _train(
 def _scoring(run: Path, supernet: Supernet, source: Source) -> tuple[Problem, Evaluator, Candidate]:
     """The run's problem, its limits resolved against its baseline as it is today, and what scores its designs."""
     config, base = RunFolder(run).config(), RunFolder(run).load("baseline")
-    target = find_target(config["target"])
+    target = RunFolder(run).target()
     budgets = [parse_budget(text) for text in config["budgets"]]
-    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), target.traits.executes)
+    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), is_timed_here(target))
     latency_ms = evaluator.time(base) if evaluator.executes else {}
     metrics = evaluator.simulated(base)
     of_base = Evaluation(base.design, metrics, latency_ms)

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
+from edgemtl.arithmetic import check_needs
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.runtime._session import EngineSpec, Session
 
@@ -34,13 +35,15 @@ def open_engine(folder: Path, threads: int = 0, modes: Modes | None = None, leve
 
     Every subset of its tasks is ready afterwards. Who needs a few only, as a search that measures does, names them in
     `modes` and waits less where a runtime compiles each; another subset is then refused. `level` is the number of one
-    of several designs in the folder. Raises `UserError` for a folder that is no engine or lacks that level,
-    `MissingDependencyError` where the runtime is not installed and `UnsupportedError` where this machine cannot run it.
+    of several designs in the folder. Raises `UserError` for a folder that is no engine or lacks that level, and where
+    this processor lacks what the engine needs to be right on it, `MissingDependencyError` where the runtime is not
+    installed and `UnsupportedError` where this machine cannot run it.
     A plugged-in backend is a function of folder, `EngineSpec`, threads and modes that returns a `Session`.
     """
     if threads < 0:
         raise UserError(f"{threads} threads given: give 0 (the runtime's choice) or more")
     spec = EngineSpec.read(folder).at(level)
+    check_needs(f"engine {folder}", spec.needs)
     return _opener(spec.runtime)(folder, spec, threads, modes)
 
 

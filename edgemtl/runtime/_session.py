@@ -68,7 +68,8 @@ class Session(Protocol):
 class EngineSpec:
     """What `engine.json` says: the target that wrote the folder, the backend that opens it, its tasks and files.
 
-    `level` is the one of several designs whose files and options these are.
+    `level` is the one of several designs whose files and options these are. `needs` are what a processor must have for
+    this engine to be right on it (`edgemtl.arithmetic.NEEDS`).
     """
 
     target: str
@@ -77,6 +78,7 @@ class EngineSpec:
     input: tuple[int, int, int, int]
     files: Mapping[str, str]
     options: Mapping[str, Any]
+    needs: tuple[str, ...] = ()
     level: int = 0
 
     def write(self, folder: Path) -> Path:
@@ -88,6 +90,7 @@ class EngineSpec:
             "tasks": list(self.tasks),
             "input": list(self.input),
             "files": dict(self.files),
+            "needs": list(self.needs),
             "options": dict(self.options),
         }
         write_json(folder / ENGINE_FILE, content)
@@ -118,7 +121,8 @@ class EngineSpec:
         batch, channels, height, width = (int(size) for size in content["input"])
         tasks = tuple(str(task) for task in content["tasks"])
         size = (batch, channels, height, width)
-        return cls(str(content["target"]), str(content["runtime"]), tasks, size, files, dict(content["options"]))
+        needs = tuple(str(need) for need in content["needs"])
+        return cls(str(content["target"]), str(content["runtime"]), tasks, size, files, dict(content["options"]), needs)
 
     def at(self, level: int) -> EngineSpec:
         """The engine of one of several levels, with its own files and options; `UserError` where there is none.

@@ -16,10 +16,12 @@ from edgemtl.errors import UserError
 from edgemtl.export._alike import CommonPath, common_path
 from edgemtl.export._emit import emit
 from edgemtl.export._partition import group_by_tasks
-from edgemtl.export.targets import OPENVINO
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas import load_space
 from edgemtl.runtime import open_engine
+from edgemtl.targets import find_target
+
+OPENVINO = find_target("openvino")
 
 
 def net_of(folder: Path, choices: Mapping[str, int] = MappingProxyType({})) -> MultiTaskNet:

@@ -22,11 +22,13 @@ from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.export import Origin, Tolerance, _bundle, _placing, export_bundle, export_onnx
-from edgemtl.export.targets import ONNXRUNTIME
 from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import count_graph
 from edgemtl.runtime import Engine
+from edgemtl.targets import find_target
 from edgemtl.train import Scorer
+
+ONNXRUNTIME = find_target("onnxruntime")
 
 LOOSE = Tolerance(reduced_metric=2.0)
 
@@ -483,7 +485,9 @@ def test_export_onnx_writes_one_file(net: MultiTaskNet, tmp_path: Path) -> None:
 class _Broken:
     """A target whose engines compute one block wrongly: as ONNX Runtime's, but with that block's weights halved."""
 
-    traits, scheme = ONNXRUNTIME.traits, ONNXRUNTIME.scheme
+    device, traits, scheme, dispatch = (
+        getattr(ONNXRUNTIME, name) for name in ("device", "traits", "scheme", "dispatch")
+    )
 
     def build(self, net: MultiTaskNet, precision: Any, ranges: Any, folder: Path) -> list[Path]:
         files = ONNXRUNTIME.build(net, precision, ranges, folder)
@@ -505,7 +509,7 @@ class _Broken:
 def test_a_runtime_that_computes_a_block_wrongly_is_found_out_by_name(
     net: MultiTaskNet, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_bundle, "find_target", lambda name: _Broken())
+    monkeypatch.setattr(_bundle, "find_target", lambda name, device: _Broken())
     with pytest.raises(UserError, match=r"diverges: s2_1 .*the runtime computes it differently"):
         export(net, samples, tmp_path / "b")
     assert not list(tmp_path.iterdir())

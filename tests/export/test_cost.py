@@ -8,10 +8,13 @@ import pytest
 from nets import images, small_net
 
 from edgemtl.export import emit, quantize
-from edgemtl.export.targets import ONNXRUNTIME, OPENVINO, TENSORRT_RTX
 from edgemtl.models.quantization import calibrate
 from edgemtl.profiling import count_graph
-from edgemtl.targets import ExportTarget
+from edgemtl.targets import ExportTarget, find_target
+
+ONNXRUNTIME = find_target("onnxruntime")
+OPENVINO = find_target("openvino")
+TENSORRT_RTX = find_target("tensorrt-rtx")
 
 
 def test_counts_of_the_file_are_those_of_the_plan(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from edgemtl.export import export_bundle
 from edgemtl.export._emit import emit_graph
 from edgemtl.export._tokens import Dispatch
 from edgemtl.export._usage import dropping_nothing
-from edgemtl.export.targets import ONNXRUNTIME, TENSORRT_RTX, TensorRtRtxTarget
+from edgemtl.export.targets import TensorRtRtxTarget
 from edgemtl.models import MultiTaskNet, expert_usage
 from edgemtl.models._graph import trace
 from edgemtl.nas import load_space
-from edgemtl.targets import ExportTarget
+from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import make_task
+
+ONNXRUNTIME = find_target("onnxruntime")
+TENSORRT_RTX = find_target("tensorrt-rtx")
 
 TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))
 YAML = """\
@@ -158,9 +162,10 @@ def test_tensorrt_tells_what_it_drops_and_exactly_drops_none(
 
 def test_exact_keeps_everything_else_of_a_target(net: MultiTaskNet) -> None:
     assert dropping_nothing(ONNXRUNTIME, net) is ONNXRUNTIME
-    wide = TensorRtRtxTarget("blackwell", Dispatch("buckets", 4.0))
+    wide = TensorRtRtxTarget(TENSORRT_RTX.device, "blackwell", Dispatch("buckets", 4.0))
     assert dropping_nothing(wide, net) is wide, "four even shares of four experts are all tokens"
-    assert dropping_nothing(TensorRtRtxTarget("blackwell"), net) == TensorRtRtxTarget("blackwell", Dispatch("buckets"))
+    blackwell = TensorRtRtxTarget(TENSORRT_RTX.device, "blackwell")
+    assert dropping_nothing(blackwell, net) == replace(blackwell, dispatch=Dispatch("buckets"))
     assert TENSORRT_RTX.dispatch.capacity == 1.5
 
 

@@ -10,9 +10,11 @@ import onnx
 from conformance import TargetConformance
 from nets import images, small_net
 
-from edgemtl.export.targets import ONNXRUNTIME
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime import open_engine
+from edgemtl.targets import find_target
+
+ONNXRUNTIME = find_target("onnxruntime")
 
 
 class TestOnnxRuntime(TargetConformance):

@@ -10,9 +10,11 @@ from conformance import TargetConformance
 from nets import experts_net, images, small_net
 
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export.targets import OPENVINO
 from edgemtl.models.quantization import calibrate
 from edgemtl.runtime import open_engine
+from edgemtl.targets import find_target
+
+OPENVINO = find_target("openvino")
 
 
 class TestOpenVino(TargetConformance):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -38,8 +40,9 @@ def test_zero_is_exact_and_limits_are_met_within_a_step(a: float, b: float, sche
 
 def test_weight_scales_reach_the_largest_weight_of_each_channel() -> None:
     weight = np.array([[[[0.5, -2.54]]], [[[0.0, 0.0]]]], np.float32)
-    scales = weight_scales(weight)
+    scales = weight_scales(weight, UNSIGNED)
     assert scales[0] * 127 == pytest.approx(2.54)
+    assert weight_scales(weight, replace(UNSIGNED, weight_limit=64))[0] * 64 == pytest.approx(2.54)
     assert scales[1] > 0
 
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export.targets import STREAMING
 from edgemtl.export.targets._streaming import stream_graph
 from edgemtl.models import MultiTaskNet
 from edgemtl.models._experts import Experts
@@ -30,7 +29,10 @@ from edgemtl.models._tokens import ToTokens
 from edgemtl.models._vit import VitSpec, vit_plan
 from edgemtl.runtime import open_engine
 from edgemtl.runtime._streaming import StreamingSession
+from edgemtl.targets import find_target
 from edgemtl.tasks import make_task
+
+STREAMING = find_target("streaming")
 
 SIZE = (64, 96)
 VIT_TASKS = (*TASKS[:2], make_task("kind", "classification", 4))

@@ -14,14 +14,18 @@ from conformance import TargetConformance, mixed_precision
 from nets import images, small_net
 from onnx.reference import ReferenceEvaluator
 
+from edgemtl.devices import load_device
 from edgemtl.errors import MissingDependencyError, UnsupportedError, UserError
 from edgemtl.export import emit, quantize
 from edgemtl.export._half import to_half
 from edgemtl.export._wrap import with_normalisation, with_postprocessing
-from edgemtl.export.targets import TENSORRT_RTX, TensorRtRtxTarget
+from edgemtl.export.targets import TensorRtRtxTarget
 from edgemtl.export.targets._tensorrt_rtx import _build
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime import open_engine
+from edgemtl.targets import find_target
+
+TENSORRT_RTX = find_target("tensorrt-rtx")
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -49,11 +53,11 @@ def test_every_precision_builds(tmp_path: Path, engine: str) -> None:
 
 def test_another_generation_gives_another_plan(tmp_path: Path) -> None:
     net = small_net(widths=(16, 24))
-    TensorRtRtxTarget("blackwell").build(net, {}, None, tmp_path / "new")
+    TensorRtRtxTarget(load_device("host"), "blackwell").build(net, {}, None, tmp_path / "new")
     TENSORRT_RTX.build(net, {}, None, tmp_path / "old")
     assert (tmp_path / "new" / "engine.plan").read_bytes() != (tmp_path / "old" / "engine.plan").read_bytes()
     with pytest.raises(UserError, match="did you mean blackwell"):
-        TensorRtRtxTarget("blackwel")
+        TensorRtRtxTarget(load_device("host"), "blackwel")
 
 
 @pytest.mark.parametrize("engine", ["fp32", "fp16"])

@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from small_world import TASKS, Ask
 
 from edgemtl._files import sealed
+from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.models.quantization import calibrate
@@ -34,6 +35,7 @@ def config_of(space: Space) -> dict[str, Any]:
         "size": list(space.size),
         "tasks": task_json(TASKS),
         "target": "onnxruntime",
+        "device": load_device("host").as_json(),
         "seed": 0,
     }
 
@@ -131,6 +133,8 @@ def test_a_foreign_or_damaged_configuration(run: RunFolder, config: str, expecte
         ({"identity": "0"}, "space 'tiny' has changed since run"),
         ({"target": "onnx"}, "unknown target 'onnx'"),
         ({"target": 7}, "its config.json is damaged"),
+        ({"device": ...}, "does not say for what device it was made"),
+        ({"device": {"name": "host"}}, "does not say for what device it was made"),
     ],
 )
 def test_a_configuration_that_was_changed_by_hand(run: RunFolder, changes: dict[str, Any], expected: str) -> None:

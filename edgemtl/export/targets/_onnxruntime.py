@@ -1,24 +1,27 @@
 """ONNX Runtime on CPUs: one file, one session, unwanted tasks inside `If`.
 
-INT8 follows what ONNX Runtime fuses: unsigned activations (its signed kernels take about twice the time on x86),
-convolutions that write eight bits, int32 biases, sums of eight-bit tensors.
+INT8 follows what ONNX Runtime fuses: convolutions that write eight bits, int32 biases, sums of eight-bit tensors.
+Activations are unsigned on x86, whose signed kernels take about twice the time, and signed on Arm, whose kernels want
+them so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from onnx import helper, numpy_helper
 
 from edgemtl._files import write_atomic
+from edgemtl.devices import Device
 from edgemtl.export._emit import emit_graph
 from edgemtl.export._partition import with_conditions
 from edgemtl.export._quantize import quantize
 from edgemtl.export._tokens import Dispatch
-from edgemtl.export.targets._common import check_build, flags_of, make_spec, write_spec
+from edgemtl.export.targets._common import check_build, exact_on, flags_of, make_spec, write_spec
 from edgemtl.models._quant_plan import WEIGHTED
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import EngineSpec
@@ -30,29 +33,45 @@ if TYPE_CHECKING:
 
     from edgemtl.models import MultiTaskNet
 
-__all__ = ["ONNXRUNTIME"]
+__all__ = ["OnnxRuntimeTarget"]
 
 _MODEL = "model.onnx"
 _RUNTIME_OPTIONS = {"optimization.disable_specified_optimizers": ";".join(DISABLED_OPTIMIZERS)}
+_TRAITS = TargetTraits(
+    name="onnxruntime",
+    title="ONNX Runtime (CPU)",
+    block_precisions=("float", "int8"),
+    engine_precisions=("fp32",),
+    channel_multiple=8,
+    runtime="onnxruntime",
+    extra="all",
+)
 
 
+@dataclass(frozen=True)
 class OnnxRuntimeTarget:
     """Writes `model.onnx`: one graph whose task-exclusive operators stand inside `If`, weights stored once."""
 
-    scheme = QuantScheme(
-        "uint8", stored=True, carried=("Add",), passed=("DepthToSpace", "MaxPool", "Resize"), bias="int32"
-    )
-    dispatch = Dispatch("segments")
-    traits = TargetTraits(
-        name="onnxruntime",
-        title="ONNX Runtime (CPU)",
-        block_precisions=("float", "int8"),
-        engine_precisions=("fp32",),
-        channel_multiple=8,
-        runtime="onnxruntime",
-        extra="all",
-        int8_channel_bytes=scheme.channel_bytes,
-    )
+    device: Device
+
+    @property
+    def traits(self) -> TargetTraits:
+        """What ONNX Runtime honours on the device."""
+        return replace(_TRAITS.on(self.device), int8_channel_bytes=self.scheme.channel_bytes)
+
+    @property
+    def scheme(self) -> QuantScheme:
+        """The signs and bits that the device's processor multiplies exactly and fast."""
+        arithmetic = self.device.arithmetic_of(_TRAITS.runtime)
+        activation: Literal["uint8", "int8"] = "int8" if arithmetic in ("arm", "arm-dot") else "uint8"
+        passed = ("DepthToSpace", "MaxPool", "Resize")
+        scheme = QuantScheme(activation, stored=True, carried=("Add",), passed=passed, bias="int32")
+        return exact_on(arithmetic, scheme)
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """An expert's queue is as long as its tokens are many."""
+        return Dispatch("segments")
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
@@ -62,7 +81,7 @@ class OnnxRuntimeTarget:
         )
         write_atomic(folder / _MODEL, model.SerializeToString(deterministic=True))
         options = {"flags": flags_of(graph), "runtime_options": _RUNTIME_OPTIONS}
-        return write_spec(folder, self.traits, graph, {"model": _MODEL}, precision, **options)
+        return write_spec(folder, self, graph, {"model": _MODEL}, precision, **options)
 
     def build_plain(
         self,
@@ -77,7 +96,7 @@ class OnnxRuntimeTarget:
         model = finish(quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme))
         _keep_float(model)
         write_atomic(folder / _MODEL, model.SerializeToString(deterministic=True))
-        return make_spec(self.traits, graph, {"model": _MODEL}, precision)
+        return make_spec(self, graph, {"model": _MODEL}, precision)
 
 
 def _keep_float(model: onnx.ModelProto) -> None:
@@ -103,6 +122,3 @@ def _keep_float(model: onnx.ModelProto) -> None:
                 graph.initializer.append(numpy_helper.from_array(repeated, name))
                 entering.input[place] = name
             entering.attribute.append(helper.make_attribute("axis", 1))
-
-
-ONNXRUNTIME = OnnxRuntimeTarget()

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemtl._files import write_atomic
+from edgemtl.devices import Device
 from edgemtl.errors import MissingDependencyError, UnsupportedError
 from edgemtl.export._alike import common_path
 from edgemtl.export._emit import emit_graph
@@ -23,7 +24,7 @@ from edgemtl.export._quantize import quantize
 from edgemtl.export._shuffle import transpose_shuffles
 from edgemtl.export._stack import stack_experts
 from edgemtl.export._tokens import Dispatch
-from edgemtl.export.targets._common import check_build, make_spec, write_spec
+from edgemtl.export.targets._common import check_build, exact_on, make_spec, write_spec
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets import TargetTraits
@@ -35,27 +36,42 @@ if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
     from edgemtl.models._graph import Graph
 
-__all__ = ["OPENVINO"]
+__all__ = ["OpenVinoTarget"]
 
 _FEWEST_TOKENS = 9
 _FILES = {"model": "model.xml", "weights": "model.bin"}
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_TRAITS = TargetTraits(
+    name="openvino",
+    title="OpenVINO (CPU)",
+    block_precisions=("float", "int8"),
+    engine_precisions=("fp32", "bf16"),
+    channel_multiple=8,
+    runtime="openvino",
+    extra="openvino",
+)
 
 
+@dataclass(frozen=True)
 class OpenVinoTarget:
     """Writes `model.xml` and `model.bin` (weights once), and how they part: trunk, heads, what tasks have in common."""
 
-    traits = TargetTraits(
-        name="openvino",
-        title="OpenVINO (CPU)",
-        block_precisions=("float", "int8"),
-        engine_precisions=("fp32", "bf16"),
-        channel_multiple=8,
-        runtime="openvino",
-        extra="openvino",
-    )
-    scheme = QuantScheme("uint8")
-    dispatch = Dispatch("segments", bounded="buckets")
+    device: Device
+
+    @property
+    def traits(self) -> TargetTraits:
+        """What OpenVINO honours on the device: BF16 only where its processor has it."""
+        return _TRAITS.on(self.device)
+
+    @property
+    def scheme(self) -> QuantScheme:
+        """Weights of as many bits as the device's processor multiplies exactly."""
+        return exact_on(self.device.arithmetic_of(_TRAITS.runtime), QuantScheme("uint8"))
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """Queues of any length, or fixed places where the net bounds what an expert takes."""
+        return Dispatch("segments", bounded="buckets")
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
@@ -65,7 +81,7 @@ class OpenVinoTarget:
         groups = group_by_tasks(model.graph, graph.outputs)
         path = common_path(groups, {tensor.name: tensor for tensor in model.graph.initializer})
         parts = {"parts": _parts(model, groups), "path": None if path is None else asdict(path)}
-        return write_spec(folder, self.traits, graph, _FILES, precision, **self._options(precision), **parts)
+        return write_spec(folder, self, graph, _FILES, precision, **self._options(precision), **parts)
 
     def build_plain(
         self,
@@ -78,7 +94,7 @@ class OpenVinoTarget:
         """Write `model.xml` and `model.bin`; see `edgemtl.targets.PlainTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         _write(finish(self._model(graph, precision, ranges)), folder)
-        return make_spec(self.traits, graph, _FILES, precision, **self._options(precision))
+        return make_spec(self, graph, _FILES, precision, **self._options(precision))
 
     def _model(self, graph: Graph, precision: Mapping[str, str], ranges: Ranges) -> onnx.ModelProto:
         """The ONNX model that OpenVINO reads best."""
@@ -143,6 +159,3 @@ def _parts(model: onnx.ModelProto, groups: Sequence[Group]) -> list[dict[str, li
         inputs = [name for name in read if name not in made and name not in constants]
         parts.append({"tasks": sorted(group.tasks), "inputs": inputs, "outputs": list(group.outputs)})
     return parts
-
-
-OPENVINO = OpenVinoTarget()

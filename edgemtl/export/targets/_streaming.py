@@ -7,12 +7,14 @@ together, in a mixture each expert's; what several tasks share lies there once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgemtl._files import write_atomic, write_json
+from edgemtl.devices import Device
 from edgemtl.errors import UnsupportedError
 from edgemtl.export._tokens import Dispatch
 from edgemtl.export.targets._common import check_build, write_spec
@@ -26,28 +28,43 @@ from edgemtl.targets import TargetTraits
 if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
 
-__all__ = ["STREAMING", "stream_graph"]
+__all__ = ["StreamingTarget", "stream_graph"]
 
 _Key = tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]
 """Which tensors operators that run together have: address and shape of each."""
 
 _FILES = {"graph": "graph.json", "weights": "weights.bin"}
+_TRAITS = TargetTraits(
+    name="streaming",
+    title="Reference executor (NumPy), weights streamed",
+    block_precisions=("float",),
+    engine_precisions=("fp32",),
+    channel_multiple=1,
+    runtime="streaming",
+    extra="",
+)
 
 
+@dataclass(frozen=True)
 class StreamingTarget:
     """Writes `graph.json` and `weights.bin`."""
 
-    traits = TargetTraits(
-        name="streaming",
-        title="Reference executor (NumPy), weights streamed",
-        block_precisions=("float",),
-        engine_precisions=("fp32",),
-        channel_multiple=1,
-        runtime="streaming",
-        extra="",
-    )
-    dispatch = Dispatch("segments")  # an expert's queue is as long as its tokens are many
-    scheme = QuantScheme()
+    device: Device
+
+    @property
+    def traits(self) -> TargetTraits:
+        """The same wherever NumPy runs."""
+        return _TRAITS.on(self.device)
+
+    @property
+    def scheme(self) -> QuantScheme:
+        """No block is INT8."""
+        return QuantScheme()
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """An expert's queue is as long as its tokens are many."""
+        return Dispatch("segments")
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
@@ -58,7 +75,7 @@ class StreamingTarget:
             folder / _FILES["graph"],
             {"schema": written.schema_, **written.model_dump(mode="json", by_alias=True, exclude_defaults=True)},
         )
-        return write_spec(folder, self.traits, graph, _FILES, precision)
+        return write_spec(folder, self, graph, _FILES, precision)
 
 
 def stream_graph(graph: Graph) -> tuple[StreamGraph, bytes]:
@@ -166,6 +183,3 @@ def _experts_of(combined: Node, graph: Graph) -> list[list[Node]]:
 
 def _block(node: Node) -> str:
     return "" if node.block == outside else node.block
-
-
-STREAMING = StreamingTarget()

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from edgemtl._files import write_atomic
+from edgemtl.devices import Device
 from edgemtl.errors import MissingDependencyError, UnsupportedError, unknown_name
 from edgemtl.export._emit import emit_graph
 from edgemtl.export._half import to_half
@@ -30,13 +31,23 @@ if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
     from edgemtl.models._graph import Graph
 
-__all__ = ["GENERATIONS", "TENSORRT_RTX", "TensorRtRtxTarget"]
+__all__ = ["GENERATIONS", "TensorRtRtxTarget"]
 
 GENERATIONS = {"turing": ("SM75",), "ampere": ("SM80", "SM86"), "ada": ("SM89",), "blackwell": ("SM120",)}
 """Names of GPU generations, and the compute capabilities that an engine for one holds kernels of."""
 
 _PLAN = "engine.plan"
 _BUCKETS = Dispatch("buckets", capacity=1.5)
+_TRAITS = TargetTraits(
+    name="tensorrt-rtx",
+    title="TensorRT for RTX (NVIDIA GPUs)",
+    block_precisions=("float", "int8"),
+    engine_precisions=("fp32", "fp16"),
+    channel_multiple=8,
+    runtime="tensorrt-rtx",
+    extra="tensorrt-rtx",
+    executes=False,
+)
 
 
 @dataclass(frozen=True)
@@ -47,20 +58,19 @@ class TensorRtRtxTarget:
     its parser takes no shape that data decides: `dispatch` says of which capacity.
     """
 
+    device: Device
     generation: str = "ampere"
     dispatch: Dispatch = _BUCKETS
 
-    traits: ClassVar[TargetTraits] = TargetTraits(
-        name="tensorrt-rtx",
-        title="TensorRT for RTX (NVIDIA GPUs)",
-        block_precisions=("float", "int8"),
-        engine_precisions=("fp32", "fp16"),
-        channel_multiple=8,
-        runtime="tensorrt-rtx",
-        extra="tensorrt-rtx",
-        executes=False,
-    )
-    scheme: ClassVar[QuantScheme] = QuantScheme("int8", symmetric=True)
+    @property
+    def traits(self) -> TargetTraits:
+        """The same on every GPU."""
+        return _TRAITS.on(self.device)
+
+    @property
+    def scheme(self) -> QuantScheme:
+        """What the GPU multiplies is exact, whatever the processor beside it."""
+        return QuantScheme("int8", symmetric=True)
 
     def __post_init__(self) -> None:
         if self.generation not in GENERATIONS:
@@ -72,7 +82,7 @@ class TensorRtRtxTarget:
         model = with_conditions(self._model(graph, precision, ranges), graph.outputs, static=True)
         self._write(model, folder)
         options = {**self._options(precision), "flags": flags_of(graph)}
-        return write_spec(folder, self.traits, graph, {"plan": _PLAN}, precision, **options)
+        return write_spec(folder, self, graph, {"plan": _PLAN}, precision, **options)
 
     def build_plain(
         self,
@@ -85,7 +95,7 @@ class TensorRtRtxTarget:
         """Write `engine.plan` without conditions; see `edgemtl.targets.PlainTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         self._write(finish(self._model(graph, precision, ranges)), folder)
-        return make_spec(self.traits, graph, {"plan": _PLAN}, precision, **self._options(precision))
+        return make_spec(self, graph, {"plan": _PLAN}, precision, **self._options(precision))
 
     def _model(self, graph: Graph, precision: Mapping[str, str], ranges: Ranges) -> onnx.ModelProto:
         model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
@@ -142,6 +152,3 @@ def _logger() -> Any:
                 self.errors.append(message.strip().splitlines()[0])
 
     return Logger()
-
-
-TENSORRT_RTX = TensorRtRtxTarget()
