@@ -20,6 +20,7 @@ from PIL import Image
 
 from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.data import Sample, collate
+from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.export import Origin, Tolerance, _bundle, _placing, export_bundle, export_onnx
 from edgemtl.models import MultiTaskNet
@@ -200,7 +201,8 @@ def test_a_target_without_the_engine_precision_runs_fp32_and_says_so(
         for name in ("onnxruntime", "openvino")
     }
     assert said["onnxruntime"]["options"]["precision"] == {"engine": "fp32"}
-    assert said["openvino"]["options"]["precision"] == {"engine": "bf16"}
+    honoured = "bf16" if "bf16" in load_device("host").precisions else "fp32"
+    assert said["openvino"]["options"]["precision"] == {"engine": honoured}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
