@@ -22,7 +22,7 @@ from edgemtl.models import MultiTaskNet, check_state, read_state
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas._evaluator import Candidate
 from edgemtl.nas._space import Design, Space, load_space
-from edgemtl.results import first_problem
+from edgemtl.schema import first_problem
 from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import Task, make_task
 
