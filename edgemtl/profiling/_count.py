@@ -6,71 +6,22 @@ Every output is a task unless the metadata name tasks. A part that several tasks
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl._json import parse_json
 from edgemtl._onnx import read_onnx
 from edgemtl.errors import UserError
 from edgemtl.profiling._inputs import InputChoice, declared_in, settle_inputs
-from edgemtl.profiling._macs import Shape, UnknownOperatorError, UnknownShapeError, macs_of
 from edgemtl.profiling._names import short_name
-from edgemtl.profiling._shapes import bodies, declared_shapes, known_model, multiplies
+from edgemtl.profiling._shapes import known_model
+from edgemtl.profiling._walk import Count, Item, Remark, Walker
 
 __all__ = ["Cost", "Count", "count_graph"]
-
-_NOT_PARAMETERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
-_UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "ReduceMean", "Sigmoid", "Softmax")
-_SETTINGS: Mapping[str, Collection[int]] = {
-    **{f"QLinear{name}": range(1, 5) for name in _UNARY},
-    "Clip": (1, 2),
-    "ConvInteger": (2, 3),
-    "DequantizeLinear": (1, 2),
-    "DynamicQuantizeLSTM": range(8, 12),
-    "DynamicQuantizeMatMul": (2, 3),
-    "MatMulInteger": (2, 3),
-    "MatMulIntegerToFloat": range(2, 6),
-    "MatMulNBits": range(2, 5),
-    "Pad": (1, 2, 3),
-    "QAttention": (3, 4, 6, 7),
-    "QGemm": (1, 2, 4, 5, 7, 8),
-    "QLinearAdd": (1, 2, 4, 5, 6, 7),
-    "QLinearConv": (1, 2, 4, 5, 6, 7),
-    "QLinearMatMul": (1, 2, 4, 5, 6, 7),
-    "QLinearMul": (1, 2, 4, 5, 6, 7),
-    "QuantizeLinear": (1, 2),
-    "Resize": (1, 2, 3),
-}
-"""Inputs that are settings (bounds, scales, zero points), not parameters."""
-_ELEMENT_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "STRING": 0, "UNDEFINED": 0}
-"""Element types that NumPy does not hold as they are stored; texts count for nothing."""
-
-
-@dataclass(frozen=True)
-class Count:
-    """FLOPs for one image (two a MAC), parameters, and bytes of everything constant as it is stored.
-
-    Where `exact` is false, FLOPs lack an operator that could not be counted.
-    """
-
-    flops: int = 0
-    params: int = 0
-    weight_bytes: int = 0
-    exact: bool = True
-
-    def __add__(self, other: Count) -> Count:
-        return Count(
-            self.flops + other.flops,
-            self.params + other.params,
-            self.weight_bytes + other.weight_bytes,
-            self.exact and other.exact,
-        )
 
 
 @dataclass(frozen=True)
@@ -85,25 +36,6 @@ class Cost:
     tasks: Mapping[str, Count]
     paths: Mapping[str, Count]
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Remark:
-    """What is to be said of the count of an operator; those that differ in `label` alone are said once."""
-
-    operator: str
-    label: str
-    what: str
-
-
-@dataclass
-class _Item:
-    """An operator or a constant: what it reads and writes, and what it counts for."""
-
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    count: Count
-    remark: _Remark | None = None
 
 
 def count_graph(
@@ -130,17 +62,17 @@ def count_graph(
     choice = choice or InputChoice()
     inputs = settle_inputs(declared_in(model.graph), choice.shapes, file)
     known, reason = known_model(model, inputs, choice.integers, folder, _metadata(model, "even_tokens"))
-    walker = _Walker({}, {}, {}, reason)
+    walker = Walker({}, {}, {}, reason)
     items = list(walker.walk(known.graph, ""))
     outputs = dict.fromkeys(output.name for output in model.graph.output)
     named = _tasks(model, outputs) if heads is None else {task: {name} for task, name in heads.items()}
     if missing := [task for task in only or () if task not in named]:
         raise UserError(f"{file} has no output for {', '.join(missing)}: it has {', '.join(map(short_name, named))}")
     named = {task: names for task, names in named.items() if only is None or task in only}
-    empty = [each.name for each in inputs if 0 in each.sizes]
     cost = _split(items, named)
-    notes = tuple(f"input {short_name(name)!r} has a size of 0: nothing is multiplied" for name in empty)
-    return replace(cost, notes=(*notes, *cost.notes))
+    if not cost.total.flops and not cost.notes:
+        return replace(cost, notes=("none of its operators multiplies matrices: there are no FLOPs to count",))
+    return cost
 
 
 def _metadata(model: onnx.ModelProto, key: str) -> dict[str, Any]:
@@ -168,7 +100,7 @@ def _tasks(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, set[st
     return found if named and named <= set(outputs) else {name: {name} for name in outputs}
 
 
-def _split(items: Sequence[_Item], tasks: Mapping[str, set[str]]) -> Cost:
+def _split(items: Sequence[Item], tasks: Mapping[str, set[str]]) -> Cost:
     needed: dict[str, set[str]] = {}
     for task, names in tasks.items():
         for name in names:
@@ -198,7 +130,7 @@ def _sum(counts: Iterable[Count]) -> Count:
     return total
 
 
-def _notes(remarks: Iterable[_Remark]) -> tuple[str, ...]:
+def _notes(remarks: Iterable[Remark]) -> tuple[str, ...]:
     """One line for every operator and reason: the first node, and how many more there are."""
     found: dict[tuple[str, str], list[str]] = {}
     for remark in remarks:
@@ -207,198 +139,3 @@ def _notes(remarks: Iterable[_Remark]) -> tuple[str, ...]:
         f"{operator} {short_name(labels[0])!r}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {what}"
         for (operator, what), labels in found.items()
     )
-
-
-class _Walker:
-    """Flattens a graph and its bodies into items in order of execution, constants before their readers.
-
-    Two bodies may use one name for two things, so an item has names of its own: `_names` maps to them.
-    """
-
-    def __init__(
-        self, shapes: Mapping[str, Shape], constants: Mapping[str, TensorProto], names: Mapping[str, str], reason: str
-    ) -> None:
-        self.shapes, self.constants, self._names, self._reason = dict(shapes), dict(constants), dict(names), reason
-
-    def walk(self, graph: onnx.GraphProto, scope: str) -> Iterator[_Item]:
-        """Items of the graph; `scope` tells its own names from those of other graphs."""
-        self.shapes |= declared_shapes(graph)
-        self._settings, self._packing = _only_settings(graph), _packing(graph)
-        own = [info.name for info in graph.input] + [tensor.name for tensor in graph.initializer]
-        own += [sparse.values.name for sparse in graph.sparse_initializer]
-        own += [name for node in graph.node for name in node.output]
-        self._names |= {name: f"{scope}{name}" for name in own if name}
-        for tensor in graph.initializer:
-            self.constants[tensor.name] = tensor
-            yield self._constant(tensor.name, tensor.data_type, math.prod(tensor.dims))
-        for sparse in graph.sparse_initializer:
-            yield self._sparse(sparse.values.name, sparse)
-        for place, node in enumerate(graph.node):
-            yield from self._node(node, f"{scope}{place}/")
-
-    def _local(self, names: Iterable[str]) -> tuple[str, ...]:
-        """An item's names; an optional tensor that is left out has none."""
-        return tuple(self._names.get(name, name) for name in names if name)
-
-    def _node(self, node: onnx.NodeProto, scope: str) -> Iterator[_Item]:
-        if node.op_type == "If":
-            yield from self._branches(node, scope)
-        elif bodies(node):
-            yield from self._repeated(node, scope)
-        elif node.op_type == "Constant":
-            yield self._constant_node(node)
-        elif node.op_type == "ConstantOfShape":
-            yield self._filled(node)
-        else:
-            yield self._operator(node)
-
-    def _operator(self, node: onnx.NodeProto) -> _Item:
-        item = _Item(self._local(node.input), self._local(node.output), _attribute_weights(node))
-        if (node.domain, node.op_type) == ("com.microsoft.nchwc", "Conv"):
-            item.remark = _remark(node, "its channels count as ONNX Runtime pads them, to whole blocks")
-        try:
-            item.count += Count(flops=2 * macs_of(node, self.shapes))
-        except UnknownOperatorError:
-            item.remark = _remark(node, "its FLOPs are not counted, no rule says what it multiplies")
-            item.count += Count(exact=False)
-        except UnknownShapeError as error:
-            because = f" ({self._reason})" if self._reason else ""
-            name = short_name(str(error))
-            item.remark = _remark(node, f"its FLOPs are not counted, the shape of {name!r} is not known{because}")
-            item.count += Count(exact=False)
-        return item
-
-    def _inside(self, graph: onnx.GraphProto, scope: str) -> tuple[list[_Item], tuple[str, ...], tuple[str, ...]]:
-        """Items of a body, and the names of what goes in and comes out."""
-        inner = _Walker(self.shapes, self.constants, self._names, self._reason)
-        items = list(inner.walk(graph, scope))
-        return (
-            items,
-            inner._local(info.name for info in graph.input),
-            inner._local(info.name for info in graph.output),
-        )
-
-    def _branches(self, node: onnx.NodeProto, scope: str) -> Iterator[_Item]:
-        found = [self._inside(graph, f"{scope}{number}/") for number, graph in enumerate(bodies(node))]
-        flops = [sum(item.count.flops for item in items) for items, _, _ in found]
-        dearer = flops.index(max(flops))
-        reads, writes = self._local(node.input), self._local(node.output)
-        for number, (items, _, results) in enumerate(found):
-            for item in items:
-                if number != dearer:
-                    item.count = replace(item.count, flops=0)
-                yield item
-            for inner, outer in zip(results, writes, strict=False):
-                yield _Item((inner, *reads), (outer,), Count())
-        if min(flops) and min(flops) < max(flops):
-            told = "of its two branches the dearer one is counted"
-            yield _Item(reads, writes, Count(), _remark(node, told))
-
-    def _repeated(self, node: onnx.NodeProto, scope: str) -> Iterator[_Item]:
-        """A body that runs many times: its FLOPs as often, its weights once."""
-        reads, writes = self._local(node.input), self._local(node.output)
-        for number, graph in enumerate(bodies(node)):
-            items, begins, results = self._inside(graph, f"{scope}{number}/")
-            turns = self._turns(node, graph)
-            yield _Item(reads, begins, Count())
-            for item in items:
-                item.count = replace(item.count, flops=item.count.flops * (turns or 0))
-                yield item
-            link = _Item((*reads, *results), writes, Count())
-            if turns is None and multiplies(graph):
-                link.count = Count(exact=False)
-                link.remark = _remark(node, "its FLOPs are not counted, how often it runs is not known")
-            yield link
-
-    def _turns(self, node: onnx.NodeProto, body: onnx.GraphProto) -> int | None:
-        """How often a body runs: the length of the output that counts a loop's turns, or of what is scanned."""
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "Loop":
-            length = self.shapes.get(node.output[-1] if node.output else "")
-            return length[0] if length else None
-        if node.op_type == "Scan" and len(body.input) == len(node.input) and "num_scan_inputs" in attributes:
-            states = len(node.input) - attributes["num_scan_inputs"].i
-            axis = next(iter(attributes["scan_input_axes"].ints), 0) if "scan_input_axes" in attributes else 0
-            shape = self.shapes.get(node.input[states])
-            return shape[axis] if shape else None
-        return None
-
-    def _constant_node(self, node: onnx.NodeProto) -> _Item:
-        name, attributes = node.output[0], {attribute.name: attribute for attribute in node.attribute}
-        if "value" in attributes:
-            tensor = attributes["value"].t
-        elif "sparse_value" in attributes:
-            return self._sparse(name, attributes["sparse_value"].sparse_tensor)
-        else:
-            value = next((helper.get_attribute_value(each) for each in node.attribute), 0)
-            tensor = numpy_helper.from_array(_typed(value))
-        self.constants[name], self.shapes[name] = tensor, tuple(tensor.dims)
-        return self._constant(name, tensor.data_type, math.prod(tensor.dims))
-
-    def _filled(self, node: onnx.NodeProto) -> _Item:
-        """A constant given by its shape: it takes memory like any other once the graph is loaded."""
-        shape = self.constants.get(node.input[0])
-        if shape is None:
-            return self._operator(node)
-        size = tuple(int(side) for side in numpy_helper.to_array(shape).ravel())
-        self.shapes[node.output[0]] = size
-        kind = next((each.t.data_type for each in node.attribute if each.name == "value"), TensorProto.FLOAT)
-        item = self._constant(node.output[0], kind, math.prod(size))
-        return _Item(self._local(node.input), item.writes, item.count)
-
-    def _constant(self, name: str, kind: int, elements: int) -> _Item:
-        fits = kind not in _NOT_PARAMETERS and name not in self._settings
-        parameters = elements * self._packing.get(name, 1) if fits else 0
-        return _Item((), self._local([name]), Count(0, parameters, math.ceil(elements * _element_bits(kind) / 8)))
-
-    def _sparse(self, name: str, sparse: onnx.SparseTensorProto) -> _Item:
-        """Values that are not zero, and their places at eight bytes an index."""
-        self.shapes[name] = tuple(sparse.dims)
-        item = self._constant(name, sparse.values.data_type, math.prod(sparse.values.dims))
-        return _Item((), item.writes, item.count + Count(weight_bytes=8 * math.prod(sparse.indices.dims)))
-
-
-def _remark(node: onnx.NodeProto, what: str) -> _Remark:
-    operator = f"{node.op_type} of {short_name(node.domain)}" if node.domain not in ("", "ai.onnx") else node.op_type
-    return _Remark(short_name(operator), node.name or next(iter(node.output), ""), what)
-
-
-def _typed(value: Any) -> Any:
-    """A Constant's number or list of numbers or texts, as an array of the type that ONNX says it has."""
-    import numpy as np
-
-    whole = np.asarray(value)
-    return whole.astype({"f": np.float32, "i": np.int64}.get(whole.dtype.kind, np.object_))
-
-
-def _attribute_weights(node: onnx.NodeProto) -> Count:
-    """Coefficients that classic models (ai.onnx.ml) keep in their attributes, four bytes each."""
-    if node.domain != "ai.onnx.ml":
-        return Count()
-    kept = sum(len(attribute.floats) for attribute in node.attribute)
-    return Count(params=kept, weight_bytes=4 * kept)
-
-
-def _element_bits(kind: int) -> int:
-    bits = _ELEMENT_BITS.get(TensorProto.DataType.Name(kind))
-    return helper.tensor_dtype_to_np_dtype(kind).itemsize * 8 if bits is None else bits
-
-
-def _only_settings(graph: onnx.GraphProto) -> set[str]:
-    """Constants that stand only where operators take settings."""
-    settings: set[str] = set()
-    parameters: set[str] = set()
-    for node in graph.node:
-        for number, name in enumerate(node.input):
-            (settings if number in _SETTINGS.get(node.op_type, ()) else parameters).add(name)
-    return settings - parameters
-
-
-def _packing(graph: onnx.GraphProto) -> dict[str, int]:
-    """Weights of com.microsoft that hold several parameters a byte, and how many."""
-    bits = {"MatMulNBits": 4, "MatMulBnb4": 4}
-    return {
-        node.input[1]: 8 // next((each.i for each in node.attribute if each.name == "bits"), bits[node.op_type])
-        for node in graph.node
-        if node.op_type in bits and len(node.input) > 1
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,17 @@ from edgemtl.profiling._names import short_name
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Declared", "InputChoice", "ModelInput", "Sizes", "declared_in", "made_up", "settle_inputs", "sizes_text"]
+__all__ = [
+    "Declared",
+    "InputChoice",
+    "ModelInput",
+    "Sizes",
+    "assumptions",
+    "declared_in",
+    "made_up",
+    "settle_inputs",
+    "sizes_text",
+]
 
 Sizes = tuple[int, ...]
 Axes = tuple[int | str | None, ...]
@@ -38,7 +49,9 @@ _NUMPY_TYPES: Mapping[str, type] = {
 }
 
 SIDE, CHANNELS, LENGTH = 256, 3, 128
-"""What open height and width, channels, and lengths of sequences become where nothing tells."""
+VOLUME_SIDE = 64
+"""What open height and width, channels, lengths of sequences and sides of volumes become where nothing tells."""
+NAMED = 4
 LIMIT_VALUES = 2**28
 
 
@@ -74,14 +87,16 @@ class ModelInput:
     sizes: Sizes
     open_axes: tuple[int, ...]
 
-    @property
-    def note(self) -> str | None:
-        """One line where sizes were assumed."""
-        if not self.open_axes:
-            return None
-        axes = " and ".join(str(axis) for axis in self.open_axes)
-        name, sizes = short_name(self.name), sizes_text(self.sizes)
-        return f"input {name!r} is open at axis {axes} and taken as {sizes}: choose with --shape {name}={sizes}"
+
+def assumptions(inputs: Sequence[ModelInput]) -> list[str]:
+    """One line on the inputs whose sizes were assumed; none where none were."""
+    assumed = [each for each in inputs if each.open_axes]
+    if not assumed:
+        return []
+    told = [f"{short_name(each.name)!r} as {sizes_text(each.sizes)}" for each in assumed[:NAMED]]
+    told += [f"{len(assumed) - NAMED} more"] if len(assumed) > NAMED else []
+    example = shlex.quote(f"{short_name(assumed[0].name)}={sizes_text(assumed[0].sizes)}")
+    return [f"sizes that the file leaves open were assumed, {', '.join(told)}: choose with --shape {example}"]
 
 
 def sizes_text(sizes: Iterable[int | str | None]) -> str:
@@ -91,20 +106,26 @@ def sizes_text(sizes: Iterable[int | str | None]) -> str:
 
 def declared_in(graph: onnx.GraphProto) -> list[Declared]:
     """The inputs of a graph that are not weights of its own; sizes below zero are open, as old exporters write them."""
-    from onnx import TensorProto
-
     weights = {tensor.name for tensor in graph.initializer}
     found = []
     for info in graph.input:
-        tensor = info.type.tensor_type
-        kind = TensorProto.DataType.Name(tensor.elem_type).lower() if info.type.HasField("tensor_type") else "no tensor"
         axes = tuple(
             side.dim_value if side.HasField("dim_value") and side.dim_value >= 0 else side.dim_param or None
-            for side in tensor.shape.dim
+            for side in info.type.tensor_type.shape.dim
         )
         if info.name not in weights:
-            found.append(Declared(info.name, f"tensor({kind})", axes))
+            found.append(Declared(info.name, _kind(info.type), axes))
     return found
+
+
+def _kind(found: onnx.TypeProto) -> str:
+    from onnx import TensorProto
+
+    if found.HasField("optional_type"):
+        return f"optional({_kind(found.optional_type.elem_type)})"
+    if found.HasField("sequence_type"):
+        return f"seq({_kind(found.sequence_type.elem_type)})"
+    return f"tensor({TensorProto.DataType.Name(found.tensor_type.elem_type).lower()})"
 
 
 def settle_inputs(declared: Sequence[Declared], chosen: Mapping[str, Sizes], file: str) -> tuple[ModelInput, ...]:
@@ -151,8 +172,12 @@ def _named_sizes(declared: Sequence[Declared], given: Mapping[str, Sizes]) -> di
     for each in declared:
         for place, axis in enumerate(each.axes):
             if place and isinstance(axis, str):
-                found.setdefault(axis, _assumed(each.axes, place))
+                found.setdefault(axis, 1 if _is_batch(axis) else _assumed(each.axes, place))
     return found
+
+
+def _is_batch(axis: str) -> bool:
+    return axis.lower() in ("n", "b", "bs") or "batch" in axis.lower()
 
 
 def _assumed(axes: Axes, place: int) -> int:
@@ -163,7 +188,7 @@ def _assumed(axes: Axes, place: int) -> int:
         return LENGTH
     last_is_channels = axes[-1] in (1, 3, 4) and not isinstance(axes[1], int)
     channels = len(axes) - 1 if last_is_channels else 1
-    return CHANNELS if place == channels else SIDE
+    return CHANNELS if place == channels else SIDE if len(axes) == 4 else VOLUME_SIDE
 
 
 def _settled(declared: Declared, given: Sizes | None, named: Mapping[str, int]) -> ModelInput:
@@ -175,8 +200,10 @@ def _settled(declared: Declared, given: Sizes | None, named: Mapping[str, int]) 
     return ModelInput(declared.name, declared.kind, sizes, () if given else tuple(is_open))
 
 
-def made_up(inputs: Sequence[ModelInput], integers: int, file: str) -> dict[str, NDArray[Any]]:
+def made_up(inputs: Sequence[ModelInput], integers: int, file: str) -> dict[str, Any]:
     """A seeded array for every input: normal values, flags that are set, and integers that are all `integers`.
+
+    What is optional is None, a sequence holds one tensor of one value.
 
     Raises `UserError` for an element type without a NumPy twin, and above 2^28 values in all.
     """
@@ -189,12 +216,17 @@ def made_up(inputs: Sequence[ModelInput], integers: int, file: str) -> dict[str,
     return {each.name: _array(each, integers, file) for each in inputs}
 
 
-def _array(each: ModelInput, integers: int, file: str) -> NDArray[Any]:
+def _array(each: ModelInput, integers: int, file: str) -> NDArray[Any] | list[NDArray[Any]] | None:
+    if each.kind.startswith("optional("):
+        return None
+    if each.kind.startswith("seq("):
+        inner = ModelInput(each.name, each.kind[len("seq(") : -1], (1,), ())
+        return [np.asarray(_array(inner, integers, file))]
     kind = _NUMPY_TYPES.get(each.kind)
     if kind is None:
         raise UserError(
-            f"input {short_name(each.name)!r} of {file} is a {each.kind}, which cannot be made up: profile another "
-            "graph"
+            f"input {short_name(each.name)!r} of {file} is of type {each.kind}, which cannot be made up: profile "
+            "another graph"
         )
     if kind is np.object_:
         return np.full(each.sizes, "a", kind)

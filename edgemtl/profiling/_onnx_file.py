@@ -11,11 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from numpy.typing import NDArray
-
 from edgemtl._onnx import read_onnx
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.profiling._inputs import Declared, InputChoice, ModelInput, made_up, settle_inputs, sizes_text
+from edgemtl.profiling._inputs import Declared, InputChoice, ModelInput, assumptions, made_up, settle_inputs, sizes_text
 from edgemtl.profiling._names import short_name, short_names
 from edgemtl.runtime import OperatorTime
 
@@ -52,7 +50,7 @@ class OnnxFile:
         return settle_inputs(declared, self.choice.shapes, self.name)
 
     @cached_property
-    def _feeds(self) -> dict[str, NDArray[Any]]:
+    def _feeds(self) -> dict[str, Any]:
         return made_up(self._inputs, self.choice.integers, self.name)
 
     def settle(self) -> list[str]:
@@ -67,7 +65,7 @@ class OnnxFile:
             else:
                 self._feeds = feeds
                 self.choice = InputChoice({each.name: each.sizes for each in self._inputs}, integers)
-                return [each.note for each in self._inputs if each.note]
+                return assumptions(self._inputs)
         fed = ", ".join(f"{short_name(each.name)}={sizes_text(each.sizes) or 'one value'}" for each in self._inputs)
         raise UserError(
             f"{self._path} does not run on {fed or 'no input'} ({reason}): choose sizes with --shape NAME=SIZES"

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx.inliner
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from edgemtl.profiling._inline import inlined
 from edgemtl.profiling._inputs import ModelInput, made_up
 from edgemtl.profiling._macs import Shape, UnknownOperatorError, UnknownShapeError, has_rule, macs_of
 
 __all__ = ["bodies", "declared_shapes", "known_model", "multiplies", "read_by", "shape_of"]
 
 FIRST_OPSET = 17
+NESTED_LOOPS = 4
 
 
 def known_model(
@@ -31,7 +31,7 @@ def known_model(
     Where a run is needed, integer inputs are `integers`, and external data lie in `folder`. `lengths` are sizes of
     first axes that the data decide and the file tells. Every `Loop` has a last output more, as long as its iterations.
     """
-    model = _inlined(model)
+    model = inlined(model)
     _tell_turns(model.graph)
     _settle(model.graph, {each.name: each.sizes for each in inputs})
     inferred = _inferred(model)
@@ -87,20 +87,6 @@ def read_by(node: onnx.NodeProto) -> set[str]:
     return set(node.input).union(*inner) - {""}
 
 
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Functions of the model's own as plain nodes; those of another opset stay where they cannot be converted."""
-    for convert in (False, True):
-        try:
-            found = onnx.inliner.inline_local_functions(model, convert_version=convert)
-        except Exception:  # the C++ inliner raises kinds of its own
-            break
-        if not found.functions:
-            return found
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
-
-
 def _settle(graph: onnx.GraphProto, sizes: Mapping[str, Shape]) -> None:
     """Write sizes of inputs into a graph, and drop what it says of other tensors where that depended on them."""
     was_open = False
@@ -122,30 +108,49 @@ def _write(info: onnx.ValueInfoProto, shape: Shape) -> None:
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with what ONNX infers, sizes that are computed included; unchanged where inference fails.
 
-    Loop bodies are told the shapes that their state begins with, which inference alone would not trust.
+    Loops are told the shapes of what they carry, which inference alone would not trust; one inside another takes a pass
+    more.
     """
     try:
         found = onnx.shape_inference.infer_shapes(model, data_prop=True)
-        if _begin_loops(found.graph, {}):
+        for _ in range(NESTED_LOOPS):
+            if not _tell_loops(found.graph, {}):
+                break
             found = onnx.shape_inference.infer_shapes(found, data_prop=True)
     except Exception:  # InferenceError, or protobuf's own where the model is larger than its 2 GB
         return model
     return found
 
 
-def _begin_loops(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> bool:
-    """Write the shapes of first iterations into loop bodies; whether there was any to write."""
+def _tell_loops(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> bool:
+    """Write what loops carry: its first shape into their bodies, and into their outputs where a turn keeps it.
+
+    Returns whether there was any to write.
+    """
     shapes = {**outer, **declared_shapes(graph)}
     written = False
     for node in graph.node:
         for body in bodies(node):
+            for begins, name in zip(body.input[2:], node.input[2:], strict=False):
+                if node.op_type == "Loop" and name in shapes and shape_of(begins) is None:
+                    _write(begins, shapes[name])
+                    written = True
+            written |= _tell_loops(body, shapes)
             if node.op_type == "Loop":
-                for info, name in zip(body.input[2:], node.input[2:], strict=False):
-                    if name in shapes and shape_of(info) is None:
-                        _write(info, shapes[name])
-                        written = True
-            written |= _begin_loops(body, shapes)
+                kept = _kept_shapes(node, body, shapes)
+                _give_shapes(graph, kept)
+                written |= bool(kept)
     return written
+
+
+def _kept_shapes(node: onnx.NodeProto, body: onnx.GraphProto, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Shapes that are not known yet of what comes out of a loop, of what leaves every turn as it came."""
+    carried = zip(body.input[2:], body.output[1:], node.output, strict=False)
+    return {
+        name: shape
+        for begins, ends, name in carried
+        if name and name not in shapes and (shape := shape_of(begins)) is not None and shape == shape_of(ends)
+    }
 
 
 def _give_lengths(graph: onnx.GraphProto, lengths: Mapping[str, Any]) -> None:
@@ -206,7 +211,7 @@ def _give_shapes(graph: onnx.GraphProto, found: Mapping[str, Shape]) -> None:
 
 
 def _shapes_by_running(
-    model: onnx.ModelProto, names: Iterable[str], feeds: Mapping[str, NDArray[Any]], folder: Path | None
+    model: onnx.ModelProto, names: Iterable[str], feeds: Mapping[str, Any], folder: Path | None
 ) -> dict[str, Shape]:
     """Shapes of tensors of one run without optimisation; a `Shape` node tells each, so that none is kept."""
     import onnxruntime as ort
