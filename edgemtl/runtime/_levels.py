@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgemtl.bundle import BundleLevel, Manifest
-from edgemtl.errors import UserError, unknown_name
+from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.units import Budget, format_quantity, parse_budget, parse_preference
 
 __all__ = ["pick_level"]
@@ -17,6 +17,8 @@ def pick_level(manifest: Manifest, budget: str | None, prefer: str | Mapping[str
     if not levels:
         raise UserError(f"bundle {manifest.name} has one level only: export it again with --levels 5")
     wanted = _shares(_weights(manifest, prefer))
+    if not isinstance(budget, (str, type(None))):
+        raise UserError(f'budget {brief(budget)} given: give a quantity with its unit, for example "1GFLOPs"')
     kept = range(len(levels)) if budget is None else _within(manifest, parse_budget(budget))
 
     def far(number: int) -> tuple[float, int]:
@@ -33,11 +35,13 @@ def _weights(manifest: Manifest, prefer: str | Mapping[str, float] | None) -> Ma
         return manifest.levels[0].preference
     if isinstance(prefer, str):
         return parse_preference(prefer, names)
+    if not isinstance(prefer, Mapping):
+        raise UserError(f'preference {brief(prefer)} given: give "depth=2,semseg=1", or weights by task')
     for name, weight in prefer.items():
         if name not in names:
-            raise unknown_name("task in preference", name, names)
-        if not 0 <= weight < float("inf"):
-            raise UserError(f"preference {name}={weight}: give a weight of 0 or more")
+            raise unknown_name("task in preference", str(name), names)
+        if not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+            raise UserError(f"preference {name}={brief(weight)}: give a weight of 0 or more")
     weights = {name: float(prefer.get(name, 1.0)) for name in names}
     if not sum(weights.values()) > 0:
         raise UserError(f"preference {dict(prefer)}: the weights must add up to a finite number above 0")

@@ -30,21 +30,21 @@ def runtime_names() -> list[str]:
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP))})
 
 
-def open_engine(folder: Path, threads: int = 0, modes: Modes | None = None, level: int = 0) -> Session:
+def open_engine(folder: Path, threads: int = 0, modes: str | Modes | None = None, level: int = 0) -> Session:
     """Open the engine in `folder` (the one that holds `engine.json`) with that many CPU threads (0: its choice).
 
     Every subset of its tasks is ready afterwards. Who needs a few only, as a search that measures does, names them in
-    `modes` and waits less where a runtime compiles each; another subset is then refused. `level` is the number of one
-    of several designs in the folder. Raises `UserError` for a folder that is no engine or lacks that level, and where
-    this processor lacks what the engine needs to be right on it, `MissingDependencyError` where the runtime is not
-    installed and `UnsupportedError` where this machine cannot run it.
-    A plugged-in backend is a function of folder, `EngineSpec`, threads and modes that returns a `Session`.
+    `modes` (a string is a task, alone) and waits less where a runtime compiles each; another subset is then refused.
+    `level` is the number of one of several designs in the folder. Raises `UserError` for a folder that is no engine or
+    lacks that level, and where this processor lacks what the engine needs to be right on it, `MissingDependencyError`
+    where the runtime is not installed and `UnsupportedError` where this machine cannot run it. A plugged-in backend is
+    a function of folder, `EngineSpec`, threads and modes that returns a `Session`.
     """
     if threads < 0:
         raise UserError(f"{threads} threads given: give 0 (the runtime's choice) or more")
     spec = EngineSpec.read(folder).at(level)
     check_needs(f"engine {folder}", spec.needs)
-    return _opener(spec.runtime)(folder, spec, threads, modes)
+    return _opener(spec.runtime)(folder, spec, threads, [modes] if isinstance(modes, str) else modes)
 
 
 def _opener(name: str) -> Opener:

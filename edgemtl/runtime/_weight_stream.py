@@ -57,9 +57,9 @@ class WeightStream:
     def __init__(self, path: Path, buffer_bytes: int) -> None:
         self.peak_bytes = self.read_bytes = 0
         self._path = path
+        self._buffer = _aligned(buffer_bytes)
         with open_regular(path, "weights") as file:
             self._file = os.dup(file.fileno())
-        self._buffer = _aligned(buffer_bytes)
         self._reader = ThreadPoolExecutor(1, "edgemtl-weights")
         self._release = weakref.finalize(self, _release, self._reader, self._file)
         self._held: _Slot | None = None

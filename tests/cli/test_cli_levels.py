@@ -145,6 +145,9 @@ def test_a_level_is_picked_by_preference_and_budget(bundle: Path) -> None:
         ({"budget": "8ms"}, "budget '8ms': levels are told apart by FLOPs"),
         ({"budget": "dept:1GFLOPs"}, "did you mean depth"),
         ({"budget": "2 GFLOP"}, "no space belongs"),
+        ({"budget": 2}, 'give a quantity with its unit, for example "1GFLOPs"'),
+        ({"prefer": ["depth"]}, 'give "depth=2,semseg=1", or weights by task'),
+        ({"prefer": {"depth": "2"}}, "give a weight of 0 or more"),
     ],
 )
 def test_a_level_that_the_bundle_lacks_is_one_line(bundle: Path, asked: Any, expected: str) -> None:

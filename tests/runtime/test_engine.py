@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from edgemtl.errors import UserError
 from edgemtl.export import export_bundle
-from edgemtl.runtime import Engine, prepare_image
+from edgemtl.runtime import Engine, open_engine, prepare_image
 
 TARGETS = ("onnxruntime", "openvino", "streaming")
 
@@ -39,7 +40,7 @@ def photo() -> NDArray[np.uint8]:
 def test_a_string_is_one_task(bundle: Path, photo: NDArray[np.uint8]) -> None:
     with Engine(bundle, threads=1) as engine:
         wanted = engine.run(photo, ["depth"])["depth"]
-        for found in (engine.run(photo, "depth"), engine.session.run(_normalised(photo), "depth")):
+        for found in (engine.run(photo, "depth"), engine.session.run(NORMALISED, "depth")):
             assert list(found) == ["depth"]
         np.testing.assert_array_equal(engine.run(photo, "depth")["depth"], wanted)
         assert list(engine.predict(photo, "depth")) == ["depth"]
@@ -108,18 +109,26 @@ def test_what_names_no_task_is_refused(bundle: Path, photo: NDArray[np.uint8], w
             assert "\n" not in str(caught.value)
 
 
+def test_an_engine_opens_for_one_mode_that_a_string_names(bundle: Path) -> None:
+    for target in TARGETS:
+        for modes in ("depth", ["depth"], [["depth"]]):
+            with closing(open_engine(bundle / f"engines/{target}", 1, modes=modes)) as session:
+                assert list(session.run(NORMALISED, "depth")) == ["depth"]
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_closed_engine_answers_in_one_line(bundle: Path, photo: NDArray[np.uint8], target: str) -> None:
     engine = Engine(bundle, target)
-    engine.close()
-    engine.close()
+    for _ in range(2):
+        engine.close()
+        engine.session.close()
     calls: list[Callable[[], object]] = [
         lambda: engine.run(photo),
         lambda: engine.predict(photo, "depth"),
         lambda: engine.switch("depth"),
         lambda: engine.set_level(budget="1MB"),
-        lambda: engine.session.run(_normalised(photo), "depth"),
-        lambda: engine.session.operator_times(_normalised(photo), "depth", 1),
+        lambda: engine.session.run(NORMALISED, "depth"),
+        lambda: engine.session.operator_times(NORMALISED, "depth", 1),
         engine.__enter__,
     ]
     for call in calls:
@@ -139,7 +148,3 @@ def test_a_dropped_engine_leaves_no_file_open(bundle: Path, photo: NDArray[np.ui
         use()
     gc.collect()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-def _normalised(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.zeros((1, 3, *SIZE), np.float32)
