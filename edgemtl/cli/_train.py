@@ -74,7 +74,8 @@ class _Begin(TypedDict, total=False):
 @click.option(
     "--weights",
     metavar="FILE",
-    help="Begin with a trained supernet, or public weights: a file, or imagenet (mobilenetv2).",
+    help="Begin with a trained supernet, its trunk and the tasks that match, or with public weights: a file, a shipped "
+    "supernet (cnn-scenes), or imagenet (mobilenetv2).",
 )
 @click.option(
     "--processes",
@@ -131,7 +132,7 @@ def train(
     chosen, source = _open(space, data, parse_size(size), images)
     if not _is_finished(folder, chosen, source, recipe):
         _look_at(screen, source)
-        begin = _initialised(chosen, weights, recipe.seed)
+        begin = _initialised(chosen, weights, recipe.seed, screen.note)
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
             _prepare(screen, source)
         kept = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
@@ -271,18 +272,30 @@ def _open(space: str, data: str, size: tuple[int, int] | None, images: int | Non
     return chosen, ScenesSource(chosen.size, train=images)
 
 
-def _initialised(space: Space, weights: str | None, seed: int) -> _Begin:
-    """A trained supernet, or one with public weights, most important channels first; nothing to begin from scratch."""
+def _initialised(
+    space: Space, weights: str | None, seed: int, tell: Callable[[str], None] = lambda text: None
+) -> _Begin:
+    """A trained supernet, or one with public weights, most important channels first; nothing to begin from scratch.
+
+    What a supernet of other tasks gives is told with `tell`.
+    """
     if weights is None:
         return {}
     from edgemtl._files import sha256
-    from edgemtl.models import is_supernet, load_pretrained, load_supernet, sort_channels
+    from edgemtl._share import find_shared
+    from edgemtl.models import is_supernet, load_matching, load_pretrained, load_supernet, read_header, sort_channels
     from edgemtl.train import fresh_supernet
 
     supernet = fresh_supernet(space, seed)
-    if is_supernet(Path(weights)):
-        load_supernet(supernet, Path(weights), space.identity)
-        digest = sha256(Path(weights))
+    shipped = None if Path(weights).exists() else find_shared("nas/supernets", f"{weights}.safetensors")
+    path = shipped or Path(weights)
+    if is_supernet(path):
+        if read_header(path).get("identity") == space.identity:
+            load_supernet(supernet, path, space.identity)
+        else:
+            matched = load_matching(supernet, path)
+            tell(f"weights {weights}: taken are {'; '.join([', '.join(matched.taken), *matched.left])}")
+        digest = sha256(path)
     else:
         digest = load_pretrained(supernet, space.largest().plan, weights)
         sort_channels(supernet)

@@ -3,6 +3,7 @@
 from edgemtl.models._choices import Choice, Option, Values
 from edgemtl.models._family import Family, find_family
 from edgemtl.models._grid import KEEP, SKIP
+from edgemtl.models._matching import Matched, load_matching
 from edgemtl.models._narrow import narrowed, prunable_channels
 from edgemtl.models._net import MultiTaskNet
 from edgemtl.models._plan import BlockPlan, ConvPlan, Cost, Plan
@@ -22,6 +23,7 @@ __all__ = [
     "Cost",
     "ExpertUsage",
     "Family",
+    "Matched",
     "MultiTaskNet",
     "Option",
     "Plan",
@@ -32,6 +34,7 @@ __all__ = [
     "expert_usage",
     "find_family",
     "is_supernet",
+    "load_matching",
     "load_pretrained",
     "load_supernet",
     "narrowed",

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from edgemtl._files import write_atomic
 from edgemtl._json import parse_json
@@ -21,7 +22,7 @@ from edgemtl.errors import UserError, brief
 from edgemtl.models._supernet import Supernet
 from edgemtl.models._tensors import check_sha256, read_state, state_sha256
 
-__all__ = ["is_supernet", "load_supernet", "read_header", "save_supernet"]
+__all__ = ["is_supernet", "load_supernet", "read_header", "read_supernet", "save_supernet"]
 
 SCHEMA = "edgemtl.supernet/1"
 
@@ -47,17 +48,23 @@ def read_header(path: Path) -> dict[str, Any]:
         return _header(file.metadata, path)
 
 
-def load_supernet(supernet: Supernet, path: Path, identity: str) -> dict[str, Any]:
-    """Fill a supernet from a file made for the same space and tasks (`identity`), and return the file's header."""
+def read_supernet(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a supernet file; raises `UserError` where it is damaged, was changed or is none."""
     state, metadata = read_state(path, "supernet")
     header = _header(metadata, path)
     check_sha256(state, header, path, "supernet")
+    return state, header
+
+
+def load_supernet(supernet: Supernet, path: Path, identity: str) -> dict[str, Any]:
+    """Fill a supernet from a file made for the same space and tasks (`identity`), and return the file's header."""
+    state, header = read_supernet(path)
     if header.get("identity") != identity:
         tasks = header.get("tasks")
         trained = ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else "other tasks"
         raise UserError(
             f"supernet {path} was trained for space {brief(header.get('space'))} and tasks {trained:.200}, not for "
-            "these: choose its space and data, or train one with `edgemtl train`"
+            "these: choose its space and data, or train one with `edgemtl train`, whose --weights takes what matches"
         )
     table = supernet.shared
     differ = state.keys() ^ set(table)

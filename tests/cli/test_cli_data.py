@@ -104,12 +104,21 @@ def test_stopping_a_check_says_that_nothing_was_changed(
     assert "interrupted: nothing was changed" in capsys.readouterr().err
 
 
-def test_training_begins_with_a_first_look(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_begins_with_a_first_look_and_takes_the_weights_that_match(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (photos / "images" / "train" / "more.heic").write_bytes(b"x")
     words = ["train", "--data", "photos", "--size", "32x32", "--steps", "1", "--batch", "2", "--out", "r"]
     assert main(words) == 0
     warning = capsys.readouterr().err.splitlines()[0]
     assert warning.startswith("warning: images/train: 1 file is left out: the ending .heic is none")
+    assert main([*words[:-1], "w", "--weights", "cnn-scenes", "--resume"]) == 1
+    assert main([*words[:-1], "w", "--weights", "cnn-scenes"]) == 0
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("weights cnn-scenes: "))
+    assert line.startswith(
+        "weights cnn-scenes: taken are the trunk, semseg without semseg_head, depth; semseg_head begins"
+    )
+    assert line.endswith("edges is left in the file (no task of this data set)")
     mask_with_255(photos)
     assert main([*words[:-1], "s"]) == 1
     assert "class 'fg' of task 'semseg'" in capsys.readouterr().err
