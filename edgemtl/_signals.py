@@ -11,27 +11,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["deferred", "end_with_parent", "terminable"]
+__all__ = ["deferred", "end_with_parent", "interrupted", "terminable"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 
 
+_came: list[int] = []
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _came.append(number)
     raise KeyboardInterrupt
+
+
+def interrupted() -> bool:
+    """Whether a Ctrl-C or SIGTERM came inside `terminable`: a library may have taken it for a fault of its own."""
+    return bool(_came)
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
     """Let SIGTERM do what Ctrl-C does while the block runs; outside the main thread nothing changes."""
+    _came.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _interrupt) for number in handled}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -44,6 +56,8 @@ def deferred() -> Iterator[Callable[[], None]]:
 
     def hold(number: int, frame: FrameType | None) -> None:
         held.append(number)
+        if handlers[signal.Signals(number)] is _interrupt:
+            _came.append(number)
         if len(held) > 1:
             raise KeyboardInterrupt
 
@@ -66,10 +80,9 @@ def deferred() -> Iterator[Callable[[], None]]:
     release()
 
 
-def end_with_parent() -> None:
-    """Have the kernel end this child process when its parent ends, however that is; Linux only."""
+def end_with_parent(parent: int) -> None:
+    """Have the kernel end this child process when its parent, the process of that id, ends however it does (Linux)."""
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended in between
+        if os.getppid() != parent:  # it has ended already
             os.kill(os.getpid(), signal.SIGKILL)

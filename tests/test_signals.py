@@ -69,8 +69,10 @@ def test_other_threads_may_use_it() -> None:
 
 
 def bear(ends: Connection) -> None:
+    parent = os.getpid()
+
     def live() -> None:
-        end_with_parent()
+        end_with_parent(parent)
         ends.send(os.getpid())
         time.sleep(600)
 

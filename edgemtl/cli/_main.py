@@ -15,7 +15,7 @@ import click
 
 from edgemtl import __version__
 from edgemtl._names import printable
-from edgemtl._signals import terminable
+from edgemtl._signals import interrupted, terminable
 from edgemtl.cli._compare import compare
 from edgemtl.cli._data import data
 from edgemtl.cli._devices import devices
@@ -87,8 +87,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # a terminal without Unicode gets escapes, not a fault
             stream.reconfigure(errors="backslashreplace")
     try:
-        with terminable():
-            status = _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False, obj=args is None)
+        status = _call(words, obj=args is None)
         return status if isinstance(status, int) else DONE
     except click.ClickException as error:
         usage = StringIO()
@@ -114,6 +113,19 @@ def main(args: Sequence[str] | None = None) -> int:
         )
     except Exception as error:  # the one place where every fault ends
         return _failed(_fault(error), FAULT, debug)
+
+
+def _call(words: Sequence[str], obj: bool) -> object:
+    """What the verb returns; raises `KeyboardInterrupt` for whatever a library made of a Ctrl-C."""
+    try:
+        with terminable():
+            return _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False, obj=obj)
+    except Interrupted:
+        raise
+    except Exception as error:
+        if interrupted():
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _failed(line: str, status: int, debug: bool) -> int:

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import click
 
 from edgemtl._names import check_name
+from edgemtl._signals import interrupted
 from edgemtl.cli._screen import Screen
 from edgemtl.errors import UserError, brief
 
@@ -115,7 +116,9 @@ def interruptible(usable: str, begun: Sequence[Path] = ()) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not (isinstance(error, KeyboardInterrupt) or (isinstance(error, Exception) and interrupted())):
+            raise
         if begun and not any(path.is_file() for path in begun):
             usable = "nothing was begun: call the same command again"
         raise Interrupted(usable) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -205,7 +206,7 @@ def _fill_all(rows: RowCache, first_seed: int, parts: Sequence[Sequence[int]], w
         for part in parts:
             yield _fill(rows, first_seed, part)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_signals, (os.getpid(),))
     try:
         waiting = iter(parts)
         running = {pool.submit(_fill, rows, first_seed, part) for part in islice(waiting, 2 * workers)}
@@ -223,10 +224,10 @@ def _fill_all(rows: RowCache, first_seed: int, parts: Sequence[Sequence[int]], w
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
+def _leave_signals(parent: int) -> None:
     """Ctrl-C reaches the whole terminal: the parent ends the workers, after the images they are at.
 
     Where it cannot, because it was killed, they end with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    end_with_parent(parent)

@@ -46,7 +46,8 @@ def asked(
     root = str(Path(edgemtl.__file__).resolve().parent.parent)
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     module, name = question.__module__, question.__name__
-    command = [sys.executable, "-P", "-c", f"from {module} import {name}; {name}()"]
+    ends = f"from edgemtl._signals import end_with_parent; end_with_parent({os.getpid()})"
+    command = [sys.executable, "-P", "-c", f"{ends}; from {module} import {name}; {name}()"]
     try:
         done = subprocess.run(
             command,

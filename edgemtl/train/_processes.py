@@ -35,7 +35,7 @@ def beside(work: Callable[[], None], processes: int) -> Iterator[None]:
     port = _free_port()
     context = multiprocessing.get_context("spawn")
     helpers = [
-        context.Process(target=_help, args=(work, rank, processes, port, threads), daemon=True)
+        context.Process(target=_help, args=(work, rank, processes, port, threads, os.getpid()), daemon=True)
         for rank in range(1, processes)
     ]
     for helper in helpers:
@@ -62,10 +62,10 @@ def beside(work: Callable[[], None], processes: int) -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
-def _help(work: Callable[[], None], rank: int, processes: int, port: int, threads: int) -> None:
+def _help(work: Callable[[], None], rank: int, processes: int, port: int, threads: int, parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
+    end_with_parent(parent)
     _join(rank, processes, port, threads)
     work()
 
