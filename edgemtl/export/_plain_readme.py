@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgemtl.bundle import BundleInput, Manifest
+from edgemtl.arithmetic import NEEDS
+from edgemtl.bundle import BundleInput, BundleTarget, Manifest
 
 __all__ = ["README_FILE", "readme"]
 
@@ -20,11 +21,7 @@ def readme(manifest: Manifest) -> str:
         for output in task.outputs
     ]
     files = [
-        (
-            f"`{target.folder}/{target.files[0]}`",
-            name,
-            ", ".join(f"`{key}={value}`" for key, value in target.options.items()),
-        )
+        (f"`{target.folder}/{target.files[0]}`", name, _options(target), _processors(target))
         for name, target in manifest.targets.items()
     ]
     return "\n".join(
@@ -45,7 +42,7 @@ def readme(manifest: Manifest) -> str:
             "",
             "## Files",
             "",
-            *_table(("file", "opened by", "with the options"), files),
+            *_table(("file", "opened by", "with the options", "right on"), files),
             "",
         ]
     )
@@ -63,6 +60,15 @@ def _input(image: BundleInput) -> Sequence[str]:
         return [*lines, "Values are its pixels, 0 to 255: they are normalised inside."]
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (image.mean, image.std))
     return [*lines, f"Values are `(pixel / {image.scale:g} - mean) / std`, mean ({mean}), std ({std}) for R, G and B."]
+
+
+def _options(target: BundleTarget) -> str:
+    return ", ".join(f"`{key}={value}`" for key, value in target.options.items())
+
+
+def _processors(target: BundleTarget) -> str:
+    """Where an engine computes what it should, which no runtime checks."""
+    return " and ".join(f"processors with {NEEDS[need][1]}" for need in target.needs) or "every processor"
 
 
 def _shape(sizes: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.data import Sample
+from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.export import Plain, Tolerance, export_bundle, export_plain
 from edgemtl.export._wrap import with_postprocessing
@@ -204,6 +205,22 @@ def test_manifest_and_readme_say_what_a_caller_needs(net: MultiTaskNet, samples:
     page = (tmp_path / "plain/README.md").read_text()
     for word in ("log-metres", "exp(raw)", "engines/onnxruntime/model.onnx", "engines/openvino/model.xml", "RGB"):
         assert word in page
+
+
+def test_a_reader_is_told_on_which_processors_int8_is_right(
+    net: MultiTaskNet, samples: list[Sample], mixed: Any, tmp_path: Path
+) -> None:
+    server = load_device("host").model_copy(update={"arithmetic": "avx512-vnni"})
+    needed = export(net, samples, tmp_path / "server", precision=mixed, targets="onnxruntime", device=server)
+    assert needed.targets["onnxruntime"].needs == ("exact-int8",)
+    assert "| processors with sums of eight-bit products that do not saturate" in _page(tmp_path / "server")
+    anywhere = export(net, samples, tmp_path / "any", precision=mixed, targets="onnxruntime", portable=True)
+    assert anywhere.targets["onnxruntime"].needs == ()
+    assert "| every processor |" in _page(tmp_path / "any")
+
+
+def _page(folder: Path) -> str:
+    return (folder / "README.md").read_text()
 
 
 def test_what_a_plain_layout_cannot_be_is_refused(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
