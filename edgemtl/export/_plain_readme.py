@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgemtl.arithmetic import NEEDS
-from edgemtl.bundle import BundleInput, BundleTarget, Manifest
+from edgemtl.bundle import BundleInput, BundleTarget, BundleTask, Manifest
 
 __all__ = ["README_FILE", "readme"]
 
@@ -16,7 +16,7 @@ def readme(manifest: Manifest) -> str:
     """The page for a plain layout, in Markdown: what `manifest.json` says to programs."""
     tasks = ", ".join(task.name for task in manifest.tasks)
     outputs = [
-        (f"`{output.name}`", f"{output.dtype} {_shape(output.shape or ())}", output.unit, task.formula, task.result)
+        (f"`{output.name}`", f"{output.dtype} {_shape(output.shape or ())}", output.unit, _step(task), task.result)
         for task in manifest.tasks
         for output in task.outputs
     ]
@@ -60,6 +60,10 @@ def _input(image: BundleInput) -> Sequence[str]:
         return [*lines, "Values are its pixels, 0 to 255: they are normalised inside."]
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (image.mean, image.std))
     return [*lines, f"Values are `(pixel / {image.scale:g} - mean) / std`, mean ({mean}), std ({std}) for R, G and B."]
+
+
+def _step(task: BundleTask) -> str:
+    return "nothing" if task.postprocess == "none" else task.formula
 
 
 def _options(target: BundleTarget) -> str:

@@ -32,7 +32,7 @@ def with_normalisation(model: onnx.ModelProto) -> onnx.ModelProto:
     info = graph.input[0]
     _, _, height, width = (size.dim_value for size in info.type.tensor_type.shape.dim)
     info.CopyFrom(helper.make_tensor_value_info(_IMAGE, TensorProto.UINT8, [1, height, width, 3]))
-    maker = _Maker(graph, _IMAGE)
+    maker = _Maker(graph, "normalisation")
     value = maker.node("Cast", [_IMAGE], "float", to=TensorProto.FLOAT)  # all that TensorRT does with bytes
     value = maker.node("Transpose", [value], "channels", perm=[0, 3, 1, 2])
     value = maker.node("Div", [value, maker.constant("scale", np.float32(255))], "scaled")
@@ -76,7 +76,7 @@ def _append(graph: onnx.GraphProto, name: str, step: str) -> None:
     shape = [size.dim_value for size in info.type.tensor_type.shape.dim]
     raw = f"{name}.raw"
     _rename(graph, {name: raw})
-    maker = _Maker(graph, name)
+    maker = _Maker(graph, f"postprocessing.{name}")
     last = _STEPS[step](maker, raw, shape)
     maker.node("Identity", [last], "", output=name)
     kind = TensorProto.INT64 if step == "argmax" else TensorProto.FLOAT
@@ -85,7 +85,7 @@ def _append(graph: onnx.GraphProto, name: str, step: str) -> None:
 
 
 class _Maker:
-    """Collects the nodes of one step; what they are called begins with the tensor that they end in."""
+    """Collects the nodes of one step, whose name begins all of theirs."""
 
     def __init__(self, graph: onnx.GraphProto, name: str) -> None:
         self.graph, self.name = graph, name

@@ -112,12 +112,16 @@ def test_with_everything_inside_it_predicts_what_the_engine_predicts(
                     np.testing.assert_allclose(value[0], expected[task.name], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("first", ["float", "int8"])
 def test_int8_with_everything_inside_is_the_engines_to_the_bit(
-    net: MultiTaskNet, samples: list[Sample], mixed: Any, bundle: Path, tmp_path: Path
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path, first: str
 ) -> None:
     """In ONNX Runtime, whose normalisation rounds as NumPy's: no first rounding to eight bits falls otherwise."""
-    export(net, samples, tmp_path / "plain", WHOLE, precision=mixed, targets=["onnxruntime"])
-    with Engine(bundle, "onnxruntime") as engine:
+    precision = {name: "int8" if first == "int8" or number % 2 else first for number, name in enumerate(net.blocks)}
+    export(net, samples, tmp_path / "plain", WHOLE, precision=precision, targets=["onnxruntime"])
+    data: dict[str, Any] = {"calibration": samples, "validation": samples, "tolerance": LOOSE}
+    export_bundle(net, precision, "onnxruntime", tmp_path / "bundle", **data)
+    with Engine(tmp_path / "bundle", "onnxruntime") as engine:
         for sample in samples:
             expected, found = (
                 engine.predict(sample.image),
