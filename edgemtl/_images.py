@@ -31,6 +31,7 @@ __all__ = [
     "is_turned",
     "normalize",
     "open_picture",
+    "picture_pixels",
     "read_picture",
     "resize_picture",
     "to_rgb",
@@ -57,6 +58,13 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     Raises `UserError` for what is damaged, of another ending or format, too large, animated, or of more than 8 bits.
     """
     with open_picture(path) as picture:
+        return picture_pixels(picture)
+
+
+def picture_pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    """A picture that Pillow opened or made, as `read_picture` gives one of a file; raises `UserError` like it."""
+    with _telling_damage():
+        _check_extent(picture)
         check_picture(picture)
         return to_rgb(picture)
 
@@ -64,15 +72,20 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
     """The picture of a regular file, its pixels not read yet; every way in which it can be broken is a `UserError`."""
+    with _telling_damage(), open_regular(path, "picture") as file:
+        if path.suffix.lower() not in ENDINGS:
+            raise ending_refused(path.suffix)
+        if os.fstat(file.fileno()).st_size > PICTURE_LIMIT_BYTES:
+            raise UserError(f"is larger than {PICTURE_LIMIT_BYTES:,} bytes, the most that is read: make it smaller")
+        with Image.open(file, formats=_FORMATS) as picture:
+            _check_extent(picture)
+            yield picture
+
+
+@contextmanager
+def _telling_damage() -> Iterator[None]:
     try:
-        with open_regular(path, "picture") as file:
-            if path.suffix.lower() not in ENDINGS:
-                raise ending_refused(path.suffix)
-            if os.fstat(file.fileno()).st_size > PICTURE_LIMIT_BYTES:
-                raise UserError(f"is larger than {PICTURE_LIMIT_BYTES:,} bytes, the most that is read: make it smaller")
-            with Image.open(file, formats=_FORMATS) as picture:
-                _check_extent(picture)
-                yield picture
+        yield
     except _BROKEN as error:
         raise UserError(
             f"cannot be read ({_reason(error)}): it is damaged or no picture, copy or write it again"

@@ -185,7 +185,7 @@ def format_bytes(count: float) -> str:
 def format_duration(seconds: float) -> str:
     """`45 s`, `12 min` or `3.5 h`."""
     if seconds < 120:
-        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 

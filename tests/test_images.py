@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def words(action: Callable[[], object]) -> str:
     """The refusal without the file's name."""
     with pytest.raises(UserError) as error:
         action()
-    return str(error.value).splitlines()[-1].rpartition("picture.")[2].partition(": ")[2]
+    return str(error.value).splitlines()[-1].partition(": ")[2]
 
 
 @pytest.mark.parametrize(("way", "mode"), [(way, mode) for way, modes in MODES.items() for mode in modes])
@@ -191,6 +192,17 @@ def test_the_content_decides_the_format_and_the_ending_whether_it_is_a_picture(t
     for name, ending in (("e.gif", r"\.gif"), ("f", r"\(none\)")):
         with pytest.raises(UserError, match=f"{name}: the ending {ending} is none of those of pictures"):
             load_image(tmp_path / name)
+
+
+def test_pictures_that_pillow_opened_are_refused_like_files(tmp_path: Path) -> None:
+    several(tmp_path / "a.png")
+    photo().save(tmp_path / "b.png")
+    truncate(tmp_path / "b.png")
+    deep_png(tmp_path / "c.png", 2)
+    for name in ("a.png", "b.png", "c.png"):
+        with Image.open(tmp_path / name) as picture:
+            opened = words(partial(prepare_image, picture, (8, 8)))
+        assert opened == words(partial(prepare_image, tmp_path / name, (8, 8)))
 
 
 def test_the_photo_of_a_camera_with_a_preview_is_read(tmp_path: Path) -> None:

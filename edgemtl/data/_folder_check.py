@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,13 @@ import numpy as np
 
 from edgemtl._files import sha256
 from edgemtl.data._folder_files import Item, spec_path
-from edgemtl.data._folder_labels import Target, decode, tell_unmeasured
+from edgemtl.data._folder_labels import Target, decode, tell_turned_away, tell_unmeasured
 from edgemtl.data._folder_models import (
     ClassificationSpec,
     DepthSpec,
     FileSpec,
     MapSpec,
+    NormalsSpec,
     SegmentationSpec,
     TableSpec,
     TaskSpec,
@@ -29,6 +31,7 @@ __all__ = ["CheckReport", "check_contents", "check_folder", "check_some_labels"]
 
 Progress = Callable[[int, int], None]
 _QUICK_IMAGES = 64
+_QUICK_SECONDS = 3.0
 _ANY_SIZE = (64, 64)
 
 
@@ -88,7 +91,7 @@ def check_folder(path: Path | str, progress: Progress | None = None) -> CheckRep
     Every file is read; `progress(done, total)` is called as it goes. The report holds every problem and warning. Raises
     `UserError` where no YAML file describes a data set.
     """
-    path = spec_path(Path(path))
+    path = spec_path(Path(path).expanduser())
     problems = Problems(f"data set {path}")
     return check_contents(open_folder(path, _ANY_SIZE, problems), problems, progress)
 
@@ -113,15 +116,17 @@ def check_contents(opened: OpenFolder, problems: Problems, progress: Progress | 
 
 
 def check_some_labels(opened: OpenFolder, problems: Problems) -> None:
-    """Read up to 64 images' labels of every split, evenly spread: a first look before training, in seconds.
+    """Read up to 64 images' labels of every split, for 3 seconds at most: a first look before training.
 
     What only a part of a split tells of its classes is no problem but a warning.
     """
     tallies = _tallies(opened)
     for split, items in opened.splits.items():
-        some = _spread(items)
-        for item in some:
-            _count(opened, item, tallies[split], problems)
+        some, begun = list[Item](), time.monotonic()
+        for item in _spread(items):
+            if time.monotonic() - begun < _QUICK_SECONDS:
+                _count(opened, item, tallies[split], problems)
+                some.append(item)
         for name, tally in tallies[split].items():
             spec = opened.data.specs[name]
             if len(some) == len(items):
@@ -132,8 +137,10 @@ def check_some_labels(opened: OpenFolder, problems: Problems) -> None:
 
 
 def _spread(items: Sequence[Item]) -> Sequence[Item]:
+    """Some items from all over, in an order of which every part is from all over too."""
     count = min(len(items), _QUICK_IMAGES)
-    return [items[place * len(items) // count] for place in range(count)]
+    places = sorted(range(count), key=lambda place: (place % 8, place))
+    return [items[place * len(items) // count] for place in places]
 
 
 def _tallies(opened: OpenFolder) -> dict[Split, dict[str, _Tally]]:
@@ -163,6 +170,8 @@ def _target(opened: OpenFolder, name: str, item: Item, problems: Problems) -> Ta
     with naming(shown):
         target = decode(spec, array)
     if isinstance(spec, DepthSpec) and (told := tell_unmeasured(spec, array, target[1])):
+        problems.warn(told, shown)
+    if isinstance(spec, NormalsSpec) and (told := tell_turned_away(*target)):
         problems.warn(told, shown)
     return target
 

@@ -31,7 +31,17 @@ from edgemtl.data._pictures import Header
 from edgemtl.data._sample import FILL
 from edgemtl.errors import UserError, unknown_name
 
-__all__ = ["Target", "absent", "check_header", "decode", "fit", "parse_cells", "read_table", "tell_unmeasured"]
+__all__ = [
+    "Target",
+    "absent",
+    "check_header",
+    "decode",
+    "fit",
+    "parse_cells",
+    "read_table",
+    "tell_turned_away",
+    "tell_unmeasured",
+]
 
 Array = NDArray[Any]
 Target = tuple[Array, NDArray[np.bool_]]
@@ -124,6 +134,17 @@ def tell_unmeasured(spec: DepthSpec, array: Array, mask: NDArray[np.bool_]) -> s
     return (
         f"holds {_list_values(array[suspect])}, {_list_metres(metres[suspect])}, which many sensors write where they "
         f"measured nothing: set `invalid: {value:g}`, or `max_m`"
+    )
+
+
+def tell_turned_away(vectors: Array, mask: NDArray[np.bool_]) -> str:
+    """What is said of normals of which most point away from the camera, which no visible surface's does."""
+    away = float((vectors[mask][:, 2] > 0).mean()) if mask.any() else 0.0
+    if away < 0.9:
+        return ""
+    return (
+        f"has normals that point away from the camera in {away:.0%} of the pixels: x is right, y down and z forward, "
+        "so that what is seen has z below zero; turn the axes"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgemtl._images import check_picture, normalize, read_picture, resize_picture, to_rgb
+from edgemtl._images import normalize, picture_pixels, read_picture, resize_picture
 from edgemtl.bundle import BundleLevel, Manifest, read_manifest
 from edgemtl.errors import UserError, naming, unknown_name
 from edgemtl.runtime._levels import pick_level
@@ -164,8 +164,7 @@ def _pixels(image: ImageLike) -> NDArray[np.uint8]:
         return load_image(image)
     if isinstance(image, Image.Image):
         with naming("the PIL image"):
-            check_picture(image)
-            return to_rgb(image)
+            return picture_pixels(image)
     given = f"of type {type(image).__name__}"
     if isinstance(image, np.ndarray):
         given = f"of shape {image.shape} and type {image.dtype}"

@@ -149,6 +149,29 @@ def test_depth_that_stands_for_nothing_is_told(root: Path, value: Any, written: 
     assert told(root) == ([], [])
 
 
+def test_normals_that_point_away_from_the_camera_are_told(root: Path) -> None:
+    (root / "data.yaml").write_text(HEAD + '  normals: {kind: normals, files: "normals/{split}/{name}.png"}\n')
+    for path in root.glob("images/*/*.png"):
+        toward = path.parent.name == "train"
+        save(
+            root / "normals" / path.parent.name / path.name,
+            np.full((*SIZE, 3), (127, 127, 0 if toward else 255), np.uint8),
+        )
+    problems, warnings = told(root)
+    assert problems == []
+    (line,) = warnings
+    assert line.startswith("normals/validation/validation0.png: has normals that point away from the camera in 100% of")
+    assert line.endswith("(and 3 more like it)")
+
+
+def test_a_label_that_is_to_be_turned_is_refused(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(mask(1)).save(root / "labels" / "train" / "train0.png", exif=exif)
+    (line,) = told(root)[0]
+    assert line.startswith("labels/train/train0.png: carries a note (EXIF) to turn it, which a label cannot follow")
+
+
 def test_depth_of_8_bits_is_refused(root: Path) -> None:
     change(root, "depth", lambda array: (array // 10).astype(np.uint8))
     problems, _ = told(root)
