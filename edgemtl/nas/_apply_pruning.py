@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from safetensors.torch import save
 from torch import nn
 
 from edgemtl._files import inside, read_json
-from edgemtl.errors import UserError, unknown_name
+from edgemtl.errors import UserError, naming, unknown_name
 from edgemtl.models import check_state, read_state
 from edgemtl.nas._cut import Side, keep_places, whole_size
+from edgemtl.nas._plain_module import plain_module
 
 __all__ = ["PRUNING_FILE", "PRUNING_SCHEMA", "WEIGHTS_FILE", "apply_pruning", "places_json", "weights_bytes"]
 
@@ -25,6 +25,7 @@ WEIGHTS_FILE = "weights.safetensors"
 def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
     """A copy of a module, cut as `edgemtl prune` wrote it into `folder` and with the weights from there.
 
+    It is made of plain layers (see `plain_module`): in FP32, not compiled or data parallel, norms of weights folded.
     `module` is what the function that was pruned returns, whatever its weights are. The copy is in evaluation mode and
     can be trained like any other. Raises `UserError` for a folder that is none or damaged, and for another module.
     """
@@ -32,7 +33,8 @@ def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
     content = read_json(inside(folder, PRUNING_FILE, "pruned module"), "pruning")
     if not isinstance(content, dict) or content.get("schema") != PRUNING_SCHEMA or "kept" not in content:
         raise UserError(f"{folder} holds no pruned module: give the folder that `edgemtl prune package.module:f` wrote")
-    made = copy.deepcopy(module)
+    with naming("the module"):
+        made = plain_module(module)
     keep_places(made, _kept(folder / PRUNING_FILE, content["kept"], made))
     path = inside(folder, WEIGHTS_FILE, "pruned module")
     state, _ = read_state(path, "weights")
@@ -41,7 +43,8 @@ def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
     except UserError as error:
         raise UserError(f"{path} are not the weights of this module: {error}") from error
     made.load_state_dict(state)
-    return made.eval()
+    made.eval()
+    return made
 
 
 def places_json(places: Mapping[Side, Sequence[int]]) -> list[dict[str, Any]]:
@@ -58,7 +61,7 @@ def weights_bytes(module: nn.Module) -> bytes:
 
 
 def _kept(file: Path, rows: Any, module: nn.Module) -> dict[Side, list[int]]:
-    layers, parameters = dict(module.named_modules()), dict(module.named_parameters())
+    layers, parameters = dict(module.named_modules()), dict(module.named_parameters(remove_duplicate=False))
     found: dict[Side, list[int]] = {}
     try:
         for row in rows:

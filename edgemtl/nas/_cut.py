@@ -9,7 +9,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-__all__ = ["Group", "Member", "Side", "keep_places", "places_kept", "reads_along", "whole_size"]
+__all__ = ["Group", "Member", "Side", "keep_places", "places_kept", "reads_along", "shared_tensors", "whole_size"]
 
 _GRAPH = torch_pruning.DependencyGraph()
 """Its table of layer types says how each is cut."""
@@ -81,7 +81,11 @@ def whole_size(net: nn.Module, side: Side) -> int:
 
 
 def keep_places(net: nn.Module, kept: Mapping[Side, Sequence[int]]) -> None:
-    """Cut layers of a module, in place, so that each side of `kept` has only these places."""
+    """Cut layers of a module, in place, so that each side of `kept` has only these places.
+
+    Layers that share a parameter share what is left of it: they must be cut alike.
+    """
+    shared = shared_tensors(net)
     for side, places in kept.items():
         name, what = side
         if what not in ("inputs", "outputs"):
@@ -93,6 +97,19 @@ def keep_places(net: nn.Module, kept: Mapping[Side, Sequence[int]]) -> None:
         elif gone:
             pruner = _GRAPH.get_pruner_of_module(layer)
             (pruner.prune_out_channels if what == "outputs" else pruner.prune_in_channels)(layer, gone)
+    for names, whole in shared.items():
+        left = next((found for name in names if (found := _tensor(net, name)) is not whole), whole)
+        for name in names:
+            setattr(net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], left)
+
+
+def shared_tensors(net: nn.Module) -> dict[tuple[str, ...], Tensor]:
+    """Parameters and buffers that have several names, as tied layers' have, by these."""
+    names: dict[int, list[str]] = {}
+    tensors = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
+    for name, tensor in tensors:
+        names.setdefault(id(tensor), []).append(name)
+    return {tuple(names[id(tensor)]): tensor for _, tensor in tensors if len(names[id(tensor)]) > 1}
 
 
 def reads_along(layer: nn.Module) -> int:
@@ -113,6 +130,12 @@ def _keep_of_parameter(net: nn.Module, name: str, dimension: int, places: Sequen
     owner, _, key = name.rpartition(".")
     holder = net.get_submodule(owner)
     setattr(holder, key, _chosen(getattr(holder, key), dimension, places))
+
+
+def _tensor(net: nn.Module, name: str) -> Tensor:
+    owner, _, key = name.rpartition(".")
+    found: Tensor = getattr(net.get_submodule(owner), key)
+    return found
 
 
 def _chosen(parameter: Tensor, dimension: int, places: Sequence[int]) -> nn.Parameter:

@@ -22,6 +22,7 @@ from torch_pruning.ops import _OutputOp
 from edgemtl.models import MultiTaskNet, narrowed, prunable_channels
 from edgemtl.nas._cut import Group, Member, keep_places, places_kept
 from edgemtl.nas._module_net import ModuleNet
+from edgemtl.nas._plain_module import copied
 from edgemtl.nas._token_groups import token_groups
 
 __all__ = ["Group", "Member", "cut", "gives", "net_groups", "reached_by", "traced"]
@@ -62,7 +63,7 @@ def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> M
     chosen = [group for group in groups if group.name in kept]
     places = places_kept(net, chosen, kept)
     if isinstance(net, ModuleNet):
-        made = ModuleNet(copy.deepcopy(net.module), net.tasks, net.input_size)
+        made = ModuleNet(copied(net.module), net.tasks, net.input_size)
         keep_places(made, places)
         return made.eval()
     blocks = copy.deepcopy(net.blocks)
@@ -112,16 +113,20 @@ def _member(graph: Any, names: Mapping[Any, str], item: Any, dimensions: Mapping
 
 
 def reached_by(net: MultiTaskNet | ModuleNet) -> dict[str, set[str]]:
-    """For every module with parameters of its own the tasks whose outputs depend on them."""
-    owned = {f"{name}.{key}": name for name, m in net.named_modules() for key, _ in m.named_parameters(recurse=False)}
-    parameters = dict(net.named_parameters())
-    found: dict[str, set[str]] = {name: set() for name in owned.values()}
+    """For every module with parameters of its own the tasks whose outputs depend on them, shared ones included."""
+    owners: dict[int, list[str]] = {}
+    for name, module in net.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    found: dict[str, set[str]] = {name: set() for names in owners.values() for name in names}
     with torch.enable_grad():
         for task, output in net.eval()(torch.zeros(1, 3, *net.input_size)).items():
-            slopes = torch.autograd.grad(output.sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
-            for key, slope in zip(parameters, slopes, strict=True):
+            slopes = torch.autograd.grad(output.sum(), parameters, retain_graph=True, allow_unused=True)
+            for parameter, slope in zip(parameters, slopes, strict=True):
                 if slope is not None:
-                    found[owned[key]].add(task)
+                    for name in owners[id(parameter)]:
+                        found[name].add(task)
     return found
 
 

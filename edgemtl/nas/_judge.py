@@ -106,9 +106,13 @@ class Judge:
 
     @cached_property
     def recalibration(self) -> list[Tensor]:
-        """Training images that statistics of batch normalisation are measured on anew."""
+        """Training images that statistics of batch normalisation are measured on anew.
+
+        A last batch of one image is left out, as it has no spread where maps are pooled to one place.
+        """
         batches = batches_of(self.source.split("train"), BATCH, RECALIBRATION_IMAGES)
-        return [torch.from_numpy(batch.image).to(memory_format=torch.channels_last) for batch in batches]
+        images = [torch.from_numpy(batch.image).to(memory_format=torch.channels_last) for batch in batches]
+        return [batch for batch in images if len(batch) > 1] or images
 
     @cached_property
     def _judged(self) -> list[Batch]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch_pruning.ops import OPTYPE, module2type
 
-from edgemtl.errors import UserError, unknown_name
+from edgemtl.errors import EdgeMTLError, UserError, naming, unknown_name
+from edgemtl.nas._plain_module import eagerly, plain_module
 from edgemtl.tasks import Task
 
 __all__ = ["ModuleNet", "load_module"]
 
+REPEATS = 6
+"""Runs on one image that must agree: one branch in two taken at random is seen in 63 of 64 modules."""
 Dimensions = Mapping[str, int | None]
 """For parameters that stand in no layer of torch, by name: the dimension of their channels, or None."""
 
@@ -36,8 +40,17 @@ class ModuleNet(nn.Module):
         self.block_tasks: dict[str, str | None] = {}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W), normalised, to one raw tensor a task."""
-        outputs = self.module(image.contiguous())
+        """(N, 3, H, W), normalised, to one raw tensor a task; `UserError` for whatever the module's code raises."""
+        try:
+            with eagerly():
+                outputs = self.module(image.contiguous())
+        except (EdgeMTLError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # her code may raise anything
+            raise UserError(
+                f"the module fails on a batch of {len(image)} ({_said(error)}): it must take any batch of images, "
+                "and the same way through its layers whatever they show"
+            ) from error
         return {task.name: outputs[task.name] for task in self.tasks}
 
     def subset(self, names: Iterable[str]) -> ModuleNet:
@@ -57,13 +70,37 @@ def load_module(spec: str, tasks: Sequence[Task], size: tuple[int, int]) -> tupl
     module, declared = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     if not isinstance(module, nn.Module):
         raise UserError(f"{spec} returns a {type(module).__name__}: a torch.nn.Module is wanted")
-    try:
-        net = ModuleNet(copy.deepcopy(module).cpu().float().eval().requires_grad_(True), tasks, size)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"{spec}: its module cannot be copied: {_said(error)}") from error
+    net = ModuleNet(_on_cpu(spec, module, size), tasks, size)
     _check_declared(spec, net.module, declared)
     _check_outputs(spec, net)
     return net, {f"module.{name}": dimension for name, dimension in declared.items()}
+
+
+def _on_cpu(spec: str, module: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """The module as plain layers in FP32, in evaluation mode, with every weight in reach of autograd."""
+    with naming(f"{spec}: its module"):
+        _materialize(module, size)
+        try:
+            made = plain_module(module).cpu()
+            made.eval()
+        except UserError:
+            raise
+        except Exception as error:  # her code may raise anything
+            raise UserError(f"cannot be copied: {_said(error)}") from error
+    for parameter in made.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return made
+
+
+def _materialize(module: nn.Module, size: tuple[int, int]) -> None:
+    """Run a module once whose lazy layers do not know their shapes yet."""
+    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+        try:
+            with torch.no_grad():
+                module.eval()
+                module(torch.zeros(2, 3, *size))
+        except Exception as error:  # her code may raise anything
+            raise UserError(f"has lazy layers, and does not run to give them their shapes: {_said(error)}") from error
 
 
 def _called(spec: str) -> Any:
@@ -74,14 +111,15 @@ def _called(spec: str) -> Any:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        home = import_module(package)
+        with _kept_settings():
+            home = import_module(package)
     except ModuleNotFoundError as error:
         if error.name and f"{package}.".startswith(f"{error.name}."):
             raise UserError(
                 f"{spec}: there is no Python module {error.name!r} in the working directory or installed"
             ) from error
         raise UserError(f"{spec}: importing {package} failed: {_said(error)}") from error
-    except Exception as error:  # her code may raise anything
+    except (Exception, SystemExit) as error:  # her code may raise anything
         raise UserError(f"{spec}: importing {package} failed: {_said(error)}") from error
     functions = {
         key: value
@@ -91,19 +129,33 @@ def _called(spec: str) -> Any:
     if name not in functions:
         raise unknown_name(f"function in module {package}:", name, functions)
     try:
-        return functions[name]()
-    except Exception as error:  # her code may raise anything
+        with _kept_settings():
+            return functions[name]()
+    except (Exception, SystemExit) as error:  # her code may raise anything
         raise UserError(f"{spec} failed: {_said(error)}; --debug shows where") from error
 
 
-def _said(error: Exception) -> str:
+@contextmanager
+def _kept_settings() -> Iterator[None]:
+    """Undo what a user's code sets for all of torch."""
+    gradients, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+
+
+def _said(error: BaseException) -> str:
     """An exception on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _check_declared(spec: str, module: nn.Module, declared: Any) -> None:
     """`UserError` for declared dimensions that are none, and for parameters that nobody can follow undeclared."""
-    parameters = dict(module.named_parameters())
+    parameters = dict(module.named_parameters(remove_duplicate=False))
     if not isinstance(declared, Mapping):
         raise UserError(
             f"{spec} returns a {type(declared).__name__} beside its module: a dict of parameter to dimension is wanted"
@@ -116,58 +168,90 @@ def _check_declared(spec: str, module: nn.Module, declared: Any) -> None:
                 f"{spec} declares dimension {dimension!r} of parameter {name}: 0 to {parameters[name].ndim - 1}, or "
                 "None where it has no channels, are possible"
             )
-    lost = [name for name in _outside_layers(module) if name not in declared]
+    told = {id(parameters[name]) for name in declared}
+    lost = [name for name in _outside_layers(module) if id(parameters[name]) not in told]
     if lost:
         raise UserError(
             f"{spec}: the dependency graph cannot follow {', '.join(lost[:8])}{' …' if len(lost) > 8 else ''}, which "
-            f"stand in no layer of torch: return module, {{{lost[0]!r}: 1}} instead of module alone, the dimension "
-            "along which each has channels, or None where it has none"
+            f"stand in no layer that it knows: return module, {{{lost[0]!r}: 1}} instead of module alone, the "
+            "dimension along which each has channels, or None where it has none or is to stay whole"
         )
 
 
 def _outside_layers(module: nn.Module) -> list[str]:
-    """Parameters of more than one value in modules that are no layer the dependency graph knows."""
-    return [
-        f"{name}.{key}" if name else key
-        for name, layer in module.named_modules()
-        for key, parameter in layer.named_parameters(recurse=False)
-        if parameter.numel() > 1 and module2type(layer) == OPTYPE.ELEMENTWISE
-    ]
+    """Parameters of more than one value that stand in no layer which the dependency graph knows, once each."""
+    found: dict[int, str] = {}
+    inside = set[int]()
+    for name, layer in module.named_modules():
+        for key, parameter in layer.named_parameters(recurse=False):
+            if module2type(layer) != OPTYPE.ELEMENTWISE:
+                inside.add(id(parameter))
+            elif parameter.numel() > 1:
+                found.setdefault(id(parameter), f"{name}.{key}" if name else key)
+    return [name for key, name in found.items() if key not in inside]
 
 
 def _check_outputs(spec: str, net: ModuleNet) -> None:
-    """`UserError` unless the module gives every task, nothing else, and each in its shape."""
+    """`UserError` unless the module gives every task, nothing else, each in its shape, finite, and twice the same."""
     names, (height, width) = [task.name for task in net.tasks], net.input_size
+    random = torch.Generator().manual_seed(0)
+    for count in (2, 1):
+        image = torch.randn(count, 3, height, width, generator=random)
+        outputs = _run(spec, net, image)
+        if not isinstance(outputs, Mapping):
+            raise UserError(
+                f"{spec}: its module returns a {type(outputs).__name__}, not a dict of one tensor a task: "
+                f"{', '.join(names)} are wanted"
+            )
+        for name in names:
+            if name not in outputs:
+                raise unknown_name(f"output of {spec} for task", name, map(str, outputs))
+        for name in outputs:
+            if name not in names:
+                raise UserError(
+                    f"{spec}: its module gives {name!r}, which is no task of the data ({', '.join(names)}), so nothing "
+                    "would protect it: return the tasks alone"
+                )
+        for task in net.tasks:
+            _check_output(spec, task, outputs[task.name], (count, height, width))
+    for _ in range(REPEATS):
+        again = _run(spec, net, image)
+        for name in names:
+            if not torch.equal(outputs[name], again[name]):
+                raise UserError(
+                    f"{spec}: output {name!r} differs between runs on one image, so no cut could be checked: mend "
+                    "dropout or noise that heeds no self.training, state kept between calls, or its input changed"
+                )
+
+
+def _run(spec: str, net: ModuleNet, image: Tensor) -> Any:
     try:
-        with torch.enable_grad():
-            outputs = net.module(torch.zeros(2, 3, height, width))
-    except Exception as error:  # her code may raise anything
+        with torch.enable_grad(), eagerly():
+            return net.module(image)
+    except (Exception, SystemExit) as error:  # her code may raise anything
+        count, _, height, width = image.shape
         raise UserError(
-            f"{spec}: its module cannot run on images of {height}x{width} ({_said(error)}): give the size it was made "
-            "for with --size HxW"
+            f"{spec}: its module cannot run on a batch of {count}, {height}x{width}, in FP32 on the CPU "
+            f"({_said(error)}): give the size it was made for with --size HxW, or mend it"
         ) from error
-    if not isinstance(outputs, Mapping):
+
+
+def _check_output(spec: str, task: Task, found: Any, images: tuple[int, int, int]) -> None:
+    count, height, width = images
+    shape = (count, task.channels, height, width) if task.dense else (count, task.channels)
+    if not isinstance(found, Tensor) or tuple(found.shape) != shape:
+        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(f"{spec}: output {task.name!r} is {given} for {count} images of {height}x{width}, not {shape}")
+    if found.dtype != torch.float32:
+        raise UserError(f"{spec}: output {task.name!r} is {found.dtype} of a module in FP32: torch.float32 is wanted")
+    if not found.isfinite().all():
+        share = 1 - float(found.isfinite().float().mean())
         raise UserError(
-            f"{spec}: its module returns a {type(outputs).__name__}, not a dict of one tensor a task: "
-            f"{', '.join(names)} are wanted"
+            f"{spec}: {share:.0%} of output {task.name!r} is NaN or infinite on an image of noise, so no cut could be "
+            "checked: mend its weights or its forward"
         )
-    for name in names:
-        if name not in outputs:
-            raise unknown_name(f"output of {spec} for task", name, map(str, outputs))
-    for name in outputs:
-        if name not in names:
-            raise UserError(
-                f"{spec}: its module gives {name!r}, which is no task of the data ({', '.join(names)}), so nothing "
-                "would protect it: return the tasks alone"
-            )
-    for task in net.tasks:
-        shape = (2, task.channels, height, width) if task.dense else (2, task.channels)
-        found = outputs[task.name]
-        if not isinstance(found, Tensor) or tuple(found.shape) != shape:
-            given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise UserError(f"{spec}: output {task.name!r} is {given} for 2 images of {height}x{width}, not {shape}")
-        if not found.requires_grad:
-            raise UserError(
-                f"{spec}: output {task.name!r} depends on no parameter that autograd can see: drop torch.no_grad and "
-                "detach from the module's forward"
-            )
+    if not found.requires_grad:
+        raise UserError(
+            f"{spec}: output {task.name!r} depends on no parameter that autograd can see: drop torch.no_grad and "
+            "detach from the module's forward"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from edgemtl._claim import LOCK_FILE, claim
 from edgemtl._environment import environment
@@ -21,7 +23,7 @@ from edgemtl._files import check_folder, read_json, write_atomic, write_json
 from edgemtl._names import check_name
 from edgemtl.data import Source, Split, open_source
 from edgemtl.data._cache import cache_root
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, naming
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas._apply_pruning import PRUNING_FILE, PRUNING_SCHEMA, WEIGHTS_FILE, places_json, weights_bytes
 from edgemtl.nas._cut import places_kept
@@ -188,14 +190,16 @@ def _subject(
     request: ModuleRequest, net: ModuleNet, dimensions: Mapping[str, int | None], source: Source
 ) -> tuple[Subject, dict[str, str]]:
     """The module as something that can be pruned, and why some of its layers stay whole."""
-    groups, whole, costs = module_groups(net, dimensions)
+    judge = Judge(source)
+    with naming(request.module):
+        groups, whole, costs = module_groups(net, dimensions, judge.recalibration[:1])
     multiple = find_target(TARGET).traits.channel_multiple
     if not any(group.size > multiple for group in groups):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(whole.items())[:3]) or "it has no such layer"
         raise UserError(f"{request.module}: no channels of the module can be pruned ({reasons})")
     made_for = {
         "module": request.module,
-        "layers_sha256": hashlib.sha256(str(net.module).encode()).hexdigest(),
+        "layers_sha256": hashlib.sha256(_layers(net.module).encode()).hexdigest(),
         "weights_sha256": hashlib.sha256(weights_bytes(net.module)).hexdigest(),
         "data_identity": source.identity,
         "size": list(source.size),
@@ -204,7 +208,11 @@ def _subject(
     }
     name = hashlib.sha256(json.dumps(made_for, sort_keys=True).encode()).hexdigest()[:16]
     map_file = cache_root() / "prune_maps" / f"{name}.json"
-    return Subject(net, groups, Judge(source), multiple, costs.cost, _key, map_file, made_for), whole
+    return Subject(net, groups, judge, multiple, costs.cost, _key, map_file, made_for), whole
+
+
+def _layers(module: nn.Module) -> str:
+    return "\n".join(f"{name} {type(part).__name__} {part.extra_repr()}" for name, part in module.named_modules())
 
 
 def _key(kept: Kept) -> str:
@@ -239,10 +247,16 @@ def _timed(subject: Subject, timed: Timed, known: PruneMap, kept: Kept) -> dict[
 
 
 def _scores(net: Net, source: Source, split: Split) -> dict[str, dict[str, float]]:
-    """Metrics of the module's outputs; `UserError` where no image has a valid label of some task."""
+    """Metrics of the module's outputs; `UserError` where one is not finite, or a task has no valid label."""
     least, most = VALIDATION_IMAGES if split == "validation" else TEST_IMAGES
     limit = least if any(task.dense for task in source.tasks) else most
-    return evaluate(net, source.tasks, batches_of(source.split(split), BATCH, limit))
+    found = evaluate(net, source.tasks, batches_of(source.split(split), BATCH, limit))
+    for task, scores in found.items():
+        if not all(map(math.isfinite, scores.values())):
+            raise UserError(
+                f"the module has no finite score in task {task!r} on {split} images: its outputs are NaN or infinite"
+            )
+    return found
 
 
 def _write(
