@@ -48,9 +48,10 @@ _NUMPY_TYPES: Mapping[str, type] = {
     "tensor(uint8)": np.uint8,
 }
 
-SIDE, CHANNELS, LENGTH = 256, 3, 128
-VOLUME_SIDE = 64
-"""What open height and width, channels, lengths of sequences and sides of volumes become where nothing tells."""
+SIDES = (256, 224, 299, 320, 384, 448, 512, 640, 128, 64, 32)
+"""What open heights and widths become, the first that a net runs on; sides of volumes are a quarter of it."""
+CHANNELS, LENGTH = 3, 128
+"""What open channels and lengths of sequences become."""
 NAMED = 4
 LIMIT_VALUES = 2**28
 
@@ -128,8 +129,10 @@ def _kind(found: onnx.TypeProto) -> str:
     return f"tensor({TensorProto.DataType.Name(found.tensor_type.elem_type).lower()})"
 
 
-def settle_inputs(declared: Sequence[Declared], chosen: Mapping[str, Sizes], file: str) -> tuple[ModelInput, ...]:
-    """Inputs with every size settled: as declared, as `chosen`, or assumed.
+def settle_inputs(
+    declared: Sequence[Declared], chosen: Mapping[str, Sizes], file: str, side: int = SIDES[0]
+) -> tuple[ModelInput, ...]:
+    """Inputs with every size settled: as declared, as `chosen`, or assumed, heights and widths as `side`.
 
     An open first axis is a batch of one. Axes that share a name share their size. Raises `UserError`, one line, for a
     choice that does not fit `file`.
@@ -138,8 +141,8 @@ def settle_inputs(declared: Sequence[Declared], chosen: Mapping[str, Sizes], fil
     for each in declared:
         if each.name in given:
             _check_fit(each, given[each.name], file)
-    named = _named_sizes(declared, given)
-    return tuple(_settled(each, given.get(each.name), named) for each in declared)
+    named = _named_sizes(declared, given, side)
+    return tuple(_settled(each, given.get(each.name), named, side) for each in declared)
 
 
 def _by_name(chosen: Mapping[str, Sizes], names: Sequence[str], file: str) -> dict[str, Sizes]:
@@ -162,7 +165,7 @@ def _check_fit(declared: Declared, sizes: Sizes, file: str) -> None:
         )
 
 
-def _named_sizes(declared: Sequence[Declared], given: Mapping[str, Sizes]) -> dict[str, int]:
+def _named_sizes(declared: Sequence[Declared], given: Mapping[str, Sizes], side: int) -> dict[str, int]:
     """Size of every axis name: as chosen, else as its place in an image or a sequence suggests."""
     found: dict[str, int] = {}
     for each in declared:
@@ -172,7 +175,7 @@ def _named_sizes(declared: Sequence[Declared], given: Mapping[str, Sizes]) -> di
     for each in declared:
         for place, axis in enumerate(each.axes):
             if place and isinstance(axis, str):
-                found.setdefault(axis, 1 if _is_batch(axis) else _assumed(each.axes, place))
+                found.setdefault(axis, 1 if _is_batch(axis) else _assumed(each.axes, place, side))
     return found
 
 
@@ -180,7 +183,7 @@ def _is_batch(axis: str) -> bool:
     return axis.lower() in ("n", "b", "bs") or "batch" in axis.lower()
 
 
-def _assumed(axes: Axes, place: int) -> int:
+def _assumed(axes: Axes, place: int, side: int) -> int:
     """Size of an open axis: batch, channels first or last, height and width, else a length."""
     if place == 0:
         return 1
@@ -188,12 +191,12 @@ def _assumed(axes: Axes, place: int) -> int:
         return LENGTH
     last_is_channels = axes[-1] in (1, 3, 4) and not isinstance(axes[1], int)
     channels = len(axes) - 1 if last_is_channels else 1
-    return CHANNELS if place == channels else SIDE if len(axes) == 4 else VOLUME_SIDE
+    return CHANNELS if place == channels else side if len(axes) == 4 else side // 4
 
 
-def _settled(declared: Declared, given: Sizes | None, named: Mapping[str, int]) -> ModelInput:
+def _settled(declared: Declared, given: Sizes | None, named: Mapping[str, int], side: int) -> ModelInput:
     sizes = given or tuple(
-        axis if isinstance(axis, int) else named.get(axis or "", _assumed(declared.axes, place))
+        axis if isinstance(axis, int) else named.get(axis or "", _assumed(declared.axes, place, side))
         for place, axis in enumerate(declared.axes)
     )
     is_open = [place for place, axis in enumerate(declared.axes) if place and not isinstance(axis, int)]

@@ -8,12 +8,22 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgemtl._onnx import read_onnx
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.profiling._inputs import Declared, InputChoice, ModelInput, assumptions, made_up, settle_inputs, sizes_text
+from edgemtl.profiling._inputs import (
+    SIDES,
+    Declared,
+    InputChoice,
+    ModelInput,
+    assumptions,
+    made_up,
+    settle_inputs,
+    sizes_text,
+)
 from edgemtl.profiling._names import short_name, short_names
 from edgemtl.runtime import OperatorTime
 
@@ -45,28 +55,31 @@ class OnnxFile:
         self.tasks = tuple(self.heads)
 
     @cached_property
-    def _inputs(self) -> tuple[ModelInput, ...]:
-        declared = [Declared(each.name, each.type, tuple(each.shape)) for each in self._whole.get_inputs()]
-        return settle_inputs(declared, self.choice.shapes, self.name)
-
-    @cached_property
     def _feeds(self) -> dict[str, Any]:
-        return made_up(self._inputs, self.choice.integers, self.name)
+        return made_up(self._inputs(SIDES[0]), self.choice.integers, self.name)
+
+    def _inputs(self, side: int) -> tuple[ModelInput, ...]:
+        declared = [Declared(each.name, each.type, tuple(each.shape)) for each in self._whole.get_inputs()]
+        return settle_inputs(declared, self.choice.shapes, self.name, side)
 
     def settle(self) -> list[str]:
-        """Run once with every size settled, with ones for integers or else with zeros."""
-        reason = ""
-        for integers in (1, 0):
-            feeds = made_up(self._inputs, integers, self.name)
+        """Run once with every size settled: the first open height and width, and ones or zeros, that it runs on."""
+        tried: dict[tuple[tuple[ModelInput, ...], int], str] = {}
+        for side, integers in product(SIDES, (1, 0)):
+            inputs = self._inputs(side)
+            if (inputs, integers) in tried:
+                continue
+            feeds = made_up(inputs, integers, self.name)
             try:
                 self._whole.run(None, feeds)
             except Exception as error:  # the runtime's own kinds, one for each of its statuses
-                reason = reason or _first_line(error)
+                tried[inputs, integers] = _first_line(error)
             else:
                 self._feeds = feeds
-                self.choice = InputChoice({each.name: each.sizes for each in self._inputs}, integers)
-                return assumptions(self._inputs)
-        fed = ", ".join(f"{short_name(each.name)}={sizes_text(each.sizes) or 'one value'}" for each in self._inputs)
+                self.choice = InputChoice({each.name: each.sizes for each in inputs}, integers)
+                return assumptions(inputs)
+        (inputs, _), reason = next(iter(tried.items()))
+        fed = ", ".join(f"{short_name(each.name)}={sizes_text(each.sizes) or 'one value'}" for each in inputs)
         raise UserError(
             f"{self._path} does not run on {fed or 'no input'} ({reason}): choose sizes with --shape NAME=SIZES"
         )

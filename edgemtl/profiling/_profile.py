@@ -20,7 +20,7 @@ from edgemtl.profiling._derive import (
 )
 from edgemtl.profiling._inputs import InputChoice
 from edgemtl.profiling._measure import Progress, compare
-from edgemtl.profiling._names import short_name
+from edgemtl.profiling._names import short_names
 from edgemtl.profiling._opening import measure_opening
 from edgemtl.profiling._schema import Mode, Profile
 from edgemtl.profiling._subjects import Subject, open_subject
@@ -92,7 +92,7 @@ def profile(
         counts=counts,
         operators=operators,
         opening=opening,
-        inputs={short_name(name): sizes for name, sizes in subject.choice.shapes.items()},
+        inputs={short: subject.choice.shapes[name] for short, name in short_names(subject.choice.shapes).items()},
         notes=_fitting((*notes, *count_notes)),
         stability=watch.stability(samples),
         seconds=perf_counter() - start,

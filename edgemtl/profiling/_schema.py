@@ -147,7 +147,7 @@ class Profile(_Strict):
     counts: Counts | None
     operators: Operators | None
     opening: Opening | None
-    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=1000)] = {}
+    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=10_000)] = {}
     notes: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     stability: Stability
     seconds: Annotated[float, Field(ge=0)]

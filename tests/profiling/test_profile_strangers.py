@@ -149,6 +149,13 @@ def test_sizes_that_the_net_does_not_take_end_in_one_line(tmp_path: Path) -> Non
     assert settled(path, x=(1, 10)).choice.shapes == {"x": (1, 10)}
 
 
+def test_a_net_that_takes_one_size_alone_gets_it(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("Gemm", ["f", "m"], ["y"])]
+    path = save(tmp_path / "m.onnx", nodes, [tensor("x", ["n", 3, "h", "w"])], ["y"], [weight("m", 3 * 224 * 224, 2)])
+    assert settled(path).choice.shapes == {"x": (1, 3, 224, 224)}
+    assert macs(path) == 2 * 3 * 224 * 224
+
+
 @pytest.mark.parametrize(
     ("axes", "sizes"),
     [
