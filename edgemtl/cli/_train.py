@@ -237,6 +237,8 @@ def _check_folder(folder: Path, resume: bool) -> None:
     check_folder(folder, "training run")
     with claim(folder, "train"):  # it says so at once where another process trains there
         there = [name for name in (CHECKPOINT_FILE, "training.json") if (folder / name).is_file()]
+        if not there and (folder / "supernet.safetensors").exists():
+            raise UserError(f"{folder} holds a supernet.safetensors of another origin: choose another --out")
     if resume and not there:
         raise UserError(f"--resume: {folder} holds no {CHECKPOINT_FILE}; leave --resume out to begin there")
     if there and not resume:

@@ -16,13 +16,7 @@ from edgemtl.nas._evaluator import Candidate, Evaluator
 from edgemtl.nas._preference import make_table, widths_for
 from edgemtl.nas._problem import Limit
 from edgemtl.nas._run import RunFolder
-from edgemtl.nas._sensitivity import (
-    SENSITIVITY_FILE,
-    Sensitivity,
-    find_sensitivity,
-    measure_sensitivity,
-    write_sensitivity,
-)
+from edgemtl.nas._sensitivity import Sensitivity, find_sensitivity, measure_into_run
 from edgemtl.nas._space import ENGINE, Design, Space
 from edgemtl.units import Budget, parse_budget
 
@@ -118,13 +112,14 @@ def _sensitivity(
     """The supernet's map, from its file, the run, or measured now into the run."""
     found = find_sensitivity(supernet, run.path, made_for)
     if found is None:
-        found = measure_sensitivity(
+        found = measure_into_run(
+            run.path,
+            made_for,
             space,
             lambda design: evaluator.simulated(evaluator.candidate(design)),
             evaluator.simulated(evaluator.candidate(space.largest())),
             lambda done, total, text: report(f"choices tried a step lower: {done}/{total}"),
         )
-        write_sensitivity(run.path / SENSITIVITY_FILE, found, made_for)
     return found
 
 

@@ -36,11 +36,9 @@ from edgemtl.nas._preflight import FloorRow, PreflightRow, keeps_all, limits_of,
 from edgemtl.nas._problem import Evaluation, Limit, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder, task_json
 from edgemtl.nas._sensitivity import (
-    SENSITIVITY_FILE,
     find_sensitivity,
-    measure_sensitivity,
+    measure_into_run,
     one_step_down,
-    write_sensitivity,
 )
 from edgemtl.nas._shrinkage import believed, standard_error
 from edgemtl.nas._space import Space, is_precision, load_space
@@ -374,13 +372,14 @@ def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, r
     needed = request.strategy == "preference" or len(one_step_down(problem.space)) <= request.evaluations
     if found is None and needed:
         evaluator = setup.evaluator
-        found = measure_sensitivity(
+        found = measure_into_run(
+            request.out,
+            made_for,
             problem.space,
             lambda design: evaluator.simulated(evaluator.candidate(design)),
             problem.baseline,
             _tell(report, "sensitivity"),
         )
-        write_sensitivity(request.out / SENSITIVITY_FILE, found, made_for)
     return replace(problem, sensitivity=found)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "SENSITIVITY_FILE",
     "Sensitivity",
     "find_sensitivity",
+    "measure_into_run",
     "measure_sensitivity",
     "one_step_down",
     "read_sensitivity",
@@ -32,6 +34,8 @@ Metrics = Mapping[str, Mapping[str, float]]
 SCHEMA = "edgemtl.sensitivity/1"
 SENSITIVITY_FILE = "sensitivity.json"
 """A map's name in a run's folder; beside a supernet it is called like that one."""
+PART_FILE = "sensitivity.part.json"
+"""The map of a run as far as it is measured."""
 _WORST = -0.9
 """A task never loses more of its score than this in one step, so that logarithms stay finite."""
 
@@ -75,15 +79,40 @@ def measure_sensitivity(
     score: Callable[[Design], Metrics],
     baseline: Metrics,
     report: Callable[[int, int, str], None] = lambda done, total, name: None,
+    known: Sensitivity | None = None,
+    keep: Callable[[Sensitivity], None] = lambda found: None,
 ) -> Sensitivity:
-    """The map from the `score` of each design of `one_step_down`; `baseline` are the largest net's own scores."""
-    designs, changes = one_step_down(space), {}
+    """The map from the `score` of each design of `one_step_down`; `baseline` are the largest net's own scores.
+
+    Choices that are `known` are not scored again; `keep` gets the map as far as it is after each one.
+    """
+    designs, changes = one_step_down(space), dict(known.changes if known else {})
     for number, (name, design) in enumerate(designs.items()):
-        report(number, len(designs), name)
-        found = score(design)
-        changes[name] = {t.name: relative_change(t, found[t.name], baseline[t.name]) for t in space.tasks}
+        if name not in changes:
+            report(number, len(designs), name)
+            found = score(design)
+            changes[name] = {t.name: relative_change(t, found[t.name], baseline[t.name]) for t in space.tasks}
+            keep(Sensitivity(changes))
     report(len(designs), len(designs), "")
-    return Sensitivity(changes)
+    return Sensitivity({name: changes[name] for name in designs})
+
+
+def measure_into_run(
+    run: Path,
+    made_for: Mapping[str, str],
+    space: Space,
+    score: Callable[[Design], Metrics],
+    baseline: Metrics,
+    report: Callable[[int, int, str], None],
+) -> Sensitivity:
+    """The map, measured as by `measure_sensitivity` and written into a run's folder; from where it was stopped."""
+    part, whole = run / PART_FILE, run / SENSITIVITY_FILE
+    known = read_sensitivity(part, made_for)
+    keep = partial(write_sensitivity, part, made_for=made_for)
+    found = measure_sensitivity(space, score, baseline, report, known, keep)
+    write_sensitivity(whole, found, made_for)
+    part.unlink(missing_ok=True)
+    return found
 
 
 def write_sensitivity(path: Path, found: Sensitivity, made_for: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from edgemtl.nas._linas import LinasSampler
 from edgemtl.nas._problem import Metrics
 from edgemtl.nas._sensitivity import (
     Sensitivity,
+    measure_into_run,
     measure_sensitivity,
     one_step_down,
     read_sensitivity,
@@ -100,6 +101,24 @@ def test_a_file_keeps_the_map_and_knows_what_it_was_made_for(tmp_path: Path, fou
     path.write_text(path.read_text()[:40])
     with pytest.raises(UserError, match="sensitivity"):
         read_sensitivity(path, MADE_FOR)
+
+
+def test_a_map_goes_on_where_it_was_stopped(pair: Space, tmp_path: Path, found: Sensitivity) -> None:
+    scored = list[str]()
+
+    def stopped(design: Design) -> Metrics:
+        scored.append(design.key)
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return score(design)
+
+    baseline = score(pair.largest())
+    with pytest.raises(KeyboardInterrupt):
+        measure_into_run(tmp_path, MADE_FOR, pair, stopped, baseline, lambda done, total, name: None)
+    assert measure_into_run(tmp_path, MADE_FOR, pair, stopped, baseline, lambda done, total, name: None) == found
+    assert len(scored) == len(one_step_down(pair)) + 1
+    assert [path.name for path in tmp_path.iterdir()] == ["sensitivity.json"]
+    assert read_sensitivity(tmp_path / "sensitivity.json", MADE_FOR) == found
 
 
 def test_a_search_measures_the_map_once(ask: Ask, tmp_path: Path, home: Path) -> None:
