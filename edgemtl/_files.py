@@ -196,9 +196,12 @@ def read_json(path: Path, what: str) -> Any:
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a regular file's content; raises `UserError` where it cannot be read."""
     digest = hashlib.sha256()
-    with open_regular(path, "file") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    try:
+        with open_regular(path, "file") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise UserError(f"cannot read file {path}: {error.strerror or error}") from error
     return digest.hexdigest()
 
 

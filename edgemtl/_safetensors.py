@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,19 +56,30 @@ def open_tensors(path: Path, what: str, framework: Literal["pt", "numpy"]) -> It
 
 
 def _metadata(path: Path, what: str) -> dict[str, str]:
-    with open_regular(path, what) as file:
-        start = file.read(8)
-        if start[:2] in _PICKLES:
-            raise UserError(
-                f"{what} {path} cannot be read: it is a pickle, which could run code: a safetensors file is wanted"
-            )
-        size_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT_BYTES + 1
-        header = file.read(size_bytes) if size_bytes <= HEADER_LIMIT_BYTES else b""
-    if len(header) < size_bytes:
+    """The file's texts; a file that is not as long as its header says is refused before anything maps it."""
+    try:
+        with open_regular(path, what) as file:
+            start, size_bytes = file.read(8), os.fstat(file.fileno()).st_size
+            if start[:2] in _PICKLES:
+                raise UserError(
+                    f"{what} {path} cannot be read: it is a pickle, which could run code: a safetensors file is wanted"
+                )
+            header_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT_BYTES + 1
+            header = file.read(header_bytes) if header_bytes <= HEADER_LIMIT_BYTES else b""
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+    if len(header) < header_bytes:
         raise UserError(f"{what} {path} cannot be read: it was truncated or damaged, or is no safetensors file")
     try:
         content = parse_json(header)
-    except ValueError as error:
+        metadata = content.pop("__metadata__", {})
+        end = max((int(tensor["data_offsets"][1]) for tensor in content.values()), default=0)
+        texts = {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise UserError(f"{what} {path} cannot be read (its header: {error}): it was truncated or damaged") from error
-    metadata = content.get("__metadata__") if isinstance(content, dict) else None
-    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
+    if 8 + header_bytes + end != size_bytes:
+        raise UserError(
+            f"{what} {path} cannot be read: it has {size_bytes} bytes where its header says {8 + header_bytes + end}: "
+            "it was truncated or damaged"
+        )
+    return texts

@@ -101,10 +101,8 @@ def show_profile(screen: Screen, profile: Profile) -> None:
             (s.name, s.owner or None, s.operators, f"{s.share:.1%}") for s in profile.operators.by_block[:OPERATORS]
         ]
         screen.table("Where the time goes", ("block", "task", "operators", "share"), shares)
-    for note in profile.notes:
-        screen.say(f"note: {note}")
-    for reason in profile.stability.reasons:
-        screen.note(f"note: {reason}")
+    for note in (*profile.notes, *profile.stability.reasons):
+        screen.note(f"note: {note}")
 
 
 def _counts(counts: Counts) -> list[tuple[str | None, ...]]:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from edgemtl._files import write_atomic
+from edgemtl._files import sealed, write_atomic
 from edgemtl._json import parse_json
 from edgemtl._safetensors import open_tensors
 from edgemtl.errors import UserError, brief
@@ -30,7 +30,8 @@ SCHEMA = "edgemtl.supernet/1"
 def save_supernet(supernet: Supernet, path: Path, header: dict[str, Any]) -> None:
     """Write the shared parameters and a JSON header (space, its identity, data, seed, command …), atomically."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in supernet.shared.items()}
-    header = {"schema": SCHEMA, **header, "sha256": state_sha256(tensors)}
+    own = {key: value for key, value in header.items() if key != "sha256"}
+    header = sealed({"schema": SCHEMA, **own, "weights_sha256": state_sha256(tensors)})
     write_atomic(path, save(tensors, {"edgemtl": json.dumps(header)}))
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from edgemtl._files import read_json, write_json
+from edgemtl._files import check_seal, read_json, sealed, write_json
 from edgemtl.errors import UserError
 from edgemtl.nas._space import Design, Space, is_precision
+from edgemtl.schema import first_problem
 from edgemtl.tasks import relative_change
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
 
 Metrics = Mapping[str, Mapping[str, float]]
 SCHEMA = "edgemtl.sensitivity/1"
+_CHANGES = TypeAdapter(dict[str, dict[str, float]])
 SENSITIVITY_FILE = "sensitivity.json"
 """A map's name in a run's folder; beside a supernet it is called like that one."""
 PART_FILE = "sensitivity.part.json"
@@ -117,7 +120,8 @@ def measure_into_run(
 
 def write_sensitivity(path: Path, found: Sensitivity, made_for: Mapping[str, str]) -> None:
     """Write a map, atomically, with the hashes of the supernet and the data that it was `made_for`."""
-    write_json(path, {"schema": SCHEMA, **made_for, "changes": {c: dict(v) for c, v in found.changes.items()}})
+    changes = {choice: dict(by_task) for choice, by_task in found.changes.items()}
+    write_json(path, sealed({"schema": SCHEMA, **made_for, "changes": changes}))
 
 
 def read_sensitivity(path: Path, made_for: Mapping[str, str]) -> Sensitivity | None:
@@ -125,15 +129,22 @@ def read_sensitivity(path: Path, made_for: Mapping[str, str]) -> Sensitivity | N
 
     Raises `UserError` for a damaged one.
     """
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         return None
     stored = read_json(path, "sensitivity map")
     wanted = {"schema": SCHEMA, **made_for}
     if not isinstance(stored, dict) or any(stored.get(key) != value for key, value in wanted.items()):
         return None
-    if not isinstance(stored.get("changes"), dict):
-        raise UserError(f"sensitivity map {path} holds no changes: it is damaged; delete it, it is made again")
-    return Sensitivity(stored["changes"])
+    try:
+        found = Sensitivity(_CHANGES.validate_python(stored.get("changes"), strict=True))
+    except ValidationError as error:
+        raise UserError(
+            f"sensitivity map {path} holds no changes that can be used ({first_problem(error)}): it is damaged; "
+            "delete it, it is made again"
+        ) from error
+    if "sha256" in stored:  # those that shipped before files carried hashes have none
+        check_seal(stored, path, "sensitivity map")
+    return found
 
 
 def find_sensitivity(supernet: Path, run: Path, made_for: Mapping[str, str]) -> Sensitivity | None:

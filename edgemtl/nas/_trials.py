@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from edgemtl._files import open_regular, read_bytes
 from edgemtl.errors import UserError
 from edgemtl.nas._problem import Evaluation
 from edgemtl.nas._space import Design, Space
@@ -32,6 +33,7 @@ __all__ = [
     "space_distributions",
 ]
 
+JOURNAL_LIMIT_BYTES = 2**30
 BEAT_SECONDS, GRACE_SECONDS = 10, 60
 """How often a worker of a shared study says that it lives, and after which silence others take its trial over."""
 _OPENING_SECONDS = 60.0
@@ -48,7 +50,7 @@ def open_study(name: str, journal: Path, url: str | None) -> optuna.Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _open_shared(name, url) if url else _open(name, _open_journal(journal))
-    except OSError:
+    except (OSError, UserError):
         raise
     except Exception as error:  # every storage and database driver has its own
         where, remedy = ("--storage", "check its URL") if url else (str(journal), "begin again with another --out")
@@ -83,10 +85,12 @@ def _made_meanwhile(error: BaseException) -> bool:
 
 def _open_journal(journal: Path) -> JournalStorage:
     journal.parent.mkdir(parents=True, exist_ok=True)
+    if journal.exists() or journal.is_symlink():
+        open_regular(journal, "journal").close()  # to lock a pipe would wait for its other end
     lock = _KernelLock(journal)
     lock.acquire()
     try:
-        content = journal.read_bytes()
+        content = read_bytes(journal, "journal", JOURNAL_LIMIT_BYTES)
         os.truncate(journal, content.rfind(b"\n") + 1)  # a full disk may have cut the last line short
     finally:
         lock.release()

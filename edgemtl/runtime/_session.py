@@ -102,7 +102,7 @@ class EngineSpec:
         path = folder / ENGINE_FILE
         if not path.is_file():
             raise UserError(f"{folder} holds no {ENGINE_FILE}: give an engine folder that edgemtl export wrote")
-        content = read_json(path, "engine")
+        content = read_json(inside(folder, ENGINE_FILE, "engine"), "engine")
         if not isinstance(content, dict) or content.get("schema") != ENGINE_SCHEMA:
             given = content.get("schema") if isinstance(content, dict) else type(content).__name__
             raise UserError(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from edgemtl._files import write_atomic
+from edgemtl._files import sealed, write_atomic
 from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 from edgemtl.models import check_sha256, read_state, state_sha256
@@ -24,13 +24,13 @@ SCHEMA = "edgemtl.checkpoint/1"
 def save_checkpoint(path: Path, step: int, identity: str, state: Mapping[str, Tensor]) -> None:
     """Write all tensors of the run after `step` steps; `identity` says which run they belong to."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-    header = {"schema": SCHEMA, "step": step, "identity": identity, "sha256": state_sha256(tensors)}
+    header = sealed({"schema": SCHEMA, "step": step, "identity": identity, "weights_sha256": state_sha256(tensors)})
     write_atomic(path, save(tensors, {"edgemtl": json.dumps(header)}))
 
 
 def load_checkpoint(path: Path, identity: str) -> tuple[int, dict[str, Tensor]] | None:
     """The step and tensors of a checkpoint (None: there is no file); `UserError` where it belongs to another run."""
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         return None
     try:
         state, metadata = read_state(path, "checkpoint")

@@ -1,0 +1,289 @@
+"""Small, whole files of every kind that a stranger may hand over, and the public functions that read them.
+
+What is read either tells whether it was changed, since it carries a hash (`sealed`): then nothing but what was written
+may be read. Or it is a document that people may write too: then what is read must be what stands there (`says`), or, of
+a file that is no document of ours (a space, a picture, an ONNX file), whatever still follows its format is meant so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from edgemtl.bundle import read_manifest
+from edgemtl.cli import main as command_line
+from edgemtl.data import FolderSource
+from edgemtl.devices import load_device
+from edgemtl.errors import UserError
+from edgemtl.models import load_supernet, save_supernet
+from edgemtl.nas import RunFolder, SearchRequest, Space, load_space, search
+from edgemtl.nas._judge import Verdict
+from edgemtl.nas._prune_trials import Trials
+from edgemtl.nas._sensitivity import Sensitivity, read_sensitivity, write_sensitivity
+from edgemtl.nas._trials import evaluation_of, finished, open_study
+from edgemtl.profiling import count_graph, profile, read_profile, write_profile
+from edgemtl.profiling._inputs import InputChoice
+from edgemtl.profiling._subjects import open_subject
+from edgemtl.results import read_result
+from edgemtl.runtime import Engine, EngineSpec, open_engine
+from edgemtl.train._checkpoint import load_checkpoint, save_checkpoint
+
+__all__ = ["KINDS", "WITHOUT_RUN", "Kind", "build"]
+
+SPACE = """\
+schema: edgemtl.space/1
+family: cnn
+input: [64, 64]
+precision: [float, int8]
+cnn:
+  stem: {width: [8]}
+  stages:
+    - {name: s1, stride: 2, width: [8, 16], depth: [1], block: [fused], expand: [1, 2]}
+    - {name: s2, stride: 2, width: [8, 16, 24], depth: [1, 2], block: [depthwise, fused], expand: [2]}
+  features: [s1, s2]
+  decoder: {width: [8, 16], depth: [1]}
+"""
+DATA = """\
+images: {train: images/train, validation: images/validation, test: images/test}
+tasks:
+  depth: {kind: depth, files: "depth/{split}/{name}.npy", max_m: 80}
+  kind: {kind: classification, csv: kinds.csv, image: file, column: kind, classes: [dark, bright]}
+"""
+DEVICE = """\
+schema: edgemtl.device/1
+name: board
+title: A board
+kind: board
+memory_bytes: 4000000000
+precisions: [fp32, int8]
+runtimes:
+  - {name: onnxruntime, precisions: [fp32, int8], note: as it ships}
+peaks:
+  - {unit: cpu, precision: fp32, ops_per_s: 1.0e+11, kind: derived}
+power_modes: [{name: full, watts: 15}]
+notes: [made here]
+"""
+SIZE = (64, 64)
+MADE_FOR = {"supernet": "a", "data": "b"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Files of one kind: which may be damaged (patterns below the folder), and who reads them.
+
+    `read` answers with a JSON value. `own`: the files belong to a folder, which no path may leave. `sealed`, `says`:
+    see above; neither: whatever is read is meant so. Of `lines`, those at the end may lack: a kill leaves such a file.
+    """
+
+    files: tuple[str, ...]
+    read: Callable[[Path], Any]
+    own: bool = True
+    sealed: bool = False
+    lines: bool = False
+    says: Callable[[Path], Any] | None = None
+
+
+def build(folder: Path, with_run: bool = True) -> None:
+    """Write one of everything below `folder`, which becomes the working directory; a run takes seconds to make."""
+    os.chdir(folder)
+    _write_data(folder / "data")
+    for name, text in (("nas/tiny.yaml", SPACE), ("profiles/board.yaml", DEVICE)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    space = _space(folder)
+    torch.manual_seed(0)
+    save_supernet(space.supernet(), folder / "supernet.safetensors", {"identity": space.identity, "space": "tiny"})
+    save_checkpoint(folder / "checkpoint.safetensors", 3, "me", {"a": torch.ones(4, 4), "b": torch.arange(3)})
+    trials = Trials(folder / "trials.jsonl")
+    for number in range(4):
+        trials.keep(f"net{number}", Verdict({"depth": 0.5 + number, "kind": 1.0}, "kind" if number % 2 else None))
+    changes = {"s1.width": {"depth": -0.1, "kind": -0.02}, "s2.width": {"depth": -0.3, "kind": 0.0}}
+    write_sensitivity(folder / "sensitivity.json", Sensitivity(changes), MADE_FOR)
+    if with_run:
+        _write_run(folder)
+
+
+def _write_run(folder: Path) -> None:
+    supernet = folder / "supernet.safetensors"
+    request = SearchRequest(folder / "run", ("80%FLOPs",), space="tiny", data="data", supernet=supernet, size=SIZE)
+    with contextlib.redirect_stdout(io.StringIO()):
+        search(replace(request, strategy="random", evaluations=4, batch=2))
+        status = command_line(["export", "run", "--target", "onnxruntime"])
+    assert status == 0, "the small bundle cannot be made"
+    write_profile(profile(folder / "run" / "bundle", runs=20), folder / "run" / "profile.json")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "photo.png")
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    for place in ("photos", "run/pictures"):
+        (folder / place).mkdir()
+    for ending in ("png", "jpg", "bmp", "tif", "webp"):
+        Image.fromarray(pixels).save(folder / "photos" / f"photo.{ending}")
+    Image.fromarray(pixels).save(folder / "run" / "pictures" / "sheet.png")
+
+
+def _write_data(folder: Path) -> None:
+    rows, rng = ["file,kind"], np.random.default_rng(0)
+    for split in ("train", "validation", "test"):
+        for part in (f"images/{split}", f"depth/{split}"):
+            (folder / part).mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
+                folder / "images" / split / f"{split}{number}.png"
+            )
+            depth = rng.uniform(1, 9, (64, 64)).astype(np.float32)
+            np.save(folder / "depth" / split / f"{split}{number}.npy", depth)
+            rows.append(f"{split}{number}.png,{'bright' if number % 2 else 'dark'}")
+    (folder / "kinds.csv").write_text("\n".join(rows) + "\n")
+    (folder / "data.yaml").write_text(DATA)
+
+
+def _space(folder: Path) -> Space:
+    return load_space(str(folder / "nas" / "tiny.yaml"), FolderSource(folder / "data", SIZE).tasks)
+
+
+def _digest(arrays: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(np.asarray(arrays[name])).tobytes())
+    return digest.hexdigest()
+
+
+# Readers
+
+
+def _manifest(folder: Path) -> Any:
+    return read_manifest(folder / "run" / "bundle").model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _bundle(folder: Path) -> Any:
+    with Engine(folder / "run" / "bundle", threads=1) as engine:
+        return _digest(engine.run(folder / "photo.png"))
+
+
+def _engine(folder: Path) -> Any:
+    place = folder / "run" / "bundle" / "engines" / "onnxruntime"
+    spec = EngineSpec.read(place)
+    session = open_engine(place, 1)
+    found = session.run(np.zeros(spec.input, np.float32), session.tasks)
+    session.close()
+    return [sorted(session.tasks), _digest(found)]
+
+
+def _result(folder: Path) -> Any:
+    return read_result(folder / "run").model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _profile(folder: Path) -> Any:
+    return read_profile(folder / "run" / "profile.json").model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _design(folder: Path) -> Any:
+    candidate = RunFolder(folder / "run").load("best")
+    state = {name: tensor.numpy() for name, tensor in candidate.net.state_dict().items()}
+    ranges = None if candidate.ranges is None else candidate.ranges.limits
+    return [candidate.design.as_json(), _digest(state), ranges]
+
+
+def _config(folder: Path) -> Any:
+    RunFolder(folder / "run").load("best")
+    return RunFolder(folder / "run").config()
+
+
+def _studied(folder: Path) -> Any:
+    space = RunFolder(folder / "run").space()
+    study = open_study("search", folder / "run" / "study.journal", None)
+    return [[trial.number, evaluation_of(trial, space).design.key] for trial in finished(study)]
+
+
+def _shown(folder: Path) -> Any:
+    """What `report` and `compare` say and write; a fault of theirs is one here."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        statuses = [command_line(["report", "run", "--out", "page.html"]), command_line(["compare", "run", "run"])]
+    text = said.getvalue()
+    assert "".join(text.split("\n")).isprintable(), f"printed raw: {text[:300]!r}"
+    assert not {*statuses} - {0, 1}, text[-600:]
+    if 1 in statuses:
+        raise UserError(text)
+    return "shown"
+
+
+def _device(folder: Path) -> Any:
+    return load_device("board").model_dump(mode="json")
+
+
+def _data(folder: Path) -> Any:
+    source = FolderSource(folder / "data", SIZE)
+    source.check()
+    return [_digest(sample.targets) for split in ("train", "test") for sample in source.split(split)]  # type: ignore[arg-type]
+
+
+def _supernet(folder: Path) -> Any:
+    supernet = _space(folder).supernet()
+    load_supernet(supernet, folder / "supernet.safetensors", _space(folder).identity)
+    return _digest({name: tensor.detach().numpy() for name, tensor in supernet.shared.items()})
+
+
+def _checkpoint(folder: Path) -> Any:
+    found = load_checkpoint(folder / "checkpoint.safetensors", "me")
+    return None if found is None else [found[0], _digest(found[1])]
+
+
+def _onnx(folder: Path) -> Any:
+    path = folder / "run" / "bundle" / "engines" / "onnxruntime" / "model.onnx"
+    counted = count_graph(path)
+    subject = open_subject(path, None, 1, InputChoice())
+    subject.settle()
+    return [counted.total.flops, list(subject.tasks)]
+
+
+def _trials(folder: Path) -> Any:
+    return [list(each) for each in Trials(folder / "trials.jsonl")._found.items()]
+
+
+def _sensitivity(folder: Path) -> Any:
+    found = read_sensitivity(folder / "sensitivity.json", MADE_FOR)
+    return None if found is None else found.changes
+
+
+def _pictures(folder: Path) -> Any:
+    with Engine(folder / "run" / "bundle", threads=1) as engine:
+        return [_digest(engine.run(path)) for path in sorted((folder / "photos").iterdir())]
+
+
+def _written(name: str) -> Callable[[Path], Any]:
+    return lambda folder: json.loads((folder / name).read_text())
+
+
+_ENGINE = "run/bundle/engines/onnxruntime"
+KINDS: dict[str, Kind] = {
+    "manifest": Kind(("run/bundle/manifest.json",), _manifest, says=_written("run/bundle/manifest.json")),
+    "bundle": Kind((f"{_ENGINE}/*",), _bundle, sealed=True),
+    "engine": Kind((f"{_ENGINE}/engine.json",), _engine),
+    "result": Kind(("run/result.json",), _result, own=False, says=_written("run/result.json")),
+    "profile": Kind(("run/profile.json",), _profile, own=False, says=_written("run/profile.json")),
+    "design": Kind(("run/designs/best/*",), _design, sealed=True),
+    "config": Kind(("run/config.json",), _config, says=_written("run/config.json")),
+    "journal": Kind(("run/study.journal",), _studied),
+    "report": Kind(("run/result.json", "run/profile.json", "run/bundle/manifest.json", "run/pictures/*.png"), _shown),
+    "space": Kind(("nas/tiny.yaml",), lambda folder: _space(folder).identity, own=False),
+    "device": Kind(("profiles/board.yaml",), _device),
+    "data": Kind(("data/data.yaml", "data/data.yaml", "data/kinds.csv", "data/images/*/*", "data/depth/*/*"), _data),
+    "supernet": Kind(("supernet.safetensors",), _supernet, own=False, sealed=True),
+    "checkpoint": Kind(("checkpoint.safetensors",), _checkpoint, own=False, sealed=True),
+    "onnx": Kind((f"{_ENGINE}/model.onnx",), _onnx, own=False),
+    "trials": Kind(("trials.jsonl",), _trials, own=False, sealed=True, lines=True),
+    "sensitivity": Kind(("sensitivity.json",), _sensitivity, own=False, sealed=True),
+    "pictures": Kind(("photos/*",), _pictures, own=False),
+}
+WITHOUT_RUN = ("space", "device", "data", "supernet", "checkpoint", "trials", "sensitivity")
