@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from edgemtl.cli._tables import show_profile
 from edgemtl.cli._verb import interruptible, parse_shapes, verb
 
 __all__ = ["profile"]
+
+LONGEST_STEM = 200
 
 
 @verb(
@@ -67,8 +70,15 @@ def profile(
         found = measure(
             path, device, target=target, threads=threads, runs=runs, tasks=wanted, shapes=sizes, progress=progress
         )
-    file = write_profile(found, out or (path if path.is_dir() else path.with_suffix(".profile.json")))
+    file = write_profile(found, out or (path if path.is_dir() else _beside(path)))
     if not screen.as_json:
         show_profile(screen, found)
         screen.say(f"written: {file}")
     screen.json(read_json(file, "profile"))
+
+
+def _beside(file: Path) -> Path:
+    """`NAME.profile.json` beside a file, whose name leaves room for the ending in the 255 bytes of file systems."""
+    stem = os.fsencode(file.stem)
+    name = file.stem if len(stem) <= LONGEST_STEM else stem[:LONGEST_STEM].decode(errors="ignore")
+    return file.with_name(f"{name}.profile.json")

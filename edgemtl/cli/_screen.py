@@ -93,15 +93,20 @@ class Progress:
             from rich.markup import escape
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
+            from rich.table import Column
 
             columns = (
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[left]}", markup=False),
-                TextColumn("{task.fields[note]}", markup=False),
+                TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
             )
             self._bar = Bar(
-                TextColumn(escape(printable(self._title))), *columns, console=Console(stderr=True), transient=True
+                TextColumn(escape(printable(self._title))),
+                *columns,
+                console=Console(stderr=True),
+                transient=True,
+                expand=True,
             )
             self._bar.start()
             self._task = self._bar.add_task(self._title, total=None, note="", left="")

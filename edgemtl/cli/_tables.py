@@ -101,8 +101,10 @@ def show_profile(screen: Screen, profile: Profile) -> None:
             (s.name, s.owner or None, s.operators, f"{s.share:.1%}") for s in profile.operators.by_block[:OPERATORS]
         ]
         screen.table("Where the time goes", ("block", "task", "operators", "share"), shares)
-    for note in (*profile.notes, *profile.stability.reasons):
-        screen.note(f"note: {note}")
+    for note in profile.notes:
+        screen.say(f"note: {note}")
+    for reason in profile.stability.reasons:
+        screen.note(f"note: {reason}")
 
 
 def _counts(counts: Counts) -> list[tuple[str | None, ...]]:

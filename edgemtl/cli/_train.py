@@ -195,11 +195,8 @@ def _tell(progress: Progress, news: TrainProgress) -> None:
     losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
     progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}", news.seconds_left)
     if news.validation:
-        scores = [
-            f"{task} {metric} {value:.3g}"
-            for task, metrics in news.validation.items()
-            for metric, value in metrics.items()
-        ]
+        deciding = ((task, *next(iter(metrics.items()))) for task, metrics in news.validation.items())
+        scores = [f"{task} {metric} {value:.3g}" for task, metric, value in deciding]
         progress.remark(f"validation after {news.step} steps, a few images: {', '.join(scores)}")
 
 

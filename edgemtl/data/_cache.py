@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl.data._pictures import NPY_BROKEN
 from edgemtl.errors import UserError
 
 __all__ = ["SEGMENT", "RowCache", "cache_root"]
@@ -116,7 +117,7 @@ class RowCache:
                 return None
             try:
                 maps = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in [*self.fields, "done"]}
-            except (OSError, ValueError) as error:
+            except NPY_BROKEN as error:
                 raise UserError(
                     f"the cache {folder} is damaged ({error}): delete that folder, it will be filled again"
                 ) from error

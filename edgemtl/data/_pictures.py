@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from edgemtl._files import open_regular
 from edgemtl._images import bits_per_channel, is_turned, open_picture
 from edgemtl.errors import UserError
 
-__all__ = ["Header", "read_array", "read_header"]
+__all__ = ["NPY_BROKEN", "Header", "read_array", "read_header"]
 
 Array = NDArray[Any]
+NPY_BROKEN = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, RecursionError, OverflowError)
+"""Every way in which NumPy says that a .npy file is damaged: its header is a Python literal."""
+
 _MODES = {
     "1": (1, "b1"),
     "L": (1, "u1"),
@@ -57,7 +61,7 @@ def _npy(path: Path) -> Array:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError("the file is missing") from error
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except NPY_BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot be read ({reason}): a .npy file of numbers is needed, write it again") from error
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or 0 in array.shape:

@@ -56,7 +56,7 @@ def count_graph(
     no ONNX model, sizes that do not fit, and a task of `only` that is not there; whatever else cannot be counted is
     told in the notes.
     """
-    folder = model.parent if isinstance(model, Path) else None
+    folder = model.parent.resolve() if isinstance(model, Path) else None
     file = model.name if isinstance(model, Path) else "the model"
     model = read_onnx(model) if isinstance(model, Path) else model
     choice = choice or InputChoice()

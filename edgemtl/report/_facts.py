@@ -99,7 +99,8 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
 
 def origins_section(story: Story) -> Markup:
     """How each kind of figure on the page was obtained."""
-    kinds = ["counted"] if story.result or story.manifest else []
+    counted = story.result or story.manifest or any(profile.counts for profile in story.profiles)
+    kinds = ["counted"] if counted else []
     if story.result is not None:
         best = [story.result.best] if story.result.best is not None else []
         entries = [*best, *story.result.front]

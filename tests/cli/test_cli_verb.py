@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from edgemtl.cli._verb import Interrupted, interruptible, new_run, parse_size, reserved_output, resume_line
+from edgemtl.cli._profile import _beside
+from edgemtl.cli._verb import (
+    Interrupted,
+    interruptible,
+    new_run,
+    parse_shapes,
+    parse_size,
+    reserved_output,
+    resume_line,
+)
 from edgemtl.errors import UserError
 
 
@@ -64,3 +73,31 @@ def test_reserved_output_is_handed_back(capfd: pytest.CaptureFixture[str]) -> No
     shown = capfd.readouterr()
     assert shown.out.split("\n") == ["{}", "after", "library after", ""]
     assert "a word" in shown.err and "a library" in shown.err
+
+
+def test_shapes_of_inputs() -> None:
+    assert parse_shapes(["image=1x3x480x640", "a=b:0=7"]) == {"image": (1, 3, 480, 640), "a=b:0": (7,)}
+    assert parse_shapes(["1X3x8x8"]) == {"": (1, 3, 8, 8)}
+    for text in (
+        "",
+        "image=",
+        "image=1x",
+        "image=1x0",
+        "image=1x-3",
+        "image=1.5x2",
+        "image",
+        "image=1x²",
+        "a=9999999999",
+    ):
+        with pytest.raises(UserError, match="write NAME=SIZES"):
+            parse_shapes([text])
+    with pytest.raises(UserError, match="given twice"):
+        parse_shapes(["a=1", "a=2"])
+
+
+def test_a_profile_lies_beside_its_file_however_long_its_name(tmp_path: Path) -> None:
+    assert _beside(Path("folder/net.v2.onnx")) == Path("folder/net.v2.profile.json")
+    long = tmp_path / f"{'ü' * 120}.onnx"
+    long.touch()
+    _beside(long).with_name(f".{_beside(long).name}.temporary").touch()
+    assert _beside(long).name.startswith("ü" * 100)

@@ -240,6 +240,7 @@ def test_partial_tasks_have_false_masks(root: Path) -> None:
             "edges/b.npy: cannot be read (",
         ),
         (lambda root: (root / "edges" / "b.npy").write_bytes(b""), "edges/b.npy: cannot be read ("),
+        (lambda root: harm_header(root / "edges" / "b.npy"), "edges/b.npy: cannot be read ("),
         (
             lambda root: (root / "images" / "train" / "b.png").write_bytes(b"hello"),
             "b.png: cannot be read (no content of a BMP, JPEG",
@@ -289,6 +290,11 @@ def test_opening_tells_what_names_and_headers_show(root: Path, harm: Callable[[P
     message = opening(root)
     assert expected in message, message
     assert message.startswith(f"data set {root / 'data.yaml'} has ")
+
+
+def harm_header(path: Path) -> None:
+    """A bracket that is never closed: NumPy's reader of headers then fails in a way of its own."""
+    path.write_bytes(path.read_bytes().replace(b"}", b"{", 1))
 
 
 def spoil(root: Path, file: str, change: Callable[[NDArray[Any]], NDArray[Any] | None]) -> None:
