@@ -19,6 +19,7 @@ __all__ = ["Scorer", "evaluate"]
 
 IGNORED = -1
 DEPTH_RANGE_M = (0.1, 20.0)
+"""Predicted depth is scored within this range, or within that of a batch's labels where they lie beyond it."""
 THRESHOLDS = 39
 GOOD_ANGLE_DEG = 11.25
 GOOD_RATIO = 1.25
@@ -55,8 +56,9 @@ def _update_segmentation(metrics: Mapping[str, Metric], output: Tensor, target: 
 
 
 def _update_depth(metrics: Mapping[str, Metric], output: Tensor, target: Tensor, mask: Tensor) -> None:
-    predicted = output[:, 0].exp().clamp(*DEPTH_RANGE_M)[mask]
     truth = target[mask]
+    low, high = min(DEPTH_RANGE_M[0], float(truth.min())), max(DEPTH_RANGE_M[1], float(truth.max()))
+    predicted = output[:, 0].exp().clamp(low, high)[mask]
     ratio = torch.maximum(predicted / truth, truth / predicted)
     metrics["rmse"].update(predicted, truth)
     metrics["abs_rel"].update((predicted - truth).abs() / truth)

@@ -79,6 +79,14 @@ def test_depth_errors_are_in_metres() -> None:
     }
 
 
+def test_depth_beyond_a_room_is_scored_as_it_is() -> None:
+    task, given = TASKS["depth"], batches(TASKS["depth"])
+    for output, batch in given:
+        batch.targets["depth"] = np.full_like(batch.targets["depth"], 80)
+        output[:] = math.log(60)
+    assert scored(task, given) == {"rmse": pytest.approx(20, rel=1e-4), "abs_rel": pytest.approx(0.25), "delta1": 0}
+
+
 def test_angles_are_in_degrees() -> None:
     task, given = TASKS["normals"], batches(TASKS["normals"])
     output, truth = valid(task, given)
