@@ -205,7 +205,10 @@ def _notes(left: Story, right: Story, rows: list[ComparisonRow]) -> Iterator[str
 
 
 def _search_notes(left: Result, right: Result) -> Iterator[str]:
-    """What makes scores of two searches incomparable, and the limits that either one's design breaks."""
+    """What was asked differently, what makes scores incomparable, and the limits that either one's design breaks."""
+    limits = [[*result.budgets, *(f"floor {text}" for text in result.floors)] for result in (left, right)]
+    if limits[0] != limits[1]:
+        yield f"limits differ: {' and '.join(', '.join(asked) or 'none' for asked in limits)}"
     if left.preferred != right.preferred:
         told = " and ".join(result.preferred or "none" for result in (left, right))
         yield f"preferences differ ({told}): {WEIGHTED} cannot be compared; delta_m counts all tasks alike in both"

@@ -128,6 +128,9 @@ def test_it_comes_back_to_its_owner(home: Path, tmp_path: Path, monkeypatch: pyt
     )
     result = prune_module(request)
     assert result.feasible and result.best is not None
+    assert [(check.name, check.kept, check.value) for check in result.best.limits] == [
+        ("70%params", True, result.best.params)
+    ]
     narrow = apply_pruning(getattr(odd_modules, name)(), request.out)
     assert sum(parameter.numel() for parameter in narrow.parameters()) == result.best.params
     assert set(narrow(image())) == {"depth", "kind"}

@@ -72,6 +72,7 @@ def test_a_broken_limit_is_named(tmp_path: Path) -> None:
     assert (
         "the first breaks floor depth=2%: depth loses 5.3 % on validation images where 2 % is allowed" in found["notes"]
     )
+    assert any(note.startswith("limits differ: ") and "floor depth=2% and " in note for note in found["notes"])
 
 
 def test_two_profiles_say_what_is_noise_and_what_differs(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""What the tables of a search say of its limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgemtl.cli._screen import Screen
+from edgemtl.cli._search import Stages
+from edgemtl.cli._tables import show_result
+from edgemtl.nas import FloorRow, PreflightRow, SearchEvent
+from edgemtl.results import Entry, LimitCheck, Result
+from edgemtl.units import Floor, parse_budget
+
+ROWS = (PreflightRow(parse_budget("3MB"), 3e6, 1e6, 2e6, 6e6),)
+FLOORS = (FloorRow(Floor("depth", 0.05), 0.4, 0.1, 0.0),)
+
+
+def told(event: SearchEvent, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    with Stages(Screen()) as stages:
+        stages(event)
+    return [" ".join(line.split()).split(" lost") for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("floors", "together", "says"),
+    [
+        (FLOORS, "", "all together - - - - known after the search"),
+        (FLOORS, "middle", "all together - - - - yes, the middle design does"),
+        (None, "", "floors - - - - known once weights are learnt"),
+    ],
+)
+def test_the_table_before_a_search_looks_at_floors(
+    capsys: pytest.CaptureFixture[str], floors: Any, together: str, says: str
+) -> None:
+    lines = told(SearchEvent("preflight", 1, 1, rows=ROWS, floors=floors, together=together), capsys)
+    assert [says] in lines
+    assert (["floor depth=5% 5 %", " 40 %", " 10 %", " 0 %", " yes, by the largest"] in lines) == bool(floors)
+
+
+def test_one_budget_alone_needs_no_last_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not any("together" in line[0] for line in told(SearchEvent("preflight", 1, 1, rows=ROWS), capsys))
+
+
+def limit(kind: Any, text: str, quantity: str, allowed: float, value: float) -> LimitCheck:
+    excess = value - allowed if kind == "floor" else value / allowed - 1
+    return LimitCheck(
+        kind=kind,
+        text=text,
+        quantity=quantity,
+        task="depth" if kind == "floor" else None,
+        allowed=allowed,
+        value=value,
+        excess=excess,
+        kept=excess <= 0,
+    )
+
+
+def test_the_result_names_the_limit_that_is_broken(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    limits = (limit("budget", "3MB", "weight_bytes", 3e6, 1.02e6), limit("floor", "depth=5%", "drop", 0.05, 0.072))
+    best = Entry(
+        design={"a": 1}, flops=2, macs=1, params=1, bytes=1_020_000, latency_ms=None, metrics={"depth": {"rmse": 0.5}},
+        delta_m=-0.072, weighted_delta_m=-0.08, paths={}, feasible=False, kind="candidate", name="best", limits=limits,
+    )  # fmt: skip
+    result = Result(
+        command="edgemtl search", seed=0, data="photos", space="cnn", strategy="linas", budgets=("3MB",),
+        floors=("depth=5%",), preference={"depth": 2.0, "semseg": 1.0}, feasible=False, best=best, front=(best,),
+        evaluations=1, seconds=1.0, environment={},
+    )  # fmt: skip
+    show_result(Screen(), result)
+    shown = capsys.readouterr().out
+    assert "nearest (floor depth=5%: depth loses 7.2 % on validation images where 5 % is allowed)" in shown
+    assert "3MB" not in shown, "it is kept"
+    assert "weighted delta_m: the mean of tasks weighted by depth=2,semseg=1" in shown
+    assert "-7.20 %" in shown and "-8.00 %" in shown
