@@ -56,7 +56,7 @@ class Engine:
         if self.manifest.layout != "bundle":
             raise UserError(
                 f"bundle {folder} has the layout {self.manifest.layout}: its files are for their runtimes alone, as "
-                "README.md in it says; export the run without --layout for edgemtl"
+                "README.md in it says; name an ONNX file in it to profile that, or export the run without --layout"
             )
         self.target = target or next(iter(self.manifest.targets))
         if self.target not in self.manifest.targets:

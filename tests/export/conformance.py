@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from nets import experts_net, grid_net, images, small_net
@@ -22,7 +23,7 @@ from edgemtl.export import emit
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate, simulate
 from edgemtl.runtime import Session, open_engine
-from edgemtl.targets import ExportTarget
+from edgemtl.targets import ExportTarget, PlainTarget
 
 Outputs = dict[str, NDArray[np.float32]]
 
@@ -153,6 +154,30 @@ class TargetConformance:
         with torch.no_grad():
             expected = net(image)["normals"].numpy()
         np.testing.assert_allclose(session.run(image.numpy(), ["normals"])["normals"], expected, rtol=2e-1, atol=2e-1)
+        session.close()
+
+    def test_a_plain_file_answers_every_task_as_the_engine_does(self, tmp_path: Path) -> None:
+        """Without flags, for targets that write such files; `finish` gives the model that is written."""
+        net, image, finished = small_net(), images(1).numpy(), []
+        if not isinstance(self.target, PlainTarget):
+            pytest.skip(f"{self.target.traits.name} writes no plain files")
+
+        def finish(model: onnx.ModelProto) -> onnx.ModelProto:
+            finished.append([output.name for output in model.graph.output])
+            return model
+
+        plain, precision = tmp_path / "plain", mixed_precision(net, self.target, "fp32")
+        plain.mkdir()
+        spec = self.target.build_plain(net, precision, calibrate(net, images(8)), plain, finish)
+        assert sorted(spec.files.values()) == sorted(path.name for path in plain.iterdir())
+        assert finished == [list(spec.tasks)] and not spec.flags
+        session = self.session(net, tmp_path / "engine", precision)
+        expected = {task: value.copy() for task, value in session.run(image, session.tasks).items()}
+        session.close()
+        spec.write(plain)
+        session = open_engine(plain, threads=1, modes=[spec.tasks])
+        for task, value in session.run(image, spec.tasks).items():
+            np.testing.assert_allclose(value, expected[task], rtol=1e-4, atol=1e-4)
         session.close()
 
     def test_engine_agrees_with_the_simulation(self, tmp_path: Path) -> None:
