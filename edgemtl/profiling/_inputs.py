@@ -48,10 +48,13 @@ _NUMPY_TYPES: Mapping[str, type] = {
     "tensor(uint8)": np.uint8,
 }
 
-SIDES = (256, 224, 299, 320, 384, 448, 512, 640, 128, 64, 32)
-"""What open heights and widths become, the first that a net runs on; sides of volumes are a quarter of it."""
-CHANNELS, LENGTH = 3, 128
-"""What open channels and lengths of sequences become."""
+SIDES = (256, 224, 299, 320, 384, 448, 512, 640, 128, 64, 32, 16, 2)
+"""What open heights and widths become, the first that a net runs on.
+
+Lengths of sequences are half of it, sides of volumes a quarter.
+"""
+CHANNELS = 3
+"""What open channels become."""
 NAMED = 4
 LIMIT_VALUES = 2**28
 
@@ -188,10 +191,10 @@ def _assumed(axes: Axes, place: int, side: int) -> int:
     if place == 0:
         return 1
     if len(axes) < 4:
-        return LENGTH
+        return side // 2
     last_is_channels = axes[-1] in (1, 3, 4) and not isinstance(axes[1], int)
     channels = len(axes) - 1 if last_is_channels else 1
-    return CHANNELS if place == channels else side if len(axes) == 4 else side // 4
+    return CHANNELS if place == channels else side if len(axes) == 4 else max(1, side // 4)
 
 
 def _settled(declared: Declared, given: Sizes | None, named: Mapping[str, int], side: int) -> ModelInput:
@@ -199,7 +202,11 @@ def _settled(declared: Declared, given: Sizes | None, named: Mapping[str, int], 
         axis if isinstance(axis, int) else named.get(axis or "", _assumed(declared.axes, place, side))
         for place, axis in enumerate(declared.axes)
     )
-    is_open = [place for place, axis in enumerate(declared.axes) if place and not isinstance(axis, int)]
+    is_open = [
+        place
+        for place, axis in enumerate(declared.axes)
+        if place and not isinstance(axis, int) and not (axis and _is_batch(axis))
+    ]
     return ModelInput(declared.name, declared.kind, sizes, () if given else tuple(is_open))
 
 

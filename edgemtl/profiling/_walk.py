@@ -190,6 +190,8 @@ class Walker:
             if why and multiplies(body):
                 link.count = Count(exact=False)
                 link.remark = _remark(node, f"its FLOPs are not counted, {why}")
+            elif node.op_type == "Loop" and multiplies(body) and self._fixed_turns(node, body) is None:
+                link.remark = _remark(node, f"it is counted as often as it ran on inputs that were made up, {turns}")
             elif turns == 0 and multiplies(body):
                 link.remark = _remark(node, "it multiplies nothing, it runs no time")
             yield link

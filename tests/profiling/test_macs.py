@@ -239,7 +239,9 @@ def test_a_loop_counts_as_often_as_it_runs_whoever_says_so() -> None:
     cost = count_graph(graph_of([loop("y", "n")], {"x": (5, 4), "w": ones(4, 4), "n": turns}, ["y"]))
     assert (cost.total.flops, cost.total.params, cost.notes) == (2 * 6 * 80, 16, ())
     nodes = [helper.make_node("Size", ["x"], ["n"]), loop("y", "n")]
-    assert count_graph(graph_of(nodes, {"x": (5, 4), "w": ones(4, 4)}, ["y"])).total.flops == 2 * 20 * 80
+    cost = count_graph(graph_of(nodes, {"x": (5, 4), "w": ones(4, 4)}, ["y"]))
+    assert cost.total.flops == 2 * 20 * 80
+    assert cost.notes == ("Loop '/y': it is counted as often as it ran on inputs that were made up, 20",)
 
 
 def test_loops_in_loops_and_in_branches(tmp_path: Path) -> None:

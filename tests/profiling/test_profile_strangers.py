@@ -154,6 +154,9 @@ def test_a_net_that_takes_one_size_alone_gets_it(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", nodes, [tensor("x", ["n", 3, "h", "w"])], ["y"], [weight("m", 3 * 224 * 224, 2)])
     assert settled(path).choice.shapes == {"x": (1, 3, 224, 224)}
     assert macs(path) == 2 * 3 * 224 * 224
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
+    path = save(tmp_path / "m.onnx", nodes, [tensor("x", [1, None, 3])], ["y"], [whole("s", 1, 32, 3)])
+    assert settled(path).choice.shapes == {"x": (1, 32, 3)}
 
 
 @pytest.mark.parametrize(
