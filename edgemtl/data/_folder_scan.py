@@ -70,6 +70,7 @@ def open_folder(path: Path, size: tuple[int, int], problems: Problems) -> OpenFo
     data = FolderData(root, spec.tasks, match_tables(root, spec, splits, problems), size, tasks, teachers)
     opened = OpenFolder(path, data, splits, {}, tuple(files.values()), set())
     _look_for_folders(opened, problems)
+    _refuse_shared_labels(opened, problems)
     _scan(opened, problems)
     return opened
 
@@ -119,6 +120,19 @@ def _near_folder(path: Path) -> str | None:
     short = [name for name in there if path.name.startswith(name) or name.startswith(path.name)]
     near = short or difflib.get_close_matches(path.name, there, n=1, cutoff=0.6)
     return near[0] if near else None
+
+
+def _refuse_shared_labels(opened: OpenFolder, problems: Problems) -> None:
+    """Images of the same name in two splits share a label file where its pattern does not say {split}."""
+    for name, spec in opened.data.specs.items():
+        first: dict[str, str] = {}
+        for item in (item for items in opened.splits.values() for item in items):
+            if isinstance(spec, FileSpec) and opened.usable(item, name):
+                path, shown = opened.data.label_file(spec, item)
+                other = first.setdefault(shown, item.shown)
+                if other != item.shown and path.exists():
+                    text = f"is the label of {other} and of {item.shown}: give each its own, with {{split}} in `files`"
+                    problems.add(text, shown, f"shared labels {name}")
 
 
 def _scan(opened: OpenFolder, problems: Problems) -> None:

@@ -196,6 +196,19 @@ def test_a_row_that_fits_several_images_is_refused_and_one_that_fits_none_is_tol
     assert FolderSource(root, (8, 8)).split("test")[1].targets["weather"] == 0
 
 
+def test_a_label_file_that_two_images_share_is_refused(root: Path) -> None:
+    (root / "data.yaml").write_text(HEAD + '  depth: {kind: depth, files: "all/{name}.png", scale: 0.001}\n')
+    for path in root.glob("images/*/*.png"):
+        name = path.name.replace("test", "train")
+        path.rename(path.with_name(name))
+        save(root / "all" / name, depth(1))
+    problems, _ = told(root)
+    assert problems == [
+        "all/train0.png: is the label of images/train/train0.png and of images/test/train0.png: give each its own, "
+        "with {split} in `files` (and 1 more like it)"
+    ]
+
+
 def test_images_of_other_endings_are_left_out_with_a_word(root: Path) -> None:
     for name in ("a.heic", "b.HEIC", "c.gif", "notes", "labels.csv", "Thumbs.db", ".hidden.gif"):
         (root / "images" / "train" / name).write_bytes(b"x")
