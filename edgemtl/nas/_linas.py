@@ -45,7 +45,8 @@ class LinasSampler(DesignSampler):
         seen, number = seen_keys(study, self._problem.space), position // self._batch
         if self._proposed[0] != number:  # else it is what would be proposed again
             self._proposed = number, self._propose(study, number)
-        fresh = [design for design in self._proposed[1] if design.key not in seen]
+        place = position % self._batch  # so that workers that ask at the same moment get different ones
+        fresh = [d for d in self._proposed[1][place:] + self._proposed[1][:place] if d.key not in seen]
         if fresh:
             return fresh[0]
         spread = first_designs(self._problem, self._batch, random.Random(f"{self._seed}/{position}/more"), seen)
