@@ -22,9 +22,21 @@ from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 
 __all__ = [
-    "check_folder", "check_seal", "clear_parts", "inside", "open_regular", "read_bytes", "read_json", "read_text",
-    "sealed", "sha256", "within", "write_atomic", "write_json",
-]  # fmt: skip
+    "check_folder",
+    "check_own",
+    "check_seal",
+    "clear_parts",
+    "inside",
+    "open_regular",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "sealed",
+    "sha256",
+    "within",
+    "write_atomic",
+    "write_json",
+]
 
 JSON_LIMIT_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**20
@@ -152,6 +164,14 @@ def open_regular(path: Path, what: str) -> IO[bytes]:
         found = _KINDS.get(kind, "no file")
         raise UserError(f"cannot read {what} {path}: it is {found}, a regular file is wanted")
     return os.fdopen(handle, "rb")
+
+
+def check_own(path: Path, mark: str, what: str) -> None:
+    """`UserError` where a file is in the way that is no `what` ("report") of ours: its first 64 KiB lack the `mark`."""
+    if path.exists():
+        with open_regular(path, what) as file:
+            if mark.encode() not in file.read(1 << 16):
+                raise UserError(f"{path} exists and is no {what}: choose another --out, it is not overwritten")
 
 
 def read_bytes(path: Path, what: str, limit_bytes: int) -> bytes:

@@ -62,15 +62,16 @@ def profile(
     """
     from edgemtl._files import read_json
     from edgemtl.profiling import profile as measure
-    from edgemtl.profiling import write_profile
+    from edgemtl.profiling import profile_file, write_profile
 
+    place = profile_file(out or (path if path.is_dir() else _beside(path)))
     wanted: Sequence[str] | None = tasks.split(",") if tasks else None
     sizes = parse_shapes(shapes)
     with interruptible("nothing was measured to the end, nothing was written"), screen.progress("samples") as progress:
         found = measure(
             path, device, target=target, threads=threads, runs=runs, tasks=wanted, shapes=sizes, progress=progress
         )
-    file = write_profile(found, out or (path if path.is_dir() else _beside(path)))
+    file = write_profile(found, place)
     if not screen.as_json:
         show_profile(screen, found)
         screen.say(f"written: {file}")

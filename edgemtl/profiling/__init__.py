@@ -19,7 +19,7 @@ from edgemtl.profiling._samples import (
     ratios,
     samples_needed,
 )
-from edgemtl.profiling._schema import OperatorShare, Profile, Stability, read_profile, write_profile
+from edgemtl.profiling._schema import OperatorShare, Profile, Stability, profile_file, read_profile, write_profile
 from edgemtl.profiling._switching import LevelCost, measure_levels
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ __all__ = [
     "percentile",
     "percentile_interval",
     "profile",
+    "profile_file",
     "ratios",
     "read_profile",
     "samples_needed",

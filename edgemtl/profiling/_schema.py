@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from edgemtl._files import read_json, write_json
+from edgemtl._files import check_own, read_json, write_json
 from edgemtl.errors import UserError, brief
 from edgemtl.profiling._samples import LatencyBlock
 from edgemtl.results import FigureKind
@@ -15,7 +15,7 @@ from edgemtl.schema import first_problem, validated
 
 __all__ = [
     "Count", "Counts", "Figure", "Mode", "Opening", "OperatorShare", "Operators", "Profile", "Stability", "TaskProfile",
-    "read_profile", "write_profile",
+    "profile_file", "read_profile", "write_profile",
 ]  # fmt: skip
 
 PROFILE_FILE = "profile.json"
@@ -159,9 +159,16 @@ class Profile(_Strict):
         return self.modes[0].latency
 
 
-def write_profile(profile: Profile, path: Path) -> Path:
-    """Write a profile atomically to `path` (a folder gets `profile.json`); returns the file."""
+def profile_file(path: Path) -> Path:
+    """Where a profile at `path` goes (a folder gets `profile.json`); `UserError` where another file is there."""
     file = path / PROFILE_FILE if path.is_dir() else path
+    check_own(file, '"schema": "edgemtl.profile/', "profile")
+    return file
+
+
+def write_profile(profile: Profile, path: Path) -> Path:
+    """Write a profile atomically to `profile_file(path)`, in place of an older one; returns the file."""
+    file = profile_file(path)
     write_json(file, profile.model_dump(mode="json", by_alias=True))
     return file
 

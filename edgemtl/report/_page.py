@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgemtl import __version__
-from edgemtl._files import write_atomic
+from edgemtl._files import check_own, write_atomic
 from edgemtl.report._experts import experts_section
 from edgemtl.report._facts import environment_section, origins_section, parity_section, pictures_section
 from edgemtl.report._header import header
@@ -19,6 +19,7 @@ from edgemtl.report._search import front_section, tasks_section
 __all__ = ["write_report"]
 
 REPORT_FILE = "report.html"
+_TITLE = ": edgemtl report"
 # Nothing is fetched and no script runs, whatever a name or a file contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -27,12 +28,13 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     """Write one self-contained HTML page about a run folder, a bundle, or a result, manifest or profile file.
 
     `out` is a file, or a folder that gets `report.html` (none: beside what is reported). The page loads nothing from a
-    network, runs no script, and shows every name as text. Raises `UserError` where `path` holds nothing to report.
-    Returns the file.
+    network, runs no script, and shows every name as text. Raises `UserError` where `path` holds nothing to report, and
+    where `out` is a file that is no report. Returns the file.
     """
     story = load_story(path)
     place = out or (path if path.is_dir() else path.parent)
     file = place / REPORT_FILE if place.is_dir() else place
+    check_own(file, f"{_TITLE}</title>", "report")
     write_atomic(file, render(story))
     return file
 
@@ -45,7 +47,7 @@ def render(story: Story) -> str:
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{story.name}: edgemtl report"),
+        element("title", f"{story.name}{_TITLE}"),
         element("style", style),
     )
     sections = (

@@ -106,6 +106,12 @@ def test_round_trip(measured: Profile, tmp_path: Path) -> None:
     content = json.loads(file.read_text())
     assert content["schema"] == "edgemtl.profile/1"
     assert content["environment"]["packages"]["onnxruntime"]
+    assert write_profile(measured, file) == file, "a profile takes the place of an older one"
+    for text in ('{"schema": "mine"}', "", "mine"):
+        (tmp_path / "mine").write_text(text)
+        with pytest.raises(UserError, match="mine exists and is no profile: choose another --out"):
+            write_profile(measured, tmp_path / "mine")
+        assert (tmp_path / "mine").read_text() == text
 
 
 @pytest.mark.parametrize(

@@ -329,3 +329,13 @@ def test_a_pipe_is_not_waited_for(run: Path, name: str) -> None:
     os.mkfifo(run / name)
     with pytest.raises(UserError, match=r"regular file|has no result\.json"):
         write_report(run)
+
+
+def test_a_file_that_is_no_report_is_not_replaced(run: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "notes.html"
+    mine.write_text("<p>mine</p>")
+    with pytest.raises(UserError, match="exists and is no report: choose another --out"):
+        write_report(run, mine)
+    assert mine.read_text() == "<p>mine</p>"
+    file = write_report(run, tmp_path / "page.html")
+    assert write_report(run, file) == file
