@@ -29,6 +29,7 @@ from edgemtl.errors import UserError
 from edgemtl.models import load_supernet, save_supernet
 from edgemtl.nas import RunFolder, SearchRequest, Space, load_space, search
 from edgemtl.nas._judge import Verdict
+from edgemtl.nas._problem import Evaluation
 from edgemtl.nas._prune_trials import Trials
 from edgemtl.nas._sensitivity import Sensitivity, read_sensitivity, write_sensitivity
 from edgemtl.nas._trials import evaluation_of, finished, open_study
@@ -83,7 +84,8 @@ class Kind:
     """Files of one kind: which may be damaged (patterns below the folder), and who reads them.
 
     `read` answers with a JSON value. `own`: the files belong to a folder, which no path may leave. `sealed`, `says`:
-    see above; neither: whatever is read is meant so. Of `lines`, those at the end may lack: a kill leaves such a file.
+    see above; neither: whatever is read is meant so. Of `lines`, some may lack: a kill cuts off the last,
+    and what is no whole line is not there.
     """
 
     files: tuple[str, ...]
@@ -202,7 +204,11 @@ def _config(folder: Path) -> Any:
 def _studied(folder: Path) -> Any:
     space = RunFolder(folder / "run").space()
     study = open_study("search", folder / "run" / "study.journal", None)
-    return [[trial.number, evaluation_of(trial, space).design.key] for trial in finished(study)]
+    return [_scored(evaluation_of(trial, space)) for trial in finished(study)]
+
+
+def _scored(evaluation: Evaluation) -> Any:
+    return [evaluation.design.key, evaluation.metrics, evaluation.latency_ms]
 
 
 def _shown(folder: Path) -> Any:
@@ -274,7 +280,7 @@ KINDS: dict[str, Kind] = {
     "profile": Kind(("run/profile.json",), _profile, own=False, says=_written("run/profile.json")),
     "design": Kind(("run/designs/best/*",), _design, sealed=True),
     "config": Kind(("run/config.json",), _config, says=_written("run/config.json")),
-    "journal": Kind(("run/study.journal",), _studied),
+    "journal": Kind(("run/study.journal",), _studied, sealed=True, lines=True),
     "report": Kind(("run/result.json", "run/profile.json", "run/bundle/manifest.json", "run/pictures/*.png"), _shown),
     "space": Kind(("nas/tiny.yaml",), lambda folder: _space(folder).identity, own=False),
     "device": Kind(("profiles/board.yaml",), _device),

@@ -68,7 +68,7 @@ def read_damaged(kind: str, folder: Path, was: Any, linked: bool) -> tuple[str, 
         return ACCEPTED, "read through a link out of the folder"
     if answer is None:
         return REFUSED, "not read"
-    if answer == was or (KINDS[kind].lines and answer == was[: len(answer)]):
+    if answer == was or (KINDS[kind].lines and all(each in was for each in answer)):
         return SAME, ""
     says = KINDS[kind].says
     meant = not KINDS[kind].sealed if says is None else says(folder) == answer

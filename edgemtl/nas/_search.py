@@ -310,7 +310,8 @@ def _study(request: SearchRequest, config: Mapping[str, Any]) -> optuna.Study:
 
 def _finished(study: optuna.Study, space: Space) -> list[Evaluation]:
     """Every evaluated design once, in the order of evaluation."""
-    return list({trial.user_attrs["key"]: evaluation_of(trial, space) for trial in finished(study)}.values())
+    found = [evaluation_of(trial, space) for trial in finished(study)]
+    return list({each.design.key: each for each in found}.values())
 
 
 def _is_finished(request: SearchRequest, config: Mapping[str, Any]) -> bool:

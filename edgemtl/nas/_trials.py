@@ -16,7 +16,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from edgemtl._files import open_regular, read_bytes
+from edgemtl._files import check_seal, open_regular, read_bytes, sealed
 from edgemtl.errors import UserError
 from edgemtl.nas._problem import Evaluation
 from edgemtl.nas._space import Design, Space
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 JOURNAL_LIMIT_BYTES = 2**30
+_RECORDED = ("key", "metrics", "latency_ms", "sha256")
 BEAT_SECONDS, GRACE_SECONDS = 10, 60
 """How often a worker of a shared study says that it lives, and after which silence others take its trial over."""
 _OPENING_SECONDS = 60.0
@@ -140,16 +141,26 @@ def space_distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def record(trial: Trial, evaluation: Evaluation) -> None:
-    """Keep an evaluation with its trial."""
-    trial.set_user_attr("key", evaluation.design.key)
-    trial.set_user_attr("metrics", {task: dict(scores) for task, scores in evaluation.metrics.items()})
-    trial.set_user_attr("latency_ms", dict(evaluation.latency_ms))
+    """Keep an evaluation with its trial, and the hash of it."""
+    metrics = {task: dict(scores) for task, scores in evaluation.metrics.items()}
+    content = {"key": evaluation.design.key, "metrics": metrics, "latency_ms": dict(evaluation.latency_ms)}
+    for name, value in sealed(content).items():
+        trial.set_user_attr(name, value)
 
 
 def evaluation_of(trial: FrozenTrial, space: Space) -> Evaluation:
-    """The evaluation that `record` kept."""
-    attributes: Mapping[str, Any] = trial.user_attrs
-    return Evaluation(design_of(trial.params, space), attributes["metrics"], attributes["latency_ms"])
+    """The evaluation that `record` kept; raises `UserError` where it or the trial's design was changed since."""
+    content: Mapping[str, Any] = {name: trial.user_attrs.get(name) for name in _RECORDED}
+    try:
+        check_seal(content, Path("study"), "evaluation in the")
+        design = design_of(trial.params, space)
+    except (KeyError, UserError) as error:
+        raise UserError(
+            f"trial {trial.number} of the study is damaged ({error}): begin again with another --out"
+        ) from error
+    if design.key != content["key"]:
+        raise UserError(f"trial {trial.number} of the study names another design than was evaluated: begin again")
+    return Evaluation(design, content["metrics"], content["latency_ms"])
 
 
 def design_of(params: Mapping[str, Any], space: Space) -> Design:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -116,3 +117,22 @@ def test_a_process_that_was_killed_while_it_wrote_locks_nobody_out(pair: Space, 
     assert complete(open_study("search", journal, None)) == 1
     assert time.monotonic() - started < 10
     assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"metrics":{', '"metrics":{"x":{},'), ('"key":"', '"key":"0'), ('"sha256":"', '"sha256":"0')],
+)
+def test_an_evaluation_that_was_changed_is_told(pair: Space, tmp_path: Path, old: str, new: str) -> None:
+    journal = tmp_path / "study.journal"
+    tell(pair, open_study("search", journal, None), 1)
+    assert old in journal.read_text()
+    journal.write_text(journal.read_text().replace(old, new))
+    with pytest.raises(UserError, match="trial 0 of the study is damaged"):
+        evaluation_of(open_study("search", journal, None).trials[0], pair)
+
+
+def test_a_journal_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "study.journal")
+    with pytest.raises(UserError, match="it is a pipe"):
+        open_study("search", tmp_path / "study.journal", None)
