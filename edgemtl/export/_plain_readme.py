@@ -54,7 +54,7 @@ def _input(image: BundleInput) -> Sequence[str]:
     lines = [
         f"`{image.name}`: {image.dtype} {shape}, {image.layout}, {image.colour}. Resize a picture to {image.width} x",
         f"{image.height} pixels (width x height), whatever its aspect ratio: averaged over areas where neither side",
-        f"grows, otherwise {image.enlarging}.",
+        f"grows (`BOX` in Pillow), otherwise {image.enlarging}.",
     ]
     if image.dtype == "uint8":
         return [*lines, "Values are its pixels, 0 to 255: they are normalised inside."]

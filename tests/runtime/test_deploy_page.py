@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nets import SIZE, samples_for, small_net
+from numpy.typing import NDArray
 from PIL import Image
 
 from edgemtl.export import Plain, export_bundle, export_plain
@@ -74,6 +75,20 @@ def test_small_pictures_are_enlarged_as_the_engine_enlarges_them(here: Path) -> 
         Image.open("photo.jpg").resize(size).save("other.png")
         values = names["pixels_of"]("other.png", *SIZE)
         np.testing.assert_array_equal(_engine.normalize(values[None]), _engine.prepare_image("other.png", SIZE))
+
+
+def test_pictures_shrink_as_the_page_says() -> None:
+    """The mean of the pixels whose centres lie in the area of the new one: rows first, rounded after each direction."""
+
+    def columns(pixels: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+        step, centres = len(pixels) / count, np.arange(len(pixels)) + 0.5
+        areas = [(centres > place * step) & (centres <= (place + 1) * step) for place in range(count)]
+        return np.array([np.floor(pixels[area].mean(axis=0) + 0.5) for area in areas]).astype(np.uint8)
+
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+    for height, width in ((16, 20), (37, 11), (9, 53), (1, 1)):
+        expected = columns(columns(pixels.transpose(1, 0, 2), width).transpose(1, 0, 2), height)
+        np.testing.assert_array_equal(_engine.resize_picture(pixels, (height, width)), expected)
 
 
 def test_the_page_knows_every_kind_of_task() -> None:
