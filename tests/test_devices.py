@@ -130,3 +130,26 @@ def test_latency_is_measured_on_the_host(text: str, runtime: str | None) -> None
 def test_what_cannot_be_measured_here_is_refused(text: str, error: type[UserError], says: str) -> None:
     with pytest.raises(error, match=says):
         resolve(parse_budget(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]),
+            "25000 values",
+        ),
+        ("name: mine\nname: other", "the key 'name' is there twice"),
+        (f"memory_bytes: {'9' * 5000}", "is no int"),
+        ("notes: [2024-02-31]", "is no timestamp"),
+        ("#" * 70_000, "larger than 65536 bytes"),
+    ],
+)
+def test_a_strangers_file_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    _own(tmp_path, monkeypatch)
+    (tmp_path / "profiles" / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=expected) as error:
+        load_device("mine")
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
