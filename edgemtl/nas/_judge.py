@@ -85,7 +85,7 @@ class Judge:
         normalises it. Every task's loss counts as a share of its own value; that is ours.
         """
         sums = {g.name: [torch.zeros(g.size // g.step) for _ in g.parts] for g in groups}
-        parameters = [p for p in net.eval().parameters() if p.ndim > 1]
+        parameters = [p for p in net.eval().parameters() if p.ndim > 1 and p.requires_grad]
         for batch in batches_of(self.source.split("calibration"), SLOPE_BATCH, JUDGED_IMAGES):
             outputs = net(torch.from_numpy(batch.image).to(memory_format=torch.channels_last))
             losses = [self._loss(task.name, outputs, batch) for task in net.tasks]

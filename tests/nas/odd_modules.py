@@ -250,10 +250,10 @@ def own_train() -> nn.Module:
     return seeded(Own)
 
 
-def integers() -> nn.Module:
+def integers() -> Made:
     made = plain()
-    made.classes = nn.Parameter(torch.tensor(2), requires_grad=False)
-    return made
+    made.table = nn.Parameter(torch.arange(6).reshape(2, 3), requires_grad=False)
+    return made, {"table": None}
 
 
 def dropout() -> nn.Module:
