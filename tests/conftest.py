@@ -11,3 +11,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+
+def pytest_report_header() -> str:
+    """The class of processor decides how INT8 is written, and so which of two tests runs."""
+    from edgemtl._environment import environment
+
+    cpu = environment()["cpu"]
+    return f"processor: {cpu['class']} ({cpu['model']})"

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from edgemtl._environment import environment
-from edgemtl.devices import Device, device_names, load_device, resolve
+from edgemtl.devices import Device, any_processor, device_names, load_device, resolve
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.units import parse_budget
 
-SHIPPED = ("host", "jetson-orin-nano", "raspberry-pi-5", "zcu102")
+SHIPPED = ("host", "jetson-orin-nano", "raspberry-pi-4", "raspberry-pi-5", "x86-avx2", "x86-vnni", "zcu102")
 
 
 def test_shipped_devices_load() -> None:
@@ -29,9 +29,37 @@ def test_host_is_filled_in_from_the_machine() -> None:
     assert ("bf16" in host.precisions) == bool({"avx512_bf16", "amx_bf16", "bf16"} & set(machine["cpu"]["flags"]))
 
 
+def test_what_a_device_multiplies_with_is_detected_or_stated() -> None:
+    assert load_device("host").arithmetic == environment()["cpu"]["class"]
+    assert load_device("raspberry-pi-4").arithmetic == "arm"
+    jetson = load_device("jetson-orin-nano")
+    assert [jetson.arithmetic_of(name) for name in ("tensorrt", "onnxruntime", "another")] == [
+        "gpu",
+        "arm-dot",
+        "arm-dot",
+    ]
+    assert any_processor(jetson).arithmetic_of("onnxruntime") == "other"
+    assert any_processor(jetson).arithmetic_of("tensorrt") == "gpu", "a GPU is no other one"
+
+
+def test_only_this_machine_is_here() -> None:
+    """The host of a run that was made elsewhere is another processor under the same name."""
+    assert [name for name in SHIPPED if load_device(name).is_here] == ["host"]
+    elsewhere = "avx2" if load_device("host").arithmetic != "avx2" else "amx"
+    assert not load_device("host").model_copy(update={"arithmetic": elsewhere}).is_here
+
+
+def test_what_a_run_keeps_of_a_device_is_the_device_again() -> None:
+    for name in SHIPPED:
+        device = load_device(name)
+        kept = Device.model_validate(device.as_json())
+        assert kept.as_json() == device.as_json()
+        assert (kept.name, kept.arithmetic, kept.runtimes) == (device.name, device.arithmetic, device.runtimes)
+
+
 def test_host_without_bf16_instructions_drops_it(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = environment()
-    machine["cpu"]["flags"] = ["avx2"]
+    machine["cpu"] |= {"flags": ["avx2"], "class": "avx2"}
     monkeypatch.setattr("edgemtl.devices.environment", lambda: machine)
     host = load_device("host")
     assert "bf16" not in host.precisions
@@ -77,6 +105,7 @@ def test_a_users_own_device_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
         ({"colour": "red"}, "colour: Extra inputs"),
         ({"precisions": ["fp7"]}, "precisions.0"),
         ({"memory_bytes": -1}, "memory_bytes"),
+        ({"arithmetic": "abacus"}, "arithmetic"),
         ({"name": "other"}, "rename the file"),
         ({"schema": "edgemtl.device/9"}, "schema"),
         ({"reach": {"host": "board; rm -rf /"}}, "reach.host"),

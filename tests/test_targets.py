@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgemtl.cli._targets import targets
+from edgemtl.devices import Runtime, load_device
 from edgemtl.errors import UserError
 from edgemtl.targets import find_target, target_names
 
@@ -87,3 +88,29 @@ def test_a_target_of_another_package_is_found(tmp_path: Path, monkeypatch: pytes
     assert "mine" in target_names()
     assert find_target("mine").traits.title == "Mine"
     monkeypatch.delitem(sys.modules, "edgemtl_mine")
+
+
+def test_a_target_answers_for_its_device() -> None:
+    """Precisions are those that the device's runtime honours; a board has no other runtimes than it says."""
+    pi = load_device("raspberry-pi-4")
+    assert find_target("openvino", pi).traits.block_precisions == ("float",)
+    assert find_target("openvino", pi).traits.engine_precisions == ("fp32",)
+    assert find_target("onnxruntime", pi).traits.block_precisions == ("float", "int8")
+    with pytest.raises(UserError, match="unknown runtime of device raspberry-pi-4 'tensorrt-rtx'"):
+        find_target("tensorrt-rtx", pi)
+    bf16 = "bf16" in load_device("host").precisions
+    assert ("bf16" in find_target("openvino").traits.engine_precisions) == bf16
+
+
+def test_a_device_that_lacks_every_precision_of_a_target_is_refused() -> None:
+    pi = load_device("raspberry-pi-4")
+    odd = pi.model_copy(update={"runtimes": (Runtime(name="openvino", precisions=("fp16",)),)})
+    with pytest.raises(UserError, match="needs fp32 or bf16, runtime openvino of device raspberry-pi-4 has fp16"):
+        _ = find_target("openvino", odd).traits
+
+
+def test_targets_are_listed_for_a_device() -> None:
+    listed = CliRunner().invoke(targets, ["--device", "x86-avx2", "--format", "json"])
+    found = {each["name"]: each["scheme"]["weight_limit"] for each in json.loads(listed.stdout)}
+    assert found == {"onnxruntime": 64, "openvino": 64, "streaming": 127}
+    assert "tensorrt-rtx" in listed.stderr

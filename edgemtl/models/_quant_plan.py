@@ -56,7 +56,9 @@ class QuantScheme:
     activation) is rounded too and stays in eight bits for every reader; without it only what enters a convolution is
     rounded. Operators in `carried` compute on rounded inputs as well (`Add`), those in `passed` compute on eight bits
     as they are (`Resize`, `DepthToSpace`). The bias is rounded to int32 in steps of input scale times weight scale, or
-    stays `float`. `needs` are what a processor must have for its engines to compute this (`edgemtl.arithmetic.NEEDS`).
+    stays `float`. What enters is `divided` by its scale before it is rounded, or `scaled` and shifted, as OpenVINO's
+    FakeQuantize does. `needs` are what a processor must have for its engines to compute this
+    (`edgemtl.arithmetic.NEEDS`).
     """
 
     activation: Literal["uint8", "int8"] = "uint8"
@@ -65,6 +67,7 @@ class QuantScheme:
     carried: tuple[str, ...] = ()
     passed: tuple[str, ...] = ()
     bias: Literal["float", "int32"] = "float"
+    rounding: Literal["divided", "scaled"] = "divided"
     weight_limit: int = 127
     needs: tuple[str, ...] = ()
 

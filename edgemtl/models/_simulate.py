@@ -51,8 +51,9 @@ def simulate_graph(
 class _Values:
     """Tensors of one run, as real numbers, as whole steps of their scales, or both; made from each other on demand."""
 
-    def __init__(self, parameters: Mapping[str, Parameters]) -> None:
+    def __init__(self, parameters: Mapping[str, Parameters], scheme: QuantScheme, written: frozenset[str]) -> None:
         self.parameters = parameters
+        self._scaled, self._written = scheme.rounding == "scaled", written
         self.real: dict[str, Tensor] = {}
         self.steps: dict[str, Tensor] = {}
 
@@ -63,7 +64,10 @@ class _Values:
 
     def as_steps(self, name: str) -> Tensor:
         if name not in self.steps:
-            self.steps[name] = to_steps(self.real[name] / self.parameters[name].scale, self.parameters[name])
+            real, p = self.real[name], self.parameters[name]
+            self.steps[name] = (
+                _scaled(real, p, name not in self._written) if self._scaled else to_steps(real / p.scale, p)
+            )
         return self.steps[name]
 
     def forget(self, name: str) -> None:
@@ -76,6 +80,20 @@ def to_steps(scaled: Tensor, p: Parameters) -> Tensor:
     return scaled.round_().clamp_(p.low - p.zero, p.high - p.zero)
 
 
+def _scaled(real: Tensor, p: Parameters, fused: bool) -> Tensor:
+    """Steps as OpenVINO's FakeQuantize makes them, from a scale and a shift that follow from the limits in FP32.
+
+    In an operator of its own it multiplies and then adds; `fused` into the convolution before it, both in one rounding.
+    """
+    low, high = (np.float32(level - p.zero) * np.float32(p.scale) for level in (p.low, p.high))
+    levels, width = np.float32(p.high - p.low), high - low
+    if fused:
+        moved = real.double().mul_(float(levels / width)).add_(float(-low * levels / width)).float()
+    else:
+        moved = (real * float(levels / width)).add_(float(-low * (levels / width)))
+    return moved.round_().add_(p.low).clamp_(p.low, p.high).sub_(p.zero)
+
+
 Step = Callable[[_Values], None]
 Narrowing = Callable[[Tensor], Tensor]
 
@@ -85,7 +103,7 @@ class Simulation(nn.Module):
 
     def __init__(self, graph: Graph, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme) -> None:
         super().__init__()
-        self.graph = graph
+        self.graph, self._scheme = graph, scheme
         self.plan = plan_quantization(graph.nodes, precision, scheme, graph.outputs.values())
         engine = precision.get("engine", "fp32")
         self._narrow = _narrowing(engine)
@@ -105,7 +123,7 @@ class Simulation(nn.Module):
     @torch.no_grad()
     def run(self, image: Tensor, observe: Callable[[str, Tensor], None] | None) -> dict[str, Tensor]:
         """Like `forward`; `observe` sees every tensor that an engine would write, as real numbers."""
-        values = _Values(self._roundings)
+        values = _Values(self._roundings, self._scheme, self._written)
         values.real[self.graph.input] = (
             self._narrow(image) if self._narrow and self.graph.input in self._written else image
         )

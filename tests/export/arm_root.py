@@ -1,7 +1,7 @@
 """A root file system of aarch64 Debian with ONNX Runtime, run by QEMU: Arm's kernels without a board.
 
-It is made once, in the folder that EDGEMTL_ARM_ROOT names or under the cache, and takes 600 MB and a few minutes. Needed
-are root's rights (for chroot), and on Debian or Ubuntu: apt install qemu-user-static debootstrap.
+It is made once, in the folder that EDGEMTL_ARM_ROOT names or under the cache, and takes 600 MB and a few minutes.
+Needed are root's rights (for chroot), and on Debian or Ubuntu: apt install qemu-user-static debootstrap.
 """
 
 from __future__ import annotations

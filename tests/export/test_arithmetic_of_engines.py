@@ -87,7 +87,8 @@ def test_weights_of_eight_bits_are_wrong_where_sums_saturate(tmp_path: Path, run
 
 
 @pytest.mark.skipif(
-    own_arithmetic() not in ("amx", "avx512-vnni", "avx-vnni"), reason=f"needs VNNI to hold back, not {own_arithmetic()}"
+    own_arithmetic() not in ("amx", "avx512-vnni", "avx-vnni"),
+    reason=f"needs VNNI to hold back, not {own_arithmetic()}",
 )
 def test_openvino_held_to_avx2_is_right_with_seven_bits_and_wrong_with_eight(tmp_path: Path) -> None:
     script = SHARE.format(tests=Path(__file__).parent, folder=tmp_path)
@@ -122,9 +123,13 @@ def test_an_engine_that_would_compute_wrongly_is_refused_in_one_line(
     export_bundle(net, precision, ["onnxruntime"], tmp_path / "exact", device=made_for, **given)  # type: ignore[arg-type]
     said = read_manifest(tmp_path / "exact").targets["onnxruntime"]
     assert (said.device, said.arithmetic, said.needs) == ("x86-vnni", "avx-vnni", (EXACT_INT8,))
-    assert said.checked == "simulation" and said.checked_on is None and set(said.parity) == {"semseg", "depth", "normals"}
+    assert (
+        said.checked == "simulation" and said.checked_on is None and set(said.parity) == {"semseg", "depth", "normals"}
+    )
     for opens in (lambda: Engine(tmp_path / "exact"), lambda: open_engine(tmp_path / "exact/engines/onnxruntime")):
-        with pytest.raises(UserError, match=r"needs sums of .* do not saturate .* \(avx2\) .*--device host.*--portable") as e:
+        with pytest.raises(
+            UserError, match=r"needs sums of .* do not saturate .* \(avx2\) .*--device host.*--portable"
+        ) as e:
             opens()
         assert "\n" not in str(e.value)
     export_bundle(net, precision, ["onnxruntime"], tmp_path / "any", device=made_for, portable=True, **given)  # type: ignore[arg-type]

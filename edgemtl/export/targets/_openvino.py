@@ -66,7 +66,7 @@ class OpenVinoTarget:
     @property
     def scheme(self) -> QuantScheme:
         """Weights of as many bits as the device's processor multiplies exactly."""
-        return exact_on(self.device.arithmetic_of(_TRAITS.runtime), QuantScheme("uint8"))
+        return exact_on(self.device.arithmetic_of(_TRAITS.runtime), QuantScheme("uint8", rounding="scaled"))
 
     @property
     def dispatch(self) -> Dispatch:
