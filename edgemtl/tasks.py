@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgemtl._names import check_label, check_name
-from edgemtl.errors import UserError, unknown_name
+from edgemtl.errors import UserError, brief, unknown_name
 
 __all__ = [
+    "FLAG_PREFIX",
+    "IMAGE_INPUT",
     "KINDS",
     "POSTPROCESSES",
     "Kind",
@@ -23,6 +25,9 @@ __all__ = [
     "worst_task",
 ]
 
+
+IMAGE_INPUT, FLAG_PREFIX = "image", "want_"
+"""What engines call their inputs: the image, and the flag that says whether a task is wanted."""
 
 _SIGNS = ".,:=@+"
 
@@ -147,11 +152,15 @@ class Task:
 def make_task(name: str, kind: str, channels: int | None = None, classes: Sequence[str] = ()) -> Task:
     """A task with its kind's loss, metrics and post-processing; `UserError` where kind or channels do not fit.
 
-    Names obey `check_name` and hold none of the signs that budgets and modes are written with; classes `check_label`.
+    Names obey `check_name`, hold none of the signs that budgets and modes are written with, and are none that an
+    engine's inputs have; classes obey `check_label`.
     """
     check_name(name, "task")
     if signs := sorted(set(name) & set(_SIGNS)):
         raise UserError(f"task {name!r} holds {signs[0]!r}: none of {' '.join(_SIGNS)} is allowed in a task's name")
+    if name == IMAGE_INPUT or name.startswith(FLAG_PREFIX):
+        inputs = f"{IMAGE_INPUT} and {FLAG_PREFIX}TASK"
+        raise UserError(f"task {name!r} is called like an input of engines, which are {inputs}: choose another name")
     for text in classes:
         check_label(text, f"class of task {name}:")
     if kind not in KINDS:
@@ -182,11 +191,11 @@ def check_tasks(wanted: str | Iterable[str], known: Sequence[str]) -> tuple[str,
     Raises `UserError` for an unknown task, for none at all, and for what is no name.
     """
     if not isinstance(wanted, Iterable):
-        raise UserError(f"tasks {wanted!r} given: give a name, or a list of names, of {', '.join(known)}")
+        raise UserError(f"tasks {brief(wanted)} given: give a name, or a list of names, of {', '.join(known)}")
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     for name in names:
         if not isinstance(name, str):
-            raise UserError(f"task {name!r:.60} given: tasks are names, of {', '.join(known)}")
+            raise UserError(f"task {brief(name)} given: tasks are names, of {', '.join(known)}")
         if name not in known:
             raise unknown_name("task", name, known)
     if not names:

@@ -97,6 +97,12 @@ def test_a_task_that_cannot_be_is_refused(arguments: tuple[object, ...], expecte
     assert expected in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["image", "want_depth", "want_"])
+def test_no_task_is_called_like_an_input_of_engines(name: str) -> None:
+    with pytest.raises(UserError, match="is called like an input of engines, which are image and want_TASK"):
+        make_task(name, "depth")
+
+
 def test_tasks_are_named_by_one_string_or_by_several() -> None:
     known = ("semseg", "depth", "d")
     assert check_tasks("depth", known) == ("depth",)

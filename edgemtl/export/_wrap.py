@@ -16,26 +16,24 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl._images import IMAGE_MEAN, IMAGE_STD
 from edgemtl.errors import UnsupportedError
-from edgemtl.tasks import Task
+from edgemtl.tasks import IMAGE_INPUT, Task
 
 __all__ = ["with_normalisation", "with_postprocessing", "with_shapes"]
-
-_IMAGE = "image"
 
 
 def with_normalisation(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with an input `image` of bytes (1, H, W, 3), RGB, in place of the normalised one (1, 3, H, W)."""
     result = _copy(model)
     graph = result.graph
-    inner = f"{_IMAGE}.normalised"
-    _rename(graph, {_IMAGE: inner})
+    inner = f"{IMAGE_INPUT}.normalised"
+    _rename(graph, {IMAGE_INPUT: inner})
     info = graph.input[0]
     _, _, height, width = (size.dim_value for size in info.type.tensor_type.shape.dim)
-    info.CopyFrom(helper.make_tensor_value_info(_IMAGE, TensorProto.UINT8, [1, height, width, 3]))
+    info.CopyFrom(helper.make_tensor_value_info(IMAGE_INPUT, TensorProto.UINT8, [1, height, width, 3]))
     maker = _Maker(graph, "normalisation")
-    value = maker.node("Cast", [_IMAGE], "float", to=TensorProto.FLOAT)  # all that TensorRT does with bytes
+    value = maker.node("Cast", [IMAGE_INPUT], "float", to=TensorProto.FLOAT)  # all that TensorRT does with bytes
     value = maker.node("Transpose", [value], "channels", perm=[0, 3, 1, 2])
-    value = maker.node("Div", [value, maker.constant("scale", np.float32(255))], "scaled")
+    value = maker.node("Div", [value, maker.constant("divisor", np.float32(255))], "scaled")
     value = maker.node("Sub", [value, maker.constant("mean", _channels(IMAGE_MEAN))], "centred")
     maker.node("Div", [value, maker.constant("std", _channels(IMAGE_STD))], "", output=inner)
     before = maker.nodes

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgemtl._files import inside, read_json, write_json
 from edgemtl.errors import UserError, brief
+from edgemtl.tasks import FLAG_PREFIX
 
 __all__ = [
     "CLOSED",
@@ -179,7 +180,7 @@ def check_image(image: NDArray[np.float32], size: tuple[int, int, int, int]) -> 
 
 def flag_name(task: str) -> str:
     """The boolean input (1,) that says whether a task is wanted, where an engine's graph has such inputs."""
-    return f"want_{task}"
+    return f"{FLAG_PREFIX}{task}"
 
 
 def block_of(name: str) -> str:
