@@ -98,6 +98,10 @@ VERBS = {
         lambda out: ["train", *TINY, "--steps", "40", "--batch", "4", "--sizes", "1", "--out", str(out)],
         steps, weights, "checkpoint.safetensors",
     ),
+    "tune": Verb(
+        lambda out: ["train", "--run", "run", "--steps", "30", "--batch", "4", "--sizes", "1", "--out", str(out)],
+        lambda out: steps(out / "training"), designs, "config.json", 0.1,
+    ),
     "search": Verb(
         lambda out: ["search", *TINY, "--supernet", "supernet/supernet.safetensors", "--target", "tensorrt-rtx",
                      "--budget", "70%FLOPs", "--evaluations", "15", "--out", str(out)],
@@ -105,7 +109,7 @@ VERBS = {
     ),
     "prune": Verb(
         lambda out: ["prune", "run", "--budget", "75%FLOPs", "--out", str(out)],
-        lambda out: len((out / "trials.jsonl").read_text().splitlines()), groups, "config.json",
+        lambda out: len((out / "trials.jsonl").read_text().splitlines()), groups, "config.json", 0.15,
     ),
     "export": Verb(
         lambda out: ["export", "run", "--target", "onnxruntime", "--out", str(out)],
@@ -113,7 +117,8 @@ VERBS = {
     ),
     "profile": Verb(
         lambda out: ["profile", "bundle", "--runs", "30", "--threads", "1", "--out", str(out)],
-        lambda out: len(read_profile(out).modes), lambda out: [mode.tasks for mode in read_profile(out).modes], "", 0.1,
+        lambda out: len(read_profile(out).modes), lambda out: [mode.tasks for mode in read_profile(out).modes],
+        "", 0.05,
     ),
     "report": Verb(
         lambda out: ["report", "run", "--out", str(out)], lambda out: out.stat().st_size, lambda out: out.read_text(),
@@ -264,7 +269,7 @@ def unbroken(name: str, out: Path) -> tuple[Any, float]:
 def make_world() -> dict[str, tuple[Any, float]]:
     """What every verb reads, made by the verbs themselves; each one's answer and seconds."""
     make_workplace(Path())
-    places = {"train": "supernet", "search": "run", "prune": "pruned", "export": "bundle"}
+    places = {"train": "supernet", "search": "run", "tune": "tuned", "prune": "pruned", "export": "bundle"}
     files = {"profile": "profile.json", "report": "report.html"}
     found = {name: unbroken(name, Path(place)) for name, place in {**places, **files}.items()}
     streaming = start(["export", "run", "--target", "streaming", "--out", "streaming"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from edgemtl._claim import claim
@@ -125,7 +125,11 @@ def search(request: SearchRequest, report: Report = lambda event: None) -> Resul
     goes on; a second Ctrl-C ends at once. `resume` continues the run from any moment, as if it had not been stopped.
     """
     with claim(request.out, "search"):
-        return _search(request, report)
+        try:
+            return _search(request, report)
+        except StorageInternalError as error:  # a database that is full, or cannot be reached any more
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            raise UserError(f"the study in --storage failed ({reason}): mend it, then go on with --resume") from error
 
 
 def _search(request: SearchRequest, report: Report) -> Result:

@@ -68,9 +68,10 @@ def _open(name: str, storage: BaseStorage) -> optuna.Study:
 def _open_shared(name: str, url: str) -> optuna.Study:
     """A study in a database; where another worker is making the tables at this moment, those are waited for."""
     deadline, pause = time.monotonic() + _OPENING_SECONDS, 0.05
+    patient: dict[str, Any] = {"connect_args": {"timeout": _OPENING_SECONDS}} if url.startswith("sqlite") else {}
     while True:
         try:
-            return _open(name, RDBStorage(url, heartbeat_interval=BEAT_SECONDS, grace_period=GRACE_SECONDS))
+            return _open(name, RDBStorage(url, patient, heartbeat_interval=BEAT_SECONDS, grace_period=GRACE_SECONDS))
         except Exception as error:
             if time.monotonic() > deadline or not _made_meanwhile(error):
                 raise
