@@ -13,7 +13,7 @@ from typing import Any
 
 Damage = Callable[[Path, random.Random], None]
 
-HOLE_BYTES = 3 * 2**29
+HOLE_BYTES = 2**30
 HOSTILE_TEXTS = (
     "", "\0", "a\nb", "\x1b[2J\x1b]0;x\x07", "\u202etxt", "../../etc/passwd", "/etc/passwd", "..", "x" * 100_000,
     "[red]x[/red]", "<script>alert(1)</script>", "ö" * 300, "\ud800", "nan", "1e999", "0x10", "{}", "C:\\x", "%s%n",
@@ -103,7 +103,7 @@ def as_loop(path: Path, rng: random.Random) -> None:
 
 
 def as_hole(path: Path, rng: random.Random) -> None:
-    """More than may be held in memory, which takes no room on the disk."""
+    """A gigabyte that takes no room on the disk."""
     with path.open("r+b") as file:
         file.truncate(HOLE_BYTES)
 

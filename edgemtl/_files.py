@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 JSON_LIMIT_BYTES = 64 * 2**20
+LARGEST_BYTES = 2**32
+"""Of any file that is read or hashed: a file may claim to be of any size without taking room on a disk."""
 _CHUNK_BYTES = 2**20
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -153,14 +155,19 @@ def check_folder(folder: Path, what: str) -> None:
 
 
 def open_regular(path: Path, what: str) -> IO[bytes]:
-    """Open a file for reading; raises `UserError` where it cannot be read, and for all that is no regular file."""
+    """Open a regular file of up to 4 GiB for reading; raises `UserError` where it cannot be, and for anything else."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer opens at once
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {what} {path}: {getattr(error, 'strerror', None) or error}") from error
-    kind = stat.S_IFMT(os.fstat(handle).st_mode)
-    if kind != stat.S_IFREG:
+    status = os.fstat(handle)
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG or status.st_size > LARGEST_BYTES:
         os.close(handle)
+        if kind == stat.S_IFREG:
+            raise UserError(
+                f"{what} {path} is larger than {LARGEST_BYTES} bytes, the most that is read: give another file"
+            )
         found = _KINDS.get(kind, "no file")
         raise UserError(f"cannot read {what} {path}: it is {found}, a regular file is wanted")
     return os.fdopen(handle, "rb")
@@ -182,7 +189,8 @@ def read_bytes(path: Path, what: str, limit_bytes: int) -> bytes:
     chunks, size_bytes = [], 0
     try:
         with open_regular(path, what) as file:
-            while chunk := file.read(min(_CHUNK_BYTES, limit_bytes + 1 - size_bytes)):
+            at_once = max(_CHUNK_BYTES, os.fstat(file.fileno()).st_size + 1)  # so that nothing is held twice
+            while chunk := file.read(min(at_once, limit_bytes + 1 - size_bytes)):
                 chunks.append(chunk)
                 size_bytes += len(chunk)
     except OSError as error:

@@ -12,6 +12,9 @@ __all__ = ["INTEGER_DIGITS", "parse_json"]
 INTEGER_DIGITS = 100
 """More than any count or seed has; Python's own whole numbers grow without end, and cannot be printed then."""
 
+VALUES = 4_000_000
+"""Values in one text, commas in strings counted as well: a list without anything in it takes 2 bytes there, 56 here."""
+
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -19,9 +22,11 @@ def parse_json(content: bytes | str) -> Any:
     """The value of a JSON text (UTF-8 where it is bytes); raises `ValueError` that says on one line what is wrong.
 
     Refused beside what is no JSON: a key that is there twice, NaN and infinities (1e999 too), whole numbers of more
-    than 100 digits, characters that no text can hold, and nesting deeper than Python's stack.
+    than 100 digits, characters that no text can hold, over 4 million values, and nesting deeper than Python's stack.
     """
     data = content.encode() if isinstance(content, str) else content
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > VALUES:
+        raise ValueError(f"it holds more than {VALUES:,} values")
     try:
         value = json.loads(
             data.decode(),

@@ -256,6 +256,7 @@ def test_no_path_leaves_its_folder(tmp_path: Path) -> None:
         (f"[-{'9' * 101}]", "a whole number has 101 digits"),
         ("[" * 100_000, "it is nested too deeply"),
         ('{"a": ' * 100_000, "it is nested too deeply"),
+        ("[" + "[]," * 4_000_000 + "[]]", "it holds more than 4,000,000 values"),
         (r'["\ud800"]', "half of a character"),
         ('["a\0"]', "Invalid control character"),
     ],
@@ -270,3 +271,10 @@ def test_json_that_other_parsers_let_through(tmp_path: Path, content: str, expec
 
 def test_json_of_whole_characters_is_read() -> None:
     assert parse_json(r'["\ud83d\ude00", 1e300, -0.5]') == ["😀", 1e300, -0.5]
+
+
+def test_a_file_that_claims_to_be_huge_is_not_hashed(tmp_path: Path) -> None:
+    with (tmp_path / "hole").open("wb") as file:
+        file.truncate(2**32 + 1)
+    with pytest.raises(UserError, match="larger than 4294967296 bytes"):
+        sha256(tmp_path / "hole")

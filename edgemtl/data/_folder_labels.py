@@ -46,7 +46,7 @@ __all__ = [
 Array = NDArray[Any]
 Target = tuple[Array, NDArray[np.bool_]]
 _FAR_M = 1000.0
-_TABLE_LIMIT_BYTES = 2**28
+_TABLE_LIMIT_BYTES = 2**26
 _LARGEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)
 
 

@@ -122,7 +122,10 @@ class RunFolder:
         write_atomic(folder / WEIGHTS_FILE, weights)
         design = {"design": dict(candidate.design), "pruned": dict(candidate.design.pruned), "ranges": ranges}
         digest = hashlib.sha256(weights).hexdigest()
-        write_json(folder / DESIGN_FILE, sealed({"schema": SCHEMA, **design, "weights_sha256": digest}))
+        write_json(
+            folder / DESIGN_FILE,
+            sealed({"schema": SCHEMA, **design, "weights_sha256": digest, "weights_bytes": len(weights)}),
+        )
 
     def names(self) -> list[str]:
         """Names of the kept designs."""
@@ -148,13 +151,13 @@ class RunFolder:
         content = read_json(folder / DESIGN_FILE, "design")
         weights = folder / WEIGHTS_FILE
         try:
-            digest = content["weights_sha256"]
+            digest, size_bytes = content["weights_sha256"], content["weights_bytes"]
             pruned = {str(name): int(count) for name, count in content.get("pruned", {}).items()}
             design, ranges = space.design(content["design"], pruned.items()), _ranges(content["ranges"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"design {folder / 'design.json'} is damaged ({error}): search again") from error
         check_seal(content, folder / DESIGN_FILE, "design")
-        if sha256(weights) != digest:
+        if (weights.exists() and weights.stat().st_size != size_bytes) or sha256(weights) != digest:
             raise UserError(f"weights {weights} were changed or cut off: their SHA-256 is another; search again")
         return Candidate(design, _filled(MultiTaskNet(design.plan, space.tasks), weights, design), ranges)
 

@@ -175,7 +175,7 @@ def test_an_unknown_design(run: RunFolder, name: str) -> None:
 )
 def test_a_damaged_design(run: RunFolder, content: str, expected: str) -> None:
     (run.path / "designs" / "best" / "design.json").write_text(
-        content.replace('{"des', '{"weights_sha256": "", "des', 1)
+        content.replace('{"des', '{"weights_sha256": "", "weights_bytes": 0, "des', 1)
     )
     assert expected in refused(run.load)
 
@@ -186,7 +186,7 @@ def rehashed(run: RunFolder, weights: bytes) -> None:
     (folder / "weights.safetensors").write_bytes(weights)
     content = json.loads((folder / "design.json").read_text())
     del content["sha256"]
-    content["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    content |= {"weights_sha256": hashlib.sha256(weights).hexdigest(), "weights_bytes": len(weights)}
     (folder / "design.json").write_text(json.dumps(sealed(content)))
 
 
