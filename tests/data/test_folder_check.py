@@ -164,6 +164,18 @@ def test_normals_that_point_away_from_the_camera_are_told(root: Path) -> None:
     assert line.endswith("(and 3 more like it)")
 
 
+@pytest.mark.parametrize("way", ["png", "jpg", "tif", "webp"])
+def test_a_photo_that_is_to_be_turned_is_refused_beside_labels_in_every_format(root: Path, way: str) -> None:
+    photo, exif = root / "images" / "test" / "test0.png", Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(photo) as picture:
+        picture.save(photo.with_suffix(f".{way}"), exif=exif)
+    if way != "png":
+        photo.unlink()
+    with pytest.raises(UserError, match=rf"test0\.{way}: carries a note \(EXIF\) to turn it, which its labels do not"):
+        FolderSource(root, (8, 8))
+
+
 def test_a_label_that_is_to_be_turned_is_refused(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
