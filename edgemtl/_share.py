@@ -31,4 +31,6 @@ def find_shared(folder: str, name: str) -> Path | None:
 
 def list_shared(folder: str, suffix: str = ".yaml") -> list[str]:
     """Names (without the suffix) of every file in `folder`, the user's and the shipped ones."""
-    return sorted({path.stem for root in _roots(folder) if root.is_dir() for path in root.glob(f"*{suffix}")})
+    return sorted(
+        {path.stem for root in _roots(folder) if root.is_dir() for path in root.glob(f"*{suffix}") if path.is_file()}
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -76,3 +77,9 @@ def test_no_name_and_no_link_leads_out_of_the_folder(mine: Path) -> None:
     for name in ("../secret.yaml", "linked.yaml", str(mine.parent / "secret.yaml")):
         with pytest.raises(UserError, match="lies outside it: refused"):
             find_shared("nas", name)
+
+
+def test_what_is_no_file_is_not_listed(mine: Path) -> None:
+    (mine / "folder.yaml").mkdir()
+    os.mkfifo(mine / "pipe.yaml")
+    assert not {"folder", "pipe"} & set(list_shared("nas"))
