@@ -17,6 +17,7 @@ from edgemtl._environment import environment
 from edgemtl._files import sha256
 from edgemtl._share import find_shared
 from edgemtl.data import open_source
+from edgemtl.devices import Device
 from edgemtl.models import MultiTaskNet, load_supernet
 from edgemtl.nas import Candidate, Evaluator, RunFolder, Space, load_space
 from edgemtl.nas._sensitivity import Sensitivity, read_sensitivity
@@ -60,13 +61,15 @@ def tuned(run: RunFolder, *recipe: str) -> RunFolder:
     return RunFolder(path)
 
 
-def scenes_evaluator(target: str, name: str = "cnn", size: tuple[int, int] = (192, 256)) -> tuple[Space, Evaluator]:
-    """A space with its shipped supernet, and what scores its designs for a target."""
+def scenes_evaluator(
+    target: str, name: str = "cnn", size: tuple[int, int] = (192, 256), device: Device | None = None
+) -> tuple[Space, Evaluator]:
+    """A space with its shipped supernet, and what scores its designs for a target on a device (None: here)."""
     source = open_source("scenes", size)
     space = load_space(name, source.tasks, size)
     supernet = space.supernet()
     load_supernet(supernet, _shipped(name), space.identity)
-    found = find_target(target)
+    found = find_target(target, device)
     return space.for_target(found.traits), Evaluator(supernet, source, found, [""], found.traits.executes)
 
 
