@@ -205,7 +205,10 @@ def _cost_of_portable(screen: Screen, manifest: Manifest) -> None:
     rows: list[tuple[object, ...]] = []
     for name, target in manifest.targets.items():
         if target.own_parity is None:
-            screen.say(f"{name}: nothing here is more exact than the portable engine, so that it costs nothing")
+            screen.say(
+                f"{name}: no cost to tell: no block is INT8, the device's own processor has no better scheme, or its "
+                "engine does not run right here"
+            )
         for task, own in (target.own_parity or {}).items():
             portable = target.parity[task].engine
             change = f"{(portable - own.engine) / max(abs(own.engine), 1e-12):+.2%}"

@@ -1,0 +1,105 @@
+"""A run for a device that is not this machine, from the search to engines that are made for others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain import environment, make_workplace
+
+from edgemtl.arithmetic import EXACT_INT8, lacking, own_arithmetic
+from edgemtl.cli import main
+from edgemtl.nas import RunFolder
+
+TINY = ("--space", "tiny", "--data", "data")
+SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4")
+EXACT_HERE = not lacking([EXACT_INT8], own_arithmetic())
+
+pytestmark = pytest.mark.xdist_group("device")
+
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("devices")
+    make_workplace(made)
+    return made
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
+    """The command in this process: its status, output and errors."""
+    monkeypatch.chdir(folder)
+    for name in ("COLUMNS", "EDGEMTL_CACHE"):
+        monkeypatch.setenv(name, environment(folder)[name])
+
+    def call(*words: str) -> tuple[int, str, str]:
+        status = main(words)
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    yield call
+
+
+@pytest.fixture
+def run(here: Here, folder: Path) -> Path:
+    """A run for a Raspberry Pi 5, made once."""
+    made = folder / "runs/pi"
+    if not (made / "result.json").is_file():
+        assert here("train", *TINY, "--steps", "4", "--batch", "4", "--sizes", "1", "--out", "runs/supernet")[0] == 0
+        done = here(*SEARCH, "--budget", "70%FLOPs", "--device", "raspberry-pi-5", "--out", "runs/pi")
+        assert done[0] == 0, done[2]
+    return made
+
+
+def said(bundle: Path) -> Any:
+    return json.loads((bundle / "manifest.json").read_text())["targets"]["onnxruntime"]
+
+
+def test_a_run_says_its_device_and_its_designs_are_not_timed_here(run: Path) -> None:
+    device = json.loads((run / "config.json").read_text())["device"]
+    assert (device["name"], device["arithmetic"]) == ("raspberry-pi-5", "arm-dot")
+    assert json.loads((run / "result.json").read_text())["best"]["latency_ms"] is None
+    assert RunFolder(run).target().scheme.activation == "int8"
+
+
+def test_milliseconds_of_another_device_are_refused(here: Here) -> None:
+    status, _, error = here(*SEARCH, "--budget", "8ms", "--device", "x86-avx2", "--out", "runs/none")
+    assert status == 1
+    assert "budget '8ms': device x86-avx2 (avx2) is not this machine; give FLOPs or MB" in error
+    status, _, error = here(*SEARCH, "--budget", "70%FLOPs", "--device", "raspbery-pi-5", "--out", "runs/none")
+    assert status == 1 and "did you mean raspberry-pi-5" in error
+
+
+def test_a_run_is_exported_for_its_device_or_for_another(here: Here, run: Path, folder: Path) -> None:
+    assert here("export", "runs/pi", "--out", "bundles/pi")[0] == 0
+    found = said(folder / "bundles/pi")
+    assert (found["device"], found["arithmetic"]) == ("raspberry-pi-5", "arm-dot")
+    assert found["checked"] == ("engine" if EXACT_HERE or not found["needs"] else "simulation")
+    status, shown, _ = here("export", "runs/pi", "--device", "x86-avx2", "--out", "bundles/old")
+    assert status == 0
+    assert f"run on {own_arithmetic()}" in shown
+    found = said(folder / "bundles/old")
+    assert (found["device"], found["arithmetic"], found["needs"]) == ("x86-avx2", "avx2", [])
+
+
+def test_a_portable_export_says_what_it_costs(here: Here, run: Path, folder: Path) -> None:
+    status, shown, error = here("export", "runs/pi", "--device", "host", "--portable", "--out", "bundles/anywhere")
+    assert status == 0, error
+    found = said(folder / "bundles/anywhere")
+    assert (found["arithmetic"], found["needs"], found["checked"]) == ("other", [], "engine")
+    cost = "What it costs to be portable" in shown
+    assert cost == (found["own_parity"] is not None)
+    assert cost or "no cost to tell" in shown
+
+
+def test_a_run_is_pruned_for_another_device(here: Here, run: Path, folder: Path) -> None:
+    words = ("prune", "runs/pi", "--design", "baseline", "--budget", "80%FLOPs", "--fast", "--device", "x86-avx2")
+    status, _, error = here(*words, "--out", "runs/narrow")
+    assert status == 0, error
+    assert RunFolder(folder / "runs/narrow").device().name == "x86-avx2"
+    assert RunFolder(folder / "runs/narrow").target().scheme.weight_limit == 64
