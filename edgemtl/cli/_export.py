@@ -99,7 +99,8 @@ def export(
 ) -> None:
     """Write a bundle with engines for a design.
 
-    Every task of every engine is checked against PyTorch, tensor by tensor and in the task's own metric.
+    Every task of every engine is checked against PyTorch, tensor by tensor and in the task's own metric. To a bundle of
+    the same net the engines are added; whatever else it holds stays.
     """
     from edgemtl._files import read_json
     from edgemtl.bundle import MANIFEST_FILE
@@ -108,7 +109,7 @@ def export(
 
     folder = out or run / layout
     plain = _plain(layout, tasks, with_normalisation, with_postprocessing)
-    with interruptible(f"nothing was changed in {folder}: a bundle appears whole or not at all"):
+    with interruptible(f"{folder} is what it was, or holds all that was asked for: nothing appears in parts"):
         manifest = export_run(
             run,
             targets,

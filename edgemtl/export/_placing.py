@@ -16,6 +16,7 @@ from pathlib import Path
 from edgemtl._claim import remove_written, scratch_beside
 from edgemtl._files import read_json, write_json
 from edgemtl._names import check_name
+from edgemtl._signals import deferred
 from edgemtl.bundle import (
     MANIFEST_FILE,
     BundleExperts,
@@ -54,6 +55,10 @@ class Place:
 
     def publish(self, manifest: Manifest) -> Manifest:
         """Put what `manifest` says of the scratch folder in place; the manifest of the bundle that is there now."""
+        with deferred():
+            return self._publish(manifest)
+
+    def _publish(self, manifest: Manifest) -> Manifest:
         if self.before is None:
             write_manifest(self.scratch, manifest)
             self.scratch.chmod(0o755)
