@@ -136,7 +136,10 @@ def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:
 
     if not screen.as_json:
         pruning = read_json(folder / PRUNING_FILE, "pruning")
-        _groups(screen, pruning)
+        try:
+            _groups(screen, pruning)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"pruning {folder / PRUNING_FILE} is damaged ({error}): prune again") from error
         show_result(screen, result)
         for layer, reason in pruning.get("whole", {}).items():
             screen.note(f"note: channels of {layer} stay: {reason}")

@@ -250,7 +250,14 @@ def _is_finished(folder: Path, space: Space, source: Source, recipe: Recipe) -> 
     if not file.is_file():
         return False
     found, wanted = read_json(file, "training"), {"identity": space.identity, "recipe": recipe.as_json()}
-    if any(found.get(key) != value for key, value in wanted.items()) or found["data"]["identity"] != source.identity:
+    if not (
+        isinstance(found, dict) and isinstance(found.get("data"), dict) and isinstance(found.get("validation"), dict)
+    ):
+        raise UserError(f"{file} is damaged, or no record of a training: choose another --out")
+    if (
+        any(found.get(key) != value for key, value in wanted.items())
+        or found["data"].get("identity") != source.identity
+    ):
         raise UserError(f"{folder} was trained with another recipe, space or data set: choose another --out")
     return True
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemtl._files import read_json, write_json
+from edgemtl._files import check_seal, read_json, sealed, write_json
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas._groups import Group, cut
@@ -130,7 +130,7 @@ def _write(path: Path, made_for: Mapping[str, Any], found: PruneMap) -> None:
         for name, curve in found.curves.items()
     }
     content = {"base": dict(found.base), "orders": dict(found.orders), "curves": curves}
-    write_json(path, {"schema": SCHEMA, **made_for, **content})
+    write_json(path, sealed({"schema": SCHEMA, **made_for, **content}))
 
 
 def _read(path: Path, made_for: Mapping[str, Any], groups: Sequence[Group]) -> PruneMap | None:
@@ -149,9 +149,11 @@ def _read(path: Path, made_for: Mapping[str, Any], groups: Sequence[Group]) -> P
             str(name): Curve(int(each["size"]), {int(kept): _numbers(rises) for kept, rises in each["rises"].items()})
             for name, each in stored["curves"].items()
         }
-        return PruneMap(_numbers(stored["base"]), stored["orders"], curves)
+        base = _numbers(stored["base"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"pruning map {path} is damaged ({error}): delete it, it is made again") from error
+    check_seal(stored, path, "pruning map")
+    return PruneMap(base, stored["orders"], curves)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

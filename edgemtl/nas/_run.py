@@ -33,6 +33,27 @@ DESIGN_FILE, WEIGHTS_FILE = "design.json", "weights.safetensors"
 SCHEMA = "edgemtl.run/1"
 
 
+_TEXTS = ("space", "identity", "target", "data", "data_identity", "strategy")
+_LISTS = ("tasks", "size", "budgets", "floors")
+_CONFIG_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(_TEXTS, str),
+    **dict.fromkeys(_LISTS, list),
+    "seed": int,
+    "preference": dict,
+}
+
+
+class _Config(dict[str, Any]):
+    """A run's configuration; a key that it should have and lacks is damage of its file."""
+
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
+        super().__init__(content)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"run {self._path}: its {CONFIG_FILE} is damaged (KeyError: {key!r}): search again")
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """`config.json`, `study.journal`, `designs/NAME/{design.json, weights.safetensors}` and `result.json`."""
@@ -79,7 +100,12 @@ class RunFolder:
         if not isinstance(config, dict) or config.get("schema") != SCHEMA:
             found = config.get("schema") if isinstance(config, dict) else None
             raise UserError(f"run {self.path} has schema {brief(found)}; this version reads {SCHEMA}")
-        return config
+        for key, kind in _CONFIG_TYPES.items():
+            if key in config and not isinstance(config[key], kind):
+                raise UserError(
+                    f"run {self.path}: its {CONFIG_FILE} is damaged ({key} is {brief(config[key])}): search again"
+                )
+        return _Config(self.path, config)
 
     def device(self) -> Device:
         """The device that the run was made for, as it was then; `UserError` where the run does not say."""

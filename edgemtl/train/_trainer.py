@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from edgemtl._claim import claim
 from edgemtl._environment import environment
 from edgemtl._files import check_folder, write_atomic, write_json
+from edgemtl._json import parse_json
 from edgemtl._signals import deferred
 from edgemtl.data import Batch, Source
 from edgemtl.models import Supernet, Values, recalibrate
@@ -366,8 +367,8 @@ def _forget_after(log: Path, step: int) -> None:
 
 def _step_of(line: bytes) -> float:
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return int(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 

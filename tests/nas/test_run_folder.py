@@ -327,3 +327,13 @@ def test_a_pruned_design_keeps_its_channels_and_other_runs_open_as_before(run: R
 def test_channels_that_no_net_has_are_damage(run: RunFolder, pruned: Any) -> None:
     rewrite(run.path / "designs" / "baseline" / "design.json", pruned=pruned)
     refused(lambda: run.load("baseline"))
+
+
+@pytest.mark.parametrize("changed", [{"data": 7}, {"budgets": "2GFLOPs"}, {"seed": "0"}, {"preference": []}])
+def test_a_configuration_of_other_types_is_damage(run: RunFolder, changed: dict[str, Any]) -> None:
+    rewrite(run.path / "config.json", **changed)
+    assert f"its config.json is damaged ({next(iter(changed))} is" in refused(run.config)
+
+
+def test_a_key_that_a_configuration_lacks_is_damage(run: RunFolder) -> None:
+    assert "is damaged (KeyError: 'supernet_sha256')" in refused(lambda: run.config()["supernet_sha256"])
