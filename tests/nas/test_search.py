@@ -454,10 +454,10 @@ def damaged(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("truncated", "truncated or damaged"),
         ("header", "truncated"),
-        ("empty", "truncated (0 bytes)"),
-        ("text", "is not a safetensors file"),
+        ("empty", "truncated or damaged, or is no safetensors file"),
+        ("text", "truncated or damaged, or is no safetensors file"),
         ("torch", "is a pickle, which could run code: a safetensors file is wanted"),
-        ("pickle0", "is not a safetensors file"),
+        ("pickle0", "truncated or damaged, or is no safetensors file"),
         *((f"pickle{protocol}", "is a pickle, which could run code") for protocol in (2, 3, 4, 5)),
         ("other", "was trained for space 'other' and tasks depth, kind, not for these"),
         ("tasks", "was trained for space 'tiny' and tasks semseg, depth, not for these"),
@@ -480,7 +480,7 @@ def test_a_supernet_whose_training_diverged_is_told_before_the_search(ask: Ask, 
         for parameter in supernet.parameters():
             parameter.fill_(float("nan"))
     save_supernet(supernet, tmp_path / "nan", {"identity": where.identity})
-    assert "has no finite score in task 'depth'" in refused(ask(tmp_path / "run", supernet=tmp_path / "nan"))
+    assert "holds NaN or infinity" in refused(ask(tmp_path / "run", supernet=tmp_path / "nan"))
 
 
 def test_a_split_without_labels_of_a_task_is_told_before_the_search(ask: Ask, tmp_path: Path) -> None:
