@@ -59,17 +59,29 @@ def count_graph(
     folder = model.parent.resolve() if isinstance(model, Path) else None
     file = model.name if isinstance(model, Path) else "the model"
     model = read_onnx(model) if isinstance(model, Path) else model
-    choice = choice or InputChoice()
+    try:
+        return _count(model, file, folder, heads, only, choice or InputChoice())
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} is no valid ONNX graph ({reason}): it was damaged, export it again") from error
+
+
+def _count(
+    model: onnx.ModelProto,
+    file: str,
+    folder: Path | None,
+    heads: Mapping[str, str] | None,
+    only: Collection[str] | None,
+    choice: InputChoice,
+) -> Cost:
     inputs = settle_inputs(declared_in(model.graph), choice.shapes, file)
     known, reason = known_model(model, inputs, choice.integers, folder, _metadata(model, "even_tokens"))
-    walker = Walker({}, {}, {}, reason)
-    items = list(walker.walk(known.graph, ""))
+    items = list(Walker({}, {}, {}, reason).walk(known.graph, ""))
     outputs = dict.fromkeys(output.name for output in model.graph.output)
     named = _tasks(model, outputs) if heads is None else {task: {name} for task, name in heads.items()}
     if missing := [task for task in only or () if task not in named]:
         raise UserError(f"{file} has no output for {', '.join(missing)}: it has {', '.join(map(short_name, named))}")
-    named = {task: names for task, names in named.items() if only is None or task in only}
-    cost = _split(items, named)
+    cost = _split(items, {task: names for task, names in named.items() if only is None or task in only})
     if not cost.total.flops and not cost.notes:
         return replace(cost, notes=("none of its operators multiplies matrices: there are no FLOPs to count",))
     return cost

@@ -67,7 +67,7 @@ def macs_of(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
     if rule is not None:
         try:
             return rule(Operation(node, shapes))
-        except (IndexError, ZeroDivisionError) as error:  # ranks that the operator's definition does not allow
+        except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:  # what the operator does not allow
             raise UnknownShapeError(node.output[0]) from error
     if not _multiplies_nothing(node):
         raise UnknownOperatorError

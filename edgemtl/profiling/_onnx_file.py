@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgemtl._onnx import read_onnx
 from edgemtl.errors import MissingDependencyError, UserError
+from edgemtl.profiling._bounded import FATAL, run_once
 from edgemtl.profiling._inputs import (
     SIDES,
     Declared,
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 __all__ = ["OnnxFile"]
-
-FATAL = 4
 
 
 class OnnxFile:
@@ -71,7 +70,9 @@ class OnnxFile:
                 continue
             feeds = made_up(inputs, integers, self.name)
             try:
-                self._whole.run(None, feeds)
+                run_once(self._whole, None, feeds)
+            except UserError as error:
+                raise UserError(f"{self._path}: {error}") from error
             except Exception as error:  # the runtime's own kinds, one for each of its statuses
                 tried[inputs, integers] = _first_line(error)
             else:

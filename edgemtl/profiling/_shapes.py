@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+from edgemtl.profiling._bounded import FATAL, run_once
 from edgemtl.profiling._inline import inlined
 from edgemtl.profiling._inputs import ModelInput, made_up
 from edgemtl.profiling._macs import Shape, UnknownOperatorError, UnknownShapeError, has_rule, macs_of
@@ -230,10 +231,10 @@ def _shapes_by_running(
         probed.graph.output.append(helper.make_tensor_value_info(f"edgemtl_shape_{place}", TensorProto.INT64, None))
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
+    options.log_severity_level = FATAL
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     session = ort.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     read = {each.name for each in session.get_inputs()}
-    sizes = session.run(None, {name: value for name, value in feeds.items() if name in read})
+    sizes = run_once(session, None, {name: value for name, value in feeds.items() if name in read})
     return {name: tuple(int(size) for size in found) for name, found in zip(wanted, sizes, strict=True)}

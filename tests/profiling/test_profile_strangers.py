@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl.errors import UserError
-from edgemtl.profiling import count_graph, profile
+from edgemtl.profiling import _bounded, count_graph, profile
 from edgemtl.profiling._inputs import InputChoice, ModelInput, made_up
 from edgemtl.profiling._names import short_names
 from edgemtl.profiling._profile import _wanted, visits
@@ -228,6 +228,21 @@ def test_sequences_and_what_is_optional(tmp_path: Path) -> None:
     nodes = [helper.make_node("MatMul", ["x", "m"], ["y"])]
     path = save(tmp_path / "m.onnx", nodes, [tensor("x", [2, 4]), sequence, maybe], ["y"], [weight("m", 4, 5)])
     assert macs(path) == 40
+
+
+def test_a_loop_without_an_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_bounded, "LIMIT_S", 0.3)
+    ends = [tensor("i", [], TensorProto.INT64), tensor("go", [], TensorProto.BOOL), tensor("s", [2, 4])]
+    nodes = [helper.make_node("MatMul", ["s", "m"], ["p"]), helper.make_node("Identity", ["go"], ["on"])]
+    body = helper.make_graph(nodes, "body", ends, [tensor("on", [], TensorProto.BOOL), tensor("p", [2, 4])])
+    loop = helper.make_node("Loop", ["", "yes", "x"], ["y"], "/y", body=body)
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    path = save(tmp_path / "m.onnx", [loop], [tensor("x", [2, 4])], ["y"], [weight("m", 4, 4), yes])
+    with pytest.raises(UserError, match=r"m\.onnx: one run took longer than 0 s and was stopped"):
+        settled(path)
+    cost = count_graph(path)
+    assert not cost.total.exact and cost.total.params == 16
+    assert cost.notes == ("Loop '/y': its FLOPs are not counted, how often it runs is not known",)
 
 
 def test_more_outputs_than_can_be_timed_alone(tmp_path: Path) -> None:
