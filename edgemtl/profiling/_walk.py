@@ -227,8 +227,8 @@ class Walker:
         elif "sparse_value" in attributes:
             return self._sparse(name, attributes["sparse_value"].sparse_tensor)
         else:
-            value = next((helper.get_attribute_value(each) for each in node.attribute), 0)
-            tensor = numpy_helper.from_array(_typed(value))
+            written = [name for name in attributes if name.startswith("value_")]
+            tensor = numpy_helper.from_array(_typed(helper.get_attribute_value(attributes[written[0]])))
         self.constants[name], self.shapes[name] = tensor, tuple(tensor.dims)
         return self._constant(name, tensor.data_type, math.prod(tensor.dims))
 
