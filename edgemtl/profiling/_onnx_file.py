@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgemtl._onnx import read_onnx
@@ -61,14 +62,18 @@ class OnnxFile:
         declared = [Declared(each.name, each.type, tuple(each.shape)) for each in self._whole.get_inputs()]
         return settle_inputs(declared, self.choice.shapes, self.name, side)
 
-    def settle(self) -> list[str]:
-        """Run once with every size settled: the first open height and width, and ones or zeros, that it runs on."""
+    def settle(self) -> tuple[list[str], float]:
+        """Run once with every size settled: the first open height and width, and ones or zeros, that it runs on.
+
+        Returns what was assumed, in lines, and what that run took in ms.
+        """
         tried: dict[tuple[tuple[ModelInput, ...], int], str] = {}
         for side, integers in product(SIDES, (1, 0)):
             inputs = self._inputs(side)
             if (inputs, integers) in tried:
                 continue
             feeds = made_up(inputs, integers, self.name)
+            start = perf_counter()
             try:
                 run_once(self._whole, None, feeds)
             except UserError as error:
@@ -76,9 +81,10 @@ class OnnxFile:
             except Exception as error:  # the runtime's own kinds, one for each of its statuses
                 tried[inputs, integers] = _first_line(error)
             else:
+                spent_ms = 1000 * (perf_counter() - start)
                 self._feeds = feeds
                 self.choice = InputChoice({each.name: each.sizes for each in inputs}, integers)
-                return assumptions(inputs)
+                return assumptions(inputs), spent_ms
         (inputs, _), reason = next(iter(tried.items()))
         fed = ", ".join(f"{short_name(each.name)}={sizes_text(each.sizes) or 'one value'}" for each in inputs)
         raise UserError(

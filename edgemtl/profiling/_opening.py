@@ -11,9 +11,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import edgemtl
 from edgemtl.errors import EdgeMTLError, UserError
@@ -21,16 +22,35 @@ from edgemtl.profiling._inputs import InputChoice
 from edgemtl.profiling._schema import Opening
 from edgemtl.profiling._subjects import open_subject
 
-__all__ = ["answer", "asked", "measure_opening", "resident_bytes"]
+__all__ = ["answer", "asked", "measure_opening", "open_apart", "resident_bytes"]
 
 TIMEOUT_S = 600
+REFUSED = 4
+"""Exit status of the process for what its user can mend."""
 
 
-def measure_opening(
-    path: Path, target: str | None = None, threads: int = 0, choice: InputChoice | None = None
-) -> Opening:
+@dataclass(frozen=True)
+class Opened:
+    """What a process of its own found: costs, the inputs that the model runs on, and what was assumed of them."""
+
+    opening: Opening
+    choice: InputChoice
+    notes: list[str]
+
+
+def measure_opening(path: Path, target: str | None = None, threads: int = 0) -> Opening:
     """Open `path` and run all tasks once in a process of its own; raises `UserError` where that process fails."""
-    return Opening.model_validate_json(asked(answer, path, target, threads, choice or InputChoice()))
+    return open_apart(path, target, threads, InputChoice()).opening
+
+
+def open_apart(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opened:
+    """As `measure_opening`, with what inputs `path` runs on: a file that ends its runtime ends that process alone."""
+    found = json.loads(asked(answer, path, target, threads, choice))
+    return Opened(Opening.model_validate(found["opening"]), _choice(found["choice"]), found["notes"])
+
+
+def _choice(found: dict[str, Any]) -> InputChoice:
+    return InputChoice({name: tuple(sizes) for name, sizes in found["shapes"].items()}, found["integers"])
 
 
 def asked(
@@ -61,8 +81,12 @@ def asked(
         raise UserError(
             f"opening {path} took longer than {TIMEOUT_S} s and was stopped: profile a smaller model"
         ) from error
+    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    if done.returncode == REFUSED:
+        raise UserError(last)
+    if done.returncode < 0:
+        raise UserError(f"{path} crashes its runtime (signal {-done.returncode}): it is damaged, export it again")
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise UserError(f"opening {path} in a process of its own failed: {last}")
     return done.stdout.strip().splitlines()[-1]
 
@@ -81,31 +105,29 @@ def resident_bytes(field: str) -> int | None:
 
 
 def answer() -> None:
-    """What the process of its own runs; the exit status is 1 and stderr's last line says why where it cannot."""
+    """What the process of its own runs; `REFUSED` is its exit status, and stderr's last line says why, if it cannot."""
     try:
         request = json.load(sys.stdin)
-        choice = InputChoice(
-            {name: tuple(sizes) for name, sizes in request["choice"]["shapes"].items()}, request["choice"]["integers"]
-        )
-        opening = _open_and_run(Path(request["path"]), request["target"], request["threads"], choice)
+        choice = _choice(request["choice"])
+        opened = _open_and_run(Path(request["path"]), request["target"], request["threads"], choice)
     except EdgeMTLError as error:
-        sys.exit(str(error))
-    sys.stdout.write(opening.model_dump_json() + "\n")
+        sys.stderr.write(f"{error}\n")
+        sys.exit(REFUSED)
+    found = {"opening": opened.opening.model_dump(), "choice": asdict(opened.choice), "notes": opened.notes}
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
-def _open_and_run(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opening:
+def _open_and_run(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opened:
     baseline = resident_bytes("VmRSS")
     start = perf_counter()
     subject = open_subject(path, target, threads, choice)
     opened, open_peak = perf_counter(), resident_bytes("VmHWM")
-    call = subject.call(subject.tasks)
-    first = perf_counter()
-    call()
-    ran = perf_counter()
-    return Opening(
+    notes, first_run_ms = subject.settle()
+    opening = Opening(
         open_ms=1000 * (opened - start),
-        first_run_ms=1000 * (ran - first),
+        first_run_ms=first_run_ms,
         baseline_bytes=baseline,
         open_peak_bytes=open_peak,
         run_peak_bytes=resident_bytes("VmHWM"),
     )
+    return Opened(opening, subject.choice, notes)

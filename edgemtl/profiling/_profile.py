@@ -21,7 +21,7 @@ from edgemtl.profiling._derive import (
 from edgemtl.profiling._inputs import InputChoice
 from edgemtl.profiling._measure import Progress, compare
 from edgemtl.profiling._names import short_names
-from edgemtl.profiling._opening import measure_opening
+from edgemtl.profiling._opening import open_apart
 from edgemtl.profiling._schema import Mode, Profile
 from edgemtl.profiling._subjects import Subject, open_subject
 from edgemtl.profiling._watch import Watch
@@ -60,8 +60,8 @@ def profile(
     rounds, burst = visits(runs)
     try:
         wanted = _wanted(subject, tasks)
-        notes = subject.settle()
-        opening = measure_opening(path, target, threads, subject.choice)
+        opened = open_apart(path, target, threads, subject.choice)
+        subject.choice = opened.choice
         modes = mode_sets(wanted)
         calls = {name: subject.call(chosen) for name, chosen in modes.items()}
         with Watch() as watch:
@@ -69,6 +69,7 @@ def profile(
         operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), wanted, OPERATOR_RUNS)
     finally:
         subject.close()
+    notes = list(opened.notes)
     counts, count_notes = count_file(subject.graph, wanted, subject.heads, subject.choice)
     if (drawn := 2 * rounds * burst) != runs:
         notes.append(f"{drawn} samples were drawn for {runs}: every set of tasks has as many forwards as backwards")
@@ -91,7 +92,7 @@ def profile(
         separate_ms=separate_ms(wanted, latencies),
         counts=counts,
         operators=operators,
-        opening=opening,
+        opening=opened.opening,
         inputs={short: subject.choice.shapes[name] for short, name in short_names(subject.choice.shapes).items()},
         notes=_fitting((*notes, *count_notes)),
         stability=watch.stability(samples),

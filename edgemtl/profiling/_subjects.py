@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Literal, Protocol
 
 import numpy as np
@@ -38,10 +39,10 @@ class Subject(Protocol):
     heads: Mapping[str, str] | None
     choice: InputChoice
 
-    def settle(self) -> list[str]:
-        """Run once, so that what cannot run is told before anything is measured; what was assumed of inputs, in lines.
+    def settle(self) -> tuple[list[str], float]:
+        """Run once, on inputs that `choice` is afterwards: what was assumed of them, in lines, and that run's ms.
 
-        `choice` is what runs afterwards. Raises `UserError`.
+        Raises `UserError` where it does not run.
         """
         ...
 
@@ -100,9 +101,10 @@ class _EngineFolder:
         self.includes = "one run of the engine on a normalised image; no decoding, no post-processing"
         self._image = np.random.default_rng(0).standard_normal(spec.input, dtype=np.float32)
 
-    def settle(self) -> list[str]:
+    def settle(self) -> tuple[list[str], float]:
+        start = perf_counter()
         self._session.run(self._image, self.tasks)
-        return []
+        return [], 1000 * (perf_counter() - start)
 
     def call(self, tasks: Sequence[str]) -> Callable[[], object]:
         session, image, wanted = self._session, self._image, tuple(tasks)

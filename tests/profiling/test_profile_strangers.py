@@ -115,7 +115,7 @@ def test_short_forms_that_coincide_are_numbered() -> None:
 
 def test_a_batch_below_zero_is_open(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", [conv("x", "y")], [tensor("x", [-1, 3, 8, 8])], ["y"], [W])
-    assert settled(path).settle() == [] and settled(path).choice.shapes == {"x": (1, 3, 8, 8)}
+    assert settled(path).settle()[0] == [] and settled(path).choice.shapes == {"x": (1, 3, 8, 8)}
     assert macs(path) == 4 * 27 * 64
     gemm = helper.make_node("Gemm", ["x", "m"], ["y"])
     path = save(tmp_path / "gemm.onnx", [gemm], [tensor("x", [-1, 8])], ["y"], [weight("m", 8, 4)])
@@ -132,7 +132,7 @@ def test_open_height_and_width_are_chosen_or_assumed_and_said(tmp_path: Path) ->
     assert assumed.counts is not None and assumed.counts.total.macs == 4 * 27 * 256 * 256
     for name in ("x", ""):
         assert settled(path, **{name: (2, 3, 48, 64)}).choice.shapes == {"x": (2, 3, 48, 64)}
-        assert settled(path, **{name: (2, 3, 48, 64)}).settle() == []
+        assert settled(path, **{name: (2, 3, 48, 64)}).settle()[0] == []
         assert macs(path, **{name: (2, 3, 48, 64)}) == 2 * 4 * 27 * 48 * 64
     with pytest.raises(UserError, match=r"--shape x=1x4x48x64 does not fit m\.onnx, whose input 'x' is \?x3x\?x\?"):
         settled(path, x=(1, 4, 48, 64))
