@@ -33,7 +33,7 @@ __all__ = [
     "space_distributions",
 ]
 
-JOURNAL_LIMIT_BYTES = 2**30
+JOURNAL_LIMIT_BYTES = 2**28
 _RECORDED = ("key", "metrics", "latency_ms", "sha256")
 BEAT_SECONDS, GRACE_SECONDS = 10, 60
 """How often a worker of a shared study says that it lives, and after which silence others take its trial over."""
