@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from edgemtl._files import inside, read_json
+from edgemtl._files import check_seal, inside, read_json, sha256
 from edgemtl.errors import UserError, naming, unknown_name
 from edgemtl.models import check_state, read_state
 from edgemtl.nas._cut import Side, keep_places, whole_size
@@ -42,6 +42,9 @@ def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
         check_state(state, made.state_dict(), path, "weights")
     except UserError as error:
         raise UserError(f"{path} are not the weights of this module: {error}") from error
+    check_seal(content, folder / PRUNING_FILE, "pruning")
+    if sha256(path) != content.get("weights_sha256"):
+        raise UserError(f"weights {path} were changed: their SHA-256 is another than {PRUNING_FILE} says; prune again")
     made.load_state_dict(state)
     made.eval()
     return made

@@ -19,7 +19,7 @@ from torch import nn
 
 from edgemtl._claim import LOCK_FILE, claim
 from edgemtl._environment import environment
-from edgemtl._files import check_folder, read_json, write_atomic, write_json
+from edgemtl._files import check_folder, read_json, sealed, sha256, write_atomic, write_json
 from edgemtl._names import check_name
 from edgemtl.data import Source, Split, open_source
 from edgemtl.data._cache import cache_root
@@ -269,8 +269,9 @@ def _write(
     if not said["not_exported"]:
         find_target(TARGET).build(narrow, _FLOAT, None, request.out / ENGINE_FOLDER)  # type: ignore[arg-type]
     content = {"schema": PRUNING_SCHEMA, "module": request.module, "tolerance": fit.tolerance, **said}
-    rows = {"groups": group_rows(subject.groups, fit), "kept": places_json(places)}
-    write_json(request.out / PRUNING_FILE, {**content, **rows})
+    rows: dict[str, Any] = {"groups": group_rows(subject.groups, fit), "kept": places_json(places)}
+    rows["weights_sha256"] = sha256(request.out / WEIGHTS_FILE)
+    write_json(request.out / PRUNING_FILE, sealed({**content, **rows}))
 
 
 def _checks(

@@ -320,6 +320,15 @@ def test_another_module_or_a_damaged_folder_is_refused(ask: ModuleRequest) -> No
         (ask.out / "pruning.json").write_text(json.dumps({**content, "kept": wrong}))
         with pytest.raises(UserError, match="damaged"):
             apply_pruning(own("build"), ask.out)
+    (ask.out / "pruning.json").write_text(json.dumps({**content, "tolerance": 9}))
+    with pytest.raises(UserError, match="was changed after edgemtl wrote it"):
+        apply_pruning(own("build"), ask.out)
+    (ask.out / "pruning.json").write_text(json.dumps(content))
+    weights = bytearray((ask.out / "weights.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (ask.out / "weights.safetensors").write_bytes(weights)
+    with pytest.raises(UserError, match="their SHA-256 is another"):
+        apply_pruning(own("build"), ask.out)
     (ask.out / "pruning.json").write_text("{}")
     with pytest.raises(UserError, match="holds no pruned module"):
         apply_pruning(own("build"), ask.out)
