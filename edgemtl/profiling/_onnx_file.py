@@ -129,7 +129,7 @@ class OnnxFile:
             options.enable_profiling, options.profile_file_prefix = True, profile
         try:
             model = str(self._path) if outputs is None else _cut(self._path, outputs).SerializeToString()
-            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         except Exception as error:
             raise UserError(f"ONNX Runtime {ort.__version__} cannot open {self._path}: {_first_line(error)}") from error
 

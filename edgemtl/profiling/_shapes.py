@@ -234,7 +234,8 @@ def _shapes_by_running(
     options.log_severity_level = FATAL
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    session = ort.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content = probed.SerializeToString()
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     read = {each.name for each in session.get_inputs()}
     sizes = run_once(session, None, {name: value for name, value in feeds.items() if name in read})
     return {name: tuple(int(size) for size in found) for name, found in zip(wanted, sizes, strict=True)}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -100,6 +101,23 @@ def test_standard_operators(operator: str, given: list[Any], attributes: dict[st
     cost = cost_of(operator, "", given, outputs, **attributes)
     assert cost.notes == (() if macs else NOTHING)
     assert cost.total.flops == 2 * macs
+
+
+@pytest.mark.parametrize(
+    ("sizes", "attributes"),
+    [
+        (((2, 4, 5, 6), (2, 2, 7, 6), (2, 2, 7, 8)), {}),
+        (((2, 5, 24), (2, 7, 12), (2, 7, 16)), {"q_num_heads": 4, "kv_num_heads": 2}),
+    ],
+)
+def test_attention_counts_as_what_onnx_says_it_is_made_of(sizes: Any, attributes: dict[str, Any]) -> None:
+    node = helper.make_node("Attention", ["q", "k", "v"], ["y"], **attributes)
+    infos = [value(name, sizes=shape) for name, shape in zip("qkv", sizes, strict=True)]
+    graph = helper.make_graph([node], "g", infos, [value("y")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    parts = onnx.inliner.inline_selected_functions(model, [("", "Attention")], inline_schema_functions=True)
+    assert sum(each.op_type == "MatMul" for each in parts.graph.node) == 2
+    assert count_graph(parts).total.flops == count_graph(model).total.flops > 0
 
 
 PACKED = np.zeros((6, 2, 8), np.uint8)
