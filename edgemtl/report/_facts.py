@@ -21,18 +21,19 @@ def parity_section(story: Story) -> Markup | None:
     for target, built in story.manifest.targets.items():
         if not built.parity:
             rows.append([target, element("span", "not run where it was exported", class_="sub")])
+        where: Child = (target, " ", kind_badge("simulated")) if built.checked == "simulation" else target
         for task, parity in built.parity.items():
             checked[f"{parity.images} {parity.split or ''} images".replace("  ", " ")] = None
             largest = (f"{parity.max_abs_error:.2g}", element("small", f" {parity.unit}") if parity.unit else None)
             scores = _parity_cells(parity.metric, parity.torch, parity.engine)
             rows.append(
-                [target, task, parity.metric, *scores, largest, f"{parity.relative_error:.2g}", parity.tolerance]
+                [where, task, parity.metric, *scores, largest, f"{parity.relative_error:.2g}", parity.tolerance]
             )
     lead = (
         f"Every engine against the trained FP32 net on the same images ({' and '.join(checked) or 'none here'}): the "
         "task's own metric, which is what counts, the largest difference of any value of the raw output, before "
         "post-processing and in its unit, the norm of the difference over that of the output, and what is allowed: an "
-        "engine beyond it is not exported."
+        "engine beyond it is not exported. What does not run right on the machine that exported it is simulated there."
     )
     head: list[Child] = [
         "target",

@@ -28,7 +28,7 @@ KIND_TITLES: Mapping[str, str] = {
     "derived": "arithmetic on measured figures; the formula stands beside it",
     "estimated": "a roofline from the device's stated rates, not a measurement",
     "predicted": "a model fitted to measurements of other designs",
-    "simulated": "a simulation of the hardware, not the hardware",
+    "simulated": "a simulation of the hardware or of what an engine computes on it, not the hardware",
     "counted": "counted exactly on the network's graph: 1 MAC is 2 FLOPs",
     "evaluated": "scored on held-out data that took no part in any decision",
 }
