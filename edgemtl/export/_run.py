@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from edgemtl.arithmetic import own_arithmetic
 from edgemtl.bundle import Manifest
 from edgemtl.data import Sample, Source, open_source
 from edgemtl.devices import Device
@@ -57,7 +58,7 @@ def export_run(
         say = progress or (lambda text: None)
         return _export_levels(run, targets, device, out or run / "bundle", levels, supernet, say)
     folder = RunFolder(run)
-    config, device = folder.config(), device or folder.device()
+    config, device = folder.config(), device or _own_device(folder, progress or (lambda text: None))
     candidate = folder.load(design)
     size = candidate.net.input_size
     source = open_source(config["data"], size)
@@ -88,6 +89,17 @@ def export_run(
     )
 
 
+def _own_device(folder: RunFolder, say: Callable[[str], None]) -> Device:
+    """The device that a run was made for; says so where that was another machine than this one."""
+    device = folder.device()
+    if device.kind == "host" and not device.is_here:
+        say(
+            f"run {folder.path} was made on another machine ({device.arithmetic}), and its engines are for that; "
+            f"for this one ({own_arithmetic()}): --device host"
+        )
+    return device
+
+
 def _validation(source: Source) -> list[Sample]:
     """The images that parity is checked on."""
     return spread(source.split("validation"), PARITY_IMAGES[not any(task.dense for task in source.tasks)])
@@ -104,7 +116,7 @@ def _export_levels(
 ) -> Manifest:
     folder = RunFolder(run)
     config = folder.config()
-    target = check_sharing(list(targets) or [config["target"]], device or folder.device())
+    target = check_sharing(list(targets) or [config["target"]], device or _own_device(folder, progress))
     found = plan_levels(folder, count, supernet, progress)
     origin = Origin(
         space=config["space"],

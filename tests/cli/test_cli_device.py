@@ -12,6 +12,7 @@ from chain import environment, make_workplace
 
 from edgemtl.arithmetic import EXACT_INT8, lacking, own_arithmetic
 from edgemtl.cli import main
+from edgemtl.devices import load_device
 from edgemtl.nas import RunFolder
 
 TINY = ("--space", "tiny", "--data", "data")
@@ -85,6 +86,19 @@ def test_a_run_is_exported_for_its_device_or_for_another(here: Here, run: Path, 
     assert f"run on {own_arithmetic()}" in shown
     found = said(folder / "bundles/old")
     assert (found["device"], found["arithmetic"], found["needs"]) == ("x86-avx2", "avx2", [])
+
+
+def test_the_host_of_a_run_from_another_machine_is_not_this_one(
+    here: Here, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engines are for that machine, and the export says so."""
+    elsewhere = "amx" if own_arithmetic() != "amx" else "avx-vnni"
+    other = load_device("host").model_copy(update={"arithmetic": elsewhere})
+    monkeypatch.setattr(RunFolder, "device", lambda self: other)
+    status, _, notes = here("export", "runs/pi", "--target", "onnxruntime", "--out", "bundles/elsewhere")
+    assert status == 0
+    assert f"made on another machine ({elsewhere})" in notes and "--device host" in notes
+    assert said(folder / "bundles/elsewhere")["arithmetic"] == elsewhere
 
 
 def test_a_portable_export_says_what_it_costs(here: Here, run: Path, folder: Path) -> None:

@@ -206,6 +206,16 @@ def test_a_bundle_shows_parity_and_cost(tmp_path: Path) -> None:
         assert words in page.text, words
 
 
+@pytest.mark.parametrize(("checked", "called"), [("engine", False), ("simulation", True)])
+def test_parity_of_what_did_not_run_is_called_simulated(tmp_path: Path, checked: str, called: bool) -> None:
+    content = manifest_content(tmp_path)
+    for target in content["targets"].values():
+        target["checked"] = checked
+    write_manifest(tmp_path, Manifest.model_validate(content))
+    section = write_report(tmp_path).read_text().partition("Parity of the exported engines")[2].partition("</table>")[0]
+    assert (">simulated<" in section) == called
+
+
 def test_a_changed_bundle_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, Manifest.model_validate(manifest_content(tmp_path)))
     (tmp_path / "engines/openvino/e").write_text("another engine")
