@@ -22,9 +22,14 @@ __all__ = [
     "unknown_name",
 ]
 
-_NAME_SHOWN = 100
+_NAME_SHOWN, _LINE_SHOWN = 100, 1500
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother, _BRIEF.maxlong = 2, 60, 60, 40
+
+
+def _shortened(line: str) -> str:
+    half = _LINE_SHOWN // 2
+    return line if len(line) <= _LINE_SHOWN else f"{line[:half]} … {line[-half:]}"
 
 
 class EdgeMTLError(Exception):
@@ -32,7 +37,13 @@ class EdgeMTLError(Exception):
 
 
 class UserError(EdgeMTLError):
-    """What was given cannot be used: the text says what was given, what is allowed and what to do."""
+    """What was given cannot be used: the text says what was given, what is allowed and what to do.
+
+    A line that what was given makes longer than 1,500 characters loses its middle.
+    """
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__(*("\n".join(map(_shortened, text.split("\n"))) for text in texts))
 
 
 class FileError(UserError):
@@ -40,7 +51,7 @@ class FileError(UserError):
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(file, reason)  # both, so that it travels between processes
-        self.file, self.reason = file, reason
+        self.file, self.reason = str(self.args[0]), str(self.args[1])
 
     def __str__(self) -> str:
         return f"{self.file}: {self.reason}"

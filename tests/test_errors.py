@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgemtl.errors import EdgeMTLError, MissingDependencyError, UnsupportedError, UserError, unknown_name
+from edgemtl.errors import EdgeMTLError, MissingDependencyError, UnsupportedError, UserError, brief, unknown_name
 
 
 @pytest.mark.parametrize("kind", [UnsupportedError, MissingDependencyError])
@@ -35,3 +35,10 @@ def test_an_unknown_name_of_nothing() -> None:
 
 def test_a_name_with_line_breaks_stays_on_one_line() -> None:
     assert "\n" not in str(unknown_name("task", "a\nb", ["depth"]))
+
+
+def test_a_line_stays_short_however_long_what_was_given_is() -> None:
+    text = str(UserError(f"design is damaged ({'a' * 10**6}): search again\n  second line"))
+    assert len(text) < 1600
+    assert text.startswith("design is damaged (aaa") and text.endswith("aaa): search again\n  second line")
+    assert len(brief(["x" * 10**6] * 10**6)) < 500
