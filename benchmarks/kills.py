@@ -159,15 +159,15 @@ def stop(process: int, rng: random.Random) -> Iterator[str]:
     """Stop a process by one signal, or by two; yields what is wrong with how it ends."""
     number = rng.choices([signal.SIGKILL, signal.SIGINT, signal.SIGTERM], [8, 1, 1])[0]
     os.kill(process, number)
-    code = ended(process, 0.1 if rng.random() < 0.5 else END_SECONDS)
-    if code is None:  # a second one ends it at once
+    code, right = ended(process, 0.1 if rng.random() < 0.5 else END_SECONDS), [130, 0]
+    if code is None:  # a second one ends it at once, be it while it says goodbye
         os.kill(process, number)
-        code = ended(process, END_SECONDS)
+        code, right = ended(process, END_SECONDS), [130, 0, -number]
     if code is None:
         os.kill(process, signal.SIGKILL)
         code = ended(process, END_SECONDS)
         yield f"did not end after {number.name}"
-    elif code not in (-signal.SIGKILL if number == signal.SIGKILL else 130, 0):
+    elif code not in ([-signal.SIGKILL, 0] if number == signal.SIGKILL else right):
         yield f"ended with {code} after {number.name}: {said()}"
     elif code == 130 and not said().startswith("interrupted: "):
         yield f"said after {number.name}: {said()}"

@@ -119,13 +119,17 @@ def scratch_beside(folder: Path, verb: str) -> Iterator[Path]:
         raise UserError(f"{place} is in the way, and edgemtl did not write it: move it, or choose another --out")
     if folder.parent.is_dir():
         _clear_scratch(folder.parent)
-    with claim(place, verb, folder):
-        try:
-            made = place / folder.name
-            made.mkdir()
-            yield made
-        finally:
-            _empty(place)
+    try:
+        with claim(place, verb, folder):
+            try:
+                made = place / folder.name
+                made.mkdir()
+                yield made
+            finally:
+                _empty(place)
+    finally:
+        with contextlib.suppress(OSError):  # it was there, empty, where a process was killed as it made it
+            place.rmdir()
 
 
 def _clear_scratch(folder: Path) -> None:

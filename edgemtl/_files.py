@@ -90,9 +90,15 @@ def _new_part(path: Path) -> tuple[int, str]:
         os.close(handle)  # it was cleared between the two lines above
 
 
-def clear_parts(folder: Path) -> None:
-    """Remove, from a folder and those in it, the half-written files of processes that were killed."""
-    for place, _, names in os.walk(folder):
+def clear_parts(folder: Path, of: str | None = None) -> None:
+    """Remove, from a folder and those in it, the half-written files of processes that were killed.
+
+    With `of` only those of the file of that name, in the folder itself.
+    """
+    for place, inner, names in os.walk(folder):
+        if of is not None:
+            inner.clear()
+            names = [name for name in names if name.startswith(f".{of[:200]}.")]
         for name in filter(_PART.match, names):
             with contextlib.suppress(OSError):  # being written now, or not ours to remove
                 handle = os.open(Path(place) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -174,7 +180,11 @@ def open_regular(path: Path, what: str) -> IO[bytes]:
 
 
 def check_own(path: Path, mark: str, what: str) -> None:
-    """`UserError` where a file is in the way that is no `what` ("report") of ours: its first 64 KiB lack the `mark`."""
+    """`UserError` where a file is in the way that is no `what` ("report") of ours: its first 64 KiB lack the `mark`.
+
+    What a killed process left half-written of it is removed.
+    """
+    clear_parts(path.parent, path.name)
     if path.exists():
         with open_regular(path, what) as file:
             if mark.encode() not in file.read(1 << 16):

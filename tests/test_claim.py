@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgemtl._claim import LOCK_FILE, claim, remove_written, scratch_beside
-from edgemtl._files import write_atomic
+from edgemtl._files import check_own, write_atomic
 from edgemtl.errors import UserError
 
 FORK = multiprocessing.get_context("fork")
@@ -157,6 +157,24 @@ def test_a_scratch_folder_goes_with_its_process_or_is_cleared_by_the_next(tmp_pa
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".other.new"]
         assert list(scratch.iterdir()) == []
     assert not any((tmp_path / "run").iterdir())
+
+
+def test_a_scratch_folder_that_was_just_made_is_no_obstacle_and_goes(tmp_path: Path) -> None:
+    (tmp_path / ".bundle.new").mkdir()
+    with scratch_beside(tmp_path / "bundle", "export") as scratch:
+        assert scratch.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_of_one_file_goes_without_a_claim(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    for path in (page, tmp_path / "in" / "report.html", tmp_path / "other.html"):
+        writer = FORK.Process(target=die_writing, args=(path,))
+        writer.start()
+        writer.join()
+    check_own(page, "mark", "report")
+    left = sorted(path.relative_to(tmp_path).as_posix().split("html")[0] for path in tmp_path.rglob("*.edgemtl"))
+    assert left == [".other.", "in/.report."]
 
 
 def test_only_what_was_written_is_removed(tmp_path: Path) -> None:
