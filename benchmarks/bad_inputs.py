@@ -203,7 +203,10 @@ def run(options: argparse.Namespace) -> Outcome:
     ]
     by_kind = Counter(f"{case.kind} {case.outcome}" for case in found)
     wrong = [asdict(case) for case in found if case.outcome in (FAULT, HANG, ACCEPTED)]
-    slowest = [asdict(case) for case in sorted(found, key=lambda case: -case.seconds)[:10]]
+    slowest = [
+        f"{case.number} {case.kind} {case.damage} {case.seconds} s"
+        for case in sorted(found, key=lambda case: -case.seconds)[:10]
+    ]
     return Outcome(
         rows, {"slowest": slowest, "outcomes": dict(outcomes), "by_kind": dict(sorted(by_kind.items())), "wrong": wrong}
     )
