@@ -39,7 +39,8 @@ def claim(folder: Path, verb: str, of: Path | None = None) -> Iterator[None]:
     """Own `folder` while the block runs; first, what killed processes left half-written in it is removed.
 
     The folder is made where it is missing, and unmade where the block leaves nothing in it. Raises `UserError` where
-    another process owns it, naming that and the folder (`of`: what people know it as), and where the system refuses.
+    another process owns it, naming that and the folder, and where the system refuses. A scratch folder says what it is
+    `of`, which is what people know it as.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, a folder is wanted: choose another --out")
@@ -53,7 +54,8 @@ def claim(folder: Path, verb: str, of: Path | None = None) -> Iterator[None]:
     finally:
         if handle is not None:
             with contextlib.suppress(OSError):
-                (folder / LOCK_FILE).unlink()
+                if of is None or {*folder.iterdir()} == {folder / LOCK_FILE}:  # else it tells whose scratch is left
+                    (folder / LOCK_FILE).unlink()
             _held.discard(handle)
             os.close(handle)
         with contextlib.suppress(OSError):  # the first one that holds something ends it
@@ -137,7 +139,7 @@ def _clear_scratch(folder: Path) -> None:
     for place in folder.glob(f".*{_SCRATCH}"):
         if place.is_dir() and not place.is_symlink() and (place / LOCK_FILE).is_file():
             with contextlib.suppress(UserError, OSError):  # in use, or not ours to remove
-                with claim(place, "export"):
+                with claim(place, "export", place):
                     _empty(place)
                 place.rmdir()
 

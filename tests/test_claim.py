@@ -166,6 +166,24 @@ def test_a_scratch_folder_that_was_just_made_is_no_obstacle_and_goes(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_scratch_folder_whose_clearing_was_stopped_is_known_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a second Ctrl-C."""
+
+    def stop(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("edgemtl._claim._empty", stop)
+        with scratch_beside(tmp_path / "bundle", "export"):
+            pass
+    assert (tmp_path / ".bundle.new" / "bundle").is_dir()
+    with scratch_beside(tmp_path / "bundle", "export"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_left_of_one_file_goes_without_a_claim(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     for path in (page, tmp_path / "in" / "report.html", tmp_path / "other.html"):
