@@ -14,7 +14,7 @@ from edgemtl.errors import UserError
 from edgemtl.export._bundle import Origin, export_bundle
 from edgemtl.export._levels import check_sharing, export_levels
 from edgemtl.export._plain import Plain, export_plain
-from edgemtl.nas import RunFolder, plan_levels
+from edgemtl.nas import Candidate, RunFolder, plan_levels
 from edgemtl.train import spread
 
 __all__ = ["export_run"]
@@ -48,12 +48,7 @@ def export_run(
     `run/plain`. Raises `UserError` where the run, the design, its data or that supernet are missing, damaged or changed
     since the search, and for a design or a supernet that would not be used.
     """
-    if levels and layout is not None:
-        raise UserError(f"{levels} levels and the layout plain given: levels share weights, which plain files cannot")
-    if levels and design != "best":
-        raise UserError(f"design {design!r} and {levels} levels given: levels are designs of their own, drop --design")
-    if supernet is not None and not levels:
-        raise UserError(f"supernet {supernet} given without levels, which alone are cut from it: add --levels 5")
+    _check_levels(levels, layout, design, supernet)
     if levels:
         say = progress or (lambda text: None)
         return _export_levels(run, targets, device, out or run / "bundle", levels, supernet, say)
@@ -64,14 +59,6 @@ def export_run(
     source = open_source(config["data"], size)
     if source.identity != config["data_identity"]:
         raise UserError(f"data {config['data']!r} has changed since run {run} was made: search again")
-    origin = Origin(
-        space=config["space"],
-        family=candidate.design.space.family.name,
-        design=candidate.design.as_json(),
-        run=str(run),
-        seed=config["seed"],
-        data={"name": source.name, "identity": source.identity},
-    )
     write = export_bundle if layout is None else partial(export_plain, layout=layout)
     return write(
         candidate.net,
@@ -81,11 +68,33 @@ def export_run(
         calibration=spread(source.split("calibration"), CALIBRATION_IMAGES),
         validation=_validation(source),
         ranges=candidate.ranges,
-        origin=origin,
+        origin=_origin(folder, candidate, source),
         progress=progress,
         exact=exact,
         device=device,
         portable=portable,
+    )
+
+
+def _check_levels(levels: int, layout: Plain | None, design: str, supernet: Path | None) -> None:
+    if levels and layout is not None:
+        raise UserError(f"{levels} levels and the layout plain given: levels share weights, which plain files cannot")
+    if levels and design != "best":
+        raise UserError(f"design {design!r} and {levels} levels given: levels are designs of their own, drop --design")
+    if supernet is not None and not levels:
+        raise UserError(f"supernet {supernet} given without levels, which alone are cut from it: add --levels 5")
+
+
+def _origin(folder: RunFolder, candidate: Candidate, source: Source) -> Origin:
+    """Where the net of a run comes from, for the manifest."""
+    config = folder.config()
+    return Origin(
+        space=config["space"],
+        family=candidate.design.space.family.name,
+        design=candidate.design.as_json(),
+        run=str(folder.path),
+        seed=config["seed"],
+        data={"name": source.name, "identity": source.identity},
     )
 
 

@@ -49,10 +49,9 @@ def profile(
     """Measure a bundle, an engine folder or an ONNX file on this machine.
 
     All tasks together, each alone, and all but each are timed in turns (`compare`), `runs` samples each; what the trunk
-    and each task's own part cost is derived from those. `tasks` limits the profile to a mode (a string is one
-    task), `threads` 0 leaves their number to the runtime, `shapes` are sizes of an ONNX file's open inputs ("" for its
-    only one), `progress` hears of drawn samples. Raises `UserError` for what cannot be opened or run and
-    `UnsupportedError` for a device that is not this machine.
+    and each task's own part cost is derived from those. `tasks` limits the profile to a mode, `threads` 0 leaves their
+    number to the runtime, `shapes` are sizes of an ONNX file's open inputs ("" for its only one). Raises `UserError`
+    for what cannot be opened or run and `UnsupportedError` for a device that is not this machine.
     """
     start = perf_counter()
     _check(path, device, runs, threads)
@@ -69,10 +68,8 @@ def profile(
         operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), wanted, OPERATOR_RUNS)
     finally:
         subject.close()
-    notes = list(opened.notes)
     counts, count_notes = count_file(subject.graph, wanted, subject.heads, subject.choice)
-    if (drawn := 2 * rounds * burst) != runs:
-        notes.append(f"{drawn} samples were drawn for {runs}: every set of tasks has as many forwards as backwards")
+    notes = (*opened.notes, *_drawn_notes(runs, 2 * rounds * burst), *count_notes)
     latencies = {frozenset(chosen): samples[name].median_ms for name, chosen in modes.items()}
     blocks = {
         name: each.block(device=device, runtime=subject.runtime, threads=threads, includes=subject.includes)
@@ -94,7 +91,7 @@ def profile(
         operators=operators,
         opening=opened.opening,
         inputs={short: subject.choice.shapes[name] for short, name in short_names(subject.choice.shapes).items()},
-        notes=_fitting((*notes, *count_notes)),
+        notes=_fitting(notes),
         stability=watch.stability(samples),
         seconds=perf_counter() - start,
         environment=environment(),
@@ -113,6 +110,12 @@ def visits(runs: int) -> tuple[int, int]:
             burst = min(fitting, key=lambda burst: abs(burst - BURST))
             return half // burst, burst
         half += 1
+
+
+def _drawn_notes(runs: int, drawn: int) -> list[str]:
+    if drawn == runs:
+        return []
+    return [f"{drawn} samples were drawn for {runs}: every set of tasks has as many forwards as backwards"]
 
 
 def _fitting(notes: Sequence[str]) -> tuple[str, ...]:
