@@ -18,6 +18,11 @@ ROWS = (PreflightRow(parse_budget("3MB"), 3e6, 1e6, 2e6, 6e6),)
 FLOORS = (FloorRow(Floor("depth", 0.05), 0.4, 0.1, 0.0),)
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def told(event: SearchEvent, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
     with Stages(Screen()) as stages:
         stages(event)

@@ -156,7 +156,7 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(space: Space, t
         train(space, replace(RECIPE, seed=4), tmp_path)
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"cannot be read .* delete it to begin anew"):
+    with pytest.raises(UserError, match=r"cannot be read: .* delete it to begin anew"):
         train(space, RECIPE, tmp_path)
 
 
