@@ -22,13 +22,13 @@ DECIDING = {
     ("against_int8", "onnxruntime_latency"): "latency against the stock INT8 quantizer, ONNX Runtime",
     ("precision_floor", "worst_design_on_onnxruntime"): "against the best uniform precision, ONNX Runtime",
     ("precision_floor", "worst_design_on_openvino"): "against the best uniform precision, OpenVINO",
-    ("task_subset", "worst_task_on_onnxruntime"): "one task of a bundle against an engine of its own, ONNX Runtime",
-    ("task_switch", "onnxruntime"): "another task every call against the same one, ONNX Runtime",
+    ("engine_vs_simulation", "equal_values_on_onnxruntime_own"): "INT8 values equal to the bit of their simulation",
+    ("portable_cost", "worst_metric_loss_on_onnxruntime"): "a task's metric lost to be right on every processor",
+    ("portable_cost", "latency_on_onnxruntime"): "latency of what is right on every processor",
+    ("task_subset", "worst_task_on_onnxruntime"): "one task of a bundle against an engine of its own",
     ("moe_vs_dense", "onnxruntime_fp32"): "experts against the dense ViT of equal FLOPs, ONNX Runtime",
-    ("level_switch", "switch_median"): "switching between levels over one copy of the weights",
-    ("prune_depth", "flops_removed"): "FLOPs that pruning removes (delta_m -1 %)",
     ("prune_peers", "delta_m_ahead_of_best_peer"): "delta_m ahead of group-Taylor and group-magnitude pruning",
-    ("masks_total", "one_search_over_four"): "one search of masks for four tasks against four searches",
+    ("design_ladder", "delta_m_lost_largest_to_chosen"): "delta_m that 2 GFLOPs cost, untuned, of the largest net's 4",
 }
 """The ten figures of the README."""
 
