@@ -22,6 +22,7 @@ __all__ = [
     "delta_m",
     "make_task",
     "relative_change",
+    "remaining_drop",
     "worst_task",
 ]
 
@@ -206,8 +207,22 @@ def check_tasks(wanted: str | Iterable[str], known: Sequence[str]) -> tuple[str,
 def relative_change(task: Task, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:
     """Relative change of the task's deciding metric against the baseline, above zero where it is better."""
     value, base = metrics[task.metric.name], baseline[task.metric.name]
-    change = (value - base) / max(abs(base), 1e-12)
+    change = (value - base) / _size(base)
     return change if task.metric.higher_is_better else -change
+
+
+def remaining_drop(task: Task, metrics: Mapping[str, float], baseline: Mapping[str, float], max_drop: float) -> float:
+    """The share of its own deciding metric that a task may still lose before it has lost `max_drop` of the baseline's.
+
+    Zero or below where it has lost that already. It is the inverse of `relative_change`, whichever way is better.
+    """
+    left = max_drop + relative_change(task, metrics, baseline)
+    return left * _size(baseline[task.metric.name]) / _size(metrics[task.metric.name])
+
+
+def _size(value: float) -> float:
+    """What changes of a metric are relative to; never zero."""
+    return max(abs(value), 1e-12)
 
 
 def delta_m(

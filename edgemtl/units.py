@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from edgemtl.errors import UserError, brief, unknown_name
 
 __all__ = [
+    "MOST_DROP",
     "Budget",
     "Floor",
     "format_bytes",
@@ -58,6 +59,8 @@ _BUDGET = re.compile(
     r"(?:@(?P<device>[\w.-]+)(?:/(?P<runtime>[\w.-]+))?)?"
 )
 TEXT_LIMIT = 300
+MOST_DROP = 99.99
+"""The largest drop that a floor allows: 9999 %."""
 EXAMPLES = "2GFLOPs, 1GMACs, 8ms, 8ms@host/openvino, 5MB, 60%FLOPs, depth:1GFLOPs"
 
 
@@ -125,7 +128,7 @@ def _unit(text: str, unit: str) -> tuple[str, float, bool]:
         return (*UNITS[unit], False)
     if unit == "%":
         raise UserError(f"budget {brief(text)} does not say of what: write 60%FLOPs, 60%ms or 60%MB")
-    same = [name for name in (*UNITS, *_PERCENT) if name.lower().rstrip("s") == unit.lower().rstrip("s")]
+    same = [name for name in _OFFERED if name.lower().rstrip("s") == unit.lower().rstrip("s")]
     if same and unit not in _PREFIXES:
         raise UserError(f"budget {brief(text)}: unknown unit {unit!r}, did you mean {same[0]!r}? examples: {EXAMPLES}")
     raise unknown_name(f"unit in budget {brief(text)}:", unit, _OFFERED)
@@ -137,7 +140,8 @@ def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
     match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,9})?)%", amount)
     if not match:
         raise UserError(
-            f"floor {brief(text)} is not understood: write TASK=PERCENT, 0 % to 9999 %, for example depth=2%"
+            f"floor {brief(text)} is not understood: write TASK=PERCENT, 0 % to {100 * MOST_DROP:.0f} %, "
+            "for example depth=2%"
         )
     if name not in (known := tuple(tasks)):
         raise unknown_name("task in floor", name, known)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.errors import UserError
-from edgemtl.tasks import KINDS, check_tasks, delta_m, make_task, relative_change, worst_task
+from edgemtl.tasks import KINDS, Task, check_tasks, delta_m, make_task, relative_change, remaining_drop, worst_task
 
 SEMSEG = make_task("semseg", "segmentation", classes=("wall", "floor"))
 DEPTH = make_task("depth", "depth")
@@ -67,6 +67,35 @@ def test_delta_m_lies_between_the_tasks_own_changes(weights: list[float], factor
     mean = delta_m(TASKS, metrics, BASELINE, dict(zip(BASELINE, weights, strict=True)))
     assert min(changes) <= mean <= max(changes)
     assert worst_task(TASKS, metrics, BASELINE)[1] == min(changes)
+
+
+def test_what_is_left_of_a_drop_by_hand() -> None:
+    """20 % of 0.4 m let 0.48 m pass: from 0.44 m that is 1/11 more. 10 % of 0.5 let 0.45 pass: of 0.48 1/16 less."""
+    assert math.isclose(remaining_drop(DEPTH, {"rmse": 0.44}, {"rmse": 0.4}, 0.2), 0.04 / 0.44)
+    assert math.isclose(remaining_drop(SEMSEG, {"miou": 0.48}, {"miou": 0.5}, 0.1), 0.03 / 0.48)
+    assert math.isclose(remaining_drop(DEPTH, {"rmse": 0.5}, {"rmse": 0.4}, 0.2), -0.02 / 0.5)  # broken already
+
+
+@settings(deadline=None)
+@given(st.sampled_from([SEMSEG, DEPTH]), positive, positive, st.floats(0, 2))
+def test_what_loses_the_rest_of_a_drop_loses_just_that_of_the_baseline(
+    task: Task, base: float, value: float, max_drop: float
+) -> None:
+    name = task.metric.name
+    rest = remaining_drop(task, {name: value}, {name: base}, max_drop)
+    end = value * (1 - rest if task.metric.higher_is_better else 1 + rest)
+    assert math.isclose(-relative_change(task, {name: end}, {name: base}), max_drop, rel_tol=1e-9, abs_tol=1e-9)
+    change = relative_change(task, {name: value}, {name: base})
+    assert rest == pytest.approx((max_drop + change) / (1 + change if task.metric.higher_is_better else 1 - change))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.3, 40.0])
+@pytest.mark.parametrize("base", [0.0, 0.4])
+@pytest.mark.parametrize("task", [SEMSEG, DEPTH], ids=["higher", "lower"])
+def test_what_is_left_of_a_drop_is_a_number_whatever_the_scores(task: Task, base: float, value: float) -> None:
+    name = task.metric.name
+    for max_drop in (0.0, 1.0, 99.99):
+        assert math.isfinite(remaining_drop(task, {name: value}, {name: base}, max_drop))
 
 
 def test_a_baseline_of_zero_does_not_divide_by_zero() -> None:

@@ -43,8 +43,8 @@ from edgemtl.nas._space import Design, Space, is_precision
 from edgemtl.nas._tune import OneDesign
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.targets import ExportTarget, is_timed_here
-from edgemtl.tasks import relative_change
-from edgemtl.units import Budget, Floor
+from edgemtl.tasks import relative_change, remaining_drop
+from edgemtl.units import MOST_DROP, Budget, Floor
 
 __all__ = ["PruneRequest", "Pruning", "open_pruning", "prune"]
 
@@ -207,15 +207,15 @@ def _rest_of(floors: Sequence[Floor], request: PruneRequest, pruning: Pruning) -
     baseline = pruning.subject.judge.scores(RunFolder(request.run).load("baseline").net)
     for floor in floors:
         task = next(task for task in source.tasks if task.name == floor.task)
-        change = relative_change(task, scores[task.name], baseline[task.name])
-        rest = 1 - (1 - floor.max_drop) / (1 + change)
+        rest = remaining_drop(task, scores[task.name], baseline[task.name], floor.max_drop)
         if rest <= 0:
+            lost = abs(relative_change(task, scores[task.name], baseline[task.name]))
             raise UserError(
-                f"floor {floor.task}={100 * floor.max_drop:g}%: design {request.design} has lost {-100 * change:.2f} % "
+                f"floor {floor.task}={100 * floor.max_drop:g}%: design {request.design} has lost {100 * lost:.2f} % "
                 f"of {floor.task} against its run's baseline before anything is pruned: raise the floor, or prune "
                 "another --design"
             )
-        found.append(Floor(floor.task, rest))
+        found.append(Floor(floor.task, min(rest, MOST_DROP)))
     return tuple(found)
 
 
