@@ -27,6 +27,7 @@ __all__ = [
     "IMAGE_STD",
     "bits_per_channel",
     "check_picture",
+    "check_pixels",
     "ending_refused",
     "is_turned",
     "normalize",
@@ -108,13 +109,16 @@ def _reason(error: Exception) -> str:
 
 
 def _check_extent(picture: Image.Image) -> None:
-    if picture.width * picture.height > PICTURE_LIMIT_PIXELS:
-        raise UserError(
-            f"is {picture.height:,} x {picture.width:,} pixels: {PICTURE_LIMIT_PIXELS:,} at most, make it smaller"
-        )
+    check_pixels(picture.height, picture.width)
     # The further pictures of a camera's JPEG (MPO) are previews and depth; the first one is the photo.
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
         raise UserError("holds several frames: one is needed, write each of them as a file")
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Refuse more pixels than are read, of a picture or of an array in its place; raises `UserError`."""
+    if height * width > PICTURE_LIMIT_PIXELS:
+        raise UserError(f"is {height:,} x {width:,} pixels: {PICTURE_LIMIT_PIXELS:,} at most, make it smaller")
 
 
 def check_picture(picture: Image.Image) -> None:

@@ -148,10 +148,11 @@ def _tallies(opened: OpenFolder) -> dict[Split, dict[str, _Tally]]:
 
 
 def _count(opened: OpenFolder, item: Item, tallies: Mapping[str, _Tally], problems: Problems) -> None:
-    """Read an image's labels and count what they hold."""
+    """Read an image's labels and count what they hold; not files that no size of an image could be compared with."""
     for name, tally in tallies.items():
         tally.failed += 1
-        if opened.usable(item, name):
+        sized = opened.usable(item) or not isinstance(opened.data.specs[name], FileSpec)
+        if sized and opened.usable(item, name):
             with problems.collect():
                 target = _target(opened, name, item, problems)
                 if target is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any
@@ -60,7 +61,7 @@ def _text(value: Any) -> Any:
 
 
 def _unique(names: list[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"{', '.join(twice[:5])} {'is' if len(twice) == 1 else 'are'} there twice: every name once")
     return names
@@ -68,7 +69,7 @@ def _unique(names: list[str]) -> list[str]:
 
 RelativePath = Annotated[str, AfterValidator(relative)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
-Names = Annotated[list[Annotated[str, BeforeValidator(_text)]], AfterValidator(_unique), Field(max_length=10_000)]
+Names = Annotated[list[Annotated[str, BeforeValidator(_text)]], Field(max_length=10_000), AfterValidator(_unique)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

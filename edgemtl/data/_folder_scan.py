@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from edgemtl._files import sha256, within
 from edgemtl._images import open_picture
+from edgemtl.data._file_names import nfc
 from edgemtl.data._folder_data import FolderData
 from edgemtl.data._folder_files import Item, list_splits, match_tables
 from edgemtl.data._folder_labels import check_header
@@ -84,7 +85,7 @@ def _look_for_folders(opened: OpenFolder, problems: Problems) -> None:
             if isinstance(spec, FileSpec) and (gone := _missing(data, _label_folder(spec, item.folder))):
                 images[gone].append(item)
         for folder, items in images.items():
-            _tell_folder(data.root, folder, f"task {name!r} has the labels of {len(items)} images", spec, problems)
+            _tell_folder(data, folder, f"task {name!r} has the labels of {len(items)} images", spec, problems)
             if spec.teacher is None:
                 opened.unusable.update((name, item.shown) for item in items)
 
@@ -101,9 +102,9 @@ def _missing(data: FolderData, folder: str) -> str:
     return next((path for path in paths if not data.names.find(data.root, path).is_dir()), "")
 
 
-def _tell_folder(root: Path, folder: str, what: str, spec: TaskSpec, problems: Problems) -> None:
+def _tell_folder(data: FolderData, folder: str, what: str, spec: TaskSpec, problems: Problems) -> None:
     """That a folder is not there is a problem; with a teacher it is none, but told where one is near."""
-    name, near = PurePosixPath(folder).name, _near_folder(root / folder)
+    name, near = PurePosixPath(folder).name, _near_folder(data.names.find(data.root, folder))
     hint = "correct `files`, or add the labels" if near is None else f"did you mean {near}? correct `files`"
     if near is not None and name in SPLITS:
         hint = f"did you mean {near}? {{split}} is {name} whatever the folder of images is called: rename it to {name}"
@@ -116,9 +117,9 @@ def _tell_folder(root: Path, folder: str, what: str, spec: TaskSpec, problems: P
 
 def _near_folder(path: Path) -> str | None:
     """A folder beside the one that is not there, called nearly like it."""
-    there = sorted(other.name for other in path.parent.iterdir() if other.is_dir())
-    short = [name for name in there if path.name.startswith(name) or name.startswith(path.name)]
-    near = short or difflib.get_close_matches(path.name, there, n=1, cutoff=0.6)
+    there, wanted = sorted(nfc(other.name) for other in path.parent.iterdir() if other.is_dir()), nfc(path.name)
+    short = [name for name in there if wanted.startswith(name) or name.startswith(wanted)]
+    near = short or difflib.get_close_matches(wanted, there, n=1, cutoff=0.6)
     return near[0] if near else None
 
 

@@ -35,21 +35,28 @@ class _Document:
         self.problems = problems
         self.file = path.name
         self.node, self.value = read_yaml(path, "data set", _LIMIT_BYTES)
+        self._entries: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
 
     def line(self, place: tuple[str | int, ...]) -> int:
         """Line of the deepest part of a place that is there."""
         node, line = self.node, 1
         for part in place:
+            found = None
             if isinstance(node, yaml.MappingNode):
-                found = [(key, value) for key, value in node.value if key.value == str(part)]
+                found = self._listed(node).get(str(part))
             elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                found = [(node.value[part], node.value[part])]
-            else:
-                found = []
-            if not found:
+                found = node.value[part], node.value[part]
+            if found is None:
                 break
-            line, node = found[0][0].start_mark.line + 1, found[0][1]
+            line, node = found[0].start_mark.line + 1, found[1]
         return line
+
+    def _listed(self, node: yaml.MappingNode) -> Mapping[str, tuple[yaml.Node, yaml.Node]]:
+        """A mapping's keys and values by the keys' texts, listed once: there may be as many mistakes as keys."""
+        if id(node) not in self._entries:
+            plain = [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+            self._entries[id(node)] = {key.value: (key, value) for key, value in plain}
+        return self._entries[id(node)]
 
     def add(self, place: tuple[str | int, ...], text: str) -> None:
         where = ".".join(str(part) for part in place)

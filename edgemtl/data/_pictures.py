@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgemtl._files import open_regular
-from edgemtl._images import bits_per_channel, is_turned, open_picture
+from edgemtl._images import bits_per_channel, check_pixels, is_turned, open_picture
 from edgemtl.errors import UserError
 
 __all__ = ["NPY_BROKEN", "Header", "read_array", "read_header"]
@@ -66,6 +66,7 @@ def _npy(path: Path) -> Array:
         raise UserError(f"cannot be read ({reason}): a .npy file of numbers is needed, write it again") from error
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3) or 0 in array.shape:
         raise UserError(f"has the shape {getattr(array, 'shape', None)}: (H, W) or (H, W, channels) is needed")
+    check_pixels(*array.shape[:2])
     return array
 
 
@@ -75,10 +76,10 @@ def read_header(path: Path) -> Header:
         array = _npy(path)
         return Header(array.shape[0], array.shape[1], array.shape[2] if array.ndim == 3 else 1, array.dtype.str[1:])
     with open_picture(path) as picture:
-        _refuse_turned(picture)
         channels, dtype = _MODES.get(picture.mode, (len(picture.getbands()), picture.mode))
-        if dtype == "u1" and bits_per_channel(picture) > 8:
+        if dtype == "u1" and bits_per_channel(picture) > 8:  # no longer told once the note below was asked for
             dtype = "u2"  # Pillow would read the upper half of each number
+        _refuse_turned(picture)
         return Header(picture.height, picture.width, channels, dtype)
 
 

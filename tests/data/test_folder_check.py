@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import unicodedata
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgemtl.data import FolderSource, check_folder
+from edgemtl.data._pictures import read_array
 from edgemtl.data._problems import Problems
 from edgemtl.errors import UserError
 
@@ -272,6 +275,68 @@ def test_a_folder_of_labels_that_is_not_there_is_one_line(root: Path, old: str, 
         FolderSource(root, (8, 8))
     assert str(error.value).splitlines()[1].strip() == line
     assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_folder_whose_name_is_written_in_another_form_is_found_where_a_split_is_missing_in_it(root: Path) -> None:
+    (root / "labels").rename(root / unicodedata.normalize("NFD", "Läbel"))
+    here = next(path for path in root.iterdir() if path.name.startswith("L"))
+    (here / "validation").rename(here / unicodedata.normalize("NFD", "validätion"))
+    replace(root, "labels/{split}", unicodedata.normalize("NFC", "Läbel") + "/{split}")
+    (line,) = told(root)[0]
+    assert line.startswith("Läbel/validation: there is no such folder, in which task 'semseg' has the labels of 2")
+    assert "did you mean validätion?" in line
+
+
+def test_a_label_array_has_the_limit_of_pictures_and_is_not_decoded(root: Path) -> None:
+    (root / "images/train/train0.png").write_bytes(b"no picture")
+    replace(root, "depth/{split}/{name}.png", "depth/{split}/{name}.npy")
+    for path in sorted(root.glob("depth/*/*.png")):
+        np.save(path.with_suffix(".npy"), np.full(SIZE, 1000, np.uint16))
+    with (root / "depth/train/train0.npy").open("wb") as file:  # 2 GiB, of which none is on the disk
+        np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": (2**15, 2**15)})
+        file.truncate(2**31 + file.tell())
+    problems, _ = told(root)
+    assert [line.split(": ")[0] for line in problems] == ["images/train/train0.png", "depth/train/train0.npy"]
+    assert problems[1].endswith("is 32,768 x 32,768 pixels: 134,217,728 at most, make it smaller")
+
+
+def test_a_label_whose_image_tells_no_size_is_not_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "images/train/train0.png").write_bytes(b"no picture")
+    read: list[str] = []
+
+    def reading(path: Path) -> Any:
+        read.append(path.name)
+        return read_array(path)
+
+    monkeypatch.setattr("edgemtl.data._folder_data.read_array", reading)
+    (line,) = told(root)[0]
+    assert line.startswith("images/train/train0.png: cannot be read")
+    assert "train1.png" in read and "train0.png" not in read
+
+
+def write_wide_png(path: Path, xmp: bytes) -> None:
+    """A 16-bit RGB picture with a note, as Pillow cannot write one."""
+    height, width = SIZE
+    rows = b"".join(b"\0" + bytes(range(6)) * width for _ in range(height))
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, data in chunks:
+            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+
+
+def test_normals_of_16_bits_are_refused_whatever_notes_they_carry(root: Path) -> None:
+    (root / "data.yaml").write_text(HEAD + '  normals: {kind: normals, files: "normals/{split}/{name}.png"}\n')
+    for path in sorted(root.glob("labels/*/*.png")):
+        write_wide_png(root / "normals" / path.relative_to(root / "labels"), b"<x:xmpmeta/>")
+    (line,) = told(root)[0]
+    assert "3 channels of 16-bit whole numbers: needed is three channels (x, y, z): 8-bit RGB" in line
 
 
 def test_every_problem_is_told_at_once_by_its_cause(root: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,15 @@ def test_huge_values_do_not_fill_the_message(tmp_path: Path) -> None:
     assert len(refused(tmp_path, GOOD.replace("0.001", "x" * 5000))) < 1000
     huge = refused(tmp_path, GOOD.replace("partial: true", "partial: 0x" + "f" * 9000))
     assert "a whole number of more than 100 digits" in huge
+
+
+def test_as_many_mistakes_as_a_file_holds_are_told_quickly(tmp_path: Path) -> None:
+    begun = time.process_time()
+    names = ", ".join(f"c{number}" for number in range(20_000))
+    assert "at most 10000 items" in refused(tmp_path, GOOD.replace("[road, car, 3]", f"[{names}]"))
+    names = ", ".join(f"c{number % 5000}" for number in range(10_000))
+    assert "c0, c1, c10, c100, c1000 are there twice" in refused(tmp_path, GOOD.replace("[road, car, 3]", f"[{names}]"))
+    keys = "\n".join(f"k{number}: 1" for number in range(4_000))
+    message = refused(tmp_path, f"{GOOD}{keys}\n")
+    assert "has 4000 problems" in message and "line 9: k0: unknown key" in message
+    assert time.process_time() - begun < 20
