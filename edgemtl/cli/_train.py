@@ -250,9 +250,7 @@ def _is_finished(folder: Path, space: Space, source: Source, recipe: Recipe) -> 
     if not file.is_file():
         return False
     found, wanted = read_json(file, "training"), {"identity": space.identity, "recipe": recipe.as_json()}
-    if not (
-        isinstance(found, dict) and isinstance(found.get("data"), dict) and isinstance(found.get("validation"), dict)
-    ):
+    if not (isinstance(found, dict) and isinstance(found.get("data"), dict) and _are_scores(found.get("validation"))):
         raise UserError(f"{file} is damaged, or no record of a training: choose another --out")
     if (
         any(found.get(key) != value for key, value in wanted.items())
@@ -260,6 +258,18 @@ def _is_finished(folder: Path, space: Space, source: Source, recipe: Recipe) -> 
     ):
         raise UserError(f"{folder} was trained with another recipe, space or data set: choose another --out")
     return True
+
+
+def _are_scores(found: object) -> bool:
+    """Whether it is what a training says of its designs: for each the same tasks and metrics, all of them numbers."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        scores = TypeAdapter(dict[str, dict[str, dict[str, float]]]).validate_python(found, strict=True)
+    except ValidationError:
+        return False
+    columns = [{task: set(metrics) for task, metrics in tasks.items()} for tasks in scores.values()]
+    return "largest" in scores and all(each == columns[0] for each in columns)
 
 
 def _open(space: str, data: str, size: tuple[int, int] | None, images: int | None) -> tuple[Space, Source]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -315,7 +316,7 @@ class _Run:
             progress = Progress(self.step, self.recipe.steps, losses, speed, rate, left, validation)
             self.out.mkdir(parents=True, exist_ok=True)
             with (self.out / LOG_FILE).open("a") as log:
-                log.write(json.dumps({**progress.__dict__, "time": time.time()}) + "\n")
+                log.write(json.dumps(_finite({**progress.__dict__, "time": time.time()}), allow_nan=False) + "\n")
             self.report(progress)
 
     def _seconds_left(self) -> float:
@@ -354,6 +355,13 @@ class _Run:
         train = batches_of(self.source.split("train"), 16, SCORED_IMAGES)
         recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
         return evaluate(net, self.space.tasks, batches_of(self.source.split("validation"), 16, SCORED_IMAGES))
+
+
+def _finite(value: Any) -> Any:
+    """A value as JSON can hold it: a loss that is not finite any more is null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _forget_after(log: Path, step: int) -> None:

@@ -98,6 +98,29 @@ def test_a_finished_training_is_not_run_again(workplace: Path, trained: Any, her
     assert status == 1 and "another recipe" in errors
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda found: {},
+        lambda found: {"largest": 3},
+        lambda found: {"smallest": found["largest"]},
+        lambda found: {**found, "smallest": {}},
+        lambda found: {"largest": {task: {"rmse": "x"} for task in found["largest"]}},
+    ],
+)
+def test_a_damaged_record_of_a_training_is_one_line(
+    workplace: Path, trained: Any, here: Here, damage: Callable[[Any], Any]
+) -> None:
+    record = workplace / "runs/supernet/training.json"
+    whole = record.read_text()
+    record.write_text(json.dumps({**trained, "validation": damage(trained["validation"])}))
+    try:
+        status, _, errors = here(*TRAIN, "--out", "runs/supernet", "--resume")
+    finally:
+        record.write_text(whole)
+    assert status == 1 and "training.json is damaged, or no record of a training: choose another --out" in errors
+
+
 def test_the_search_keeps_its_budget_and_prints_its_result(workplace: Path, searched: Any) -> None:
     result = searched["result"]
     assert result == json.loads((workplace / "runs/first/result.json").read_text())

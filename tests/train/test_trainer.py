@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from toys import TRAINED, Toys, toy_space
 
+from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 from edgemtl.models import Values, load_supernet, read_header, recalibrate
 from edgemtl.nas import Design, Space
 from edgemtl.train import Progress, Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 from edgemtl.train import _trainer as trainer
-from edgemtl.train._trainer import _groups
+from edgemtl.train._trainer import _forget_after, _groups, task_loss
 
 RECIPE = Recipe(steps=6, batch=2, sizes=(1.0,), largest_steps=0.5, seed=3, bf16=False)
 
@@ -214,6 +216,25 @@ def test_validation_is_scored_on_the_way_and_changes_nothing(
     assert [line["validation"] for line in lines] == [news.validation for news in told]
     lefts = [news.seconds_left for news in told]
     assert lefts[0] > lefts[1] > lefts[2] == 0
+
+
+def test_a_loss_that_is_not_finite_is_null_in_the_log_which_a_resumed_run_keeps(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*given: Any) -> Tensor:
+        return task_loss(*given) * math.nan
+
+    monkeypatch.setattr("edgemtl.train._trainer.task_loss", lost)
+    recipe = replace(RECIPE, steps=45)
+    with pytest.raises(KeyboardInterrupt):
+        train(space, recipe, tmp_path, stopping(40, KeyboardInterrupt))
+    log = tmp_path / "train.jsonl"
+    written = log.read_bytes()
+    (first, second) = [parse_json(line) for line in written.splitlines()]
+    assert (first["step"], second["step"]) == (20, 40)
+    assert set(first["losses"].values()) == {None}
+    _forget_after(log, 40)
+    assert log.read_bytes() == written
 
 
 def test_the_steps_before_tell_how_long_the_rest_takes() -> None:
