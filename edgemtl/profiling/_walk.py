@@ -36,10 +36,11 @@ _SETTINGS: Mapping[str, Collection[int]] = {
     "QLinearConv": (1, 2, 4, 5, 6, 7),
     "QLinearMatMul": (1, 2, 4, 5, 6, 7),
     "QLinearMul": (1, 2, 4, 5, 6, 7),
+    "QLinearWhere": (2, 3, 5, 6, 7, 8),
     "QuantizeLinear": (1, 2),
     "Resize": (1, 2, 3),
 }
-"""Inputs that are settings (bounds, scales, zero points), not parameters."""
+"""Inputs that are settings (bounds, scales, zero points), not parameters; see `_is_setting` for what has any number."""
 _ELEMENT_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "STRING": 0, "UNDEFINED": 0}
 """Element types that NumPy does not hold as they are stored; texts count for nothing."""
 
@@ -293,9 +294,15 @@ def _only_settings(graph: onnx.GraphProto) -> set[str]:
     settings: set[str] = set()
     parameters: set[str] = set()
     for node in graph.node:
-        for number, name in enumerate(node.input):
-            (settings if number in _SETTINGS.get(node.op_type, ()) else parameters).add(name)
+        for place, name in enumerate(node.input):
+            (settings if _is_setting(node.op_type, place) else parameters).add(name)
     return settings - parameters
+
+
+def _is_setting(operator: str, place: int) -> bool:
+    if operator == "QLinearConcat":  # scale and zero point of the output, then of each tensor, behind it
+        return place % 3 != 2
+    return place in _SETTINGS.get(operator, ())
 
 
 def _packing(graph: onnx.GraphProto) -> dict[str, int]:

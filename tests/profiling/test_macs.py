@@ -182,6 +182,18 @@ def test_eight_bit_operators_count_their_weights_alone() -> None:
     assert cost.total.params - image.size == 4 * 18 + 4
 
 
+@pytest.mark.parametrize(
+    ("operator", "given"),
+    [
+        ("QLinearConcat", [SCALE, ZERO, *[ones(1, 5, kind=np.uint8), SCALE, ZERO] * 2]),
+        ("QLinearWhere", [ones(1, 5, kind=bool), *[ones(1, 5, kind=np.uint8), SCALE, ZERO] * 2, SCALE, ZERO]),
+    ],
+)
+def test_scales_and_zero_points_of_eight_bit_operators_are_no_parameters(operator: str, given: list[Any]) -> None:
+    cost = cost_of(operator, "com.microsoft", given, **({"axis": 1} if operator == "QLinearConcat" else {}))
+    assert cost.total.params == 10
+
+
 def test_classic_models_keep_their_weights_in_attributes() -> None:
     cost = cost_of("LinearRegressor", "ai.onnx.ml", [(5, 3)], coefficients=[1.0] * 6, intercepts=[0.0, 0.0], targets=2)
     assert (cost.total.flops, cost.total.params, cost.total.weight_bytes) == (2 * 30, 8, 32)
