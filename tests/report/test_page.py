@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,10 @@ def test_notes_and_a_count_that_is_not_there_are_said(tmp_path: Path) -> None:
 
 
 def test_a_wide_table_scrolls_inside_its_card(run: Path) -> None:
-    page = Page(write_report(run).read_text())
+    text = write_report(run).read_text()
+    page = Page(text)
+    assert re.search(r"^\.scroll \{[^}]*overflow-x: auto", text, flags=re.M)
+    assert not re.search(r"^(body|main|section|\.card) \{[^}]*overflow", text, flags=re.M)  # nothing around it cuts off
     assert [tag for tag, _ in page.tags].count("table") == sum(
         attributes.get("class") in ("scroll", "experts") for _, attributes in page.tags
     )
