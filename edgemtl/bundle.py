@@ -6,6 +6,8 @@ every file.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -172,10 +174,11 @@ class BundleTarget(_Strict):
 
     `dispatch` is None where the net has no experts. Who opens the files without edgemtl feeds the boolean inputs of
     `flags`, [true] or [false] for each task, where there are any, and gives the runtime its `options`. `device` is what
-    it was made for, `arithmetic` what that multiplies eight-bit numbers with ("other": any processor), and `needs` what
-    a processor must have for it to be right (`edgemtl.arithmetic.NEEDS`). `checked` says what parity is that of: the
-    engine as it ran on `checked_on`, or, where it cannot run right there, the simulation of what it computes. A
-    portable engine keeps the parity that the device's own scheme had on the same images in `own_parity`.
+    it was made for, `arithmetic` what it multiplies eight-bit numbers with there ("other": any processor), `hardware`
+    in words what alone it runs on where that is no processor, and `needs` what a processor must have for it to be right
+    (`edgemtl.arithmetic.NEEDS`). `checked` says what parity is that of: the engine as it ran on `checked_on`, or, where
+    it cannot run right there, the simulation of what it computes. A portable engine keeps the parity that the device's
+    own scheme had on the same images in `own_parity`.
     """
 
     folder: FilePath
@@ -187,6 +190,7 @@ class BundleTarget(_Strict):
     options: Annotated[dict[Name, Text], Field(max_length=100)] = {}
     device: Name = HOST
     arithmetic: Arithmetic = ANY
+    hardware: Text = ""
     needs: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
     checked: Literal["engine", "simulation"] = "engine"
     checked_on: Name | None = None
@@ -289,6 +293,12 @@ class Manifest(_Strict):
     provenance: Provenance
     experts: Annotated[tuple[BundleExperts, ...], Field(max_length=5000)] = ()
     levels: Annotated[tuple[BundleLevel, ...], Field(max_length=100)] = ()
+
+    def engine_sha256(self, target: str) -> str:
+        """What tells the engine of a target from any other, wherever it lies: a hash of its files' names and hashes."""
+        own = self.targets[target]
+        digests = {file: self.files[f"{own.folder}/{file}"] for file in own.files}
+        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-from edgemtl.arithmetic import lacking, own_arithmetic
+from edgemtl.arithmetic import Arithmetic, lacking, own_arithmetic
 from edgemtl.devices import HOST, Device, load_device
 from edgemtl.errors import UserError, unknown_name
 
@@ -31,6 +31,7 @@ __all__ = [
     "ExportTarget",
     "PlainTarget",
     "TargetTraits",
+    "arithmetic_of",
     "find_target",
     "is_timed_here",
     "needs_of",
@@ -57,7 +58,9 @@ class TargetTraits:
     whole engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
     `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it (empty: none is needed).
     `executes` tells whether engines run on this host, so that a search can measure them. `int8_channel_bytes` are
-    stored for each output channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them).
+    stored for each output channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them). Where engines do
+    not run on the device's processor, `arithmetic` is what they multiply with, and `hardware` says in words what an
+    engine is for ("NVIDIA GPUs of the ampere generation").
     """
 
     name: str
@@ -69,6 +72,8 @@ class TargetTraits:
     extra: str
     executes: bool = True
     int8_channel_bytes: int = INT8_CHANNEL_BYTES
+    arithmetic: Arithmetic | None = None
+    hardware: str = ""
 
     def on(self, device: Device) -> TargetTraits:
         """These traits with the precisions that `device` says its runtime honours; all, where it knows no such runtime.
@@ -186,6 +191,11 @@ def _plugged(name: str, device: Device) -> ExportTarget:
 def needs_of(target: ExportTarget, precision: Mapping[str, str]) -> tuple[str, ...]:
     """What a processor must have for an engine of this precision to be right on it: only INT8 needs anything."""
     return target.scheme.needs if "int8" in precision.values() else ()
+
+
+def arithmetic_of(target: ExportTarget) -> Arithmetic:
+    """What a target's engines multiply with: its own arithmetic, else that of its runtime on the device."""
+    return target.traits.arithmetic or target.device.arithmetic_of(target.traits.runtime)
 
 
 def runs_here(target: ExportTarget, precision: Mapping[str, str]) -> bool:

@@ -18,7 +18,7 @@ from edgemtl.export._usage import describe_dispatch
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges
 from edgemtl.runtime import open_engine
-from edgemtl.targets import ExportTarget, TargetTraits, find_target, needs_of, runs_here
+from edgemtl.targets import ExportTarget, TargetTraits, arithmetic_of, find_target, needs_of, runs_here
 
 __all__ = ["Build", "Subject", "checked", "folder_of", "honoured"]
 
@@ -66,7 +66,8 @@ def checked(subject: Subject, target: ExportTarget, folder: Path, build: Build) 
         "parity": parity,
         "dispatch": dispatch,
         "device": target.device.name,
-        "arithmetic": target.device.arithmetic_of(target.traits.runtime),
+        "arithmetic": arithmetic_of(target),
+        "hardware": target.traits.hardware,
         "needs": needs_of(target, precision),
         "checked": "engine" if here else "simulation",
         "checked_on": own_arithmetic() if here else None,

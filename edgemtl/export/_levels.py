@@ -34,7 +34,7 @@ from edgemtl.export._sharing import Carrier, ir_carrier, onnx_carrier, share_wei
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.nas import Level, Levels
 from edgemtl.runtime import EngineSpec, open_engine
-from edgemtl.targets import ExportTarget, find_target
+from edgemtl.targets import ExportTarget, arithmetic_of, find_target
 from edgemtl.train import Scorer
 
 __all__ = ["check_sharing", "export_levels"]
@@ -126,7 +126,7 @@ def export_levels(
                 runtime=target.traits.runtime,
                 parity=checked[0].parity,
                 device=target.device.name,
-                arithmetic=target.device.arithmetic_of(target.traits.runtime),
+                arithmetic=arithmetic_of(target),
                 checked_on=own_arithmetic(),
             )
         }

@@ -144,12 +144,12 @@ class _Writer:
 
     def _weights(self, node: onnx.NodeProto, entering: Parameters) -> None:
         weight = numpy_helper.to_array(self.arrays[node.input[1]]).astype(np.float32)
-        scales, limit = weight_scales(weight, self.scheme), self.scheme.weight_limit
+        bias = numpy_helper.to_array(self.arrays[node.input[2]]) if len(node.input) > 2 else None
+        scales, limit = weight_scales(weight, self.scheme, bias, entering), self.scheme.weight_limit
         shaped = scales.reshape(-1, *[1] * (weight.ndim - 1))
         eight = np.clip(np.rint(weight / shaped), -limit, limit).astype(np.int8)
         node.input[1] = self._dequantized(node.input[1], eight, scales)
-        if self.scheme.bias == "int32" and len(node.input) > 2:
-            bias = numpy_helper.to_array(self.arrays[node.input[2]])
+        if bias is not None and self.scheme.bias == "int32":
             steps = scales * np.float32(entering.scale)
             node.input[2] = self._dequantized(node.input[2], np.rint(bias / steps).astype(np.int32), steps)
 

@@ -30,6 +30,8 @@ __all__ = [
 
 WEIGHTED = ("Conv", "Gemm")
 _ACTIVATIONS = ("Relu", "Clip")
+_LARGEST_BIAS = 2**30
+"""In steps; half of int32, whose other half holds the sum of 33,000 products of eight bits."""
 
 
 class Operator(Protocol):
@@ -199,7 +201,16 @@ def parameters_of(limits: tuple[float, float], scheme: QuantScheme) -> Parameter
     return Parameters(float(scale), zero, low, high)
 
 
-def weight_scales(weight: NDArray[np.float32], scheme: QuantScheme) -> NDArray[np.float32]:
-    """Scale of each output channel (axis 0) of symmetric int8 weights: largest magnitude over the scheme's limit."""
+def weight_scales(
+    weight: NDArray[np.float32], scheme: QuantScheme, bias: NDArray[np.float32] | None, entering: Parameters
+) -> NDArray[np.float32]:
+    """Scale of each output channel (axis 0) of symmetric int8 weights: largest magnitude over the scheme's limit.
+
+    Where the scheme rounds `bias` in steps of this scale times that of what is `entering`, a channel of tiny weights
+    has a larger one: so many steps of its bias would not fit into int32, together with the sum of its products.
+    """
     largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
-    return np.asarray(np.maximum(largest, 1e-8) / scheme.weight_limit, np.float32)
+    scales = np.maximum(largest, 1e-8) / scheme.weight_limit
+    if bias is not None and scheme.bias == "int32":
+        scales = np.maximum(scales, np.abs(bias) / (entering.scale * _LARGEST_BIAS))
+    return np.asarray(scales, np.float32)

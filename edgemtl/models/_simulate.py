@@ -250,7 +250,8 @@ def _is_clamp(node: Node, plan: QuantPlan, parameters: Mapping[str, Parameters])
 def _eight_bit_weights(node: Node, entering: Parameters, scheme: QuantScheme) -> tuple[Tensor, Tensor, Tensor | None]:
     """Whole-number weights (as floats), their scales, and the bias: whole numbers too where the scheme rounds it."""
     weight, bias = node.constants["weight"], node.constants.get("bias")
-    scales, limit = torch.from_numpy(weight_scales(weight.numpy(), scheme)), scheme.weight_limit
+    given = None if bias is None else bias.numpy()
+    scales, limit = torch.from_numpy(weight_scales(weight.numpy(), scheme, given, entering)), scheme.weight_limit
     whole = torch.clamp(torch.round(weight / scales.view(-1, *[1] * (weight.ndim - 1))), -limit, limit)
     if bias is not None and scheme.bias == "int32":
         bias = torch.round(bias / (scales * float(entering.scale)))

@@ -11,6 +11,7 @@ hold those weights once a task. Then one engine serves them all and is given the
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemtl.arithmetic import EXACT_INT8, NEEDS
 from edgemtl.errors import MissingDependencyError, UserError
 from edgemtl.runtime._session import CLOSED, EngineSpec, OperatorTime, block_of, check_image
 from edgemtl.runtime._shared import assemble
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     import openvino as ov
 
 __all__ = ["open_session"]
+
+_SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_WITHOUT_VNNI = ("sse41", "avx", "avx2", "avx512_core")
+"""What oneDNN, whose kernels OpenVINO has, can be held to and then multiplies in sums that saturate."""
 
 Outputs = dict[str, NDArray[np.float32]]
 Mode = Callable[[NDArray[np.float32]], Outputs]
@@ -87,8 +93,21 @@ class OpenVinoSession:
 def open_session(
     folder: Path, spec: EngineSpec, threads: int, modes: Sequence[Sequence[str]] | None = None
 ) -> OpenVinoSession:
-    """Open an engine that the target `openvino` wrote, ready for `modes` (none given: for every subset)."""
+    """Open an engine that the target `openvino` wrote, ready for `modes` (none given: for every subset).
+
+    Raises `UserError` where the environment holds OpenVINO back from what the engine needs of the processor.
+    """
+    _check_held_back(folder, spec)
     return OpenVinoSession(folder, spec, threads, modes)
+
+
+def _check_held_back(folder: Path, spec: EngineSpec) -> None:
+    held = next(((name, value) for name in _SWITCHES if (value := os.environ.get(name))), None)
+    if held is not None and EXACT_INT8 in spec.needs and held[1].lower() in _WITHOUT_VNNI:
+        raise UserError(
+            f"engine {folder} needs {NEEDS[EXACT_INT8][1]}, and {held[0]}={held[1]} holds OpenVINO to less: it would "
+            "compute wrongly; unset that variable, or export for every processor with --portable"
+        )
 
 
 def _whole_modes(spec: EngineSpec) -> list[tuple[str, ...]]:

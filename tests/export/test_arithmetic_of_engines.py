@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from nets import images, samples_for, small_net
 
 from edgemtl.arithmetic import ANY, EXACT_INT8, EXACT_WEIGHT, lacking, own_arithmetic
@@ -21,7 +22,7 @@ from edgemtl.export import Tolerance, export_bundle
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime import Engine, open_engine
-from edgemtl.targets import find_target, runs_here
+from edgemtl.targets import arithmetic_of, find_target, runs_here
 
 ROOT = Path(__file__).parents[2]
 EXACT_HERE = not lacking([EXACT_INT8], own_arithmetic())
@@ -40,10 +41,10 @@ def device(name: str) -> Device:
     return any_processor(load_device("host")) if name == "any" else load_device(name)
 
 
-def share_alike(runtime: str, made_for: str, folder: Path) -> float:
+def share_alike(runtime: str, made_for: str, folder: Path, net: MultiTaskNet | None = None) -> float:
     """Share of the values of an all-INT8 engine that are those of its simulation, opened whatever it needs."""
     target = find_target(runtime, device(made_for))
-    net, same, total = small_net("fused", "relu6"), 0, 0
+    net, same, total = net or small_net("fused", "relu6"), 0, 0
     precision, ranges = {"engine": "fp32", **dict.fromkeys(net.blocks, "int8")}, calibrate(net, images(8))
     target.build(net, precision, ranges, folder)
     content = json.loads((folder / "engine.json").read_text())
@@ -73,6 +74,18 @@ def test_a_portable_engine_is_the_simulation_to_the_bit(tmp_path: Path, runtime:
     assert share_alike(runtime, "any", tmp_path) >= 0.97
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_channel_of_tiny_weights_keeps_its_bias(tmp_path: Path, runtime: str) -> None:
+    """In steps of such weights the bias is beyond 32 bits."""
+    net = small_net("fused", "relu6")
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            with torch.no_grad():
+                module.weight[:2] = torch.tensor([1e-10, -1e-7])
+                module.bias[:2] = torch.tensor([3.0, 2.0])
+    assert share_alike(runtime, "any", tmp_path, net) >= 0.97
+
+
 @NEEDS_EXACT
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_weights_of_eight_bits_are_exact_where_nothing_saturates(tmp_path: Path, runtime: str) -> None:
@@ -97,6 +110,25 @@ def test_openvino_held_to_avx2_is_right_with_seven_bits_and_wrong_with_eight(tmp
     portable, exact = map(float, done.stdout.split())
     assert portable >= 0.97
     assert exact < 0.5
+
+
+def test_openvino_held_to_less_than_an_engine_needs_is_refused(
+    tmp_path: Path, net: MultiTaskNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of oneDNN's two names the switch has; engines that need nothing open all the same."""
+    monkeypatch.setattr("edgemtl.arithmetic.own_arithmetic", lambda: "avx512-vnni")
+    ranges = calibrate(net, images(2))
+    for name, made_for in (("exact", "x86-vnni"), ("any", "any")):
+        find_target("openvino", device(made_for)).build(net, {"s3_1": "int8"}, ranges, tmp_path / name)
+    for switch, value in (("ONEDNN_MAX_CPU_ISA", "AVX2"), ("DNNL_MAX_CPU_ISA", "avx512_core")):
+        with monkeypatch.context() as held:
+            held.setenv(switch, value)
+            with pytest.raises(UserError, match=f"{switch}={value} holds OpenVINO to less.*--portable") as e:
+                open_engine(tmp_path / "exact")
+            assert "\n" not in str(e.value)
+            open_engine(tmp_path / "any").close()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+    open_engine(tmp_path / "exact").close()
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -163,6 +195,13 @@ def test_what_being_portable_costs_stands_in_the_manifest(
         assert target.own_parity["semseg"].torch == target.parity["semseg"].torch
     export_bundle(net, "fp32", ["onnxruntime"], tmp_path / "float", **given)  # type: ignore[arg-type]
     assert read_manifest(tmp_path / "float").targets["onnxruntime"].own_parity is None
+
+
+def test_a_target_with_an_arithmetic_of_its_own_has_it_on_every_device() -> None:
+    for made_for in ("any", "host"):
+        assert arithmetic_of(find_target("tensorrt-rtx", device(made_for))) == "gpu"
+    assert arithmetic_of(find_target("onnxruntime", device("any"))) == ANY
+    assert arithmetic_of(find_target("openvino", device("x86-vnni"))) == "avx-vnni"
 
 
 def test_signed_engines_for_arm_run_right_here_only_where_sums_do_not_saturate() -> None:

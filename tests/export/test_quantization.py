@@ -14,6 +14,7 @@ from nets import images, small_net
 from edgemtl.errors import UserError
 from edgemtl.models._graph import trace
 from edgemtl.models.quantization import (
+    Parameters,
     QuantScheme,
     Ranges,
     calibrate,
@@ -25,6 +26,7 @@ from edgemtl.models.quantization import (
 )
 
 UNSIGNED, SIGNED = QuantScheme("uint8"), QuantScheme("int8", symmetric=True)
+ENTERING = Parameters(0.02, 128, 0, 255)
 STORED = QuantScheme("uint8", stored=True, carried=("Add",), passed=("Resize",), bias="int32")
 
 
@@ -40,10 +42,19 @@ def test_zero_is_exact_and_limits_are_met_within_a_step(a: float, b: float, sche
 
 def test_weight_scales_reach_the_largest_weight_of_each_channel() -> None:
     weight = np.array([[[[0.5, -2.54]]], [[[0.0, 0.0]]]], np.float32)
-    scales = weight_scales(weight, UNSIGNED)
+    scales = weight_scales(weight, UNSIGNED, None, ENTERING)
     assert scales[0] * 127 == pytest.approx(2.54)
-    assert weight_scales(weight, replace(UNSIGNED, weight_limit=64))[0] * 64 == pytest.approx(2.54)
+    assert weight_scales(weight, replace(UNSIGNED, weight_limit=64), None, ENTERING)[0] * 64 == pytest.approx(2.54)
     assert scales[1] > 0
+
+
+@given(st.floats(0, 1e-4), st.floats(-1e3, 1e3), st.floats(1e-6, 1e3))
+def test_a_bias_in_steps_fits_into_half_of_int32(largest: float, bias: float, entering: float) -> None:
+    weight, given = np.full((1, 1, 1, 1), largest, np.float32), np.array([bias], np.float32)
+    parameters = replace(ENTERING, scale=float(np.float32(entering)))
+    (scale,) = weight_scales(weight, STORED, given, parameters)
+    assert abs(float(given[0])) / (float(scale) * parameters.scale) <= 2**30 * (1 + 1e-6)
+    assert weight_scales(weight, UNSIGNED, given, parameters) == weight_scales(weight, UNSIGNED, None, parameters)
 
 
 def test_minmax_ranges_are_the_extremes_that_were_seen() -> None:

@@ -7,7 +7,7 @@ the rest of the engine is FP32 or FP16. Engines are built, not run, here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ _TRAITS = TargetTraits(
     runtime="tensorrt-rtx",
     extra="tensorrt-rtx",
     executes=False,
+    arithmetic="gpu",
 )
 
 
@@ -64,8 +65,9 @@ class TensorRtRtxTarget:
 
     @property
     def traits(self) -> TargetTraits:
-        """The same on every GPU."""
-        return _TRAITS.on(self.device)
+        """The same on every GPU, but for what they say of it."""
+        named = f"NVIDIA GPUs of the {self.generation} generation ({', '.join(GENERATIONS[self.generation])})"
+        return replace(_TRAITS.on(self.device), hardware=named)
 
     @property
     def scheme(self) -> QuantScheme:
