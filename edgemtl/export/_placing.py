@@ -8,7 +8,7 @@ a list of their files, by which the next export removes what no manifest names.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +53,19 @@ class Place:
         if levels and {*targets} != {*self.before.targets}:
             raise UserError(f"bundle {self.folder} holds levels for {', '.join(self.before.targets)} alone: {remedy}")
 
-    def publish(self, manifest: Manifest) -> Manifest:
-        """Put what `manifest` says of the scratch folder in place; the manifest of the bundle that is there now."""
-        with deferred():
-            return self._publish(manifest)
+    def publish(self, manifest: Manifest, beside: Callable[[Path, Manifest], object] | None = None) -> Manifest:
+        """Put what `manifest` says of the scratch folder in place; the manifest of the bundle that is there now.
 
-    def _publish(self, manifest: Manifest) -> Manifest:
+        `beside` is given the folder that holds this one, to write what else follows from it.
+        """
+        beside = beside or (lambda folder, manifest: None)
+        with deferred():
+            return self._publish(manifest, beside)
+
+    def _publish(self, manifest: Manifest, beside: Callable[[Path, Manifest], object]) -> Manifest:
         if self.before is None:
             write_manifest(self.scratch, manifest)
+            beside(self.scratch, manifest)
             self.scratch.chmod(0o755)
             self.scratch.replace(self.folder)
             return manifest
@@ -76,6 +81,7 @@ class Place:
                 write_json(self.folder / target.folder / MOVING_FILE, _files_of(self.before, target))
         write_manifest(self.folder, whole)
         _settle(self.folder, whole)
+        beside(self.folder, whole)
         return whole
 
 
@@ -97,7 +103,10 @@ def placing(folder: Path) -> Iterator[Place]:
                 _settle(folder, before)
             yield Place(folder, scratch, before)
     except OSError as error:
-        raise UserError(f"cannot write bundle {folder}: {error.strerror or error}; choose another --out") from error
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(
+            f"cannot write bundle {folder}: {error.strerror or error}{where}; choose another --out"
+        ) from error
 
 
 def net_sha256(nets: Iterable[MultiTaskNet], precision: Mapping[str, str]) -> str:
@@ -166,7 +175,9 @@ def _settle(folder: Path, manifest: Manifest) -> None:
         place = marker.parent
         if gone := place.relative_to(folder).as_posix() not in named:
             files = read_json(marker, "list of files")
-            remove_written(place, {str(name): str(digest) for name, digest in dict(files).items()})
+            if not isinstance(files, dict):
+                raise UserError(f"{marker} is no list of files with their hashes, as edgemtl writes it: remove it")
+            remove_written(place, {str(name): str(digest) for name, digest in files.items()})
         marker.unlink()
         if gone and not any(place.iterdir()):
             place.rmdir()

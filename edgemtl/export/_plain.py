@@ -10,7 +10,6 @@ from typing import cast
 
 import onnx
 
-from edgemtl._files import write_atomic
 from edgemtl.bundle import BundleInput, BundleTarget, BundleTask, Manifest
 from edgemtl.data import Sample
 from edgemtl.devices import HOST, Device, any_processor, load_device
@@ -19,7 +18,7 @@ from edgemtl.export._bundle import Origin, check_samples, cost_of, find_targets,
 from edgemtl.export._checked import Subject, checked, folder_of, honoured
 from edgemtl.export._parity import Tolerance
 from edgemtl.export._placing import net_sha256, placing
-from edgemtl.export._plain_readme import README_FILE, readme
+from edgemtl.export._plain_readme import README_FILE, write_readme
 from edgemtl.export._wrap import with_normalisation, with_postprocessing, with_shapes
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges
@@ -86,13 +85,14 @@ def export_plain(
         made = _described(manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch), layout, types)
         if (before := place.before) is not None and (before.input, before.tasks) != (made.input, made.tasks):
             raise UserError(f"{folder} holds files with other steps inside: choose another --out, or the same flags")
-        if before is None:
-            write_atomic(scratch / README_FILE, readme(made))
-            return place.publish(made)
-        manifest, page = place.publish(made), folder / README_FILE
-        if not page.exists() or page.read_bytes() == readme(before).encode():  # what somebody changed is theirs
-            write_atomic(page, readme(manifest))
-    return manifest
+
+        def page(folder: Path, manifest: Manifest) -> None:
+            if not write_readme(folder, manifest):
+                say(
+                    f"{folder / README_FILE} is not as edgemtl wrote it, and stays; without it, export writes a new one"
+                )
+
+        return place.publish(made, page)
 
 
 def _tasks(net: MultiTaskNet, layout: Plain) -> tuple[str, ...]:

@@ -326,6 +326,21 @@ def test_what_a_killed_export_left_is_cleared_by_the_next(
     assert (folder / "engines" / "mine").is_dir() == there
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "3", "{"])
+def test_a_list_of_moving_files_that_is_none_is_refused_in_one_line(copy: Path, content: str) -> None:
+    (copy / "engines/strange").mkdir()
+    (copy / "engines/strange/.edgemtl.moving.json").write_text(content)
+    with pytest.raises(UserError, match=r"strange/.edgemtl.moving.json") as e, _placing.placing(copy):
+        pass
+    assert "\n" not in str(e.value)
+
+
+def test_what_the_system_refuses_is_told_with_its_file(tmp_path: Path) -> None:
+    missing = tmp_path / "calibration/photo.png"
+    with pytest.raises(UserError, match=f"No such file or directory \\({missing}\\)"), _placing.placing(tmp_path / "b"):
+        missing.read_bytes()
+
+
 def test_a_scratch_folder_of_somebody_else_is_left_alone(
     net: MultiTaskNet, samples: list[Sample], tmp_path: Path
 ) -> None:

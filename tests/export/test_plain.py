@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgemtl.data import Sample
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.export import Plain, Tolerance, export_bundle, export_plain
+from edgemtl.export._plain_readme import readme, write_readme
 from edgemtl.export._wrap import with_postprocessing
 from edgemtl.models import MultiTaskNet
 from edgemtl.runtime import Engine, postprocess
@@ -252,14 +254,36 @@ def test_a_target_is_added_and_nothing_else_is_changed(
     page = (folder / "README.md").read_text()
     assert "engines/onnxruntime/model.onnx" in page and "engines/openvino/model.xml" in page
     (folder / "README.md").write_text(f"{page}mine")
-    export(net, samples, folder)
+    notes: list[str] = []
+    export(net, samples, folder, progress=notes.append)
     assert (folder / "README.md").read_text() == f"{page}mine"
+    assert sum("README.md is not as edgemtl wrote it, and stays" in note for note in notes) == 1
     with pytest.raises(UserError, match="other steps inside"):
         export(net, samples, folder, WHOLE)
     with pytest.raises(UserError, match="holds another net"):
         export(net, samples, folder, Plain("depth"))
     with pytest.raises(UserError, match="layout plain, not bundle"):
         export_bundle(net, "fp32", "onnxruntime", folder, calibration=samples, validation=samples)
+
+
+def test_a_page_of_any_earlier_export_is_written_anew(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    """As after a kill between the manifest and its page; what edgemtl did not write stays, and is not waited for."""
+    manifest = export(net, samples, tmp_path / "plain", targets="onnxruntime")
+    page = tmp_path / "plain/README.md"
+    newer = manifest.model_copy(update={"name": "newer"})
+    assert write_readme(tmp_path / "plain", newer) and page.read_text() == readme(newer)
+    assert write_readme(tmp_path / "plain", manifest) and page.read_text() == readme(manifest)
+    page.unlink()
+    assert write_readme(tmp_path / "plain", manifest)
+    for spoiled in (b"", b"\xff", readme(newer).replace("newer", "mine").encode(), f"{readme(newer)}\n".encode()):
+        page.write_bytes(spoiled)
+        assert not write_readme(tmp_path / "plain", manifest) and page.read_bytes() == spoiled
+    page.unlink()
+    os.mkfifo(page)
+    assert not write_readme(tmp_path / "plain", manifest)
+    page.unlink()
+    page.symlink_to(tmp_path / "elsewhere.md")
+    assert not write_readme(tmp_path / "plain", manifest) and page.is_symlink()
 
 
 def test_the_bundles_own_file_is_described_for_a_plain_runtime(bundle: Path, samples: list[Sample]) -> None:

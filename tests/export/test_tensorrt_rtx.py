@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from conformance import TargetConformance, mixed_precision
-from nets import images, small_net
+from nets import images, samples_for, small_net
 from onnx.reference import ReferenceEvaluator
 
 from edgemtl.devices import load_device
 from edgemtl.errors import MissingDependencyError, UnsupportedError, UserError
-from edgemtl.export import emit, quantize
+from edgemtl.export import emit, export_plain, quantize
 from edgemtl.export._half import to_half
 from edgemtl.export._wrap import with_normalisation, with_postprocessing
 from edgemtl.export.targets import TensorRtRtxTarget
@@ -71,6 +72,19 @@ def test_a_plain_plan_builds_with_all_steps_inside(tmp_path: Path, engine: str) 
     spec = TENSORRT_RTX.build_plain(net, precision, calibrate(net, images(4)), tmp_path, finish)
     assert spec.files == {"plan": "engine.plan"} and spec.flags == {}
     assert (tmp_path / "engine.plan").stat().st_size > 10_000
+
+
+def test_a_plain_plan_says_which_gpus_it_is_for(tmp_path: Path) -> None:
+    """In the manifest and to people; the processor beside them has no part in it."""
+    net = small_net(widths=(16, 24))
+    samples = samples_for(net, 2)
+    data: dict[str, Any] = {"calibration": samples, "validation": samples}
+    made = export_plain(net, "fp32", "tensorrt-rtx", tmp_path / "plain", portable=True, **data)
+    said = made.targets["tensorrt-rtx"]
+    assert (said.arithmetic, said.needs) == ("gpu", ())
+    assert said.hardware == "NVIDIA GPUs of the ampere generation (SM80, SM86)"
+    page = (tmp_path / "plain/README.md").read_text()
+    assert f"| {said.hardware} |" in page and "every processor" not in page
 
 
 def test_running_is_refused_with_what_it_needs(tmp_path: Path) -> None:

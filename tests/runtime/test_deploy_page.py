@@ -77,6 +77,24 @@ def test_small_pictures_are_enlarged_as_the_engine_enlarges_them(here: Path) -> 
         np.testing.assert_array_equal(_engine.normalize(values[None]), _engine.prepare_image("other.png", SIZE))
 
 
+def test_what_is_transparent_shows_white_as_in_the_engine(here: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(blocks(PAGE, "python")[0].split("session = ")[0], names)
+    photo = Image.open("photo.jpg").resize(SIZE[::-1])
+    veil = Image.linear_gradient("L").resize(SIZE[::-1])
+    palette = photo.quantize(16)
+    for mode in ("RGBA", "LA", "P"):
+        if mode == "P":
+            palette.save("veiled.png", transparency=int(np.median(np.asarray(palette))))
+        else:
+            veiled = photo.convert(mode)
+            veiled.putalpha(veil)
+            veiled.save("veiled.png")
+        values = names["pixels_of"]("veiled.png", *SIZE)
+        np.testing.assert_array_equal(values, _engine.load_image("veiled.png"))
+        assert (values != np.asarray(Image.open("veiled.png").convert("RGB"))).any()
+
+
 def test_pictures_shrink_as_the_page_says() -> None:
     """The mean of the pixels whose centres lie in the area of the new one: rows first, rounded after each direction."""
 
