@@ -45,6 +45,7 @@ class OnnxFile:
 
     source: Literal["bundle", "engine", "onnx"] = "onnx"
     target = runtime = "onnxruntime"
+    engine_sha256: str | None = None
     includes = "one run of the outputs' own subgraph by ONNX Runtime on random inputs; no post-processing"
 
     def __init__(self, path: Path, threads: int, choice: InputChoice) -> None:

@@ -92,6 +92,7 @@ def profile(
         opening=opened.opening,
         inputs={short: subject.choice.shapes[name] for short, name in short_names(subject.choice.shapes).items()},
         notes=_fitting(notes),
+        engine_sha256=subject.engine_sha256,
         stability=watch.stability(samples),
         seconds=perf_counter() - start,
         environment=environment(),

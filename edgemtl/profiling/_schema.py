@@ -130,6 +130,7 @@ class Profile(_Strict):
 
     `separate_ms` is what the tasks would cost run one after another: against the first mode it says whether sharing
     pays. `inputs` are the sizes that an ONNX file was run with; `notes` say what was assumed and what was not counted.
+    `engine_sha256` tells which of a bundle's engines was measured (`Manifest.engine_sha256`), None for other sources.
     """
 
     schema_: Literal["edgemtl.profile/1"] = Field(default="edgemtl.profile/1", alias="schema")
@@ -149,6 +150,7 @@ class Profile(_Strict):
     opening: Opening | None
     inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=10_000)] = {}
     notes: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
+    engine_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     stability: Stability
     seconds: Annotated[float, Field(ge=0)]
     environment: dict[Name, JsonValue]

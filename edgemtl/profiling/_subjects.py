@@ -26,7 +26,8 @@ class Subject(Protocol):
     """Something open that runs any subset of its `tasks`.
 
     `includes` says what one timed call contains. `graph` is an ONNX file of it, where there is one to count, and
-    `heads` the output tensor of each task there, where the file does not tell. `choice` is what its inputs are.
+    `heads` the output tensor of each task there, where the file does not tell. `choice` is what its inputs are, and
+    `engine_sha256` what tells an engine of a bundle from any other (`Manifest.engine_sha256`).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Subject(Protocol):
     graph: Path | None
     heads: Mapping[str, str] | None
     choice: InputChoice
+    engine_sha256: str | None
 
     def settle(self) -> tuple[list[str], float]:
         """Run once, on inputs that `choice` is afterwards: what was assumed of them, in lines, and that run's ms.
@@ -75,7 +77,8 @@ def open_subject(path: Path, target: str | None = None, threads: int = 0, choice
     if (path / MANIFEST_FILE).is_file():
         engine = Engine(path, target, threads)
         folder = path / engine.manifest.targets[engine.target].folder
-        return _EngineFolder(path.resolve().name, "bundle", folder, engine.session)
+        digest = engine.manifest.engine_sha256(engine.target)
+        return _EngineFolder(path.resolve().name, "bundle", folder, engine.session, digest)
     if (path / ENGINE_FILE).is_file():
         found = EngineSpec.read(path).target
         if target not in (None, found):
@@ -89,8 +92,11 @@ def open_subject(path: Path, target: str | None = None, threads: int = 0, choice
 class _EngineFolder:
     """A task-aware engine behind `edgemtl.runtime`."""
 
-    def __init__(self, name: str, source: SourceKind, folder: Path, session: Session) -> None:
+    def __init__(
+        self, name: str, source: SourceKind, folder: Path, session: Session, engine_sha256: str | None = None
+    ) -> None:
         spec = EngineSpec.read(folder)
+        self.engine_sha256 = engine_sha256
         self.name, self.source = short_name(name), source
         self.target, self.runtime = spec.target, spec.runtime
         self._session = session

@@ -198,6 +198,7 @@ def _notes(left: Story, right: Story, rows: list[ComparisonRow]) -> Iterator[str
         if one and two and one != two:
             yield f"{what} differs: {one} and {two}"
     for story, side in ((left, "first"), (right, "second")):
+        yield from (f"of the {side}: {note}" for note in story.notes)
         for profile in story.profiles:
             yield from (f"of the {side}: {note}" for note in profile.notes)
         if any(not profile.stability.stable for profile in story.profiles):

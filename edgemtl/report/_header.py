@@ -24,6 +24,7 @@ def header(story: Story) -> Markup:
         element("h1", story.name),
         element("p", pill, headline, class_="headline"),
         _measured_twice(story),
+        [element("p", note, class_="lead") for note in story.notes],
         element(
             "div", [element("span", element("b", key), f" {value}") for key, value in _facts(story)], class_="meta"
         ),

@@ -37,13 +37,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Story:
-    """What is known about one model: any of a search's result, a bundle's manifest, profiles and sample pictures."""
+    """What is known about one model: any of a search's result, a bundle's manifest, profiles and sample pictures.
+
+    `notes` say what was left out of it, and why.
+    """
 
     name: str
     result: Result | None
     manifest: Manifest | None
     profiles: tuple[Profile, ...]
     pictures: tuple[Picture, ...]
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -71,7 +75,8 @@ def load_story(path: Path) -> Story:
     """Read a run folder, a bundle folder, or a single result, manifest or profile file.
 
     A run folder may hold its bundle in `bundle/`; profiles are all `profile*.json` in either, pictures the PNG files in
-    `pictures/`, the first 3.5 MB of them. Raises `UserError` where nothing is there to tell.
+    `pictures/`, the first 3.5 MB of them. A profile beside a manifest that measures an engine which the bundle does not
+    hold, since an export replaced it, is left out. Raises `UserError` where nothing is there to tell.
     """
     if path.is_file():
         return _from_file(path)
@@ -81,16 +86,29 @@ def load_story(path: Path) -> Story:
         )
     folders = [folder for folder in (path, path / "bundle") if folder.is_dir()]
     result = read_result(_own(path, path / RESULT_FILE)) if (path / RESULT_FILE).exists() else None
-    manifest = next(
-        (read_manifest(_own(path, folder)) for folder in folders if (folder / MANIFEST_FILE).is_file()), None
-    )
-    profiles = tuple(
-        read_profile(_own(path, file)) for folder in folders for file in sorted(folder.glob("profile*.json"))
-    )
+    bundle = next((folder for folder in folders if (folder / MANIFEST_FILE).is_file()), None)
+    manifest = None if bundle is None else read_manifest(_own(path, bundle))
+    found = {
+        file: read_profile(_own(path, file)) for folder in folders for file in sorted(folder.glob("profile*.json"))
+    }
+    replaced = [file for file, each in found.items() if file.parent == bundle and _is_replaced(each, manifest)]
+    profiles = tuple(profile for file, profile in found.items() if file not in replaced)
     if result is None and manifest is None and not profiles:
         raise UserError(f"{path} holds no result.json, manifest.json or profile.json: give a run folder or a bundle")
     files = [file for folder in folders for file in sorted((folder / "pictures").glob("*.png"))]
-    return Story(path.resolve().name, result, manifest, profiles, _pictures([_own(path, file) for file in files]))
+    notes = tuple(
+        f"{file.name} measures an engine that the bundle does not hold, and is left out: run edgemtl profile again"
+        for file in replaced
+    )
+    pictures = _pictures([_own(path, file) for file in files])
+    return Story(path.resolve().name, result, manifest, profiles, pictures, notes)
+
+
+def _is_replaced(profile: Profile, manifest: Manifest | None) -> bool:
+    """Whether a profile is of another engine than the bundle has for its target; False where it does not tell."""
+    if manifest is None or profile.engine_sha256 is None:
+        return False
+    return profile.target not in manifest.targets or manifest.engine_sha256(profile.target) != profile.engine_sha256
 
 
 def _own(folder: Path, file: Path) -> Path:

@@ -240,6 +240,7 @@ def test_a_bundle_is_verified_then_profiled(tmp_path: Path) -> None:
     write_manifest(folder, manifest)
     found = profile(folder, runs=20, threads=1)
     assert (found.name, found.source, found.target) == ("bundle", "bundle", "onnxruntime")
+    assert found.engine_sha256 == manifest.engine_sha256("onnxruntime")
     with pytest.raises(UserError, match="did you mean onnxruntime"):
         profile(folder, target="onnxruntme", runs=20)
     (engine / "model.onnx").write_bytes(b"something else")

@@ -61,6 +61,18 @@ def test_a_run_tells_everything(run: Path) -> None:
     assert titles >= 2
 
 
+def test_a_profile_of_an_engine_that_was_replaced_is_left_out(tmp_path: Path) -> None:
+    content = manifest_content(tmp_path)
+    manifest = Manifest.model_validate(content)
+    write_manifest(tmp_path, manifest)
+    own = {**profile_content(), "target": "openvino", "runtime": "openvino"}
+    for digest, shown in ((manifest.engine_sha256("openvino"), True), (None, True), ("0" * 64, False)):
+        (tmp_path / "profile.json").write_text(json.dumps({**own, "engine_sha256": digest}))
+        text = Page(write_report(tmp_path).read_text()).text
+        assert ("Latency on host/openvino" in text) == shown
+        assert ("profile.json measures an engine that the bundle does not hold" in text) == (not shown)
+
+
 def test_the_policy_forbids_network_and_scripts(run: Path) -> None:
     page = Page(write_report(run).read_text())
     policies = [str(a["content"]) for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
