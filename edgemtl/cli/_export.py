@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,7 @@ def export(
     from edgemtl.bundle import MANIFEST_FILE
     from edgemtl.devices import load_device
     from edgemtl.export import export_run
+    from edgemtl.nas import RunFolder
 
     folder = out or run / layout
     plain = _plain(layout, tasks, with_normalisation, with_postprocessing)
@@ -126,7 +128,7 @@ def export(
     if not screen.as_json:
         _parity(screen, manifest)
         if portable:
-            _cost_of_portable(screen, manifest)
+            _cost_of_portable(screen, manifest, targets or (RunFolder(run).config()["target"],))
         _dropped(screen, manifest)
         _levels(screen, manifest, folder)
         cost = manifest.cost
@@ -201,10 +203,13 @@ def _judged(target: BundleTarget) -> str:
     return "simulated" if target.checked == "simulation" else f"run on {target.checked_on}"
 
 
-def _cost_of_portable(screen: Screen, manifest: Manifest) -> None:
-    """What the portable scheme costs in quality against the device's own, where both ran here."""
+def _cost_of_portable(screen: Screen, manifest: Manifest, made: Collection[str]) -> None:
+    """What the portable scheme costs in quality against the device's own, where both ran here, for the targets `made`.
+
+    A bundle that was added to holds others too, of which this export knows nothing.
+    """
     rows: list[tuple[object, ...]] = []
-    for name, target in manifest.targets.items():
+    for name, target in ((name, target) for name, target in manifest.targets.items() if name in made):
         if target.own_parity is None:
             screen.say(
                 f"{name}: no cost to tell: no block is INT8, the device's own processor has no better scheme, or its "
@@ -215,7 +220,7 @@ def _cost_of_portable(screen: Screen, manifest: Manifest) -> None:
             change = f"{(portable - own.engine) / max(abs(own.engine), 1e-12):+.2%}"
             rows.append((name, task, own.metric, own.engine, portable, change))
     if rows:
-        columns = ("target", "task", "metric", "this processor's own scheme", "portable", "change")
+        columns = ("target", "task", "metric", "the device's own scheme", "portable", "change")
         screen.table("What it costs to be portable, on the images of the check", columns, rows)
 
 

@@ -109,6 +109,12 @@ def test_a_portable_export_says_what_it_costs(here: Here, run: Path, folder: Pat
     cost = "What it costs to be portable" in shown
     assert cost == (found["own_parity"] is not None)
     assert cost or "no cost to tell" in shown
+    status, shown, error = here(
+        *("export", "runs/pi", "--target", "openvino", "--device", "host", "--portable", "--out", "bundles/anywhere")
+    )
+    assert status == 0, error
+    told = shown.partition("openvino: no cost to tell" if "openvino: no cost" in shown else "What it costs")
+    assert told[1] and "onnxruntime" not in told[2].partition("FLOPs")[0], "that was told by the export before"
 
 
 def test_a_run_is_pruned_for_another_device(here: Here, run: Path, folder: Path) -> None:
