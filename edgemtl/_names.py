@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from edgemtl.errors import UserError, brief
 
-__all__ = ["NAME_BYTES", "check_label", "check_name", "printable"]
+__all__ = ["NAME_BYTES", "check_label", "check_name"]
 
 NAME_BYTES = 100
 """So that a name with an ending and a number fits what file systems take (255 bytes)."""
-
-
-def printable(text: str) -> str:
-    """A text as a terminal may show it: what is no letter, digit, sign or space stands as Python writes it (`\\x1b`).
-
-    So do control characters, escape sequences, new lines and marks that turn the direction of writing.
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def check_label(text: str, what: str) -> str:

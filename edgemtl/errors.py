@@ -19,12 +19,23 @@ __all__ = [
     "UserError",
     "brief",
     "naming",
+    "printable",
     "unknown_name",
 ]
 
 _NAME_SHOWN, _LINE_SHOWN = 100, 1500
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother, _BRIEF.maxlong = 2, 60, 60, 40
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may show it: what is no letter, digit, sign or space stands as Python writes it (`\\x1b`).
+
+    So do control characters, escape sequences, new lines and marks that turn the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _shortened(line: str) -> str:
@@ -39,11 +50,15 @@ class EdgeMTLError(Exception):
 class UserError(EdgeMTLError):
     """What was given cannot be used: the text says what was given, what is allowed and what to do.
 
-    A line that what was given makes longer than 1,500 characters loses its middle.
+    Each text is one line: new lines in what was given stand escaped in it, and one of more than 1,500 characters loses
+    its middle. Several problems are several texts, below the first.
     """
 
     def __init__(self, *texts: str) -> None:
-        super().__init__(*("\n".join(map(_shortened, text.split("\n"))) for text in texts))
+        super().__init__(*(_shortened(printable(_shortened(text))) for text in texts))
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(str, self.args))
 
 
 class FileError(UserError):

@@ -1,8 +1,20 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from edgemtl.errors import EdgeMTLError, MissingDependencyError, UnsupportedError, UserError, brief, unknown_name
+from edgemtl.errors import (
+    EdgeMTLError,
+    FileError,
+    MissingDependencyError,
+    UnsupportedError,
+    UserError,
+    brief,
+    naming,
+    printable,
+    unknown_name,
+)
 
 
 @pytest.mark.parametrize("kind", [UnsupportedError, MissingDependencyError])
@@ -35,10 +47,27 @@ def test_an_unknown_name_of_nothing() -> None:
 
 def test_a_name_with_line_breaks_stays_on_one_line() -> None:
     assert "\n" not in str(unknown_name("task", "a\nb", ["depth"]))
+    assert "\n" not in str(unknown_name("task of a\nb:", "dept", ["depth\nerror: no"]))
+    assert str(FileError("a\nb.png", "is \x1b[2J no image")) == r"a\nb.png: is \x1b[2J no image"
+    with pytest.raises(UserError, match=r"^folder/a\\nb: cannot read c\\rd$"), naming("folder/a\nb"):
+        raise UserError("cannot read c\rd")
+
+
+def test_several_problems_are_lines_of_ours_alone() -> None:
+    error = UserError("data set has 2 problems:", "a\nb: damaged", "c: missing")
+    assert str(error) == "data set has 2 problems:\n  a\\nb: damaged\n  c: missing"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_what_commands_a_terminal_is_shown_as_python_writes_it() -> None:
+    assert printable("größe 深度 😀 [red]") == "größe 深度 😀 [red]"
+    shown = printable("\x1b[2J\r\u202etxt\u2069\n\x9b\ud800\u200b")
+    assert shown == r"\x1b[2J\r\u202etxt\u2069\n\x9b\ud800\u200b"
+    assert shown.isprintable()
 
 
 def test_a_line_stays_short_however_long_what_was_given_is() -> None:
-    text = str(UserError(f"design is damaged ({'a' * 10**6}): search again\n  second line"))
+    text = str(UserError(f"design is damaged ({'a' * 10**6}): search again", "second line"))
     assert len(text) < 1600
     assert text.startswith("design is damaged (aaa") and text.endswith("aaa): search again\n  second line")
     assert len(brief(["x" * 10**6] * 10**6)) < 500

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgemtl._names import check_label, check_name, printable
+from edgemtl._names import check_label, check_name
 from edgemtl.errors import UserError
 from edgemtl.tasks import make_task
 
@@ -53,10 +53,3 @@ def test_names_of_any_language(text: str) -> None:
 
 def test_classes_may_hold_a_slash() -> None:
     assert make_task("t", "segmentation", classes=["wall/ceiling", "n/a", "..."]).classes[1] == "n/a"
-
-
-def test_what_commands_a_terminal_is_shown_as_python_writes_it() -> None:
-    assert printable("größe 深度 😀 [red]") == "größe 深度 😀 [red]"
-    shown = printable("\x1b[2J\r\u202etxt\u2069\n\x9b\ud800\u200b")
-    assert shown == r"\x1b[2J\r\u202etxt\u2069\n\x9b\ud800\u200b"
-    assert shown.isprintable()

@@ -14,7 +14,6 @@ from pathlib import Path
 import click
 
 from edgemtl import __version__
-from edgemtl._names import printable
 from edgemtl._signals import interrupted, terminable
 from edgemtl.cli._compare import compare
 from edgemtl.cli._data import data
@@ -30,7 +29,7 @@ from edgemtl.cli._targets import targets
 from edgemtl.cli._tasks import tasks
 from edgemtl.cli._train import train
 from edgemtl.cli._verb import Interrupted
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, brief, printable
 
 __all__ = ["main"]
 
@@ -105,9 +104,12 @@ def main(args: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _failed("error: the memory of this machine does not suffice: ask for less at a time", USER, debug)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            line = f"error: the name {brief(str(error.filename))} is too long for a file: choose a shorter one"
+            return _failed(line, USER, debug)
         if error.errno not in REFUSALS:
             return _failed(_fault(error), FAULT, debug)
-        place = f" {error.filename}" if error.filename else ""
+        place = f" {printable(str(error.filename))}" if error.filename else ""
         return _failed(
             f"error: the system refused{place}: {error.strerror}; free space or choose another --out", USER, debug
         )

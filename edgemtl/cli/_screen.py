@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from edgemtl._names import printable
+from edgemtl.errors import printable
 from edgemtl.units import format_duration
 
 if TYPE_CHECKING:

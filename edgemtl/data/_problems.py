@@ -101,4 +101,4 @@ class Problems:
         lines = [str(finding) for finding in self.problems[:SHOWN]]
         if more := sum(finding.count for finding in self.problems[SHOWN:]):
             lines.append(f"and {more} more")
-        raise UserError("\n  ".join([f"{self._what} has {self.count} problem{'s'[: self.count - 1]}:", *lines]))
+        raise UserError(f"{self._what} has {self.count} problem{'s'[: self.count - 1]}:", *lines)
