@@ -19,13 +19,15 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from edgemtl._json import parse_json
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, brief
 
 __all__ = [
+    "FILE_NAME_BYTES",
     "check_folder",
     "check_own",
     "check_seal",
     "clear_parts",
+    "fits",
     "inside",
     "open_regular",
     "read_bytes",
@@ -41,6 +43,8 @@ __all__ = [
 JSON_LIMIT_BYTES = 64 * 2**20
 LARGEST_BYTES = 2**32
 """Of any file that is read or hashed: a file may claim to be of any size without taking room on a disk."""
+FILE_NAME_BYTES, _PATH_BYTES = 255, 4096
+"""What file systems take of a name and of a whole path."""
 _CHUNK_BYTES = 2**20
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -82,12 +86,17 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def _new_part(path: Path) -> tuple[int, str]:
     """A new file beside `path`, open and locked: whoever clears up sees by the lock that its writer lives."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.", suffix=".edgemtl")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_part_prefix(path.name), suffix=".edgemtl")
         with contextlib.suppress(OSError):  # a file system without locks: what is left there is never cleared
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, name
         os.close(handle)  # it was cleared between the two lines above
+
+
+def _part_prefix(name: str) -> str:
+    """How the name of a half-written file begins: with what fits of its own, in whole letters."""
+    return f".{os.fsencode(name)[:200].decode(errors='ignore')}."
 
 
 def clear_parts(folder: Path, of: str | None = None) -> None:
@@ -98,7 +107,7 @@ def clear_parts(folder: Path, of: str | None = None) -> None:
     for place, inner, names in os.walk(folder):
         if of is not None:
             inner.clear()
-            names = [name for name in names if name.startswith(f".{of[:200]}.")]
+            names = [name for name in names if name.startswith(_part_prefix(of))]
         for name in filter(_PART.match, names):
             with contextlib.suppress(OSError):  # being written now, or not ours to remove
                 handle = os.open(Path(place) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -122,11 +131,22 @@ def within(folder: Path, path: Path) -> bool:
         return False
 
 
+def fits(path: str) -> bool:
+    """Whether file systems take a path and each name in it: asked for a longer one, the system raises an error."""
+    sizes = [len(part.encode(errors="surrogatepass")) for part in (*PurePosixPath(path).parts, path)]
+    return max(sizes[:-1], default=0) <= FILE_NAME_BYTES and sizes[-1] <= _PATH_BYTES
+
+
 def inside(folder: Path, name: str, what: str) -> Path:
     """The path that `name` has in a folder; `what` names the folder in errors ("bundle", "run").
 
-    Raises `UserError` where it leaves the folder: by a root, by `..`, or through a link.
+    Raises `UserError` where it leaves the folder: by a root, by `..`, or through a link; and where it is too long.
     """
+    if not fits(name):
+        raise UserError(
+            f"{what} {folder} names {brief(name)}, which is too long: at most {FILE_NAME_BYTES} bytes a name are "
+            f"allowed; do not use this {what}"
+        )
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name or not within(folder, folder / relative):
         raise UserError(

@@ -15,7 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl._files import JSON_LIMIT_BYTES, inside, read_bytes, read_json, sha256, within, write_atomic, write_json
+from edgemtl._files import (
+    JSON_LIMIT_BYTES,
+    _part_prefix,
+    clear_parts,
+    inside,
+    read_bytes,
+    read_json,
+    sha256,
+    within,
+    write_atomic,
+    write_json,
+)
 from edgemtl._json import parse_json
 from edgemtl.errors import UserError
 
@@ -52,6 +63,16 @@ def test_text_and_bytes_are_written_and_folders_made(tmp_path: Path) -> None:
 def test_what_is_written_can_be_read_by_others(tmp_path: Path) -> None:
     write_atomic(tmp_path / "file", "x")
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_name_of_many_bytes_a_letter_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("深" * 80 + ".json")
+    write_json(path, 1)
+    assert read_json(path, "run") == 1 and list(tmp_path.iterdir()) == [path]
+    part = tmp_path / f"{_part_prefix(path.name)}abcdefgh.edgemtl"
+    part.touch()
+    clear_parts(tmp_path, path.name)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -242,6 +263,11 @@ def test_no_path_leaves_its_folder(tmp_path: Path) -> None:
             inside(folder, name, "run")
     for name in ("inner", "near/new", "new/file"):
         assert inside(folder, name, "run") == folder / name
+    for name in ("深" * 86, "inner/" + "a" * 256, "a/" * 2100):
+        with pytest.raises(UserError, match="which is too long: at most 255 bytes a name") as error:
+            inside(folder, name, "run")
+        assert len(str(error.value)) < 400
+    assert inside(folder, "深" * 85, "run") == folder / ("深" * 85)
     assert within(folder, folder / "near") and not within(folder, folder / "link")
 
 
@@ -249,6 +275,7 @@ def test_no_path_leaves_its_folder(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         ('{"a": 1, "b": 2, "a": 1}', "the key 'a' is there twice"),
+        ("{" + "".join(f'"{n}": 0, ' for n in range(200_000)) + '"199999": 0}', "the key '199999' is there twice"),
         ("[NaN]", "NaN is no number of JSON"),
         ("[-Infinity]", "-Infinity is no number of JSON"),
         ("[1e999]", "the number 1e999 is not finite"),

@@ -6,6 +6,9 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from edgemtl._files import FILE_NAME_BYTES, fits
+from edgemtl.errors import UserError, brief
+
 __all__ = ["Names", "nfc"]
 
 
@@ -21,7 +24,15 @@ class Names:
         self._listed: dict[Path, dict[str, str]] = {}
 
     def find(self, root: Path, inside: str) -> Path:
-        """The path below `root` as the system has it; where nothing fits, the path as it is given."""
+        """The path below `root` as the system has it; where nothing fits, the path as it is given.
+
+        Raises `UserError` for one that is longer than file systems take.
+        """
+        if not fits(inside):
+            raise UserError(
+                f"the file name {brief(inside)} is too long: at most {FILE_NAME_BYTES} bytes are allowed, "
+                "choose shorter names of images or in `files`"
+            )
         path = root / inside
         if inside.isascii() or path.exists():
             return path

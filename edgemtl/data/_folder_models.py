@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from edgemtl._files import FILE_NAME_BYTES, fits
+from edgemtl.errors import brief
 from edgemtl.tasks import Task, make_task
 
 __all__ = [
@@ -39,6 +41,8 @@ def relative(path: str) -> str:
         raise ValueError(f"the path {path!r} leaves the folder of the YAML file: give a path below it, without ..")
     if "\\" in path or any(ord(letter) < 32 for letter in path):
         raise ValueError(f"the path {path!r} has a backslash or a control character: separate folders with /")
+    if not fits(path):
+        raise ValueError(f"the path {brief(path)} is too long: at most {FILE_NAME_BYTES} bytes a name are allowed")
     return path
 
 

@@ -128,7 +128,9 @@ def _refuse_shared_labels(opened: OpenFolder, problems: Problems) -> None:
     for name, spec in opened.data.specs.items():
         first: dict[str, str] = {}
         for item in (item for items in opened.splits.values() for item in items):
-            if isinstance(spec, FileSpec) and opened.usable(item, name):
+            if not isinstance(spec, FileSpec) or not opened.usable(item, name):
+                continue
+            with problems.collect():
                 path, shown = opened.data.label_file(spec, item)
                 other = first.setdefault(shown, item.shown)
                 if other != item.shown and path.exists():

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl._images import normalize
+from edgemtl._onnx import read_onnx
 from edgemtl.data._sample import Sample, Samples, Source, Split
 from edgemtl.errors import MissingDependencyError, UserError, unknown_name
 from edgemtl.runtime import postprocess
@@ -99,13 +100,14 @@ def _label(task: Task, raw: NDArray[np.float32]) -> NDArray[Any]:
 def onnx_teacher(path: Path, task: str) -> Teacher:
     """The ONNX file at `path` as a teacher: one input (1, 3, H, W), and an output called like the task or only one.
 
-    Raises `UserError` for a file that cannot be opened or has other inputs or outputs, `MissingDependencyError` without
-    ONNX Runtime.
+    Raises `UserError` for a file that cannot be opened, has other inputs or outputs, or names files of weights that are
+    no regular ones in its folder, `MissingDependencyError` without ONNX Runtime.
     """
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise MissingDependencyError("onnxruntime", "all", f"the teacher {path}") from error
+    read_onnx(path, "teacher")
     ort.set_default_logger_severity(4)
     try:
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])

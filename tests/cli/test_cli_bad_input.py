@@ -62,6 +62,13 @@ OTHERS = [
     ("report nothing", "nothing"),
     ("compare nothing none", "nothing"),
     ("run nothing photo.png", "nothing"),
+    *[
+        (f"{verb} {'a' * 300}", "is too long")
+        for verb in ("profile", "report", "export --target onnxruntime", "prune --budget 9ms", "data check")
+    ],
+    (f"run {'a' * 300} photo.png", "is too long"),
+    (f"compare {'a' * 300} none", "is too long"),
+    (f"search --budget 9ms --data ./{'a' * 300}", "is too long"),
     ("run nothing photo.png --schedule depth:30 --tasks depth", "drop --tasks"),
     ("run nothing photo.png --seconds 5", "--schedule depth:30"),
 ]

@@ -283,6 +283,17 @@ def test_partial_tasks_have_false_masks(root: Path) -> None:
             "labels.csv: line 3: 'a' is there before with another label",
         ),
         (lambda root: (root / "labels.csv").write_bytes(b"file,class\n\xff,a"), "labels.csv: is not UTF-8"),
+        (
+            lambda root: (
+                (root / "images" / "train" / "b.png").rename(root / "images" / "train" / f"{'b' * 245}.png"),
+                edit(root, "depth/{name}.png", "depth/{name}_of_depth.png"),
+            ),
+            f"the file name 'depth/{'b' * 21}...",
+        ),
+        (
+            lambda root: (root / "images" / "train" / "b.png").rename(root / "images" / "train" / "c\nd.png"),
+            r"c\nd.png: the label of task",
+        ),
     ],
 )  # fmt: skip
 def test_opening_tells_what_names_and_headers_show(root: Path, harm: Callable[[Path], object], expected: str) -> None:

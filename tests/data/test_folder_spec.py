@@ -85,6 +85,9 @@ def test_one_folder_with_shares(tmp_path: Path) -> None:
             '"depth/{name}.png"', '"/depth/{name}.png"',
             ["line 4: tasks.depth.files: the path '/depth/{name}.png' leaves"],
         ),
+        ('"depth/{name}.png"', f"'{'d' * 256}/{{name}}.png'", ["line 4: tasks.depth.files: the path", "is too long"]),
+        ("csv: labels.csv", f"csv: {'é' * 128}", ["tasks.label.csv: the path", "at most 255 bytes a name"]),
+        ("images/val,", f"{'a/' * 2100}b,", ["line 1: images.validation: the path", "is too long"]),
         ('"depth/{name}.png"', "'C:/{name}.png'", ["line 4: tasks.depth.files: the path 'C:/{name}.png' leaves"]),
         ('"depth/{name}.png"', "'depth\\{name}.png'", ["has a backslash"]),
         (

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edgemtl._images import normalize
@@ -152,11 +153,23 @@ def test_a_label_that_is_there_is_kept(folder: Path) -> None:
     assert samples[1].targets["edges"].any()
 
 
+def pipe_of_weights(path: Path) -> None:
+    """The teacher with weights in another file, which is a pipe that nobody writes to."""
+    model = onnx.load(path)
+    weight = numpy_helper.from_array(np.ones(1, np.float32), "outside")
+    onnx.external_data_helper.set_external_data(weight, "weights.bin")
+    weight.data_location = TensorProto.EXTERNAL
+    model.graph.initializer.append(weight)
+    path.write_bytes(model.SerializeToString())
+    os.mkfifo(path.parent / "weights.bin")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda root: (root / "edges.onnx").unlink(), "edges.onnx: the teacher of task 'edges' is missing"),
-        (lambda root: (root / "edges.onnx").write_bytes(b"onnx"), "cannot be opened"),
+        (lambda root: (root / "edges.onnx").write_bytes(b"onnx"), "is no ONNX model"),
+        (lambda root: pipe_of_weights(root / "edges.onnx"), "weights.bin: it is a pipe"),
         (lambda root: write_teacher(root / "edges.onnx", ("a", "b")), "one called 'edges'"),
         (
             lambda root: (root / "data.yaml").write_text(SPEC.replace("edges.onnx", "../edges.onnx")),
