@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 from edgemtl.errors import UserError
 from edgemtl.profiling._inputs import InputChoice
 from edgemtl.profiling._names import short_name
-from edgemtl.profiling._schema import Count, Counts, Figure, Operators, OperatorShare, TaskProfile
+from edgemtl.profiling._schema import (
+    MOST,
+    MOST_BLOCKS,
+    MOST_TYPES,
+    Count,
+    Counts,
+    Figure,
+    Operators,
+    OperatorShare,
+    TaskProfile,
+)
 from edgemtl.runtime import OperatorTime
 
 __all__ = ["Latencies", "count_file", "mode_sets", "operator_shares", "separate_ms", "task_profiles", "trunk_ms"]
@@ -91,13 +101,16 @@ def count_file(
         found = count_graph(graph, heads=heads, only=tasks, choice=choice)
     except UserError as error:
         return None, (f"nothing is counted: {error}",)
+    if max(found.total.params, found.total.weight_bytes) > MOST:
+        return None, (f"nothing is counted: the graph claims more than {MOST} parameters or bytes of them",)
     own = {task: _count(found.tasks[task]) for task in tasks}
-    return Counts(total=_count(found.total), trunk=_count(found.trunk), tasks=own), found.notes
+    large = [f"FLOPs are not told where they are more than {MOST}"] if found.total.flops > MOST else []
+    return Counts(total=_count(found.total), trunk=_count(found.trunk), tasks=own), (*large, *found.notes)
 
 
 def _count(found: GraphCount) -> Count:
-    flops = found.flops if found.exact else None
-    macs = found.flops // 2 if found.exact else None
+    flops = found.flops if found.exact and found.flops <= MOST else None
+    macs = None if flops is None else flops // 2
     return Count(flops=flops, macs=macs, params=found.params, weight_bytes=found.weight_bytes)
 
 
@@ -106,19 +119,26 @@ def operator_shares(times: Sequence[OperatorTime], tasks: Sequence[str], runs: i
     total = math.fsum(each.mean_ms for each in times)
     if total <= 0:
         return None
-    blocks = _shares([(short_name(each.block) or "(outside of blocks)", each.mean_ms) for each in times], total)
+    blocks = _shares(
+        [(short_name(each.block) or "(outside of blocks)", each.mean_ms) for each in times], total, MOST_BLOCKS
+    )
     owned = tuple(row.model_copy(update={"owner": _owner(row.name, tasks)}) for row in blocks)
-    types = _shares([(short_name(each.op), each.mean_ms) for each in times], total)
+    types = _shares([(short_name(each.op), each.mean_ms) for each in times], total, MOST_TYPES)
     return Operators(runs=runs, total_ms=total, by_block=owned, by_type=types)
 
 
-def _shares(rows: Sequence[tuple[str, float]], total: float) -> tuple[OperatorShare, ...]:
+def _shares(rows: Sequence[tuple[str, float]], total: float, most: int) -> tuple[OperatorShare, ...]:
+    """Shares by name, the largest first; where there are more than `most`, the last row is all others together."""
     spent: dict[str, list[float]] = {}
     for name, ms in rows:
         spent.setdefault(name, []).append(ms)
     sums = sorted(
         ((math.fsum(each), name, len(each)) for name, each in spent.items()), key=lambda row: (-row[0], row[1])
     )
+    if len(sums) > most:
+        others = sums[most - 1 :]
+        together = math.fsum(ms for ms, _, _ in others), f"({len(others)} others)", sum(n for _, _, n in others)
+        sums = [*sums[: most - 1], together]
     return tuple(OperatorShare(name=name, operators=n, ms=ms, share=min(1.0, ms / total)) for ms, name, n in sums)
 
 

@@ -152,8 +152,9 @@ def _by_name(chosen: Mapping[str, Sizes], names: Sequence[str], file: str) -> di
     if "" in chosen and len(names) != 1:
         listed = ", ".join(map(short_name, names)) or "none"
         raise UserError(f"{file} has {len(names)} inputs: say which, --shape NAME=SIZES, of {listed}")
+    known = set(names)
     for name in chosen:
-        if name and name not in names:
+        if name and name not in known:
             raise unknown_name(f"input of {file}:", name, names)
     return {name or names[0]: sizes for name, sizes in chosen.items()}
 

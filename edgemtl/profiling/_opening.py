@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any
 
 import edgemtl
+from edgemtl._onnx import read_onnx
 from edgemtl.errors import EdgeMTLError, UserError
 from edgemtl.profiling._inputs import InputChoice
 from edgemtl.profiling._schema import Opening
@@ -45,6 +46,8 @@ def measure_opening(path: Path, target: str | None = None, threads: int = 0) -> 
 
 def open_apart(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opened:
     """As `measure_opening`, with what inputs `path` runs on: a file that ends its runtime ends that process alone."""
+    if path.is_file():
+        read_onnx(path)  # here, where its time and memory are not those of opening
     found = json.loads(asked(answer, path, target, threads, choice))
     return Opened(Opening.model_validate(found["opening"]), _choice(found["choice"]), found["notes"])
 
@@ -62,7 +65,7 @@ def asked(
 ) -> str:
     """The last line that `question`, a function of this package, prints in a process of its own about `path`."""
     chosen = None if choice is None else asdict(choice)
-    request = json.dumps({"path": str(path.resolve()), "target": target, "threads": threads, "choice": chosen})
+    request = json.dumps({"path": str(path), "target": target, "threads": threads, "choice": chosen})
     root = str(Path(edgemtl.__file__).resolve().parent.parent)
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     module, name = question.__module__, question.__name__

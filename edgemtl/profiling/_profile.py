@@ -22,7 +22,7 @@ from edgemtl.profiling._inputs import InputChoice
 from edgemtl.profiling._measure import Progress, compare
 from edgemtl.profiling._names import short_names
 from edgemtl.profiling._opening import open_apart
-from edgemtl.profiling._schema import Mode, Profile
+from edgemtl.profiling._schema import MOST_INPUTS, Mode, Profile
 from edgemtl.profiling._subjects import Subject, open_subject
 from edgemtl.profiling._watch import Watch
 from edgemtl.tasks import check_tasks
@@ -55,12 +55,11 @@ def profile(
     """
     start = perf_counter()
     _check(path, device, runs, threads)
-    subject = open_subject(path, target, threads, InputChoice(dict(shapes or {})))
+    opened = open_apart(path, target, threads, InputChoice(dict(shapes or {})))
+    subject = open_subject(path, target, threads, opened.choice)
     rounds, burst = visits(runs)
     try:
         wanted = _wanted(subject, tasks)
-        opened = open_apart(path, target, threads, subject.choice)
-        subject.choice = opened.choice
         modes = mode_sets(wanted)
         calls = {name: subject.call(chosen) for name, chosen in modes.items()}
         with Watch() as watch:
@@ -69,7 +68,8 @@ def profile(
     finally:
         subject.close()
     counts, count_notes = count_file(subject.graph, wanted, subject.heads, subject.choice)
-    notes = (*opened.notes, *_drawn_notes(runs, 2 * rounds * burst), *count_notes)
+    inputs, input_notes = _told_inputs(subject.choice)
+    notes = (*opened.notes, *_drawn_notes(runs, 2 * rounds * burst), *input_notes, *count_notes)
     latencies = {frozenset(chosen): samples[name].median_ms for name, chosen in modes.items()}
     blocks = {
         name: each.block(device=device, runtime=subject.runtime, threads=threads, includes=subject.includes)
@@ -90,7 +90,7 @@ def profile(
         counts=counts,
         operators=operators,
         opening=opened.opening,
-        inputs={short: subject.choice.shapes[name] for short, name in short_names(subject.choice.shapes).items()},
+        inputs=inputs,
         notes=_fitting(notes),
         engine_sha256=subject.engine_sha256,
         stability=watch.stability(samples),
@@ -117,6 +117,13 @@ def _drawn_notes(runs: int, drawn: int) -> list[str]:
     if drawn == runs:
         return []
     return [f"{drawn} samples were drawn for {runs}: every set of tasks has as many forwards as backwards"]
+
+
+def _told_inputs(choice: InputChoice) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Sizes of the first inputs, as many as a result file holds, and a note where there are more."""
+    told = list(short_names(choice.shapes).items())[:MOST_INPUTS]
+    more = len(choice.shapes) - len(told)
+    return {short: choice.shapes[name] for short, name in told}, [f"{more} more inputs are left out"] if more else []
 
 
 def _fitting(notes: Sequence[str]) -> tuple[str, ...]:

@@ -22,7 +22,10 @@ PROFILE_FILE = "profile.json"
 SCHEMA = "edgemtl.profile/1"
 Name = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=1000)]
-Amount = Annotated[int, Field(ge=0, le=10**18)]
+MOST = 10**18
+MOST_BLOCKS, MOST_TYPES, MOST_INPUTS = 10_000, 1000, 10_000
+"""What a profile holds; what there is more of is cut, and said, before it is written."""
+Amount = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -89,8 +92,8 @@ class Operators(_Strict):
 
     runs: Amount
     total_ms: Annotated[float, Field(ge=0)]
-    by_block: Annotated[tuple[OperatorShare, ...], Field(max_length=10_000)]
-    by_type: Annotated[tuple[OperatorShare, ...], Field(max_length=1000)]
+    by_block: Annotated[tuple[OperatorShare, ...], Field(max_length=MOST_BLOCKS)]
+    by_type: Annotated[tuple[OperatorShare, ...], Field(max_length=MOST_TYPES)]
     kind: Literal["measured"] = "measured"
 
 
@@ -148,7 +151,7 @@ class Profile(_Strict):
     counts: Counts | None
     operators: Operators | None
     opening: Opening | None
-    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=10_000)] = {}
+    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=MOST_INPUTS)] = {}
     notes: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     engine_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     stability: Stability

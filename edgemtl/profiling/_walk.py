@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl.profiling._macs import Shape, UnknownOperatorError, UnknownShapeError, has_rule, macs_of
@@ -213,13 +214,14 @@ class Walker:
     def _fixed_turns(self, node: onnx.NodeProto, body: onnx.GraphProto) -> int | None:
         """Turns of a loop whose number is a constant and which nothing stops before."""
         limit, start = (self.constants.get(name) for name in (*node.input, "", "")[:2])
-        begins = not node.input[1] or (start is not None and bool(numpy_helper.to_array(start).all()))
+        begins = not node.input[1] or bool((values := _values(start)) is not None and values.all())
         makers = {name: each for each in body.node for name in each.output}
         goes_on = body.output[0].name
         while goes_on in makers and makers[goes_on].op_type == "Identity":
             goes_on = makers[goes_on].input[0]
         endless = goes_on == body.input[1].name
-        return int(numpy_helper.to_array(limit).item()) if limit is not None and begins and endless else None
+        turns = _values(limit)
+        return int(turns.item()) if turns is not None and begins and endless else None
 
     def _constant_node(self, node: onnx.NodeProto) -> Item:
         name, attributes = node.output[0], {attribute.name: attribute for attribute in node.attribute}
@@ -235,13 +237,18 @@ class Walker:
 
     def _filled(self, node: onnx.NodeProto) -> Item:
         """A constant given by its shape: it takes memory like any other once the graph is loaded."""
-        shape = self.constants.get(node.input[0])
+        shape, name = self.constants.get(node.input[0]), node.output[0]
         if shape is None:
             return self._operator(node)
-        size = tuple(int(side) for side in numpy_helper.to_array(shape).ravel())
-        self.shapes[node.output[0]] = size
+        sides = _values(shape)
+        if sides is None and name not in self.shapes:
+            item = self._operator(node)
+            item.remark = _remark(node, "its parameters and bytes are not counted, its shape stands in another file")
+            return item
+        size = self.shapes[name] if sides is None else tuple(int(side) for side in sides.ravel())
+        self.shapes[name] = size
         kind = next((each.t.data_type for each in node.attribute if each.name == "value"), TensorProto.FLOAT)
-        item = self._constant(node.output[0], kind, math.prod(size))
+        item = self._constant(name, kind, math.prod(size))
         return Item(self._local(node.input), item.writes, item.count)
 
     def _constant(self, name: str, kind: int, elements: int) -> Item:
@@ -268,6 +275,13 @@ def _growth(node: onnx.NodeProto, body: onnx.GraphProto) -> str:
 def _remark(node: onnx.NodeProto, what: str) -> Remark:
     operator = f"{node.op_type} of {short_name(node.domain)}" if node.domain not in ("", "ai.onnx") else node.op_type
     return Remark(short_name(operator), node.name or next(iter(node.output), ""), what)
+
+
+def _values(tensor: TensorProto | None) -> NDArray[Any] | None:
+    """What a constant holds; None where there is none, or where its values lie in another file."""
+    if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
+        return None
+    return numpy_helper.to_array(tensor)
 
 
 def _typed(value: Any) -> Any:

@@ -67,3 +67,13 @@ def test_operators_are_summed_by_block_and_type() -> None:
     ]
     assert {row.name: row.share for row in found.by_type} == {"Conv": 0.8, "Add": 0.1, "Reorder": 0.1}
     assert operator_shares([], ("depth",), 1) is None
+
+
+def test_more_blocks_and_types_than_a_profile_holds_are_one_last_row() -> None:
+    times = [OperatorTime(f"b{n}.a", f"Op{n}", f"b{n}", 2.0 if n < 3 else 1.0) for n in range(10_003)]
+    found = operator_shares(times, ("depth",), 1)
+    assert found is not None and (len(found.by_block), len(found.by_type)) == (10_000, 1000)
+    assert [row.ms for row in found.by_block[:4]] == [2.0, 2.0, 2.0, 1.0]
+    assert (found.by_block[-1].name, found.by_block[-1].ms, found.by_block[-1].operators) == ("(4 others)", 4.0, 4)
+    for rows in (found.by_block, found.by_type):
+        assert sum(row.operators for row in rows) == 10_003 and sum(row.share for row in rows) == pytest.approx(1)

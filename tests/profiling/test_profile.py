@@ -169,7 +169,7 @@ def test_user_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 1 run"):
         profile(path, runs=0)
     (tmp_path / "bad.onnx").write_bytes(b"not a graph")
-    with pytest.raises(UserError, match="cannot open"):
+    with pytest.raises(UserError, match="is no ONNX model"):
         profile(tmp_path / "bad.onnx")
     with pytest.raises(UserError, match="does not fit"):
         profile(path, shapes={"image": (1, 3, 48, 32)})

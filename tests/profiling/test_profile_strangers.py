@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from edgemtl.errors import UserError
 from edgemtl.profiling import _bounded, count_graph, profile
 from edgemtl.profiling._inputs import InputChoice, ModelInput, made_up
 from edgemtl.profiling._names import short_names
-from edgemtl.profiling._profile import _wanted, visits
+from edgemtl.profiling._profile import _told_inputs, _wanted, visits
 from edgemtl.profiling._subjects import Subject, open_subject
 
 Info = onnx.ValueInfoProto
@@ -243,6 +245,79 @@ def test_a_loop_without_an_end_is_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     cost = count_graph(path)
     assert not cost.total.exact and cost.total.params == 16
     assert cost.notes == ("Loop '/y': its FLOPs are not counted, how often it runs is not known",)
+
+
+def outside(tensor: TensorProto, location: str) -> TensorProto:
+    """The constant with its values in another file."""
+    onnx.external_data_helper.set_external_data(tensor, location)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    return tensor
+
+
+def test_files_of_weights_that_are_no_files_are_not_opened(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "m.onnx",
+        [conv("x", "y")],
+        [tensor("x", [1, 3, 8, 8])],
+        ["y"],
+        [outside(weight("w", 4, 3, 3, 3), "w")],
+    )
+    os.mkfifo(tmp_path / "w")
+    with pytest.raises(UserError, match=r"cannot read weights of the ONNX file .*: it is a pipe"):
+        profile(path, runs=2)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors divide without a trap")
+def test_a_file_that_crashes_the_runtime_as_it_is_opened_is_one_line(tmp_path: Path) -> None:
+    divided = helper.make_node("Div", ["least", "minus"], ["folded"])
+    nodes = [divided, conv("x", "y"), helper.make_node("Identity", ["folded"], ["z"])]
+    weights = [W, whole("least", -(2**63)), whole("minus", -1)]
+    path = save(tmp_path / "m.onnx", nodes, [tensor("x", [1, 3, 8, 8])], ["y"], weights)
+    with pytest.raises(UserError, match=r"m\.onnx crashes its runtime \(signal \d+\): it is damaged"):
+        profile(path, runs=2)
+
+
+def repeated(turns: str) -> onnx.NodeProto:
+    ends = [tensor("i", [], TensorProto.INT64), tensor("go", [], TensorProto.BOOL), tensor("s", [2, 4])]
+    nodes = [helper.make_node("MatMul", ["s", "m"], ["p"]), helper.make_node("Identity", ["go"], ["on"])]
+    body = helper.make_graph(nodes, "body", ends, [tensor("on", [], TensorProto.BOOL), tensor("p", [2, 4])])
+    return helper.make_node("Loop", [turns, "", "x"], ["looped"], "/looped", body=body)
+
+
+def test_turns_and_shapes_that_stand_in_another_file(tmp_path: Path) -> None:
+    (tmp_path / "n").write_bytes(np.array(3, np.int64).tobytes())
+    (tmp_path / "s").write_bytes(np.array([2, 4], np.int64).tobytes())
+    turns = numpy_helper.from_array(np.array(3, np.int64), "n")
+    nodes = [
+        repeated("n"),
+        helper.make_node("ConstantOfShape", ["s"], ["b"], "/b"),
+        helper.make_node("Add", ["looped", "b"], ["y"]),
+    ]
+    weights = [weight("m", 4, 4), outside(turns, "n"), outside(whole("s", 2, 4), "s")]
+    path = save(tmp_path / "m.onnx", nodes, [tensor("x", [2, 4])], ["y"], weights)
+    cost = count_graph(path)
+    assert not cost.total.exact and cost.total.params == 16
+    assert cost.notes == (
+        "Loop '/looped': its FLOPs are not counted, how often it runs is not known",
+        "ConstantOfShape '/b': its parameters and bytes are not counted, its shape stands in another file",
+    )
+
+
+def test_more_than_a_profile_holds_is_said(tmp_path: Path) -> None:
+    branches = [
+        helper.make_graph([node], name, [], [tensor("looped", [2, 4])])
+        for name, node in (("then", repeated("n")), ("else", helper.make_node("Relu", ["x"], ["looped"])))
+    ]
+    node = helper.make_node("If", ["no"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    no, n = numpy_helper.from_array(np.array(False), "no"), numpy_helper.from_array(np.array(10**18, np.int64), "n")
+    path = save(tmp_path / "m.onnx", [node], [tensor("x", [2, 4])], ["y"], [no, n, weight("m", 4, 4)])
+    found = profile(path, runs=2)
+    assert found.counts is not None and (found.counts.total.flops, found.counts.total.params) == (None, 16)
+    assert f"FLOPs are not told where they are more than {10**18}" in found.notes
+    told, notes = _told_inputs(InputChoice({f"x{number}": (1,) for number in range(10_002)}))
+    assert len(told) == 10_000 and notes == ["2 more inputs are left out"]
+    assert _told_inputs(InputChoice({"x": (1, 2)})) == ({"x": (1, 2)}, [])
 
 
 def test_more_outputs_than_can_be_timed_alone(tmp_path: Path) -> None:
