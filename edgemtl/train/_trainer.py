@@ -24,6 +24,7 @@ from edgemtl._files import check_folder, write_atomic, write_json
 from edgemtl._json import parse_json
 from edgemtl._signals import deferred
 from edgemtl.data import Batch, Source
+from edgemtl.errors import UserError
 from edgemtl.models import Supernet, Values, recalibrate
 from edgemtl.models._supernet import ROUTING
 from edgemtl.models._weights import save_supernet
@@ -110,14 +111,13 @@ def train_supernet(
 ) -> Path:
     """Train a supernet for `space` on `source` and write `out/supernet.safetensors`; its path.
 
-    A `supernet` may bring weights (public ones, from the file with that hash); otherwise training starts from
-    scratch. A `teacher`, a net in evaluation mode that gives every task's raw output, distils into the largest design
-    too. `out` gets
-    `checkpoint.safetensors` (before the first step, at least every minute, after the last step, and on Ctrl-C once the
-    step is done: calling again with the same recipe goes on from it), `train.jsonl` (one line per report) and
+    A `supernet` may bring weights (public ones, from the file with that hash); otherwise training starts from scratch.
+    A `teacher`, a net in evaluation mode that gives every task's raw output, distils into the largest design too. `out`
+    gets `checkpoint.safetensors` (before the first step, at least every minute, after the last step, and on Ctrl-C once
+    the step is done: calling again with the same recipe goes on from it), `train.jsonl` (one line per report) and
     `training.json` (recipe, environment, metrics of the largest and smallest design on the validation split). Runs on
     the device and processes that accelerate finds, in BF16 where the recipe says so. Raises `UserError` where another
-    process trains there.
+    process trains there, and at the end where weights are not finite.
     """
     check_folder(out, "training run")
     accelerator, begin = Accelerator(), supernet or fresh_supernet(space, recipe.seed)
@@ -329,6 +329,11 @@ class _Run:
         with torch.no_grad():
             for name, parameter in self.supernet.shared.items():
                 parameter.copy_(self.average[name].half())
+                if not parameter.isfinite().all():
+                    raise UserError(
+                        f"training diverged, its weights are not finite after {self.step} steps: begin again in "
+                        "another --out, with a lower --learning-rate"
+                    )
         path = self.out / "supernet.safetensors"
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # the scores below are one process's, with none to wait for

@@ -230,11 +230,14 @@ def test_a_loss_that_is_not_finite_is_null_in_the_log_which_a_resumed_run_keeps(
         train(space, recipe, tmp_path, stopping(40, KeyboardInterrupt))
     log = tmp_path / "train.jsonl"
     written = log.read_bytes()
-    (first, second) = [parse_json(line) for line in written.splitlines()]
+    first, second = [parse_json(line) for line in written.splitlines()]
     assert (first["step"], second["step"]) == (20, 40)
     assert set(first["losses"].values()) == {None}
     _forget_after(log, 40)
     assert log.read_bytes() == written
+    with pytest.raises(UserError, match="training diverged, its weights are not finite after 45 steps: begin again"):
+        train(space, recipe, tmp_path)
+    assert not (tmp_path / "supernet.safetensors").exists()
 
 
 def test_the_steps_before_tell_how_long_the_rest_takes() -> None:
