@@ -8,6 +8,7 @@ nothing.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,7 @@ __all__ = [
     "any_processor",
     "device_names",
     "load_device",
+    "own_precisions",
     "resolve",
 ]
 
@@ -42,6 +44,7 @@ HOST = "host"
 """The device that this machine is."""
 
 FILE_LIMIT_BYTES = 64 * 1024
+_NO_PROCESSOR = ("gpu", "dsp", "fpga")
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fixed"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Text = Annotated[str, Field(max_length=400)]
@@ -155,9 +158,10 @@ class Device(_Strict):
     def is_here(self) -> bool:
         """Whether this machine is that device, so that what is timed and computed here is so there.
 
-        The host of a run that was made on another machine may have another processor.
+        The host of a run that was made on another machine may have another processor, or a precision that this lacks.
         """
-        return self.kind == "host" and self.arithmetic == own_arithmetic()
+        known = own_precisions(self.precisions) == self.precisions
+        return self.kind == "host" and self.arithmetic == own_arithmetic() and known
 
     def as_json(self) -> dict[str, Any]:
         """What of a device decides how engines are made for it: the rest may change and a run go on."""
@@ -195,8 +199,25 @@ def load_device(name: str) -> Device:
 
 
 def any_processor(device: Device) -> Device:
-    """The device as one of whose processor nothing is known: what is right on it is right on every processor."""
-    return device.model_copy(update={"arithmetic": ANY})
+    """The device as one of whose processor nothing is known: what is right on it is right on every processor.
+
+    What its runtimes say of the processor is forgotten too. A GPU, DSP or FPGA is none, and stays, but not where the
+    host has the runtime: that opens the same engines on a processor.
+    """
+    on_processors = {runtime.name for runtime in load_device(HOST).runtimes}
+    runtimes = tuple(
+        runtime
+        if runtime.arithmetic in _NO_PROCESSOR and runtime.name not in on_processors
+        else runtime.model_copy(update={"arithmetic": None})
+        for runtime in device.runtimes
+    )
+    return device.model_copy(update={"arithmetic": ANY, "runtimes": runtimes})
+
+
+def own_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
+    """Those of `precisions` that this machine computes in: BF16 only where its processor has instructions for it."""
+    bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(environment()["cpu"]["flags"]))
+    return tuple(precision for precision in precisions if precision != "bf16" or bf16)
 
 
 def _read(path: Path) -> Device:
@@ -209,9 +230,7 @@ def _read(path: Path) -> Device:
 
 def _detected(device: Device) -> Device:
     found = environment()
-    flags = set(found["cpu"]["flags"])
-    bf16 = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-    kept: tuple[Precision, ...] = tuple(p for p in device.precisions if p != "bf16" or bf16)
+    kept = own_precisions(device.precisions)
     runtimes = tuple(
         runtime.model_copy(update={"precisions": tuple(p for p in runtime.precisions if p in kept)})
         for runtime in device.runtimes

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from edgemtl.arithmetic import Arithmetic, lacking, own_arithmetic
-from edgemtl.devices import HOST, Device, load_device
+from edgemtl.devices import HOST, Device, load_device, own_precisions
 from edgemtl.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -199,8 +199,12 @@ def arithmetic_of(target: ExportTarget) -> Arithmetic:
 
 
 def runs_here(target: ExportTarget, precision: Mapping[str, str]) -> bool:
-    """Whether an engine of this precision runs on this machine, and computes here what it does on its device."""
-    return target.traits.executes and not lacking(needs_of(target, precision), own_arithmetic())
+    """Whether an engine of this precision runs on this machine, and computes here what it does on its device.
+
+    Without instructions for BF16 a runtime computes in FP32 instead.
+    """
+    known = own_precisions([precision.get("engine", "fp32")])
+    return target.traits.executes and bool(known) and not lacking(needs_of(target, precision), own_arithmetic())
 
 
 def is_timed_here(target: ExportTarget) -> bool:

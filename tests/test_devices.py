@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from edgemtl._environment import environment
-from edgemtl.devices import Device, any_processor, device_names, load_device, resolve
+from edgemtl.devices import Device, Runtime, any_processor, device_names, load_device, resolve
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.units import parse_budget
 
@@ -42,11 +42,32 @@ def test_what_a_device_multiplies_with_is_detected_or_stated() -> None:
     assert any_processor(jetson).arithmetic_of("tensorrt") == "gpu", "a GPU is no other one"
 
 
+def test_any_processor_forgets_what_runtimes_say_of_theirs() -> None:
+    """Also of a GPU behind a runtime that the host has: its engines are opened on processors too."""
+    said = {"onnxruntime": "amx", "openvino": "gpu", "tensorrt": "gpu", "tflite": "arm-dot"}
+    runtimes = tuple(Runtime(name=name, precisions=("int8",), arithmetic=found) for name, found in said.items())  # type: ignore[arg-type]
+    board = load_device("x86-vnni").model_copy(update={"runtimes": runtimes})
+    assert [board.arithmetic_of(name) for name in said] == list(said.values())
+    assert [any_processor(board).arithmetic_of(name) for name in said] == ["other", "other", "gpu", "other"]
+
+
 def test_only_this_machine_is_here() -> None:
     """The host of a run that was made elsewhere is another processor under the same name."""
     assert [name for name in SHIPPED if load_device(name).is_here] == ["host"]
     elsewhere = "avx2" if load_device("host").arithmetic != "avx2" else "amx"
     assert not load_device("host").model_copy(update={"arithmetic": elsewhere}).is_here
+
+
+def test_a_machine_without_bf16_is_not_one_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = environment()
+    machine["cpu"] |= {"flags": ["avx2", "avx512_bf16"]}
+    monkeypatch.setattr("edgemtl.devices.environment", lambda: machine)
+    host = load_device("host")
+    assert host.is_here and "bf16" in host.precisions
+    less = host.model_copy(update={"precisions": ("fp32", "int8")})
+    machine["cpu"]["flags"] = ["avx2"]
+    assert not host.is_here
+    assert less.is_here
 
 
 def test_what_a_run_keeps_of_a_device_is_the_device_again() -> None:

@@ -28,13 +28,13 @@ from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.export._bundle import Origin, check_samples, cost_of, manifest_of
 from edgemtl.export._checked import folder_of, honoured
 from edgemtl.export._emit import emit
-from edgemtl.export._parity import Tolerance, check_parity, measure_parity
+from edgemtl.export._parity import Tolerance, check_parity, measure_parity, simulated_run
 from edgemtl.export._placing import net_sha256, placing
 from edgemtl.export._sharing import Carrier, ir_carrier, onnx_carrier, share_weights
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.nas import Level, Levels
 from edgemtl.runtime import EngineSpec, open_engine
-from edgemtl.targets import ExportTarget, arithmetic_of, find_target
+from edgemtl.targets import ExportTarget, arithmetic_of, find_target, runs_here
 from edgemtl.train import Scorer
 
 __all__ = ["check_sharing", "export_levels"]
@@ -115,6 +115,7 @@ def export_levels(
         written = _write(levels, found.supernet, target, place)
         checked = [_checked(number, level, target, place, validation) for number, level in enumerate(levels)]
         share = written.shared_bytes / written.alone_bytes
+        here = all(runs_here(target, _precision(level, target)) for level in levels)
         progress(
             f"models and weights: {written.shared_bytes / 1e6:.2f} MB for {len(levels)} levels, "
             f"{share:.0%} of the {written.alone_bytes / 1e6:.2f} MB that they take one by one"
@@ -127,7 +128,8 @@ def export_levels(
                 parity=checked[0].parity,
                 device=target.device.name,
                 arithmetic=arithmetic_of(target),
-                checked_on=own_arithmetic(),
+                checked="engine" if here else "simulation",
+                checked_on=own_arithmetic() if here else None,
             )
         }
         origin = replace(origin, design=dict(first.design))
@@ -172,8 +174,11 @@ def _checked(number: int, level: Level, target: ExportTarget, place: Path, valid
     """What the manifest says of a level, once its engine was held against its net."""
     net, precision = level.candidate.net, _precision(level, target)
     names = [task.name for task in net.tasks]
-    with closing(open_engine(place, modes=[names], level=number)) as session:
-        parity = measure_parity(net, session.run, validation, Scorer)
+    if runs_here(target, precision):
+        with closing(open_engine(place, modes=[names], level=number)) as session:
+            parity = measure_parity(net, session.run, validation, Scorer)
+    else:
+        parity = measure_parity(net, simulated_run(net, precision, None, target), validation, Scorer)
     parity = check_parity(net, target, precision, None, parity, collate([validation[0]]).image, Tolerance())
     return BundleLevel(
         name=level.name,

@@ -53,7 +53,8 @@ def export_run(
         say = progress or (lambda text: None)
         return _export_levels(run, targets, device, out or run / "bundle", levels, supernet, say)
     folder = RunFolder(run)
-    config, device = folder.config(), device or _own_device(folder, progress or (lambda text: None))
+    say = progress if progress and not portable else (lambda text: None)  # what is right everywhere needs no note
+    config, device = folder.config(), device or _own_device(folder, say)
     candidate = folder.load(design)
     size = candidate.net.input_size
     source = open_source(config["data"], size)

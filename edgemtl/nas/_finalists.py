@@ -2,12 +2,12 @@
 
 FLOPs do not tell latency and neither does precision: uniform INT8 can be slower than FP32. So a finalist's
 architecture is built in its own mixed precision and in every uniform one, timed in turns in one run, and only what is
-as fast as the best uniform precision stays.
+as fast as the best uniform precision stays. What cannot be timed here stays as it is, where an export would take it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -96,36 +96,43 @@ def pick_architectures(
 
 
 def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Finalist]:
-    """The variants of one architecture that could be exported, scored by simulation and timed in turns.
+    """The variants of one architecture that could be exported, scored by simulation and timed in turns; never none.
 
     What loses more to its precision than an export accepts is dropped, and so is a mixture of precisions that is not
-    clearly faster than each alone, unless only slower ones keep the budgets and floors, or none does.
+    clearly faster than each alone, unless only slower ones keep the budgets and floors, or none does. Where engines
+    cannot be timed here the design alone is given, and its other precisions only where it would be dropped itself.
     """
-    base = evaluator.candidate(design)
-    variants = precision_variants(problem.space, design) if evaluator.executes else [design]
-    eight_bit = any("int8" in variant.precision.values() for variant in variants)
-    ranges = base.ranges or (evaluator.ranges(base.net) if eight_bit else None)
-    candidates = [Candidate(variant, base.net, ranges) for variant in variants]
-    latencies = _time(evaluator, candidates) if evaluator.executes else [{} for _ in candidates]
-    uniform = [ms[""] for c, ms in zip(candidates, latencies, strict=True) if ms and is_uniform(c.design)]
-    ratios = [ms[""] / min(uniform) if uniform else 1.0 for ms in latencies]
+    candidates = _variants(problem.space, evaluator, design)
     plain = next((c for c in candidates if set(c.design.precision.values()) == {"fp32", "float"}), candidates[0])
     least = evaluator.simulated(plain)
 
-    def exportable(fast: bool) -> list[Finalist]:
-        """Those that are fast for their architecture, or those that are not; only these are scored."""
+    def exportable(timed: Iterable[tuple[Candidate, Mapping[str, float], float]]) -> list[Finalist]:
+        """Those of candidates, latencies and ratios that lose little enough; only what is given is scored."""
         found = []
-        for candidate, ms, ratio in zip(candidates, latencies, ratios, strict=True):
-            if _is_fast(candidate.design, ratio) == fast:
-                metrics = least if candidate is plain else evaluator.simulated(candidate)
-                if _lost(problem, metrics, least) <= EXPORT_LOSS:
-                    found.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
+        for candidate, ms, ratio in timed:
+            metrics = least if candidate is plain else evaluator.simulated(candidate)
+            if _lost(problem, metrics, least) <= EXPORT_LOSS:
+                found.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
         return found
 
-    fast = exportable(True)
+    if not evaluator.executes:
+        untimed: list[tuple[Candidate, Mapping[str, float], float]] = [(c, {}, 1.0) for c in candidates]
+        return exportable(untimed[:1]) or exportable(untimed[1:])
+    latencies = _time(evaluator, candidates)
+    fastest = min(ms[""] for c, ms in zip(candidates, latencies, strict=True) if is_uniform(c.design))
+    timed = [(c, ms, ms[""] / fastest) for c, ms in zip(candidates, latencies, strict=True)]
+    fast = exportable(each for each in timed if _is_fast(each[0].design, each[2]))
     feasible = [f for f in fast if problem.feasible(f.evaluation)]
-    slow = [] if feasible else exportable(False)
+    slow = [] if feasible else exportable(each for each in timed if not _is_fast(each[0].design, each[2]))
     return feasible or [f for f in slow if problem.feasible(f.evaluation)] or [*fast, *slow]
+
+
+def _variants(space: Space, evaluator: Evaluator, design: Design) -> list[Candidate]:
+    """The precisions of one net, the design's own first."""
+    base, variants = evaluator.candidate(design), precision_variants(space, design)
+    eight_bit = any("int8" in variant.precision.values() for variant in variants)
+    ranges = base.ranges or (evaluator.ranges(base.net) if eight_bit else None)
+    return [Candidate(variant, base.net, ranges) for variant in variants]
 
 
 def fast_enough(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:

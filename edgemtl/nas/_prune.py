@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from edgemtl._claim import claim
 from edgemtl._files import sha256, write_json
@@ -180,7 +181,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     folder.check(config, request.resume)
     if (request.out / RESULT_FILE).is_file():
         return read_result(request.out)
-    evaluator, problem = _scoring(pruning, source, target, before["preference"], limits, floors)
+    evaluator, problem = _scoring(pruning, source, target, before, limits, floors)
     timed = partial(_timed, pruning, evaluator)
     check_reach(subject, problem.limits, timed, "prune a smaller design")
     folder.create(config)
@@ -223,23 +224,26 @@ def _scoring(
     pruning: Pruning,
     source: Source,
     target: ExportTarget,
-    preference: Mapping[str, float],
+    run: Mapping[str, Any],
     limits: Sequence[Limit],
     floors: tuple[Floor, ...],
 ) -> tuple[Evaluator, Problem]:
-    """What scores and times nets, and the problem, its limits in ms resolved and the unpruned net its baseline."""
+    """What scores and times nets, and the problem, its limits in ms resolved and the unpruned net its baseline.
+
+    The preference, and the threads that engines are timed with, are those of the configuration `run`.
+    """
     base = pruning.unpruned
     budgets = [limit.budget for limit in limits]
     executes = is_timed_here(target)
     if timed := [budget for budget in budgets if budget.quantity == "latency_ms" and not executes]:
         raise untimed(timed[0], target)
     supernet = OneDesign(base.design, base.net, "").supernet()
-    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), executes)
+    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), executes, run.get("threads", 0))
     evaluator.check_labels()
     ms = evaluator.time(base) if any(not limit.exact for limit in limits) else {}
     resolved = [limit if limit.exact else replace(limit, value=_ms_limit(limit.budget, ms)) for limit in limits]
     baseline = evaluator.simulated(base)
-    problem = Problem(base.design.space, tuple(resolved), floors, preference, baseline, executes)
+    problem = Problem(base.design.space, tuple(resolved), floors, run["preference"], baseline, executes)
     return evaluator, problem
 
 

@@ -39,6 +39,7 @@ _CONFIG_TYPES: Mapping[str, type] = {
     **dict.fromkeys(_TEXTS, str),
     **dict.fromkeys(_LISTS, list),
     "seed": int,
+    "threads": int,
     "preference": dict,
 }
 

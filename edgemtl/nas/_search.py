@@ -137,11 +137,12 @@ def _search(request: SearchRequest, report: Report) -> Result:
     folder = RunFolder(request.out)
     setup = _set_up(request)
     folder.check(setup.config, request.resume)
-    if _is_finished(request, setup.config):
+    if _is_finished(request, setup):
         return read_result(request.out)
     prepare_images(setup.source, report)
     problem = _prepare(request, setup, folder, report)
     study = _study(request, setup.config)
+    _finished(study, setup.space)  # a damaged study is told before anything is measured
     folder.create(setup.config)
     problem = _with_sensitivity(request, setup, problem, report)
     interrupted = _evaluate_all(request, problem, setup.evaluator, study, report)
@@ -235,19 +236,25 @@ def _set_up(request: SearchRequest) -> _Setup:
         "seed": request.seed,
         "supernet_sha256": sha256(path) if path else None,
     }
+    if executes:
+        config["threads"] = request.threads
     if request.strategy == "masks":
         mask_space(searched)
         config["masks"] = _recipe(request).as_json()
     return _Setup(searched, source, evaluator, budgets, floors, preference, path, config)
 
 
-def untimed(budget: Budget, target: ExportTarget) -> UserError:
-    """The refusal of a limit in ms for engines that cannot be timed on this machine."""
+def untimed(budget: Budget, target: ExportTarget, remedy: str = "") -> UserError:
+    """The refusal of a limit in ms for engines that cannot be timed on this machine; `remedy` names another way out."""
     device, name = target.device, target.traits.name
-    what = f"device {device.name} ({device.arithmetic}) is not this machine"
     if device.is_here:
-        what = f"target {name} does not run on this host"
-    return UserError(f"budget {budget.text!r}: {what}; give FLOPs or MB")
+        what, way = f"target {name} does not run on this host", "give FLOPs or MB"
+    elif device.kind == "host":  # of a run that was made on another machine
+        what = f"the run was made on another machine ({device.arithmetic})"
+        way = "for this one add --device host, or give FLOPs or MB"
+    else:
+        what, way = f"device {device.name} ({device.arithmetic}) is not this machine", "give FLOPs or MB"
+    return UserError(f"budget {budget.text!r}: {what}; {remedy or way}")
 
 
 def _check_numbers(request: SearchRequest) -> None:
@@ -318,14 +325,13 @@ def _finished(study: optuna.Study, space: Space) -> list[Evaluation]:
     return list({each.design.key: each for each in found}.values())
 
 
-def _is_finished(request: SearchRequest, config: Mapping[str, Any]) -> bool:
+def _is_finished(request: SearchRequest, setup: _Setup) -> bool:
     """Whether the result that is there speaks of every evaluation that is asked for."""
     if not (request.out / RESULT_FILE).is_file():
         return False
-    study = _study(request, config)
-    trials = finished(study)
-    distinct = {trial.user_attrs["key"] for trial in trials}
-    return len(trials) >= request.evaluations and study.user_attrs.get(_REFINED) == len(distinct)
+    study = _study(request, setup.config)
+    distinct = len(_finished(study, setup.space))
+    return len(finished(study)) >= request.evaluations and study.user_attrs.get(_REFINED) == distinct
 
 
 def prepare_images(source: Source, report: Report) -> None:
@@ -415,7 +421,7 @@ def _evaluate_next(problem: Problem, evaluator: Evaluator, study: optuna.Study, 
         trial = begin(study, problem.space, worker)
     try:
         design = problem.space.design(trial.params)
-        known = [each for each in finished(study) if each.user_attrs["key"] == design.key]
+        known = [each for each in finished(study) if each.user_attrs.get("key") == design.key]
         with working(study, trial):
             evaluation = evaluation_of(known[0], problem.space) if known else evaluator.evaluate(design)
     except KeyboardInterrupt:  # so that other workers need not wait before they take it over

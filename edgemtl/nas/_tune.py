@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from edgemtl.nas._finalists import Finalist
 from edgemtl.nas._outcome import Asked, conclude
 from edgemtl.nas._problem import Evaluation, Limit, Problem, timed_scopes
 from edgemtl.nas._run import RunFolder
+from edgemtl.nas._search import untimed
 from edgemtl.nas._space import Design
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.targets import is_timed_here
@@ -88,7 +89,8 @@ def fine_tune(
 
     The design learns from labels and, in equal parts, from the outputs of the run's baseline (the largest design, in
     float); its precision stays. Statistics, ranges, latency and scores are made anew. `resume` goes on from the
-    checkpoint. Raises `UserError` for an unknown design and for an `out` that holds something else or is in use.
+    checkpoint. Raises `UserError` for an unknown design, for an `out` that holds something else or is in use, and for a
+    limit in ms of engines that cannot be timed on this machine.
     """
     with claim(out, "train"):
         return _fine_tune(run, out, recipe, name, processes, resume, command, report)
@@ -111,6 +113,7 @@ def _fine_tune(
     folder.check(config, resume)
     if (out / RESULT_FILE).is_file():
         return read_result(out)
+    _check_timed(run, before["budgets"])
     folder.create(config)
     trained = _trained(run, name, before["data"], out / "training", recipe, processes, command, report)
     problem, evaluator, base = _scoring(run, trained, open_source(before["data"], subject.design.space.size))
@@ -121,6 +124,13 @@ def _fine_tune(
     found = read_result(run)
     asked = Asked(command, recipe.seed, found.strategy, found.budgets, found.evaluations, started)
     return conclude(folder, asked, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
+
+
+def _check_timed(run: Path, budgets: Sequence[str]) -> None:
+    timed = [budget for budget in map(parse_budget, budgets) if budget.quantity == "latency_ms"]
+    target = RunFolder(run).target()
+    if timed and not is_timed_here(target):
+        raise untimed(timed[0], target, f"train run {run} further on that machine, or search here first")
 
 
 def _subject(run: Path, name: str) -> OneDesign:
@@ -176,7 +186,8 @@ def _scoring(run: Path, supernet: Supernet, source: Source) -> tuple[Problem, Ev
     config, base = RunFolder(run).config(), RunFolder(run).load("baseline")
     target = RunFolder(run).target()
     budgets = [parse_budget(text) for text in config["budgets"]]
-    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), is_timed_here(target))
+    scopes, threads = timed_scopes(budgets), config.get("threads", 0)
+    evaluator = Evaluator(supernet, source, target, scopes, is_timed_here(target), threads)
     latency_ms = evaluator.time(base) if evaluator.executes else {}
     metrics = evaluator.simulated(base)
     of_base = Evaluation(base.design, metrics, latency_ms)

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
 from optuna.trial import Trial, TrialState
 
@@ -50,7 +51,7 @@ def begin(study: optuna.Study, space: Space, worker: str) -> Trial:
             _beat(study, trial)
             trial.set_user_attr(_WORKER, worker)
             return trial
-        except RuntimeError:  # a worker that was just started took it for abandoned
+        except UpdateFinishedTrialError:  # a worker that was just started took it for abandoned
             continue
 
 

@@ -99,6 +99,14 @@ def test_the_host_of_a_run_from_another_machine_is_not_this_one(
     assert status == 0
     assert f"made on another machine ({elsewhere})" in notes and "--device host" in notes
     assert said(folder / "bundles/elsewhere")["arithmetic"] == elsewhere
+    words = ("export", "runs/pi", "--target", "onnxruntime", "--portable", "--out", "bundles/portable")
+    status, _, notes = here(*words)
+    assert status == 0
+    assert "made on another machine" not in notes, "what is right everywhere needs no other device"
+    words = ("prune", "runs/pi", "--design", "baseline", "--budget", "80%ms", "--fast", "--out", "runs/none")
+    status, _, error = here(*words)
+    assert status == 1
+    assert f"made on another machine ({elsewhere}); for this one add --device host, or give FLOPs or MB" in error
 
 
 def test_a_portable_export_says_what_it_costs(here: Here, run: Path, folder: Path) -> None:

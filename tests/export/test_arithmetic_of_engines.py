@@ -13,10 +13,11 @@ import pytest
 import torch
 from nets import images, samples_for, small_net
 
+from edgemtl._environment import environment
 from edgemtl.arithmetic import ANY, EXACT_INT8, EXACT_WEIGHT, lacking, own_arithmetic
 from edgemtl.bundle import read_manifest
 from edgemtl.data import Sample
-from edgemtl.devices import Device, any_processor, load_device
+from edgemtl.devices import Device, Runtime, any_processor, load_device
 from edgemtl.errors import UserError
 from edgemtl.export import Tolerance, export_bundle
 from edgemtl.models import MultiTaskNet
@@ -170,6 +171,26 @@ def test_an_engine_that_would_compute_wrongly_is_refused_in_one_line(
     export_bundle(net, "fp32", ["onnxruntime"], tmp_path / "float", device=made_for, **given)  # type: ignore[arg-type]
     for name in ("any", "float"):
         Engine(tmp_path / name).close()
+
+
+def test_a_bf16_engine_is_checked_by_simulation_where_the_processor_has_none(
+    tmp_path: Path, net: MultiTaskNet, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO would run it in FP32 there, and what is checked would not be what it computes on its device."""
+    board = load_device("x86-vnni")
+    runtimes = (Runtime(name="openvino", precisions=("fp32", "bf16", "int8")),)
+    made_for = board.model_copy(update={"precisions": ("fp32", "bf16", "int8"), "runtimes": runtimes})
+    machine = environment()
+    machine["cpu"] |= {"flags": ["avx2"]}
+    monkeypatch.setattr("edgemtl.devices.environment", lambda: machine)
+    target = find_target("openvino", made_for)
+    assert not runs_here(target, {"engine": "bf16"})
+    assert runs_here(target, {"engine": "fp32"})
+    given = {"calibration": samples, "validation": samples, "tolerance": LOOSE, "device": made_for}
+    export_bundle(net, "bf16", ["openvino"], tmp_path / "bundle", **given)  # type: ignore[arg-type]
+    said = read_manifest(tmp_path / "bundle").targets["openvino"]
+    assert (said.checked, said.checked_on) == ("simulation", None)
+    assert said.parity["semseg"].max_abs_error > 1e-4, "that of BF16, not of FP32"
 
 
 def test_a_need_that_this_version_does_not_know_is_refused(tmp_path: Path, net: MultiTaskNet) -> None:

@@ -298,11 +298,29 @@ def test_what_an_export_would_refuse_is_no_finalist(pair: Space, on_paper: Paper
     assert kept
 
 
-def test_what_does_not_run_here_is_not_varied(pair: Space) -> None:
+def test_what_does_not_run_here_is_not_varied_while_an_export_takes_it(pair: Space) -> None:
     blind = PaperEngines()
     blind.executes = False
-    design = pair.design({**pair.largest(), "stem.precision": "int8"})
+    design = pair.design({**pair.largest(), "semseg_head.precision": "int8"})
     task = replace(problem(pair), measures_latency=False)
     (only,) = finalists(task, blind, design)  # type: ignore[arg-type]
     assert only.candidate.design == design
     assert only.evaluation.latency_ms == {}
+
+
+@pytest.mark.parametrize("floors", [[], ["depth=0%"]])
+def test_what_an_export_would_refuse_is_no_finalist_where_nothing_runs_here(pair: Space, floors: list[str]) -> None:
+    """It is held against its net in FP32, not against itself, and the net's other precisions stand in for it."""
+    blind = PaperEngines()
+    blind.executes = False
+    task = replace(problem(pair, floors=floors), measures_latency=False)
+    refused = pair.largest("int8")
+    plain = evaluate(pair.largest()).metrics
+    assert _finalists._lost(task, evaluate(refused).metrics, plain) > _finalists.EXPORT_LOSS
+    kept = finalists(task, blind, refused)  # type: ignore[arg-type]
+    assert kept and refused not in [f.candidate.design for f in kept]
+    for finalist in kept:
+        assert architecture(finalist.candidate.design) == architecture(refused)
+        assert _finalists._lost(task, finalist.evaluation.metrics, plain) <= _finalists.EXPORT_LOSS
+        assert finalist.evaluation.latency_ms == {}
+    assert choose(task, fast_enough(task, kept)).candidate.design == pair.largest(), "without a latency quality decides"

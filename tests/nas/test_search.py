@@ -173,6 +173,7 @@ def test_going_on_with_a_finished_run_returns_at_once(
     [
         ({"resume": False}, "exists: go on with --resume, or choose another --out"),
         ({"seed": 1}, "was started with another seed: resume it with the same"),
+        ({"threads": 2}, "was started with another threads: resume it with the same"),
         ({"budgets": ("80%FLOPs",)}, "another budgets"),
         ({"floors": ("depth=2%",), "preference": "depth=2"}, "another floors, preference"),
         ({"strategy": "random", "target": "openvino"}, "another precisions, strategy, target"),
@@ -262,6 +263,21 @@ def test_a_killed_search_goes_on_and_finishes(ask: Ask, tmp_path: Path, home: Pa
     assert not (request.out / ".edgemtl.lock").exists()
     unbroken = search(ask(tmp_path / "unbroken", target="tensorrt-rtx"))
     assert (result.best, result.front) == (unbroken.best, unbroken.front)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_damaged_study_is_told_before_anything_is_measured(
+    ask: Ask, tmp_path: Path, finished: tuple[SearchRequest, list[SearchEvent]], ended: bool
+) -> None:
+    """A trial without the key of its design, in a run that came to its end and in one that did not."""
+    folder = copied(finished[0], tmp_path)
+    if not ended:
+        (folder / "result.json").unlink()
+    lines = (folder / "study.journal").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if '"user_attr":{"key":' not in line]
+    assert len(kept) < len(lines)
+    (folder / "study.journal").write_text("".join(kept))
+    assert "trial 0 of the study is damaged" in refused(again(finished[0], out=folder))
 
 
 def test_a_run_that_another_process_writes_is_left_to_it(ask: Ask, tmp_path: Path) -> None:

@@ -73,6 +73,20 @@ def test_what_cannot_be_tuned_is_refused(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("ask")
+def test_a_limit_in_ms_of_another_machine_is_refused_before_anything_is_trained(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines of its class cannot be timed here, and so the limit could not be judged after the training."""
+    own = RunFolder(run).device()
+    elsewhere = "avx2" if own.arithmetic != "avx2" else "amx"
+    monkeypatch.setattr(RunFolder, "device", lambda self: own.model_copy(update={"arithmetic": elsewhere}))
+    says = rf"budget '500%ms': the run was made on another machine \({elsewhere}\); train run .* on that machine"
+    with pytest.raises(UserError, match=says):
+        fine_tune(run, tmp_path / "out", RECIPE)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -66,6 +66,19 @@ def test_a_trial_that_was_taken_for_abandoned_is_begun_again(pair: Space, tmp_pa
     assert states(study) == [TrialState.FAIL, TrialState.RUNNING]
 
 
+def test_a_storage_that_fails_is_told_and_not_asked_for_ever(
+    pair: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = shared(pair, tmp_path)
+
+    def ask(*given: object) -> None:
+        raise RuntimeError("the table schema is another one")
+
+    monkeypatch.setattr(study, "ask", ask)
+    with pytest.raises(RuntimeError, match="table schema"):
+        begin(study, pair, "mine")
+
+
 def test_the_trial_of_a_silent_worker_is_taken_over_and_that_of_a_living_one_is_not(
     pair: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
