@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -43,10 +42,8 @@ MERGES = "\n".join(
 )
 def test_what_is_refused_and_where(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "space.yaml").write_text(text)
-    start = time.monotonic()
     with pytest.raises(UserError) as error:
         read_yaml(tmp_path / "space.yaml", "space", 2**20)
-    assert time.monotonic() - start < 3
     line = str(error.value)
     assert line.startswith(f"space {tmp_path / 'space.yaml'}")
     assert expected in line
