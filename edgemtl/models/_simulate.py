@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgemtl.models._entering import CLAMPS, Rounding, roundings, to_steps
 from edgemtl.models._evaluate import operator_of
 from edgemtl.models._graph import Graph, Node, trace
 from edgemtl.models._quant_plan import (
@@ -28,8 +29,6 @@ from edgemtl.models._quant_plan import (
 )
 
 __all__ = ["Simulation", "simulate", "simulate_graph"]
-
-_CLAMPS = ("Clip", "Relu")
 
 
 def simulate(net: nn.Module, precision: Mapping[str, str], ranges: Ranges | None, scheme: QuantScheme) -> Simulation:
@@ -51,9 +50,8 @@ def simulate_graph(
 class _Values:
     """Tensors of one run, as real numbers, as whole steps of their scales, or both; made from each other on demand."""
 
-    def __init__(self, parameters: Mapping[str, Parameters], scheme: QuantScheme, written: frozenset[str]) -> None:
-        self.parameters = parameters
-        self._scaled, self._written = scheme.rounding == "scaled", written
+    def __init__(self, parameters: Mapping[str, Parameters], roundings: Mapping[str, Rounding]) -> None:
+        self.parameters, self._roundings = parameters, roundings
         self.real: dict[str, Tensor] = {}
         self.steps: dict[str, Tensor] = {}
 
@@ -64,34 +62,12 @@ class _Values:
 
     def as_steps(self, name: str) -> Tensor:
         if name not in self.steps:
-            real, p = self.real[name], self.parameters[name]
-            self.steps[name] = (
-                _scaled(real, p, name not in self._written) if self._scaled else to_steps(real / p.scale, p)
-            )
+            self.steps[name] = self._roundings[name](self.real[name])
         return self.steps[name]
 
     def forget(self, name: str) -> None:
         self.real.pop(name, None)
         self.steps.pop(name, None)
-
-
-def to_steps(scaled: Tensor, p: Parameters) -> Tensor:
-    """Round (in place) to whole steps around the zero point, half to even, and clamp to eight bits."""
-    return scaled.round_().clamp_(p.low - p.zero, p.high - p.zero)
-
-
-def _scaled(real: Tensor, p: Parameters, fused: bool) -> Tensor:
-    """Steps as OpenVINO's FakeQuantize makes them, from a scale and a shift that follow from the limits in FP32.
-
-    In an operator of its own it multiplies and then adds; `fused` into the convolution before it, both in one rounding.
-    """
-    low, high = (np.float32(level - p.zero) * np.float32(p.scale) for level in (p.low, p.high))
-    levels, width = np.float32(p.high - p.low), high - low
-    if fused:
-        moved = real.double().mul_(float(levels / width)).add_(float(-low * levels / width)).float()
-    else:
-        moved = (real * float(levels / width)).add_(float(-low * (levels / width)))
-    return moved.round_().add_(p.low).clamp_(p.low, p.high).sub_(p.zero)
 
 
 Step = Callable[[_Values], None]
@@ -103,15 +79,16 @@ class Simulation(nn.Module):
 
     def __init__(self, graph: Graph, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme) -> None:
         super().__init__()
-        self.graph, self._scheme = graph, scheme
+        self.graph = graph
         self.plan = plan_quantization(graph.nodes, precision, scheme, graph.outputs.values())
         engine = precision.get("engine", "fp32")
         self._narrow = _narrowing(engine)
         # A graph in FP16 has its scales in FP16 too; under BF16 they stay FP32.
         narrow_scales = self._narrow if engine == "fp16" else None
-        self._roundings = _parameters(graph, self.plan, ranges, scheme, narrow_scales)
+        self._tensors = _parameters(graph, self.plan, ranges, scheme, narrow_scales)
         self._written = _written(graph, self.plan)
-        builder = _Builder(graph, self.plan, self._roundings, scheme, self._narrow, narrow_scales, self._written)
+        self._roundings = roundings(graph, self.plan, self._tensors, scheme, self._written)
+        builder = _Builder(graph, self.plan, self._tensors, scheme, self._narrow, narrow_scales, self._written)
         self._steps = [(node, builder.step(node)) for node in graph.nodes]
         last = {name: node.name for node in graph.nodes for name in node.inputs if name not in graph.outputs.values()}
         self._dead = {node.name: [name for name in node.inputs if last.get(name) == node.name] for node in graph.nodes}
@@ -123,7 +100,7 @@ class Simulation(nn.Module):
     @torch.no_grad()
     def run(self, image: Tensor, observe: Callable[[str, Tensor], None] | None) -> dict[str, Tensor]:
         """Like `forward`; `observe` sees every tensor that an engine would write, as real numbers."""
-        values = _Values(self._roundings, self._scheme, self._written)
+        values = _Values(self._tensors, self._roundings)
         values.real[self.graph.input] = (
             self._narrow(image) if self._narrow and self.graph.input in self._written else image
         )
@@ -240,7 +217,7 @@ class _Builder:
 
 def _is_clamp(node: Node, plan: QuantPlan, parameters: Mapping[str, Parameters]) -> bool:
     """Whether an activation is no more than the clamp of storing its result in eight bits."""
-    if node.output not in plan.stored or node.op not in _CLAMPS:
+    if node.output not in plan.stored or node.op not in CLAMPS:
         return False
     p = parameters[node.output]
     high = float(node.attributes.get("high", np.inf))
@@ -299,4 +276,4 @@ def _in_registers(writer: Node | None, readers: list[Node], plan: QuantPlan) -> 
     """Whether the only reader is computed together with the writer; an INT8 convolution takes no float sum along."""
     if writer is None or len(readers) > 1 or writer.op not in ("Conv", "Gemm", "Add"):
         return False
-    return readers[0].op in _CLAMPS or (readers[0].op == "Add" and writer.name not in plan.weights)
+    return readers[0].op in CLAMPS or (readers[0].op == "Add" and writer.name not in plan.weights)

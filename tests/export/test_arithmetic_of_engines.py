@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from nets import images, samples_for, small_net
+from torch import nn
 
 from edgemtl._environment import environment
 from edgemtl.arithmetic import ANY, EXACT_INT8, EXACT_WEIGHT, lacking, own_arithmetic
@@ -21,13 +24,16 @@ from edgemtl.devices import Device, Runtime, any_processor, load_device
 from edgemtl.errors import UserError
 from edgemtl.export import Tolerance, export_bundle
 from edgemtl.models import MultiTaskNet
-from edgemtl.models.quantization import calibrate, simulate
+from edgemtl.models._graph import trace
+from edgemtl.models.quantization import Ranges, calibrate, parameters_of, simulate
 from edgemtl.runtime import Engine, open_engine
 from edgemtl.targets import arithmetic_of, find_target, runs_here
 
 ROOT = Path(__file__).parents[2]
 EXACT_HERE = not lacking([EXACT_INT8], own_arithmetic())
 NEEDS_EXACT = pytest.mark.skipif(not EXACT_HERE, reason=f"this processor ({own_arithmetic()}) saturates")
+MOST = 4.701
+"""A range from 0 to it has a scale that is not the inverse of its inverse."""
 LOOSE = Tolerance(reduced_metric=2.0)
 SHARE = """
 import sys
@@ -85,6 +91,76 @@ def test_a_channel_of_tiny_weights_keeps_its_bias(tmp_path: Path, runtime: str) 
                 module.weight[:2] = torch.tensor([1e-10, -1e-7])
                 module.bias[:2] = torch.tensor([3.0, 2.0])
     assert share_alike(runtime, "any", tmp_path, net) >= 0.97
+
+
+class Rounded(nn.Module):
+    """The block `before`, which ends in one way or another, and the block `last`, whose convolution rounds the end."""
+
+    input_size, block_tasks = (32, 32), {"before": None, "last": "out"}
+
+    def __init__(self, before: nn.Module, step: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({"before": before, "last": nn.Sequential(nn.Conv2d(16, 16, 1))})
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # copies channels, or half of them, and adds whole steps
+                weight = torch.eye(module.in_channels).repeat(16, 1)[:16] / (1 if module.in_channels == 3 else 2)
+                module.weight.data = weight[:, :, None, None]
+                module.bias = nn.Parameter(step * torch.arange(1.0, 17))
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(1, 3, 32, 32) to one output."""
+        return {"out": self.blocks["last"](self.blocks["before"](image))}
+
+
+class Twice(nn.Module):
+    """A convolution whose result is added to the input of another, or read again beside it."""
+
+    def __init__(self, *more: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.more = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Sequential(*more)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(1, 3, 32, 32) to (1, 16, 32, 32)."""
+        x = self.first(image)
+        return self.more(x + self.second(x))  # type: ignore[no-any-return]
+
+
+def conv(*more: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 16, 1), *more)
+
+
+@pytest.mark.parametrize("least", [0.0, -3.1])
+@pytest.mark.parametrize("precision", ["int8", "float"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        conv,
+        lambda: conv(nn.ReLU()),
+        lambda: conv(nn.ReLU6()),
+        lambda: conv(nn.MaxPool2d(3, 1, 1)),
+        lambda: conv(nn.Upsample(scale_factor=2)),
+        Twice,
+        lambda: Twice(nn.ReLU()),
+    ],
+    ids=["conv", "relu", "relu6", "pool", "resize", "sum", "sum+relu"],
+)
+def test_openvino_rounds_ties_as_the_simulation(
+    tmp_path: Path, make: Callable[[], nn.Module], precision: str, least: float
+) -> None:
+    """Values lie within a bit of the middle between two steps, where each way to round has its own results."""
+    target = find_target("openvino", device("any"))
+    p = parameters_of((least, MOST), target.scheme)
+    net, chosen = Rounded(make(), p.scale).eval(), {"engine": "fp32", "before": precision, "last": "int8"}
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(p.low - p.zero, p.high - p.zero, (1, 3, 32, 32), generator=generator) * (p.scale / 2)
+    entering = {name for node in trace(net).nodes for name in node.inputs}
+    ranges = Ranges(dict.fromkeys(entering, (least, MOST)) | {"image": (least / 2, MOST / 2)})
+    target.build(net, chosen, ranges, tmp_path)  # type: ignore[arg-type]
+    with closing(open_engine(tmp_path, threads=1)) as session:
+        found = session.run(image.numpy(), session.tasks)["out"].copy()
+    expected = simulate(net, chosen, ranges, target.scheme)(image)["out"].numpy()
+    different = found != expected
+    assert not different.any(), f"{different.mean():.2%} of values, by {np.abs(found - expected).max():.3g}"
 
 
 @NEEDS_EXACT
