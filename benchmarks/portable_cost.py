@@ -57,7 +57,7 @@ def _score(
     evaluator: Evaluator, candidate: Candidate, target: ExportTarget, quick: bool
 ) -> dict[str, dict[str, float]]:
     """Metrics of the real engine."""
-    made_for = Evaluator(evaluator.supernet, evaluator.source, target, [""], executes=True)
+    made_for = Evaluator(evaluator.supernet, evaluator.source, target, [""], timed_here=True)
     return made_for.score(candidate, samples_of(evaluator, quick))
 
 

@@ -51,14 +51,15 @@ class Evaluator:
     """Everything that scoring a design needs; made once for a search.
 
     Statistics come from the training split, ranges from the calibration split, decisions from the validation split, and
-    the reported scores from the test split: no image serves two of these.
+    the reported scores from the test split: no image serves two of these. Engines are built, timed and scored where
+    they are `timed_here`, as this machine is what they are made for; else nets are simulated and have no latency.
     """
 
     supernet: Supernet
     source: Source
     target: ExportTarget
     scopes: Sequence[str]
-    executes: bool
+    timed_here: bool
     threads: int = 0
 
     def candidate(self, design: Design) -> Candidate:
@@ -73,9 +74,9 @@ class Evaluator:
         return calibrate(net, self._calibration_images)
 
     def evaluate(self, design: Design) -> Evaluation:
-        """Metrics of the quantized net, simulated as the target's engine computes, and the engine's latency."""
+        """Metrics of the quantized net, simulated as the target's engine computes, and the latency if timed here."""
         candidate = self.candidate(design)
-        return Evaluation(design, self.simulated(candidate), self.time(candidate) if self.executes else {})
+        return Evaluation(design, self.simulated(candidate), self.time(candidate) if self.timed_here else {})
 
     def simulated(self, candidate: Candidate) -> dict[str, dict[str, float]]:
         """Metrics on the validation images, simulated as the target's engine computes."""
@@ -118,8 +119,8 @@ class Evaluator:
                 yield session
 
     def score(self, candidate: Candidate, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
-        """Metrics on `samples` of the real engine's outputs; simulated where the target does not run here."""
-        if not self.executes:
+        """Metrics on `samples` of the real engine's outputs; simulated where engines are not timed here."""
+        if not self.timed_here:
             module = simulate(candidate.net, candidate.design.precision, candidate.ranges, self.target.scheme)
             return evaluate(module, self.source.tasks, batches_of(samples, BATCH))
         scorer = Scorer(self.source.tasks)

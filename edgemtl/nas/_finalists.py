@@ -115,7 +115,7 @@ def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Fi
                 found.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
         return found
 
-    if not evaluator.executes:
+    if not evaluator.timed_here:
         untimed: list[tuple[Candidate, Mapping[str, float], float]] = [(c, {}, 1.0) for c in candidates]
         return exportable(untimed[:1]) or exportable(untimed[1:])
     latencies = _time(evaluator, candidates)

@@ -67,7 +67,7 @@ def plan_levels(
     path = _supernet_of(run, config, source, supernet)
     weights = space.supernet()
     load_supernet(weights, path, space.identity)
-    evaluator = Evaluator(weights, source, run.target(), [""], executes=False)
+    evaluator = Evaluator(weights, source, run.target(), [""], timed_here=False)
     made_for = {key: str(config[key]) for key in ("supernet_sha256", "data_identity")}
     found = _sensitivity(run, path, space, evaluator, made_for, report)
     levels: dict[str, Level] = {}

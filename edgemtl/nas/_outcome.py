@@ -50,7 +50,7 @@ def conclude(
     report(0, total, "baseline on test images")
     base_metrics = evaluator.score(base, samples)
     scored = replace(problem, baseline=base_metrics)
-    baseline = Evaluation(base.design, base_metrics, evaluator.time(base) if evaluator.executes else {})
+    baseline = Evaluation(base.design, base_metrics, evaluator.time(base) if evaluator.timed_here else {})
     entries, kept = [], {"baseline": base}
     for number, finalist in enumerate(front):
         key = finalist.candidate.design.key

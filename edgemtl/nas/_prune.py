@@ -234,16 +234,16 @@ def _scoring(
     """
     base = pruning.unpruned
     budgets = [limit.budget for limit in limits]
-    executes = is_timed_here(target)
-    if timed := [budget for budget in budgets if budget.quantity == "latency_ms" and not executes]:
+    timed_here = is_timed_here(target)
+    if timed := [budget for budget in budgets if budget.quantity == "latency_ms" and not timed_here]:
         raise untimed(timed[0], target)
     supernet = OneDesign(base.design, base.net, "").supernet()
-    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), executes, run.get("threads", 0))
+    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), timed_here, run.get("threads", 0))
     evaluator.check_labels()
     ms = evaluator.time(base) if any(not limit.exact for limit in limits) else {}
     resolved = [limit if limit.exact else replace(limit, value=_ms_limit(limit.budget, ms)) for limit in limits]
     baseline = evaluator.simulated(base)
-    problem = Problem(base.design.space, tuple(resolved), floors, run["preference"], baseline, executes)
+    problem = Problem(base.design.space, tuple(resolved), floors, run["preference"], baseline, timed_here)
     return evaluator, problem
 
 
@@ -268,7 +268,7 @@ def _finalist(request: PruneRequest, problem: Problem, evaluator: Evaluator, des
     if request.precisions:
         return choose(problem, fast_enough(problem, finalists(problem, evaluator, design)))
     candidate = evaluator.candidate(design)
-    latency_ms = _fastest(evaluator, candidate, problem.limits) if evaluator.executes else {}
+    latency_ms = _fastest(evaluator, candidate, problem.limits) if evaluator.timed_here else {}
     return Finalist(candidate, Evaluation(design, evaluator.simulated(candidate), latency_ms), 1.0)
 
 

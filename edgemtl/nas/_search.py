@@ -213,12 +213,12 @@ def _set_up(request: SearchRequest) -> _Setup:
     supernet = space.supernet() if path else fresh_supernet(space, request.seed)
     if path:
         load_supernet(supernet, path, space.identity)
-    executes = is_timed_here(target)
+    timed_here = is_timed_here(target)
     timed = [budget for budget in budgets if budget.quantity == "latency_ms"]
-    if timed and not executes:
+    if timed and not timed_here:
         raise untimed(timed[0], target)
     searched = space.for_target(target.traits)
-    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), executes, request.threads)
+    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), timed_here, request.threads)
     config = {
         "space": request.space,
         "identity": space.identity,
@@ -236,7 +236,7 @@ def _set_up(request: SearchRequest) -> _Setup:
         "seed": request.seed,
         "supernet_sha256": sha256(path) if path else None,
     }
-    if executes:
+    if timed_here:
         config["threads"] = request.threads
     if request.strategy == "masks":
         mask_space(searched)
@@ -354,8 +354,8 @@ def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
         if not all(map(math.isfinite, scores.values())):
             raise UserError(f"the largest design has no finite score in task {task!r}: train the supernet again")
     noise = standard_error(setup.source.tasks, baseline, setup.evaluator.validation_images, setup.preference)
-    executes = setup.evaluator.executes
-    return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, executes, noise=noise)
+    timed_here = setup.evaluator.timed_here
+    return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, timed_here, noise=noise)
 
 
 def _learn_masks(

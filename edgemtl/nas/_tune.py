@@ -119,7 +119,7 @@ def _fine_tune(
     problem, evaluator, base = _scoring(run, trained, open_source(before["data"], subject.design.space.size))
     candidate = evaluator.candidate(subject.design)
     evaluation = Evaluation(
-        subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.executes else {}
+        subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.timed_here else {}
     )
     found = read_result(run)
     asked = Asked(command, recipe.seed, found.strategy, found.budgets, found.evaluations, started)
@@ -188,10 +188,10 @@ def _scoring(run: Path, supernet: Supernet, source: Source) -> tuple[Problem, Ev
     budgets = [parse_budget(text) for text in config["budgets"]]
     scopes, threads = timed_scopes(budgets), config.get("threads", 0)
     evaluator = Evaluator(supernet, source, target, scopes, is_timed_here(target), threads)
-    latency_ms = evaluator.time(base) if evaluator.executes else {}
+    latency_ms = evaluator.time(base) if evaluator.timed_here else {}
     metrics = evaluator.simulated(base)
     of_base = Evaluation(base.design, metrics, latency_ms)
     limits = tuple(Limit(budget, budget.limit(Limit(budget, 0).measured(of_base))) for budget in budgets)
     floors = tuple(parse_floor(text, [task.name for task in source.tasks]) for text in config["floors"])
-    problem = Problem(base.design.space, limits, floors, config["preference"], metrics, evaluator.executes)
+    problem = Problem(base.design.space, limits, floors, config["preference"], metrics, evaluator.timed_here)
     return problem, evaluator, base

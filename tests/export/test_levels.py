@@ -12,8 +12,12 @@ import torch
 from numpy.typing import NDArray
 from small import TASKS, designs, pictures, scrambled, small_space
 
+from edgemtl._environment import environment
+from edgemtl.data import Sample
+from edgemtl.devices import Runtime, load_device
 from edgemtl.errors import UserError
-from edgemtl.export._levels import WEIGHTS_FILE, _write, check_sharing
+from edgemtl.export import Tolerance
+from edgemtl.export._levels import WEIGHTS_FILE, _checked, _write, check_sharing
 from edgemtl.models import Supernet, recalibrate
 from edgemtl.nas import Candidate, Level, Space
 from edgemtl.nas._space import ENGINE
@@ -85,6 +89,27 @@ def test_weights_are_stored_once(levels: list[Level], supernet: Supernet, tmp_pa
     assert written.shared_bytes - graphs < 0.8 * (written.alone_bytes - graphs)
     whole = sum(4 * parameter.numel() for parameter in supernet.parameters())
     assert sizes[WEIGHTS_FILE] < 1.2 * whole, "however many levels there are"
+
+
+def test_levels_in_bf16_are_checked_by_simulation_where_the_processor_has_none(
+    levels: list[Level], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No engine is opened: there is none in the folder."""
+    runtimes = (Runtime(name="openvino", precisions=("fp32", "bf16")),)
+    made_for = load_device("x86-vnni").model_copy(update={"precisions": ("fp32", "bf16"), "runtimes": runtimes})
+    machine = environment()
+    machine["cpu"] |= {"flags": ["avx2"]}
+    monkeypatch.setattr("edgemtl.devices.environment", lambda: machine)
+    target, net = find_target("openvino", made_for), levels[0].candidate.net
+    design = levels[0].candidate.design.space.design({**levels[0].candidate.design, ENGINE: "bf16"})
+    level = replace(levels[0], candidate=Candidate(design, net, None))
+    monkeypatch.setattr("edgemtl.export._levels.Tolerance", lambda: Tolerance(reduced_metric=2.0))
+    size, rng = net.input_size, np.random.default_rng(0)
+    targets = {"semseg": np.zeros(size, np.int64), "depth": np.ones(size, np.float32), "kind": np.array(0)}
+    masks = {name: np.ones(value.shape, bool) for name, value in targets.items()}
+    sample = Sample(rng.integers(0, 256, (*size, 3), dtype=np.uint8), targets, masks)
+    found = _checked(0, level, target, tmp_path, [sample])
+    assert found.parity["depth"].max_abs_error > 1e-4
 
 
 def test_levels_stay_open_side_by_side(engine: Path, levels: list[Level], image: NDArray[np.float32]) -> None:

@@ -19,7 +19,7 @@ def evaluator(home: Path) -> Evaluator:
     where = load_space(str(home / "nas" / "tiny.yaml"), TASKS)
     supernet = where.supernet()
     load_supernet(supernet, home / "supernet.safetensors", where.identity)
-    return Evaluator(supernet, source, find_target("onnxruntime"), ["", "depth"], executes=True, threads=1)
+    return Evaluator(supernet, source, find_target("onnxruntime"), ["", "depth"], timed_here=True, threads=1)
 
 
 @pytest.fixture(scope="module")

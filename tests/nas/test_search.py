@@ -357,7 +357,7 @@ def validated(request: SearchRequest, name: str) -> dict[str, dict[str, float]]:
     assert request.supernet is not None
     load_supernet(supernet, request.supernet, where.identity)
     evaluator = Evaluator(
-        supernet, source, find_target(RunFolder(request.out).config()["target"]), [""], executes=False
+        supernet, source, find_target(RunFolder(request.out).config()["target"]), [""], timed_here=False
     )
     return evaluator.simulated(RunFolder(request.out).load(name))
 
