@@ -3,7 +3,7 @@
 ONNX Runtime and OpenVINO choose their kernels by `cpuid`, and the former has no switch for it. Here they run as copies
 in which that instruction traps and is answered with newer instruction sets hidden (cpuid_mask.c), so what they compute
 is what they compute on the older processor, at this one's speed. torch, which trains and simulates in FP32, is held by
-its own switches; /proc/cpuinfo tells the same story, with "held to" in the processor's name, so that results say it.
+its own switch; /proc/cpuinfo tells the same story, with "held to" in the processor's name, so that results say it.
 Needs Linux on x86-64, gcc and objdump. Copies are kept in ~/.cache/edgemtl.
 """
 
@@ -45,17 +45,16 @@ NEWER_THAN_AVX_VNNI = {
 
 @dataclass(frozen=True)
 class Older:
-    """A class of processor to be held to: what it lacks, and the names by which torch and oneDNN call it."""
+    """A class of processor to be held to: what it lacks, a flag that it has, and what torch calls it."""
 
     hidden: dict[str, tuple[int, int, int, int]]
     needs: str
     aten: str
-    onednn: str
 
 
 CLASSES = {
-    "avx2": Older({**NEWER_THAN_AVX_VNNI, **VNNI}, "avx2", "avx2", "AVX2"),
-    "avx-vnni": Older(NEWER_THAN_AVX_VNNI, "avx_vnni", "avx2", "AVX2_VNNI"),
+    "avx2": Older({**NEWER_THAN_AVX_VNNI, **VNNI}, "avx2", "avx2"),
+    "avx-vnni": Older(NEWER_THAN_AVX_VNNI, "avx_vnni", "avx2"),
 }
 
 
@@ -78,7 +77,6 @@ def environment_of(name: str) -> dict[str, str]:
         "CPUID_CPUINFO": str(cpuinfo),
         "PYTHONPATH": os.pathsep.join(paths),
         "ATEN_CPU_CAPABILITY": older.aten,
-        "ONEDNN_MAX_CPU_ISA": older.onednn,
     }
 
 

@@ -21,11 +21,22 @@ static struct { uint32_t leaf, subleaf, reg, bits; } masks[MOST_MASKS];
 static int mask_count;
 static struct sigaction previous;
 
+/* Nobody else (Python's faulthandler, say) may take the signal away. */
+int sigaction(int signal, const struct sigaction *action, struct sigaction *old) {
+    int (*next)(int, const struct sigaction *, struct sigaction *) = dlsym(RTLD_NEXT, "sigaction");
+    return next(signal, signal == SIGILL ? NULL : action, old);
+}
+
+static int take_signal(const struct sigaction *action, struct sigaction *old) {
+    int (*next)(int, const struct sigaction *, struct sigaction *) = dlsym(RTLD_NEXT, "sigaction");
+    return next(SIGILL, action, old);
+}
+
 static void emulate(int signal, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const uint8_t *at = (const uint8_t *)registers[REG_RIP];
     if (at[0] != 0x0f || at[1] != 0x0b) { /* not one of ours */
-        sigaction(SIGILL, &previous, NULL);
+        take_signal(&previous, NULL);
         return;
     }
     uint32_t leaf = registers[REG_RAX], subleaf = registers[REG_RCX], r[4];
@@ -43,7 +54,7 @@ __attribute__((constructor(101))) static void install(void) {
                    &masks[mask_count].bits) == 4)
             mask_count++;
     struct sigaction action = {.sa_sigaction = emulate, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    sigaction(SIGILL, &action, &previous);
+    take_signal(&action, &previous);
 }
 
 static const char *masked(const char *path) {
