@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgemtl._environment import environment
-from edgemtl._files import write_json
+from edgemtl.environment import environment
+from edgemtl.files.disk import write_json
 
 RESULTS = Path(__file__).parent / "results"
 """A folder for each class of processor: figures of one say little about another."""

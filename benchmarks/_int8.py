@@ -9,10 +9,11 @@ from tempfile import TemporaryDirectory
 
 from edgemtl.data import Sample
 from edgemtl.devices import HOST, any_processor, load_device
-from edgemtl.nas import Candidate, Evaluator, Space
+from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.runtime import Session, open_engine
-from edgemtl.targets import ExportTarget, find_target
-from edgemtl.tasks import relative_change
+from edgemtl.spaces import Space
+from edgemtl.targets.target import ExportTarget, find_target
+from edgemtl.tasks.task import relative_change
 
 TARGETS = ("onnxruntime", "openvino")
 Metrics = Mapping[str, Mapping[str, float]]

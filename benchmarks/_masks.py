@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from _runs import RUNS
 
-from edgemtl.data import ScenesSource
+from edgemtl.data.scenes import ScenesSource
 from edgemtl.models import Supernet, load_supernet, recalibrate
-from edgemtl.nas import Design, Space, load_space
-from edgemtl.nas._mask_learning import MASKS, MaskRun
-from edgemtl.nas._mask_sampler import AGREEMENTS
-from edgemtl.nas._masks import Beliefs, agreeing, keep_above, mask_space
-from edgemtl.nas._tune import OneDesign
-from edgemtl.tasks import Task, delta_m
+from edgemtl.nas.runs.finetune import OneDesign
+from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
+from edgemtl.nas.search.strategies.mask_sampler import AGREEMENTS
+from edgemtl.nas.search.strategies.masks import Beliefs, agreeing, keep_above, mask_space
+from edgemtl.spaces import Design, Space, load_space
+from edgemtl.tasks.task import Task, delta_m
 from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
 SIZE = (64, 96)
@@ -82,8 +82,8 @@ def trained(name: str, design: Design, weights: Supernet, source: ScenesSource, 
     alone = OneDesign(design, weights.extract(design), f"seed {seed}")
     recipe = Recipe(steps=steps, batch=24, sizes=(1.0,), largest_steps=1.0, seed=seed)
     if not (folder / "training.json").is_file():
-        train_supernet(alone, source, recipe, folder, supernet=alone.supernet())
-    supernet = alone.supernet()
+        train_supernet(alone, source, recipe, folder, supernet=Supernet.of(alone))
+    supernet = Supernet.of(alone)
     load_supernet(supernet, folder / "supernet.safetensors", alone.identity)
     net = supernet.extract({})
     recalibrate(net, (torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, 128)))

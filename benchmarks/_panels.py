@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from edgemtl._files import write_atomic
+from edgemtl.files.disk import write_atomic
 from edgemtl.runtime import postprocess
 
 Array = NDArray[Any]

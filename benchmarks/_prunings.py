@@ -18,15 +18,16 @@ from _runs import RUNS, drawn, edgemtl, opened, scenes_evaluator
 
 from edgemtl.data import open_source
 from edgemtl.models import MultiTaskNet
-from edgemtl.nas import Pruning, RunFolder, open_pruning
-from edgemtl.nas._finalists import Finalist
-from edgemtl.nas._fit import Fit
-from edgemtl.nas._outcome import Asked, conclude
-from edgemtl.nas._problem import Evaluation, Limit, Problem
-from edgemtl.nas._prune_map import PruneMap
-from edgemtl.nas._run import task_json
+from edgemtl.nas.evaluation.finalists import Finalist
+from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem
+from edgemtl.nas.prune import Pruning, open_pruning
+from edgemtl.nas.prune.fit import Fit
+from edgemtl.nas.prune.map import PruneMap
+from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.runs.folder import task_json
+from edgemtl.nas.runs.outcome import Asked, conclude
 from edgemtl.profiling import Call
-from edgemtl.targets import find_target
+from edgemtl.targets.target import find_target
 from edgemtl.train import batches_of
 from edgemtl.units import parse_budget
 

@@ -13,17 +13,19 @@ from pathlib import Path
 
 from _common import say
 
-from edgemtl._environment import environment
-from edgemtl._files import sha256
-from edgemtl._share import find_shared
 from edgemtl.data import open_source
 from edgemtl.devices import Device
-from edgemtl.models import MultiTaskNet, load_supernet
-from edgemtl.nas import Candidate, Evaluator, RunFolder, Space, load_space
-from edgemtl.nas._sensitivity import Sensitivity, read_sensitivity
+from edgemtl.environment import environment
+from edgemtl.files.disk import sha256
+from edgemtl.files.share import find_shared
+from edgemtl.models import MultiTaskNet, Supernet, load_supernet
+from edgemtl.nas.evaluation import Candidate, Evaluator
+from edgemtl.nas.evaluation.sensitivity import Sensitivity, read_sensitivity
+from edgemtl.nas.runs import RunFolder
 from edgemtl.profiling import Call, Samples, compare
 from edgemtl.runtime import Session, open_engine
-from edgemtl.targets import ExportTarget, find_target
+from edgemtl.spaces import Space, load_space
+from edgemtl.targets.target import ExportTarget, find_target
 
 ROUNDS, BURST = 4, 10
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +69,7 @@ def scenes_evaluator(
     """A space with its shipped supernet, and what scores its designs for a target on a device (None: here)."""
     source = open_source("scenes", size)
     space = load_space(name, source.tasks, size)
-    supernet = space.supernet()
+    supernet = Supernet.of(space)
     load_supernet(supernet, _shipped(name), space.identity)
     found = find_target(target, device)
     return space.for_target(found.traits), Evaluator(supernet, source, found, [""], found.traits.executes)

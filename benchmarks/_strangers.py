@@ -23,22 +23,24 @@ from PIL import Image
 
 from edgemtl.bundle import read_manifest
 from edgemtl.cli import main as command_line
-from edgemtl.data import FolderSource
+from edgemtl.data.folder import FolderSource
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
-from edgemtl.models import load_supernet, save_supernet
-from edgemtl.nas import RunFolder, SearchRequest, Space, load_space, search
-from edgemtl.nas._judge import Verdict
-from edgemtl.nas._problem import Evaluation
-from edgemtl.nas._prune_trials import Trials
-from edgemtl.nas._sensitivity import Sensitivity, read_sensitivity, write_sensitivity
-from edgemtl.nas._trials import evaluation_of, finished, open_study
+from edgemtl.models import Supernet, load_supernet, save_supernet
+from edgemtl.nas.evaluation.problem import Evaluation
+from edgemtl.nas.evaluation.sensitivity import Sensitivity, read_sensitivity, write_sensitivity
+from edgemtl.nas.evaluation.trials import evaluation_of, finished, open_study
+from edgemtl.nas.prune.criterion import Verdict
+from edgemtl.nas.prune.trials import Trials
+from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.search import SearchRequest, search
 from edgemtl.profiling import count_graph, profile, read_profile, write_profile
-from edgemtl.profiling._inputs import InputChoice
-from edgemtl.profiling._subjects import open_subject
+from edgemtl.profiling.inputs import InputChoice
+from edgemtl.profiling.subjects import open_subject
 from edgemtl.results import read_result
 from edgemtl.runtime import Engine, EngineSpec, open_engine
-from edgemtl.train._checkpoint import load_checkpoint, save_checkpoint
+from edgemtl.spaces import Space, load_space
+from edgemtl.train.checkpoint import load_checkpoint, save_checkpoint
 
 __all__ = ["KINDS", "WITHOUT_RUN", "Kind", "build"]
 
@@ -105,7 +107,7 @@ def build(folder: Path, with_run: bool = True) -> None:
         (folder / name).write_text(text)
     space = _space(folder)
     torch.manual_seed(0)
-    save_supernet(space.supernet(), folder / "supernet.safetensors", {"identity": space.identity, "space": "tiny"})
+    save_supernet(Supernet.of(space), folder / "supernet.safetensors", {"identity": space.identity, "space": "tiny"})
     save_checkpoint(folder / "checkpoint.safetensors", 3, "me", {"a": torch.ones(4, 4), "b": torch.arange(3)})
     trials = Trials(folder / "trials.jsonl")
     for number in range(4):

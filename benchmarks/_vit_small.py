@@ -20,13 +20,13 @@ import torch
 from _runs import drawn, opened
 from numpy.typing import NDArray
 
-from edgemtl.export._tokens import Dispatch
 from edgemtl.models import MultiTaskNet
-from edgemtl.models._vit import VitSpec, vit_plan
 from edgemtl.profiling import Samples
 from edgemtl.runtime import Session
-from edgemtl.targets import ExportTarget, find_target
-from edgemtl.tasks import Task, make_task
+from edgemtl.spaces.families.vit import VitSpec, vit_plan
+from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.target import ExportTarget, find_target
+from edgemtl.tasks.task import Task, make_task
 
 SIZE = (224, 224)
 FRAMES = 13

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from edgemtl._environment import environment
+from edgemtl.environment import environment
 
 MASK_SOURCE = Path(__file__).parent / "cpuid_mask.c"
 CPUINFO = Path("/proc/cpuinfo")

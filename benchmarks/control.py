@@ -21,10 +21,11 @@ from _runs import scenes_evaluator, scenes_sensitivity
 from pymoo.indicators.hv import HV
 from scipy.stats import kendalltau
 
-from edgemtl.nas import Design, Evaluator
-from edgemtl.nas._preference import PreferenceTable, make_table, ranked_for, widths_for
-from edgemtl.nas._problem import Limit
-from edgemtl.tasks import relative_change
+from edgemtl.nas.evaluation import Evaluator
+from edgemtl.nas.evaluation.problem import Limit
+from edgemtl.nas.search.strategies.preference import PreferenceTable, make_table, ranked_for, widths_for
+from edgemtl.spaces import Design
+from edgemtl.tasks.task import relative_change
 from edgemtl.units import parse_budget
 
 BUDGET = "2GFLOPs"

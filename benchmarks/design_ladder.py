@@ -14,9 +14,9 @@ from typing import Any
 from _common import Outcome, Row, main, say
 from _runs import scenes_evaluator, searched
 
-from edgemtl.nas import Candidate
+from edgemtl.nas.evaluation import Candidate
 from edgemtl.profiling import compare
-from edgemtl.tasks import delta_m
+from edgemtl.tasks.task import delta_m
 
 TEST_IMAGES = 192
 QUICK_IMAGES = 32

@@ -15,7 +15,7 @@ import json
 from _common import Outcome, Row, main
 from _runs import RUNS, edgemtl, tuned
 
-from edgemtl.nas import RunFolder
+from edgemtl.nas.runs import RunFolder
 from edgemtl.results import read_result
 
 FROZEN_DEFECT, FROZEN_TYPE = 0.863, 1.0

@@ -19,11 +19,11 @@ from _common import Outcome, Row, main, say
 from _vit_small import EXPERTS, LARGEST, SIZE, tasks
 
 from edgemtl.models import MultiTaskNet
-from edgemtl.models._vit import VitSpec, vit_plan
-from edgemtl.profiling._opening import measure_opening
+from edgemtl.profiling.opening import measure_opening
 from edgemtl.runtime import open_engine
-from edgemtl.runtime._streaming import StreamingSession
-from edgemtl.targets import find_target
+from edgemtl.runtime.streaming.session import StreamingSession
+from edgemtl.spaces.families.vit import VitSpec, vit_plan
+from edgemtl.targets.target import find_target
 
 COUNTS = (4, 8, 16, 32)
 LAYOUTS = {"every_second_block": 2, "every_block": 1}

@@ -13,8 +13,8 @@ from pathlib import Path
 from _common import Outcome, Row, main
 from _runs import scenes_evaluator
 
-from edgemtl.nas import Candidate
-from edgemtl.targets import ExportTarget
+from edgemtl.nas.evaluation import Candidate
+from edgemtl.targets.target import ExportTarget
 
 ROUNDS = 5
 

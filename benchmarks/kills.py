@@ -33,10 +33,10 @@ from safetensors.numpy import load_file
 from edgemtl import export as _export  # noqa: F401 (imported before the fork: torch takes seconds)
 from edgemtl.bundle import read_manifest
 from edgemtl.cli import main as edgemtl
-from edgemtl.nas._trials import finished, open_study
+from edgemtl.nas.evaluation.trials import finished, open_study
 from edgemtl.profiling import read_profile
 from edgemtl.results import read_result
-from edgemtl.train import _trainer
+from edgemtl.train import trainer as _trainer
 
 KILLS, QUICK_KILLS, MOST_A_RUN = 300, 30, 4
 END_SECONDS, GRACE_SECONDS = 120.0, 10.0

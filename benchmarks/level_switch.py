@@ -26,13 +26,14 @@ from _runs import scenes_evaluator, scenes_sensitivity
 
 from edgemtl.data import Sample
 from edgemtl.export import Origin, Tolerance, export_bundle
-from edgemtl.export._levels import export_levels
+from edgemtl.export.levels import export_levels
 from edgemtl.models import recalibrate
-from edgemtl.nas import Candidate, Level, Levels
-from edgemtl.nas._preference import make_table, widths_for
-from edgemtl.nas._problem import Limit
+from edgemtl.nas.evaluation import Candidate
+from edgemtl.nas.evaluation.problem import Limit
+from edgemtl.nas.levels import Level, Levels
+from edgemtl.nas.search.strategies.preference import make_table, widths_for
 from edgemtl.runtime import Engine
-from edgemtl.targets import find_target
+from edgemtl.targets.target import find_target
 from edgemtl.units import parse_budget
 
 BUDGET = "2GFLOPs"

@@ -20,9 +20,9 @@ from _masks import learning, scenes, small_grid
 
 from edgemtl.data import Batch
 from edgemtl.models import MultiTaskNet
-from edgemtl.models._net import run_blocks
-from edgemtl.nas._mask_learning import ARCHITECTURES, MaskRun
-from edgemtl.nas._masks import draw, probabilities
+from edgemtl.models.nets.net import run_blocks
+from edgemtl.nas.search.strategies.mask_learning import ARCHITECTURES, MaskRun
+from edgemtl.nas.search.strategies.masks import draw, probabilities
 from edgemtl.train import task_loss, training_batches
 
 COUNTS = (1, 2, 4)

@@ -20,10 +20,10 @@ from _common import Outcome, Row, main, say
 from _masks import BUDGET, best_agreed, learning, most_within, random_beliefs, scenes, small_grid, trained
 from _runs import RUNS
 
-from edgemtl.data import ScenesSource
-from edgemtl.nas import Space
-from edgemtl.nas._mask_learning import MaskRun
-from edgemtl.tasks import delta_m
+from edgemtl.data.scenes import ScenesSource
+from edgemtl.nas.search.strategies.mask_learning import MaskRun
+from edgemtl.spaces import Space
+from edgemtl.tasks.task import delta_m
 from edgemtl.train import training_batches
 
 SEEDS = (0, 1, 2)

@@ -22,10 +22,11 @@ import torch
 from _common import Outcome, Row, main, say
 from _runs import RUNS
 
-from edgemtl.data import ElpvSource, ScenesSource, Source
+from edgemtl.data import ElpvSource, Source
+from edgemtl.data.scenes import ScenesSource
 from edgemtl.models import Supernet, load_supernet, recalibrate
-from edgemtl.nas import Space, load_space
-from edgemtl.tasks import Task, delta_m
+from edgemtl.spaces import Space, load_space
+from edgemtl.tasks.task import Task, delta_m
 from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
 SPACE = """\
@@ -135,7 +136,7 @@ def begun_alike(space: Space, folder: Path, source: Source, seed: int) -> Supern
 
 def scored(space: Space, source: Source, weights: Path) -> Scores:
     """Metrics of the space's one architecture on test images."""
-    supernet = space.supernet()
+    supernet = Supernet.of(space)
     load_supernet(supernet, weights, space.identity)
     net = supernet.extract(space.largest())
     recalibrate(net, (torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, 128)))

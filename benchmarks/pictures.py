@@ -18,10 +18,11 @@ from _panels import CLASS_COLOURS, SOFT, Sheet, class_map, depth_map, edge_map, 
 from _runs import ROOT, scenes_evaluator
 from numpy.typing import NDArray
 
-from edgemtl._images import normalize
-from edgemtl.data import Sample, ScenesSource
-from edgemtl.data.scenes._types import FAR_M
+from edgemtl.data import Sample
+from edgemtl.data.scenes import ScenesSource
+from edgemtl.data.scenes.types import FAR_M
 from edgemtl.errors import UserError
+from edgemtl.files.images import normalize
 from edgemtl.runtime import Engine
 from edgemtl.train import Scorer
 

@@ -14,9 +14,9 @@ from _common import Outcome, Row, main, say
 from _int8 import TARGETS, candidates, opened_int8, samples_of, schemes, worst_loss
 from _runs import drawn, scenes_evaluator
 
-from edgemtl.nas import Candidate, Evaluator
+from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.profiling import Call
-from edgemtl.targets import ExportTarget
+from edgemtl.targets.target import ExportTarget
 
 ENGINES = 6
 

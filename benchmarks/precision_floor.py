@@ -11,8 +11,8 @@ import argparse
 from _common import Outcome, Row, main, say
 from _runs import kept, scenes_evaluator, searched
 
-from edgemtl.nas import Candidate
-from edgemtl.nas._finalists import timed_together
+from edgemtl.nas.evaluation import Candidate
+from edgemtl.nas.evaluation.finalists import timed_together
 
 ENGINES = 10
 

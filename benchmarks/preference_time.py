@@ -12,8 +12,8 @@ import time
 from _common import Outcome, Row, main
 from _runs import scenes_evaluator, scenes_sensitivity
 
-from edgemtl.nas._preference import make_table, widths_for
-from edgemtl.nas._problem import Limit
+from edgemtl.nas.evaluation.problem import Limit
+from edgemtl.nas.search.strategies.preference import make_table, widths_for
 from edgemtl.profiling import Samples
 from edgemtl.units import Budget
 

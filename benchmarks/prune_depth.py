@@ -11,7 +11,7 @@ import argparse
 from _common import Outcome, Row, main
 from _prunings import QUICK_STEPS, latencies_ms, pruned, trained, unpruned
 
-from edgemtl.nas import RunFolder
+from edgemtl.nas.runs import RunFolder
 from edgemtl.results import read_result
 
 BUDGET = "39%FLOPs"

@@ -14,7 +14,7 @@ from _common import Outcome, Row, main
 from _prunings import fitted, mapped, unpruned
 from _runs import RUNS, edgemtl
 
-from edgemtl.nas import open_pruning
+from edgemtl.nas.prune import open_pruning
 
 BUDGETS = ("70%FLOPs", "50%FLOPs", "50%params")
 

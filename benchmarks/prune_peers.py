@@ -21,11 +21,14 @@ from _common import Outcome, Row, main, say
 from _prunings import pruned, trained, unpruned
 from torch import nn
 
-from edgemtl.data._scenes_source import SCENES_TASKS
-from edgemtl.models import MultiTaskNet, narrowed, prunable_channels, recalibrate
-from edgemtl.nas import Candidate, Pruning, RunFolder, open_pruning
+from edgemtl.data.scenes.source import SCENES_TASKS
+from edgemtl.models import MultiTaskNet, recalibrate
+from edgemtl.nas.evaluation import Candidate
+from edgemtl.nas.prune import Pruning, open_pruning
+from edgemtl.nas.runs import RunFolder
 from edgemtl.results import Result, read_result
-from edgemtl.tasks import worst_task
+from edgemtl.spaces import narrowed, prunable_channels
+from edgemtl.tasks.task import worst_task
 from edgemtl.train import batches_of, task_loss
 
 BUDGET = "40%FLOPs"

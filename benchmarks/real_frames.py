@@ -29,12 +29,13 @@ from _real_geometry import aligned, depth_errors, normal_errors
 from _runs import ROOT, scenes_evaluator
 from numpy.typing import NDArray
 
-from edgemtl._images import normalize
-from edgemtl.data.scenes._layout import build_scene
+from edgemtl.data.scenes.layout import build_scene
 from edgemtl.errors import UserError
+from edgemtl.files.images import normalize
 from edgemtl.models import MultiTaskNet, recalibrate
-from edgemtl.nas import Candidate, Evaluator, RunFolder
-from edgemtl.targets import find_target
+from edgemtl.nas.evaluation import Candidate, Evaluator
+from edgemtl.nas.runs import RunFolder
+from edgemtl.targets.target import find_target
 from edgemtl.train import batches_of
 
 Array = NDArray[Any]

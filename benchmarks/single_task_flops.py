@@ -15,11 +15,11 @@ import argparse
 from _common import Outcome, Row, main
 from _vit_small import EXPERTS, SIZE
 
-from edgemtl.export._emit import emit
 from edgemtl.models import MultiTaskNet
-from edgemtl.models._vit import VitSpec, vit_plan
 from edgemtl.profiling import count_graph
-from edgemtl.tasks import Task, make_task
+from edgemtl.spaces.families.vit import VitSpec, vit_plan
+from edgemtl.targets.onnx.emit import emit
+from edgemtl.tasks.task import Task, make_task
 
 TASKS = (
     make_task("semseg", "segmentation", 21),

@@ -18,10 +18,10 @@ from _runs import drawn, scenes_evaluator, searched
 from numpy.typing import NDArray
 
 from edgemtl.models import MultiTaskNet
-from edgemtl.nas import Candidate
+from edgemtl.nas.evaluation import Candidate
 from edgemtl.profiling import ratios
 from edgemtl.runtime import Session, open_engine
-from edgemtl.targets import find_target
+from edgemtl.targets.target import find_target
 
 ENGINES = 6
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from edgemtl._environment import environment
+from edgemtl.environment import environment
 from edgemtl.errors import UserError
 
 __all__ = ["ANY", "EXACT_INT8", "EXACT_WEIGHT", "NEEDS", "Arithmetic", "check_needs", "lacking", "own_arithmetic"]
 
 Arithmetic = Literal["amx", "avx512-vnni", "avx-vnni", "avx2", "arm-dot", "arm", "other", "gpu", "dsp", "fpga"]
-"""A class of processor (`edgemtl._environment.PROCESSOR_CLASSES`), or what stands beside one."""
+"""A class of processor (`edgemtl.environment.PROCESSOR_CLASSES`), or what stands beside one."""
 
 ANY: Arithmetic = "other"
 """A processor of which nothing is known: what is right on it is right on every one."""

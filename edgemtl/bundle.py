@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from edgemtl._files import inside, read_json, sha256, write_json
 from edgemtl.arithmetic import ANY, Arithmetic
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError, brief
+from edgemtl.files.disk import inside, read_json, sha256, write_json
 from edgemtl.results import PathCost
 from edgemtl.schema import first_problem, validated
 from edgemtl.tasks import KINDS, POSTPROCESSES, Task, make_task

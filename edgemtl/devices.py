@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgemtl._environment import environment
-from edgemtl._share import find_shared, list_shared
-from edgemtl._yaml import read_yaml
 from edgemtl.arithmetic import ANY, Arithmetic, own_arithmetic
+from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError, unknown_name
+from edgemtl.files.share import find_shared, list_shared
+from edgemtl.files.yaml import read_yaml
 from edgemtl.schema import first_problem
 from edgemtl.units import Budget
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from edgemtl._files import read_json, write_json
 from edgemtl.errors import UserError, brief
+from edgemtl.files.disk import read_json, write_json
 from edgemtl.schema import first_problem, validated
 from edgemtl.units import format_quantity, preference_text
 

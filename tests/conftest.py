@@ -15,7 +15,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 def pytest_report_header() -> str:
     """The class of processor decides how INT8 is written, and so which of two tests runs."""
-    from edgemtl._environment import environment
+    from edgemtl.environment import environment
 
     cpu = environment()["cpu"]
     return f"processor: {cpu['class']} ({cpu['model']})"

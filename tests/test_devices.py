@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edgemtl._environment import environment
 from edgemtl.devices import Device, Runtime, any_processor, device_names, load_device, resolve
+from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.units import parse_budget
 

@@ -10,7 +10,7 @@ from time import perf_counter
 
 import pytest
 
-from edgemtl._environment import CPU_FLAGS, PROCESSOR_CLASSES, environment, processor_class
+from edgemtl.environment import CPU_FLAGS, PROCESSOR_CLASSES, environment, processor_class
 
 
 def test_environment_is_json_and_names_versions() -> None:
@@ -48,7 +48,7 @@ def test_the_environment_names_the_class_of_its_own_flags() -> None:
 
 def test_environment_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from edgemtl._environment import environment; environment(); "
+        "import sys; from edgemtl.environment import environment; environment(); "
         "print([m for m in ('torch', 'numpy', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

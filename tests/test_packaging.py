@@ -29,7 +29,7 @@ import edgemtl, sys
 from edgemtl.cli import main
 from edgemtl.data import ScenesSource
 from edgemtl.devices import device_names
-from edgemtl.nas import load_space, space_names
+from edgemtl.spaces import load_space, space_names
 print(edgemtl.__file__)
 assert {"cnn", "mobilenetv2"} <= set(space_names()) and "host" in device_names(), (space_names(), device_names())
 assert load_space("cnn", ScenesSource.tasks).size == (192, 256)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgemtl._signals import deferred, end_with_parent, terminable
+from edgemtl.signals import deferred, end_with_parent, terminable
 
 FORK = multiprocessing.get_context("fork")
 

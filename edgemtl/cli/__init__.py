@@ -4,6 +4,6 @@ Nothing here imports torch, numpy or another heavy package at the top of a modul
 a verb pays for what it uses.
 """
 
-from edgemtl.cli._main import main
+from edgemtl.cli.app import main
 
 __all__ = ["main"]

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgemtl.profiling._demand import Demand, measure_demand
-from edgemtl.profiling._measure import Call, Progress, compare, measure
-from edgemtl.profiling._profile import profile
-from edgemtl.profiling._samples import (
+from edgemtl.profiling.demand import Demand, measure_demand
+from edgemtl.profiling.profiler import profile
+from edgemtl.profiling.samples import (
     LatencyBlock,
     Ratio,
     Samples,
@@ -19,17 +18,29 @@ from edgemtl.profiling._samples import (
     ratios,
     samples_needed,
 )
-from edgemtl.profiling._schema import OperatorShare, Profile, Stability, profile_file, read_profile, write_profile
-from edgemtl.profiling._switching import LevelCost, measure_levels
+from edgemtl.profiling.schema import (
+    Counts,
+    Figure,
+    OperatorShare,
+    Profile,
+    Stability,
+    profile_file,
+    read_profile,
+    write_profile,
+)
+from edgemtl.profiling.switching import LevelCost, measure_levels
+from edgemtl.profiling.timing import Call, Progress, compare, measure
 
 if TYPE_CHECKING:
-    from edgemtl.profiling._count import Cost, Count, count_graph
+    from edgemtl.profiling.count import Cost, Count, count_graph
 
 __all__ = [
     "Call",
     "Cost",
     "Count",
+    "Counts",
     "Demand",
+    "Figure",
     "LatencyBlock",
     "LevelCost",
     "OperatorShare",
@@ -58,6 +69,6 @@ def __getattr__(name: str) -> Any:
     """Counting needs the package onnx, which measuring does not: it is imported when it is first used."""
     if name not in ("Cost", "Count", "count_graph"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from edgemtl.profiling import _count
+    from edgemtl.profiling import count
 
-    return getattr(_count, name)
+    return getattr(count, name)

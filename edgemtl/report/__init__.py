@@ -1,11 +1,29 @@
 """What a person reads: one HTML page about a run or bundle, two of them side by side, predictions as pictures."""
 
-from edgemtl.report._compare import COLUMNS as COMPARISON_COLUMNS
-from edgemtl.report._compare import Comparison, ComparisonRow, compare, comparison_cells
-from edgemtl.report._overlays import overlay
-from edgemtl.report._page import write_report
-from edgemtl.report._pictures import Example, animation, contact_sheet, draw_prediction
-from edgemtl.report._timeline import draw_schedule
+from edgemtl.report.comparison import (
+    COLUMNS as COMPARISON_COLUMNS,
+)
+from edgemtl.report.comparison import (
+    Comparison,
+    ComparisonRow,
+    compare,
+    comparison_cells,
+)
+from edgemtl.report.drawing.timeline import (
+    draw_schedule,
+)
+from edgemtl.report.page import (
+    write_report,
+)
+from edgemtl.report.pictures.overlays import (
+    overlay,
+)
+from edgemtl.report.pictures.sheets import (
+    Example,
+    animation,
+    contact_sheet,
+    draw_prediction,
+)
 
 __all__ = [
     "COMPARISON_COLUMNS",

@@ -1,23 +1,73 @@
 """Run a bundle or an engine on this machine: any subset of its tasks, without torch."""
 
-from edgemtl.runtime._engine import Engine, load_image, prepare_image
-from edgemtl.runtime._open import open_engine, runtime_names
-from edgemtl.runtime._postprocess import postprocess
-from edgemtl.runtime._schedule import EngineCall, Job, Schedule, ScheduleRun, TaskRun, parse_schedule, run_schedule
-from edgemtl.runtime._session import EngineSpec, OperatorTime, Session, block_of, flag_name
-from edgemtl.runtime._shared import SharedPart, factor_name
+from edgemtl.runtime.backends.onnxruntime import (
+    DISABLED_OPTIMIZERS,
+)
+from edgemtl.runtime.engine import (
+    Engine,
+    load_image,
+    prepare_image,
+)
+from edgemtl.runtime.opening import (
+    open_engine,
+    runtime_names,
+)
+from edgemtl.runtime.postprocessing import (
+    postprocess,
+)
+from edgemtl.runtime.schedule import (
+    EngineCall,
+    Job,
+    Schedule,
+    ScheduleRun,
+    TaskRun,
+    parse_schedule,
+    run_schedule,
+)
+from edgemtl.runtime.session import (
+    EngineSpec,
+    OperatorTime,
+    Session,
+    block_of,
+    flag_name,
+)
+from edgemtl.runtime.shared import (
+    SharedPart,
+    factor_name,
+)
+from edgemtl.runtime.streaming.graph import (
+    MIXTURE,
+    Expert,
+    Operator,
+    StreamGraph,
+    Weight,
+)
+from edgemtl.runtime.streaming.operators import (
+    OPERATORS,
+)
+from edgemtl.runtime.streaming.weights import (
+    ALIGNMENT,
+)
 
 __all__ = [
+    "ALIGNMENT",
+    "DISABLED_OPTIMIZERS",
+    "MIXTURE",
+    "OPERATORS",
     "Engine",
     "EngineCall",
     "EngineSpec",
+    "Expert",
     "Job",
+    "Operator",
     "OperatorTime",
     "Schedule",
     "ScheduleRun",
     "Session",
     "SharedPart",
+    "StreamGraph",
     "TaskRun",
+    "Weight",
     "block_of",
     "factor_name",
     "flag_name",

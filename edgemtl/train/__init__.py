@@ -1,23 +1,41 @@
 """Training: losses, task weighting, sandwich and distillation steps, scores."""
 
-from edgemtl.train._checkpoint import (
+from edgemtl.train.checkpoint import (
     CHECKPOINT_FILE,
     load_checkpoint,
     optimizer_state,
     restore_optimizer,
     save_checkpoint,
 )
-from edgemtl.train._feed import batches_of, spread, training_batches
-from edgemtl.train._losses import task_loss
-from edgemtl.train._metrics import Scorer, evaluate
-from edgemtl.train._processes import beside
-from edgemtl.train._recipe import Recipe
-from edgemtl.train._trainer import DesignSource, Progress, fresh_supernet, train_supernet
-from edgemtl.train._weighting import weighting_names
+from edgemtl.train.feed import (
+    batches_of,
+    spread,
+    training_batches,
+)
+from edgemtl.train.losses import (
+    task_loss,
+)
+from edgemtl.train.metrics import (
+    Scorer,
+    evaluate,
+)
+from edgemtl.train.processes import (
+    beside,
+)
+from edgemtl.train.recipe import (
+    Recipe,
+)
+from edgemtl.train.trainer import (
+    Progress,
+    fresh_supernet,
+    train_supernet,
+)
+from edgemtl.train.weighting import (
+    weighting_names,
+)
 
 __all__ = [
     "CHECKPOINT_FILE",
-    "DesignSource",
     "Progress",
     "Recipe",
     "Scorer",

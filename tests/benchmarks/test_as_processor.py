@@ -19,7 +19,7 @@ NEEDS_TOOLS = pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("objd
 SATURATION = """
 import json, numpy as np, onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from edgemtl._environment import environment
+from edgemtl.environment import environment
 weights = np.full((64, 64), 127, np.int8)
 graph = helper.make_graph(
     [helper.make_node("MatMulInteger", ["x", "w"], ["y"])], "g",

@@ -20,7 +20,7 @@ from chain import edgemtl, environment, make_workplace
 from PIL import Image
 
 from edgemtl.cli import main
-from edgemtl.cli._run import _names
+from edgemtl.cli.run import _names
 
 TASKS = {"regions", "depth", "side"}
 TINY = ("--space", "tiny", "--data", "data")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from edgemtl.cli import main
-from edgemtl.data import FolderSource
+from edgemtl.data.folder import FolderSource
 
 SIZE = (16, 24)
 SPEC = """\
@@ -99,7 +99,7 @@ def test_stopping_a_check_says_that_nothing_was_changed(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgemtl.data._folder_check.sha256", stop)
+    monkeypatch.setattr("edgemtl.data.folder.check.sha256", stop)
     assert main(["data", "check", "photos"]) == 130
     assert "interrupted: nothing was changed" in capsys.readouterr().err
 

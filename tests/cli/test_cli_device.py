@@ -13,7 +13,7 @@ from chain import environment, make_workplace
 from edgemtl.arithmetic import EXACT_INT8, lacking, own_arithmetic
 from edgemtl.cli import main
 from edgemtl.devices import load_device
-from edgemtl.nas import RunFolder
+from edgemtl.nas.runs import RunFolder
 
 TINY = ("--space", "tiny", "--data", "data")
 SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4")

@@ -11,8 +11,8 @@ import pytest
 from chain import edgemtl, make_workplace
 
 from edgemtl.bundle import BundleExperts, Manifest
-from edgemtl.cli._export import _dropped
-from edgemtl.cli._screen import Screen
+from edgemtl.cli.export import _dropped
+from edgemtl.cli.screen import Screen
 
 SPACE = """
 schema: edgemtl.space/1

@@ -22,11 +22,12 @@ from edgemtl.bundle import read_manifest
 from edgemtl.cli import main
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
-from edgemtl.models import save_supernet
+from edgemtl.models import Supernet, save_supernet
 from edgemtl.models.quantization import Ranges
-from edgemtl.nas import RunFolder, load_space
+from edgemtl.nas.runs import RunFolder
 from edgemtl.profiling import measure_levels
 from edgemtl.runtime import Engine
+from edgemtl.spaces import load_space
 
 TASKS = {"regions", "depth", "side"}
 DEEP = SPACE.replace("decoder: {width: [8, 16], depth: [1]}", "decoder: {width: [8, 16, 32, 48], depth: [1, 2]}")
@@ -51,7 +52,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         torch.manual_seed(0)
         space = load_space("tiny", open_source("data", (64, 64)).tasks)
         header = {"space": space.name, "identity": space.identity, "tasks": [task.name for task in space.tasks]}
-        save_supernet(space.supernet(), folder / "supernet.safetensors", header)
+        save_supernet(Supernet.of(space), folder / "supernet.safetensors", header)
         with warnings.catch_warnings():
             yield folder
         logging.disable(logging.NOTSET)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edgemtl.cli import _main, _verb, main
-from edgemtl.data._folder_models import SPECS
+from edgemtl.cli import app as _main
+from edgemtl.cli import main
+from edgemtl.cli import verb as _verb
+from edgemtl.data.folder.models import SPECS
 from edgemtl.errors import MissingDependencyError, UserError
 
 
@@ -137,7 +139,7 @@ def test_lists_are_json_and_tables(words: list[str], key: str, capsys: pytest.Ca
 def test_doctor_names_what_is_missing_with_its_install_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("edgemtl.cli._doctor.version_of", lambda package: None if package == "torchjd" else "1.0")
+    monkeypatch.setattr("edgemtl.cli.doctor.version_of", lambda package: None if package == "torchjd" else "1.0")
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert "pip install 'edgemtl[torchjd]'" in shown and "edgemtl[openvino]" not in shown

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from edgemtl.cli import _screen, main
-from edgemtl.cli._screen import Screen
+from edgemtl.cli import main
+from edgemtl.cli import screen as _screen
+from edgemtl.cli.screen import Screen
 
 
 def test_json_leaves_standard_output_to_one_value(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from chain import environment, make_workplace
 
-from edgemtl._claim import claim
 from edgemtl.cli import main
-from edgemtl.nas import Evaluator
-from edgemtl.train import _trainer
+from edgemtl.files.claim import claim
+from edgemtl.nas.evaluation import Evaluator
+from edgemtl.train import trainer as _trainer
 
 TINY = ("--space", "tiny", "--data", "data")
 TRAIN = ("train", *TINY, "--steps", "6", "--batch", "4", "--sizes", "1", "--out")

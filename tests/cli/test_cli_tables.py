@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from edgemtl.cli._screen import Screen
-from edgemtl.cli._search import Stages
-from edgemtl.cli._tables import show_result
-from edgemtl.nas import FloorRow, PreflightRow, SearchEvent
+from edgemtl.cli.screen import Screen
+from edgemtl.cli.search import Stages
+from edgemtl.cli.tables import show_result
+from edgemtl.nas.evaluation import FloorRow, PreflightRow
+from edgemtl.nas.search import SearchEvent
 from edgemtl.results import Entry, LimitCheck, Result
 from edgemtl.units import Floor, parse_budget
 

@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgemtl.cli._profile import _beside
-from edgemtl.cli._verb import (
-    Interrupted,
-    interruptible,
-    new_run,
-    parse_shapes,
-    parse_size,
-    reserved_output,
-    resume_line,
-)
+from edgemtl.cli.profile import _beside
+from edgemtl.cli.verb import Interrupted, interruptible, new_run, parse_shapes, parse_size, reserved_output, resume_line
 from edgemtl.errors import UserError
 
 

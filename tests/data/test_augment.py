@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgemtl.data import Sample, augment
-from edgemtl.data._augment import flip, jitter, zoom
-from edgemtl.data._sample import FILL
+from edgemtl.data.augmentation import flip, jitter, zoom
+from edgemtl.data.sample import FILL
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.tasks import make_task
+from edgemtl.tasks.task import make_task
 
 TASKS = (
     make_task("semseg", "segmentation", 9),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgemtl.data import _cache
-from edgemtl.data._cache import SEGMENT, RowCache, cache_root
+from edgemtl.data import cache as _cache
+from edgemtl.data.cache import SEGMENT, RowCache, cache_root
 from edgemtl.errors import UserError
 
 FIELDS: dict[str, tuple[tuple[int, ...], str]] = {"a": ((3, 4), "<f2"), "b": ((5,), "|i1")}

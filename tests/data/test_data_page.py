@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edgemtl.data import SPLITS, ElpvSource, ScenesSource
-from edgemtl.data._folder_models import SPECS, FileSpec, Folders, Fractions
-from edgemtl.data._folder_spec import read_spec
+from edgemtl.data import SPLITS, ElpvSource
+from edgemtl.data.folder.models import SPECS, FileSpec, Folders, Fractions
+from edgemtl.data.folder.spec import read_spec
+from edgemtl.data.scenes import ScenesSource
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from edgemtl.data import Split, open_source
-from edgemtl.data._elpv import ElpvSource, _divide, _read_labels
+from edgemtl.data.elpv import ElpvSource, _divide, _read_labels
 from edgemtl.errors import MissingDependencyError, UserError
 
 SPLITS: tuple[Split, ...] = ("train", "calibration", "validation", "test")

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgemtl.data import CheckReport, FolderSource, Split, collate, open_source
+from edgemtl.data import Split, collate, open_source
+from edgemtl.data.folder import CheckReport, FolderSource
 from edgemtl.errors import UserError
 
 SIZE = (12, 16)

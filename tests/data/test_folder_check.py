@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgemtl.data import FolderSource, check_folder
-from edgemtl.data._pictures import read_array
-from edgemtl.data._problems import Problems
+from edgemtl.data.folder import FolderSource, check_folder
+from edgemtl.data.folder.problems import Problems
+from edgemtl.data.pictures import read_array
 from edgemtl.errors import UserError
 
 SIZE = (8, 12)
@@ -308,7 +308,7 @@ def test_a_label_whose_image_tells_no_size_is_not_decoded(root: Path, monkeypatc
         read.append(path.name)
         return read_array(path)
 
-    monkeypatch.setattr("edgemtl.data._folder_data.read_array", reading)
+    monkeypatch.setattr("edgemtl.data.folder.data.read_array", reading)
     (line,) = told(root)[0]
     assert line.startswith("images/train/train0.png: cannot be read")
     assert "train1.png" in read and "train0.png" not in read
@@ -359,7 +359,7 @@ def test_every_problem_is_told_at_once_by_its_cause(root: Path) -> None:
 
 
 def test_a_first_look_reads_some_labels_of_a_large_data_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgemtl.data._folder_check._QUICK_IMAGES", 2)
+    monkeypatch.setattr("edgemtl.data.folder.check._QUICK_IMAGES", 2)
     change(root, "labels", lambda array: np.zeros_like(array), "train")
     lines = [str(finding) for finding in FolderSource(root, (8, 8)).first_look()]
     assert lines[0].startswith(

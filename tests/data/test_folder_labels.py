@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgemtl.data._folder_labels import decode, fit
-from edgemtl.data._folder_models import DepthSpec, MapSpec, NormalsSpec, SegmentationSpec
+from edgemtl.data.folder.labels import decode, fit
+from edgemtl.data.folder.models import DepthSpec, MapSpec, NormalsSpec, SegmentationSpec
 from edgemtl.errors import UserError
 
 FILES = {"files": "x/{name}.npy"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgemtl.data._folder_models import DepthSpec, Folders, Fractions, SegmentationSpec
-from edgemtl.data._folder_spec import read_spec
+from edgemtl.data.folder.models import DepthSpec, Folders, Fractions, SegmentationSpec
+from edgemtl.data.folder.spec import read_spec
 from edgemtl.errors import UserError
 
 GOOD = """\

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgemtl._images import IMAGE_MEAN, IMAGE_STD
 from edgemtl.data import Sample, collate
-from edgemtl.data._sample import require_split
+from edgemtl.data.sample import require_split
 from edgemtl.errors import UserError
+from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
 
 
 def sample(seed: int, height: int = 6, width: int = 5) -> Sample:

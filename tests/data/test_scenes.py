@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgemtl.data.scenes import CLASSES, Frame, render
-from edgemtl.data.scenes._layout import build_scene
-from edgemtl.data.scenes._raster import draw_primitives, draw_room, empty_buffers
-from edgemtl.data.scenes._shade import _lit, find_hits
-from edgemtl.data.scenes._textures import look_up
-from edgemtl.data.scenes._types import BOX, ELLIPSOID, FAR_M, FIRST_PRIMITIVE, FRUSTUM, Scene
+from edgemtl.data.scenes.layout import build_scene
+from edgemtl.data.scenes.raster import draw_primitives, draw_room, empty_buffers
+from edgemtl.data.scenes.shade import _lit, find_hits
+from edgemtl.data.scenes.textures import look_up
+from edgemtl.data.scenes.types import BOX, ELLIPSOID, FAR_M, FIRST_PRIMITIVE, FRUSTUM, Scene
 from edgemtl.errors import UserError
 
 Array = NDArray[Any]

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgemtl.data import ScenesSource, Split, collate, open_source
-from edgemtl.data import _scenes_source as module
-from edgemtl.data.scenes import render
+from edgemtl.data import Split, collate, open_source
+from edgemtl.data.scenes import ScenesSource, render
+from edgemtl.data.scenes import source as module
 from edgemtl.errors import UserError
-from edgemtl.tasks import KINDS
+from edgemtl.tasks.task import KINDS
 
 SIZE = (24, 32)
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edgemtl._images import normalize
-from edgemtl.data import FolderSource, PseudoLabelled, Sample, collate, onnx_teacher
+from edgemtl.data import PseudoLabelled, Sample, collate, onnx_teacher
+from edgemtl.data.folder import FolderSource
 from edgemtl.errors import UserError
-from edgemtl.tasks import Task, make_task
+from edgemtl.files.images import normalize
+from edgemtl.tasks.task import Task, make_task
 
 SIZE = (16, 24)
 TASKS = (

@@ -22,11 +22,13 @@ from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.data import Sample, collate
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
-from edgemtl.export import Origin, Tolerance, _bundle, _placing, export_bundle, export_onnx
+from edgemtl.export import Origin, Tolerance, export_bundle, export_onnx
+from edgemtl.export import bundle as _bundle
+from edgemtl.export import placing as _placing
 from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import count_graph
 from edgemtl.runtime import Engine
-from edgemtl.targets import find_target
+from edgemtl.targets.target import find_target
 from edgemtl.train import Scorer
 
 ONNXRUNTIME = find_target("onnxruntime")
@@ -477,7 +479,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
 
 def test_a_corrupted_model_with_a_matching_hash_is_refused_in_one_line(copy: Path) -> None:
     """A stranger can make hashes agree; the runtime's own refusal must then come out clean."""
-    from edgemtl._files import sha256
+    from edgemtl.files.disk import sha256
 
     path = copy / "engines" / "onnxruntime" / "model.onnx"
     path.write_bytes(path.read_bytes()[:1000])

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from nets import images, small_net
 
-from edgemtl.export import emit, quantize
 from edgemtl.models.quantization import calibrate
 from edgemtl.profiling import count_graph
-from edgemtl.targets import ExportTarget, find_target
+from edgemtl.targets import emit, quantize
+from edgemtl.targets.target import ExportTarget, find_target
 
 ONNXRUNTIME = find_target("onnxruntime")
 OPENVINO = find_target("openvino")

@@ -16,15 +16,15 @@ from edgemtl.bundle import dropped_share, read_manifest, unserved_share
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.export import export_bundle
-from edgemtl.export._emit import emit_graph
-from edgemtl.export._tokens import Dispatch
-from edgemtl.export._usage import dropping_nothing
-from edgemtl.export.targets import TensorRtRtxTarget
-from edgemtl.models import MultiTaskNet, expert_usage
-from edgemtl.models._graph import trace
-from edgemtl.nas import load_space
-from edgemtl.targets import ExportTarget, find_target
-from edgemtl.tasks import make_task
+from edgemtl.export.usage import dropping_nothing
+from edgemtl.models import MultiTaskNet, Supernet, expert_usage
+from edgemtl.models.graph.graph import trace
+from edgemtl.spaces import load_space
+from edgemtl.targets import TensorRtRtxTarget
+from edgemtl.targets.onnx.emit import emit_graph
+from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.target import ExportTarget, find_target
+from edgemtl.tasks.task import make_task
 
 ONNXRUNTIME = find_target("onnxruntime")
 TENSORRT_RTX = find_target("tensorrt-rtx")
@@ -56,7 +56,7 @@ def net_of(text: str, folder: Path) -> MultiTaskNet:
     path.write_text(text)
     torch.manual_seed(0)
     space = load_space(str(path), TASKS)
-    supernet = space.supernet()
+    supernet = Supernet.of(space)
     with torch.no_grad():
         for name, parameter in supernet.shared.items():
             if ".routers." in name:

@@ -12,17 +12,19 @@ import torch
 from numpy.typing import NDArray
 from small import TASKS, designs, pictures, scrambled, small_space
 
-from edgemtl._environment import environment
 from edgemtl.data import Sample
 from edgemtl.devices import Runtime, load_device
+from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.export import Tolerance
-from edgemtl.export._levels import WEIGHTS_FILE, _checked, _write, check_sharing
+from edgemtl.export.levels import WEIGHTS_FILE, _checked, _write, check_sharing
 from edgemtl.models import Supernet, recalibrate
-from edgemtl.nas import Candidate, Level, Space
-from edgemtl.nas._space import ENGINE
+from edgemtl.nas.evaluation import Candidate
+from edgemtl.nas.levels import Level
 from edgemtl.runtime import EngineSpec, open_engine
-from edgemtl.targets import find_target
+from edgemtl.spaces import Space
+from edgemtl.spaces.space import ENGINE
+from edgemtl.targets.target import find_target
 
 NAMES = [task.name for task in TASKS]
 COUNT = 5
@@ -37,7 +39,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Space:
 @pytest.fixture(scope="module")
 def supernet(where: Space) -> Supernet:
     torch.manual_seed(0)
-    return scrambled(where.supernet(), 0)
+    return scrambled(Supernet.of(where), 0)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_levels_in_bf16_are_checked_by_simulation_where_the_processor_has_none(
     target, net = find_target("openvino", made_for), levels[0].candidate.net
     design = levels[0].candidate.design.space.design({**levels[0].candidate.design, ENGINE: "bf16"})
     level = replace(levels[0], candidate=Candidate(design, net, None))
-    monkeypatch.setattr("edgemtl.export._levels.Tolerance", lambda: Tolerance(reduced_metric=2.0))
+    monkeypatch.setattr("edgemtl.export.levels.Tolerance", lambda: Tolerance(reduced_metric=2.0))
     size, rng = net.input_size, np.random.default_rng(0)
     targets = {"semseg": np.zeros(size, np.int64), "depth": np.ones(size, np.float32), "kind": np.array(0)}
     masks = {name: np.ones(value.shape, bool) for name, value in targets.items()}

@@ -21,11 +21,11 @@ from edgemtl.data import Sample
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.export import Plain, Tolerance, export_bundle, export_plain
-from edgemtl.export._plain_readme import readme, write_readme
-from edgemtl.export._wrap import with_postprocessing
+from edgemtl.export.plain_readme import readme, write_readme
+from edgemtl.export.wrap import with_postprocessing
 from edgemtl.models import MultiTaskNet
 from edgemtl.runtime import Engine, postprocess
-from edgemtl.tasks import make_task
+from edgemtl.tasks.task import make_task
 
 Arrays = dict[str, NDArray[Any]]
 TARGETS = ("onnxruntime", "openvino")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small import small_space
 
-from edgemtl.nas import Space
+from edgemtl.spaces import Space
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from edgemtl.errors import UserError
-from edgemtl.models import ExpertUsage, MultiTaskNet, expert_usage
-from edgemtl.models._experts import Router
-from edgemtl.nas import load_space
-from edgemtl.tasks import make_task
+from edgemtl.models import ExpertUsage, MultiTaskNet, Supernet, expert_usage
+from edgemtl.models.nets.experts import Router
+from edgemtl.spaces import load_space
+from edgemtl.tasks.task import make_task
 
 TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))
 YAML = """\
@@ -35,7 +35,7 @@ def make_net(folder: Path, text: str = YAML) -> MultiTaskNet:
     path.write_text(text)
     torch.manual_seed(0)
     space = load_space(str(path), TASKS)
-    return space.supernet().extract(space.largest())
+    return Supernet.of(space).extract(space.largest())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgemtl.errors import UserError
-from edgemtl.models._experts import (
+from edgemtl.models.nets.experts import (
     Experts,
     Router,
     balance_loss,
@@ -18,7 +18,7 @@ from edgemtl.models._experts import (
     sparse_gates,
     task_expert_information,
 )
-from edgemtl.models._plan import Condition, ConvPlan, ExpertsPlan
+from edgemtl.spaces.plan import Condition, ConvPlan, ExpertsPlan
 
 
 def plan(numbers: tuple[int, ...], top_k: int, task: str = "depth", renormalise: bool = False) -> ExpertsPlan:

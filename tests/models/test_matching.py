@@ -8,8 +8,8 @@ from small import SMALL, scrambled
 
 from edgemtl.errors import UserError
 from edgemtl.models import Supernet, load_matching, save_supernet
-from edgemtl.nas import Space, load_space
-from edgemtl.tasks import Task, make_task
+from edgemtl.spaces import Space, load_space
+from edgemtl.tasks.task import Task, make_task
 
 THERE = (
     make_task("semseg", "segmentation", classes=("a", "b", "c")),
@@ -39,7 +39,7 @@ def test_the_trunk_and_what_matches_of_the_tasks_is_taken(name: str, tmp_path: P
     there, here = spaces(tmp_path, THERE, HERE)
     if name != "small":
         there, here = (load_space(name, tasks, (64, 64)) for tasks in (THERE, HERE))
-    source, supernet = scrambled(there.supernet(), 1), scrambled(here.supernet(), 2)
+    source, supernet = scrambled(Supernet.of(there), 1), scrambled(Supernet.of(here), 2)
     before = {key: value.detach().clone() for key, value in supernet.shared.items()}
     matched = load_matching(supernet, saved(there, source, tmp_path / "s.safetensors"))
     trunk = "the trunk without last" if name == "small" else "the trunk"  # only classes of whole images read it
@@ -58,18 +58,18 @@ def test_the_trunk_and_what_matches_of_the_tasks_is_taken(name: str, tmp_path: P
 def test_another_trunk_is_refused_and_nothing_is_filled(tmp_path: Path) -> None:
     (there,) = spaces(tmp_path, THERE)
     (here,) = spaces(tmp_path, HERE, text=SMALL.replace("stem: {width: [8, 16]}", "stem: {width: [8, 24]}"))
-    supernet = scrambled(here.supernet(), 2)
+    supernet = scrambled(Supernet.of(here), 2)
     before = {key: value.detach().clone() for key, value in supernet.shared.items()}
     with pytest.raises(
         UserError, match=r"trained for space 'small' and has another trunk: blocks\.\S+ is .* is wanted"
     ):
-        load_matching(supernet, saved(there, there.supernet(), tmp_path / "s.safetensors"))
+        load_matching(supernet, saved(there, Supernet.of(there), tmp_path / "s.safetensors"))
     assert all(torch.equal(before[key], value) for key, value in supernet.shared.items())
 
 
 def test_a_task_of_the_same_name_and_another_kind_begins_anew(tmp_path: Path) -> None:
     swapped = (make_task("semseg", "regression", 2), HERE[1])
     there, here = spaces(tmp_path, THERE, swapped)
-    matched = load_matching(here.supernet(), saved(there, there.supernet(), tmp_path / "s.safetensors"))
+    matched = load_matching(Supernet.of(here), saved(there, Supernet.of(there), tmp_path / "s.safetensors"))
     assert matched.taken == ("the trunk without last", "depth")
     assert matched.left[1].startswith("semseg begins anew (")

@@ -9,7 +9,7 @@ from torch import fx
 
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, recalibrate
-from edgemtl.nas import Space
+from edgemtl.spaces import Space
 
 SIZE = (32, 64)
 NAMES = [task.name for task in TASKS]

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from small import TASKS, pictures, small_space, with_batch_statistics
 from torch import Tensor
 
-from edgemtl._files import sha256
-from edgemtl._images import normalize
 from edgemtl.errors import UserError
+from edgemtl.files.disk import sha256
+from edgemtl.files.images import normalize
 from edgemtl.models import MultiTaskNet, Supernet, load_pretrained, sort_channels
-from edgemtl.models import _pretrained as pretrained
-from edgemtl.models._pretrained import pretrained_state
-from edgemtl.nas import Space, load_space
+from edgemtl.models.weights import pretrained
+from edgemtl.models.weights.pretrained import pretrained_state
+from edgemtl.spaces import Space, load_space
 
 SIZE = (64, 96)
 TOLERANCE = 1e-5
@@ -43,7 +43,7 @@ def reference() -> MobileNetV2:
 
 @pytest.fixture(scope="module")
 def supernet(space: Space) -> Supernet:
-    return space.supernet()
+    return Supernet.of(space)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_supernet_takes_every_trunk_weight(
     if kind == "safetensors":
         weights = tmp_path / "mobilenet_v2.safetensors"
         save_file(reference.state_dict(), weights)
-    supernet, design = space.supernet(), space.largest()
+    supernet, design = Supernet.of(space), space.largest()
     before = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
     assert load_pretrained(supernet, design.plan, weights) == sha256(weights)
     trunk = {block.name for block in design.plan.blocks if block.task is None}
@@ -166,7 +166,7 @@ def test_weights_of_another_net_are_refused_and_change_nothing(
 def test_a_space_of_another_net_is_refused(weights: Path, tmp_path: Path) -> None:
     space = small_space(tmp_path)
     with pytest.raises(UserError, match="they are for MobileNetV2, the largest of the space mobilenetv2"):
-        load_pretrained(space.supernet(), space.largest().plan, weights)
+        load_pretrained(Supernet.of(space), space.largest().plan, weights)
 
 
 class _Touch:

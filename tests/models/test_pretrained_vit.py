@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edgemtl.errors import UserError
-from edgemtl.models import load_pretrained
-from edgemtl.nas import Space, load_space
-from edgemtl.tasks import make_task
+from edgemtl.models import Supernet, load_pretrained
+from edgemtl.spaces import Space, load_space
+from edgemtl.tasks.task import make_task
 
 TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))
 WIDTH, HEADS, HIDDEN, DEPTH, HEIGHT, ACROSS = 32, 2, 64, 2, 2, 3
@@ -99,7 +99,7 @@ def reference(state: dict[str, Tensor], image: Tensor) -> Tensor:
 
 def tokens_of(space: Space, file: Path, image: Tensor) -> Tensor:
     """What the top of the largest design is given for its map, after its own normalisation."""
-    supernet = space.supernet()
+    supernet = Supernet.of(space)
     load_pretrained(supernet, space.largest().plan, file)
     with torch.no_grad():
         for name, parameter in supernet.shared.items():
@@ -134,11 +134,11 @@ def test_weights_of_another_width_or_kind_are_refused(tmp_path: Path, state: dic
     narrow = tmp_path / "narrow.safetensors"
     save_file({**state, "blocks.1.mlp.fc1.weight": torch.zeros(48, WIDTH)}, narrow)
     with pytest.raises(UserError, match=r"narrow.safetensors do not fit .*b2.first.weight is \(48, 32\) there"):
-        load_pretrained(dense.supernet(), dense.largest().plan, narrow)
+        load_pretrained(Supernet.of(dense), dense.largest().plan, narrow)
     shallow = tmp_path / "shallow.safetensors"
     save_file({name: tensor for name, tensor in state.items() if not name.startswith("blocks.1.")}, shallow)
     with pytest.raises(UserError, match=r"it lacks blocks\.1\.attn\.qkv\.weight"):
-        load_pretrained(dense.supernet(), dense.largest().plan, shallow)
+        load_pretrained(Supernet.of(dense), dense.largest().plan, shallow)
     uneven = space(tmp_path, "experts: {every: 2, count: 4, hidden: 24, kept: [4], top_k: [2]}")
     with pytest.raises(UserError, match="has 64 units, which experts of 24 do not divide"):
-        load_pretrained(uneven.supernet(), uneven.largest().plan, file)
+        load_pretrained(Supernet.of(uneven), uneven.largest().plan, file)

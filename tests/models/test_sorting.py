@@ -8,8 +8,8 @@ from small import TASKS, designs, difference, pictures, scrambled, small_space, 
 from torch import Tensor
 
 from edgemtl.models import Supernet, sort_channels
-from edgemtl.nas import Design, Space, load_space
-from edgemtl.tasks import Task
+from edgemtl.spaces import Design, Space, load_space
+from edgemtl.tasks.task import Task
 
 SIZE = (32, 64)
 POOLED = TASKS[2:]
@@ -30,7 +30,7 @@ def full(space: Space, design: Design) -> Design:
 
 
 def assert_keeps_full_designs(space: Space, count: int) -> None:
-    supernet = scrambled(space.supernet(), 3)
+    supernet = scrambled(Supernet.of(space), 3)
     before = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
     kept = [full(space, design) for design in designs(space, count)]
     narrow = space.smallest()
@@ -61,7 +61,7 @@ def is_sorted(values: Tensor) -> bool:
 
 
 def test_hidden_channels_are_sorted_by_the_weights_that_read_them(space: Space) -> None:
-    supernet = scrambled(space.supernet(), 5)
+    supernet = scrambled(Supernet.of(space), 5)
     unsorted = importance(supernet.shared["blocks.b_2.lower.conv.weight"])
     sort_channels(supernet)
     table = supernet.shared
@@ -74,7 +74,7 @@ def test_hidden_channels_are_sorted_by_the_weights_that_read_them(space: Space) 
 
 
 def test_a_stream_is_sorted_by_all_that_read_it_each_counting_the_same(space: Space) -> None:
-    supernet = scrambled(space.supernet(), 6)
+    supernet = scrambled(Supernet.of(space), 6)
     with torch.no_grad():
         supernet.shared["blocks.b_2.lift.conv.weight"].mul_(1000)  # normalised away: it must not outvote the others
     sort_channels(supernet)
@@ -86,7 +86,7 @@ def test_a_stream_is_sorted_by_all_that_read_it_each_counting_the_same(space: Sp
 
 
 def test_sorting_twice_changes_nothing_more(space: Space) -> None:
-    supernet = scrambled(space.supernet(), 7)
+    supernet = scrambled(Supernet.of(space), 7)
     sort_channels(supernet)
     before = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
     sort_channels(supernet)
@@ -94,14 +94,14 @@ def test_sorting_twice_changes_nothing_more(space: Space) -> None:
 
 
 def test_every_parameter_keeps_its_values(space: Space) -> None:
-    supernet = scrambled(space.supernet(), 8)
+    supernet = scrambled(Supernet.of(space), 8)
     before = {name: parameter.detach().flatten().sort().values for name, parameter in supernet.shared.items()}
     sort_channels(supernet)
     assert all(torch.equal(before[n], p.detach().flatten().sort().values) for n, p in supernet.shared.items())
 
 
 def test_the_image_s_and_the_tasks_channels_stay_in_place(space: Space) -> None:
-    supernet = scrambled(space.supernet(), 9)
+    supernet = scrambled(Supernet.of(space), 9)
     with torch.no_grad():
         stem = supernet.shared["blocks.stem.conv.conv.weight"]
         stem[:, 0], stem[:, 2] = -1.0, 1.0
@@ -117,7 +117,7 @@ def test_the_image_s_and_the_tasks_channels_stay_in_place(space: Space) -> None:
 
 def test_channels_that_are_hidden_ones_in_some_designs_are_sorted_among_themselves(space: Space) -> None:
     # expand 1 or 2: in one design the depthwise convolution's channels are the stream's, in the other twice as many
-    supernet = scrambled(space.supernet(), 10)
+    supernet = scrambled(Supernet.of(space), 10)
     sort_channels(supernet)
     readers = importance(supernet.shared["blocks.d_2.lower.conv.weight"])
     assert len(readers) == 64

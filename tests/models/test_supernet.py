@@ -12,7 +12,7 @@ from small import TASKS, designs, difference, pictures, scrambled, with_batch_st
 from torch import Tensor, nn
 
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
-from edgemtl.nas import Space, load_space
+from edgemtl.spaces import Space, load_space
 
 SIZE = (32, 64)
 TOLERANCE = 1e-5
@@ -20,7 +20,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def supernet(space: Space) -> Supernet:
-    return scrambled(space.supernet(), 1)
+    return scrambled(Supernet.of(space), 1)
 
 
 @settings(max_examples=25, deadline=None)
@@ -37,7 +37,7 @@ def test_extracted_net_equals_supernet_under_its_design(space: Space, supernet: 
 @pytest.mark.parametrize("name", ["cnn", "mobilenetv2"])
 def test_extracted_net_equals_supernet_in_shipped_spaces(name: str) -> None:
     space = load_space(name, TASKS, (32, 64))
-    supernet = scrambled(space.supernet(), 2)
+    supernet = scrambled(Supernet.of(space), 2)
     image = pictures(3, SIZE)
     for design in designs(space, 2):
         with torch.no_grad():
@@ -90,7 +90,7 @@ def test_recalibration_forgets_what_was_measured_before(space: Space, supernet: 
 
 
 def test_a_design_trains_its_prefixes_and_nothing_else(space: Space) -> None:
-    supernet = space.supernet()
+    supernet = Supernet.of(space)
     sum(output.square().sum() for output in supernet(pictures(2, SIZE), space.smallest()).values()).backward()
     lower = supernet.shared["blocks.b_1.lower.conv.weight"]
     assert lower.shape == (24, 48, 1, 1)
@@ -119,7 +119,7 @@ def test_features_are_the_trunk_s_and_change_no_output(space: Space, supernet: S
 
 
 def test_extracted_nets_own_their_weights(space: Space) -> None:
-    supernet = space.supernet()
+    supernet = Supernet.of(space)
     net = supernet.extract(space.largest())
     before = supernet.shared["blocks.stem.conv.conv.weight"].clone()
     with torch.no_grad():
@@ -139,9 +139,9 @@ def test_envelopes_use_every_parameter_and_no_design_needs_another(space: Space,
 
 def test_fresh_weights_depend_on_the_seed_alone(space: Space) -> None:
     torch.manual_seed(11)
-    first = space.supernet()
+    first = Supernet.of(space)
     torch.manual_seed(11)
-    second = space.supernet()
+    second = Supernet.of(space)
     assert all(torch.equal(second.shared[name], parameter) for name, parameter in first.shared.items())
     # and not on the order of a set, which is another one in every process
     largest = [name for name, _ in MultiTaskNet(space.largest().plan, TASKS).named_parameters()]
@@ -164,7 +164,7 @@ def _values_per_channel(net: nn.Module, image: Tensor) -> dict[nn.BatchNorm2d, i
 
 def test_dense_heads_begin_without_a_checkerboard(space: Space) -> None:
     with torch.no_grad():
-        outputs = space.supernet()(pictures(2, SIZE), space.largest())
+        outputs = Supernet.of(space)(pictures(2, SIZE), space.largest())
     for name in ("semseg", "depth"):
         corner = outputs[name][..., ::4, ::4]
         for row, column in ((0, 3), (2, 1), (3, 3)):

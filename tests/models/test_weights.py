@@ -12,14 +12,14 @@ from small import scrambled
 
 from edgemtl.errors import UserError
 from edgemtl.models import Supernet, load_supernet, read_header, save_supernet
-from edgemtl.nas import Space
+from edgemtl.spaces import Space
 
 HEADER = {"space": "small", "identity": "abc", "tasks": ["semseg", "depth", "kind"], "recipe": {"steps": 3}}
 
 
 @pytest.fixture(scope="module")
 def supernet(space: Space) -> Supernet:
-    return scrambled(space.supernet(), 4)
+    return scrambled(Supernet.of(space), 4)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def saved(supernet: Supernet, tmp_path: Path) -> Path:
 
 
 def test_a_file_gives_back_every_weight_in_half_precision(space: Space, supernet: Supernet, saved: Path) -> None:
-    other = space.supernet()
+    other = Supernet.of(space)
     header = load_supernet(other, saved, "abc")
     assert header == read_header(saved)
     assert {key for key in header if key.endswith("sha256")} == {"sha256", "weights_sha256"}
@@ -42,7 +42,7 @@ def test_a_file_gives_back_every_weight_in_half_precision(space: Space, supernet
 
 
 def test_what_was_loaded_is_saved_as_it_was(space: Space, saved: Path, tmp_path: Path) -> None:
-    other = space.supernet()
+    other = Supernet.of(space)
     load_supernet(other, saved, "abc")
     save_supernet(other, tmp_path / "again.safetensors", HEADER)
     assert (tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
@@ -50,7 +50,7 @@ def test_what_was_loaded_is_saved_as_it_was(space: Space, saved: Path, tmp_path:
 
 def test_weights_of_another_space_are_refused(space: Space, saved: Path) -> None:
     with pytest.raises(UserError, match="trained for space 'small' and tasks semseg, depth, kind"):
-        load_supernet(space.supernet(), saved, "another")
+        load_supernet(Supernet.of(space), saved, "another")
 
 
 @pytest.mark.parametrize("kept", [0, 5, 8, 400, 0.5, 0.999])
@@ -58,7 +58,7 @@ def test_a_truncated_file_is_refused(space: Space, saved: Path, kept: float) -> 
     content = saved.read_bytes()
     saved.write_bytes(content[: int(kept if kept >= 1 or kept == 0 else kept * len(content))])
     with pytest.raises(UserError, match="truncated"):
-        load_supernet(space.supernet(), saved, "abc")
+        load_supernet(Supernet.of(space), saved, "abc")
 
 
 def test_a_damaged_header_is_refused(saved: Path) -> None:
@@ -115,10 +115,10 @@ def test_other_tensors_than_the_space_s_are_refused(space: Space, supernet: Supe
     first = next(iter(tensors))
     save_file({name: tensor for name, tensor in tensors.items() if name != first}, path, header)
     with pytest.raises(UserError, match=r"lacks or adds tensors \(1 differ\)"):
-        load_supernet(space.supernet(), path, "abc")
+        load_supernet(Supernet.of(space), path, "abc")
     save_file({**tensors, first: tensors[first].flatten()}, path, header)
     with pytest.raises(UserError, match="is wanted"):
-        load_supernet(space.supernet(), path, "abc")
+        load_supernet(Supernet.of(space), path, "abc")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_flipped_bit_and_numbers_that_are_none_are_refused(space: Space, saved
     content[-1000] ^= 4
     (tmp_path / "flipped").write_bytes(content)
     with pytest.raises(UserError, match="was changed after edgemtl wrote it"):
-        load_supernet(space.supernet(), tmp_path / "flipped", "abc")
+        load_supernet(Supernet.of(space), tmp_path / "flipped", "abc")
     with safe_open(saved, "pt") as file:
         tensors, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["edgemtl"])  # noqa: SIM118
     del header["sha256"]
@@ -142,4 +142,4 @@ def test_a_flipped_bit_and_numbers_that_are_none_are_refused(space: Space, saved
     ):
         save_file({**tensors, name: change(tensors[name])}, tmp_path / "other", {"edgemtl": json.dumps(header)})
         with pytest.raises(UserError, match=expected):
-            load_supernet(space.supernet(), tmp_path / "other", "abc")
+            load_supernet(Supernet.of(space), tmp_path / "other", "abc")

@@ -13,7 +13,8 @@ from landscape import write_space
 from small_world import Ask, write_data, write_supernet
 
 from edgemtl.data import open_source
-from edgemtl.nas import SearchRequest, load_space
+from edgemtl.nas.search import SearchRequest
+from edgemtl.spaces import load_space
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl.profiling._derive import mode_sets, operator_shares, separate_ms, task_profiles, trunk_ms
+from edgemtl.profiling.derive import mode_sets, operator_shares, separate_ms, task_profiles, trunk_ms
 from edgemtl.runtime import OperatorTime
 
 

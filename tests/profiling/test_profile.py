@@ -9,22 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemtl._files import sha256
-from edgemtl.bundle import (
-    BundleCost,
-    BundleInput,
-    BundleTarget,
-    Manifest,
-    Provenance,
-    describe_task,
-    write_manifest,
-)
+from edgemtl.bundle import BundleCost, BundleInput, BundleTarget, Manifest, Provenance, describe_task, write_manifest
 from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.files.disk import sha256
 from edgemtl.profiling import Profile, profile, read_profile, write_profile
-from edgemtl.profiling._opening import measure_opening
-from edgemtl.profiling._subjects import open_subject
+from edgemtl.profiling.opening import measure_opening
+from edgemtl.profiling.subjects import open_subject
 from edgemtl.runtime import EngineSpec
-from edgemtl.tasks import make_task
+from edgemtl.tasks.task import make_task
 
 
 def two_headed(

@@ -13,11 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl.errors import UserError
-from edgemtl.profiling import _bounded, count_graph, profile
-from edgemtl.profiling._inputs import InputChoice, ModelInput, made_up
-from edgemtl.profiling._names import short_names
-from edgemtl.profiling._profile import _told_inputs, _wanted, visits
-from edgemtl.profiling._subjects import Subject, open_subject
+from edgemtl.profiling import bounded as _bounded
+from edgemtl.profiling import count_graph, profile
+from edgemtl.profiling.inputs import InputChoice, ModelInput, made_up
+from edgemtl.profiling.names import short_names
+from edgemtl.profiling.profiler import _told_inputs, _wanted, visits
+from edgemtl.profiling.subjects import Subject, open_subject
 
 Info = onnx.ValueInfoProto
 

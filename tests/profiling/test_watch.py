@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgemtl.profiling import Samples
-from edgemtl.profiling import _watch as watch_module
-from edgemtl.profiling._watch import Watch
+from edgemtl.profiling import watch as watch_module
+from edgemtl.profiling.watch import Watch
 
 
 def _steady(n: int = 100, ms: float = 1.0) -> Samples:

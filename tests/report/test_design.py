@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from edgemtl.report._design import Bar, design_parts
+from edgemtl.report.drawing.design import Bar, design_parts
 
 DESIGN = {
     "stem.width": 16,

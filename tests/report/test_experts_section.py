@@ -10,8 +10,8 @@ from report_data import manifest_content
 
 from edgemtl.bundle import BundleExperts, Manifest, dropped_share, write_manifest
 from edgemtl.report import write_report
-from edgemtl.report._experts import experts_section
-from edgemtl.report._load import Story
+from edgemtl.report.load import Story
+from edgemtl.report.sections.experts import experts_section
 
 
 def use(layer: str, task: str | None, experts: list[int], shares: list[float], **more: Any) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import pytest
 from page_reader import HOSTILE, Page, check_harmless
 from report_data import entry_content, result_content
 
-from edgemtl.nas import Space, load_space
-from edgemtl.report._grid import grid_paths
-from edgemtl.report._load import Story
-from edgemtl.report._network import cost_section, design_section
+from edgemtl.report.drawing.grid import grid_paths
+from edgemtl.report.load import Story
+from edgemtl.report.sections.network import cost_section, design_section
 from edgemtl.results import Result
-from edgemtl.tasks import make_task
+from edgemtl.spaces import Space, load_space
+from edgemtl.tasks.task import make_task
 
 TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 3))
 NAMES = ("depth", "kind")

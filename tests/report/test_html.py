@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl.report._html import Markup, element, join, table
+from edgemtl.report.drawing.html import Markup, element, join, table
 
 # HTML parsers turn a carriage return into a line feed, and NUL into a replacement character: the standard says so.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=60)

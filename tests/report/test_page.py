@@ -15,9 +15,9 @@ from report_data import broken_floor, entry_content, manifest_content, profile_c
 from edgemtl.bundle import Manifest, write_manifest
 from edgemtl.errors import UserError
 from edgemtl.report import write_report
-from edgemtl.report._load import Story
-from edgemtl.report._network import split
-from edgemtl.report._page import render
+from edgemtl.report.load import Story
+from edgemtl.report.page import render
+from edgemtl.report.sections.network import split
 from edgemtl.results import Result
 
 

@@ -8,10 +8,10 @@ from PIL import Image
 
 from edgemtl.errors import UserError
 from edgemtl.report import Example, animation, contact_sheet, draw_prediction, overlay
-from edgemtl.report._canvas import _fitted, _length, font
-from edgemtl.report._colors import class_colors, ember, heat, rainbow
-from edgemtl.report._overlays import spread
-from edgemtl.tasks import KINDS, Task, make_task
+from edgemtl.report.drawing.canvas import _fitted, _length, font
+from edgemtl.report.drawing.colors import class_colors, ember, heat, rainbow
+from edgemtl.report.pictures.overlays import spread
+from edgemtl.tasks.task import KINDS, Task, make_task
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl.report._metrics import Change, changes, deciding_metric, format_change, format_metric, worst_change
+from edgemtl.report.metrics import Change, changes, deciding_metric, format_change, format_metric, worst_change
 from edgemtl.results import Entry
-from edgemtl.tasks import KINDS, make_task, relative_change
+from edgemtl.tasks.task import KINDS, make_task, relative_change
 
 
 def entry(metrics: dict[str, dict[str, float]], **changed: Any) -> Entry:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl.report._svg import (
+from edgemtl.report.drawing.svg import (
     Point,
     _best_steps,
     histogram,

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from edgemtl.report import draw_schedule
-from edgemtl.report._timeline import BAD, LEFT, RIGHT, WIDTH
+from edgemtl.report.drawing.timeline import BAD, LEFT, RIGHT, WIDTH
 from edgemtl.runtime import EngineCall, Job, Schedule, ScheduleRun, TaskRun
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -7,9 +7,9 @@ from page_reader import Page
 from report_data import entry_content, manifest_content, result_content
 
 from edgemtl.bundle import BundleExperts, Manifest
-from edgemtl.report._load import Story
-from edgemtl.report._network import cost_section, design_section
-from edgemtl.report._transformer import Route, TokenBlock, other_choices, token_blocks
+from edgemtl.report.drawing.transformer import Route, TokenBlock, other_choices, token_blocks
+from edgemtl.report.load import Story
+from edgemtl.report.sections.network import cost_section, design_section
 from edgemtl.results import Result
 
 TASKS = ("depth", "semseg")

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgemtl.export import Plain, export_bundle, export_plain
-from edgemtl.runtime import Engine, _engine
-from edgemtl.tasks import KINDS
+from edgemtl.runtime import Engine
+from edgemtl.runtime import engine as _engine
+from edgemtl.tasks.task import KINDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "deploy.md").read_text(encoding="utf-8")

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgemtl.models._evaluate import operator_of
-from edgemtl.models._graph import Node
-from edgemtl.models._lowering import MODULES
-from edgemtl.models._tokens import Attention, ToMap, ToTokens
-from edgemtl.runtime._numpy_operators import OPERATORS, Routed
+from edgemtl.models.graph.evaluate import operator_of
+from edgemtl.models.graph.graph import Node
+from edgemtl.models.graph.lowering import MODULES
+from edgemtl.models.nets.tokens import Attention, ToMap, ToTokens
+from edgemtl.runtime.streaming.operators import OPERATORS, Routed
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -61,7 +61,7 @@ def test_convolutions(conv: nn.Conv2d, size: tuple[int, int]) -> None:
 
 
 def test_a_convolution_in_bands_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgemtl.runtime._numpy_operators._COLUMN_VALUES", 6 * 9 * 30 * 4)
+    monkeypatch.setattr("edgemtl.runtime.streaming.operators._COLUMN_VALUES", 6 * 9 * 30 * 4)
     lowered(nn.Conv2d(6, 8, 3, padding=1), drawn(2, 6, 31, 30))
     lowered(nn.Conv2d(6, 6, 3, padding=1, groups=6), drawn(1, 6, 31, 30))
 

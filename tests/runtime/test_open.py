@@ -15,7 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgemtl.errors import UserError
-from edgemtl.runtime import EngineSpec, _open, open_engine, runtime_names
+from edgemtl.runtime import EngineSpec, open_engine, runtime_names
+from edgemtl.runtime import opening as _open
 
 SPEC = EngineSpec("mine", "my-runtime", ("a", "b"), (1, 3, 4, 4), {"model": "model.bin"}, {"level": 2})
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgemtl.errors import UserError
 from edgemtl.runtime import postprocess
-from edgemtl.tasks import KINDS
+from edgemtl.tasks.task import KINDS
 
 RNG = np.random.default_rng(0)
 

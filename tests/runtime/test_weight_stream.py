@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.errors import UserError
-from edgemtl.runtime._weight_stream import ALIGNMENT, Piece, WeightStream
+from edgemtl.runtime.streaming.weights import ALIGNMENT, Piece, WeightStream
 
 UNITS = 40
 

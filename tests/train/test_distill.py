@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgemtl.train._distill import feature_distance, stage_ends
+from edgemtl.train.distill import feature_distance, stage_ends
 
 
 def features(seed: int, channels: int, names: tuple[str, ...] = ("a", "b")) -> dict[str, Tensor]:

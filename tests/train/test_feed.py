@@ -7,7 +7,7 @@ from toys import TRAINED, Toys
 
 from edgemtl.data import Batch
 from edgemtl.train import Recipe, batches_of
-from edgemtl.train._feed import training_batches
+from edgemtl.train.feed import training_batches
 
 RECIPE = Recipe(steps=5, batch=3, sizes=(1.0,), seed=4)
 

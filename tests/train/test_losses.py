@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from toys import TASKS, labels
 
-from edgemtl.tasks import Task
-from edgemtl.train._losses import distillation_loss, task_loss
+from edgemtl.tasks.task import Task
+from edgemtl.train.losses import distillation_loss, task_loss
 
 Array = NDArray[Any]
 SIZE = (4, 5)

@@ -13,7 +13,7 @@ from toys import TASKS, labels
 
 from edgemtl.data import Batch, Sample, collate
 from edgemtl.errors import UserError
-from edgemtl.tasks import Task
+from edgemtl.tasks.task import Task
 from edgemtl.train import Scorer, evaluate
 
 Array = NDArray[Any]

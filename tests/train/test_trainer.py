@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 from toys import TRAINED, Toys, toy_space
 
-from edgemtl._json import parse_json
 from edgemtl.errors import UserError
-from edgemtl.models import Values, load_supernet, read_header, recalibrate
-from edgemtl.nas import Design, Space
-from edgemtl.train import Progress, Recipe, batches_of, evaluate, fresh_supernet, train_supernet
-from edgemtl.train import _trainer as trainer
-from edgemtl.train._trainer import _forget_after, _groups, task_loss
+from edgemtl.files.json import parse_json
+from edgemtl.models import Supernet, load_supernet, read_header, recalibrate
+from edgemtl.spaces import Design, Space, Values
+from edgemtl.train import Progress, Recipe, batches_of, evaluate, fresh_supernet, train_supernet, trainer
+from edgemtl.train.trainer import _forget_after, _groups, task_loss
 
 RECIPE = Recipe(steps=6, batch=2, sizes=(1.0,), largest_steps=0.5, seed=3, bf16=False)
 
@@ -111,7 +110,7 @@ def test_what_is_written_is_what_was_scored(space: Space, tmp_path: Path) -> Non
     assert header["data"] == {"name": "toys", "identity": "toys/1"}
     written = json.loads((tmp_path / "training.json").read_text())
     assert written["environment"]
-    supernet = space.supernet()
+    supernet = Supernet.of(space)
     load_supernet(supernet, path, space.identity)
     for name, design in (("largest", space.largest()), ("smallest", space.smallest())):
         net = supernet.extract(design)
@@ -173,7 +172,7 @@ def test_the_rate_rises_for_three_percent_and_falls_to_one() -> None:
 
 
 def test_decay_spares_biases_normalisation_and_depthwise_filters(space: Space) -> None:
-    table = space.supernet().shared
+    table = Supernet.of(space).shared
     decayed, plain = _groups({parameter: name for name, parameter in table.items()}, RECIPE)
     names = {id(parameter): name for name, parameter in table.items()}
     spared = {names[id(parameter)] for parameter in plain["params"]}
@@ -205,8 +204,8 @@ def test_validation_is_scored_on_the_way_and_changes_nothing(
 ) -> None:
     recipe = replace(RECIPE, steps=60)
     plain = train(space, recipe, tmp_path / "plain")
-    monkeypatch.setattr("edgemtl.train._interim.INTERIM_SECONDS", 0.0)
-    monkeypatch.setattr("edgemtl.train._interim.INTERIM_SHARE", 1e9)
+    monkeypatch.setattr("edgemtl.train.interim.INTERIM_SECONDS", 0.0)
+    monkeypatch.setattr("edgemtl.train.interim.INTERIM_SHARE", 1e9)
     told: list[Progress] = []
     path = train_supernet(space, Toys(), recipe, tmp_path / "scored", command="edgemtl train", report=told.append)
     assert path.read_bytes() == plain
@@ -224,7 +223,7 @@ def test_a_loss_that_is_not_finite_is_null_in_the_log_which_a_resumed_run_keeps(
     def lost(*given: Any) -> Tensor:
         return task_loss(*given) * math.nan
 
-    monkeypatch.setattr("edgemtl.train._trainer.task_loss", lost)
+    monkeypatch.setattr("edgemtl.train.trainer.task_loss", lost)
     recipe = replace(RECIPE, steps=45)
     with pytest.raises(KeyboardInterrupt):
         train(space, recipe, tmp_path, stopping(40, KeyboardInterrupt))

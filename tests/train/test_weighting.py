@@ -13,7 +13,7 @@ from toys import Toys, toy_space
 
 from edgemtl.errors import MissingDependencyError, UserError
 from edgemtl.train import Recipe, fresh_supernet, train_supernet, weighting_names
-from edgemtl.train._weighting import Aggregated, Uncertainty, Weighting, make_weighting
+from edgemtl.train.weighting import Aggregated, Uncertainty, Weighting, make_weighting
 
 AGGREGATORS = [name for name in weighting_names() if name not in ("equal", "uncertainty")]
 

@@ -1,0 +1,240 @@
+"""`edgemtl export`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgemtl.cli.screen import Screen
+from edgemtl.cli.verb import interruptible, verb
+from edgemtl.units import format_bytes, format_flops
+
+if TYPE_CHECKING:
+    from edgemtl.bundle import BundleTarget, Manifest
+    from edgemtl.export import Plain
+
+__all__ = ["export"]
+
+LAYOUTS = ("bundle", "plain")
+
+
+@verb(
+    "export",
+    examples=(
+        "edgemtl export runs/first --target onnxruntime --target openvino",
+        "edgemtl export runs/first --design baseline --target tensorrt-rtx --out bundles/largest",
+        "edgemtl export runs/first --device raspberry-pi-5 --out bundles/pi",
+        "edgemtl export runs/first --portable --out bundles/anywhere",
+        "edgemtl export runs/experts --target tensorrt-rtx --exact",
+        "edgemtl export runs/first --levels 5 --target onnxruntime --out bundles/levels",
+        "edgemtl export runs/first --target onnxruntime --layout plain --tasks depth,semseg --with-postprocessing",
+    ),
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--target",
+    "targets",
+    metavar="NAME",
+    multiple=True,
+    help="A runtime to write engines for; several make one bundle.",
+)
+@click.option("--device", metavar="NAME", help="What engines are made for; by default what the run was searched for.")
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="Engines that are right on every processor: weights of seven bits where others have eight. What that costs is "
+    "printed.",
+)
+@click.option("--design", metavar="NAME", default="best", show_default=True, help="Which of the run's designs.")
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Drop no token of a mixture of experts: where a target needs fixed places, each expert has one for every "
+    "token, and computes as many.",
+)
+@click.option(
+    "--levels",
+    default=0,
+    metavar="N",
+    help="Instead of one design, N of the run's supernet over one copy of the weights: each task preferred, then at "
+    "half the budget.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default=LAYOUTS[0],
+    show_default=True,
+    help="plain: for each target one file of fixed tasks and shapes that its runtime opens without edgemtl.",
+)
+@click.option("--tasks", metavar="NAMES", help="For --layout plain: only these tasks: depth,semseg.")
+@click.option(
+    "--with-normalisation",
+    is_flag=True,
+    help="For --layout plain: the input is the picture's bytes (1, H, W, 3), and is normalised inside.",
+)
+@click.option(
+    "--with-postprocessing",
+    is_flag=True,
+    help="For --layout plain: outputs are class numbers, metres, unit vectors and probabilities.",
+)
+@click.option("--supernet", type=click.Path(path_type=Path), help="For --levels: the run's supernet, where none ships.")
+@click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; RUN/bundle or RUN/plain by default.")
+def export(
+    screen: Screen,
+    run: Path,
+    targets: tuple[str, ...],
+    device: str | None,
+    portable: bool,
+    design: str,
+    exact: bool,
+    levels: int,
+    layout: str,
+    tasks: str | None,
+    with_normalisation: bool,
+    with_postprocessing: bool,
+    supernet: Path | None,
+    out: Path | None,
+) -> None:
+    """Write a bundle with engines for a design.
+
+    Every task of every engine is checked against PyTorch, tensor by tensor and in the task's own metric. To a bundle of
+    the same net the engines are added; whatever else it holds stays.
+    """
+    from edgemtl.bundle import MANIFEST_FILE
+    from edgemtl.devices import load_device
+    from edgemtl.export import export_run
+    from edgemtl.files.disk import read_json
+    from edgemtl.nas.runs import RunFolder
+
+    folder = out or run / layout
+    plain = _plain(layout, tasks, with_normalisation, with_postprocessing)
+    with interruptible(f"{folder} is what it was, or holds all that was asked for: nothing appears in parts"):
+        manifest = export_run(
+            run,
+            targets,
+            folder,
+            design=design,
+            exact=exact,
+            levels=levels,
+            supernet=supernet,
+            layout=plain,
+            device=load_device(device) if device else None,
+            portable=portable,
+            progress=screen.note,
+        )
+    if not screen.as_json:
+        _parity(screen, manifest)
+        if portable:
+            _cost_of_portable(screen, manifest, targets or (RunFolder(run).config()["target"],))
+        _dropped(screen, manifest)
+        _levels(screen, manifest, folder)
+        cost = manifest.cost
+        screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
+        following = f"edgemtl profile {folder}" if plain is None else f"{folder}/README.md says how to open it"
+        screen.say(f"written: {folder}; next: {following}")
+    screen.json(read_json(folder / MANIFEST_FILE, "manifest"))
+
+
+def _plain(layout: str, tasks: str | None, normalisation: bool, postprocessing: bool) -> Plain | None:
+    """What a plain file is to hold; None for the layout bundle, where `UserError` is raised for its flags."""
+    from edgemtl.errors import UserError
+    from edgemtl.export import Plain
+
+    if layout == "plain":
+        return Plain(None if tasks is None else tasks.split(","), normalisation, postprocessing)
+    given = {
+        "--tasks": tasks is not None,
+        "--with-normalisation": normalisation,
+        "--with-postprocessing": postprocessing,
+    }
+    for flag, value in given.items():
+        if value:
+            raise UserError(
+                f"{flag} is for files of fixed tasks, and a bundle answers any: add --layout plain, or drop it"
+            )
+    return None
+
+
+def _levels(screen: Screen, manifest: Manifest, folder: Path) -> None:
+    """What each level costs and scores, how long it takes to switch to it, and what it adds to the memory in use."""
+    from edgemtl.profiling import measure_levels
+
+    if not manifest.levels:
+        return
+    rows: list[tuple[object, ...]] = []
+    costs = measure_levels(folder)
+    for level, cost in zip(manifest.levels, costs, strict=True):
+        scores = (each.engine for each in level.parity.values())
+        memory = None if cost.resident_bytes is None else format_bytes(cost.resident_bytes)
+        switch = (cost.first_ms, cost.again_ms, memory)
+        rows.append((level.name, level.budget, format_flops(level.cost.flops), *scores, *switch))
+    tasks = (f"{task} {each.metric}" for task, each in manifest.levels[0].parity.items())
+    columns = ("level", "within", "FLOPs (MACs)", *tasks, "first switch in ms", "after", "memory grows by")
+    screen.table("Levels, scored by their engines on the images of the check", columns, rows)
+    grown = [cost.resident_bytes for cost in costs if cost.resident_bytes is not None]
+    if len(grown) == len(costs):
+        whole, added = format_bytes(sum(grown)), format_bytes(sum(grown[1:]))
+        screen.say(
+            f"all {len(costs)} levels open take {whole} of memory, {added} more than the first alone, which is opened "
+            "with the bundle and counts the runtime's libraries"
+        )
+
+
+def _parity(screen: Screen, manifest: Manifest) -> None:
+    rows: list[tuple[object, ...]] = []
+    for name, target in manifest.targets.items():
+        if not target.parity:
+            rows.append(
+                (name, "all", None, None, None, None, None, "not checked: it neither runs nor is simulated here")
+            )
+        for task, each in target.parity.items():
+            difference = f"{each.max_abs_error:.4g} {each.unit or ''}".rstrip()
+            images = f"{each.images} {each.split or ''} images, {_judged(target)}".replace("  ", " ")
+            rows.append((name, task, each.metric, each.torch, each.engine, each.tolerance, difference, images))
+    columns = ("target", "task", "metric", "PyTorch", "engine", "allowed", "largest difference of raw outputs", "on")
+    screen.table("Engines against the net", columns, rows)
+
+
+def _judged(target: BundleTarget) -> str:
+    """What was held against the net, and where."""
+    return "simulated" if target.checked == "simulation" else f"run on {target.checked_on}"
+
+
+def _cost_of_portable(screen: Screen, manifest: Manifest, made: Collection[str]) -> None:
+    """What the portable scheme costs in quality against the device's own, where both ran here, for the targets `made`.
+
+    A bundle that was added to holds others too, of which this export knows nothing.
+    """
+    rows: list[tuple[object, ...]] = []
+    for name, target in ((name, target) for name, target in manifest.targets.items() if name in made):
+        if target.own_parity is None:
+            screen.say(
+                f"{name}: no cost to tell: no block is INT8, the device's own processor has no better scheme, or its "
+                "engine does not run right here"
+            )
+        for task, own in (target.own_parity or {}).items():
+            portable = target.parity[task].engine
+            change = f"{(portable - own.engine) / max(abs(own.engine), 1e-12):+.2%}"
+            rows.append((name, task, own.metric, own.engine, portable, change))
+    if rows:
+        columns = ("target", "task", "metric", "the device's own scheme", "portable", "change")
+        screen.table("What it costs to be portable, on the images of the check", columns, rows)
+
+
+def _dropped(screen: Screen, manifest: Manifest) -> None:
+    from edgemtl.bundle import dropped_share, unserved_share
+
+    if unserved := unserved_share(manifest.experts):
+        screen.say(f"the net's experts have no place for {unserved:.2%} of what is sent to them: every engine drops it")
+    for name in manifest.targets:
+        share = dropped_share(manifest.experts, name)
+        if share:
+            worst = max(manifest.experts, key=lambda use: use.dropped.get(name, 0.0))
+            screen.say(
+                f"{name} drops {share:.2%} of the tokens sent to experts, most in {worst.layer} of "
+                f"{worst.task or 'all tasks'} ({worst.dropped[name]:.2%}): edgemtl export --exact drops none, but "
+                "every expert then computes every token"
+            )

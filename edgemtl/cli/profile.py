@@ -1,0 +1,85 @@
+"""`edgemtl profile`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from edgemtl.cli.screen import Screen
+from edgemtl.cli.tables import show_profile
+from edgemtl.cli.verb import interruptible, parse_shapes, verb
+
+__all__ = ["profile"]
+
+LONGEST_STEM = 200
+
+
+@verb(
+    "profile",
+    examples=(
+        "edgemtl profile runs/first/bundle",
+        "edgemtl profile runs/first/bundle --target openvino --threads 1 --tasks depth",
+        "edgemtl profile model.onnx --runs 500 --out model.profile.json",
+        "edgemtl profile model.onnx --shape image=1x3x480x640",
+    ),
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--device", metavar="NAME", default="host", show_default=True, help="Where to measure; see edgemtl devices."
+)
+@click.option("--target", metavar="NAME", help="Which engine of the bundle; its first by default.")
+@click.option("--tasks", metavar="NAMES", help="Only these tasks: depth,normals.")
+@click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
+@click.option("--runs", default=200, show_default=True, help="Samples for each set of tasks.")
+@click.option(
+    "--shape",
+    "shapes",
+    metavar="NAME=SIZES",
+    multiple=True,
+    help="Sizes of an input of an ONNX file that leaves them open: image=1x3x480x640; without NAME for its only input.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where profile.json goes; beside what is measured by default."
+)
+def profile(
+    screen: Screen,
+    path: Path,
+    device: str,
+    target: str | None,
+    tasks: str | None,
+    threads: int,
+    runs: int,
+    shapes: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    """Measure a bundle, an engine folder or an ONNX file.
+
+    All tasks together, each alone, and all but each are timed in turns, so that what the trunk and each task cost is
+    known.
+    """
+    from edgemtl.files.disk import read_json
+    from edgemtl.profiling import profile as measure
+    from edgemtl.profiling import profile_file, write_profile
+
+    place = profile_file(out or (path if path.is_dir() else _beside(path)))
+    wanted: Sequence[str] | None = tasks.split(",") if tasks else None
+    sizes = parse_shapes(shapes)
+    with interruptible("nothing was measured to the end, nothing was written"), screen.progress("samples") as progress:
+        found = measure(
+            path, device, target=target, threads=threads, runs=runs, tasks=wanted, shapes=sizes, progress=progress
+        )
+    file = write_profile(found, place)
+    if not screen.as_json:
+        show_profile(screen, found)
+        screen.say(f"written: {file}")
+    screen.json(read_json(file, "profile"))
+
+
+def _beside(file: Path) -> Path:
+    """`NAME.profile.json` beside a file, whose name leaves room for the ending in the 255 bytes of file systems."""
+    stem = os.fsencode(file.stem)
+    name = file.stem if len(stem) <= LONGEST_STEM else stem[:LONGEST_STEM].decode(errors="ignore")
+    return file.with_name(f"{name}.profile.json")

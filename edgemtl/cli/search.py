@@ -1,0 +1,207 @@
+"""`edgemtl search`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgemtl.cli.screen import Progress, Screen
+from edgemtl.cli.tables import show_result
+from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
+from edgemtl.units import format_quantity
+
+if TYPE_CHECKING:
+    from edgemtl.nas.search import SearchEvent
+
+__all__ = ["search"]
+
+STAGES = {
+    "data": "images",
+    "masks": "steps of masks learnt",
+    "search": "designs evaluated",
+    "sensitivity": "choices tried a step lower",
+    "finalists": "architectures refined",
+    "score": "designs scored",
+    "map": "groups measured",
+    "trial": "groups judged",
+    "latency": "engines timed",
+}
+
+
+@verb(
+    "search",
+    examples=(
+        "edgemtl search --budget 2GFLOPs --out runs/first",
+        "edgemtl search --budget 8ms@host/openvino --budget 5MB --floor depth=2%",
+        "edgemtl search --budget 60%FLOPs --prefer depth=2,semseg=1 --seed 1",
+        "edgemtl search --budget 2GFLOPs --device raspberry-pi-5",
+        "edgemtl search --strategy preference --prefer depth=2,semseg=1 --budget 2GFLOPs",
+        "edgemtl search --strategy masks --space grid --budget 1.2GFLOPs --steps 600",
+        "edgemtl search --budget 2GFLOPs --out runs/first --resume",
+    ),
+)
+@click.option(
+    "--budget",
+    "budgets",
+    metavar="BUDGET",
+    multiple=True,
+    help="An upper limit: 2GFLOPs, 8ms, 8ms@host/openvino, 5MB, 60%FLOPs, depth:1GFLOPs. Several all hold.",
+)
+@click.option(
+    "--floor",
+    "floors",
+    metavar="TASK=PERCENT",
+    multiple=True,
+    help="A task's own limit: depth=2% lets depth lose 2 % at most.",
+)
+@click.option("--prefer", "preference", metavar="WEIGHTS", default="", help="Weights of tasks: depth=2,semseg=1.")
+@click.option(
+    "--space", metavar="NAME", default="cnn", show_default=True, help="What may be chosen from: a file of nas/."
+)
+@click.option(
+    "--data",
+    metavar="DATA",
+    default="scenes",
+    show_default=True,
+    help="A data set: scenes, elpv, or the path of a YAML file.",
+)
+@click.option("--size", metavar="HxW", help="Input size, HEIGHTxWIDTH; the space's own by default.")
+@click.option(
+    "--target",
+    metavar="NAME",
+    default="",
+    help="The runtime to search for: what a budget names, else onnxruntime, by default.",
+)
+@click.option(
+    "--device", metavar="NAME", default="host", show_default=True, help="What it is for: edgemtl devices lists them."
+)
+@click.option("--strategy", metavar="NAME", default="linas", show_default=True, help="How designs are proposed.")
+@click.option("--evaluations", default=36, show_default=True, help="Designs to evaluate.")
+@click.option("--steps", default=600, show_default=True, help="Training steps of the strategy masks.")
+@click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
+@click.option(
+    "--storage", metavar="URL", help="An Optuna URL, for many workers; a journal in the run's folder by default."
+)
+@click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run's folder; the next free runs/search-N by default."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--seed", default=0, show_default=True, help="Fixes what is drawn at random.")
+def search(
+    screen: Screen,
+    budgets: Sequence[str],
+    floors: Sequence[str],
+    preference: str,
+    space: str,
+    data: str,
+    size: str | None,
+    target: str,
+    device: str,
+    strategy: str,
+    evaluations: int,
+    steps: int,
+    supernet: Path | None,
+    storage: str | None,
+    threads: int,
+    out: Path | None,
+    resume: bool,
+    seed: int,
+) -> None:
+    """Search architecture and precision under budgets.
+
+    Prints first what the smallest, a middle and the largest design take of each budget, then the front of the best
+    designs and the chosen one, scored and timed on its exported engine. Writes a run folder.
+    """
+    from edgemtl.files.disk import read_json
+    from edgemtl.nas.runs import CONFIG_FILE, RunFolder
+    from edgemtl.nas.search import SearchRequest
+    from edgemtl.nas.search import search as search_space
+    from edgemtl.results import RESULT_FILE
+
+    folder = new_run(out, "search", resume)
+    request = SearchRequest(
+        out=folder,
+        budgets=tuple(budgets),
+        floors=tuple(floors),
+        preference=preference,
+        space=space,
+        data=data,
+        size=parse_size(size),
+        target=target,
+        device=device,
+        strategy=strategy,
+        evaluations=evaluations,
+        steps=steps,
+        seed=seed,
+        supernet=supernet,
+        storage=storage,
+        threads=threads,
+        resume=resume,
+        command=shlex.join(["edgemtl", *sys.argv[1:]]),
+    )
+    usable = f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}"
+    with interruptible(usable, [folder / CONFIG_FILE]), Stages(screen) as news:
+        result = search_space(request, news)
+    if not screen.as_json:
+        show_result(screen, result)
+        chosen = RunFolder(folder).config()["target"]
+        screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {chosen}")
+    screen.json(read_json(folder / RESULT_FILE, "result"))
+
+
+class Stages:
+    """Shows the events of a search: the pre-flight table once, and a progress for each stage."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen, self._stack = screen, ExitStack()
+        self._stage = ""
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def __call__(self, event: SearchEvent) -> None:
+        if event.stage == "preflight":
+            self._stack.close()
+            self._preflight(event)
+            return
+        if event.stage == "stopping":
+            self._stack.close()
+            self._screen.note(event.text)
+            return
+        title = event.text if event.stage == "data" else STAGES.get(event.stage, event.stage)
+        if title != self._stage:
+            self._stack.close()
+            self._stage, self._progress = title, self._stack.enter_context(self._screen.progress(title))
+        if self._progress is not None:
+            self._progress(event.done, event.total, "" if event.stage == "data" else event.text)
+
+    def _preflight(self, event: SearchEvent) -> None:
+        """What three designs take of every limit and lose of every floor, and whether one is known to keep all."""
+        rows: list[tuple[object, ...]] = []
+        for row in event.rows:
+            figures = (row.limit, row.smallest, row.middle, row.largest)
+            texts = (format_quantity(row.budget.quantity, value) for value in figures)
+            rows.append((row.budget.text, *texts, "yes" if row.satisfiable else "no"))
+        for each in event.floors or ():
+            losses = (each.floor.max_drop, each.smallest, each.middle, each.largest)
+            texts = (f"{format_quantity('drop', value)} lost" for value in losses)
+            rows.append((f"floor {each.floor.text}", *texts, "yes, by the largest"))
+        if event.floors is None:
+            rows.append(("floors", *[None] * 4, "known once weights are learnt"))
+        elif len(rows) > 1:
+            known = f"yes, the {event.together} design does" if event.together else "known after the search"
+            rows.append(("all together", *[None] * 4, known))
+        if rows:
+            columns = ("limit", "allows", "smallest design", "middle", "largest", "can be kept")
+            self._screen.table("Before the search", columns, rows)

@@ -1,0 +1,129 @@
+"""The tables of results and profiles: only the arrangement, every figure is in the object that is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgemtl.cli.screen import Screen
+from edgemtl.units import format_bytes, format_flops
+
+if TYPE_CHECKING:
+    from edgemtl.profiling import Counts, Figure, Profile
+    from edgemtl.results import Entry, Result
+
+__all__ = ["show_profile", "show_result"]
+
+OPERATORS = 8
+WEIGHTED = "weighted delta_m"
+_YES_NO = {True: "yes", False: "no", None: None}
+
+
+def show_result(screen: Screen, result: Result) -> None:
+    """The front and the chosen design of a search."""
+    columns = (
+        [(task, next(iter(scores))) for task, scores in (result.best or result.front[0]).metrics.items()]
+        if result.front
+        else []
+    )
+    latency = next((entry.latency_ms for entry in result.front if entry.latency_ms), None)
+    timed = f"{latency.kind} ms, {latency.runtime}" if latency else "ms"
+    names = (
+        "design",
+        *(f"{task} {metric}" for task, metric in columns),
+        "delta_m",
+        *([WEIGHTED] if result.preferred else []),
+        "FLOPs (MACs)",
+        "weights",
+        timed,
+        "within limits",
+    )
+    screen.table(
+        "Pareto front, scored on test images", names, [_entry(entry, columns, result) for entry in result.front]
+    )
+    if result.best is None:
+        screen.say("no design was found")
+    elif not result.feasible:
+        more = "train it further" if result.strategy == "prune" else "give more --evaluations"
+        broken = "; ".join(f"{check.name}: {check.words}" for check in result.best.broken)
+        nearest = f"'best' is the nearest{f' ({broken})' if broken else ''}"
+        screen.say(f"no evaluated design keeps every limit, {nearest}: raise a limit, or {more}")
+    if result.preferred:
+        screen.say(f"{WEIGHTED}: the mean of tasks weighted by {result.preferred}; delta_m counts them alike")
+    screen.say(f"{result.evaluations} designs evaluated in {result.seconds:.0f} s")
+
+
+def _entry(entry: Entry, columns: list[tuple[str, str]], result: Result) -> tuple[object, ...]:
+    chosen = result.best is not None and entry.design == result.best.design
+    return (
+        f"{entry.name or 'design'}{' (chosen)' if chosen and entry.name != 'best' else ''}",
+        *(entry.metrics.get(task, {}).get(metric) for task, metric in columns),
+        _change(entry.delta_m),
+        *([_change(entry.weighted_delta_m)] if result.preferred else []),
+        format_flops(entry.flops),
+        format_bytes(entry.bytes),
+        None if entry.latency_ms is None else f"{entry.latency_ms.value:.2f}",
+        f"no: {', '.join(check.name for check in entry.broken)}" if entry.broken else _YES_NO[entry.feasible],
+    )
+
+
+def _change(fraction: float | None) -> str | None:
+    return None if fraction is None else f"{100 * fraction:+.2f} %"
+
+
+def show_profile(screen: Screen, profile: Profile) -> None:
+    """Latency of every mode, what each task costs, and where the operators' time goes."""
+    modes = []
+    for mode in profile.modes:
+        block = mode.latency
+        modes.append(
+            (
+                mode.name,
+                block.n,
+                *(_ms(v) for v in (block.min_ms, block.p50_ms, block.mean_ms, block.p90_ms, block.p99_ms)),
+                f"{block.cov:.1%}",
+            )
+        )
+    verdict = "" if profile.stability.stable else " (unstable, see the notes)"
+    title = f"{profile.name}: measured latency in ms, {profile.runtime} on {profile.device}{verdict}"
+    screen.table(title, ("tasks in the call", "n", "min", "p50", "mean", "p90", "p99", "variation"), modes)
+    costs = [
+        (task, *(_figure(figure) for figure in (cost.alone_ms, cost.own_ms, cost.marginal_ms)))
+        for task, cost in profile.task_costs.items()
+    ]
+    if profile.trunk_ms is not None:
+        costs.insert(0, ("shared trunk", _figure(profile.trunk_ms), None, None))
+    screen.table("What each task costs in ms", ("part", "alone", "own part", "saved without it"), costs)
+    if profile.counts is not None:
+        screen.table("Counted on the graph", ("part", "FLOPs (MACs)", "parameters", "weights"), _counts(profile.counts))
+    if profile.operators is not None:
+        shares = [
+            (s.name, s.owner or None, s.operators, f"{s.share:.1%}") for s in profile.operators.by_block[:OPERATORS]
+        ]
+        screen.table("Where the time goes", ("block", "task", "operators", "share"), shares)
+    for note in profile.notes:
+        screen.say(f"note: {note}")
+    for reason in profile.stability.reasons:
+        screen.note(f"note: {reason}")
+
+
+def _counts(counts: Counts) -> list[tuple[str | None, ...]]:
+    """Rows for all tasks, for what several share, and for what each has to itself."""
+    parts = [("all tasks", counts.total), ("shared trunk", counts.trunk), *counts.tasks.items()]
+    shown = parts if len(counts.tasks) > 1 else parts[:1]
+    return [
+        (
+            name,
+            "not counted" if each.flops is None else format_flops(each.flops),
+            f"{each.params:,}",
+            format_bytes(each.weight_bytes),
+        )
+        for name, each in shown
+    ]
+
+
+def _ms(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
+
+
+def _figure(figure: Figure | None) -> str | None:
+    return None if figure is None else _ms(figure.value)

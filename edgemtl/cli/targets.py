@@ -1,0 +1,75 @@
+"""`edgemtl targets`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from edgemtl.cli.screen import Screen
+from edgemtl.cli.verb import verb
+
+if TYPE_CHECKING:
+    from edgemtl.targets import ExportTarget
+    from edgemtl.traits import TargetTraits
+
+__all__ = ["targets"]
+
+
+@verb(
+    "targets", examples=("edgemtl targets", "edgemtl targets --device raspberry-pi-5", "edgemtl targets --format json")
+)
+@click.option("--device", metavar="NAME", default="host", show_default=True, help="What they are to run on.")
+def targets(screen: Screen, device: str) -> None:
+    """List the runtimes to export for, as they are on a device.
+
+    The search offers a target only the precisions that it honours there, per block or for the whole engine. INT8 is
+    written as the device's processor multiplies exactly.
+    """
+    from edgemtl.cli.installed import install_line
+    from edgemtl.devices import load_device
+    from edgemtl.errors import UserError
+    from edgemtl.targets import find_target, target_names
+
+    where, found = load_device(device), []
+    for name in target_names():
+        try:
+            found.append(find_target(name, where))
+        except UserError as error:  # one broken package must not hide the other targets
+            screen.note(f"{'warning: ' if where.kind == 'host' else ''}{error}")
+    if not screen.as_json:
+        rows = [
+            (
+                each.traits.name,
+                each.traits.title,
+                " ".join(each.traits.block_precisions),
+                " ".join(each.traits.engine_precisions),
+                _int8(each),
+                "yes" if _is_here(each.traits) else install_line(each.traits.extra),
+            )
+            for each in found
+        ]
+        columns = ("name", "what", "per block", "per engine", "INT8 is", "installed")
+        screen.table(f"Targets on {device}", columns, rows)
+    screen.json(
+        [{**asdict(each.traits), "scheme": asdict(each.scheme), "installed": _is_here(each.traits)} for each in found]
+    )
+
+
+def _int8(target: ExportTarget) -> str | None:
+    """The scheme in words."""
+    from edgemtl.arithmetic import EXACT_WEIGHT
+
+    if "int8" not in target.traits.block_precisions:
+        return None
+    scheme = target.scheme
+    signs = "signed" if scheme.activation == "int8" else "unsigned"
+    return f"{signs} activations, {8 if scheme.weight_limit > EXACT_WEIGHT else 7}-bit weights"
+
+
+def _is_here(traits: TargetTraits) -> bool:
+    """Whether the runtime of a target is installed; one without an extra comes with edgemtl."""
+    from edgemtl.cli.installed import is_installed
+
+    return not traits.extra or is_installed(traits.runtime)

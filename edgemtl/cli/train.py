@@ -1,0 +1,346 @@
+"""`edgemtl train`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import click
+
+from edgemtl.cli.screen import Progress, Screen
+from edgemtl.cli.tables import show_result
+from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
+from edgemtl.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from edgemtl.data import Source, Split
+    from edgemtl.models import Supernet
+    from edgemtl.spaces import Space
+    from edgemtl.train import Progress as TrainProgress
+    from edgemtl.train import Recipe
+
+__all__ = ["train"]
+
+
+class _How(TypedDict):
+    """What a fine-tuning is told beside its recipe."""
+
+    processes: int
+    resume: bool
+
+
+class _Begin(TypedDict, total=False):
+    """What training begins with, as `train_supernet` takes it."""
+
+    supernet: Supernet
+    weights_sha256: str
+
+
+@verb(
+    "train",
+    examples=(
+        "edgemtl train --space cnn --data scenes --out runs/supernet",
+        "edgemtl train --data photos/data.yaml --steps 4000 --out runs/mine",
+        "edgemtl search --budget 2GFLOPs --data photos/data.yaml --supernet runs/mine/supernet.safetensors",
+        "edgemtl train --run runs/first --steps 1000 --out runs/tuned",
+    ),
+)
+@click.option("--space", metavar="NAME", help="What may be chosen from: a file of nas/.  [default: cnn]")
+@click.option("--data", metavar="DATA", help="A data set: scenes, elpv, or the path of a YAML file.  [default: scenes]")
+@click.option(
+    "--run",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Train a searched design further, taught by its run's baseline; the result is a run.",
+)
+@click.option("--design", metavar="NAME", help="Which of the run's designs.  [default: best]")
+@click.option("--size", metavar="HxW", help="Input size, HEIGHTxWIDTH; the space's own by default.")
+@click.option("--images", type=int, help="How many scenes to render for training.")
+@click.option("--steps", type=int, help="Optimizer steps.")
+@click.option("--batch", type=int, help="Images in a step.")
+@click.option("--sizes", metavar="LIST", help="Sizes that images grow through, as fractions of the input size.")
+@click.option("--zoom", metavar="LOW,HIGH", help="Range of random scales about that size; above 1 cuts parts off.")
+@click.option("--learning-rate", type=float, help="Peak learning rate.")
+@click.option(
+    "--weighting", metavar="NAME", help="How tasks are weighed: equal, uncertainty, or an aggregator of torchjd."
+)
+@click.option("--largest-steps", type=float, help="Share of the steps that train the largest design alone.")
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="Begin with a trained supernet, its trunk and the tasks that match, or with public weights: a file, a shipped "
+    "supernet (cnn-scenes), or imagenet (mobilenetv2).",
+)
+@click.option(
+    "--processes",
+    metavar="N",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes on this machine, each with a batch of its own and a share of the cores, or a GPU.",
+)
+@click.option("--no-bf16", is_flag=True, help="Train in FP32 even where BF16 is faster.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder; the next free runs/train-N by default.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@click.option("--seed", type=int, help="Fixes what is drawn at random.")
+def train(
+    screen: Screen,
+    space: str | None,
+    data: str | None,
+    run: Path | None,
+    design: str | None,
+    size: str | None,
+    images: int | None,
+    sizes: str | None,
+    zoom: str | None,
+    weights: str | None,
+    processes: int,
+    no_bf16: bool,
+    out: Path | None,
+    resume: bool,
+    **numbers: int | float | str | None,
+) -> None:
+    """Train the shared weights of a space, or one searched design further.
+
+    A supernet holds every design of its space. Writes supernet.safetensors, training.json and train.jsonl into the
+    run's folder, and a checkpoint at least every minute. With --run it writes a run that exports like any other.
+    """
+    from edgemtl.files.disk import read_json
+    from edgemtl.nas.runs import TUNING
+    from edgemtl.train import CHECKPOINT_FILE, Recipe
+
+    folder = new_run(out, "train" if run is None else "tuned", resume)
+    given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
+    given |= {name: _numbers(name, text) for name, text in (("sizes", sizes), ("zoom", zoom)) if text is not None}
+    given |= {"bf16": False} if no_bf16 else {}
+    recipe = Recipe(**given) if run is None else replace(TUNING, **given)
+    _check_weighting(recipe)
+    if run is not None:
+        own = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
+        _tune(screen, run, design or "best", folder, recipe, {"processes": processes, "resume": resume}, own)
+        return
+    if design is not None:
+        raise UserError(f"--design {design}: names a design of a run, which --run gives")
+    space, data = space or "cnn", data or "scenes"
+    _check_folder(folder, resume)
+    chosen, source = _open(space, data, parse_size(size), images)
+    if not _is_finished(folder, chosen, source, recipe):
+        _look_at(screen, source)
+        begin = _initialised(chosen, weights, recipe.seed, screen.note)
+        with interruptible("rendered images are kept, training had not begun: call the same command again"):
+            _prepare(screen, source)
+        kept = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
+        with interruptible(kept, [folder / CHECKPOINT_FILE]):
+            helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
+            _train(screen, chosen, source, recipe, folder, begin, (helper, processes))
+    summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
+    if not screen.as_json:
+        _scores(screen, summary["validation"])
+        screen.say(
+            f"written: {path}; next: edgemtl search --space {space} --data {data} --supernet {path} --budget 60%FLOPs"
+        )
+    screen.json(summary)
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--{name} {text}: numbers with commas between them are wanted, as in 0.5,0.67,1") from error
+
+
+def _check_weighting(recipe: Recipe) -> None:
+    from edgemtl.train import weighting_names
+
+    if recipe.weighting not in weighting_names():
+        raise unknown_name("task weighting", recipe.weighting, weighting_names())
+
+
+def _tune(
+    screen: Screen,
+    run: Path,
+    design: str,
+    folder: Path,
+    recipe: Recipe,
+    how: _How,
+    own: Mapping[str, object],
+) -> None:
+    from edgemtl.files.disk import read_json
+    from edgemtl.nas.runs import CONFIG_FILE, RunFolder, fine_tune
+    from edgemtl.results import RESULT_FILE
+
+    if given := [f"--{name} {value}" for name, value in own.items() if value is not None]:
+        raise UserError(f"{given[0]} does not go with --run, which trains on its run's own data: leave it out")
+    with (
+        interruptible(f"what was done is kept in {folder}; go on with: {resume_line(folder)}", [folder / CONFIG_FILE]),
+        screen.progress("steps") as progress,
+    ):
+        command = shlex.join(["edgemtl", *sys.argv[1:]])
+        tell = partial(_tell, progress)
+        result = fine_tune(run, folder, recipe, name=design, command=command, report=tell, **how)
+    if not screen.as_json:
+        show_result(screen, result)
+        target = RunFolder(folder).config()["target"]
+        screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {target}")
+    screen.json(read_json(folder / RESULT_FILE, "result"))
+
+
+def _tell(progress: Progress, news: TrainProgress) -> None:
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
+    progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}", news.seconds_left)
+    if news.validation:
+        deciding = ((task, *next(iter(metrics.items()))) for task, metrics in news.validation.items())
+        scores = [f"{task} {metric} {value:.3g}" for task, metric, value in deciding]
+        progress.remark(f"validation after {news.step} steps, a few images: {', '.join(scores)}")
+
+
+def _train(
+    screen: Screen,
+    space: Space,
+    source: Source,
+    recipe: Recipe,
+    folder: Path,
+    begin: _Begin,
+    helpers: tuple[Callable[[], None], int],
+) -> None:
+    from edgemtl.train import beside, train_supernet
+
+    with screen.progress("steps") as progress, beside(*helpers):
+        command = shlex.join(["edgemtl", *sys.argv[1:]])
+        train_supernet(space, source, recipe, folder, **begin, command=command, report=partial(_tell, progress))
+
+
+def _help_train(
+    space: str, data: str, size: str | None, images: int | None, weights: str | None, recipe: Recipe, folder: Path
+) -> None:
+    """The same training in a further process, which writes and shows nothing."""
+    from edgemtl.train import train_supernet
+
+    chosen, source = _open(space, data, parse_size(size), images)
+    train_supernet(chosen, source, recipe, folder, **_initialised(chosen, weights, recipe.seed))
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    from edgemtl.files.claim import claim
+    from edgemtl.files.disk import check_folder
+    from edgemtl.train import CHECKPOINT_FILE
+
+    check_folder(folder, "training run")
+    with claim(folder, "train"):  # it says so at once where another process trains there
+        there = [name for name in (CHECKPOINT_FILE, "training.json") if (folder / name).is_file()]
+        if not there and (folder / "supernet.safetensors").exists():
+            raise UserError(f"{folder} holds a supernet.safetensors of another origin: choose another --out")
+    if resume and not there:
+        raise UserError(f"--resume: {folder} holds no {CHECKPOINT_FILE}; leave --resume out to begin there")
+    if there and not resume:
+        raise UserError(f"{folder} already holds a training run: go on with --resume, or choose another --out")
+
+
+def _is_finished(folder: Path, space: Space, source: Source, recipe: Recipe) -> bool:
+    """Whether the run was trained to its end; raises `UserError` where it was another run."""
+    from edgemtl.files.disk import read_json
+
+    file = folder / "training.json"
+    if not file.is_file():
+        return False
+    found, wanted = read_json(file, "training"), {"identity": space.identity, "recipe": recipe.as_json()}
+    if not (isinstance(found, dict) and isinstance(found.get("data"), dict) and _are_scores(found.get("validation"))):
+        raise UserError(f"{file} is damaged, or no record of a training: choose another --out")
+    if (
+        any(found.get(key) != value for key, value in wanted.items())
+        or found["data"].get("identity") != source.identity
+    ):
+        raise UserError(f"{folder} was trained with another recipe, space or data set: choose another --out")
+    return True
+
+
+def _are_scores(found: object) -> bool:
+    """Whether it is what a training says of its designs: for each the same tasks and metrics, all of them numbers."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        scores = TypeAdapter(dict[str, dict[str, dict[str, float]]]).validate_python(found, strict=True)
+    except ValidationError:
+        return False
+    columns = [{task: set(metrics) for task, metrics in tasks.items()} for tasks in scores.values()]
+    return "largest" in scores and all(each == columns[0] for each in columns)
+
+
+def _open(space: str, data: str, size: tuple[int, int] | None, images: int | None) -> tuple[Space, Source]:
+    """The space for the data set's tasks, and the data at the size that the space says."""
+    from edgemtl.data import open_source
+    from edgemtl.data.scenes import ScenesSource
+    from edgemtl.spaces import load_space
+
+    first = open_source(data, size or (64, 64))
+    chosen = load_space(space, first.tasks, size)
+    if images is None:
+        return chosen, open_source(data, chosen.size)
+    if data != ScenesSource.name:
+        raise UserError(
+            f"--images {images}: only scenes are rendered on demand; data set {data!r} has the images it has"
+        )
+    return chosen, ScenesSource(chosen.size, train=images)
+
+
+def _initialised(
+    space: Space, weights: str | None, seed: int, tell: Callable[[str], None] = lambda text: None
+) -> _Begin:
+    """A trained supernet, or one with public weights, most important channels first; nothing to begin from scratch.
+
+    What a supernet of other tasks gives is told with `tell`.
+    """
+    if weights is None:
+        return {}
+    from edgemtl.files.disk import sha256
+    from edgemtl.files.share import find_shared
+    from edgemtl.models import is_supernet, load_matching, load_pretrained, load_supernet, read_header, sort_channels
+    from edgemtl.train import fresh_supernet
+
+    supernet = fresh_supernet(space, seed)
+    shipped = None if Path(weights).exists() else find_shared("nas/supernets", f"{weights}.safetensors")
+    path = shipped or Path(weights)
+    if is_supernet(path):
+        if read_header(path).get("identity") == space.identity:
+            load_supernet(supernet, path, space.identity)
+        else:
+            matched = load_matching(supernet, path)
+            tell(f"weights {weights}: taken are {'; '.join([', '.join(matched.taken), *matched.left])}")
+        digest = sha256(path)
+    else:
+        digest = load_pretrained(supernet, space.largest().plan, weights)
+        sort_channels(supernet)
+    return {"supernet": supernet, "weights_sha256": digest}
+
+
+def _prepare(screen: Screen, source: Source) -> None:
+    """Render ahead, with all cores, what is rendered on demand."""
+    from edgemtl.data.scenes import ScenesSource
+
+    if not isinstance(source, ScenesSource):
+        return
+    splits: tuple[Split, ...] = ("train", "validation")
+    for split in splits:
+        with screen.progress(f"{split} images") as progress:
+            source.prepare(split, os.cpu_count() or 1, progress)
+
+
+def _look_at(screen: Screen, source: Source) -> None:
+    """Tell what a first look at a data set of one's own shows; raises `UserError` where it cannot be used."""
+    from edgemtl.data.folder import FolderSource
+
+    if isinstance(source, FolderSource):
+        for warning in source.first_look():
+            screen.note(f"warning: {warning}")
+
+
+def _scores(screen: Screen, scores: dict[str, dict[str, dict[str, float]]]) -> None:
+    columns = [(task, metric) for task, values in scores["largest"].items() for metric in values]
+    rows = [(design, *(values[task][metric] for task, metric in columns)) for design, values in scores.items()]
+    screen.table("Validation scores", ("design", *(f"{task} {metric}" for task, metric in columns)), rows)

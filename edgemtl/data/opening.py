@@ -1,0 +1,45 @@
+"""Opening a source by what a person writes after `--data`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgemtl.data.elpv import ElpvSource
+from edgemtl.data.folder.source import FolderSource
+from edgemtl.data.sample import Source
+from edgemtl.data.scenes.source import ScenesSource
+from edgemtl.errors import UserError, unknown_name
+
+__all__ = ["open_source", "source_names"]
+
+_SOURCES: dict[str, Callable[[tuple[int, int]], Source]] = {"elpv": ElpvSource, "scenes": ScenesSource}
+
+
+def source_names() -> tuple[str, ...]:
+    """Names that `open_source` knows besides folders and YAML files."""
+    return tuple(sorted(_SOURCES))
+
+
+def open_source(spec: str, size: tuple[int, int]) -> Source:
+    """The source that `spec` names, with samples of `size` (height, width): a name, a YAML file or the folder of one.
+
+    A known name comes before a folder that is called the same (write ./NAME for the folder). Raises `UserError` where
+    neither is there, and where the data set has problems; `MissingDependencyError` without the package it needs.
+    """
+    if spec in _SOURCES:
+        return _SOURCES[spec](size)
+    path = Path(spec).expanduser()
+    if _there(path) or "/" in spec or path.suffix in (".yaml", ".yml"):
+        return FolderSource(path, size)
+    raise UserError(
+        f"{unknown_name('data set', spec, source_names())}, or the path of a data set's YAML file or folder"
+    )
+
+
+def _there(path: Path) -> bool:
+    """Whether something has this path; what can be no path (too long, a NUL in it) is not there."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,117 @@
+"""What a data set is made of: samples with a validity mask per task, sources of them, and batches for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.files.images import normalize
+from edgemtl.tasks import Task
+
+__all__ = ["FILL", "SPLITS", "Batch", "Sample", "Samples", "Source", "Split", "collate", "require_split"]
+
+Array = NDArray[Any]
+Split = Literal["train", "calibration", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+FILL: dict[str, tuple[float, ...]] = {"depth": (1.0,), "normals": (0.0, 0.0, -1.0)}
+"""What stands under a false mask (0 for the other kinds): harmless to a logarithm, a gather or a cosine."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with a target and a validity mask per task.
+
+    `image` is uint8 (H, W, 3). Targets by kind: segmentation int64 (H, W) class ids; depth float32 (H, W) metres;
+    normals float32 (H, W, 3) unit vectors in the camera frame (x right, y down, z forward); edges and saliency float32
+    (H, W), 0 or 1; classification int64 (); regression float32 (C,). Masks are boolean, (H, W) for dense tasks, else
+    (). What a target holds under a false mask is finite (see `FILL`) and means nothing.
+    """
+
+    image: NDArray[np.uint8]
+    targets: dict[str, Array]
+    masks: dict[str, NDArray[np.bool_]]
+
+
+class Source(Protocol):
+    """A data set: its tasks, and four disjoint splits of samples of one size (height, width).
+
+    `identity` is a hash of what it holds (it goes into results); `license_note` is empty where nothing restricts use.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tasks(self) -> tuple[Task, ...]: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def license_note(self) -> str: ...
+    def split(self, name: Split) -> Sequence[Sample]:
+        """Samples of one split; raises `UserError` for another name."""
+        ...
+
+
+class Samples(Sequence[Sample]):
+    """A split that reads its samples one by one; slices and negative indices work as in a list."""
+
+    def read(self, place: int) -> Sample:
+        """The sample at a place from 0 to the length less one."""
+        raise IndexError(place)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        places = range(len(self))[index]
+        return self.read(places) if isinstance(places, int) else [self.read(place) for place in places]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples stacked: `image` float32 (N, 3, H, W) normalised; targets and masks (N, ...), normals (N, 3, H, W)."""
+
+    image: NDArray[np.float32]
+    targets: dict[str, Array]
+    masks: dict[str, NDArray[np.bool_]]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one size and the same tasks into a batch; raises `UserError` where they differ."""
+    if not samples:
+        raise UserError("a batch needs at least one sample, 0 were given")
+    sizes = sorted({sample.image.shape for sample in samples})
+    if len(sizes) > 1:
+        raise UserError(
+            f"a batch needs images of one size, {' and '.join(map(str, sizes))} were given: crop or resize them"
+        )
+    names = sorted({tuple(sorted(sample.targets)) for sample in samples})
+    if len(names) > 1:
+        raise UserError(f"a batch needs samples of the same tasks, {' and '.join(map(str, names))} were given")
+    targets = {name: np.stack([sample.targets[name] for sample in samples]) for name in samples[0].targets}
+    return Batch(
+        normalize(np.stack([sample.image for sample in samples])),
+        {name: _channels_first(target) for name, target in targets.items()},
+        {name: np.stack([sample.masks[name] for sample in samples]) for name in targets},
+    )
+
+
+def _channels_first(target: Array) -> Array:
+    """(N, H, W, C) to (N, C, H, W); everything else stays."""
+    return np.ascontiguousarray(target.transpose(0, 3, 1, 2)) if target.ndim == 4 else target
+
+
+def require_split(name: str) -> Split:
+    """The name as a split; raises `UserError` with the nearest names for any other."""
+    for split in SPLITS:
+        if name == split:
+            return split
+    raise unknown_name("split", name, SPLITS)

@@ -1,0 +1,109 @@
+"""Engines held against their net as far as this machine truly can, and what a manifest says of that."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemtl.arithmetic import own_arithmetic
+from edgemtl.bundle import Parity
+from edgemtl.data import Sample, collate
+from edgemtl.devices import Device
+from edgemtl.export.parity import MakeScorer, Tolerance, check_parity, measure_parity, simulated_run
+from edgemtl.export.usage import describe_dispatch
+from edgemtl.models import MultiTaskNet
+from edgemtl.models.quantization import Ranges
+from edgemtl.runtime import open_engine
+from edgemtl.targets import ExportTarget, arithmetic_of, find_target, needs_of, runs_here
+from edgemtl.traits import TargetTraits
+
+__all__ = ["Build", "Subject", "checked", "folder_of", "honoured"]
+
+Build = Callable[[ExportTarget, Path], object]
+"""Writes a target's engine into a folder, ready to be opened."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What every engine of a bundle is made from and held against, and the device that it is for.
+
+    `precision` is as it was asked for: a target honours what it can.
+    """
+
+    net: MultiTaskNet
+    precision: Mapping[str, str]
+    ranges: Ranges | None
+    device: Device
+    samples: Sequence[Sample]
+    tolerance: Tolerance
+    make_scorer: MakeScorer
+
+
+def checked(subject: Subject, target: ExportTarget, folder: Path, build: Build) -> dict[str, Any]:
+    """What a manifest says of the engine in `folder`: what it was made for, what it needs, and its parity.
+
+    Parity is that of the engine where it runs right here, else of its simulation; there is none where tokens of experts
+    may be dropped, which the simulation does not do. Where the engine is written otherwise than the device's own
+    processor would have it, `build` makes that one too, to say what this costs. Raises `UserError` where the engine is
+    too far from the net.
+    """
+    precision = honoured(subject.precision, target.traits)
+    here, dispatch = runs_here(target, precision), describe_dispatch(target, subject.net)
+    parity: dict[str, Parity] = {}
+    if here:
+        parity = _measured(subject, folder)
+    elif dispatch is None or dispatch.capacity is None:
+        run = simulated_run(subject.net, precision, subject.ranges, target)
+        parity = measure_parity(subject.net, run, subject.samples, subject.make_scorer)
+    if parity:
+        image = collate([subject.samples[0]]).image
+        parity = check_parity(subject.net, target, precision, subject.ranges, parity, image, subject.tolerance)
+    return {
+        "runtime": target.traits.runtime,
+        "parity": parity,
+        "dispatch": dispatch,
+        "device": target.device.name,
+        "arithmetic": arithmetic_of(target),
+        "hardware": target.traits.hardware,
+        "needs": needs_of(target, precision),
+        "checked": "engine" if here else "simulation",
+        "checked_on": own_arithmetic() if here else None,
+        "own_parity": _own_parity(subject, target, precision, build),
+    }
+
+
+def _measured(subject: Subject, folder: Path) -> dict[str, Parity]:
+    with closing(open_engine(folder, modes=[[task.name for task in subject.net.tasks]])) as session:
+        return measure_parity(subject.net, session.run, subject.samples, subject.make_scorer)
+
+
+def _own_parity(
+    subject: Subject, target: ExportTarget, precision: Mapping[str, str], build: Build
+) -> dict[str, Parity] | None:
+    """Parity by the scheme of the device's own processor; None where it is this one, or does not run right here."""
+    own = find_target(target.traits.name, subject.device)
+    if "int8" not in precision.values() or own.scheme == target.scheme or not runs_here(own, precision):
+        return None
+    with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
+        build(own, Path(folder))
+        return _measured(subject, Path(folder))
+
+
+def folder_of(target: ExportTarget) -> str:
+    """Where a target's engine lies inside a bundle."""
+    return f"engines/{target.traits.name}"
+
+
+def honoured(precision: Mapping[str, str], traits: TargetTraits) -> dict[str, str]:
+    """The precision that a target runs: what it lacks is done in FP32, which is never less exact."""
+    return {
+        name: value
+        if value in (traits.engine_precisions if name == "engine" else traits.block_precisions)
+        else fallback
+        for name, value in precision.items()
+        for fallback in ["fp32" if name == "engine" else "float"]
+    }

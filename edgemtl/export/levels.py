@@ -1,0 +1,189 @@
+"""Several designs in one bundle over one copy of the weights: control after training, at run time.
+
+A static graph cannot cut its weights anew for every call, so each level is an engine of its own, opened at its first
+use. What all levels share lies on disk once; in memory each holds its own part, in the layout that its kernels want.
+
+Levels are float. An INT8 weight is rounded on a grid that its level's part of the channel spans: of five levels of the
+default space at 2 GFLOPs, 5 % of the INT8 bytes are in tensors that are equal, and without sharing they are fewer than
+what float levels share.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from safetensors.numpy import save
+
+from edgemtl.arithmetic import own_arithmetic
+from edgemtl.bundle import BundleLevel, BundleTarget, Manifest
+from edgemtl.data import Sample, collate
+from edgemtl.devices import Device
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.export.bundle import Origin, check_samples, cost_of, manifest_of
+from edgemtl.export.checked import folder_of, honoured
+from edgemtl.export.parity import Tolerance, check_parity, measure_parity, simulated_run
+from edgemtl.export.placing import net_sha256, placing
+from edgemtl.export.shared_weights import Carrier, ir_carrier, onnx_carrier, share_weights
+from edgemtl.files.disk import write_atomic
+from edgemtl.files.onnx import read_onnx
+from edgemtl.models import MultiTaskNet, Supernet
+from edgemtl.nas.levels import Level, Levels
+from edgemtl.runtime import EngineSpec, open_engine
+from edgemtl.targets import ExportTarget, arithmetic_of, emit, find_target, runs_here
+from edgemtl.train import Scorer
+
+__all__ = ["check_sharing", "export_levels"]
+
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """One level's engine as its target builds it: what `engine.json` says, the file that holds weights, and others."""
+
+    spec: EngineSpec
+    key: str
+    carrier: Carrier
+    others: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The files of all levels' engine, and the bytes that the models take with and without sharing."""
+
+    files: tuple[str, ...]
+    shared_bytes: int
+    alone_bytes: int
+
+
+def _read_onnxruntime(net: MultiTaskNet, spec: EngineSpec, folder: Path) -> _Engine:
+    return _Engine(spec, "model", onnx_carrier(read_onnx(spec.file(folder, "model"), external_data=True)), {})
+
+
+def _read_openvino(net: MultiTaskNet, spec: EngineSpec, folder: Path) -> _Engine:
+    model, weights = (spec.file(folder, key).read_bytes() for key in ("model", "weights"))
+    return _Engine(spec, "weights", ir_carrier(model, weights, emit(net)), {"model": model})
+
+
+_READERS = {"onnxruntime": _read_onnxruntime, "openvino": _read_openvino}
+"""The targets whose engines can be put together from weights that several share."""
+
+
+def check_sharing(targets: Sequence[str], device: Device | None = None) -> ExportTarget:
+    """The one target that levels are written for, for `device` (None: this machine).
+
+    Raises `UserError` for several, `UnsupportedError` for one whose engines cannot share weights.
+    """
+    names = list(dict.fromkeys(find_target(name, device).traits.name for name in targets))
+    able = " or ".join(f"--target {name}" for name in _READERS)
+    for name in names:
+        if name not in _READERS:
+            raise UnsupportedError(f"target {name} cannot share the weights of levels: export them with {able}")
+    if len(names) > 1:
+        raise UserError(f"levels for {' and '.join(names)} asked for: a bundle of levels is for one, give {able}")
+    return find_target(names[0], device)
+
+
+def export_levels(
+    found: Levels,
+    target: ExportTarget,
+    folder: Path,
+    *,
+    validation: Sequence[Sample],
+    origin: Origin,
+    progress: Callable[[str], None],
+) -> Manifest:
+    """Write the levels as one bundle for a target, each checked against its net; returns its manifest.
+
+    Blocks are float, and the rest of an engine has its design's precision, or FP32 where the target lacks that. As with
+    `export_bundle` the folder appears whole or not at all. Raises `UserError` where an engine is too far from its net.
+    """
+    name, levels = target.traits.name, found.levels
+    check_samples(levels[0].candidate.net, validation, "validation")
+    first = levels[0].candidate
+    digest = net_sha256([level.candidate.net for level in levels], first.design.precision)
+    with placing(folder) as bundle:
+        bundle.check(digest, [name], len(levels))
+        place = bundle.scratch / folder_of(target)
+        place.mkdir(parents=True)
+        progress(f"building {len(levels)} levels for {name}")
+        written = _write(levels, found.supernet, target, place)
+        checked = [_checked(number, level, target, place, validation) for number, level in enumerate(levels)]
+        share = written.shared_bytes / written.alone_bytes
+        here = all(runs_here(target, _precision(level, target)) for level in levels)
+        progress(
+            f"models and weights: {written.shared_bytes / 1e6:.2f} MB for {len(levels)} levels, "
+            f"{share:.0%} of the {written.alone_bytes / 1e6:.2f} MB that they take one by one"
+        )
+        parts = {
+            name: BundleTarget(
+                folder=folder_of(target),
+                files=written.files,
+                runtime=target.traits.runtime,
+                parity=checked[0].parity,
+                device=target.device.name,
+                arithmetic=arithmetic_of(target),
+                checked="engine" if here else "simulation",
+                checked_on=own_arithmetic() if here else None,
+            )
+        }
+        origin = replace(origin, design=dict(first.design))
+        scratch, precision = bundle.scratch, first.design.precision
+        made = manifest_of(first.net, digest, precision, parts, checked[0].cost, origin, scratch, levels=checked)
+        return bundle.publish(made)
+
+
+def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, place: Path) -> _Written:
+    """Build every level, and write their engines over one file of weights with one `engine.json`."""
+    engines = [_built(level, target) for level in levels]
+    shared, tensors = share_weights([engine.carrier for engine in engines], supernet)
+    keys, contents = dict[str, str](), {WEIGHTS_FILE: save(tensors)}
+    options = []
+    for number, (engine, level) in enumerate(zip(engines, shared, strict=True)):
+        for key, content in {**engine.others, engine.key: level.content}.items():
+            suffix = ".bin" if key == engine.key else Path(engine.spec.files[key]).suffix
+            keys[f"{key}-{number}"] = name = f"level-{number}{suffix}"
+            contents[name] = content
+        options.append({**engine.spec.options, "shared": [part.as_json() for part in level.parts]})
+    for name, content in contents.items():
+        write_atomic(place / name, content)
+    spec = replace(engines[0].spec, files={**keys, "shared": WEIGHTS_FILE}, options={"levels": options})
+    alone_bytes = sum(len(e.carrier.content) + sum(map(len, e.others.values())) for e in engines)
+    files = (*contents, spec.write(place).name)
+    return _Written(files, sum(map(len, contents.values())), alone_bytes)
+
+
+def _built(level: Level, target: ExportTarget) -> _Engine:
+    with tempfile.TemporaryDirectory(prefix="edgemtl-") as alone:
+        folder, net = Path(alone), level.candidate.net
+        target.build(net, _precision(level, target), None, folder)
+        return _READERS[target.traits.name](net, EngineSpec.read(folder), folder)
+
+
+def _precision(level: Level, target: ExportTarget) -> dict[str, str]:
+    """The engine's precision; blocks are float."""
+    return honoured({"engine": level.candidate.design.precision["engine"]}, target.traits)
+
+
+def _checked(number: int, level: Level, target: ExportTarget, place: Path, validation: Sequence[Sample]) -> BundleLevel:
+    """What the manifest says of a level, once its engine was held against its net."""
+    net, precision = level.candidate.net, _precision(level, target)
+    names = [task.name for task in net.tasks]
+    if runs_here(target, precision):
+        with closing(open_engine(place, modes=[names], level=number)) as session:
+            parity = measure_parity(net, session.run, validation, Scorer)
+    else:
+        parity = measure_parity(net, simulated_run(net, precision, None, target), validation, Scorer)
+    parity = check_parity(net, target, precision, None, parity, collate([validation[0]]).image, Tolerance())
+    return BundleLevel(
+        name=level.name,
+        budget=level.budget,
+        preference=dict(level.preference),
+        design=dict(level.candidate.design),
+        cost=cost_of(net, precision, None, target),
+        parity=parity,
+    )

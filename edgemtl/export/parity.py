@@ -1,0 +1,262 @@
+"""Is the engine still the net? Each task by the difference of its tensors and by its own metric, on real samples."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgemtl.bundle import Parity
+from edgemtl.data import Batch, Sample, Split, collate
+from edgemtl.errors import UserError
+from edgemtl.models import MultiTaskNet, run_blocks
+from edgemtl.models.graph import trace
+from edgemtl.models.quantization import Ranges, simulate
+from edgemtl.runtime import open_engine
+from edgemtl.targets import ExportTarget, runs_here
+from edgemtl.tasks import KINDS, Task
+
+__all__ = [
+    "MakeScorer",
+    "Scorer",
+    "Tolerance",
+    "check_parity",
+    "first_divergence",
+    "measure_parity",
+    "simulated_run",
+]
+
+Outputs = dict[str, NDArray[np.float32]]
+PARITY_SPLIT: Split = "validation"
+_NEGLIGIBLE = 1e-2
+"""A metric below this (metres, degrees or a fraction) is as good as zero: changes are taken relative to it."""
+
+
+class Scorer(Protocol):
+    """Accumulates every task's metrics; `edgemtl.train.Scorer` is one."""
+
+    def update(self, outputs: Mapping[str, Any], samples: Batch | Sequence[Sample]) -> None:
+        """Add raw outputs (N, …) of N samples."""
+        ...
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """{task: {metric: value}} over all that was added."""
+        ...
+
+
+MakeScorer = Callable[[Sequence[Task]], Scorer]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an engine may be from the trained FP32 net.
+
+    Where a task's path is all FP32, its tensors may differ by `float_error` of their largest value (of 1 where that
+    is less) and its metric by the fraction `float_metric`. Where INT8 or BF16 is on the path, its metric may be worse
+    by the fraction `reduced_metric`. `diverging` is the relative error at which a block is named in an error.
+    """
+
+    float_error: float = 1e-3
+    float_metric: float = 0.005
+    reduced_metric: float = 0.03
+    diverging: float = 0.1
+
+
+Run = Callable[[NDArray[np.float32], Sequence[str]], Mapping[str, NDArray[np.float32]]]
+"""Raw outputs of tasks for an image: an engine's, or those that a simulation says it will have."""
+
+
+def simulated_run(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> Run:
+    """What a target's engine computes, on a machine where it cannot run, or not right."""
+    simulation = simulate(net, precision, ranges, target.scheme)
+
+    def run(image: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        found = simulation(torch.from_numpy(image))
+        return {task: found[task].numpy() for task in tasks}
+
+    return run
+
+
+def measure_parity(
+    net: MultiTaskNet, run: Run, samples: Sequence[Sample], make_scorer: MakeScorer
+) -> dict[str, Parity]:
+    """Tensor errors and metrics of every task, net against engine, over the samples one by one."""
+    scorers = {"torch": make_scorer(net.tasks), "engine": make_scorer(net.tasks)}
+    names = [task.name for task in net.tasks]
+    apart, norms, largest = ({name: 0.0 for name in names} for _ in range(3))
+    for sample in samples:
+        batch = collate([sample])
+        with torch.no_grad():
+            expected = {task: value.numpy() for task, value in net(torch.from_numpy(batch.image)).items()}
+        found = {task: value.copy() for task, value in run(batch.image, names).items()}
+        scorers["torch"].update(expected, batch)
+        scorers["engine"].update(found, batch)
+        for name in names:
+            difference = (found[name] - expected[name]).astype(np.float64)
+            largest[name] = max(largest[name], float(np.abs(difference).max()))
+            apart[name] += float(np.square(difference).sum())
+            norms[name] += float(np.square(expected[name], dtype=np.float64).sum())
+    scores = {kind: scorer.compute() for kind, scorer in scorers.items()}
+    return {
+        task.name: Parity(
+            max_abs_error=largest[task.name],
+            relative_error=float(np.sqrt(apart[task.name] / max(norms[task.name], 1e-30))),
+            metric=task.metric.name,
+            torch=scores["torch"][task.name][task.metric.name],
+            engine=scores["engine"][task.name][task.metric.name],
+            images=len(samples),
+            split=PARITY_SPLIT,
+            unit=KINDS[task.kind].raw_unit,
+        )
+        for task in net.tasks
+    }
+
+
+def check_parity(
+    net: MultiTaskNet,
+    target: ExportTarget,
+    precision: Mapping[str, str],
+    ranges: Ranges | None,
+    parity: Mapping[str, Parity],
+    image: NDArray[np.float32],
+    tolerance: Tolerance,
+) -> dict[str, Parity]:
+    """The parity with what was allowed of each task, where the engine keeps it.
+
+    Raises `UserError` naming task, figures and first diverging block where an engine is too far from the net.
+
+    `image` (1, 3, H, W), normalised, is what the blocks are compared on.
+    """
+    found = {}
+    for task in net.tasks:
+        reduced = _is_reduced(net, task.name, precision)
+        problem = _problem(task, parity[task.name], reduced, tolerance)
+        if problem:
+            limit = tolerance.diverging if reduced else tolerance.float_error
+            where = first_divergence(net, target, precision, ranges, image, limit)
+            raise UserError(f"engine for {target.traits.name}, task {task.name}: {problem}; {where}")
+        found[task.name] = parity[task.name].model_copy(update=_allowed(reduced, tolerance))
+    return found
+
+
+def _allowed(reduced: bool, tolerance: Tolerance) -> dict[str, float | None]:
+    if reduced:
+        return {"metric_allowed": tolerance.reduced_metric, "difference_allowed": None}
+    return {"metric_allowed": tolerance.float_metric, "difference_allowed": tolerance.float_error}
+
+
+def _is_reduced(net: MultiTaskNet, task: str, precision: Mapping[str, str]) -> bool:
+    path = [block for block, owner in net.block_tasks.items() if owner in (None, task)]
+    return precision.get("engine", "fp32") != "fp32" or any(precision.get(block) == "int8" for block in path)
+
+
+def _problem(task: Task, parity: Parity, reduced: bool, tolerance: Tolerance) -> str | None:
+    """What is wrong with one task's parity, or None."""
+    change = (parity.engine - parity.torch) / max(abs(parity.torch), _NEGLIGIBLE)
+    worse = -change if task.metric.higher_is_better else change
+    scores = f"{parity.metric} {parity.torch:.4g} in PyTorch, {parity.engine:.4g} in the engine"
+    if not np.isfinite(parity.max_abs_error):
+        return "its outputs are not finite"
+    if reduced:
+        if worse <= tolerance.reduced_metric:
+            return None
+        return f"{scores}, {worse:.1%} worse where {tolerance.reduced_metric:.1%} is allowed"
+    if abs(change) > tolerance.float_metric:
+        return f"{scores}, {abs(change):.1%} apart where {tolerance.float_metric:.1%} is allowed"
+    if parity.relative_error > tolerance.float_error and parity.max_abs_error > tolerance.float_error:
+        return (
+            f"its FP32 outputs differ by up to {parity.max_abs_error:.2g} where {tolerance.float_error:.2g} is allowed"
+        )
+    return None
+
+
+def first_divergence(
+    net: MultiTaskNet,
+    target: ExportTarget,
+    precision: Mapping[str, str],
+    ranges: Ranges | None,
+    image: NDArray[np.float32],
+    limit: float,
+) -> str:
+    """Where an engine leaves its simulation, or else where precision itself leaves the net; a clause for an error.
+
+    Errors are norms of differences over norms; `limit` is the one that counts. The net is built once more with every
+    block's output exposed, and blocks are compared in order of execution.
+    """
+    exposed = _Exposed(net)
+    ranges = _ranges_of(exposed, net, ranges)
+    pixels = torch.from_numpy(image)
+    with torch.no_grad():
+        exact = {name: value.numpy() for name, value in exposed(pixels).items()}
+    simulated = {
+        name: value.numpy() for name, value in simulate(exposed, precision, ranges, target.scheme)(pixels).items()
+    }
+    found = simulated
+    if runs_here(target, precision):
+        found = _exposed_outputs(exposed, target, precision, ranges, image)
+    errors = {name: _relative(found[name], simulated[name]) for name in exact}
+    for name, error in errors.items():
+        if error > limit:
+            return (
+                f"first block whose output diverges: {name} ({error:.2g} from the simulation of its precision): "
+                "the runtime computes it differently; keep it float or report the block"
+            )
+    losses = {name: _relative(simulated[name], exact[name]) for name in exact}
+    first = next((name for name, loss in losses.items() if loss > limit), None)
+    if first is None:
+        worst = max(losses, key=lambda name: losses[name])
+        return f"no block's output diverges by more than {limit:.2g}, most does {worst} ({losses[worst]:.2g} from FP32)"
+    return (
+        f"first block whose output diverges: {first} ({losses[first]:.2g} from FP32, by precision alone): "
+        "keep it float, calibrate on more images, or allow a larger tolerance"
+    )
+
+
+class _Exposed(nn.Module):
+    """A net whose outputs are those of every block; it stands in for the net wherever one is traced."""
+
+    def __init__(self, net: MultiTaskNet) -> None:
+        super().__init__()
+        self.blocks, self.block_tasks, self.input_size = net.blocks, net.block_tasks, net.input_size
+        self.wiring, self.names = net.wiring, [step.name for step in net.wiring]
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) to one tensor a block."""
+        values = run_blocks(self.blocks, self.wiring, image)
+        return {name: values[name] for name in self.names}
+
+
+def _ranges_of(exposed: nn.Module, net: MultiTaskNet, ranges: Ranges | None) -> Ranges | None:
+    """Ranges by the names that tensors have in the exposed net: an output is called like its block there."""
+    if ranges is None:
+        return None
+    before = {node.name: node.output for node in trace(net).nodes}
+    renamed = {node.output: before[node.name] for node in trace(exposed).nodes if node.name in before}
+    limits = dict(ranges.limits)
+    return Ranges(limits | {new: limits[old] for new, old in renamed.items() if old in limits})
+
+
+def _exposed_outputs(
+    exposed: _Exposed,
+    target: ExportTarget,
+    precision: Mapping[str, str],
+    ranges: Ranges | None,
+    image: NDArray[np.float32],
+) -> Outputs:
+    with tempfile.TemporaryDirectory() as folder:
+        target.build(exposed, precision, ranges, Path(folder))  # type: ignore[arg-type]
+        names = exposed.names
+        with closing(open_engine(Path(folder), modes=[names])) as session:
+            return {name: value.copy() for name, value in session.run(image, names).items()}
+
+
+def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), 1e-12))

@@ -1,0 +1,170 @@
+"""The layout plain: for each target one file of fixed tasks and shapes, which its runtime opens without edgemtl."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import onnx
+
+from edgemtl.bundle import BundleInput, BundleTarget, BundleTask, Manifest
+from edgemtl.data import Sample
+from edgemtl.devices import HOST, Device, any_processor, load_device
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.export.bundle import Origin, check_samples, cost_of, find_targets, manifest_of, ranges_of
+from edgemtl.export.checked import Subject, checked, folder_of, honoured
+from edgemtl.export.parity import Tolerance
+from edgemtl.export.placing import net_sha256, placing
+from edgemtl.export.plain_readme import README_FILE, write_readme
+from edgemtl.export.wrap import with_normalisation, with_postprocessing, with_shapes
+from edgemtl.models import MultiTaskNet
+from edgemtl.models.quantization import Ranges
+from edgemtl.runtime import EngineSpec
+from edgemtl.targets import ExportTarget, PlainTarget
+from edgemtl.tasks import check_tasks
+from edgemtl.train import Scorer
+
+__all__ = ["Plain", "export_plain"]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What a plain file holds: `tasks` (None: all), and the steps that stand inside it, not left to the caller."""
+
+    tasks: str | Sequence[str] | None = None
+    normalisation: bool = False
+    postprocessing: bool = False
+
+
+def export_plain(
+    net: MultiTaskNet,
+    precision: Mapping[str, str] | str,
+    targets: str | Sequence[str],
+    folder: Path,
+    layout: Plain = Plain(),
+    *,
+    calibration: Sequence[Sample],
+    validation: Sequence[Sample],
+    ranges: Ranges | None = None,
+    origin: Origin | None = None,
+    tolerance: Tolerance | None = None,
+    progress: Callable[[str], None] | None = None,
+    exact: bool = False,
+    device: Device | None = None,
+    portable: bool = False,
+) -> Manifest:
+    """Write one file of fixed tasks for each of `targets` to `folder`, with a manifest, and a README for people.
+
+    A file has one input, `image`, and an output for each task that is called like it; every call answers all of them.
+    Arguments, and what is raised, are those of `export_bundle`, which also says when the folder appears; parity is
+    checked before the steps that `layout` puts around the net. Raises `UnsupportedError` for a target without files
+    that another program can open.
+    """
+    say = progress or (lambda text: None)
+    wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
+    net = net.subset(_tasks(net, layout))
+    wanted = {name: value for name, value in wanted.items() if name == "engine" or name in net.block_tasks}
+    device = device or load_device(HOST)
+    made_for = any_processor(device) if portable else device
+    found = [_check(target) for target in find_targets(targets, made_for, net, exact)]
+    check_samples(net, validation, "validation")
+    ranges = ranges_of(net, wanted, ranges, calibration, say)
+    subject = Subject(net, wanted, ranges, device, validation, tolerance or Tolerance(), Scorer)
+    digest = net_sha256([net], wanted)
+    with placing(folder) as place:
+        place.check(digest, [target.traits.name for target in found], layout="plain")
+        scratch, parts = place.scratch, {}
+        types: dict[str, onnx.TypeProto.Tensor] = {}
+        for target in found:
+            say(f"building for {target.traits.name}")
+            parts[target.traits.name], types = _write(subject, target, scratch / folder_of(target), layout)
+        cost = cost_of(net, wanted, ranges, found[0])
+        made = _described(manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch), layout, types)
+        if (before := place.before) is not None and (before.input, before.tasks) != (made.input, made.tasks):
+            raise UserError(f"{folder} holds files with other steps inside: choose another --out, or the same flags")
+
+        def page(folder: Path, manifest: Manifest) -> None:
+            if not write_readme(folder, manifest):
+                say(
+                    f"{folder / README_FILE} is not as edgemtl wrote it, and stays; without it, export writes a new one"
+                )
+
+        return place.publish(made, page)
+
+
+def _tasks(net: MultiTaskNet, layout: Plain) -> tuple[str, ...]:
+    known = [task.name for task in net.tasks]
+    return tuple(known) if layout.tasks is None else check_tasks(layout.tasks, known)
+
+
+def _check(target: ExportTarget) -> ExportTarget:
+    if not isinstance(target, PlainTarget):
+        raise UnsupportedError(
+            f"target {target.traits.name} writes files that edgemtl alone can open: export it without --layout plain, "
+            "or give another target"
+        )
+    return target
+
+
+def _write(
+    subject: Subject, target: ExportTarget, folder: Path, layout: Plain
+) -> tuple[BundleTarget, dict[str, onnx.TypeProto.Tensor]]:
+    """Write one target's file; what the manifest says of it, and the type of each of its outputs.
+
+    Its parity is that of the file as it is without steps around the net.
+    """
+    net, types = subject.net, dict[str, onnx.TypeProto.Tensor]()
+
+    def finish(model: onnx.ModelProto) -> onnx.ModelProto:
+        model = with_normalisation(model) if layout.normalisation else model
+        model = with_shapes(with_postprocessing(model, net.tasks) if layout.postprocessing else model)
+        types.update({info.name: info.type.tensor_type for info in model.graph.output})
+        return model
+
+    def built(target: ExportTarget, place: Path, finish: Callable[[onnx.ModelProto], onnx.ModelProto]) -> EngineSpec:
+        precision = honoured(subject.precision, target.traits)
+        return cast("PlainTarget", target).build_plain(net, precision, subject.ranges, place, finish)
+
+    def bare(target: ExportTarget, place: Path) -> None:
+        built(target, place, with_shapes).write(place)
+
+    folder.mkdir(parents=True)
+    spec = built(target, folder, finish)
+    with tempfile.TemporaryDirectory(prefix="edgemtl-") as alone:
+        if target.traits.executes:
+            bare(target, Path(alone))
+        about = checked(subject, target, Path(alone), bare)
+    files = tuple(spec.files.values())
+    return BundleTarget(folder=folder_of(target), files=files, options=spec.runtime_options, **about), types
+
+
+def _described(manifest: Manifest, layout: Plain, types: Mapping[str, onnx.TypeProto.Tensor]) -> Manifest:
+    """A bundle's manifest as that of a plain layout: one mode, and what stands inside the files is left to nobody."""
+    names = tuple(task.name for task in manifest.tasks)
+    image = _bytes(manifest.input) if layout.normalisation else manifest.input
+    tasks = manifest.tasks
+    if layout.postprocessing:
+        tasks = tuple(_predicting(task, types) for task in tasks)
+    return manifest.model_copy(update={"layout": "plain", "modes": (names,), "input": image, "tasks": tasks})
+
+
+def _bytes(image: BundleInput) -> BundleInput:
+    whole = {"layout": "NHWC", "dtype": "uint8", "scale": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    return image.model_copy(update=whole)
+
+
+def _predicting(task: BundleTask, types: Mapping[str, onnx.TypeProto.Tensor]) -> BundleTask:
+    """The task whose outputs are results already, of these types."""
+    outputs = []
+    for output in task.outputs:
+        kind = types[output.name]
+        update = {
+            "shape": tuple(size.dim_value for size in kind.shape.dim),
+            "dtype": "int64" if kind.elem_type == onnx.TensorProto.INT64 else "float32",
+            "unit": task.result,
+        }
+        outputs.append(output.model_copy(update=update))
+    return task.model_copy(update={"outputs": tuple(outputs), "postprocess": "none", "formula": "raw"})

@@ -1,0 +1,140 @@
+"""From a run's folder to a bundle: the design that a search kept, with the data it was searched on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from edgemtl.arithmetic import own_arithmetic
+from edgemtl.bundle import Manifest
+from edgemtl.data import Sample, Source, open_source
+from edgemtl.devices import Device
+from edgemtl.errors import UserError
+from edgemtl.export.bundle import Origin, export_bundle
+from edgemtl.export.levels import check_sharing, export_levels
+from edgemtl.export.plain import Plain, export_plain
+from edgemtl.nas.evaluation import Candidate
+from edgemtl.nas.levels import plan_levels
+from edgemtl.nas.runs import RunFolder
+from edgemtl.train import spread
+
+__all__ = ["export_run"]
+
+CALIBRATION_IMAGES = 32
+PARITY_IMAGES = (48, 512)
+"""Where every pixel has a label, and where an image has one: there two flipped labels of 48 would be 4 %."""
+
+
+def export_run(
+    run: Path,
+    targets: Sequence[str] = (),
+    out: Path | None = None,
+    *,
+    design: str = "best",
+    exact: bool = False,
+    levels: int = 0,
+    supernet: Path | None = None,
+    layout: Plain | None = None,
+    device: Device | None = None,
+    portable: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Manifest:
+    """Export a kept design of a run (`best`, `baseline`, or a key of its front) to `out` (by default `run/bundle`).
+
+    `targets` and `device` default to those that the run was searched for; with `portable` engines are right on every
+    processor, and with `exact` none of them drops tokens of experts.
+    Parity is checked on validation images of the run's data. With `levels` the bundle holds so many designs, float,
+    over one copy of the weights instead (see `edgemtl.nas.plan_levels`), all cut from the run's supernet: `supernet`,
+    or the one that ships. With a plain `layout` there are files for use without edgemtl instead, by default in
+    `run/plain`. Raises `UserError` where the run, the design, its data or that supernet are missing, damaged or changed
+    since the search, and for a design or a supernet that would not be used.
+    """
+    _check_levels(levels, layout, design, supernet)
+    if levels:
+        say = progress or (lambda text: None)
+        return _export_levels(run, targets, device, out or run / "bundle", levels, supernet, say)
+    folder = RunFolder(run)
+    say = progress if progress and not portable else (lambda text: None)  # what is right everywhere needs no note
+    config, device = folder.config(), device or _own_device(folder, say)
+    candidate = folder.load(design)
+    size = candidate.net.input_size
+    source = open_source(config["data"], size)
+    if source.identity != config["data_identity"]:
+        raise UserError(f"data {config['data']!r} has changed since run {run} was made: search again")
+    write = export_bundle if layout is None else partial(export_plain, layout=layout)
+    return write(
+        candidate.net,
+        candidate.design.precision,
+        list(targets) or [config["target"]],
+        out or run / ("bundle" if layout is None else "plain"),
+        calibration=spread(source.split("calibration"), CALIBRATION_IMAGES),
+        validation=_validation(source),
+        ranges=candidate.ranges,
+        origin=_origin(folder, candidate, source),
+        progress=progress,
+        exact=exact,
+        device=device,
+        portable=portable,
+    )
+
+
+def _check_levels(levels: int, layout: Plain | None, design: str, supernet: Path | None) -> None:
+    if levels and layout is not None:
+        raise UserError(f"{levels} levels and the layout plain given: levels share weights, which plain files cannot")
+    if levels and design != "best":
+        raise UserError(f"design {design!r} and {levels} levels given: levels are designs of their own, drop --design")
+    if supernet is not None and not levels:
+        raise UserError(f"supernet {supernet} given without levels, which alone are cut from it: add --levels 5")
+
+
+def _origin(folder: RunFolder, candidate: Candidate, source: Source) -> Origin:
+    """Where the net of a run comes from, for the manifest."""
+    config = folder.config()
+    return Origin(
+        space=config["space"],
+        family=candidate.design.space.family.name,
+        design=candidate.design.as_json(),
+        run=str(folder.path),
+        seed=config["seed"],
+        data={"name": source.name, "identity": source.identity},
+    )
+
+
+def _own_device(folder: RunFolder, say: Callable[[str], None]) -> Device:
+    """The device that a run was made for; says so where that was another machine than this one."""
+    device = folder.device()
+    if device.kind == "host" and not device.is_here:
+        say(
+            f"run {folder.path} was made on another machine ({device.arithmetic}), and its engines are for that; "
+            f"for this one ({own_arithmetic()}): --device host"
+        )
+    return device
+
+
+def _validation(source: Source) -> list[Sample]:
+    """The images that parity is checked on."""
+    return spread(source.split("validation"), PARITY_IMAGES[not any(task.dense for task in source.tasks)])
+
+
+def _export_levels(
+    run: Path,
+    targets: Sequence[str],
+    device: Device | None,
+    out: Path,
+    count: int,
+    supernet: Path | None,
+    progress: Callable[[str], None],
+) -> Manifest:
+    folder = RunFolder(run)
+    config = folder.config()
+    target = check_sharing(list(targets) or [config["target"]], device or _own_device(folder, progress))
+    found = plan_levels(folder, count, supernet, progress)
+    origin = Origin(
+        space=config["space"],
+        family=found.levels[0].candidate.design.space.family.name,
+        run=str(run),
+        seed=config["seed"],
+        data={"name": found.source.name, "identity": found.source.identity},
+    )
+    return export_levels(found, target, out, validation=_validation(found.source), origin=origin, progress=progress)

@@ -1,0 +1,171 @@
+"""One process owns a folder at a time; what one that was killed left half-written is cleared by the next."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from edgemtl.errors import UserError
+from edgemtl.files.disk import clear_parts, sha256, within
+
+__all__ = ["LOCK_FILE", "claim", "remove_written", "scratch_beside"]
+
+LOCK_FILE = ".edgemtl.lock"
+"""The kernel's lock on it is what counts, and ends with its process however that ends; its content is for people."""
+_SCRATCH = ".new"
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """A forked child shares its parent's locks, and would hold them longer than the parent lives."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+@contextlib.contextmanager
+def claim(folder: Path, verb: str, of: Path | None = None) -> Iterator[None]:
+    """Own `folder` while the block runs; first, what killed processes left half-written in it is removed.
+
+    The folder is made where it is missing, and unmade where the block leaves nothing in it. Raises `UserError` where
+    another process owns it, naming that and the folder, and where the system refuses. A scratch folder says what it is
+    `of`, which is what people know it as.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, a folder is wanted: choose another --out")
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    handle: int | None = None
+    try:
+        handle = _lock(folder, verb, of or folder)
+        clear_parts(folder)
+        _clear_scratch(folder)
+        yield
+    finally:
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                if of is None or {*folder.iterdir()} == {folder / LOCK_FILE}:  # else it tells whose scratch is left
+                    (folder / LOCK_FILE).unlink()
+            _held.discard(handle)
+            os.close(handle)
+        with contextlib.suppress(OSError):  # the first one that holds something ends it
+            for path in missing:
+                path.rmdir()
+
+
+def _lock(folder: Path, verb: str, shown: Path) -> int:
+    """The open file of a lock that this process holds from now on."""
+    path = folder / LOCK_FILE
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        except FileNotFoundError:  # its last owner has just unmade the folder
+            continue
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise UserError(f"{path} is no file that edgemtl wrote: choose another --out")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _owner(os.read(handle, 1 << 12))
+            os.close(handle)
+            raise UserError(f"{shown} is in use by {owner}: wait until it ends, or choose another --out") from None
+        except OSError as error:
+            os.close(handle)
+            raise UserError(f"cannot lock {path}: {error.strerror or error}; choose another --out") from error
+        if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+            break
+        os.close(handle)  # its last owner has just removed the file
+    _held.add(handle)
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    said = {"verb": verb, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    with contextlib.suppress(OSError):  # a full disk has no room for what the lock says: it holds all the same
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(said).encode(), 0)
+    return handle
+
+
+def _owner(content: bytes) -> str:
+    """Who holds a lock, in words."""
+    try:
+        said = json.loads(content)
+        who = f"edgemtl {said['verb']!s:.20}, process {int(said['pid'])} on {said['host']!s:.60}"
+        return f"{who} since {said['since']!s:.30}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "another process"
+
+
+@contextlib.contextmanager
+def scratch_beside(folder: Path, verb: str) -> Iterator[Path]:
+    """An empty folder on the file system of `folder`, beside it, that goes at the end however the block ends.
+
+    It belongs to one process at a time, so it claims `folder` too; what a killed process left is cleared. Raises
+    `UserError` as `claim` does.
+    """
+    place = folder.with_name(f".{folder.name}{_SCRATCH}")
+    strange = place.is_symlink() or (place.is_dir() and not (place / LOCK_FILE).exists() and any(place.iterdir()))
+    if strange:
+        raise UserError(f"{place} is in the way, and edgemtl did not write it: move it, or choose another --out")
+    if folder.parent.is_dir():
+        _clear_scratch(folder.parent)
+    try:
+        with claim(place, verb, folder):
+            try:
+                made = place / folder.name
+                made.mkdir()
+                yield made
+            finally:
+                _empty(place)
+    finally:
+        with contextlib.suppress(OSError):  # it was there, empty, where a process was killed as it made it
+            place.rmdir()
+
+
+def _clear_scratch(folder: Path) -> None:
+    """Remove the scratch folders in a folder whose processes have ended."""
+    for place in folder.glob(f".*{_SCRATCH}"):
+        if place.is_dir() and not place.is_symlink() and (place / LOCK_FILE).is_file():
+            with contextlib.suppress(UserError, OSError):  # in use, or not ours to remove
+                with claim(place, "export", place):
+                    _empty(place)
+                place.rmdir()
+
+
+def _empty(place: Path) -> None:
+    for path in place.iterdir():
+        if path.name == LOCK_FILE:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_written(folder: Path, files: Mapping[str, str]) -> None:
+    """Remove those of `files` (paths in the folder, with their SHA-256) that are still what was written.
+
+    What was changed, and what lies outside the folder or behind a link, stays; so does every folder that still holds
+    something.
+    """
+    for name, digest in files.items():
+        path = folder / name
+        if within(folder, path.parent) and path.is_file() and not path.is_symlink() and sha256(path) == digest:
+            path.unlink()
+            with contextlib.suppress(OSError):
+                for parent in path.parents:
+                    if parent == folder:
+                        break
+                    parent.rmdir()

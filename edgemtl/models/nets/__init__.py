@@ -1,0 +1,1 @@
+"""Networks of torch: the supernet, the static nets it gives, their blocks and experts."""

@@ -1,0 +1,206 @@
+"""Shared weights for a whole space: one table of parameters, of which every design uses a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from edgemtl.models.nets.blocks import Subpixel, build_block
+from edgemtl.models.nets.experts import routing_loss
+from edgemtl.models.nets.net import MultiTaskNet
+from edgemtl.spaces import BlockPlan, Choice, DesignSource, Plan, Values
+from edgemtl.tasks import Task
+
+__all__ = ["ROUTING", "Supernet", "recalibrate"]
+
+ROUTING = "routing"
+
+
+class Supernet(nn.Module):
+    """The parameters of the largest nets of a space, and the rule by which a design cuts its own out of them.
+
+    A design's parameter is the prefix of the shared one of that name in every dimension, and the centre of a kernel.
+    Batch normalisation shares its scale and shift so; its statistics belong to a design (they differ with every
+    width), so the supernet holds none: training normalises with the batch's, `recalibrate` measures an extracted
+    net's own.
+
+    `envelopes` are the largest net and those that differ from it in one choice: together they use every parameter.
+    """
+
+    def __init__(self, plan: Callable[[Values], Plan], choices: Sequence[Choice], tasks: Sequence[Task]) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self._plan = plan
+        self._skeleton = lru_cache(maxsize=256)(self._build_skeleton)
+        self._template = lru_cache(maxsize=4096)(build_block)
+        largest = {choice.name: choice.options[-1] for choice in choices}
+        envelopes = [
+            largest,
+            *({**largest, choice.name: option} for choice in choices for option in choice.options[:-1]),
+        ]
+        self.envelopes = tuple(dict.fromkeys(plan(values) for values in envelopes))
+        for envelope in _enlarging(self.envelopes):
+            self._enlarge(envelope)
+
+    @classmethod
+    def of(cls, space: DesignSource) -> Supernet:
+        """A supernet with fresh weights for every architecture of a space."""
+        return cls(space.plan, space.architecture, space.tasks)
+
+    @property
+    def shared(self) -> dict[str, nn.Parameter]:
+        """The table of shared parameters, by the name that every design's net gives them."""
+        return {
+            name.replace("/", "."): parameter for name, parameter in self._parameters.items() if parameter is not None
+        }
+
+    def part(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """What a net whose parameter `name` has this shape gets of the shared one: a prefix, the centre of a kernel."""
+        return _prefix(self.shared[name], shape)
+
+    def _enlarge(self, plan: Plan) -> None:
+        with torch.device("meta"):
+            wanted = {name: tuple(p.shape) for name, p in _origins(MultiTaskNet(plan, self.tasks)).items()}
+        have = self.shared
+        short = [n for n, shape in wanted.items() if n not in have or not _covers(have[n], shape)]
+        if short:
+            net = MultiTaskNet(plan, self.tasks)
+            fresh = _origins(net)
+            heads = tuple(f"{name}.conv." for name, module in net.named_modules() if isinstance(module, Subpixel))
+            for name in short:
+                value = _initial(fresh[name])
+                value = _one_for_all_subpixels(value) if name.startswith(heads) else value
+                self.register_parameter(name.replace(".", "/"), nn.Parameter(value))
+
+    def _build_skeleton(self, plan: Plan) -> MultiTaskNet:
+        """A net without values, of blocks that other skeletons have too: what a block reads does not change it."""
+        with torch.device("meta"):
+            blocks = {
+                name: self._template(*(replace(block, inputs=()) for block in copies))
+                for name, copies in plan.copies().items()
+            }
+            return MultiTaskNet(plan, self.tasks, nn.ModuleDict(blocks))
+
+    def _cut(self, skeleton: MultiTaskNet) -> dict[str, Tensor]:
+        shared = self.shared
+        named = zip(skeleton.named_parameters(), _origin_names(skeleton), strict=True)
+        return {name: _prefix(shared[origin], tuple(p.shape)) for (name, p), origin in named}
+
+    def forward(self, image: Tensor, values: Values, features: bool = False) -> dict[str, Tensor]:
+        """Raw outputs of every task under `values`, normalised with the batch's own statistics.
+
+        With `features`, also the output of every trunk block, under `trunk.BLOCK`, and the loss of routers, where there
+        are any, under `ROUTING`.
+        """
+        skeleton = self._skeleton(self._plan(values)).train()
+        buffers = {name: _statistics(name, b, image.device) for name, b in skeleton.named_buffers()}
+        module: nn.Module = _WithFeatures(skeleton) if features else skeleton
+        prefix = "net." if features else ""
+        state = {f"{prefix}{name}": tensor for name, tensor in (self._cut(skeleton) | buffers).items()}
+        outputs: dict[str, Tensor] = functional_call(module, state, (image,))
+        routing = routing_loss(skeleton)
+        return {**outputs, ROUTING: routing} if features and routing is not None else outputs
+
+    def extract(self, values: Values) -> MultiTaskNet:
+        """A static net with its own copy of the design's weights; `recalibrate` it before its outputs are used."""
+        net = MultiTaskNet(self._plan(values), self.tasks)
+        shared = self.shared
+        with torch.no_grad():
+            for origin, parameter in zip(_origin_names(net), net.parameters(), strict=True):
+                parameter.copy_(_prefix(shared[origin], tuple(parameter.shape)))
+        return net.eval()
+
+
+class _WithFeatures(nn.Module):
+    """A net that also returns what its trunk's blocks give."""
+
+    def __init__(self, net: MultiTaskNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        values = self.net.run_all(image)
+        trunk = {f"trunk.{step.name}": values[step.name] for step in self.net.wiring if step.task is None}
+        return trunk | {task.name: values[self.net.outputs[task.name]] for task in self.net.tasks}
+
+
+def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Measure a static net's batch-norm statistics: the plain average over `batches` of images, as in US-Nets.
+
+    The net is left in evaluation mode. Weights do not change.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    net.eval()
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for images in batches:
+            net(images)
+    net.eval()
+
+
+def _enlarging(plans: Iterable[Plan]) -> Iterator[Plan]:
+    """The plans with a block that those before them do not have: only these can need another parameter."""
+    seen = set[BlockPlan]()
+    for plan in plans:
+        alone = partial(replace, task=None, inputs=(), weights="", cut_from="")
+        blocks = {alone(block, name=block.origin) for block in plan.blocks}
+        if not blocks <= seen:
+            seen |= blocks
+            yield plan
+
+
+def _origins(net: MultiTaskNet) -> dict[str, nn.Parameter]:
+    """A net's parameters by the names that they have in the supernet; of copies one."""
+    return dict(zip(_origin_names(net), net.parameters(), strict=True))
+
+
+def _origin_names(net: MultiTaskNet) -> list[str]:
+    """For each of a net's parameters, in order, its name in the supernet."""
+    origins = {block.parameters: block.origin for block in net.plan.blocks}
+    names = []
+    for name, _ in net.named_parameters():
+        _, block, rest = name.split(".", 2)
+        names.append(f"blocks.{origins[block]}.{rest}")
+    return names
+
+
+def _covers(parameter: Tensor, shape: Sequence[int]) -> bool:
+    return all(have >= want for have, want in zip(parameter.shape, shape, strict=True))
+
+
+def _initial(parameter: Tensor) -> Tensor:
+    """He initialisation for convolutions; what PyTorch gave for the rest."""
+    value = parameter.detach().clone()
+    if value.ndim == 4:
+        nn.init.kaiming_normal_(value, mode="fan_out" if value.shape[1] > 1 else "fan_in", nonlinearity="relu")
+    return value
+
+
+def _one_for_all_subpixels(value: Tensor) -> Tensor:
+    """The same start for the pixels that one place becomes (ICNR, Aitken et al. 2017): no checkerboard to unlearn."""
+    return value[:: Subpixel.factor**2].repeat_interleave(Subpixel.factor**2, 0)
+
+
+def _prefix(parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
+    index = [slice(0, size) for size in shape]
+    if len(shape) == 4:
+        for axis in (2, 3):
+            start = (parameter.shape[axis] - shape[axis]) // 2
+            index[axis] = slice(start, start + shape[axis])
+    return parameter[tuple(index)]
+
+
+def _statistics(name: str, buffer: Tensor, device: torch.device) -> Tensor:
+    if name.endswith("running_var"):
+        return torch.ones(buffer.shape, dtype=buffer.dtype, device=device)
+    return torch.zeros(buffer.shape, dtype=buffer.dtype, device=device)

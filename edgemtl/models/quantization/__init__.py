@@ -1,0 +1,37 @@
+"""INT8 and BF16 before they are built: ranges, a target's scheme, and a simulation that agrees with its engine."""
+
+from edgemtl.models.quantization.calibration import (
+    calibrate,
+)
+from edgemtl.models.quantization.plan import (
+    WEIGHTED,
+    Parameters,
+    QuantPlan,
+    QuantScheme,
+    Ranges,
+    check_precision,
+    parameters_of,
+    plan_quantization,
+    weight_scales,
+)
+from edgemtl.models.quantization.simulation import (
+    Simulation,
+    simulate,
+    simulate_graph,
+)
+
+__all__ = [
+    "WEIGHTED",
+    "Parameters",
+    "QuantPlan",
+    "QuantScheme",
+    "Ranges",
+    "Simulation",
+    "calibrate",
+    "check_precision",
+    "parameters_of",
+    "plan_quantization",
+    "simulate",
+    "simulate_graph",
+    "weight_scales",
+]

@@ -1,0 +1,101 @@
+"""What a design is worth: the problem, its evaluation, pre-flight, trials and finalists."""
+
+from edgemtl.nas.evaluation.evaluator import (
+    BATCH,
+    LATENCY_ENGINES,
+    TEST_IMAGES,
+    VALIDATION_IMAGES,
+    Candidate,
+    Evaluator,
+    median_ms,
+)
+from edgemtl.nas.evaluation.finalists import (
+    Finalist,
+    choose,
+    fast_enough,
+    finalists,
+    front_of,
+    pick_architectures,
+)
+from edgemtl.nas.evaluation.preflight import (
+    FloorRow,
+    PreflightRow,
+    keeps_all,
+    limits_of,
+    preflight,
+    preflight_floors,
+    too_tight,
+    untimed,
+)
+from edgemtl.nas.evaluation.problem import (
+    Evaluation,
+    Limit,
+    Problem,
+    check_floor,
+    non_dominated,
+    timed_scopes,
+)
+from edgemtl.nas.evaluation.sensitivity import (
+    Sensitivity,
+    find_sensitivity,
+    measure_into_run,
+    one_step_down,
+)
+from edgemtl.nas.evaluation.shrinkage import (
+    believed,
+    standard_error,
+)
+from edgemtl.nas.evaluation.trials import (
+    BEAT_SECONDS,
+    evaluation_of,
+    finished,
+    open_study,
+    position,
+    record,
+    seen_keys,
+    space_distributions,
+)
+
+__all__ = [
+    "BATCH",
+    "BEAT_SECONDS",
+    "LATENCY_ENGINES",
+    "TEST_IMAGES",
+    "VALIDATION_IMAGES",
+    "Candidate",
+    "Evaluation",
+    "Evaluator",
+    "Finalist",
+    "FloorRow",
+    "Limit",
+    "PreflightRow",
+    "Problem",
+    "Sensitivity",
+    "believed",
+    "check_floor",
+    "choose",
+    "evaluation_of",
+    "fast_enough",
+    "finalists",
+    "find_sensitivity",
+    "finished",
+    "front_of",
+    "keeps_all",
+    "limits_of",
+    "measure_into_run",
+    "median_ms",
+    "non_dominated",
+    "one_step_down",
+    "open_study",
+    "pick_architectures",
+    "position",
+    "preflight",
+    "preflight_floors",
+    "record",
+    "seen_keys",
+    "space_distributions",
+    "standard_error",
+    "timed_scopes",
+    "too_tight",
+    "untimed",
+]

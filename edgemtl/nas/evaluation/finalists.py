@@ -1,0 +1,206 @@
+"""The last step of a search: every promising architecture in each sensible precision, measured side by side.
+
+FLOPs do not tell latency and neither does precision: uniform INT8 can be slower than FP32. So a finalist's
+architecture is built in its own mixed precision and in every uniform one, timed in turns in one run, and only what is
+as fast as the best uniform precision stays. What cannot be timed here stays as it is, where an export would take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+from edgemtl.nas.evaluation.evaluator import Candidate, Evaluator
+from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
+from edgemtl.nas.evaluation.shrinkage import Belief, believed
+from edgemtl.profiling import compare
+from edgemtl.spaces import ENGINE, Design, Space
+from edgemtl.tasks import relative_change
+
+__all__ = [
+    "Finalist",
+    "choose",
+    "fast_enough",
+    "finalists",
+    "pick_architectures",
+    "precision_variants",
+    "timed_together",
+]
+
+Metrics = Mapping[str, Mapping[str, float]]
+# What a design of several precisions must gain on the best uniform one to be taken: less can be the machine's mood
+# (ratios of one pair of files, hours apart: 1.00 and 1.09).
+RATIO_ALLOWED = 0.95
+TOLERANCE = 0.01
+EXPORT_LOSS = 0.025
+NEAR, NEAR_UNIFORM = 1.2, 1.6
+ENGINES = 4
+ROUNDS = 4
+BURST = 6
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A measured candidate; `ratio` is its latency over the fastest uniform precision of its architecture."""
+
+    candidate: Candidate
+    evaluation: Evaluation
+    ratio: float
+
+
+def precision_variants(space: Space, design: Design) -> list[Design]:
+    """The design as it is, in each uniform precision, and in INT8 with stem and heads, or all decoders, in float."""
+    tasks = {task.name for task in space.tasks}
+    blocks = [c.name for c in space.choices if c.name.endswith(".precision") and c.name != ENGINE]
+    ends = {"stem.precision", *(f"{task}_head.precision" for task in tasks)}
+    private = {name for name in blocks if name.rpartition("_")[0] in tasks}
+    found = {made.key: made for made in [design, *space.uniform(design)]}
+    for eight_bit in [d for d in found.values() if "int8" in d.precision.values() and is_uniform(d)]:
+        for kept in (ends, private):
+            made = space.design({**eight_bit, **{name: "float" for name in blocks if name in kept}}, design.pruned)
+            found.setdefault(made.key, made)
+    return list(found.values())
+
+
+def is_uniform(design: Design) -> bool:
+    """Whether every block has the same precision."""
+    return len({kind for name, kind in design.precision.items() if name != "engine"}) == 1
+
+
+def pick_architectures(
+    problem: Problem, evaluations: Sequence[Evaluation], count: int, belief: Belief | None = None
+) -> list[Design]:
+    """Up to `count` architectures to refine: of the feasible front, best quality first, else the nearest to feasible.
+
+    Where none is feasible and several are asked for, the largest is one more, if it keeps the counted budgets: it is
+    the baseline, which keeps every floor. Each is the first design that has it: its other precisions are tried anyway.
+    Quality is the `belief` in each.
+    """
+    belief = belief or believed(problem, ())
+    kept = [e for e in evaluations if problem.feasible(e)]
+    if kept:
+        points = [(-belief(e), problem.objectives(e)[1]) for e in kept]
+        ordered = [kept[i] for i in sorted(non_dominated(points), key=points.__getitem__)]
+    else:
+        ordered = sorted(evaluations, key=problem.violation)
+    distinct: dict[str, Design] = {}
+    for evaluation in ordered:
+        distinct.setdefault(repr(evaluation.design.plan), evaluation.design)
+    nearest, largest = list(distinct.values())[:count], problem.space.largest()
+    if kept or count < 2 or not problem.floors or not problem.affordable(largest):
+        return nearest
+    return [*nearest, *([] if any(design.plan == largest.plan for design in nearest) else [largest])]
+
+
+def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Finalist]:
+    """The variants of one architecture that could be exported, scored by simulation and timed in turns; never none.
+
+    What loses more to its precision than an export accepts is dropped, and so is a mixture of precisions that is not
+    clearly faster than each alone, unless only slower ones keep the budgets and floors, or none does. Where engines
+    cannot be timed here the design alone is given, and its other precisions only where it would be dropped itself.
+    """
+    candidates = _variants(problem.space, evaluator, design)
+    plain = next((c for c in candidates if set(c.design.precision.values()) == {"fp32", "float"}), candidates[0])
+    least = evaluator.simulated(plain)
+
+    def exportable(timed: Iterable[tuple[Candidate, Mapping[str, float], float]]) -> list[Finalist]:
+        """Those of candidates, latencies and ratios that lose little enough; only what is given is scored."""
+        found = []
+        for candidate, ms, ratio in timed:
+            metrics = least if candidate is plain else evaluator.simulated(candidate)
+            if _lost(problem, metrics, least) <= EXPORT_LOSS:
+                found.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
+        return found
+
+    if not evaluator.timed_here:
+        untimed: list[tuple[Candidate, Mapping[str, float], float]] = [(c, {}, 1.0) for c in candidates]
+        return exportable(untimed[:1]) or exportable(untimed[1:])
+    latencies = _time(evaluator, candidates)
+    fastest = min(ms[""] for c, ms in zip(candidates, latencies, strict=True) if is_uniform(c.design))
+    timed = [(c, ms, ms[""] / fastest) for c, ms in zip(candidates, latencies, strict=True)]
+    fast = exportable(each for each in timed if _is_fast(each[0].design, each[2]))
+    feasible = [f for f in fast if problem.feasible(f.evaluation)]
+    slow = [] if feasible else exportable(each for each in timed if not _is_fast(each[0].design, each[2]))
+    return feasible or [f for f in slow if problem.feasible(f.evaluation)] or [*fast, *slow]
+
+
+def _variants(space: Space, evaluator: Evaluator, design: Design) -> list[Candidate]:
+    """The precisions of one net, the design's own first."""
+    base, variants = evaluator.candidate(design), precision_variants(space, design)
+    eight_bit = any("int8" in variant.precision.values() for variant in variants)
+    ranges = base.ranges or (evaluator.ranges(base.net) if eight_bit else None)
+    return [Candidate(variant, base.net, ranges) for variant in variants]
+
+
+def fast_enough(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
+    """Without those that are slow for their architecture, unless no other is feasible."""
+    return [f for f in found if _is_fast(f.candidate.design, f.ratio) and problem.feasible(f.evaluation)] or list(found)
+
+
+def _is_fast(design: Design, ratio: float) -> bool:
+    """Whether a design is as fast as the best uniform precision, clearly so where it is none itself."""
+    return ratio <= (1.0 if is_uniform(design) else RATIO_ALLOWED)
+
+
+def _lost(problem: Problem, metrics: Metrics, plain: Metrics) -> float:
+    """The largest relative loss of any task against the same net in FP32."""
+    return max(-relative_change(task, metrics[task.name], plain[task.name]) for task in problem.space.tasks)
+
+
+def _time(evaluator: Evaluator, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
+    """Median latencies of all candidates; those near the fastest uniform precision are timed again, in new engines.
+
+    Two engines of one file can differ by a tenth in speed for as long as they live (where their memory lies), so what
+    decides is pooled over several. The uniform precisions are what others are held against: they count as near sooner.
+    """
+    first = timed_together(evaluator, candidates, 1)
+    uniform = [is_uniform(candidate.design) for candidate in candidates]
+    fastest = min(ms[""] for ms, alike in zip(first, uniform, strict=True) if alike)
+    limits = [(NEAR_UNIFORM if alike else NEAR) * fastest for alike in uniform]
+    near = [number for number, ms in enumerate(first) if ms[""] <= limits[number]]
+    again = timed_together(evaluator, [candidates[number] for number in near], ENGINES)
+    return [again[near.index(number)] if number in near else ms for number, ms in enumerate(first)]
+
+
+def timed_together(
+    evaluator: Evaluator, candidates: Sequence[Candidate], engines: int, rounds: int = ROUNDS
+) -> list[dict[str, float]]:
+    """Median latency in ms of each candidate in each scope, drawn in turns, over `engines` engines of each."""
+    drawn: list[dict[str, list[float]]] = [{scope: [] for scope in evaluator.scopes} for _ in candidates]
+    for _ in range(engines):
+        with ExitStack() as stack:
+            sessions = [stack.enter_context(evaluator.engine(candidate)) for candidate in candidates]
+            calls = {
+                f"{number}/{scope}": partial(session.run, evaluator.sample_image, evaluator.tasks_of(scope))
+                for number, session in enumerate(sessions)
+                for scope in evaluator.scopes
+            }
+            samples = compare(calls, rounds, burst=BURST, warmup=5)
+        for number, scopes in enumerate(drawn):
+            for scope, values in scopes.items():
+                values += samples[f"{number}/{scope}"].samples_ms
+    return [{scope: median(values) for scope, values in scopes.items()} for scopes in drawn]
+
+
+def choose(problem: Problem, found: Sequence[Finalist], belief: Belief | None = None) -> Finalist:
+    """The fastest finalist whose delta_m is within 1 % of the best feasible one; the nearest to feasible if none is.
+
+    Each delta_m is what `belief` makes of the measured one. Where its standard error is known, that much less of it is
+    given away for speed: what looks like a point less may be two.
+    """
+    belief = belief or believed(problem, ())
+    feasible = [f for f in found if problem.feasible(f.evaluation)]
+    if not feasible:
+        return min(found, key=lambda f: problem.violation(f.evaluation))
+    best = max(belief(f.evaluation) for f in feasible)
+    near = [f for f in feasible if belief(f.evaluation) >= best - max(0.0, TOLERANCE - problem.noise)]
+    return min(near, key=lambda f: (problem.objectives(f.evaluation)[1], -belief(f.evaluation)))
+
+
+def front_of(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
+    """The finalists that no other one beats in both delta_m and latency, the feasible ones first."""
+    kept = [f for f in found if problem.feasible(f.evaluation)] or list(found)
+    return [kept[i] for i in non_dominated([problem.objectives(f.evaluation) for f in kept])]

@@ -1,0 +1,144 @@
+"""Before a search begins: what the smallest, a middle and the largest design cost and lose, and what can be kept.
+
+ModelOpt prints such a table for one score; here it is made for every budget, and latency is measured on exported
+engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgemtl.errors import UserError
+from edgemtl.nas.evaluation.evaluator import Evaluator
+from edgemtl.nas.evaluation.problem import Limit, Problem
+from edgemtl.spaces import Design, Space
+from edgemtl.targets import ExportTarget
+from edgemtl.units import Budget, Floor, format_quantity
+
+__all__ = [
+    "FloorRow",
+    "PreflightRow",
+    "keeps_all",
+    "limits_of",
+    "preflight",
+    "preflight_floors",
+    "too_tight",
+    "untimed",
+]
+
+
+@dataclass(frozen=True)
+class PreflightRow:
+    """One budget: its limit and what three designs of the space take of it, in the quantity's own unit.
+
+    `smallest` is the least that any uniform choice of precision gives the smallest net.
+    """
+
+    budget: Budget
+    limit: float
+    smallest: float
+    middle: float
+    largest: float
+
+    @property
+    def satisfiable(self) -> bool:
+        """Whether the smallest design keeps the budget."""
+        return self.smallest <= self.limit
+
+
+@dataclass(frozen=True)
+class FloorRow:
+    """One floor: the fraction of its metric that the task loses in three designs of the space, in float.
+
+    The largest is the baseline and loses nothing.
+    """
+
+    floor: Floor
+    smallest: float
+    middle: float
+    largest: float
+
+
+def preflight(space: Space, budgets: Sequence[Budget], evaluator: Evaluator) -> list[PreflightRow]:
+    """A row for every budget; raises `UserError` where a budget cannot be met, saying what can."""
+    smallest, middle, largest = space.uniform(space.smallest()), [space.middle()], [space.largest()]
+    timed: dict[str, Mapping[str, float]] = {}
+
+    def take(budget: Budget, designs: Sequence[Design]) -> float:
+        return min(_quantity(budget, design, evaluator, timed) for design in designs)
+
+    rows = []
+    for budget in budgets:
+        values = [take(budget, designs) for designs in (smallest, middle, largest)]
+        rows.append(PreflightRow(budget, budget.limit(values[2]), *values))
+    for row in rows:
+        if not row.satisfiable:
+            raise UserError(too_tight(row.budget, row.limit, row.smallest, space))
+    return rows
+
+
+def preflight_floors(problem: Problem, evaluator: Evaluator) -> list[FloorRow]:
+    """A row for every floor, by simulation on validation images; nothing is scored where there is no floor."""
+    if not problem.floors:
+        return []
+    space, largest = problem.space, problem.changes(problem.baseline)
+    smallest, middle = (
+        problem.changes(evaluator.simulated(evaluator.candidate(design)))
+        for design in (space.smallest(), space.middle())
+    )
+    return [FloorRow(each, *(-drawn[each.task] for drawn in (smallest, middle, largest))) for each in problem.floors]
+
+
+def keeps_all(problem: Problem, rows: Sequence[PreflightRow], floors: Sequence[FloorRow]) -> str:
+    """Which of the three designs is known to keep all budgets and floors together; empty where only a search can tell.
+
+    The smallest one's latency is not told by a row, which has that of its fastest precision.
+    """
+    smallest = problem.space.smallest()
+    budgets = {
+        "largest": all(row.largest <= row.limit for row in rows),
+        "middle": all(row.middle <= row.limit for row in rows),
+        "smallest": problem.affordable(smallest) and all(limit.exact for limit in problem.limits),
+    }
+    kept = (
+        name
+        for name, held in budgets.items()
+        if held and all(getattr(row, name) <= row.floor.max_drop for row in floors)
+    )
+    return next(kept, "")
+
+
+def limits_of(rows: Sequence[PreflightRow]) -> tuple[Limit, ...]:
+    """The budgets with their limits resolved."""
+    return tuple(Limit(row.budget, row.limit) for row in rows)
+
+
+def _quantity(budget: Budget, design: Design, evaluator: Evaluator, timed: dict[str, Mapping[str, float]]) -> float:
+    if (limit := Limit(budget, 0)).exact:
+        return limit.count(design)
+    if design.key not in timed:
+        timed[design.key] = evaluator.time(evaluator.candidate(design))
+    return timed[design.key][budget.task or ""]
+
+
+def too_tight(budget: Budget, limit: float, smallest: float, space: Space) -> str:
+    """The line for a budget that even the smallest design exceeds, and how far one can go."""
+    given, least = (format_quantity(budget.quantity, value) for value in (limit, smallest))
+    return (
+        f"budget {budget.text!r} allows {given}, but the smallest design of space {space.name} takes {least}: "
+        "raise the budget, choose another space, or a smaller --size"
+    )
+
+
+def untimed(budget: Budget, target: ExportTarget, remedy: str = "") -> UserError:
+    """The refusal of a limit in ms for engines that cannot be timed on this machine; `remedy` names another way out."""
+    device, name = target.device, target.traits.name
+    if device.is_here:
+        what, way = f"target {name} does not run on this host", "give FLOPs or MB"
+    elif device.kind == "host":  # of a run that was made on another machine
+        what = f"the run was made on another machine ({device.arithmetic})"
+        way = "for this one add --device host, or give FLOPs or MB"
+    else:
+        what, way = f"device {device.name} ({device.arithmetic}) is not this machine", "give FLOPs or MB"
+    return UserError(f"budget {budget.text!r}: {what}; {remedy or way}")

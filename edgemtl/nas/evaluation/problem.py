@@ -1,0 +1,163 @@
+"""What a search has to find: the budgets, floors and preference over a space, as checks on a design."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgemtl.nas.evaluation.sensitivity import Sensitivity
+from edgemtl.results import LimitCheck
+from edgemtl.spaces import Cost, Design, Space
+from edgemtl.tasks import delta_m, relative_change
+from edgemtl.units import Budget, Floor
+
+__all__ = ["Evaluation", "Limit", "Problem", "check_floor", "non_dominated", "timed_scopes", "total_violation"]
+
+Metrics = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of one design: its metrics under its precision on the validation split, and its latency there.
+
+    `latency_ms` maps "" (all tasks) and single tasks to the median of the exported engine; it is empty where the target
+    does not run on this host.
+    """
+
+    design: Design
+    metrics: Metrics
+    latency_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A budget with its limit in the quantity's own unit (a percentage is resolved against the largest design)."""
+
+    budget: Budget
+    value: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the quantity is counted rather than measured."""
+        return self.budget.quantity in ("flops", "params", "weight_bytes")
+
+    def count(self, design: Design) -> float:
+        """The exact quantity of a design."""
+        cost: Cost = design.cost(None if self.budget.task is None else [self.budget.task])
+        return float(getattr(cost, self.budget.quantity))
+
+    def check(self, value: float) -> LimitCheck:
+        """The limit against what a design takes of its quantity."""
+        budget, excess = self.budget, _finite(value / self.value - 1)
+        return LimitCheck(
+            kind="budget",
+            text=budget.text,
+            quantity=budget.quantity,
+            task=budget.task,
+            allowed=self.value,
+            value=_finite(value),
+            excess=excess,
+            kept=excess <= 0,
+        )
+
+    def measured(self, evaluation: Evaluation) -> float:
+        """The quantity of an evaluated design, counted or measured."""
+        return self.count(evaluation.design) if self.exact else evaluation.latency_ms[self.budget.task or ""]
+
+
+def check_floor(floor: Floor, change: float) -> LimitCheck:
+    """A floor against its task's relative change, above zero where it is better."""
+    excess = _finite(-change - floor.max_drop)
+    return LimitCheck(
+        kind="floor",
+        text=floor.text,
+        quantity="drop",
+        task=floor.task,
+        allowed=floor.max_drop,
+        value=_finite(-change),
+        excess=excess,
+        kept=excess <= 0,
+    )
+
+
+def total_violation(checks: Iterable[LimitCheck]) -> float:
+    """The sum of what broken limits are broken by, each relative; 0 where all are kept."""
+    return sum(check.excess for check in checks if not check.kept)
+
+
+def _finite(value: float) -> float:
+    """What is not finite is the worst there is."""
+    return value if math.isfinite(value) else 1e9
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A space with what its designs must keep and what is better.
+
+    `baseline` are the metrics of the largest design in float; delta_m and floors refer to it. `sensitivity` is what
+    one step down in each choice was found to cost, where that is known; `noise` is the standard error of a measured
+    delta_m, where a task has one label an image; `masks` are the tasks' distributions, where they were learnt.
+    """
+
+    space: Space
+    limits: tuple[Limit, ...]
+    floors: tuple[Floor, ...]
+    preference: Mapping[str, float]
+    baseline: Metrics
+    measures_latency: bool
+    sensitivity: Sensitivity | None = None
+    noise: float = 0.0
+    masks: Any = None
+
+    def delta_m(self, metrics: Metrics) -> float:
+        """Mean relative change against the baseline (a fraction), weighted by the preference."""
+        return delta_m(self.space.tasks, metrics, self.baseline, self.preference)
+
+    def affordable(self, design: Design) -> bool:
+        """Whether a design keeps every budget that is counted."""
+        return all(limit.count(design) <= limit.value for limit in self.limits if limit.exact)
+
+    def frugal(self) -> Design:
+        """The smallest net in the uniform precision that comes nearest to every counted budget."""
+        exact = [limit for limit in self.limits if limit.exact]
+        designs = self.space.uniform(self.space.smallest())
+        return min(designs, key=lambda d: max((limit.count(d) / limit.value for limit in exact), default=0.0))
+
+    def feasible(self, evaluation: Evaluation) -> bool:
+        """Whether an evaluated design keeps every budget and floor."""
+        return all(check.kept for check in self.checks(evaluation))
+
+    def violation(self, evaluation: Evaluation) -> float:
+        """The sum of relative excesses over budgets and of drops below floors; 0 where all hold."""
+        return total_violation(self.checks(evaluation))
+
+    def checks(self, evaluation: Evaluation) -> tuple[LimitCheck, ...]:
+        """Every budget, then every floor, against an evaluated design."""
+        changes = self.changes(evaluation.metrics)
+        budgets = (limit.check(limit.measured(evaluation)) for limit in self.limits)
+        return (*budgets, *(check_floor(floor, changes[floor.task]) for floor in self.floors))
+
+    def changes(self, metrics: Metrics) -> dict[str, float]:
+        """Relative change of every task against the baseline."""
+        return {t.name: relative_change(t, metrics[t.name], self.baseline[t.name]) for t in self.space.tasks}
+
+    def objectives(self, evaluation: Evaluation) -> tuple[float, float]:
+        """What is minimised: minus delta_m, and the latency (the FLOPs, where the target does not run here)."""
+        second = evaluation.latency_ms[""] if self.measures_latency else float(evaluation.design.cost().flops)
+        return -self.delta_m(evaluation.metrics), second
+
+
+def timed_scopes(budgets: Iterable[Budget]) -> list[str]:
+    """What is timed: all tasks together, "", and each single task that a budget in ms names."""
+    return ["", *sorted({b.task for b in budgets if b.quantity == "latency_ms" and b.task})]
+
+
+def non_dominated(points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Indices of the points that no other one beats in every coordinate (smaller is better), in order."""
+
+    def beaten(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+        return all(y <= x for x, y in zip(a, b, strict=True)) and a != b
+
+    return [i for i, p in enumerate(points) if not any(beaten(p, q) for q in points) and p not in points[:i]]

@@ -1,0 +1,153 @@
+"""What each choice is worth: the largest net with one choice a step lower, scored per task, once for a supernet.
+
+The vector form of the sensitivity map that one-score pruners bisect (FastNAS): a number for every choice and task.
+Effects of several choices are taken to multiply, which is a first guess at any design's quality before one is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from edgemtl.errors import UserError
+from edgemtl.files.disk import check_seal, read_json, sealed, write_json
+from edgemtl.schema import first_problem
+from edgemtl.spaces import Design, Space, is_precision
+from edgemtl.tasks import relative_change
+
+__all__ = [
+    "SENSITIVITY_FILE",
+    "Sensitivity",
+    "find_sensitivity",
+    "measure_into_run",
+    "measure_sensitivity",
+    "one_step_down",
+    "read_sensitivity",
+    "write_sensitivity",
+]
+
+Metrics = Mapping[str, Mapping[str, float]]
+SCHEMA = "edgemtl.sensitivity/1"
+_CHANGES = TypeAdapter(dict[str, dict[str, float]])
+SENSITIVITY_FILE = "sensitivity.json"
+"""A map's name in a run's folder; beside a supernet it is called like that one."""
+PART_FILE = "sensitivity.part.json"
+"""The map of a run as far as it is measured."""
+_WORST = -0.9
+"""A task never loses more of its score than this in one step, so that logarithms stay finite."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Relative change of every task for one step down in each choice: {choice: {task: fraction, better is positive}}.
+
+    Choices that have no effect in the largest net (a kernel that only depthwise blocks have) are not in it.
+    """
+
+    changes: Mapping[str, Mapping[str, float]]
+
+    def expect(self, designs: Sequence[Design], task: str) -> NDArray[np.float64]:
+        """Expected relative change of a task against the largest net: steps down multiply, all of a choice alike."""
+        return np.expm1(self.logarithm(designs, task))
+
+    def logarithm(self, designs: Sequence[Design], task: str) -> NDArray[np.float64]:
+        """Logarithm of the share of a task's score that is expected to be left: steps down add up."""
+        return np.array([sum(self._steps(design, task)) for design in designs], np.float64)
+
+    def _steps(self, design: Design, task: str) -> list[float]:
+        choices = [c for c in design.space.choices if c.name in self.changes and c.active(design)]
+        down = {c.name: len(c.options) - 1 - c.options.index(design[c.name]) for c in choices}
+        return [n * float(np.log1p(max(self.changes[name][task], _WORST))) for name, n in down.items()]
+
+
+def one_step_down(space: Space) -> dict[str, Design]:
+    """The largest net with one architecture choice at its last but one option, by the choice's name."""
+    largest = space.largest()
+    lowered = {
+        choice.name: space.design({**largest, choice.name: choice.options[-2]})
+        for choice in space.choices
+        if not is_precision(choice) and choice.active(largest)
+    }
+    return {name: design for name, design in lowered.items() if design.key != largest.key}
+
+
+def measure_sensitivity(
+    space: Space,
+    score: Callable[[Design], Metrics],
+    baseline: Metrics,
+    report: Callable[[int, int, str], None] = lambda done, total, name: None,
+    known: Sensitivity | None = None,
+    keep: Callable[[Sensitivity], None] = lambda found: None,
+) -> Sensitivity:
+    """The map from the `score` of each design of `one_step_down`; `baseline` are the largest net's own scores.
+
+    Choices that are `known` are not scored again; `keep` gets the map as far as it is after each one.
+    """
+    designs, changes = one_step_down(space), dict(known.changes if known else {})
+    for number, (name, design) in enumerate(designs.items()):
+        if name not in changes:
+            report(number, len(designs), name)
+            found = score(design)
+            changes[name] = {t.name: relative_change(t, found[t.name], baseline[t.name]) for t in space.tasks}
+            keep(Sensitivity(changes))
+    report(len(designs), len(designs), "")
+    return Sensitivity({name: changes[name] for name in designs})
+
+
+def measure_into_run(
+    run: Path,
+    made_for: Mapping[str, str],
+    space: Space,
+    score: Callable[[Design], Metrics],
+    baseline: Metrics,
+    report: Callable[[int, int, str], None],
+) -> Sensitivity:
+    """The map, measured as by `measure_sensitivity` and written into a run's folder; from where it was stopped."""
+    part, whole = run / PART_FILE, run / SENSITIVITY_FILE
+    known = read_sensitivity(part, made_for)
+    keep = partial(write_sensitivity, part, made_for=made_for)
+    found = measure_sensitivity(space, score, baseline, report, known, keep)
+    write_sensitivity(whole, found, made_for)
+    part.unlink(missing_ok=True)
+    return found
+
+
+def write_sensitivity(path: Path, found: Sensitivity, made_for: Mapping[str, str]) -> None:
+    """Write a map, atomically, with the hashes of the supernet and the data that it was `made_for`."""
+    changes = {choice: dict(by_task) for choice, by_task in found.changes.items()}
+    write_json(path, sealed({"schema": SCHEMA, **made_for, "changes": changes}))
+
+
+def read_sensitivity(path: Path, made_for: Mapping[str, str]) -> Sensitivity | None:
+    """The map of a file; None where there is none, or one of another supernet or other data.
+
+    Raises `UserError` for a damaged one.
+    """
+    if not path.exists() and not path.is_symlink():
+        return None
+    stored = read_json(path, "sensitivity map")
+    wanted = {"schema": SCHEMA, **made_for}
+    if not isinstance(stored, dict) or any(stored.get(key) != value for key, value in wanted.items()):
+        return None
+    try:
+        found = Sensitivity(_CHANGES.validate_python(stored.get("changes"), strict=True))
+    except ValidationError as error:
+        raise UserError(
+            f"sensitivity map {path} holds no changes that can be used ({first_problem(error)}): it is damaged; "
+            "delete it, it is made again"
+        ) from error
+    if "sha256" in stored:  # those that shipped before files carried hashes have none
+        check_seal(stored, path, "sensitivity map")
+    return found
+
+
+def find_sensitivity(supernet: Path, run: Path, made_for: Mapping[str, str]) -> Sensitivity | None:
+    """The map beside a supernet's file, else the one that was measured into a run's folder, else None."""
+    shipped = read_sensitivity(supernet.with_suffix(f".{SENSITIVITY_FILE}"), made_for)
+    return shipped or read_sensitivity(run / SENSITIVITY_FILE, made_for)

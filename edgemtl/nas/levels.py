@@ -1,0 +1,157 @@
+"""Levels of control for a bundle: designs for several budgets and preferences, all cut from a run's supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemtl.data import Source, open_source
+from edgemtl.errors import UserError
+from edgemtl.files.disk import sha256
+from edgemtl.files.share import find_shared
+from edgemtl.models import Supernet, load_supernet
+from edgemtl.nas.evaluation import Candidate, Evaluator, Limit, Sensitivity, find_sensitivity, measure_into_run
+from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.search import make_table, widths_for
+from edgemtl.spaces import ENGINE, Design, Space
+from edgemtl.units import Budget, parse_budget
+
+__all__ = ["Level", "Levels", "plan_levels"]
+
+PREFERRED = 4.0
+"""What a preferred task weighs where the others weigh 1."""
+PARTS = (1.0, 0.5, 0.25)
+"""Parts of the run's budgets that levels are made for."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One design with what it answers to: the text of its budgets and the weights of tasks."""
+
+    name: str
+    budget: str
+    preference: Mapping[str, float]
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Levels over one supernet, the run's own preference first, and the data that they were calibrated on."""
+
+    levels: tuple[Level, ...]
+    supernet: Supernet
+    source: Source
+
+
+def plan_levels(
+    run: RunFolder, count: int, supernet: Path | None = None, report: Callable[[str], None] = lambda text: None
+) -> Levels:
+    """`count` different levels of a run, their batch-norm statistics measured.
+
+    First the run's own preference, then each task preferred, within the run's counted budgets (the FLOPs of its chosen
+    design, where it has none); then the same within half of them, and a quarter. Blocks are float, and engines have the
+    precision of the run's chosen design. `supernet` is the file that the run was searched in (none: the one that ships
+    for its space and data). Raises `UserError` for another supernet, changed data, and where there are fewer different
+    levels.
+    """
+    if count < 2:
+        raise UserError(f"{count} levels given: give 2 or more, or export without --levels")
+    config, space = run.config(), run.space()
+    source = open_source(config["data"], space.size)
+    if source.identity != config["data_identity"]:
+        raise UserError(f"data {config['data']!r} has changed since run {run.path} was made: search again")
+    path = _supernet_of(run, config, source, supernet)
+    weights = Supernet.of(space)
+    load_supernet(weights, path, space.identity)
+    evaluator = Evaluator(weights, source, run.target(), [""], timed_here=False)
+    made_for = {key: str(config[key]) for key in ("supernet_sha256", "data_identity")}
+    found = _sensitivity(run, path, space, evaluator, made_for, report)
+    levels: dict[str, Level] = {}
+    best = run.load("best").design
+    if "int8" in best.precision.values():
+        report("levels are float, the run's INT8 blocks too: rounded, two levels would have few weights in common")
+    for name, budget, preference, design in _answers(config, space, found, best):
+        if len(levels) < count and design.key not in levels:
+            report(f"level {name}: {design.cost().flops / 1e9:.2f} GFLOPs")
+            levels[design.key] = Level(name, budget, preference, evaluator.candidate(design))
+    if len(levels) < count:
+        raise UserError(
+            f"{count} levels asked for, but run {run.path} has only {len(levels)} different ones within its budgets: "
+            "ask for fewer, or search with a larger budget"
+        )
+    return Levels(tuple(levels.values()), weights, source)
+
+
+def _supernet_of(run: RunFolder, config: Mapping[str, Any], source: Source, given: Path | None) -> Path:
+    path = given or find_shared("nas/supernets", f"{config['space']}-{source.name}.safetensors")
+    if path is None or not path.is_file():
+        missing = "which does not ship" if given is None else f"and {given} does not exist"
+        raise UserError(
+            f"levels are cut from the supernet that run {run.path} was searched in, {missing}: "
+            "name its file with --supernet"
+        )
+    if sha256(path) != config["supernet_sha256"]:
+        raise UserError(
+            f"supernet {path} is not the one that run {run.path} was searched in: name that one with --supernet"
+        )
+    return path
+
+
+def _sensitivity(
+    run: RunFolder,
+    supernet: Path,
+    space: Space,
+    evaluator: Evaluator,
+    made_for: Mapping[str, str],
+    report: Callable[[str], None],
+) -> Sensitivity:
+    """The supernet's map, from its file, the run, or measured now into the run."""
+    found = find_sensitivity(supernet, run.path, made_for)
+    if found is None:
+        found = measure_into_run(
+            run.path,
+            made_for,
+            space,
+            lambda design: evaluator.simulated(evaluator.candidate(design)),
+            evaluator.simulated(evaluator.candidate(space.largest())),
+            lambda done, total, text: report(f"choices tried a step lower: {done}/{total}"),
+        )
+    return found
+
+
+def _answers(
+    config: Mapping[str, Any], space: Space, sensitivity: Sensitivity, best: Design
+) -> Iterator[tuple[str, str, dict[str, float], Design]]:
+    """Name, budget, preference and design of level after level, until a part of the budgets is too little."""
+    names = [task.name for task in space.tasks]
+    table, limits = make_table(space, sensitivity), _limits(config, space, best)
+    precision = {ENGINE: best[ENGINE]} if ENGINE in best else {}
+    wanted = {"own": dict(config["preference"])}
+    wanted |= {name: {**dict.fromkeys(names, 1.0), name: PREFERRED} for name in names}
+    for part in PARTS:
+        share = "" if part == 1 else f"{part:.0%} of "
+        budget = ", ".join(f"{share}{limit.budget.text}" for limit in limits)
+        parts = [Limit(limit.budget, part * limit.value) for limit in limits]
+        for name, preference in wanted.items():
+            try:
+                design = widths_for(table, preference, parts, precision=precision)
+            except UserError:
+                if part == PARTS[0]:
+                    raise
+                return
+            yield f"{name}@{part:.0%}", budget, preference, design
+
+
+def _limits(config: Mapping[str, Any], space: Space, best: Design) -> list[Limit]:
+    """The run's counted budgets; where it has none, the FLOPs of its chosen design."""
+    found = []
+    for budget in map(parse_budget, config["budgets"]):
+        limit = Limit(budget, 0.0)
+        if limit.exact:
+            found.append(Limit(budget, budget.limit(limit.count(space.largest()))))
+    if found:
+        return found
+    flops = float(best.cost().flops)
+    return [Limit(Budget("flops", flops, f"{flops / 1e9:.3g}GFLOPs"), flops)]

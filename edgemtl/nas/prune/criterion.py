@@ -1,0 +1,145 @@
+"""What pruning asks of the data: which channels matter least, and what a narrower net loses in each task.
+
+Everything is decided on images of the calibration split; batch normalisation is measured anew on training images in
+every trial, without which most trials would fail for their statistics alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from edgemtl.data import Batch, Source
+from edgemtl.errors import UserError
+from edgemtl.models import MultiTaskNet, recalibrate
+from edgemtl.nas.prune.cut import Group, Member, reads_along
+from edgemtl.nas.prune.module_net import ModuleNet
+from edgemtl.train import batches_of, evaluate, task_loss
+
+__all__ = ["Judge", "Verdict"]
+
+RECALIBRATION_IMAGES = 32
+JUDGED_IMAGES = 64
+BATCH = 16
+SLOPE_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Mean loss of each task that was asked for, and the first one above its limit: judging then ended early."""
+
+    losses: Mapping[str, float]
+    blocked: str | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The images that decide, from one source."""
+
+    source: Source
+
+    def check_labels(self) -> None:
+        """`UserError` where no image that decides has a valid label of some task, which any pruning would then suit."""
+        for task in self.source.tasks:
+            if not any(batch.masks[task.name].any() for batch in self._judged):
+                raise UserError(
+                    f"data set {self.source.name}: no calibration image has a valid label of task {task.name!r}, so "
+                    "nothing would protect it: add labels, or remove the task"
+                )
+
+    def losses(
+        self, net: MultiTaskNet | ModuleNet, names: Sequence[str], limits: Mapping[str, float] | None = None
+    ) -> Verdict:
+        """Losses of the tasks `names`, after recalibration; the net is changed and the other tasks are not run.
+
+        Losses are never negative, so that a sum of them that is over its limit stays there: judging ends at once.
+        """
+        part = net.subset(names)
+        recalibrate(part, self.recalibration)
+        sums, total = dict.fromkeys(names, 0.0), sum(len(batch.image) for batch in self._judged)
+        with torch.inference_mode():
+            for batch, image in zip(self._judged, self._images, strict=True):
+                outputs = part(image)
+                for task in part.tasks:
+                    sums[task.name] += len(image) * float(self._loss(task.name, outputs, batch)) / total
+                excess = {name: _finite(sums[name] / max(limit, 1e-9)) for name, limit in (limits or {}).items()}
+                worst = max(excess, key=lambda name: excess[name], default="")
+                if excess.get(worst, 0.0) > 1:
+                    return Verdict({name: _finite(value) for name, value in sums.items()}, worst)
+        return Verdict({name: _finite(value) for name, value in sums.items()})
+
+    def scores(self, net: MultiTaskNet | ModuleNet) -> dict[str, dict[str, float]]:
+        """Metrics of a net, as it is, on the images that decide."""
+        return evaluate(net, self.source.tasks, self._judged)
+
+    def orders(self, net: MultiTaskNet | ModuleNet, groups: Sequence[Group]) -> dict[str, list[list[int]]]:
+        """For every group and part its channels, the most important first; those of a head are one.
+
+        A channel's importance is the mean square of what the losses would change by without it, to first order: the
+        Taylor criterion (Molchanov et al. 2019) with its gate on all that reads the channel, so that it holds whatever
+        normalises it. Every task's loss counts as a share of its own value; that is ours.
+        """
+        sums = {g.name: [torch.zeros(g.size // g.step) for _ in g.parts] for g in groups}
+        parameters = [p for p in net.eval().parameters() if p.ndim > 1 and p.requires_grad]
+        for batch in batches_of(self.source.split("calibration"), SLOPE_BATCH, JUDGED_IMAGES):
+            outputs = net(torch.from_numpy(batch.image).to(memory_format=torch.channels_last))
+            losses = [self._loss(task.name, outputs, batch) for task in net.tasks]
+            total = torch.stack([loss / loss.detach().clamp(min=1e-6) for loss in losses]).sum()
+            slopes = torch.autograd.grad(total, parameters, allow_unused=True)
+            change = {id(p): p.detach() * s for p, s in zip(parameters, slopes, strict=True) if s is not None}
+            for group in groups:
+                for place, members in enumerate(group.parts):
+                    each = _without(net, group.size, members, change).view(-1, group.step).sum(1)
+                    sums[group.name][place] += each.square()
+        return {group.name: [_order(part, group.step) for part in sums[group.name]] for group in groups}
+
+    def _loss(self, name: str, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        task = next(task for task in self.source.tasks if task.name == name)
+        return task_loss(
+            task, outputs[name], torch.from_numpy(batch.targets[name]), torch.from_numpy(batch.masks[name])
+        )
+
+    @cached_property
+    def recalibration(self) -> list[Tensor]:
+        """Training images that statistics of batch normalisation are measured on anew.
+
+        A last batch of one image is left out, as it has no spread where maps are pooled to one place.
+        """
+        batches = batches_of(self.source.split("train"), BATCH, RECALIBRATION_IMAGES)
+        images = [torch.from_numpy(batch.image).to(memory_format=torch.channels_last) for batch in batches]
+        return [batch for batch in images if len(batch) > 1] or images
+
+    @cached_property
+    def _judged(self) -> list[Batch]:
+        return list(batches_of(self.source.split("calibration"), BATCH, JUDGED_IMAGES))
+
+    @cached_property
+    def _images(self) -> list[Tensor]:
+        return [torch.from_numpy(batch.image).to(memory_format=torch.channels_last) for batch in self._judged]
+
+
+def _order(importance: Tensor, step: int) -> list[int]:
+    """Channels of the most important heads first, where a head has `step` of them in a row."""
+    heads = importance.argsort(descending=True, stable=True)
+    return [int(channel) for channel in (heads[:, None] * step + torch.arange(step)).flatten()]
+
+
+def _without(net: nn.Module, size: int, members: Sequence[Member], change: Mapping[int, Tensor]) -> Tensor:
+    """First-order change of the loss without each channel: the products of weight and slope of all that reads it."""
+    found = torch.zeros(size)
+    for member in members:
+        layer = None if member.outputs else net.get_submodule(member.module)
+        if layer is not None and id(layer.weight) in change:
+            each = change[id(layer.weight)].transpose(0, reads_along(layer)).flatten(1).sum(1)
+            found.index_add_(0, torch.tensor(member.channels), each[list(member.places)])
+    return found
+
+
+def _finite(value: float) -> float:
+    """A loss as a number that can be compared and written: what is not finite is the worst there is."""
+    return value if math.isfinite(value) else 1e9

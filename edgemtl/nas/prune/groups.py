@@ -1,0 +1,153 @@
+"""What can be pruned of a net: channels that go together, and the tasks that would notice.
+
+The dependency graph (DepGraph, Fang et al. 2023, as torch-pruning builds it) is made from all heads at once: a channel
+of the trunk goes with all that reads it in any task. Which tasks a group reaches is read off the outputs' derivatives,
+so that it holds for any module.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, overload
+
+import torch
+import torch_pruning
+from torch import nn
+from torch_pruning.ops import _OutputOp
+
+from edgemtl.models import MultiTaskNet
+from edgemtl.nas.prune.cut import Group, Member, keep_places, places_kept
+from edgemtl.nas.prune.module_net import ModuleNet
+from edgemtl.nas.prune.plain_module import copied
+from edgemtl.nas.prune.token_groups import token_groups
+from edgemtl.spaces import narrowed, prunable_channels
+
+__all__ = ["Group", "Member", "cut", "gives", "net_groups", "reached_by", "traced"]
+
+Kept = Mapping[str, Sequence[Sequence[int]]]
+
+
+def net_groups(net: MultiTaskNet) -> list[Group]:
+    """The groups of a static net, in order of execution.
+
+    Left out are channels that a task's output consists of, and those that `prunable_channels` leaves out.
+    """
+    names = {f"blocks.{name}": name for name in prunable_channels(net.plan)}
+    reached = reached_by(net)
+    found = {group.name: group for group in token_groups(net, reached)}
+    for members in traced(net, {}):
+        givers = [m.module for m in members if m.outputs and gives(net.get_submodule(m.module))]
+        planned = [_plan_name(module) for module in givers]
+        if givers and all(f"blocks.{name}" in names for name in planned) and planned[0] != "patches.proj":
+            tasks = tuple(t.name for t in net.tasks if any(t.name in reached[module] for module in givers))
+            made = Group(planned[0], len(members[0].channels), tasks, (members,), tuple(dict.fromkeys(planned)))
+            found[made.name] = _merged(found.get(made.name), made)
+    order = list(names.values())
+    return sorted(found.values(), key=lambda group: min(order.index(name) for name in group.convolutions))
+
+
+@overload
+def cut(net: MultiTaskNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet: ...
+@overload
+def cut(net: ModuleNet, groups: Iterable[Group], kept: Kept) -> ModuleNet: ...
+@overload
+def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet | ModuleNet: ...
+def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet | ModuleNet:
+    """A copy of the net with only the channels `kept` of each group that is named there, part by part.
+
+    Statistics of batch normalisation are those of the whole net: `recalibrate` it before its outputs are used.
+    """
+    chosen = [group for group in groups if group.name in kept]
+    places = places_kept(net, chosen, kept)
+    if isinstance(net, ModuleNet):
+        made = ModuleNet(copied(net.module), net.tasks, net.input_size)
+        keep_places(made, places)
+        return made.eval()
+    blocks = copy.deepcopy(net.blocks)
+    keep_places(nn.ModuleDict({"blocks": blocks}), places)
+    channels = {name: len(kept[group.name][0]) for group in chosen for name in group.convolutions}
+    plan = narrowed(net.plan, channels)
+    for block in plan.blocks:
+        if block.heads:
+            blocks.get_submodule(f"{block.parameters}.attention").heads = block.heads  # type: ignore[assignment]
+    return MultiTaskNet(plan, net.tasks, blocks).eval()
+
+
+def traced(net: nn.Module, dimensions: Mapping[str, int | None]) -> list[tuple[Member, ...]]:
+    """The members of every group of the dependency graph that holds no output of the net.
+
+    `dimensions` says of parameters that stand in no layer which of their dimensions holds channels, if any.
+    """
+    height, width = net.input_size  # type: ignore[misc]
+    parameters = {name: net.get_parameter(name) for name in dimensions}
+    names: dict[Any, str] = {module: name for name, module in net.named_modules()}
+    names |= {parameter: name for name, parameter in parameters.items() if dimensions[name] is not None}
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            net,
+            torch.zeros(1, 3, height, width),
+            unwrapped_parameters=[(p, dimensions[name]) for name, p in parameters.items() if p in names],
+            ignored_params=[p for p in parameters.values() if p not in names],
+            verbose=False,
+        )
+        groups = list(graph.get_all_groups())
+    return [
+        tuple(_member(graph, names, item, dimensions) for item in group if _has_channels(item.dep.target.module, names))
+        for group in groups
+        if not any(isinstance(item.dep.target.module, _OutputOp) for item in group)
+    ]
+
+
+def _has_channels(module: Any, names: Mapping[Any, str]) -> bool:
+    """Whether it is a layer or a parameter of the net with channels of its own: one slope for all is none."""
+    return module in names and not (isinstance(module, nn.PReLU) and module.num_parameters == 1)
+
+
+def _member(graph: Any, names: Mapping[Any, str], item: Any, dimensions: Mapping[str, int | None]) -> Member:
+    name, outputs = names[item.dep.target.module], bool(graph.is_out_channel_pruning_fn(item.dep.handler))
+    return Member(name, outputs, tuple(item.idxs), tuple(item.root_idxs), dimensions.get(name))
+
+
+def reached_by(net: MultiTaskNet | ModuleNet) -> dict[str, set[str]]:
+    """For every module with parameters of its own the tasks whose outputs depend on them, shared ones included."""
+    owners: dict[int, list[str]] = {}
+    for name, module in net.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    found: dict[str, set[str]] = {name: set() for names in owners.values() for name in names}
+    with torch.enable_grad():
+        for task, output in net.eval()(torch.zeros(1, 3, *net.input_size)).items():
+            slopes = torch.autograd.grad(output.sum(), parameters, retain_graph=True, allow_unused=True)
+            for parameter, slope in zip(parameters, slopes, strict=True):
+                if slope is not None:
+                    for name in owners[id(parameter)]:
+                        found[name].add(task)
+    return found
+
+
+def gives(layer: nn.Module) -> bool:
+    """Whether a layer decides how many channels there are: no normalisation, and no depthwise convolution."""
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == 1)
+
+
+def _plan_name(module: str) -> str:
+    """`blocks.s1_1.dense.conv` is `s1_1.dense` in the plan, `blocks.b2.mixture.experts.7.first` `b2.experts.first`."""
+    name = module.removeprefix("blocks.")
+    expert = re.fullmatch(r"(.+)\.mixture\.experts\.\d+\.(\w+)", name)
+    if expert:
+        return f"{expert[1]}.experts.{expert[2]}"
+    return name.removesuffix(".conv") if name.count(".") > 1 else name
+
+
+def _merged(before: Group | None, found: Group) -> Group:
+    """Groups of one name (a layer's experts) are one group of several parts."""
+    if before is None:
+        return found
+    tasks = tuple(dict.fromkeys((*before.tasks, *found.tasks)))
+    return replace(before, tasks=tasks, parts=(*before.parts, *found.parts))

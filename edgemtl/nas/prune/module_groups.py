@@ -1,0 +1,173 @@
+"""Groups and costs of a user's own module, which nothing describes but the module itself.
+
+The dependency graph is made for it as for any net, and then not believed: every group is cut on trial, and stays whole
+where that fails. From the shapes that a cut leaves comes the exact cost of every count of channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgemtl.errors import UserError
+from edgemtl.nas.prune.cut import Group, Member
+from edgemtl.nas.prune.groups import gives, reached_by, traced
+from edgemtl.nas.prune.module_net import ModuleNet
+from edgemtl.nas.prune.module_trial import Trial, odd_channels
+from edgemtl.spaces import Cost
+
+__all__ = ["ModuleCosts", "module_groups"]
+
+
+@dataclass(frozen=True)
+class _Parameter:
+    """One parameter: its shape, which dimension loses how many places by channel of which group, what it costs.
+
+    `macs` are the multiply-accumulates of one image for each of its values.
+    """
+
+    shape: tuple[int, ...]
+    macs: float
+    tasks: frozenset[str]
+    shrinks: Mapping[int, tuple[tuple[str, int], ...]]
+
+    def values(self, gone: Mapping[str, int]) -> int:
+        """How many values it has where groups have lost `gone` channels."""
+        count = 1
+        for dimension, size in enumerate(self.shape):
+            count *= size - sum(each * gone.get(name, 0) for name, each in self.shrinks.get(dimension, ()))
+        return count
+
+
+@dataclass(frozen=True)
+class ModuleCosts:
+    """What a module takes of each quantity for any counts of channels.
+
+    FLOPs are those of convolutions and linear layers, which shrink with their channels, and of products of activations
+    (`other_macs`), which are counted whole, and for every task; parameters are all that the module has, as they are.
+    """
+
+    sizes: Mapping[str, int]
+    parameters: tuple[_Parameter, ...]
+    other_macs: int
+
+    def cost(self, kept: Mapping[str, int], task: str | None = None) -> Cost:
+        """The cost of all tasks, or of what one of them depends on."""
+        gone = {name: size - kept.get(name, size) for name, size in self.sizes.items()}
+        macs, params = float(self.other_macs), 0
+        for each in self.parameters:
+            if task is None or task in each.tasks:
+                count = each.values(gone)
+                params += count
+                macs += count * each.macs
+        return Cost(2 * round(macs), params, 4 * params)
+
+
+def module_groups(
+    net: ModuleNet, dimensions: Mapping[str, int | None], images: Sequence[Tensor] = ()
+) -> tuple[list[Group], dict[str, str], ModuleCosts]:
+    """The groups of a module, why other channels stay whole (by the layer that gives them), and its costs.
+
+    Cuts are tried on noise, on a black image, and on the batches `images` (N, 3, H, W), normalised. Raises `UserError`
+    where no dependency graph can be made of the module.
+    """
+    reached, image = reached_by(net), torch.randn(1, 3, *net.input_size, generator=torch.Generator().manual_seed(0))
+    found, whole = list[Group](), dict[str, str]()
+    shrinks: dict[str, dict[int, list[tuple[str, int]]]] = {}
+    before = {name: tuple(p.shape) for name, p in net.named_parameters()}
+    order = [name for name, _ in net.named_modules()]
+    trial = Trial(net, [image, torch.zeros_like(image), *images])
+    for members in _traced(net, dimensions):
+        given = {m.module for m in members if m.outputs and m.dimension is None and gives(net.get_submodule(m.module))}
+        if not given:
+            continue
+        givers = sorted(given, key=order.index)
+        name = givers[0].removeprefix("module.")
+        tasks = tuple(t.name for t in net.tasks if any(t.name in reached[module] for module in givers))
+        layers = tuple(module.removeprefix("module.") for module in givers)
+        group = Group(name, len(members[0].channels), tasks, (members,), layers)
+        narrow = trial.half(group)
+        if isinstance(narrow, str):
+            whole[name] = narrow
+            continue
+        found.append(group)
+        lost = len(odd_channels(group))
+        for key, parameter in narrow.named_parameters():
+            for dimension, (had, has) in enumerate(zip(before[key], parameter.shape, strict=True)):
+                if had != has:
+                    shrinks.setdefault(key, {}).setdefault(dimension, []).append((name, (had - has) // lost))
+    found.sort(key=lambda group: order.index(f"module.{group.name}"))
+    return found, whole, _costs(net, found, shrinks, reached, image)
+
+
+def _traced(net: ModuleNet, dimensions: Mapping[str, int | None]) -> list[tuple[Member, ...]]:
+    try:
+        return traced(net, dimensions)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # the graph is made by running the user's own code on what it may not expect
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"no dependency graph can be made of the module ({type(error).__name__}: {said}): it cannot be pruned"
+        ) from error
+
+
+def _costs(
+    net: ModuleNet,
+    groups: Sequence[Group],
+    shrinks: Mapping[str, Mapping[int, Sequence[tuple[str, int]]]],
+    reached: Mapping[str, set[str]],
+    image: Tensor,
+) -> ModuleCosts:
+    macs = _macs_by_weight(net, image)
+    parameters = [
+        _Parameter(
+            tuple(p.shape),
+            macs.get(name, 0.0),
+            frozenset(reached[name.rpartition(".")[0]]),
+            {dimension: tuple(by) for dimension, by in shrinks.get(name, {}).items()},
+        )
+        for name, p in net.named_parameters()
+    ]
+    costs = ModuleCosts({group.name: group.size for group in groups}, tuple(parameters), 0)
+    return replace(costs, other_macs=max(0, _all_macs(net, image) - costs.cost({}).flops // 2))
+
+
+def _macs_by_weight(net: ModuleNet, image: Tensor) -> dict[str, float]:
+    """For every weight of a convolution or linear layer the places that each of its values is multiplied at.
+
+    One that several layers share is counted for all of them, under its first name.
+    """
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    found: dict[str, float] = {}
+
+    def hook(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        shape = given[0].shape if getattr(layer, "transposed", False) else output.shape
+        places = shape[2:].numel() if isinstance(layer, nn.modules.conv._ConvNd) else shape[:-1].numel()
+        if (name := names.get(id(layer.weight))) is not None:
+            found[name] = found.get(name, 0.0) + places
+
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)]
+    hooks = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        with torch.no_grad():
+            net(image)
+    finally:
+        for each in hooks:
+            each.remove()
+    return found
+
+
+def _all_macs(net: ModuleNet, image: Tensor) -> int:
+    """Multiply-accumulates of one image, products of activations among them.
+
+    With derivatives, since torch's own attention is one operator without, whose products are not counted.
+    """
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        net(image)
+    return int(counter.get_total_flops()) // 2

@@ -1,0 +1,257 @@
+"""A user's own torch module, loaded from her Python code and checked against the tasks of a data set."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch_pruning.ops import OPTYPE, module2type
+
+from edgemtl.errors import EdgeMTLError, UserError, naming, unknown_name
+from edgemtl.nas.prune.plain_module import eagerly, plain_module
+from edgemtl.tasks import Task
+
+__all__ = ["ModuleNet", "load_module"]
+
+REPEATS = 6
+"""Runs on one image that must agree: one branch in two taken at random is seen in 63 of 64 modules."""
+Dimensions = Mapping[str, int | None]
+"""For parameters that stand in no layer of torch, by name: the dimension of their channels, or None."""
+
+
+class ModuleNet(nn.Module):
+    """A module whose forward gives a dict of one tensor a task, with what pruning and exporters ask of a net.
+
+    Paths of its layers begin with `module.`; it has no blocks, so that all of it is trunk.
+    """
+
+    def __init__(self, module: nn.Module, tasks: Sequence[Task], input_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.module = module
+        self.tasks = tuple(tasks)
+        self.input_size = input_size
+        self.block_tasks: dict[str, str | None] = {}
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W), normalised, to one raw tensor a task; `UserError` for whatever the module's code raises."""
+        try:
+            with eagerly():
+                outputs = self.module(image.contiguous())
+        except (EdgeMTLError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # her code may raise anything
+            raise UserError(
+                f"the module fails on a batch of {len(image)} ({_said(error)}): it must take any batch of images, "
+                "and the same way through its layers whatever they show"
+            ) from error
+        return {task.name: outputs[task.name] for task in self.tasks}
+
+    def subset(self, names: Iterable[str]) -> ModuleNet:
+        """The outputs of some tasks only; the same module gives them, so nothing is saved."""
+        known = {task.name: task for task in self.tasks}
+        return ModuleNet(self.module, [known[name] for name in names], self.input_size)
+
+
+def load_module(spec: str, tasks: Sequence[Task], size: tuple[int, int]) -> tuple[ModuleNet, dict[str, int | None]]:
+    """What the function `package.module:function` returns, copied, in evaluation mode, and the dimensions it declares.
+
+    The function is the user's own code: it is imported, from the working directory too, and called. It returns a module
+    that maps (N, 3, H, W) to a dict of one raw tensor a task, or that module and the dimension of the channels of each
+    parameter that stands in no layer. Raises `UserError` for whatever is not so, in one line.
+    """
+    made = _called(spec)
+    module, declared = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{spec} returns a {type(module).__name__}: a torch.nn.Module is wanted")
+    net = ModuleNet(_on_cpu(spec, module, size), tasks, size)
+    _check_declared(spec, net.module, declared)
+    _check_outputs(spec, net)
+    return net, {f"module.{name}": dimension for name, dimension in declared.items()}
+
+
+def _on_cpu(spec: str, module: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """The module as plain layers in FP32, in evaluation mode, with every weight in reach of autograd."""
+    with naming(f"{spec}: its module"):
+        _materialize(module, size)
+        try:
+            made = plain_module(module).cpu()
+            made.eval()
+        except UserError:
+            raise
+        except Exception as error:  # her code may raise anything
+            raise UserError(f"cannot be copied: {_said(error)}") from error
+    for parameter in made.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return made
+
+
+def _materialize(module: nn.Module, size: tuple[int, int]) -> None:
+    """Run a module once whose lazy layers do not know their shapes yet."""
+    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+        try:
+            with torch.no_grad():
+                module.eval()
+                module(torch.zeros(2, 3, *size))
+        except Exception as error:  # her code may raise anything
+            raise UserError(f"has lazy layers, and does not run to give them their shapes: {_said(error)}") from error
+
+
+def _called(spec: str) -> Any:
+    package, _, name = spec.partition(":")
+    if not name.isidentifier() or not all(part.isidentifier() for part in package.split(".")):
+        raise UserError(f"{spec!r} names no function: write package.module:function")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        with _kept_settings():
+            home = import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name and f"{package}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"{spec}: there is no Python module {error.name!r} in the working directory or installed"
+            ) from error
+        raise UserError(f"{spec}: importing {package} failed: {_said(error)}") from error
+    except (Exception, SystemExit) as error:  # her code may raise anything
+        raise UserError(f"{spec}: importing {package} failed: {_said(error)}") from error
+    functions = {
+        key: value
+        for key, value in vars(home).items()
+        if callable(value) and (key == name or getattr(value, "__module__", "") == package)
+    }
+    if name not in functions:
+        raise unknown_name(f"function in module {package}:", name, functions)
+    try:
+        with _kept_settings():
+            return functions[name]()
+    except (Exception, SystemExit) as error:  # her code may raise anything
+        raise UserError(f"{spec} failed: {_said(error)}; --debug shows where") from error
+
+
+@contextmanager
+def _kept_settings() -> Iterator[None]:
+    """Undo what a user's code sets for all of torch."""
+    gradients, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+
+
+def _said(error: BaseException) -> str:
+    """An exception on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _check_declared(spec: str, module: nn.Module, declared: Any) -> None:
+    """`UserError` for declared dimensions that are none, and for parameters that nobody can follow undeclared."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    if not isinstance(declared, Mapping):
+        raise UserError(
+            f"{spec} returns a {type(declared).__name__} beside its module: a dict of parameter to dimension is wanted"
+        )
+    for name, dimension in declared.items():
+        if name not in parameters:
+            raise unknown_name(f"parameter declared by {spec}:", str(name), parameters)
+        if dimension is not None and not (isinstance(dimension, int) and 0 <= dimension < parameters[name].ndim):
+            raise UserError(
+                f"{spec} declares dimension {dimension!r} of parameter {name}: 0 to {parameters[name].ndim - 1}, or "
+                "None where it has no channels, are possible"
+            )
+    told = {id(parameters[name]) for name in declared}
+    lost = [name for name in _outside_layers(module) if id(parameters[name]) not in told]
+    if lost:
+        raise UserError(
+            f"{spec}: the dependency graph cannot follow {', '.join(lost[:8])}{' …' if len(lost) > 8 else ''}, which "
+            f"stand in no layer that it knows: return module, {{{lost[0]!r}: 1}} instead of module alone, the "
+            "dimension along which each has channels, or None where it has none or is to stay whole"
+        )
+
+
+def _outside_layers(module: nn.Module) -> list[str]:
+    """Parameters of more than one value that stand in no layer which the dependency graph knows, once each."""
+    found: dict[int, str] = {}
+    inside = set[int]()
+    for name, layer in module.named_modules():
+        for key, parameter in layer.named_parameters(recurse=False):
+            if module2type(layer) != OPTYPE.ELEMENTWISE:
+                inside.add(id(parameter))
+            elif parameter.numel() > 1:
+                found.setdefault(id(parameter), f"{name}.{key}" if name else key)
+    return [name for key, name in found.items() if key not in inside]
+
+
+def _check_outputs(spec: str, net: ModuleNet) -> None:
+    """`UserError` unless the module gives every task, nothing else, each in its shape, finite, and twice the same."""
+    names, (height, width) = [task.name for task in net.tasks], net.input_size
+    random = torch.Generator().manual_seed(0)
+    for count in (2, 1):
+        image = torch.randn(count, 3, height, width, generator=random)
+        outputs = _run(spec, net, image)
+        if not isinstance(outputs, Mapping):
+            raise UserError(
+                f"{spec}: its module returns a {type(outputs).__name__}, not a dict of one tensor a task: "
+                f"{', '.join(names)} are wanted"
+            )
+        for name in names:
+            if name not in outputs:
+                raise unknown_name(f"output of {spec} for task", name, map(str, outputs))
+        for name in outputs:
+            if name not in names:
+                raise UserError(
+                    f"{spec}: its module gives {name!r}, which is no task of the data ({', '.join(names)}), so nothing "
+                    "would protect it: return the tasks alone"
+                )
+        for task in net.tasks:
+            _check_output(spec, task, outputs[task.name], (count, height, width))
+    for _ in range(REPEATS):
+        again = _run(spec, net, image)
+        for name in names:
+            if not torch.equal(outputs[name], again[name]):
+                raise UserError(
+                    f"{spec}: output {name!r} differs between runs on one image, so no cut could be checked: mend "
+                    "dropout or noise that heeds no self.training, state kept between calls, or its input changed"
+                )
+
+
+def _run(spec: str, net: ModuleNet, image: Tensor) -> Any:
+    try:
+        with torch.enable_grad(), eagerly():
+            return net.module(image)
+    except (Exception, SystemExit) as error:  # her code may raise anything
+        count, _, height, width = image.shape
+        raise UserError(
+            f"{spec}: its module cannot run on a batch of {count}, {height}x{width}, in FP32 on the CPU "
+            f"({_said(error)}): give the size it was made for with --size HxW, or mend it"
+        ) from error
+
+
+def _check_output(spec: str, task: Task, found: Any, images: tuple[int, int, int]) -> None:
+    count, height, width = images
+    shape = (count, task.channels, height, width) if task.dense else (count, task.channels)
+    if not isinstance(found, Tensor) or tuple(found.shape) != shape:
+        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(f"{spec}: output {task.name!r} is {given} for {count} images of {height}x{width}, not {shape}")
+    if found.dtype != torch.float32:
+        raise UserError(f"{spec}: output {task.name!r} is {found.dtype} of a module in FP32: torch.float32 is wanted")
+    if not found.isfinite().all():
+        share = 1 - float(found.isfinite().float().mean())
+        raise UserError(
+            f"{spec}: {share:.0%} of output {task.name!r} is NaN or infinite on an image of noise, so no cut could be "
+            "checked: mend its weights or its forward"
+        )
+    if not found.requires_grad:
+        raise UserError(
+            f"{spec}: output {task.name!r} depends on no parameter that autograd can see: drop torch.no_grad and "
+            "detach from the module's forward"
+        )

@@ -1,0 +1,67 @@
+"""What a pruning tried, kept line by line: after a kill it goes on with the trial that was cut short."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgemtl.errors import UserError
+from edgemtl.files.disk import check_seal, read_bytes, sealed, write_atomic
+from edgemtl.files.json import parse_json
+from edgemtl.nas.prune.criterion import Verdict
+
+__all__ = ["Trials"]
+
+TRIALS_LIMIT_BYTES = 2**28
+
+
+class Trials:
+    """Verdicts by the net and the tasks that were judged.
+
+    Losses of a trial that ended at a limit are what had been summed until then: less than the whole, so that they
+    answer for any limit below them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what `path` holds; a last line that was cut short is dropped."""
+        self._path = path
+        content = read_bytes(path, "trials", TRIALS_LIMIT_BYTES) if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            write_atomic(path, whole)
+        try:
+            self._found: dict[str, dict[str, Any]] = {
+                each["key"]: self._checked(each) for each in map(parse_json, whole.splitlines())
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"trials {path} are damaged ({error}): delete the file, or choose another --out") from error
+
+    def _checked(self, each: Mapping[str, Any]) -> dict[str, Any]:
+        check_seal(each, self._path, "trial in")
+        losses = {name: math.inf if loss is None else float(loss) for name, loss in each["losses"].items()}
+        return {"losses": losses, "whole": bool(each["whole"])}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def known(self, key: str, limits: Mapping[str, float]) -> Verdict | None:
+        """The verdict under `limits`, where what was tried tells it."""
+        if key not in self._found:
+            return None
+        losses, whole = self._found[key]["losses"], self._found[key]["whole"]
+        over = {name: losses[name] / max(limit, 1e-9) for name, limit in limits.items() if losses[name] > limit}
+        if over:
+            return Verdict(losses, max(over, key=lambda name: over[name]))
+        return Verdict(losses) if whole else None
+
+    def keep(self, key: str, verdict: Verdict) -> None:
+        """Write a verdict down."""
+        whole = verdict.blocked is None
+        self._found[key] = {"losses": dict(verdict.losses), "whole": whole}
+        losses = {name: loss if math.isfinite(loss) else None for name, loss in verdict.losses.items()}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(sealed({"key": key, "losses": losses, "whole": whole}), allow_nan=False) + "\n")

@@ -1,0 +1,201 @@
+"""Training a searched design further: its own weights, with the run's baseline as its teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from edgemtl.data import Source, open_source
+from edgemtl.files.claim import claim
+from edgemtl.files.disk import sha256
+from edgemtl.models import MultiTaskNet, Supernet, load_supernet
+from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Limit, Problem, timed_scopes, untimed
+from edgemtl.nas.runs.folder import RunFolder
+from edgemtl.nas.runs.outcome import Asked, conclude
+from edgemtl.results import RESULT_FILE, Result, read_result
+from edgemtl.spaces import Choice, Design, Plan, Values
+from edgemtl.targets import is_timed_here
+from edgemtl.tasks import Task
+from edgemtl.train import Progress, Recipe, beside, train_supernet
+from edgemtl.units import parse_budget, parse_floor
+
+__all__ = ["TUNING", "OneDesign", "fine_tune"]
+
+TUNING = Recipe(steps=600, sizes=(0.67, 1.0), learning_rate=1e-3, largest_steps=1.0)
+"""What a fine-tuning does unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class OneDesign:
+    """A space of one design, so that it trains as supernets do: with the batch's statistics, distilled, resumable."""
+
+    design: Design
+    begin: MultiTaskNet
+    weights_sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.design.space.name
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return self.design.space.tasks
+
+    @property
+    def identity(self) -> str:
+        content = f"{self.design.space.identity} {self.design.key} {self.weights_sha256}"
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def architecture(self) -> tuple[Choice, ...]:
+        return ()
+
+    def plan(self, values: Values) -> Plan:
+        return self.design.plan.standing_alone()
+
+    def supernet(self) -> Supernet:
+        """Shared weights that are the net's own."""
+        made = Supernet.of(self)
+        with torch.no_grad():
+            for name, parameter in self.begin.named_parameters():
+                made.shared[name].copy_(parameter)
+        return made
+
+    def largest(self) -> Values:
+        return {}
+
+    def smallest(self) -> Values:
+        return {}
+
+    def random(self, rng: random.Random) -> Values:
+        return {}
+
+
+def fine_tune(
+    run: Path,
+    out: Path,
+    recipe: Recipe = TUNING,
+    *,
+    name: str = "best",
+    processes: int = 1,
+    resume: bool = False,
+    command: str = "edgemtl train",
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Result:
+    """Train the kept design `name` of a run further, and write it as a run of its own in `out`; its result.
+
+    The design learns from labels and, in equal parts, from the outputs of the run's baseline (the largest design, in
+    float); its precision stays. Statistics, ranges, latency and scores are made anew. `resume` goes on from the
+    checkpoint. Raises `UserError` for an unknown design, for an `out` that holds something else or is in use, and for a
+    limit in ms of engines that cannot be timed on this machine.
+    """
+    with claim(out, "train"):
+        return _fine_tune(run, out, recipe, name, processes, resume, command, report)
+
+
+def _fine_tune(
+    run: Path,
+    out: Path,
+    recipe: Recipe,
+    name: str,
+    processes: int,
+    resume: bool,
+    command: str,
+    report: Callable[[Progress], None],
+) -> Result:
+    started = time.monotonic()
+    subject, folder, before = _subject(run, name), RunFolder(out), RunFolder(run).config()
+    tuned = {"design": name, "identity": subject.identity, "recipe": recipe.as_json()}
+    config = {**{key: value for key, value in before.items() if key != "schema"}, "tuned": tuned}
+    folder.check(config, resume)
+    if (out / RESULT_FILE).is_file():
+        return read_result(out)
+    _check_timed(run, before["budgets"])
+    folder.create(config)
+    trained = _trained(run, name, before["data"], out / "training", recipe, processes, command, report)
+    problem, evaluator, base = _scoring(run, trained, open_source(before["data"], subject.design.space.size))
+    candidate = evaluator.candidate(subject.design)
+    evaluation = Evaluation(
+        subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.timed_here else {}
+    )
+    found = read_result(run)
+    asked = Asked(command, recipe.seed, found.strategy, found.budgets, found.evaluations, started)
+    return conclude(folder, asked, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
+
+
+def _check_timed(run: Path, budgets: Sequence[str]) -> None:
+    timed = [budget for budget in map(parse_budget, budgets) if budget.quantity == "latency_ms"]
+    target = RunFolder(run).target()
+    if timed and not is_timed_here(target):
+        raise untimed(timed[0], target, f"train run {run} further on that machine, or search here first")
+
+
+def _subject(run: Path, name: str) -> OneDesign:
+    kept = RunFolder(run).load(name)
+    return OneDesign(kept.design, kept.net, sha256(run / "designs" / name / "weights.safetensors"))
+
+
+def _trained(
+    run: Path,
+    name: str,
+    data: str,
+    out: Path,
+    recipe: Recipe,
+    processes: int,
+    command: str,
+    report: Callable[[Progress], None],
+) -> Supernet:
+    """The one-design supernet after training, which is not begun where it was finished before."""
+    if not (out / "training.json").is_file():
+        with beside(partial(_train, run, name, data, out, recipe), processes):
+            _train(run, name, data, out, recipe, command, report)
+    subject = _subject(run, name)
+    supernet = subject.supernet()
+    load_supernet(supernet, out / "supernet.safetensors", subject.identity)
+    return supernet
+
+
+def _train(
+    run: Path,
+    name: str,
+    data: str,
+    out: Path,
+    recipe: Recipe,
+    command: str = "",
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    subject, teacher = _subject(run, name), RunFolder(run).load("baseline").net
+    train_supernet(
+        subject,
+        open_source(data, subject.design.space.size),
+        recipe,
+        out,
+        supernet=subject.supernet(),
+        teacher=teacher,
+        weights_sha256=subject.weights_sha256,
+        command=command,
+        report=report,
+    )
+
+
+def _scoring(run: Path, supernet: Supernet, source: Source) -> tuple[Problem, Evaluator, Candidate]:
+    """The run's problem, its limits resolved against its baseline as it is today, and what scores its designs."""
+    config, base = RunFolder(run).config(), RunFolder(run).load("baseline")
+    target = RunFolder(run).target()
+    budgets = [parse_budget(text) for text in config["budgets"]]
+    scopes, threads = timed_scopes(budgets), config.get("threads", 0)
+    evaluator = Evaluator(supernet, source, target, scopes, is_timed_here(target), threads)
+    latency_ms = evaluator.time(base) if evaluator.timed_here else {}
+    metrics = evaluator.simulated(base)
+    of_base = Evaluation(base.design, metrics, latency_ms)
+    limits = tuple(Limit(budget, budget.limit(Limit(budget, 0).measured(of_base))) for budget in budgets)
+    floors = tuple(parse_floor(text, [task.name for task in source.tasks]) for text in config["floors"])
+    problem = Problem(base.design.space, limits, floors, config["preference"], metrics, evaluator.timed_here)
+    return problem, evaluator, base

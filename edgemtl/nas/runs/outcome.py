@@ -1,0 +1,114 @@
+"""The end of a run: its designs scored on test images by their engines, kept, and written as `result.json`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from edgemtl.environment import environment
+from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Problem
+from edgemtl.nas.runs.folder import RunFolder
+from edgemtl.results import Entry, Latency, LimitCheck, PathCost, Result, write_result
+from edgemtl.signals import deferred
+from edgemtl.tasks import delta_m
+from edgemtl.units import preference_text
+
+__all__ = ["Asked", "conclude"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the result says of the request: `started` is the monotonic clock's time at its beginning."""
+
+    command: str
+    seed: int
+    strategy: str
+    budgets: tuple[str, ...]
+    evaluations: int
+    started: float
+
+
+def conclude(
+    folder: RunFolder,
+    asked: Asked,
+    evaluator: Evaluator,
+    problem: Problem,
+    base: Candidate,
+    front: Sequence[Finalist],
+    report: Callable[[int, int, str], None] = lambda done, total, text: None,
+) -> Result:
+    """Score the front, the chosen design first, and the baseline; keep the nets and write the result.
+
+    Nothing here decides: what is feasible was found on validation images.
+    """
+    samples, runtime = evaluator.test_samples, evaluator.target.traits.runtime
+    total = len(front) + 1
+    report(0, total, "baseline on test images")
+    base_metrics = evaluator.score(base, samples)
+    scored = replace(problem, baseline=base_metrics)
+    baseline = Evaluation(base.design, base_metrics, evaluator.time(base) if evaluator.timed_here else {})
+    entries, kept = [], {"baseline": base}
+    for number, finalist in enumerate(front):
+        key = finalist.candidate.design.key
+        report(number + 1, total, f"{key} on test images")
+        name = key if number else "best"
+        metrics = evaluator.score(finalist.candidate, samples)
+        kept[name] = finalist.candidate
+        evaluation = Evaluation(finalist.candidate.design, metrics, finalist.evaluation.latency_ms)
+        entries.append(_entry(scored, evaluation, name, "candidate", problem.checks(finalist.evaluation), runtime))
+    report(total, total, "")
+    source = evaluator.source
+    result = Result(
+        command=asked.command,
+        seed=asked.seed,
+        data={"name": source.name, "identity": source.identity, "scored_on": f"{len(samples)} test images"},
+        space=problem.space.name,
+        strategy=asked.strategy,
+        budgets=asked.budgets,
+        feasible=problem.feasible(front[0].evaluation),
+        best=entries[0],
+        front=(*entries, _entry(scored, baseline, "baseline", "baseline", scored.checks(baseline), runtime)),
+        evaluations=asked.evaluations,
+        seconds=time.monotonic() - asked.started,
+        environment=environment(),
+        floors=tuple(floor.text for floor in problem.floors),
+        preference=dict(problem.preference),
+    )
+    with deferred():  # an older result and newer designs would not go together
+        for name, candidate in kept.items():
+            folder.save(name, candidate)
+        write_result(folder.path, result)
+        folder.keep(kept)
+    return result
+
+
+def _entry(
+    problem: Problem,
+    evaluation: Evaluation,
+    name: str,
+    kind: Literal["baseline", "candidate"],
+    limits: tuple[LimitCheck, ...],
+    runtime: str,
+) -> Entry:
+    design = evaluation.design
+    cost = design.cost()
+    paths = {task.name: design.cost([task.name]) for task in problem.space.tasks}
+    latency = evaluation.latency_ms.get("")
+    return Entry(
+        design={**design.as_json()},
+        flops=cost.flops,
+        macs=cost.flops // 2,
+        params=cost.params,
+        bytes=cost.weight_bytes,
+        latency_ms=None if latency is None else Latency(value=latency, kind="measured", device="host", runtime=runtime),
+        metrics={task: dict(scores) for task, scores in evaluation.metrics.items()},
+        delta_m=delta_m(problem.space.tasks, evaluation.metrics, problem.baseline),
+        paths={task: PathCost(flops=c.flops, params=c.params) for task, c in paths.items()},
+        feasible=all(check.kept for check in limits),
+        kind=kind,
+        name=name,
+        weighted_delta_m=problem.delta_m(evaluation.metrics) if preference_text(problem.preference) else None,
+        limits=limits,
+    )

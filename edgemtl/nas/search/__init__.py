@@ -1,0 +1,29 @@
+"""The search itself: one loop, and the strategies that propose designs."""
+
+from edgemtl.nas.search.run import (
+    SearchEvent,
+    SearchRequest,
+    prepare_images,
+    search,
+)
+from edgemtl.nas.search.strategies.masks import (
+    Beliefs,
+)
+from edgemtl.nas.search.strategies.preference import (
+    make_table,
+    widths_for,
+)
+from edgemtl.nas.search.strategies.registry import (
+    strategy_names,
+)
+
+__all__ = [
+    "Beliefs",
+    "SearchEvent",
+    "SearchRequest",
+    "make_table",
+    "prepare_images",
+    "search",
+    "strategy_names",
+    "widths_for",
+]

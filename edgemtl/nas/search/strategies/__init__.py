@@ -1,0 +1,1 @@
+"""How designs are proposed: one strategy a module, and what each needs."""

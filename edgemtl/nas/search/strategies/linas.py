@@ -1,0 +1,198 @@
+"""LINAS as an Optuna sampler: measure a batch, fit predictors, run NSGA-II on them, measure what they propose.
+
+Cummings et al. 2022, with SimQ-NAS's joint genome of architecture and precision. Ours: proposals are canonical designs
+never measured before, the inner run begins at the measured front, exact costs are counted and constrain it.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.study import Study
+
+from edgemtl.nas.evaluation import Evaluation, Problem, non_dominated, seen_keys
+from edgemtl.nas.search.strategies.predictor import LatencyPredictor, Predictor, features
+from edgemtl.nas.search.strategies.sampler import DesignSampler, measured_in
+from edgemtl.spaces import Design
+
+__all__ = ["LinasSampler", "first_designs"]
+
+_POPULATION = 40
+_GENERATIONS = 60
+_DRAWS = 400
+
+
+class LinasSampler(DesignSampler):
+    """Proposes the designs of one batch after another; every batch is predicted from all that were evaluated before it.
+
+    The first batch spreads over the affordable designs. `batch` is how many are measured between two fits. State
+    lives in the study alone, so a resumed or a second worker's sampler continues from what is stored.
+    """
+
+    def __init__(self, problem: Problem, seed: int, batch: int) -> None:
+        super().__init__(problem, seed)
+        self._batch = batch
+        self._proposed: tuple[int, list[Design]] = (-1, [])
+
+    def next_design(self, study: Study, position: int) -> Design:
+        """The next design of the batch that was not seen; spread ones where the batch has no more."""
+        seen, number = seen_keys(study, self._problem.space), position // self._batch
+        if self._proposed[0] != number:  # else it is what would be proposed again
+            self._proposed = number, self._propose(study, number)
+        place = position % self._batch  # so that workers that ask at the same moment get different ones
+        fresh = [d for d in self._proposed[1][place:] + self._proposed[1][:place] if d.key not in seen]
+        if fresh:
+            return fresh[0]
+        spread = first_designs(self._problem, self._batch, random.Random(f"{self._seed}/{position}/more"), seen)
+        return spread[position % len(spread)]
+
+    def _propose(self, study: Study, number: int) -> list[Design]:
+        """The designs of batch `number`: they follow from the evaluations of the batches before it."""
+        begun = number * self._batch
+        rng, evaluations = random.Random(f"{self._seed}/{begun}"), measured_in(study, self._problem)[:begun]
+        seen = {evaluation.design.key for evaluation in evaluations}
+        if len(evaluations) < self._batch:  # the first batch, or one whose predecessors other workers still evaluate
+            return first_designs(self._problem, self._batch, rng, seen)
+        return [d for d in _inner_search(self._problem, evaluations, rng) if d.key not in seen][: self._batch]
+
+
+def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[str]) -> list[Design]:
+    """Affordable designs spread over sizes: for each of `count` targets the nearest of many random draws.
+
+    Each uniform precision takes its turn, so that every one is seen at every size: what a precision gains depends on
+    the blocks, and a draw of every block's precision would never be uniform.
+    """
+    space = problem.space
+    drawn = [*(space.random(rng) for _ in range(_DRAWS)), space.middle(), space.smallest()]
+    kinds = zip(*(space.uniform(design) for design in drawn), strict=True)
+    pools = [{d.key: d for d in kind if problem.affordable(d) and d.key not in seen} for kind in kinds]
+    designs = {key: design for pool in pools for key, design in pool.items()}
+    if len(designs) <= count:
+        return list(designs.values()) or [problem.frugal()]
+    sizes = {key: float(np.log(design.cost().flops)) for key, design in designs.items()}
+    lightest, heaviest = min(sizes.values()), max(sizes.values())
+    picked: list[Design] = []
+    for turn, wanted in enumerate(np.linspace(heaviest, lightest + 0.3 * (heaviest - lightest), count)):
+        left = pools[turn % len(pools)].keys() & designs.keys() or designs.keys()
+        nearest = min(sorted(left), key=lambda key: abs(sizes[key] - wanted))
+        picked.append(designs.pop(nearest))
+    return picked
+
+
+def _draw(problem: Problem, rng: random.Random) -> Design:
+    """A random design, three times out of four in one precision for all blocks: block by block would never meet it."""
+    drawn = problem.space.random(rng)
+    return drawn if rng.random() < 0.25 else rng.choice(problem.space.uniform(drawn))
+
+
+class _Predicted:
+    """Predictors of every task's relative change and of every latency that a limit or the objective needs."""
+
+    def __init__(self, problem: Problem, evaluations: Sequence[Evaluation]) -> None:
+        self._problem = problem
+        rows = features(problem.space, [e.design for e in evaluations])
+        changes = [problem.changes(e.metrics) for e in evaluations]
+        designs = [e.design for e in evaluations]
+        self.changes = {
+            t.name: Predictor(rows, list(np.array([c[t.name] for c in changes]) - self._expected(designs, t.name)))
+            for t in problem.space.tasks
+        }
+        scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | (
+            {""} if problem.measures_latency else set()
+        )
+        self.latency_ms = {
+            s: LatencyPredictor(designs, [e.latency_ms[s] for e in evaluations], rows, s) for s in scopes
+        }
+
+    def _expected(self, designs: Sequence[Design], task: str) -> NDArray[np.float64]:
+        """A task's change as the sensitivity map has it; the predictors learn what that leaves over."""
+        known = self._problem.sensitivity
+        return known.expect(designs, task) if known else np.zeros(len(designs))
+
+    def __call__(self, designs: Sequence[Design]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Objectives (n, 2) and constraints (n, m), as pymoo wants them: to be minimised, and at most 0."""
+        problem = self._problem
+        rows = features(problem.space, designs)
+        changes = {name: self._expected(designs, name) + predict(rows) for name, predict in self.changes.items()}
+        latency = {scope: predict(designs, rows) for scope, predict in self.latency_ms.items()}
+        weights = problem.preference
+        quality = sum(weights[name] * change for name, change in changes.items()) / sum(weights.values())
+        flops = np.array([design.cost().flops for design in designs], float)
+        objectives = np.stack([-quality, latency.get("", flops)], axis=1)
+        excess = []
+        for limit in problem.limits:
+            values = np.array([limit.count(d) for d in designs]) if limit.exact else latency[limit.budget.task or ""]
+            excess.append(values / limit.value - 1)
+        excess += [-changes[floor.task] - floor.max_drop for floor in problem.floors]
+        return objectives, np.stack(excess, axis=1) if excess else np.zeros((len(designs), 1))
+
+
+def _inner_search(problem: Problem, evaluations: Sequence[Evaluation], rng: random.Random) -> list[Design]:
+    """NSGA-II on the predictors, from the measured front on; the affordable designs of its last population."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import Problem as PymooProblem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.optimize import minimize
+
+    space, predicted = problem.space, _Predicted(problem, evaluations)
+    upper = np.array([len(choice.options) - 1 for choice in space.choices])
+
+    class Inner(PymooProblem):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(
+                n_var=len(upper),
+                n_obj=2,
+                n_ieq_constr=max(1, len(problem.limits) + len(problem.floors)),
+                xl=0,
+                xu=upper,
+                vtype=int,
+            )
+
+        def _evaluate(self, x: NDArray[np.int64], out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            out["F"], out["G"] = predicted([space.decode(genome) for genome in x])
+
+    kept = [e for e in evaluations if problem.feasible(e)] or list(evaluations)
+    front = [kept[i].design for i in non_dominated([problem.objectives(e) for e in kept])]
+    start = [space.encode(d) for d in [*front, *(_draw(problem, rng) for _ in range(_POPULATION))]][:_POPULATION]
+    repair = RoundingRepair()
+    algorithm = NSGA2(
+        pop_size=_POPULATION,
+        sampling=np.array(start),
+        crossover=SBX(prob=0.9, eta=15, vtype=float, repair=repair),
+        mutation=PM(prob_var=2 / len(upper), eta=20, vtype=float, repair=repair),
+        eliminate_duplicates=True,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcome = minimize(Inner(), algorithm, ("n_gen", _GENERATIONS), seed=rng.randrange(2**31))
+    found = {design.key: design for design in (space.decode(x) for x in outcome.pop.get("X"))}
+    return _in_turns([design for design in found.values() if problem.affordable(design)], predicted)
+
+
+def _in_turns(designs: Sequence[Design], predicted: _Predicted) -> list[Design]:
+    """The best predicted within the limits, and in turn with them those furthest along the predicted front.
+
+    Half of a batch looks where the budget ends, which is what was asked; the other half keeps the front and the
+    predictors wide.
+    """
+    if not designs:
+        return []
+    objectives, excess = predicted(designs)
+    scaled = (objectives - objectives.min(0)) / np.maximum(np.ptp(objectives, axis=0), 1e-12)
+    best_first = [int(i) for i in np.argsort(objectives[:, 0] + 10 * np.maximum(excess, 0).sum(1), kind="stable")]
+    order: list[int] = []
+    while len(order) < len(designs):
+        if len(order) % 2 == 0:
+            order.append(next(index for index in best_first if index not in order))
+        else:
+            distance = np.min(np.abs(scaled[:, None] - scaled[order]).sum(2), axis=1)
+            distance[order] = -1
+            order.append(int(np.argmax(distance)))
+    return [designs[index] for index in order]

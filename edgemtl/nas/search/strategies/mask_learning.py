@@ -1,0 +1,276 @@
+"""Learning every task's mask together with the supernet's weights: one pass an architecture for all tasks (FBNetV5)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgemtl.data import Batch, Source
+from edgemtl.files.disk import write_json
+from edgemtl.models import Supernet, save_supernet
+from edgemtl.nas.search.strategies.masks import (
+    Beliefs,
+    Effects,
+    MaskSpace,
+    as_json,
+    cost_gradient,
+    draw,
+    effective_samples,
+    entropy_gradient,
+    importance,
+    keep_above,
+    log_probabilities,
+    policy_gradient,
+    probabilities,
+    raised,
+)
+from edgemtl.signals import deferred
+from edgemtl.spaces import Space
+from edgemtl.train import (
+    CHECKPOINT_FILE,
+    Recipe,
+    load_checkpoint,
+    optimizer_state,
+    restore_optimizer,
+    save_checkpoint,
+    task_loss,
+    training_batches,
+)
+
+__all__ = ["MASKS", "MASKS_FILE", "MaskRun"]
+
+MASKS = Recipe(steps=600, batch=8, sizes=(0.5, 1.0), learning_rate=2.5e-3)
+"""How masks are learnt unless told otherwise: from scratch, on images of half the size first.
+
+The last fifth of the steps sees whole ones, as designs are scored on them: depth depends on the scale of an image.
+"""
+MASKS_FILE = "masks.json"
+SCHEMA = "edgemtl.masks/1"
+ARCHITECTURES = 4
+_WARM_UP, _WARM_LOGIT = 0.2, 2.2
+"""For this share of the steps the weights learn alone, with every place kept nine times in ten."""
+_TRAVEL, _PRICE, _ENTROPY = 24.0, 80.0, 0.05
+"""How far log-odds can go in a whole run, what the price rises to in one that always takes twice what is allowed, and
+what certainty weighs against losses."""
+_CLIP_NORM = 5.0
+_CHECKPOINT_SECONDS = 60.0
+_SEEN = 200
+
+Report = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """What one step's architectures gave: masks (architectures, places) and losses (architectures, tasks)."""
+
+    kept: NDArray[np.bool_]
+    losses: NDArray[np.float64]
+
+
+class MaskRun:
+    """State of one learning run: weights, log-odds, both optimizers.
+
+    Every step draws `ARCHITECTURES` masks from the mixture of all tasks' distributions and runs each once, for all
+    tasks, on the same images. The weights follow the sum of the tasks' losses; after a warm-up with most places kept,
+    each task's log-odds follow its own loss, measured in its own spread, and the price of its path. Prices rise while
+    the design that is believed in takes more than `allowed_flops`, by task and "" for all together, and else fall.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        masks: MaskSpace,
+        source: Source,
+        supernet: Supernet,
+        recipe: Recipe,
+        allowed_flops: Mapping[str, float],
+        out: Path,
+    ) -> None:
+        self.space, self.masks, self.source, self.supernet = space, masks, source, supernet
+        self.recipe, self.allowed_flops, self.out = recipe, dict(allowed_flops), out
+        self.logits = nn.Parameter(torch.full(masks.present.shape, _WARM_LOGIT, dtype=torch.float64))
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
+        self.weights_optimizer = torch.optim.AdamW(
+            list(self.names), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.learning_steps = max(1.0, (1 - _WARM_UP) * recipe.steps)
+        self.logits_optimizer = torch.optim.Adam([self.logits], min(0.2, _TRAVEL / self.learning_steps))
+        self.bf16 = recipe.computes_bf16()
+        self.spread, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
+        self.prices, self.effects = np.zeros(len(masks.tasks)), Effects.none(len(masks.places), len(masks.tasks))
+        self.importance: deque[NDArray[np.float64]] = deque(maxlen=_SEEN)
+        self.step = self._restore()
+        self.in_step = False
+
+    @property
+    def beliefs(self) -> Beliefs:
+        """The log-odds as they are."""
+        return Beliefs(self.masks, self.logits.detach().numpy().copy())
+
+    def learn(self, report: Report = lambda done, total, text: None) -> Beliefs:
+        """All remaining steps; what was learnt, in `masks.json` and `supernet.safetensors` too."""
+        feed = training_batches(self.source.split("train"), self.space.tasks, self.recipe, self.step, 0)
+        saved = time.monotonic()
+        try:
+            with deferred() as now:
+                for batch in feed:
+                    report(self.step, self.recipe.steps, self._news())
+                    self.in_step = True
+                    self.one_step(batch)
+                    self.in_step = False
+                    if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                        self.checkpoint()
+                        saved = time.monotonic()
+                    now()
+        except KeyboardInterrupt:
+            if not self.in_step:
+                self.checkpoint()
+            raise
+        report(self.step, self.recipe.steps, self._news())
+        self.checkpoint()
+        self._write()
+        return self.beliefs
+
+    def one_step(self, batch: Batch) -> None:
+        """One batch through the step's architectures; weights, then log-odds."""
+        torch.manual_seed(self.recipe.seed + self.step)
+        for group in self.weights_optimizer.param_groups:
+            group["lr"] = self.recipe.rate_at(self.step)
+        passed = self._pass(batch)
+        nn.utils.clip_grad_norm_(list(self.names), _CLIP_NORM)
+        self.weights_optimizer.step()
+        self.weights_optimizer.zero_grad()
+        self._observe(passed)
+        self.step += 1
+
+    def checkpoint(self) -> None:
+        """Write the whole state."""
+        state = {f"parameter.{name}": parameter for parameter, name in self.names.items()}
+        state |= optimizer_state(self.weights_optimizer, self.names)
+        state |= optimizer_state(self.logits_optimizer, {self.logits: "logits"})
+        state |= {"logits": self.logits}
+        state |= {"spread": torch.from_numpy(self.spread), "prices": torch.from_numpy(self.prices)}
+        state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.effects).items()}
+        if self.importance:
+            state["importance"] = torch.from_numpy(np.stack(list(self.importance)))
+        save_checkpoint(self._file, self.step, self._identity, state)
+
+    def _pass(self, batch: Batch) -> _Passed:
+        """Forward and backward of the step's architectures, each once for all tasks."""
+        chances = probabilities(self.logits.detach().numpy(), self.masks.present)
+        kept = draw(chances, ARCHITECTURES, np.random.default_rng([self.recipe.seed, self.step]))
+        image = torch.from_numpy(batch.image).to(memory_format=torch.channels_last)
+        labels = {
+            task.name: (torch.from_numpy(batch.targets[task.name]), torch.from_numpy(batch.masks[task.name]))
+            for task in self.space.tasks
+        }
+        losses = np.zeros((ARCHITECTURES, len(self.masks.tasks)))
+        for row, mask in enumerate(kept):
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
+                outputs = self.supernet(image, self.masks.values(mask))
+            found = [task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks]
+            torch.stack(found).sum().div(ARCHITECTURES).backward()  # type: ignore[no-untyped-call]
+            losses[row] = [float(loss.detach()) for loss in found]
+        return _Passed(kept, losses)
+
+    def _observe(self, passed: _Passed) -> None:
+        """Move the log-odds by what the step's losses say."""
+        self.losses = passed.losses.mean(0)
+        begun = _WARM_UP * self.recipe.steps
+        if self.step < begun or not np.isfinite(passed.losses).all():
+            return
+        chances = probabilities(self.logits.detach().numpy(), self.masks.present)
+        weights = importance(log_probabilities(chances, passed.kept))
+        share = 0.05 if self.importance else 1.0
+        self.spread = (1 - share) * self.spread + share * passed.losses.std(0, ddof=1)
+        self.importance.append(weights)
+        losses = passed.losses / np.maximum(self.spread, 1e-6)
+        gradient = policy_gradient(chances, passed.kept, weights, losses, self.effects.slopes())
+        self.effects = self.effects.seen(passed.kept, losses)
+        self.prices = raised(self.prices, self.masks, self._used(), _PRICE / self.learning_steps)
+        gradient += cost_gradient(chances, self.masks, self.prices)
+        left = 1 - (self.step - begun) / self.learning_steps
+        gradient += _ENTROPY * left * entropy_gradient(chances)
+        self.logits.grad = torch.from_numpy(np.where(self.masks.present, gradient, 0.0))
+        self.logits_optimizer.step()
+
+    def _used(self) -> dict[str, float]:
+        """What the design that is believed in takes of every limit."""
+        design = self.space.design(self.masks.values(keep_above(self.beliefs, 0.0)))
+        return {
+            name: design.cost([name] if name else None).flops / max(flops, 1.0)
+            for name, flops in self.allowed_flops.items()
+        }
+
+    def effective_samples(self) -> Mapping[str, float]:
+        """Of the last architectures, the share that counted for each task (Kish's effective sample size)."""
+        if not self.importance:
+            return dict.fromkeys(self.masks.tasks, 1.0)
+        weights = np.concatenate(list(self.importance))
+        return dict(zip(self.masks.tasks, (effective_samples(weights) / len(weights)).tolist(), strict=True))
+
+    def _news(self) -> str:
+        chances = probabilities(self.logits.detach().numpy(), self.masks.present)
+        spent = self.masks.base_flops + (chances * self.masks.flops).sum(1)
+        told = zip(self.masks.tasks, self.losses, spent / 1e9, strict=True)
+        tasks = ", ".join(f"{task} {loss:.2f} at {gflops:.2f}" for task, loss, gflops in told)
+        least = min(self.effective_samples().values())
+        return f"loss at expected GFLOPs: {tasks}; effective samples at least {least:.0%}"
+
+    @property
+    def _identity(self) -> str:
+        asked = {name: round(flops) for name, flops in self.allowed_flops.items()}
+        content = [self.space.identity, self.source.identity, self.recipe.as_json(), asked]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _file(self) -> Path:
+        return self.out / CHECKPOINT_FILE
+
+    def _restore(self) -> int:
+        found = load_checkpoint(self._file, self._identity)
+        if found is None:
+            return 0
+        step, state = found
+        with torch.no_grad():
+            for parameter, name in self.names.items():
+                parameter.copy_(state[f"parameter.{name}"])
+            self.logits.copy_(state["logits"])
+        restore_optimizer(self.weights_optimizer, self.names, state)
+        restore_optimizer(self.logits_optimizer, {self.logits: "logits"}, state)
+        self.spread, self.prices = (state[name].numpy().copy() for name in ("spread", "prices"))
+        self.effects = Effects(*(state[f"effects.{field.name}"].numpy().copy() for field in fields(Effects)))
+        if "importance" in state:
+            self.importance.extend(state["importance"].numpy())
+        return step
+
+    def _write(self) -> None:
+        content = {
+            "schema": SCHEMA,
+            "steps": self.recipe.steps,
+            "allowed_flops": self.allowed_flops,
+            "effective_samples": self.effective_samples(),
+            "probabilities": as_json(self.beliefs),
+        }
+        write_json(self.out / MASKS_FILE, content)
+        header = {
+            "space": self.space.name,
+            "identity": self.space.identity,
+            "tasks": list(self.masks.tasks),
+            "data": {"name": self.source.name, "identity": self.source.identity},
+            "recipe": self.recipe.as_json(),
+        }
+        with torch.no_grad():
+            for parameter in self.names:
+                parameter.copy_(parameter.half())  # what is searched is what is stored
+        save_supernet(self.supernet, self.out / "supernet.safetensors", header)

@@ -1,0 +1,233 @@
+"""The mathematics of the strategy `masks`: a distribution over masks for every task, learnt from shared passes.
+
+FBNetV5 (Wu et al. 2021) gives each task independent Bernoulli variables over the trunk's blocks, and learns them all
+from the losses of shared passes: REINFORCE with importance sampling, so that a step costs the same for any number of
+tasks. What the paper leaves open is ours: architectures come from the even mixture of all tasks' distributions, so no
+importance weight exceeds the number of tasks; the baseline of an architecture is the mean loss of the step's others on
+the same images; what losses owe to each place alone, as earlier steps tell, is a linear control variate, whose gradient
+is exact; the expected cost is analytic, so it adds no variance, and its price follows the exact cost of the design that
+is believed in, in which what tasks share counts once; an entropy bonus fades to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import UserError
+from edgemtl.spaces import KEEP, SKIP, Option, Space
+
+__all__ = [
+    "Beliefs",
+    "Effects",
+    "MaskSpace",
+    "agreeing",
+    "as_json",
+    "cost_gradient",
+    "draw",
+    "effective_samples",
+    "entropy_gradient",
+    "importance",
+    "keep_above",
+    "log_probabilities",
+    "mask_space",
+    "policy_gradient",
+    "probabilities",
+    "raised",
+]
+
+Array = NDArray[np.float64]
+_MARGIN = 0.02
+"""Probabilities stay this far from 0 and 1, so that a block may come back."""
+_FADING, _RIDGE = 0.99, 10.0
+"""What a step still weighs in the next one's regression, and the weight of no effect in it, in architectures."""
+
+
+@dataclass(frozen=True)
+class MaskSpace:
+    """The choices of a space that keep or skip: `places` of the trunk by tasks.
+
+    `present` (tasks, places) tells which task may choose where. `flops` (tasks, places) is what keeping a place adds to
+    a task's path, scaled so that all of them with `base_flops` (tasks,), the path that skips all, make the whole path.
+    """
+
+    tasks: tuple[str, ...]
+    places: tuple[str, ...]
+    present: NDArray[np.bool_]
+    flops: Array
+    base_flops: Array
+
+    def values(self, kept: NDArray[np.bool_]) -> dict[str, Option]:
+        """Options of masks (tasks, places), or of one mask (places,) for all tasks."""
+        each = np.broadcast_to(kept, self.present.shape)
+        return {
+            f"{task}.{place}": KEEP if each[row, column] else SKIP
+            for row, task in enumerate(self.tasks)
+            for column, place in enumerate(self.places)
+            if self.present[row, column]
+        }
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What was learnt: log-odds (tasks, places) of keeping a place."""
+
+    space: MaskSpace
+    logits: Array
+
+
+def mask_space(space: Space) -> MaskSpace:
+    """The masks of a space; raises `UserError` where it has none."""
+    masked = [choice for choice in space.choices if choice.options == (SKIP, KEEP) and choice.task]
+    if not masked:
+        raise UserError(
+            f"space {space.name} has nothing that a task may keep or skip: strategy masks needs one that has, as grid"
+        )
+    tasks = tuple(task.name for task in space.tasks)
+    places = tuple(dict.fromkeys(choice.name.partition(".")[2] for choice in masked))
+    names = {choice.name for choice in masked}
+    present = np.array([[f"{task}.{place}" in names for place in places] for task in tasks])
+    flops, base = np.zeros(present.shape), np.zeros(len(tasks))
+    largest, smallest = space.largest(), space.smallest()
+    for row, task in enumerate(tasks):
+        whole = largest.cost([task]).flops
+        base[row] = smallest.cost([task]).flops
+        for column in np.flatnonzero(present[row]):
+            less = space.design({**largest, f"{task}.{places[column]}": SKIP})
+            flops[row, column] = whole - less.cost([task]).flops
+        flops[row] *= (whole - base[row]) / max(flops[row].sum(), 1.0)
+    return MaskSpace(tasks, places, present, flops, base)
+
+
+def probabilities(logits: Array, present: NDArray[np.bool_]) -> Array:
+    """Probability (tasks, places) of keeping; where a task may not choose, the mean of those that may."""
+    chosen = np.clip(1 / (1 + np.exp(-logits)), _MARGIN, 1 - _MARGIN)
+    mean = (chosen * present).sum(0) / np.maximum(present.sum(0), 1)
+    return np.where(present, chosen, mean)
+
+
+def draw(chances: Array, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """`count` architectures (count, places) of the mixture q = mean over tasks of p_task."""
+    rows = chances[rng.integers(len(chances), size=count)]
+    return np.asarray(rng.random(rows.shape) < rows)
+
+
+def log_probabilities(chances: Array, kept: NDArray[np.bool_]) -> Array:
+    """log p_task(architecture), (architectures, tasks)."""
+    return np.asarray(kept @ np.log(chances).T + ~kept @ np.log1p(-chances).T)
+
+
+def importance(log_p: Array) -> Array:
+    """Importance weights p_task / q, (architectures, tasks): from 0 to the number of tasks, 1 on average over q."""
+    most = log_p.max(1, keepdims=True)
+    log_q = most + np.log(np.exp(log_p - most).mean(1, keepdims=True))
+    return np.asarray(np.exp(log_p - log_q))
+
+
+def effective_samples(weights: Array) -> Array:
+    """Kish's effective sample size of each task, (tasks,): how many of the architectures count for it."""
+    squares = np.square(weights).sum(0)
+    return np.asarray(np.square(weights.sum(0)) / np.maximum(squares, 1e-12))
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What keeping a place does to each task's loss, by ridge regression over earlier steps, which fade.
+
+    Masks and losses are taken less their mean of a step, so that learning weights, and easy images, explain nothing.
+    `moments` (places, places) and `products` (places, tasks) are all that is kept of them.
+    """
+
+    moments: Array
+    products: Array
+
+    @classmethod
+    def none(cls, places: int, tasks: int) -> Effects:
+        """Before the first step."""
+        return cls(np.zeros((places, places)), np.zeros((places, tasks)))
+
+    def seen(self, kept: NDArray[np.bool_], losses: Array) -> Effects:
+        """After one more step: masks (architectures, places) and their losses (architectures, tasks)."""
+        masks, changes = kept - kept.mean(0), losses - losses.mean(0)
+        return Effects(_FADING * self.moments + masks.T @ masks, _FADING * self.products + masks.T @ changes)
+
+    def slopes(self) -> Array:
+        """Change of each task's loss by keeping a place, (tasks, places)."""
+        return np.asarray(np.linalg.solve(self.moments + _RIDGE * np.eye(len(self.moments)), self.products).T)
+
+
+def policy_gradient(
+    chances: Array, kept: NDArray[np.bool_], weights: Array, losses: Array, slopes: Array | float = 0.0
+) -> Array:
+    """Gradient (tasks, places) of each task's expected loss by its logits: REINFORCE with leave-one-out baselines.
+
+    `losses` (architectures, tasks) are of the same images; at least two architectures are needed. For a Bernoulli
+    variable the gradient of log p by its logit is the draw less its probability. The part of the losses that is linear
+    in the masks, by `slopes` (tasks, places) that do not come from these losses, is taken out of the samples and its
+    exact gradient added.
+    """
+    slopes = np.broadcast_to(slopes, chances.shape)
+    count, left = len(losses), losses - kept @ slopes.T
+    others = (left.sum(0) - left) / (count - 1)
+    advantage = weights * (left - others) / count
+    sampled = np.einsum("gt,gtb->tb", advantage, kept[:, None, :] - chances[None])
+    return np.asarray(sampled + slopes * chances * (1 - chances))
+
+
+def cost_gradient(chances: Array, space: MaskSpace, prices: Array) -> Array:
+    """Gradient (tasks, places) of the price of each task's expected path by the logits.
+
+    `prices` (tasks,) are for keeping everything that a task may skip; a part of it costs its share.
+    """
+    shares = space.flops / np.maximum(space.flops.sum(1, keepdims=True), 1e-12)
+    return np.asarray(prices[:, None] * shares * chances * (1 - chances))
+
+
+def raised(prices: Array, space: MaskSpace, used: Mapping[str, float], rate: float) -> Array:
+    """Prices (tasks,) after a step of dual ascent: up where more than a limit is used, down where less, 0 at least.
+
+    `used` says what each limit is used of, by the task whose own it is, "" for that of all together; the limit that is
+    tightest for a task counts.
+    """
+    excess = [max(share for name, share in used.items() if name in ("", task)) - 1 for task in space.tasks]
+    return np.maximum(prices + rate * np.clip(excess, -1.0, 1.0), 0.0)
+
+
+def entropy_gradient(chances: Array) -> Array:
+    """Gradient (tasks, places) of minus the entropy by the logits: towards one half where it is descended."""
+    return np.asarray(np.log(chances / (1 - chances)) * chances * (1 - chances))
+
+
+def keep_above(beliefs: Beliefs, price: float | Array) -> NDArray[np.bool_]:
+    """Masks (tasks, places) that keep what is worth its `price` in log-odds for the mean place's FLOPs.
+
+    A place costs every task the same, so that tasks which believe alike keep alike. At no price, and with noise of the
+    logistic distribution in the log-odds, this is a draw of every task's distribution.
+    """
+    space = beliefs.space
+    flops = (space.flops * space.present).sum(0) / np.maximum(space.present.sum(0), 1)
+    relative = flops / max(flops.mean(), 1e-12)
+    return np.asarray((beliefs.logits - price * relative > 0) & space.present)
+
+
+def agreeing(beliefs: Beliefs, share: float) -> Beliefs:
+    """The same with one belief of all tasks, the mean of their log-odds, for the first `share` of the places.
+
+    Places are in the order of execution, and what tasks keep alike from the image on is computed once: the more they
+    agree on, the wider the paths that a budget allows.
+    """
+    present, alike = beliefs.space.present, np.arange(len(beliefs.space.places)) < share * len(beliefs.space.places)
+    mean = np.where(present, beliefs.logits, 0.0).sum(0) / np.maximum(present.sum(0), 1)
+    return Beliefs(beliefs.space, np.where(alike, mean, beliefs.logits))
+
+
+def as_json(beliefs: Beliefs) -> dict[str, dict[str, float]]:
+    """Probabilities of keeping, by task and place."""
+    space, chances = beliefs.space, probabilities(beliefs.logits, beliefs.space.present)
+    table: dict[str, dict[str, float]] = {task: {} for task in space.tasks}
+    for row, column in zip(*np.nonzero(space.present), strict=True):
+        table[space.tasks[row]][space.places[column]] = round(float(chances[row, column]), 4)
+    return table

@@ -1,0 +1,153 @@
+"""FLOPs, parameters and bytes of an ONNX file, counted exactly and split into what tasks share and what they own.
+
+A count holds for what is deployed: it comes from the file, and where a file does not tell its shapes, from a run of it.
+Every output is a task unless the metadata name tasks. A part that several tasks need counts once, in the trunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgemtl.errors import UserError
+from edgemtl.files.json import parse_json
+from edgemtl.files.onnx import read_onnx
+from edgemtl.profiling.inputs import InputChoice, declared_in, settle_inputs
+from edgemtl.profiling.names import short_name
+from edgemtl.profiling.shapes import known_model
+from edgemtl.profiling.walk import Count, Item, Remark, Walker
+
+__all__ = ["Cost", "Count", "count_graph"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts of a whole graph, of what several tasks share, of each task's own part, and of all that each task runs.
+
+    `notes` name every operator that could not be counted and why, and what was assumed, a line each.
+    """
+
+    total: Count
+    trunk: Count
+    tasks: Mapping[str, Count]
+    paths: Mapping[str, Count]
+    notes: tuple[str, ...] = ()
+
+
+def count_graph(
+    model: onnx.ModelProto | Path,
+    *,
+    heads: Mapping[str, str] | None = None,
+    only: Collection[str] | None = None,
+    choice: InputChoice | None = None,
+) -> Cost:
+    """Counts of an ONNX model or file; a batch dimension without a number is taken as 1.
+
+    FLOPs are those of products (`_macs`); experts get even shares of the tokens, where edgemtl's metadata tell how many
+    they share. Parameters and bytes include Constant and ConstantOfShape nodes and what stands inside `If`, of which
+    the dearer branch's FLOPs count, and in `Loop` and `Scan`, whose FLOPs count as often as they run.
+
+    `heads` gives each task's output tensor; without it the metadata or the outputs' names do. `only` leaves out other
+    tasks and what they alone need. `choice` settles open inputs as in `profile`. Raises `UserError` for a file that is
+    no ONNX model, sizes that do not fit, and a task of `only` that is not there; whatever else cannot be counted is
+    told in the notes.
+    """
+    folder = model.parent.resolve() if isinstance(model, Path) else None
+    file = model.name if isinstance(model, Path) else "the model"
+    model = read_onnx(model) if isinstance(model, Path) else model
+    try:
+        return _count(model, file, folder, heads, only, choice or InputChoice())
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} is no valid ONNX graph ({reason}): it was damaged, export it again") from error
+
+
+def _count(
+    model: onnx.ModelProto,
+    file: str,
+    folder: Path | None,
+    heads: Mapping[str, str] | None,
+    only: Collection[str] | None,
+    choice: InputChoice,
+) -> Cost:
+    inputs = settle_inputs(declared_in(model.graph), choice.shapes, file)
+    known, reason = known_model(model, inputs, choice.integers, folder, _metadata(model, "even_tokens"))
+    items = list(Walker({}, {}, {}, reason).walk(known.graph, ""))
+    outputs = dict.fromkeys(output.name for output in model.graph.output)
+    named = _tasks(model, outputs) if heads is None else {task: {name} for task, name in heads.items()}
+    if missing := [task for task in only or () if task not in named]:
+        raise UserError(f"{file} has no output for {', '.join(missing)}: it has {', '.join(map(short_name, named))}")
+    cost = _split(items, {task: names for task, names in named.items() if only is None or task in only})
+    if not cost.total.flops and not cost.notes:
+        return replace(cost, notes=("none of its operators multiplies matrices: there are no FLOPs to count",))
+    return cost
+
+
+def _metadata(model: onnx.ModelProto, key: str) -> dict[str, Any]:
+    """A mapping that edgemtl wrote into the model; empty where there is none."""
+    for entry in model.metadata_props:
+        if entry.key == key:
+            try:
+                found = parse_json(entry.value)
+            except ValueError:
+                return {}
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _tasks(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, set[str]]:
+    """Output tensors of each task: by the metadata that edgemtl writes, or every output for itself."""
+    found: dict[str, set[str]] = {}
+    for entry in model.metadata_props:
+        if entry.key == "tasks":
+            try:
+                found = {str(task): {str(value["output"])} for task, value in parse_json(entry.value).items()}
+            except (ValueError, KeyError, TypeError, AttributeError):
+                found = {}
+    named = {name for names in found.values() for name in names}
+    return found if named and named <= set(outputs) else {name: {name} for name in outputs}
+
+
+def _split(items: Sequence[Item], tasks: Mapping[str, set[str]]) -> Cost:
+    needed: dict[str, set[str]] = {}
+    for task, names in tasks.items():
+        for name in names:
+            needed.setdefault(name, set()).add(task)
+    owners: list[set[str]] = []
+    for item in reversed(items):
+        wanted_by = {task for name in item.writes for task in needed.get(name, ())}
+        for name in item.reads:
+            needed.setdefault(name, set()).update(wanted_by)
+        owners.append(wanted_by)
+    owners.reverse()
+    wanted = [(item, wanted_by) for item, wanted_by in zip(items, owners, strict=True) if wanted_by]
+    pairs = [(item.count, wanted_by) for item, wanted_by in wanted]
+    return Cost(
+        total=_sum(count for count, _ in pairs),
+        trunk=_sum(count for count, wanted_by in pairs if len(wanted_by) > 1),
+        tasks={task: _sum(count for count, wanted_by in pairs if wanted_by == {task}) for task in tasks},
+        paths={task: _sum(count for count, wanted_by in pairs if task in wanted_by) for task in tasks},
+        notes=_notes(item.remark for item, _ in wanted if item.remark is not None),
+    )
+
+
+def _sum(counts: Iterable[Count]) -> Count:
+    total = Count()
+    for count in counts:
+        total += count
+    return total
+
+
+def _notes(remarks: Iterable[Remark]) -> tuple[str, ...]:
+    """One line for every operator and reason: the first node, and how many more there are."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for remark in remarks:
+        found.setdefault((remark.operator, remark.what), []).append(remark.label)
+    return tuple(
+        f"{operator} {short_name(labels[0])!r}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {what}"
+        for (operator, what), labels in found.items()
+    )

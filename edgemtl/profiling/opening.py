@@ -1,0 +1,136 @@
+"""What opening a model costs in time and memory, seen from a fresh process.
+
+`measure_opening` starts that process, which runs `answer`: one JSON request on stdin, one JSON line back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import edgemtl
+from edgemtl.errors import EdgeMTLError, UserError
+from edgemtl.files.onnx import read_onnx
+from edgemtl.profiling.inputs import InputChoice
+from edgemtl.profiling.schema import Opening
+from edgemtl.profiling.subjects import open_subject
+
+__all__ = ["answer", "asked", "measure_opening", "open_apart", "resident_bytes"]
+
+TIMEOUT_S = 600
+REFUSED = 4
+"""Exit status of the process for what its user can mend."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a process of its own found: costs, the inputs that the model runs on, and what was assumed of them."""
+
+    opening: Opening
+    choice: InputChoice
+    notes: list[str]
+
+
+def measure_opening(path: Path, target: str | None = None, threads: int = 0) -> Opening:
+    """Open `path` and run all tasks once in a process of its own; raises `UserError` where that process fails."""
+    return open_apart(path, target, threads, InputChoice()).opening
+
+
+def open_apart(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opened:
+    """As `measure_opening`, with what inputs `path` runs on: a file that ends its runtime ends that process alone."""
+    if path.is_file():
+        read_onnx(path)  # here, where its time and memory are not those of opening
+    found = json.loads(asked(answer, path, target, threads, choice))
+    return Opened(Opening.model_validate(found["opening"]), _choice(found["choice"]), found["notes"])
+
+
+def _choice(found: dict[str, Any]) -> InputChoice:
+    return InputChoice({name: tuple(sizes) for name, sizes in found["shapes"].items()}, found["integers"])
+
+
+def asked(
+    question: Callable[[], None],
+    path: Path,
+    target: str | None,
+    threads: int,
+    choice: InputChoice | None = None,
+) -> str:
+    """The last line that `question`, a function of this package, prints in a process of its own about `path`."""
+    chosen = None if choice is None else asdict(choice)
+    request = json.dumps({"path": str(path), "target": target, "threads": threads, "choice": chosen})
+    root = str(Path(edgemtl.__file__).resolve().parent.parent)
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    module, name = question.__module__, question.__name__
+    ends = f"from edgemtl.signals import end_with_parent; end_with_parent({os.getpid()})"
+    command = [sys.executable, "-P", "-c", f"{ends}; from {module} import {name}; {name}()"]
+    try:
+        done = subprocess.run(
+            command,
+            input=request,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"opening {path} took longer than {TIMEOUT_S} s and was stopped: profile a smaller model"
+        ) from error
+    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    if done.returncode == REFUSED:
+        raise UserError(last)
+    if done.returncode < 0:
+        raise UserError(f"{path} crashes its runtime (signal {-done.returncode}): it is damaged, export it again")
+    if done.returncode != 0:
+        raise UserError(f"opening {path} in a process of its own failed: {last}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def resident_bytes(field: str) -> int | None:
+    """`VmRSS` (now) or `VmHWM` (peak) of this process, None where the system does not tell.
+
+    Not `getrusage`: Linux hands its peak down from the parent that forked this process, which may be far larger.
+    """
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def answer() -> None:
+    """What the process of its own runs; `REFUSED` is its exit status, and stderr's last line says why, if it cannot."""
+    try:
+        request = json.load(sys.stdin)
+        choice = _choice(request["choice"])
+        opened = _open_and_run(Path(request["path"]), request["target"], request["threads"], choice)
+    except EdgeMTLError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(REFUSED)
+    found = {"opening": opened.opening.model_dump(), "choice": asdict(opened.choice), "notes": opened.notes}
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def _open_and_run(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opened:
+    baseline = resident_bytes("VmRSS")
+    start = perf_counter()
+    subject = open_subject(path, target, threads, choice)
+    opened, open_peak = perf_counter(), resident_bytes("VmHWM")
+    notes, first_run_ms = subject.settle()
+    opening = Opening(
+        open_ms=1000 * (opened - start),
+        first_run_ms=first_run_ms,
+        baseline_bytes=baseline,
+        open_peak_bytes=open_peak,
+        run_peak_bytes=resident_bytes("VmHWM"),
+    )
+    return Opened(opening, subject.choice, notes)

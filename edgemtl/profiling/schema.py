@@ -1,0 +1,195 @@
+"""`profile.json`, schema `edgemtl.profile/1`: what was measured, what was derived from it, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from edgemtl.errors import UserError, brief
+from edgemtl.files.disk import check_own, read_json, write_json
+from edgemtl.profiling.samples import LatencyBlock
+from edgemtl.results import FigureKind
+from edgemtl.schema import first_problem, validated
+
+__all__ = [
+    "Count", "Counts", "Figure", "Mode", "Opening", "OperatorShare", "Operators", "Profile", "Stability", "TaskProfile",
+    "profile_file", "read_profile", "write_profile",
+]  # fmt: skip
+
+PROFILE_FILE = "profile.json"
+SCHEMA = "edgemtl.profile/1"
+Name = Annotated[str, Field(max_length=200)]
+Text = Annotated[str, Field(max_length=1000)]
+MOST = 10**18
+MOST_BLOCKS, MOST_TYPES, MOST_INPUTS = 10_000, 1000, 10_000
+"""What a profile holds; what there is more of is cut, and said, before it is written."""
+Amount = Annotated[int, Field(ge=0, le=MOST)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Figure(_Strict):
+    """One number in ms, its kind, and how it was obtained. A derived one may fall below zero: that is noise, shown."""
+
+    value: float
+    kind: FigureKind
+    how: Text
+
+
+class Mode(_Strict):
+    """A set of tasks run in one call, and its latency."""
+
+    name: Name
+    tasks: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100)]
+    latency: LatencyBlock
+
+
+class TaskProfile(_Strict):
+    """What one task costs: run alone, its own part (alone minus trunk), and what the others save without it."""
+
+    alone_ms: Figure
+    own_ms: Figure | None
+    marginal_ms: Figure | None
+
+
+class Count(_Strict):
+    """Exact counts of a part of the graph; 1 MAC is 2 FLOPs, bytes are those of the weights as stored.
+
+    FLOPs are None where an operator of the part cannot be counted: the profile's notes name it.
+    """
+
+    flops: Amount | None
+    macs: Amount | None
+    params: Amount
+    weight_bytes: Amount
+
+
+class Counts(_Strict):
+    """Counts on the exported graph: the whole, the part that several tasks share, and each task's own part."""
+
+    total: Count
+    trunk: Count
+    tasks: Annotated[dict[Name, Count], Field(max_length=100)]
+
+
+class OperatorShare(_Strict):
+    """Time of the operators of one block or of one type: mean ms in one run, and share of all operators."""
+
+    name: Name
+    owner: Name = ""
+    operators: Amount
+    ms: Annotated[float, Field(ge=0)]
+    share: Fraction
+
+
+class Operators(_Strict):
+    """The runtime's own profile of all tasks at once. Profiling costs time itself: compare shares, not ms."""
+
+    runs: Amount
+    total_ms: Annotated[float, Field(ge=0)]
+    by_block: Annotated[tuple[OperatorShare, ...], Field(max_length=MOST_BLOCKS)]
+    by_type: Annotated[tuple[OperatorShare, ...], Field(max_length=MOST_TYPES)]
+    kind: Literal["measured"] = "measured"
+
+
+class Opening(_Strict):
+    """A fresh process that opens the engine and runs every task once.
+
+    `open_ms` includes loading the runtime's libraries. Memory is resident: `baseline_bytes` with Python and edgemtl
+    loaded, then the peak up to the end of opening and up to the end of the first run.
+    """
+
+    open_ms: Annotated[float, Field(ge=0)]
+    first_run_ms: Annotated[float, Field(ge=0)]
+    baseline_bytes: Amount | None
+    open_peak_bytes: Amount | None
+    run_peak_bytes: Amount | None
+    kind: Literal["measured"] = "measured"
+
+
+class Stability(_Strict):
+    """Whether the figures may be trusted: every reason against them is written out.
+
+    `worst_cov` is the largest coefficient of variation of a mode; `others_cpu` and `stolen_cpu` are the fractions
+    of the machine that other processes and other virtual machines took meanwhile (None: not readable).
+    """
+
+    stable: bool
+    throttled: Literal["yes", "no", "unknown"]
+    worst_cov: Annotated[float, Field(ge=0)]
+    load_average: float | None
+    others_cpu: Fraction | None
+    stolen_cpu: Fraction | None
+    reasons: tuple[Text, ...]
+
+
+class Profile(_Strict):
+    """A measured model. `modes` start with all tasks together; `trunk_ms` is what all tasks share, where it shows.
+
+    `separate_ms` is what the tasks would cost run one after another: against the first mode it says whether sharing
+    pays. `inputs` are the sizes that an ONNX file was run with; `notes` say what was assumed and what was not counted.
+    `engine_sha256` tells which of a bundle's engines was measured (`Manifest.engine_sha256`), None for other sources.
+    """
+
+    schema_: Literal["edgemtl.profile/1"] = Field(default="edgemtl.profile/1", alias="schema")
+    name: Name
+    source: Literal["bundle", "engine", "onnx"]
+    target: Name
+    runtime: Name
+    device: Name
+    threads: Amount
+    tasks: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100)]
+    modes: Annotated[tuple[Mode, ...], Field(min_length=1, max_length=1000)]
+    task_costs: Annotated[dict[Name, TaskProfile], Field(max_length=100)]
+    trunk_ms: Figure | None
+    separate_ms: Figure | None
+    counts: Counts | None
+    operators: Operators | None
+    opening: Opening | None
+    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=MOST_INPUTS)] = {}
+    notes: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
+    engine_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    stability: Stability
+    seconds: Annotated[float, Field(ge=0)]
+    environment: dict[Name, JsonValue]
+
+    @property
+    def latency(self) -> LatencyBlock:
+        """Latency of all tasks in one call."""
+        return self.modes[0].latency
+
+
+def profile_file(path: Path) -> Path:
+    """Where a profile at `path` goes (a folder gets `profile.json`); `UserError` where another file is there."""
+    file = path / PROFILE_FILE if path.is_dir() else path
+    check_own(file, '"schema": "edgemtl.profile/', "profile")
+    return file
+
+
+def write_profile(profile: Profile, path: Path) -> Path:
+    """Write a profile atomically to `profile_file(path)`, in place of an older one; returns the file."""
+    file = profile_file(path)
+    write_json(file, profile.model_dump(mode="json", by_alias=True))
+    return file
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile (a folder's `profile.json`); raises `UserError`, one line, for a damaged or foreign file."""
+    file = path / PROFILE_FILE if path.is_dir() else path
+    content = read_json(file, "profile")
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise UserError(
+            f"profile {file} has schema {brief(found)}, this version reads {SCHEMA!r}: profile the model again"
+        )
+    try:
+        return validated(Profile, content)
+    except ValidationError as error:
+        raise UserError(
+            f"profile {file} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"
+        ) from error

@@ -1,0 +1,241 @@
+"""The shape of every tensor that a count needs: inferred from the file, and where that stops, from a run.
+
+Open sizes of inputs are settled before anything is inferred, since a batch that is folded into another axis cannot be
+told apart afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from edgemtl.profiling.bounded import FATAL, run_once
+from edgemtl.profiling.inline import inlined
+from edgemtl.profiling.inputs import ModelInput, made_up
+from edgemtl.profiling.macs import Shape, UnknownOperatorError, UnknownShapeError, has_rule, macs_of
+
+__all__ = ["bodies", "declared_shapes", "known_model", "multiplies", "read_by", "shape_of"]
+
+FIRST_OPSET = 17
+NESTED_LOOPS = 4
+
+
+def known_model(
+    model: onnx.ModelProto, inputs: Sequence[ModelInput], integers: int, folder: Path | None, lengths: Mapping[str, Any]
+) -> tuple[onnx.ModelProto, str]:
+    """A copy of a model, its functions inlined, with the shapes that a count needs, and why some lack ("" for none).
+
+    Where a run is needed, integer inputs are `integers`, and external data lie in `folder`. `lengths` are sizes of
+    first axes that the data decide and the file tells. Every `Loop` has a last output more, as long as its iterations.
+    """
+    model = inlined(model)
+    _tell_turns(model.graph)
+    _settle(model.graph, {each.name: each.sizes for each in inputs})
+    inferred = _inferred(model)
+    if lengths:
+        _give_lengths(inferred.graph, lengths)
+        inferred = _inferred(inferred)
+    missing = _missing(inferred.graph, {})
+    if not missing:
+        return inferred, ""
+    try:
+        found = _shapes_by_running(model, missing, made_up(inputs, integers, "the model"), folder)
+    except Exception as error:  # whatever a runtime says of a stranger's file: the count tells it and goes on
+        return inferred, (str(error).strip() or type(error).__name__).splitlines()[0]
+    _give_shapes(inferred.graph, found)
+    return _inferred(inferred), ""
+
+
+def shape_of(info: onnx.ValueInfoProto) -> Shape | None:
+    """Sizes of a tensor, None where one of them, or their number, is not known."""
+    tensor = info.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    sides = [side.dim_value if side.HasField("dim_value") else -1 for side in tensor.shape.dim]
+    return None if min(sides, default=0) < 0 else tuple(sides)
+
+
+def declared_shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
+    """Shapes that a graph tells of its own tensors."""
+    infos = (*graph.input, *graph.value_info, *graph.output)
+    found = {info.name: shape for info in infos if (shape := shape_of(info)) is not None}
+    for tensor in graph.initializer:
+        found[tensor.name] = tuple(tensor.dims)
+    for sparse in graph.sparse_initializer:
+        found[sparse.values.name] = tuple(sparse.dims)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                found[node.output[0]] = tuple(attribute.t.dims)
+    return found
+
+
+def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Graphs inside a node: the branches of `If`, the bodies of `Loop` and `Scan`."""
+    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+
+
+def read_by(node: onnx.NodeProto) -> set[str]:
+    """Names that a node reads, inside its bodies too, which may come from around it; "" is no name."""
+    inner = [
+        set().union(*(read_by(each) for each in body.node), (output.name for output in body.output))
+        for body in bodies(node)
+    ]
+    return set(node.input).union(*inner) - {""}
+
+
+def _settle(graph: onnx.GraphProto, sizes: Mapping[str, Shape]) -> None:
+    """Write sizes of inputs into a graph, and drop what it says of other tensors where that depended on them."""
+    was_open = False
+    for info in graph.input:
+        if info.name in sizes and shape_of(info) != sizes[info.name]:
+            was_open = True
+            _write(info, sizes[info.name])
+    for info in (*graph.value_info, *graph.output):
+        if info.type.HasField("tensor_type") and (was_open or shape_of(info) is None):
+            info.type.tensor_type.ClearField("shape")
+
+
+def _write(info: onnx.ValueInfoProto, shape: Shape) -> None:
+    info.type.tensor_type.ClearField("shape")
+    info.type.tensor_type.shape.SetInParent()  # a scalar has a shape without sizes
+    info.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in shape)
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with what ONNX infers, sizes that are computed included; unchanged where inference fails.
+
+    Loops are told the shapes of what they carry, which inference alone would not trust; one inside another takes a pass
+    more.
+    """
+    try:
+        found = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        for _ in range(NESTED_LOOPS):
+            if not _tell_loops(found.graph, {}):
+                break
+            found = onnx.shape_inference.infer_shapes(found, data_prop=True)
+    except Exception:  # InferenceError, or protobuf's own where the model is larger than its 2 GB
+        return model
+    return found
+
+
+def _tell_loops(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> bool:
+    """Write what loops carry: its first shape into their bodies, and into their outputs where a turn keeps it.
+
+    Returns whether there was any to write.
+    """
+    shapes = {**outer, **declared_shapes(graph)}
+    written = False
+    for node in graph.node:
+        for body in bodies(node):
+            for begins, name in zip(body.input[2:], node.input[2:], strict=False):
+                if node.op_type == "Loop" and name in shapes and shape_of(begins) is None:
+                    _write(begins, shapes[name])
+                    written = True
+            written |= _tell_loops(body, shapes)
+            if node.op_type == "Loop":
+                kept = _kept_shapes(node, body, shapes)
+                _give_shapes(graph, kept)
+                written |= bool(kept)
+    return written
+
+
+def _kept_shapes(node: onnx.NodeProto, body: onnx.GraphProto, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Shapes that are not known yet of what comes out of a loop, of what leaves every turn as it came."""
+    carried = zip(body.input[2:], body.output[1:], node.output, strict=False)
+    return {
+        name: shape
+        for begins, ends, name in carried
+        if name and name not in shapes and (shape := shape_of(begins)) is not None and shape == shape_of(ends)
+    }
+
+
+def _give_lengths(graph: onnx.GraphProto, lengths: Mapping[str, Any]) -> None:
+    """Give the tensors of experts' own tokens, whose length depends on the image, the lengths that metadata tell."""
+    known = {info.name: info for info in graph.value_info}
+    for node in graph.node:
+        for name in node.output:
+            whole = known.get(node.input[0]) if node.op_type == "Split" and isinstance(lengths.get(name), int) else None
+            if whole is not None:
+                info = known.get(name) or graph.value_info.add()
+                info.CopyFrom(whole)
+                info.name = name
+                info.type.tensor_type.shape.dim[0].dim_value = lengths[name]
+        for body in bodies(node):
+            _give_lengths(body, lengths)
+
+
+def _missing(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> set[str]:
+    """Tensors without a shape at nodes whose products cannot be counted so, and at nodes that such nodes are in."""
+    shapes = {**outer, **declared_shapes(graph)}
+    found: set[str] = set()
+    for node in graph.node:
+        inner = set().union(*(_missing(body, shapes) for body in bodies(node)))
+        lacks = bool(inner) or (node.op_type == "Loop" and any(map(multiplies, bodies(node))))
+        try:
+            macs_of(node, shapes)
+        except UnknownShapeError:
+            lacks = True
+        except UnknownOperatorError:
+            continue
+        if lacks:
+            found |= inner.union(name for name in (*read_by(node), *node.output) if name and name not in shapes)
+    return found
+
+
+def multiplies(graph: onnx.GraphProto) -> bool:
+    """Whether an operator of the graph, or inside one of its operators, is counted."""
+    return any(has_rule(node) or any(map(multiplies, bodies(node))) for node in graph.node)
+
+
+def _tell_turns(graph: onnx.GraphProto, prefix: str = "") -> None:
+    """Give every loop one more output that collects the numbers of its iterations: its length is how many there are."""
+    for place, node in enumerate(graph.node):
+        for body in bodies(node):
+            _tell_turns(body, f"{prefix}{place}_")
+            if node.op_type == "Loop" and body.input:
+                name = f"edgemtl_turn_{prefix}{place}"
+                body.node.append(helper.make_node("Identity", [body.input[0].name], [name]))
+                body.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
+                node.output.append(f"{name}s")
+
+
+def _give_shapes(graph: onnx.GraphProto, found: Mapping[str, Shape]) -> None:
+    known = {info.name: info for info in (*graph.value_info, *graph.output)}
+    for name, shape in found.items():
+        info = known.get(name) or graph.value_info.add(name=name)
+        _write(info, shape)
+
+
+def _shapes_by_running(
+    model: onnx.ModelProto, names: Iterable[str], feeds: Mapping[str, Any], folder: Path | None
+) -> dict[str, Shape]:
+    """Shapes of tensors of one run without optimisation; a `Shape` node tells each, so that none is kept."""
+    import onnxruntime as ort
+
+    own = {name for node in model.graph.node for name in node.output}
+    wanted = sorted(own.intersection(names))
+    if not wanted:
+        return {}
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    if all(opset.domain not in ("", "ai.onnx") for opset in probed.opset_import):
+        probed.opset_import.append(helper.make_opsetid("", FIRST_OPSET))
+    del probed.graph.output[:]
+    for place, name in enumerate(wanted):
+        probed.graph.node.append(helper.make_node("Shape", [name], [f"edgemtl_shape_{place}"]))
+        probed.graph.output.append(helper.make_tensor_value_info(f"edgemtl_shape_{place}", TensorProto.INT64, None))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = FATAL
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    content = probed.SerializeToString()
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    read = {each.name for each in session.get_inputs()}
+    sizes = run_once(session, None, {name: value for name, value in feeds.items() if name in read})
+    return {name: tuple(int(size) for size in found) for name, found in zip(wanted, sizes, strict=True)}

@@ -1,0 +1,90 @@
+"""Timing calls: one alone, or several in turns so that whatever disturbs the machine disturbs them all alike."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter_ns
+
+from edgemtl.errors import UserError
+from edgemtl.profiling.samples import Samples
+
+__all__ = ["Call", "Progress", "compare", "measure"]
+
+Call = Callable[[], object]
+Progress = Callable[[int, int], None]
+"""Called with how many samples are drawn and how many will be, never while the clock runs."""
+
+
+def measure(call: Call, *, runs: int = 200, warmup: int = 20) -> Samples:
+    """Time `runs` calls one by one, after `warmup` calls that are not timed.
+
+    The clock is the monotonic one, in nanoseconds. Python's garbage collector rests meanwhile, as in `timeit`.
+    """
+    _positive("runs", runs)
+    with _no_collection():
+        for _ in range(warmup):
+            call()
+        return Samples(tuple(_timed(call, runs)), warmup, runs)
+
+
+def compare(
+    calls: Mapping[str, Call],
+    rounds: int = 10,
+    *,
+    burst: int = 10,
+    settle: int = 2,
+    warmup: int = 20,
+    progress: Progress | None = None,
+) -> dict[str, Samples]:
+    """Time several calls in turns: every round visits them forwards, then backwards (A B B A).
+
+    A drift of clock or temperature that is linear over a round so weighs on all alike. A visit draws `burst` samples
+    after `settle` untimed calls, which refill the caches and let the previous runtime's spinning threads fall asleep;
+    `settle` calls count as warm-up in the samples. Each call gets 2 * rounds * burst samples.
+    """
+    for name, value in (("rounds", rounds), ("burst", burst)):
+        _positive(name, value)
+    if not calls:
+        raise UserError("compare was given no call: name at least one")
+    drawn: dict[str, list[float]] = {name: [] for name in calls}
+    total = 2 * rounds * burst * len(calls)
+    with _no_collection():
+        for call in calls.values():
+            for _ in range(warmup):
+                call()
+        for _ in range(rounds):
+            for name in (*calls, *reversed(tuple(calls))):
+                for _ in range(settle):
+                    calls[name]()
+                drawn[name] += _timed(calls[name], burst)
+                if progress is not None:
+                    progress(sum(map(len, drawn.values())), total)
+    return {name: Samples(tuple(samples), warmup + 2 * rounds * settle, burst) for name, samples in drawn.items()}
+
+
+def _timed(call: Call, runs: int) -> list[float]:
+    stamps = [0] * runs
+    for index in range(runs):
+        start = perf_counter_ns()
+        call()
+        stamps[index] = perf_counter_ns() - start
+    return [stamp / 1e6 for stamp in stamps]
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f"{name} is {value}: at least 1 is needed to measure anything")
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,1 @@
+"""Predictions as pictures: overlays, contact sheets, animations."""

@@ -1,0 +1,118 @@
+"""The rest of the page: parity of engines, sample pictures, environments, and how each kind of figure was obtained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from edgemtl.report.drawing.html import NONE, Child, Markup, element, table
+from edgemtl.report.drawing.parts import KIND_TITLES, card, kind_badge
+from edgemtl.report.load import Story
+from edgemtl.report.metrics import format_change, format_metric, known_metric
+
+__all__ = ["environment_section", "origins_section", "parity_section", "pictures_section"]
+
+
+def parity_section(story: Story) -> Markup | None:
+    """How far each target's engine is from the trained net, in tensors and in each task's own metric."""
+    if story.manifest is None:
+        return None
+    rows: list[list[Child]] = []
+    checked: dict[str, None] = {}
+    for target, built in story.manifest.targets.items():
+        if not built.parity:
+            rows.append([target, element("span", "not run where it was exported", class_="sub")])
+        where: Child = (target, " ", kind_badge("simulated")) if built.checked == "simulation" else target
+        for task, parity in built.parity.items():
+            checked[f"{parity.images} {parity.split or ''} images".replace("  ", " ")] = None
+            largest = (f"{parity.max_abs_error:.2g}", element("small", f" {parity.unit}") if parity.unit else None)
+            scores = _parity_cells(parity.metric, parity.torch, parity.engine)
+            rows.append(
+                [where, task, parity.metric, *scores, largest, f"{parity.relative_error:.2g}", parity.tolerance]
+            )
+    lead = (
+        f"Every engine against the trained FP32 net on the same images ({' and '.join(checked) or 'none here'}): the "
+        "task's own metric, which is what counts, the largest difference of any value of the raw output, before "
+        "post-processing and in its unit, the norm of the difference over that of the output, and what is allowed: an "
+        "engine beyond it is not exported. What does not run right on the machine that exported it is simulated there."
+    )
+    head: list[Child] = [
+        "target",
+        "task",
+        "metric",
+        "trained net",
+        "engine",
+        "change",
+        "largest difference",
+        "relative",
+        "allowed",
+    ]
+    return card("Parity of the exported engines", lead, table(head, rows, numbers=range(3, 8)))
+
+
+def _parity_cells(name: str, torch: float, engine: float) -> list[Child]:
+    metric = known_metric(name)
+    change = (engine - torch) / max(abs(torch), 1e-12)
+    better = change if metric is None or metric.higher_is_better else -change
+    return [format_metric(name, torch), format_metric(name, engine), format_change(better)]
+
+
+def pictures_section(story: Story) -> Markup | None:
+    """Sample outputs of the run folder."""
+    if not story.pictures:
+        return None
+    figures = [
+        element(
+            "figure",
+            element("img", src=picture.url, alt=picture.name),
+            element("figcaption", picture.name.replace("_", " ")),
+            class_="wide" if picture.wide else None,
+        )
+        for picture in story.pictures
+    ]
+    return card("Sample outputs", "What the net says about images.", element("div", figures, class_="pictures"))
+
+
+def environment_section(story: Story) -> Markup | None:
+    """Where the figures were made."""
+    found: list[tuple[str, Mapping[str, object]]] = []
+    if story.result is not None:
+        data = story.result.data if isinstance(story.result.data, Mapping) else {"name": story.result.data}
+        found.append((f"search: {story.result.command}", {**story.result.environment, "data": data}))
+    if story.manifest is not None:
+        found.append(("export", story.manifest.provenance.environment))
+    found += [(f"profile on {each.device}/{each.runtime}", each.environment) for each in story.profiles]
+    body = []
+    for title, values in found:
+        rows: list[list[Child]] = [[key, value] for key, value in _flat(values)]
+        body.append(element("details", element("summary", title), table(["what", "value"], rows, numbers=NONE)))
+    lead = "Versions, processor, memory, load and source revision at the time of each step."
+    return card("Environment", lead, body) if body else None
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{prefix}{key}".replace("_", " "), "none" if value is None else text
+
+
+def origins_section(story: Story) -> Markup:
+    """How each kind of figure on the page was obtained."""
+    counted = story.result or story.manifest or any(profile.counts for profile in story.profiles)
+    kinds = ["counted"] if counted else []
+    if story.result is not None:
+        best = [story.result.best] if story.result.best is not None else []
+        entries = [*best, *story.result.front]
+        kinds += ["evaluated", *(entry.latency_ms.kind for entry in entries if entry.latency_ms is not None)]
+    kinds += ["measured", "derived"] if story.profiles else []
+    rows: list[list[Child]] = [[kind_badge(kind), KIND_TITLES[kind]] for kind in dict.fromkeys(kinds)]
+    notes = (
+        "A percentile is shown only where at least five samples lie beyond it (p50 from 10 samples, p90 from 50, p99 "
+        "from 500); the small figures under it are its 95 % interval. delta_m is the mean relative change of the "
+        "tasks' deciding metrics against the baseline, its sign turned where lower is better, all tasks alike; a "
+        "search with a preference ranks by the weighted delta_m, the mean with its weights. Figures of different kinds "
+        "never share an axis."
+    )
+    return card("How each number was obtained", notes, table(["kind", "what it means"], rows, numbers=NONE))

@@ -1,0 +1,56 @@
+"""Find the backend that an engine folder names, and open it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import cast
+
+from edgemtl.arithmetic import check_needs
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.runtime.session import EngineSpec, Session
+
+__all__ = ["open_engine", "runtime_names"]
+
+Modes = Sequence[Sequence[str]]
+Opener = Callable[[Path, EngineSpec, int, Modes | None], Session]
+_BUILT_IN = {
+    "onnxruntime": "edgemtl.runtime.backends.onnxruntime",
+    "openvino": "edgemtl.runtime.backends.openvino",
+    "streaming": "edgemtl.runtime.streaming.session",
+    "tensorrt-rtx": "edgemtl.runtime.backends.tensorrt_rtx",
+}
+_GROUP = "edgemtl.runtimes"
+
+
+def runtime_names() -> list[str]:
+    """Names of every backend, built in and plugged in through the entry-point group `edgemtl.runtimes`."""
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP))})
+
+
+def open_engine(folder: Path, threads: int = 0, modes: str | Modes | None = None, level: int = 0) -> Session:
+    """Open the engine in `folder` (the one that holds `engine.json`) with that many CPU threads (0: its choice).
+
+    Every subset of its tasks is ready afterwards. Who needs a few only, as a search that measures does, names them in
+    `modes` (a string is a task, alone) and waits less where a runtime compiles each; another subset is then refused.
+    `level` is the number of one of several designs in the folder. Raises `UserError` for a folder that is no engine or
+    lacks that level, and where this processor lacks what the engine needs to be right on it, `MissingDependencyError`
+    where the runtime is not installed and `UnsupportedError` where this machine cannot run it. A plugged-in backend is
+    a function of folder, `EngineSpec`, threads and modes that returns a `Session`.
+    """
+    if threads < 0:
+        raise UserError(f"{threads} threads given: give 0 (the runtime's choice) or more")
+    spec = EngineSpec.read(folder).at(level)
+    check_needs(f"engine {folder}", spec.needs)
+    return _opener(spec.runtime)(folder, spec, threads, [modes] if isinstance(modes, str) else modes)
+
+
+def _opener(name: str) -> Opener:
+    if name in _BUILT_IN:
+        return cast("Opener", import_module(_BUILT_IN[name]).open_session)
+    plugged = {point.name: point for point in entry_points(group=_GROUP)}
+    if name not in plugged:
+        raise unknown_name("runtime", name, runtime_names())
+    return cast("Opener", plugged[name].load())

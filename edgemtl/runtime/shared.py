@@ -1,0 +1,73 @@
+"""A level's weights, put together from what all levels share: parts of the supernet's, times its own factors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import UserError
+from edgemtl.files.safetensors import open_tensors
+from edgemtl.runtime.session import EngineSpec
+
+__all__ = ["SharedPart", "assemble", "factor_name"]
+
+
+@dataclass(frozen=True)
+class SharedPart:
+    """The weight `name` of this shape, whose bytes belong at a `place` of the file that was stored without them."""
+
+    place: int
+    name: str
+    shape: tuple[int, ...]
+
+    def as_json(self) -> list[Any]:
+        """As `engine.json` keeps it."""
+        place, name, shape = astuple(self)
+        return [place, name, list(shape)]
+
+
+def factor_name(level: int, name: str) -> str:
+    """What the factors of a level's weight are called in the file of weights."""
+    return f"level-{level}/{name}"
+
+
+def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
+    """The content of a level's file `key` with its parts of the shared weights, scaled, put in: piece after piece.
+
+    A piece holds until the next one is asked for: they share a buffer, since memory that was never touched costs more
+    than the arithmetic. Raises `UserError` where the parts do not fit the files.
+    """
+    weights, level = spec.file(folder, "shared"), spec.level
+    stored, end, scaled = memoryview(spec.file(folder, key).read_bytes()), 0, np.empty(0, np.float32)
+    try:
+        with open_tensors(weights, "weights", "numpy") as file:
+            for place, name, shape in spec.options["shared"]:
+                if not end <= place <= len(stored):
+                    raise ValueError(f"{name} belongs at byte {place}")
+                part, factor = _part(file[name], tuple(shape)), file[factor_name(level, name)]
+                if part.shape != tuple(shape):
+                    raise ValueError(f"{name} has the shape {part.shape}")
+                if part.size > scaled.size:
+                    scaled = np.empty(part.size, np.float32)
+                flat = part.reshape(len(part), -1)  # NumPy is slow where it multiplies along the short rows of a kernel
+                value = np.multiply(flat, factor[:, None], out=scaled[: part.size].reshape(flat.shape))
+                yield stored[end:place]
+                yield memoryview(value)
+                end = place
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{weights} and level {level} do not fit ({error}): export the bundle again") from error
+    yield stored[end:]
+
+
+def _part(whole: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A prefix in every dimension, of a convolution the centre of the kernel."""
+    first = [
+        (size - own) // 2 if whole.ndim == 4 and axis > 1 else 0
+        for axis, (size, own) in enumerate(zip(whole.shape, shape, strict=True))
+    ]
+    return whole[tuple(slice(start, start + own) for start, own in zip(first, shape, strict=True))]

@@ -1,0 +1,60 @@
+"""What a search chooses from: families of networks as data, without a tensor; spaces, designs, plans and their cost."""
+
+from edgemtl.spaces.choices import (
+    Choice,
+    Option,
+    Values,
+)
+from edgemtl.spaces.design_source import DesignSource
+from edgemtl.spaces.families.grid import (
+    KEEP,
+    SKIP,
+)
+from edgemtl.spaces.family import (
+    Family,
+    find_family,
+)
+from edgemtl.spaces.narrow import narrowed, prunable_channels
+from edgemtl.spaces.plan import (
+    BlockPlan,
+    Condition,
+    ConvPlan,
+    Cost,
+    ExpertsPlan,
+    Plan,
+    places,
+)
+from edgemtl.spaces.space import (
+    ENGINE,
+    Design,
+    Space,
+    is_precision,
+    load_space,
+    space_names,
+)
+
+__all__ = [
+    "ENGINE",
+    "KEEP",
+    "SKIP",
+    "BlockPlan",
+    "Choice",
+    "Condition",
+    "ConvPlan",
+    "Cost",
+    "Design",
+    "DesignSource",
+    "ExpertsPlan",
+    "Family",
+    "Option",
+    "Plan",
+    "Space",
+    "Values",
+    "find_family",
+    "is_precision",
+    "load_space",
+    "narrowed",
+    "places",
+    "prunable_channels",
+    "space_names",
+]

@@ -1,0 +1,52 @@
+"""What supernets and training ask of a space."""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+from edgemtl.spaces.choices import Choice, Values
+from edgemtl.spaces.plan import Plan
+from edgemtl.tasks import Task
+
+__all__ = ["DesignSource"]
+
+
+class DesignSource(Protocol):
+    """Designs to train and what their weights depend on: a `Space`, or a single design."""
+
+    @property
+    def name(self) -> str:
+        """What files and messages call it."""
+        ...
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What every design predicts."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """A hash of all that the weights depend on."""
+        ...
+
+    @property
+    def architecture(self) -> tuple[Choice, ...]:
+        """The choices in which designs differ, smallest option first."""
+        ...
+
+    def plan(self, values: Values) -> Plan:
+        """The static net that options mean."""
+        ...
+
+    def largest(self) -> Values:
+        """The largest design."""
+        ...
+
+    def smallest(self) -> Values:
+        """The smallest design."""
+        ...
+
+    def random(self, rng: random.Random) -> Values:
+        """Any design."""
+        ...

@@ -1,0 +1,55 @@
+"""Network families by name: what a space's YAML may call its `family`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from edgemtl.errors import unknown_name
+from edgemtl.spaces.choices import Choice, Option, Values
+from edgemtl.spaces.families.cnn import CnnSpec, cnn_blocks, cnn_choices, cnn_plan
+from edgemtl.spaces.families.grid import GridSpec, grid_blocks, grid_choices, grid_idle, grid_plan
+from edgemtl.spaces.families.vit import VitSpec, vit_blocks, vit_choices, vit_plan
+from edgemtl.spaces.plan import Plan
+from edgemtl.tasks import Task
+
+__all__ = ["Family", "find_family"]
+
+Blocks = Mapping[str, tuple[str | None, Mapping[str, tuple[Option, ...]]]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The functions that make a family: all pure, none touches a tensor.
+
+    `spec` reads its part of the YAML; `choices` lists the architecture choices; `blocks` names every block that some
+    design has, its task, and when it exists; `plan` gives the net that options mean; `idle` names choices that have no
+    effect under some options, beside those whose `active_if` says so. `size_multiple` divides the input's sides.
+    Parameters of every design are prefixes (and centres, for kernels) of the largest one's, block by block and name by
+    name: that is the rule which lets one `Supernet` serve all families.
+    """
+
+    name: str
+    spec: type[BaseModel]
+    choices: Callable[[Any, Sequence[Task]], tuple[Choice, ...]]
+    blocks: Callable[[Any, Sequence[Task]], Blocks]
+    plan: Callable[[Any, Sequence[Task], Values, tuple[int, int]], Plan]
+    size_multiple: int
+    idle: Callable[[Any, Sequence[Task], Values], Iterable[str]] = lambda spec, tasks, values: ()
+
+
+_FAMILIES = {
+    "cnn": Family("cnn", CnnSpec, cnn_choices, cnn_blocks, cnn_plan, 32),
+    "grid": Family("grid", GridSpec, grid_choices, grid_blocks, grid_plan, 32, grid_idle),
+    "vit": Family("vit", VitSpec, vit_choices, vit_blocks, vit_plan, 16),
+}
+
+
+def find_family(name: str) -> Family:
+    """The family called `name`; raises `UserError` with the nearest names."""
+    if name not in _FAMILIES:
+        raise unknown_name("network family", name, _FAMILIES)
+    return _FAMILIES[name]

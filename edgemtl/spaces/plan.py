@@ -1,0 +1,239 @@
+"""A network as data: the convolutions (and experts) of each block, before any tensor exists.
+
+A family turns options into a `Plan`; the static net is built from it and its cost is counted from it, so that the two
+cannot disagree. Counting a plan takes microseconds, which is what lets a search count instead of predict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from edgemtl.errors import UserError
+from edgemtl.traits import INT8_CHANNEL_BYTES
+
+__all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan", "places"]
+
+ROUTERS = "routers"
+"""Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """One convolution (or, with `height` = `width` = 1 and `kernel` = 1, a linear layer) and the size of its output."""
+
+    name: str
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    groups: int
+    height: int
+    width: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.outputs * (self.inputs // self.groups) * self.kernel**2 * self.height * self.width
+
+    @property
+    def weights(self) -> int:
+        """Weights without the bias."""
+        return self.outputs * (self.inputs // self.groups) * self.kernel**2
+
+    @property
+    def params(self) -> int:
+        """Weights and biases once batch normalisation is folded in."""
+        return self.weights + self.outputs
+
+    def bytes(self, precision: str, channel_bytes: int) -> int:
+        """Bytes as they are stored: 4 a float; under INT8 1 a weight and `channel_bytes` an output channel.
+
+        To these come the scale and the zero point of a rounded tensor, 5 bytes: two tensors are counted, what the
+        convolution reads or writes and a sum or an enlargement after it.
+        """
+        return self.weights + channel_bytes * self.outputs + 10 if precision == "int8" else 4 * self.params
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a gate that all tasks share is told: that this is task number `task` of `tasks`; it scores `experts`."""
+
+    task: int
+    tasks: int
+    experts: int
+
+
+@dataclass(frozen=True)
+class ExpertsPlan:
+    """A mixture of experts as one task sees it: which of the layer's experts it may reach, and how many a token does.
+
+    `numbers` are the experts' own numbers, in the order of the `router`'s outputs; each is the linear layers `first`
+    and `second`, which are planned as if every token went through. `renormalise` divides the kept gates by their sum;
+    `noise` is what training adds to the router's logits, as a standard deviation times the number of experts. Of one
+    image's tokens an expert takes no more than `capacity` times an even share, none given: as many as there are. Where
+    there is a `condition` the router is a gate of all tasks, told which one it serves; that is a constant of a static
+    net, so it is counted as what is left of it, a router of the task's own.
+    """
+
+    router: ConvPlan
+    numbers: tuple[int, ...]
+    top_k: int
+    first: ConvPlan
+    second: ConvPlan
+    renormalise: bool = False
+    noise: float = 0.0
+    condition: Condition | None = None
+    capacity: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot route."""
+        count = len(self.numbers)
+        if not count:
+            raise UserError(f"router {self.router.name} reaches no expert: keep one or more for every task")
+        if not 1 <= self.top_k <= count:
+            raise UserError(f"top-{self.top_k} routing among {count} experts: give 1 to {count}")
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens an image has."""
+        return self.first.height * self.first.width
+
+    @property
+    def places(self) -> int:
+        """The most tokens of an image that an expert takes."""
+        return places(self.capacity, self.tokens, len(self.numbers), self.top_k)
+
+    @property
+    def layers(self) -> dict[str, ConvPlan]:
+        """The router and every expert's linear layers, by the name of their parameters."""
+        own = {f"experts.{n}.{conv.name}": conv for n in self.numbers for conv in (self.first, self.second)}
+        return {f"{ROUTERS}.{self.router.name}": self.router, **own}
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image when no token is dropped and no place is padded.
+
+        Where tokens are routed, the sum of what a token's experts give is a product with its gates.
+        """
+        routed = self.top_k < len(self.numbers)
+        combined = self.top_k * self.second.outputs * self.second.height * self.second.width if routed else 0
+        return self.router.macs + self.top_k * (self.first.macs + self.second.macs) + combined
+
+
+def places(capacity: float | None, tokens: int, experts: int, top_k: int) -> int:
+    """How many of an image's tokens an expert takes: `capacity` times an even share, all where none is given."""
+    return tokens if capacity is None else min(tokens, math.ceil(capacity * top_k * tokens / experts))
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """A block of the trunk (`task` is None) or of one task alone: what `kind` of block, and its convolutions.
+
+    Blocks with one `weights` name share their parameters: a layer after the first mixture of experts sees each task's
+    own tokens through the same weights. `heads` of attention multiply activations with each other; `others` are
+    parameters beside weights and biases (layer norms, positions). Where tasks read a block of the trunk behind
+    different ones, each has a copy of its own; `cut_from` is then the supernet's block whose parameters it begins with,
+    and whose precision it takes. `enlarge` is by how much a merge enlarges what it adds.
+    """
+
+    name: str
+    kind: str
+    task: str | None
+    convs: tuple[ConvPlan, ...]
+    inputs: tuple[str, ...]
+    residual: bool = False
+    activation: str = "relu"
+    weights: str = ""
+    heads: int = 0
+    others: int = 0
+    experts: ExpertsPlan | None = None
+    cut_from: str = ""
+    enlarge: int = 1
+
+    @property
+    def parameters(self) -> str:
+        """The name under which the block's parameters are kept."""
+        return self.weights or self.name
+
+    @property
+    def origin(self) -> str:
+        """The name of its parameters in the supernet, and of its choice of precision."""
+        return self.cut_from or self.parameters
+
+    @property
+    def layers(self) -> dict[str, ConvPlan]:
+        """Everything that has weights, by the name of its parameters within the block."""
+        return {conv.name: conv for conv in self.convs} | (self.experts.layers if self.experts else {})
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return sum(conv.macs for conv in self.convs) + self.attention_macs + (self.experts.macs if self.experts else 0)
+
+    @property
+    def attention_macs(self) -> int:
+        """Those of the two products that attention makes of activations: scores, and values by scores."""
+        return 2 * (self.convs[0].height * self.convs[0].width) ** 2 * self.convs[0].outputs if self.heads else 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Exact cost of one image: FLOPs (two a MAC), parameters and bytes of weights."""
+
+    flops: int
+    params: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole static net: input size (H, W) and its blocks in order of execution."""
+
+    input_size: tuple[int, int]
+    blocks: tuple[BlockPlan, ...]
+
+    def copies(self) -> dict[str, tuple[BlockPlan, ...]]:
+        """The blocks that share each table of parameters, by its name."""
+        found: dict[str, tuple[BlockPlan, ...]] = {}
+        for block in self.blocks:
+            found[block.parameters] = (*found.get(block.parameters, ()), block)
+        return found
+
+    def standing_alone(self) -> Plan:
+        """The plan whose copied blocks are blocks of their own, as once they are trained."""
+        return replace(self, blocks=tuple(replace(block, cut_from="") for block in self.blocks))
+
+    def path(self, tasks: str | Iterable[str]) -> tuple[BlockPlan, ...]:
+        """The blocks that tasks (a string is one) run, in order: their own, and all that those read."""
+        wanted, needed = {tasks} if isinstance(tasks, str) else set(tasks), set[str]()
+        for block in reversed(self.blocks):
+            if block.task in wanted or block.name in needed:
+                needed |= {block.name, *block.inputs}
+        return tuple(block for block in self.blocks if block.name in needed)
+
+    def cost(
+        self,
+        precision: Mapping[str, str] | None = None,
+        tasks: str | Iterable[str] | None = None,
+        int8_channel_bytes: int = INT8_CHANNEL_BYTES,
+    ) -> Cost:
+        """Cost of the blocks that `tasks` (all by default) run; shared blocks count once. Blocks default to float.
+
+        `int8_channel_bytes` is what a target stores for each output channel beside its INT8 weights.
+        """
+        flops = params = weight_bytes = 0
+        counted: set[str] = set()
+        for block in self.blocks if tasks is None else self.path(tasks):
+            kind = (precision or {}).get(block.parameters, "float")
+            flops += 2 * block.macs
+            fresh = {f"{block.parameters}.{name}": conv for name, conv in block.layers.items()}
+            for name in fresh.keys() - counted:
+                params += fresh[name].params
+                stored = "float" if name.startswith(f"{block.parameters}.{ROUTERS}.") else kind
+                weight_bytes += fresh[name].bytes(stored, int8_channel_bytes)
+            others = 0 if block.parameters in counted else block.others
+            params, weight_bytes = params + others, weight_bytes + 4 * others
+            counted |= {block.parameters, *fresh}
+        return Cost(flops, params, weight_bytes)

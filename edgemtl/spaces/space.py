@@ -1,0 +1,308 @@
+"""Spaces and designs: what a search may choose, and one choice of everything.
+
+A space is a YAML file in `nas/`, read for given tasks: its family says which architecture choices it means, and every
+block adds a choice of precision. A design is canonical: a choice that another one switches off holds its first
+option, so that equal nets are equal designs and none is measured twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgemtl.errors import UserError, brief, unknown_name
+from edgemtl.files.share import find_shared, list_shared
+from edgemtl.files.yaml import read_yaml
+from edgemtl.schema import first_problem
+from edgemtl.spaces.choices import Choice, Option
+from edgemtl.spaces.family import Family, find_family
+from edgemtl.spaces.narrow import narrowed, prunable_channels
+from edgemtl.spaces.plan import Cost, Plan
+from edgemtl.tasks import Task
+from edgemtl.traits import INT8_CHANNEL_BYTES, TargetTraits
+
+__all__ = ["Design", "Space", "load_space", "space_names"]
+
+ENGINE = "engine.precision"
+SCHEMA = "edgemtl.space/1"
+FILE_LIMIT_BYTES = 64 * 1024
+SIDE_LIMIT = 8192
+PARAMS_LIMIT = 10**9
+_SPREAD = 0.35
+
+
+@dataclass(frozen=True)
+class Design(Mapping[str, Option]):
+    """One option for each choice of a space, canonical and hashable; JSON through `as_json`.
+
+    `pruned` are the channels of convolutions that pruning made narrower than the options say, by name and in the plan's
+    order: as a mapping a design gives its options alone.
+    """
+
+    space: Space = field(repr=False, compare=False, hash=False)
+    options: tuple[tuple[str, Option], ...]
+    pruned: tuple[tuple[str, int], ...] = ()
+
+    def __getitem__(self, name: str) -> Option:
+        return self._table[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self.options)
+
+    @cached_property
+    def _table(self) -> dict[str, Option]:
+        return dict(self.options)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The static net that this design means."""
+        whole = self.space.plan(self)
+        return narrowed(whole, dict(self.pruned)) if self.pruned else whole
+
+    @cached_property
+    def precision(self) -> dict[str, str]:
+        """Precision of the engine and of every block that this design has."""
+        origins = {block.parameters: block.origin for block in self.plan.blocks}
+        kinds = {name: str(self._table.get(f"{origin}.precision", "float")) for name, origin in origins.items()}
+        return {"engine": str(self._table.get(ENGINE, "fp32")), **kinds}
+
+    def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
+        """Exact FLOPs, parameters and bytes of what `tasks` (all by default) run."""
+        return self.plan.cost(self.precision, tasks, self.space.int8_channel_bytes)
+
+    def path(self, task: str) -> dict[str, str]:
+        """What one task runs: the blocks on its way, with their precisions."""
+        if task not in (known := [t.name for t in self.space.tasks]):
+            raise unknown_name("task", task, known)
+        return {block.parameters: self.precision[block.parameters] for block in self.plan.path([task])}
+
+    @cached_property
+    def key(self) -> str:
+        """A short hash that names this design's files."""
+        content = [self.options, self.pruned] if self.pruned else self.options
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+    def as_json(self) -> dict[str, Option]:
+        """The options, and `BLOCK.CONVOLUTION.channels` of what was pruned."""
+        return {**self._table, **{f"{name}.channels": count for name, count in self.pruned}}
+
+
+@dataclass(frozen=True)
+class Space:
+    """The named choices of one network family for a list of tasks.
+
+    `size` is the input's (H, W). `choices` hold every architecture choice, then a precision for every block, then the
+    engine's. `int8_channel_bytes` are stored beside the weights of an INT8 output channel, by the target that the
+    space is for. `identity` is a hash of all that decides what a design means.
+    """
+
+    name: str
+    family: Family
+    spec: Any
+    tasks: tuple[Task, ...]
+    size: tuple[int, int]
+    choices: tuple[Choice, ...]
+    int8_channel_bytes: int = INT8_CHANNEL_BYTES
+
+    def design(self, values: Mapping[str, Option], pruned: Iterable[tuple[str, int]] = ()) -> Design:
+        """The canonical design of some options; raises `UserError` for an unknown choice or option.
+
+        `pruned` makes it narrower (see `Design`); raises `UserError` too where its net has no such channels.
+        """
+        known = {choice.name: choice for choice in self.choices}
+        for name, option in values.items():
+            if name not in known:
+                raise unknown_name(f"choice in space {self.name}:", name, known)
+            if (type(option), option) not in [(type(allowed), allowed) for allowed in known[name].options]:
+                raise UserError(
+                    f"choice {name} cannot be {brief(option)}: allowed: {', '.join(map(str, known[name].options))}"
+                )
+        full = {c.name: values.get(c.name, c.options[0]) for c in self.choices}
+        for choice in self.choices:
+            if not choice.active(full):
+                full[choice.name] = choice.options[0]
+        first = {choice.name: choice.options[0] for choice in self.choices}
+        full |= {name: first[name] for name in self.family.idle(self.spec, self.tasks, full) if name in first}
+        counts = dict(pruned)
+        if not counts:
+            return Design(self, tuple(full.items()))
+        whole = self.plan(full)
+        narrowed(whole, counts)
+        fewer = {name: counts[name] for name, most in prunable_channels(whole).items() if counts.get(name, most) < most}
+        return Design(self, tuple(full.items()), tuple(fewer.items()))
+
+    def largest(self, precision: str = "float") -> Design:
+        """The largest net, every block in `precision`."""
+        return self.design(
+            {
+                c.name: precision if _is_block_precision(c) and precision in c.options else _largest_option(c)
+                for c in self.choices
+            }
+        )
+
+    def smallest(self) -> Design:
+        """The net with every architecture choice at its first option, in float."""
+        return self.design({})
+
+    def random(self, rng: random.Random) -> Design:
+        """Any design: precisions drawn uniformly, the architecture around a size that is drawn first.
+
+        Independent draws of fifty choices would all be of middling size; so small and large nets are as likely.
+        """
+        size, values = rng.random(), {}
+        for choice in self.choices:
+            last = len(choice.options) - 1
+            place = rng.random() if is_precision(choice) else min(1.0, max(0.0, rng.gauss(size, _SPREAD)))
+            values[choice.name] = choice.options[round(place * last)]
+        return self.design(values)
+
+    def middle(self) -> Design:
+        """Every architecture choice at its middle option, in float."""
+        return self.design(
+            {c.name: c.options[0] if is_precision(c) else c.options[len(c.options) // 2] for c in self.choices}
+        )
+
+    def uniform(self, design: Design) -> list[Design]:
+        """A design's architecture in every uniform precision of the space: all blocks alike, for each engine's."""
+        blocks = [c.name for c in self.choices if _is_block_precision(c)]
+        kinds = sorted({str(option) for c in self.choices if c.name in blocks for option in c.options}) or ["float"]
+        engines = next((c.options for c in self.choices if c.name == ENGINE), ("fp32",))
+        found = {}
+        for kind in kinds:
+            for engine in engines:
+                values = {**design, **dict.fromkeys(blocks, kind)} | ({ENGINE: engine} if ENGINE in design else {})
+                made = self.design(values, design.pruned)
+                found[made.key] = made
+        return list(found.values())
+
+    def encode(self, design: Design) -> list[int]:
+        """The genome: each choice's index into its options."""
+        return [choice.options.index(design[choice.name]) for choice in self.choices]
+
+    def decode(self, genome: Sequence[int]) -> Design:
+        """The canonical design of a genome; `encode` of it may differ from `genome` where a gene has no effect."""
+        return self.design({c.name: c.options[int(gene)] for c, gene in zip(self.choices, genome, strict=True)})
+
+    def plan(self, values: Mapping[str, Option]) -> Plan:
+        """The static net that options mean."""
+        return self.family.plan(self.spec, self.tasks, values, self.size)
+
+    @property
+    def architecture(self) -> tuple[Choice, ...]:
+        """The choices that decide which net is meant, without those of precision."""
+        return tuple(choice for choice in self.choices if not is_precision(choice))
+
+    def for_target(self, traits: TargetTraits) -> Space:
+        """The space with the precisions that a target honours only, its weights counted as that target stores them."""
+        allowed = {True: traits.engine_precisions, False: traits.block_precisions}
+        choices = []
+        for choice in self.choices:
+            if is_precision(choice):
+                kept = tuple(o for o in choice.options if o in allowed[choice.name == ENGINE])
+                choice = replace(choice, options=kept or choice.options[:1])
+            choices.append(choice)
+        return replace(
+            self,
+            choices=tuple(c for c in choices if len(c.options) > 1),
+            int8_channel_bytes=traits.int8_channel_bytes,
+        )
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the family's specification, the tasks and the input size: what a supernet's weights depend on."""
+        tasks = [(t.name, t.kind, t.channels) for t in self.tasks]
+        content = json.dumps([self.spec.model_dump(mode="json"), tasks], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def is_precision(choice: Choice) -> bool:
+    """Whether a choice is about precision rather than architecture."""
+    return choice.name.endswith(".precision")
+
+
+def _is_block_precision(choice: Choice) -> bool:
+    return is_precision(choice) and choice.name != ENGINE
+
+
+def _largest_option(choice: Choice) -> Option:
+    return choice.options[0] if is_precision(choice) else choice.options[-1]
+
+
+def space_names() -> list[str]:
+    """Names of the spaces that ship with edgemtl and of those in the working directory's `nas/`."""
+    return list_shared("nas")
+
+
+Side = Annotated[int, Field(ge=1, le=SIDE_LIMIT)]
+
+
+class _File(BaseModel):
+    """What every space's file holds, beside its family's own part under the family's name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    schema_: str = Field(alias="schema")
+    family: str
+    input: tuple[Side, Side]
+    precision: Annotated[tuple[Literal["float", "int8"], ...], Field(min_length=1)] = ("float", "int8")
+
+
+def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = None) -> Space:
+    """Read a space by name (or a path to its YAML) for `tasks`, at the input size (H, W) or its own default.
+
+    Raises `UserError` for an unknown name, a wrong key or value (with its place), or a size that the family cannot
+    take.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else find_shared("nas", f"{name}.yaml")
+    if path is None or not path.is_file():
+        raise unknown_name("space", name, space_names())
+    if not tasks:
+        raise UserError(f"space {name} needs at least one task")
+    raw = _read_yaml(path)
+    try:
+        head = _File.model_validate(raw)
+        family = find_family(head.family)
+        spec = family.spec.model_validate(raw.get(head.family))
+    except ValidationError as error:
+        raise UserError(f"space {path}: {first_problem(error)}") from error
+    if head.schema_ != SCHEMA:
+        raise UserError(f"space {path} has schema {brief(head.schema_)}; this version reads {SCHEMA}")
+    keys = {"schema", "family", "input", "precision", head.family}
+    if unknown := sorted(map(str, raw.keys() - keys)):
+        raise unknown_name(f"key in space {path}:", unknown[0], keys)
+    chosen = size or head.input
+    if any(not 0 < side <= SIDE_LIMIT or side % family.size_multiple for side in chosen):
+        raise UserError(
+            f"input size {chosen[0]}x{chosen[1]}: both sides must be positive multiples of {family.size_multiple}, "
+            f"{SIDE_LIMIT} at most"
+        )
+    choices = (*family.choices(spec, tasks), *_precision_choices(family, spec, tasks, head.precision))
+    space = Space(path.stem, family, spec, tuple(tasks), chosen, choices)
+    if (params := space.largest().cost().params) > PARAMS_LIMIT:
+        raise UserError(
+            f"space {path}: its largest net has {params:,} parameters, {PARAMS_LIMIT:,} at most: give smaller options"
+        )
+    return space
+
+
+def _precision_choices(family: Family, spec: Any, tasks: Sequence[Task], options: tuple[str, ...]) -> list[Choice]:
+    blocks = family.blocks(spec, tasks)
+    choices = [Choice(f"{name}.precision", options, task, active_if) for name, (task, active_if) in blocks.items()]
+    return [*choices, Choice(ENGINE, ("fp32", "bf16"))]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    _, raw = read_yaml(path, "space", FILE_LIMIT_BYTES)
+    if not isinstance(raw, dict):
+        raise UserError(f"space {path} must be a mapping with schema, family, input and the family's own part")
+    return raw

@@ -1,0 +1,53 @@
+"""Exporters: what a target is, and one module for each runtime."""
+
+from edgemtl.targets.onnx.emit import (
+    emit,
+)
+from edgemtl.targets.onnx.quantize import (
+    quantize,
+)
+from edgemtl.targets.onnx.tokens import (
+    Dispatch,
+)
+from edgemtl.targets.onnxruntime import (
+    OnnxRuntimeTarget,
+)
+from edgemtl.targets.openvino import (
+    OpenVinoTarget,
+)
+from edgemtl.targets.streaming import (
+    StreamingTarget,
+)
+from edgemtl.targets.target import (
+    ExportTarget,
+    PlainTarget,
+    arithmetic_of,
+    find_target,
+    is_timed_here,
+    needs_of,
+    runs_here,
+    target_names,
+)
+from edgemtl.targets.tensorrt_rtx import (
+    GENERATIONS,
+    TensorRtRtxTarget,
+)
+
+__all__ = [
+    "GENERATIONS",
+    "Dispatch",
+    "ExportTarget",
+    "OnnxRuntimeTarget",
+    "OpenVinoTarget",
+    "PlainTarget",
+    "StreamingTarget",
+    "TensorRtRtxTarget",
+    "arithmetic_of",
+    "emit",
+    "find_target",
+    "is_timed_here",
+    "needs_of",
+    "quantize",
+    "runs_here",
+    "target_names",
+]

@@ -1,0 +1,202 @@
+"""From a traced net to an ONNX model, without torch's own exporter: milliseconds instead of seconds.
+
+One input `image` (1, 3, H, W), one output a task named like it. Node names carry the path of the module they come from,
+and the metadata says which block belongs to which task, so that a profile of the file can be read block by block.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgemtl.errors import UnsupportedError
+from edgemtl.models.graph import Graph, Node, trace
+from edgemtl.targets.onnx import tokens
+from edgemtl.targets.onnx.tokens import Dispatch
+
+if TYPE_CHECKING:
+    from edgemtl.models import MultiTaskNet
+
+__all__ = ["GRAPH_SCHEMA", "OPSET", "Writer", "emit", "emit_graph"]
+
+GRAPH_SCHEMA = "edgemtl.graph/1"
+OPSET = 17
+_IR_VERSION = 9
+
+
+def emit(net: MultiTaskNet) -> onnx.ModelProto:
+    """The FP32 ONNX model (opset 17, batch 1) of a static net; `UnsupportedError` names what has no operator."""
+    return emit_graph(trace(net))
+
+
+def emit_graph(graph: Graph, dispatch: Dispatch = Dispatch()) -> onnx.ModelProto:  # noqa: B008 (frozen)
+    """The FP32 ONNX model of a traced net; shapes of all tensors are inferred and stored.
+
+    `dispatch` says how experts get their tokens, where there are any.
+    """
+    writer = Writer(dispatch, _takers(graph))
+    for node in graph.nodes:
+        writer.write(node)
+    height, width = graph.input_size
+    inputs = [helper.make_tensor_value_info(graph.input, TensorProto.FLOAT, [1, 3, height, width])]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in graph.outputs.values()]
+    model = helper.make_model(
+        helper.make_graph(writer.nodes, "edgemtl", inputs, outputs, list(writer.initializers.values())),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="edgemtl",
+    )
+    tasks = {task: {"output": name} for task, name in graph.outputs.items()}
+    metadata = {
+        "schema": GRAPH_SCHEMA,
+        "tasks": tasks,
+        "blocks": dict(graph.block_tasks),
+        "units": {"flops": "2 per MAC"},
+        **({"even_tokens": writer.even_tokens} if writer.even_tokens else {}),
+    }
+    helper.set_model_props(model, {key: _text(value) for key, value in metadata.items()})
+    return _with_shapes(model)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    known = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
+    for output in model.graph.output:
+        output.CopyFrom(known[output.name])
+    model.graph.value_info.extend(inferred.graph.value_info)
+    return model
+
+
+def _takers(graph: Graph) -> dict[str, list[str]]:
+    """For each router's gates, what its experts' tokens are called, in the order of the gates."""
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        if node.op == "Taken":
+            found.setdefault(node.inputs[1], []).append(node.output)
+    return found
+
+
+class Writer:
+    """Collects ONNX nodes and initializers; a tensor that two operators share is stored once.
+
+    `even_tokens` says of tensors whose length depends on the image how long they are where experts share evenly; their
+    sum never changes, so FLOPs that are counted with it are exact; where the net bounds its experts they are the most.
+    """
+
+    def __init__(self, dispatch: Dispatch, takers: Mapping[str, list[str]]) -> None:
+        self.dispatch, self.takers, self.tokens = dispatch, takers, 0
+        self._taken = {name for names in takers.values() for name in names}
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, TensorProto] = {}
+        self.routed: dict[str, Any] = {}
+        self.sorted: set[str] = set()
+        self.totals: set[str] = set()
+        self.even_tokens: dict[str, int] = {}
+        self._stored: dict[tuple[int, tuple[int, ...]], str] = {}
+        self._aliases: dict[str, str] = {}
+
+    def write(self, node: Node) -> None:
+        """Append one operator, as one ONNX node or several."""
+        make = _WRITERS.get(node.op)
+        if make is None:
+            raise UnsupportedError(f"operator {node.op} of {node.name} cannot be written to ONNX")
+        make(self, replace(node, inputs=tuple(self._aliases.get(name, name) for name in node.inputs)))
+
+    def alias(self, name: str, other: str) -> None:
+        """From here on, `name` is the tensor `other`."""
+        self._aliases[name] = other
+
+    def constant(self, name: str, value: NDArray[np.generic]) -> str:
+        """An initializer, once; its name."""
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        return name
+
+    def array(self, node: Node, name: str, value: NDArray[np.generic]) -> str:
+        """An initializer of one operator."""
+        return self.constant(f"{node.name}.{name}", value)
+
+    def integers(self, node: Node, name: str, value: int | Iterable[int]) -> str:
+        """Integers (one, or a list) that one operator reads."""
+        return self.array(node, name, np.array(value if isinstance(value, int) else [*value], np.int64))
+
+    def number(self, name: str, value: float) -> str:
+        """A number that many operators read."""
+        return self.constant(name, np.array(value, np.float32))
+
+    def step(self, node: Node, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """One ONNX node of an operator that takes several; `output` is a full name or a part of the operator's."""
+        return self.steps(node, op, inputs, [output], **attributes)[0]
+
+    def steps(self, node: Node, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> list[str]:
+        """Like `step`, with several outputs. The ONNX nodes say which operator they are parts of: they stay float."""
+        shared = tuple(f"{gates}." for gates in self.routed)
+        full = {name for name in outputs if name == node.output or name in self._taken or name.startswith(shared)}
+        names = [name if name in full else f"{node.name}.{name}" for name in outputs]
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=names[0], doc_string=node.op, **attributes))
+        return names
+
+    def add(self, node: Node, extra: list[str] | None = None, **attributes: Any) -> None:
+        """The ONNX node that an operator is."""
+        inputs = [*node.inputs, *(extra or [])]
+        self.nodes.append(helper.make_node(node.op, inputs, [node.output], name=node.name, **attributes))
+
+    def weights(self, node: Node) -> list[str]:
+        """An operator's constants, as initializers."""
+        names = []
+        for key, tensor in node.constants.items():
+            name = self._stored.setdefault((tensor.data_ptr(), tuple(tensor.shape)), f"{node.name}.{key}")
+            names.append(self.constant(name, tensor.numpy()))
+        return names
+
+
+def _plain(writer: Writer, node: Node) -> None:
+    writer.add(node, writer.weights(node), **node.attributes)
+
+
+def _clip(writer: Writer, node: Node) -> None:
+    bounds = [np.float32(node.attributes[key]) for key in ("low", "high")]
+    writer.add(node, [writer.constant(f"const.{value:g}", np.array(value)) for value in bounds])
+
+
+def _resize(writer: Writer, node: Node) -> None:
+    factor = int(node.attributes["factor"])
+    scales = writer.constant(f"const.scales{factor}", np.array([1, 1, factor, factor], np.float32))
+    linear = node.attributes["mode"] == "linear"
+    rule = {"coordinate_transformation_mode": "half_pixel"} if linear else {
+        "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"
+    }  # fmt: skip
+    writer.add(node, ["", scales], mode=node.attributes["mode"], **rule)
+
+
+def _shuffle(writer: Writer, node: Node) -> None:
+    writer.add(node, blocksize=node.attributes["blocksize"], mode="CRD")
+
+
+_WRITERS: dict[str, Callable[[Writer, Node], None]] = {
+    **dict.fromkeys(
+        ("Add", "BatchNormalization", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "HardSwish", "Identity",
+         "LayerNormalization", "MaxPool", "Mul", "Relu", "Sigmoid"), _plain,
+    ),
+    "Attention": tokens.attention,
+    "Clip": _clip,
+    "Combined": tokens.combined,
+    "DepthToSpace": _shuffle,
+    "Gelu": tokens.gelu,
+    "Resize": _resize,
+    "Router": tokens.router,
+    "Taken": tokens.taken,
+    "ToMap": tokens.to_map,
+    "ToTokens": tokens.to_tokens,
+}  # fmt: skip

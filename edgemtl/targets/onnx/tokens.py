@@ -1,0 +1,280 @@
+"""How tokens, attention and experts are written to ONNX, where batch 1 leaves tokens two dimensions: (tokens, C).
+
+Experts get their tokens in one of three forms, and a target chooses. `segments` sorts the tokens by expert and splits
+them where one expert's end and the next one's begin: nothing is dropped and no place is empty, but the pieces' lengths
+depend on the image. `buckets` gives every expert a number of places: every shape is known ahead, and the smallest gates
+beyond it are dropped (none where places are as many as tokens). `masked` runs every expert on every token: what the
+others are measured against. None scatters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from onnx import TensorProto
+
+from edgemtl.models.graph import Node
+from edgemtl.spaces import places
+
+if TYPE_CHECKING:
+    from edgemtl.targets.onnx.emit import Writer
+
+__all__ = ["Dispatch", "Form", "attention", "combined", "gelu", "router", "taken", "to_map", "to_tokens"]
+
+
+Form = Literal["segments", "buckets", "masked"]
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """How experts get their tokens; `capacity` is a multiple of an even share, none: every token has its place.
+
+    Where the net itself bounds what an expert takes they get them in the form `bounded`, if one is given.
+    """
+
+    form: Form = "segments"
+    capacity: float | None = None
+    bounded: Form | None = None
+
+    def places(self, tokens: int, experts: int, top_k: int) -> int:
+        """Places that each expert has in the form `buckets`."""
+        return places(self.capacity, tokens, experts, top_k)
+
+    def limit(self, tokens: int, experts: int, top_k: int) -> int:
+        """The most tokens that an expert can take: all of them, but in buckets whose places are fewer."""
+        return self.places(tokens, experts, top_k) if self.form == "buckets" and top_k < experts else tokens
+
+    def form_within(self, limit: int, tokens: int) -> Form:
+        """The form for experts of which each takes `limit` of an image's `tokens` by the net's own bound."""
+        return self.form if self.bounded is None or limit >= tokens else self.bounded
+
+
+@dataclass(frozen=True)
+class _Routed:
+    """What a router's tensors are called, for the experts after it; each of them takes up to `places` tokens.
+
+    `mask` is 1 where a token goes to an expert; `order` has every expert's tokens in a column, largest gates first, and
+    `ranks` the place of each token in it. The last two are there only where something may be dropped or has its place.
+    """
+
+    experts: int
+    top_k: int
+    tokens: int
+    form: Form
+    places: int
+    values: str
+    chosen: str = ""
+    mask: str = ""
+    order: str = ""
+    ranks: str = ""
+
+
+def to_tokens(writer: Writer, node: Node) -> None:
+    """(1, C, H, W) to (H W, C); every tensor of tokens after it has as many."""
+    writer.tokens = int(node.attributes["tokens"])
+    flat = writer.step(node, "Flatten", [node.inputs[0]], "flat", axis=2)
+    writer.step(node, "Transpose", [flat], node.output, perm=[1, 0])
+
+
+def to_map(writer: Writer, node: Node) -> None:
+    """(H W, C) to (1, C, H, W)."""
+    turned = writer.step(node, "Transpose", [node.inputs[0]], "turned", perm=[1, 0])
+    shape = [1, -1, node.attributes["height"], node.attributes["width"]]
+    writer.step(node, "Reshape", [turned, writer.integers(node, "shape", shape)], node.output)
+
+
+def gelu(writer: Writer, node: Node) -> None:
+    """The exact form, as the pattern that runtimes know."""
+    x = node.inputs[0]
+    scaled = writer.step(node, "Div", [x, writer.number("const.sqrt2", math.sqrt(2))], "scaled")
+    above = writer.step(
+        node, "Add", [writer.step(node, "Erf", [scaled], "erf"), writer.number("const.one", 1.0)], "above"
+    )
+    twice = writer.step(node, "Mul", [x, above], "twice")
+    writer.step(node, "Mul", [twice, writer.number("const.half", 0.5)], node.output)
+
+
+def attention(writer: Writer, node: Node) -> None:
+    """Heads first, so that both products are batches of matrices."""
+    heads, width = int(node.attributes["heads"]), int(node.attributes["head_width"])
+    shape = writer.integers(node, "split", [-1, heads, width])
+    turned = []
+    for name, source, order in zip("qkv", node.inputs, ([1, 0, 2], [1, 2, 0], [1, 0, 2]), strict=True):
+        split = writer.step(node, "Reshape", [source, shape], f"{name}.split")
+        turned.append(writer.step(node, "Transpose", [split], f"{name}.heads", perm=order))
+    queries, keys, values = turned
+    scale = writer.number(f"const.scale{width}", width**-0.5)
+    queries = writer.step(node, "Mul", [queries, scale], "q.scaled")
+    weights = writer.step(node, "Softmax", [writer.step(node, "MatMul", [queries, keys], "scores")], "weights", axis=-1)
+    mixed = writer.step(node, "MatMul", [weights, values], "mixed")
+    merged = writer.step(node, "Transpose", [mixed], "merged", perm=[1, 0, 2])
+    flat = writer.integers(node, "flat", [-1, heads * width])
+    writer.step(node, "Reshape", [merged, flat], node.output)
+
+
+def router(writer: Writer, node: Node) -> None:
+    """Probabilities, the top-k of each token, which experts those are, and what these have places for."""
+    experts, top_k = len(node.constants["weight"]), int(node.attributes["top_k"])
+    tokens, limit = writer.tokens, int(node.attributes["places"])
+    form = writer.dispatch.form_within(limit, tokens)
+    logits = writer.step(node, "Gemm", [node.inputs[0], *writer.weights(node)], "logits", transB=1)
+    probabilities = writer.step(node, "Softmax", [logits], "probabilities", axis=-1)
+    if top_k == experts:
+        values = _shares(writer, node, probabilities, probabilities)
+        writer.routed[node.output] = _Routed(experts, top_k, tokens, form, tokens, values)
+        return
+    count = writer.integers(node, "top_k", [top_k])
+    largest, chosen = writer.steps(node, "TopK", [probabilities, count], ["values", "chosen"], axis=-1)
+    values, mask = _shares(writer, node, largest, largest), _mask(writer, node, chosen, experts)
+    if form == "segments" and limit == tokens:
+        writer.routed[node.output] = _Routed(experts, top_k, tokens, form, limit, values, chosen, mask)
+        return
+    gates = _shares(writer, node, writer.step(node, "Mul", [mask, probabilities], "sparse"), largest)
+    order = ranks = ""
+    if form == "buckets" or limit < tokens:
+        order, ranks = _ranking(writer, node, gates, tokens)
+    if form == "buckets":
+        limit = min(limit, writer.dispatch.places(tokens, experts, top_k))
+    elif limit < tokens:
+        fits = writer.step(node, "Less", [ranks, writer.integers(node, "places", limit)], "fits")
+        mask = writer.step(node, "Mul", [mask, writer.step(node, "Cast", [fits], "within", to=_FLOAT)], "fitting")
+        gates = writer.step(node, "Mul", [gates, mask], "fitting_gates")
+        values = writer.step(node, "GatherElements", [gates, chosen], "fitting_values", axis=1)
+    if form == "masked":
+        writer.routed[node.output] = _Routed(experts, experts, tokens, form, tokens, gates)
+        return
+    writer.routed[node.output] = _Routed(experts, top_k, tokens, form, limit, values, chosen, mask, order, ranks)
+
+
+_FLOAT = TensorProto.FLOAT
+
+
+def _mask(writer: Writer, node: Node, chosen: str, experts: int) -> str:
+    """(tokens, experts): 1 where a token chose the expert."""
+    column = writer.step(node, "Unsqueeze", [chosen, writer.integers(node, "last", [2])], "column")
+    equal = writer.step(node, "Equal", [column, writer.integers(node, "experts", range(experts))], "equal")
+    hits = writer.step(node, "Cast", [equal], "hits", to=_FLOAT)
+    return writer.step(node, "ReduceMax", [hits], "mask", axes=[1], keepdims=0)
+
+
+def _ranking(writer: Writer, node: Node, gates: str, tokens: int) -> tuple[str, str]:
+    """Every expert's tokens by falling gate, in a column each, and each token's place in that order: its inverse."""
+    count = writer.integers(node, "tokens", [tokens])
+    _, order = writer.steps(node, "TopK", [gates, count], ["by_gate", "order"], axis=0)
+    numbers = writer.step(node, "Cast", [order], "numbers", to=_FLOAT)
+    _, ranks = writer.steps(node, "TopK", [numbers, count], ["by_number", "ranks"], axis=0, largest=0)
+    return order, ranks
+
+
+def _shares(writer: Writer, node: Node, values: str, kept: str) -> str:
+    """`values` as shares of what a token's `kept` gates sum to, where the router renormalises; else as they are."""
+    if not node.attributes["renormalise"]:
+        return values
+    total = f"{node.name}.total"
+    if total not in writer.totals:
+        axis = writer.integers(node, "axis", [1])
+        writer.totals.add(writer.step(node, "ReduceSum", [kept, axis], "total", keepdims=1))
+    return writer.step(node, "Div", [values, total], f"{values.removeprefix(f'{node.name}.')}.shares")
+
+
+def taken(writer: Writer, node: Node) -> None:
+    """One expert's tokens; the first expert's node also sorts the tokens for all."""
+    x, gates = node.inputs
+    routed = writer.routed[gates]
+    if routed.top_k == routed.experts:
+        writer.alias(node.output, x)
+        return
+    if gates not in writer.sorted:
+        writer.sorted.add(gates)
+        (_segments if routed.form == "segments" else _buckets)(writer, node, x, gates, routed)
+
+
+def _segments(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -> None:
+    by_expert = writer.step(node, "Transpose", [routed.mask], f"{gates}.by_expert", perm=[1, 0])
+    found = writer.step(node, "NonZero", [by_expert], f"{gates}.found")
+    order = writer.step(node, "Gather", [found, writer.integers(node, "row", 1)], f"{gates}.row", axis=0)
+    if routed.places == routed.tokens:
+        length = writer.integers(node, "length", [routed.top_k * routed.tokens])
+        order = writer.step(node, "Reshape", [order, length], f"{gates}.order")
+    counted = writer.step(
+        node, "ReduceSum", [routed.mask, writer.integers(node, "axis", [0])], f"{gates}.sum", keepdims=0
+    )
+    counts = writer.step(node, "Cast", [counted], f"{gates}.counts", to=TensorProto.INT64)
+    ends = writer.step(node, "CumSum", [counts, writer.integers(node, "from_first", 0)], f"{gates}.ends")
+    starts = writer.step(node, "Sub", [ends, counts], f"{gates}.starts")
+    sorted_tokens = writer.step(node, "Gather", [x, order], f"{gates}.sorted", axis=0)
+    writer.steps(node, "Split", [sorted_tokens, counts], writer.takers[gates], axis=0)
+    total = routed.top_k * routed.tokens
+    for place, name in enumerate(writer.takers[gates]):
+        writer.even_tokens[name] = (total + place) // routed.experts  # these add up to the total
+    first = writer.step(node, "Gather", [starts, routed.chosen], f"{gates}.first", axis=0)
+    slot = writer.step(node, "Add", [first, _rank(writer, node, gates, routed)], f"{gates}.slot")
+    if routed.places < routed.tokens:  # what has no place has gate 0, and reads any result that there is
+        last = writer.step(node, "Sub", [ends, writer.integers(node, "one", 1)], f"{gates}.behind")
+        last = writer.step(node, "ReduceMax", [last], f"{gates}.final", keepdims=0)
+        writer.step(node, "Min", [slot, last], f"{gates}.inside")
+
+
+def _rank(writer: Writer, node: Node, gates: str, routed: _Routed) -> str:
+    """For each token and each of its experts: how many tokens before it go to that expert."""
+    until = writer.step(
+        node, "CumSum", [routed.mask, writer.integers(node, "from_first", 0)], f"{gates}.until", exclusive=1
+    )
+    rank = writer.step(node, "GatherElements", [until, routed.chosen], f"{gates}.before", axis=1)
+    return writer.step(node, "Cast", [rank], f"{gates}.rank", to=TensorProto.INT64)
+
+
+def _buckets(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -> None:
+    bounds = [writer.integers(node, name, [value]) for name, value in (("from", 0), ("places", routed.places))]
+    first = writer.step(node, "Slice", [routed.order, *bounds, writer.integers(node, "rows", [0])], f"{gates}.first")
+    by_expert = writer.step(node, "Transpose", [first], f"{gates}.by_expert", perm=[1, 0])
+    flat = writer.step(node, "Reshape", [by_expert, writer.integers(node, "flat", [-1])], f"{gates}.all")
+    bucketed = writer.step(node, "Gather", [x, flat], f"{gates}.bucketed", axis=0)
+    sizes = writer.integers(node, "sizes", [routed.places] * routed.experts)
+    writer.steps(node, "Split", [bucketed, sizes], writer.takers[gates], axis=0)
+    rank = writer.step(node, "GatherElements", [routed.ranks, routed.chosen], f"{gates}.rank", axis=1)
+    last = writer.integers(node, "last_place", [routed.places - 1])
+    inside = writer.step(node, "Min", [rank, last], f"{gates}.inside")
+    start = writer.step(node, "Mul", [routed.chosen, bounds[1]], f"{gates}.start")
+    writer.step(node, "Add", [start, inside], f"{gates}.slot")
+    fits = writer.step(node, "Less", [rank, bounds[1]], f"{gates}.fits")
+    writer.step(node, "Cast", [fits], f"{gates}.kept", to=_FLOAT)
+
+
+def combined(writer: Writer, node: Node) -> None:
+    """Each token's results, gathered from where its experts put them, weighted and summed."""
+    gates, *given = node.inputs
+    routed = writer.routed[gates]
+    if routed.top_k == routed.experts:
+        _weighted_sum(writer, node, routed, given)
+        return
+    values, slot = routed.values, f"{gates}.slot"
+    if routed.form == "buckets":
+        values = writer.step(node, "Mul", [values, f"{gates}.kept"], "kept")
+    elif routed.places < routed.tokens:
+        slot = f"{gates}.inside"
+    results = writer.step(node, "Concat", given, "results", axis=0)
+    own = writer.step(node, "Gather", [results, slot], "own", axis=0)
+    row = writer.step(node, "Unsqueeze", [values, writer.integers(node, "middle", [1])], "row")
+    mixed = writer.step(node, "MatMul", [row, own], "mixed")
+    writer.step(node, "Squeeze", [mixed, writer.integers(node, "middle", [1])], node.output)
+
+
+def _weighted_sum(writer: Writer, node: Node, routed: _Routed, given: list[str]) -> None:
+    columns = [f"column{place}" for place in range(routed.experts)]
+    names = [routed.values]
+    if routed.experts > 1:
+        sizes = writer.integers(node, "ones", [1] * routed.experts)
+        names = writer.steps(node, "Split", [routed.values, sizes], columns, axis=1)
+    products = [
+        writer.step(node, "Mul", [result, gate], f"weighted{place}")
+        for place, (result, gate) in enumerate(zip(given, names, strict=True))
+    ]
+    total = products[0]
+    for place, product in enumerate(products[1:], 1):
+        last = place == len(products) - 1
+        total = writer.step(node, "Add", [total, product], node.output if last else f"sum{place}")
+    if len(products) == 1:
+        writer.step(node, "Identity", [total], node.output)

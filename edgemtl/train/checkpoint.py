@@ -1,0 +1,71 @@
+"""Checkpoints of a training run: everything a resumed run needs, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from edgemtl.errors import UserError
+from edgemtl.files.disk import sealed, write_atomic
+from edgemtl.files.json import parse_json
+from edgemtl.models import check_sha256, read_state, state_sha256
+
+__all__ = ["CHECKPOINT_FILE", "load_checkpoint", "save_checkpoint"]
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+SCHEMA = "edgemtl.checkpoint/1"
+
+
+def save_checkpoint(path: Path, step: int, identity: str, state: Mapping[str, Tensor]) -> None:
+    """Write all tensors of the run after `step` steps; `identity` says which run they belong to."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+    header = sealed({"schema": SCHEMA, "step": step, "identity": identity, "weights_sha256": state_sha256(tensors)})
+    write_atomic(path, save(tensors, {"edgemtl": json.dumps(header)}))
+
+
+def load_checkpoint(path: Path, identity: str) -> tuple[int, dict[str, Tensor]] | None:
+    """The step and tensors of a checkpoint (None: there is no file); `UserError` where it belongs to another run."""
+    if not path.exists() and not path.is_symlink():
+        return None
+    try:
+        state, metadata = read_state(path, "checkpoint")
+        header = parse_json(metadata.get("edgemtl", "{}"))
+    except (UserError, ValueError) as error:
+        raise UserError(f"{error}; delete it to begin anew") from error
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA or header.get("identity") != identity:
+        raise UserError(
+            f"checkpoint {path} belongs to a run with another space, data or recipe: choose another --out or delete it"
+        )
+    if not isinstance(header.get("step"), int):
+        raise UserError(f"checkpoint {path} does not say its step: it is damaged; delete it to begin anew")
+    check_sha256(state, header, path, "checkpoint")
+    return header["step"], state
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    """The optimizer's tensors by parameter name."""
+    return {
+        f"optimizer.{key}.{names[parameter]}": value
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], state: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimizer_state` gave."""
+    for parameter, name in names.items():
+        found = {
+            key.split(".")[1]: value
+            for key, value in state.items()
+            if key.startswith("optimizer.") and key.split(".", 2)[2] == name
+        }
+        if found:
+            optimizer.state[parameter] = found

@@ -1,0 +1,93 @@
+"""What decides how a supernet is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+
+from edgemtl.environment import environment
+from edgemtl.errors import UserError
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of a training run; together with the data and the space it fixes the result.
+
+    `largest_steps` (a fraction) train the largest design alone before the sandwich begins: its widest, its smallest
+    and `random_designs` others in every step (Yu and Huang 2019). `label_share` is the part of hard labels in a
+    narrow design's loss, the rest is in-place distillation; `feature_weight` scales the distillation of features,
+    which grows from 0 over the first tenth of the sandwich steps.
+
+    Images grow as training goes on (progressive resizing, as Tan and Le 2021 do it): each of `sizes`, fractions of the
+    input size, gets the same computation, so small images make most of the steps. `zoom` is the range of scales about
+    that size. Weights are averaged with `average` per step. `bf16` None computes in BF16 where the processor multiplies
+    it in hardware.
+    """
+
+    steps: int = 2000
+    batch: int = 16
+    sizes: tuple[float, ...] = (0.5, 0.67, 1.0)
+    zoom: tuple[float, float] = (0.9, 1.4)
+    learning_rate: float = 2.5e-3
+    weight_decay: float = 0.02
+    largest_steps: float = 0.475
+    random_designs: int = 1
+    label_share: float = 0.5
+    feature_weight: float = 0.5
+    average: float = 0.995
+    weighting: str = "equal"
+    seed: int = 0
+    bf16: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot train anything."""
+        if self.steps < 1 or self.batch < 2:
+            raise UserError(
+                f"training needs a step or more and a batch of 2 or more, given: {self.steps} and {self.batch}"
+            )
+        if not self.sizes or not all(0.25 <= size <= 2 for size in self.sizes):
+            given = ",".join(f"{size:g}" for size in self.sizes)
+            raise UserError(f"--sizes {given}: fractions of the input size are wanted, 0.25 to 2, as in 0.5,0.67,1")
+        if len(self.zoom) != 2 or not 0.2 <= self.zoom[0] <= self.zoom[1] <= 5:
+            given = ",".join(f"{scale:g}" for scale in self.zoom)
+            raise UserError(f"--zoom {given}: two scales from 0.2 to 5 are wanted, the smaller first, as in 0.9,1.4")
+        if not 0 < self.learning_rate < 1:
+            raise UserError(f"--learning-rate {self.learning_rate}: a number above 0 and below 1 is wanted")
+
+    def size_at(self, step: int) -> float:
+        """The fraction of the input size at which a step sees images."""
+        shares = [size**-2 for size in self.sizes]
+        for size, end in zip(self.sizes, accumulate(shares), strict=True):
+            if step < round(self.steps * end / sum(shares)):
+                return size
+        return self.sizes[-1]
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step: a linear warm-up over 3 % of the steps, then a cosine to 1 %."""
+        warm = max(1, round(0.03 * self.steps))
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, self.steps - warm)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+    def work_at(self, step: int) -> float:
+        """What a step computes, as a multiple of the largest design at the full size; a narrow one counts a half."""
+        narrow = 0 if step < self.largest_steps * self.steps else 1 + self.random_designs
+        return self.size_at(step) ** 2 * (1 + narrow / 2)
+
+    def computes_bf16(self) -> bool:
+        """Whether to compute in BF16: as the recipe says, else where the hardware does it."""
+        if self.bf16 is not None:
+            return self.bf16
+        flags = set(environment()["cpu"]["flags"])
+        return torch.cuda.is_available() or bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as JSON values."""
+        return {**asdict(self), "sizes": list(self.sizes), "zoom": list(self.zoom)}

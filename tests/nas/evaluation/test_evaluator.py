@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_world import TASKS
+
+from edgemtl.data import open_source
+from edgemtl.models import Supernet, load_supernet
+from edgemtl.nas.evaluation import Evaluator
+from edgemtl.spaces import Space, load_space
+from edgemtl.targets.target import find_target
+
+
+@pytest.fixture(scope="module")
+def evaluator(home: Path) -> Evaluator:
+    source = open_source(str(home / "photos"), (64, 64))
+    where = load_space(str(home / "nas" / "tiny.yaml"), TASKS)
+    supernet = Supernet.of(where)
+    load_supernet(supernet, home / "supernet.safetensors", where.identity)
+    return Evaluator(supernet, source, find_target("onnxruntime"), ["", "depth"], timed_here=True, threads=1)
+
+
+@pytest.fixture(scope="module")
+def where(home: Path) -> Space:
+    return load_space(str(home / "nas" / "tiny.yaml"), TASKS).for_target(find_target("onnxruntime").traits)
+
+
+def test_a_candidate_is_recalibrated_and_has_ranges_where_it_needs_them(evaluator: Evaluator, where: Space) -> None:
+    plain, eight = evaluator.candidate(where.largest()), evaluator.candidate(where.largest("int8"))
+    assert plain.ranges is None
+    assert eight.ranges is not None
+    assert {"image", "depth", "kind"} <= set(eight.ranges.limits)
+    state = plain.net.state_dict()
+    means = [value for name, value in state.items() if name.endswith("running_mean")]
+    assert means
+    assert any(bool(value.abs().max() > 0) for value in means)
+    for name, value in eight.net.state_dict().items():
+        assert torch.equal(value, state[name]), "precision changes neither weights nor statistics"
+
+
+def test_the_engine_scores_as_the_simulation_does(evaluator: Evaluator, where: Space) -> None:
+    """On the same images: in float to rounding, in INT8 as closely as a simulation has to."""
+    samples = list(evaluator.source.split("validation"))
+    for precision, tolerance in (("float", 1e-4), ("int8", 2e-2)):
+        candidate = evaluator.candidate(where.largest(precision))
+        simulated, real = evaluator.simulated(candidate), evaluator.score(candidate, samples)
+        assert real["depth"]["rmse"] == pytest.approx(simulated["depth"]["rmse"], rel=tolerance)
+        assert set(real["kind"]) == set(simulated["kind"]) == {"accuracy"}
+
+
+def test_an_evaluation_has_every_task_and_every_scope(evaluator: Evaluator, where: Space) -> None:
+    found = evaluator.evaluate(where.smallest())
+    assert set(found.metrics) == {"depth", "kind"}
+    assert set(found.latency_ms) == {"", "depth"}
+    assert all(0 < ms < 1000 for ms in found.latency_ms.values())
+    assert found == type(found)(where.smallest(), evaluator.evaluate(where.smallest()).metrics, found.latency_ms)
+
+
+def test_the_images_of_a_decision_are_not_those_of_a_score(evaluator: Evaluator) -> None:
+    splits = ("train", "calibration", "validation", "test")
+    images = {split: {sample.image.tobytes() for sample in evaluator.source.split(split)} for split in splits}
+    assert sum(map(len, images.values())) == len(set.union(*images.values()))
+    assert {sample.image.tobytes() for sample in evaluator.test_samples} == images["test"]
+
+
+def test_the_image_to_time_with_is_normalised(evaluator: Evaluator) -> None:
+    image = evaluator.sample_image
+    assert (image.shape, image.dtype) == ((1, 3, 64, 64), np.float32)
+    assert -3 < float(image.min()) < float(image.max()) < 3
+    assert (evaluator.tasks_of(""), evaluator.tasks_of("depth")) == (["depth", "kind"], ["depth"])

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import optuna
+import pytest
+from landscape import PAIR, evaluate, problem, space
+from optuna.trial import TrialState
+
+from edgemtl.errors import UserError
+from edgemtl.nas.evaluation.trials import _KernelLock, design_of, evaluation_of, open_study, record, space_distributions
+from edgemtl.spaces import Space
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    return space(tmp_path_factory.mktemp("pair"), PAIR)
+
+
+def tell(pair: Space, study: optuna.Study, count: int) -> None:
+    task = problem(pair)
+    for _ in range(count):
+        trial = study.ask(space_distributions(pair))
+        evaluation = evaluate(pair.design(trial.params))
+        record(trial, evaluation)
+        study.tell(trial, list(task.objectives(evaluation)))
+
+
+def complete(study: optuna.Study) -> int:
+    return len(study.get_trials(states=(TrialState.COMPLETE,)))
+
+
+def test_an_evaluation_reads_back_as_it_was(pair: Space, tmp_path: Path) -> None:
+    tell(pair, open_study("search", tmp_path / "run" / "study.journal", None), 3)
+    trials = open_study("search", tmp_path / "run" / "study.journal", None).trials
+    for trial in trials:
+        found = evaluation_of(trial, pair)
+        assert found == evaluate(found.design)
+        assert found.design == design_of(trial.params, pair)
+        assert trial.user_attrs["key"] == found.design.key
+
+
+def test_options_keep_their_types_in_the_file(pair: Space, tmp_path: Path) -> None:
+    """An int stays one: a width of 16 is not the text "16"."""
+    tell(pair, open_study("search", tmp_path / "study.journal", None), 1)
+    (trial,) = open_study("search", tmp_path / "study.journal", None).trials
+    kinds = {choice.name: type(choice.options[0]) for choice in pair.choices}
+    assert {name: type(option) for name, option in trial.params.items()} == kinds
+
+
+@pytest.mark.parametrize("cut", [1, 7, 60])
+def test_a_last_line_that_was_cut_short_is_dropped(pair: Space, tmp_path: Path, cut: int) -> None:
+    """What a full disk or a lost power leaves: the study goes on, before and after."""
+    journal = tmp_path / "study.journal"
+    tell(pair, open_study("search", journal, None), 3)
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    study = open_study("search", journal, None)
+    assert complete(study) in (2, 3)
+    tell(pair, study, 2)
+    again = open_study("search", journal, None)
+    assert complete(again) == complete(study) >= 4
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+@pytest.mark.parametrize("content", [b"<html>\n</html>\n", b"[1]\n", b'{"op_code": 99}\n', b"\xff\xfe\n\n"])
+def test_another_file_in_its_place_is_told(tmp_path: Path, content: bytes) -> None:
+    journal = tmp_path / "study.journal"
+    journal.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        open_study("search", journal, None)
+    assert f"the study in {journal} cannot be opened" in str(error.value)
+    assert "begin again with another --out" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////nowhere/at/all/x.db", "oracle9://a/b"])
+def test_a_storage_that_cannot_be_reached_is_told(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError) as error:
+        open_study("search", tmp_path / "study.journal", url)
+    assert "the study in --storage cannot be opened" in str(error.value)
+    assert "check its URL" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_database_serves_many_studies(pair: Space, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    tell(pair, open_study("first", tmp_path / "a", url), 2)
+    assert complete(open_study("first", tmp_path / "b", url)) == 2
+    assert complete(open_study("second", tmp_path / "a", url)) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["studies.db"]
+
+
+def hold(journal: Path, ready: Event) -> None:
+    _KernelLock(journal).acquire()
+    ready.set()
+    time.sleep(600)
+
+
+def test_a_process_that_was_killed_while_it_wrote_locks_nobody_out(pair: Space, tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    tell(pair, open_study("search", journal, None), 1)
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    holder = fork.Process(target=hold, args=(journal, ready))
+    holder.start()
+    try:
+        assert ready.wait(60)
+    finally:
+        holder.kill()
+        holder.join()
+    started = time.monotonic()
+    assert complete(open_study("search", journal, None)) == 1
+    assert time.monotonic() - started < 10
+    assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"metrics":{', '"metrics":{"x":{},'), ('"key":"', '"key":"0'), ('"sha256":"', '"sha256":"0')],
+)
+def test_an_evaluation_that_was_changed_is_told(pair: Space, tmp_path: Path, old: str, new: str) -> None:
+    journal = tmp_path / "study.journal"
+    tell(pair, open_study("search", journal, None), 1)
+    assert old in journal.read_text()
+    journal.write_text(journal.read_text().replace(old, new))
+    with pytest.raises(UserError, match="trial 0 of the study is damaged"):
+        evaluation_of(open_study("search", journal, None).trials[0], pair)
+
+
+def test_a_journal_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "study.journal")
+    with pytest.raises(UserError, match="it is a pipe"):
+        open_study("search", tmp_path / "study.journal", None)

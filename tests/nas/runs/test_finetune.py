@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from edgemtl.cli.train import train
+from edgemtl.errors import UserError
+from edgemtl.export import export_run
+from edgemtl.nas.runs import TUNING, RunFolder, fine_tune
+from edgemtl.nas.search import SearchRequest, search
+from edgemtl.results import read_result
+from edgemtl.train import Progress
+
+RECIPE = replace(TUNING, steps=40, batch=4, sizes=(1.0,), learning_rate=5e-3, average=0.9, bf16=False)
+
+
+@pytest.fixture(scope="module")
+def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search under a limit in ms and one in FLOPs."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        few = {"space": "tiny", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1}
+        search(SearchRequest(out, ("500%ms", "80%FLOPs"), supernet=home / "supernet.safetensors", **few))  # type: ignore[arg-type]
+    return out
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return dict(RunFolder(run).load().net.state_dict())
+
+
+@pytest.mark.usefixtures("ask")
+def test_a_tuned_design_is_the_same_design_in_a_run_of_its_own_and_better(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    result, before = fine_tune(run, out, RECIPE, command="edgemtl train --run first"), read_result(run)
+    assert read_result(out) == result
+    assert result.best is not None
+    assert before.best is not None
+    assert result.best.design == before.best.design
+    assert (result.best.flops, result.budgets) == (before.best.flops, before.budgets)
+    assert result.best.metrics["depth"]["rmse"] < 0.8 * before.best.metrics["depth"]["rmse"]
+    assert result.front[-1].metrics == before.front[-1].metrics, "the baseline is the run's, scored on the same images"
+    assert RunFolder(out).config()["tuned"]["design"] == "best"
+    exported = export_run(out, [RunFolder(out).config()["target"]], tmp_path / "bundle")
+    assert exported.cost.flops == before.best.flops
+
+
+@pytest.mark.usefixtures("ask")
+def test_a_tuning_that_was_interrupted_goes_on_to_the_same_weights(run: Path, tmp_path: Path) -> None:
+    def stop(news: Progress) -> None:
+        if news.step == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(run, tmp_path / "cut", RECIPE, report=stop)
+    with pytest.raises(UserError, match="go on with --resume"):
+        fine_tune(run, tmp_path / "cut", RECIPE)
+    fine_tune(run, tmp_path / "cut", RECIPE, resume=True)
+    fine_tune(run, tmp_path / "whole", RECIPE)
+    found, expected = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.usefixtures("ask")
+def test_what_cannot_be_tuned_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown design in run .* 'bset': did you mean best"):
+        fine_tune(run, tmp_path / "out", RECIPE, name="bset")
+    with pytest.raises(UserError, match="is no run"):
+        fine_tune(tmp_path, tmp_path / "out", RECIPE)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("ask")
+def test_a_limit_in_ms_of_another_machine_is_refused_before_anything_is_trained(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines of its class cannot be timed here, and so the limit could not be judged after the training."""
+    own = RunFolder(run).device()
+    elsewhere = "avx2" if own.arithmetic != "avx2" else "amx"
+    monkeypatch.setattr(RunFolder, "device", lambda self: own.model_copy(update={"arithmetic": elsewhere}))
+    says = rf"budget '500%ms': the run was made on another machine \({elsewhere}\); train run .* on that machine"
+    with pytest.raises(UserError, match=says):
+        fine_tune(run, tmp_path / "out", RECIPE)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--space", "cnn"], "--space cnn does not go with --run"),
+        (["--data", "scenes"], "--data scenes does not go with --run"),
+        (["--weights", "imagenet"], "--weights imagenet does not go with --run"),
+    ],
+)
+def test_a_run_brings_its_own_data_and_space(run: Path, tmp_path: Path, words: list[str], says: str) -> None:
+    done = CliRunner().invoke(train, ["--run", str(run), "--out", str(tmp_path / "out"), *words])
+    assert says in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_design_needs_its_run(tmp_path: Path) -> None:
+    done = CliRunner().invoke(train, ["--design", "best", "--out", str(tmp_path / "out")])
+    assert "names a design of a run" in str(done.exception)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+from landscape import drive, evaluate, problem, space
+
+from edgemtl.errors import UserError
+from edgemtl.nas.evaluation.problem import Problem
+from edgemtl.nas.evaluation.trials import space_distributions
+from edgemtl.nas.search import strategy_names
+from edgemtl.nas.search.strategies import linas as _linas
+from edgemtl.nas.search.strategies.registry import find_strategy
+from edgemtl.nas.search.workers import end_abandoned
+from edgemtl.spaces import Space
+
+PLUGGED = """
+from edgemtl.nas.search.strategies.random import RandomDesignSampler
+
+def mine(problem, seed, batch):
+    return RandomDesignSampler(problem, seed + 1, batch)
+"""
+
+
+@pytest.fixture(scope="module")
+def kind(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    return space(tmp_path_factory.mktemp("kind"))
+
+
+@pytest.fixture(scope="module")
+def limited(kind: Space) -> Problem:
+    return problem(kind, ["50%FLOPs", "90%ms"])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_linas, "_GENERATIONS", 5)
+
+
+def keys(task: Problem, name: str, seed: int) -> list[str]:
+    found, _ = drive(task, find_strategy(name)(task, seed, 6), 14)
+    return [evaluation.design.key for evaluation in found]
+
+
+def test_three_are_built_in() -> None:
+    assert strategy_names() == sorted(strategy_names())
+    assert {"linas", "nsga2", "random"} <= set(strategy_names())
+
+
+@pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
+def test_a_strategy_proposes_designs_and_its_seed_decides_which(limited: Problem, name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        first = keys(limited, name, 0)
+    assert first == keys(limited, name, 0)
+    assert first != keys(limited, name, 1)
+    assert len(set(first)) > 7
+
+
+def left_half(study: optuna.Study, space: Space, count: int) -> None:
+    """A trial of which so many parameters were written before its process was killed."""
+    trial = study.ask()
+    for name, distribution in [*space_distributions(space).items()][:count]:
+        trial._suggest(name, distribution)
+
+
+@pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
+def test_a_search_that_was_stopped_proposes_what_it_would_have(limited: Problem, name: str) -> None:
+    """By kills before, within and after the writing of a trial's parameters, and between two trials."""
+    whole = keys(limited, name, 0)
+    study, found = optuna.create_study(directions=["minimize", "minimize"]), list[str]()
+    for half in (0, 1, 3, len(limited.space.choices)):
+        task = Problem(**vars(limited))  # as in a new process: no sampler goes on
+        evaluations, _ = drive(task, find_strategy(name)(task, 0, 6), 14 if half > 3 else 3, study)
+        found += [evaluation.design.key for evaluation in evaluations]
+        left_half(study, limited.space, half)
+        end_abandoned(study, None)
+    assert found[:14] == whole
+
+
+@pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
+@pytest.mark.parametrize("half", [0, 2])
+def test_what_another_worker_has_half_written_is_not_there(limited: Problem, name: str, half: int) -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    left_half(study, limited.space, half)
+    found, _ = drive(limited, find_strategy(name)(limited, 0, 6), 8, study)
+    assert len(found) == 8
+
+
+@pytest.mark.parametrize("name", ["linas", "random"])
+def test_what_can_be_counted_is_never_exceeded(limited: Problem, name: str) -> None:
+    found, _ = drive(limited, find_strategy(name)(limited, 2, 6), 14)
+    assert all(limited.affordable(evaluation.design) for evaluation in found)
+
+
+def test_nsga2_learns_the_limits(limited: Problem) -> None:
+    """It measures designs over the budget too, but fewer and fewer."""
+    found, _ = drive(limited, find_strategy("nsga2")(limited, 0, 10), 100)
+    kept = [limited.feasible(evaluation) for evaluation in found]
+    assert sum(kept[-30:]) > sum(kept[:30])
+    assert any(kept)
+
+
+def test_nsga2_meets_a_front_that_random_does_not(kind: Space) -> None:
+    task = problem(kind)
+    best = {}
+    for name in ("nsga2", "random"):
+        found, _ = drive(task, find_strategy(name)(task, 0, 12), 150)
+        best[name] = max(task.delta_m(e.metrics) - e.latency_ms[""] / evaluate_largest(task) for e in found)
+    assert best["nsga2"] > best["random"]
+
+
+def evaluate_largest(task: Problem) -> float:
+    return evaluate(task.space.largest()).latency_ms[""]
+
+
+@pytest.mark.parametrize(("given", "expected"), [("lina", "did you mean linas"), ("", "allowed: "), ("tpe", "allowed")])
+def test_an_unknown_strategy_names_the_nearest(given: str, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        find_strategy(given)
+    assert f"unknown strategy {given!r}" in str(error.value)
+    assert expected in str(error.value)
+
+
+def test_a_strategy_of_another_package_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limited: Problem
+) -> None:
+    (tmp_path / "edgemtl_walk.py").write_text(PLUGGED)
+    installed = tmp_path / "edgemtl_walk-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemtl-walk\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[edgemtl.strategies]\nwalk = edgemtl_walk:mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "walk" in strategy_names()
+    assert keys(limited, "walk", 0) == keys(limited, "random", 1)
+    monkeypatch.delitem(sys.modules, "edgemtl_walk")

@@ -1,0 +1,306 @@
+"""What every export target must do; a third party's target inherits `TargetConformance` and sets `target`.
+
+class TestMyTarget(TargetConformance):
+    target = MY_TARGET
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from nets import experts_net, grid_net, images, small_net
+from numpy.typing import NDArray
+from torch import nn
+
+from edgemtl.arithmetic import EXACT_INT8, EXACT_WEIGHT, lacking
+from edgemtl.devices import device_names, load_device
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.models import MultiTaskNet
+from edgemtl.models.quantization import Ranges, calibrate, simulate
+from edgemtl.runtime import EngineSpec, Session, open_engine
+from edgemtl.targets import emit
+from edgemtl.targets.target import ExportTarget, PlainTarget, find_target, needs_of, runs_here
+
+Outputs = dict[str, NDArray[np.float32]]
+
+
+def mixed_precision(net: MultiTaskNet, target: ExportTarget, engine: str) -> dict[str, str]:
+    """Every second block in INT8, where the target has it."""
+    eight = "int8" in target.traits.block_precisions
+    return {"engine": engine} | {
+        name: "int8" if eight and number % 2 else "float" for number, name in enumerate(net.blocks)
+    }
+
+
+class TargetConformance:
+    """Subclasses set `target`; `executes` is False where no engine of it can run on the machine that tests.
+
+    `unstable_bytes` may differ between two builds where a runtime's own builder is not reproducible.
+    """
+
+    target: ExportTarget
+    executes = True
+    unstable_bytes = 0
+
+    def build(self, net: MultiTaskNet, folder: Path, precision: dict[str, str] | None = None) -> list[Path]:
+        """Build with ranges from eight images, in the target's first engine precision unless told otherwise."""
+        ranges: Ranges | None = None
+        precision = precision or {"engine": self.target.traits.engine_precisions[0]}
+        if "int8" in precision.values():
+            ranges = calibrate(net, images(8))
+        return self.target.build(net, precision, ranges, folder)
+
+    def session(self, net: MultiTaskNet, folder: Path, precision: dict[str, str] | None = None) -> Session:
+        """Build and open."""
+        if not self.executes:
+            pytest.skip(f"engines of {self.target.traits.name} do not run on this machine")
+        self.build(net, folder, precision)
+        return open_engine(folder, threads=1)
+
+    def test_traits_name_a_runtime_and_a_first_precision(self) -> None:
+        """The search reads them before it has a net."""
+        traits = self.target.traits
+        assert traits.block_precisions[0] == "float"
+        assert traits.engine_precisions
+        assert traits.channel_multiple >= 1
+        assert traits.runtime
+        assert traits.title
+
+    @pytest.mark.parametrize("block", ["depthwise", "fused"])
+    def test_fp32_outputs_are_the_nets(self, tmp_path: Path, block: str) -> None:
+        """Within FP32 rounding."""
+        net, image = small_net(block, "relu6"), images(1)
+        session = self.session(net, tmp_path, {"engine": "fp32"})
+        with torch.no_grad():
+            expected = net(image)
+        found = session.run(image.numpy(), session.tasks)
+        assert list(found) == list(expected)
+        for task, value in expected.items():
+            np.testing.assert_allclose(found[task], value.numpy(), rtol=1e-3, atol=1e-3)
+        session.close()
+
+    def test_every_subset_returns_its_tasks_and_only_them(self, tmp_path: Path) -> None:
+        """In any order, switching back and forth."""
+        net, image = small_net(), images(1)
+        session = self.session(net, tmp_path)
+        with torch.no_grad():
+            expected = net(image)
+        subsets = [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]
+        for names in [*subsets, *reversed(subsets)]:
+            found = session.run(image.numpy(), names[::-1])
+            assert set(found) == set(names)
+            for task in names:
+                np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=2e-1, atol=2e-1)
+        session.close()
+
+    def test_an_unwanted_task_is_not_computed(self, tmp_path: Path) -> None:
+        """By the runtime's own profile: no operator of an unwanted task's blocks runs."""
+        net, image = small_net(), images(1)
+        session = self.session(net, tmp_path)
+        times = session.operator_times(image.numpy(), ["depth"], 3)
+        blocks = {entry.block for entry in times}
+        assert {"stem", "depth_neck"} <= blocks
+        assert not [name for name in blocks if name.startswith(("semseg", "normals"))]
+        assert all(entry.mean_ms >= 0 for entry in times)
+        session.close()
+
+    def test_tasks_that_share_a_part_of_their_paths(self, tmp_path: Path) -> None:
+        """Every subset is right, in float and with INT8 blocks, and runs no block that only others keep."""
+        net, image = grid_net(), images(1)
+        session = self.session(net, tmp_path / "float", {"engine": "fp32"})
+        with torch.no_grad():
+            expected = net(image)
+        for names in [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]:
+            found = session.run(image.numpy(), names)
+            for task in names:
+                np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
+        ran = {entry.block for entry in session.operator_times(image.numpy(), ["normals"], 2)}
+        session.close()
+        assert not [name for name in ran if name.endswith(("__depth", "__semseg")) or name == "f2p0to2"]
+        precision = mixed_precision(net, self.target, "fp32")
+        mixed = self.session(net, tmp_path / "mixed", precision)
+        found = {task: value.copy() for task, value in mixed.run(image.numpy(), mixed.tasks).items()}
+        mixed.close()
+        simulated = simulate(net, precision, calibrate(net, images(8)), self.target.scheme)(image)
+        for task, value in simulated.items():
+            rounding = (value - expected[task]).norm().item()
+            apart = float(np.linalg.norm(found[task] - value.numpy()))
+            assert apart <= 0.5 * rounding + 1e-4 * expected[task].norm().item(), task
+
+    @pytest.mark.parametrize("capacity", [None, 1.0])
+    def test_tasks_that_send_tokens_to_experts(self, tmp_path: Path, capacity: float | None) -> None:
+        """Every subset is right: no token is dropped but those that the net drops itself."""
+        net, image = experts_net(capacity), images(1, (64, 96))
+        with torch.no_grad():
+            expected, free = net(image), experts_net(None)(image)
+        assert capacity is None or any(not torch.allclose(expected[task], free[task], atol=1e-2) for task in free)
+        if self.target.dispatch.capacity is not None:
+            pytest.skip(f"{self.target.traits.name} drops what has no place in its engines")
+        session = self.session(net, tmp_path, {"engine": "fp32"})
+        for names in [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]:
+            found = session.run(image.numpy(), names)
+            for task in names:
+                np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
+        session.close()
+
+    def test_a_net_of_one_task_builds(self, tmp_path: Path) -> None:
+        """Nothing is left to choose from."""
+        net, image = small_net().subset(["normals"]), images(1)
+        session = self.session(net, tmp_path)
+        with torch.no_grad():
+            expected = net(image)["normals"].numpy()
+        np.testing.assert_allclose(session.run(image.numpy(), ["normals"])["normals"], expected, rtol=2e-1, atol=2e-1)
+        session.close()
+
+    def test_a_plain_file_answers_every_task_as_the_engine_does(self, tmp_path: Path) -> None:
+        """Without flags, for targets that write such files; `finish` gives the model that is written."""
+        net, image, finished = small_net(), images(1).numpy(), []
+        if not isinstance(self.target, PlainTarget):
+            pytest.skip(f"{self.target.traits.name} writes no plain files")
+
+        def finish(model: onnx.ModelProto) -> onnx.ModelProto:
+            finished.append([output.name for output in model.graph.output])
+            return model
+
+        plain, precision = tmp_path / "plain", mixed_precision(net, self.target, "fp32")
+        plain.mkdir()
+        spec = self.target.build_plain(net, precision, calibrate(net, images(8)), plain, finish)
+        assert sorted(spec.files.values()) == sorted(path.name for path in plain.iterdir())
+        assert finished == [list(spec.tasks)] and not spec.flags
+        session = self.session(net, tmp_path / "engine", precision)
+        expected = {task: value.copy() for task, value in session.run(image, session.tasks).items()}
+        session.close()
+        spec.write(plain)
+        session = open_engine(plain, threads=1, modes=[spec.tasks])
+        for task, value in session.run(image, spec.tasks).items():
+            np.testing.assert_allclose(value, expected[task], rtol=1e-4, atol=1e-4)
+        session.close()
+
+    def test_engine_agrees_with_the_simulation(self, tmp_path: Path) -> None:
+        """They differ by far less than rounding itself changes: what a search scores is what will run."""
+        net, image = small_net("fused"), images(1, seed=5)
+        for engine in self.target.traits.engine_precisions:
+            for precision in ({"engine": engine}, mixed_precision(net, self.target, engine)):
+                ranges = calibrate(net, images(8))
+                session = self.session(net, tmp_path / f"{engine}{len(precision)}", precision)
+                found = session.run(image.numpy(), session.tasks)
+                simulated = simulate(net, precision, ranges, self.target.scheme)(image)
+                with torch.no_grad():
+                    exact = net(image)
+                for task, value in simulated.items():
+                    rounding = (value - exact[task]).norm().item()
+                    apart = float(np.linalg.norm(found[task] - value.numpy()))
+                    assert apart <= 0.5 * rounding + 1e-4 * exact[task].norm().item(), (precision, task)
+                session.close()
+
+    @pytest.mark.parametrize("name", [name for name in device_names() if name != "host"])
+    def test_int8_is_what_is_simulated_on_every_device(self, tmp_path: Path, name: str) -> None:
+        """Wherever the device's engines run right here; each says what it needs, and only INT8 needs anything."""
+        device = load_device(name)
+        runtimes = {runtime.name: runtime.precisions for runtime in device.runtimes}
+        if "int8" not in runtimes.get(self.target.traits.runtime, ()):
+            pytest.skip(f"no INT8 by {self.target.traits.name} on {name}")
+        target, net = find_target(self.target.traits.name, device), small_net("fused", "relu6")
+        precision = {"engine": "fp32", **dict.fromkeys(net.blocks, "int8")}
+        assert {"int8", *target.traits.block_precisions} == {"int8", "float"}
+        assert (target.scheme.weight_limit <= EXACT_WEIGHT) == bool(lacking([EXACT_INT8], device.arithmetic))
+        assert needs_of(target, {"engine": "fp32"}) == ()
+        ranges = calibrate(net, images(8))
+        target.build(net, precision, ranges, tmp_path)
+        assert EngineSpec.read(tmp_path).needs == needs_of(target, precision)
+        if not runs_here(target, precision):
+            with pytest.raises(UserError, match="do not saturate"):
+                open_engine(tmp_path)
+            return
+        session, same, apart, rounding = open_engine(tmp_path, threads=1), [], 0.0, 0.0
+        simulation = simulate(net, precision, ranges, target.scheme)
+        for image in images(4, seed=7).split(1):
+            found = session.run(image.numpy(), session.tasks)
+            with torch.no_grad():
+                exact = net(image)
+            for task, value in simulation(image).items():
+                same.append(found[task] == value.numpy())
+                apart += float(np.square(found[task] - value.numpy()).sum())
+                rounding += float((value - exact[task]).square().sum())
+        session.close()
+        if target.scheme.activation == self.target.scheme.activation:
+            assert np.concatenate([each.ravel() for each in same]).mean() >= 0.97
+        else:  # ONNX Runtime for x86 rewrites signed INT8, partly in FP32: right, but not to the bit
+            assert apart <= 0.25 * rounding
+
+    def test_the_same_net_gives_the_same_files(self, tmp_path: Path) -> None:
+        """Twice into two folders, then again over the first."""
+        net = small_net()
+        precision = mixed_precision(net, self.target, self.target.traits.engine_precisions[0])
+        files = self.build(net, tmp_path / "a", precision)
+        assert files == self.build(net, tmp_path / "b", precision) == self.build(net, tmp_path / "a", precision)
+        for name in files:
+            assert not name.is_absolute()
+            one, other = ((tmp_path / folder / name).read_bytes() for folder in "ab")
+            differing = sum(a != b for a, b in zip(one, other, strict=True))
+            assert differing <= self.unstable_bytes
+        assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(str(name) for name in files)
+
+    def test_an_engine_folder_can_be_moved(self, tmp_path: Path) -> None:
+        """It reads nothing outside itself."""
+        net, image = small_net(), images(1)
+        if not self.executes:
+            pytest.skip("needs a run")
+        self.build(net, tmp_path / "here")
+        shutil.move(tmp_path / "here", tmp_path / "there")
+        session = open_engine(tmp_path / "there", threads=1)
+        fixed = image.numpy()
+        fixed.flags.writeable = False
+        found = session.run(fixed, ["depth"])["depth"].copy()
+        np.testing.assert_array_equal(session.run(np.asfortranarray(image.numpy()), ["depth"])["depth"], found)
+        session.close()
+
+    def test_weights_are_stored_once(self, tmp_path: Path) -> None:
+        """An engine for every subset is no larger than its weights and its graph."""
+        net = small_net("fused", widths=(32, 64, 96, 128))
+        files = self.build(net, tmp_path)
+        stored = sum((tmp_path / name).stat().st_size for name in files)
+        assert stored < 1.5 * emit(net).ByteSize() + 200_000
+
+    def test_an_unknown_layer_is_refused_by_name(self, tmp_path: Path) -> None:
+        """Naming the target as well, and leaving nothing that could be opened."""
+        net = small_net()
+        net.blocks["s1_1"] = nn.Sequential(net.blocks["s1_1"], nn.SELU())
+        with pytest.raises(UnsupportedError, match=r"SELU.*blocks\.s1_1") as caught:
+            self.build(net, tmp_path)
+        assert self.target.traits.name in str(caught.value)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("precision", [{"engine": "fp8"}, {"stem": "int3"}, {"nothing": "float"}])
+    def test_a_precision_outside_the_traits_is_refused(self, tmp_path: Path, precision: dict[str, str]) -> None:
+        """Before anything is written."""
+        with pytest.raises(UserError, match=r"fp8|int3|nothing"):
+            self.target.build(small_net(), precision, None, tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_int8_without_ranges_is_refused(self, tmp_path: Path) -> None:
+        """Naming a block."""
+        if "int8" not in self.target.traits.block_precisions:
+            pytest.skip("no INT8")
+        with pytest.raises(UserError, match="s1_1"):
+            self.target.build(small_net(), {"s1_1": "int8"}, None, tmp_path)
+
+    def test_what_a_caller_gets_wrong_is_answered(self, tmp_path: Path) -> None:
+        """An unknown task, no task, a wrong image, a closed session."""
+        session = self.session(small_net(), tmp_path)
+        image = images(1).numpy()
+        with pytest.raises(UserError, match="did you mean depth"):
+            session.run(image, ["dept"])
+        with pytest.raises(UserError, match="at least one"):
+            session.run(image, [])
+        with pytest.raises(UserError, match="float32"):
+            session.run(image[:, :, :8], ["depth"])
+        session.close()
+        with pytest.raises(UserError, match="closed"):
+            session.run(image, ["depth"])

@@ -1,0 +1,117 @@
+"""Joined experts compute what separate ones do, from the weights that were stored before; others stay as they are."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from edgemtl.models import MultiTaskNet, Supernet
+from edgemtl.models.graph.graph import trace
+from edgemtl.models.quantization import QuantScheme, calibrate
+from edgemtl.spaces import load_space
+from edgemtl.targets.onnx.emit import emit_graph
+from edgemtl.targets.onnx.quantize import quantize
+from edgemtl.targets.onnx.stack import stack_experts
+from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.tasks.task import make_task
+
+TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))
+YAML = """\
+schema: edgemtl.space/1
+family: vit
+input: [64, 96]
+vit:
+  stem: [8, 8, 16]
+  width: 32
+  head_width: 16
+  heads: [2]
+  depth: [4]
+  hidden: [32]
+  experts: {every: 2, count: 6, hidden: 16, kept: [4], top_k: [2], capacity: 1.25}
+  decoder: {width: [8], depth: [1]}
+"""
+MIXTURES = 4
+"""Two layers, each with the windows of two tasks."""
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
+    return net_of(YAML, tmp_path_factory.mktemp("space"))
+
+
+def net_of(text: str, folder: Path) -> MultiTaskNet:
+    path = folder / "stack.yaml"
+    path.write_text(text)
+    torch.manual_seed(0)
+    space = load_space(str(path), TASKS)
+    return Supernet.of(space).extract(space.largest()).eval()
+
+
+def stacked(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    stack_experts(copy)
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+def outputs(model: onnx.ModelProto, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [np.asarray(found) for found in session.run(None, {"image": image})]
+
+
+def kinds(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def weights(model: onnx.ModelProto) -> int:
+    return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
+
+
+@pytest.mark.parametrize(("window", "stored"), [(4, "apart"), (6, "joined")])
+def test_joined_experts_compute_the_same_from_the_same_weights(
+    tmp_path_factory: pytest.TempPathFactory, window: int, stored: str
+) -> None:
+    """Experts of overlapping windows are stored one by one; where all tasks reach the same they are one constant."""
+    net = net_of(YAML.replace("kept: [4]", f"kept: [{window}]"), tmp_path_factory.mktemp("window"))
+    model = emit_graph(trace(net), Dispatch("buckets"))
+    joined = stacked(model)
+    image = np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)
+    for one, other in zip(outputs(model, image), outputs(joined, image), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert weights(joined) == weights(model)
+    assert kinds(model)["Split"] == MIXTURES
+    assert not kinds(joined)["Split"]
+    assert kinds(model)["Gemm"] - kinds(joined)["Gemm"] == MIXTURES * window * 2
+    assert kinds(joined)["MatMul"] - kinds(model)["MatMul"] == MIXTURES * 2
+    assert any(tensor.name.endswith(".joined") for tensor in joined.graph.initializer) is (stored == "joined")
+    assert kinds(joined)["Concat"] - kinds(model)["Concat"] == (MIXTURES * 3 if stored == "apart" else -MIXTURES)
+
+
+def test_experts_whose_tokens_data_decides_stay_apart(net: MultiTaskNet) -> None:
+    model = emit_graph(trace(net), Dispatch("segments"))
+    assert kinds(stacked(model)) == kinds(model)
+
+
+def test_rounded_experts_stay_apart_and_float_ones_do_not(net: MultiTaskNet) -> None:
+    """Block b2 is INT8, so only the experts of b4 are joined."""
+    images = torch.randn(4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    precision = {name: "int8" if name == "b2" else "float" for name in net.blocks}
+    model = quantize(
+        emit_graph(trace(net), Dispatch("buckets")), precision, calibrate(net, [images]), QuantScheme("uint8")
+    )
+    joined = stacked(model)
+    assert kinds(joined)["Split"] == MIXTURES // 2
+    assert sum(".b2." in f".{node.name}." and ".experts." in node.name for node in joined.graph.node) == sum(
+        ".b2." in f".{node.name}." and ".experts." in node.name for node in model.graph.node
+    )
+    for one, other in zip(outputs(model, images[:1].numpy()), outputs(joined, images[:1].numpy()), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)

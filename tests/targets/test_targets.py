@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgemtl.cli.targets import targets
+from edgemtl.devices import Runtime, load_device
+from edgemtl.errors import UserError
+from edgemtl.targets.target import find_target, target_names
+
+PLUGGED = """
+from edgemtl.targets import TargetTraits
+
+class Mine:
+    traits = TargetTraits("mine", "Mine", ("float",), ("fp32",), 8, "onnxruntime", "mine")
+
+    def __init__(self, device):
+        self.device = device
+"""
+
+
+def test_built_in_targets_are_listed_in_order() -> None:
+    names = target_names()
+    assert names == sorted(names)
+    assert {"onnxruntime", "openvino", "streaming", "tensorrt-rtx"} <= set(names)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "streaming", "tensorrt-rtx"])
+def test_a_target_is_what_it_is_called(name: str) -> None:
+    traits = find_target(name).traits
+    assert traits.name == name
+    assert traits.block_precisions[0] == "float"
+    assert set(traits.block_precisions) <= {"float", "int8"}
+    assert traits.engine_precisions[0] == "fp32"
+    assert traits.channel_multiple >= 1
+
+
+def test_engines_of_the_cpu_targets_run_here_and_those_for_a_gpu_do_not() -> None:
+    executes = {name: find_target(name).traits.executes for name in target_names()}
+    assert executes == {"onnxruntime": True, "openvino": True, "streaming": True, "tensorrt-rtx": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("onxruntime", "did you mean onnxruntime"), ("", "allowed: "), ("tflite", "allowed: ")]
+)
+def test_an_unknown_target_names_the_nearest(given: str, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        find_target(given)
+    assert f"unknown target {given!r}" in str(error.value)
+    assert expected in str(error.value)
+
+
+def installed(folder: Path, module: str) -> None:
+    """A package that names an exporter under the group `edgemtl.targets`, as pip leaves it."""
+    (folder / "edgemtl_mine.py").write_text(module)
+    info = folder / "edgemtl_mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemtl-mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[edgemtl.targets]\nmine = edgemtl_mine:Mine\n")
+
+
+def test_a_broken_target_of_another_package_does_not_hide_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(tmp_path, "import a_module_that_is_missing")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"'mine', which edgemtl_mine:Mine brings, cannot be loaded .*is_missing"):
+        find_target("mine")
+    listed = CliRunner().invoke(targets, ["--format", "json"])
+    assert listed.exit_code == 0
+    assert "warning: target 'mine'" in listed.stderr
+    assert [each["name"] for each in json.loads(listed.stdout)] == [
+        "onnxruntime",
+        "openvino",
+        "streaming",
+        "tensorrt-rtx",
+    ]
+    assert json.loads(listed.stdout)[2]["installed"] is True, "it comes with edgemtl"
+
+
+def test_a_target_of_another_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(tmp_path, PLUGGED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "mine" in target_names()
+    assert find_target("mine").traits.title == "Mine"
+    monkeypatch.delitem(sys.modules, "edgemtl_mine")
+
+
+def test_a_target_answers_for_its_device() -> None:
+    """Precisions are those that the device's runtime honours; a board has no other runtimes than it says."""
+    pi = load_device("raspberry-pi-4")
+    assert find_target("openvino", pi).traits.block_precisions == ("float",)
+    assert find_target("openvino", pi).traits.engine_precisions == ("fp32",)
+    assert find_target("onnxruntime", pi).traits.block_precisions == ("float", "int8")
+    with pytest.raises(UserError, match="unknown runtime of device raspberry-pi-4 'tensorrt-rtx'"):
+        find_target("tensorrt-rtx", pi)
+    bf16 = "bf16" in load_device("host").precisions
+    assert ("bf16" in find_target("openvino").traits.engine_precisions) == bf16
+
+
+def test_a_device_that_lacks_every_precision_of_a_target_is_refused() -> None:
+    pi = load_device("raspberry-pi-4")
+    odd = pi.model_copy(update={"runtimes": (Runtime(name="openvino", precisions=("fp16",)),)})
+    with pytest.raises(UserError, match="needs fp32 or bf16, runtime openvino of device raspberry-pi-4 has fp16"):
+        _ = find_target("openvino", odd).traits
+
+
+def test_targets_are_listed_for_a_device() -> None:
+    listed = CliRunner().invoke(targets, ["--device", "x86-avx2", "--format", "json"])
+    found = {each["name"]: each["scheme"]["weight_limit"] for each in json.loads(listed.stdout)}
+    assert found == {"onnxruntime": 64, "openvino": 64, "streaming": 127}
+    assert "tensorrt-rtx" in listed.stderr
