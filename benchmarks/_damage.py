@@ -161,8 +161,8 @@ def alias_bomb(path: Path, rng: random.Random) -> None:
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     lines = path.read_text().splitlines()
     keyed = [number for number, line in enumerate(lines) if line.rstrip().endswith(":")] or [0]
-    place = rng.choice(keyed)
-    lines[place] = lines[place].split(":")[0] + ": *a11" if rng.random() < 0.7 else lines[place]
+    position = rng.choice(keyed)
+    lines[position] = lines[position].split(":")[0] + ": *a11" if rng.random() < 0.7 else lines[position]
     path.write_text("\n".join(["a0: &a0 [x, x, x, x, x, x]", *levels, *lines]))
 
 

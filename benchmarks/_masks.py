@@ -15,7 +15,7 @@ from edgemtl.models import Supernet, load_supernet, recalibrate
 from edgemtl.nas.runs.finetune import OneDesign
 from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
 from edgemtl.nas.search.strategies.mask_sampler import AGREEMENTS
-from edgemtl.nas.search.strategies.masks import Beliefs, agreeing, keep_above, mask_space
+from edgemtl.nas.search.strategies.masks import MaskDistribution, keep_above, mask_space, share_prefix
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.tasks.task import Task, delta_m
 from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
@@ -46,14 +46,14 @@ def learning(space: Space, source: ScenesSource, steps: int, seed: int, folder: 
     return MaskRun(space, masks, source, fresh_supernet(space, seed), recipe, allowed, folder)
 
 
-def most_within(space: Space, beliefs: Beliefs, flops: float) -> Design:
+def most_within(space: Space, distribution: MaskDistribution, flops: float) -> Design:
     """The design that keeps the most of what is believed in, within FLOPs."""
     low, high = -20.0, 20.0
     for _ in range(24):
         middle = (low + high) / 2
-        design = space.design(beliefs.space.values(keep_above(beliefs, middle)))
+        design = space.design(distribution.space.values(keep_above(distribution, middle)))
         low, high = (low, middle) if design.cost().flops <= flops else (middle, high)
-    return space.design(beliefs.space.values(keep_above(beliefs, high)))
+    return space.design(distribution.space.values(keep_above(distribution, high)))
 
 
 def best_agreed(run: MaskRun, flops: float) -> Design:
@@ -66,13 +66,13 @@ def best_agreed(run: MaskRun, flops: float) -> Design:
         return evaluate(net, run.space.tasks, batches_of(run.source.split("validation"), 16))
 
     base = scores(run.space.largest())
-    designs = [most_within(run.space, agreeing(run.beliefs, share), flops) for share in AGREEMENTS]
+    designs = [most_within(run.space, share_prefix(run.distribution, share), flops) for share in AGREEMENTS]
     return max(designs, key=lambda design: delta_m(run.space.tasks, scores(design), base))
 
 
-def random_beliefs(beliefs: Beliefs, rng: np.random.Generator) -> Beliefs:
+def random_beliefs(distribution: MaskDistribution, rng: np.random.Generator) -> MaskDistribution:
     """Log-odds that know nothing."""
-    return replace(beliefs, logits=rng.logistic(size=beliefs.logits.shape))
+    return replace(distribution, logits=rng.logistic(size=distribution.logits.shape))
 
 
 def trained(name: str, design: Design, weights: Supernet, source: ScenesSource, steps: int, seed: int) -> Scores:
@@ -84,7 +84,7 @@ def trained(name: str, design: Design, weights: Supernet, source: ScenesSource, 
     if not (folder / "training.json").is_file():
         train_supernet(alone, source, recipe, folder, supernet=Supernet.of(alone))
     supernet = Supernet.of(alone)
-    load_supernet(supernet, folder / "supernet.safetensors", alone.identity)
+    load_supernet(supernet, folder / "supernet.safetensors", alone.fingerprint)
     net = supernet.extract({})
     recalibrate(net, (torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, 128)))
     return evaluate(net, design.space.tasks, batches_of(source.split("test"), 16))

@@ -60,10 +60,10 @@ def depth_map(depth: Array, limits: tuple[float, float], measured: Array | None 
     return _masked(_between((depth - low) / max(high - low, 1e-6)), measured)
 
 
-def _between(place: Array) -> Array:
+def _between(position: Array) -> Array:
     """Colours of depth for places from 0 (near) to 1 (far)."""
     stops, channels = np.linspace(0, 1, len(_DEPTH_STOPS)), zip(*_DEPTH_STOPS, strict=True)
-    return np.stack([np.interp(place, stops, channel) for channel in channels], -1)
+    return np.stack([np.interp(position, stops, channel) for channel in channels], -1)
 
 
 def normal_map(normals: Array, trusted: Array | None = None) -> Picture:
@@ -113,15 +113,15 @@ class Sheet:
         """An empty page."""
         return cls(Image.new("RGB", (width, height), PAPER))
 
-    def put(self, picture: Picture, place: tuple[int, int]) -> None:
+    def put(self, picture: Picture, position: tuple[int, int]) -> None:
         """Paste a picture as it is, pixel for pixel."""
-        self.page.paste(Image.fromarray(picture), place)
+        self.page.paste(Image.fromarray(picture), position)
 
     def write(
-        self, text: str, place: tuple[int, int], size: int = 14, colour: Colour = INK, anchor: str = "ls"
+        self, text: str, position: tuple[int, int], size: int = 14, colour: Colour = INK, anchor: str = "ls"
     ) -> None:
         """Words; `anchor` is Pillow's: "ls" starts at the baseline's left end, "ms" stands in its middle."""
-        ImageDraw.Draw(self.page).text(place, text, colour, font(size), anchor=anchor)
+        ImageDraw.Draw(self.page).text(position, text, colour, font(size), anchor=anchor)
 
     def write_upwards(self, text: str, middle: tuple[int, int], size: int = 13, colour: Colour = SOFT) -> None:
         """Words that read from bottom to top around a middle."""
@@ -131,22 +131,22 @@ class Sheet:
         turned = strip.rotate(90, expand=True)
         self.page.paste(turned, (middle[0] - turned.width // 2, middle[1] - turned.height // 2))
 
-    def legend(self, entries: Mapping[str, Colour], place: tuple[int, int], step: int, columns: int) -> None:
+    def legend(self, entries: Mapping[str, Colour], position: tuple[int, int], step: int, columns: int) -> None:
         """Squares of colour with their names, row by row, `step` pixels apart."""
         draw = ImageDraw.Draw(self.page)
         for number, (name, colour) in enumerate(entries.items()):
-            left, top = place[0] + number % columns * step, place[1] + number // columns * 22
+            left, top = position[0] + number % columns * step, position[1] + number // columns * 22
             draw.rectangle((left, top, left + 13, top + 13), colour, (160, 166, 174))
             self.write(name, (left + 20, top + 12), 13)
 
-    def depth_scale(self, limits: tuple[float, float], place: tuple[int, int], width: int) -> None:
+    def depth_scale(self, limits: tuple[float, float], position: tuple[int, int], width: int) -> None:
         """A strip of the depths' colours between its two ends in metres."""
         near, far = (f"{limit:.1f} m" for limit in limits)
         strip = np.broadcast_to(_between(np.linspace(0, 1, width)), (14, width, 3))
-        self.write(near, (place[0], place[1] + 12), 13)
-        left = place[0] + round(font(13).getlength(near)) + 8
-        self.put(np.rint(strip).astype(np.uint8), (left, place[1]))
-        self.write(far, (left + width + 8, place[1] + 12), 13)
+        self.write(near, (position[0], position[1] + 12), 13)
+        left = position[0] + round(font(13).getlength(near)) + 8
+        self.put(np.rint(strip).astype(np.uint8), (left, position[1]))
+        self.write(far, (left + width + 8, position[1] + 12), 13)
 
     def save(self, path: Path) -> int:
         """Write a PNG file, atomically; its size in bytes.

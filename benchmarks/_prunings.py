@@ -25,7 +25,7 @@ from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.map import PruneMap
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.runs.folder import task_json
-from edgemtl.nas.runs.outcome import Asked, conclude
+from edgemtl.nas.runs.outcome import RunInfo, finalize_run
 from edgemtl.profiling import Call
 from edgemtl.targets.target import find_target
 from edgemtl.train import batches_of
@@ -63,10 +63,10 @@ def _begin(run: Path, size: tuple[int, int]) -> None:
     RunFolder(run).create(
         {
             "space": space.name,
-            "identity": space.identity,
+            "fingerprint": space.fingerprint,
             "size": list(size),
             "data": "scenes",
-            "data_identity": evaluator.source.identity,
+            "data_fingerprint": evaluator.source.fingerprint,
             "tasks": task_json(space.tasks),
             "target": "onnxruntime",
             "strategy": "none",
@@ -77,8 +77,8 @@ def _begin(run: Path, size: tuple[int, int]) -> None:
         }
     )
     finalist = Finalist(base, Evaluation(base.design, metrics, evaluator.time(base)), 1.0)
-    asked = Asked("benchmarks/_prunings.py", 0, "none", (), 1, started)
-    conclude(RunFolder(run), asked, evaluator, Problem(space, (), (), even, metrics, True), base, [finalist])
+    asked = RunInfo("benchmarks/_prunings.py", 0, "none", (), 1, started)
+    finalize_run(RunFolder(run), asked, evaluator, Problem(space, (), (), even, metrics, True), base, [finalist])
 
 
 def pruned(whole: Path, name: str, *arguments: str) -> Path:

@@ -101,12 +101,12 @@ def depth_errors(predicted: Array, truth: Array, valid: Array) -> dict[str, floa
     """abs_rel, rmse in metres, delta1 (share within a factor of 1.25) and the correlation of log-depths."""
     guess, real = predicted[valid].astype(np.float64), truth[valid].astype(np.float64)
     logs = np.log(guess), np.log(real)
-    spread = min(float(each.std()) for each in logs)
+    subsample = min(float(each.std()) for each in logs)
     return {
         "abs_rel": float(np.mean(np.abs(guess - real) / real)),
         "rmse": float(np.sqrt(np.mean((guess - real) ** 2))),
         "delta1": float(np.mean(np.maximum(guess / real, real / guess) < GOOD_RATIO)),
-        "log_correlation": float(np.corrcoef(*logs)[0, 1]) if spread > 1e-9 else 0.0,
+        "log_correlation": float(np.corrcoef(*logs)[0, 1]) if subsample > 1e-9 else 0.0,
     }
 
 

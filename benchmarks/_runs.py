@@ -70,7 +70,7 @@ def scenes_evaluator(
     source = open_source("scenes", size)
     space = load_space(name, source.tasks, size)
     supernet = Supernet.of(space)
-    load_supernet(supernet, _shipped(name), space.identity)
+    load_supernet(supernet, _shipped(name), space.fingerprint)
     found = find_target(target, device)
     return space.for_target(found.traits), Evaluator(supernet, source, found, [""], found.traits.executes)
 
@@ -78,8 +78,8 @@ def scenes_evaluator(
 def scenes_sensitivity() -> Sensitivity:
     """The map that ships with the default space's supernet."""
     path = _shipped("cnn")
-    made_for = {"supernet_sha256": sha256(path), "data_identity": open_source("scenes", (192, 256)).identity}
-    found = read_sensitivity(path.with_suffix(".sensitivity.json"), made_for)
+    cache_key = {"supernet_sha256": sha256(path), "data_fingerprint": open_source("scenes", (192, 256)).fingerprint}
+    found = read_sensitivity(path.with_suffix(".sensitivity.json"), cache_key)
     if found is None:
         sys.exit(f"the supernet {path.name} has no sensitivity map of its own")
     return found

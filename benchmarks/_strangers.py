@@ -30,7 +30,7 @@ from edgemtl.models import Supernet, load_supernet, save_supernet
 from edgemtl.nas.evaluation.problem import Evaluation
 from edgemtl.nas.evaluation.sensitivity import Sensitivity, read_sensitivity, write_sensitivity
 from edgemtl.nas.evaluation.trials import evaluation_of, finished, open_study
-from edgemtl.nas.prune.criterion import Verdict
+from edgemtl.nas.prune.criterion import TrialOutcome
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import SearchRequest, search
@@ -107,11 +107,13 @@ def build(folder: Path, with_run: bool = True) -> None:
         (folder / name).write_text(text)
     space = _space(folder)
     torch.manual_seed(0)
-    save_supernet(Supernet.of(space), folder / "supernet.safetensors", {"identity": space.identity, "space": "tiny"})
+    save_supernet(
+        Supernet.of(space), folder / "supernet.safetensors", {"fingerprint": space.fingerprint, "space": "tiny"}
+    )
     save_checkpoint(folder / "checkpoint.safetensors", 3, "me", {"a": torch.ones(4, 4), "b": torch.arange(3)})
     trials = Trials(folder / "trials.jsonl")
     for number in range(4):
-        trials.keep(f"net{number}", Verdict({"depth": 0.5 + number, "kind": 1.0}, "kind" if number % 2 else None))
+        trials.keep(f"net{number}", TrialOutcome({"depth": 0.5 + number, "kind": 1.0}, "kind" if number % 2 else None))
     changes = {"s1.width": {"depth": -0.1, "kind": -0.02}, "s2.width": {"depth": -0.3, "kind": 0.0}}
     write_sensitivity(folder / "sensitivity.json", Sensitivity(changes), MADE_FOR)
     if with_run:
@@ -128,8 +130,8 @@ def _write_run(folder: Path) -> None:
     write_profile(profile(folder / "run" / "bundle", runs=20), folder / "run" / "profile.json")
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "photo.png")
     pixels = np.random.default_rng(1).integers(0, 255, (40, 50, 3), dtype=np.uint8)
-    for place in ("photos", "run/pictures"):
-        (folder / place).mkdir()
+    for position in ("photos", "run/pictures"):
+        (folder / position).mkdir()
     for ending in ("png", "jpg", "bmp", "tif", "webp"):
         Image.fromarray(pixels).save(folder / "photos" / f"photo.{ending}")
     Image.fromarray(pixels).save(folder / "run" / "pictures" / "sheet.png")
@@ -175,9 +177,9 @@ def _bundle(folder: Path) -> Any:
 
 
 def _engine(folder: Path) -> Any:
-    place = folder / "run" / "bundle" / "engines" / "onnxruntime"
-    spec = EngineSpec.read(place)
-    session = open_engine(place, 1)
+    position = folder / "run" / "bundle" / "engines" / "onnxruntime"
+    spec = EngineSpec.read(position)
+    session = open_engine(position, 1)
     found = session.run(np.zeros(spec.input, np.float32), session.tasks)
     session.close()
     return [sorted(session.tasks), _digest(found)]
@@ -238,7 +240,7 @@ def _data(folder: Path) -> Any:
 
 def _supernet(folder: Path) -> Any:
     supernet = _space(folder).supernet()
-    load_supernet(supernet, folder / "supernet.safetensors", _space(folder).identity)
+    load_supernet(supernet, folder / "supernet.safetensors", _space(folder).fingerprint)
     return _digest({name: tensor.detach().numpy() for name, tensor in supernet.shared.items()})
 
 
@@ -284,7 +286,7 @@ KINDS: dict[str, Kind] = {
     "config": Kind(("run/config.json",), _config, says=_written("run/config.json")),
     "journal": Kind(("run/study.journal",), _studied, sealed=True, lines=True),
     "report": Kind(("run/result.json", "run/profile.json", "run/bundle/manifest.json", "run/pictures/*.png"), _shown),
-    "space": Kind(("nas/tiny.yaml",), lambda folder: _space(folder).identity, own=False),
+    "space": Kind(("nas/tiny.yaml",), lambda folder: _space(folder).fingerprint, own=False),
     "device": Kind(("profiles/board.yaml",), _device),
     "data": Kind(("data/data.yaml", "data/data.yaml", "data/kinds.csv", "data/images/*/*", "data/depth/*/*"), _data),
     "supernet": Kind(("supernet.safetensors",), _supernet, own=False, sealed=True),

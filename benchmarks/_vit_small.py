@@ -24,7 +24,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import Samples
 from edgemtl.runtime import Session
 from edgemtl.spaces.families.vit import VitSpec, vit_plan
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.targets.target import ExportTarget, find_target
 from edgemtl.tasks.task import Task, make_task
 
@@ -51,7 +51,7 @@ def vit_small(count: int = 1, experts: bool = True, bounded: bool = False, seed:
     return MultiTaskNet(vit_plan(spec, tasks(count), {}, SIZE), tasks(count)).eval()
 
 
-def with_dispatch(name: str, dispatch: Dispatch) -> ExportTarget:
+def with_dispatch(name: str, dispatch: DispatchPolicy) -> ExportTarget:
     """A target whose experts get their tokens in another form."""
     changed: ExportTarget = type("Changed", (type(find_target(name)),), {"dispatch": dispatch})()
     return changed

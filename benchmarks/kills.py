@@ -271,7 +271,7 @@ def make_world() -> dict[str, tuple[Any, float]]:
     make_workplace(Path())
     places = {"train": "supernet", "search": "run", "tune": "tuned", "prune": "pruned", "export": "bundle"}
     files = {"profile": "profile.json", "report": "report.html"}
-    found = {name: unbroken(name, Path(place)) for name, place in {**places, **files}.items()}
+    found = {name: unbroken(name, Path(position)) for name, position in {**places, **files}.items()}
     streaming = start(["export", "run", "--target", "streaming", "--out", "streaming"])
     if ended(streaming, END_SECONDS):
         raise SystemExit(f"export failed unbroken: {said()}")

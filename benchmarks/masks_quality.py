@@ -66,10 +66,10 @@ def run(options: argparse.Namespace) -> Outcome:
         flops, rng = BUDGET * space.largest().cost().flops, np.random.default_rng(seed)
         nets = {
             "own": (best_agreed(own, flops), own.supernet),
-            "shared": (most_within(space, shared.beliefs, flops), shared.supernet),
+            "shared": (most_within(space, shared.distribution, flops), shared.supernet),
         }
         for number in range(QUICK_RANDOM if quick else RANDOM):
-            nets[f"random{number}"] = most_within(space, random_beliefs(own.beliefs, rng), flops), own.supernet
+            nets[f"random{number}"] = most_within(space, random_beliefs(own.distribution, rng), flops), own.supernet
         base = trained("whole", space.largest(), own.supernet, source, steps, seed)
         deltas = {}
         for name, (design, weights) in nets.items():

@@ -137,7 +137,7 @@ def begun_alike(space: Space, folder: Path, source: Source, seed: int) -> Supern
 def scored(space: Space, source: Source, weights: Path) -> Scores:
     """Metrics of the space's one architecture on test images."""
     supernet = Supernet.of(space)
-    load_supernet(supernet, weights, space.identity)
+    load_supernet(supernet, weights, space.fingerprint)
     net = supernet.extract(space.largest())
     recalibrate(net, (torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, 128)))
     return evaluate(net, space.tasks, batches_of(source.split("test"), 16))

@@ -12,7 +12,7 @@ from _common import Outcome, Row, main
 from _vit_small import ENGINES, drawn_in_turns, vit_small, with_dispatch
 
 from edgemtl.profiling import ratios
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.targets.target import find_target
 
 OPENED = 3
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> Outcome:
     nets = {"bounded": vit_small(bounded=True), "unbounded": vit_small()}
     rows, raw = [], {}
     for name, (runtime, engine) in ENGINES.items():
-        targets = {"exported": find_target(runtime), "masked": with_dispatch(runtime, Dispatch("masked"))}
+        targets = {"exported": find_target(runtime), "masked": with_dispatch(runtime, DispatchPolicy("masked"))}
         sides = {f"{kind}_{form}": (net, target) for kind, net in nets.items() for form, target in targets.items()}
         samples = drawn_in_turns(sides, engine, 1 if options.quick else OPENED)
         found = {kind: ratios(samples, f"{kind}_exported")[f"{kind}_masked"] for kind in nets}

@@ -88,15 +88,15 @@ def draw(samples: Sequence[Sample], outputs: Sequence[Outputs], scores: Sequence
         write_scores(sheet, score, (MARGIN + 4, top + height + 38))
         maps = (predicted_maps(found, classes, limits), true_maps(sample, classes, limits))
         for row, (word, pictures) in enumerate(zip(("predicted", "truth"), maps, strict=True)):
-            place = top + row * (height + GAP)
-            sheet.write_upwards(word, (MARGIN + width + GUTTER // 2, place + height // 2), 14)
+            position = top + row * (height + GAP)
+            sheet.write_upwards(word, (MARGIN + width + GUTTER // 2, position + height // 2), 14)
             for column, name in enumerate(COLUMNS):
-                sheet.put(pictures[name], (left + column * (width + GAP), place))
+                sheet.put(pictures[name], (left + column * (width + GAP), position))
     write_keys(sheet, classes, limits, sheet.page.height - BOTTOM, wide)
     return sheet.save(PICTURE)
 
 
-def write_scores(sheet: Sheet, score: Mapping[str, Mapping[str, float]], place: tuple[int, int]) -> None:
+def write_scores(sheet: Sheet, score: Mapping[str, Mapping[str, float]], position: tuple[int, int]) -> None:
     """How far the predictions of one scene are from its truth."""
     lines = (
         ("segmentation, mIoU", f"{100 * score['semseg']['miou']:.0f} %"),
@@ -105,9 +105,9 @@ def write_scores(sheet: Sheet, score: Mapping[str, Mapping[str, float]], place: 
         ("edges, best F", f"{100 * score['edges']['ods_f']:.0f} %"),
     )
     for number, (what, value) in enumerate(lines):
-        line = place[1] + number * 26
-        sheet.write(what, (place[0], line), 15, SOFT)
-        sheet.write(value, (place[0] + SIZE[1] - 12, line), 15, anchor="rs")
+        line = position[1] + number * 26
+        sheet.write(what, (position[0], line), 15, SOFT)
+        sheet.write(value, (position[0] + SIZE[1] - 12, line), 15, anchor="rs")
 
 
 def write_keys(sheet: Sheet, classes: Iterable[str], limits: tuple[float, float], top: int, wide: int) -> None:

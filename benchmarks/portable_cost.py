@@ -57,8 +57,8 @@ def _score(
     evaluator: Evaluator, candidate: Candidate, target: ExportTarget, quick: bool
 ) -> dict[str, dict[str, float]]:
     """Metrics of the real engine."""
-    made_for = Evaluator(evaluator.supernet, evaluator.source, target, [""], timed_here=True)
-    return made_for.score(candidate, samples_of(evaluator, quick))
+    built_for = Evaluator(evaluator.supernet, evaluator.source, target, [""], timed_here=True)
+    return built_for.score(candidate, samples_of(evaluator, quick))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> Outcome:
         pruning = open_pruning(path)
         known = pruning.subject.orders()
         net = pruning.net(known, fitted(pruning, known, [budget]).kept)
-        pruning.subject.judge.losses(net, list(known.base))
+        pruning.subject.criterion.losses(net, list(known.base))
         seconds[budget] = time.perf_counter() - start
     out = RUNS / "fast"
     shutil.rmtree(out, ignore_errors=True)

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> Outcome:
     kept = {budget: fitted(pruning, known, [budget]).kept for budget in BUDGETS}
     nets = {budget: pruning.net(known, each) for budget, each in kept.items()}
     for net in nets.values():
-        recalibrate(net, pruning.subject.judge.recalibration)
+        recalibrate(net, pruning.subject.criterion.recalibration)
     ms = latencies_ms(nets, "onnxruntime", 1 if options.quick else ENGINES)
     ratios = [ms[after] / ms[before] for before, after in pairwise(BUDGETS)]
     rows = [Row("largest_step_ratio", max(ratios), "x", None if options.quick else 1.0)]

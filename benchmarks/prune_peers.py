@@ -27,7 +27,7 @@ from edgemtl.nas.evaluation import Candidate
 from edgemtl.nas.prune import Pruning, open_pruning
 from edgemtl.nas.runs import RunFolder
 from edgemtl.results import Result, read_result
-from edgemtl.spaces import narrowed, prunable_channels
+from edgemtl.spaces import prunable_channels, with_channels
 from edgemtl.tasks.task import worst_task
 from edgemtl.train import batches_of, task_loss
 
@@ -102,14 +102,14 @@ def _peer(pruning: Pruning, importance: Any, flops: int, ours: Path, out: Path) 
     )
     for number in range(ROUNDS):
         if number % SLOPES_EVERY == 0 and isinstance(importance, torch_pruning.importance.GroupTaylorImportance):
-            _slopes(net, pruning)
+            _gradients(net, pruning)
         pruner.step()
-        if narrowed(before.design.plan, _channels(net, before.net)).cost().flops <= flops:
+        if with_channels(before.design.plan, _channels(net, before.net)).cost().flops <= flops:
             break
     channels = {**dict(before.design.pruned), **_channels(net, before.net)}
     design = before.design.space.design(before.design, channels.items())
     made = MultiTaskNet(design.plan, net.tasks, net.blocks).eval()
-    recalibrate(made, pruning.subject.judge.recalibration)
+    recalibrate(made, pruning.subject.criterion.recalibration)
     unfinished = out.with_name(f"{out.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(ours, unfinished)
@@ -117,10 +117,10 @@ def _peer(pruning: Pruning, importance: Any, flops: int, ours: Path, out: Path) 
     unfinished.rename(out)
 
 
-def _slopes(net: MultiTaskNet, pruning: Pruning) -> None:
+def _gradients(net: MultiTaskNet, pruning: Pruning) -> None:
     """Gradients of the summed losses, as the Taylor criterion reads them."""
     net.eval().zero_grad()
-    source = pruning.subject.judge.source
+    source = pruning.subject.criterion.source
     for batch in batches_of(source.split("calibration"), 16, IMAGES):
         outputs = net(torch.from_numpy(batch.image))
         losses = [

@@ -189,10 +189,10 @@ def draw(frames: list[RealFrame], outputs: Mapping[str, Mapping[str, Array]], cl
         true_depth = depth_map(frame.depth, (limits[0], limits[1]), frame.measured)
         true_normals = normal_map(frame.normals, frame.trusted)
         panels = (frame.image, maps["depth"], true_depth, maps["normals"], true_normals, maps["semseg"], maps["edges"])
-        place = top + row * (height + gap)
-        sheet.write_upwards(frame.title, (label // 2, place + height // 2), 15)
+        position = top + row * (height + gap)
+        sheet.write_upwards(frame.title, (label // 2, position + height // 2), 15)
         for column, panel in enumerate(panels):
-            sheet.put(panel, (label + column * (width + gap), place))
+            sheet.put(panel, (label + column * (width + gap), position))
     return sheet.save(PICTURE)
 
 

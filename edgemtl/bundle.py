@@ -37,9 +37,9 @@ __all__ = [
     "Parity",
     "Provenance",
     "describe_task",
-    "dropped_share",
     "read_manifest",
-    "unserved_share",
+    "share_dropped_by_model",
+    "share_dropped_by_target",
     "write_manifest",
 ]
 
@@ -202,8 +202,8 @@ class BundleExperts(_Strict):
 
     `shares` (they sum to 1) and mean `gates` are in the order of `experts`, of each `tokens` of an image that went to
     `top_k` of them; `most_tokens` of one image went to one expert. `expert_bytes` are the weights of one expert.
-    `unserved` is the share of what the router sent that the net itself has no place for, where the net bounds what an
-    expert takes; `dropped` what of the rest a target's own capacity drops, for targets that have one. Both are counted
+    `dropped_by_model` is the share of what the router sent that the net itself has no place for, where the net bounds what an
+    expert takes; `dropped_by_target` what of the rest a target's own capacity drops, for targets that have one. Both are counted
     with the trained FP32 net, image by image.
     """
 
@@ -217,11 +217,11 @@ class BundleExperts(_Strict):
     gates: Annotated[tuple[Share, ...], Field(max_length=1000)]
     most_tokens: Amount
     expert_bytes: Amount
-    unserved: Share = 0.0
-    dropped: Annotated[dict[Name, Share], Field(max_length=50)] = {}
+    dropped_by_model: Share = 0.0
+    dropped_by_target: Annotated[dict[Name, Share], Field(max_length=50)] = {}
 
     @model_validator(mode="after")
-    def _alike(self) -> BundleExperts:
+    def _check_lengths(self) -> BundleExperts:
         if not len(set(self.experts)) == len(self.experts) == len(self.shares) == len(self.gates):
             raise ValueError(f"layer {self.layer} names an expert twice, or other experts than it has shares and gates")
         return self
@@ -313,7 +313,7 @@ class Manifest(_Strict):
                 if f"{target.folder}/{file}" not in self.files:
                     raise ValueError(f"target {name} names {target.folder}/{file}, which has no hash")
         for use in self.experts:
-            if use.task not in (*names, None) or use.dropped.keys() - self.targets.keys():
+            if use.task not in (*names, None) or use.dropped_by_target.keys() - self.targets.keys():
                 raise ValueError(f"experts of layer {use.layer} name a task or a target that the bundle lacks")
         for level in self.levels:
             if set(level.preference) != names or not sum(level.preference.values()) > 0:
@@ -321,14 +321,14 @@ class Manifest(_Strict):
         return self
 
 
-def dropped_share(experts: Iterable[BundleExperts], target: str) -> float:
+def share_dropped_by_target(experts: Iterable[BundleExperts], target: str) -> float:
     """Share (0 to 1) of all that routers sent to some layers' experts which a target's capacity drops."""
-    return _mean(experts, lambda use: use.dropped.get(target, 0.0))
+    return _mean(experts, lambda use: use.dropped_by_target.get(target, 0.0))
 
 
-def unserved_share(experts: Iterable[BundleExperts]) -> float:
+def share_dropped_by_model(experts: Iterable[BundleExperts]) -> float:
     """Share (0 to 1) of all that routers sent to some layers' experts which the net itself has no place for."""
-    return _mean(experts, lambda use: use.unserved)
+    return _mean(experts, lambda use: use.dropped_by_model)
 
 
 def _mean(experts: Iterable[BundleExperts], share: Callable[[BundleExperts], float]) -> float:

@@ -25,6 +25,6 @@ def validated(model: type[M], content: Any) -> M:
 def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong, on one line: where, what, and what was given."""
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part)[:60] for part in first["loc"][:10]) or "the whole file"
+    position = ".".join(str(part)[:60] for part in first["loc"][:10]) or "the whole file"
     given = "" if first["type"] in ("missing", "value_error") else f" (given: {brief(first.get('input'))})"
-    return f"{place}: {first['msg']:.300}{given}"
+    return f"{position}: {first['msg']:.300}{given}"

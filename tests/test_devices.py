@@ -162,9 +162,9 @@ def test_a_count_needs_no_device(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "runtime"), [("8ms", None), ("8ms@host", None), ("8ms@host/openvino", "openvino")])
 def test_latency_is_measured_on_the_host(text: str, runtime: str | None) -> None:
-    place = resolve(parse_budget(text))
-    assert place is not None
-    assert (place.device.name, place.runtime) == ("host", runtime)
+    position = resolve(parse_budget(text))
+    assert position is not None
+    assert (position.device.name, position.runtime) == ("host", runtime)
 
 
 @pytest.mark.parametrize(

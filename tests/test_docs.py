@@ -132,12 +132,12 @@ def lay_streets(folder: Path) -> None:
     """The data set of one's own that the pages call streets."""
     rng = np.random.default_rng(0)
     for split in ("train", "validation", "test"):
-        for place in range(2):
+        for index in range(2):
             for kind in ("images", "labels"):
                 (folder / kind / split).mkdir(parents=True, exist_ok=True)
             photo = rng.integers(0, 256, (32, 32, 3), np.uint8)
-            Image.fromarray(photo).save(folder / "images" / split / f"{place}.png")
-            Image.fromarray(photo[..., 0] % 2).save(folder / "labels" / split / f"{place}.png")
+            Image.fromarray(photo).save(folder / "images" / split / f"{index}.png")
+            Image.fromarray(photo[..., 0] % 2).save(folder / "labels" / split / f"{index}.png")
     images = ", ".join(f"{split}: images/{split}" for split in ("train", "validation", "test"))
     task = 'semseg: {kind: segmentation, files: "labels/{split}/{name}.png", classes: [road, car]}'
     (folder / "data.yaml").write_text(f"images: {{{images}}}\ntasks:\n  {task}\n")

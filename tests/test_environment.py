@@ -63,8 +63,8 @@ def test_environment_is_fast() -> None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    fingerprint = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(["git", *fingerprint, *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -90,16 +90,16 @@ def test_commit_of_the_working_directory(repository: Path, monkeypatch: pytest.M
 def test_commit_is_found_in_every_layout(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    place = repository
+    position = repository
     if how == "packed":
         _git(repository, "pack-refs", "--all")
         assert not (repository / ".git/refs/heads/main").exists()
     elif how == "detached":
         _git(repository, "checkout", "--detach")
     else:
-        place = tmp_path / "second"
-        _git(repository, "worktree", "add", "-b", "other", str(place))
-    monkeypatch.chdir(place)
+        position = tmp_path / "second"
+        _git(repository, "worktree", "add", "-b", "other", str(position))
+    monkeypatch.chdir(position)
     assert environment()["git_commit"] == _git(repository, "rev-parse", "HEAD")
 
 

@@ -225,16 +225,18 @@ def _cost_of_portable(screen: Screen, manifest: Manifest, made: Collection[str])
 
 
 def _dropped(screen: Screen, manifest: Manifest) -> None:
-    from edgemtl.bundle import dropped_share, unserved_share
+    from edgemtl.bundle import share_dropped_by_model, share_dropped_by_target
 
-    if unserved := unserved_share(manifest.experts):
-        screen.say(f"the net's experts have no place for {unserved:.2%} of what is sent to them: every engine drops it")
+    if dropped_by_model := share_dropped_by_model(manifest.experts):
+        screen.say(
+            f"the net's experts have no place for {dropped_by_model:.2%} of what is sent to them: every engine drops it"
+        )
     for name in manifest.targets:
-        share = dropped_share(manifest.experts, name)
+        share = share_dropped_by_target(manifest.experts, name)
         if share:
-            worst = max(manifest.experts, key=lambda use: use.dropped.get(name, 0.0))
+            worst = max(manifest.experts, key=lambda use: use.dropped_by_target.get(name, 0.0))
             screen.say(
                 f"{name} drops {share:.2%} of the tokens sent to experts, most in {worst.layer} of "
-                f"{worst.task or 'all tasks'} ({worst.dropped[name]:.2%}): edgemtl export --exact drops none, but "
+                f"{worst.task or 'all tasks'} ({worst.dropped_by_target[name]:.2%}): edgemtl export --exact drops none, but "
                 "every expert then computes every token"
             )

@@ -64,14 +64,14 @@ def profile(
     from edgemtl.profiling import profile as measure
     from edgemtl.profiling import profile_file, write_profile
 
-    place = profile_file(out or (path if path.is_dir() else _beside(path)))
+    position = profile_file(out or (path if path.is_dir() else _beside(path)))
     wanted: Sequence[str] | None = tasks.split(",") if tasks else None
     sizes = parse_shapes(shapes)
     with interruptible("nothing was measured to the end, nothing was written"), screen.progress("samples") as progress:
         found = measure(
             path, device, target=target, threads=threads, runs=runs, tasks=wanted, shapes=sizes, progress=progress
         )
-    file = write_profile(found, place)
+    file = write_profile(found, position)
     if not screen.as_json:
         show_profile(screen, found)
         screen.say(f"written: {file}")

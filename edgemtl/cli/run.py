@@ -270,7 +270,9 @@ def _figures(task: Task, value: NDArray[Any]) -> dict[str, Any]:
     if task.kind == "segmentation":
         classes, counts = np.unique(value, return_counts=True)
         order = np.argsort(-counts)
-        return {"shares": {_class(task, int(classes[place])): float(counts[place] / value.size) for place in order}}
+        return {
+            "shares": {_class(task, int(classes[position])): float(counts[position] / value.size) for position in order}
+        }
     if task.kind == "depth":
         low, middle, high = (float(each) for each in np.quantile(value, (0.05, 0.5, 0.95)))
         return {"metres": {"p5": low, "median": middle, "p95": high}}

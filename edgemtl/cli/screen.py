@@ -153,10 +153,10 @@ def _grid(names: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for place, name in enumerate(names):
-        numeric = bool(rows) and all(_numeric(row[place]) for row in rows)
+    for index, name in enumerate(names):
+        numeric = bool(rows) and all(_numeric(row[index]) for row in rows)
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(Text(name), justify=justify, overflow="fold", width=widths[place])
+        table.add_column(Text(name), justify=justify, overflow="fold", width=widths[index])
     for row in rows:
         table.add_row(*map(Text, row))
     return table

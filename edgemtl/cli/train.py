@@ -209,9 +209,9 @@ def _train(
     begin: _Begin,
     helpers: tuple[Callable[[], None], int],
 ) -> None:
-    from edgemtl.train import beside, train_supernet
+    from edgemtl.train import train_supernet, worker_processes
 
-    with screen.progress("steps") as progress, beside(*helpers):
+    with screen.progress("steps") as progress, worker_processes(*helpers):
         command = shlex.join(["edgemtl", *sys.argv[1:]])
         train_supernet(space, source, recipe, folder, **begin, command=command, report=partial(_tell, progress))
 
@@ -249,12 +249,12 @@ def _is_finished(folder: Path, space: Space, source: Source, recipe: Recipe) -> 
     file = folder / "training.json"
     if not file.is_file():
         return False
-    found, wanted = read_json(file, "training"), {"identity": space.identity, "recipe": recipe.as_json()}
+    found, wanted = read_json(file, "training"), {"fingerprint": space.fingerprint, "recipe": recipe.as_json()}
     if not (isinstance(found, dict) and isinstance(found.get("data"), dict) and _are_scores(found.get("validation"))):
         raise UserError(f"{file} is damaged, or no record of a training: choose another --out")
     if (
         any(found.get(key) != value for key, value in wanted.items())
-        or found["data"].get("identity") != source.identity
+        or found["data"].get("fingerprint") != source.fingerprint
     ):
         raise UserError(f"{folder} was trained with another recipe, space or data set: choose another --out")
     return True
@@ -307,8 +307,8 @@ def _initialised(
     shipped = None if Path(weights).exists() else find_shared("nas/supernets", f"{weights}.safetensors")
     path = shipped or Path(weights)
     if is_supernet(path):
-        if read_header(path).get("identity") == space.identity:
-            load_supernet(supernet, path, space.identity)
+        if read_header(path).get("fingerprint") == space.fingerprint:
+            load_supernet(supernet, path, space.fingerprint)
         else:
             matched = load_matching(supernet, path)
             tell(f"weights {weights}: taken are {'; '.join([', '.join(matched.taken), *matched.left])}")

@@ -73,15 +73,15 @@ class RowCache:
 
     def write(self, index: int, row: Mapping[str, Array]) -> None:
         """Write one row, its checksum last; raises `UserError` where the system refuses (a full disk)."""
-        segment, place = divmod(index, SEGMENT)
+        segment, position = divmod(index, SEGMENT)
         folder = self.folder / f"{segment:04d}"
         exact = {name: np.ascontiguousarray(row[name], dtype=kind) for name, (_, kind) in self.fields.items()}
         try:
             if not folder.is_dir():
                 self._create(folder)
             for name, values in exact.items():
-                _write_row(folder / f"{name}.npy", place, values)
-            _write_row(folder / "done.npy", place, np.asarray(_checksum(exact), np.uint32))
+                _write_row(folder / f"{name}.npy", position, values)
+            _write_row(folder / "done.npy", position, np.asarray(_checksum(exact), np.uint32))
         except OSError as error:
             raise self.refused(error) from error
 
@@ -133,9 +133,9 @@ def _checksum(row: Mapping[str, Array]) -> int:
     return value or 1
 
 
-def _write_row(path: Path, place: int, values: Array) -> None:
+def _write_row(path: Path, position: int, values: Array) -> None:
     with path.open("r+b") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
-        file.seek(file.tell() + place * values.nbytes)
+        file.seek(file.tell() + position * values.nbytes)
         file.write(values.tobytes())

@@ -69,7 +69,7 @@ class ElpvSource:
         self._labels_hash = hashlib.sha256(text.encode()).hexdigest()
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hash of the label file, the split's seed and the size."""
         return hashlib.sha256(f"{self._labels_hash} {_SEED} {self.size}".encode()).hexdigest()[:16]
 
@@ -89,23 +89,23 @@ class _ElpvSplit(Samples):
     def __len__(self) -> int:
         return len(self._cells)
 
-    def read(self, place: int) -> Sample:
-        cell, valid = self._cells[place], np.asarray(True)
+    def read(self, position: int) -> Sample:
+        cell, valid = self._cells[position], np.asarray(True)
         targets: dict[str, NDArray[Any]] = {
             "defect": np.asarray(cell.probability > 0.5, np.int64),
             "type": np.asarray(ELPV_TASKS[1].classes.index(cell.type), np.int64),
         }
-        image = np.repeat(self._grey(place)[..., None], 3, axis=2)
+        image = np.repeat(self._grey(position)[..., None], 3, axis=2)
         return Sample(image, targets, dict.fromkeys(targets, valid))
 
-    def _grey(self, place: int) -> NDArray[np.uint8]:
-        if place in self._kept:
-            return self._kept[place]
-        path = self._cells[place].path
+    def _grey(self, position: int) -> NDArray[np.uint8]:
+        if position in self._kept:
+            return self._kept[position]
+        path = self._cells[position].path
         with naming(f"package elpv-dataset, {path}"), as_file(self._folder.joinpath(path)) as file:
             grey = resize_picture(read_picture(file)[..., 0], self._size)
         if self._keeps:
-            self._kept[place] = grey
+            self._kept[position] = grey
         return grey
 
 

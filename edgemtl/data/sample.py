@@ -41,7 +41,7 @@ class Sample:
 class Source(Protocol):
     """A data set: its tasks, and four disjoint splits of samples of one size (height, width).
 
-    `identity` is a hash of what it holds (it goes into results); `license_note` is empty where nothing restricts use.
+    `fingerprint` is a hash of what it holds (it goes into results); `license_note` is empty where nothing restricts use.
     """
 
     @property
@@ -51,7 +51,7 @@ class Source(Protocol):
     @property
     def size(self) -> tuple[int, int]: ...
     @property
-    def identity(self) -> str: ...
+    def fingerprint(self) -> str: ...
     @property
     def license_note(self) -> str: ...
     def split(self, name: Split) -> Sequence[Sample]:
@@ -62,9 +62,9 @@ class Source(Protocol):
 class Samples(Sequence[Sample]):
     """A split that reads its samples one by one; slices and negative indices work as in a list."""
 
-    def read(self, place: int) -> Sample:
+    def read(self, position: int) -> Sample:
         """The sample at a place from 0 to the length less one."""
-        raise IndexError(place)
+        raise IndexError(position)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -72,7 +72,7 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
         places = range(len(self))[index]
-        return self.read(places) if isinstance(places, int) else [self.read(place) for place in places]
+        return self.read(places) if isinstance(places, int) else [self.read(position) for position in places]
 
 
 @dataclass(frozen=True)

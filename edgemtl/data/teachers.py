@@ -21,7 +21,7 @@ from edgemtl.files.onnx import read_onnx
 from edgemtl.runtime import postprocess
 from edgemtl.tasks import Task
 
-__all__ = ["PseudoLabelled", "Teacher", "onnx_teacher", "taught"]
+__all__ = ["PseudoLabelled", "Teacher", "onnx_teacher", "with_pseudo_labels"]
 
 Teacher = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From an image (1, 3, H, W), normalised, to a task's raw output (1, C, H, W) or (1, C): logits, log-metres, …"""
@@ -33,7 +33,7 @@ class PseudoLabelled:
     """A source whose missing labels are filled by `teachers`, by task; everything else is the source's own.
 
     A label is missing where no pixel of the image has a valid one. `marks` tell teachers apart (a hash, a version):
-    they are part of `identity`, which results carry. Raises `UserError` for a teacher of an unknown task.
+    they are part of `fingerprint`, which results carry. Raises `UserError` for a teacher of an unknown task.
     """
 
     def __init__(self, source: Source, teachers: Mapping[str, Teacher], marks: Sequence[str] = ()) -> None:
@@ -48,8 +48,8 @@ class PseudoLabelled:
             source.size,
             source.license_note,
         )
-        content = " ".join([source.identity, *sorted(teachers), *marks])
-        self.identity = hashlib.sha256(content.encode()).hexdigest()[:16]
+        content = " ".join([source.fingerprint, *sorted(teachers), *marks])
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def split(self, name: Split) -> Sequence[Sample]:
         """Samples of one split, taught as they are read; raises `UserError` for an unknown split."""
@@ -63,11 +63,11 @@ class _Taught(Samples):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def read(self, place: int) -> Sample:
-        return taught(self._samples[place], self._tasks, self._teachers)
+    def read(self, position: int) -> Sample:
+        return with_pseudo_labels(self._samples[position], self._tasks, self._teachers)
 
 
-def taught(sample: Sample, tasks: Sequence[Task], teachers: Mapping[str, Teacher]) -> Sample:
+def with_pseudo_labels(sample: Sample, tasks: Sequence[Task], teachers: Mapping[str, Teacher]) -> Sample:
     """The sample with labels of the teachers where it has none; raises `UserError` where a teacher's shape is wrong."""
     missing = [task for task in tasks if task.name in teachers and not sample.masks[task.name].any()]
     if not missing:

@@ -24,7 +24,7 @@ from edgemtl.data import Sample, collate
 from edgemtl.devices import HOST, Device, any_processor, load_device
 from edgemtl.environment import environment
 from edgemtl.errors import UserError
-from edgemtl.export.checked import Subject, checked, folder_of, honoured
+from edgemtl.export.checked import ExportedNet, checked, folder_of, honoured
 from edgemtl.export.parity import MakeScorer, Tolerance
 from edgemtl.export.placing import net_sha256, placing
 from edgemtl.export.usage import describe_experts, dropping_nothing
@@ -105,15 +105,15 @@ def export_bundle(
     found = find_targets(targets, any_processor(device) if portable else device, net, exact)
     check_samples(net, validation, "validation")
     ranges = ranges_of(net, wanted, ranges, calibration, say)
-    subject = Subject(net, wanted, ranges, device, validation, tolerance or Tolerance(), make_scorer)
+    subject = ExportedNet(net, wanted, ranges, device, validation, tolerance or Tolerance(), make_scorer)
     digest = net_sha256([net], wanted)
 
-    def build(target: ExportTarget, place: Path) -> list[Path]:
-        return target.build(net, honoured(wanted, target.traits), ranges, place)
+    def build(target: ExportTarget, position: Path) -> list[Path]:
+        return target.build(net, honoured(wanted, target.traits), ranges, position)
 
-    with placing(folder) as place:
-        place.check(digest, [target.traits.name for target in found])
-        scratch, parts = place.scratch, {}
+    with placing(folder) as position:
+        position.check(digest, [target.traits.name for target in found])
+        scratch, parts = position.scratch, {}
         for target in found:
             say(f"building for {target.traits.name}")
             parts[target.traits.name] = _written(subject, target, scratch / folder_of(target), build)
@@ -121,11 +121,11 @@ def export_bundle(
         experts = describe_experts(net, usage, honoured(wanted, found[0].traits), found)
         cost = cost_of(net, wanted, ranges, found[0])
         made = manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch, experts=experts)
-        return place.publish(made)
+        return position.publish(made)
 
 
 def _written(
-    subject: Subject, target: ExportTarget, folder: Path, build: Callable[[ExportTarget, Path], list[Path]]
+    subject: ExportedNet, target: ExportTarget, folder: Path, build: Callable[[ExportTarget, Path], list[Path]]
 ) -> BundleTarget:
     folder.mkdir(parents=True)
     files = tuple(path.as_posix() for path in build(target, folder))

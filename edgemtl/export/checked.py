@@ -21,14 +21,14 @@ from edgemtl.runtime import open_engine
 from edgemtl.targets import ExportTarget, arithmetic_of, find_target, needs_of, runs_here
 from edgemtl.traits import TargetTraits
 
-__all__ = ["Build", "Subject", "checked", "folder_of", "honoured"]
+__all__ = ["Build", "ExportedNet", "checked", "folder_of", "honoured"]
 
 Build = Callable[[ExportTarget, Path], object]
 """Writes a target's engine into a folder, ready to be opened."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExportedNet:
     """What every engine of a bundle is made from and held against, and the device that it is for.
 
     `precision` is as it was asked for: a target honours what it can.
@@ -43,7 +43,7 @@ class Subject:
     make_scorer: MakeScorer
 
 
-def checked(subject: Subject, target: ExportTarget, folder: Path, build: Build) -> dict[str, Any]:
+def checked(subject: ExportedNet, target: ExportTarget, folder: Path, build: Build) -> dict[str, Any]:
     """What a manifest says of the engine in `folder`: what it was made for, what it needs, and its parity.
 
     Parity is that of the engine where it runs right here, else of its simulation; there is none where tokens of experts
@@ -76,13 +76,13 @@ def checked(subject: Subject, target: ExportTarget, folder: Path, build: Build) 
     }
 
 
-def _measured(subject: Subject, folder: Path) -> dict[str, Parity]:
+def _measured(subject: ExportedNet, folder: Path) -> dict[str, Parity]:
     with closing(open_engine(folder, modes=[[task.name for task in subject.net.tasks]])) as session:
         return measure_parity(subject.net, session.run, subject.samples, subject.make_scorer)
 
 
 def _own_parity(
-    subject: Subject, target: ExportTarget, precision: Mapping[str, str], build: Build
+    subject: ExportedNet, target: ExportTarget, precision: Mapping[str, str], build: Build
 ) -> dict[str, Parity] | None:
     """Parity by the scheme of the device's own processor; None where it is this one, or does not run right here."""
     own = find_target(target.traits.name, subject.device)

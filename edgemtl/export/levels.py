@@ -108,11 +108,11 @@ def export_levels(
     digest = net_sha256([level.candidate.net for level in levels], first.design.precision)
     with placing(folder) as bundle:
         bundle.check(digest, [name], len(levels))
-        place = bundle.scratch / folder_of(target)
-        place.mkdir(parents=True)
+        position = bundle.scratch / folder_of(target)
+        position.mkdir(parents=True)
         progress(f"building {len(levels)} levels for {name}")
-        written = _write(levels, found.supernet, target, place)
-        checked = [_checked(number, level, target, place, validation) for number, level in enumerate(levels)]
+        written = _write(levels, found.supernet, target, position)
+        checked = [_checked(number, level, target, position, validation) for number, level in enumerate(levels)]
         share = written.shared_bytes / written.alone_bytes
         here = all(runs_here(target, _precision(level, target)) for level in levels)
         progress(
@@ -137,7 +137,7 @@ def export_levels(
         return bundle.publish(made)
 
 
-def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, place: Path) -> _Written:
+def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, position: Path) -> _Written:
     """Build every level, and write their engines over one file of weights with one `engine.json`."""
     engines = [_built(level, target) for level in levels]
     shared, tensors = share_weights([engine.carrier for engine in engines], supernet)
@@ -150,10 +150,10 @@ def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, pl
             contents[name] = content
         options.append({**engine.spec.options, "shared": [part.as_json() for part in level.parts]})
     for name, content in contents.items():
-        write_atomic(place / name, content)
+        write_atomic(position / name, content)
     spec = replace(engines[0].spec, files={**keys, "shared": WEIGHTS_FILE}, options={"levels": options})
     alone_bytes = sum(len(e.carrier.content) + sum(map(len, e.others.values())) for e in engines)
-    files = (*contents, spec.write(place).name)
+    files = (*contents, spec.write(position).name)
     return _Written(files, sum(map(len, contents.values())), alone_bytes)
 
 
@@ -169,12 +169,14 @@ def _precision(level: Level, target: ExportTarget) -> dict[str, str]:
     return honoured({"engine": level.candidate.design.precision["engine"]}, target.traits)
 
 
-def _checked(number: int, level: Level, target: ExportTarget, place: Path, validation: Sequence[Sample]) -> BundleLevel:
+def _checked(
+    number: int, level: Level, target: ExportTarget, position: Path, validation: Sequence[Sample]
+) -> BundleLevel:
     """What the manifest says of a level, once its engine was held against its net."""
     net, precision = level.candidate.net, _precision(level, target)
     names = [task.name for task in net.tasks]
     if runs_here(target, precision):
-        with closing(open_engine(place, modes=[names], level=number)) as session:
+        with closing(open_engine(position, modes=[names], level=number)) as session:
             parity = measure_parity(net, session.run, validation, Scorer)
     else:
         parity = measure_parity(net, simulated_run(net, precision, None, target), validation, Scorer)

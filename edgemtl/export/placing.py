@@ -63,11 +63,11 @@ class Place:
             self.scratch.replace(self.folder)
             return manifest
         whole, moves = _joined(self.before, manifest, self.folder)
-        for name, place in moves.items():
+        for name, position in moves.items():
             target = next(target for target in manifest.targets.values() if target.folder == name)
             write_json(self.scratch / name / MOVING_FILE, _files_of(manifest, target))
-            (self.folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (self.scratch / name).replace(self.folder / place)
+            (self.folder / position).parent.mkdir(parents=True, exist_ok=True)
+            (self.scratch / name).replace(self.folder / position)
         kept = {target.folder for target in whole.targets.values()}
         for target in self.before.targets.values():
             if target.folder not in kept:
@@ -123,14 +123,14 @@ def _joined(before: Manifest, made: Manifest, folder: Path) -> tuple[Manifest, d
     for name, target in made.targets.items():
         own, old = _files_of(made, target), before.targets.get(name)
         if old is not None and _files_of(before, old) == own:
-            place = old.folder
+            position = old.folder
         else:
-            place = moves[target.folder] = _free(folder, target.folder)
+            position = moves[target.folder] = _free(folder, target.folder)
             gone = () if old is None else (f"{old.folder}/{file}" for file in old.files)
             for file in gone:
                 files.pop(file, None)
-        files |= {f"{place}/{file}": digest for file, digest in own.items()}
-        targets[name] = target.model_copy(update={"folder": place})
+        files |= {f"{position}/{file}": digest for file, digest in own.items()}
+        targets[name] = target.model_copy(update={"folder": position})
     known = {(use.layer, use.task): use for use in before.experts}
     changes = {
         "created": made.created,
@@ -145,7 +145,9 @@ def _joined(before: Manifest, made: Manifest, folder: Path) -> tuple[Manifest, d
 
 def _with_dropped(use: BundleExperts, before: BundleExperts | None) -> BundleExperts:
     """What the engines that were there drop stays told."""
-    return use.model_copy(update={"dropped": {**(before.dropped if before else {}), **use.dropped}})
+    return use.model_copy(
+        update={"dropped_by_target": {**(before.dropped_by_target if before else {}), **use.dropped_by_target}}
+    )
 
 
 def _files_of(manifest: Manifest, target: BundleTarget) -> dict[str, str]:
@@ -155,22 +157,22 @@ def _files_of(manifest: Manifest, target: BundleTarget) -> dict[str, str]:
 def _free(folder: Path, name: str) -> str:
     """A name for an engine's folder that nothing in the bundle has."""
     numbers = iter(range(2, 10**6))
-    place = name
-    while (folder / place).exists() or (folder / place).is_symlink():
-        place = f"{name}-{next(numbers)}"
-    return place
+    position = name
+    while (folder / position).exists() or (folder / position).is_symlink():
+        position = f"{name}-{next(numbers)}"
+    return position
 
 
 def _settle(folder: Path, manifest: Manifest) -> None:
     """Finish what an export began: engines that the manifest names have arrived, what it does not name goes."""
     named = {target.folder for target in manifest.targets.values()}
     for marker in folder.glob(f"engines/*/{MOVING_FILE}"):
-        place = marker.parent
-        if gone := place.relative_to(folder).as_posix() not in named:
+        position = marker.parent
+        if gone := position.relative_to(folder).as_posix() not in named:
             files = read_json(marker, "list of files")
             if not isinstance(files, dict):
                 raise UserError(f"{marker} is no list of files with their hashes, as edgemtl writes it: remove it")
-            remove_written(place, {str(name): str(digest) for name, digest in files.items()})
+            remove_written(position, {str(name): str(digest) for name, digest in files.items()})
         marker.unlink()
-        if gone and not any(place.iterdir()):
-            place.rmdir()
+        if gone and not any(position.iterdir()):
+            position.rmdir()

@@ -15,7 +15,7 @@ from edgemtl.data import Sample
 from edgemtl.devices import HOST, Device, any_processor, load_device
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.export.bundle import Origin, check_samples, cost_of, find_targets, manifest_of, ranges_of
-from edgemtl.export.checked import Subject, checked, folder_of, honoured
+from edgemtl.export.checked import ExportedNet, checked, folder_of, honoured
 from edgemtl.export.parity import Tolerance
 from edgemtl.export.placing import net_sha256, placing
 from edgemtl.export.plain_readme import README_FILE, write_readme
@@ -68,22 +68,22 @@ def export_plain(
     net = net.subset(_tasks(net, layout))
     wanted = {name: value for name, value in wanted.items() if name == "engine" or name in net.block_tasks}
     device = device or load_device(HOST)
-    made_for = any_processor(device) if portable else device
-    found = [_check(target) for target in find_targets(targets, made_for, net, exact)]
+    built_for = any_processor(device) if portable else device
+    found = [_check(target) for target in find_targets(targets, built_for, net, exact)]
     check_samples(net, validation, "validation")
     ranges = ranges_of(net, wanted, ranges, calibration, say)
-    subject = Subject(net, wanted, ranges, device, validation, tolerance or Tolerance(), Scorer)
+    subject = ExportedNet(net, wanted, ranges, device, validation, tolerance or Tolerance(), Scorer)
     digest = net_sha256([net], wanted)
-    with placing(folder) as place:
-        place.check(digest, [target.traits.name for target in found], layout="plain")
-        scratch, parts = place.scratch, {}
+    with placing(folder) as position:
+        position.check(digest, [target.traits.name for target in found], layout="plain")
+        scratch, parts = position.scratch, {}
         types: dict[str, onnx.TypeProto.Tensor] = {}
         for target in found:
             say(f"building for {target.traits.name}")
             parts[target.traits.name], types = _write(subject, target, scratch / folder_of(target), layout)
         cost = cost_of(net, wanted, ranges, found[0])
         made = _described(manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch), layout, types)
-        if (before := place.before) is not None and (before.input, before.tasks) != (made.input, made.tasks):
+        if (before := position.before) is not None and (before.input, before.tasks) != (made.input, made.tasks):
             raise UserError(f"{folder} holds files with other steps inside: choose another --out, or the same flags")
 
         def page(folder: Path, manifest: Manifest) -> None:
@@ -92,7 +92,7 @@ def export_plain(
                     f"{folder / README_FILE} is not as edgemtl wrote it, and stays; without it, export writes a new one"
                 )
 
-        return place.publish(made, page)
+        return position.publish(made, page)
 
 
 def _tasks(net: MultiTaskNet, layout: Plain) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def _check(target: ExportTarget) -> ExportTarget:
 
 
 def _write(
-    subject: Subject, target: ExportTarget, folder: Path, layout: Plain
+    subject: ExportedNet, target: ExportTarget, folder: Path, layout: Plain
 ) -> tuple[BundleTarget, dict[str, onnx.TypeProto.Tensor]]:
     """Write one target's file; what the manifest says of it, and the type of each of its outputs.
 
@@ -124,12 +124,12 @@ def _write(
         types.update({info.name: info.type.tensor_type for info in model.graph.output})
         return model
 
-    def built(target: ExportTarget, place: Path, finish: Callable[[onnx.ModelProto], onnx.ModelProto]) -> EngineSpec:
+    def built(target: ExportTarget, position: Path, finish: Callable[[onnx.ModelProto], onnx.ModelProto]) -> EngineSpec:
         precision = honoured(subject.precision, target.traits)
-        return cast("PlainTarget", target).build_plain(net, precision, subject.ranges, place, finish)
+        return cast("PlainTarget", target).build_plain(net, precision, subject.ranges, position, finish)
 
-    def bare(target: ExportTarget, place: Path) -> None:
-        built(target, place, with_shapes).write(place)
+    def bare(target: ExportTarget, position: Path) -> None:
+        built(target, position, with_shapes).write(position)
 
     folder.mkdir(parents=True)
     spec = built(target, folder, finish)

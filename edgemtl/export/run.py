@@ -17,7 +17,7 @@ from edgemtl.export.plain import Plain, export_plain
 from edgemtl.nas.evaluation import Candidate
 from edgemtl.nas.levels import plan_levels
 from edgemtl.nas.runs import RunFolder
-from edgemtl.train import spread
+from edgemtl.train import subsample
 
 __all__ = ["export_run"]
 
@@ -60,7 +60,7 @@ def export_run(
     candidate = folder.load(design)
     size = candidate.net.input_size
     source = open_source(config["data"], size)
-    if source.identity != config["data_identity"]:
+    if source.fingerprint != config["data_fingerprint"]:
         raise UserError(f"data {config['data']!r} has changed since run {run} was made: search again")
     write = export_bundle if layout is None else partial(export_plain, layout=layout)
     return write(
@@ -68,7 +68,7 @@ def export_run(
         candidate.design.precision,
         list(targets) or [config["target"]],
         out or run / ("bundle" if layout is None else "plain"),
-        calibration=spread(source.split("calibration"), CALIBRATION_IMAGES),
+        calibration=subsample(source.split("calibration"), CALIBRATION_IMAGES),
         validation=_validation(source),
         ranges=candidate.ranges,
         origin=_origin(folder, candidate, source),
@@ -97,7 +97,7 @@ def _origin(folder: RunFolder, candidate: Candidate, source: Source) -> Origin:
         design=candidate.design.as_json(),
         run=str(folder.path),
         seed=config["seed"],
-        data={"name": source.name, "identity": source.identity},
+        data={"name": source.name, "fingerprint": source.fingerprint},
     )
 
 
@@ -114,7 +114,7 @@ def _own_device(folder: RunFolder, say: Callable[[str], None]) -> Device:
 
 def _validation(source: Source) -> list[Sample]:
     """The images that parity is checked on."""
-    return spread(source.split("validation"), PARITY_IMAGES[not any(task.dense for task in source.tasks)])
+    return subsample(source.split("validation"), PARITY_IMAGES[not any(task.dense for task in source.tasks)])
 
 
 def _export_levels(
@@ -135,6 +135,6 @@ def _export_levels(
         family=found.levels[0].candidate.design.space.family.name,
         run=str(run),
         seed=config["seed"],
-        data={"name": found.source.name, "identity": found.source.identity},
+        data={"name": found.source.name, "fingerprint": found.source.fingerprint},
     )
     return export_levels(found, target, out, validation=_validation(found.source), origin=origin, progress=progress)

@@ -140,9 +140,9 @@ def _factor(tensor: TensorProto, supernet: Supernet) -> Array | None:
 def _without(carrier: Carrier, shared: Mapping[str, Array]) -> SharedLevel:
     """The content with the bytes of some tensors cut out of it."""
     kept, parts, end, cut = bytearray(), [], 0, 0
-    for place, tensor in sorted(carrier.tensors.items()):
+    for position, tensor in sorted(carrier.tensors.items()):
         if tensor.name in shared:
-            kept += carrier.content[end:place]
-            parts.append(SharedPart(place - cut, tensor.name, tuple(tensor.dims)))
-            end, cut = place + len(tensor.raw_data), cut + len(tensor.raw_data)
+            kept += carrier.content[end:position]
+            parts.append(SharedPart(position - cut, tensor.name, tuple(tensor.dims)))
+            end, cut = position + len(tensor.raw_data), cut + len(tensor.raw_data)
     return SharedLevel(bytes(kept + carrier.content[end:]), tuple(parts))

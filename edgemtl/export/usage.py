@@ -9,7 +9,7 @@ from typing import Any, cast
 from edgemtl.bundle import BundleDispatch, BundleExperts
 from edgemtl.errors import UserError
 from edgemtl.models import ExpertUsage, MultiTaskNet
-from edgemtl.targets import Dispatch, ExportTarget
+from edgemtl.targets import DispatchPolicy, ExportTarget
 
 __all__ = ["describe_dispatch", "describe_experts", "dropping_nothing"]
 
@@ -24,7 +24,7 @@ def dropping_nothing(target: ExportTarget, net: MultiTaskNet) -> ExportTarget:
         block.name
         for block in net.plan.blocks
         if (plan := block.experts) is not None
-        if target.dispatch.limit(plan.tokens, len(plan.numbers), plan.top_k) < plan.places
+        if target.dispatch.limit(plan.tokens, len(plan.numbers), plan.top_k) < plan.expert_capacity
     ]
     if not dropping:
         return target
@@ -47,7 +47,7 @@ def describe_dispatch(target: ExportTarget, net: MultiTaskNet) -> BundleDispatch
     routed = [block.experts for block in net.plan.blocks if block.experts is not None]
     if not routed:
         return None
-    forms = {target.dispatch.form_within(plan.places, plan.tokens) for plan in routed}
+    forms = {target.dispatch.form_within(plan.expert_capacity, plan.tokens) for plan in routed}
     return BundleDispatch(
         form=target.dispatch.form if len(forms) > 1 else forms.pop(), capacity=target.dispatch.capacity
     )
@@ -74,12 +74,12 @@ def describe_experts(
                 layer.bytes(precision.get(use.layer, "float"), targets[0].traits.int8_channel_bytes)
                 for layer in (plans[use.layer].first, plans[use.layer].second)
             ),
-            unserved=max(0.0, use.unserved),
-            dropped={name: _dropped(use, dispatch) for name, dispatch in limited.items()},
+            dropped_by_model=max(0.0, use.dropped_by_model),
+            dropped_by_target={name: _dropped(use, dispatch) for name, dispatch in limited.items()},
         )
         for use in usage
     )
 
 
-def _dropped(use: ExpertUsage, dispatch: Dispatch) -> float:
-    return use.dropped(dispatch.limit(use.tokens, len(use.experts), use.top_k))
+def _dropped(use: ExpertUsage, dispatch: DispatchPolicy) -> float:
+    return use.dropped_by_target(dispatch.limit(use.tokens, len(use.experts), use.top_k))

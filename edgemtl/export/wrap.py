@@ -136,7 +136,7 @@ def _peaks(maker: _Maker, raw: str, shape: Sequence[int]) -> str:
     best = maker.node("ArgMax", [flat], "best", axis=2, keepdims=1)
     width = maker.constant("width", np.int64(shape[3]))
     column, row = (maker.node(op, [best, width], label) for op, label in (("Mod", "column"), ("Div", "row")))
-    x, y = (maker.node("Cast", [place], f"{place}.float", to=TensorProto.FLOAT) for place in (column, row))
+    x, y = (maker.node("Cast", [position], f"{position}.float", to=TensorProto.FLOAT) for position in (column, row))
     value = maker.node("GatherElements", [flat, best], "value", axis=2)
     return maker.node("Concat", [x, y, value], "peaks", axis=2)
 

@@ -115,37 +115,39 @@ def scratch_beside(folder: Path, verb: str) -> Iterator[Path]:
     It belongs to one process at a time, so it claims `folder` too; what a killed process left is cleared. Raises
     `UserError` as `claim` does.
     """
-    place = folder.with_name(f".{folder.name}{_SCRATCH}")
-    strange = place.is_symlink() or (place.is_dir() and not (place / LOCK_FILE).exists() and any(place.iterdir()))
+    position = folder.with_name(f".{folder.name}{_SCRATCH}")
+    strange = position.is_symlink() or (
+        position.is_dir() and not (position / LOCK_FILE).exists() and any(position.iterdir())
+    )
     if strange:
-        raise UserError(f"{place} is in the way, and edgemtl did not write it: move it, or choose another --out")
+        raise UserError(f"{position} is in the way, and edgemtl did not write it: move it, or choose another --out")
     if folder.parent.is_dir():
         _clear_scratch(folder.parent)
     try:
-        with claim(place, verb, folder):
+        with claim(position, verb, folder):
             try:
-                made = place / folder.name
+                made = position / folder.name
                 made.mkdir()
                 yield made
             finally:
-                _empty(place)
+                _empty(position)
     finally:
         with contextlib.suppress(OSError):  # it was there, empty, where a process was killed as it made it
-            place.rmdir()
+            position.rmdir()
 
 
 def _clear_scratch(folder: Path) -> None:
     """Remove the scratch folders in a folder whose processes have ended."""
-    for place in folder.glob(f".*{_SCRATCH}"):
-        if place.is_dir() and not place.is_symlink() and (place / LOCK_FILE).is_file():
+    for position in folder.glob(f".*{_SCRATCH}"):
+        if position.is_dir() and not position.is_symlink() and (position / LOCK_FILE).is_file():
             with contextlib.suppress(UserError, OSError):  # in use, or not ours to remove
-                with claim(place, "export", place):
-                    _empty(place)
-                place.rmdir()
+                with claim(position, "export", position):
+                    _empty(position)
+                position.rmdir()
 
 
-def _empty(place: Path) -> None:
-    for path in place.iterdir():
+def _empty(position: Path) -> None:
+    for path in position.iterdir():
         if path.name == LOCK_FILE:
             continue
         if path.is_dir() and not path.is_symlink():

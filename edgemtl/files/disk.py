@@ -104,16 +104,16 @@ def clear_parts(folder: Path, of: str | None = None) -> None:
 
     With `of` only those of the file of that name, in the folder itself.
     """
-    for place, inner, names in os.walk(folder):
+    for position, inner, names in os.walk(folder):
         if of is not None:
             inner.clear()
             names = [name for name in names if name.startswith(_part_prefix(of))]
         for name in filter(_PART.match, names):
             with contextlib.suppress(OSError):  # being written now, or not ours to remove
-                handle = os.open(Path(place) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                handle = os.open(Path(position) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    (Path(place) / name).unlink()
+                    (Path(position) / name).unlink()
                 finally:
                     os.close(handle)
 
@@ -162,8 +162,8 @@ def check_folder(folder: Path, what: str) -> None:
     Raises `UserError` for a link in it, however deep, that leads out of it, and for what is neither file nor folder: a
     pipe is waited for without end. A folder that does not exist yet is fine.
     """
-    for place, folders, files in os.walk(folder):
-        for path in (Path(place, name) for name in (*folders, *files)):
+    for position, folders, files in os.walk(folder):
+        for path in (Path(position, name) for name in (*folders, *files)):
             try:
                 if path.is_symlink() and not within(folder, path):
                     raise UserError(

@@ -60,14 +60,14 @@ def plan_levels(
         raise UserError(f"{count} levels given: give 2 or more, or export without --levels")
     config, space = run.config(), run.space()
     source = open_source(config["data"], space.size)
-    if source.identity != config["data_identity"]:
+    if source.fingerprint != config["data_fingerprint"]:
         raise UserError(f"data {config['data']!r} has changed since run {run.path} was made: search again")
     path = _supernet_of(run, config, source, supernet)
     weights = Supernet.of(space)
-    load_supernet(weights, path, space.identity)
+    load_supernet(weights, path, space.fingerprint)
     evaluator = Evaluator(weights, source, run.target(), [""], timed_here=False)
-    made_for = {key: str(config[key]) for key in ("supernet_sha256", "data_identity")}
-    found = _sensitivity(run, path, space, evaluator, made_for, report)
+    cache_key = {key: str(config[key]) for key in ("supernet_sha256", "data_fingerprint")}
+    found = _sensitivity(run, path, space, evaluator, cache_key, report)
     levels: dict[str, Level] = {}
     best = run.load("best").design
     if "int8" in best.precision.values():
@@ -104,15 +104,15 @@ def _sensitivity(
     supernet: Path,
     space: Space,
     evaluator: Evaluator,
-    made_for: Mapping[str, str],
+    cache_key: Mapping[str, str],
     report: Callable[[str], None],
 ) -> Sensitivity:
     """The supernet's map, from its file, the run, or measured now into the run."""
-    found = find_sensitivity(supernet, run.path, made_for)
+    found = find_sensitivity(supernet, run.path, cache_key)
     if found is None:
         found = measure_into_run(
             run.path,
-            made_for,
+            cache_key,
             space,
             lambda design: evaluator.simulated(evaluator.candidate(design)),
             evaluator.simulated(evaluator.candidate(space.largest())),

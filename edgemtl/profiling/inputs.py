@@ -177,9 +177,9 @@ def _named_sizes(declared: Sequence[Declared], given: Mapping[str, Sizes], side:
             if isinstance(axis, str):
                 found.setdefault(axis, size)
     for each in declared:
-        for place, axis in enumerate(each.axes):
-            if place and isinstance(axis, str):
-                found.setdefault(axis, 1 if _is_batch(axis) else _assumed(each.axes, place, side))
+        for index, axis in enumerate(each.axes):
+            if index and isinstance(axis, str):
+                found.setdefault(axis, 1 if _is_batch(axis) else _assumed(each.axes, index, side))
     return found
 
 
@@ -187,26 +187,26 @@ def _is_batch(axis: str) -> bool:
     return axis.lower() in ("n", "b", "bs") or "batch" in axis.lower()
 
 
-def _assumed(axes: Axes, place: int, side: int) -> int:
+def _assumed(axes: Axes, position: int, side: int) -> int:
     """Size of an open axis: batch, channels first or last, height and width, else a length."""
-    if place == 0:
+    if position == 0:
         return 1
     if len(axes) < 4:
         return side // 2
     last_is_channels = axes[-1] in (1, 3, 4) and not isinstance(axes[1], int)
     channels = len(axes) - 1 if last_is_channels else 1
-    return CHANNELS if place == channels else side if len(axes) == 4 else max(1, side // 4)
+    return CHANNELS if position == channels else side if len(axes) == 4 else max(1, side // 4)
 
 
 def _settled(declared: Declared, given: Sizes | None, named: Mapping[str, int], side: int) -> ModelInput:
     sizes = given or tuple(
-        axis if isinstance(axis, int) else named.get(axis or "", _assumed(declared.axes, place, side))
-        for place, axis in enumerate(declared.axes)
+        axis if isinstance(axis, int) else named.get(axis or "", _assumed(declared.axes, index, side))
+        for index, axis in enumerate(declared.axes)
     )
     is_open = [
-        place
-        for place, axis in enumerate(declared.axes)
-        if place and not isinstance(axis, int) and not (axis and _is_batch(axis))
+        index
+        for index, axis in enumerate(declared.axes)
+        if index and not isinstance(axis, int) and not (axis and _is_batch(axis))
     ]
     return ModelInput(declared.name, declared.kind, sizes, () if given else tuple(is_open))
 

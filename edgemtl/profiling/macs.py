@@ -128,8 +128,8 @@ def _einsum(op: Operation) -> int:
     left, arrow, right = op.attribute("equation", b"").decode().replace(" ", "").partition("->")
     sizes: dict[str, int] = {}
     terms = []
-    for place, term in enumerate(left.split(",")):
-        shape = op.input(place)
+    for index, term in enumerate(left.split(",")):
+        shape = op.input(index)
         labels = _labels(term, len(shape))
         for label, size in zip(labels, shape, strict=True):
             sizes[label] = size if sizes.get(label, 1) == 1 else sizes[label]
@@ -138,10 +138,10 @@ def _einsum(op: Operation) -> int:
     once = {label for label in every if every.count(label) == 1 or label.startswith(".")}
     result = set(_labels(right, len(op.output()))) if arrow else once
     macs, held = 0, set(terms[0])
-    for place, labels in enumerate(terms[1:], 2):
+    for index, labels in enumerate(terms[1:], 2):
         held.update(labels)
         macs += math.prod(sizes[label] for label in held)
-        held &= result.union(*terms[place:])
+        held &= result.union(*terms[index:])
     return macs
 
 
@@ -149,7 +149,7 @@ def _labels(term: str, rank: int) -> list[str]:
     """Index names of a term of an equation; an ellipsis stands for as many axes as are left, counted from its end."""
     before, dots, after = term.partition("...")
     rest = rank - len(before) - len(after) if dots else 0
-    return [*before, *(f".{place}" for place in range(rest, 0, -1)), *after]
+    return [*before, *(f".{index}" for index in range(rest, 0, -1)), *after]
 
 
 def _recurrent(op: Operation) -> int:
@@ -210,7 +210,7 @@ def _grouped_query_attention(op: Operation) -> int:
 
 def _mixture_of_experts(op: Operation) -> int:
     """com.microsoft MoE: every token meets the weights of `k` of the experts, which are the weights' first axis."""
-    weights = [op.input(place) for place in (2, 4, 6) if op.has(place)]
+    weights = [op.input(position) for position in (2, 4, 6) if op.has(position)]
     tokens = math.prod(op.input(0)[:-1])
     return tokens * int(op.attribute("k", 1)) * sum(math.prod(shape[1:]) for shape in weights)
 

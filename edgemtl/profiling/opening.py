@@ -1,6 +1,6 @@
 """What opening a model costs in time and memory, seen from a fresh process.
 
-`measure_opening` starts that process, which runs `answer`: one JSON request on stdin, one JSON line back.
+`measure_opening` starts that process, which runs `subprocess_main`: one JSON request on stdin, one JSON line back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgemtl.profiling.inputs import InputChoice
 from edgemtl.profiling.schema import Opening
 from edgemtl.profiling.subjects import open_subject
 
-__all__ = ["answer", "asked", "measure_opening", "open_apart", "resident_bytes"]
+__all__ = ["measure_opening", "open_apart", "resident_bytes", "run_in_subprocess", "subprocess_main"]
 
 TIMEOUT_S = 600
 REFUSED = 4
@@ -48,7 +48,7 @@ def open_apart(path: Path, target: str | None, threads: int, choice: InputChoice
     """As `measure_opening`, with what inputs `path` runs on: a file that ends its runtime ends that process alone."""
     if path.is_file():
         read_onnx(path)  # here, where its time and memory are not those of opening
-    found = json.loads(asked(answer, path, target, threads, choice))
+    found = json.loads(run_in_subprocess(subprocess_main, path, target, threads, choice))
     return Opened(Opening.model_validate(found["opening"]), _choice(found["choice"]), found["notes"])
 
 
@@ -56,7 +56,7 @@ def _choice(found: dict[str, Any]) -> InputChoice:
     return InputChoice({name: tuple(sizes) for name, sizes in found["shapes"].items()}, found["integers"])
 
 
-def asked(
+def run_in_subprocess(
     question: Callable[[], None],
     path: Path,
     target: str | None,
@@ -107,7 +107,7 @@ def resident_bytes(field: str) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def answer() -> None:
+def subprocess_main() -> None:
     """What the process of its own runs; `REFUSED` is its exit status, and stderr's last line says why, if it cannot."""
     try:
         request = json.load(sys.stdin)

@@ -15,7 +15,7 @@ from edgemtl.profiling.inputs import InputChoice
 from edgemtl.profiling.names import short_names
 from edgemtl.profiling.opening import open_apart
 from edgemtl.profiling.schema import MOST_INPUTS, Mode, Profile
-from edgemtl.profiling.subjects import Subject, open_subject
+from edgemtl.profiling.subjects import ProfiledModel, open_subject
 from edgemtl.profiling.timing import Progress, compare
 from edgemtl.profiling.watch import Watch
 from edgemtl.tasks import check_tasks
@@ -139,7 +139,7 @@ def _check(path: Path, device: str, runs: int, threads: int) -> None:
         raise UserError(f"{path} does not exist: give a bundle, an engine folder or a .onnx file")
 
 
-def _wanted(subject: Subject, tasks: str | Sequence[str] | None) -> tuple[str, ...]:
+def _wanted(subject: ProfiledModel, tasks: str | Sequence[str] | None) -> tuple[str, ...]:
     """The tasks to measure, by their own or their tensor's name, in the subject's order."""
     short = {name: task for task, name in (subject.heads or {}).items()}
     if isinstance(tasks, Iterable):

@@ -194,11 +194,11 @@ def multiplies(graph: onnx.GraphProto) -> bool:
 
 def _tell_turns(graph: onnx.GraphProto, prefix: str = "") -> None:
     """Give every loop one more output that collects the numbers of its iterations: its length is how many there are."""
-    for place, node in enumerate(graph.node):
+    for index, node in enumerate(graph.node):
         for body in bodies(node):
-            _tell_turns(body, f"{prefix}{place}_")
+            _tell_turns(body, f"{prefix}{index}_")
             if node.op_type == "Loop" and body.input:
-                name = f"edgemtl_turn_{prefix}{place}"
+                name = f"edgemtl_turn_{prefix}{index}"
                 body.node.append(helper.make_node("Identity", [body.input[0].name], [name]))
                 body.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
                 node.output.append(f"{name}s")
@@ -226,9 +226,9 @@ def _shapes_by_running(
     if all(opset.domain not in ("", "ai.onnx") for opset in probed.opset_import):
         probed.opset_import.append(helper.make_opsetid("", FIRST_OPSET))
     del probed.graph.output[:]
-    for place, name in enumerate(wanted):
-        probed.graph.node.append(helper.make_node("Shape", [name], [f"edgemtl_shape_{place}"]))
-        probed.graph.output.append(helper.make_tensor_value_info(f"edgemtl_shape_{place}", TensorProto.INT64, None))
+    for index, name in enumerate(wanted):
+        probed.graph.node.append(helper.make_node("Shape", [name], [f"edgemtl_shape_{index}"]))
+        probed.graph.output.append(helper.make_tensor_value_info(f"edgemtl_shape_{index}", TensorProto.INT64, None))
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = FATAL

@@ -16,13 +16,13 @@ from edgemtl.profiling.names import short_name
 from edgemtl.profiling.onnx_file import OnnxFile
 from edgemtl.runtime import Engine, EngineSpec, OperatorTime, Session, open_engine
 
-__all__ = ["Subject", "open_subject"]
+__all__ = ["ProfiledModel", "open_subject"]
 
 ENGINE_FILE = "engine.json"
 SourceKind = Literal["bundle", "engine", "onnx"]
 
 
-class Subject(Protocol):
+class ProfiledModel(Protocol):
     """Something open that runs any subset of its `tasks`.
 
     `includes` says what one timed call contains. `graph` is an ONNX file of it, where there is one to count, and
@@ -61,7 +61,9 @@ class Subject(Protocol):
         ...
 
 
-def open_subject(path: Path, target: str | None = None, threads: int = 0, choice: InputChoice | None = None) -> Subject:
+def open_subject(
+    path: Path, target: str | None = None, threads: int = 0, choice: InputChoice | None = None
+) -> ProfiledModel:
     """Open a bundle (a folder with `manifest.json`), an engine folder (`engine.json`) or an ONNX file.
 
     A bundle is opened as `edgemtl.runtime.Engine` does, with the engine of `target` or its first. `choice` is of

@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from edgemtl.errors import EdgeMTLError
-from edgemtl.profiling.opening import asked, resident_bytes
+from edgemtl.profiling.opening import resident_bytes, run_in_subprocess
 from edgemtl.runtime import Engine
 
 __all__ = ["LevelCost", "measure_levels"]
@@ -39,7 +39,7 @@ def measure_levels(bundle: Path, target: str | None = None, threads: int = 0) ->
 
     Raises `UserError` where that process fails.
     """
-    return [LevelCost(**found) for found in json.loads(asked(answer_levels, bundle, target, threads))]
+    return [LevelCost(**found) for found in json.loads(run_in_subprocess(answer_levels, bundle, target, threads))]
 
 
 def answer_levels() -> None:

@@ -110,8 +110,8 @@ class Walker:
             yield self._constant(tensor.name, tensor.data_type, math.prod(tensor.dims))
         for sparse in graph.sparse_initializer:
             yield self._sparse(sparse.values.name, sparse)
-        for place, node in enumerate(graph.node):
-            yield from self._node(node, f"{scope}{place}/")
+        for index, node in enumerate(graph.node):
+            yield from self._node(node, f"{scope}{index}/")
 
     def _local(self, names: Iterable[str]) -> tuple[str, ...]:
         """An item's names; an optional tensor that is left out has none."""
@@ -308,15 +308,15 @@ def _only_settings(graph: onnx.GraphProto) -> set[str]:
     settings: set[str] = set()
     parameters: set[str] = set()
     for node in graph.node:
-        for place, name in enumerate(node.input):
-            (settings if _is_setting(node.op_type, place) else parameters).add(name)
+        for index, name in enumerate(node.input):
+            (settings if _is_setting(node.op_type, index) else parameters).add(name)
     return settings - parameters
 
 
-def _is_setting(operator: str, place: int) -> bool:
+def _is_setting(operator: str, position: int) -> bool:
     if operator == "QLinearConcat":  # scale and zero point of the output, then of each tensor, behind it
-        return place % 3 != 2
-    return place in _SETTINGS.get(operator, ())
+        return position % 3 != 2
+    return position in _SETTINGS.get(operator, ())
 
 
 def _packing(graph: onnx.GraphProto) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 from edgemtl.errors import UserError
 from edgemtl.profiling import LatencyBlock, Profile
 from edgemtl.report.drawing.parts import WEIGHTED
-from edgemtl.report.load import Story, load_story
+from edgemtl.report.load import ReportData, load_report_data
 from edgemtl.report.metrics import known_metric
 from edgemtl.results import Entry, Result
 
@@ -57,9 +57,9 @@ def compare(first: Path, second: Path) -> Comparison:
     Where each side has one profile the two are compared, whatever ran them; of several, those of the same device and
     runtime. Raises `UserError` where a side cannot be read or nothing is common.
     """
-    stories = load_story(first), load_story(second)
-    single = all(len(story.profiles) == 1 for story in stories)
-    left, right = (dict(_figures(story, single)) for story in stories)
+    stories = load_report_data(first), load_report_data(second)
+    single = all(len(data.profiles) == 1 for data in stories)
+    left, right = (dict(_figures(data, single)) for data in stories)
     common = [what for what in left if what in right]
     if not common:
         raise UserError(f"{first} and {second} have no figure in common: profile both, or give two runs or two bundles")
@@ -115,11 +115,11 @@ def _row(what: str, left: _Figure | None, right: _Figure | None) -> ComparisonRo
     }
 
 
-def _figures(story: Story, single: bool) -> Iterator[tuple[str, _Figure]]:
-    yield from _counts(story)
-    if story.result is not None and story.result.best is not None:
-        yield from _scores(story.result.best, story.result.preferred)
-    for profile in story.profiles:
+def _figures(data: ReportData, single: bool) -> Iterator[tuple[str, _Figure]]:
+    yield from _counts(data)
+    if data.result is not None and data.result.best is not None:
+        yield from _scores(data.result.best, data.result.preferred)
+    for profile in data.profiles:
         yield from _profile_figures(profile, "" if single else f", {_place(profile)}")
 
 
@@ -130,8 +130,8 @@ def _place(profile: Profile) -> str:
 def _scores(best: Entry, preferred: str) -> Iterator[tuple[str, _Figure]]:
     latency = best.latency_ms
     if latency is not None:
-        place = f"latency, {latency.device}/{latency.runtime}, {latency.kind}"
-        yield place, ("ms", latency.kind, latency.value, True, None)
+        position = f"latency, {latency.device}/{latency.runtime}, {latency.kind}"
+        yield position, ("ms", latency.kind, latency.value, True, None)
     if best.delta_m is not None:
         yield DELTA, ("", "evaluated", best.delta_m, False, None)
     if best.weighted_delta_m is not None:
@@ -143,14 +143,14 @@ def _scores(best: Entry, preferred: str) -> Iterator[tuple[str, _Figure]]:
             yield f"{task} {name}", (metric.unit if metric else "", "evaluated", value, lower, None)
 
 
-def _counts(story: Story) -> Iterator[tuple[str, _Figure]]:
+def _counts(data: ReportData) -> Iterator[tuple[str, _Figure]]:
     flops: int | None
-    if story.result is not None and story.result.best is not None:
-        flops, params, stored = story.result.best.flops, story.result.best.params, story.result.best.bytes
-    elif story.manifest is not None:
-        cost = story.manifest.cost
+    if data.result is not None and data.result.best is not None:
+        flops, params, stored = data.result.best.flops, data.result.best.params, data.result.best.bytes
+    elif data.manifest is not None:
+        cost = data.manifest.cost
         flops, params, stored = cost.flops, cost.params, cost.weight_bytes
-    elif story.profiles and (counts := story.profiles[0].counts) is not None:
+    elif data.profiles and (counts := data.profiles[0].counts) is not None:
         flops, params, stored = counts.total.flops, counts.total.params, counts.total.weight_bytes
     else:
         return
@@ -164,17 +164,17 @@ def _counts(story: Story) -> Iterator[tuple[str, _Figure]]:
             yield what, (unit, "counted", float(value), True, None)
 
 
-def _profile_figures(profile: Profile, place: str) -> Iterator[tuple[str, _Figure]]:
+def _profile_figures(profile: Profile, position: str) -> Iterator[tuple[str, _Figure]]:
     for mode in profile.modes:
         for name, value in _latencies(mode.latency).items():
             ends = next((pair for key, pair in mode.latency.intervals_ms.items() if key == name), None)
-            yield f"{mode.name}, {name}{place}", ("ms", "measured", value, True, ends)
+            yield f"{mode.name}, {name}{position}", ("ms", "measured", value, True, ends)
     if profile.trunk_ms is not None:
-        yield f"trunk{place}", ("ms", profile.trunk_ms.kind, profile.trunk_ms.value, True, None)
+        yield f"trunk{position}", ("ms", profile.trunk_ms.kind, profile.trunk_ms.value, True, None)
     if profile.opening is not None:
-        yield f"opening{place}", ("ms", "measured", profile.opening.open_ms, True, None)
+        yield f"opening{position}", ("ms", "measured", profile.opening.open_ms, True, None)
         if profile.opening.run_peak_bytes is not None:
-            yield f"peak memory{place}", ("B", "measured", float(profile.opening.run_peak_bytes), True, None)
+            yield f"peak memory{position}", ("B", "measured", float(profile.opening.run_peak_bytes), True, None)
 
 
 def _latencies(block: LatencyBlock) -> Mapping[str, float]:
@@ -182,7 +182,7 @@ def _latencies(block: LatencyBlock) -> Mapping[str, float]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def _notes(left: Story, right: Story, rows: list[ComparisonRow]) -> Iterator[str]:
+def _notes(left: ReportData, right: ReportData, rows: list[ComparisonRow]) -> Iterator[str]:
     if left.result is not None and right.result is not None:
         yield from _search_notes(left.result, right.result)
     if any(row["kind"] == "measured" and row["ratio"] is not None for row in rows):
@@ -197,11 +197,11 @@ def _notes(left: Story, right: Story, rows: list[ComparisonRow]) -> Iterator[str
         one, two = environments[0][what], environments[1].get(what)
         if one and two and one != two:
             yield f"{what} differs: {one} and {two}"
-    for story, side in ((left, "first"), (right, "second")):
-        yield from (f"of the {side}: {note}" for note in story.notes)
-        for profile in story.profiles:
+    for data, side in ((left, "first"), (right, "second")):
+        yield from (f"of the {side}: {note}" for note in data.notes)
+        for profile in data.profiles:
             yield from (f"of the {side}: {note}" for note in profile.notes)
-        if any(not profile.stability.stable for profile in story.profiles):
+        if any(not profile.stability.stable for profile in data.profiles):
             yield f"the {side} was measured on an unsteady machine, see its profile"
 
 
@@ -222,7 +222,7 @@ def _search_notes(left: Result, right: Result) -> Iterator[str]:
             yield f"the {side} breaks {check.name}: {check.words}"
 
 
-def _incomparable(row: ComparisonRow, left: Story, right: Story) -> bool:
+def _incomparable(row: ComparisonRow, left: ReportData, right: ReportData) -> bool:
     """Whether a score of two searches has no common yardstick: other data or, where relative, another baseline."""
     if row["kind"] != "evaluated" or left.result is None or right.result is None:
         return False
@@ -244,12 +244,14 @@ def _same_baseline(left: Result, right: Result) -> bool:
 
 
 def _data(result: Result) -> object:
-    return result.data if isinstance(result.data, str) else (result.data.get("identity"), result.data.get("scored_on"))
+    return (
+        result.data if isinstance(result.data, str) else (result.data.get("fingerprint"), result.data.get("scored_on"))
+    )
 
 
-def _machine(story: Story) -> dict[str, str]:
+def _machine(data: ReportData) -> dict[str, str]:
     """What must be equal for two latencies to be comparable."""
-    found = story.profiles[0].environment if story.profiles else story.result.environment if story.result else {}
+    found = data.profiles[0].environment if data.profiles else data.result.environment if data.result else {}
     cpu, packages = found.get("cpu"), found.get("packages")
     values: dict[str, str] = {}
     if isinstance(cpu, dict):

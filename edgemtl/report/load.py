@@ -18,7 +18,7 @@ from edgemtl.files.images import read_picture
 from edgemtl.profiling import Profile, read_profile
 from edgemtl.results import RESULT_FILE, Result, read_result
 
-__all__ = ["Picture", "Story", "load_story"]
+__all__ = ["Picture", "ReportData", "load_report_data"]
 
 PICTURES_LIMIT_BYTES = 3_500_000
 PICTURE_WIDTH = 1400
@@ -36,7 +36,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Story:
+class ReportData:
     """What is known about one model: any of a search's result, a bundle's manifest, profiles and sample pictures.
 
     `notes` say what was left out of it, and why.
@@ -71,7 +71,7 @@ class Story:
         return self.result.best.design if self.result is not None and self.result.best is not None else {}
 
 
-def load_story(path: Path) -> Story:
+def load_report_data(path: Path) -> ReportData:
     """Read a run folder, a bundle folder, or a single result, manifest or profile file.
 
     A run folder may hold its bundle in `bundle/`; profiles are all `profile*.json` in either, pictures the PNG files in
@@ -101,7 +101,7 @@ def load_story(path: Path) -> Story:
         for file in replaced
     )
     pictures = _pictures([_own(path, file) for file in files])
-    return Story(path.resolve().name, result, manifest, profiles, pictures, notes)
+    return ReportData(path.resolve().name, result, manifest, profiles, pictures, notes)
 
 
 def _is_replaced(profile: Profile, manifest: Manifest | None) -> bool:
@@ -116,7 +116,7 @@ def _own(folder: Path, file: Path) -> Path:
     return inside(folder, file.relative_to(folder).as_posix(), "folder")
 
 
-def _from_file(path: Path) -> Story:
+def _from_file(path: Path) -> ReportData:
     if not _begins_as_json(path):
         first = f"edgemtl profile {path} writes a profile of it; " if path.suffix == ".onnx" else ""
         raise UserError(
@@ -126,12 +126,12 @@ def _from_file(path: Path) -> Story:
     content = read_json(path, "file")
     schema = str(content.get("schema")) if isinstance(content, dict) else ""
     if schema.startswith("edgemtl.result/"):
-        return Story(path.resolve().parent.name, read_result(path), None, (), ())
+        return ReportData(path.resolve().parent.name, read_result(path), None, (), ())
     if schema.startswith("edgemtl.profile/"):
         profile = read_profile(path)
-        return Story(profile.name, None, None, (profile,), ())
+        return ReportData(profile.name, None, None, (profile,), ())
     if schema.startswith("edgemtl.bundle/"):
-        return load_story(path.parent)
+        return load_report_data(path.parent)
     raise UserError(f"{path} has schema {brief(schema)}: give a result.json, manifest.json or profile.json of edgemtl")
 
 

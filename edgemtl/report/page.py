@@ -7,7 +7,7 @@ from pathlib import Path
 from edgemtl import __version__
 from edgemtl.files.disk import check_own, write_atomic
 from edgemtl.report.drawing.html import Markup, element
-from edgemtl.report.load import Story, load_story
+from edgemtl.report.load import ReportData, load_report_data
 from edgemtl.report.sections.experts import experts_section
 from edgemtl.report.sections.facts import environment_section, origins_section, parity_section, pictures_section
 from edgemtl.report.sections.header import header
@@ -31,15 +31,15 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     network, runs no script, and shows every name as text. Raises `UserError` where `path` holds nothing to report, and
     where `out` is a file that is no report. Returns the file.
     """
-    story = load_story(path)
-    place = out or (path if path.is_dir() else path.parent)
-    file = place / REPORT_FILE if place.is_dir() else place
+    data = load_report_data(path)
+    position = out or (path if path.is_dir() else path.parent)
+    file = position / REPORT_FILE if position.is_dir() else position
     check_own(file, f"{_TITLE}</title>", "report")
-    write_atomic(file, render(story))
+    write_atomic(file, render(data))
     return file
 
 
-def render(story: Story) -> str:
+def render(data: ReportData) -> str:
     """The page as text."""
     style = Markup((Path(__file__).with_name("style.css")).read_text(encoding="utf-8"))
     head = element(
@@ -47,23 +47,23 @@ def render(story: Story) -> str:
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{story.name}{_TITLE}"),
+        element("title", f"{data.name}{_TITLE}"),
         element("style", style),
     )
     sections = (
-        limits_section(story),
-        front_section(story),
-        tasks_section(story),
-        design_section(story),
-        experts_section(story),
-        cost_section(story),
-        *(profile_section(story, profile) for profile in story.profiles),
-        pictures_section(story),
-        parity_section(story),
-        *(operators_section(story, profile) for profile in story.profiles),
-        origins_section(story),
-        environment_section(story),
+        limits_section(data),
+        front_section(data),
+        tasks_section(data),
+        design_section(data),
+        experts_section(data),
+        cost_section(data),
+        *(profile_section(data, profile) for profile in data.profiles),
+        pictures_section(data),
+        parity_section(data),
+        *(operators_section(data, profile) for profile in data.profiles),
+        origins_section(data),
+        environment_section(data),
     )
     footer = element("footer", f"edgemtl {__version__}: this page is one file and needs no network")
-    body = element("body", element("main", header(story), sections, footer))
+    body = element("body", element("main", header(data), sections, footer))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"

@@ -21,14 +21,14 @@ __all__ = ["SharedPart", "assemble", "factor_name"]
 class SharedPart:
     """The weight `name` of this shape, whose bytes belong at a `place` of the file that was stored without them."""
 
-    place: int
+    position: int
     name: str
     shape: tuple[int, ...]
 
     def as_json(self) -> list[Any]:
         """As `engine.json` keeps it."""
-        place, name, shape = astuple(self)
-        return [place, name, list(shape)]
+        position, name, shape = astuple(self)
+        return [position, name, list(shape)]
 
 
 def factor_name(level: int, name: str) -> str:
@@ -46,9 +46,9 @@ def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
     stored, end, scaled = memoryview(spec.file(folder, key).read_bytes()), 0, np.empty(0, np.float32)
     try:
         with open_tensors(weights, "weights", "numpy") as file:
-            for place, name, shape in spec.options["shared"]:
-                if not end <= place <= len(stored):
-                    raise ValueError(f"{name} belongs at byte {place}")
+            for position, name, shape in spec.options["shared"]:
+                if not end <= position <= len(stored):
+                    raise ValueError(f"{name} belongs at byte {position}")
                 part, factor = _part(file[name], tuple(shape)), file[factor_name(level, name)]
                 if part.shape != tuple(shape):
                     raise ValueError(f"{name} has the shape {part.shape}")
@@ -56,9 +56,9 @@ def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
                     scaled = np.empty(part.size, np.float32)
                 flat = part.reshape(len(part), -1)  # NumPy is slow where it multiplies along the short rows of a kernel
                 value = np.multiply(flat, factor[:, None], out=scaled[: part.size].reshape(flat.shape))
-                yield stored[end:place]
+                yield stored[end:position]
                 yield memoryview(value)
-                end = place
+                end = position
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{weights} and level {level} do not fit ({error}): export the bundle again") from error
     yield stored[end:]

@@ -14,7 +14,7 @@ from edgemtl.spaces.family import (
     Family,
     find_family,
 )
-from edgemtl.spaces.narrow import narrowed, prunable_channels
+from edgemtl.spaces.narrow import prunable_channels, with_channels
 from edgemtl.spaces.plan import (
     BlockPlan,
     Condition,
@@ -22,7 +22,7 @@ from edgemtl.spaces.plan import (
     Cost,
     ExpertsPlan,
     Plan,
-    places,
+    expert_capacity,
 )
 from edgemtl.spaces.space import (
     ENGINE,
@@ -50,11 +50,11 @@ __all__ = [
     "Plan",
     "Space",
     "Values",
+    "expert_capacity",
     "find_family",
     "is_precision",
     "load_space",
-    "narrowed",
-    "places",
     "prunable_channels",
     "space_names",
+    "with_channels",
 ]

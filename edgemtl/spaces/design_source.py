@@ -26,7 +26,7 @@ class DesignSource(Protocol):
         ...
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """A hash of all that the weights depend on."""
         ...
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.spaces.plan import BlockPlan, ConvPlan, ExpertsPlan, Plan
 
-__all__ = ["narrowed", "prunable_channels"]
+__all__ = ["prunable_channels", "with_channels"]
 
 IMAGE_CHANNELS = 3
 SUBPIXELS = 16
@@ -49,7 +49,7 @@ def _prunable(block: BlockPlan) -> Iterator[tuple[str, int]]:
         yield from ((conv.name, conv.outputs) for conv in block.convs if conv.groups == 1)
 
 
-def narrowed(plan: Plan, channels: Mapping[str, int]) -> Plan:
+def with_channels(plan: Plan, channels: Mapping[str, int]) -> Plan:
     """The plan whose convolutions give `channels` outputs, by the names of `prunable_channels`; others as before.
 
     Raises `UserError` for an unknown name, a count below 1 or above the plan's, a part of an attention head, and for

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from edgemtl.errors import UserError
 from edgemtl.traits import INT8_CHANNEL_BYTES
 
-__all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan", "places"]
+__all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan", "expert_capacity"]
 
 ROUTERS = "routers"
 """Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""
@@ -101,9 +101,9 @@ class ExpertsPlan:
         return self.first.height * self.first.width
 
     @property
-    def places(self) -> int:
+    def expert_capacity(self) -> int:
         """The most tokens of an image that an expert takes."""
-        return places(self.capacity, self.tokens, len(self.numbers), self.top_k)
+        return expert_capacity(self.capacity, self.tokens, len(self.numbers), self.top_k)
 
     @property
     def layers(self) -> dict[str, ConvPlan]:
@@ -122,7 +122,7 @@ class ExpertsPlan:
         return self.router.macs + self.top_k * (self.first.macs + self.second.macs) + combined
 
 
-def places(capacity: float | None, tokens: int, experts: int, top_k: int) -> int:
+def expert_capacity(capacity: float | None, tokens: int, experts: int, top_k: int) -> int:
     """How many of an image's tokens an expert takes: `capacity` times an even share, all where none is given."""
     return tokens if capacity is None else min(tokens, math.ceil(capacity * top_k * tokens / experts))
 

@@ -24,7 +24,7 @@ from edgemtl.files.yaml import read_yaml
 from edgemtl.schema import first_problem
 from edgemtl.spaces.choices import Choice, Option
 from edgemtl.spaces.family import Family, find_family
-from edgemtl.spaces.narrow import narrowed, prunable_channels
+from edgemtl.spaces.narrow import prunable_channels, with_channels
 from edgemtl.spaces.plan import Cost, Plan
 from edgemtl.tasks import Task
 from edgemtl.traits import INT8_CHANNEL_BYTES, TargetTraits
@@ -68,7 +68,7 @@ class Design(Mapping[str, Option]):
     def plan(self) -> Plan:
         """The static net that this design means."""
         whole = self.space.plan(self)
-        return narrowed(whole, dict(self.pruned)) if self.pruned else whole
+        return with_channels(whole, dict(self.pruned)) if self.pruned else whole
 
     @cached_property
     def precision(self) -> dict[str, str]:
@@ -104,7 +104,7 @@ class Space:
 
     `size` is the input's (H, W). `choices` hold every architecture choice, then a precision for every block, then the
     engine's. `int8_channel_bytes` are stored beside the weights of an INT8 output channel, by the target that the
-    space is for. `identity` is a hash of all that decides what a design means.
+    space is for. `fingerprint` is a hash of all that decides what a design means.
     """
 
     name: str
@@ -138,7 +138,7 @@ class Space:
         if not counts:
             return Design(self, tuple(full.items()))
         whole = self.plan(full)
-        narrowed(whole, counts)
+        with_channels(whole, counts)
         fewer = {name: counts[name] for name, most in prunable_channels(whole).items() if counts.get(name, most) < most}
         return Design(self, tuple(full.items()), tuple(fewer.items()))
 
@@ -163,8 +163,8 @@ class Space:
         size, values = rng.random(), {}
         for choice in self.choices:
             last = len(choice.options) - 1
-            place = rng.random() if is_precision(choice) else min(1.0, max(0.0, rng.gauss(size, _SPREAD)))
-            values[choice.name] = choice.options[round(place * last)]
+            position = rng.random() if is_precision(choice) else min(1.0, max(0.0, rng.gauss(size, _SPREAD)))
+            values[choice.name] = choice.options[round(position * last)]
         return self.design(values)
 
     def middle(self) -> Design:
@@ -219,7 +219,7 @@ class Space:
         )
 
     @cached_property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hash of the family's specification, the tasks and the input size: what a supernet's weights depend on."""
         tasks = [(t.name, t.kind, t.channels) for t in self.tasks]
         content = json.dumps([self.spec.model_dump(mode="json"), tasks], sort_keys=True)

@@ -7,7 +7,7 @@ from edgemtl.targets.onnx.quantize import (
     quantize,
 )
 from edgemtl.targets.onnx.tokens import (
-    Dispatch,
+    DispatchPolicy,
 )
 from edgemtl.targets.onnxruntime import (
     OnnxRuntimeTarget,
@@ -35,7 +35,7 @@ from edgemtl.targets.tensorrt_rtx import (
 
 __all__ = [
     "GENERATIONS",
-    "Dispatch",
+    "DispatchPolicy",
     "ExportTarget",
     "OnnxRuntimeTarget",
     "OpenVinoTarget",

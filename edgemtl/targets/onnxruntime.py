@@ -23,7 +23,7 @@ from edgemtl.targets.common import check_build, exact_on, flags_of, make_spec, w
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -62,14 +62,16 @@ class OnnxRuntimeTarget:
         """The signs and bits that the device's processor multiplies exactly and fast."""
         arithmetic = self.device.arithmetic_of(_TRAITS.runtime)
         activation: Literal["uint8", "int8"] = "int8" if arithmetic in ("arm", "arm-dot") else "uint8"
-        passed = ("DepthToSpace", "MaxPool", "Resize")
-        scheme = QuantScheme(activation, stored=True, carried=("Add",), passed=passed, bias="int32")
+        passthrough_ops = ("DepthToSpace", "MaxPool", "Resize")
+        scheme = QuantScheme(
+            activation, quantize_outputs=True, quantized_ops=("Add",), passthrough_ops=passthrough_ops, bias="int32"
+        )
         return exact_on(arithmetic, scheme)
 
     @property
-    def dispatch(self) -> Dispatch:
+    def dispatch(self) -> DispatchPolicy:
         """An expert's queue is as long as its tokens are many."""
-        return Dispatch("segments")
+        return DispatchPolicy("segments")
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
@@ -114,9 +116,9 @@ def _keep_float(model: onnx.ModelProto) -> None:
             continue
         if entering.op_type == "DequantizeLinear" and constants[entering.input[1]].ndim == 0:
             channels = shapes[entering.output[0]][1].dim_value
-            for place in (1, 2):
-                name = f"{entering.output[0]}.{entering.input[place]}"
-                repeated = np.repeat(constants[entering.input[place]], channels)
+            for position in (1, 2):
+                name = f"{entering.output[0]}.{entering.input[position]}"
+                repeated = np.repeat(constants[entering.input[position]], channels)
                 graph.initializer.append(numpy_helper.from_array(repeated, name))
-                entering.input[place] = name
+                entering.input[position] = name
             entering.attribute.append(helper.make_attribute("axis", 1))

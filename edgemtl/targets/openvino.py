@@ -26,7 +26,7 @@ from edgemtl.targets.onnx.partition import Group, group_by_tasks
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.shuffle import transpose_shuffles
 from edgemtl.targets.onnx.stack import stack_experts
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ class OpenVinoTarget:
         return exact_on(self.device.arithmetic_of(_TRAITS.runtime), QuantScheme("uint8", rounding="scaled"))
 
     @property
-    def dispatch(self) -> Dispatch:
+    def dispatch(self) -> DispatchPolicy:
         """Queues of any length, or fixed places where the net bounds what an expert takes."""
-        return Dispatch("segments", bounded="buckets")
+        return DispatchPolicy("segments", bounded="buckets")
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""

@@ -20,7 +20,7 @@ from edgemtl.models.graph import Graph, Node, outside
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import ALIGNMENT, MIXTURE, OPERATORS, Expert, Operator, StreamGraph, Weight
 from edgemtl.targets.common import check_build, write_spec
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class StreamingTarget:
         return QuantScheme()
 
     @property
-    def dispatch(self) -> Dispatch:
+    def dispatch(self) -> DispatchPolicy:
         """An expert's queue is as long as its tokens are many."""
-        return Dispatch("segments")
+        return DispatchPolicy("segments")
 
     def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
@@ -101,7 +101,7 @@ class _Layout:
         self._chunks: list[memoryview | bytes] = []
         self._laid: dict[_Key, list[dict[str, Weight]]] = {}
 
-    def place(self, nodes: Sequence[Node]) -> list[dict[str, Weight]]:
+    def position(self, nodes: Sequence[Node]) -> list[dict[str, Weight]]:
         """Where the constants of operators that run together lie, for each."""
         key = tuple(tuple((each.data_ptr(), tuple(each.shape)) for each in node.constants.values()) for node in nodes)
         if key not in self._laid:
@@ -141,7 +141,7 @@ def _operators(nodes: Iterable[Node], layout: _Layout) -> list[Operator]:
             attributes={name: node.attributes[name] for name in OPERATORS[node.op].attributes},
             weights=weights,
         )
-        for node, weights in zip(nodes, layout.place(nodes), strict=True)
+        for node, weights in zip(nodes, layout.position(nodes), strict=True)
     ]
 
 
@@ -165,7 +165,7 @@ def _mixture(combined: Node, experts: Sequence[Sequence[Node]], layout: _Layout)
 def _experts_of(combined: Node, graph: Graph) -> list[list[Node]]:
     """Each expert's operators in order, from the one that takes its tokens to the one that gives its result."""
     writers = graph.writers()
-    order = {node.name: place for place, node in enumerate(graph.nodes)}
+    order = {node.name: index for index, node in enumerate(graph.nodes)}
     experts = []
     for given in combined.inputs[1:]:
         found: dict[str, Node] = {}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
     from edgemtl.models.quantization import QuantScheme, Ranges
     from edgemtl.runtime import EngineSpec
-    from edgemtl.targets.onnx.tokens import Dispatch
+    from edgemtl.targets.onnx.tokens import DispatchPolicy
 
 __all__ = [
     "ExportTarget",
@@ -74,7 +74,7 @@ class ExportTarget(Protocol):
         ...
 
     @property
-    def dispatch(self) -> Dispatch:
+    def dispatch(self) -> DispatchPolicy:
         """How experts get their tokens, asked for only where a net has any."""
         ...
 

@@ -22,7 +22,7 @@ from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.float16 import to_half
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ GENERATIONS = {"turing": ("SM75",), "ampere": ("SM80", "SM86"), "ada": ("SM89",)
 """Names of GPU generations, and the compute capabilities that an engine for one holds kernels of."""
 
 _PLAN = "engine.plan"
-_BUCKETS = Dispatch("buckets", capacity=1.5)
+_BUCKETS = DispatchPolicy("buckets", capacity=1.5)
 _TRAITS = TargetTraits(
     name="tensorrt-rtx",
     title="TensorRT for RTX (NVIDIA GPUs)",
@@ -61,7 +61,7 @@ class TensorRtRtxTarget:
 
     device: Device
     generation: str = "ampere"
-    dispatch: Dispatch = _BUCKETS
+    dispatch: DispatchPolicy = _BUCKETS
 
     @property
     def traits(self) -> TargetTraits:

@@ -9,7 +9,7 @@ from edgemtl.train.checkpoint import (
 )
 from edgemtl.train.feed import (
     batches_of,
-    spread,
+    subsample,
     training_batches,
 )
 from edgemtl.train.losses import (
@@ -20,7 +20,7 @@ from edgemtl.train.metrics import (
     evaluate,
 )
 from edgemtl.train.processes import (
-    beside,
+    worker_processes,
 )
 from edgemtl.train.recipe import (
     Recipe,
@@ -40,16 +40,16 @@ __all__ = [
     "Recipe",
     "Scorer",
     "batches_of",
-    "beside",
     "evaluate",
     "fresh_supernet",
     "load_checkpoint",
     "optimizer_state",
     "restore_optimizer",
     "save_checkpoint",
-    "spread",
+    "subsample",
     "task_loss",
     "train_supernet",
     "training_batches",
     "weighting_names",
+    "worker_processes",
 ]

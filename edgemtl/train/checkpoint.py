@@ -21,14 +21,16 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 SCHEMA = "edgemtl.checkpoint/1"
 
 
-def save_checkpoint(path: Path, step: int, identity: str, state: Mapping[str, Tensor]) -> None:
-    """Write all tensors of the run after `step` steps; `identity` says which run they belong to."""
+def save_checkpoint(path: Path, step: int, fingerprint: str, state: Mapping[str, Tensor]) -> None:
+    """Write all tensors of the run after `step` steps; `fingerprint` says which run they belong to."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-    header = sealed({"schema": SCHEMA, "step": step, "identity": identity, "weights_sha256": state_sha256(tensors)})
+    header = sealed(
+        {"schema": SCHEMA, "step": step, "fingerprint": fingerprint, "weights_sha256": state_sha256(tensors)}
+    )
     write_atomic(path, save(tensors, {"edgemtl": json.dumps(header)}))
 
 
-def load_checkpoint(path: Path, identity: str) -> tuple[int, dict[str, Tensor]] | None:
+def load_checkpoint(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor]] | None:
     """The step and tensors of a checkpoint (None: there is no file); `UserError` where it belongs to another run."""
     if not path.exists() and not path.is_symlink():
         return None
@@ -37,7 +39,7 @@ def load_checkpoint(path: Path, identity: str) -> tuple[int, dict[str, Tensor]] 
         header = parse_json(metadata.get("edgemtl", "{}"))
     except (UserError, ValueError) as error:
         raise UserError(f"{error}; delete it to begin anew") from error
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA or header.get("identity") != identity:
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA or header.get("fingerprint") != fingerprint:
         raise UserError(
             f"checkpoint {path} belongs to a run with another space, data or recipe: choose another --out or delete it"
         )

@@ -13,7 +13,7 @@ from edgemtl.data import Batch, Sample, augment, collate
 from edgemtl.tasks import Task
 from edgemtl.train.recipe import Recipe
 
-__all__ = ["batches_of", "spread", "training_batches"]
+__all__ = ["batches_of", "subsample", "training_batches"]
 
 _AHEAD = 4
 _STRIDE = 32
@@ -52,7 +52,7 @@ def training_batches(
         pool.shutdown(cancel_futures=True)
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+def subsample(samples: Sequence[Sample], count: int) -> list[Sample]:
     """At most `count` samples, evenly spaced over the whole: a split may be sorted, its first images all alike."""
     total = len(samples)
     return [samples[number * total // min(count, total)] for number in range(min(count, total))]

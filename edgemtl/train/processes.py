@@ -18,11 +18,11 @@ import torch
 from edgemtl.errors import UserError
 from edgemtl.signals import end_with_parent
 
-__all__ = ["beside"]
+__all__ = ["worker_processes"]
 
 
 @contextmanager
-def beside(work: Callable[[], None], processes: int) -> Iterator[None]:
+def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]:
     """Run `work` in `processes` - 1 further processes while the block does the same here; cores are shared out.
 
     `work` must be picklable. Helpers leave Ctrl-C and SIGTERM to this process and end with it, however it ends. Raises

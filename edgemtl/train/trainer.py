@@ -138,7 +138,7 @@ class _Run:
             torch.optim.AdamW(_groups(self.names, recipe), lr=recipe.learning_rate)
         )
         self.average = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
-        self.identity = _identity(space, source, recipe)
+        self.fingerprint = _fingerprint(space, source, recipe)
         self.saved: int | None = None
         self.step = self._restore()
         self.in_step = False
@@ -148,7 +148,7 @@ class _Run:
         self.sums: dict[str, float] = {}
 
     def _restore(self) -> int:
-        found = load_checkpoint(self.out / CHECKPOINT_FILE, self.identity)
+        found = load_checkpoint(self.out / CHECKPOINT_FILE, self.fingerprint)
         if found is None:
             return 0
         step, state = found
@@ -169,7 +169,7 @@ class _Run:
             state = {f"parameter.{name}": parameter for parameter, name in self.names.items()}
             state |= {f"average.{name}": value for name, value in self.average.items()}
             state |= optimizer_state(self.optimizer, self.names)
-            save_checkpoint(self.out / CHECKPOINT_FILE, self.step, self.identity, state)
+            save_checkpoint(self.out / CHECKPOINT_FILE, self.step, self.fingerprint, state)
             self.saved = self.step
 
     def train(self, now: Callable[[], None]) -> None:
@@ -201,7 +201,7 @@ class _Run:
             group["lr"] = rate
         image = torch.from_numpy(batch.image).to(self.device, memory_format=torch.channels_last)
         labels = {name: (self._tensor(batch.targets[name]), self._tensor(batch.masks[name])) for name in batch.targets}
-        largest = self._design_step("largest", image, labels, self.space.largest(), self._taught(image))
+        largest = self._design_step("largest", image, labels, self.space.largest(), self._teacher_outputs(image))
         for values in self._narrow_designs():
             self._design_step("narrow", image, labels, values, largest)
         self._reduce()
@@ -210,7 +210,7 @@ class _Run:
         self.optimizer.zero_grad()
         self._update_average()
 
-    def _taught(self, image: Tensor) -> dict[str, Tensor] | None:
+    def _teacher_outputs(self, image: Tensor) -> dict[str, Tensor] | None:
         if self.teacher is None:
             return None
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -312,9 +312,9 @@ class _Run:
         if self.accelerator.is_main_process:
             header = {
                 "space": self.space.name,
-                "identity": self.space.identity,
+                "fingerprint": self.space.fingerprint,
                 "tasks": [task.name for task in self.space.tasks],
-                "data": {"name": self.source.name, "identity": self.source.identity},
+                "data": {"name": self.source.name, "fingerprint": self.source.fingerprint},
                 "recipe": self.recipe.as_json(),
                 "weights_sha256": weights_sha256,
                 "processes": self.accelerator.num_processes,
@@ -364,6 +364,6 @@ def _groups(names: Mapping[Tensor, str], recipe: Recipe) -> list[dict[str, Any]]
     return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def _identity(space: DesignSource, source: Source, recipe: Recipe) -> str:
-    content = json.dumps([space.identity, source.identity, recipe.as_json()], sort_keys=True)
+def _fingerprint(space: DesignSource, source: Source, recipe: Recipe) -> str:
+    content = json.dumps([space.fingerprint, source.fingerprint, recipe.as_json()], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

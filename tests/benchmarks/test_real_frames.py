@@ -89,12 +89,12 @@ def test_a_truncated_frame_is_one_clear_line(tmp_path_factory: pytest.TempPathFa
 
 
 @settings(max_examples=150, deadline=None)
-@given(place=st.integers(0, 2000), value=st.integers(0, 255))
+@given(position=st.integers(0, 2000), value=st.integers(0, 255))
 def test_a_damaged_byte_raises_nothing_but_a_user_error(
-    tmp_path_factory: pytest.TempPathFactory, place: int, value: int
+    tmp_path_factory: pytest.TempPathFactory, position: int, value: int
 ) -> None:
     content = bytearray(observation(*some_frame()))
-    content[place % len(content)] = value
+    content[position % len(content)] = value
     path = written(tmp_path_factory.mktemp("damage"), bytes(content))
     try:
         frame = read_rawlog(path)

@@ -24,16 +24,16 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     rng, root = np.random.default_rng(0), tmp_path / "photos"
     for split in ("train", "validation", "test"):
-        for place in range(4):
+        for index in range(4):
             for kind, array in (
                 ("images", rng.integers(0, 256, (*SIZE, 3), np.uint8)),
                 ("labels", np.eye(*SIZE, dtype=np.uint8)),
             ):
-                path = root / kind / split / f"{place}.png"
+                path = root / kind / split / f"{index}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(path)
             (root / "depth" / split).mkdir(parents=True, exist_ok=True)
-            np.save(root / "depth" / split / f"{place}.npy", np.full(SIZE, 2 + place, np.float32))
+            np.save(root / "depth" / split / f"{index}.npy", np.full(SIZE, 2 + index, np.float32))
     (root / "data.yaml").write_text(SPEC)
     return root
 

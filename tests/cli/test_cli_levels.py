@@ -51,7 +51,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv(name, environment(folder)[name])
         torch.manual_seed(0)
         space = load_space("tiny", open_source("data", (64, 64)).tasks)
-        header = {"space": space.name, "identity": space.identity, "tasks": [task.name for task in space.tasks]}
+        header = {"space": space.name, "fingerprint": space.fingerprint, "tasks": [task.name for task in space.tasks]}
         save_supernet(Supernet.of(space), folder / "supernet.safetensors", header)
         with warnings.catch_warnings():
             yield folder

@@ -109,8 +109,8 @@ def test_a_plane_stays_a_plane_with_its_normal(seed: int, s: float, mirror: bool
 def test_masks_labels_and_edges_are_picked_from_their_own_pixel(seed: int, s: float) -> None:
     rng = np.random.default_rng(seed)
     sample, _ = plane_sample(rng)
-    place = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
-    marked = Sample(sample.image, {**sample.targets, "semseg": place}, {**sample.masks, "semseg": place >= 0})
+    position = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    marked = Sample(sample.image, {**sample.targets, "semseg": position}, {**sample.masks, "semseg": position >= 0})
     state = rng.bit_generator.state
     which = augment(marked, TASKS, rng, (32, 48), (s, s), color=False)
     rng.bit_generator.state = state

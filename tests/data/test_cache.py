@@ -71,7 +71,7 @@ def test_a_half_written_row_counts_as_missing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, place: int, values: object) -> None:
+    def full(path: Path, position: int, values: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(_cache, "_write_row", full)

@@ -55,7 +55,7 @@ def test_a_sample_is_the_photo_and_its_labels(source: ElpvSource) -> None:
 
 def test_it_opens_by_name_and_says_what_may_not_be_done(source: ElpvSource) -> None:
     opened = open_source("elpv", (48, 64))
-    assert opened.identity == source.identity != ElpvSource((48, 48)).identity
+    assert opened.fingerprint == source.fingerprint != ElpvSource((48, 48)).fingerprint
     assert "CC-BY-NC-SA-4.0" in opened.license_note
     assert [task.name for task in opened.tasks] == ["defect", "type"]
     with pytest.raises(UserError, match="4 x 64"):

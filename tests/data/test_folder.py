@@ -155,13 +155,13 @@ def test_it_opens_by_folder_and_by_file_and_its_identity_follows_the_files(root:
     one = open_source(str(root), SIZE)
     assert one.name == "mine"
     assert one.license_note == ""
-    assert open_source(str(root / "data.yaml"), SIZE).identity == one.identity
-    assert open_source(str(root), RAW).identity != one.identity
+    assert open_source(str(root / "data.yaml"), SIZE).fingerprint == one.fingerprint
+    assert open_source(str(root), RAW).fingerprint != one.fingerprint
     again = pickle.loads(pickle.dumps(one.split("train")))
     assert np.array_equal(again[0].image, one.split("train")[0].image)
     arrays = labels("other")
     save(root / "images" / "train" / "a.png", arrays["image"][:, ::-1] // 2)
-    assert open_source(str(root), SIZE).identity != one.identity
+    assert open_source(str(root), SIZE).fingerprint != one.fingerprint
 
 
 def test_one_folder_is_split_by_names_that_stay_where_they_are(tmp_path: Path) -> None:

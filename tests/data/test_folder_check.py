@@ -48,12 +48,12 @@ def root(tmp_path: Path) -> Path:
     """A data set in which nothing is wrong."""
     rng, rows, number = np.random.default_rng(0), ["file,sky"], 0
     for split, count in COUNTS.items():
-        for place in range(count):
-            name, number = f"{split}{place}", number + 1
+        for index in range(count):
+            name, number = f"{split}{index}", number + 1
             save(tmp_path / "images" / split / f"{name}.png", rng.integers(0, 256, (*SIZE, 3), np.uint8))
             save(tmp_path / "labels" / split / f"{name}.png", mask(number))
             save(tmp_path / "depth" / split / f"{name}.png", depth(number))
-            rows.append(f"{name}.png,{'rain' if place % 2 else 'dry'}")
+            rows.append(f"{name}.png,{'rain' if index % 2 else 'dry'}")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "data.yaml").write_text(HEAD + SEMSEG + DEPTH + WEATHER)
     return tmp_path
@@ -342,8 +342,8 @@ def test_normals_of_16_bits_are_refused_whatever_notes_they_carry(root: Path) ->
 def test_every_problem_is_told_at_once_by_its_cause(root: Path) -> None:
     for name in ("train0", "train1", "train2"):
         (root / "depth" / "train" / f"{name}.png").unlink()
-    for place in range(2):
-        save(root / "labels" / "test" / f"test{place}.png", np.full(SIZE, 40 + place, np.uint16))
+    for index in range(2):
+        save(root / "labels" / "test" / f"test{index}.png", np.full(SIZE, 40 + index, np.uint16))
     image = root / "images" / "train" / "train3.png"
     image.write_bytes(image.read_bytes()[:200])
     problems, warnings = told(root)

@@ -73,14 +73,14 @@ def test_a_filled_cache_is_read_and_not_rendered_again(monkeypatch: pytest.Monke
     assert np.array_equal(again[2].targets["depth"], first.targets["depth"])
 
 
-def test_another_renderer_has_another_cache_and_identity(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
-    one = small().identity
-    assert one == small().identity
-    assert one != small(train=7).identity
-    assert one != ScenesSource((24, 40), 6, 2, 2, 2).identity
+def test_another_renderer_has_another_cache_and_fingerprint(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    one = small().fingerprint
+    assert one == small().fingerprint
+    assert one != small(train=7).fingerprint
+    assert one != ScenesSource((24, 40), 6, 2, 2, 2).fingerprint
     small().split("train")[0]
-    monkeypatch.setattr(module, "renderer_version", lambda: "another")
-    assert small().identity != one
+    monkeypatch.setattr(module, "RENDERER_VERSION", "another")
+    assert small().fingerprint != one
     small().split("train")[0]
     assert len(list(own_cache.iterdir())) == 2
 

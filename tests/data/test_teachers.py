@@ -37,7 +37,7 @@ Array = NDArray[np.float32]
 class Bare:
     """A source of one image with a label of depth only."""
 
-    name, size, license_note, identity = "bare", SIZE, "", "0"
+    name, size, license_note, fingerprint = "bare", SIZE, "", "0"
     tasks = TASKS
 
     def split(self, name: str) -> list[Sample]:
@@ -87,8 +87,8 @@ def test_a_teacher_sees_the_normalised_image_and_may_know_nothing_of_a_pixel() -
 
 
 def test_who_taught_is_part_of_the_identity() -> None:
-    plain = Bare().identity
-    one, other = (PseudoLabelled(Bare(), {"edges": raw_of}, [mark]).identity for mark in "ab")  # type: ignore[dict-item]
+    plain = Bare().fingerprint
+    one, other = (PseudoLabelled(Bare(), {"edges": raw_of}, [mark]).fingerprint for mark in "ab")  # type: ignore[dict-item]
     assert len({plain, one, other}) == 3
 
 
@@ -124,11 +124,11 @@ def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for split, count in (("train", 3), ("val", 1), ("test", 1)):
         for number in range(count):
-            for place, array in (
+            for position, array in (
                 (f"images/{split}", rng.integers(0, 256, (32, 48, 3), np.uint8)),
                 ("depth", rng.integers(500, 9000, (32, 48)).astype(np.uint16)),
             ):
-                path = root / place / f"{split}{number}.png"
+                path = root / position / f"{split}{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(path)
     (root / "data.yaml").write_text(SPEC)
@@ -143,7 +143,7 @@ def test_a_folder_may_name_a_teacher_and_lack_every_label(folder: Path) -> None:
     assert sample.masks["edges"].all()
     assert source.check().labelled["train"] == {"depth": 1.0, "edges": 0.0}
     write_teacher(folder / "edges.onnx", ("a", "edges"))
-    assert FolderSource(folder, SIZE).identity != source.identity
+    assert FolderSource(folder, SIZE).fingerprint != source.fingerprint
 
 
 def test_a_label_that_is_there_is_kept(folder: Path) -> None:

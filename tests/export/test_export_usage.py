@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from edgemtl.bundle import dropped_share, read_manifest, unserved_share
+from edgemtl.bundle import read_manifest, share_dropped_by_model, share_dropped_by_target
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.export import export_bundle
@@ -22,7 +22,7 @@ from edgemtl.models.graph.graph import trace
 from edgemtl.spaces import load_space
 from edgemtl.targets import TensorRtRtxTarget
 from edgemtl.targets.onnx.emit import emit_graph
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.targets.target import ExportTarget, find_target
 from edgemtl.tasks.task import make_task
 
@@ -87,7 +87,7 @@ def test_what_is_counted_is_what_buckets_drop(net: MultiTaskNet, samples: list[S
     """Against the graph itself: the choices of every token whose place lies beyond the bucket."""
     import onnxruntime
 
-    dispatch = Dispatch("buckets", capacity)
+    dispatch = DispatchPolicy("buckets", capacity)
     model = emit_graph(trace(net), dispatch)
     names = fits(model)
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
@@ -95,17 +95,22 @@ def test_what_is_counted_is_what_buckets_drop(net: MultiTaskNet, samples: list[S
     kept = [session.run(names, {"image": collate([sample]).image}) for sample in samples]
     usage = expert_usage(net, [torch.from_numpy(collate(samples).image)])
     assert len(names) == len(usage) == 2
-    dropped = [1 - np.mean([image[place] for image in kept]) for place in range(2)]
-    counted = [use.dropped(dispatch.limit(use.tokens, len(use.experts), use.top_k)) for use in usage]
-    assert counted == pytest.approx(dropped)
+    dropped_by_target = [1 - np.mean([image[index] for image in kept]) for index in range(2)]
+    counted = [use.dropped_by_target(dispatch.limit(use.tokens, len(use.experts), use.top_k)) for use in usage]
+    assert counted == pytest.approx(dropped_by_target)
     assert capacity > 1 or min(counted) > 0
 
 
 def test_no_form_but_small_buckets_limits() -> None:
-    assert Dispatch("buckets", 1.5).limit(tokens=100, experts=10, top_k=2) == 30
-    for dispatch in (Dispatch("buckets"), Dispatch("segments"), Dispatch("masked"), Dispatch("buckets", 5.0)):
+    assert DispatchPolicy("buckets", 1.5).limit(tokens=100, experts=10, top_k=2) == 30
+    for dispatch in (
+        DispatchPolicy("buckets"),
+        DispatchPolicy("segments"),
+        DispatchPolicy("masked"),
+        DispatchPolicy("buckets", 5.0),
+    ):
         assert dispatch.limit(100, 10, 2) == 100
-    assert Dispatch("buckets", 0.5).limit(100, 2, 2) == 100, "no token is routed where all go everywhere"
+    assert DispatchPolicy("buckets", 0.5).limit(100, 2, 2) == 100, "no token is routed where all go everywhere"
 
 
 def export(net: MultiTaskNet, samples: list[Sample], folder: Path, targets: list[str], **more: Any) -> Any:
@@ -121,13 +126,13 @@ def test_a_bundle_tells_who_uses_which_expert(net: MultiTaskNet, samples: list[S
     ]
     for use in manifest.experts:
         assert sum(use.shares) == pytest.approx(1)
-        assert (use.top_k, use.tokens, use.images, use.dropped) == (1, 24, 3, {})
+        assert (use.top_k, use.tokens, use.images, use.dropped_by_target) == (1, 24, 3, {})
         assert use.expert_bytes == 4 * (32 * 16 + 16 + 16 * 32 + 32)
     assert manifest.cost.flops == net.plan.cost().flops
     assert manifest.cost.params == pytest.approx(net.plan.cost().params, abs=8), "the graph has a few constants more"
     dispatch = manifest.targets["onnxruntime"].dispatch
     assert (dispatch.form, dispatch.capacity) == ("segments", None)
-    assert dropped_share(manifest.experts, "onnxruntime") == 0
+    assert share_dropped_by_target(manifest.experts, "onnxruntime") == 0
 
 
 def test_a_bundle_tells_what_the_net_itself_drops(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
@@ -136,10 +141,10 @@ def test_a_bundle_tells_what_the_net_itself_drops(net: MultiTaskNet, samples: li
     bounded.load_state_dict(net.state_dict())
     manifest = export(bounded, samples, tmp_path / "bundle", ["onnxruntime", "openvino"], exact=True)
     sent = expert_usage(net, [torch.from_numpy(collate(samples).image)])
-    expected = [use.dropped(Dispatch("buckets", 1.25).places(24, 4, 1)) for use in sent]
-    assert [use.unserved for use in manifest.experts] == pytest.approx(expected)
-    assert unserved_share(manifest.experts) == pytest.approx(np.mean(expected)) and min(expected) > 0
-    assert all(use.dropped == {} and use.most_tokens <= 8 for use in manifest.experts)
+    expected = [use.dropped_by_target(DispatchPolicy("buckets", 1.25).expert_capacity(24, 4, 1)) for use in sent]
+    assert [use.dropped_by_model for use in manifest.experts] == pytest.approx(expected)
+    assert share_dropped_by_model(manifest.experts) == pytest.approx(np.mean(expected)) and min(expected) > 0
+    assert all(use.dropped_by_target == {} and use.most_tokens <= 8 for use in manifest.experts)
     forms = {name: target.dispatch.form for name, target in manifest.targets.items() if target.dispatch}
     assert forms == {"onnxruntime": "segments", "openvino": "buckets"}
 
@@ -150,22 +155,24 @@ def test_tensorrt_tells_what_it_drops_and_exactly_drops_none(
     pytest.importorskip("tensorrt_rtx")
     manifest = export(net, samples, tmp_path / "bundle", ["onnxruntime", "tensorrt-rtx"])
     assert manifest.targets["tensorrt-rtx"].dispatch.capacity == 1.5
-    places = Dispatch("buckets", 1.5).places(24, 4, 1)
+    expert_capacity = DispatchPolicy("buckets", 1.5).expert_capacity(24, 4, 1)
     usage = expert_usage(net, [torch.from_numpy(collate(samples).image)])
-    assert [use.dropped for use in manifest.experts] == [{"tensorrt-rtx": use.dropped(places)} for use in usage]
-    assert dropped_share(manifest.experts, "tensorrt-rtx") > 0
+    assert [use.dropped_by_target for use in manifest.experts] == [
+        {"tensorrt-rtx": use.dropped_by_target(expert_capacity)} for use in usage
+    ]
+    assert share_dropped_by_target(manifest.experts, "tensorrt-rtx") > 0
     exact = export(net, samples, tmp_path / "exact", ["onnxruntime", "tensorrt-rtx"], exact=True)
     dispatch = exact.targets["tensorrt-rtx"].dispatch
     assert (dispatch.form, dispatch.capacity) == ("buckets", None)
-    assert all(use.dropped == {} for use in exact.experts)
+    assert all(use.dropped_by_target == {} for use in exact.experts)
 
 
 def test_exact_keeps_everything_else_of_a_target(net: MultiTaskNet) -> None:
     assert dropping_nothing(ONNXRUNTIME, net) is ONNXRUNTIME
-    wide = TensorRtRtxTarget(TENSORRT_RTX.device, "blackwell", Dispatch("buckets", 4.0))
+    wide = TensorRtRtxTarget(TENSORRT_RTX.device, "blackwell", DispatchPolicy("buckets", 4.0))
     assert dropping_nothing(wide, net) is wide, "four even shares of four experts are all tokens"
     blackwell = TensorRtRtxTarget(TENSORRT_RTX.device, "blackwell")
-    assert dropping_nothing(blackwell, net) == replace(blackwell, dispatch=Dispatch("buckets"))
+    assert dropping_nothing(blackwell, net) == replace(blackwell, dispatch=DispatchPolicy("buckets"))
     assert TENSORRT_RTX.dispatch.capacity == 1.5
 
 
@@ -173,7 +180,7 @@ def test_a_capacity_that_would_drop_tokens_is_refused_where_exactness_was_asked(
     class Fixed:
         traits = TENSORRT_RTX.traits
         scheme = TENSORRT_RTX.scheme
-        dispatch = Dispatch("buckets", 1.25)
+        dispatch = DispatchPolicy("buckets", 1.25)
         build = TENSORRT_RTX.build
 
     target: ExportTarget = Fixed()

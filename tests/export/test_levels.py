@@ -174,10 +174,10 @@ def test_a_level_has_the_precision_of_its_design_where_the_target_honours_it(
         half.append(replace(level, candidate=replace(level.candidate, design=design)))
     here = "bf16" if "bf16" in load_device("host").precisions else "fp32"
     for target, expected in (("openvino", here), ("onnxruntime", "fp32")):
-        place = tmp_path / target
-        place.mkdir()
-        _write(half, supernet, find_target(target), place)
-        assert EngineSpec.read(place).at(1).options["precision"]["engine"] == expected
+        position = tmp_path / target
+        position.mkdir()
+        _write(half, supernet, find_target(target), position)
+        assert EngineSpec.read(position).at(1).options["precision"]["engine"] == expected
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,10 @@ def test_overflow_is_counted_image_by_image() -> None:
     """Two images that prefer different experts: each overflows, though over both the load is even."""
     use = ExpertUsage("b2", "depth", (0, 1), 1, 10, ((8, 2), (2, 8)), (0.5, 0.5))
     assert use.shares == (0.5, 0.5)
-    assert use.dropped(5) == pytest.approx(6 / 20)
+    assert use.dropped_by_target(5) == pytest.approx(6 / 20)
     assert use.most_tokens == 8
-    assert use.dropped(use.most_tokens) == 0
-    assert use.dropped(use.most_tokens - 1) > 0
+    assert use.dropped_by_target(use.most_tokens) == 0
+    assert use.dropped_by_target(use.most_tokens - 1) > 0
 
 
 def test_the_net_is_left_as_it_was(net: MultiTaskNet, images: torch.Tensor) -> None:

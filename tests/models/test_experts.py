@@ -81,14 +81,14 @@ def test_a_gate_of_all_tasks_joins_the_task_to_every_token() -> None:
     """M3ViT's equations 6 and 7: softmax(W [x; e(task)] + b), here among the experts of the task's window only."""
     torch.manual_seed(0)
     plans = [
-        replace(plan(numbers, 2, task), condition=Condition(place, 2, 4))
-        for place, (task, numbers) in enumerate({"depth": (0, 1, 2), "edges": (3, 0, 1)}.items())
+        replace(plan(numbers, 2, task), condition=Condition(index, 2, 4))
+        for index, (task, numbers) in enumerate({"depth": (0, 1, 2), "edges": (3, 0, 1)}.items())
     ]
     layer, x = Experts(plans).train(), torch.randn(1, 12, 8)
-    for place, (task, numbers) in enumerate({"depth": [0, 1, 2], "edges": [3, 0, 1]}.items()):
+    for index, (task, numbers) in enumerate({"depth": [0, 1, 2], "edges": [3, 0, 1]}.items()):
         layer(x, task)
         assert layer.gate is not None
-        told = layer.gate.embed(torch.nn.functional.one_hot(torch.tensor(place), 2).float())
+        told = layer.gate.embed(torch.nn.functional.one_hot(torch.tensor(index), 2).float())
         joined = torch.cat([x, told.expand(1, 12, -1)], -1)
         logits = joined @ layer.gate.score.weight.T + layer.gate.score.bias
         assert torch.allclose(

@@ -24,7 +24,7 @@ HERE = (
 
 
 def saved(space: Space, supernet: Supernet, path: Path) -> Path:
-    header = {"space": space.name, "identity": "x", "tasks": [task.name for task in space.tasks]}
+    header = {"space": space.name, "fingerprint": "x", "tasks": [task.name for task in space.tasks]}
     save_supernet(supernet, path, header)
     return path
 

@@ -92,7 +92,7 @@ def test_recalibration_forgets_what_was_measured_before(space: Space, supernet: 
 def test_a_design_trains_its_prefixes_and_nothing_else(space: Space) -> None:
     supernet = Supernet.of(space)
     sum(output.square().sum() for output in supernet(pictures(2, SIZE), space.smallest()).values()).backward()
-    lower = supernet.shared["blocks.b_1.lower.conv.weight"]
+    lower = supernet.shared["blocks.b_1.project.conv.weight"]
     assert lower.shape == (24, 48, 1, 1)
     assert lower.grad is not None
     assert bool((lower.grad[:8, :16] != 0).all())
@@ -102,7 +102,7 @@ def test_a_design_trains_its_prefixes_and_nothing_else(space: Space) -> None:
     assert depthwise.grad is not None
     centre = depthwise.grad[:16, :, 2:5, 2:5]
     assert int((depthwise.grad != 0).sum()) == int((centre != 0).sum()) > 16
-    assert supernet.shared["blocks.b_3.lower.conv.weight"].grad is None
+    assert supernet.shared["blocks.b_3.project.conv.weight"].grad is None
 
 
 def test_features_are_the_trunk_s_and_change_no_output(space: Space, supernet: Supernet) -> None:

@@ -14,7 +14,7 @@ from edgemtl.errors import UserError
 from edgemtl.models import Supernet, load_supernet, read_header, save_supernet
 from edgemtl.spaces import Space
 
-HEADER = {"space": "small", "identity": "abc", "tasks": ["semseg", "depth", "kind"], "recipe": {"steps": 3}}
+HEADER = {"space": "small", "fingerprint": "abc", "tasks": ["semseg", "depth", "kind"], "recipe": {"steps": 3}}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ class _Touch:
 
 def test_other_tensors_than_the_space_s_are_refused(space: Space, supernet: Supernet, tmp_path: Path) -> None:
     path = tmp_path / "supernet.safetensors"
-    header = {"edgemtl": '{"schema": "edgemtl.supernet/1", "identity": "abc"}'}
+    header = {"edgemtl": '{"schema": "edgemtl.supernet/1", "fingerprint": "abc"}'}
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in supernet.shared.items()}
     first = next(iter(tensors))
     save_file({name: tensor for name, tensor in tensors.items() if name != first}, path, header)

@@ -79,7 +79,7 @@ class Builder:
     def resized(self, x: str) -> str:
         """To the size of the image, by arithmetic on shapes."""
         batch, channels, _, _ = self.shapes[x]
-        ends = [self.constant(np.array([place])) for place in (0, 2, 4)]
+        ends = [self.constant(np.array([position])) for position in (0, 2, 4)]
         pieces = []
         for source, first, last in ((x, 0, 1), ("x", 1, 2)):
             whole = self.add("Shape", [source], (4,))
@@ -188,8 +188,8 @@ def check(model: onnx.ModelProto) -> None:
     assert {task: path.flops for task, path in cost.paths.items()} == {
         task: 2 * sum(macs.values()) for task, macs in truth.items()
     }
-    merged = {place: macs for found in truth.values() for place, macs in found.items()}
-    shared = [macs for place, macs in merged.items() if sum(place in found for found in truth.values()) > 1]
+    merged = {position: macs for found in truth.values() for position, macs in found.items()}
+    shared = [macs for position, macs in merged.items() if sum(position in found for found in truth.values()) > 1]
     assert cost.total.flops == 2 * sum(merged.values())
     assert cost.trunk.flops == 2 * sum(shared)
 

@@ -34,7 +34,7 @@ def graph_of(nodes: list[onnx.NodeProto], given: dict[str, Any], outputs: list[s
 
 def cost_of(operator: str, domain: str, given: list[Any], outputs: int = 1, **attributes: Any) -> Cost:
     """The cost of one operator; None leaves an optional input out."""
-    names = ["" if each is None else f"i{place}" for place, each in enumerate(given)]
+    names = ["" if each is None else f"i{index}" for index, each in enumerate(given)]
     node = helper.make_node(operator, names, [f"o{n}" for n in range(outputs)], "op", domain=domain, **attributes)
     tensors = {name: each for name, each in zip(names, given, strict=True) if name}
     return count_graph(graph_of([node], tensors, ["o0"]))

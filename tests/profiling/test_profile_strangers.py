@@ -18,7 +18,7 @@ from edgemtl.profiling import count_graph, profile
 from edgemtl.profiling.inputs import InputChoice, ModelInput, made_up
 from edgemtl.profiling.names import short_names
 from edgemtl.profiling.profiler import _told_inputs, _wanted, visits
-from edgemtl.profiling.subjects import Subject, open_subject
+from edgemtl.profiling.subjects import ProfiledModel, open_subject
 
 Info = onnx.ValueInfoProto
 
@@ -46,7 +46,7 @@ def save(
     return path
 
 
-def settled(path: Path, **shapes: tuple[int, ...]) -> Subject:
+def settled(path: Path, **shapes: tuple[int, ...]) -> ProfiledModel:
     """The file opened and run once, with sizes that were chosen."""
     subject = open_subject(path, choice=InputChoice(shapes))
     subject.settle()

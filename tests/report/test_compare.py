@@ -54,7 +54,7 @@ def test_weighted_means_are_ranked_only_where_the_weights_are_the_same(tmp_path:
 def test_scores_without_a_common_yardstick_are_not_ranked(tmp_path: Path) -> None:
     here = write(tmp_path / "a.json", result_content())
     data, base = result_content(), result_content()
-    data["data"] = {"name": "scenes", "identity": "xyz", "scored_on": "192 test images"}
+    data["data"] = {"name": "scenes", "fingerprint": "xyz", "scored_on": "192 test images"}
     base["front"][-1]["metrics"]["depth"]["rmse"] = 0.45
     for content, words, ranked in ((data, "different data", set()), (base, "baselines differ", {"depth rmse"})):
         found = compare(here, write(tmp_path / "b.json", content))

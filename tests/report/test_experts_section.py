@@ -8,9 +8,9 @@ import pytest
 from page_reader import HOSTILE, Page, check_harmless
 from report_data import manifest_content
 
-from edgemtl.bundle import BundleExperts, Manifest, dropped_share, write_manifest
+from edgemtl.bundle import BundleExperts, Manifest, share_dropped_by_target, write_manifest
 from edgemtl.report import write_report
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.report.sections.experts import experts_section
 
 
@@ -26,17 +26,17 @@ def content(folder: Path, *uses: dict[str, Any]) -> dict[str, Any]:
     made["targets"]["openvino"]["dispatch"] = {"form": "segments"}
     made["targets"]["tensorrt-rtx"]["dispatch"] = {"form": "buckets", "capacity": 1.5}
     made["experts"] = list(uses) or [
-        use("b2", "depth", [0, 1, 2, 3], [0.5, 0.3, 0.2, 0.0], dropped={"tensorrt-rtx": 0.02}),
-        use("b2", "semseg", [2, 3, 4, 5], [0.7, 0.0, 0.296, 0.004], dropped={"tensorrt-rtx": 0.0}),
-        use("b4", "depth", [0, 1], [0.25, 0.75], dropped={"tensorrt-rtx": 0.06}),
-        use("b4", "semseg", [0, 1, 2], [0.2, 0.3, 0.5], dropped={"tensorrt-rtx": 0.0}),
+        use("b2", "depth", [0, 1, 2, 3], [0.5, 0.3, 0.2, 0.0], dropped_by_target={"tensorrt-rtx": 0.02}),
+        use("b2", "semseg", [2, 3, 4, 5], [0.7, 0.0, 0.296, 0.004], dropped_by_target={"tensorrt-rtx": 0.0}),
+        use("b4", "depth", [0, 1], [0.25, 0.75], dropped_by_target={"tensorrt-rtx": 0.06}),
+        use("b4", "semseg", [0, 1, 2], [0.2, 0.3, 0.5], dropped_by_target={"tensorrt-rtx": 0.0}),
     ]
     return made
 
 
 def section(folder: Path, *uses: dict[str, Any]) -> tuple[str, Page]:
     manifest = Manifest.model_validate(content(folder, *uses))
-    markup = experts_section(Story("net", None, manifest, (), ()))
+    markup = experts_section(ReportData("net", None, manifest, (), ()))
     assert markup is not None
     return markup, Page(markup)
 
@@ -90,8 +90,8 @@ def test_each_target_says_what_it_drops(tmp_path: Path) -> None:
 
 def test_what_the_net_itself_drops_is_told_apart(tmp_path: Path) -> None:
     made = (
-        use("b2", "depth", [0, 1], [0.5, 0.5], unserved=0.04, dropped={"tensorrt-rtx": 0.0}),
-        use("b2", "semseg", [0, 1], [0.5, 0.5], dropped={"tensorrt-rtx": 0.0}),
+        use("b2", "depth", [0, 1], [0.5, 0.5], dropped_by_model=0.04, dropped_by_target={"tensorrt-rtx": 0.0}),
+        use("b2", "semseg", [0, 1], [0.5, 0.5], dropped_by_target={"tensorrt-rtx": 0.0}),
     )
     markup, page = section(tmp_path, *made)
     table = rows(markup)
@@ -118,8 +118,8 @@ def test_names_are_only_text(tmp_path: Path) -> None:
 def test_no_experts_no_section(tmp_path: Path) -> None:
     manifest = Manifest.model_validate(manifest_content(tmp_path))
     assert manifest.experts == () and manifest.targets["openvino"].dispatch is None
-    assert experts_section(Story("net", None, manifest, (), ())) is None
-    assert experts_section(Story("net", None, None, (), ())) is None
+    assert experts_section(ReportData("net", None, manifest, (), ())) is None
+    assert experts_section(ReportData("net", None, None, (), ())) is None
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_entries_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, An
 
 
 def test_dropped_tokens_weigh_as_many_as_are_sent() -> None:
-    one = BundleExperts.model_validate(use("b2", "depth", [0], [1.0], top_k=1, dropped={"t": 0.4}))
-    three = BundleExperts.model_validate(use("b2", "semseg", [0], [1.0], top_k=3, dropped={"t": 0.0}))
-    assert dropped_share([one, three], "t") == pytest.approx(0.1)
-    assert dropped_share([], "t") == 0
+    one = BundleExperts.model_validate(use("b2", "depth", [0], [1.0], top_k=1, dropped_by_target={"t": 0.4}))
+    three = BundleExperts.model_validate(use("b2", "semseg", [0], [1.0], top_k=3, dropped_by_target={"t": 0.0}))
+    assert share_dropped_by_target([one, three], "t") == pytest.approx(0.1)
+    assert share_dropped_by_target([], "t") == 0

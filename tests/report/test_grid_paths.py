@@ -8,7 +8,7 @@ from page_reader import HOSTILE, Page, check_harmless
 from report_data import entry_content, result_content
 
 from edgemtl.report.drawing.grid import grid_paths
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.report.sections.network import cost_section, design_section
 from edgemtl.results import Result
 from edgemtl.spaces import Space, load_space
@@ -46,10 +46,10 @@ def test_what_is_computed_together_is_what_the_plan_shares(space: Space, seed: i
     design = space.design(values)
     for path in grid_paths(design, NAMES):
         shared = {
-            place: 1 + (block.task is None)
+            position: 1 + (block.task is None)
             for block in design.plan.path([path.task])
-            for place in path.kept
-            if block.origin == f"s{place[0]}p{place[1]}_{place[2]}"
+            for position in path.kept
+            if block.origin == f"s{position[0]}p{position[1]}_{position[2]}"
         }
         assert path.together == shared
 
@@ -57,9 +57,9 @@ def test_what_is_computed_together_is_what_the_plan_shares(space: Space, seed: i
 def test_the_picture_stands_in_the_report_and_no_split_of_cost_is_claimed(space: Space) -> None:
     design = dict(space.largest())
     result = Result.model_validate(result_content(best=entry_content(design=design)))
-    story = Story("net", result, None, (), ())
-    story.__dict__["tasks"] = NAMES
-    markup = design_section(story)
+    data = ReportData("net", result, None, (), ())
+    data.__dict__["tasks"] = NAMES
+    markup = design_section(data)
     assert markup is not None
     tags = Counter(tag for tag, _ in Page(markup).tags)
     assert tags["svg"] == 2
@@ -67,7 +67,7 @@ def test_the_picture_stands_in_the_report_and_no_split_of_cost_is_claimed(space:
     shown = Page(markup)
     check_harmless(shown)
     assert "1/32" in shown.text
-    assert cost_section(story) is None
+    assert cost_section(data) is None
 
 
 def test_hostile_names_of_choices_are_no_blocks() -> None:

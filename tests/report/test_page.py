@@ -15,7 +15,7 @@ from report_data import broken_floor, entry_content, manifest_content, profile_c
 from edgemtl.bundle import Manifest, write_manifest
 from edgemtl.errors import UserError
 from edgemtl.report import write_report
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.report.page import render
 from edgemtl.report.sections.network import split
 from edgemtl.results import Result
@@ -323,7 +323,7 @@ def test_a_wide_table_scrolls_inside_its_card(run: Path) -> None:
 
 def test_budgets_of_one_task_draw_no_line(tmp_path: Path) -> None:
     result = Result.model_validate(result_content(budgets=["depth:1MFLOPs", "60%FLOPs", "strange"]))
-    page = render(Story("x", result, None, (), ()))
+    page = render(ReportData("x", result, None, (), ()))
     assert "limit-text" not in page.partition("</style>")[2]
 
 
@@ -331,7 +331,7 @@ def test_a_budget_is_drawn_only_where_it_is_measured() -> None:
     here, there = ("8ms@host/onnxruntime", "8ms@host/openvino")
     for text, drawn in ((here, True), (there, False), ("8ms", True)):
         result = Result.model_validate(result_content(budgets=[text]))
-        page = render(Story("x", result, None, (), ())).partition("</style>")[2]
+        page = render(ReportData("x", result, None, (), ())).partition("</style>")[2]
         assert ("limit-text" in page) == drawn
 
 

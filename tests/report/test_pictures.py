@@ -10,7 +10,7 @@ from edgemtl.errors import UserError
 from edgemtl.report import Example, animation, contact_sheet, draw_prediction, overlay
 from edgemtl.report.drawing.canvas import _fitted, _length, font
 from edgemtl.report.drawing.colors import class_colors, ember, heat, rainbow
-from edgemtl.report.pictures.overlays import spread
+from edgemtl.report.pictures.overlays import robust_range
 from edgemtl.tasks.task import KINDS, Task, make_task
 
 RNG = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def test_unknown_pixels_are_grey() -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=50))
 def test_spread_is_never_empty(values: list[float]) -> None:
-    low, high = spread([np.array(values), np.array([np.nan, np.inf])])
+    low, high = robust_range([np.array(values), np.array([np.nan, np.inf])])
     assert low < high
     assert low <= np.median(values) <= high
 

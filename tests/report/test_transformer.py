@@ -8,7 +8,7 @@ from report_data import entry_content, manifest_content, result_content
 
 from edgemtl.bundle import BundleExperts, Manifest
 from edgemtl.report.drawing.transformer import Route, TokenBlock, other_choices, token_blocks
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.report.sections.network import cost_section, design_section
 from edgemtl.results import Result
 
@@ -85,7 +85,7 @@ def test_only_what_blocks_do_not_tell_is_left_to_the_other_drawing() -> None:
 
 def test_the_picture_stands_in_the_order_of_execution() -> None:
     result = Result.model_validate(result_content(best=entry_content(design=DESIGN)))
-    markup = design_section(Story("net", result, None, (), ()))
+    markup = design_section(ReportData("net", result, None, (), ()))
     assert markup is not None
     names = re.findall(r'class="name">(\w+)', markup)
     assert names == ["stem1", "stem2", "patches", "b1", "b2", "b3", "top", "depth", "semseg"]
@@ -97,8 +97,8 @@ def test_the_picture_stands_in_the_order_of_execution() -> None:
 
 def test_no_split_of_weights_is_claimed_that_some_tasks_share(tmp_path: Path) -> None:
     made = manifest_content(tmp_path)
-    plain = cost_section(Story("net", None, Manifest.model_validate(made), (), ()))
+    plain = cost_section(ReportData("net", None, Manifest.model_validate(made), (), ()))
     made["experts"] = [use("b2", "depth", 4, 1).model_dump(mode="json")]
-    mixed = cost_section(Story("net", None, Manifest.model_validate(made), (), ()))
+    mixed = cost_section(ReportData("net", None, Manifest.model_validate(made), (), ()))
     assert plain is not None and "parameters" in plain
     assert mixed is not None and "parameters" not in mixed and "compute" in mixed

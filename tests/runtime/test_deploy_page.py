@@ -36,19 +36,19 @@ def blocks(page: str, language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the page's commands leave, of a small net that nobody trained."""
-    place = tmp_path_factory.mktemp("deploy")
+    position = tmp_path_factory.mktemp("deploy")
     net = small_net("fused")
     samples = samples_for(net, 2)
     data: dict[str, Any] = {"calibration": samples, "validation": samples}
     whole = Plain(["depth", "semseg"], normalisation=True, postprocessing=True)
     targets = ["onnxruntime", "openvino"]
-    export_bundle(net, "fp32", targets, place / "runs/first/bundle", **data)
-    export_plain(net, "fp32", targets, place / "runs/first/plain", whole, **data)
-    export_plain(net, "fp32", targets[:1], place / "runs/first/raw", **data)
+    export_bundle(net, "fp32", targets, position / "runs/first/bundle", **data)
+    export_plain(net, "fp32", targets, position / "runs/first/plain", whole, **data)
+    export_plain(net, "fp32", targets[:1], position / "runs/first/raw", **data)
     coarse = Image.fromarray(np.random.default_rng(4).integers(0, 256, (6, 9, 3), np.uint8))
     photo = coarse.resize((300, 200), Image.Resampling.BICUBIC)
-    photo.save(place / "photo.jpg", quality=95)
-    return place
+    photo.save(position / "photo.jpg", quality=95)
+    return position
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_pictures_shrink_as_the_page_says() -> None:
 
     def columns(pixels: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
         step, centres = len(pixels) / count, np.arange(len(pixels)) + 0.5
-        areas = [(centres > place * step) & (centres <= (place + 1) * step) for place in range(count)]
+        areas = [(centres > index * step) & (centres <= (index + 1) * step) for index in range(count)]
         return np.array([np.floor(pixels[area].mean(axis=0) + 0.5) for area in areas]).astype(np.uint8)
 
     pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)

@@ -99,18 +99,18 @@ def test_gelu_is_exact_to_fp32_everywhere() -> None:
 @pytest.mark.parametrize("places", [4, 20])
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("top_k", [1, 3, 5])
-def test_a_router_makes_a_queue_for_each_expert(top_k: int, renormalise: bool, places: int) -> None:
+def test_a_router_makes_a_queue_for_each_expert(top_k: int, renormalise: bool, expert_capacity: int) -> None:
     x, weights = drawn(1, 20, 8), {"weight": drawn(5, 8), "bias": drawn(5)}
-    attributes = {"top_k": top_k, "renormalise": renormalise, "places": places}
+    attributes = {"top_k": top_k, "renormalise": renormalise, "places": expert_capacity}
     routed = computed("Router", [x], attributes, weights)
     assert isinstance(routed, Routed)
     gates = np.zeros((20, 5), np.float32)
-    for place, (queue, values) in enumerate(zip(routed.queues, routed.gates, strict=True)):
+    for index, (queue, values) in enumerate(zip(routed.queues, routed.gates, strict=True)):
         assert (np.diff(queue) > 0).all()
-        gates[queue, place] = values[:, 0]
+        gates[queue, index] = values[:, 0]
     with torch.no_grad():
         node = Node("n", "Router", ("x",), "y", "b", None, attributes, weights)
         expected = operator_of(node)([x])[0].numpy()
-    assert ((gates > 0).sum(1) == top_k).all() or places < 20
-    assert (gates > 0).sum(0).max() <= places
+    assert ((gates > 0).sum(1) == top_k).all() or expert_capacity < 20
+    assert (gates > 0).sum(0).max() <= expert_capacity
     np.testing.assert_allclose(gates, expected, rtol=1e-5, atol=1e-6)

@@ -61,7 +61,7 @@ def grid_net() -> MultiTaskNet:
         "depth": ("s1p0_1", "s1p1_1", "s2p0_1", "f2p0to2", "read2"),
         "normals": ("s1p0_1", "s2p0_1", "f2p2to1", "s2p1_1", "read1"),
     }
-    values = {f"{task}.{place}": KEEP for task, places in kept.items() for place in places}
+    values = {f"{task}.{position}": KEEP for task, places in kept.items() for position in places}
     torch.manual_seed(0)
     net = MultiTaskNet(family.plan(spec, TASKS, values, SIZE), TASKS)
     settle(net)

@@ -23,9 +23,9 @@ _GONE = ("activation", "activation_params", "pads", "auto_pad", "alpha", "beta")
 def true_macs(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> dict[str, dict[int, int]]:
     """MACs of every node that multiplies, by its place in the graph, for each output that needs it."""
     values = _all_values(model, feeds)
-    macs = {place: _node_macs(model, node, values) for place, node in enumerate(model.graph.node)}
+    macs = {index: _node_macs(model, node, values) for index, node in enumerate(model.graph.node)}
     return {
-        output.name: {place: macs[place] for place in _needed(model.graph, output.name) if macs[place]}
+        output.name: {index: macs[index] for index in _needed(model.graph, output.name) if macs[index]}
         for output in model.graph.output
     }
 
@@ -54,14 +54,14 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
 
 def _needed(graph: onnx.GraphProto, output: str) -> list[int]:
     """Places of the nodes on any way to an output."""
-    makers = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     found: set[int] = set()
     todo = [output]
     while todo:
-        place = makers.get(todo.pop())
-        if place is not None and place not in found:
-            found.add(place)
-            todo += graph.node[place].input
+        index = makers.get(todo.pop())
+        if index is not None and index not in found:
+            found.add(index)
+            todo += graph.node[index].input
     return sorted(found)
 
 
@@ -76,7 +76,7 @@ def _node_macs(model: onnx.ModelProto, node: onnx.NodeProto, values: Mapping[str
     if "Conv" in node.op_type:
         factors[0] = _padded(node, factors[0])
     kept = [each for each in node.attribute if each.name not in _GONE]
-    names = [f"f{place}" for place in range(len(factors))]
+    names = [f"f{index}" for index in range(len(factors))]
     alone = helper.make_node(node.op_type.replace("FusedConv", "Conv"), names, ["y"], domain=node.domain)
     alone.domain = "com.microsoft" if alone.op_type.startswith("Fused") else ""
     if alone.op_type == "FusedGemm":

@@ -45,7 +45,7 @@ def result_content(**changes: Any) -> dict[str, Any]:
         "schema": "edgemtl.result/1",
         "command": "edgemtl search --budget 5MFLOPs",
         "seed": 0,
-        "data": {"name": "scenes", "identity": "abc", "scored_on": "192 test images"},
+        "data": {"name": "scenes", "fingerprint": "abc", "scored_on": "192 test images"},
         "space": "cnn",
         "strategy": "linas",
         "budgets": ["5MFLOPs", "60%FLOPs", "8ms@host/onnxruntime"],

@@ -55,7 +55,7 @@ def _save(path: Path, array: Any) -> None:
 def write_supernet(space: Space, path: Path, seed: int = 0) -> Path:
     """Fresh weights for a space, as `edgemtl train` writes them."""
     torch.manual_seed(seed)
-    header = {"space": space.name, "identity": space.identity, "tasks": [task.name for task in space.tasks]}
+    header = {"space": space.name, "fingerprint": space.fingerprint, "tasks": [task.name for task in space.tasks]}
     save_supernet(Supernet.of(space), path, header)
     return path
 

@@ -56,7 +56,7 @@ class Toys:
     name: str = "toys"
     tasks: tuple[Task, ...] = TRAINED
     size: tuple[int, int] = (32, 32)
-    identity: str = "toys/1"
+    fingerprint: str = "toys/1"
     license_note: str = ""
 
     def split(self, name: str) -> Sequence[Sample]:

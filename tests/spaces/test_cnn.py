@@ -53,8 +53,8 @@ def test_the_largest_of_mobilenetv2_is_mobilenetv2() -> None:
     for stage, (expand, channels, repeats, stride) in enumerate(MOBILENETV2, 1):
         for number in range(1, repeats + 1):
             hidden, step = inputs * expand, stride if number == 1 else 1
-            lift = [] if expand == 1 else [(inputs, hidden, 1, 1, 1)]
-            expected = [*lift, (hidden, hidden, 3, step, hidden), (hidden, channels, 1, 1, 1)]
+            expand = [] if expand == 1 else [(inputs, hidden, 1, 1, 1)]
+            expected = [*expand, (hidden, hidden, 3, step, hidden), (hidden, channels, 1, 1, 1)]
             assert shapes(plan, f"s{stage}_{number}") == expected
             (block,) = (b for b in plan.blocks if b.name == f"s{stage}_{number}")
             assert block.residual == (step == 1 and inputs == channels)
@@ -129,9 +129,9 @@ def test_a_kernel_is_a_choice_where_some_block_is_depthwise(raw: dict[str, Any])
     ],
 )
 def test_what_cannot_become_a_net_is_refused(
-    raw: dict[str, Any], place: str | int | None, key: str, value: Any, message: str
+    raw: dict[str, Any], position: str | int | None, key: str, value: Any, message: str
 ) -> None:
-    part = raw if place is None else raw["stages"][place] if isinstance(place, int) else raw[place]
+    part = raw if position is None else raw["stages"][position] if isinstance(position, int) else raw[position]
     part[key] = value
     with pytest.raises(ValidationError) as caught:
         CnnSpec.model_validate(raw)

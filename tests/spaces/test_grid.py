@@ -24,7 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Space:
 
 def masked(space: Space, **kept: set[str]) -> Design:
     """Every task keeps what is named for it, and nothing else."""
-    return space.design({f"{task}.{place}": KEEP for task, places in kept.items() for place in places})
+    return space.design({f"{task}.{position}": KEEP for task, places in kept.items() for position in places})
 
 
 def by_batch(net: MultiTaskNet) -> MultiTaskNet:

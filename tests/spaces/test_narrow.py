@@ -8,7 +8,7 @@ from small import designs, pictures, small_space
 
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet
-from edgemtl.spaces import Plan, load_space, narrowed, prunable_channels
+from edgemtl.spaces import Plan, load_space, prunable_channels, with_channels
 from edgemtl.tasks.task import make_task
 
 TASKS = (make_task("semseg", "segmentation", classes=("wall", "floor")), make_task("kind", "classification", 3))
@@ -40,7 +40,7 @@ def test_a_narrowed_plan_is_a_net_that_runs_and_costs_what_its_parameters_say(tm
     rng = random.Random(0)
     for design in designs(small_space(tmp_path), 20):
         counts = drawn(design.plan, rng)
-        plan = narrowed(design.plan, counts)
+        plan = with_channels(design.plan, counts)
         net = MultiTaskNet(plan, design.space.tasks).eval()
         outputs = net(pictures(1, plan.input_size))
         whole = MultiTaskNet(design.plan, design.space.tasks).eval()(pictures(1, plan.input_size))
@@ -53,7 +53,7 @@ def test_a_narrowed_plan_is_a_net_that_runs_and_costs_what_its_parameters_say(tm
 def test_experts_and_hidden_units_are_narrowed_for_every_task() -> None:
     space = load_space("moe-vit", TASKS, (64, 64))
     plan = space.largest().plan
-    made = narrowed(plan, {"b1.first": 24, "b2.experts.first": 16, "stem2.conv": 8})
+    made = with_channels(plan, {"b1.first": 24, "b2.experts.first": 16, "stem2.conv": 8})
     net = MultiTaskNet(made, TASKS).eval()
     assert net(pictures(1, (64, 64)))["semseg"].shape == (1, 2, 64, 64)
     assert net.get_parameter("blocks.b2.mixture.experts.3.second.weight").shape == (128, 16)
@@ -62,7 +62,7 @@ def test_experts_and_hidden_units_are_narrowed_for_every_task() -> None:
 
 def test_no_channels_is_the_same_plan(tmp_path: Path) -> None:
     plan = small_space(tmp_path).largest().plan
-    assert narrowed(plan, {}) == plan == narrowed(plan, prunable_channels(plan))
+    assert with_channels(plan, {}) == plan == with_channels(plan, prunable_channels(plan))
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_no_channels_is_the_same_plan(tmp_path: Path) -> None:
 )
 def test_counts_that_no_net_can_have_are_refused(tmp_path: Path, channels: dict[str, int], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        narrowed(small_space(tmp_path).largest().plan, channels)
+        with_channels(small_space(tmp_path).largest().plan, channels)

@@ -102,9 +102,9 @@ def test_options_that_are_switched_off_change_nothing(space: Space, seed: int) -
     genome = [rng.randrange(len(choice.options)) for choice in space.choices]
     design = space.decode(genome)
     idle = [n for n, choice in enumerate(space.choices) if not choice.active(design)]
-    for place in idle:
-        assert space.encode(design)[place] == 0
-        genome[place] = rng.randrange(len(space.choices[place].options))
+    for position in idle:
+        assert space.encode(design)[position] == 0
+        genome[position] = rng.randrange(len(space.choices[position].options))
     other = space.decode(genome)
     assert other == design and other.key == design.key and len({other, design}) == 1
 
@@ -124,7 +124,7 @@ def test_every_net_of_the_tiny_space_is_one_design(tiny: Space) -> None:
     architecture = [c for c in tiny.choices if not c.name.endswith(".precision")]
     found: dict[Design, object] = {}
     for number in range(2 ** len(architecture)):
-        design = tiny.design({c.name: c.options[number >> place & 1] for place, c in enumerate(architecture)})
+        design = tiny.design({c.name: c.options[number >> index & 1] for index, c in enumerate(architecture)})
         assert found.setdefault(design, design.plan) == design.plan
     assert len(set(found.values())) == len(found) == 2**4 * (1 + 2) * 2  # a kernel for depthwise blocks only
 
@@ -187,19 +187,19 @@ def test_a_target_narrows_the_precisions_to_its_own(tiny: Space) -> None:
     assert set(floats.random(random.Random(0)).precision.values()) == {"fp32", "float"}
     both = tiny.for_target(traits(("float", "int8"), ("fp32",)))
     assert [c.name for c in both.choices] == [c.name for c in tiny.choices if c.name != "engine.precision"]
-    assert floats.identity == both.identity == tiny.identity
+    assert floats.fingerprint == both.fingerprint == tiny.fingerprint
 
 
 def test_identity_is_what_weights_depend_on(tmp_path: Path, tiny: Space) -> None:
-    assert load_space(write(tmp_path, TINY), TASKS, (64, 64)).identity == tiny.identity
-    assert load_space(write(tmp_path, TINY.replace("[float, int8]", "[float]")), TASKS).identity == tiny.identity
+    assert load_space(write(tmp_path, TINY), TASKS, (64, 64)).fingerprint == tiny.fingerprint
+    assert load_space(write(tmp_path, TINY.replace("[float, int8]", "[float]")), TASKS).fingerprint == tiny.fingerprint
     renamed = (make_task("parts", "segmentation", classes=("wall", "floor")), TASKS[1])
     more = (make_task("semseg", "segmentation", classes=("wall", "floor", "door")), TASKS[1])
     others = [
         load_space(write(tmp_path, TINY.replace("[1, 2], kernel", "[1, 3], kernel")), TASKS),
         *(load_space(write(tmp_path, TINY), tasks) for tasks in (renamed, more, TASKS[:1])),
     ]
-    assert len({tiny.identity, *(other.identity for other in others)}) == 5
+    assert len({tiny.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
 def test_an_identity_stays_what_it_was() -> None:
@@ -209,8 +209,8 @@ def test_an_identity_stays_what_it_was() -> None:
         make_task("depth", "depth"),
         make_task("kind", "classification", 2),
     )
-    assert load_space("cnn", tasks).identity.startswith("d8427cf28e68")
-    assert load_space("mobilenetv2", tasks).identity.startswith("44884c4f4da8")
+    assert load_space("cnn", tasks).fingerprint.startswith("d8427cf28e68")
+    assert load_space("mobilenetv2", tasks).fingerprint.startswith("44884c4f4da8")
 
 
 def test_a_supernet_has_the_largest_design_s_parameters(tiny: Space) -> None:

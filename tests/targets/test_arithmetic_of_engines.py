@@ -48,9 +48,9 @@ def device(name: str) -> Device:
     return any_processor(load_device("host")) if name == "any" else load_device(name)
 
 
-def share_alike(runtime: str, made_for: str, folder: Path, net: MultiTaskNet | None = None) -> float:
+def share_alike(runtime: str, built_for: str, folder: Path, net: MultiTaskNet | None = None) -> float:
     """Share of the values of an all-INT8 engine that are those of its simulation, opened whatever it needs."""
-    target = find_target(runtime, device(made_for))
+    target = find_target(runtime, device(built_for))
     net, same, total = net or small_net("fused", "relu6"), 0, 0
     precision, ranges = {"engine": "fp32", **dict.fromkeys(net.blocks, "int8")}, calibrate(net, images(8))
     target.build(net, precision, ranges, folder)
@@ -195,8 +195,8 @@ def test_openvino_held_to_less_than_an_engine_needs_is_refused(
     """Whatever of oneDNN's two names the switch has; engines that need nothing open all the same."""
     monkeypatch.setattr("edgemtl.arithmetic.own_arithmetic", lambda: "avx512-vnni")
     ranges = calibrate(net, images(2))
-    for name, made_for in (("exact", "x86-vnni"), ("any", "any")):
-        find_target("openvino", device(made_for)).build(net, {"s3_1": "int8"}, ranges, tmp_path / name)
+    for name, built_for in (("exact", "x86-vnni"), ("any", "any")):
+        find_target("openvino", device(built_for)).build(net, {"s3_1": "int8"}, ranges, tmp_path / name)
     for switch, value in (("ONEDNN_MAX_CPU_ISA", "AVX2"), ("DNNL_MAX_CPU_ISA", "avx512_core")):
         with monkeypatch.context() as held:
             held.setenv(switch, value)
@@ -226,10 +226,10 @@ def test_an_engine_that_would_compute_wrongly_is_refused_in_one_line(
     """In a bundle and alone; float engines need nothing, and portable ones run."""
     precision = {"engine": "fp32", "s3_1": "int8"}
     given = {"calibration": samples, "validation": samples, "tolerance": LOOSE}
-    made_for = load_device("x86-vnni")
+    built_for = load_device("x86-vnni")
     monkeypatch.setattr("edgemtl.arithmetic.own_arithmetic", lambda: "avx2")
     monkeypatch.setattr("edgemtl.targets.own_arithmetic", lambda: "avx2")
-    export_bundle(net, precision, ["onnxruntime"], tmp_path / "exact", device=made_for, **given)  # type: ignore[arg-type]
+    export_bundle(net, precision, ["onnxruntime"], tmp_path / "exact", device=built_for, **given)  # type: ignore[arg-type]
     said = read_manifest(tmp_path / "exact").targets["onnxruntime"]
     assert (said.device, said.arithmetic, said.needs) == ("x86-vnni", "avx-vnni", (EXACT_INT8,))
     assert (
@@ -241,10 +241,10 @@ def test_an_engine_that_would_compute_wrongly_is_refused_in_one_line(
         ) as e:
             opens()
         assert "\n" not in str(e.value)
-    export_bundle(net, precision, ["onnxruntime"], tmp_path / "any", device=made_for, portable=True, **given)  # type: ignore[arg-type]
+    export_bundle(net, precision, ["onnxruntime"], tmp_path / "any", device=built_for, portable=True, **given)  # type: ignore[arg-type]
     said = read_manifest(tmp_path / "any").targets["onnxruntime"]
     assert (said.arithmetic, said.needs, said.checked) == (ANY, (), "engine")
-    export_bundle(net, "fp32", ["onnxruntime"], tmp_path / "float", device=made_for, **given)  # type: ignore[arg-type]
+    export_bundle(net, "fp32", ["onnxruntime"], tmp_path / "float", device=built_for, **given)  # type: ignore[arg-type]
     for name in ("any", "float"):
         Engine(tmp_path / name).close()
 
@@ -255,14 +255,14 @@ def test_a_bf16_engine_is_checked_by_simulation_where_the_processor_has_none(
     """OpenVINO would run it in FP32 there, and what is checked would not be what it computes on its device."""
     board = load_device("x86-vnni")
     runtimes = (Runtime(name="openvino", precisions=("fp32", "bf16", "int8")),)
-    made_for = board.model_copy(update={"precisions": ("fp32", "bf16", "int8"), "runtimes": runtimes})
+    built_for = board.model_copy(update={"precisions": ("fp32", "bf16", "int8"), "runtimes": runtimes})
     machine = environment()
     machine["cpu"] |= {"flags": ["avx2"]}
     monkeypatch.setattr("edgemtl.devices.environment", lambda: machine)
-    target = find_target("openvino", made_for)
+    target = find_target("openvino", built_for)
     assert not runs_here(target, {"engine": "bf16"})
     assert runs_here(target, {"engine": "fp32"})
-    given = {"calibration": samples, "validation": samples, "tolerance": LOOSE, "device": made_for}
+    given = {"calibration": samples, "validation": samples, "tolerance": LOOSE, "device": built_for}
     export_bundle(net, "bf16", ["openvino"], tmp_path / "bundle", **given)  # type: ignore[arg-type]
     said = read_manifest(tmp_path / "bundle").targets["openvino"]
     assert (said.checked, said.checked_on) == ("simulation", None)
@@ -295,8 +295,8 @@ def test_what_being_portable_costs_stands_in_the_manifest(
 
 
 def test_a_target_with_an_arithmetic_of_its_own_has_it_on_every_device() -> None:
-    for made_for in ("any", "host"):
-        assert arithmetic_of(find_target("tensorrt-rtx", device(made_for))) == "gpu"
+    for built_for in ("any", "host"):
+        assert arithmetic_of(find_target("tensorrt-rtx", device(built_for))) == "gpu"
     assert arithmetic_of(find_target("onnxruntime", device("any"))) == ANY
     assert arithmetic_of(find_target("openvino", device("x86-vnni"))) == "avx-vnni"
 

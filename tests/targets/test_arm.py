@@ -23,11 +23,11 @@ CPUS = {"raspberry-pi-4": "cortex-a72", "raspberry-pi-5": "max"}
 @pytest.mark.parametrize("block", ["fused", "depthwise"])
 @pytest.mark.parametrize("made_for", ["its own", "any", "x86-vnni"])
 @pytest.mark.parametrize("board", CPUS)
-def test_int8_on_arm_is_the_simulation(tmp_path: Path, board: str, made_for: str, block: str) -> None:
+def test_int8_on_arm_is_the_simulation(tmp_path: Path, board: str, built_for: str, block: str) -> None:
     """Its own scheme is signed; unsigned ones, of seven bits and of eight, are no less exact there."""
-    device = load_device("x86-vnni" if made_for == "x86-vnni" else board)
-    target = find_target("onnxruntime", any_processor(device) if made_for == "any" else device)
-    assert target.scheme.activation == ("int8" if made_for == "its own" else "uint8")
+    device = load_device("x86-vnni" if built_for == "x86-vnni" else board)
+    target = find_target("onnxruntime", any_processor(device) if built_for == "any" else device)
+    assert target.scheme.activation == ("int8" if built_for == "its own" else "uint8")
     net, batch = small_net(block, "relu6"), images(4, seed=7)
     precision, ranges = dict.fromkeys(net.blocks, "int8"), calibrate(net, images(8))
     target.build(net, precision, ranges, tmp_path)

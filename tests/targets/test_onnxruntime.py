@@ -56,12 +56,12 @@ def test_what_only_moves_values_works_on_eight_bits(tmp_path: Path) -> None:
     ONNXRUNTIME.build(net, dict.fromkeys(net.blocks, "int8"), calibrate(net, images(8)), tmp_path)
     graph = onnx.load(tmp_path / "model.onnx").graph
     written = {name: node.op_type for node in graph.node for name in node.output}
-    moved = [node for node in graph.node if node.op_type in ONNXRUNTIME.scheme.passed]
+    moved = [node for node in graph.node if node.op_type in ONNXRUNTIME.scheme.passthrough_ops]
     assert {node.op_type for node in moved} == {"Resize", "DepthToSpace"}
     for node in moved:
-        assert written[node.input[0]] in ("QuantizeLinear", *ONNXRUNTIME.scheme.passed)
+        assert written[node.input[0]] in ("QuantizeLinear", *ONNXRUNTIME.scheme.passthrough_ops)
         readers = {other.op_type for other in graph.node if node.output[0] in other.input}
-        assert readers <= {"DequantizeLinear", *ONNXRUNTIME.scheme.passed}
+        assert readers <= {"DequantizeLinear", *ONNXRUNTIME.scheme.passthrough_ops}
 
 
 def test_float_blocks_are_left_as_they_are(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from edgemtl.models.quantization import (
 
 UNSIGNED, SIGNED = QuantScheme("uint8"), QuantScheme("int8", symmetric=True)
 ENTERING = Parameters(0.02, 128, 0, 255)
-STORED = QuantScheme("uint8", stored=True, carried=("Add",), passed=("Resize",), bias="int32")
+STORED = QuantScheme("uint8", stored=True, quantized_ops=("Add",), passthrough_ops=("Resize",), bias="int32")
 
 
 @given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.sampled_from([UNSIGNED, SIGNED, QuantScheme("int8")]))
@@ -109,15 +109,15 @@ def test_plan_of_an_entering_scheme_rounds_only_what_enters_weights() -> None:
     convs = {node.name for node in graph.nodes if node.block == "s2_2" and node.op == "Conv"}
     assert plan.weights == convs
     assert plan.entries == {(name, 0) for name in convs}
-    assert not plan.stored
+    assert not plan.quantized
 
 
 def test_plan_of_a_storing_scheme_keeps_eight_bits_from_convolution_to_convolution() -> None:
     graph = trace(small_net())
     plan = plan_quantization(graph.nodes, dict.fromkeys(small_net().blocks, "int8"), STORED, graph.outputs.values())
     assert plan.entries == {("blocks.stem.conv.conv", 0)}, "only the image enters from outside"
-    assert "blocks.stem.conv.act" in plan.stored
-    assert "blocks.stem.conv.conv" not in plan.stored, "rounded once, after its activation"
+    assert "blocks.stem.conv.act" in plan.quantized
+    assert "blocks.stem.conv.conv" not in plan.quantized, "rounded once, after its activation"
     assert plan.source["blocks.depth_neck.interpolate"] == "blocks.depth_neck.lateral_s4.conv"
 
 

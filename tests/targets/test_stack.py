@@ -20,7 +20,7 @@ from edgemtl.spaces import load_space
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.stack import stack_experts
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.tasks.task import make_task
 
 TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))
@@ -82,7 +82,7 @@ def test_joined_experts_compute_the_same_from_the_same_weights(
 ) -> None:
     """Experts of overlapping windows are stored one by one; where all tasks reach the same they are one constant."""
     net = net_of(YAML.replace("kept: [4]", f"kept: [{window}]"), tmp_path_factory.mktemp("window"))
-    model = emit_graph(trace(net), Dispatch("buckets"))
+    model = emit_graph(trace(net), DispatchPolicy("buckets"))
     joined = stacked(model)
     image = np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)
     for one, other in zip(outputs(model, image), outputs(joined, image), strict=True):
@@ -97,7 +97,7 @@ def test_joined_experts_compute_the_same_from_the_same_weights(
 
 
 def test_experts_whose_tokens_data_decides_stay_apart(net: MultiTaskNet) -> None:
-    model = emit_graph(trace(net), Dispatch("segments"))
+    model = emit_graph(trace(net), DispatchPolicy("segments"))
     assert kinds(stacked(model)) == kinds(model)
 
 
@@ -106,7 +106,7 @@ def test_rounded_experts_stay_apart_and_float_ones_do_not(net: MultiTaskNet) -> 
     images = torch.randn(4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     precision = {name: "int8" if name == "b2" else "float" for name in net.blocks}
     model = quantize(
-        emit_graph(trace(net), Dispatch("buckets")), precision, calibrate(net, [images]), QuantScheme("uint8")
+        emit_graph(trace(net), DispatchPolicy("buckets")), precision, calibrate(net, [images]), QuantScheme("uint8")
     )
     joined = stacked(model)
     assert kinds(joined)["Split"] == MIXTURES // 2

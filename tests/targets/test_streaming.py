@@ -128,12 +128,12 @@ def token_by_token(layer: Experts, image: Array, top_k: int, renormalise: bool) 
         p = np.exp(logits - logits.max())
         p /= p.sum()
         best = np.argsort(-p)[:top_k]
-        for place in best:
-            name = f"experts.{layer.numbers['depth'][place]}"
+        for position in best:
+            name = f"experts.{layer.numbers['depth'][position]}"
             hidden = values[f"{name}.first.weight"] @ x + values[f"{name}.first.bias"]
             hidden = np.array([0.5 * h * (1 + math.erf(h / math.sqrt(2))) for h in hidden])
             result = values[f"{name}.second.weight"] @ hidden + values[f"{name}.second.bias"]
-            out[token] += p[place] / (p[best].sum() if renormalise else 1) * result
+            out[token] += p[position] / (p[best].sum() if renormalise else 1) * result
     return out[None].astype(np.float32)
 
 
@@ -189,8 +189,8 @@ def test_an_expert_without_tokens_is_never_read(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "weights.bin").read_bytes())
     unread = 0
     for mixture in mixtures(tmp_path):
-        for place in (1, 3, 4):
-            start, size = span(mixture["experts"][place]["operators"])
+        for position in (1, 3, 4):
+            start, size = span(mixture["experts"][position]["operators"])
             content[start : start + size] = b"\xff" * size
             unread += size
     (tmp_path / "weights.bin").write_bytes(content)

@@ -20,7 +20,7 @@ from edgemtl.profiling import count_graph
 from edgemtl.runtime import Session, open_engine
 from edgemtl.spaces import Design, load_space
 from edgemtl.targets.onnx.emit import emit_graph
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.targets.target import find_target
 from edgemtl.tasks.task import make_task
 
@@ -113,8 +113,10 @@ def run_file(model: onnx.ModelProto, image: torch.Tensor, task: str) -> np.ndarr
     return np.asarray(session.run([task], {"image": image.numpy()})[0])
 
 
-@pytest.mark.parametrize("dispatch", [Dispatch("segments"), Dispatch("buckets"), Dispatch("masked")])
-def test_every_form_gives_the_same(designs: Designs, bounded: Designs, image: torch.Tensor, dispatch: Dispatch) -> None:
+@pytest.mark.parametrize("dispatch", [DispatchPolicy("segments"), DispatchPolicy("buckets"), DispatchPolicy("masked")])
+def test_every_form_gives_the_same(
+    designs: Designs, bounded: Designs, image: torch.Tensor, dispatch: DispatchPolicy
+) -> None:
     for _, net in [*designs, *bounded]:
         with torch.no_grad():
             expected = net(image)["depth"].numpy()
@@ -122,16 +124,16 @@ def test_every_form_gives_the_same(designs: Designs, bounded: Designs, image: to
 
 
 def test_places_are_a_multiple_of_an_even_share() -> None:
-    assert Dispatch("buckets", 1.25).places(tokens=196, experts=16, top_k=4) == 62
-    assert Dispatch("buckets", 100.0).places(196, 16, 4) == 196
-    assert Dispatch("buckets").places(196, 16, 4) == 196
+    assert DispatchPolicy("buckets", 1.25).expert_capacity(tokens=196, experts=16, top_k=4) == 62
+    assert DispatchPolicy("buckets", 100.0).expert_capacity(196, 16, 4) == 196
+    assert DispatchPolicy("buckets").expert_capacity(196, 16, 4) == 196
 
 
 def test_too_few_places_drop_tokens_and_nothing_else(designs: Designs, image: torch.Tensor) -> None:
     """The outputs differ from the exact ones, and are finite: what has no place counts as nothing."""
     _, net = designs[0]
-    exact = run_file(emit_graph(trace(net), Dispatch("buckets")), image, "depth")
-    tight = run_file(emit_graph(trace(net), Dispatch("buckets", 0.5)), image, "depth")
+    exact = run_file(emit_graph(trace(net), DispatchPolicy("buckets")), image, "depth")
+    tight = run_file(emit_graph(trace(net), DispatchPolicy("buckets", 0.5)), image, "depth")
     assert np.isfinite(tight).all()
     assert np.abs(tight - exact).max() > 1e-3
 
@@ -143,10 +145,10 @@ def test_what_a_net_has_no_place_for_is_what_counts_least(designs: Designs, boun
             limited.load_state_dict(layer.state_dict())
             tokens = torch.randn(2, 24, 32, generator=torch.Generator().manual_seed(2))
             for name, router in limited.routers.items():
-                places = math.ceil(24 * router.routing.plan.top_k / len(router.routing.plan.numbers))
+                expert_capacity = math.ceil(24 * router.routing.plan.top_k / len(router.routing.plan.numbers))
                 for sent, kept in zip(layer.routers[name](tokens), router(tokens), strict=True):
-                    largest = sent.sort(0, descending=True).values[:places]
-                    assert torch.equal(kept.sort(0, descending=True).values[:places], largest)
+                    largest = sent.sort(0, descending=True).values[:expert_capacity]
+                    assert torch.equal(kept.sort(0, descending=True).values[:expert_capacity], largest)
                     assert (kept > 0).sum(0).tolist() == (largest > 0).sum(0).tolist()
 
 
@@ -155,7 +157,7 @@ def mixtures(net: MultiTaskNet) -> list[Experts]:
 
 
 def test_static_forms_have_no_shape_that_data_decides(designs: Designs) -> None:
-    model = emit_graph(trace(designs[0][1]), Dispatch("buckets", 1.5))
+    model = emit_graph(trace(designs[0][1]), DispatchPolicy("buckets", 1.5))
     assert not {node.op_type for node in model.graph.node} & {"NonZero", "ScatterND", "ScatterElements", "Loop"}
     for info in model.graph.value_info:
         assert all(size.HasField("dim_value") for size in info.type.tensor_type.shape.dim), info.name

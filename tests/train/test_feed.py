@@ -52,7 +52,7 @@ def test_samples_come_in_order_up_to_a_limit() -> None:
     found = list(batches_of(samples, 3, 7))
     assert [len(batch.image) for batch in found] == [3, 3, 1]
     assert all(
-        np.array_equal(target, samples[place].targets["depth"])
-        for place, target in enumerate(target for batch in found for target in batch.targets["depth"])
+        np.array_equal(target, samples[index].targets["depth"])
+        for index, target in enumerate(target for batch in found for target in batch.targets["depth"])
     )
     assert sum(len(batch.image) for batch in batches_of(samples, 16)) == len(samples)

@@ -34,7 +34,12 @@ class Watched:
 
     def __init__(self, space: Space, stop: Callable[[int], None] = lambda step: None) -> None:
         self.space, self.stop, self.step = space, stop, 0
-        self.name, self.tasks, self.identity, self.supernet = space.name, space.tasks, space.identity, space.supernet
+        self.name, self.tasks, self.fingerprint, self.supernet = (
+            space.name,
+            space.tasks,
+            space.fingerprint,
+            space.supernet,
+        )
         self.drawn: list[Design] = []
 
     def largest(self) -> Values:
@@ -106,12 +111,16 @@ def test_what_is_written_is_what_was_scored(space: Space, tmp_path: Path) -> Non
     path = train_supernet(space, Toys(), RECIPE, tmp_path, command="edgemtl train --seed 3")
     header = read_header(path)
     assert header["recipe"] == RECIPE.as_json()
-    assert (header["space"], header["identity"], header["command"]) == ("toy", space.identity, "edgemtl train --seed 3")
-    assert header["data"] == {"name": "toys", "identity": "toys/1"}
+    assert (header["space"], header["fingerprint"], header["command"]) == (
+        "toy",
+        space.fingerprint,
+        "edgemtl train --seed 3",
+    )
+    assert header["data"] == {"name": "toys", "fingerprint": "toys/1"}
     written = json.loads((tmp_path / "training.json").read_text())
     assert written["environment"]
     supernet = Supernet.of(space)
-    load_supernet(supernet, path, space.identity)
+    load_supernet(supernet, path, space.fingerprint)
     for name, design in (("largest", space.largest()), ("smallest", space.smallest())):
         net = supernet.extract(design)
         recalibrate(net, [torch.from_numpy(batch.image) for batch in batches_of(Toys().split("train"), 16)])

@@ -74,18 +74,18 @@ def test_equal_is_the_sum_of_the_gradients() -> None:
 def test_uncertainty_divides_by_a_learnt_variance() -> None:
     net = TwoTasks()
     weighting = Uncertainty(["x", "y"])
-    spread = {"x": 0.7, "y": -1.3}
+    subsample = {"x": 0.7, "y": -1.3}
     with torch.no_grad():
-        for task, value in spread.items():
+        for task, value in subsample.items():
             weighting.log_variance[task].fill_(value)
     losses, _ = net.forward()
     first, second = rows(net)
     expected = math.exp(-0.7) * first + math.exp(1.3) * second
     np.testing.assert_allclose(flat(net.backward(weighting)), expected, atol=1e-6 * np.abs(expected).max())
     # d/ds of loss * exp(-s) + s / 2, whose zero is a variance of twice the loss
-    for task, parameter in zip(spread, weighting.parameters(), strict=True):
+    for task, parameter in zip(subsample, weighting.parameters(), strict=True):
         assert parameter.grad is not None
-        wanted = 0.5 - float(losses[task].detach()) * math.exp(-spread[task])
+        wanted = 0.5 - float(losses[task].detach()) * math.exp(-subsample[task])
         assert float(parameter.grad) == pytest.approx(wanted, rel=1e-5)
 
 

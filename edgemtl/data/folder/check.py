@@ -123,7 +123,7 @@ def check_some_labels(opened: OpenFolder, problems: Problems) -> None:
     tallies = _tallies(opened)
     for split, items in opened.splits.items():
         some, begun = list[Item](), time.monotonic()
-        for item in _spread(items):
+        for item in _subsample(items):
             if time.monotonic() - begun < _QUICK_SECONDS:
                 _count(opened, item, tallies[split], problems)
                 some.append(item)
@@ -136,11 +136,11 @@ def check_some_labels(opened: OpenFolder, problems: Problems) -> None:
                 _tell_classes(spec, name, where, tally, problems)
 
 
-def _spread(items: Sequence[Item]) -> Sequence[Item]:
+def _subsample(items: Sequence[Item]) -> Sequence[Item]:
     """Some items from all over, in an order of which every part is from all over too."""
     count = min(len(items), _QUICK_IMAGES)
-    places = sorted(range(count), key=lambda place: (place % 8, place))
-    return [items[place * len(items) // count] for place in places]
+    places = sorted(range(count), key=lambda position: (position % 8, position))
+    return [items[position * len(items) // count] for position in places]
 
 
 def _tallies(opened: OpenFolder) -> dict[Split, dict[str, _Tally]]:

@@ -12,11 +12,11 @@ from PIL.Image import Image
 
 from edgemtl.data.folder.file_names import Names
 from edgemtl.data.folder.files import Item, Row
-from edgemtl.data.folder.labels import Array, Target, absent, check_header, decode, fit, parse_cells
+from edgemtl.data.folder.labels import Array, Target, check_header, decode, missing_label, parse_cells, resize_label
 from edgemtl.data.folder.models import FileSpec, TableSpec, TaskSpec
 from edgemtl.data.pictures import read_array, read_header
 from edgemtl.data.sample import Sample
-from edgemtl.data.teachers import Teacher, taught
+from edgemtl.data.teachers import Teacher, with_pseudo_labels
 from edgemtl.errors import UserError, naming
 from edgemtl.files.images import check_picture, is_turned, open_picture, resize_picture, to_rgb
 from edgemtl.tasks import Task
@@ -66,7 +66,7 @@ class FolderData:
         assert isinstance(spec, FileSpec)
         array = self.label(spec, item, image_size)
         if array is None:
-            return absent(spec, image_size)
+            return missing_label(spec, image_size)
         with naming(self.label_file(spec, item)[1]):
             return decode(spec, array)
 
@@ -91,7 +91,7 @@ class FolderData:
         found = {name: self.target(name, item, (height, width)) for name in self.specs}
         for name, (target, mask) in found.items():
             if mask.ndim:
-                found[name] = fit(self.specs[name].kind, target, mask, self.size)
+                found[name] = resize_label(self.specs[name].kind, target, mask, self.size)
         targets = {name: target for name, (target, _) in found.items()}
         masks = {name: mask for name, (_, mask) in found.items()}
-        return taught(Sample(resize_picture(pixels, self.size), targets, masks), self.tasks, self.teachers)
+        return with_pseudo_labels(Sample(resize_picture(pixels, self.size), targets, masks), self.tasks, self.teachers)

@@ -146,10 +146,10 @@ def _place(name: str, salt: str) -> float:
 
 def _draw_split(name: str, shares: Fractions) -> Split:
     """The split of an image by its name: adding images never moves others."""
-    place, last = _place(nfc(name), "edgemtl split 1"), 0.0
+    position, last = _place(nfc(name), "edgemtl split 1"), 0.0
     for split in ("test", "validation", "calibration"):
         last += getattr(shares, split)
-        if place < last:
+        if position < last:
             return require_split(split)
     return "train"
 

@@ -33,12 +33,12 @@ from edgemtl.files.disk import read_bytes
 
 __all__ = [
     "Target",
-    "absent",
     "check_header",
     "decode",
-    "fit",
+    "missing_label",
     "parse_cells",
     "read_table",
+    "resize_label",
     "tell_turned_away",
     "tell_unmeasured",
 ]
@@ -198,7 +198,7 @@ def _list_metres(metres: Array) -> str:
     return f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
 
 
-def absent(spec: FileSpec, size: tuple[int, int]) -> Target:
+def missing_label(spec: FileSpec, size: tuple[int, int]) -> Target:
     """Target and mask of an image without a label."""
     fill = FILL.get(spec.kind, (0.0,))
     kind = np.int64 if isinstance(spec, SegmentationSpec) else np.float32
@@ -206,7 +206,7 @@ def absent(spec: FileSpec, size: tuple[int, int]) -> Target:
     return (target if len(fill) > 1 else target[..., 0]), np.zeros(size, np.bool_)
 
 
-def fit(kind: str, target: Array, mask: NDArray[np.bool_], size: tuple[int, int]) -> Target:
+def resize_label(kind: str, target: Array, mask: NDArray[np.bool_], size: tuple[int, int]) -> Target:
     """Target and mask at another size, by the nearest pixel; a shrunk pixel is an edge where it covers one.
 
     Edges are a pixel thin: picking every n-th pixel would leave dots.

@@ -31,8 +31,8 @@ class _FolderSplit(Samples):
     def __len__(self) -> int:
         return len(self._items)
 
-    def read(self, place: int) -> Sample:
-        return self._data.sample(self._items[place])
+    def read(self, position: int) -> Sample:
+        return self._data.sample(self._items[position])
 
 
 class FolderSource:
@@ -64,7 +64,7 @@ class FolderSource:
         return Problems(f"data set {self.path}")
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hash of the YAML file, every file's name and number of bytes, and the size."""
         return hashlib.sha256(f"{self._digest} {self.size}".encode()).hexdigest()[:16]
 

@@ -37,10 +37,10 @@ class _Document:
         self.node, self.value = read_yaml(path, "data set", _LIMIT_BYTES)
         self._entries: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
 
-    def line(self, place: tuple[str | int, ...]) -> int:
+    def line(self, position: tuple[str | int, ...]) -> int:
         """Line of the deepest part of a place that is there."""
         node, line = self.node, 1
-        for part in place:
+        for part in position:
             found = None
             if isinstance(node, yaml.MappingNode):
                 found = self._listed(node).get(str(part))
@@ -58,9 +58,9 @@ class _Document:
             self._entries[id(node)] = {key.value: (key, value) for key, value in plain}
         return self._entries[id(node)]
 
-    def add(self, place: tuple[str | int, ...], text: str) -> None:
-        where = ".".join(str(part) for part in place)
-        self.problems.add(f"{self.file} line {self.line(place)}: {where + ': ' if where else ''}{text}")
+    def add(self, position: tuple[str | int, ...], text: str) -> None:
+        where = ".".join(str(part) for part in position)
+        self.problems.add(f"{self.file} line {self.line(position)}: {where + ': ' if where else ''}{text}")
 
     def model(self, kind: type[M], value: Any, at: tuple[str | int, ...]) -> M | None:
         """The value as a model; every mistake becomes a problem with its line."""

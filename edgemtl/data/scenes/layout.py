@@ -106,15 +106,15 @@ def _draw_camera(rng: np.random.Generator, size: Array) -> Camera:
     reach = rng.uniform(0.55, 1.0) * (size[:2] / 2 - 0.25)
     toward = np.array([math.cos(angle), math.sin(angle)])
     toward /= max(abs(toward[0]), abs(toward[1])) if rng.random() < 0.7 else 1.0
-    place = size[:2] / 2 + toward * reach
+    position = size[:2] / 2 + toward * reach
     target = size[:2] / 2 + rng.uniform(-0.25, 0.25, 2) * size[:2]
-    heading = target - place
+    heading = target - position
     yaw = math.atan2(heading[1], heading[0]) + rng.normal(0.0, 0.2)
     pitch = rng.normal(-0.2, 0.16)
     height = rng.uniform(0.7, min(2.0, float(size[2]) - 0.3))
     forward = np.array([math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), math.sin(pitch)])
     axes = look_along(forward, rng.normal(0.0, 0.05))
-    return Camera(View(np.array([place[0], place[1], height]), axes), math.radians(rng.uniform(50.0, 75.0)))
+    return Camera(View(np.array([position[0], position[1], height]), axes), math.radians(rng.uniform(50.0, 75.0)))
 
 
 def _paint_room(rng: np.random.Generator, plan: _Plan) -> None:

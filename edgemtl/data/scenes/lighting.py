@@ -51,8 +51,8 @@ def draw_lights(
         if rng.random() < 0.6 and len(lights) < 3:
             lights += [_sun(rng, opening, middle, inward)]
     if not lights or (len(lights) < 3 and rng.random() < 0.4):
-        place = np.append(size[:2] * rng.uniform(0.2, 0.8, 2), size[2] - rng.uniform(0.03, 0.3))
-        lights += [Light(View(place, down), rng.uniform(1.5, 4.0) * _tint(rng, 0.3), 2.8, -1, rng.uniform(0.7, 2.0))]
+        position = np.append(size[:2] * rng.uniform(0.2, 0.8, 2), size[2] - rng.uniform(0.03, 0.3))
+        lights += [Light(View(position, down), rng.uniform(1.5, 4.0) * _tint(rng, 0.3), 2.8, -1, rng.uniform(0.7, 2.0))]
     ambient = rng.uniform(0.12, 0.5) * _tint(rng, 0.0)
     return tuple(lights[:3]), ambient.astype(np.float32), np.maximum(sky, 0.0).astype(np.float32)
 

@@ -69,18 +69,18 @@ def draw_primitives(buffers: Buffers, view: View, surfaces: Surfaces, skip_insta
     rows, columns = _affine(planes, buffers.xs, buffers.ys)
     xs, ys = buffers.xs.astype(np.float64), buffers.ys.astype(np.float64)[:, None]
     kinds = surfaces.kind[ids].tolist()
-    for place, (index, (x0, x1, y0, y1)) in enumerate(zip(ids.tolist(), bounds[ids].tolist(), strict=True)):
+    for position, (index, (x0, x1, y0, y1)) in enumerate(zip(ids.tolist(), bounds[ids].tolist(), strict=True)):
         inverse, surface = buffers.inverse[y0:y1, x0:x1], buffers.surface[y0:y1, x0:x1]
-        if kinds[place] == BOX:
-            front = fronts[place]
+        if kinds[position] == BOX:
+            front = fronts[position]
             if front == 0:
                 continue
-            w = rows[place, :, y0:y1, None] + columns[place, :, None, x0:x1]
+            w = rows[position, :, y0:y1, None] + columns[position, :, None, x0:x1]
             near = w[0] if front == 1 else w[:front].min(axis=0)
             hit = near > np.maximum(w[front:].max(axis=0), inverse)
         else:
-            curved = _ellipsoid if kinds[place] == ELLIPSOID else _frustum
-            near = curved(origin[place], local[place], surfaces.taper[index], xs[x0:x1], ys[y0:y1])
+            curved = _ellipsoid if kinds[position] == ELLIPSOID else _frustum
+            near = curved(origin[position], local[position], surfaces.taper[index], xs[x0:x1], ys[y0:y1])
             hit = near > inverse
         np.copyto(inverse, near, where=hit, casting="same_kind")
         np.copyto(surface, index, where=hit)

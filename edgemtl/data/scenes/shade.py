@@ -73,12 +73,12 @@ def _to_local(surfaces: Surfaces, ids: Array, point: Array) -> tuple[list[Array]
     return [table[3 * i] * x + table[3 * i + 1] * y + table[3 * i + 2] * z + table[9 + i] for i in range(3)], table
 
 
-def _half(surfaces: Surfaces, ids: Array) -> Array:
+def _half_size(surfaces: Surfaces, ids: Array) -> Array:
     return np.ascontiguousarray(surfaces.half.T, np.float32).take(ids, axis=1)
 
 
 def _box_hits(surfaces: Surfaces, ids: Array, local: list[Array]) -> tuple[list[Array], Array, Array, Array]:
-    half = _half(surfaces, ids)
+    half = _half_size(surfaces, ids)
     a, b, c = (np.abs(p) / h for p, h in zip(local, half, strict=True))
     is_x = (a >= b) & (a >= c)
     is_z = (c > b) & ~is_x
@@ -89,7 +89,7 @@ def _box_hits(surfaces: Surfaces, ids: Array, local: list[Array]) -> tuple[list[
 
 
 def _ellipsoid_hits(surfaces: Surfaces, ids: Array, local: list[Array]) -> tuple[list[Array], Array, Array, Array]:
-    half = _half(surfaces, ids)
+    half = _half_size(surfaces, ids)
     normal = [p / (h * h) for p, h in zip(local, half, strict=True)]
     scale = 1.0 / np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
     u = np.arctan2(local[1], local[0]) * half[0]
@@ -97,7 +97,7 @@ def _ellipsoid_hits(surfaces: Surfaces, ids: Array, local: list[Array]) -> tuple
 
 
 def _frustum_hits(surfaces: Surfaces, ids: Array, local: list[Array]) -> tuple[list[Array], Array, Array, Array]:
-    half = _half(surfaces, ids)
+    half = _half_size(surfaces, ids)
     mean, slope = np.ascontiguousarray(surfaces.taper.T, np.float32).take(ids, axis=1)
     radial = np.hypot(local[0], local[1])
     height = local[2] / half[2]
@@ -170,7 +170,7 @@ def _openness(scene: Scene, hits: Hits) -> Array:
         buffers.surface >= 0, np.float32(away) - 1.0 / np.maximum(buffers.inverse, 1e-6), np.float32(-1.0)
     ).ravel()
     covered = np.zeros_like(hits.depth)
-    spread = np.float32(0.16 * cells / (2 * reach))
+    subsample = np.float32(0.16 * cells / (2 * reach))
     column = (hits.point[0] + 0.1 * hits.normal[0] - np.float32(middle[0])) * np.float32(
         cells / (2 * reach)
     ) + np.float32(cells / 2)
@@ -179,8 +179,8 @@ def _openness(scene: Scene, hits: Hits) -> Array:
     )
     floor_level = hits.point[2] + np.float32(0.06)
     for dx, dy, weight in ((0, 0, 0.3), (1, 0.4, 0.175), (-0.4, 1, 0.175), (-1, -0.4, 0.175), (0.4, -1, 0.175)):
-        i = np.clip((column + dx * spread).astype(np.int32), 0, cells - 1)
-        j = np.clip((row + dy * spread).astype(np.int32), 0, cells - 1)
+        i = np.clip((column + dx * subsample).astype(np.int32), 0, cells - 1)
+        j = np.clip((row + dy * subsample).astype(np.int32), 0, cells - 1)
         covered += np.float32(weight) * (top.take(j * cells + i) > floor_level)
     return np.asarray(open_part * (1.0 - 0.65 * covered))
 

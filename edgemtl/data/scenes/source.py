@@ -10,8 +10,6 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
-from importlib.resources import files
 from itertools import islice
 from typing import Any
 
@@ -38,6 +36,8 @@ SCENES_TASKS: tuple[Task, ...] = (
 _FIRST_SEED: dict[Split, int] = {"train": 0, "calibration": 1_000_000, "validation": 2_000_000, "test": 3_000_000}
 _MOST = 1_000_000
 _TASK_ROWS = 8
+RENDERER_VERSION = "bb22d7626d7d"
+"""Names what is drawn: another one for every change of a pixel or label, so that frames of two are never mixed."""
 
 
 class ScenesSource:
@@ -75,9 +75,9 @@ class ScenesSource:
                 raise UserError(f"scenes cannot have {count} {split} images: allowed are 1 to {_MOST}")
 
     @property
-    def identity(self) -> str:
-        """Hash of the renderer's source, the size and the numbers of images."""
-        return hashlib.sha256(repr((renderer_version(), self.size, self.counts)).encode()).hexdigest()[:16]
+    def fingerprint(self) -> str:
+        """Hash of the renderer's version, the size and the numbers of images."""
+        return hashlib.sha256(repr((RENDERER_VERSION, self.size, self.counts)).encode()).hexdigest()[:16]
 
     def split(self, name: Split) -> Sequence[Sample]:
         """Samples of one split, rendered when first read; raises `UserError` for an unknown split."""
@@ -115,11 +115,11 @@ class _ScenesSplit(Samples):
     def __len__(self) -> int:
         return self._count
 
-    def read(self, place: int) -> Sample:
-        row = self._rows.read(place)
+    def read(self, position: int) -> Sample:
+        row = self._rows.read(position)
         if row is None:
-            _fill(self._rows, self._first, [place])
-            row = self._rows.read(place)
+            _fill(self._rows, self._first, [position])
+            row = self._rows.read(position)
             if row is None:
                 raise UserError(
                     f"the cache {self._rows.folder} loses what is written to it: set EDGEMTL_CACHE to another folder"
@@ -142,16 +142,6 @@ def _sample(row: dict[str, NDArray[Any]], valid: NDArray[np.bool_]) -> Sample:
     return Sample(np.array(row["rgb"]), targets, dict.fromkeys(targets, valid))
 
 
-@cache
-def renderer_version() -> str:
-    """Hash of the renderer's source files: frames of another version are never mixed with this one's."""
-    digest = hashlib.sha256()
-    for file in sorted(files("edgemtl.data.scenes").iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".py"):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
-
-
 def _rows(split: Split, size: tuple[int, int]) -> RowCache:
     height, width = size
     fields: dict[str, tuple[tuple[int, ...], str]] = {
@@ -161,7 +151,7 @@ def _rows(split: Split, size: tuple[int, int]) -> RowCache:
         "normals": ((height, width, 3), "|i1"),
         "edges": ((height, width), "|u1"),
     }
-    return RowCache(cache_root() / f"scenes-{renderer_version()}" / f"{height}x{width}" / split, fields)
+    return RowCache(cache_root() / f"scenes-{RENDERER_VERSION}" / f"{height}x{width}" / split, fields)
 
 
 def _fill(rows: RowCache, first_seed: int, indices: Sequence[int]) -> int:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from edgemtl.errors import UnsupportedError
 from edgemtl.models.graph.graph import Graph, Node
-from edgemtl.models.nets.experts import Combined, Taken, sparse_gates, within_places
+from edgemtl.models.nets.experts import Combine, Dispatch, apply_capacity, sparse_gates
 from edgemtl.models.nets.tokens import Attention, ToMap, ToTokens
 
 __all__ = ["operator_of", "run_graph"]
@@ -74,9 +74,9 @@ def _attention(node: Node) -> Operator:
 
 def _router(node: Node) -> Operator:
     weight, bias, get = node.constants["weight"], node.constants["bias"], node.attributes
-    top_k, renormalise, places = int(get["top_k"]), bool(get["renormalise"]), int(get["places"])
-    return lambda x: within_places(
-        sparse_gates(torch.softmax(F.linear(x[0], weight, bias), -1), top_k, renormalise), places
+    top_k, renormalise, expert_capacity = int(get["top_k"]), bool(get["renormalise"]), int(get["expert_capacity"])
+    return lambda x: apply_capacity(
+        sparse_gates(torch.softmax(F.linear(x[0], weight, bias), -1), top_k, renormalise), expert_capacity
     )
 
 
@@ -90,7 +90,7 @@ _OPERATORS: dict[str, Callable[[Node], Operator]] = {
     "Attention": _attention,
     "BatchNormalization": _norm,
     "Clip": _clip,
-    "Combined": lambda _: lambda x: Combined()(*x),
+    "Combined": lambda _: lambda x: Combine()(*x),
     "Concat": lambda _: lambda x: torch.cat(list(x), 1),
     "Conv": _conv,
     "DepthToSpace": _shuffle,
@@ -107,7 +107,7 @@ _OPERATORS: dict[str, Callable[[Node], Operator]] = {
     "Resize": _resize,
     "Router": _router,
     "Sigmoid": lambda _: lambda x: torch.sigmoid(x[0]),
-    "Taken": lambda node: lambda x: Taken()(x[0], x[1], int(node.attributes["place"])),
+    "Taken": lambda node: lambda x: Dispatch()(x[0], x[1], int(node.attributes["place"])),
     "ToMap": _to_map,
     "ToTokens": lambda node: lambda x: ToTokens(int(node.attributes["tokens"]))(x[0]),
 }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgemtl.models.nets.experts import Combined, Router, Taken, ToldRouter
+from edgemtl.models.nets.experts import Combine, Dispatch, Router, TaskConditionedRouter
 from edgemtl.models.nets.tokens import Attention, ToMap, ToTokens
 
 __all__ = ["FUNCTIONS", "METHODS", "MODULES", "Lowered"]
@@ -153,9 +153,9 @@ def _attention(layer: Attention, args: Sequence[Any]) -> Lowered:
     return Lowered("Attention", args[:3], {"heads": layer.heads, "head_width": layer.head_width})
 
 
-def _router(layer: Router | ToldRouter, args: Sequence[Any]) -> Lowered:
+def _router(layer: Router | TaskConditionedRouter, args: Sequence[Any]) -> Lowered:
     plan = layer.routing.plan
-    attributes = {"top_k": plan.top_k, "renormalise": plan.renormalise, "places": plan.places}
+    attributes = {"top_k": plan.top_k, "renormalise": plan.renormalise, "expert_capacity": plan.expert_capacity}
     return Lowered("Router", args[:1], attributes, _weights(*layer.linear()))
 
 
@@ -179,10 +179,10 @@ MODULES: dict[type[nn.Module], Callable[..., Lowered | None]] = {
     Attention: lambda layer, args: Lowered(
         "Attention", args[:3], {"heads": layer.heads, "head_width": layer.head_width}
     ),
-    Combined: lambda _layer, args: Lowered("Combined", args),
+    Combine: lambda _layer, args: Lowered("Combined", args),
     Router: _router,
-    ToldRouter: _router,
-    Taken: lambda _layer, args: Lowered("Taken", args[:2], {"place": args[2]}),
+    TaskConditionedRouter: _router,
+    Dispatch: lambda _layer, args: Lowered("Taken", args[:2], {"place": args[2]}),
     ToMap: lambda layer, args: Lowered("ToMap", args[:1], {"height": layer.height, "width": layer.width}),
     ToTokens: lambda layer, args: Lowered("ToTokens", args[:1], {"tokens": layer.tokens}),
     nn.PixelShuffle: lambda layer, args: _shuffle((args[0], layer.upscale_factor), {}),

@@ -2,7 +2,7 @@
 
 M3ViT's layer (Liang et al. 2022): a router per task, or a gate of all tasks that is told which one it serves; softmax,
 then top-k, gates as they are; `renormalise` is the option. What a token's experts give is summed by its gates. Built so
-that every step is one operator of a static net: `Router`, one `Taken` and one MLP an expert, `Combined`. A task that
+that every step is one operator of a static net: `Router`, one `Dispatch` and one MLP an expert, `Combine`. A task that
 reaches as many experts as a token goes to needs no routing of tokens at all, only the weighted sum.
 """
 
@@ -15,20 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemtl.spaces import Condition, ConvPlan, ExpertsPlan, places
+from edgemtl.spaces import Condition, ConvPlan, ExpertsPlan, expert_capacity
 
 __all__ = [
-    "Combined",
+    "Combine",
+    "Dispatch",
     "Experts",
     "Router",
-    "Taken",
+    "TaskConditionedRouter",
     "TaskGate",
-    "ToldRouter",
+    "apply_capacity",
     "balance_loss",
     "routing_loss",
     "sparse_gates",
     "task_expert_information",
-    "within_places",
 ]
 
 _EPSILON = 1e-10
@@ -81,7 +81,7 @@ class TaskGate(nn.Module):
         return told
 
 
-class ToldRouter(nn.Module):
+class TaskConditionedRouter(nn.Module):
     """A router that is the shared gate, told the task: no parameters of its own, the same gates as a `Router` gives."""
 
     def __init__(self, plan: ExpertsPlan, condition: Condition, gate: TaskGate) -> None:
@@ -121,7 +121,7 @@ class _Routing:
         probabilities = torch.softmax(logits, -1)
         self.probabilities = probabilities if training else None
         gates = sparse_gates(probabilities, self.plan.top_k, self.plan.renormalise)
-        return within_places(gates, places(self.plan.capacity, tokens, experts, self.plan.top_k))
+        return apply_capacity(gates, expert_capacity(self.plan.capacity, tokens, experts, self.plan.top_k))
 
 
 def sparse_gates(probabilities: Tensor, top_k: int, renormalise: bool) -> Tensor:
@@ -132,7 +132,7 @@ def sparse_gates(probabilities: Tensor, top_k: int, renormalise: bool) -> Tensor
     return torch.zeros_like(probabilities).scatter(-1, chosen, values)
 
 
-def within_places(gates: Tensor, limit: int) -> Tensor:
+def apply_capacity(gates: Tensor, limit: int) -> Tensor:
     """Sparse gates (..., tokens, experts) of which each expert keeps the `limit` largest of an image; 0 elsewhere.
 
     V-MoE's batch prioritised routing: what an expert has no place for is what it would have counted least in. Of equal
@@ -144,31 +144,31 @@ def within_places(gates: Tensor, limit: int) -> Tensor:
     return gates * torch.zeros_like(gates).scatter(-2, first, 1.0)
 
 
-class Taken(nn.Module):
+class Dispatch(nn.Module):
     """The tokens that one expert gets, in order: (tokens of the whole batch, C)."""
 
-    def forward(self, x: Tensor, gates: Tensor, place: int) -> Tensor:
+    def forward(self, x: Tensor, gates: Tensor, position: int) -> Tensor:
         """`place` is the expert's column of `gates`."""
-        return x.flatten(0, 1).index_select(0, _tokens_of(gates, place))
+        return x.flatten(0, 1).index_select(0, _tokens_of(gates, position))
 
 
-class Combined(nn.Module):
+class Combine(nn.Module):
     """What experts gave for their tokens, each at its token and times its gate, summed."""
 
     def forward(self, gates: Tensor, *given: Tensor) -> Tensor:
         """Gates (N, tokens, experts) and one (its tokens, C) an expert to (N, tokens, C)."""
         flat, width = gates.flatten(0, 1), given[0].shape[-1]
         total = torch.zeros(len(flat), width, dtype=given[0].dtype, device=gates.device)
-        for place, result in enumerate(given):
-            tokens = _tokens_of(gates, place)
-            gate = flat[:, place : place + 1].index_select(0, tokens).to(result.dtype)
+        for index, result in enumerate(given):
+            tokens = _tokens_of(gates, index)
+            gate = flat[:, index : index + 1].index_select(0, tokens).to(result.dtype)
             total = total.index_add(0, tokens, gate * result)
         return total.view(*gates.shape[:-1], width)
 
 
-def _tokens_of(gates: Tensor, place: int) -> Tensor:
+def _tokens_of(gates: Tensor, position: int) -> Tensor:
     """Which tokens of the whole batch one expert gets, in order."""
-    return (gates[..., place].flatten() > 0).nonzero().squeeze(1)
+    return (gates[..., position].flatten() > 0).nonzero().squeeze(1)
 
 
 class Experts(nn.Module):
@@ -182,7 +182,7 @@ class Experts(nn.Module):
         self.numbers = {plan.router.name: sorted(plan.numbers) for plan in plans}
         every = {number: plan for plan in plans for number in plan.numbers}
         self.experts = nn.ModuleDict({str(n): _expert(every[n].first, every[n].second) for n in sorted(every)})
-        self.take, self.combine = Taken(), Combined()
+        self.take, self.combine = Dispatch(), Combine()
 
     def forward(self, x: Tensor, router: str) -> Tensor:
         """(N, tokens, C) to the same, through the experts that the router named `router` chooses."""
@@ -190,7 +190,9 @@ class Experts(nn.Module):
         if self.training:
             return self._sorted(x, gates, router)
         numbers = enumerate(self.numbers[router])
-        out: Tensor = self.combine(gates, *(self.experts[str(n)](self.take(x, gates, place)) for place, n in numbers))
+        out: Tensor = self.combine(
+            gates, *(self.experts[str(n)](self.take(x, gates, position)) for position, n in numbers)
+        )
         return out
 
     def _sorted(self, x: Tensor, gates: Tensor, router: str) -> Tensor:
@@ -204,13 +206,13 @@ class Experts(nn.Module):
         return torch.zeros_like(flat, dtype=results.dtype).index_add(0, tokens, weighted).view_as(x)
 
 
-def _router(plan: ExpertsPlan, gate: TaskGate | None) -> Router | ToldRouter:
-    return Router(plan) if gate is None or plan.condition is None else ToldRouter(plan, plan.condition, gate)
+def _router(plan: ExpertsPlan, gate: TaskGate | None) -> Router | TaskConditionedRouter:
+    return Router(plan) if gate is None or plan.condition is None else TaskConditionedRouter(plan, plan.condition, gate)
 
 
 def _expert(first: ConvPlan, second: ConvPlan) -> nn.Sequential:
-    lift, lower = nn.Linear(first.inputs, first.outputs), nn.Linear(second.inputs, second.outputs)
-    return nn.Sequential(OrderedDict([(first.name, lift), ("act", nn.GELU()), (second.name, lower)]))
+    expand, project = nn.Linear(first.inputs, first.outputs), nn.Linear(second.inputs, second.outputs)
+    return nn.Sequential(OrderedDict([(first.name, expand), ("act", nn.GELU()), (second.name, project)]))
 
 
 def balance_loss(probabilities: Tensor, top_k: int) -> Tensor:
@@ -247,7 +249,7 @@ def routing_loss(net: nn.Module) -> Tensor | None:
     for layer in (module for module in net.modules() if isinstance(module, Experts)):
         tasks, every = [], sorted(map(int, layer.experts))
         for name, router in layer.routers.items():
-            assert isinstance(router, (Router, ToldRouter))
+            assert isinstance(router, (Router, TaskConditionedRouter))
             routing = router.routing
             if routing.probabilities is not None:
                 losses.append(balance_loss(routing.probabilities, routing.plan.top_k))
@@ -260,6 +262,6 @@ def routing_loss(net: nn.Module) -> Tensor | None:
 
 def _over_all(probabilities: Tensor, numbers: Sequence[int], every: Sequence[int]) -> Tensor:
     """Probabilities of a task's own experts, in their places among `every` expert of the layer."""
-    places = torch.tensor([every.index(number) for number in numbers], device=probabilities.device)
+    expert_capacity = torch.tensor([every.index(number) for number in numbers], device=probabilities.device)
     wider = torch.zeros(*probabilities.shape[:-1], len(every), device=probabilities.device)
-    return wider.index_copy(-1, places, probabilities)
+    return wider.index_copy(-1, expert_capacity, probabilities)

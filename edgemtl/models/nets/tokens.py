@@ -63,17 +63,17 @@ class Patches(nn.Module):
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
-        proj, place = plan.convs
+        proj, position = plan.convs
         self.proj = nn.Conv2d(proj.inputs, proj.outputs, proj.kernel, proj.stride)
-        self.place = nn.Conv2d(
-            place.inputs, place.outputs, place.kernel, padding=place.kernel // 2, groups=place.groups
+        self.position = nn.Conv2d(
+            position.inputs, position.outputs, position.kernel, padding=position.kernel // 2, groups=position.groups
         )
         self.tokens = ToTokens(proj.height * proj.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, tokens, width)."""
         y = self.proj(x)
-        out: Tensor = self.tokens(y + self.place(y))
+        out: Tensor = self.tokens(y + self.position(y))
         return out
 
 

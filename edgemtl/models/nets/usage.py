@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgemtl.errors import UserError
-from edgemtl.models.nets.experts import Combined
+from edgemtl.models.nets.experts import Combine
 from edgemtl.models.nets.net import MultiTaskNet
 from edgemtl.spaces import BlockPlan, ExpertsPlan
 
@@ -51,14 +51,14 @@ class ExpertUsage:
         return max(map(max, self.counts))
 
     @property
-    def unserved(self) -> float:
+    def dropped_by_model(self) -> float:
         """Share of all choices (0 to 1) that the net itself has no place for; they are in no other figure."""
         return 1 - sum(map(sum, self.counts)) / (len(self.counts) * self.tokens * self.top_k)
 
-    def dropped(self, places: int) -> float:
-        """Share of all choices (0 to 1) that find no place where each expert has `places` for an image's tokens."""
+    def dropped_by_target(self, expert_capacity: int) -> float:
+        """Share of all choices (0 to 1) that find no place where each expert has `expert_capacity` for an image's tokens."""
         counts = [count for image in self.counts for count in image]
-        return sum(max(0, count - places) for count in counts) / sum(counts)
+        return sum(max(0, count - expert_capacity) for count in counts) / sum(counts)
 
 
 def expert_usage(net: MultiTaskNet, batches: Iterable[Tensor]) -> tuple[ExpertUsage, ...]:
@@ -109,7 +109,7 @@ def _listening(net: MultiTaskNet) -> Iterator[dict[str, list[Tensor]]]:
     heard: dict[str, list[Tensor]] = {}
     hooks = []
     for name, block in net.blocks.items():
-        for module in (each for each in block.modules() if isinstance(each, Combined)):
+        for module in (each for each in block.modules() if isinstance(each, Combine)):
             calls = heard.setdefault(name, [])
 
             def hear(_: nn.Module, given: tuple[Any, ...], calls: list[Tensor] = calls) -> None:

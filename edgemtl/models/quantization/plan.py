@@ -54,9 +54,9 @@ class QuantScheme:
     """How a runtime wants INT8 written on a device.
 
     Weights are symmetric int8, of at most `weight_limit` steps, with a scale for each output channel. Activations are
-    `uint8` with a zero point, or `int8`, symmetric where `symmetric`. With `stored` a convolution's output (after its
+    `uint8` with a zero point, or `int8`, symmetric where `symmetric`. With `quantize_outputs` a convolution's output (after its
     activation) is rounded too and stays in eight bits for every reader; without it only what enters a convolution is
-    rounded. Operators in `carried` compute on rounded inputs as well (`Add`), those in `passed` compute on eight bits
+    rounded. Operators in `quantized_ops` compute on rounded inputs as well (`Add`), those in `passthrough_ops` compute on eight bits
     as they are (`Resize`, `DepthToSpace`). The bias is rounded to int32 in steps of input scale times weight scale, or
     stays `float`. What enters is `divided` by its scale before it is rounded, or `scaled` and shifted, as OpenVINO's
     FakeQuantize does. `needs` are what a processor must have for its engines to compute this
@@ -65,9 +65,9 @@ class QuantScheme:
 
     activation: Literal["uint8", "int8"] = "uint8"
     symmetric: bool = False
-    stored: bool = False
-    carried: tuple[str, ...] = ()
-    passed: tuple[str, ...] = ()
+    quantize_outputs: bool = False
+    quantized_ops: tuple[str, ...] = ()
+    passthrough_ops: tuple[str, ...] = ()
     bias: Literal["float", "int32"] = "float"
     rounding: Literal["divided", "scaled"] = "divided"
     weight_limit: int = 127
@@ -113,13 +113,13 @@ class Parameters:
 
 @dataclass(frozen=True)
 class QuantPlan:
-    """`stored` tensors are eight bits for every reader, `entries` (operator, input number) only on the way in.
+    """`quantized` tensors are eight bits for every reader, `entries` (operator, input number) only on the way in.
 
     `weights` are operators with int8 weights, and `source` names the tensor whose range a tensor is rounded with
     (itself, or what was handed through unchanged).
     """
 
-    stored: frozenset[str]
+    quantized: frozenset[str]
     entries: frozenset[tuple[str, int]]
     weights: frozenset[str]
     source: Mapping[str, str]
@@ -156,37 +156,37 @@ def plan_quantization(
         for name in operator.inputs:
             readers.setdefault(name, []).append(operator)
     weights = frozenset(operator.name for operator in eight if operator.op in WEIGHTED)
-    stored = _stored(eight, readers, scheme, set(outputs)) if scheme.stored else {}
+    quantized = _quantized(eight, readers, scheme, set(outputs)) if scheme.quantize_outputs else {}
     entries = {
         (operator.name, number)
         for operator in eight
         for number, name in enumerate(operator.inputs)
-        if name not in stored and (operator.name in weights or operator.op in scheme.carried)
+        if name not in quantized and (operator.name in weights or operator.op in scheme.quantized_ops)
     }
-    return QuantPlan(frozenset(stored), frozenset(entries), weights, stored)
+    return QuantPlan(frozenset(quantized), frozenset(entries), weights, quantized)
 
 
-def _stored(
+def _quantized(
     eight: Sequence[Operator], readers: Mapping[str, list[Operator]], scheme: QuantScheme, outputs: set[str]
 ) -> dict[str, str]:
     """Tensors that stay in eight bits, each with the tensor whose range it takes."""
-    stored: dict[str, str] = {}
+    quantized: dict[str, str] = {}
     followed: set[str] = set()
     for operator in eight:
         after = readers.get(operator.output, [])
-        if operator.op in ("Conv", *scheme.carried):
+        if operator.op in ("Conv", *scheme.quantized_ops):
             fused = (
                 len(after) == 1 and after[0].op in _ACTIVATIONS and after[0] in eight and operator.output not in outputs
             )
             if fused:
                 followed.add(after[0].name)
             else:
-                stored[operator.output] = operator.output
+                quantized[operator.output] = operator.output
         elif operator.name in followed:
-            stored[operator.output] = operator.output
-        elif operator.op in scheme.passed and operator.inputs[0] in stored:
-            stored[operator.output] = stored[operator.inputs[0]]
-    return stored
+            quantized[operator.output] = operator.output
+        elif operator.op in scheme.passthrough_ops and operator.inputs[0] in quantized:
+            quantized[operator.output] = quantized[operator.inputs[0]]
+    return quantized
 
 
 def parameters_of(limits: tuple[float, float], scheme: QuantScheme) -> Parameters:

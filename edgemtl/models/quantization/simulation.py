@@ -140,10 +140,10 @@ class _Builder:
             return lambda values: None
         if node.name in self.plan.weights:
             return self._eight_bit(node)
-        if node.output in self.plan.stored and self.plan.source[node.output] != node.output:
+        if node.output in self.plan.quantized and self.plan.source[node.output] != node.output:
             operator, name = operator_of(node), node.inputs[0]
             return lambda values: values.steps.__setitem__(node.output, operator([values.as_steps(name)]))
-        if node.op == "Add" and {node.output, *node.inputs} <= self.plan.stored:
+        if node.op == "Add" and {node.output, *node.inputs} <= self.plan.quantized:
             return self._sum(node)
         return self._plain(node)
 
@@ -191,7 +191,7 @@ class _Builder:
         constants = {"weight": weight} | ({"bias": bias} if bias is not None and whole else {})
         operator = operator_of(replace(node, constants=constants))
         target = self.clamped.get(node.name, node).output
-        if target in self.plan.stored and (whole or bias is None):
+        if target in self.plan.quantized and (whole or bias is None):
             out = self.parameters[target]
             ratio = rescale / float(out.scale)
             return lambda values: values.steps.__setitem__(
@@ -208,7 +208,7 @@ class _Builder:
 
     def _finish(self, name: str) -> Callable[[_Values, Tensor], None]:
         """What happens to an operator's real result: stored in eight bits, narrowed to the engine's float, or kept."""
-        if name in self.plan.stored:
+        if name in self.plan.quantized:
             out = self.parameters[name]
             return lambda values, result: values.steps.__setitem__(name, to_steps(result / out.scale, out))
         narrow = self.narrow if name in self.written else None
@@ -217,7 +217,7 @@ class _Builder:
 
 def _is_clamp(node: Node, plan: QuantPlan, parameters: Mapping[str, Parameters]) -> bool:
     """Whether an activation is no more than the clamp of storing its result in eight bits."""
-    if node.output not in plan.stored or node.op not in CLAMPS:
+    if node.output not in plan.quantized or node.op not in CLAMPS:
         return False
     p = parameters[node.output]
     high = float(node.attributes.get("high", np.inf))
@@ -239,7 +239,7 @@ def _parameters(
     graph: Graph, plan: QuantPlan, ranges: Ranges, scheme: QuantScheme, narrow: Narrowing | None
 ) -> dict[str, Parameters]:
     inputs = {node.name: node.inputs for node in graph.nodes}
-    tensors = set(plan.stored) | {inputs[name][number] for name, number in plan.entries}
+    tensors = set(plan.quantized) | {inputs[name][number] for name, number in plan.entries}
     found = {name: parameters_of(ranges[plan.source.get(name, name)], scheme) for name in tensors}
     if narrow is None:
         return found

@@ -57,10 +57,10 @@ def read_supernet(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, header
 
 
-def load_supernet(supernet: Supernet, path: Path, identity: str) -> dict[str, Any]:
-    """Fill a supernet from a file made for the same space and tasks (`identity`), and return the file's header."""
+def load_supernet(supernet: Supernet, path: Path, fingerprint: str) -> dict[str, Any]:
+    """Fill a supernet from a file made for the same space and tasks (`fingerprint`), and return the file's header."""
     state, header = read_supernet(path)
-    if header.get("identity") != identity:
+    if header.get("fingerprint") != fingerprint:
         tasks = header.get("tasks")
         trained = ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else "other tasks"
         raise UserError(

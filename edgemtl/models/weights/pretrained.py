@@ -85,13 +85,13 @@ def _vit_state(plan: Plan, weights: str | Path) -> dict[str, Tensor]:
 
 def _names(number: int, block: BlockPlan) -> Iterator[tuple[str, str]]:
     """Pairs of torchvision's name and ours for every tensor of a trunk block."""
-    for place, conv in enumerate(block.convs):
+    for index, conv in enumerate(block.convs):
         if block.kind == "conv":
             weight, norm = f"features.{number}.0", f"features.{number}.1"
         elif conv is block.convs[-1]:
-            weight, norm = f"features.{number}.conv.{place}", f"features.{number}.conv.{place + 1}"
+            weight, norm = f"features.{number}.conv.{index}", f"features.{number}.conv.{index + 1}"
         else:
-            weight, norm = f"features.{number}.conv.{place}.0", f"features.{number}.conv.{place}.1"
+            weight, norm = f"features.{number}.conv.{index}.0", f"features.{number}.conv.{index}.1"
         ours = f"blocks.{block.name}.{conv.name}"
         yield f"{weight}.weight", f"{ours}.conv.weight"
         yield from ((f"{norm}.{part}", f"{ours}.norm.{part}") for part in _NORM)

@@ -85,16 +85,16 @@ def _token_block(block: BlockPlan, part: _Part) -> Iterator[tuple[str, Tensor]]:
 
 
 def _experts(block: BlockPlan, experts: ExpertsPlan, part: _Part) -> Iterator[tuple[str, Tensor]]:
-    lift, bias, lower = part["mlp.fc1.weight"], part["mlp.fc1.bias"], part["mlp.fc2.weight"]
-    parts = _parts(len(lift), experts.first, part)
+    expand, bias, project = part["mlp.fc1.weight"], part["mlp.fc1.bias"], part["mlp.fc2.weight"]
+    parts = _parts(len(expand), experts.first, part)
     # Times its top-k gates a token gets so much: gates sum to 1, or are 1 / experts each while a router is new.
     passed = 1.0 if experts.renormalise else experts.top_k / len(experts.numbers)
     for number in experts.numbers:
-        ours, place = f"blocks.{block.parameters}.mixture.experts.{number}", number % parts
-        rows = slice(place * experts.first.outputs, (place + 1) * experts.first.outputs)
-        yield f"{ours}.{experts.first.name}.weight", lift[rows]
+        ours, position = f"blocks.{block.parameters}.mixture.experts.{number}", number % parts
+        rows = slice(position * experts.first.outputs, (position + 1) * experts.first.outputs)
+        yield f"{ours}.{experts.first.name}.weight", expand[rows]
         yield f"{ours}.{experts.first.name}.bias", bias[rows]
-        yield f"{ours}.{experts.second.name}.weight", lower[:, rows] * (parts / passed)
+        yield f"{ours}.{experts.second.name}.weight", project[:, rows] * (parts / passed)
         yield f"{ours}.{experts.second.name}.bias", part["mlp.fc2.bias"] / passed
 
 

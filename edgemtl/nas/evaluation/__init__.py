@@ -42,7 +42,7 @@ from edgemtl.nas.evaluation.sensitivity import (
     one_step_down,
 )
 from edgemtl.nas.evaluation.shrinkage import (
-    believed,
+    shrinkage_estimate,
     standard_error,
 )
 from edgemtl.nas.evaluation.trials import (
@@ -71,7 +71,6 @@ __all__ = [
     "PreflightRow",
     "Problem",
     "Sensitivity",
-    "believed",
     "check_floor",
     "choose",
     "evaluation_of",
@@ -93,6 +92,7 @@ __all__ = [
     "preflight_floors",
     "record",
     "seen_keys",
+    "shrinkage_estimate",
     "space_distributions",
     "standard_error",
     "timed_scopes",

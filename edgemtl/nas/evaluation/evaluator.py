@@ -23,7 +23,7 @@ from edgemtl.profiling import measure
 from edgemtl.runtime import Session, open_engine
 from edgemtl.spaces import Design
 from edgemtl.targets import ExportTarget
-from edgemtl.train import Scorer, batches_of, evaluate, spread
+from edgemtl.train import Scorer, batches_of, evaluate, subsample
 
 __all__ = ["LATENCY_ENGINES", "TEST_IMAGES", "VALIDATION_IMAGES", "Candidate", "Evaluator", "median_ms"]
 
@@ -170,7 +170,7 @@ class Evaluator:
     @cached_property
     def test_samples(self) -> list[Sample]:
         """The images of the reported scores, which no decision has seen."""
-        return spread(self.source.split("test"), self._limit(TEST_IMAGES))
+        return subsample(self.source.split("test"), self._limit(TEST_IMAGES))
 
     def _limit(self, counts: tuple[int, int]) -> int:
         """How many images are scored: fewer where every pixel has a label than where an image has one."""

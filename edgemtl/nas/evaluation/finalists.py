@@ -15,7 +15,7 @@ from statistics import median
 
 from edgemtl.nas.evaluation.evaluator import Candidate, Evaluator
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
-from edgemtl.nas.evaluation.shrinkage import Belief, believed
+from edgemtl.nas.evaluation.shrinkage import ShrinkageEstimate, shrinkage_estimate
 from edgemtl.profiling import compare
 from edgemtl.spaces import ENGINE, Design, Space
 from edgemtl.tasks import relative_change
@@ -71,18 +71,18 @@ def is_uniform(design: Design) -> bool:
 
 
 def pick_architectures(
-    problem: Problem, evaluations: Sequence[Evaluation], count: int, belief: Belief | None = None
+    problem: Problem, evaluations: Sequence[Evaluation], count: int, estimate: ShrinkageEstimate | None = None
 ) -> list[Design]:
     """Up to `count` architectures to refine: of the feasible front, best quality first, else the nearest to feasible.
 
     Where none is feasible and several are asked for, the largest is one more, if it keeps the counted budgets: it is
     the baseline, which keeps every floor. Each is the first design that has it: its other precisions are tried anyway.
-    Quality is the `belief` in each.
+    Quality is the `estimate` in each.
     """
-    belief = belief or believed(problem, ())
+    estimate = estimate or shrinkage_estimate(problem, ())
     kept = [e for e in evaluations if problem.feasible(e)]
     if kept:
-        points = [(-belief(e), problem.objectives(e)[1]) for e in kept]
+        points = [(-estimate(e), problem.objectives(e)[1]) for e in kept]
         ordered = [kept[i] for i in sorted(non_dominated(points), key=points.__getitem__)]
     else:
         ordered = sorted(evaluations, key=problem.violation)
@@ -185,19 +185,19 @@ def timed_together(
     return [{scope: median(values) for scope, values in scopes.items()} for scopes in drawn]
 
 
-def choose(problem: Problem, found: Sequence[Finalist], belief: Belief | None = None) -> Finalist:
+def choose(problem: Problem, found: Sequence[Finalist], estimate: ShrinkageEstimate | None = None) -> Finalist:
     """The fastest finalist whose delta_m is within 1 % of the best feasible one; the nearest to feasible if none is.
 
-    Each delta_m is what `belief` makes of the measured one. Where its standard error is known, that much less of it is
+    Each delta_m is what `estimate` makes of the measured one. Where its standard error is known, that much less of it is
     given away for speed: what looks like a point less may be two.
     """
-    belief = belief or believed(problem, ())
+    estimate = estimate or shrinkage_estimate(problem, ())
     feasible = [f for f in found if problem.feasible(f.evaluation)]
     if not feasible:
         return min(found, key=lambda f: problem.violation(f.evaluation))
-    best = max(belief(f.evaluation) for f in feasible)
-    near = [f for f in feasible if belief(f.evaluation) >= best - max(0.0, TOLERANCE - problem.noise)]
-    return min(near, key=lambda f: (problem.objectives(f.evaluation)[1], -belief(f.evaluation)))
+    best = max(estimate(f.evaluation) for f in feasible)
+    near = [f for f in feasible if estimate(f.evaluation) >= best - max(0.0, TOLERANCE - problem.noise)]
+    return min(near, key=lambda f: (problem.objectives(f.evaluation)[1], -estimate(f.evaluation)))
 
 
 def front_of(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:

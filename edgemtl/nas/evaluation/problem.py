@@ -119,7 +119,7 @@ class Problem:
         """Whether a design keeps every budget that is counted."""
         return all(limit.count(design) <= limit.value for limit in self.limits if limit.exact)
 
-    def frugal(self) -> Design:
+    def cheapest(self) -> Design:
         """The smallest net in the uniform precision that comes nearest to every counted budget."""
         exact = [limit for limit in self.limits if limit.exact]
         designs = self.space.uniform(self.space.smallest())

@@ -102,7 +102,7 @@ def measure_sensitivity(
 
 def measure_into_run(
     run: Path,
-    made_for: Mapping[str, str],
+    cache_key: Mapping[str, str],
     space: Space,
     score: Callable[[Design], Metrics],
     baseline: Metrics,
@@ -110,21 +110,21 @@ def measure_into_run(
 ) -> Sensitivity:
     """The map, measured as by `measure_sensitivity` and written into a run's folder; from where it was stopped."""
     part, whole = run / PART_FILE, run / SENSITIVITY_FILE
-    known = read_sensitivity(part, made_for)
-    keep = partial(write_sensitivity, part, made_for=made_for)
+    known = read_sensitivity(part, cache_key)
+    keep = partial(write_sensitivity, part, cache_key=cache_key)
     found = measure_sensitivity(space, score, baseline, report, known, keep)
-    write_sensitivity(whole, found, made_for)
+    write_sensitivity(whole, found, cache_key)
     part.unlink(missing_ok=True)
     return found
 
 
-def write_sensitivity(path: Path, found: Sensitivity, made_for: Mapping[str, str]) -> None:
-    """Write a map, atomically, with the hashes of the supernet and the data that it was `made_for`."""
+def write_sensitivity(path: Path, found: Sensitivity, cache_key: Mapping[str, str]) -> None:
+    """Write a map, atomically, with the hashes of the supernet and the data that it was `cache_key`."""
     changes = {choice: dict(by_task) for choice, by_task in found.changes.items()}
-    write_json(path, sealed({"schema": SCHEMA, **made_for, "changes": changes}))
+    write_json(path, sealed({"schema": SCHEMA, **cache_key, "changes": changes}))
 
 
-def read_sensitivity(path: Path, made_for: Mapping[str, str]) -> Sensitivity | None:
+def read_sensitivity(path: Path, cache_key: Mapping[str, str]) -> Sensitivity | None:
     """The map of a file; None where there is none, or one of another supernet or other data.
 
     Raises `UserError` for a damaged one.
@@ -132,7 +132,7 @@ def read_sensitivity(path: Path, made_for: Mapping[str, str]) -> Sensitivity | N
     if not path.exists() and not path.is_symlink():
         return None
     stored = read_json(path, "sensitivity map")
-    wanted = {"schema": SCHEMA, **made_for}
+    wanted = {"schema": SCHEMA, **cache_key}
     if not isinstance(stored, dict) or any(stored.get(key) != value for key, value in wanted.items()):
         return None
     try:
@@ -147,7 +147,7 @@ def read_sensitivity(path: Path, made_for: Mapping[str, str]) -> Sensitivity | N
     return found
 
 
-def find_sensitivity(supernet: Path, run: Path, made_for: Mapping[str, str]) -> Sensitivity | None:
+def find_sensitivity(supernet: Path, run: Path, cache_key: Mapping[str, str]) -> Sensitivity | None:
     """The map beside a supernet's file, else the one that was measured into a run's folder, else None."""
-    shipped = read_sensitivity(supernet.with_suffix(f".{SENSITIVITY_FILE}"), made_for)
-    return shipped or read_sensitivity(run / SENSITIVITY_FILE, made_for)
+    shipped = read_sensitivity(supernet.with_suffix(f".{SENSITIVITY_FILE}"), cache_key)
+    return shipped or read_sensitivity(run / SENSITIVITY_FILE, cache_key)

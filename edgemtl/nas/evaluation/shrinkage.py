@@ -16,9 +16,9 @@ import numpy as np
 from edgemtl.nas.evaluation.problem import Evaluation, Problem
 from edgemtl.tasks import Task
 
-__all__ = ["Belief", "believed", "standard_error"]
+__all__ = ["ShrinkageEstimate", "shrinkage_estimate", "standard_error"]
 
-Belief = Callable[[Evaluation], float]
+ShrinkageEstimate = Callable[[Evaluation], float]
 """From an evaluation to the delta_m (a fraction) that it is worth."""
 
 _FEWEST = 8
@@ -41,7 +41,7 @@ def standard_error(
     return math.sqrt(variance)
 
 
-def believed(problem: Problem, evaluations: Sequence[Evaluation]) -> Belief:
+def shrinkage_estimate(problem: Problem, evaluations: Sequence[Evaluation]) -> ShrinkageEstimate:
     """What to take for the delta_m of an evaluation, once `evaluations` are known.
 
     The measured one, where the problem knows no noise or no sensitivity map, or there are too few evaluations.
@@ -50,17 +50,17 @@ def believed(problem: Problem, evaluations: Sequence[Evaluation]) -> Belief:
         return lambda evaluation: problem.delta_m(evaluation.metrics)
     guesses = np.array([_guess(problem, evaluation) for evaluation in evaluations])
     measured = np.array([problem.delta_m(evaluation.metrics) for evaluation in evaluations])
-    spread = float(((guesses - guesses.mean()) ** 2).sum())
-    slope = float(((guesses - guesses.mean()) * measured).sum()) / spread if spread else 0.0
+    subsample = float(((guesses - guesses.mean()) ** 2).sum())
+    slope = float(((guesses - guesses.mean()) * measured).sum()) / subsample if subsample else 0.0
     start = float(measured.mean() - slope * guesses.mean())
     scatter = float(((measured - start - slope * guesses) ** 2).sum()) / (len(evaluations) - 2)
     trust = max(0.0, 1 - problem.noise**2 / scatter) if scatter else 1.0
 
-    def belief(evaluation: Evaluation) -> float:
+    def estimate(evaluation: Evaluation) -> float:
         expected = start + slope * _guess(problem, evaluation)
         return expected + trust * (problem.delta_m(evaluation.metrics) - expected)
 
-    return belief
+    return estimate
 
 
 def _guess(problem: Problem, evaluation: Evaluation) -> float:

@@ -68,7 +68,7 @@ def _kept(file: Path, rows: Any, module: nn.Module) -> dict[Side, list[int]]:
     found: dict[Side, list[int]] = {}
     try:
         for row in rows:
-            name, side, places = str(row["layer"]), str(row["side"]), [int(place) for place in row["places"]]
+            name, side, places = str(row["layer"]), str(row["side"]), [int(position) for position in row["places"]]
             known: Mapping[str, object] = layers if side in ("inputs", "outputs") else parameters
             if name not in known:
                 raise unknown_name("layer of the module", name, known)

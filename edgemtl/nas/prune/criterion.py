@@ -21,16 +21,16 @@ from edgemtl.nas.prune.cut import Group, Member, reads_along
 from edgemtl.nas.prune.module_net import ModuleNet
 from edgemtl.train import batches_of, evaluate, task_loss
 
-__all__ = ["Judge", "Verdict"]
+__all__ = ["LossCriterion", "TrialOutcome"]
 
 RECALIBRATION_IMAGES = 32
 JUDGED_IMAGES = 64
 BATCH = 16
-SLOPE_BATCH = 4
+GRADIENT_BATCH = 4
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TrialOutcome:
     """Mean loss of each task that was asked for, and the first one above its limit: judging then ended early."""
 
     losses: Mapping[str, float]
@@ -38,7 +38,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Judge:
+class LossCriterion:
     """The images that decide, from one source."""
 
     source: Source
@@ -54,7 +54,7 @@ class Judge:
 
     def losses(
         self, net: MultiTaskNet | ModuleNet, names: Sequence[str], limits: Mapping[str, float] | None = None
-    ) -> Verdict:
+    ) -> TrialOutcome:
         """Losses of the tasks `names`, after recalibration; the net is changed and the other tasks are not run.
 
         Losses are never negative, so that a sum of them that is over its limit stays there: judging ends at once.
@@ -70,8 +70,8 @@ class Judge:
                 excess = {name: _finite(sums[name] / max(limit, 1e-9)) for name, limit in (limits or {}).items()}
                 worst = max(excess, key=lambda name: excess[name], default="")
                 if excess.get(worst, 0.0) > 1:
-                    return Verdict({name: _finite(value) for name, value in sums.items()}, worst)
-        return Verdict({name: _finite(value) for name, value in sums.items()})
+                    return TrialOutcome({name: _finite(value) for name, value in sums.items()}, worst)
+        return TrialOutcome({name: _finite(value) for name, value in sums.items()})
 
     def scores(self, net: MultiTaskNet | ModuleNet) -> dict[str, dict[str, float]]:
         """Metrics of a net, as it is, on the images that decide."""
@@ -86,16 +86,16 @@ class Judge:
         """
         sums = {g.name: [torch.zeros(g.size // g.step) for _ in g.parts] for g in groups}
         parameters = [p for p in net.eval().parameters() if p.ndim > 1 and p.requires_grad]
-        for batch in batches_of(self.source.split("calibration"), SLOPE_BATCH, JUDGED_IMAGES):
+        for batch in batches_of(self.source.split("calibration"), GRADIENT_BATCH, JUDGED_IMAGES):
             outputs = net(torch.from_numpy(batch.image).to(memory_format=torch.channels_last))
             losses = [self._loss(task.name, outputs, batch) for task in net.tasks]
             total = torch.stack([loss / loss.detach().clamp(min=1e-6) for loss in losses]).sum()
-            slopes = torch.autograd.grad(total, parameters, allow_unused=True)
-            change = {id(p): p.detach() * s for p, s in zip(parameters, slopes, strict=True) if s is not None}
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+            change = {id(p): p.detach() * s for p, s in zip(parameters, gradients, strict=True) if s is not None}
             for group in groups:
-                for place, members in enumerate(group.parts):
+                for index, members in enumerate(group.parts):
                     each = _without(net, group.size, members, change).view(-1, group.step).sum(1)
-                    sums[group.name][place] += each.square()
+                    sums[group.name][index] += each.square()
         return {group.name: [_order(part, group.step) for part in sums[group.name]] for group in groups}
 
     def _loss(self, name: str, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -136,7 +136,7 @@ def _without(net: nn.Module, size: int, members: Sequence[Member], change: Mappi
         layer = None if member.outputs else net.get_submodule(member.module)
         if layer is not None and id(layer.weight) in change:
             each = change[id(layer.weight)].transpose(0, reads_along(layer)).flatten(1).sum(1)
-            found.index_add_(0, torch.tensor(member.channels), each[list(member.places)])
+            found.index_add_(0, torch.tensor(member.channels), each[list(member.positions)])
     return found
 
 

@@ -20,14 +20,14 @@ Side = tuple[str, str]
 
 @dataclass(frozen=True)
 class Member:
-    """One side of a layer: the channel `places[i]` of its outputs (or inputs) is the group's channel `channels[i]`.
+    """One side of a layer: the channel `positions[i]` of its outputs (or inputs) is the group's channel `channels[i]`.
 
     With a `dimension` it is a parameter that stands in no layer, cut along it.
     """
 
     module: str
     outputs: bool
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
     channels: tuple[int, ...]
     dimension: int | None = None
 
@@ -63,7 +63,9 @@ def places_kept(
         for members, keep in zip(group.parts, kept.get(group.name, ()), strict=False):
             stay = set(keep)
             for m in members:
-                places = (place for place, channel in zip(m.places, m.channels, strict=True) if channel not in stay)
+                places = (
+                    position for position, channel in zip(m.positions, m.channels, strict=True) if channel not in stay
+                )
                 gone.setdefault(m.side, set()).update(places)
     return {side: [p for p in range(whole_size(net, side)) if p not in places] for side, places in gone.items()}
 

@@ -11,9 +11,9 @@ from typing import Any
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas.evaluation import Limit
-from edgemtl.nas.prune.criterion import Judge, Verdict
+from edgemtl.nas.prune.criterion import LossCriterion, TrialOutcome
 from edgemtl.nas.prune.cut import Group
-from edgemtl.nas.prune.fit import Fit, by_map, by_trial, deepest
+from edgemtl.nas.prune.fit import Fit, by_map, by_trial, min_channels
 from edgemtl.nas.prune.groups import cut
 from edgemtl.nas.prune.map import PruneMap, first_channels, measure_curves, open_map
 from edgemtl.nas.prune.module_net import ModuleNet
@@ -25,12 +25,12 @@ from edgemtl.units import Budget, Floor, format_quantity, parse_budget, parse_fl
 __all__ = [
     "LATENCY_TRIES",
     "Kept",
+    "Prunable",
     "Report",
-    "Subject",
-    "asked",
-    "check_reach",
+    "check_feasible",
     "decide",
     "group_rows",
+    "resolve_limits",
     "tell",
     "weights_of",
 ]
@@ -51,7 +51,7 @@ Time = Callable[[PruneMap, Kept], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Subject:
+class Prunable:
     """A net that can be pruned: its groups, what judges them, what it costs, and where its sensitivity map lies.
 
     `cost` gives the cost of all tasks, or of the one that is named, for counts of channels; `key` names the net that
@@ -60,12 +60,12 @@ class Subject:
 
     whole: MultiTaskNet | ModuleNet
     groups: Sequence[Group]
-    judge: Judge
+    criterion: LossCriterion
     multiple: int
     cost: Callable[[Kept, str | None], Cost]
     key: Callable[[Kept], str]
     map_file: Path
-    made_for: Mapping[str, Any]
+    cache_key: Mapping[str, Any]
 
     def shares(self, limits: Sequence[Limit], kept: Kept) -> list[float]:
         """What the net with `kept` channels takes of each counted limit."""
@@ -83,26 +83,26 @@ class Subject:
 
     def map(self, report: Tell = lambda done, total, text: None) -> PruneMap:
         """The whole sensitivity map, measured where it was not before."""
-        args = self.whole, self.groups, self.judge
-        return measure_curves(*args, self.multiple, self.orders(), self.map_file, self.made_for, report)
+        args = self.whole, self.groups, self.criterion
+        return measure_curves(*args, self.multiple, self.orders(), self.map_file, self.cache_key, report)
 
     def orders(self) -> PruneMap:
         """The map as far as it was measured, with the order of channels at least."""
-        return open_map(self.whole, self.groups, self.judge, self.map_file, self.made_for)
+        return open_map(self.whole, self.groups, self.criterion, self.map_file, self.cache_key)
 
     def fit(self, known: PruneMap, limits: Sequence[Limit], weights: Mapping[str, float]) -> Fit:
         """The channels that the map advises under counted limits."""
         return by_map(self.groups, known, weights, self.multiple, partial(self.shares, limits))
 
 
-def asked(
-    subject: Subject, budgets: Sequence[str], floors: Sequence[str], target: str
+def resolve_limits(
+    subject: Prunable, budgets: Sequence[str], floors: Sequence[str], target: str
 ) -> tuple[tuple[Limit, ...], tuple[Floor, ...]]:
     """The limits of what is counted, those of what is timed at their face value, and the floors.
 
     Raises `UserError` where there is no budget, or one that pruning for this target does not know.
     """
-    names = [task.name for task in subject.judge.source.tasks]
+    names = [task.name for task in subject.criterion.source.tasks]
     if not budgets:
         raise UserError("no budget was given: say what the net may take, for example --budget 40%FLOPs")
     limits = []
@@ -120,9 +120,9 @@ def asked(
     return tuple(limits), tuple(parse_floor(text, names) for text in floors)
 
 
-def check_reach(subject: Subject, limits: Sequence[Limit], time: Time, advice: str) -> None:
+def check_feasible(subject: Prunable, limits: Sequence[Limit], time: Time, advice: str) -> None:
     """`UserError` for a limit that the net with the fewest channels does not keep, saying what it takes."""
-    kept = deepest(subject.groups, subject.multiple)
+    kept = min_channels(subject.groups, subject.multiple)
     ms = time(subject.orders(), kept) if any(not limit.exact for limit in limits) else {}
     for limit in limits:
         takes = subject.takes(limit.budget, kept) if limit.exact else ms[limit.budget.task or ""]
@@ -135,7 +135,7 @@ def check_reach(subject: Subject, limits: Sequence[Limit], time: Time, advice: s
 
 
 def decide(
-    subject: Subject,
+    subject: Prunable,
     limits: Sequence[Limit],
     weights: Mapping[str, float],
     fast: bool,
@@ -151,18 +151,18 @@ def decide(
     if fast:
         return known, subject.fit(known, counted, weights)
 
-    def judge(kept: Kept, group: Group, allowed: Mapping[str, float]) -> Verdict:
+    def criterion(kept: Kept, group: Group, allowed: Mapping[str, float]) -> TrialOutcome:
         key = f"{subject.key(kept)}/{','.join(group.tasks)}"
-        verdict = trials.known(key, allowed)
-        if verdict is None:
-            verdict = subject.judge.losses(subject.net(known, kept), group.tasks, allowed)
-            trials.keep(key, verdict)
-        return verdict
+        outcome = trials.known(key, allowed)
+        if outcome is None:
+            outcome = subject.criterion.losses(subject.net(known, kept), group.tasks, allowed)
+            trials.keep(key, outcome)
+        return outcome
 
     allowance = {task: 1 / weight for task, weight in weights.items()}
     shares = partial(subject.shares, counted)
     return known, by_trial(
-        subject.groups, judge, known.base, allowance, subject.multiple, shares, tell(report, "trial")
+        subject.groups, criterion, known.base, allowance, subject.multiple, shares, tell(report, "trial")
     )
 
 
@@ -176,7 +176,7 @@ def weights_of(preference: Mapping[str, float], floors: Sequence[Floor]) -> dict
 
 
 def _counted(
-    subject: Subject,
+    subject: Prunable,
     known: PruneMap,
     limits: Sequence[Limit],
     timed: Sequence[Limit],
@@ -197,7 +197,7 @@ def _counted(
         ms = time(known, kept)
         return all(ms[limit.budget.task or ""] <= LATENCY_MARGIN * limit.value for limit in timed)
 
-    low = float(subject.cost(deepest(subject.groups, subject.multiple), None).flops)
+    low = float(subject.cost(min_channels(subject.groups, subject.multiple), None).flops)
     high = float(subject.cost({}, None).flops)
     if in_time(high):
         return at_most(high)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edgemtl.nas.prune.criterion import Verdict
+from edgemtl.nas.prune.criterion import TrialOutcome
 from edgemtl.nas.prune.groups import Group
 from edgemtl.nas.prune.map import PruneMap, counts
 
-__all__ = ["Fit", "Shares", "by_map", "by_trial", "deepest"]
+__all__ = ["Fit", "Shares", "by_map", "by_trial", "min_channels"]
 
 Kept = dict[str, int]
 Shares = Callable[[Mapping[str, int]], Sequence[float]]
@@ -37,7 +37,7 @@ class Fit:
     tolerance: float | None = None
 
 
-def deepest(groups: Sequence[Group], multiple: int) -> Kept:
+def min_channels(groups: Sequence[Group], multiple: int) -> Kept:
     """The least that every group can keep."""
     return {group.name: [group.size, *counts(group, multiple)][-1] for group in groups}
 
@@ -77,7 +77,7 @@ def by_map(
             found = best_cut(name)
         if found is not None:
             heapq.heappush(heap, (found[0], next(tie), name))
-    kept = _given_back(groups, kept, multiple, shares, cost)
+    kept = _refill_budget(groups, kept, multiple, shares, cost)
     limiting = {group.name: _limiting(group, kept, known, weights, multiple) for group in groups}
     return Fit(kept, {name: task for name, task in limiting.items() if task is not None})
 
@@ -101,7 +101,7 @@ def _limiting(
 
 def by_trial(
     groups: Sequence[Group],
-    judge: Callable[[Mapping[str, int], Group, Mapping[str, float]], Verdict],
+    criterion: Callable[[Mapping[str, int], Group, Mapping[str, float]], TrialOutcome],
     base: Mapping[str, float],
     allowance: Mapping[str, float],
     multiple: int,
@@ -119,21 +119,23 @@ def by_trial(
     """
     whole = {group.name: group.size for group in groups}
     over = _over(shares(whole))
-    saves = {name: over - _over(shares({**whole, name: count})) for name, count in deepest(groups, multiple).items()}
+    saves = {
+        name: over - _over(shares({**whole, name: count})) for name, count in min_channels(groups, multiple).items()
+    }
     ordered = sorted(groups, key=lambda group: -saves[group.name])
     if over == 0:
         return Fit(whole, {}, 0.0)
-    low, high, best, tolerance, number = 0.0, math.inf, Fit(deepest(groups, multiple), {}), FIRST_TOLERANCE, 0
+    low, high, best, tolerance, number = 0.0, math.inf, Fit(min_channels(groups, multiple), {}), FIRST_TOLERANCE, 0
     while math.isinf(high) or (number < PASSES and (low == 0 or high / low > CLOSE)):
         number += 1
         tell = partial(_tell, report, number)
-        found = _one_pass(ordered, saves, judge, base, allowance, tolerance, multiple, shares, tell)
+        found = _one_pass(ordered, saves, criterion, base, allowance, tolerance, multiple, shares, tell)
         if max(shares(found.kept)) <= 1:
             high, best = tolerance, found
         else:
             low = tolerance
         tolerance = GROWTH * low if math.isinf(high) else math.sqrt(low * high) if low else high / GROWTH
-    return Fit(_given_back(groups, best.kept, multiple, shares), best.blocked, best.tolerance)
+    return Fit(_refill_budget(groups, best.kept, multiple, shares), best.blocked, best.tolerance)
 
 
 def _tell(report: Callable[[int, int, str], None], number: int, done: int, total: int, text: str) -> None:
@@ -143,7 +145,7 @@ def _tell(report: Callable[[int, int, str], None], number: int, done: int, total
 def _one_pass(
     groups: Sequence[Group],
     saves: Mapping[str, float],
-    judge: Callable[[Mapping[str, int], Group, Mapping[str, float]], Verdict],
+    criterion: Callable[[Mapping[str, int], Group, Mapping[str, float]], TrialOutcome],
     base: Mapping[str, float],
     allowance: Mapping[str, float],
     tolerance: float,
@@ -151,7 +153,7 @@ def _one_pass(
     shares: Shares,
     report: Callable[[int, int, str], None],
 ) -> Fit:
-    kept, least = {group.name: group.size for group in groups}, deepest(groups, multiple)
+    kept, least = {group.name: group.size for group in groups}, min_channels(groups, multiple)
     reaching = {task: sum(saves[group.name] for group in groups if task in group.tasks) for task in base}
     judged, blocked = dict.fromkeys(base, 0.0), dict[str, str]()
     for number, group in enumerate(groups):
@@ -166,11 +168,11 @@ def _one_pass(
         passed, failed = 0, len(possible) + 1
         while failed - passed > 1:
             middle = (passed + failed) // 2
-            verdict = judge({**kept, group.name: possible[middle - 1]}, group, limits)
-            if verdict.blocked is None:
+            outcome = criterion({**kept, group.name: possible[middle - 1]}, group, limits)
+            if outcome.blocked is None:
                 passed = middle
             else:
-                failed, blocked[group.name] = middle, verdict.blocked
+                failed, blocked[group.name] = middle, outcome.blocked
         if passed:
             within = [count for count in every if count >= possible[passed - 1]]
             kept[group.name] = within[_first_that_holds(shares, kept, group.name, within)]
@@ -179,7 +181,7 @@ def _one_pass(
     return Fit(kept, blocked, tolerance)
 
 
-def _given_back(
+def _refill_budget(
     groups: Sequence[Group],
     kept: Mapping[str, int],
     multiple: int,
@@ -192,9 +194,9 @@ def _given_back(
         before, wider = max(shares(found)), list[tuple[float, str, int]]()
         for group in groups:
             more = [group.size, *counts(group, multiple)]
-            place = more.index(found[group.name])
-            if place:
-                count = more[place - 1]
+            position = more.index(found[group.name])
+            if position:
+                count = more[position - 1]
                 used = max(shares({**found, group.name: count}))
                 if used <= 1:
                     relief = cost(group.name, found[group.name]) - cost(group.name, count)

@@ -24,7 +24,7 @@ from edgemtl.nas.prune.cut import Group, Member, keep_places, places_kept
 from edgemtl.nas.prune.module_net import ModuleNet
 from edgemtl.nas.prune.plain_module import copied
 from edgemtl.nas.prune.token_groups import token_groups
-from edgemtl.spaces import narrowed, prunable_channels
+from edgemtl.spaces import prunable_channels, with_channels
 
 __all__ = ["Group", "Member", "cut", "gives", "net_groups", "reached_by", "traced"]
 
@@ -70,7 +70,7 @@ def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> M
     blocks = copy.deepcopy(net.blocks)
     keep_places(nn.ModuleDict({"blocks": blocks}), places)
     channels = {name: len(kept[group.name][0]) for group in chosen for name in group.convolutions}
-    plan = narrowed(net.plan, channels)
+    plan = with_channels(net.plan, channels)
     for block in plan.blocks:
         if block.heads:
             blocks.get_submodule(f"{block.parameters}.attention").heads = block.heads  # type: ignore[assignment]
@@ -123,8 +123,8 @@ def reached_by(net: MultiTaskNet | ModuleNet) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {name: set() for names in owners.values() for name in names}
     with torch.enable_grad():
         for task, output in net.eval()(torch.zeros(1, 3, *net.input_size)).items():
-            slopes = torch.autograd.grad(output.sum(), parameters, retain_graph=True, allow_unused=True)
-            for parameter, slope in zip(parameters, slopes, strict=True):
+            gradients = torch.autograd.grad(output.sum(), parameters, retain_graph=True, allow_unused=True)
+            for parameter, slope in zip(parameters, gradients, strict=True):
                 if slope is not None:
                     for name in owners[id(parameter)]:
                         found[name].add(task)

@@ -18,7 +18,7 @@ import numpy as np
 from edgemtl.errors import UserError
 from edgemtl.files.disk import check_seal, read_json, sealed, write_json
 from edgemtl.models import MultiTaskNet
-from edgemtl.nas.prune.criterion import Judge
+from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.nas.prune.groups import Group, cut
 from edgemtl.nas.prune.module_net import ModuleNet
 
@@ -78,66 +78,72 @@ def first_channels(orders: Mapping[str, list[list[int]]], kept: Mapping[str, int
 
 
 def open_map(
-    net: MultiTaskNet | ModuleNet, groups: Sequence[Group], judge: Judge, path: Path, made_for: Mapping[str, Any]
+    net: MultiTaskNet | ModuleNet,
+    groups: Sequence[Group],
+    criterion: LossCriterion,
+    path: Path,
+    cache_key: Mapping[str, Any],
 ) -> PruneMap:
-    """The map in `path` where it was `made_for` the same, else a new one there with losses and orders but no curve.
+    """The map in `path` where it was `cache_key` the same, else a new one there with losses and orders but no curve.
 
     Raises `UserError` for a damaged file.
     """
-    found = _read(path, made_for, groups)
+    found = _read(path, cache_key, groups)
     if found is None:
-        base = judge.losses(cut(net, groups, {}), [task.name for task in net.tasks]).losses
-        found = PruneMap(base, judge.orders(net, groups))
-        _write(path, made_for, found)
+        base = criterion.losses(cut(net, groups, {}), [task.name for task in net.tasks]).losses
+        found = PruneMap(base, criterion.orders(net, groups))
+        _write(path, cache_key, found)
     return found
 
 
 def measure_curves(
     net: MultiTaskNet | ModuleNet,
     groups: Sequence[Group],
-    judge: Judge,
+    criterion: LossCriterion,
     multiple: int,
     known: PruneMap,
     path: Path,
-    made_for: Mapping[str, Any],
+    cache_key: Mapping[str, Any],
     report: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> PruneMap:
     """The map with the curves that it lacks, written to `path` after each: an interrupted measurement goes on there."""
     for number, group in enumerate(groups):
         if group.name not in known.curves:
             report(number, len(groups), group.name)
-            curve = _curve(net, group, judge, multiple, known)
+            curve = _curve(net, group, criterion, multiple, known)
             known = PruneMap(known.base, known.orders, {**known.curves, group.name: curve})
-            _write(path, made_for, known)
+            _write(path, cache_key, known)
     report(len(groups), len(groups), "")
     return known
 
 
-def _curve(net: MultiTaskNet | ModuleNet, group: Group, judge: Judge, multiple: int, known: PruneMap) -> Curve:
+def _curve(
+    net: MultiTaskNet | ModuleNet, group: Group, criterion: LossCriterion, multiple: int, known: PruneMap
+) -> Curve:
     possible = counts(group, multiple)
-    places = {round(place * (len(possible) - 1) / max(1, SAMPLES - 1)) for place in range(SAMPLES)} if possible else ()
+    places = {round(index * (len(possible) - 1) / max(1, SAMPLES - 1)) for index in range(SAMPLES)} if possible else ()
     rises = {}
-    for count in (possible[place] for place in sorted(places)):
+    for count in (possible[index] for index in sorted(places)):
         narrow = cut(net, [group], first_channels(known.orders, {group.name: count}))
-        losses = judge.losses(narrow, group.tasks).losses
+        losses = criterion.losses(narrow, group.tasks).losses
         rises[count] = {task: loss / max(known.base[task], 1e-9) - 1 for task, loss in losses.items()}
     return Curve(group.size, rises)
 
 
-def _write(path: Path, made_for: Mapping[str, Any], found: PruneMap) -> None:
+def _write(path: Path, cache_key: Mapping[str, Any], found: PruneMap) -> None:
     curves = {
         name: {"size": curve.size, "rises": {str(kept): dict(rises) for kept, rises in curve.rises.items()}}
         for name, curve in found.curves.items()
     }
     content = {"base": dict(found.base), "orders": dict(found.orders), "curves": curves}
-    write_json(path, sealed({"schema": SCHEMA, **made_for, **content}))
+    write_json(path, sealed({"schema": SCHEMA, **cache_key, **content}))
 
 
-def _read(path: Path, made_for: Mapping[str, Any], groups: Sequence[Group]) -> PruneMap | None:
+def _read(path: Path, cache_key: Mapping[str, Any], groups: Sequence[Group]) -> PruneMap | None:
     """What a file holds; None where there is none, or one that was made for something else."""
     if not path.is_file():
         return None
-    stored, wanted = read_json(path, "pruning map"), {"schema": SCHEMA, **made_for}
+    stored, wanted = read_json(path, "pruning map"), {"schema": SCHEMA, **cache_key}
     if not isinstance(stored, dict) or any(stored.get(key) != value for key, value in wanted.items()):
         return None
     try:

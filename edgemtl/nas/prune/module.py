@@ -35,9 +35,19 @@ from edgemtl.nas.evaluation import (
     timed_scopes,
 )
 from edgemtl.nas.prune.apply import PRUNING_FILE, PRUNING_SCHEMA, WEIGHTS_FILE, places_json, weights_bytes
-from edgemtl.nas.prune.criterion import JUDGED_IMAGES, RECALIBRATION_IMAGES, Judge
+from edgemtl.nas.prune.criterion import JUDGED_IMAGES, RECALIBRATION_IMAGES, LossCriterion
 from edgemtl.nas.prune.cut import places_kept
-from edgemtl.nas.prune.decide import Kept, Report, Subject, asked, check_reach, decide, group_rows, tell, weights_of
+from edgemtl.nas.prune.decide import (
+    Kept,
+    Prunable,
+    Report,
+    check_feasible,
+    decide,
+    group_rows,
+    resolve_limits,
+    tell,
+    weights_of,
+)
 from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.map import PruneMap, first_channels
 from edgemtl.nas.prune.module_groups import module_groups
@@ -109,14 +119,14 @@ def _prune(request: ModuleRequest, report: Report) -> Result:
     _check_folder(request, {})
     net, dimensions = load_module(request.module, source.tasks, source.size)
     subject, whole = _subject(request, net, dimensions, source)
-    limits, floors = asked(subject, request.budgets, request.floors, TARGET)
+    limits, floors = resolve_limits(subject, request.budgets, request.floors, TARGET)
     problem = _export_problem(net)
     if problem and (timed := [limit.budget for limit in limits if not limit.exact]):
         raise UserError(f"budget {timed[0].text!r}: the module cannot be exported ({problem}): give FLOPs or MB")
     prepare_images(source, report)
-    subject.judge.check_labels()
+    subject.criterion.check_labels()
     config = {"budgets": list(request.budgets), "floors": list(request.floors), "fast": request.fast}
-    config |= {"data": request.data, **subject.made_for}
+    config |= {"data": request.data, **subject.cache_key}
     _check_folder(request, config)
     if (request.out / RESULT_FILE).is_file():
         return read_result(request.out)
@@ -124,13 +134,13 @@ def _prune(request: ModuleRequest, report: Report) -> Result:
     given = _Scored({split: _scores(net, source, split) for split in _SCORED}, {} if problem else timed_now(net))
     limits = tuple(e if e.exact else Limit(e.budget, e.budget.limit(given.ms[e.budget.task or ""])) for e in limits)
     timing = partial(_timed, subject, timed_now)
-    check_reach(subject, limits, timing, "prune a smaller module")
+    check_feasible(subject, limits, timing, "prune a smaller module")
     write_json(request.out / MODULE_FILE, {"schema": SCHEMA, **config})
     trials = Trials(request.out / "trials.jsonl")
     weights = weights_of(dict.fromkeys((task.name for task in source.tasks), 1.0), floors)
     known, fit = decide(subject, limits, weights, request.fast, trials, timing, report)
     narrow = subject.net(known, fit.kept)
-    after = subject.judge.losses(narrow, list(known.base)).losses
+    after = subject.criterion.losses(narrow, list(known.base)).losses
     losses = {task: {"before": loss, "after": after[task]} for task, loss in known.base.items()}
     said = {"mode": "fast" if request.fast else "sequential", "calibration_losses": losses, "not_exported": problem}
     _write(request, subject, known, fit, narrow, {**said, "whole": whole})
@@ -145,7 +155,7 @@ def _prune(request: ModuleRequest, report: Report) -> Result:
     result = Result(
         command=request.command,
         seed=None,
-        data={"name": source.name, "identity": source.identity, "scored_on": "test images"},
+        data={"name": source.name, "fingerprint": source.fingerprint, "scored_on": "test images"},
         space=request.module,
         strategy="prune",
         budgets=request.budgets,
@@ -185,27 +195,27 @@ def _check_folder(request: ModuleRequest, config: Mapping[str, Any]) -> None:
 
 def _subject(
     request: ModuleRequest, net: ModuleNet, dimensions: Mapping[str, int | None], source: Source
-) -> tuple[Subject, dict[str, str]]:
+) -> tuple[Prunable, dict[str, str]]:
     """The module as something that can be pruned, and why some of its layers stay whole."""
-    judge = Judge(source)
+    criterion = LossCriterion(source)
     with naming(request.module):
-        groups, whole, costs = module_groups(net, dimensions, judge.recalibration[:1])
+        groups, whole, costs = module_groups(net, dimensions, criterion.recalibration[:1])
     multiple = find_target(TARGET).traits.channel_multiple
     if not any(group.size > multiple for group in groups):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(whole.items())[:3]) or "it has no such layer"
         raise UserError(f"{request.module}: no channels of the module can be pruned ({reasons})")
-    made_for = {
+    cache_key = {
         "module": request.module,
         "layers_sha256": hashlib.sha256(_layers(net.module).encode()).hexdigest(),
         "weights_sha256": hashlib.sha256(weights_bytes(net.module)).hexdigest(),
-        "data_identity": source.identity,
+        "data_fingerprint": source.fingerprint,
         "size": list(source.size),
         "images": [RECALIBRATION_IMAGES, JUDGED_IMAGES],
         "multiple": multiple,
     }
-    name = hashlib.sha256(json.dumps(made_for, sort_keys=True).encode()).hexdigest()[:16]
+    name = hashlib.sha256(json.dumps(cache_key, sort_keys=True).encode()).hexdigest()[:16]
     map_file = cache_root() / "prune_maps" / f"{name}.json"
-    return Subject(net, groups, judge, multiple, costs.cost, _key, map_file, made_for), whole
+    return Prunable(net, groups, criterion, multiple, costs.cost, _key, map_file, cache_key), whole
 
 
 def _layers(module: nn.Module) -> str:
@@ -239,7 +249,7 @@ def _time(scopes: Sequence[str], source: Source, net: Net) -> dict[str, float]:
     return {scope: min(medians[scope] for medians in drawn) for scope in scopes}
 
 
-def _timed(subject: Subject, timed: Timed, known: PruneMap, kept: Kept) -> dict[str, float]:
+def _timed(subject: Prunable, timed: Timed, known: PruneMap, kept: Kept) -> dict[str, float]:
     return timed(subject.net(known, kept))
 
 
@@ -257,7 +267,7 @@ def _scores(net: Net, source: Source, split: Split) -> dict[str, dict[str, float
 
 
 def _write(
-    request: ModuleRequest, subject: Subject, known: PruneMap, fit: Fit, narrow: Net, said: Mapping[str, Any]
+    request: ModuleRequest, subject: Prunable, known: PruneMap, fit: Fit, narrow: Net, said: Mapping[str, Any]
 ) -> None:
     """The pruned module: what was cut, its weights, and its engine."""
     fewer = {group.name: fit.kept[group.name] for group in subject.groups if fit.kept[group.name] < group.size}
@@ -272,18 +282,18 @@ def _write(
 
 
 def _checks(
-    subject: Subject, limits: Sequence[Limit], floors: Sequence[Floor], kept: Kept, scored: _Scored, given: _Scored
+    subject: Prunable, limits: Sequence[Limit], floors: Sequence[Floor], kept: Kept, scored: _Scored, given: _Scored
 ) -> tuple[LimitCheck, ...]:
     """Every budget and, on validation images, every floor against the module with `kept` channels."""
     after, before = scored.metrics["validation"], given.metrics["validation"]
-    changes = {t.name: relative_change(t, after[t.name], before[t.name]) for t in subject.judge.source.tasks}
+    changes = {t.name: relative_change(t, after[t.name], before[t.name]) for t in subject.criterion.source.tasks}
     takes = [subject.takes(each.budget, kept) if each.exact else scored.ms[each.budget.task or ""] for each in limits]
     budgets = (limit.check(value) for limit, value in zip(limits, takes, strict=True))
     return (*budgets, *(check_floor(floor, changes[floor.task]) for floor in floors))
 
 
-def _entry(subject: Subject, kept: Kept, scored: _Scored, given: _Scored, limits: tuple[LimitCheck, ...]) -> Entry:
-    tasks, cost, metrics = subject.judge.source.tasks, subject.cost(kept, None), scored.metrics["test"]
+def _entry(subject: Prunable, kept: Kept, scored: _Scored, given: _Scored, limits: tuple[LimitCheck, ...]) -> Entry:
+    tasks, cost, metrics = subject.criterion.source.tasks, subject.cost(kept, None), scored.metrics["test"]
     paths = {task.name: subject.cost(kept, task.name) for task in tasks}
     latency = Latency(value=scored.ms[""], kind="measured", device="host", runtime=TARGET) if scored.ms else None
     return Entry(

@@ -102,7 +102,11 @@ class Trial:
             for m in members:
                 if not m.outputs:
                     layer = made.get_submodule(m.module)
-                    places = [place for place, channel in zip(m.places, m.channels, strict=True) if channel in channels]
+                    places = [
+                        position
+                        for position, channel in zip(m.positions, m.channels, strict=True)
+                        if channel in channels
+                    ]
                     layer.weight.index_fill_(reads_along(layer), torch.tensor(places), 0.0)  # type: ignore[operator]
         return made.eval()
 
@@ -118,7 +122,7 @@ def _cut_of(
     """Which places of a layer's parameter stand for which channels of a group, by side; a bias has outputs alone."""
     one_sided = key == "bias" and isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
     sides = [m for m in members if named.get(m.module) is layer and (m.outputs or not one_sided)]
-    return frozenset((m.outputs, *pair) for m in sides for pair in zip(m.places, m.channels, strict=True))
+    return frozenset((m.outputs, *pair) for m in sides for pair in zip(m.positions, m.channels, strict=True))
 
 
 def _refused(layer: nn.Module) -> str:

@@ -29,17 +29,17 @@ from edgemtl.nas.evaluation import (
     untimed,
 )
 from edgemtl.nas.prune.apply import PRUNING_FILE, PRUNING_SCHEMA
-from edgemtl.nas.prune.criterion import JUDGED_IMAGES, RECALIBRATION_IMAGES, Judge
+from edgemtl.nas.prune.criterion import JUDGED_IMAGES, RECALIBRATION_IMAGES, LossCriterion
 from edgemtl.nas.prune.cut import Group
 from edgemtl.nas.prune.decide import (
     LATENCY_TRIES,
     Kept,
+    Prunable,
     Report,
-    Subject,
-    asked,
-    check_reach,
+    check_feasible,
     decide,
     group_rows,
+    resolve_limits,
     tell,
     weights_of,
 )
@@ -47,10 +47,10 @@ from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.groups import net_groups
 from edgemtl.nas.prune.map import PruneMap
 from edgemtl.nas.prune.trials import Trials
-from edgemtl.nas.runs import Asked, OneDesign, RunFolder, conclude
+from edgemtl.nas.runs import OneDesign, RunFolder, RunInfo, finalize_run
 from edgemtl.nas.search import prepare_images
 from edgemtl.results import RESULT_FILE, Result, read_result
-from edgemtl.spaces import Cost, Design, Space, is_precision, narrowed
+from edgemtl.spaces import Cost, Design, Space, is_precision, with_channels
 from edgemtl.targets import ExportTarget, is_timed_here
 from edgemtl.tasks import relative_change, remaining_drop
 from edgemtl.units import MOST_DROP, Budget, Floor
@@ -88,7 +88,7 @@ class Pruning:
     """A run's design, ready to be pruned."""
 
     unpruned: Candidate
-    subject: Subject
+    subject: Prunable
 
     def design(self, kept: Kept) -> Design:
         """The unpruned design with `kept` channels in each group."""
@@ -113,20 +113,20 @@ def open_pruning(run: Path, design: str = "best", device: Device | None = None) 
     if device is not None:
         unpruned = _moved(unpruned, folder.space(device))
     source = open_source(config["data"], unpruned.design.space.size)
-    if source.identity != config["data_identity"]:
+    if source.fingerprint != config["data_fingerprint"]:
         raise UserError(f"data {config['data']!r} has changed since run {run} was made: search again")
-    judge, multiple = Judge(source), folder.target().traits.channel_multiple
-    judge.check_labels()
-    made_for = {
+    criterion, multiple = LossCriterion(source), folder.target().traits.channel_multiple
+    criterion.check_labels()
+    cache_key = {
         "design": unpruned.design.key,
         "weights_sha256": sha256(run / "designs" / design / "weights.safetensors"),
-        "data_identity": source.identity,
+        "data_fingerprint": source.fingerprint,
         "images": [RECALIBRATION_IMAGES, JUDGED_IMAGES],
         "multiple": multiple,
     }
     groups, map_file = net_groups(unpruned.net), run / "designs" / design / MAP_FILE
     cost, key = partial(_cost, unpruned.design, groups), partial(_key, unpruned.design, groups)
-    return Pruning(unpruned, Subject(unpruned.net, groups, judge, multiple, cost, key, map_file, made_for))
+    return Pruning(unpruned, Prunable(unpruned.net, groups, criterion, multiple, cost, key, map_file, cache_key))
 
 
 def _moved(candidate: Candidate, space: Space) -> Candidate:
@@ -143,7 +143,7 @@ def _channels(groups: Sequence[Group], kept: Kept) -> dict[str, int]:
 
 
 def _cost(design: Design, groups: Sequence[Group], kept: Kept, task: str | None) -> Cost:
-    plan = narrowed(design.plan, _channels(groups, kept))
+    plan = with_channels(design.plan, _channels(groups, kept))
     return plan.cost(design.precision, None if task is None else [task], design.space.int8_channel_bytes)
 
 
@@ -175,8 +175,8 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     pruning = open_pruning(request.run, request.design, other)
     subject = pruning.subject
     wanted = {"floors": list(request.floors), "fast": request.fast, "precisions": request.precisions}
-    source = subject.judge.source
-    limits, floors = asked(subject, request.budgets, request.floors, before["target"])
+    source = subject.criterion.source
+    limits, floors = resolve_limits(subject, request.budgets, request.floors, before["target"])
     prepare_images(source, report)
     floors = _rest_of(floors, request, pruning)
     config = {key: value for key, value in before.items() if key not in ("schema", "tuned", "pruned")} | {
@@ -184,14 +184,14 @@ def _prune(request: PruneRequest, report: Report) -> Result:
         "device": target.device.as_json(),
         "budgets": list(request.budgets),
         "floors": [f"{floor.task}={100 * floor.max_drop:.4f}%" for floor in floors],
-        "pruned": {**wanted, **subject.made_for},
+        "pruned": {**wanted, **subject.cache_key},
     }
     folder.check(config, request.resume)
     if (request.out / RESULT_FILE).is_file():
         return read_result(request.out)
     evaluator, problem = _scoring(pruning, source, target, before, limits, floors)
     timed = partial(_timed, pruning, evaluator)
-    check_reach(subject, problem.limits, timed, "prune a smaller design")
+    check_feasible(subject, problem.limits, timed, "prune a smaller design")
     folder.create(config)
     trials = Trials(request.out / "trials.jsonl")
     weights = weights_of({task.name: problem.preference[task.name] for task in source.tasks}, floors)
@@ -200,8 +200,8 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     _write_pruning(request, pruning, known, fit, narrow)
     finalist = _finalist(request, problem, _of(evaluator, design, narrow), design)
     tried = len(trials) or sum(len(curve.rises) for curve in known.curves.values())
-    said = Asked(request.command, before["seed"], "prune", request.budgets, tried, started)
-    return conclude(folder, said, evaluator, problem, pruning.unpruned, [finalist], tell(report, "score"))
+    said = RunInfo(request.command, before["seed"], "prune", request.budgets, tried, started)
+    return finalize_run(folder, said, evaluator, problem, pruning.unpruned, [finalist], tell(report, "score"))
 
 
 def _rest_of(floors: Sequence[Floor], request: PruneRequest, pruning: Pruning) -> tuple[Floor, ...]:
@@ -211,9 +211,9 @@ def _rest_of(floors: Sequence[Floor], request: PruneRequest, pruning: Pruning) -
     """
     if not floors or request.design == "baseline":
         return tuple(floors)
-    source, found = pruning.subject.judge.source, []
-    scores = pruning.subject.judge.scores(pruning.unpruned.net)
-    baseline = pruning.subject.judge.scores(RunFolder(request.run).load("baseline").net)
+    source, found = pruning.subject.criterion.source, []
+    scores = pruning.subject.criterion.scores(pruning.unpruned.net)
+    baseline = pruning.subject.criterion.scores(RunFolder(request.run).load("baseline").net)
     for floor in floors:
         task = next(task for task in source.tasks if task.name == floor.task)
         rest = remaining_drop(task, scores[task.name], baseline[task.name], floor.max_drop)
@@ -293,7 +293,7 @@ def _fastest(evaluator: Evaluator, candidate: Candidate, limits: Sequence[Limit]
 
 def _write_pruning(request: PruneRequest, pruning: Pruning, known: PruneMap, fit: Fit, narrow: MultiTaskNet) -> None:
     """Keep what was decided: channels of every group before and after, and the task that blocked it."""
-    after = pruning.subject.judge.losses(narrow, list(known.base)).losses
+    after = pruning.subject.criterion.losses(narrow, list(known.base)).losses
     losses = {task: {"before": loss, "after": after[task]} for task, loss in known.base.items()}
     mode = "fast" if request.fast else "sequential"
     content = {"schema": PRUNING_SCHEMA, "mode": mode, "tolerance": fit.tolerance, "calibration_losses": losses}

@@ -11,7 +11,7 @@ from typing import Any
 from edgemtl.errors import UserError
 from edgemtl.files.disk import check_seal, read_bytes, sealed, write_atomic
 from edgemtl.files.json import parse_json
-from edgemtl.nas.prune.criterion import Verdict
+from edgemtl.nas.prune.criterion import TrialOutcome
 
 __all__ = ["Trials"]
 
@@ -47,21 +47,21 @@ class Trials:
     def __len__(self) -> int:
         return len(self._found)
 
-    def known(self, key: str, limits: Mapping[str, float]) -> Verdict | None:
+    def known(self, key: str, limits: Mapping[str, float]) -> TrialOutcome | None:
         """The verdict under `limits`, where what was tried tells it."""
         if key not in self._found:
             return None
         losses, whole = self._found[key]["losses"], self._found[key]["whole"]
         over = {name: losses[name] / max(limit, 1e-9) for name, limit in limits.items() if losses[name] > limit}
         if over:
-            return Verdict(losses, max(over, key=lambda name: over[name]))
-        return Verdict(losses) if whole else None
+            return TrialOutcome(losses, max(over, key=lambda name: over[name]))
+        return TrialOutcome(losses) if whole else None
 
-    def keep(self, key: str, verdict: Verdict) -> None:
+    def keep(self, key: str, outcome: TrialOutcome) -> None:
         """Write a verdict down."""
-        whole = verdict.blocked is None
-        self._found[key] = {"losses": dict(verdict.losses), "whole": whole}
-        losses = {name: loss if math.isfinite(loss) else None for name, loss in verdict.losses.items()}
+        whole = outcome.blocked is None
+        self._found[key] = {"losses": dict(outcome.losses), "whole": whole}
+        losses = {name: loss if math.isfinite(loss) else None for name, loss in outcome.losses.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(sealed({"key": key, "losses": losses, "whole": whole}), allow_nan=False) + "\n")

@@ -11,17 +11,17 @@ from edgemtl.nas.runs.folder import (
     task_json,
 )
 from edgemtl.nas.runs.outcome import (
-    Asked,
-    conclude,
+    RunInfo,
+    finalize_run,
 )
 
 __all__ = [
     "CONFIG_FILE",
     "TUNING",
-    "Asked",
     "OneDesign",
     "RunFolder",
-    "conclude",
+    "RunInfo",
+    "finalize_run",
     "fine_tune",
     "task_json",
 ]

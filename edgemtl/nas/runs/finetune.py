@@ -18,12 +18,12 @@ from edgemtl.files.disk import sha256
 from edgemtl.models import MultiTaskNet, Supernet, load_supernet
 from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Limit, Problem, timed_scopes, untimed
 from edgemtl.nas.runs.folder import RunFolder
-from edgemtl.nas.runs.outcome import Asked, conclude
+from edgemtl.nas.runs.outcome import RunInfo, finalize_run
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.spaces import Choice, Design, Plan, Values
 from edgemtl.targets import is_timed_here
 from edgemtl.tasks import Task
-from edgemtl.train import Progress, Recipe, beside, train_supernet
+from edgemtl.train import Progress, Recipe, train_supernet, worker_processes
 from edgemtl.units import parse_budget, parse_floor
 
 __all__ = ["TUNING", "OneDesign", "fine_tune"]
@@ -49,8 +49,8 @@ class OneDesign:
         return self.design.space.tasks
 
     @property
-    def identity(self) -> str:
-        content = f"{self.design.space.identity} {self.design.key} {self.weights_sha256}"
+    def fingerprint(self) -> str:
+        content = f"{self.design.space.fingerprint} {self.design.key} {self.weights_sha256}"
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
@@ -112,7 +112,7 @@ def _fine_tune(
 ) -> Result:
     started = time.monotonic()
     subject, folder, before = _subject(run, name), RunFolder(out), RunFolder(run).config()
-    tuned = {"design": name, "identity": subject.identity, "recipe": recipe.as_json()}
+    tuned = {"design": name, "fingerprint": subject.fingerprint, "recipe": recipe.as_json()}
     config = {**{key: value for key, value in before.items() if key != "schema"}, "tuned": tuned}
     folder.check(config, resume)
     if (out / RESULT_FILE).is_file():
@@ -126,8 +126,8 @@ def _fine_tune(
         subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.timed_here else {}
     )
     found = read_result(run)
-    asked = Asked(command, recipe.seed, found.strategy, found.budgets, found.evaluations, started)
-    return conclude(folder, asked, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
+    info = RunInfo(command, recipe.seed, found.strategy, found.budgets, found.evaluations, started)
+    return finalize_run(folder, info, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
 
 
 def _check_timed(run: Path, budgets: Sequence[str]) -> None:
@@ -154,11 +154,11 @@ def _trained(
 ) -> Supernet:
     """The one-design supernet after training, which is not begun where it was finished before."""
     if not (out / "training.json").is_file():
-        with beside(partial(_train, run, name, data, out, recipe), processes):
+        with worker_processes(partial(_train, run, name, data, out, recipe), processes):
             _train(run, name, data, out, recipe, command, report)
     subject = _subject(run, name)
     supernet = subject.supernet()
-    load_supernet(supernet, out / "supernet.safetensors", subject.identity)
+    load_supernet(supernet, out / "supernet.safetensors", subject.fingerprint)
     return supernet
 
 

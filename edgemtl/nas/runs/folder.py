@@ -33,7 +33,7 @@ DESIGN_FILE, WEIGHTS_FILE = "design.json", "weights.safetensors"
 SCHEMA = "edgemtl.run/1"
 
 
-_TEXTS = ("space", "identity", "target", "data", "data_identity", "strategy")
+_TEXTS = ("space", "fingerprint", "target", "data", "data_fingerprint", "strategy")
 _LISTS = ("tasks", "size", "budgets", "floors")
 _CONFIG_TYPES: Mapping[str, type] = {
     **dict.fromkeys(_TEXTS, str),
@@ -131,12 +131,12 @@ class RunFolder:
             tasks = [make_task(t["name"], t["kind"], t["channels"], t["classes"]) for t in config["tasks"]]
             height, width = config["size"]
             space = load_space(config["space"], tasks, (height, width))
-            identity = config["identity"]
+            fingerprint = config["fingerprint"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"run {self.path}: its {CONFIG_FILE} is damaged ({type(error).__name__}: {error}): search again"
             ) from error
-        if space.identity != identity:
+        if space.fingerprint != fingerprint:
             raise UserError(f"space {config['space']!r} has changed since run {self.path} was made: search again")
         return space.for_target(self.target(device).traits)
 

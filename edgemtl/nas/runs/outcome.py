@@ -15,11 +15,11 @@ from edgemtl.signals import deferred
 from edgemtl.tasks import delta_m
 from edgemtl.units import preference_text
 
-__all__ = ["Asked", "conclude"]
+__all__ = ["RunInfo", "finalize_run"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunInfo:
     """What the result says of the request: `started` is the monotonic clock's time at its beginning."""
 
     command: str
@@ -30,9 +30,9 @@ class Asked:
     started: float
 
 
-def conclude(
+def finalize_run(
     folder: RunFolder,
-    asked: Asked,
+    info: RunInfo,
     evaluator: Evaluator,
     problem: Problem,
     base: Candidate,
@@ -61,17 +61,17 @@ def conclude(
     report(total, total, "")
     source = evaluator.source
     result = Result(
-        command=asked.command,
-        seed=asked.seed,
-        data={"name": source.name, "identity": source.identity, "scored_on": f"{len(samples)} test images"},
+        command=info.command,
+        seed=info.seed,
+        data={"name": source.name, "fingerprint": source.fingerprint, "scored_on": f"{len(samples)} test images"},
         space=problem.space.name,
-        strategy=asked.strategy,
-        budgets=asked.budgets,
+        strategy=info.strategy,
+        budgets=info.budgets,
         feasible=problem.feasible(front[0].evaluation),
         best=entries[0],
         front=(*entries, _entry(scored, baseline, "baseline", "baseline", scored.checks(baseline), runtime)),
-        evaluations=asked.evaluations,
-        seconds=time.monotonic() - asked.started,
+        evaluations=info.evaluations,
+        seconds=time.monotonic() - info.started,
         environment=environment(),
         floors=tuple(floor.text for floor in problem.floors),
         preference=dict(problem.preference),

@@ -7,7 +7,7 @@ from edgemtl.nas.search.run import (
     search,
 )
 from edgemtl.nas.search.strategies.masks import (
-    Beliefs,
+    MaskDistribution,
 )
 from edgemtl.nas.search.strategies.preference import (
     make_table,
@@ -18,7 +18,7 @@ from edgemtl.nas.search.strategies.registry import (
 )
 
 __all__ = [
-    "Beliefs",
+    "MaskDistribution",
     "SearchEvent",
     "SearchRequest",
     "make_table",

@@ -34,7 +34,6 @@ from edgemtl.nas.evaluation import (
     Limit,
     PreflightRow,
     Problem,
-    believed,
     choose,
     evaluation_of,
     fast_enough,
@@ -51,13 +50,14 @@ from edgemtl.nas.evaluation import (
     preflight,
     preflight_floors,
     record,
+    shrinkage_estimate,
     standard_error,
     timed_scopes,
     untimed,
 )
-from edgemtl.nas.runs import Asked, RunFolder, conclude, task_json
+from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run, task_json
 from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
-from edgemtl.nas.search.strategies.masks import Beliefs, mask_space
+from edgemtl.nas.search.strategies.masks import MaskDistribution, mask_space
 from edgemtl.nas.search.strategies.registry import find_strategy
 from edgemtl.nas.search.workers import begin, busy_elsewhere, end_abandoned, end_silent, working
 from edgemtl.results import RESULT_FILE, Result, read_result
@@ -174,11 +174,11 @@ def _search(request: SearchRequest, report: Report) -> Result:
     if cut:
         report(_stopping("what was refined is scored and written"))
     found = fast_enough(problem, found)
-    best = choose(problem, found, believed(problem, evaluations))
+    best = choose(problem, found, shrinkage_estimate(problem, evaluations))
     front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
-    asked = Asked(request.command, request.seed, request.strategy, request.budgets, len(evaluations), started)
+    info = RunInfo(request.command, request.seed, request.strategy, request.budgets, len(evaluations), started)
     base = setup.evaluator.candidate(setup.space.largest())
-    result = conclude(folder, asked, setup.evaluator, problem, base, front, _tell(report, "score"))
+    result = finalize_run(folder, info, setup.evaluator, problem, base, front, _tell(report, "score"))
     if interrupted or cut:
         raise KeyboardInterrupt
     study.set_user_attr(_REFINED, len(evaluations))
@@ -229,7 +229,7 @@ def _set_up(request: SearchRequest) -> _Setup:
     path = _supernet_path(request, source)
     supernet = Supernet.of(space) if path else fresh_supernet(space, request.seed)
     if path:
-        load_supernet(supernet, path, space.identity)
+        load_supernet(supernet, path, space.fingerprint)
     timed_here = is_timed_here(target)
     timed = [budget for budget in budgets if budget.quantity == "latency_ms"]
     if timed and not timed_here:
@@ -238,10 +238,10 @@ def _set_up(request: SearchRequest) -> _Setup:
     evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), timed_here, request.threads)
     config = {
         "space": request.space,
-        "identity": space.identity,
+        "fingerprint": space.fingerprint,
         "size": list(space.size),
         "data": request.data,
-        "data_identity": source.identity,
+        "data_fingerprint": source.fingerprint,
         "tasks": task_json(source.tasks),
         "target": target.traits.name,
         "device": device.as_json(),
@@ -364,7 +364,7 @@ def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
 
 def _learn_masks(
     request: SearchRequest, setup: _Setup, limits: Sequence[Limit], folder: RunFolder, report: Report
-) -> Beliefs:
+) -> MaskDistribution:
     """Distributions of every task's masks, learnt together with the supernet's weights; from the checkpoint if any."""
     setup.evaluator.check_labels()
     folder.create(setup.config)
@@ -382,14 +382,14 @@ def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, r
     """
     if request.strategy not in ("linas", "preference") or setup.supernet is None:
         return problem
-    made_for = {key: str(setup.config[key]) for key in ("supernet_sha256", "data_identity")}
-    found = find_sensitivity(setup.supernet, request.out, made_for)
+    cache_key = {key: str(setup.config[key]) for key in ("supernet_sha256", "data_fingerprint")}
+    found = find_sensitivity(setup.supernet, request.out, cache_key)
     needed = request.strategy == "preference" or len(one_step_down(problem.space)) <= request.evaluations
     if found is None and needed:
         evaluator = setup.evaluator
         found = measure_into_run(
             request.out,
-            made_for,
+            cache_key,
             problem.space,
             lambda design: evaluator.simulated(evaluator.candidate(design)),
             problem.baseline,
@@ -449,7 +449,7 @@ def _refine(
     problem: Problem, evaluator: Evaluator, evaluations: Sequence[Evaluation], count: int, report: Report
 ) -> tuple[list[Finalist], bool]:
     """The finalists of `count` architectures, and whether Ctrl-C cut this short: then those so far, at least one."""
-    designs = pick_architectures(problem, evaluations, count, believed(problem, evaluations))
+    designs = pick_architectures(problem, evaluations, count, shrinkage_estimate(problem, evaluations))
     found: list[Finalist] = []
     try:
         for number, design in enumerate(designs):

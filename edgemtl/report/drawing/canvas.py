@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["PAPER", "Color", "beside", "label", "scale_bar", "scaled", "stacked", "swatches", "tag", "written"]
+__all__ = ["PAPER", "Color", "label", "scale_bar", "scaled", "side_by_side", "stacked", "swatches", "tag", "written"]
 
 INK, PAPER, SOFT = (22, 32, 44), (255, 255, 255), (90, 102, 117)
 Color = tuple[int, int, int]
@@ -100,7 +100,7 @@ def stacked(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
     return sheet
 
 
-def beside(pictures: Sequence[Image.Image], gap: int = 0, margin: int = 0) -> Image.Image:
+def side_by_side(pictures: Sequence[Image.Image], gap: int = 0, margin: int = 0) -> Image.Image:
     """Pictures beside each other with their upper edges in line, on paper."""
     width = sum(each.width for each in pictures) + gap * (len(pictures) - 1) + 2 * margin
     sheet = Image.new("RGB", (width, max(each.height for each in pictures) + 2 * margin), PAPER)

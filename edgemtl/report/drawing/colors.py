@@ -48,9 +48,9 @@ def ember(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 def _between(values: NDArray[np.floating], anchors: tuple[tuple[int, int, int], ...]) -> NDArray[np.uint8]:
     table = np.asarray(anchors, np.float64)
-    place = np.clip(np.nan_to_num(np.asarray(values, np.float64)), 0, 1) * (len(table) - 1)
-    low = np.minimum(place.astype(int), len(table) - 2)
-    part = (place - low)[..., None]
+    position = np.clip(np.nan_to_num(np.asarray(values, np.float64)), 0, 1) * (len(table) - 1)
+    low = np.minimum(position.astype(int), len(table) - 2)
+    part = (position - low)[..., None]
     return as_bytes(table[low] * (1 - part) + table[low + 1] * part)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 __all__ = ["Bar", "Part", "design_parts"]
 
 _DECODER = ("neck", "body", "head")
-_INNER = ("dense", "lift", "first")
+_INNER = ("dense", "expand", "first")
 """Convolutions whose outputs stay inside their block."""
 Values = Mapping[str, object]
 

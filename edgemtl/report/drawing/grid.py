@@ -39,15 +39,15 @@ class GridPath:
 def grid_paths(design: Mapping[str, object], tasks: Sequence[str]) -> list[GridPath]:
     """The paths of a design whose tasks have masks over a grid; none for another family's."""
     found = {task: _own(design, task) for task in tasks}
-    places = {place for blocks, _, _ in found.values() for place in blocks}
+    places = {position for blocks, _, _ in found.values() for position in blocks}
     if not places:
         return []
-    stages, paths, blocks = (max(place[axis] for place in places) for axis in range(3))
+    stages, paths, blocks = (max(position[axis] for position in places) for axis in range(3))
     edges = {edge for _, own, _ in found.values() for edge in own}
     paths = max([paths, *(max(edge[1:]) for edge in edges)])
     made = []
     for task in tasks:
-        kept, own, reads = ({place for place, option in part.items() if option == _KEEP} for part in found[task])
+        kept, own, reads = ({position for position, option in part.items() if option == _KEEP} for part in found[task])
         ends = {end for (end,) in reads} | ({0} if found[task][2] else {paths})
         made.append(GridPath(task, stages, paths + 1, blocks, frozenset(kept), frozenset(own), frozenset(ends)))
     return _counted(made)
@@ -71,7 +71,8 @@ def _counted(paths: Sequence[GridPath]) -> list[GridPath]:
     """The paths with the number of tasks that compute each block together."""
     values = [_values(path) for path in paths]
     together = [
-        {place: sum(value == other.get(place) for other in values) for place, value in own.items()} for own in values
+        {position: sum(value == other.get(position) for other in values) for position, value in own.items()}
+        for own in values
     ]
     return [
         GridPath(p.task, p.stages, p.paths, p.blocks, p.kept, p.edges, p.reads, counts)
@@ -148,10 +149,10 @@ def _blocks(path: GridPath) -> list[Markup]:
     return found
 
 
-def _block(path: GridPath, place: Place) -> list[Markup]:
-    stage, row, number = place
-    x, y, kept = _column(path, stage, number), _row(row), place in path.kept
-    count = path.together.get(place, 0)
+def _block(path: GridPath, position: Place) -> list[Markup]:
+    stage, row, number = position
+    x, y, kept = _column(path, stage, number), _row(row), position in path.kept
+    count = path.together.get(position, 0)
     how = f"kept, computed once for {count} tasks" if count > 1 else "kept, its own" if kept else "skipped"
     title = element("title", f"stage {stage}, 1/{4 << row}, block {number}: {how}")
     corner = {"x": x - _SIDE / 2, "y": y - _SIDE / 2, "width": _SIDE, "height": _SIDE, "rx": 3}

@@ -131,14 +131,19 @@ def scatter(
 
 
 def _limit_line(x: _Axis, value: float, caption: str) -> list[Child]:
-    place = x(value)
-    anchor, shift = ("end", -5) if place > (LEFT + WIDTH) / 2 else ("start", 5)
+    position = x(value)
+    anchor, shift = ("end", -5) if position > (LEFT + WIDTH) / 2 else ("start", 5)
     return [
         element(
-            "rect", x=place, y=TOP, width=max(0, WIDTH - RIGHT - place), height=HEIGHT - BOTTOM - TOP, class_="beyond"
+            "rect",
+            x=position,
+            y=TOP,
+            width=max(0, WIDTH - RIGHT - position),
+            height=HEIGHT - BOTTOM - TOP,
+            class_="beyond",
         ),
-        element("line", x1=place, x2=place, y1=TOP, y2=HEIGHT - BOTTOM, class_="limit"),
-        element("text", caption, x=place + shift, y=TOP + 11, class_=f"tick {anchor} limit-text"),
+        element("line", x1=position, x2=position, y1=TOP, y2=HEIGHT - BOTTOM, class_="limit"),
+        element("text", caption, x=position + shift, y=TOP + 11, class_=f"tick {anchor} limit-text"),
     ]
 
 
@@ -202,9 +207,9 @@ def histogram(samples: Sequence[float], lines: Mapping[str, float], *, title: st
             parts.append(_bar((x(left), x(right)), y(number), f"{left:.3g} to {right:.3g} {unit}: {number}"))
     previous = -math.inf
     for name, value in sorted(lines.items(), key=lambda item: item[1]):
-        place = x(value)
-        parts.append(element("line", x1=place, x2=place, y1=TOP + 4, y2=HEIGHT - BOTTOM, class_="percentile"))
-        if place - previous > 26:
-            parts.append(element("text", name, x=place, y=TOP - 1, class_="tick mid percentile-text"))
-            previous = place
+        position = x(value)
+        parts.append(element("line", x1=position, x2=position, y1=TOP + 4, y2=HEIGHT - BOTTOM, class_="percentile"))
+        if position - previous > 26:
+            parts.append(element("text", name, x=position, y=TOP - 1, class_="tick mid percentile-text"))
+            previous = position
     return _svg(title, parts)

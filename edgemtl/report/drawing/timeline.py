@@ -39,10 +39,10 @@ def draw_schedule(run: ScheduleRun) -> str:
     parts: list[Child] = [element("rect", width=WIDTH, height=height, fill=PAPER), _heading(run, shown_s)]
     parts += _axis(x, shown_s, TOP + lanes * LANE)
     parts += _joint_calls(run, x, shown_s)
-    for place, (task, found) in enumerate(run.tasks.items()):
-        top = TOP + place * LANE
+    for index, (task, found) in enumerate(run.tasks.items()):
+        top = TOP + index * LANE
         parts += _lane_name(run, task, top)
-        parts += _lane(task, found, x, shown_s, top, colors[place])
+        parts += _lane(task, found, x, shown_s, top, colors[index])
     parts += _legend(height - 26, colors[0])
     return element(
         "svg",
@@ -84,7 +84,7 @@ def _axis(x: Scale, shown_s: float, base: float) -> list[Child]:
 
 def _joint_calls(run: ScheduleRun, x: Scale, shown_s: float) -> list[Child]:
     """A grey bond behind the bars of one call, from its first lane to its last."""
-    order = {task: place for place, task in enumerate(run.tasks)}
+    order = {task: index for index, task in enumerate(run.tasks)}
     parts: list[Child] = []
     for call in run.calls:
         places = sorted(order[task] for task in call.tasks)

@@ -11,7 +11,7 @@ from edgemtl.report.drawing.canvas import written
 from edgemtl.report.drawing.colors import as_bytes, class_colors, ember, heat, rainbow
 from edgemtl.tasks import Task
 
-__all__ = ["Array", "Picture", "Range", "overlay", "plain", "spread"]
+__all__ = ["Array", "Picture", "Range", "overlay", "plain", "robust_range"]
 
 Picture = NDArray[np.uint8]
 Array = NDArray[np.generic]
@@ -50,7 +50,7 @@ def plain(task: Task, value: Array) -> Array:
     return array
 
 
-def spread(values: list[Array]) -> Range:
+def robust_range(values: list[Array]) -> Range:
     """Where all but the outermost 2 % of the finite values lie on either side; never empty."""
     flat = np.concatenate([np.asarray(value, np.float64).ravel() for value in values])
     finite = flat[np.isfinite(flat)]
@@ -89,7 +89,7 @@ def _segmentation(task: Task, labels: Array, image: Picture, _: Range | None) ->
 
 def _depth(_: Task, metres: Array, image: Picture, limits: Range | None) -> Picture:
     """Near is warm, far is blue."""
-    low, high = limits or spread([metres])
+    low, high = limits or robust_range([metres])
     return rainbow(1 - (_values_at(metres, image) - low) / (high - low))
 
 

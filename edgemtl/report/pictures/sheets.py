@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from edgemtl.errors import UserError
-from edgemtl.report.drawing.canvas import PAPER, Color, beside, label, scale_bar, scaled, stacked, swatches, tag
+from edgemtl.report.drawing.canvas import PAPER, Color, label, scale_bar, scaled, side_by_side, stacked, swatches, tag
 from edgemtl.report.drawing.colors import class_colors, ember, heat, rainbow
-from edgemtl.report.pictures.overlays import Array, Picture, Range, overlay, plain, spread
+from edgemtl.report.pictures.overlays import Array, Picture, Range, overlay, plain, robust_range
 from edgemtl.tasks import Task
 
 __all__ = ["Example", "animation", "contact_sheet", "draw_prediction"]
@@ -45,7 +45,7 @@ def draw_prediction(task: Task, prediction: Array, image: Picture) -> Image.Imag
     photo = np.array(scaled(Image.fromarray(image), width))
     if task.kind == "keypoints":
         value = np.concatenate([value[:, :2] * (width / image.shape[1]), value[:, 2:]], axis=1)
-    limits = spread([value]) if task.kind == "depth" else None
+    limits = robust_range([value]) if task.kind == "depth" else None
     drawn = Image.fromarray(overlay(task, value, photo, limits=limits))
     return stacked([drawn, *_legend(task, [value], width, limits)])
 
@@ -68,7 +68,7 @@ def _sheet(tasks: Sequence[Task], shown: Sequence[Example], known: Sequence[Exam
     if not shown or not tasks:
         raise UserError(f"a sheet of {len(shown)} images and {len(tasks)} tasks is empty: give at least one of each")
     photos = stacked([label("image", width), *(_photo(each, width) for each in shown)], _GAP)
-    return beside([photos, *(_column(task, shown, known, width) for task in tasks)], _GAP, margin=14)
+    return side_by_side([photos, *(_column(task, shown, known, width) for task in tasks)], _GAP, margin=14)
 
 
 def _photo(example: Example, width: int) -> Image.Image:
@@ -80,7 +80,7 @@ def _photo(example: Example, width: int) -> Image.Image:
 
 def _column(task: Task, shown: Sequence[Example], known: Sequence[Example], width: int) -> Image.Image:
     values = [value for each in known for value in _values(task, each)]
-    limits = spread(values) if values and task.kind == "depth" else None
+    limits = robust_range(values) if values and task.kind == "depth" else None
     rows = [label(task.name, width)]
     for example in shown:
         said = _cell(task, example.predictions.get(task.name), example, width, limits)
@@ -122,7 +122,7 @@ def _legend(task: Task, values: Sequence[Array], width: int, limits: Range | Non
         return [_classes(task, values, width)]
     if task.kind == "depth" and limits is not None:
         marks = [f"{limits[0] + share * (limits[1] - limits[0]):.1f} m" for share in (0.0, 0.5, 1.0)]
-        return [scale_bar(lambda place: rainbow(1 - place), marks, width)]
+        return [scale_bar(lambda position: rainbow(1 - position), marks, width)]
     if task.kind == "normals":
         return [swatches(["right", "up", "to the camera"], [(255, 128, 128), (128, 255, 128), (128, 128, 255)], width)]
     if task.kind in ("edges", "saliency"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgemtl.bundle import BundleExperts, Manifest, dropped_share, unserved_share
+from edgemtl.bundle import BundleExperts, Manifest, share_dropped_by_model, share_dropped_by_target
 from edgemtl.report.drawing.html import Child, Markup, element, table
 from edgemtl.report.drawing.parts import card, meter, task_class
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.units import format_bytes
 
 __all__ = ["experts_section"]
@@ -19,13 +19,13 @@ _DEEPEST = 58
 """Percent of a task's colour in its busiest cell: text on it stays readable, on light paper and in dark mode."""
 
 
-def experts_section(story: Story) -> Markup | None:
+def experts_section(data: ReportData) -> Markup | None:
     """For each layer experts by tasks, shaded by how many tokens go there; then what each task owns and shares."""
-    if story.manifest is None or not story.manifest.experts:
+    if data.manifest is None or not data.manifest.experts:
         return None
-    uses = story.manifest.experts
+    uses = data.manifest.experts
     layers = [[use for use in uses if use.layer == layer] for layer in dict.fromkeys(use.layer for use in uses)]
-    beside = max(len(_columns(layer)) for layer in layers) <= _BESIDE
+    side_by_side = max(len(_columns(layer)) for layer in layers) <= _BESIDE
     lead = (
         "A row is a task, a column an expert. Figure and shade are the percent of the task's choices that the expert "
         "got: every token chooses as many experts as stand behind the row. Counted with the trained net on "
@@ -34,13 +34,11 @@ def experts_section(story: Story) -> Markup | None:
     return card(
         "The experts",
         lead,
-        element("div", [_layer(layer, story.tasks) for layer in layers], class_="charts" if beside else None),
+        element("div", [_layer(layer, data.tasks) for layer in layers], class_="charts" if side_by_side else None),
         _legend(),
         element("h3", "What each task owns and shares"),
-        _summary(story.manifest, story.tasks),
-        element(
-            "ul", [element("li", _words(name, story.manifest)) for name in story.manifest.targets], class_="reasons"
-        ),
+        _summary(data.manifest, data.tasks),
+        element("ul", [element("li", _words(name, data.manifest)) for name in data.manifest.targets], class_="reasons"),
     )
 
 
@@ -50,14 +48,14 @@ def _columns(layer: Sequence[BundleExperts]) -> list[int]:
 
 def _layer(layer: Sequence[BundleExperts], tasks: Sequence[str]) -> Markup:
     columns = _columns(layer)
-    deepest = max(share for use in layer for share in use.shares) or 1.0
+    min_channels = max(share for use in layer for share in use.shares) or 1.0
     heads = [element("th", str(number), scope="col", class_="mid") for number in columns]
     behind = [
         element("th", "top-k", scope="col", class_="num"),
         element("th", "peak", scope="col", class_="num", title=_PEAK),
     ]
     head = element("tr", element("th", "expert", scope="col"), heads, behind)
-    rows = [_row(use, columns, deepest, tasks) for use in layer]
+    rows = [_row(use, columns, min_channels, tasks) for use in layer]
     marks = element("tr", element("th", "reached by", scope="row"), [_mark(number, layer, tasks) for number in columns])
     matrix = element("table", element("thead", head), element("tbody", rows), element("tfoot", marks), class_="experts")
     return element("div", element("h3", f"Layer {layer[0].layer}"), element("div", matrix, class_="scroll"))
@@ -69,7 +67,7 @@ _PEAK = (
 )
 
 
-def _row(use: BundleExperts, columns: Sequence[int], deepest: float, tasks: Sequence[str]) -> Markup:
+def _row(use: BundleExperts, columns: Sequence[int], min_channels: float, tasks: Sequence[str]) -> Markup:
     name = use.task or EVERYONE
     shares = dict(zip(use.experts, zip(use.shares, use.gates, strict=True), strict=True))
     cells = []
@@ -79,7 +77,7 @@ def _row(use: BundleExperts, columns: Sequence[int], deepest: float, tasks: Sequ
             continue
         share, gate = shares[number]
         title = f"{name}, expert {number}: {share:.2%} of its choices, mean gate {gate:.2f}"
-        depth = f"--part:{_DEEPEST * share / deepest:.1f}%"
+        depth = f"--part:{_DEEPEST * share / min_channels:.1f}%"
         cells.append(element("td", _percent(share), class_="cell", style=depth, title=title))
     peak = use.most_tokens * len(use.experts) / (use.top_k * use.tokens)
     behind = [
@@ -133,13 +131,13 @@ def _summary(manifest: Manifest, tasks: Sequence[str]) -> Markup:
     every = {(use.layer, number): use.expert_bytes for use in uses for number in use.experts}
     owners = list(dict.fromkeys(use.task for use in sorted(uses, key=lambda use: _place(use.task, tasks))))
     reach = {owner: {(u.layer, n) for u in uses if u.task == owner for n in u.experts} for owner in owners}
-    limited = [name for name in manifest.targets if any(name in use.dropped for use in uses)]
-    bounded = any(use.unserved for use in uses)
+    limited = [name for name in manifest.targets if any(name in use.dropped_by_target for use in uses)]
+    bounded = any(use.dropped_by_model for use in uses)
     rows: list[list[Child]] = []
     for owner in owners:
         others = {other: reach[other] for other in owners if other != owner}
         own = reach[owner].difference(*others.values())
-        weight = sum(every[place] for place in reach[owner])
+        weight = sum(every[position] for position in reach[owner])
         whole = sum(every.values())
         rows.append(
             [
@@ -148,7 +146,7 @@ def _summary(manifest: Manifest, tasks: Sequence[str]) -> Markup:
                 f"{len(own)}",
                 _shared(reach[owner], others) or "none",
                 (f"{format_bytes(weight)} of {format_bytes(whole)} ", meter(weight / whole, _class(owner, tasks))),
-                *([f"{unserved_share(use for use in uses if use.task == owner):.2%}"] if bounded else []),
+                *([f"{share_dropped_by_model(use for use in uses if use.task == owner):.2%}"] if bounded else []),
                 *(_dropped([use for use in uses if use.task == owner], name) for name in limited),
             ]
         )
@@ -174,9 +172,9 @@ def _shared(own: Reached, others: dict[str | None, Reached]) -> str:
 
 
 def _dropped(uses: Sequence[BundleExperts], target: str) -> str:
-    share = dropped_share(uses, target)
-    worst = max(uses, key=lambda use: use.dropped.get(target, 0.0))
-    return f"{share:.2%} ({worst.layer}: {worst.dropped.get(target, 0.0):.2%})" if share else "none"
+    share = share_dropped_by_target(uses, target)
+    worst = max(uses, key=lambda use: use.dropped_by_target.get(target, 0.0))
+    return f"{share:.2%} ({worst.layer}: {worst.dropped_by_target.get(target, 0.0):.2%})" if share else "none"
 
 
 def _words(target: str, manifest: Manifest) -> Child:
@@ -185,10 +183,14 @@ def _words(target: str, manifest: Manifest) -> Child:
     if dispatch is None:
         return f"{target}: how its experts get their tokens is not told."
     if dispatch.capacity is None:
-        unserved = unserved_share(manifest.experts)
-        lost = f"{unserved:.2%} is dropped, as the net does" if unserved else "none is dropped, on any image"
+        dropped_by_model = share_dropped_by_model(manifest.experts)
+        lost = (
+            f"{dropped_by_model:.2%} is dropped, as the net does"
+            if dropped_by_model
+            else "none is dropped, on any image"
+        )
         return f"{target} {_FORMS[dispatch.form]}: {lost}."
-    share = dropped_share(manifest.experts, target)
+    share = share_dropped_by_target(manifest.experts, target)
     lost = f"{share:.2%} of what routers send is dropped" if share else "none was dropped here"
     return (
         f"{target} has places at each expert for {dispatch.capacity:g} times an even share of the tokens: {lost}; ",

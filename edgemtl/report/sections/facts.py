@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 
 from edgemtl.report.drawing.html import NONE, Child, Markup, element, table
 from edgemtl.report.drawing.parts import KIND_TITLES, card, kind_badge
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.report.metrics import format_change, format_metric, known_metric
 
 __all__ = ["environment_section", "origins_section", "parity_section", "pictures_section"]
 
 
-def parity_section(story: Story) -> Markup | None:
+def parity_section(data: ReportData) -> Markup | None:
     """How far each target's engine is from the trained net, in tensors and in each task's own metric."""
-    if story.manifest is None:
+    if data.manifest is None:
         return None
     rows: list[list[Child]] = []
     checked: dict[str, None] = {}
-    for target, built in story.manifest.targets.items():
+    for target, built in data.manifest.targets.items():
         if not built.parity:
             rows.append([target, element("span", "not run where it was exported", class_="sub")])
         where: Child = (target, " ", kind_badge("simulated")) if built.checked == "simulation" else target
@@ -56,9 +56,9 @@ def _parity_cells(name: str, torch: float, engine: float) -> list[Child]:
     return [format_metric(name, torch), format_metric(name, engine), format_change(better)]
 
 
-def pictures_section(story: Story) -> Markup | None:
+def pictures_section(data: ReportData) -> Markup | None:
     """Sample outputs of the run folder."""
-    if not story.pictures:
+    if not data.pictures:
         return None
     figures = [
         element(
@@ -67,20 +67,21 @@ def pictures_section(story: Story) -> Markup | None:
             element("figcaption", picture.name.replace("_", " ")),
             class_="wide" if picture.wide else None,
         )
-        for picture in story.pictures
+        for picture in data.pictures
     ]
     return card("Sample outputs", "What the net says about images.", element("div", figures, class_="pictures"))
 
 
-def environment_section(story: Story) -> Markup | None:
+def environment_section(data: ReportData) -> Markup | None:
     """Where the figures were made."""
     found: list[tuple[str, Mapping[str, object]]] = []
-    if story.result is not None:
-        data = story.result.data if isinstance(story.result.data, Mapping) else {"name": story.result.data}
-        found.append((f"search: {story.result.command}", {**story.result.environment, "data": data}))
-    if story.manifest is not None:
-        found.append(("export", story.manifest.provenance.environment))
-    found += [(f"profile on {each.device}/{each.runtime}", each.environment) for each in story.profiles]
+    if data.result is not None:
+        result = data.result
+        source = result.data if isinstance(result.data, Mapping) else {"name": result.data}
+        found.append((f"search: {result.command}", {**result.environment, "data": source}))
+    if data.manifest is not None:
+        found.append(("export", data.manifest.provenance.environment))
+    found += [(f"profile on {each.device}/{each.runtime}", each.environment) for each in data.profiles]
     body = []
     for title, values in found:
         rows: list[list[Child]] = [[key, value] for key, value in _flat(values)]
@@ -98,15 +99,15 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}".replace("_", " "), "none" if value is None else text
 
 
-def origins_section(story: Story) -> Markup:
+def origins_section(data: ReportData) -> Markup:
     """How each kind of figure on the page was obtained."""
-    counted = story.result or story.manifest or any(profile.counts for profile in story.profiles)
+    counted = data.result or data.manifest or any(profile.counts for profile in data.profiles)
     kinds = ["counted"] if counted else []
-    if story.result is not None:
-        best = [story.result.best] if story.result.best is not None else []
-        entries = [*best, *story.result.front]
+    if data.result is not None:
+        best = [data.result.best] if data.result.best is not None else []
+        entries = [*best, *data.result.front]
         kinds += ["evaluated", *(entry.latency_ms.kind for entry in entries if entry.latency_ms is not None)]
-    kinds += ["measured", "derived"] if story.profiles else []
+    kinds += ["measured", "derived"] if data.profiles else []
     rows: list[list[Child]] = [[kind_badge(kind), KIND_TITLES[kind]] for kind in dict.fromkeys(kinds)]
     notes = (
         "A percentile is shown only where at least five samples lie beyond it (p50 from 10 samples, p90 from 50, p99 "

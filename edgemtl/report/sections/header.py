@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from edgemtl.profiling import Profile
 from edgemtl.report.drawing.html import Child, Markup, element
 from edgemtl.report.drawing.parts import WEIGHTED, count_text, kind_badge, latency_text, listed, ms_text, short_flops
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.report.metrics import changes, format_change, worst_change
 from edgemtl.results import Latency, Result
 from edgemtl.units import format_bytes, format_duration, format_flops
@@ -15,34 +15,32 @@ from edgemtl.units import format_bytes, format_duration, format_flops
 __all__ = ["header"]
 
 
-def header(story: Story) -> Markup:
+def header(data: ReportData) -> Markup:
     """Title, verdict, what was asked, and tiles of figures."""
-    pill, headline = _verdict(story)
+    pill, headline = _verdict(data)
     return element(
         "header",
         element("div", "edgemtl report", class_="eyebrow"),
-        element("h1", story.name),
+        element("h1", data.name),
         element("p", pill, headline, class_="headline"),
-        _measured_twice(story),
-        [element("p", note, class_="lead") for note in story.notes],
-        element(
-            "div", [element("span", element("b", key), f" {value}") for key, value in _facts(story)], class_="meta"
-        ),
-        element("div", [_tile(*tile) for tile in _tiles(story)], class_="tiles"),
+        _measured_twice(data),
+        [element("p", note, class_="lead") for note in data.notes],
+        element("div", [element("span", element("b", key), f" {value}") for key, value in _facts(data)], class_="meta"),
+        element("div", [_tile(*tile) for tile in _tiles(data)], class_="tiles"),
     )
 
 
-def _verdict(story: Story) -> tuple[Markup, str]:
-    result = story.result
+def _verdict(data: ReportData) -> tuple[Markup, str]:
+    result = data.result
     if result is not None:
         return _search_verdict(result)
-    if story.manifest is not None:
-        cost = story.manifest.cost
-        targets = ", ".join(story.manifest.targets) or "no target"
+    if data.manifest is not None:
+        cost = data.manifest.cost
+        targets = ", ".join(data.manifest.targets) or "no target"
         return element(
             "span", "bundle", class_="pill"
         ), f"{format_flops(cost.flops)}, {format_bytes(cost.weight_bytes)}, for {targets}"
-    profile = story.profiles[0]
+    profile = data.profiles[0]
     word, class_ = ("stable", "pill good") if profile.stability.stable else ("unstable", "pill warn")
     text = f"{ms_text(profile.latency.typical_ms)} ms measured on {_place(profile)}, all tasks in one call"
     return element("span", word, class_=class_), text
@@ -67,11 +65,11 @@ def _search_verdict(result: Result) -> tuple[Markup, str]:
     return element("span", f"breaks {broken}", class_="pill bad"), f"{nearest}{', '.join(figures)}"
 
 
-def _measured_twice(story: Story) -> Child:
+def _measured_twice(data: ReportData) -> Child:
     """Where the search and a profile timed the same place: when, under what load, and which figure counts for what."""
-    result = story.result
+    result = data.result
     latency = result.best.latency_ms if result is not None and result.best is not None else None
-    profile = next((each for each in story.profiles if latency and _place(each) == _place(latency)), None)
+    profile = next((each for each in data.profiles if latency and _place(each) == _place(latency)), None)
     if result is None or latency is None or profile is None:
         return None
     counts = "it is of the exported engine, and counts for what is deployed"
@@ -100,19 +98,19 @@ def _when(environment: Mapping[str, object], load: float | None) -> str:
     return day + (f" at a load of {load:.2f}" if load is not None else "")
 
 
-def _facts(story: Story) -> list[tuple[str, str]]:
+def _facts(data: ReportData) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
-    if story.result is not None:
-        result = story.result
+    if data.result is not None:
+        result = data.result
         facts += [("data", _data(result)), ("space", result.space), ("strategy", result.strategy)]
         facts += [("designs scored", f"{result.evaluations}"), ("took", format_duration(result.seconds))]
         facts += [("seed", f"{result.seed}")] if result.seed is not None else []
         facts += [("preference", result.preferred)] if result.preferred else []
-    if story.manifest is not None:
-        height, width = story.manifest.input.height, story.manifest.input.width
-        facts += [("bundle", story.manifest.name), ("made", story.manifest.created), ("input", f"{height} x {width}")]
-    if story.tasks:
-        facts.append(("tasks", ", ".join(story.tasks)))
+    if data.manifest is not None:
+        height, width = data.manifest.input.height, data.manifest.input.width
+        facts += [("bundle", data.manifest.name), ("made", data.manifest.created), ("input", f"{height} x {width}")]
+    if data.tasks:
+        facts.append(("tasks", ", ".join(data.tasks)))
     return facts
 
 
@@ -134,19 +132,19 @@ def _tile(what: Child, value: Child, more: Child) -> Markup:
     )
 
 
-def _tiles(story: Story) -> list[Tile]:
-    return [*_cost_tiles(story), *_latency_tiles(story), *_score_tiles(story)]
+def _tiles(data: ReportData) -> list[Tile]:
+    return [*_cost_tiles(data), *_latency_tiles(data), *_score_tiles(data)]
 
 
-def _cost_tiles(story: Story) -> list[Tile]:
+def _cost_tiles(data: ReportData) -> list[Tile]:
     flops: int | None
-    if story.result is not None and story.result.best is not None:
-        best = story.result.best
+    if data.result is not None and data.result.best is not None:
+        best = data.result.best
         flops, params, stored = best.flops, best.params, best.bytes
-    elif story.manifest is not None:
-        cost = story.manifest.cost
+    elif data.manifest is not None:
+        cost = data.manifest.cost
         flops, params, stored = cost.flops, cost.params, cost.weight_bytes
-    elif story.profiles and (counts := story.profiles[0].counts) is not None:
+    elif data.profiles and (counts := data.profiles[0].counts) is not None:
         flops, params, stored = counts.total.flops, counts.total.params, counts.total.weight_bytes
     else:
         return []
@@ -160,10 +158,10 @@ def _cost_tiles(story: Story) -> list[Tile]:
     ]
 
 
-def _latency_tiles(story: Story) -> list[Tile]:
-    if story.profiles:
-        return [_profile_tile(profile) for profile in story.profiles[:3]]
-    latency = story.result.best.latency_ms if story.result is not None and story.result.best is not None else None
+def _latency_tiles(data: ReportData) -> list[Tile]:
+    if data.profiles:
+        return [_profile_tile(profile) for profile in data.profiles[:3]]
+    latency = data.result.best.latency_ms if data.result is not None and data.result.best is not None else None
     if latency is None:
         return []
     return [(f"latency, {latency.device}/{latency.runtime}", f"{ms_text(latency.value)} ms", kind_badge(latency.kind))]
@@ -180,15 +178,15 @@ def _profile_tile(profile: Profile) -> Tile:
     )
 
 
-def _score_tiles(story: Story) -> list[Tile]:
-    result = story.result
+def _score_tiles(data: ReportData) -> list[Tile]:
+    result = data.result
     if result is None or result.best is None or result.best.delta_m is None:
         return []
     delta = result.best.delta_m
     tiles: list[Tile] = [("delta_m, mean over tasks", _signed(delta), "against the baseline, all alike")]
     if result.best.weighted_delta_m is not None:
         tiles.append((WEIGHTED, _signed(result.best.weighted_delta_m), result.preferred.replace(",", ", ")))
-    worst = worst_change(changes(result.best, result.baseline, story.kinds)) if result.baseline is not None else None
+    worst = worst_change(changes(result.best, result.baseline, data.kinds)) if result.baseline is not None else None
     if worst is not None:
         tiles.append(("worst task", _signed(worst.relative), worst.task))
     return tiles

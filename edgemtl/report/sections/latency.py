@@ -8,7 +8,7 @@ from edgemtl.profiling import LatencyBlock, OperatorShare, Profile, Stability, s
 from edgemtl.report.drawing.html import Child, Markup, element, table
 from edgemtl.report.drawing.parts import card, kind_badge, meter, ms_text, task_class
 from edgemtl.report.drawing.svg import histogram
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.units import format_bytes
 
 __all__ = ["operators_section", "profile_section"]
@@ -17,7 +17,7 @@ ROWS_OPEN = 12
 _PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
-def profile_section(story: Story, profile: Profile) -> Markup:
+def profile_section(data: ReportData, profile: Profile) -> Markup:
     """Latency of every mode with its spread, what each task costs, and what opening takes."""
     block = profile.latency
     threads = f"{profile.threads} threads" if profile.threads else "threads chosen by the runtime"
@@ -36,7 +36,7 @@ def profile_section(story: Story, profile: Profile) -> Markup:
         element("ul", [element("li", note) for note in profile.notes], class_="reasons") if profile.notes else None,
         _modes_table(profile),
         element("div", element("figure", picture, caption), words, class_="charts gap"),
-        _costs_table(story, profile),
+        _costs_table(data, profile),
     )
 
 
@@ -106,7 +106,7 @@ def _opening(profile: Profile) -> Child:
     return element("p", element("b", "Opening. "), text, " ", kind_badge("measured"))
 
 
-def _costs_table(story: Story, profile: Profile) -> Child:
+def _costs_table(data: ReportData, profile: Profile) -> Child:
     if profile.trunk_ms is None:
         return None
     rows: list[list[Child]] = []
@@ -115,14 +115,14 @@ def _costs_table(story: Story, profile: Profile) -> Child:
             None if figure is None else (f"{ms_text(figure.value)} ", kind_badge(figure.kind))
             for figure in (costs.alone_ms, costs.own_ms, costs.marginal_ms)
         ]
-        name = element("span", element("span", class_=f"swatch {task_class(task, story.tasks)}"), task, class_="named")
+        name = element("span", element("span", class_=f"swatch {task_class(task, data.tasks)}"), task, class_="named")
         rows.append([name, *cells])
     trunk = f"Trunk {ms_text(profile.trunk_ms.value)} ms = {profile.trunk_ms.how}; own part = task alone - trunk."
     costs_table = table(["task", "alone, ms", "own part, ms", "saved without it, ms"], rows)
     return (element("h3", "What each task costs"), costs_table, element("p", trunk, class_="sub wrap"))
 
 
-def operators_section(story: Story, profile: Profile) -> Markup | None:
+def operators_section(data: ReportData, profile: Profile) -> Markup | None:
     """Where the time goes inside the engine, by block and by type of operator."""
     operators = profile.operators
     if operators is None:
@@ -133,18 +133,18 @@ def operators_section(story: Story, profile: Profile) -> Markup | None:
     )
     halves = element(
         "div",
-        element("div", element("h3", "By block"), _shares(operators.by_block, "block", story)),
-        element("div", element("h3", "By type"), _shares(operators.by_type, "type", story)),
+        element("div", element("h3", "By block"), _shares(operators.by_block, "block", data)),
+        element("div", element("h3", "By type"), _shares(operators.by_type, "type", data)),
         class_="charts",
     )
     return card(f"Operators on {profile.device}/{profile.runtime}", lead, halves)
 
 
-def _shares(rows: Sequence[OperatorShare], what: str, story: Story) -> Child:
+def _shares(rows: Sequence[OperatorShare], what: str, data: ReportData) -> Child:
     largest = max((row.share for row in rows), default=0.0) or 1.0
     cells: list[list[Child]] = []
     for row in rows:
-        bar = meter(row.share / largest, task_class(row.owner, story.tasks) if what == "block" else "c-accent")
+        bar = meter(row.share / largest, task_class(row.owner, data.tasks) if what == "block" else "c-accent")
         cells.append([row.name, f"{row.operators}", ms_text(row.ms), f"{row.share:.1%}", bar])
     head: list[Child] = [what, "operators", "ms", "share", ""]
     if len(cells) <= ROWS_OPEN:

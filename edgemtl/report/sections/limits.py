@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgemtl.report.drawing.html import Child, Markup, element, table
 from edgemtl.report.drawing.parts import card
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.report.metrics import changes, format_change
 from edgemtl.results import LimitCheck
 from edgemtl.units import format_quantity
@@ -12,13 +12,13 @@ from edgemtl.units import format_quantity
 __all__ = ["limits_section"]
 
 
-def limits_section(story: Story) -> Markup | None:
+def limits_section(data: ReportData) -> Markup | None:
     """Every limit of the chosen design; nothing where the result has none, or does not tell."""
-    result = story.result
+    result = data.result
     if result is None or result.best is None or not result.best.limits:
         return None
     base = result.baseline
-    tested = {each.task: each.relative for each in changes(result.best, base, story.kinds)} if base else {}
+    tested = {each.task: each.relative for each in changes(result.best, base, data.kinds)} if base else {}
     floors = any(check.kind == "floor" for check in result.best.limits)
     rows = [_row(check, tested, floors) for check in result.best.limits]
     head: list[Child] = ["limit", "kept", "allowed", "chosen design"]

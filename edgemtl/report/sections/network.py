@@ -11,29 +11,29 @@ from edgemtl.report.drawing.grid import grid_paths, grid_picture
 from edgemtl.report.drawing.html import NONE, Child, Markup, element, table
 from edgemtl.report.drawing.parts import card, count_text, ms_text, short_flops, stack_row, swatch, task_class
 from edgemtl.report.drawing.transformer import Route, TokenBlock, other_choices, token_blocks
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 
 __all__ = ["cost_section", "design_section"]
 
 _PRECISION_CLASSES = {"float": "p-float", "fp32": "p-float", "int8": "p-int8", "bf16": "p-half", "fp16": "p-half"}
 
 
-def design_section(story: Story) -> Markup | None:
+def design_section(data: ReportData) -> Markup | None:
     """The chosen design: a bar per block, as wide as its channels, in the colour of its precision."""
-    if not story.design:
+    if not data.design:
         return None
-    precision: Mapping[str, object] = story.manifest.precision if story.manifest else {}
-    if paths := grid_paths(story.design, story.tasks):
-        return card("The design", _GRID_LEAD, grid_picture(paths), _choices(story))
-    tokens = token_blocks(story.design, story.tasks, precision, story.manifest.experts if story.manifest else ())
-    shown = [other_choices(values, story.tasks) if tokens else values for values in (story.design, precision)]
-    parts = design_parts(shown[0], story.tasks, shown[1])
+    precision: Mapping[str, object] = data.manifest.precision if data.manifest else {}
+    if paths := grid_paths(data.design, data.tasks):
+        return card("The design", _GRID_LEAD, grid_picture(paths), _choices(data))
+    tokens = token_blocks(data.design, data.tasks, precision, data.manifest.experts if data.manifest else ())
+    shown = [other_choices(values, data.tasks) if tokens else values for values in (data.design, precision)]
+    parts = design_parts(shown[0], data.tasks, shown[1])
     bars = [bar for part in parts for bar in part.bars]
     widest = max((bar.channels or 0 for bar in bars), default=0) or 1
     trunk = [part for part in parts if part.task is None]
     heads = [part for part in parts if part.task is not None]
-    engine = (story.manifest.precision if story.manifest else story.design).get(
-        "engine" if story.manifest else "engine.precision"
+    engine = (data.manifest.precision if data.manifest else data.design).get(
+        "engine" if data.manifest else "engine.precision"
     )
     precisions = list(dict.fromkeys([*(bar.precision for bar in bars), *(block.precision for block in tokens)]))
     legend = [swatch(_precision_class(name), _precision_words(name, engine)) for name in precisions]
@@ -46,13 +46,13 @@ def design_section(story: Story) -> Markup | None:
         class_="net",
     )
     lead = _TOKENS_LEAD if tokens else _LEAD
-    return card("The design", lead, picture, element("ul", legend, class_="legend"), _choices(story))
+    return card("The design", lead, picture, element("ul", legend, class_="legend"), _choices(data))
 
 
-def _choices(story: Story) -> Markup:
+def _choices(data: ReportData) -> Markup:
     """Every choice, folded away."""
-    rows: list[list[Child]] = [[name, str(option)] for name, option in story.design.items()]
-    summary = element("summary", f"All {len(story.design)} choices")
+    rows: list[list[Child]] = [[name, str(option)] for name, option in data.design.items()]
+    summary = element("summary", f"All {len(data.design)} choices")
     return element("details", summary, table(["choice", "option"], rows, numbers=NONE))
 
 
@@ -99,12 +99,12 @@ def _token_row(block: TokenBlock) -> Markup:
     heads = f"{block.heads} heads" if block.heads else "attention"
     attention = element("span", heads, class_=class_, title=f"{block.name}, attention, {block.precision}")
     if block.routes:
-        beside = element("div", [_route(block, route, class_) for route in block.routes], class_="net-routes")
+        side_by_side = element("div", [_route(block, route, class_) for route in block.routes], class_="net-routes")
     else:
         hidden = f"hidden {block.hidden}" if block.hidden else "MLP"
-        beside = element("span", hidden, class_=class_, title=f"{block.name}, MLP, {block.precision}")
+        side_by_side = element("span", hidden, class_=class_, title=f"{block.name}, MLP, {block.precision}")
     name = element("div", block.name, element("small", "experts") if block.routes else None, class_="name")
-    return element("div", name, element("div", attention, beside, class_="net-tokens"), class_="net-part")
+    return element("div", name, element("div", attention, side_by_side, class_="net-tokens"), class_="net-part")
 
 
 def _route(block: TokenBlock, route: Route, class_: str) -> Markup:
@@ -168,14 +168,14 @@ def _bar(bar: Bar, widest: int) -> Markup:
     )
 
 
-def cost_section(story: Story) -> Markup | None:
+def cost_section(data: ReportData) -> Markup | None:
     """FLOPs, parameters and milliseconds, split into trunk and each task."""
-    rows = [row for row in (*_counted_rows(story), *(_latency_row(story, each) for each in story.profiles)) if row]
+    rows = [row for row in (*_counted_rows(data), *(_latency_row(data, each) for each in data.profiles)) if row]
     if not rows:
         return None
     legend = [
         swatch("c-trunk", "trunk, shared by all tasks"),
-        *(swatch(task_class(t, story.tasks), t) for t in story.tasks),
+        *(swatch(task_class(t, data.tasks), t) for t in data.tasks),
     ]
     lead = "What all tasks share is paid once; dropping a task saves its own part only."
     return card("Where the cost goes", lead, rows, element("ul", legend, class_="legend"))
@@ -193,16 +193,16 @@ def split(total: float, paths: Mapping[str, float]) -> tuple[float, dict[str, fl
     return (trunk, own) if trunk >= 0 and min(own.values()) >= 0 else None
 
 
-def _counted_rows(story: Story) -> list[Child]:
-    best = story.result.best if story.result is not None else None
-    cost = best or (story.manifest.cost if story.manifest is not None else None)
-    if grid_paths(story.design, story.tasks):
+def _counted_rows(data: ReportData) -> list[Child]:
+    best = data.result.best if data.result is not None else None
+    cost = best or (data.manifest.cost if data.manifest is not None else None)
+    if grid_paths(data.design, data.tasks):
         return []  # a block may belong to some tasks but not all: there is no such split
     if cost is not None:
         flops = split(cost.flops, {task: path.flops for task, path in cost.paths.items()})
         params = split(cost.params, {task: path.params for task, path in cost.paths.items()})
         totals = (cost.flops, cost.params)
-    elif story.profiles and (counts := story.profiles[0].counts) is not None:
+    elif data.profiles and (counts := data.profiles[0].counts) is not None:
         params = (counts.trunk.params, {task: float(count.params) for task, count in counts.tasks.items()})
         flops = None
         if counts.total.flops is not None:
@@ -210,22 +210,22 @@ def _counted_rows(story: Story) -> list[Child]:
         totals = (counts.total.flops or 0, counts.total.params)
     else:
         return []
-    if _shares_by_some(story):
+    if _shares_by_some(data):
         params = None
     return [
-        _stack(story, "compute", totals[0], flops, short_flops),
-        _stack(story, "parameters", totals[1], params, count_text),
+        _stack(data, "compute", totals[0], flops, short_flops),
+        _stack(data, "parameters", totals[1], params, count_text),
     ]
 
 
-def _shares_by_some(story: Story) -> bool:
+def _shares_by_some(data: ReportData) -> bool:
     """Whether weights may belong to some tasks but not all, as experts do: there is no such split of them then."""
-    choices = {f"{task}.experts" for task in story.tasks}
-    return bool(story.manifest and story.manifest.experts) or not choices.isdisjoint(story.design)
+    choices = {f"{task}.experts" for task in data.tasks}
+    return bool(data.manifest and data.manifest.experts) or not choices.isdisjoint(data.design)
 
 
 def _stack(
-    story: Story,
+    data: ReportData,
     name: str,
     total: float,
     parts: tuple[float, Mapping[str, float]] | None,
@@ -235,11 +235,11 @@ def _stack(
         return None
     trunk, own = parts
     segments = {"trunk": (trunk, words(trunk), "c-trunk")}
-    segments |= {task: (size, words(size), task_class(task, story.tasks)) for task, size in own.items()}
+    segments |= {task: (size, words(size), task_class(task, data.tasks)) for task, size in own.items()}
     return stack_row(name, f"{words(total)}, counted", segments)
 
 
-def _latency_row(story: Story, profile: Profile) -> Child:
+def _latency_row(data: ReportData, profile: Profile) -> Child:
     own = {task: costs.own_ms.value for task, costs in profile.task_costs.items() if costs.own_ms is not None}
     if profile.trunk_ms is None or not own:
         return None
@@ -248,5 +248,5 @@ def _latency_row(story: Story, profile: Profile) -> Child:
         return f"{ms_text(value)} ms"
 
     segments = {"trunk": (max(0.0, profile.trunk_ms.value), words(profile.trunk_ms.value), "c-trunk")}
-    segments |= {task: (max(0.0, ms), words(ms), task_class(task, story.tasks)) for task, ms in own.items()}
+    segments |= {task: (max(0.0, ms), words(ms), task_class(task, data.tasks)) for task, ms in own.items()}
     return stack_row(f"ms, {profile.runtime}", f"{words(profile.latency.typical_ms)}, derived", segments)

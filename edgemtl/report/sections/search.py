@@ -8,7 +8,7 @@ from edgemtl.errors import UserError
 from edgemtl.report.drawing.html import NONE, Child, Markup, element, join, table
 from edgemtl.report.drawing.parts import WEIGHTED, card, kind_badge, latency_text, listed, ms_text
 from edgemtl.report.drawing.svg import Point, scatter, short_number, signed_number
-from edgemtl.report.load import Story
+from edgemtl.report.load import ReportData
 from edgemtl.report.metrics import (
     Change,
     changes,
@@ -55,9 +55,9 @@ def front_entries(result: Result) -> list[Entry]:
     return sorted(entries, key=lambda entry: (entry.flops, -(entry.delta_m or 0.0)))
 
 
-def front_section(story: Story) -> Markup | None:
+def front_section(data: ReportData) -> Markup | None:
     """Pareto front: a picture per cost, then the table."""
-    result = story.result
+    result = data.result
     if result is None or not (entries := front_entries(result)):
         return None
     charts = [chart for chart in (_flops_chart(entries, result), *_latency_charts(entries, result)) if chart]
@@ -73,7 +73,7 @@ def front_section(story: Story) -> Markup | None:
         "left is cheaper. Hover over a mark for its figures."
     )
     picture = (element("div", charts, class_="charts"), element("ul", legend, class_="legend")) if charts else None
-    return card("Pareto front", lead, picture, _front_table(entries, result, story))
+    return card("Pareto front", lead, picture, _front_table(entries, result, data))
 
 
 def _height(entry: Entry, result: Result) -> float | None:
@@ -117,14 +117,14 @@ def _latency_charts(entries: Sequence[Entry], result: Result) -> list[Markup]:
     for entry in entries:
         height = _height(entry, result)
         if entry.latency_ms is not None and height is not None:
-            place = (entry.latency_ms.kind, entry.latency_ms.device, entry.latency_ms.runtime)
+            position = (entry.latency_ms.kind, entry.latency_ms.device, entry.latency_ms.runtime)
             point = Point(entry.latency_ms.value, 100 * height, entry_kind(entry, result), _describe(entry, result))
-            groups.setdefault(place, []).append(point)
-    return [_latency_chart(place, points, result) for place, points in groups.items()]
+            groups.setdefault(position, []).append(point)
+    return [_latency_chart(position, points, result) for position, points in groups.items()]
 
 
-def _latency_chart(place: tuple[str, str, str], points: Sequence[Point], result: Result) -> Markup:
-    kind, device, runtime = place
+def _latency_chart(position: tuple[str, str, str], points: Sequence[Point], result: Result) -> Markup:
+    kind, device, runtime = position
     chart = scatter(
         points,
         title=f"{_axis(result)} against {kind} latency on {device}/{runtime}",
@@ -149,19 +149,19 @@ def _limit(result: Result, quantity: str, device: str = "", runtime: str = "") -
     return min(limits, default=None)
 
 
-def _front_table(entries: Sequence[Entry], result: Result, story: Story) -> Markup:
+def _front_table(entries: Sequence[Entry], result: Result, data: ReportData) -> Markup:
     """Chosen design and baseline at a glance, and every design behind a click where there are many."""
     if len(entries) <= ROWS_OPEN:
-        return _entries_table(entries, result, story)
+        return _entries_table(entries, result, data)
     first = [entry for entry in entries if entry_kind(entry, result) in ("chosen", "baseline")]
     shown = f"The {ROWS_LIMIT} cheapest of {len(entries)}" if len(entries) > ROWS_LIMIT else f"All {len(entries)}"
-    rest = _entries_table(entries[:ROWS_LIMIT], result, story)
+    rest = _entries_table(entries[:ROWS_LIMIT], result, data)
     details = element("details", element("summary", f"{shown} designs"), rest)
-    return join([_entries_table(first, result, story) if first else None, details])
+    return join([_entries_table(first, result, data) if first else None, details])
 
 
-def _entries_table(entries: Sequence[Entry], result: Result, story: Story) -> Markup:
-    metrics = {task: _column(task, entries, story) for task in story.tasks}
+def _entries_table(entries: Sequence[Entry], result: Result, data: ReportData) -> Markup:
+    metrics = {task: _column(task, entries, data) for task in data.tasks}
     places = {_place(entry.latency_ms) for entry in entries if entry.latency_ms is not None}
     shared = places.pop() if len(places) == 1 else ""
     latency = ("latency", element("br"), element("small", shared, class_="place")) if shared else "latency"
@@ -176,9 +176,9 @@ def _place(latency: Latency) -> str:
     return f"{latency.kind}, {latency.device}/{latency.runtime}"
 
 
-def _column(task: str, entries: Sequence[Entry], story: Story) -> str:
+def _column(task: str, entries: Sequence[Entry], data: ReportData) -> str:
     for entry in entries:
-        metric = deciding_metric(entry.metrics.get(task, {}), story.kinds.get(task))
+        metric = deciding_metric(entry.metrics.get(task, {}), data.kinds.get(task))
         if metric is not None:
             return metric.name
     return next((name for entry in entries for name in entry.metrics.get(task, {})), "")
@@ -221,13 +221,13 @@ def _latency_cell(latency: Latency | None, shared_place: bool) -> Child:
     return text if shared_place else (text, element("br"), element("small", _place(latency), class_="place"))
 
 
-def tasks_section(story: Story) -> Markup | None:
+def tasks_section(data: ReportData) -> Markup | None:
     """Every task of the chosen design: its deciding score against the baseline, then its other scores."""
-    result = story.result
+    result = data.result
     if result is None or result.best is None or not result.best.metrics:
         return None
     best, base = result.best, result.baseline
-    found = changes(best, base, story.kinds) if base else []
+    found = changes(best, base, data.kinds) if base else []
     worst = worst_change(found)
     if base is None:
         plain: list[list[Child]] = [[task, _other_scores(best, task, "")] for task in best.metrics]

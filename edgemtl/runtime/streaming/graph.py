@@ -122,10 +122,10 @@ class StreamGraph(_Strict):
                 kept.append(operator)
                 needed.update(operator.inputs)
         kept.reverse()
-        last = {name: place for place, operator in enumerate(kept) for name in operator.inputs if name not in wanted}
+        last = {name: index for index, operator in enumerate(kept) for name in operator.inputs if name not in wanted}
         dropped: list[list[str]] = [[] for _ in kept]
-        for name, place in last.items():
-            dropped[place].append(name)
+        for name, index in last.items():
+            dropped[index].append(name)
         return Stretch(tuple(kept), tuple(map(tuple, dropped)), tuple(_following(kept)))
 
     def buffer_bytes(self, outputs: Sequence[str]) -> int:

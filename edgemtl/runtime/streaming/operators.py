@@ -123,7 +123,7 @@ def _gelu(inputs: Sequence[Array], attributes: Attributes, weights: Weights) -> 
 
 
 def _router(inputs: Sequence[Array], attributes: Attributes, weights: Weights) -> Routed:
-    """Softmax, then the `top_k` largest of each token, and the `places` largest of each expert.
+    """Softmax, then the `top_k` largest of each token, and the `expert_capacity` largest of each expert.
 
     All experts' queues are made before any of them runs.
     """
@@ -134,11 +134,11 @@ def _router(inputs: Sequence[Array], attributes: Attributes, weights: Weights) -
     np.put_along_axis(kept, chosen, np.take_along_axis(probabilities, chosen, -1), -1)
     if attributes["renormalise"]:
         kept /= kept.sum(-1, keepdims=True)
-    if attributes["places"] < len(kept):
-        late = np.argsort(-kept, axis=0, kind="stable")[attributes["places"] :]
+    if attributes["expert_capacity"] < len(kept):
+        late = np.argsort(-kept, axis=0, kind="stable")[attributes["expert_capacity"] :]
         np.put_along_axis(kept, late, 0.0, 0)
     queues = tuple(np.flatnonzero(column > 0) for column in kept.T)
-    return Routed(queues, tuple(kept[queue, place, None] for place, queue in enumerate(queues)))
+    return Routed(queues, tuple(kept[queue, index, None] for index, queue in enumerate(queues)))
 
 
 def _resize(inputs: Sequence[Array], attributes: Attributes, weights: Weights) -> Array:
@@ -199,7 +199,7 @@ OPERATORS: dict[str, Kind] = {
     "Mul": Kind(lambda x, a, w: x[0] * x[1], 2),
     "Relu": Kind(lambda x, a, w: np.maximum(x[0], 0)),
     "Resize": Kind(_resize, 1, ("factor", "mode")),
-    "Router": Kind(_router, 1, ("top_k", "renormalise", "places"), ("weight", "bias")),
+    "Router": Kind(_router, 1, ("top_k", "renormalise", "expert_capacity"), ("weight", "bias")),
     "Sigmoid": Kind(_sigmoid),
     "ToMap": Kind(_to_map, 1, ("height", "width")),
     "ToTokens": Kind(lambda x, a, w: x[0].reshape(*x[0].shape[:2], -1).swapaxes(1, 2)),

@@ -219,17 +219,17 @@ def _stage_block(
 ) -> BlockPlan:
     height, width = (-(-side // stride) for side in size)
     outputs = int(option_of(values, f"{stage.name}.width", stage.width))
-    expand = int(option_of(values, f"{stage.name}.expand", stage.expand))
+    expansion = int(option_of(values, f"{stage.name}.expand", stage.expand))
     kind = str(option_of(values, f"{stage.name}.block", stage.block))
-    hidden = inputs * expand
-    lower = ConvPlan("project" if kind == "fused" else "lower", hidden, outputs, 1, 1, 1, height, width)
+    hidden = inputs * expansion
+    project = ConvPlan("project", hidden, outputs, 1, 1, 1, height, width)
     if kind == "fused":
-        convs: tuple[ConvPlan, ...] = (ConvPlan("dense", inputs, hidden, 3, stride, 1, height, width), lower)
+        convs: tuple[ConvPlan, ...] = (ConvPlan("dense", inputs, hidden, 3, stride, 1, height, width), project)
     else:
         kernel = int(option_of(values, f"{stage.name}.kernel", stage.kernel))
-        lift = ConvPlan("lift", inputs, hidden, 1, 1, 1, *size)
+        expand = ConvPlan("expand", inputs, hidden, 1, 1, 1, *size)
         depthwise = ConvPlan("depthwise", hidden, hidden, kernel, stride, hidden, height, width)
-        convs = (depthwise, lower) if expand == 1 else (lift, depthwise, lower)
+        convs = (depthwise, project) if expansion == 1 else (expand, depthwise, project)
     residual = stride == 1 and inputs == outputs and number > 1
     return BlockPlan(f"{stage.name}_{number}", kind, None, convs, (source,), residual, spec.activation)
 

@@ -243,12 +243,12 @@ def _trunk_block(spec: GridSpec, wire: _Wire, sources: Sequence[int], size: tupl
     if len(sources) > 1:
         return _edge(spec, wire, sources[0], size)
     hidden = path.width * spec.expand
-    lower = ConvPlan("project" if path.block == "fused" else "lower", hidden, path.width, 1, 1, 1, height, width)
+    project = ConvPlan("project", hidden, path.width, 1, 1, 1, height, width)
     if path.block == "fused":
-        convs: tuple[ConvPlan, ...] = (ConvPlan("dense", path.width, hidden, 3, 1, 1, height, width), lower)
+        convs: tuple[ConvPlan, ...] = (ConvPlan("dense", path.width, hidden, 3, 1, 1, height, width), project)
     else:
-        lift = ConvPlan("lift", path.width, hidden, 1, 1, 1, height, width)
-        convs = (lift, ConvPlan("depthwise", hidden, hidden, 3, 1, hidden, height, width), lower)
+        expand = ConvPlan("expand", path.width, hidden, 1, 1, 1, height, width)
+        convs = (expand, ConvPlan("depthwise", hidden, hidden, 3, 1, hidden, height, width), project)
     return BlockPlan(wire.block, path.block, None, convs, (), True, spec.activation)
 
 

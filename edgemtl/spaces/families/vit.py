@@ -227,19 +227,19 @@ def vit_plan(spec: VitSpec, tasks: Sequence[Task], values: Values, size: tuple[i
         for task in tasks:
             blocks += _decoder(spec, task, values, taps, top)
         return Plan(size, tuple(blocks))
-    for place, task in enumerate(tasks):
+    for index, task in enumerate(tasks):
         last = fork
         for number in range(shared + 1, depth + 1):
-            last = _token_block(spec, values, number, last, task, place, len(tasks))
+            last = _token_block(spec, values, number, last, task, index, len(tasks))
             blocks.append(last)
         top = _top(spec, last, task)
         blocks += [top, *_decoder(spec, task, values, taps, top)]
     return Plan(size, tuple(blocks))
 
 
-def window(count: int, kept: int, place: int, places: int) -> tuple[int, ...]:
-    """The `kept` of `count` experts that task `place` of `places` may reach: from its own start on, in a ring."""
-    start = place * count // places
+def window(count: int, kept: int, position: int, positions: int) -> tuple[int, ...]:
+    """The `kept` of `count` experts that task `place` of `positions` may reach: from its own start on, in a ring."""
+    start = position * count // positions
     return tuple((start + number) % count for number in range(kept))
 
 
@@ -279,12 +279,12 @@ def _patches(spec: VitSpec, before: Sequence[BlockPlan], size: tuple[int, int]) 
     inputs, source = (before[-1].convs[-1].outputs, before[-1].name) if before else (3, "image")
     height, width = size[0] // _PATCH, size[1] // _PATCH
     proj = ConvPlan("proj", inputs, spec.width, stride, stride, 1, height, width)
-    place = ConvPlan("place", spec.width, spec.width, _PLACE_KERNEL, 1, spec.width, height, width)
-    return BlockPlan("patches", "patches", None, (proj, place), (source,))
+    position = ConvPlan("place", spec.width, spec.width, _PLACE_KERNEL, 1, spec.width, height, width)
+    return BlockPlan("patches", "patches", None, (proj, position), (source,))
 
 
 def _token_block(
-    spec: VitSpec, values: Values, number: int, before: BlockPlan, task: Task | None, place: int, places: int
+    spec: VitSpec, values: Values, number: int, before: BlockPlan, task: Task | None, position: int, positions: int
 ) -> BlockPlan:
     """One transformer block, for all tasks or as `task` runs it."""
     name, heads = f"b{number}", int(option_of(values, "vit.heads", spec.heads))
@@ -297,7 +297,7 @@ def _token_block(
     hidden = int(option_of(values, "vit.hidden", spec.hidden))
     experts = None
     if spec.experts is not None and number % spec.experts.every == 0:
-        hidden, experts = spec.experts.hidden, _experts(spec.experts, values, name, task, place, places, linear)
+        hidden, experts = spec.experts.hidden, _experts(spec.experts, values, name, task, position, positions, linear)
     mlp = (
         replace(linear, name="first", outputs=hidden),
         replace(linear, name="second", inputs=hidden, outputs=spec.width),
@@ -316,17 +316,17 @@ def _token_block(
 
 
 def _experts(
-    spec: ExpertsSpec, values: Values, name: str, task: Task | None, place: int, places: int, linear: ConvPlan
+    spec: ExpertsSpec, values: Values, name: str, task: Task | None, position: int, positions: int, linear: ConvPlan
 ) -> ExpertsPlan:
     kept, top_k, router, condition = max(spec.kept), max(spec.top_k), "all", None
     if task is not None:
         kept = int(option_of(values, f"{task.name}.experts", spec.kept))
         top_k, router = int(option_of(values, f"{task.name}.{name}.top_k", spec.top_k)), _router_name(task)
-        condition = Condition(place, places, spec.count) if spec.router == "conditioned" else None
+        condition = Condition(position, positions, spec.count) if spec.router == "conditioned" else None
     first = replace(linear, name="first", outputs=spec.hidden)
     second = replace(linear, name="second", inputs=spec.hidden, outputs=linear.inputs)
     routing = replace(linear, name=router, outputs=kept)
-    numbers = window(spec.count, kept, place, places)
+    numbers = window(spec.count, kept, position, positions)
     return ExpertsPlan(
         routing, numbers, top_k, first, second, spec.renormalise, spec.noise, condition, capacity=spec.capacity
     )
@@ -355,7 +355,7 @@ def _decoder(
     if taps:
         return dense_decoder(spec.decoder, task, values, [*taps, (top.name, conv.outputs, conv.height, conv.width)])
     channels = int(option_of(values, f"{task.name}.width", spec.decoder.width))
-    lift = replace(conv, name="conv", outputs=16 * channels)
-    neck = BlockPlan(f"{task.name}_neck", "subpixel", task.name, (lift,), (top.name,), activation="none")
+    expand = replace(conv, name="conv", outputs=16 * channels)
+    neck = BlockPlan(f"{task.name}_neck", "subpixel", task.name, (expand,), (top.name,), activation="none")
     size = 4 * conv.height, 4 * conv.width
     return [neck, *dense_decoder(spec.decoder, task, values, [(neck.name, channels, *size)])[1:]]

@@ -80,12 +80,12 @@ class _Pair:
     def follow(self, first: Sequence[NodeProto], other: Sequence[NodeProto]) -> int:
         """The number of operators from the beginning on that are alike."""
         for count, (one, two) in enumerate(zip(first, other, strict=False)):
-            if not self._alike(one, two):
+            if not self._same_node(one, two):
                 return count
             self.names.update(zip(one.output, two.output, strict=True))
         return min(len(first), len(other))
 
-    def _alike(self, one: NodeProto, two: NodeProto) -> bool:
+    def _same_node(self, one: NodeProto, two: NodeProto) -> bool:
         if one.op_type != two.op_type or len(one.input) != len(two.input) or list(one.attribute) != list(two.attribute):
             return False
         selects = one.doc_string == _SELECTS

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgemtl.errors import UnsupportedError
 from edgemtl.models.graph import Graph, Node, trace
 from edgemtl.targets.onnx import tokens
-from edgemtl.targets.onnx.tokens import Dispatch
+from edgemtl.targets.onnx.tokens import DispatchPolicy
 
 if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet
@@ -36,7 +36,7 @@ def emit(net: MultiTaskNet) -> onnx.ModelProto:
     return emit_graph(trace(net))
 
 
-def emit_graph(graph: Graph, dispatch: Dispatch = Dispatch()) -> onnx.ModelProto:  # noqa: B008 (frozen)
+def emit_graph(graph: Graph, dispatch: DispatchPolicy = DispatchPolicy()) -> onnx.ModelProto:  # noqa: B008 (frozen)
     """The FP32 ONNX model of a traced net; shapes of all tensors are inferred and stored.
 
     `dispatch` says how experts get their tokens, where there are any.
@@ -94,7 +94,7 @@ class Writer:
     sum never changes, so FLOPs that are counted with it are exact; where the net bounds its experts they are the most.
     """
 
-    def __init__(self, dispatch: Dispatch, takers: Mapping[str, list[str]]) -> None:
+    def __init__(self, dispatch: DispatchPolicy, takers: Mapping[str, list[str]]) -> None:
         self.dispatch, self.takers, self.tokens = dispatch, takers, 0
         self._taken = {name for names in takers.values() for name in names}
         self.nodes: list[onnx.NodeProto] = []

@@ -50,22 +50,22 @@ def quantize(
         for node in model.graph.node
     ]
     plan = plan_quantization(operators, precision, scheme, [output.name for output in model.graph.output])
-    if not (plan.weights or plan.stored or plan.entries):
+    if not (plan.weights or plan.quantized or plan.entries):
         return model
     writer = _Writer(model, scheme)
-    tensors = {name: parameters_of(ranges[plan.source.get(name, name)], scheme) for name in plan.stored}
+    tensors = {name: parameters_of(ranges[plan.source.get(name, name)], scheme) for name in plan.quantized}
     numbers = {operator.name: operator.inputs for operator in operators}
     entered = {numbers[name][number] for name, number in plan.entries}
     tensors |= {name: parameters_of(ranges[name], scheme) for name in entered}
     for node, operator in zip(model.graph.node, operators, strict=True):
-        if operator.op in scheme.passed and operator.output in plan.stored:
+        if operator.op in scheme.passthrough_ops and operator.output in plan.quantized:
             writer.hand_through(node)
             continue
-        read = {name for name in operator.inputs if name in plan.stored}
+        read = {name for name in operator.inputs if name in plan.quantized}
         read |= {name for number, name in enumerate(operator.inputs) if (node.name, number) in plan.entries}
         entering = tensors.get(operator.inputs[0]) if node.name in plan.weights else None
-        writer.add(node, {name: tensors[name] for name in read}, entering, operator.output in plan.stored, tensors)
-    return writer.finish(plan.stored, tensors)
+        writer.add(node, {name: tensors[name] for name in read}, entering, operator.output in plan.quantized, tensors)
+    return writer.finish(plan.quantized, tensors)
 
 
 class _Writer:

@@ -62,7 +62,7 @@ class _Graph:
     """Who reads each tensor, and which tensors are constants."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph, self._place = graph, {node.name: place for place, node in enumerate(graph.node)}
+        self._graph, self._place = graph, {node.name: index for index, node in enumerate(graph.node)}
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self.readers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in graph.node:
@@ -122,7 +122,7 @@ class _Graph:
             return step("Reshape", [source, size.name], output)
 
         def linear(source: str, layers: Sequence[NodeProto], rows: int, output: str) -> str:
-            parts = [[node.input[place] for node in layers] for place in (1, 2)]
+            parts = [[node.input[position] for node in layers] for position in (1, 2)]
             if stored_joined:
                 turned, biases = self._joined(parts[0], [count, rows, -1]), self._joined(parts[1], [count, rows, 1])
             else:

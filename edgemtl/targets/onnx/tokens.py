@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Literal
 from onnx import TensorProto
 
 from edgemtl.models.graph import Node
-from edgemtl.spaces import places
+from edgemtl.spaces import expert_capacity
 
 if TYPE_CHECKING:
     from edgemtl.targets.onnx.emit import Writer
 
-__all__ = ["Dispatch", "Form", "attention", "combined", "gelu", "router", "taken", "to_map", "to_tokens"]
+__all__ = ["DispatchPolicy", "Form", "attention", "combined", "gelu", "router", "taken", "to_map", "to_tokens"]
 
 
 Form = Literal["segments", "buckets", "masked"]
 
 
 @dataclass(frozen=True)
-class Dispatch:
+class DispatchPolicy:
     """How experts get their tokens; `capacity` is a multiple of an even share, none: every token has its place.
 
     Where the net itself bounds what an expert takes they get them in the form `bounded`, if one is given.
@@ -38,13 +38,13 @@ class Dispatch:
     capacity: float | None = None
     bounded: Form | None = None
 
-    def places(self, tokens: int, experts: int, top_k: int) -> int:
+    def expert_capacity(self, tokens: int, experts: int, top_k: int) -> int:
         """Places that each expert has in the form `buckets`."""
-        return places(self.capacity, tokens, experts, top_k)
+        return expert_capacity(self.capacity, tokens, experts, top_k)
 
     def limit(self, tokens: int, experts: int, top_k: int) -> int:
         """The most tokens that an expert can take: all of them, but in buckets whose places are fewer."""
-        return self.places(tokens, experts, top_k) if self.form == "buckets" and top_k < experts else tokens
+        return self.expert_capacity(tokens, experts, top_k) if self.form == "buckets" and top_k < experts else tokens
 
     def form_within(self, limit: int, tokens: int) -> Form:
         """The form for experts of which each takes `limit` of an image's `tokens` by the net's own bound."""
@@ -53,7 +53,7 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class _Routed:
-    """What a router's tensors are called, for the experts after it; each of them takes up to `places` tokens.
+    """What a router's tensors are called, for the experts after it; each of them takes up to `expert_capacity` tokens.
 
     `mask` is 1 where a token goes to an expert; `order` has every expert's tokens in a column, largest gates first, and
     `ranks` the place of each token in it. The last two are there only where something may be dropped or has its place.
@@ -63,7 +63,7 @@ class _Routed:
     top_k: int
     tokens: int
     form: Form
-    places: int
+    expert_capacity: int
     values: str
     chosen: str = ""
     mask: str = ""
@@ -117,7 +117,7 @@ def attention(writer: Writer, node: Node) -> None:
 def router(writer: Writer, node: Node) -> None:
     """Probabilities, the top-k of each token, which experts those are, and what these have places for."""
     experts, top_k = len(node.constants["weight"]), int(node.attributes["top_k"])
-    tokens, limit = writer.tokens, int(node.attributes["places"])
+    tokens, limit = writer.tokens, int(node.attributes["expert_capacity"])
     form = writer.dispatch.form_within(limit, tokens)
     logits = writer.step(node, "Gemm", [node.inputs[0], *writer.weights(node)], "logits", transB=1)
     probabilities = writer.step(node, "Softmax", [logits], "probabilities", axis=-1)
@@ -136,7 +136,7 @@ def router(writer: Writer, node: Node) -> None:
     if form == "buckets" or limit < tokens:
         order, ranks = _ranking(writer, node, gates, tokens)
     if form == "buckets":
-        limit = min(limit, writer.dispatch.places(tokens, experts, top_k))
+        limit = min(limit, writer.dispatch.expert_capacity(tokens, experts, top_k))
     elif limit < tokens:
         fits = writer.step(node, "Less", [ranks, writer.integers(node, "places", limit)], "fits")
         mask = writer.step(node, "Mul", [mask, writer.step(node, "Cast", [fits], "within", to=_FLOAT)], "fitting")
@@ -195,7 +195,7 @@ def _segments(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -
     by_expert = writer.step(node, "Transpose", [routed.mask], f"{gates}.by_expert", perm=[1, 0])
     found = writer.step(node, "NonZero", [by_expert], f"{gates}.found")
     order = writer.step(node, "Gather", [found, writer.integers(node, "row", 1)], f"{gates}.row", axis=0)
-    if routed.places == routed.tokens:
+    if routed.expert_capacity == routed.tokens:
         length = writer.integers(node, "length", [routed.top_k * routed.tokens])
         order = writer.step(node, "Reshape", [order, length], f"{gates}.order")
     counted = writer.step(
@@ -207,11 +207,11 @@ def _segments(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -
     sorted_tokens = writer.step(node, "Gather", [x, order], f"{gates}.sorted", axis=0)
     writer.steps(node, "Split", [sorted_tokens, counts], writer.takers[gates], axis=0)
     total = routed.top_k * routed.tokens
-    for place, name in enumerate(writer.takers[gates]):
-        writer.even_tokens[name] = (total + place) // routed.experts  # these add up to the total
+    for index, name in enumerate(writer.takers[gates]):
+        writer.even_tokens[name] = (total + index) // routed.experts  # these add up to the total
     first = writer.step(node, "Gather", [starts, routed.chosen], f"{gates}.first", axis=0)
     slot = writer.step(node, "Add", [first, _rank(writer, node, gates, routed)], f"{gates}.slot")
-    if routed.places < routed.tokens:  # what has no place has gate 0, and reads any result that there is
+    if routed.expert_capacity < routed.tokens:  # what has no place has gate 0, and reads any result that there is
         last = writer.step(node, "Sub", [ends, writer.integers(node, "one", 1)], f"{gates}.behind")
         last = writer.step(node, "ReduceMax", [last], f"{gates}.final", keepdims=0)
         writer.step(node, "Min", [slot, last], f"{gates}.inside")
@@ -227,15 +227,15 @@ def _rank(writer: Writer, node: Node, gates: str, routed: _Routed) -> str:
 
 
 def _buckets(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -> None:
-    bounds = [writer.integers(node, name, [value]) for name, value in (("from", 0), ("places", routed.places))]
+    bounds = [writer.integers(node, name, [value]) for name, value in (("from", 0), ("places", routed.expert_capacity))]
     first = writer.step(node, "Slice", [routed.order, *bounds, writer.integers(node, "rows", [0])], f"{gates}.first")
     by_expert = writer.step(node, "Transpose", [first], f"{gates}.by_expert", perm=[1, 0])
     flat = writer.step(node, "Reshape", [by_expert, writer.integers(node, "flat", [-1])], f"{gates}.all")
     bucketed = writer.step(node, "Gather", [x, flat], f"{gates}.bucketed", axis=0)
-    sizes = writer.integers(node, "sizes", [routed.places] * routed.experts)
+    sizes = writer.integers(node, "sizes", [routed.expert_capacity] * routed.experts)
     writer.steps(node, "Split", [bucketed, sizes], writer.takers[gates], axis=0)
     rank = writer.step(node, "GatherElements", [routed.ranks, routed.chosen], f"{gates}.rank", axis=1)
-    last = writer.integers(node, "last_place", [routed.places - 1])
+    last = writer.integers(node, "last_place", [routed.expert_capacity - 1])
     inside = writer.step(node, "Min", [rank, last], f"{gates}.inside")
     start = writer.step(node, "Mul", [routed.chosen, bounds[1]], f"{gates}.start")
     writer.step(node, "Add", [start, inside], f"{gates}.slot")
@@ -253,7 +253,7 @@ def combined(writer: Writer, node: Node) -> None:
     values, slot = routed.values, f"{gates}.slot"
     if routed.form == "buckets":
         values = writer.step(node, "Mul", [values, f"{gates}.kept"], "kept")
-    elif routed.places < routed.tokens:
+    elif routed.expert_capacity < routed.tokens:
         slot = f"{gates}.inside"
     results = writer.step(node, "Concat", given, "results", axis=0)
     own = writer.step(node, "Gather", [results, slot], "own", axis=0)
@@ -263,18 +263,18 @@ def combined(writer: Writer, node: Node) -> None:
 
 
 def _weighted_sum(writer: Writer, node: Node, routed: _Routed, given: list[str]) -> None:
-    columns = [f"column{place}" for place in range(routed.experts)]
+    columns = [f"column{index}" for index in range(routed.experts)]
     names = [routed.values]
     if routed.experts > 1:
         sizes = writer.integers(node, "ones", [1] * routed.experts)
         names = writer.steps(node, "Split", [routed.values, sizes], columns, axis=1)
     products = [
-        writer.step(node, "Mul", [result, gate], f"weighted{place}")
-        for place, (result, gate) in enumerate(zip(given, names, strict=True))
+        writer.step(node, "Mul", [result, gate], f"weighted{index}")
+        for index, (result, gate) in enumerate(zip(given, names, strict=True))
     ]
     total = products[0]
-    for place, product in enumerate(products[1:], 1):
-        last = place == len(products) - 1
-        total = writer.step(node, "Add", [total, product], node.output if last else f"sum{place}")
+    for index, product in enumerate(products[1:], 1):
+        last = index == len(products) - 1
+        total = writer.step(node, "Add", [total, product], node.output if last else f"sum{index}")
     if len(products) == 1:
         writer.step(node, "Identity", [total], node.output)

@@ -19,7 +19,7 @@ def evaluator(home: Path) -> Evaluator:
     source = open_source(str(home / "photos"), (64, 64))
     where = load_space(str(home / "nas" / "tiny.yaml"), TASKS)
     supernet = Supernet.of(where)
-    load_supernet(supernet, home / "supernet.safetensors", where.identity)
+    load_supernet(supernet, home / "supernet.safetensors", where.fingerprint)
     return Evaluator(supernet, source, find_target("onnxruntime"), ["", "depth"], timed_here=True, threads=1)
 
 

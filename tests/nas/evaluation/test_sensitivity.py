@@ -25,7 +25,7 @@ from edgemtl.nas.search import SearchEvent, SearchRequest, search
 from edgemtl.nas.search.strategies.linas import LinasSampler
 from edgemtl.spaces import Design, Space
 
-MADE_FOR = {"supernet_sha256": "a", "data_identity": "b"}
+MADE_FOR = {"supernet_sha256": "a", "data_fingerprint": "b"}
 
 
 @pytest.fixture(scope="module")

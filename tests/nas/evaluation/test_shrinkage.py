@@ -11,7 +11,7 @@ from landscape import PAIR, evaluate, problem, space
 from edgemtl.nas.evaluation.finalists import pick_architectures
 from edgemtl.nas.evaluation.problem import Evaluation, Problem
 from edgemtl.nas.evaluation.sensitivity import measure_sensitivity
-from edgemtl.nas.evaluation.shrinkage import believed, standard_error
+from edgemtl.nas.evaluation.shrinkage import shrinkage_estimate, standard_error
 from edgemtl.spaces import Design, Space
 from edgemtl.tasks.task import make_task
 
@@ -60,18 +60,18 @@ def test_the_standard_error_is_the_spread_of_drawn_accuracies() -> None:
 def test_what_has_no_noise_is_believed_as_it_is(mapped: Problem, designs: list[Design]) -> None:
     evaluations = [noisy(mapped, design, 0.03) for design in designs]
     for certain in (replace(mapped, noise=0.0), replace(mapped, sensitivity=None)):
-        belief = believed(certain, evaluations)
-        assert belief(evaluations[0]) == certain.delta_m(evaluations[0].metrics)
-    assert believed(mapped, evaluations[:5])(evaluations[0]) == mapped.delta_m(evaluations[0].metrics)
+        estimate = shrinkage_estimate(certain, evaluations)
+        assert estimate(evaluations[0]) == certain.delta_m(evaluations[0].metrics)
+    assert shrinkage_estimate(mapped, evaluations[:5])(evaluations[0]) == mapped.delta_m(evaluations[0].metrics)
 
 
 def test_belief_is_nearer_to_the_truth_than_the_measurement(mapped: Problem, designs: list[Design]) -> None:
     rng = random.Random(2)
     evaluations = [noisy(mapped, design, rng.gauss(0, NOISE)) for design in designs]
-    belief = believed(mapped, evaluations)
+    estimate = shrinkage_estimate(mapped, evaluations)
     true = np.array([mapped.delta_m(evaluate(design).metrics) for design in designs])
     measured = np.array([mapped.delta_m(evaluation.metrics) for evaluation in evaluations])
-    taken = np.array([belief(evaluation) for evaluation in evaluations])
+    taken = np.array([estimate(evaluation) for evaluation in evaluations])
     assert ((taken - true) ** 2).mean() < 0.7 * ((measured - true) ** 2).mean()
 
 
@@ -82,5 +82,5 @@ def test_a_lucky_small_design_is_not_taken_for_the_best(mapped: Problem, pair: S
     plain = replace(mapped, noise=0.0)
     assert pick_architectures(plain, evaluations, 1) == [pair.smallest()]
     sceptic = replace(mapped, noise=1.0)  # nothing measured can be believed
-    best = pick_architectures(sceptic, evaluations, 1, believed(sceptic, evaluations))[0]
+    best = pick_architectures(sceptic, evaluations, 1, shrinkage_estimate(sceptic, evaluations))[0]
     assert best.cost().flops > 2 * pair.smallest().cost().flops

@@ -10,24 +10,24 @@ from small_world import TASKS, VIT
 
 from edgemtl.data import collate, open_source
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
-from edgemtl.nas.prune.criterion import Judge
+from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.nas.prune.groups import Group, cut, net_groups
 from edgemtl.spaces import load_space
 from edgemtl.train import task_loss
 
 
 @pytest.fixture(scope="module")
-def judge(home: Path) -> Judge:
-    return Judge(open_source(str(home / "photos"), (64, 64)))
+def criterion(home: Path) -> LossCriterion:
+    return LossCriterion(open_source(str(home / "photos"), (64, 64)))
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-vit"])
-def net(home: Path, judge: Judge, request: pytest.FixtureRequest) -> MultiTaskNet:
+def net(home: Path, criterion: LossCriterion, request: pytest.FixtureRequest) -> MultiTaskNet:
     write_space(home, "tiny-vit", VIT)
     torch.manual_seed(0)
     space = load_space(str(home / "nas" / f"{request.param}.yaml"), TASKS)
     made = Supernet.of(space).extract(space.largest())
-    recalibrate(made, judge.recalibration)
+    recalibrate(made, criterion.recalibration)
     return made
 
 
@@ -36,15 +36,15 @@ def scaled(net: MultiTaskNet, group: Group, part: int, channel: int, factor: flo
     made = copy.deepcopy(net).double()
     with torch.no_grad():
         for m in group.parts[part]:
-            for place, its in zip(m.places, m.channels, strict=True):
+            for position, its in zip(m.positions, m.channels, strict=True):
                 if its // group.step == channel // group.step and not m.outputs:
-                    made.get_submodule(m.module).weight[:, place] *= factor
+                    made.get_submodule(m.module).weight[:, position] *= factor
     return made
 
 
-def share_of_losses(net: MultiTaskNet, whole: MultiTaskNet, judge: Judge) -> float:
+def share_of_losses(net: MultiTaskNet, whole: MultiTaskNet, criterion: LossCriterion) -> float:
     """Losses summed, each as a share of the whole net's, over all calibration images at once."""
-    batch = collate(judge.source.split("calibration"))
+    batch = collate(criterion.source.split("calibration"))
     totals = []
     for each in (net, copy.deepcopy(whole).double()):
         outputs = each(torch.from_numpy(batch.image).double())
@@ -59,47 +59,51 @@ def share_of_losses(net: MultiTaskNet, whole: MultiTaskNet, judge: Judge) -> flo
     return sum(float((a / b).detach()) for a, b in zip(*totals, strict=True))
 
 
-def test_importance_is_the_slope_of_the_losses_by_what_reads_a_channel(net: MultiTaskNet, judge: Judge) -> None:
-    assert len(judge.source.split("calibration")) <= 4, "one batch, so that the mean of squares is one square"
-    orders = judge.orders(net, net_groups(net))
+def test_importance_is_the_slope_of_the_losses_by_what_reads_a_channel(
+    net: MultiTaskNet, criterion: LossCriterion
+) -> None:
+    assert len(criterion.source.split("calibration")) <= 4, "one batch, so that the mean of squares is one square"
+    orders = criterion.orders(net, net_groups(net))
     for group in net_groups(net)[1::3]:
         for part in range(min(2, len(group.parts))):
             step = 1e-2
-            slopes = []
+            gradients = []
             for channel in range(group.size):
-                ends = [share_of_losses(scaled(net, group, part, channel, 1 + s), net, judge) for s in (step, -step)]
-                slopes.append(abs(ends[0] - ends[1]) / (2 * step))
+                ends = [
+                    share_of_losses(scaled(net, group, part, channel, 1 + s), net, criterion) for s in (step, -step)
+                ]
+                gradients.append(abs(ends[0] - ends[1]) / (2 * step))
             order = orders[group.name][part]
             assert sorted(order) == list(range(group.size))
             half = len(order) // 2
-            assert sum(slopes[c] for c in order[:half]) >= 0.98 * sum(sorted(slopes)[-half:])
+            assert sum(gradients[c] for c in order[:half]) >= 0.98 * sum(sorted(gradients)[-half:])
 
 
-def test_only_the_tasks_that_are_asked_for_are_run(net: MultiTaskNet, judge: Judge) -> None:
+def test_only_the_tasks_that_are_asked_for_are_run(net: MultiTaskNet, criterion: LossCriterion) -> None:
     whole = cut(net, [], {})
 
     def fail(*args: object) -> None:
         raise AssertionError("the other task's head was run")
 
     whole.blocks["kind_head"].register_forward_hook(fail)
-    assert judge.losses(whole, ["depth"]).losses.keys() == {"depth"}
+    assert criterion.losses(whole, ["depth"]).losses.keys() == {"depth"}
     with pytest.raises(AssertionError, match="was run"):
-        judge.losses(whole, ["depth", "kind"])
+        criterion.losses(whole, ["depth", "kind"])
 
 
-def test_a_loss_over_its_limit_ends_the_trial(net: MultiTaskNet, judge: Judge) -> None:
-    whole = judge.losses(cut(net, [], {}), ["depth", "kind"])
+def test_a_loss_over_its_limit_ends_the_trial(net: MultiTaskNet, criterion: LossCriterion) -> None:
+    whole = criterion.losses(cut(net, [], {}), ["depth", "kind"])
     assert whole.blocked is None
-    assert judge.losses(cut(net, [], {}), ["depth", "kind"], dict(whole.losses)).blocked is None
+    assert criterion.losses(cut(net, [], {}), ["depth", "kind"], dict(whole.losses)).blocked is None
     tight = {**whole.losses, "kind": 0.5 * whole.losses["kind"]}
-    verdict = judge.losses(cut(net, [], {}), ["depth", "kind"], tight)
-    assert verdict.blocked == "kind"
-    assert verdict.losses["kind"] > tight["kind"]
+    outcome = criterion.losses(cut(net, [], {}), ["depth", "kind"], tight)
+    assert outcome.blocked == "kind"
+    assert outcome.losses["kind"] > tight["kind"]
 
 
-def test_a_net_that_gives_no_numbers_is_as_bad_as_can_be(net: MultiTaskNet, judge: Judge) -> None:
+def test_a_net_that_gives_no_numbers_is_as_bad_as_can_be(net: MultiTaskNet, criterion: LossCriterion) -> None:
     broken = cut(net, [], {})
     with torch.no_grad():
         next(broken.blocks["depth_head"].parameters()).fill_(float("nan"))
-    verdict = judge.losses(broken, ["depth"], {"depth": 1e6})
-    assert (verdict.blocked, verdict.losses["depth"]) == ("depth", 1e9)
+    outcome = criterion.losses(broken, ["depth"], {"depth": 1e6})
+    assert (outcome.blocked, outcome.losses["depth"]) == ("depth", 1e9)

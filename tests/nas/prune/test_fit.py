@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgemtl.errors import UserError
-from edgemtl.nas.prune.criterion import Verdict
-from edgemtl.nas.prune.fit import FIRST_TOLERANCE, Shares, by_map, by_trial, deepest
+from edgemtl.nas.prune.criterion import TrialOutcome
+from edgemtl.nas.prune.fit import FIRST_TOLERANCE, Shares, by_map, by_trial, min_channels
 from edgemtl.nas.prune.groups import Group
 from edgemtl.nas.prune.map import Curve, PruneMap, steps
 from edgemtl.nas.prune.trials import Trials
@@ -76,21 +76,21 @@ def test_a_budget_that_holds_already_removes_nothing() -> None:
     assert by_map(GROUPS, known(), EVEN, 8, shares_of(1.0)).kept == SIZES
 
 
-def oracle(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -> Verdict:
+def oracle(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -> TrialOutcome:
     losses = {t: 1 + sum(rise(name, count, t) for name, count in kept.items()) for t in limits}
     over = {t: loss / limits[t] for t, loss in losses.items() if loss > limits[t]}
-    return Verdict(losses, max(over, key=lambda t: over[t]) if over else None)
+    return TrialOutcome(losses, max(over, key=lambda t: over[t]) if over else None)
 
 
 @pytest.mark.parametrize("part", [0.9, 0.6, 0.3])
 def test_trials_meet_the_budget_and_ask_only_the_tasks_that_a_group_reaches(part: float) -> None:
     asked: dict[str, set[str]] = {name: set() for name in SIZES}
 
-    def judge(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -> Verdict:
+    def criterion(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -> TrialOutcome:
         asked[group.name] |= set(limits)
         return oracle(kept, group, limits)
 
-    found = by_trial(GROUPS, judge, EVEN, EVEN, 8, shares_of(part))
+    found = by_trial(GROUPS, criterion, EVEN, EVEN, 8, shares_of(part))
     assert work(found.kept) <= part * work(SIZES)
     assert all(tuple(sorted(tasks)) in (TASKS[name], ()) for name, tasks in asked.items())
     assert asked["trunk"] or asked["wide"]
@@ -114,11 +114,11 @@ def test_a_group_may_cost_in_proportion_to_what_it_can_save() -> None:
     """A task's limit follows what groups so far can save, of all that those which reach the task can."""
     first: dict[str, Mapping[str, float]] = {}
 
-    def judge(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -> Verdict:
+    def criterion(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -> TrialOutcome:
         first.setdefault(group.name, limits)
         return oracle(kept, group, limits)
 
-    by_trial(GROUPS, judge, EVEN, EVEN, 8, shares_of(0.2))
+    by_trial(GROUPS, criterion, EVEN, EVEN, 8, shares_of(0.2))
     saved = {name: work(SIZES) - work({**SIZES, name: 8}) for name in SIZES}
     order = sorted(SIZES, key=lambda name: -saved[name])
     assert list(first) == order
@@ -139,7 +139,7 @@ def test_a_task_with_less_tolerance_blocks_more() -> None:
 
 
 def test_a_budget_at_the_very_reach_is_met() -> None:
-    least = deepest(GROUPS, 8)
+    least = min_channels(GROUPS, 8)
     found = by_trial(GROUPS, oracle, EVEN, EVEN, 8, shares_of(work(least) / work(SIZES)))
     assert found.kept == least
 
@@ -159,12 +159,12 @@ def test_a_curve_never_rises_with_more_channels_and_ends_at_nothing() -> None:
 
 def test_trials_answer_for_limits_that_they_were_not_made_with(tmp_path: Path) -> None:
     trials = Trials(tmp_path / "trials.jsonl")
-    trials.keep("whole", Verdict({"depth": 1.0, "semseg": 2.0}))
-    trials.keep("part", Verdict({"depth": 1.5, "semseg": 0.3}, "depth"))
+    trials.keep("whole", TrialOutcome({"depth": 1.0, "semseg": 2.0}))
+    trials.keep("part", TrialOutcome({"depth": 1.5, "semseg": 0.3}, "depth"))
     again = Trials(tmp_path / "trials.jsonl")
-    assert again.known("whole", {"depth": 1.1, "semseg": 2.1}) == Verdict({"depth": 1.0, "semseg": 2.0})
-    assert again.known("whole", {"depth": 0.9, "semseg": 1.0}) == Verdict({"depth": 1.0, "semseg": 2.0}, "semseg")
-    assert again.known("part", {"depth": 1.4, "semseg": 2.0}) == Verdict({"depth": 1.5, "semseg": 0.3}, "depth")
+    assert again.known("whole", {"depth": 1.1, "semseg": 2.1}) == TrialOutcome({"depth": 1.0, "semseg": 2.0})
+    assert again.known("whole", {"depth": 0.9, "semseg": 1.0}) == TrialOutcome({"depth": 1.0, "semseg": 2.0}, "semseg")
+    assert again.known("part", {"depth": 1.4, "semseg": 2.0}) == TrialOutcome({"depth": 1.5, "semseg": 0.3}, "depth")
     assert again.known("part", {"depth": 1.6, "semseg": 2.0}) is None
     assert again.known("other", {"depth": 1.0}) is None
     (tmp_path / "trials.jsonl").write_text("[1]\n")

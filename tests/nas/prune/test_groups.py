@@ -16,7 +16,7 @@ from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.nas.prune.groups import Group, cut, net_groups
 from edgemtl.profiling import count_graph
 from edgemtl.runtime import open_engine
-from edgemtl.spaces import Space, narrowed, prunable_channels
+from edgemtl.spaces import Space, prunable_channels, with_channels
 from edgemtl.targets import emit
 from edgemtl.targets.target import find_target
 from edgemtl.tasks.task import make_task
@@ -61,9 +61,9 @@ def silenced(net: MultiTaskNet, group: Group, channel: int) -> MultiTaskNet:
         for members in group.parts:
             for m in members:
                 weight = made.get_submodule(m.module).weight
-                for place, its in zip(m.places, m.channels, strict=True):
+                for position, its in zip(m.positions, m.channels, strict=True):
                     if its // group.step == channel // group.step and not m.outputs:
-                        weight[:, place] = 0
+                        weight[:, position] = 0
     return made
 
 
@@ -89,7 +89,7 @@ def half(group: Group) -> list[list[int]]:
     """About half the channels of every part, drawn at random; whole heads in attention."""
     count, step = group.size // group.step, group.step
     drawn = [torch.randperm(count)[: 1 + (count - 1) // 2].tolist() for _ in group.parts]
-    return [sorted(block * step + place for block in part for place in range(step)) for part in drawn]
+    return [sorted(block * step + index for block in part for index in range(step)) for part in drawn]
 
 
 @pytest.mark.parametrize("which", ["small", "experts", "told", "grid"])
@@ -134,7 +134,7 @@ def test_heads_and_the_width_of_tokens_are_cut_in_every_layer_alike(experts: Mul
     assert torch.equal(after["blocks.top.conv.weight"], before["blocks.top.conv.weight"][:, kept])
     assert [block.heads for block in narrow.plan.blocks if block.heads] == [2, 1, 1]
     with pytest.raises(UserError, match=r"b2.attention cannot have 12 channels: a head has 8"):
-        narrowed(experts.plan, {"b2.attention": 12})
+        with_channels(experts.plan, {"b2.attention": 12})
 
 
 def test_the_tasks_that_a_group_reaches_are_those_that_change_with_it(small: MultiTaskNet) -> None:

@@ -202,11 +202,11 @@ def test_a_floor_that_is_broken_before_pruning_is_refused(ask: PruneRequest, tmp
 
 
 def test_a_task_without_labels_to_decide_by_is_named(ask: PruneRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unlabelled(judge: judging.Judge) -> Any:
-        batches = list(judging.batches_of(judge.source.split("calibration"), 4))
+    def unlabelled(criterion: judging.LossCriterion) -> Any:
+        batches = list(judging.batches_of(criterion.source.split("calibration"), 4))
         return [replace(b, masks={name: mask & (name != "depth") for name, mask in b.masks.items()}) for b in batches]
 
-    monkeypatch.setattr(judging.Judge, "_judged", property(unlabelled))
+    monkeypatch.setattr(judging.LossCriterion, "_judged", property(unlabelled))
     with pytest.raises(UserError, match="no calibration image has a valid label of task 'depth'"):
         prune(ask)
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgemtl.errors import UserError
 from edgemtl.nas.prune import ModuleRequest, apply_pruning, prune_module
-from edgemtl.nas.prune.criterion import Judge
+from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.nas.search import SearchEvent
 from edgemtl.results import read_result
 from edgemtl.runtime import open_engine
@@ -71,7 +71,7 @@ class Odd(Rooms):
     def __init__(self):
         super().__init__()
         self.both, self.slope = layer(48, 16), nn.PReLU(16)
-        self.lift = nn.ConvTranspose2d(16, 8, 4, 4)
+        self.expand = nn.ConvTranspose2d(16, 8, 4, 4)
         self.depth = nn.Conv2d(8, 1, 1)
         self.small, self.kind = layer(32, 16, 4), nn.Linear(16 * 16, 2)
         self.tokens, self.norm = nn.MultiheadAttention(32, 4, batch_first=True), nn.LayerNorm(32)
@@ -81,7 +81,7 @@ class Odd(Rooms):
     def forward(self, image):
         first = F.max_pool2d(self.stem(image), 2)
         x = self.trunk(image)
-        depth = self.depth(self.lift(self.slope(self.both(torch.cat([first, x], 1)))))
+        depth = self.depth(self.expand(self.slope(self.both(torch.cat([first, x], 1)))))
         y = self.parted(x).flatten(2).transpose(1, 2)
         y = y + self.tokens(y, y, y, need_weights=False)[0]
         y = (y + self.mlp(self.norm(y))).transpose(1, 2).reshape(len(x), 32, 16, 16)
@@ -203,7 +203,7 @@ def test_layers_that_cannot_be_followed_stay_whole_and_are_named(ask: ModuleRequ
     assert result.best.flops <= 0.8 * result.baseline.flops
     said = pruning(ask.out)
     rows = {row["group"]: row for row in said["groups"]}
-    assert {"stem.0", "both.0", "lift", "mlp.0", "deep.0.0"} <= rows.keys()
+    assert {"stem.0", "both.0", "expand", "mlp.0", "deep.0.0"} <= rows.keys()
     assert rows["mlp.0"]["tasks"] == ["kind"]
     assert "grouped convolution" in said["whole"]["wide.0"]
     assert said["not_exported"] and not (ask.out / "engine").exists()
@@ -301,11 +301,11 @@ def test_what_cannot_be_pruned_is_refused_in_one_line(ask: ModuleRequest, change
 
 
 def test_a_task_without_labels_to_decide_by_is_named(ask: ModuleRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unlabelled(judge: Judge) -> Any:
-        batches = list(batches_of(judge.source.split("calibration"), 4))
+    def unlabelled(criterion: LossCriterion) -> Any:
+        batches = list(batches_of(criterion.source.split("calibration"), 4))
         return [replace(b, masks={name: mask & (name != "depth") for name, mask in b.masks.items()}) for b in batches]
 
-    monkeypatch.setattr(Judge, "_judged", property(unlabelled))
+    monkeypatch.setattr(LossCriterion, "_judged", property(unlabelled))
     with pytest.raises(UserError, match="no calibration image has a valid label of task 'depth'"):
         prune_module(ask)
 

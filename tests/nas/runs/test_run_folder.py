@@ -33,7 +33,7 @@ IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).a
 def config_of(space: Space) -> dict[str, Any]:
     return {
         "space": "tiny",
-        "identity": space.identity,
+        "fingerprint": space.fingerprint,
         "size": list(space.size),
         "tasks": task_json(TASKS),
         "target": "onnxruntime",
@@ -132,7 +132,7 @@ def test_a_foreign_or_damaged_configuration(run: RunFolder, config: str, expecte
         ({"size": ["a", "b"]}, "its config.json is damaged"),
         ({"space": 7}, "its config.json is damaged"),
         ({"space": "tinny"}, "unknown space 'tinny': did you mean tiny"),
-        ({"identity": "0"}, "space 'tiny' has changed since run"),
+        ({"fingerprint": "0"}, "space 'tiny' has changed since run"),
         ({"target": "onnx"}, "unknown target 'onnx'"),
         ({"target": 7}, "its config.json is damaged"),
         ({"device": ...}, "does not say for what device it was made"),
@@ -217,8 +217,8 @@ def test_weights_that_were_cut_short(run: RunFolder, keep: int) -> None:
 def test_every_flipped_bit_is_told(run: RunFolder) -> None:
     for file in (run.path / "designs" / "best" / name for name in ("weights.safetensors", "design.json")):
         whole = file.read_bytes()
-        for place in np.random.default_rng(0).integers(0, len(whole), 12).tolist():
-            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        for position in np.random.default_rng(0).integers(0, len(whole), 12).tolist():
+            file.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :])
             refused(run.load)
         file.write_bytes(whole)
     run.load()
@@ -324,7 +324,7 @@ def test_a_pruned_design_keeps_its_channels_and_other_runs_open_as_before(run: R
 
 
 @pytest.mark.parametrize(
-    "pruned", [{"s1_1.project": 99}, {"nothing": 8}, {"s1_1.project": "x"}, [1], {"s2_2.lower": 8}]
+    "pruned", [{"s1_1.project": 99}, {"nothing": 8}, {"s1_1.project": "x"}, [1], {"s2_2.project": 8}]
 )
 def test_channels_that_no_net_has_are_damage(run: RunFolder, pruned: Any) -> None:
     rewrite(run.path / "designs" / "baseline" / "design.json", pruned=pruned)

@@ -22,7 +22,7 @@ from edgemtl.nas.search import SearchEvent, SearchRequest, search
 from edgemtl.nas.search import run as _search
 from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
 from edgemtl.nas.search.strategies.mask_sampler import MaskSampler
-from edgemtl.nas.search.strategies.masks import Beliefs, mask_space
+from edgemtl.nas.search.strategies.masks import MaskDistribution, mask_space
 from edgemtl.results import read_result
 from edgemtl.runtime import Engine
 from edgemtl.train import Recipe, fresh_supernet, train_supernet
@@ -151,9 +151,11 @@ def test_first_designs_agree_to_several_extents_within_the_budget(home: Path, tm
     limit = least + 0.75 * (most - least)
     limits = (Limit(Budget("flops", limit, f"{limit}FLOPs"), limit),)
     wanted = {"depth": {"s1p0_1": 6.0, "s2p0_1": 6.0}, "kind": {"s1p1_1": 4.0, "s2p1_1": 4.0}}
-    beliefs = Beliefs(masks, np.array([[wanted[t].get(place, -4.0) for place in masks.places] for t in masks.tasks]))
+    distribution = MaskDistribution(
+        masks, np.array([[wanted[t].get(position, -4.0) for position in masks.positions] for t in masks.tasks])
+    )
     even = {task.name: 1.0 for task in space.tasks}
-    problem = replace(Problem(space, limits, (), even, {}, False), masks=beliefs)
+    problem = replace(Problem(space, limits, (), even, {}, False), masks=distribution)
     sampler, study = MaskSampler(problem, 0, 1), optuna.create_study(directions=["minimize"] * 2)
     turns = len(list(space.uniform(space.largest())))
     designs = [sampler.next_design(study, turns * number) for number in range(5)]
@@ -181,7 +183,7 @@ def test_a_grid_trains_as_other_spaces_do(home: Path, tmp_path: Path, monkeypatc
     recipe = Recipe(steps=3, batch=2, sizes=(1.0,), largest_steps=0.0, bf16=False)
     path = train_supernet(space, open_source("photos", space.size), recipe, tmp_path / "trained")
     supernet, fresh = Supernet.of(space), fresh_supernet(space, recipe.seed)
-    load_supernet(supernet, path, space.identity)
+    load_supernet(supernet, path, space.fingerprint)
     moved = [
         name for name, tensor in supernet.shared.items() if not torch.equal(tensor, fresh.shared[name].half().float())
     ]

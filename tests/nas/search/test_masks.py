@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
 from edgemtl.nas.search.strategies.masks import (
-    Beliefs,
-    Effects,
+    LinearControlVariate,
+    MaskDistribution,
     MaskSpace,
-    agreeing,
     as_json,
     cost_gradient,
     draw,
+    dual_ascent_step,
     effective_samples,
     entropy_gradient,
     importance,
@@ -28,7 +28,7 @@ from edgemtl.nas.search.strategies.masks import (
     mask_space,
     policy_gradient,
     probabilities,
-    raised,
+    share_prefix,
 )
 from edgemtl.spaces import Space
 
@@ -109,7 +109,7 @@ def test_effective_samples_count_what_counts() -> None:
 
 
 @pytest.mark.parametrize("slopes", [0.0, RNG.normal(size=(3, 5))])
-def test_the_gradient_is_right_on_average(slopes: Array | float) -> None:
+def test_the_gradient_is_right_on_average(coefficients: Array | float) -> None:
     """Its mean over all draws of two architectures is the exact gradient of each task's expected loss."""
     chances = probabilities(LOGITS, ALL)
     q, losses = mixture(chances), loss_of(EVERY)
@@ -117,7 +117,7 @@ def test_the_gradient_is_right_on_average(slopes: Array | float) -> None:
     found = np.zeros_like(chances)
     for first, second in itertools.product(range(32), repeat=2):
         pair = [first, second]
-        found += q[first] * q[second] * policy_gradient(chances, EVERY[pair], weights[pair], losses[pair], slopes)
+        found += q[first] * q[second] * policy_gradient(chances, EVERY[pair], weights[pair], losses[pair], coefficients)
 
     def expected(logits: Array) -> Array:
         p = np.exp(log_probabilities(probabilities(logits, ALL), EVERY))
@@ -128,20 +128,24 @@ def test_the_gradient_is_right_on_average(slopes: Array | float) -> None:
 
 def test_effects_of_places_are_found_whatever_a_step_has_in_common() -> None:
     """Losses linear in the masks, on images and with weights that differ from step to step."""
-    rng, slopes, effects = np.random.default_rng(3), np.random.default_rng(4).normal(size=(3, 5)), Effects.none(5, 3)
+    rng, coefficients, control_variate = (
+        np.random.default_rng(3),
+        np.random.default_rng(4).normal(size=(3, 5)),
+        LinearControlVariate.none(5, 3),
+    )
     for step in range(400):
         kept = rng.random((4, 5)) < 0.5
-        effects = effects.seen(kept, kept @ slopes.T + 100 / (1 + step) + rng.normal(size=(1, 3)))
-    np.testing.assert_allclose(effects.slopes(), slopes, rtol=0.2, atol=0.05)
+        control_variate = control_variate.seen(kept, kept @ coefficients.T + 100 / (1 + step) + rng.normal(size=(1, 3)))
+    np.testing.assert_allclose(control_variate.coefficients(), coefficients, rtol=0.2, atol=0.05)
 
 
 def test_losses_linear_in_the_masks_leave_no_noise() -> None:
-    chances, slopes = probabilities(LOGITS, ALL), np.random.default_rng(4).normal(size=(3, 5))
+    chances, coefficients = probabilities(LOGITS, ALL), np.random.default_rng(4).normal(size=(3, 5))
     weights = importance(log_probabilities(chances, EVERY))
-    exact = slopes * chances * (1 - chances)
+    exact = coefficients * chances * (1 - chances)
     for pair in ([0, 31], [5, 9], [30, 1]):
-        losses = EVERY[pair] @ slopes.T
-        np.testing.assert_allclose(policy_gradient(chances, EVERY[pair], weights[pair], losses, slopes), exact)
+        losses = EVERY[pair] @ coefficients.T
+        np.testing.assert_allclose(policy_gradient(chances, EVERY[pair], weights[pair], losses, coefficients), exact)
 
 
 def differences(function: object, step: float = 1e-5) -> Array:
@@ -175,33 +179,33 @@ def test_logistic_noise_makes_a_draw() -> None:
     masks = MaskSpace(("a", "b", "c"), tuple("vwxyz"), ALL, np.ones((3, 5)), np.ones(3))
     rng = np.random.default_rng(3)
     draws = np.mean(
-        [keep_above(Beliefs(masks, LOGITS + rng.logistic(size=(3, 5))), 0.0) for _ in range(20_000)], axis=0
+        [keep_above(MaskDistribution(masks, LOGITS + rng.logistic(size=(3, 5))), 0.0) for _ in range(20_000)], axis=0
     )
     np.testing.assert_allclose(draws, sigmoid(LOGITS), atol=0.015)
-    assert keep_above(Beliefs(masks, LOGITS), 100.0).sum() == 0
+    assert keep_above(MaskDistribution(masks, LOGITS), 100.0).sum() == 0
 
 
 def test_tasks_agree_on_a_first_part_and_go_their_own_ways_after_it() -> None:
     present = ALL.copy()
     present[0, 1] = False
     masks = MaskSpace(("a", "b", "c"), tuple("vwxyz"), present, np.ones((3, 5)), np.ones(3))
-    found = agreeing(Beliefs(masks, LOGITS), 0.4).logits
+    found = share_prefix(MaskDistribution(masks, LOGITS), 0.4).logits
     np.testing.assert_allclose(found[:, 0], LOGITS[:, 0].mean())
     np.testing.assert_allclose(found[:, 1], LOGITS[1:, 1].mean())
     np.testing.assert_allclose(found[:, 2:], LOGITS[:, 2:])
-    np.testing.assert_allclose(agreeing(Beliefs(masks, LOGITS), 0.0).logits, LOGITS)
+    np.testing.assert_allclose(share_prefix(MaskDistribution(masks, LOGITS), 0.0).logits, LOGITS)
 
 
 def test_the_masks_of_a_space(grid: Space) -> None:
     masks = mask_space(grid)
     assert masks.tasks == ("depth", "kind")
-    assert not masks.present[1, masks.places.index("read1")]  # a class reads the coarsest path
+    assert not masks.present[1, masks.positions.index("read1")]  # a class reads the coarsest path
     largest = grid.largest()
     whole = masks.base_flops + masks.flops.sum(1)
     np.testing.assert_allclose(whole, [largest.cost([task]).flops for task in masks.tasks])
     none = masks.values(np.zeros(masks.present.shape, bool))
     assert grid.design(none).key == grid.smallest().key
-    assert grid.design(masks.values(np.ones(len(masks.places), bool))).cost() == largest.cost()
+    assert grid.design(masks.values(np.ones(len(masks.positions), bool))).cost() == largest.cost()
 
 
 def test_a_space_without_masks_is_refused(tmp_path: Path) -> None:
@@ -211,14 +215,14 @@ def test_a_space_without_masks_is_refused(tmp_path: Path) -> None:
 
 def test_a_price_follows_the_tightest_limit_and_is_never_below_nothing(grid: Space) -> None:
     masks, prices = mask_space(grid), np.array([1.0, 0.05])
-    np.testing.assert_allclose(raised(prices, masks, {"": 1.5}, 0.1), [1.05, 0.1])
-    np.testing.assert_allclose(raised(prices, masks, {"": 0.5, "kind": 1.2}, 0.1), [0.95, 0.07])
-    np.testing.assert_allclose(raised(prices, masks, {"": 0.1}, 0.1), [0.91, 0.0])
-    np.testing.assert_allclose(raised(prices, masks, {"": 50.0}, 0.1), [1.1, 0.15])
+    np.testing.assert_allclose(dual_ascent_step(prices, masks, {"": 1.5}, 0.1), [1.05, 0.1])
+    np.testing.assert_allclose(dual_ascent_step(prices, masks, {"": 0.5, "kind": 1.2}, 0.1), [0.95, 0.07])
+    np.testing.assert_allclose(dual_ascent_step(prices, masks, {"": 0.1}, 0.1), [0.91, 0.0])
+    np.testing.assert_allclose(dual_ascent_step(prices, masks, {"": 50.0}, 0.1), [1.1, 0.15])
 
 
 def test_probabilities_are_told_by_name(grid: Space) -> None:
     masks = mask_space(grid)
-    told = as_json(Beliefs(masks, np.zeros(masks.present.shape)))
+    told = as_json(MaskDistribution(masks, np.zeros(masks.present.shape)))
     assert told["depth"]["read1"] == 0.5
     assert "read1" not in told["kind"]

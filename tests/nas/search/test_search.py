@@ -360,7 +360,7 @@ def validated(request: SearchRequest, name: str) -> dict[str, dict[str, float]]:
     where = load_space(request.space, source.tasks)
     supernet = Supernet.of(where)
     assert request.supernet is not None
-    load_supernet(supernet, request.supernet, where.identity)
+    load_supernet(supernet, request.supernet, where.fingerprint)
     evaluator = Evaluator(
         supernet, source, find_target(RunFolder(request.out).config()["target"]), [""], timed_here=False
     )
@@ -500,7 +500,7 @@ def test_a_supernet_whose_training_diverged_is_told_before_the_search(ask: Ask, 
     with torch.no_grad():
         for parameter in supernet.parameters():
             parameter.fill_(float("nan"))
-    save_supernet(supernet, tmp_path / "nan", {"identity": where.identity})
+    save_supernet(supernet, tmp_path / "nan", {"fingerprint": where.fingerprint})
     assert "holds NaN or infinity" in refused(ask(tmp_path / "run", supernet=tmp_path / "nan"))
 
 

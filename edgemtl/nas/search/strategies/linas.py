@@ -44,12 +44,12 @@ class LinasSampler(DesignSampler):
         seen, number = seen_keys(study, self._problem.space), position // self._batch
         if self._proposed[0] != number:  # else it is what would be proposed again
             self._proposed = number, self._propose(study, number)
-        place = position % self._batch  # so that workers that ask at the same moment get different ones
-        fresh = [d for d in self._proposed[1][place:] + self._proposed[1][:place] if d.key not in seen]
+        offset = position % self._batch  # so that workers that ask at the same moment get different ones
+        fresh = [d for d in self._proposed[1][offset:] + self._proposed[1][:offset] if d.key not in seen]
         if fresh:
             return fresh[0]
-        spread = first_designs(self._problem, self._batch, random.Random(f"{self._seed}/{position}/more"), seen)
-        return spread[position % len(spread)]
+        subsample = first_designs(self._problem, self._batch, random.Random(f"{self._seed}/{position}/more"), seen)
+        return subsample[position % len(subsample)]
 
     def _propose(self, study: Study, number: int) -> list[Design]:
         """The designs of batch `number`: they follow from the evaluations of the batches before it."""
@@ -73,7 +73,7 @@ def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[st
     pools = [{d.key: d for d in kind if problem.affordable(d) and d.key not in seen} for kind in kinds]
     designs = {key: design for pool in pools for key, design in pool.items()}
     if len(designs) <= count:
-        return list(designs.values()) or [problem.frugal()]
+        return list(designs.values()) or [problem.cheapest()]
     sizes = {key: float(np.log(design.cost().flops)) for key, design in designs.items()}
     lightest, heaviest = min(sizes.values()), max(sizes.values())
     picked: list[Design] = []

@@ -19,12 +19,13 @@ from edgemtl.data import Batch, Source
 from edgemtl.files.disk import write_json
 from edgemtl.models import Supernet, save_supernet
 from edgemtl.nas.search.strategies.masks import (
-    Beliefs,
-    Effects,
+    LinearControlVariate,
+    MaskDistribution,
     MaskSpace,
     as_json,
     cost_gradient,
     draw,
+    dual_ascent_step,
     effective_samples,
     entropy_gradient,
     importance,
@@ -32,7 +33,6 @@ from edgemtl.nas.search.strategies.masks import (
     log_probabilities,
     policy_gradient,
     probabilities,
-    raised,
 )
 from edgemtl.signals import deferred
 from edgemtl.spaces import Space
@@ -71,7 +71,7 @@ Report = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class _Passed:
-    """What one step's architectures gave: masks (architectures, places) and losses (architectures, tasks)."""
+    """What one step's architectures gave: masks (architectures, positions) and losses (architectures, tasks)."""
 
     kept: NDArray[np.bool_]
     losses: NDArray[np.float64]
@@ -81,7 +81,7 @@ class MaskRun:
     """State of one learning run: weights, log-odds, both optimizers.
 
     Every step draws `ARCHITECTURES` masks from the mixture of all tasks' distributions and runs each once, for all
-    tasks, on the same images. The weights follow the sum of the tasks' losses; after a warm-up with most places kept,
+    tasks, on the same images. The weights follow the sum of the tasks' losses; after a warm-up with most positions kept,
     each task's log-odds follow its own loss, measured in its own spread, and the price of its path. Prices rise while
     the design that is believed in takes more than `allowed_flops`, by task and "" for all together, and else fall.
     """
@@ -106,18 +106,21 @@ class MaskRun:
         self.learning_steps = max(1.0, (1 - _WARM_UP) * recipe.steps)
         self.logits_optimizer = torch.optim.Adam([self.logits], min(0.2, _TRAVEL / self.learning_steps))
         self.bf16 = recipe.computes_bf16()
-        self.spread, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
-        self.prices, self.effects = np.zeros(len(masks.tasks)), Effects.none(len(masks.places), len(masks.tasks))
+        self.subsample, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
+        self.prices, self.control_variate = (
+            np.zeros(len(masks.tasks)),
+            LinearControlVariate.none(len(masks.positions), len(masks.tasks)),
+        )
         self.importance: deque[NDArray[np.float64]] = deque(maxlen=_SEEN)
         self.step = self._restore()
         self.in_step = False
 
     @property
-    def beliefs(self) -> Beliefs:
+    def distribution(self) -> MaskDistribution:
         """The log-odds as they are."""
-        return Beliefs(self.masks, self.logits.detach().numpy().copy())
+        return MaskDistribution(self.masks, self.logits.detach().numpy().copy())
 
-    def learn(self, report: Report = lambda done, total, text: None) -> Beliefs:
+    def learn(self, report: Report = lambda done, total, text: None) -> MaskDistribution:
         """All remaining steps; what was learnt, in `masks.json` and `supernet.safetensors` too."""
         feed = training_batches(self.source.split("train"), self.space.tasks, self.recipe, self.step, 0)
         saved = time.monotonic()
@@ -139,7 +142,7 @@ class MaskRun:
         report(self.step, self.recipe.steps, self._news())
         self.checkpoint()
         self._write()
-        return self.beliefs
+        return self.distribution
 
     def one_step(self, batch: Batch) -> None:
         """One batch through the step's architectures; weights, then log-odds."""
@@ -159,11 +162,11 @@ class MaskRun:
         state |= optimizer_state(self.weights_optimizer, self.names)
         state |= optimizer_state(self.logits_optimizer, {self.logits: "logits"})
         state |= {"logits": self.logits}
-        state |= {"spread": torch.from_numpy(self.spread), "prices": torch.from_numpy(self.prices)}
-        state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.effects).items()}
+        state |= {"spread": torch.from_numpy(self.subsample), "prices": torch.from_numpy(self.prices)}
+        state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.control_variate).items()}
         if self.importance:
             state["importance"] = torch.from_numpy(np.stack(list(self.importance)))
-        save_checkpoint(self._file, self.step, self._identity, state)
+        save_checkpoint(self._file, self.step, self._fingerprint, state)
 
     def _pass(self, batch: Batch) -> _Passed:
         """Forward and backward of the step's architectures, each once for all tasks."""
@@ -192,12 +195,12 @@ class MaskRun:
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
         weights = importance(log_probabilities(chances, passed.kept))
         share = 0.05 if self.importance else 1.0
-        self.spread = (1 - share) * self.spread + share * passed.losses.std(0, ddof=1)
+        self.subsample = (1 - share) * self.subsample + share * passed.losses.std(0, ddof=1)
         self.importance.append(weights)
-        losses = passed.losses / np.maximum(self.spread, 1e-6)
-        gradient = policy_gradient(chances, passed.kept, weights, losses, self.effects.slopes())
-        self.effects = self.effects.seen(passed.kept, losses)
-        self.prices = raised(self.prices, self.masks, self._used(), _PRICE / self.learning_steps)
+        losses = passed.losses / np.maximum(self.subsample, 1e-6)
+        gradient = policy_gradient(chances, passed.kept, weights, losses, self.control_variate.coefficients())
+        self.control_variate = self.control_variate.seen(passed.kept, losses)
+        self.prices = dual_ascent_step(self.prices, self.masks, self._used(), _PRICE / self.learning_steps)
         gradient += cost_gradient(chances, self.masks, self.prices)
         left = 1 - (self.step - begun) / self.learning_steps
         gradient += _ENTROPY * left * entropy_gradient(chances)
@@ -206,7 +209,7 @@ class MaskRun:
 
     def _used(self) -> dict[str, float]:
         """What the design that is believed in takes of every limit."""
-        design = self.space.design(self.masks.values(keep_above(self.beliefs, 0.0)))
+        design = self.space.design(self.masks.values(keep_above(self.distribution, 0.0)))
         return {
             name: design.cost([name] if name else None).flops / max(flops, 1.0)
             for name, flops in self.allowed_flops.items()
@@ -228,9 +231,9 @@ class MaskRun:
         return f"loss at expected GFLOPs: {tasks}; effective samples at least {least:.0%}"
 
     @property
-    def _identity(self) -> str:
+    def _fingerprint(self) -> str:
         asked = {name: round(flops) for name, flops in self.allowed_flops.items()}
-        content = [self.space.identity, self.source.identity, self.recipe.as_json(), asked]
+        content = [self.space.fingerprint, self.source.fingerprint, self.recipe.as_json(), asked]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -238,7 +241,7 @@ class MaskRun:
         return self.out / CHECKPOINT_FILE
 
     def _restore(self) -> int:
-        found = load_checkpoint(self._file, self._identity)
+        found = load_checkpoint(self._file, self._fingerprint)
         if found is None:
             return 0
         step, state = found
@@ -248,8 +251,10 @@ class MaskRun:
             self.logits.copy_(state["logits"])
         restore_optimizer(self.weights_optimizer, self.names, state)
         restore_optimizer(self.logits_optimizer, {self.logits: "logits"}, state)
-        self.spread, self.prices = (state[name].numpy().copy() for name in ("spread", "prices"))
-        self.effects = Effects(*(state[f"effects.{field.name}"].numpy().copy() for field in fields(Effects)))
+        self.subsample, self.prices = (state[name].numpy().copy() for name in ("spread", "prices"))
+        self.control_variate = LinearControlVariate(
+            *(state[f"effects.{field.name}"].numpy().copy() for field in fields(LinearControlVariate))
+        )
         if "importance" in state:
             self.importance.extend(state["importance"].numpy())
         return step
@@ -260,14 +265,14 @@ class MaskRun:
             "steps": self.recipe.steps,
             "allowed_flops": self.allowed_flops,
             "effective_samples": self.effective_samples(),
-            "probabilities": as_json(self.beliefs),
+            "probabilities": as_json(self.distribution),
         }
         write_json(self.out / MASKS_FILE, content)
         header = {
             "space": self.space.name,
-            "identity": self.space.identity,
+            "fingerprint": self.space.fingerprint,
             "tasks": list(self.masks.tasks),
-            "data": {"name": self.source.name, "identity": self.source.identity},
+            "data": {"name": self.source.name, "fingerprint": self.source.fingerprint},
             "recipe": self.recipe.as_json(),
         }
         with torch.no_grad():

@@ -18,7 +18,7 @@ from optuna.study import Study
 
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import Evaluation, Limit, Problem, seen_keys
-from edgemtl.nas.search.strategies.masks import Beliefs, agreeing, keep_above
+from edgemtl.nas.search.strategies.masks import MaskDistribution, keep_above, share_prefix
 from edgemtl.nas.search.strategies.preference_sampler import flops_in_time
 from edgemtl.nas.search.strategies.sampler import DesignSampler, measured_in
 from edgemtl.spaces import Design, Option, is_precision
@@ -68,16 +68,16 @@ class MaskSampler(DesignSampler):
         known = seen_keys(study, self._problem.space)
         for attempt in range(_TRIES):
             if turn < len(AGREEMENTS) and attempt == 0:
-                found = self._drawn(precision, limits, agreeing(self._beliefs, AGREEMENTS[turn]))
+                found = self._drawn(precision, limits, share_prefix(self._beliefs, AGREEMENTS[turn]))
             elif turn % 2 and len(measured) >= _PARENTS:
                 found = self._combined(precision, limits, measured, rng)
             else:
                 noise = _TEMPERATURE * rng.logistic(size=self._beliefs.logits.shape)
                 noisy = replace(self._beliefs, logits=self._beliefs.logits + noise)
-                found = self._drawn(precision, limits, agreeing(noisy, float(rng.choice(AGREEMENTS))))
+                found = self._drawn(precision, limits, share_prefix(noisy, float(rng.choice(AGREEMENTS))))
             if found is not None and found.key not in known:
                 return found
-        return self._drawn(precision, limits, self._beliefs) or self._problem.frugal()
+        return self._drawn(precision, limits, self._beliefs) or self._problem.cheapest()
 
     def _limits(self, precision: int, measured: Sequence[Evaluation]) -> list[Limit]:
         """The counted limits, and the FLOPs that were found to keep the timed ones."""
@@ -95,15 +95,17 @@ class MaskSampler(DesignSampler):
     def _design(self, values: dict[str, Option], precision: int) -> Design:
         return self._problem.space.design({**self._rest, **values, **self._precisions[precision]})
 
-    def _drawn(self, precision: int, limits: Sequence[Limit], beliefs: Beliefs) -> Design | None:
-        """The most of `beliefs` within the limits: a price for each task's own, then one for all; by bisection."""
-        tasks = beliefs.space.tasks
+    def _drawn(self, precision: int, limits: Sequence[Limit], distribution: MaskDistribution) -> Design | None:
+        """The most of `distribution` within the limits: a price for each task's own, then one for all; by bisection."""
+        tasks = distribution.space.tasks
 
         def at(prices: Array) -> Design:
-            return self._design(beliefs.space.values(keep_above(beliefs, prices[:, None])), precision)
+            return self._design(distribution.space.values(keep_above(distribution, prices[:, None])), precision)
 
-        def cheapest(prices: Array, raised: Array, own: Sequence[Limit], least: float = 0.0) -> Array:
-            return prices + raised * _cheapest(lambda price: _within(at(prices + raised * price), own), least)
+        def cheapest(prices: Array, dual_ascent_step: Array, own: Sequence[Limit], least: float = 0.0) -> Array:
+            return prices + dual_ascent_step * _cheapest(
+                lambda price: _within(at(prices + dual_ascent_step * price), own), least
+            )
 
         prices = np.zeros(len(tasks))
         for row, task in enumerate(tasks):

@@ -21,13 +21,13 @@ from edgemtl.errors import UserError
 from edgemtl.spaces import KEEP, SKIP, Option, Space
 
 __all__ = [
-    "Beliefs",
-    "Effects",
+    "LinearControlVariate",
+    "MaskDistribution",
     "MaskSpace",
-    "agreeing",
     "as_json",
     "cost_gradient",
     "draw",
+    "dual_ascent_step",
     "effective_samples",
     "entropy_gradient",
     "importance",
@@ -36,7 +36,7 @@ __all__ = [
     "mask_space",
     "policy_gradient",
     "probabilities",
-    "raised",
+    "share_prefix",
 ]
 
 Array = NDArray[np.float64]
@@ -48,32 +48,32 @@ _FADING, _RIDGE = 0.99, 10.0
 
 @dataclass(frozen=True)
 class MaskSpace:
-    """The choices of a space that keep or skip: `places` of the trunk by tasks.
+    """The choices of a space that keep or skip: `positions` of the trunk by tasks.
 
-    `present` (tasks, places) tells which task may choose where. `flops` (tasks, places) is what keeping a place adds to
+    `present` (tasks, positions) tells which task may choose where. `flops` (tasks, positions) is what keeping a place adds to
     a task's path, scaled so that all of them with `base_flops` (tasks,), the path that skips all, make the whole path.
     """
 
     tasks: tuple[str, ...]
-    places: tuple[str, ...]
+    positions: tuple[str, ...]
     present: NDArray[np.bool_]
     flops: Array
     base_flops: Array
 
     def values(self, kept: NDArray[np.bool_]) -> dict[str, Option]:
-        """Options of masks (tasks, places), or of one mask (places,) for all tasks."""
+        """Options of masks (tasks, positions), or of one mask (positions,) for all tasks."""
         each = np.broadcast_to(kept, self.present.shape)
         return {
-            f"{task}.{place}": KEEP if each[row, column] else SKIP
+            f"{task}.{position}": KEEP if each[row, column] else SKIP
             for row, task in enumerate(self.tasks)
-            for column, place in enumerate(self.places)
+            for column, position in enumerate(self.positions)
             if self.present[row, column]
         }
 
 
 @dataclass(frozen=True)
-class Beliefs:
-    """What was learnt: log-odds (tasks, places) of keeping a place."""
+class MaskDistribution:
+    """What was learnt: log-odds (tasks, positions) of keeping a place."""
 
     space: MaskSpace
     logits: Array
@@ -87,30 +87,30 @@ def mask_space(space: Space) -> MaskSpace:
             f"space {space.name} has nothing that a task may keep or skip: strategy masks needs one that has, as grid"
         )
     tasks = tuple(task.name for task in space.tasks)
-    places = tuple(dict.fromkeys(choice.name.partition(".")[2] for choice in masked))
+    positions = tuple(dict.fromkeys(choice.name.partition(".")[2] for choice in masked))
     names = {choice.name for choice in masked}
-    present = np.array([[f"{task}.{place}" in names for place in places] for task in tasks])
+    present = np.array([[f"{task}.{position}" in names for position in positions] for task in tasks])
     flops, base = np.zeros(present.shape), np.zeros(len(tasks))
     largest, smallest = space.largest(), space.smallest()
     for row, task in enumerate(tasks):
         whole = largest.cost([task]).flops
         base[row] = smallest.cost([task]).flops
         for column in np.flatnonzero(present[row]):
-            less = space.design({**largest, f"{task}.{places[column]}": SKIP})
+            less = space.design({**largest, f"{task}.{positions[column]}": SKIP})
             flops[row, column] = whole - less.cost([task]).flops
         flops[row] *= (whole - base[row]) / max(flops[row].sum(), 1.0)
-    return MaskSpace(tasks, places, present, flops, base)
+    return MaskSpace(tasks, positions, present, flops, base)
 
 
 def probabilities(logits: Array, present: NDArray[np.bool_]) -> Array:
-    """Probability (tasks, places) of keeping; where a task may not choose, the mean of those that may."""
+    """Probability (tasks, positions) of keeping; where a task may not choose, the mean of those that may."""
     chosen = np.clip(1 / (1 + np.exp(-logits)), _MARGIN, 1 - _MARGIN)
     mean = (chosen * present).sum(0) / np.maximum(present.sum(0), 1)
     return np.where(present, chosen, mean)
 
 
 def draw(chances: Array, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """`count` architectures (count, places) of the mixture q = mean over tasks of p_task."""
+    """`count` architectures (count, positions) of the mixture q = mean over tasks of p_task."""
     rows = chances[rng.integers(len(chances), size=count)]
     return np.asarray(rng.random(rows.shape) < rows)
 
@@ -134,51 +134,53 @@ def effective_samples(weights: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Effects:
+class LinearControlVariate:
     """What keeping a place does to each task's loss, by ridge regression over earlier steps, which fade.
 
     Masks and losses are taken less their mean of a step, so that learning weights, and easy images, explain nothing.
-    `moments` (places, places) and `products` (places, tasks) are all that is kept of them.
+    `moments` (positions, positions) and `products` (positions, tasks) are all that is kept of them.
     """
 
     moments: Array
     products: Array
 
     @classmethod
-    def none(cls, places: int, tasks: int) -> Effects:
+    def none(cls, positions: int, tasks: int) -> LinearControlVariate:
         """Before the first step."""
-        return cls(np.zeros((places, places)), np.zeros((places, tasks)))
+        return cls(np.zeros((positions, positions)), np.zeros((positions, tasks)))
 
-    def seen(self, kept: NDArray[np.bool_], losses: Array) -> Effects:
-        """After one more step: masks (architectures, places) and their losses (architectures, tasks)."""
+    def seen(self, kept: NDArray[np.bool_], losses: Array) -> LinearControlVariate:
+        """After one more step: masks (architectures, positions) and their losses (architectures, tasks)."""
         masks, changes = kept - kept.mean(0), losses - losses.mean(0)
-        return Effects(_FADING * self.moments + masks.T @ masks, _FADING * self.products + masks.T @ changes)
+        return LinearControlVariate(
+            _FADING * self.moments + masks.T @ masks, _FADING * self.products + masks.T @ changes
+        )
 
-    def slopes(self) -> Array:
-        """Change of each task's loss by keeping a place, (tasks, places)."""
+    def coefficients(self) -> Array:
+        """Change of each task's loss by keeping a place, (tasks, positions)."""
         return np.asarray(np.linalg.solve(self.moments + _RIDGE * np.eye(len(self.moments)), self.products).T)
 
 
 def policy_gradient(
-    chances: Array, kept: NDArray[np.bool_], weights: Array, losses: Array, slopes: Array | float = 0.0
+    chances: Array, kept: NDArray[np.bool_], weights: Array, losses: Array, coefficients: Array | float = 0.0
 ) -> Array:
-    """Gradient (tasks, places) of each task's expected loss by its logits: REINFORCE with leave-one-out baselines.
+    """Gradient (tasks, positions) of each task's expected loss by its logits: REINFORCE with leave-one-out baselines.
 
     `losses` (architectures, tasks) are of the same images; at least two architectures are needed. For a Bernoulli
     variable the gradient of log p by its logit is the draw less its probability. The part of the losses that is linear
-    in the masks, by `slopes` (tasks, places) that do not come from these losses, is taken out of the samples and its
+    in the masks, by `coefficients` (tasks, positions) that do not come from these losses, is taken out of the samples and its
     exact gradient added.
     """
-    slopes = np.broadcast_to(slopes, chances.shape)
-    count, left = len(losses), losses - kept @ slopes.T
+    coefficients = np.broadcast_to(coefficients, chances.shape)
+    count, left = len(losses), losses - kept @ coefficients.T
     others = (left.sum(0) - left) / (count - 1)
     advantage = weights * (left - others) / count
     sampled = np.einsum("gt,gtb->tb", advantage, kept[:, None, :] - chances[None])
-    return np.asarray(sampled + slopes * chances * (1 - chances))
+    return np.asarray(sampled + coefficients * chances * (1 - chances))
 
 
 def cost_gradient(chances: Array, space: MaskSpace, prices: Array) -> Array:
-    """Gradient (tasks, places) of the price of each task's expected path by the logits.
+    """Gradient (tasks, positions) of the price of each task's expected path by the logits.
 
     `prices` (tasks,) are for keeping everything that a task may skip; a part of it costs its share.
     """
@@ -186,7 +188,7 @@ def cost_gradient(chances: Array, space: MaskSpace, prices: Array) -> Array:
     return np.asarray(prices[:, None] * shares * chances * (1 - chances))
 
 
-def raised(prices: Array, space: MaskSpace, used: Mapping[str, float], rate: float) -> Array:
+def dual_ascent_step(prices: Array, space: MaskSpace, used: Mapping[str, float], rate: float) -> Array:
     """Prices (tasks,) after a step of dual ascent: up where more than a limit is used, down where less, 0 at least.
 
     `used` says what each limit is used of, by the task whose own it is, "" for that of all together; the limit that is
@@ -197,37 +199,40 @@ def raised(prices: Array, space: MaskSpace, used: Mapping[str, float], rate: flo
 
 
 def entropy_gradient(chances: Array) -> Array:
-    """Gradient (tasks, places) of minus the entropy by the logits: towards one half where it is descended."""
+    """Gradient (tasks, positions) of minus the entropy by the logits: towards one half where it is descended."""
     return np.asarray(np.log(chances / (1 - chances)) * chances * (1 - chances))
 
 
-def keep_above(beliefs: Beliefs, price: float | Array) -> NDArray[np.bool_]:
-    """Masks (tasks, places) that keep what is worth its `price` in log-odds for the mean place's FLOPs.
+def keep_above(distribution: MaskDistribution, price: float | Array) -> NDArray[np.bool_]:
+    """Masks (tasks, positions) that keep what is worth its `price` in log-odds for the mean place's FLOPs.
 
     A place costs every task the same, so that tasks which believe alike keep alike. At no price, and with noise of the
     logistic distribution in the log-odds, this is a draw of every task's distribution.
     """
-    space = beliefs.space
+    space = distribution.space
     flops = (space.flops * space.present).sum(0) / np.maximum(space.present.sum(0), 1)
     relative = flops / max(flops.mean(), 1e-12)
-    return np.asarray((beliefs.logits - price * relative > 0) & space.present)
+    return np.asarray((distribution.logits - price * relative > 0) & space.present)
 
 
-def agreeing(beliefs: Beliefs, share: float) -> Beliefs:
-    """The same with one belief of all tasks, the mean of their log-odds, for the first `share` of the places.
+def share_prefix(distribution: MaskDistribution, share: float) -> MaskDistribution:
+    """The same with one belief of all tasks, the mean of their log-odds, for the first `share` of the positions.
 
     Places are in the order of execution, and what tasks keep alike from the image on is computed once: the more they
     agree on, the wider the paths that a budget allows.
     """
-    present, alike = beliefs.space.present, np.arange(len(beliefs.space.places)) < share * len(beliefs.space.places)
-    mean = np.where(present, beliefs.logits, 0.0).sum(0) / np.maximum(present.sum(0), 1)
-    return Beliefs(beliefs.space, np.where(alike, mean, beliefs.logits))
+    present, alike = (
+        distribution.space.present,
+        np.arange(len(distribution.space.positions)) < share * len(distribution.space.positions),
+    )
+    mean = np.where(present, distribution.logits, 0.0).sum(0) / np.maximum(present.sum(0), 1)
+    return MaskDistribution(distribution.space, np.where(alike, mean, distribution.logits))
 
 
-def as_json(beliefs: Beliefs) -> dict[str, dict[str, float]]:
+def as_json(distribution: MaskDistribution) -> dict[str, dict[str, float]]:
     """Probabilities of keeping, by task and place."""
-    space, chances = beliefs.space, probabilities(beliefs.logits, beliefs.space.present)
+    space, chances = distribution.space, probabilities(distribution.logits, distribution.space.present)
     table: dict[str, dict[str, float]] = {task: {} for task in space.tasks}
     for row, column in zip(*np.nonzero(space.present), strict=True):
-        table[space.tasks[row]][space.places[column]] = round(float(chances[row, column]), 4)
+        table[space.tasks[row]][space.positions[column]] = round(float(chances[row, column]), 4)
     return table

@@ -53,7 +53,7 @@ class PreferenceSampler(DesignSampler):
         lists = [self._proposals(number % count, evaluations) for number in range(turn, turn + count)]
         proposed = [design for designs in lists for design in designs]
         fresh = [design for design in proposed if design.key not in known]
-        return next(iter([*fresh, *proposed, self._problem.frugal()]))
+        return next(iter([*fresh, *proposed, self._problem.cheapest()]))
 
     def _proposals(self, number: int, evaluations: Sequence[Evaluation]) -> list[Design]:
         """The designs of one precision, best first: all of them once the latency's FLOPs are known, else the next."""

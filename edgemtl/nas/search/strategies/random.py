@@ -25,4 +25,4 @@ class RandomDesignSampler(DesignSampler):
         """One affordable design."""
         space, rng = self._problem.space, random.Random(f"{self._seed}/{position}")
         draws = (space.random(rng) for _ in range(_TRIES))
-        return next((design for design in draws if self._problem.affordable(design)), self._problem.frugal())
+        return next((design for design in draws if self._problem.affordable(design)), self._problem.cheapest())
