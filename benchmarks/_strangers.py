@@ -239,7 +239,7 @@ def _data(folder: Path) -> Any:
 
 
 def _supernet(folder: Path) -> Any:
-    supernet = _space(folder).supernet()
+    supernet = Supernet.of(_space(folder))
     load_supernet(supernet, folder / "supernet.safetensors", _space(folder).fingerprint)
     return _digest({name: tensor.detach().numpy() for name, tensor in supernet.shared.items()})
 

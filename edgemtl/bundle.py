@@ -202,9 +202,9 @@ class BundleExperts(_Strict):
 
     `shares` (they sum to 1) and mean `gates` are in the order of `experts`, of each `tokens` of an image that went to
     `top_k` of them; `most_tokens` of one image went to one expert. `expert_bytes` are the weights of one expert.
-    `dropped_by_model` is the share of what the router sent that the net itself has no place for, where the net bounds what an
-    expert takes; `dropped_by_target` what of the rest a target's own capacity drops, for targets that have one. Both are counted
-    with the trained FP32 net, image by image.
+    `dropped_by_model` is the share of what the router sent that the net itself has no place for, where the net bounds
+    what an expert takes; `dropped_by_target` what of the rest a target's own capacity drops, for targets that have one.
+    Both are counted with the trained FP32 net, image by image.
     """
 
     layer: Name

@@ -237,6 +237,6 @@ def _dropped(screen: Screen, manifest: Manifest) -> None:
             worst = max(manifest.experts, key=lambda use: use.dropped_by_target.get(name, 0.0))
             screen.say(
                 f"{name} drops {share:.2%} of the tokens sent to experts, most in {worst.layer} of "
-                f"{worst.task or 'all tasks'} ({worst.dropped_by_target[name]:.2%}): edgemtl export --exact drops none, but "
-                "every expert then computes every token"
+                f"{worst.task or 'all tasks'} ({worst.dropped_by_target[name]:.2%}): edgemtl export --exact drops "
+                "none, but every expert then computes every token"
             )

@@ -41,19 +41,34 @@ class Sample:
 class Source(Protocol):
     """A data set: its tasks, and four disjoint splits of samples of one size (height, width).
 
-    `fingerprint` is a hash of what it holds (it goes into results); `license_note` is empty where nothing restricts use.
+    `fingerprint` is a hash of all it holds; `license_note` is empty where nothing restricts its use.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What messages and reports call it."""
+        ...
+
     @property
-    def tasks(self) -> tuple[Task, ...]: ...
+    def tasks(self) -> tuple[Task, ...]:
+        """What it has labels of."""
+        ...
+
     @property
-    def size(self) -> tuple[int, int]: ...
+    def size(self) -> tuple[int, int]:
+        """(H, W) of every image, in pixels."""
+        ...
+
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """A hash of all that it holds."""
+        ...
+
     @property
-    def license_note(self) -> str: ...
+    def license_note(self) -> str:
+        """What restricts its use; empty where nothing does."""
+        ...
+
     def split(self, name: Split) -> Sequence[Sample]:
         """Samples of one split; raises `UserError` for another name."""
         ...

@@ -93,11 +93,13 @@ class OnnxFile:
         )
 
     def call(self, tasks: Sequence[str]) -> Callable[[], object]:
+        """A call that runs the outputs `tasks`."""
         session, wanted = self._session(tasks)
         feeds = {info.name: self._feeds[info.name] for info in session.get_inputs()}
         return lambda: session.run(wanted, feeds)
 
     def operators(self, tasks: Sequence[str], runs: int) -> list[OperatorTime]:
+        """Times of every operator, from the runtime's own profile of `runs` calls."""
         with tempfile.TemporaryDirectory() as scratch:
             session, wanted = self._session(tasks, str(Path(scratch) / "profile"))
             feeds = {info.name: self._feeds[info.name] for info in session.get_inputs()}
@@ -107,6 +109,7 @@ class OnnxFile:
         return _kernel_times(events, runs, _producers(self._path))
 
     def close(self) -> None:
+        """Let go of the model."""
         del self._whole
 
     def _session(self, tasks: Sequence[str], profile: str | None = None) -> tuple[ort.InferenceSession, list[str]]:

@@ -149,6 +149,7 @@ class SegmentationSpec(FileSpec):
         return self
 
     def task(self, name: str) -> Task:
+        """The task of that name that this part of the file declares."""
         return make_task(name, self.kind, classes=self.classes)
 
 
@@ -190,6 +191,7 @@ class ClassificationSpec(TableSpec):
     classes: Annotated[Names, Field(min_length=2)]
 
     def task(self, name: str) -> Task:
+        """The task of that name that this part of the file declares."""
         return make_task(name, self.kind, classes=self.classes)
 
 
@@ -199,6 +201,7 @@ class RegressionSpec(TableSpec):
     columns: Annotated[Names, Field(min_length=1)]
 
     def task(self, name: str) -> Task:
+        """The task of that name that this part of the file declares."""
         return make_task(name, self.kind, channels=len(self.columns))
 
 

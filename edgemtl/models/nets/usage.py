@@ -56,7 +56,7 @@ class ExpertUsage:
         return 1 - sum(map(sum, self.counts)) / (len(self.counts) * self.tokens * self.top_k)
 
     def dropped_by_target(self, expert_capacity: int) -> float:
-        """Share of all choices (0 to 1) that find no place where each expert has `expert_capacity` for an image's tokens."""
+        """Share (0 to 1) of all choices that find no place where an expert takes `expert_capacity` tokens an image."""
         counts = [count for image in self.counts for count in image]
         return sum(max(0, count - expert_capacity) for count in counts) / sum(counts)
 

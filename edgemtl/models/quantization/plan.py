@@ -38,15 +38,29 @@ class Operator(Protocol):
     """What a plan needs to know of an operator; `models._graph.Node` and the ONNX writer's records both have it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Unique in the graph."""
+        ...
+
     @property
-    def op(self) -> str: ...
+    def op(self) -> str:
+        """The ONNX operator."""
+        ...
+
     @property
-    def inputs(self) -> tuple[str, ...]: ...
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors it reads."""
+        ...
+
     @property
-    def output(self) -> str: ...
+    def output(self) -> str:
+        """Name of the tensor it gives."""
+        ...
+
     @property
-    def block(self) -> str: ...
+    def block(self) -> str:
+        """The block of the net that it belongs to."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,13 +68,13 @@ class QuantScheme:
     """How a runtime wants INT8 written on a device.
 
     Weights are symmetric int8, of at most `weight_limit` steps, with a scale for each output channel. Activations are
-    `uint8` with a zero point, or `int8`, symmetric where `symmetric`. With `quantize_outputs` a convolution's output (after its
-    activation) is rounded too and stays in eight bits for every reader; without it only what enters a convolution is
-    rounded. Operators in `quantized_ops` compute on rounded inputs as well (`Add`), those in `passthrough_ops` compute on eight bits
-    as they are (`Resize`, `DepthToSpace`). The bias is rounded to int32 in steps of input scale times weight scale, or
-    stays `float`. What enters is `divided` by its scale before it is rounded, or `scaled` and shifted, as OpenVINO's
-    FakeQuantize does. `needs` are what a processor must have for its engines to compute this
-    (`edgemtl.arithmetic.NEEDS`).
+    `uint8` with a zero point, or `int8`, symmetric where `symmetric`. With `quantize_outputs` a convolution's output
+    (after its activation) is rounded too and stays in eight bits for every reader; without it only what enters a
+    convolution is rounded. Operators in `quantized_ops` compute on rounded inputs as well (`Add`), those in
+    `passthrough_ops` compute on eight bits as they are (`Resize`, `DepthToSpace`). The bias is rounded to int32 in
+    steps of input scale times weight scale, or stays `float`. What enters is `divided` by its scale before it is
+    rounded, or `scaled` and shifted, as OpenVINO's FakeQuantize does. `needs` are what a processor must have for its
+    engines to compute this (`edgemtl.arithmetic.NEEDS`).
     """
 
     activation: Literal["uint8", "int8"] = "uint8"

@@ -188,8 +188,8 @@ def timed_together(
 def choose(problem: Problem, found: Sequence[Finalist], estimate: ShrinkageEstimate | None = None) -> Finalist:
     """The fastest finalist whose delta_m is within 1 % of the best feasible one; the nearest to feasible if none is.
 
-    Each delta_m is what `estimate` makes of the measured one. Where its standard error is known, that much less of it is
-    given away for speed: what looks like a point less may be two.
+    Each delta_m is what `estimate` makes of the measured one. Where its standard error is known, that much less of it
+    is given away for speed: what looks like a point less may be two.
     """
     estimate = estimate or shrinkage_estimate(problem, ())
     feasible = [f for f in found if problem.feasible(f.evaluation)]

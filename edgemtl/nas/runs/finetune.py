@@ -42,22 +42,27 @@ class OneDesign:
 
     @property
     def name(self) -> str:
+        """The name of its space."""
         return self.design.space.name
 
     @property
     def tasks(self) -> tuple[Task, ...]:
+        """What the design predicts."""
         return self.design.space.tasks
 
     @property
     def fingerprint(self) -> str:
+        """Hash of the space, the design and the weights that training begins with."""
         content = f"{self.design.space.fingerprint} {self.design.key} {self.weights_sha256}"
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def architecture(self) -> tuple[Choice, ...]:
+        """No choice is left."""
         return ()
 
     def plan(self, values: Values) -> Plan:
+        """The net of the design."""
         return self.design.plan.standing_alone()
 
     def supernet(self) -> Supernet:
@@ -69,12 +74,15 @@ class OneDesign:
         return made
 
     def largest(self) -> Values:
+        """The one design."""
         return {}
 
     def smallest(self) -> Values:
+        """The one design."""
         return {}
 
     def random(self, rng: random.Random) -> Values:
+        """The one design."""
         return {}
 
 

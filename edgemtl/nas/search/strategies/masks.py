@@ -50,8 +50,9 @@ _FADING, _RIDGE = 0.99, 10.0
 class MaskSpace:
     """The choices of a space that keep or skip: `positions` of the trunk by tasks.
 
-    `present` (tasks, positions) tells which task may choose where. `flops` (tasks, positions) is what keeping a place adds to
-    a task's path, scaled so that all of them with `base_flops` (tasks,), the path that skips all, make the whole path.
+    `present` (tasks, positions) tells which task may choose where. `flops` (tasks, positions) is what keeping a place
+    adds to a task's path, scaled so that all of them with `base_flops` (tasks,), the path that skips all, make the
+    whole path.
     """
 
     tasks: tuple[str, ...]
@@ -168,8 +169,8 @@ def policy_gradient(
 
     `losses` (architectures, tasks) are of the same images; at least two architectures are needed. For a Bernoulli
     variable the gradient of log p by its logit is the draw less its probability. The part of the losses that is linear
-    in the masks, by `coefficients` (tasks, positions) that do not come from these losses, is taken out of the samples and its
-    exact gradient added.
+    in the masks, by `coefficients` (tasks, positions) that do not come from these losses, is taken out of the
+    samples and its exact gradient added.
     """
     coefficients = np.broadcast_to(coefficients, chances.shape)
     count, left = len(losses), losses - kept @ coefficients.T
