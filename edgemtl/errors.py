@@ -19,6 +19,7 @@ __all__ = [
     "UserError",
     "brief",
     "naming",
+    "one_line",
     "printable",
     "unknown_name",
 ]
@@ -97,6 +98,11 @@ def naming(file: object) -> Iterator[None]:
 def brief(value: object) -> str:
     """A value as an error shows it: on one short line, however large it is (its whole `repr` is never built)."""
     return _BRIEF.repr(value)[:200]
+
+
+def one_line(error: BaseException) -> str:
+    """Another's exception on one short line: its class and the beginning of its text."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str]) -> UserError:
