@@ -48,7 +48,7 @@ def _width(net: MultiTaskNet, blocks: Mapping[str, BlockPlan]) -> Group:
 
 
 def _touching(net: MultiTaskNet, blocks: Mapping[str, BlockPlan]) -> Iterator[tuple[str, bool]]:
-    yield from (("blocks.patches.proj", True), ("blocks.patches.place", True))
+    yield from (("blocks.patches.proj", True), ("blocks.patches.position", True))
     for name, block in blocks.items():
         path = f"blocks.{name}"
         if block.kind == "map":

@@ -40,7 +40,7 @@ from edgemtl.tasks import Task
 __all__ = ["VitSpec", "vit_blocks", "vit_choices", "vit_plan"]
 
 _PATCH = 16
-_PLACE_KERNEL = 3
+_POSITION_KERNEL = 3
 _PRESETS: dict[str, dict[str, Any]] = {
     name: {"width": width, "head_width": 64, "heads": [width // 64], "depth": [12], "hidden": [4 * width]}
     for name, width in (("tiny", 192), ("small", 384), ("base", 768))
@@ -279,7 +279,7 @@ def _patches(spec: VitSpec, before: Sequence[BlockPlan], size: tuple[int, int]) 
     inputs, source = (before[-1].convs[-1].outputs, before[-1].name) if before else (3, "image")
     height, width = size[0] // _PATCH, size[1] // _PATCH
     proj = ConvPlan("proj", inputs, spec.width, stride, stride, 1, height, width)
-    position = ConvPlan("place", spec.width, spec.width, _PLACE_KERNEL, 1, spec.width, height, width)
+    position = ConvPlan("position", spec.width, spec.width, _POSITION_KERNEL, 1, spec.width, height, width)
     return BlockPlan("patches", "patches", None, (proj, position), (source,))
 
 
