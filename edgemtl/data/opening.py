@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgemtl.data.elpv import ElpvSource
-from edgemtl.data.folder.source import FolderSource
+from edgemtl.data.folder import FolderSource
 from edgemtl.data.sample import Source
-from edgemtl.data.scenes.source import ScenesSource
+from edgemtl.data.scenes import ScenesSource
 from edgemtl.errors import UserError, unknown_name
 
 __all__ = ["open_source", "source_names"]

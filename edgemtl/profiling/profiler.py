@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -14,6 +15,7 @@ from edgemtl.profiling.derive import count_file, mode_sets, operator_shares, sep
 from edgemtl.profiling.inputs import InputChoice
 from edgemtl.profiling.names import short_names
 from edgemtl.profiling.opening import open_apart
+from edgemtl.profiling.samples import Samples
 from edgemtl.profiling.schema import MOST_INPUTS, Mode, Profile
 from edgemtl.profiling.subjects import ProfiledModel, open_subject
 from edgemtl.profiling.timing import Progress, compare
@@ -64,10 +66,6 @@ def profile(
     inputs, input_notes = _told_inputs(subject.choice)
     notes = (*opened.notes, *_drawn_notes(runs, 2 * rounds * burst), *input_notes, *count_notes)
     latencies = {frozenset(chosen): samples[name].median_ms for name, chosen in modes.items()}
-    blocks = {
-        name: each.block(device=device, runtime=subject.runtime, threads=threads, includes=subject.includes)
-        for name, each in samples.items()
-    }
     return Profile(
         name=subject.name,
         source=subject.source,
@@ -76,7 +74,7 @@ def profile(
         device=device,
         threads=threads,
         tasks=wanted,
-        modes=tuple(Mode(name=name, tasks=chosen, latency=blocks[name]) for name, chosen in modes.items()),
+        modes=_modes(modes, samples, subject, device, threads),
         task_costs=task_profiles(wanted, latencies),
         trunk_ms=trunk_ms(wanted, latencies),
         separate_ms=separate_ms(wanted, latencies),
@@ -90,6 +88,18 @@ def profile(
         seconds=perf_counter() - start,
         environment=environment(),
     )
+
+
+def _modes(
+    modes: Mapping[str, tuple[str, ...]],
+    samples: Mapping[str, Samples],
+    subject: ProfiledModel,
+    device: str,
+    threads: int,
+) -> tuple[Mode, ...]:
+    """Each mode with its tasks and the latency block of its samples."""
+    latency = partial(Samples.block, device=device, runtime=subject.runtime, threads=threads, includes=subject.includes)
+    return tuple(Mode(name=name, tasks=tasks, latency=latency(samples[name])) for name, tasks in modes.items())
 
 
 def visits(runs: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import optuna
 
-from edgemtl.nas.evaluation.preflight import limits_of, preflight
+from edgemtl.nas.evaluation.preflight import limits_of, preflight_budgets
 from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem
 from edgemtl.nas.evaluation.trials import record, space_distributions
 from edgemtl.spaces import Design, Space, load_space
@@ -110,7 +110,7 @@ def problem(
     """The problem that budgets and floors make of a space, its baseline the largest design in float."""
     names = [task.name for task in where.tasks]
     parsed: list[Budget] = [parse_budget(text) for text in budgets]
-    limits: tuple[Limit, ...] = limits_of(preflight(where, parsed, Paper()))  # type: ignore[arg-type]
+    limits: tuple[Limit, ...] = limits_of(preflight_budgets(where, parsed, Paper()))  # type: ignore[arg-type]
     return Problem(
         where,
         limits,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from edgemtl.data.scenes.materials import Material
 from edgemtl.data.scenes.types import BOX, CLASSES, ELLIPSOID, FRUSTUM
 
+Vector = tuple[float, float, float]
+
 Part = tuple[int, float, float, float, float, float, float, float, float, float, float, int]
 """kind, centre (3), half extents (3), yaw, tilt about the local x axis, taper m and k, material slot."""
 
@@ -28,18 +30,14 @@ class Item:
     lamp_z: float = 0.0
 
 
-def box(
-    x: float, y: float, z: float, hx: float, hy: float, hz: float, slot: int = 0, yaw: float = 0.0, tilt: float = 0.0
-) -> Part:
+def box(centre: Vector, half: Vector, slot: int = 0, yaw: float = 0.0, tilt: float = 0.0) -> Part:
     """A box by centre and half extents."""
-    return (BOX, x, y, z, hx, hy, hz, yaw, tilt, 1.0, 0.0, slot)
+    return (BOX, *centre, *half, yaw, tilt, 1.0, 0.0, slot)
 
 
-def blob(
-    x: float, y: float, z: float, hx: float, hy: float, hz: float, slot: int = 0, yaw: float = 0.0, tilt: float = 0.0
-) -> Part:
+def blob(centre: Vector, half: Vector, slot: int = 0, yaw: float = 0.0, tilt: float = 0.0) -> Part:
     """An ellipsoid by centre and half axes."""
-    return (ELLIPSOID, x, y, z, hx, hy, hz, yaw, tilt, 1.0, 0.0, slot)
+    return (ELLIPSOID, *centre, *half, yaw, tilt, 1.0, 0.0, slot)
 
 
 def frustum(x: float, y: float, z: float, low: float, high: float, hz: float, slot: int = 0) -> Part:
@@ -61,7 +59,7 @@ def frustum(x: float, y: float, z: float, low: float, high: float, hz: float, sl
     )
 
 
-def ball(radius: float) -> tuple[float, float, float]:
+def ball(radius: float) -> Vector:
     """Three equal half axes."""
     return radius, radius, radius
 
@@ -76,4 +74,4 @@ def legs(half_x: float, half_y: float, height: float, thick: float, slot: int, i
     corners = [(sx * (half_x - thick), sy * (half_y - thick)) for sx in (-1, 1) for sy in (-1, 1)]
     if is_round:
         return [frustum(x, y, height / 2, thick * 0.7, thick, height / 2, slot) for x, y in corners]
-    return [box(x, y, height / 2, thick, thick, height / 2, slot) for x, y in corners]
+    return [box((x, y, height / 2), (thick, thick, height / 2), slot) for x, y in corners]

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgemtl.errors import UserError
-from edgemtl.models.graph.evaluate import run_graph
-from edgemtl.models.graph.graph import Graph, trace
+from edgemtl.models.graph import Graph, run_graph, trace
 from edgemtl.models.quantization.plan import Ranges
 
 __all__ = ["Clipping", "calibrate"]

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from edgemtl.models.graph.graph import Graph, Node
+from edgemtl.models.graph import Graph, Node
 from edgemtl.models.quantization.plan import Parameters, QuantPlan, QuantScheme
 
 __all__ = ["CLAMPS", "Rounding", "roundings", "to_steps"]

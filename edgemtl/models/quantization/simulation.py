@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgemtl.models.graph.evaluate import operator_of
-from edgemtl.models.graph.graph import Graph, Node, trace
+from edgemtl.models.graph import Graph, Node, operator_of, trace
 from edgemtl.models.quantization.entering import CLAMPS, Rounding, roundings, to_steps
 from edgemtl.models.quantization.plan import (
     Parameters,

@@ -24,7 +24,7 @@ __all__ = [
     "Finalist",
     "choose",
     "fast_enough",
-    "finalists",
+    "measure_finalists",
     "pick_architectures",
     "precision_variants",
     "timed_together",
@@ -95,7 +95,7 @@ def pick_architectures(
     return [*nearest, *([] if any(design.plan == largest.plan for design in nearest) else [largest])]
 
 
-def finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Finalist]:
+def measure_finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Finalist]:
     """The variants of one architecture that could be exported, scored by simulation and timed in turns; never none.
 
     What loses more to its precision than an export accepts is dropped, and so is a mixture of precisions that is not

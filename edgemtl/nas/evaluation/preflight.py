@@ -21,7 +21,7 @@ __all__ = [
     "PreflightRow",
     "keeps_all",
     "limits_of",
-    "preflight",
+    "preflight_budgets",
     "preflight_floors",
     "too_tight",
     "untimed",
@@ -60,7 +60,7 @@ class FloorRow:
     largest: float
 
 
-def preflight(space: Space, budgets: Sequence[Budget], evaluator: Evaluator) -> list[PreflightRow]:
+def preflight_budgets(space: Space, budgets: Sequence[Budget], evaluator: Evaluator) -> list[PreflightRow]:
     """A row for every budget; raises `UserError` where a budget cannot be met, saying what can."""
     smallest, middle, largest = space.uniform(space.smallest()), [space.middle()], [space.largest()]
     timed: dict[str, Mapping[str, float]] = {}

@@ -24,7 +24,7 @@ from edgemtl.nas.evaluation import (
     Problem,
     choose,
     fast_enough,
-    finalists,
+    measure_finalists,
     timed_scopes,
     untimed,
 )
@@ -274,7 +274,7 @@ def _of(evaluator: Evaluator, design: Design, net: MultiTaskNet) -> Evaluator:
 def _finalist(request: PruneRequest, problem: Problem, evaluator: Evaluator, design: Design) -> Finalist:
     """The pruned net in its own precision, or in the one that suits it best."""
     if request.precisions:
-        return choose(problem, fast_enough(problem, finalists(problem, evaluator, design)))
+        return choose(problem, fast_enough(problem, measure_finalists(problem, evaluator, design)))
     candidate = evaluator.candidate(design)
     latency_ms = _fastest(evaluator, candidate, problem.limits) if evaluator.timed_here else {}
     return Finalist(candidate, Evaluation(design, evaluator.simulated(candidate), latency_ms), 1.0)

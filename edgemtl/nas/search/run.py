@@ -37,17 +37,17 @@ from edgemtl.nas.evaluation import (
     choose,
     evaluation_of,
     fast_enough,
-    finalists,
     find_sensitivity,
     finished,
     front_of,
     keeps_all,
     limits_of,
+    measure_finalists,
     measure_into_run,
     one_step_down,
     open_study,
     pick_architectures,
-    preflight,
+    preflight_budgets,
     preflight_floors,
     record,
     shrinkage_estimate,
@@ -187,7 +187,7 @@ def _search(request: SearchRequest, report: Report) -> Result:
 
 def _prepare(request: SearchRequest, setup: _Setup, folder: RunFolder, report: Report) -> Problem:
     """The problem, its limits resolved, once the pre-flight table was told; where masks are learnt they are now."""
-    rows = preflight(setup.space, setup.budgets, setup.evaluator)
+    rows = preflight_budgets(setup.space, setup.budgets, setup.evaluator)
     if request.strategy == "masks":
         report(SearchEvent("preflight", 1, 1, rows=tuple(rows), floors=None if setup.floors else ()))
         masks = _learn_masks(request, setup, limits_of(rows), folder, report)
@@ -454,7 +454,7 @@ def _refine(
     try:
         for number, design in enumerate(designs):
             report(SearchEvent("finalists", number, len(designs), f"precisions of {design.key}"))
-            found += finalists(problem, evaluator, design)
+            found += measure_finalists(problem, evaluator, design)
     except KeyboardInterrupt:
         as_evaluated = next(e for e in evaluations if e.design.key == designs[0].key)
         return found or [Finalist(evaluator.candidate(designs[0]), as_evaluated, 1.0)], True

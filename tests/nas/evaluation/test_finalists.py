@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 from landscape import PAIR, TRAITS, Paper, evaluate, problem, space
 
-from edgemtl.nas.evaluation import Candidate
-from edgemtl.nas.evaluation import finalists as _finalists
+from edgemtl.nas.evaluation import Candidate, finalists
 from edgemtl.nas.evaluation.finalists import (
     Finalist,
     choose,
     fast_enough,
-    finalists,
     front_of,
     is_uniform,
+    measure_finalists,
     pick_architectures,
     precision_variants,
 )
@@ -221,7 +220,7 @@ def on_paper(monkeypatch: pytest.MonkeyPatch) -> PaperEngines:
     def time(evaluator: object, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
         return [dict(evaluate(candidate.design).latency_ms) for candidate in candidates]
 
-    monkeypatch.setattr(_finalists, "_time", time)
+    monkeypatch.setattr(finalists, "_time", time)
     return PaperEngines()
 
 
@@ -239,8 +238,8 @@ def test_a_uniform_precision_that_a_slow_engine_held_back_is_timed_again(
         ms[eight_bit], ms[mixed] = (15.0, 15.0) if engines == 1 else (8.0, 8.0)
         return [{"": ms[variants.index(candidate)]} for candidate in candidates]
 
-    monkeypatch.setattr(_finalists, "timed_together", timed)
-    found = _finalists._time(PaperEngines(), variants)  # type: ignore[arg-type]
+    monkeypatch.setattr(finalists, "timed_together", timed)
+    found = finalists._time(PaperEngines(), variants)  # type: ignore[arg-type]
     assert found[eight_bit][""] == 8.0
     assert found[mixed][""] == 15.0
 
@@ -250,10 +249,10 @@ def test_no_finalist_is_slower_than_the_best_uniform_precision(
     pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch, block: str
 ) -> None:
     """INT8 is faster for fused blocks on this landscape and slower for depthwise ones, as on real runtimes."""
-    monkeypatch.setattr(_finalists, "EXPORT_LOSS", 1.0)
+    monkeypatch.setattr(finalists, "EXPORT_LOSS", 1.0)
     task = problem(pair)
     design = pair.design({**pair.largest(), "s2.block": block, "s2_1.precision": "int8"})
-    kept = finalists(task, on_paper, design)  # type: ignore[arg-type]
+    kept = measure_finalists(task, on_paper, design)  # type: ignore[arg-type]
     best = min(evaluate(variant).latency_ms[""] for variant in pair.uniform(design))
     assert kept
     for finalist in kept:
@@ -265,13 +264,13 @@ def test_a_slower_precision_stays_where_only_it_keeps_a_floor(
     pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the fastest ones alone are left."""
-    monkeypatch.setattr(_finalists, "EXPORT_LOSS", 1.0)
+    monkeypatch.setattr(finalists, "EXPORT_LOSS", 1.0)
     design = pair.largest()
     changes = {v.key: problem(pair).changes(evaluate(v).metrics)["depth"] for v in precision_variants(pair, design)}
     assert changes[design.key] == 0
     assert min(changes.values()) < 0
-    loose = finalists(problem(pair), on_paper, design)  # type: ignore[arg-type]
-    strict = finalists(problem(pair, floors=["depth=0%"]), on_paper, design)  # type: ignore[arg-type]
+    loose = measure_finalists(problem(pair), on_paper, design)  # type: ignore[arg-type]
+    strict = measure_finalists(problem(pair, floors=["depth=0%"]), on_paper, design)  # type: ignore[arg-type]
     assert design.key not in [f.candidate.design.key for f in loose]
     assert [f.candidate.design.key for f in strict] == [design.key]
 
@@ -280,9 +279,9 @@ def test_of_a_floor_that_all_break_the_variant_that_loses_least_is_chosen(
     pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plain net, which is slower than INT8: what is only slow may be the nearest."""
-    monkeypatch.setattr(_finalists, "EXPORT_LOSS", 1.0)
+    monkeypatch.setattr(finalists, "EXPORT_LOSS", 1.0)
     task, design = problem(pair, floors=["depth=0%"]), pair.smallest()
-    given = finalists(task, on_paper, design)  # type: ignore[arg-type]
+    given = measure_finalists(task, on_paper, design)  # type: ignore[arg-type]
     assert not any(task.feasible(f.evaluation) for f in given)
     chosen = choose(task, fast_enough(task, given))
     lost = [task.checks(f.evaluation)[0].value for f in given]
@@ -293,10 +292,10 @@ def test_of_a_floor_that_all_break_the_variant_that_loses_least_is_chosen(
 def test_what_an_export_would_refuse_is_no_finalist(pair: Space, on_paper: PaperEngines) -> None:
     """A net in INT8 that loses more than an export accepts against itself in FP32, however fast."""
     design = pair.largest()
-    kept = finalists(problem(pair), on_paper, design)  # type: ignore[arg-type]
+    kept = measure_finalists(problem(pair), on_paper, design)  # type: ignore[arg-type]
     lost = {v.key: -min(problem(pair).changes(evaluate(v).metrics).values()) for v in precision_variants(pair, design)}
-    assert max(lost.values()) > _finalists.EXPORT_LOSS
-    assert all(lost[f.candidate.design.key] <= _finalists.EXPORT_LOSS for f in kept)
+    assert max(lost.values()) > finalists.EXPORT_LOSS
+    assert all(lost[f.candidate.design.key] <= finalists.EXPORT_LOSS for f in kept)
     assert kept
 
 
@@ -305,7 +304,7 @@ def test_what_does_not_run_here_is_not_varied_while_an_export_takes_it(pair: Spa
     blind.timed_here = False
     design = pair.design({**pair.largest(), "semseg_head.precision": "int8"})
     task = replace(problem(pair), measures_latency=False)
-    (only,) = finalists(task, blind, design)  # type: ignore[arg-type]
+    (only,) = measure_finalists(task, blind, design)  # type: ignore[arg-type]
     assert only.candidate.design == design
     assert only.evaluation.latency_ms == {}
 
@@ -318,11 +317,11 @@ def test_what_an_export_would_refuse_is_no_finalist_where_nothing_runs_here(pair
     task = replace(problem(pair, floors=floors), measures_latency=False)
     refused = pair.largest("int8")
     plain = evaluate(pair.largest()).metrics
-    assert _finalists._lost(task, evaluate(refused).metrics, plain) > _finalists.EXPORT_LOSS
-    kept = finalists(task, blind, refused)  # type: ignore[arg-type]
+    assert finalists._lost(task, evaluate(refused).metrics, plain) > finalists.EXPORT_LOSS
+    kept = measure_finalists(task, blind, refused)  # type: ignore[arg-type]
     assert kept and refused not in [f.candidate.design for f in kept]
     for finalist in kept:
         assert architecture(finalist.candidate.design) == architecture(refused)
-        assert _finalists._lost(task, finalist.evaluation.metrics, plain) <= _finalists.EXPORT_LOSS
+        assert finalists._lost(task, finalist.evaluation.metrics, plain) <= finalists.EXPORT_LOSS
         assert finalist.evaluation.latency_ms == {}
     assert choose(task, fast_enough(task, kept)).candidate.design == pair.largest(), "without a latency quality decides"

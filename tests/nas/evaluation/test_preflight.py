@@ -8,7 +8,7 @@ from landscape import PAIR, Paper, evaluate, problem, space
 
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import PreflightRow
-from edgemtl.nas.evaluation.preflight import keeps_all, limits_of, preflight, preflight_floors
+from edgemtl.nas.evaluation.preflight import keeps_all, limits_of, preflight_budgets, preflight_floors
 from edgemtl.spaces import Design, Space
 from edgemtl.units import parse_budget
 
@@ -30,7 +30,7 @@ class Counting(Paper):
 
 
 def rows(pair: Space, *budgets: str, clock: Paper | None = None) -> list[PreflightRow]:
-    return preflight(pair, [parse_budget(text) for text in budgets], clock or Paper())  # type: ignore[arg-type]
+    return preflight_budgets(pair, [parse_budget(text) for text in budgets], clock or Paper())  # type: ignore[arg-type]
 
 
 def test_a_row_says_what_three_designs_take(pair: Space) -> None:
