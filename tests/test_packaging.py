@@ -27,7 +27,7 @@ DISTRIBUTIONS = {
 FROM_SHIPPED_FILES = """
 import edgemtl, sys
 from edgemtl.cli import main
-from edgemtl.data import ScenesSource
+from edgemtl.data.scenes import ScenesSource
 from edgemtl.devices import device_names
 from edgemtl.spaces import load_space, space_names
 print(edgemtl.__file__)

@@ -79,8 +79,8 @@ def prune(
     the unpruned net then teaches.
 
     A module is given as package.module:function, and --data with it: the function, which is imported and called,
-    returns a torch.nn.Module that maps images to a dict of one tensor a task. edgemtl.nas.apply_pruning cuts such a
-    module as the folder that is written says.
+    returns a torch.nn.Module that maps images to a dict of one tensor a task. edgemtl.nas.prune.apply_pruning cuts such
+    a module as the folder that is written says.
     """
     from edgemtl.nas.prune import MODULE_FILE
     from edgemtl.nas.runs import CONFIG_FILE
@@ -146,7 +146,7 @@ def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:
             screen.note(f"note: channels of {layer} stay: {reason}")
         if pruning.get("not_exported"):
             screen.note(f"note: no engine was written: {pruning['not_exported']}")
-        after = f"edgemtl.nas.apply_pruning(module, {str(folder)!r})" if own else f"edgemtl train --run {folder}"
+        after = f"edgemtl.nas.prune.apply_pruning(module, {str(folder)!r})" if own else f"edgemtl train --run {folder}"
         screen.say(f"written: {folder / RESULT_FILE}; next: {after}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
 

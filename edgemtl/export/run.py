@@ -45,7 +45,7 @@ def export_run(
     `targets` and `device` default to those that the run was searched for; with `portable` engines are right on every
     processor, and with `exact` none of them drops tokens of experts.
     Parity is checked on validation images of the run's data. With `levels` the bundle holds so many designs, float,
-    over one copy of the weights instead (see `edgemtl.nas.plan_levels`), all cut from the run's supernet: `supernet`,
+    over one copy of the weights instead (see `nas.levels`), all cut from the run's supernet: `supernet`,
     or the one that ships. With a plain `layout` there are files for use without edgemtl instead, by default in
     `run/plain`. Raises `UserError` where the run, the design, its data or that supernet are missing, damaged or changed
     since the search, and for a design or a supernet that would not be used.

@@ -112,8 +112,10 @@ def test_a_module_of_ones_own_is_pruned_and_comes_back(workplace: Path) -> None:
     words = ("prune", "nets:build", "--data", "data", "--size", "64x64", "--budget", "60%params", "--out", "runs/own")
     shown = done(edgemtl(workplace, *words))
     assert "regions, depth, side" in shown
-    assert "next: edgemtl.nas.apply_pruning(module, 'runs/own')" in shown
-    back = "import nets; from edgemtl.nas import apply_pruning as cut; print(cut(nets.build(), 'runs/own').trunk[0])"
+    assert "next: edgemtl.nas.prune.apply_pruning(module, 'runs/own')" in shown
+    back = (
+        "import nets; from edgemtl.nas.prune import apply_pruning as cut; print(cut(nets.build(), 'runs/own').trunk[0])"
+    )
     result = json.loads((workplace / "runs/own/result.json").read_text())
     kept = result["best"]["design"]["trunk.0.channels"]
     assert done(edgemtl(workplace, back, prefix=("-c",))).startswith(f"Conv2d(3, {kept}, ")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgemtl.data.folder.labels import decode, fit
+from edgemtl.data.folder.labels import decode, resize_label
 from edgemtl.data.folder.models import DepthSpec, MapSpec, NormalsSpec, SegmentationSpec
 from edgemtl.errors import UserError
 
@@ -71,14 +71,14 @@ def test_edges_survive_shrinking_and_enlarging_picks() -> None:
     edges = np.zeros((30, 40), np.float32)
     edges[:, 7] = 1
     valid = np.ones((30, 40), bool)
-    small, mask = fit("edges", edges, valid, (7, 9))
+    small, mask = resize_label("edges", edges, valid, (7, 9))
     assert small.sum() == 7
     assert (small.sum(1) == 1).all()
     assert mask.all()
-    large, _ = fit("edges", edges, valid, (60, 80))
+    large, _ = resize_label("edges", edges, valid, (60, 80))
     assert np.array_equal(large, edges.repeat(2, 0).repeat(2, 1))
-    picked, _ = fit("semseg", np.arange(12).reshape(3, 4), np.ones((3, 4), bool), (3, 2))
+    picked, _ = resize_label("semseg", np.arange(12).reshape(3, 4), np.ones((3, 4), bool), (3, 2))
     assert picked.tolist() == [[1, 3], [5, 7], [9, 11]]
     off = valid.copy()
     off[:, 7] = False
-    assert fit("edges", edges, off, (7, 9))[0].sum() == 0
+    assert resize_label("edges", edges, off, (7, 9))[0].sum() == 0

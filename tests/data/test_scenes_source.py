@@ -119,7 +119,7 @@ def test_processes_fill_the_same_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SCRIPT = """
-from edgemtl.data import ScenesSource
+from edgemtl.data.scenes import ScenesSource
 if __name__ == "__main__":
     source = ScenesSource((24, 32), train=3000)
     source.prepare("train", workers=2, progress=lambda done, total: print(done, flush=True))

@@ -228,7 +228,7 @@ def test_an_engine_that_would_compute_wrongly_is_refused_in_one_line(
     given = {"calibration": samples, "validation": samples, "tolerance": LOOSE}
     built_for = load_device("x86-vnni")
     monkeypatch.setattr("edgemtl.arithmetic.own_arithmetic", lambda: "avx2")
-    monkeypatch.setattr("edgemtl.targets.own_arithmetic", lambda: "avx2")
+    monkeypatch.setattr("edgemtl.targets.target.own_arithmetic", lambda: "avx2")
     export_bundle(net, precision, ["onnxruntime"], tmp_path / "exact", device=built_for, **given)  # type: ignore[arg-type]
     said = read_manifest(tmp_path / "exact").targets["onnxruntime"]
     assert (said.device, said.arithmetic, said.needs) == ("x86-vnni", "avx-vnni", (EXACT_INT8,))

@@ -13,7 +13,7 @@ from edgemtl.errors import UserError
 from edgemtl.targets.target import find_target, target_names
 
 PLUGGED = """
-from edgemtl.targets import TargetTraits
+from edgemtl.traits import TargetTraits
 
 class Mine:
     traits = TargetTraits("mine", "Mine", ("float",), ("fp32",), 8, "onnxruntime", "mine")
