@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from edgemtl.arithmetic import ANY, Arithmetic
+from edgemtl.blocks import Blocks
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError, brief
 from edgemtl.files.disk import inside, read_json, sha256, write_json
@@ -273,7 +274,8 @@ class Manifest(_Strict):
     a file of fixed tasks for its runtime alone. `modes` are the sets of tasks that an engine holds ready; in the layout
     bundle any other subset runs as well. `files` maps every file but the manifest to its SHA-256. `experts` tell each
     task's use of each layer of experts, where there are any. `levels` are the designs that can be switched to at run
-    time, the one that `design` and `cost` describe first; none where the bundle holds one design only.
+    time, the one that `design` and `cost` describe first; none where the bundle holds one design only. `blocks` are
+    those of the net, in order of execution; none where who exported it did not tell.
     """
 
     schema_: Literal["edgemtl.bundle/1"] = Field(default="edgemtl.bundle/1", alias="schema")
@@ -293,6 +295,7 @@ class Manifest(_Strict):
     provenance: Provenance
     experts: Annotated[tuple[BundleExperts, ...], Field(max_length=5000)] = ()
     levels: Annotated[tuple[BundleLevel, ...], Field(max_length=100)] = ()
+    blocks: Blocks = ()
 
     def engine_sha256(self, target: str) -> str:
         """What tells the engine of a target from any other, wherever it lies: a hash of its files' names and hashes."""

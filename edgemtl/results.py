@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from edgemtl.blocks import Blocks
 from edgemtl.errors import UserError, brief
 from edgemtl.files.disk import read_json, write_json
 from edgemtl.schema import first_problem, validated
@@ -100,7 +101,7 @@ class Entry(_Strict):
     alike; `weighted_delta_m` the same weighted by the search's preference, None where that prefers no task. `metrics`
     hold every task's scores by metric name. `limits` are the budgets and floors one by one, `feasible` tells whether
     all are kept; `kind` tells whether it is the "baseline" that delta_m refers to or a "candidate", `name` is what its
-    files are called.
+    files are called. `blocks` are those of its net, in order of execution; none where the net is no design of a space.
     """
 
     design: Annotated[dict[Name, int | float | str | bool], Field(max_length=5000)]
@@ -117,6 +118,7 @@ class Entry(_Strict):
     name: Name | None = None
     weighted_delta_m: float | None = None
     limits: Annotated[tuple[LimitCheck, ...], Field(max_length=150)] = ()
+    blocks: Blocks = ()
 
     @property
     def broken(self) -> tuple[LimitCheck, ...]:

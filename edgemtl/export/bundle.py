@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
+from edgemtl.blocks import BlockRecord
 from edgemtl.bundle import (
     BundleCost,
     BundleExperts,
@@ -47,7 +48,7 @@ FP32 = {"engine": "fp32"}
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a net comes from, for the manifest: its space, family and design, the run and seed, the data."""
+    """Where a net comes from, for the manifest: its space, family, design and blocks, the run and seed, the data."""
 
     space: str = ""
     family: str = ""
@@ -55,6 +56,7 @@ class Origin:
     run: str | None = None
     seed: int | None = None
     data: str | Mapping[str, JsonValue] | None = None
+    blocks: tuple[BlockRecord, ...] = ()
 
 
 def export_onnx(net: MultiTaskNet, path: Path) -> Path:
@@ -224,4 +226,5 @@ def manifest_of(
             environment=environment(), net_sha256=digest, run=origin.run, seed=origin.seed, data=data
         ),
         levels=tuple(levels),
+        blocks=origin.blocks,
     )

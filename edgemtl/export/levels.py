@@ -131,7 +131,7 @@ def export_levels(
                 checked_on=own_arithmetic() if here else None,
             )
         }
-        origin = replace(origin, design=dict(first.design))
+        origin = replace(origin, design=dict(first.design), blocks=first.design.blocks)
         scratch, precision = bundle.scratch, first.design.precision
         made = manifest_of(first.net, digest, precision, parts, checked[0].cost, origin, scratch, levels=checked)
         return bundle.publish(made)

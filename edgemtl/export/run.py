@@ -95,6 +95,7 @@ def _origin(folder: RunFolder, candidate: Candidate, source: Source) -> Origin:
         space=config["space"],
         family=candidate.design.space.family.name,
         design=candidate.design.as_json(),
+        blocks=candidate.design.blocks,
         run=str(folder.path),
         seed=config["seed"],
         data={"name": source.name, "fingerprint": source.fingerprint},

@@ -22,8 +22,10 @@ from edgemtl.spaces.plan import (
     Cost,
     ExpertsPlan,
     Plan,
+    WeightPlan,
     expert_capacity,
 )
+from edgemtl.spaces.slots import Slot
 from edgemtl.spaces.space import (
     ENGINE,
     Design,
@@ -48,8 +50,10 @@ __all__ = [
     "Family",
     "Option",
     "Plan",
+    "Slot",
     "Space",
     "Values",
+    "WeightPlan",
     "expert_capacity",
     "find_family",
     "is_precision",

@@ -9,16 +9,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from edgemtl.errors import unknown_name
-from edgemtl.spaces.choices import Choice, Option, Values
+from edgemtl.spaces.choices import Choice, Values
 from edgemtl.spaces.families.cnn import CnnSpec, cnn_blocks, cnn_choices, cnn_plan
 from edgemtl.spaces.families.grid import GridSpec, grid_blocks, grid_choices, grid_idle, grid_plan
 from edgemtl.spaces.families.vit import VitSpec, vit_blocks, vit_choices, vit_plan
 from edgemtl.spaces.plan import Plan
+from edgemtl.spaces.slots import Slot
 from edgemtl.tasks import Task
 
 __all__ = ["Family", "find_family"]
-
-Blocks = Mapping[str, tuple[str | None, Mapping[str, tuple[Option, ...]]]]
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,17 @@ class Family:
     """The functions that make a family: all pure, none touches a tensor.
 
     `spec` reads its part of the YAML; `choices` lists the architecture choices; `blocks` names every block that some
-    design has, its task, and when it exists; `plan` gives the net that options mean; `idle` names choices that have no
-    effect under some options, beside those whose `active_if` says so. `size_multiple` divides the input's sides.
-    Parameters of every design are prefixes (and centres, for kernels) of the largest one's, block by block and name by
-    name: that is the rule which lets one `Supernet` serve all families.
+    design has (copies by their origin), and says whose it is, when it exists and where it is drawn; `plan` gives the
+    net that options mean; `idle` names choices that have no effect under some options, beside those whose `active_if`
+    says so. `size_multiple` divides the input's sides. Parameters of every design are prefixes (and centres, for
+    kernels) of the largest one's, block by block and name by name: that is the rule which lets one `Supernet` serve all
+    families.
     """
 
     name: str
     spec: type[BaseModel]
     choices: Callable[[Any, Sequence[Task]], tuple[Choice, ...]]
-    blocks: Callable[[Any, Sequence[Task]], Blocks]
+    blocks: Callable[[Any, Sequence[Task]], Mapping[str, Slot]]
     plan: Callable[[Any, Sequence[Task], Values, tuple[int, int]], Plan]
     size_multiple: int
     idle: Callable[[Any, Sequence[Task], Values], Iterable[str]] = lambda spec, tasks, values: ()

@@ -15,7 +15,6 @@ from edgemtl.spaces.plan import BlockPlan, ConvPlan, ExpertsPlan, Plan
 __all__ = ["prunable_channels", "with_channels"]
 
 IMAGE_CHANNELS = 3
-SUBPIXELS = 16
 _HIDDEN = "first"
 _ATTENTION = "attention"
 _READ_TOKENS = ("queries", "keys", "values")
@@ -39,13 +38,13 @@ def prunable_channels(plan: Plan) -> dict[str, int]:
 
 
 def _prunable(block: BlockPlan) -> Iterator[tuple[str, int]]:
-    if block.kind == "tokens":
+    if block.heads:
         yield _ATTENTION, block.convs[0].outputs
         hidden = {conv.name: conv.outputs for conv in block.convs if conv.name == _HIDDEN}
         yield from hidden.items()
         if block.experts is not None:
             yield f"experts.{_HIDDEN}", block.experts.first.outputs
-    elif block.kind != "subpixel":
+    elif block.shuffle == 1:
         yield from ((conv.name, conv.outputs) for conv in block.convs if conv.groups == 1)
 
 
@@ -65,27 +64,34 @@ def with_channels(plan: Plan, channels: Mapping[str, int]) -> Plan:
     for block in plan.blocks:
         made = _narrow_block(block, [width[source] for source in block.inputs], channels)
         blocks.append(made)
-        width[block.name] = _width(made)
+        width[block.name] = made.channels
     return Plan(plan.input_size, tuple(blocks))
 
 
 def _narrow_block(block: BlockPlan, inputs: Sequence[int], channels: Mapping[str, int]) -> BlockPlan:
-    if block.kind == "tokens":
+    if block.heads:
         return _narrow_tokens(block, inputs[0], channels)
-    parallel, convs = block.kind == "pyramid", list[ConvPlan]()
+    convs = list[ConvPlan]()
     for number, conv in enumerate(block.convs):
-        reads = inputs[number] if parallel else convs[-1].outputs if convs else inputs[0]
+        reads = inputs[number] if block.parallel else convs[-1].outputs if convs else inputs[0]
         depthwise = conv.groups > 1
         gives = reads if depthwise else channels.get(f"{block.parameters}.{conv.name}", conv.outputs)
         convs.append(replace(conv, inputs=reads, outputs=gives, groups=reads if depthwise else 1))
-    summed = [conv.outputs for conv in convs] if parallel else []
-    if block.residual or block.kind == "merge":
-        summed = [inputs[-1], convs[-1].outputs]
-    if len(set(summed)) > 1:
-        raise UserError(
-            f"block {block.name} adds tensors of {' and '.join(map(str, summed))} channels: make them equal"
-        )
+    for widths in _tied_widths(block, convs, inputs):
+        if len(set(widths)) > 1:
+            raise UserError(
+                f"block {block.name} adds tensors of {' and '.join(map(str, widths))} channels: make them equal"
+            )
     return replace(block, convs=tuple(convs), others=_others(block, inputs[0]))
+
+
+def _tied_widths(block: BlockPlan, convs: Sequence[ConvPlan], inputs: Sequence[int]) -> Iterator[list[int]]:
+    """Channels of tensors that are added or multiplied."""
+    if block.parallel:
+        yield [conv.outputs for conv in convs]
+    if block.residual:
+        yield [inputs[-1], convs[-1].outputs]
+    yield [conv.outputs for conv in convs if conv.name in block.tied]
 
 
 def _narrow_tokens(block: BlockPlan, width: int, channels: Mapping[str, int]) -> BlockPlan:
@@ -125,10 +131,3 @@ def _linear(conv: ConvPlan, width: int, hidden: int | None) -> ConvPlan:
 def _others(block: BlockPlan, width: int) -> int:
     """Parameters of layer norms, so many for each channel that is read."""
     return block.others // block.convs[0].inputs * width
-
-
-def _width(block: BlockPlan) -> int:
-    """Channels that a block gives."""
-    if block.kind == "tokens":
-        return block.convs[0].inputs
-    return block.convs[-1].outputs // SUBPIXELS if block.kind == "subpixel" else block.convs[-1].outputs

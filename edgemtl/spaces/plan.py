@@ -7,13 +7,22 @@ cannot disagree. Counting a plan takes microseconds, which is what lets a search
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from edgemtl.errors import UserError
 from edgemtl.traits import INT8_CHANNEL_BYTES
 
-__all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan", "expert_capacity"]
+__all__ = [
+    "BlockPlan",
+    "Condition",
+    "ConvPlan",
+    "Cost",
+    "ExpertsPlan",
+    "Plan",
+    "WeightPlan",
+    "expert_capacity",
+]
 
 ROUTERS = "routers"
 """Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""
@@ -54,6 +63,29 @@ class ConvPlan:
         convolution reads or writes and a sum or an enlargement after it.
         """
         return self.weights + channel_bytes * self.outputs + 10 if precision == "int8" else 4 * self.params
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """A table of parameters that is stored once, whoever reads it: those of `convs`, and `others` beside them.
+
+    A router's stay `floating` whatever the precision.
+    """
+
+    name: str
+    convs: tuple[ConvPlan, ...]
+    others: int = 0
+    floating: bool = False
+
+    @property
+    def params(self) -> int:
+        """Weights, biases and others."""
+        return sum(conv.params for conv in self.convs) + self.others
+
+    def bytes(self, precision: str, channel_bytes: int) -> int:
+        """Bytes as they are stored (`ConvPlan.bytes`); `others` are floats."""
+        stored = "float" if self.floating else precision
+        return sum(conv.bytes(stored, channel_bytes) for conv in self.convs) + 4 * self.others
 
 
 @dataclass(frozen=True)
@@ -105,11 +137,11 @@ class ExpertsPlan:
         """The most tokens of an image that an expert takes."""
         return expert_capacity(self.capacity, self.tokens, len(self.numbers), self.top_k)
 
-    @property
-    def layers(self) -> dict[str, ConvPlan]:
-        """The router and every expert's linear layers, by the name of their parameters."""
-        own = {f"experts.{n}.{conv.name}": conv for n in self.numbers for conv in (self.first, self.second)}
-        return {f"{ROUTERS}.{self.router.name}": self.router, **own}
+    def tables(self, parameters: str) -> Iterator[WeightPlan]:
+        """The router's parameters and each expert's, of a block that keeps them under this name."""
+        yield WeightPlan(f"{parameters}.{ROUTERS}.{self.router.name}", (self.router,), floating=True)
+        for number in self.numbers:
+            yield WeightPlan(f"{parameters}.experts.{number}", (self.first, self.second))
 
     @property
     def macs(self) -> int:
@@ -131,11 +163,18 @@ def expert_capacity(capacity: float | None, tokens: int, experts: int, top_k: in
 class BlockPlan:
     """A block of the trunk (`task` is None) or of one task alone: what `kind` of block, and its convolutions.
 
+    The first convolution reads what the block reads, each other one the one before it; where they are `parallel` each
+    reads an input of its own, and their outputs are summed. A `residual` block adds its last input to what they give;
+    the outputs of those that `tied` names are multiplied or added with each other, channel by channel. `shuffle` is by
+    how much a sub-pixel step enlarges the sides: its channels become places. `enlarge` is by how much a merge enlarges
+    what it adds to.
+
     Blocks with one `weights` name share their parameters: a layer after the first mixture of experts sees each task's
-    own tokens through the same weights. `heads` of attention multiply activations with each other; `others` are
-    parameters beside weights and biases (layer norms, positions). Where tasks read a block of the trunk behind
-    different ones, each has a copy of its own; `cut_from` is then the supernet's block whose parameters it begins with,
-    and whose precision it takes. `enlarge` is by how much a merge enlarges what it adds.
+    own tokens through the same weights. `heads` of attention multiply activations with each other; such a block reads
+    and gives tokens, and its convolutions are `queries`, `keys`, `values`, `proj` and those of its MLP. `others` are
+    parameters beside weights and biases (layer norms, positions), so many for each channel that is read. Where tasks
+    read a block of the trunk behind different ones, each has a copy of its own; `cut_from` is then the supernet's block
+    whose parameters it begins with, and whose precision it takes.
     """
 
     name: str
@@ -151,6 +190,9 @@ class BlockPlan:
     experts: ExpertsPlan | None = None
     cut_from: str = ""
     enlarge: int = 1
+    shuffle: int = 1
+    parallel: bool = False
+    tied: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> str:
@@ -163,9 +205,17 @@ class BlockPlan:
         return self.cut_from or self.parameters
 
     @property
-    def layers(self) -> dict[str, ConvPlan]:
-        """Everything that has weights, by the name of its parameters within the block."""
-        return {conv.name: conv for conv in self.convs} | (self.experts.layers if self.experts else {})
+    def tables(self) -> tuple[WeightPlan, ...]:
+        """Every table of parameters that the block reads."""
+        experts = self.experts.tables(self.parameters) if self.experts else ()
+        return (WeightPlan(self.parameters, self.convs, self.others), *experts)
+
+    @property
+    def channels(self) -> int:
+        """Channels that it gives."""
+        if self.heads:
+            return self.convs[0].inputs
+        return self.convs[-1].outputs // self.shuffle**2
 
     @property
     def macs(self) -> int:
@@ -228,12 +278,8 @@ class Plan:
         for block in self.blocks if tasks is None else self.path(tasks):
             kind = (precision or {}).get(block.parameters, "float")
             flops += 2 * block.macs
-            fresh = {f"{block.parameters}.{name}": conv for name, conv in block.layers.items()}
-            for name in fresh.keys() - counted:
-                params += fresh[name].params
-                stored = "float" if name.startswith(f"{block.parameters}.{ROUTERS}.") else kind
-                weight_bytes += fresh[name].bytes(stored, int8_channel_bytes)
-            others = 0 if block.parameters in counted else block.others
-            params, weight_bytes = params + others, weight_bytes + 4 * others
-            counted |= {block.parameters, *fresh}
+            fresh = [table for table in block.tables if table.name not in counted]
+            params += sum(table.params for table in fresh)
+            weight_bytes += sum(table.bytes(kind, int8_channel_bytes) for table in fresh)
+            counted.update(table.name for table in fresh)
         return Cost(flops, params, weight_bytes)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgemtl.blocks import BlockRecord
 from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.files.share import find_shared, list_shared
 from edgemtl.files.yaml import read_yaml
@@ -26,6 +27,7 @@ from edgemtl.spaces.choices import Choice, Option
 from edgemtl.spaces.family import Family, find_family
 from edgemtl.spaces.narrow import prunable_channels, with_channels
 from edgemtl.spaces.plan import Cost, Plan
+from edgemtl.spaces.records import block_records
 from edgemtl.tasks import Task
 from edgemtl.traits import INT8_CHANNEL_BYTES, TargetTraits
 
@@ -80,6 +82,14 @@ class Design(Mapping[str, Option]):
     def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
         """Exact FLOPs, parameters and bytes of what `tasks` (all by default) run."""
         return self.plan.cost(self.precision, tasks, self.space.int8_channel_bytes)
+
+    @cached_property
+    def blocks(self) -> tuple[BlockRecord, ...]:
+        """What reports are told of each block, in order of execution; they sum to the design's cost."""
+        space = self.space
+        slots = space.family.blocks(space.spec, space.tasks)
+        tasks = [task.name for task in space.tasks]
+        return block_records(self.plan, tasks, self.precision, slots, space.int8_channel_bytes)
 
     def path(self, task: str) -> dict[str, str]:
         """What one task runs: the blocks on its way, with their precisions."""
@@ -296,8 +306,8 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
 
 
 def _precision_choices(family: Family, spec: Any, tasks: Sequence[Task], options: tuple[str, ...]) -> list[Choice]:
-    blocks = family.blocks(spec, tasks)
-    choices = [Choice(f"{name}.precision", options, task, active_if) for name, (task, active_if) in blocks.items()]
+    slots = family.blocks(spec, tasks)
+    choices = [Choice(f"{name}.precision", options, slot.task, slot.active_if) for name, slot in slots.items()]
     return [*choices, Choice(ENGINE, ("fp32", "bf16"))]
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgemtl.models.nets.supernet import Supernet
-from edgemtl.spaces import BlockPlan, Plan
+from edgemtl.spaces import Plan
 
 __all__ = ["sort_channels"]
 
@@ -90,16 +90,14 @@ def _ties(plan: Plan) -> Iterator[tuple[Side, Side]]:
         outputs = [(name, 0) for name in names]
         inputs = [(name, 1 if conv.groups == 1 else 0) for name, conv in zip(names, block.convs, strict=True)]
         sources = [end[source] for source in block.inputs]
-        yield from zip(inputs, sources if _parallel(block) else [*sources, *outputs], strict=False)
-        if _parallel(block):
+        yield from zip(inputs, sources if block.parallel else [sources[0], *outputs], strict=False)
+        if block.parallel:
             yield from ((output, outputs[-1]) for output in outputs)
         if block.residual:
-            yield outputs[-1], sources[0]
+            yield outputs[-1], sources[-1]
+        yield from pairwise(
+            output for conv, output in zip(block.convs, outputs, strict=True) if conv.name in block.tied
+        )
         end[block.name] = outputs[-1]
     heads = {block.task: block.name for block in plan.blocks if block.task is not None}
     yield from ((end[name], _FIXED) for name in heads.values())
-
-
-def _parallel(block: BlockPlan) -> bool:
-    """Whether the block's convolutions stand side by side, one an input, and are summed; else each reads the last."""
-    return block.kind == "pyramid"

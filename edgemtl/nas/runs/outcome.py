@@ -111,4 +111,5 @@ def _entry(
         name=name,
         weighted_delta_m=problem.delta_m(evaluation.metrics) if preference_text(problem.preference) else None,
         limits=limits,
+        blocks=design.blocks,
     )

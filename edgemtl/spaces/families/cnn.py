@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from edgemtl.errors import UserError, brief
 from edgemtl.spaces.choices import Choice, Option, Values
 from edgemtl.spaces.plan import BlockPlan, ConvPlan, Plan
+from edgemtl.spaces.slots import Slot
 from edgemtl.tasks import Task
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Strict",
     "cnn_choices",
     "cnn_plan",
+    "decoder_slots",
+    "deep_enough",
     "dense_decoder",
     "option_of",
     "pooled_decoder",
@@ -146,22 +149,28 @@ def cnn_choices(spec: CnnSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     return tuple(choice for choice in choices if len(choice.options) > 1)
 
 
-def cnn_blocks(spec: CnnSpec, tasks: Sequence[Task]) -> dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]]:
-    """Every block that some design has: its task, and the options of depth under which it exists."""
-    blocks: dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]] = {"stem": (None, {})}
+def cnn_blocks(spec: CnnSpec, tasks: Sequence[Task]) -> dict[str, Slot]:
+    """Every block that some design has, and the options of depth under which it exists; a stage is a row."""
+    slots = {"stem": Slot(stage="stem")}
     for stage in spec.stages:
         for number in range(1, max(stage.depth) + 1):
-            deep: tuple[Option, ...] = tuple(depth for depth in stage.depth if depth >= number)
-            blocks[f"{stage.name}_{number}"] = (
-                None,
-                {f"{stage.name}.depth": deep} if len(deep) < len(stage.depth) else {},
-            )
+            exists = deep_enough(f"{stage.name}.depth", stage.depth, number)
+            slots[f"{stage.name}_{number}"] = Slot(active_if=exists, stage=stage.name)
     if _has_last(spec, tasks):
-        blocks["last"] = (None, {})
-    for task in tasks:
-        for part in ("neck", "body", "head") if task.dense else ("neck", "head"):
-            blocks[f"{task.name}_{part}"] = (task.name, {})
-    return blocks
+        slots["last"] = Slot(stage="last")
+    return slots | decoder_slots(tasks)
+
+
+def deep_enough(choice: str, depths: Sequence[int], number: int) -> dict[str, tuple[Option, ...]]:
+    """The options of a choice of depth under which block `number` exists; nothing where it always does."""
+    deep: tuple[Option, ...] = tuple(depth for depth in depths if depth >= number)
+    return {choice: deep} if len(deep) < len(depths) else {}
+
+
+def decoder_slots(tasks: Sequence[Task]) -> dict[str, Slot]:
+    """The blocks of every task's decoder, each in its task's column."""
+    parts = {True: ("neck", "body", "head"), False: ("neck", "head")}
+    return {f"{task.name}_{part}": Slot(task.name) for task in tasks for part in parts[task.dense]}
 
 
 def _has_last(spec: CnnSpec, tasks: Sequence[Task]) -> bool:
@@ -258,9 +267,11 @@ def dense_decoder(
     )
     head = ConvPlan("conv", channels, 16 * task.channels, 1, 1, 1, height, width)
     return [
-        BlockPlan(f"{task.name}_neck", "pyramid", task.name, laterals, tuple(name for name, *_ in taps)),
+        BlockPlan(f"{task.name}_neck", "pyramid", task.name, laterals, tuple(name for name, *_ in taps), parallel=True),
         BlockPlan(f"{task.name}_body", "convs", task.name, body, (f"{task.name}_neck",)),
-        BlockPlan(f"{task.name}_head", "subpixel", task.name, (head,), (f"{task.name}_body",), activation="none"),
+        BlockPlan(
+            f"{task.name}_head", "subpixel", task.name, (head,), (f"{task.name}_body",), activation="none", shuffle=4
+        ),
     ]
 
 

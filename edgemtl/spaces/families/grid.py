@@ -20,9 +20,18 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from edgemtl.errors import UserError
-from edgemtl.spaces.choices import Choice, Option, Values
-from edgemtl.spaces.families.cnn import DecoderSpec, Repeats, Strict, Width, dense_decoder, pooled_decoder
+from edgemtl.spaces.choices import Choice, Values
+from edgemtl.spaces.families.cnn import (
+    DecoderSpec,
+    Repeats,
+    Strict,
+    Width,
+    decoder_slots,
+    dense_decoder,
+    pooled_decoder,
+)
 from edgemtl.spaces.plan import BlockPlan, ConvPlan, Plan
+from edgemtl.spaces.slots import Slot
 from edgemtl.tasks import Task
 
 __all__ = ["KEEP", "SKIP", "GridSpec", "grid_blocks", "grid_choices", "grid_idle", "grid_plan"]
@@ -118,13 +127,18 @@ def grid_choices(spec: GridSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     return tuple(found)
 
 
-def grid_blocks(spec: GridSpec, tasks: Sequence[Task]) -> dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]]:
-    """Every block that some design has, and its task; which trunk blocks a design lacks is told by `grid_idle`."""
-    blocks: dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]] = {name: (None, {}) for name in _trunk(spec)}
-    for task in tasks:
-        for part in ("neck", "body", "head") if task.dense else ("neck", "head"):
-            blocks[f"{task.name}_{part}"] = (task.name, {})
-    return blocks
+def grid_blocks(spec: GridSpec, tasks: Sequence[Task]) -> dict[str, Slot]:
+    """Every block that some design has; which trunk blocks a design lacks is told by `grid_idle`.
+
+    Each resolution is a row; its first convolution stands in column 0, and all edges between two stages in one.
+    """
+    rows = [f"1/{4 << path}" for path in range(len(spec.paths))]
+    slots = {"stem": Slot(stage="stem")}
+    slots |= {_opening(path): Slot(stage=row, column=0) for path, row in enumerate(rows)}
+    for column, steps in enumerate(_steps(spec), 1):
+        for step in steps:
+            slots[step.name] = Slot(stage=rows[step.path], column=column, link=step.source is not None)
+    return slots | decoder_slots(tasks)
 
 
 @dataclass(frozen=True)
@@ -259,7 +273,7 @@ def _edge(spec: GridSpec, wire: _Wire, source: int, size: tuple[int, int]) -> Bl
     kernel, stride = (1, 1) if up else (3, 2 ** (wire.path - source))
     conv = ConvPlan("conv", spec.paths[source].width, spec.paths[wire.path].width, kernel, stride, 1, height, width)
     enlarge = 2 ** (source - wire.path) if up else 1
-    return BlockPlan(wire.block, "merge", None, (conv,), (), activation="none", enlarge=enlarge)
+    return BlockPlan(wire.block, "merge", None, (conv,), (), True, "none", enlarge=enlarge)
 
 
 def _decoder(

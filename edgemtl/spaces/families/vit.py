@@ -30,11 +30,14 @@ from edgemtl.spaces.families.cnn import (
     Repeats,
     Strict,
     Width,
+    decoder_slots,
+    deep_enough,
     dense_decoder,
     option_of,
     pooled_decoder,
 )
 from edgemtl.spaces.plan import BlockPlan, Condition, ConvPlan, ExpertsPlan, Plan
+from edgemtl.spaces.slots import Slot
 from edgemtl.tasks import Task
 
 __all__ = ["VitSpec", "vit_blocks", "vit_choices", "vit_plan"]
@@ -180,11 +183,10 @@ def vit_choices(spec: VitSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
 
     Raises `UserError` where a task is called like a part of the trunk.
     """
+    trunk = (*_trunk(spec), "vit")
     for task in tasks:
-        if task.name in _trunk(spec):
-            raise UserError(
-                f"task {task.name!r} is called like a part of the trunk ({', '.join(_trunk(spec))}): rename it"
-            )
+        if task.name in trunk:
+            raise UserError(f"task {task.name!r} is called like a part of the trunk ({', '.join(trunk)}): rename it")
     choices = [Choice("vit.heads", spec.heads), Choice("vit.depth", spec.depth), Choice("vit.hidden", spec.hidden)]
     for task in tasks:
         if spec.experts is not None and spec.experts.router != "shared":
@@ -199,15 +201,12 @@ def vit_choices(spec: VitSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     return tuple(choice for choice in choices if len(choice.options) > 1)
 
 
-def vit_blocks(spec: VitSpec, tasks: Sequence[Task]) -> dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]]:
-    """Every block that some design has: its task, and the options of depth under which it exists."""
-    blocks: dict[str, tuple[str | None, dict[str, tuple[Option, ...]]]] = {}
-    for name in _trunk(spec)[:-1]:
-        blocks[name] = (None, _exists(spec, int(name[1:])) if name[1:].isdigit() and name[0] == "b" else {})
-    for task in tasks:
-        for part in ("neck", "body", "head") if task.dense else ("neck", "head"):
-            blocks[f"{task.name}_{part}"] = (task.name, {})
-    return blocks
+def vit_blocks(spec: VitSpec, tasks: Sequence[Task]) -> dict[str, Slot]:
+    """Every block that some design has, and the options of depth under which it exists; each is a row."""
+    slots = {name: Slot(stage=name) for name in _trunk(spec)}
+    for number in range(1, max(spec.depth) + 1):
+        slots[f"b{number}"] = Slot(active_if=_exists(spec, number), stage=f"b{number}")
+    return slots | decoder_slots(tasks)
 
 
 def vit_plan(spec: VitSpec, tasks: Sequence[Task], values: Values, size: tuple[int, int]) -> Plan:
@@ -244,14 +243,13 @@ def window(count: int, kept: int, position: int, positions: int) -> tuple[int, .
 
 
 def _trunk(spec: VitSpec) -> tuple[str, ...]:
-    """Names of the trunk's blocks, and last what its choices are called."""
+    """Names of the trunk's blocks, in order."""
     stem = tuple(f"stem{number}" for number in range(1, len(spec.stem) + 1))
-    return (*stem, "patches", *(f"b{number}" for number in range(1, max(spec.depth) + 1)), "top", "vit")
+    return (*stem, "patches", *(f"b{number}" for number in range(1, max(spec.depth) + 1)), "top")
 
 
 def _exists(spec: VitSpec, number: int) -> dict[str, tuple[Option, ...]]:
-    deep: tuple[Option, ...] = tuple(depth for depth in spec.depth if depth >= number)
-    return {"vit.depth": deep} if len(deep) < len(spec.depth) else {}
+    return deep_enough("vit.depth", spec.depth, number)
 
 
 def _mixtures(spec: VitSpec, depth: int) -> list[int]:
@@ -356,6 +354,6 @@ def _decoder(
         return dense_decoder(spec.decoder, task, values, [*taps, (top.name, conv.outputs, conv.height, conv.width)])
     channels = int(option_of(values, f"{task.name}.width", spec.decoder.width))
     expand = replace(conv, name="conv", outputs=16 * channels)
-    neck = BlockPlan(f"{task.name}_neck", "subpixel", task.name, (expand,), (top.name,), activation="none")
+    neck = BlockPlan(f"{task.name}_neck", "subpixel", task.name, (expand,), (top.name,), activation="none", shuffle=4)
     size = 4 * conv.height, 4 * conv.width
     return [neck, *dense_decoder(spec.decoder, task, values, [(neck.name, channels, *size)])[1:]]
