@@ -18,7 +18,7 @@ from edgemtl.nas.search.strategies.mask_sampler import AGREEMENTS
 from edgemtl.nas.search.strategies.masks import MaskDistribution, keep_above, mask_space, share_prefix
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.tasks.task import Task, delta_m
-from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
+from edgemtl.train import InitialWeights, Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
 SIZE = (64, 96)
 BUDGET = 0.5
@@ -39,11 +39,13 @@ def scenes(train: int, test: int = 192) -> ScenesSource:
     return source
 
 
-def learning(space: Space, source: ScenesSource, steps: int, seed: int, folder: Path) -> MaskRun:
+def learning(
+    space: Space, source: ScenesSource, steps: int, seed: int, folder: Path, kind: type[MaskRun] = MaskRun
+) -> MaskRun:
     """A learning run within the budget, resumed where it was left."""
     masks, recipe = mask_space(space), replace(MASKS, steps=steps, sizes=(1.0,), seed=seed)
     allowed = {"": BUDGET * space.largest().cost().flops}
-    return MaskRun(space, masks, source, fresh_supernet(space, seed), recipe, allowed, folder)
+    return kind(space, masks, source, fresh_supernet(space, seed), recipe, allowed, folder)
 
 
 def most_within(space: Space, distribution: MaskDistribution, flops: float) -> Design:
@@ -82,7 +84,7 @@ def trained(name: str, design: Design, weights: Supernet, source: ScenesSource, 
     alone = OneDesign(design, weights.extract(design), f"seed {seed}")
     recipe = Recipe(steps=steps, batch=24, sizes=(1.0,), largest_steps=1.0, seed=seed)
     if not (folder / "training.json").is_file():
-        train_supernet(alone, source, recipe, folder, supernet=Supernet.of(alone))
+        train_supernet(alone, source, recipe, folder, initial=InitialWeights(Supernet.of(alone)))
     supernet = Supernet.of(alone)
     load_supernet(supernet, folder / "supernet.safetensors", alone.fingerprint)
     net = supernet.extract({})

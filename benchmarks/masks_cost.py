@@ -61,9 +61,9 @@ def run(options: argparse.Namespace) -> Outcome:
             for count in COUNTS if number % 2 else COUNTS[::-1]:
                 each, batch = runs[count], next(feeds[count])
                 chances = probabilities(each.logits.detach().numpy(), each.masks.present)
-                kept = draw(chances, ARCHITECTURES, np.random.default_rng([each.recipe.seed, each.step]))
+                kept = draw(chances, ARCHITECTURES, np.random.default_rng([each.recipe.seed, number]))
                 start = time.perf_counter()
-                each.one_step(batch)
+                each.one_step(number, batch)
                 whole = time.perf_counter() - start
                 nets = [each.supernet.extract(each.masks.values(mask)).train() for mask in kept]
                 if number >= WARM_UP:

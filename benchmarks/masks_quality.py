@@ -20,11 +20,11 @@ from _common import Outcome, Row, main, say
 from _masks import BUDGET, best_agreed, learning, most_within, random_beliefs, scenes, small_grid, trained
 from _runs import RUNS
 
+from edgemtl.data import Batch
 from edgemtl.data.scenes import ScenesSource
 from edgemtl.nas.search.strategies.mask_learning import MaskRun
 from edgemtl.spaces import Space
 from edgemtl.tasks.task import delta_m
-from edgemtl.train import training_batches
 
 SEEDS = (0, 1, 2)
 LEARNING_STEPS, TRAINING_STEPS, RANDOM = 600, 60, 20
@@ -32,25 +32,24 @@ QUICK_LEARNING_STEPS, QUICK_TRAINING_STEPS, QUICK_RANDOM = 40, 15, 4
 IMAGES = 2048
 
 
-def learn_one_for_all(run: MaskRun) -> None:
-    """Learn where all tasks must keep the same: after every step they believe the mean."""
-    feed = training_batches(run.source.split("train"), run.space.tasks, run.recipe, run.step, 0)
-    for batch in feed:
-        run.one_step(batch)
+class OneForAll(MaskRun):
+    """A learning run in which all tasks must keep the same: after every step they believe the mean."""
+
+    def one_step(self, step: int, batch: Batch) -> None:
+        super().one_step(step, batch)
         with torch.no_grad():
-            run.logits.copy_(run.logits.mean(0, keepdim=True).expand_as(run.logits))
-    run.checkpoint()
+            self.logits.copy_(self.logits.mean(0, keepdim=True).expand_as(self.logits))
 
 
 def found(space: Space, source: ScenesSource, seed: int, steps: int) -> tuple[MaskRun, MaskRun]:
     """Learning runs that are done: with a mask for each task, and with one for all."""
     own, shared = (
-        learning(space, source, steps, seed, RUNS / "masks" / f"learnt-{name}-{steps}-{seed}")
-        for name in ("own", "shared")
+        learning(space, source, steps, seed, RUNS / "masks" / f"learnt-{name}-{steps}-{seed}", kind)
+        for name, kind in (("own", MaskRun), ("shared", OneForAll))
     )
     say(f"learning masks, seed {seed}")
     own.learn()
-    learn_one_for_all(shared)
+    shared.learn()
     return own, shared
 
 

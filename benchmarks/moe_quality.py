@@ -27,7 +27,7 @@ from edgemtl.data.scenes import ScenesSource
 from edgemtl.models import Supernet, load_supernet, recalibrate
 from edgemtl.spaces import Space, load_space
 from edgemtl.tasks.task import Task, delta_m
-from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet, train_supernet
+from edgemtl.train import InitialWeights, Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
 SPACE = """\
 schema: edgemtl.space/1
@@ -109,8 +109,8 @@ def trained(name: str, experts: str, tasks: tuple[Task, ...], source: Source, se
     if not (folder / "training.json").is_file():
         recipe = Recipe(steps=steps, batch=8, sizes=(1.0,), learning_rate=1e-3, largest_steps=1.0, seed=seed)
         say(f"training {folder.name}")
-        begun = begun_alike(space, folder, source, seed) if experts else None
-        train_supernet(space, source, recipe, folder, supernet=begun)
+        initial = InitialWeights(begun_alike(space, folder, source, seed)) if experts else None
+        train_supernet(space, source, recipe, folder, initial=initial)
     return scored(space, source, folder / "supernet.safetensors")
 
 

@@ -20,10 +20,9 @@ from edgemtl.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from edgemtl.data import Source, Split
-    from edgemtl.models import Supernet
     from edgemtl.spaces import Space
+    from edgemtl.train import InitialWeights, Recipe
     from edgemtl.train import Progress as TrainProgress
-    from edgemtl.train import Recipe
 
 __all__ = ["train"]
 
@@ -33,13 +32,6 @@ class _How(TypedDict):
 
     processes: int
     resume: bool
-
-
-class _Begin(TypedDict, total=False):
-    """What training begins with, as `train_supernet` takes it."""
-
-    supernet: Supernet
-    weights_sha256: str
 
 
 @verb(
@@ -132,13 +124,13 @@ def train(
     chosen, source = _open(space, data, parse_size(size), images)
     if not _is_finished(folder, chosen, source, recipe):
         _look_at(screen, source)
-        begin = _initialised(chosen, weights, recipe.seed, screen.note)
+        initial = _initial_weights(chosen, weights, recipe.seed, screen.note)
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
             _prepare(screen, source)
         kept = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
         with interruptible(kept, [folder / CHECKPOINT_FILE]):
             helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
-            _train(screen, chosen, source, recipe, folder, begin, (helper, processes))
+            _train(screen, chosen, source, recipe, folder, initial, (helper, processes))
     summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
     if not screen.as_json:
         _scores(screen, summary["validation"])
@@ -206,14 +198,14 @@ def _train(
     source: Source,
     recipe: Recipe,
     folder: Path,
-    begin: _Begin,
+    initial: InitialWeights | None,
     helpers: tuple[Callable[[], None], int],
 ) -> None:
     from edgemtl.train import train_supernet, worker_processes
 
     with screen.progress("steps") as progress, worker_processes(*helpers):
         command = shlex.join(["edgemtl", *sys.argv[1:]])
-        train_supernet(space, source, recipe, folder, **begin, command=command, report=partial(_tell, progress))
+        train_supernet(space, source, recipe, folder, initial=initial, command=command, report=partial(_tell, progress))
 
 
 def _help_train(
@@ -223,7 +215,7 @@ def _help_train(
     from edgemtl.train import train_supernet
 
     chosen, source = _open(space, data, parse_size(size), images)
-    train_supernet(chosen, source, recipe, folder, **_initialised(chosen, weights, recipe.seed))
+    train_supernet(chosen, source, recipe, folder, initial=_initial_weights(chosen, weights, recipe.seed))
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
@@ -289,19 +281,19 @@ def _open(space: str, data: str, size: tuple[int, int] | None, images: int | Non
     return chosen, ScenesSource(chosen.size, train=images)
 
 
-def _initialised(
+def _initial_weights(
     space: Space, weights: str | None, seed: int, tell: Callable[[str], None] = lambda text: None
-) -> _Begin:
-    """A trained supernet, or one with public weights, most important channels first; nothing to begin from scratch.
+) -> InitialWeights | None:
+    """A trained supernet's weights, or public ones, most important channels first; None to begin from scratch.
 
     What a supernet of other tasks gives is told with `tell`.
     """
     if weights is None:
-        return {}
+        return None
     from edgemtl.files.disk import sha256
     from edgemtl.files.share import find_shared
     from edgemtl.models import is_supernet, load_matching, load_pretrained, load_supernet, read_header, sort_channels
-    from edgemtl.train import fresh_supernet
+    from edgemtl.train import InitialWeights, fresh_supernet
 
     supernet = fresh_supernet(space, seed)
     shipped = None if Path(weights).exists() else find_shared("nas/supernets", f"{weights}.safetensors")
@@ -316,7 +308,7 @@ def _initialised(
     else:
         digest = load_pretrained(supernet, space.largest().plan, weights)
         sort_channels(supernet)
-    return {"supernet": supernet, "weights_sha256": digest}
+    return InitialWeights(supernet, digest)
 
 
 def _prepare(screen: Screen, source: Source) -> None:

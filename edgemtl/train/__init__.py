@@ -2,15 +2,15 @@
 
 from edgemtl.train.checkpoint import (
     CHECKPOINT_FILE,
-    load_checkpoint,
-    optimizer_state,
-    restore_optimizer,
-    save_checkpoint,
 )
 from edgemtl.train.feed import (
     batches_of,
     subsample,
     training_batches,
+)
+from edgemtl.train.loop import (
+    Optimized,
+    TrainingLoop,
 )
 from edgemtl.train.losses import (
     task_loss,
@@ -26,6 +26,7 @@ from edgemtl.train.recipe import (
     Recipe,
 )
 from edgemtl.train.trainer import (
+    InitialWeights,
     Progress,
     fresh_supernet,
     train_supernet,
@@ -36,16 +37,15 @@ from edgemtl.train.weighting import (
 
 __all__ = [
     "CHECKPOINT_FILE",
+    "InitialWeights",
+    "Optimized",
     "Progress",
     "Recipe",
     "Scorer",
+    "TrainingLoop",
     "batches_of",
     "evaluate",
     "fresh_supernet",
-    "load_checkpoint",
-    "optimizer_state",
-    "restore_optimizer",
-    "save_checkpoint",
     "subsample",
     "task_loss",
     "train_supernet",

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -47,27 +46,3 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor
         raise UserError(f"checkpoint {path} does not say its step: it is damaged; delete it to begin anew")
     check_sha256(state, header, path, "checkpoint")
     return header["step"], state
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The optimizer's tensors by parameter name."""
-    return {
-        f"optimizer.{key}.{names[parameter]}": value
-        for parameter, values in optimizer.state.items()
-        for key, value in values.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], state: Mapping[str, Tensor]
-) -> None:
-    """Put back what `optimizer_state` gave."""
-    for parameter, name in names.items():
-        found = {
-            key.split(".")[1]: value
-            for key, value in state.items()
-            if key.startswith("optimizer.") and key.split(".", 2)[2] == name
-        }
-        if found:
-            optimizer.state[parameter] = found

@@ -18,8 +18,10 @@ from edgemtl.errors import UserError
 from edgemtl.files.json import parse_json
 from edgemtl.models import Supernet, load_supernet, read_header, recalibrate
 from edgemtl.spaces import Design, Space, Values
-from edgemtl.train import Progress, Recipe, batches_of, evaluate, fresh_supernet, train_supernet, trainer
-from edgemtl.train.trainer import _forget_after, _groups, task_loss
+from edgemtl.train import InitialWeights, Progress, Recipe, batches_of, evaluate, fresh_supernet, loop, train_supernet
+from edgemtl.train.losses import task_loss
+from edgemtl.train.sandwich import decay_groups
+from edgemtl.train.trainer import _forget_after
 
 RECIPE = Recipe(steps=6, batch=2, sizes=(1.0,), largest_steps=0.5, seed=3, bf16=False)
 
@@ -34,12 +36,8 @@ class Watched:
 
     def __init__(self, space: Space, stop: Callable[[int], None] = lambda step: None) -> None:
         self.space, self.stop, self.step = space, stop, 0
-        self.name, self.tasks, self.fingerprint, self.supernet = (
-            space.name,
-            space.tasks,
-            space.fingerprint,
-            space.supernet,
-        )
+        self.name, self.tasks, self.fingerprint = space.name, space.tasks, space.fingerprint
+        self.architecture, self.plan = space.architecture, space.plan
         self.drawn: list[Design] = []
 
     def largest(self) -> Values:
@@ -90,7 +88,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(space, RECIPE, tmp_path / "whole")
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     with pytest.raises(Killed):
         train(space, RECIPE, tmp_path / "killed", stopping(4, Killed))
     rest = Watched(space)
@@ -155,7 +153,7 @@ def test_public_weights_are_where_training_begins(space: Space, tmp_path: Path) 
     supernet = fresh_supernet(space, 8)
     before = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
     recipe = replace(RECIPE, steps=1, learning_rate=1e-6)
-    train_supernet(space, Toys(), recipe, tmp_path, supernet=supernet)
+    train_supernet(space, Toys(), recipe, tmp_path, initial=InitialWeights(supernet))
     assert all(torch.allclose(before[name], value, atol=1e-3) for name, value in supernet.shared.items())
 
 
@@ -182,7 +180,7 @@ def test_the_rate_rises_for_three_percent_and_falls_to_one() -> None:
 
 def test_decay_spares_biases_normalisation_and_depthwise_filters(space: Space) -> None:
     table = Supernet.of(space).shared
-    decayed, plain = _groups({parameter: name for name, parameter in table.items()}, RECIPE)
+    decayed, plain = decay_groups({parameter: name for name, parameter in table.items()}, RECIPE)
     names = {id(parameter): name for name, parameter in table.items()}
     spared = {names[id(parameter)] for parameter in plain["params"]}
     assert {names[id(p)] for p in decayed["params"]} | spared == set(table)
@@ -232,7 +230,7 @@ def test_a_loss_that_is_not_finite_is_null_in_the_log_which_a_resumed_run_keeps(
     def lost(*given: Any) -> Tensor:
         return task_loss(*given) * math.nan
 
-    monkeypatch.setattr("edgemtl.train.trainer.task_loss", lost)
+    monkeypatch.setattr("edgemtl.train.sandwich.task_loss", lost)
     recipe = replace(RECIPE, steps=45)
     with pytest.raises(KeyboardInterrupt):
         train(space, recipe, tmp_path, stopping(40, KeyboardInterrupt))

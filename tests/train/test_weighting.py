@@ -12,7 +12,7 @@ from torch import Tensor
 from toys import Toys, toy_space
 
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.train import Recipe, fresh_supernet, train_supernet, weighting_names
+from edgemtl.train import InitialWeights, Recipe, fresh_supernet, train_supernet, weighting_names
 from edgemtl.train.weighting import Aggregated, Uncertainty, Weighting, make_weighting
 
 AGGREGATORS = [name for name in weighting_names() if name not in ("equal", "uncertainty")]
@@ -173,7 +173,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mapping
     def train(name: str) -> Mapping[str, Tensor]:
         supernet = fresh_supernet(space, 0)
         recipe = Recipe(steps=2, batch=2, sizes=(1.0,), largest_steps=0.5, weighting=name, bf16=False)
-        train_supernet(space, source, recipe, folder / name, supernet=supernet)
+        train_supernet(space, source, recipe, folder / name, initial=InitialWeights(supernet))
         return {key: parameter.detach() for key, parameter in supernet.shared.items()}
 
     return train

@@ -23,7 +23,7 @@ from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.spaces import Choice, Design, Plan, Values
 from edgemtl.targets import is_timed_here
 from edgemtl.tasks import Task
-from edgemtl.train import Progress, Recipe, train_supernet, worker_processes
+from edgemtl.train import InitialWeights, Progress, Recipe, train_supernet, worker_processes
 from edgemtl.units import parse_budget, parse_floor
 
 __all__ = ["TUNING", "OneDesign", "fine_tune"]
@@ -185,9 +185,8 @@ def _train(
         open_source(data, subject.design.space.size),
         recipe,
         out,
-        supernet=subject.supernet(),
+        initial=InitialWeights(subject.supernet(), subject.weights_sha256),
         teacher=teacher,
-        weights_sha256=subject.weights_sha256,
         command=command,
         report=report,
     )

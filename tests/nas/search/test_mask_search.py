@@ -119,7 +119,7 @@ def test_learning_goes_on_where_it_was_interrupted(home: Path, tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         run_in(tmp_path / "b", 8).learn(interrupt)
     again = run_in(tmp_path / "b", 8)
-    assert again.step == 5
+    assert again.loop.step == 5
     np.testing.assert_allclose(again.learn().logits, whole.logits, atol=1e-9)
 
 

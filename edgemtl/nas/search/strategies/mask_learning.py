@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -34,22 +33,12 @@ from edgemtl.nas.search.strategies.masks import (
     policy_gradient,
     probabilities,
 )
-from edgemtl.signals import deferred
 from edgemtl.spaces import Space
-from edgemtl.train import (
-    CHECKPOINT_FILE,
-    Recipe,
-    load_checkpoint,
-    optimizer_state,
-    restore_optimizer,
-    save_checkpoint,
-    task_loss,
-    training_batches,
-)
+from edgemtl.train import CHECKPOINT_FILE, Optimized, Recipe, TrainingLoop, task_loss, training_batches
 
 __all__ = ["MASKS", "MASKS_FILE", "MaskRun"]
 
-MASKS = Recipe(steps=600, batch=8, sizes=(0.5, 1.0), learning_rate=2.5e-3)
+MASKS = Recipe(steps=600, batch=8, sizes=(0.5, 1.0), learning_rate=2.5e-3, largest_steps=1.0)
 """How masks are learnt unless told otherwise: from scratch, on images of half the size first.
 
 The last fifth of the steps sees whole ones, as designs are scored on them: depth depends on the scale of an image.
@@ -62,8 +51,6 @@ _WARM_UP, _WARM_LOGIT = 0.2, 2.2
 _TRAVEL, _PRICE, _ENTROPY = 24.0, 80.0, 0.05
 """How far log-odds can go in a whole run, what the price rises to in one that always takes twice what is allowed, and
 what certainty weighs against losses."""
-_CLIP_NORM = 5.0
-_CHECKPOINT_SECONDS = 60.0
 _SEEN = 200
 
 Report = Callable[[int, int, str], None]
@@ -78,7 +65,7 @@ class _Passed:
 
 
 class MaskRun:
-    """State of one learning run: weights, log-odds, both optimizers.
+    """One learning run: weights, log-odds, both optimizers. Satisfies `edgemtl.train.loop.Training`.
 
     Every step draws `ARCHITECTURES` masks from the mixture of all tasks' distributions and runs each once, for all
     tasks, on the same images. The weights follow the sum of the tasks' losses; after a warm-up with most positions
@@ -99,22 +86,24 @@ class MaskRun:
     ) -> None:
         self.space, self.masks, self.source, self.supernet = space, masks, source, supernet
         self.recipe, self.allowed_flops, self.out = recipe, dict(allowed_flops), out
-        self.logits = nn.Parameter(torch.full(masks.present.shape, _WARM_LOGIT, dtype=torch.float64))
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
-        self.weights_optimizer = torch.optim.AdamW(
-            list(self.names), recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
         self.learning_steps = max(1.0, (1 - _WARM_UP) * recipe.steps)
-        self.logits_optimizer = torch.optim.Adam([self.logits], min(0.2, _TRAVEL / self.learning_steps))
+        names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
+        optimizer = torch.optim.AdamW(list(names), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.weights = Optimized(names, optimizer)
+        self.logits = nn.Parameter(torch.full(masks.present.shape, _WARM_LOGIT, dtype=torch.float64))
+        rate = min(0.2, _TRAVEL / self.learning_steps)
+        self.log_odds = Optimized({self.logits: "logits"}, torch.optim.Adam([self.logits], rate))
         self.bf16 = recipe.computes_bf16()
-        self.subsample, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
-        self.prices, self.control_variate = (
-            np.zeros(len(masks.tasks)),
-            LinearControlVariate.none(len(masks.positions), len(masks.tasks)),
-        )
+        self.spread, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
+        self.prices = np.zeros(len(masks.tasks))
+        self.control_variate = LinearControlVariate.none(len(masks.positions), len(masks.tasks))
         self.importance: deque[NDArray[np.float64]] = deque(maxlen=_SEEN)
-        self.step = self._restore()
-        self.in_step = False
+        self.loop = TrainingLoop(self, recipe, out / CHECKPOINT_FILE, self._fingerprint)
+
+    @property
+    def optimized(self) -> Sequence[Optimized]:
+        """The shared weights and the log-odds."""
+        return self.weights, self.log_odds
 
     @property
     def distribution(self) -> MaskDistribution:
@@ -123,56 +112,39 @@ class MaskRun:
 
     def learn(self, report: Report = lambda done, total, text: None) -> MaskDistribution:
         """All remaining steps; what was learnt, in `masks.json` and `supernet.safetensors` too."""
-        feed = training_batches(self.source.split("train"), self.space.tasks, self.recipe, self.step, 0)
-        saved = time.monotonic()
-        try:
-            with deferred() as now:
-                for batch in feed:
-                    report(self.step, self.recipe.steps, self._news())
-                    self.in_step = True
-                    self.one_step(batch)
-                    self.in_step = False
-                    if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                        self.checkpoint()
-                        saved = time.monotonic()
-                    now()
-        except KeyboardInterrupt:
-            if not self.in_step:
-                self.checkpoint()
-            raise
-        report(self.step, self.recipe.steps, self._news())
-        self.checkpoint()
+        batches = training_batches(self.source.split("train"), self.space.tasks, self.recipe, self.loop.step, 0)
+        report(self.loop.step, self.recipe.steps, self._news())
+        self.loop.run(batches, lambda step: report(step, self.recipe.steps, self._news()))
         self._write()
         return self.distribution
 
-    def one_step(self, batch: Batch) -> None:
+    def one_step(self, step: int, batch: Batch) -> None:
         """One batch through the step's architectures; weights, then log-odds."""
-        torch.manual_seed(self.recipe.seed + self.step)
-        for group in self.weights_optimizer.param_groups:
-            group["lr"] = self.recipe.rate_at(self.step)
-        passed = self._pass(batch)
-        nn.utils.clip_grad_norm_(list(self.names), _CLIP_NORM)
-        self.weights_optimizer.step()
-        self.weights_optimizer.zero_grad()
-        self._observe(passed)
-        self.step += 1
+        passed = self._pass(step, batch)
+        self.weights.update(self.recipe.rate_at(step))
+        self._observe(step, passed)
 
-    def checkpoint(self) -> None:
-        """Write the whole state."""
-        state = {f"parameter.{name}": parameter for parameter, name in self.names.items()}
-        state |= optimizer_state(self.weights_optimizer, self.names)
-        state |= optimizer_state(self.logits_optimizer, {self.logits: "logits"})
-        state |= {"logits": self.logits}
-        state |= {"spread": torch.from_numpy(self.subsample), "prices": torch.from_numpy(self.prices)}
+    def state(self) -> dict[str, Tensor]:
+        """What the log-odds' next step depends on."""
+        state = {"spread": torch.from_numpy(self.spread), "prices": torch.from_numpy(self.prices)}
         state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.control_variate).items()}
         if self.importance:
             state["importance"] = torch.from_numpy(np.stack(list(self.importance)))
-        save_checkpoint(self._file, self.step, self._fingerprint, state)
+        return state
 
-    def _pass(self, batch: Batch) -> _Passed:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        self.spread, self.prices = (state[name].numpy().copy() for name in ("spread", "prices"))
+        self.control_variate = LinearControlVariate(
+            *(state[f"effects.{field.name}"].numpy().copy() for field in fields(LinearControlVariate))
+        )
+        if "importance" in state:
+            self.importance.extend(state["importance"].numpy())
+
+    def _pass(self, step: int, batch: Batch) -> _Passed:
         """Forward and backward of the step's architectures, each once for all tasks."""
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
-        kept = draw(chances, ARCHITECTURES, np.random.default_rng([self.recipe.seed, self.step]))
+        kept = draw(chances, ARCHITECTURES, np.random.default_rng([self.recipe.seed, step]))
         image = torch.from_numpy(batch.image).to(memory_format=torch.channels_last)
         labels = {
             task.name: (torch.from_numpy(batch.targets[task.name]), torch.from_numpy(batch.masks[task.name]))
@@ -182,31 +154,31 @@ class MaskRun:
         for row, mask in enumerate(kept):
             with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
                 outputs = self.supernet(image, self.masks.values(mask))
-            found = [task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks]
-            torch.stack(found).sum().div(ARCHITECTURES).backward()  # type: ignore[no-untyped-call]
-            losses[row] = [float(loss.detach()) for loss in found]
+            by_task = [task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks]
+            torch.stack(by_task).sum().div(ARCHITECTURES).backward()  # type: ignore[no-untyped-call]
+            losses[row] = [float(loss.detach()) for loss in by_task]
         return _Passed(kept, losses)
 
-    def _observe(self, passed: _Passed) -> None:
+    def _observe(self, step: int, passed: _Passed) -> None:
         """Move the log-odds by what the step's losses say."""
         self.losses = passed.losses.mean(0)
-        begun = _WARM_UP * self.recipe.steps
-        if self.step < begun or not np.isfinite(passed.losses).all():
+        warm_up = _WARM_UP * self.recipe.steps
+        if step < warm_up or not np.isfinite(passed.losses).all():
             return
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
         weights = importance(log_probabilities(chances, passed.kept))
         share = 0.05 if self.importance else 1.0
-        self.subsample = (1 - share) * self.subsample + share * passed.losses.std(0, ddof=1)
+        self.spread = (1 - share) * self.spread + share * passed.losses.std(0, ddof=1)
         self.importance.append(weights)
-        losses = passed.losses / np.maximum(self.subsample, 1e-6)
+        losses = passed.losses / np.maximum(self.spread, 1e-6)
         gradient = policy_gradient(chances, passed.kept, weights, losses, self.control_variate.coefficients())
         self.control_variate = self.control_variate.seen(passed.kept, losses)
         self.prices = dual_ascent_step(self.prices, self.masks, self._used(), _PRICE / self.learning_steps)
         gradient += cost_gradient(chances, self.masks, self.prices)
-        left = 1 - (self.step - begun) / self.learning_steps
+        left = 1 - (step - warm_up) / self.learning_steps
         gradient += _ENTROPY * left * entropy_gradient(chances)
         self.logits.grad = torch.from_numpy(np.where(self.masks.present, gradient, 0.0))
-        self.logits_optimizer.step()
+        self.log_odds.optimizer.step()
 
     def _used(self) -> dict[str, float]:
         """What the design that is believed in takes of every limit."""
@@ -237,29 +209,6 @@ class MaskRun:
         content = [self.space.fingerprint, self.source.fingerprint, self.recipe.as_json(), asked]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    @property
-    def _file(self) -> Path:
-        return self.out / CHECKPOINT_FILE
-
-    def _restore(self) -> int:
-        found = load_checkpoint(self._file, self._fingerprint)
-        if found is None:
-            return 0
-        step, state = found
-        with torch.no_grad():
-            for parameter, name in self.names.items():
-                parameter.copy_(state[f"parameter.{name}"])
-            self.logits.copy_(state["logits"])
-        restore_optimizer(self.weights_optimizer, self.names, state)
-        restore_optimizer(self.logits_optimizer, {self.logits: "logits"}, state)
-        self.subsample, self.prices = (state[name].numpy().copy() for name in ("spread", "prices"))
-        self.control_variate = LinearControlVariate(
-            *(state[f"effects.{field.name}"].numpy().copy() for field in fields(LinearControlVariate))
-        )
-        if "importance" in state:
-            self.importance.extend(state["importance"].numpy())
-        return step
-
     def _write(self) -> None:
         content = {
             "schema": SCHEMA,
@@ -277,6 +226,6 @@ class MaskRun:
             "recipe": self.recipe.as_json(),
         }
         with torch.no_grad():
-            for parameter in self.names:
+            for parameter in self.weights.names:
                 parameter.copy_(parameter.half())  # what is searched is what is stored
         save_supernet(self.supernet, self.out / "supernet.safetensors", header)

@@ -1,0 +1,163 @@
+"""A step of a supernet's training: the sandwich rule, with in-place and feature distillation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from edgemtl.data import Batch
+from edgemtl.models import ROUTING, Supernet
+from edgemtl.spaces import DesignSource, Values
+from edgemtl.train.distill import feature_distance, stage_ends
+from edgemtl.train.loop import Optimized
+from edgemtl.train.losses import distillation_loss, task_loss
+from edgemtl.train.recipe import Recipe
+from edgemtl.train.weighting import Weighting, make_weighting
+
+__all__ = ["SupernetTraining"]
+
+ROUTING_WEIGHT = 0.01
+"""Of the losses that keep experts in use and apart by task (M3ViT, Mod-Squad); nets without experts have none."""
+
+
+class SupernetTraining:
+    """The largest design of a space, then narrower ones that it teaches, on every batch.
+
+    Satisfies `edgemtl.train.loop.Training`. `average` holds the moving average of the weights by name, `loss_sums` the
+    losses since `mean_losses` was called.
+    """
+
+    def __init__(
+        self,
+        space: DesignSource,
+        recipe: Recipe,
+        supernet: Supernet,
+        teacher: nn.Module | None,
+        accelerator: Accelerator,
+    ) -> None:
+        self.space, self.recipe, self.accelerator = space, recipe, accelerator
+        self.bf16 = recipe.computes_bf16()
+        self.supernet = supernet.to(accelerator.device)
+        self.teacher = None if teacher is None else teacher.to(accelerator.device).eval()
+        self.weighting: Weighting = make_weighting(recipe.weighting, [task.name for task in space.tasks])
+        names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
+        names |= {parameter: f"weighting{number}" for number, parameter in enumerate(self.weighting.parameters())}
+        optimizer = torch.optim.AdamW(decay_groups(names, recipe), lr=recipe.learning_rate)
+        self.weights = Optimized(names, accelerator.prepare(optimizer))
+        self.average = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
+        self.loss_sums: dict[str, float] = {}
+
+    @property
+    def optimized(self) -> Sequence[Optimized]:
+        """The shared weights, and the task weighting's parameters where it has any."""
+        return (self.weights,)
+
+    def state(self) -> dict[str, Tensor]:
+        """The averaged weights."""
+        return {f"average.{name}": value for name, value in self.average.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put back the averaged weights."""
+        for name, value in self.average.items():
+            value.copy_(state[f"average.{name}"])
+
+    def one_step(self, step: int, batch: Batch) -> None:
+        """Train the largest design and, once the sandwich has begun, narrow ones on a batch."""
+        device = self.accelerator.device
+        image = torch.from_numpy(batch.image).to(device, memory_format=torch.channels_last)
+        labels = {name: (self._tensor(batch.targets[name]), self._tensor(batch.masks[name])) for name in batch.targets}
+        largest = self._design_step("largest", step, image, labels, self.space.largest(), self._teach(image))
+        for values in self._narrow_designs(step):
+            self._design_step("narrow", step, image, labels, values, largest)
+        self._average_gradients()
+        self.weights.update(self.recipe.rate_at(step))
+        self._average_weights(step)
+
+    def mean_losses(self, steps: int) -> dict[str, float]:
+        """Mean losses of the last `steps` steps, those since the last call."""
+        narrow = 1 + self.recipe.random_designs
+        means = {
+            name: value / steps / (narrow if name.startswith("narrow") else 1) for name, value in self.loss_sums.items()
+        }
+        self.loss_sums = {}
+        return means
+
+    def _teach(self, image: Tensor) -> dict[str, Tensor] | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs: dict[str, Tensor] = self.teacher(image)
+        return outputs
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.from_numpy(array).to(self.accelerator.device)
+
+    def _narrow_designs(self, step: int) -> list[Values]:
+        if step < self.recipe.largest_steps * self.recipe.steps:
+            return []
+        rng = random.Random(f"{self.recipe.seed}/{step}")  # the same designs in every process
+        return [self.space.smallest(), *(self.space.random(rng) for _ in range(self.recipe.random_designs))]
+
+    def _design_step(
+        self,
+        role: str,
+        step: int,
+        image: Tensor,
+        labels: Mapping[str, tuple[Tensor, Tensor]],
+        values: Values,
+        teacher: dict[str, Tensor] | None,
+    ) -> dict[str, Tensor]:
+        """Forward and backward of one design; what it gave, without gradients, to teach narrower ones."""
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs = self.supernet(image, values, features=True)
+        losses = {task.name: task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks}
+        extra: Tensor | None = None
+        if teacher is not None:
+            share = self.recipe.label_share
+            soft = {
+                task.name: distillation_loss(task, outputs[task.name], teacher[task.name]) for task in self.space.tasks
+            }
+            losses = {name: share * loss + (1 - share) * soft[name] for name, loss in losses.items()}
+            if ends := stage_ends(teacher):
+                extra = self._feature_weight(step) * feature_distance(stage_ends(outputs), ends)
+        if ROUTING in outputs:
+            routing = ROUTING_WEIGHT * outputs[ROUTING]
+            extra = routing if extra is None else extra + routing
+        for name, loss in losses.items():
+            key = f"{role}.{name}"
+            self.loss_sums[key] = self.loss_sums.get(key, 0.0) + float(loss.detach())
+        shared = [value for name, value in outputs.items() if name.startswith("trunk.")]
+        self.weighting.backward(losses, extra, shared, self.accelerator.backward)
+        return {name: value.detach() for name, value in outputs.items()}
+
+    def _feature_weight(self, step: int) -> float:
+        began = self.recipe.largest_steps * self.recipe.steps
+        return self.recipe.feature_weight * min(1.0, (step - began) / (0.1 * (self.recipe.steps - began) + 1))
+
+    def _average_gradients(self) -> None:
+        """Average gradients over processes; parameters that no design of this step used have none."""
+        if self.accelerator.num_processes == 1:
+            return
+        parameters = list(self.weights.names)
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        parts = torch.split(self.accelerator.reduce(flat, "mean"), [p.numel() for p in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def _average_weights(self, step: int) -> None:
+        decay = min(self.recipe.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, parameter in self.supernet.shared.items():
+                self.average[name].lerp_(parameter, 1 - decay)
+
+
+def decay_groups(names: Mapping[Tensor, str], recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameter groups with weight decay on matrices and kernels only; not on biases, norms or depthwise filters."""
+    decayed = [p for p in names if p.ndim > 1 and p.shape[1] > 1]
+    plain = [p for p in names if not (p.ndim > 1 and p.shape[1] > 1)]
+    return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
