@@ -186,6 +186,9 @@ def load_device(name: str) -> Device:
     """The device called `name`; the host's processor, memory and precisions are filled in from the machine itself.
 
     Raises `UserError` with the nearest names, or with the first thing that is wrong in its file.
+
+    >>> load_device("raspberry-pi-5").arithmetic
+    'arm-dot'
     """
     path = find_shared("profiles", f"{name}.yaml") if name in device_names() else None
     if path is None:

@@ -106,7 +106,11 @@ def one_line(error: BaseException) -> str:
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str]) -> UserError:
-    """A `UserError` for a name outside a list, with the nearest names first (did-you-mean)."""
+    """A `UserError` for a name outside a list, with the nearest names first (did-you-mean).
+
+    >>> str(unknown_name("task", "dept", ["depth", "semseg"]))
+    "unknown task 'dept': did you mean depth? allowed: depth, semseg"
+    """
     names = sorted(allowed)
     given = given if len(given) <= _NAME_SHOWN else f"{given[:_NAME_SHOWN]}…"
     near = difflib.get_close_matches(given, names, n=2, cutoff=0.5)

@@ -100,7 +100,15 @@ class Floor:
 
 
 def parse_budget(text: str) -> Budget:
-    """Read `2GFLOPs`, `8ms@host/openvino`, `60%FLOPs` or `depth:1GFLOPs`; `UserError` with the nearest spelling."""
+    """Read `2GFLOPs`, `8ms@host/openvino`, `60%FLOPs` or `depth:1GFLOPs`; `UserError` with the nearest spelling.
+
+    >>> parse_budget("1.5GMACs").value
+    3000000000.0
+    >>> parse_budget("60%FLOPs").limit(2e9)
+    1200000000.0
+    >>> parse_budget("depth:8ms@host/openvino").task
+    'depth'
+    """
     match = _BUDGET.fullmatch(text) if len(text) <= TEXT_LIMIT else None
     if match is None:
         squeezed = re.sub(r"\s+", "", text)
@@ -135,7 +143,11 @@ def _unit(text: str, unit: str) -> tuple[str, float, bool]:
 
 
 def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
-    """Read `depth=2%`: depth may lose at most 2 % of its metric; `UserError` for an unknown task or no percentage."""
+    """Read `depth=2%`: depth may lose at most 2 % of its metric; `UserError` for an unknown task or no percentage.
+
+    >>> parse_floor("depth=2%", ["semseg", "depth"])
+    Floor(task='depth', max_drop=0.02)
+    """
     name, _, amount = text.partition("=")
     match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,9})?)%", amount)
     if not match:
@@ -149,7 +161,11 @@ def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
 
 
 def parse_preference(text: str, tasks: Iterable[str]) -> dict[str, float]:
-    """Read `depth=2,semseg=1`: weights of tasks, at least one above zero; a task that is not named weighs 1."""
+    """Read `depth=2,semseg=1`: weights of tasks, at least one above zero; a task that is not named weighs 1.
+
+    >>> parse_preference("depth=2", ["semseg", "depth"])
+    {'semseg': 1.0, 'depth': 2.0}
+    """
     weights, named = dict.fromkeys(tasks, 1.0), set[str]()
     for part in text.split(","):
         name, _, amount = part.partition("=")
@@ -194,7 +210,11 @@ def format_duration(seconds: float) -> str:
 
 
 def format_quantity(quantity: str, value: float) -> str:
-    """A value with the unit that its quantity's name implies."""
+    """A value with the unit that its quantity's name implies.
+
+    >>> format_quantity("flops", 2e9)
+    '2.00 GFLOPs (1.00 GMACs)'
+    """
     writers: Mapping[str, Callable[[float], str]] = {
         "flops": format_flops,
         "params": lambda count: f"{_scaled(count)}parameters",

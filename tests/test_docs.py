@@ -26,6 +26,7 @@ CHECKS = {
     "python -m ruff format --check",
     "python -m mypy",
     "lint-imports",
+    "python docs/api.py",
 }
 """What `.ci/run` runs."""
 SMALLER = {

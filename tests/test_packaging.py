@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TOOLS = {"docs", "test"}
+"""Extras with what the package is worked on with."""
 SHARED = ("nas", "export", "profiles")
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -67,9 +69,9 @@ def imported() -> dict[str, set[str]]:
 
 
 def declared() -> set[str]:
-    extras = [
-        each for extra, wanted in project()["optional-dependencies"].items() if extra != "test" for each in wanted
-    ]
+    """What the package itself may import: not what its tests and its documentation are made with."""
+    optional = {extra: wanted for extra, wanted in project()["optional-dependencies"].items() if extra not in TOOLS}
+    extras = [each for wanted in optional.values() for each in wanted]
     return {bare(each) for each in [*project()["dependencies"], *extras]} - {"edgemtl"}
 
 

@@ -31,7 +31,13 @@ def samples_needed(q: float) -> int:
 
 
 def percentile(samples_ms: Sequence[float], q: float) -> float | None:
-    """The quantile `q` (0 < q < 1), interpolated linearly, or None for fewer than `samples_needed(q)` samples."""
+    """The quantile `q` (0 < q < 1), interpolated linearly, or None for fewer than `samples_needed(q)` samples.
+
+    >>> percentile([float(ms) for ms in range(1, 101)], 0.5)
+    50.5
+    >>> percentile([1.0, 2.0, 3.0], 0.99) is None
+    True
+    """
     if len(samples_ms) < samples_needed(q):
         return None
     ordered = sorted(samples_ms)
@@ -110,6 +116,9 @@ class Samples:
 
     `visit` is how many samples were drawn in a row before another call had its turn (all of them outside a
     comparison).
+
+    >>> Samples((1.0, 1.2, 5.0), warmup=20, visit=3).median_ms
+    1.2
     """
 
     samples_ms: tuple[float, ...]

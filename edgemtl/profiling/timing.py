@@ -21,6 +21,10 @@ def measure(call: Call, *, runs: int = 200, warmup: int = 20) -> Samples:
     """Time `runs` calls one by one, after `warmup` calls that are not timed.
 
     The clock is the monotonic one, in nanoseconds. Python's garbage collector rests meanwhile, as in `timeit`.
+
+    >>> samples = measure(lambda: sum(range(1000)), runs=10, warmup=2)
+    >>> len(samples.samples_ms), samples.warmup
+    (10, 2)
     """
     _positive("runs", runs)
     with _no_collection():
@@ -43,6 +47,10 @@ def compare(
     A drift of clock or temperature that is linear over a round so weighs on all alike. A visit draws `burst` samples
     after `settle` untimed calls, which refill the caches and let the previous runtime's spinning threads fall asleep;
     `settle` calls count as warm-up in the samples. Each call gets 2 * rounds * burst samples.
+
+    >>> samples = compare({"short": lambda: sum(range(10)), "long": lambda: sum(range(10_000))}, rounds=2)
+    >>> samples["short"].median_ms < samples["long"].median_ms
+    True
     """
     for name, value in (("rounds", rounds), ("burst", burst)):
         _positive(name, value)

@@ -23,6 +23,9 @@ def postprocess(name: str, value: Raw) -> Array:
     vectors (H, W, 3). `sigmoid`: probabilities (H, W), or (C, H, W) where C > 1. `softmax`: probabilities (C,) or (C,
     H, W). `peaks`: (C, 3), each channel's highest place x, y in pixels and its value. `none`: the output without its
     first axis. Raises `UserError` for another name.
+
+    >>> postprocess("softmax", np.zeros((1, 2), np.float32)).tolist()
+    [0.5, 0.5]
     """
     if name not in _FUNCTIONS:
         raise unknown_name("post-processing", name, _FUNCTIONS)

@@ -83,6 +83,9 @@ def parse_schedule(text: str, tasks: Iterable[str]) -> Schedule:
     """Read `depth:30,semseg:10`: a rate in Hz for some of `tasks`.
 
     Raises `UserError` for a task that is unknown or named twice, and for a rate that is no number above 0.
+
+    >>> str(parse_schedule("depth:30,semseg:10", ["semseg", "depth"]))
+    'depth:30,semseg:10'
     """
     known, rates = tuple(tasks), dict[str, float]()
     for part in text.split(","):

@@ -272,6 +272,13 @@ class Plan:
         """Cost of the blocks that `tasks` (all by default) run; shared blocks count once. Blocks default to float.
 
         `int8_channel_bytes` is what a target stores for each output channel beside its INT8 weights.
+
+        >>> from edgemtl.spaces import load_space
+        >>> from edgemtl.tasks import make_task
+        >>> tasks = [make_task("depth", "depth"), make_task("normals", "normals")]
+        >>> plan = load_space("cnn", tasks).smallest().plan
+        >>> plan.cost(tasks="depth").flops < plan.cost().flops
+        True
         """
         flops = params = weight_bytes = 0
         counted: set[str] = set()

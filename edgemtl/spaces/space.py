@@ -47,6 +47,12 @@ class Design(Mapping[str, Option]):
 
     `pruned` are the channels of convolutions that pruning made narrower than the options say, by name and in the plan's
     order: as a mapping a design gives its options alone.
+
+    >>> from edgemtl.tasks import make_task
+    >>> space = load_space("cnn", [make_task("depth", "depth")])
+    >>> design = space.design({**space.smallest(), "stem.width": 24})
+    >>> design["stem.width"], design == space.smallest()
+    (24, False)
     """
 
     space: Space = field(repr=False, compare=False, hash=False)
@@ -272,6 +278,11 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
 
     Raises `UserError` for an unknown name, a wrong key or value (with its place), or a size that the family cannot
     take.
+
+    >>> from edgemtl.tasks import make_task
+    >>> space = load_space("cnn", [make_task("depth", "depth")], size=(96, 128))
+    >>> space.smallest().cost().flops < space.largest().cost().flops
+    True
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else find_shared("nas", f"{name}.yaml")
     if path is None or not path.is_file():

@@ -112,6 +112,9 @@ def find_target(name: str, device: Device | None = None) -> ExportTarget:
 
     Raises `UserError` with the nearest names, also of a board's own runtimes where it lacks this one. A machine may
     build for what it does not run itself, so the host need not list a runtime.
+
+    >>> find_target("openvino").traits.engine_precisions
+    ('fp32', 'bf16')
     """
     device = device or load_device(HOST)
     target = _built_in(name, device) if name in _BUILT_IN else _plugged(name, device)

@@ -155,6 +155,10 @@ def make_task(name: str, kind: str, channels: int | None = None, classes: Sequen
 
     Names obey `check_name`, hold none of the signs that budgets and modes are written with, and are none that an
     engine's inputs have; classes obey `check_label`.
+
+    >>> task = make_task("semseg", "segmentation", classes=["floor", "wall"])
+    >>> task.channels, task.metrics[0].name
+    (2, 'miou')
     """
     check_name(name, "task")
     if signs := sorted(set(name) & set(_SIGNS)):
@@ -231,7 +235,12 @@ def delta_m(
     baseline: Mapping[str, Mapping[str, float]],
     preference: Mapping[str, float] | None = None,
 ) -> float:
-    """Mean relative change over tasks (M3ViT's delta_m, as a fraction), weighted where a preference is given."""
+    """Mean relative change over tasks (M3ViT's delta_m, as a fraction), weighted where a preference is given.
+
+    >>> depth = make_task("depth", "depth")
+    >>> delta_m([depth], {"depth": {"rmse": 0.25}}, {"depth": {"rmse": 0.5}})
+    0.5
+    """
     weights = {task.name: (preference or {}).get(task.name, 1.0) for task in tasks}
     total = sum(weights[task.name] * relative_change(task, metrics[task.name], baseline[task.name]) for task in tasks)
     return total / sum(weights.values())

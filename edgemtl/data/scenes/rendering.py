@@ -29,6 +29,10 @@ def render(seed: int, height: int, width: int) -> Frame:
 
     Raises:
         UserError: a negative seed, or a side below 8 pixels.
+
+    >>> frame = render(seed=0, height=48, width=64)
+    >>> frame.rgb.shape, frame.depth.shape
+    ((48, 64, 3), (48, 64))
     """
     if seed < 0 or height < 8 or width < 8:
         raise UserError(
