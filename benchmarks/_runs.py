@@ -25,7 +25,7 @@ from edgemtl.nas.runs import RunFolder
 from edgemtl.profiling import Call, Samples, compare
 from edgemtl.runtime import Session, open_engine
 from edgemtl.spaces import Space, load_space
-from edgemtl.targets.target import ExportTarget, find_target
+from edgemtl.targets.target import ExportTarget, find_target, measurer_of
 
 ROUNDS, BURST = 4, 10
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +72,8 @@ def scenes_evaluator(
     supernet = Supernet.of(space)
     load_supernet(supernet, _shipped(name), space.fingerprint)
     found = find_target(target, device)
-    return space.for_target(found.traits), Evaluator(supernet, source, found, [""], found.traits.executes)
+    evaluator = Evaluator(source, found, measurer_of(found), [""], supernet=supernet)
+    return space.for_target(found.traits), evaluator
 
 
 def scenes_sensitivity() -> Sensitivity:

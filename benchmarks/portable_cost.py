@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -57,8 +58,7 @@ def _score(
     evaluator: Evaluator, candidate: Candidate, target: ExportTarget, quick: bool
 ) -> dict[str, dict[str, float]]:
     """Metrics of the real engine."""
-    built_for = Evaluator(evaluator.supernet, evaluator.source, target, [""], timed_here=True)
-    return built_for.score(candidate, samples_of(evaluator, quick))
+    return replace(evaluator, target=target).score(candidate, samples_of(evaluator, quick))
 
 
 if __name__ == "__main__":

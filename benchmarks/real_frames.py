@@ -17,6 +17,7 @@ import copy
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from edgemtl.files.images import normalize
 from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.nas.runs import RunFolder
-from edgemtl.targets.target import find_target
+from edgemtl.targets.target import find_target, measurer_of
 from edgemtl.train import batches_of
 
 Array = NDArray[Any]
@@ -112,7 +113,7 @@ def run(options: argparse.Namespace) -> Outcome:
     if options.run:
         folder = RunFolder(options.run)
         target = find_target(folder.config()["target"])
-        engines = Evaluator(evaluator.supernet, evaluator.source, target, [""], target.traits.executes)
+        engines = replace(evaluator, target=target, measurer=measurer_of(target))
         designs["chosen"] = (folder.load("best"), engines)
     frames = [motorcycle(space.size)]
     if options.kinect.is_file():

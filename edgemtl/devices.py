@@ -120,7 +120,8 @@ class Device(_Strict):
     """One device. Sizes are in bytes, rates in bytes or operations per second, power in watts.
 
     `arithmetic` is what its processor multiplies eight-bit numbers with; it decides how INT8 is written. Where a file
-    does not say, nothing is taken for granted.
+    does not say, nothing is taken for granted. `measurer` names what reaches it from here (`edgemtl.profiling`), None
+    where nothing does but this machine itself.
     """
 
     schema_: Literal["edgemtl.device/1"] = Field(alias="schema")
@@ -140,6 +141,7 @@ class Device(_Strict):
     sensors: tuple[Sensor, ...] = Field(default=(), max_length=64)
     fpga: Fpga | None = None
     reach: Reach = Reach()
+    measurer: Name | None = None
     notes: tuple[Text, ...] = Field(default=(), max_length=20)
 
     def runtime(self, name: str) -> Runtime:
@@ -165,8 +167,14 @@ class Device(_Strict):
 
     def as_json(self) -> dict[str, Any]:
         """What of a device decides how engines are made for it: the rest may change and a run go on."""
-        deciding = {"schema_", "name", "title", "kind", "precisions", "arithmetic", "runtimes"}
+        deciding = {"schema_", "name", "title", "kind", "precisions", "arithmetic", "runtimes", "measurer"}
         return self.model_dump(mode="json", by_alias=True, include=deciding)
+
+    def reached_now(self) -> Device:
+        """The device as its file says today that it is reached, where there is one."""
+        if self.measurer is None or self.name not in device_names():
+            return self
+        return self.model_copy(update={"reach": load_device(self.name).reach})
 
 
 @dataclass(frozen=True)
@@ -253,7 +261,7 @@ def resolve(budget: Budget) -> Place | None:
     """Where `budget` is measured, or None for a count (FLOPs, bytes), which is the same everywhere.
 
     Raises `UserError` for an unknown device or runtime, and `UnsupportedError` for a budget that this version cannot
-    measure from here: latency on a board, and energy anywhere.
+    measure from here: latency on a board that no measurer reaches, and energy anywhere.
     """
     if budget.quantity not in ("latency_ms", "energy_mj"):
         return None
@@ -265,7 +273,7 @@ def resolve(budget: Budget) -> Place | None:
             f"budget {budget.text!r}: energy is not measured in this version; "
             "give a limit in ms, FLOPs or MB, for example 2GFLOPs"
         )
-    if device.kind != "host":
+    if device.kind != "host" and device.measurer is None:
         raise UnsupportedError(
             f"budget {budget.text!r}: latency is measured only on the host in this version, not on {device.name}; "
             f"search with a FLOPs or MB budget (or ms without @{device.name}), export, "

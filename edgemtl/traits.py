@@ -21,10 +21,11 @@ class TargetTraits:
     `block_precisions` may be chosen block by block ("float", "int8"); `engine_precisions` hold for the rest of the
     whole engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
     `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it (empty: none is needed).
-    `executes` tells whether engines run on this host, so that a search can measure them. `int8_channel_bytes` are
-    stored for each output channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them). Where engines do
-    not run on the device's processor, `arithmetic` is what they multiply with, and `hardware` says in words what an
-    engine is for ("NVIDIA GPUs of the ampere generation").
+    `measurer` names how latencies come about on a device that names no measurer itself (`edgemtl.profiling.Measurer`:
+    "local" where engines run on this host, "none" where they do not). `int8_channel_bytes` are stored for each output
+    channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them). Where engines do not run on the device's
+    processor, `arithmetic` is what they multiply with, and `hardware` says in words what an engine is for ("NVIDIA GPUs
+    of the ampere generation").
     """
 
     name: str
@@ -34,7 +35,7 @@ class TargetTraits:
     channel_multiple: int
     runtime: str
     extra: str
-    executes: bool = True
+    measurer: str = "local"
     int8_channel_bytes: int = INT8_CHANNEL_BYTES
     arithmetic: Arithmetic | None = None
     hardware: str = ""

@@ -1,4 +1,4 @@
-"""Engines held against their net as far as this machine truly can, and what a manifest says of that."""
+"""Engines held against their net as far as they can be run from here, and what a manifest says of that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgemtl.arithmetic import own_arithmetic
 from edgemtl.bundle import Parity
 from edgemtl.data import Sample, collate
 from edgemtl.devices import Device
@@ -17,8 +16,7 @@ from edgemtl.export.parity import MakeScorer, Tolerance, check_parity, measure_p
 from edgemtl.export.usage import describe_dispatch
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges
-from edgemtl.runtime import open_engine
-from edgemtl.targets import ExportTarget, arithmetic_of, find_target, needs_of, runs_here
+from edgemtl.targets import ExportTarget, arithmetic_of, find_target, is_runnable, measurer_of, needs_of
 from edgemtl.traits import TargetTraits
 
 __all__ = ["Build", "ExportedNet", "checked", "folder_of", "honoured"]
@@ -52,10 +50,10 @@ def checked(subject: ExportedNet, target: ExportTarget, folder: Path, build: Bui
     too far from the net.
     """
     precision = honoured(subject.precision, target.traits)
-    here, dispatch = runs_here(target, precision), describe_dispatch(target, subject.net)
+    runnable, dispatch = is_runnable(target, precision), describe_dispatch(target, subject.net)
     parity: dict[str, Parity] = {}
-    if here:
-        parity = _measured(subject, folder)
+    if runnable:
+        parity = _measured(subject, target, folder)
     elif dispatch is None or dispatch.capacity is None:
         run = simulated_run(subject.net, precision, subject.ranges, target)
         parity = measure_parity(subject.net, run, subject.samples, subject.make_scorer)
@@ -70,14 +68,15 @@ def checked(subject: ExportedNet, target: ExportTarget, folder: Path, build: Bui
         "arithmetic": arithmetic_of(target),
         "hardware": target.traits.hardware,
         "needs": needs_of(target, precision),
-        "checked": "engine" if here else "simulation",
-        "checked_on": own_arithmetic() if here else None,
+        "checked": "engine" if runnable else "simulation",
+        "checked_on": measurer_of(target).arithmetic if runnable else None,
         "own_parity": _own_parity(subject, target, precision, build),
     }
 
 
-def _measured(subject: ExportedNet, folder: Path) -> dict[str, Parity]:
-    with closing(open_engine(folder, modes=[[task.name for task in subject.net.tasks]])) as session:
+def _measured(subject: ExportedNet, target: ExportTarget, folder: Path) -> dict[str, Parity]:
+    modes = [[task.name for task in subject.net.tasks]]
+    with closing(measurer_of(target).open(folder, modes=modes)) as session:
         return measure_parity(subject.net, session.run, subject.samples, subject.make_scorer)
 
 
@@ -86,11 +85,11 @@ def _own_parity(
 ) -> dict[str, Parity] | None:
     """Parity by the scheme of the device's own processor; None where it is this one, or does not run right here."""
     own = find_target(target.traits.name, subject.device)
-    if "int8" not in precision.values() or own.scheme == target.scheme or not runs_here(own, precision):
+    if "int8" not in precision.values() or own.scheme == target.scheme or not is_runnable(own, precision):
         return None
     with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
         build(own, Path(folder))
-        return _measured(subject, Path(folder))
+        return _measured(subject, own, Path(folder))
 
 
 def folder_of(target: ExportTarget) -> str:

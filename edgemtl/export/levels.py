@@ -18,7 +18,6 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
-from edgemtl.arithmetic import own_arithmetic
 from edgemtl.bundle import BundleLevel, BundleTarget, Manifest
 from edgemtl.data import Sample, collate
 from edgemtl.devices import Device
@@ -32,8 +31,8 @@ from edgemtl.files.disk import write_atomic
 from edgemtl.files.onnx import read_onnx
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.nas.levels import Level, Levels
-from edgemtl.runtime import EngineSpec, open_engine
-from edgemtl.targets import ExportTarget, arithmetic_of, emit, find_target, runs_here
+from edgemtl.runtime import EngineSpec
+from edgemtl.targets import ExportTarget, arithmetic_of, emit, find_target, is_runnable, measurer_of
 from edgemtl.train import Scorer
 
 __all__ = ["check_sharing", "export_levels"]
@@ -114,7 +113,7 @@ def export_levels(
         written = _write(levels, found.supernet, target, position)
         checked = [_checked(number, level, target, position, validation) for number, level in enumerate(levels)]
         share = written.shared_bytes / written.alone_bytes
-        here = all(runs_here(target, _precision(level, target)) for level in levels)
+        here = all(is_runnable(target, _precision(level, target)) for level in levels)
         progress(
             f"models and weights: {written.shared_bytes / 1e6:.2f} MB for {len(levels)} levels, "
             f"{share:.0%} of the {written.alone_bytes / 1e6:.2f} MB that they take one by one"
@@ -128,7 +127,7 @@ def export_levels(
                 device=target.device.name,
                 arithmetic=arithmetic_of(target),
                 checked="engine" if here else "simulation",
-                checked_on=own_arithmetic() if here else None,
+                checked_on=measurer_of(target).arithmetic if here else None,
             )
         }
         origin = replace(origin, design=dict(first.design), blocks=first.design.blocks)
@@ -175,8 +174,8 @@ def _checked(
     """What the manifest says of a level, once its engine was held against its net."""
     net, precision = level.candidate.net, _precision(level, target)
     names = [task.name for task in net.tasks]
-    if runs_here(target, precision):
-        with closing(open_engine(position, modes=[names], level=number)) as session:
+    if is_runnable(target, precision):
+        with closing(measurer_of(target).open(position, modes=[names], level=number)) as session:
             parity = measure_parity(net, session.run, validation, Scorer)
     else:
         parity = measure_parity(net, simulated_run(net, precision, None, target), validation, Scorer)

@@ -20,8 +20,7 @@ from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, run_blocks
 from edgemtl.models.graph import trace
 from edgemtl.models.quantization import Ranges, simulate
-from edgemtl.runtime import open_engine
-from edgemtl.targets import ExportTarget, runs_here
+from edgemtl.targets import ExportTarget, is_runnable, measurer_of
 from edgemtl.tasks import KINDS, Task
 
 __all__ = [
@@ -200,7 +199,7 @@ def first_divergence(
         name: value.numpy() for name, value in simulate(exposed, precision, ranges, target.scheme)(pixels).items()
     }
     found = simulated
-    if runs_here(target, precision):
+    if is_runnable(target, precision):
         found = _exposed_outputs(exposed, target, precision, ranges, image)
     errors = {name: _relative(found[name], simulated[name]) for name in exact}
     for name, error in errors.items():
@@ -254,7 +253,7 @@ def _exposed_outputs(
     with tempfile.TemporaryDirectory() as folder:
         target.build(exposed, precision, ranges, Path(folder))  # type: ignore[arg-type]
         names = exposed.names
-        with closing(open_engine(Path(folder), modes=[names])) as session:
+        with closing(measurer_of(target).open(Path(folder), modes=[names])) as session:
             return {name: value.copy() for name, value in session.run(image, names).items()}
 
 

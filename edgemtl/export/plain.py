@@ -23,7 +23,7 @@ from edgemtl.export.wrap import with_normalisation, with_postprocessing, with_sh
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges
 from edgemtl.runtime import EngineSpec
-from edgemtl.targets import ExportTarget, PlainTarget
+from edgemtl.targets import ExportTarget, PlainTarget, is_runnable
 from edgemtl.tasks import check_tasks
 from edgemtl.train import Scorer
 
@@ -134,7 +134,7 @@ def _write(
     folder.mkdir(parents=True)
     spec = built(target, folder, finish)
     with tempfile.TemporaryDirectory(prefix="edgemtl-") as alone:
-        if target.traits.executes:
+        if is_runnable(target, honoured(subject.precision, target.traits)):
             bare(target, Path(alone))
         about = checked(subject, target, Path(alone), bare)
     files = tuple(spec.files.values())

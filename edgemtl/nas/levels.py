@@ -16,6 +16,7 @@ from edgemtl.nas.evaluation import Candidate, Evaluator, Limit, Sensitivity, fin
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import make_table, widths_for
 from edgemtl.spaces import ENGINE, Design, Space
+from edgemtl.targets import measurer_of
 from edgemtl.units import Budget, parse_budget
 
 __all__ = ["Level", "Levels", "plan_levels"]
@@ -65,7 +66,8 @@ def plan_levels(
     path = _supernet_of(run, config, source, supernet)
     weights = Supernet.of(space)
     load_supernet(weights, path, space.fingerprint)
-    evaluator = Evaluator(weights, source, run.target(), [""], timed_here=False)
+    target = run.target()
+    evaluator = Evaluator(source, target, measurer_of(target), [""], supernet=weights)
     cache_key = {key: str(config[key]) for key in ("supernet_sha256", "data_fingerprint")}
     found = _sensitivity(run, path, space, evaluator, cache_key, report)
     levels: dict[str, Level] = {}

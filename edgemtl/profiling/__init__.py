@@ -8,6 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgemtl.profiling.demand import Demand, measure_demand
+from edgemtl.profiling.measurer import (
+    EngineCall,
+    Measurer,
+    NoMeasurer,
+    Untimed,
+    find_measurer,
+    measurer_names,
+)
 from edgemtl.profiling.profiler import profile
 from edgemtl.profiling.samples import (
     LatencyBlock,
@@ -40,20 +48,26 @@ __all__ = [
     "Count",
     "Counts",
     "Demand",
+    "EngineCall",
     "Figure",
     "LatencyBlock",
     "LevelCost",
+    "Measurer",
+    "NoMeasurer",
     "OperatorShare",
     "Profile",
     "Progress",
     "Ratio",
     "Samples",
     "Stability",
+    "Untimed",
     "compare",
     "count_graph",
+    "find_measurer",
     "measure",
     "measure_demand",
     "measure_levels",
+    "measurer_names",
     "percentile",
     "percentile_interval",
     "profile",

@@ -23,9 +23,9 @@ from edgemtl.targets.target import (
     PlainTarget,
     arithmetic_of,
     find_target,
-    is_timed_here,
+    is_runnable,
+    measurer_of,
     needs_of,
-    runs_here,
     target_names,
 )
 from edgemtl.targets.tensorrt_rtx import (
@@ -45,9 +45,9 @@ __all__ = [
     "arithmetic_of",
     "emit",
     "find_target",
-    "is_timed_here",
+    "is_runnable",
+    "measurer_of",
     "needs_of",
     "quantize",
-    "runs_here",
     "target_names",
 ]

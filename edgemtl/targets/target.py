@@ -13,9 +13,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-from edgemtl.arithmetic import Arithmetic, lacking, own_arithmetic
-from edgemtl.devices import HOST, Device, load_device, own_precisions
+from edgemtl.arithmetic import Arithmetic
+from edgemtl.devices import HOST, Device, load_device
 from edgemtl.errors import UserError, unknown_name
+from edgemtl.profiling import Measurer, find_measurer
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ __all__ = [
     "PlainTarget",
     "arithmetic_of",
     "find_target",
-    "is_timed_here",
+    "is_runnable",
+    "measurer_of",
     "needs_of",
-    "runs_here",
     "target_names",
 ]
 
@@ -154,15 +155,11 @@ def arithmetic_of(target: ExportTarget) -> Arithmetic:
     return target.traits.arithmetic or target.device.arithmetic_of(target.traits.runtime)
 
 
-def runs_here(target: ExportTarget, precision: Mapping[str, str]) -> bool:
-    """Whether an engine of this precision runs on this machine, and computes here what it does on its device.
-
-    Without instructions for BF16 a runtime computes in FP32 instead.
-    """
-    known = own_precisions([precision.get("engine", "fp32")])
-    return target.traits.executes and bool(known) and not lacking(needs_of(target, precision), own_arithmetic())
+def measurer_of(target: ExportTarget) -> Measurer:
+    """How latencies and outputs of a target's engines on its device come about."""
+    return find_measurer(target.device, target.traits.name, target.traits.measurer)
 
 
-def is_timed_here(target: ExportTarget) -> bool:
-    """Whether the target's engines run on this machine as they will on their device."""
-    return target.traits.executes and target.device.is_here
+def is_runnable(target: ExportTarget, precision: Mapping[str, str]) -> bool:
+    """Whether an engine of this precision can be run from here, and computes there what it does on its device."""
+    return measurer_of(target).runs(precision, needs_of(target, precision))

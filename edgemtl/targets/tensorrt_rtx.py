@@ -46,7 +46,7 @@ _TRAITS = TargetTraits(
     channel_multiple=8,
     runtime="tensorrt-rtx",
     extra="tensorrt-rtx",
-    executes=False,
+    measurer="none",
     arithmetic="gpu",
 )
 

@@ -25,7 +25,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate, simulate
 from edgemtl.runtime import EngineSpec, Session, open_engine
 from edgemtl.targets import emit
-from edgemtl.targets.target import ExportTarget, PlainTarget, find_target, needs_of, runs_here
+from edgemtl.targets.target import ExportTarget, PlainTarget, find_target, is_runnable, needs_of
 
 Outputs = dict[str, NDArray[np.float32]]
 
@@ -214,7 +214,7 @@ class TargetConformance:
         ranges = calibrate(net, images(8))
         target.build(net, precision, ranges, tmp_path)
         assert EngineSpec.read(tmp_path).needs == needs_of(target, precision)
-        if not runs_here(target, precision):
+        if not is_runnable(target, precision):
             with pytest.raises(UserError, match="do not saturate"):
                 open_engine(tmp_path)
             return

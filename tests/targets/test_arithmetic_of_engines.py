@@ -27,7 +27,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph.graph import trace
 from edgemtl.models.quantization import Ranges, calibrate, parameters_of, simulate
 from edgemtl.runtime import Engine, open_engine
-from edgemtl.targets.target import arithmetic_of, find_target, runs_here
+from edgemtl.targets.target import arithmetic_of, find_target, is_runnable
 
 ROOT = Path(__file__).parents[2]
 EXACT_HERE = not lacking([EXACT_INT8], own_arithmetic())
@@ -260,8 +260,8 @@ def test_a_bf16_engine_is_checked_by_simulation_where_the_processor_has_none(
     machine["cpu"] |= {"flags": ["avx2"]}
     monkeypatch.setattr("edgemtl.devices.environment", lambda: machine)
     target = find_target("openvino", built_for)
-    assert not runs_here(target, {"engine": "bf16"})
-    assert runs_here(target, {"engine": "fp32"})
+    assert not is_runnable(target, {"engine": "bf16"})
+    assert is_runnable(target, {"engine": "fp32"})
     given = {"calibration": samples, "validation": samples, "tolerance": LOOSE, "device": built_for}
     export_bundle(net, "bf16", ["openvino"], tmp_path / "bundle", **given)  # type: ignore[arg-type]
     said = read_manifest(tmp_path / "bundle").targets["openvino"]
@@ -303,5 +303,5 @@ def test_a_target_with_an_arithmetic_of_its_own_has_it_on_every_device() -> None
 
 def test_signed_engines_for_arm_run_right_here_only_where_sums_do_not_saturate() -> None:
     target = find_target("onnxruntime", load_device("raspberry-pi-5"))
-    assert runs_here(target, {"stem": "int8"}) == EXACT_HERE
-    assert runs_here(target, {"stem": "float"})
+    assert is_runnable(target, {"stem": "int8"}) == EXACT_HERE
+    assert is_runnable(target, {"stem": "float"})

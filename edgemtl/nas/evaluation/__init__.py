@@ -2,12 +2,12 @@
 
 from edgemtl.nas.evaluation.evaluator import (
     BATCH,
-    LATENCY_ENGINES,
     TEST_IMAGES,
     VALIDATION_IMAGES,
     Candidate,
     Evaluator,
-    median_ms,
+    NetEvaluator,
+    PreparedNet,
 )
 from edgemtl.nas.evaluation.finalists import (
     Finalist,
@@ -20,12 +20,12 @@ from edgemtl.nas.evaluation.finalists import (
 from edgemtl.nas.evaluation.preflight import (
     FloorRow,
     PreflightRow,
+    check_timed,
     keeps_all,
     limits_of,
     preflight_budgets,
     preflight_floors,
     too_tight,
-    untimed,
 )
 from edgemtl.nas.evaluation.problem import (
     Evaluation,
@@ -59,7 +59,6 @@ from edgemtl.nas.evaluation.trials import (
 __all__ = [
     "BATCH",
     "BEAT_SECONDS",
-    "LATENCY_ENGINES",
     "TEST_IMAGES",
     "VALIDATION_IMAGES",
     "Candidate",
@@ -68,10 +67,13 @@ __all__ = [
     "Finalist",
     "FloorRow",
     "Limit",
+    "NetEvaluator",
     "PreflightRow",
+    "PreparedNet",
     "Problem",
     "Sensitivity",
     "check_floor",
+    "check_timed",
     "choose",
     "evaluation_of",
     "fast_enough",
@@ -82,7 +84,6 @@ __all__ = [
     "limits_of",
     "measure_finalists",
     "measure_into_run",
-    "median_ms",
     "non_dominated",
     "one_step_down",
     "open_study",
@@ -97,5 +98,4 @@ __all__ = [
     "standard_error",
     "timed_scopes",
     "too_tight",
-    "untimed",
 ]

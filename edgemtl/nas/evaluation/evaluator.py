@@ -1,12 +1,12 @@
-"""From a design to its scores: cut out of the supernet, recalibrated, quantized, scored and timed."""
+"""From a net to its scores: recalibrated, quantized, scored and timed; a design is cut out of its supernet first."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,16 @@ from torch import Tensor
 from edgemtl.data import Batch, Sample, Source
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
-from edgemtl.models.quantization import Ranges, calibrate, simulate
+from edgemtl.models.quantization import Ranges, Simulation, calibrate, simulate
 from edgemtl.nas.evaluation.problem import Evaluation
-from edgemtl.profiling import measure
-from edgemtl.runtime import Session, open_engine
+from edgemtl.profiling import EngineCall, Measurer
+from edgemtl.results import Latency
+from edgemtl.runtime import Session
 from edgemtl.spaces import Design
-from edgemtl.targets import ExportTarget
+from edgemtl.targets import ExportTarget, needs_of
 from edgemtl.train import Scorer, batches_of, evaluate, subsample
 
-__all__ = ["LATENCY_ENGINES", "TEST_IMAGES", "VALIDATION_IMAGES", "Candidate", "Evaluator", "median_ms"]
+__all__ = ["TEST_IMAGES", "VALIDATION_IMAGES", "Candidate", "Evaluator", "NetEvaluator", "PreparedNet"]
 
 RECALIBRATION_IMAGES = 64
 CALIBRATION_IMAGES = 32
@@ -45,43 +46,54 @@ class Candidate:
     net: MultiTaskNet
     ranges: Ranges | None
 
+    @property
+    def precision(self) -> Mapping[str, str]:
+        """The design's."""
+        return self.design.precision
+
+
+@dataclass(frozen=True)
+class PreparedNet:
+    """Any net in a precision, without a design: what `NetEvaluator` scores and times as it does a `Candidate`."""
+
+    net: MultiTaskNet
+    precision: Mapping[str, str]
+    ranges: Ranges | None = None
+
+
+Prepared = Candidate | PreparedNet
+
 
 @dataclass
-class Evaluator:
-    """Everything that scoring a design needs; made once for a search.
+class NetEvaluator:
+    """What scores and times nets for a target on a source's images; made once for a run.
 
     Statistics come from the training split, ranges from the calibration split, decisions from the validation split, and
     the reported scores from the test split: no image serves two of these. Engines are built, timed and scored where
-    they are `timed_here`, as this machine is what they are made for; else nets are simulated and have no latency.
+    `measurer` times them; else nets are simulated and have no latency.
     """
 
-    supernet: Supernet
     source: Source
     target: ExportTarget
+    measurer: Measurer
     scopes: Sequence[str]
-    timed_here: bool
     threads: int = 0
 
-    def candidate(self, design: Design) -> Candidate:
-        """The design's net, extracted and recalibrated, with ranges where a block is INT8."""
-        net = self.supernet.extract(design)
-        recalibrate(net, self._train_images)
-        eight_bit = "int8" in design.precision.values()
-        return Candidate(design, net, self.ranges(net) if eight_bit else None)
+    @property
+    def is_timed(self) -> bool:
+        """Whether engines have latencies."""
+        return self.measurer.untimed is None
 
     def ranges(self, net: MultiTaskNet) -> Ranges:
         """Activation ranges of a recalibrated net."""
         return calibrate(net, self._calibration_images)
 
-    def evaluate(self, design: Design) -> Evaluation:
-        """Metrics of the quantized net, simulated as the target's engine computes, and the latency if timed here."""
-        candidate = self.candidate(design)
-        return Evaluation(design, self.simulated(candidate), self.time(candidate) if self.timed_here else {})
-
-    def simulated(self, candidate: Candidate) -> dict[str, dict[str, float]]:
+    def simulated(self, prepared: Prepared) -> dict[str, dict[str, float]]:
         """Metrics on the validation images, simulated as the target's engine computes."""
-        module = simulate(candidate.net, candidate.design.precision, candidate.ranges, self.target.scheme)
-        return evaluate(module, self.source.tasks, self._validation)
+        return evaluate(self._simulation(prepared), self.source.tasks, self._validation)
+
+    def _simulation(self, prepared: Prepared) -> Simulation:
+        return simulate(prepared.net, prepared.precision, prepared.ranges, self.target.scheme)
 
     @property
     def sample_image(self) -> NDArray[np.float32]:
@@ -89,43 +101,58 @@ class Evaluator:
         return self._validation[0].image[:1]
 
     @property
-    def _modes(self) -> list[list[str]]:
+    def _modes(self) -> list[tuple[str, ...]]:
         """The sets of tasks that are timed: an engine that is opened for these alone opens sooner."""
         return [self.tasks_of(scope) for scope in self.scopes]
 
-    def tasks_of(self, scope: str) -> list[str]:
+    def tasks_of(self, scope: str) -> tuple[str, ...]:
         """The tasks that a scope of latency runs: one, or all for ""."""
-        return [scope] if scope else [task.name for task in self.source.tasks]
+        return (scope,) if scope else tuple(task.name for task in self.source.tasks)
 
-    def time(self, candidate: Candidate) -> dict[str, float]:
+    def calls(self, session: Session) -> dict[str, EngineCall]:
+        """A call of an open engine for each scope."""
+        return {scope: EngineCall(session, self.sample_image, self.tasks_of(scope)) for scope in self.scopes}
+
+    def time(self, prepared: Prepared) -> dict[str, float]:
         """Median latency in ms of the exported engine: all tasks under "", single ones that a budget names.
 
         Of several engines the fastest counts: two of one file differ by a tenth for as long as they live, and whatever
         else runs on the machine makes one slower, never faster.
         """
-        drawn = [self._medians(candidate) for _ in range(LATENCY_ENGINES)]
+        drawn = [self._medians(prepared) for _ in range(LATENCY_ENGINES)]
         return {scope: min(medians[scope] for medians in drawn) for scope in self.scopes}
 
-    def _medians(self, candidate: Candidate) -> dict[str, float]:
-        with self.engine(candidate) as session:
-            return {scope: median_ms(session, self.sample_image, self.tasks_of(scope)) for scope in self.scopes}
+    def _medians(self, prepared: Prepared) -> dict[str, float]:
+        with self.engine(prepared) as session:
+            return {scope: self._median_ms({scope: call}) for scope, call in self.calls(session).items()}
+
+    def _median_ms(self, call: Mapping[str, EngineCall]) -> float:
+        """Median latency of one call, drawn without a pause."""
+        (samples,) = self.measurer.compare(call, 1, burst=LATENCY_RUNS // 2, settle=0, warmup=LATENCY_WARMUP).values()
+        return samples.median_ms
+
+    def latency(self, ms: float | None) -> Latency | None:
+        """A latency as a result holds it: where it comes from, of which device and runtime."""
+        if ms is None:
+            return None
+        runtime = self.target.traits.runtime
+        return Latency(value=ms, kind=self.measurer.kind, device=self.target.device.name, runtime=runtime)
 
     @contextmanager
-    def engine(self, candidate: Candidate) -> Iterator[Session]:
-        """The candidate built for the target in a temporary folder, opened, and closed at the end."""
+    def engine(self, prepared: Prepared) -> Iterator[Session]:
+        """The net built for the target in a temporary folder, opened, and closed at the end."""
         with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
-            self.target.build(candidate.net, candidate.design.precision, candidate.ranges, Path(folder))
-            with closing(open_engine(Path(folder), self.threads, modes=self._modes)) as session:
+            self.target.build(prepared.net, prepared.precision, prepared.ranges, Path(folder))
+            with closing(self.measurer.open(Path(folder), self.threads, self._modes)) as session:
                 yield session
 
-    def score(self, candidate: Candidate, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
-        """Metrics on `samples` of the real engine's outputs; simulated where engines are not timed here."""
-        if not self.timed_here:
-            module = simulate(candidate.net, candidate.design.precision, candidate.ranges, self.target.scheme)
-            return evaluate(module, self.source.tasks, batches_of(samples, BATCH))
+    def score(self, prepared: Prepared, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+        """Metrics on `samples` of the real engine's outputs; simulated where engines are not timed or give none."""
+        if not (self.is_timed and self.measurer.runs(prepared.precision, needs_of(self.target, prepared.precision))):
+            return evaluate(self._simulation(prepared), self.source.tasks, batches_of(samples, BATCH))
         scorer = Scorer(self.source.tasks)
         names = [task.name for task in self.source.tasks]
-        with self.engine(candidate) as session:
+        with self.engine(prepared) as session:
             for batch in batches_of(samples, BATCH):
                 outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
                 for image in batch.image:
@@ -177,6 +204,20 @@ class Evaluator:
         return counts[0] if any(task.dense for task in self.source.tasks) else counts[1]
 
 
-def median_ms(session: Session, image: NDArray[np.float32], tasks: Sequence[str]) -> float:
-    """Median latency of an open engine's calls for `tasks`."""
-    return measure(partial(session.run, image, tasks), runs=LATENCY_RUNS, warmup=LATENCY_WARMUP).median_ms
+@dataclass
+class Evaluator(NetEvaluator):
+    """What scores and times the designs of a supernet."""
+
+    supernet: Supernet = field(kw_only=True)
+
+    def candidate(self, design: Design) -> Candidate:
+        """The design's net, extracted and recalibrated, with ranges where a block is INT8."""
+        net = self.supernet.extract(design)
+        recalibrate(net, self._train_images)
+        eight_bit = "int8" in design.precision.values()
+        return Candidate(design, net, self.ranges(net) if eight_bit else None)
+
+    def evaluate(self, design: Design) -> Evaluation:
+        """Metrics of the quantized net, simulated as the target's engine computes, and the latency if there is one."""
+        candidate = self.candidate(design)
+        return Evaluation(design, self.simulated(candidate), self.time(candidate) if self.is_timed else {})

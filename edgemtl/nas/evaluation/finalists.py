@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 
 from edgemtl.nas.evaluation.evaluator import Candidate, Evaluator
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
 from edgemtl.nas.evaluation.shrinkage import ShrinkageEstimate, shrinkage_estimate
-from edgemtl.profiling import compare
 from edgemtl.spaces import ENGINE, Design, Space
 from edgemtl.tasks import relative_change
 
@@ -115,7 +113,7 @@ def measure_finalists(problem: Problem, evaluator: Evaluator, design: Design) ->
                 found.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
         return found
 
-    if not evaluator.timed_here:
+    if not evaluator.is_timed:
         untimed: list[tuple[Candidate, Mapping[str, float], float]] = [(c, {}, 1.0) for c in candidates]
         return exportable(untimed[:1]) or exportable(untimed[1:])
     latencies = _time(evaluator, candidates)
@@ -174,11 +172,11 @@ def timed_together(
         with ExitStack() as stack:
             sessions = [stack.enter_context(evaluator.engine(candidate)) for candidate in candidates]
             calls = {
-                f"{number}/{scope}": partial(session.run, evaluator.sample_image, evaluator.tasks_of(scope))
+                f"{number}/{scope}": call
                 for number, session in enumerate(sessions)
-                for scope in evaluator.scopes
+                for scope, call in evaluator.calls(session).items()
             }
-            samples = compare(calls, rounds, burst=BURST, warmup=5)
+            samples = evaluator.measurer.compare(calls, rounds, burst=BURST, warmup=5)
         for number, scopes in enumerate(drawn):
             for scope, values in scopes.items():
                 values += samples[f"{number}/{scope}"].samples_ms

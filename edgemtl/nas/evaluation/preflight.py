@@ -6,25 +6,26 @@ engines.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation.evaluator import Evaluator
 from edgemtl.nas.evaluation.problem import Limit, Problem
+from edgemtl.profiling import Measurer
 from edgemtl.spaces import Design, Space
-from edgemtl.targets import ExportTarget
+from edgemtl.targets import ExportTarget, measurer_of
 from edgemtl.units import Budget, Floor, format_quantity
 
 __all__ = [
     "FloorRow",
     "PreflightRow",
+    "check_timed",
     "keeps_all",
     "limits_of",
     "preflight_budgets",
     "preflight_floors",
     "too_tight",
-    "untimed",
 ]
 
 
@@ -131,14 +132,21 @@ def too_tight(budget: Budget, limit: float, smallest: float, space: Space) -> st
     )
 
 
-def untimed(budget: Budget, target: ExportTarget, remedy: str = "") -> UserError:
-    """The refusal of a limit in ms for engines that cannot be timed on this machine; `remedy` names another way out."""
-    device, name = target.device, target.traits.name
-    if device.is_here:
-        what, way = f"target {name} does not run on this host", "give FLOPs or MB"
-    elif device.kind == "host":  # of a run that was made on another machine
-        what = f"the run was made on another machine ({device.arithmetic})"
-        way = "for this one add --device host, or give FLOPs or MB"
-    else:
-        what, way = f"device {device.name} ({device.arithmetic}) is not this machine", "give FLOPs or MB"
-    return UserError(f"budget {budget.text!r}: {what}; {remedy or way}")
+def check_timed(budgets: Iterable[Budget], target: ExportTarget, remedy: str = "") -> Measurer:
+    """What times the target's engines, or says why nothing does.
+
+    Raises `UserError` where a budget is in ms and nothing does, or is for another device; `remedy` names another way
+    out.
+    """
+    measurer, name = measurer_of(target), target.device.name
+    for budget in budgets:
+        if budget.quantity != "latency_ms":
+            continue
+        if measurer.untimed is not None:
+            raise UserError(f"budget {budget.text!r}: {measurer.untimed.reason}; {remedy or measurer.untimed.remedy}")
+        if budget.device not in (None, name):
+            raise UserError(
+                f"budget {budget.text!r}: latencies are those of device {name} here; "
+                f"drop @{budget.device}, or give --device {budget.device}"
+            )
+    return measurer

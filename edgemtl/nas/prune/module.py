@@ -8,13 +8,11 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from edgemtl.data import Source, Split, cache_root, open_source
@@ -26,12 +24,12 @@ from edgemtl.files.names import check_name
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas.evaluation import (
     BATCH,
-    LATENCY_ENGINES,
     TEST_IMAGES,
     VALIDATION_IMAGES,
     Limit,
+    NetEvaluator,
+    PreparedNet,
     check_floor,
-    median_ms,
     timed_scopes,
 )
 from edgemtl.nas.prune.apply import PRUNING_FILE, PRUNING_SCHEMA, WEIGHTS_FILE, places_json, weights_bytes
@@ -54,9 +52,8 @@ from edgemtl.nas.prune.module_groups import module_groups
 from edgemtl.nas.prune.module_net import ModuleNet, load_module
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.search import prepare_images
-from edgemtl.results import RESULT_FILE, Entry, Latency, LimitCheck, PathCost, Result, read_result, write_result
-from edgemtl.runtime import open_engine
-from edgemtl.targets import find_target
+from edgemtl.results import RESULT_FILE, Entry, LimitCheck, PathCost, Result, read_result, write_result
+from edgemtl.targets import find_target, measurer_of
 from edgemtl.tasks import delta_m, relative_change
 from edgemtl.train import batches_of, evaluate
 from edgemtl.units import Floor
@@ -130,7 +127,10 @@ def _prune(request: ModuleRequest, report: Report) -> Result:
     _check_folder(request, config)
     if (request.out / RESULT_FILE).is_file():
         return read_result(request.out)
-    timed_now = partial(_time, timed_scopes([limit.budget for limit in limits]), source)
+    target = find_target(TARGET)
+    scopes = timed_scopes([limit.budget for limit in limits])
+    evaluator = NetEvaluator(source, target, measurer_of(target), scopes)
+    timed_now = partial(_time, evaluator)
     given = _Scored({split: _scores(net, source, split) for split in _SCORED}, {} if problem else timed_now(net))
     limits = tuple(e if e.exact else Limit(e.budget, e.budget.limit(given.ms[e.budget.task or ""])) for e in limits)
     timing = partial(_timed, subject, timed_now)
@@ -149,7 +149,7 @@ def _prune(request: ModuleRequest, report: Report) -> Result:
     tell(report, "score")(1, 1, "")
     tried = len(trials) or sum(len(curve.rises) for curve in known.curves.values())
     best, base = (
-        _entry(subject, kept, scored, given, _checks(subject, limits, floors, kept, scored, given))
+        _entry(subject, kept, scored, given, _checks(subject, limits, floors, kept, scored, given), evaluator)
         for kept, scored in ((fit.kept, pruned), ({}, given))
     )
     result = Result(
@@ -236,17 +236,9 @@ def _export_problem(net: ModuleNet) -> str:
     return ""
 
 
-def _time(scopes: Sequence[str], source: Source, net: Net) -> dict[str, float]:
-    """Median latency in ms of the net's engine, the fastest of several: all tasks under "", single ones by name."""
-    image = torch.zeros(1, 3, *source.size).numpy()
-    drawn = []
-    for _ in range(LATENCY_ENGINES):
-        with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
-            find_target(TARGET).build(net, _FLOAT, None, Path(folder))  # type: ignore[arg-type]
-            with closing(open_engine(Path(folder))) as session:
-                tasks = {scope: [scope] if scope else [task.name for task in source.tasks] for scope in scopes}
-                drawn.append({scope: median_ms(session, image, tasks[scope]) for scope in scopes})
-    return {scope: min(medians[scope] for medians in drawn) for scope in scopes}
+def _time(evaluator: NetEvaluator, net: Net) -> dict[str, float]:
+    """Median latency in ms of the net's engine, by scope."""
+    return evaluator.time(PreparedNet(net, _FLOAT))  # type: ignore[arg-type]
 
 
 def _timed(subject: Prunable, timed: Timed, known: PruneMap, kept: Kept) -> dict[str, float]:
@@ -292,17 +284,23 @@ def _checks(
     return (*budgets, *(check_floor(floor, changes[floor.task]) for floor in floors))
 
 
-def _entry(subject: Prunable, kept: Kept, scored: _Scored, given: _Scored, limits: tuple[LimitCheck, ...]) -> Entry:
+def _entry(
+    subject: Prunable,
+    kept: Kept,
+    scored: _Scored,
+    given: _Scored,
+    limits: tuple[LimitCheck, ...],
+    evaluator: NetEvaluator,
+) -> Entry:
     tasks, cost, metrics = subject.criterion.source.tasks, subject.cost(kept, None), scored.metrics["test"]
     paths = {task.name: subject.cost(kept, task.name) for task in tasks}
-    latency = Latency(value=scored.ms[""], kind="measured", device="host", runtime=TARGET) if scored.ms else None
     return Entry(
         design={f"{name}.channels"[-200:]: count for name, count in kept.items()},
         flops=cost.flops,
         macs=cost.flops // 2,
         params=cost.params,
         bytes=cost.weight_bytes,
-        latency_ms=latency,
+        latency_ms=evaluator.latency(scored.ms.get("")),
         metrics={task: dict(scores) for task, scores in metrics.items()},
         delta_m=delta_m(tasks, metrics, given.metrics["test"]),
         paths={task: PathCost(flops=each.flops, params=each.params) for task, each in paths.items()},

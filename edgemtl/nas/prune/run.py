@@ -22,11 +22,11 @@ from edgemtl.nas.evaluation import (
     Finalist,
     Limit,
     Problem,
+    check_timed,
     choose,
     fast_enough,
     measure_finalists,
     timed_scopes,
-    untimed,
 )
 from edgemtl.nas.prune.apply import PRUNING_FILE, PRUNING_SCHEMA
 from edgemtl.nas.prune.criterion import JUDGED_IMAGES, RECALIBRATION_IMAGES, LossCriterion
@@ -51,7 +51,7 @@ from edgemtl.nas.runs import OneDesign, RunFolder, RunInfo, finalize_run
 from edgemtl.nas.search import prepare_images
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.spaces import Cost, Design, Space, is_precision, with_channels
-from edgemtl.targets import ExportTarget, is_timed_here
+from edgemtl.targets import ExportTarget
 from edgemtl.tasks import relative_change, remaining_drop
 from edgemtl.units import MOST_DROP, Budget, Floor
 
@@ -242,16 +242,14 @@ def _scoring(
     """
     base = pruning.unpruned
     budgets = [limit.budget for limit in limits]
-    timed_here = is_timed_here(target)
-    if timed := [budget for budget in budgets if budget.quantity == "latency_ms" and not timed_here]:
-        raise untimed(timed[0], target)
+    measurer = check_timed(budgets, target)
     supernet = OneDesign(base.design, base.net, "").supernet()
-    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), timed_here, run.get("threads", 0))
+    evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), run.get("threads", 0), supernet=supernet)
     evaluator.check_labels()
     ms = evaluator.time(base) if any(not limit.exact for limit in limits) else {}
     resolved = [limit if limit.exact else replace(limit, value=_ms_limit(limit.budget, ms)) for limit in limits]
     baseline = evaluator.simulated(base)
-    problem = Problem(base.design.space, tuple(resolved), floors, run["preference"], baseline, timed_here)
+    problem = Problem(base.design.space, tuple(resolved), floors, run["preference"], baseline, evaluator.is_timed)
     return evaluator, problem
 
 
@@ -276,7 +274,7 @@ def _finalist(request: PruneRequest, problem: Problem, evaluator: Evaluator, des
     if request.precisions:
         return choose(problem, fast_enough(problem, measure_finalists(problem, evaluator, design)))
     candidate = evaluator.candidate(design)
-    latency_ms = _fastest(evaluator, candidate, problem.limits) if evaluator.timed_here else {}
+    latency_ms = _fastest(evaluator, candidate, problem.limits) if evaluator.is_timed else {}
     return Finalist(candidate, Evaluation(design, evaluator.simulated(candidate), latency_ms), 1.0)
 
 

@@ -16,12 +16,12 @@ from edgemtl.data import Source, open_source
 from edgemtl.files.claim import claim
 from edgemtl.files.disk import sha256
 from edgemtl.models import MultiTaskNet, Supernet, load_supernet
-from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Limit, Problem, timed_scopes, untimed
+from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Limit, Problem, check_timed, timed_scopes
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.nas.runs.outcome import RunInfo, finalize_run
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.spaces import Choice, Design, Plan, Values
-from edgemtl.targets import is_timed_here
+from edgemtl.targets import measurer_of
 from edgemtl.tasks import Task
 from edgemtl.train import InitialWeights, Progress, Recipe, train_supernet, worker_processes
 from edgemtl.units import parse_budget, parse_floor
@@ -131,7 +131,7 @@ def _fine_tune(
     problem, evaluator, base = _scoring(run, trained, open_source(before["data"], subject.design.space.size))
     candidate = evaluator.candidate(subject.design)
     evaluation = Evaluation(
-        subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.timed_here else {}
+        subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.is_timed else {}
     )
     found = read_result(run)
     info = RunInfo(command, recipe.seed, found.strategy, found.budgets, found.evaluations, started)
@@ -139,10 +139,8 @@ def _fine_tune(
 
 
 def _check_timed(run: Path, budgets: Sequence[str]) -> None:
-    timed = [budget for budget in map(parse_budget, budgets) if budget.quantity == "latency_ms"]
-    target = RunFolder(run).target()
-    if timed and not is_timed_here(target):
-        raise untimed(timed[0], target, f"train run {run} further on that machine, or search here first")
+    remedy = f"train run {run} further on that machine, or search here first"
+    check_timed(map(parse_budget, budgets), RunFolder(run).target(), remedy)
 
 
 def _subject(run: Path, name: str) -> OneDesign:
@@ -198,11 +196,11 @@ def _scoring(run: Path, supernet: Supernet, source: Source) -> tuple[Problem, Ev
     target = RunFolder(run).target()
     budgets = [parse_budget(text) for text in config["budgets"]]
     scopes, threads = timed_scopes(budgets), config.get("threads", 0)
-    evaluator = Evaluator(supernet, source, target, scopes, is_timed_here(target), threads)
-    latency_ms = evaluator.time(base) if evaluator.timed_here else {}
+    evaluator = Evaluator(source, target, measurer_of(target), scopes, threads, supernet=supernet)
+    latency_ms = evaluator.time(base) if evaluator.is_timed else {}
     metrics = evaluator.simulated(base)
     of_base = Evaluation(base.design, metrics, latency_ms)
     limits = tuple(Limit(budget, budget.limit(Limit(budget, 0).measured(of_base))) for budget in budgets)
     floors = tuple(parse_floor(text, [task.name for task in source.tasks]) for text in config["floors"])
-    problem = Problem(base.design.space, limits, floors, config["preference"], metrics, evaluator.timed_here)
+    problem = Problem(base.design.space, limits, floors, config["preference"], metrics, evaluator.is_timed)
     return problem, evaluator, base

@@ -111,7 +111,7 @@ class RunFolder:
     def device(self) -> Device:
         """The device that the run was made for, as it was then; `UserError` where the run does not say."""
         try:
-            return Device.model_validate(self.config().get("device"))
+            return Device.model_validate(self.config().get("device")).reached_now()
         except ValidationError as error:
             raise UserError(
                 f"run {self.path} does not say for what device it was made ({first_problem(error)}): search again"

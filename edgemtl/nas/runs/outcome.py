@@ -10,7 +10,7 @@ from typing import Literal
 from edgemtl.environment import environment
 from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Problem
 from edgemtl.nas.runs.folder import RunFolder
-from edgemtl.results import Entry, Latency, LimitCheck, PathCost, Result, write_result
+from edgemtl.results import Entry, LimitCheck, PathCost, Result, write_result
 from edgemtl.signals import deferred
 from edgemtl.tasks import delta_m
 from edgemtl.units import preference_text
@@ -43,12 +43,12 @@ def finalize_run(
 
     Nothing here decides: what is feasible was found on validation images.
     """
-    samples, runtime = evaluator.test_samples, evaluator.target.traits.runtime
+    samples = evaluator.test_samples
     total = len(front) + 1
     report(0, total, "baseline on test images")
     base_metrics = evaluator.score(base, samples)
     scored = replace(problem, baseline=base_metrics)
-    baseline = Evaluation(base.design, base_metrics, evaluator.time(base) if evaluator.timed_here else {})
+    baseline = Evaluation(base.design, base_metrics, evaluator.time(base) if evaluator.is_timed else {})
     entries, kept = [], {"baseline": base}
     for number, finalist in enumerate(front):
         key = finalist.candidate.design.key
@@ -57,7 +57,8 @@ def finalize_run(
         metrics = evaluator.score(finalist.candidate, samples)
         kept[name] = finalist.candidate
         evaluation = Evaluation(finalist.candidate.design, metrics, finalist.evaluation.latency_ms)
-        entries.append(_entry(scored, evaluation, name, "candidate", problem.checks(finalist.evaluation), runtime))
+        checks = problem.checks(finalist.evaluation)
+        entries.append(_entry(scored, evaluation, name, "candidate", checks, evaluator))
     report(total, total, "")
     source = evaluator.source
     result = Result(
@@ -69,7 +70,7 @@ def finalize_run(
         budgets=info.budgets,
         feasible=problem.feasible(front[0].evaluation),
         best=entries[0],
-        front=(*entries, _entry(scored, baseline, "baseline", "baseline", scored.checks(baseline), runtime)),
+        front=(*entries, _entry(scored, baseline, "baseline", "baseline", scored.checks(baseline), evaluator)),
         evaluations=info.evaluations,
         seconds=time.monotonic() - info.started,
         environment=environment(),
@@ -90,19 +91,18 @@ def _entry(
     name: str,
     kind: Literal["baseline", "candidate"],
     limits: tuple[LimitCheck, ...],
-    runtime: str,
+    evaluator: Evaluator,
 ) -> Entry:
     design = evaluation.design
     cost = design.cost()
     paths = {task.name: design.cost([task.name]) for task in problem.space.tasks}
-    latency = evaluation.latency_ms.get("")
     return Entry(
         design={**design.as_json()},
         flops=cost.flops,
         macs=cost.flops // 2,
         params=cost.params,
         bytes=cost.weight_bytes,
-        latency_ms=None if latency is None else Latency(value=latency, kind="measured", device="host", runtime=runtime),
+        latency_ms=evaluator.latency(evaluation.latency_ms.get("")),
         metrics={task: dict(scores) for task, scores in evaluation.metrics.items()},
         delta_m=delta_m(problem.space.tasks, evaluation.metrics, problem.baseline),
         paths={task: PathCost(flops=c.flops, params=c.params) for task, c in paths.items()},

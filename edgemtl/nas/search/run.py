@@ -34,6 +34,7 @@ from edgemtl.nas.evaluation import (
     Limit,
     PreflightRow,
     Problem,
+    check_timed,
     choose,
     evaluation_of,
     fast_enough,
@@ -53,7 +54,6 @@ from edgemtl.nas.evaluation import (
     shrinkage_estimate,
     standard_error,
     timed_scopes,
-    untimed,
 )
 from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run, task_json
 from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
@@ -63,7 +63,7 @@ from edgemtl.nas.search.workers import begin, busy_elsewhere, end_abandoned, end
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.signals import deferred
 from edgemtl.spaces import Space, is_precision, load_space
-from edgemtl.targets import find_target, is_timed_here
+from edgemtl.targets import find_target
 from edgemtl.train import Recipe, fresh_supernet
 from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
 
@@ -230,12 +230,9 @@ def _set_up(request: SearchRequest) -> _Setup:
     supernet = Supernet.of(space) if path else fresh_supernet(space, request.seed)
     if path:
         load_supernet(supernet, path, space.fingerprint)
-    timed_here = is_timed_here(target)
-    timed = [budget for budget in budgets if budget.quantity == "latency_ms"]
-    if timed and not timed_here:
-        raise untimed(timed[0], target)
+    measurer = check_timed(budgets, target)
     searched = space.for_target(target.traits)
-    evaluator = Evaluator(supernet, source, target, timed_scopes(budgets), timed_here, request.threads)
+    evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), request.threads, supernet=supernet)
     config = {
         "space": request.space,
         "fingerprint": space.fingerprint,
@@ -253,7 +250,7 @@ def _set_up(request: SearchRequest) -> _Setup:
         "seed": request.seed,
         "supernet_sha256": sha256(path) if path else None,
     }
-    if timed_here:
+    if evaluator.is_timed:
         config["threads"] = request.threads
     if request.strategy == "masks":
         mask_space(searched)
@@ -358,8 +355,8 @@ def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
         if not all(map(math.isfinite, scores.values())):
             raise UserError(f"the largest design has no finite score in task {task!r}: train the supernet again")
     noise = standard_error(setup.source.tasks, baseline, setup.evaluator.validation_images, setup.preference)
-    timed_here = setup.evaluator.timed_here
-    return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, timed_here, noise=noise)
+    is_timed = setup.evaluator.is_timed
+    return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, is_timed, noise=noise)
 
 
 def _learn_masks(

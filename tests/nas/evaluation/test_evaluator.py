@@ -11,7 +11,7 @@ from edgemtl.data import open_source
 from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation import Evaluator
 from edgemtl.spaces import Space, load_space
-from edgemtl.targets.target import find_target
+from edgemtl.targets.target import find_target, measurer_of
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def evaluator(home: Path) -> Evaluator:
     where = load_space(str(home / "nas" / "tiny.yaml"), TASKS)
     supernet = Supernet.of(where)
     load_supernet(supernet, home / "supernet.safetensors", where.fingerprint)
-    return Evaluator(supernet, source, find_target("onnxruntime"), ["", "depth"], timed_here=True, threads=1)
+    target = find_target("onnxruntime")
+    return Evaluator(source, target, measurer_of(target), ["", "depth"], threads=1, supernet=supernet)
 
 
 @pytest.fixture(scope="module")
@@ -70,4 +71,4 @@ def test_the_image_to_time_with_is_normalised(evaluator: Evaluator) -> None:
     image = evaluator.sample_image
     assert (image.shape, image.dtype) == ((1, 3, 64, 64), np.float32)
     assert -3 < float(image.min()) < float(image.max()) < 3
-    assert (evaluator.tasks_of(""), evaluator.tasks_of("depth")) == (["depth", "kind"], ["depth"])
+    assert (evaluator.tasks_of(""), evaluator.tasks_of("depth")) == (("depth", "kind"), ("depth",))

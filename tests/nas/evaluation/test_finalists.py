@@ -202,7 +202,7 @@ def test_the_front_has_the_feasible_ones_that_nobody_beats(pair: Space, designs:
 class PaperEngines(Paper):
     """An evaluator whose figures come from the landscape, where a search would build and time engines."""
 
-    timed_here = True
+    is_timed = True
     scopes = ("",)
 
     def candidate(self, design: Design) -> Candidate:  # type: ignore[override]
@@ -301,7 +301,7 @@ def test_what_an_export_would_refuse_is_no_finalist(pair: Space, on_paper: Paper
 
 def test_what_does_not_run_here_is_not_varied_while_an_export_takes_it(pair: Space) -> None:
     blind = PaperEngines()
-    blind.timed_here = False
+    blind.is_timed = False
     design = pair.design({**pair.largest(), "semseg_head.precision": "int8"})
     task = replace(problem(pair), measures_latency=False)
     (only,) = measure_finalists(task, blind, design)  # type: ignore[arg-type]
@@ -313,7 +313,7 @@ def test_what_does_not_run_here_is_not_varied_while_an_export_takes_it(pair: Spa
 def test_what_an_export_would_refuse_is_no_finalist_where_nothing_runs_here(pair: Space, floors: list[str]) -> None:
     """It is held against its net in FP32, not against itself, and the net's other precisions stand in for it."""
     blind = PaperEngines()
-    blind.timed_here = False
+    blind.is_timed = False
     task = replace(problem(pair, floors=floors), measures_latency=False)
     refused = pair.largest("int8")
     plain = evaluate(pair.largest()).metrics

@@ -28,7 +28,7 @@ from edgemtl.nas.search import run as _search
 from edgemtl.nas.search.strategies import linas as _linas
 from edgemtl.results import read_result
 from edgemtl.spaces import load_space
-from edgemtl.targets.target import find_target
+from edgemtl.targets.target import find_target, measurer_of
 from edgemtl.tasks.task import relative_change
 
 KEYS = {
@@ -361,9 +361,8 @@ def validated(request: SearchRequest, name: str) -> dict[str, dict[str, float]]:
     supernet = Supernet.of(where)
     assert request.supernet is not None
     load_supernet(supernet, request.supernet, where.fingerprint)
-    evaluator = Evaluator(
-        supernet, source, find_target(RunFolder(request.out).config()["target"]), [""], timed_here=False
-    )
+    target = find_target(RunFolder(request.out).config()["target"])
+    evaluator = Evaluator(source, target, measurer_of(target), [""], supernet=supernet)
     return evaluator.simulated(RunFolder(request.out).load(name))
 
 

@@ -1,0 +1,171 @@
+"""How a latency, and an output, of a target's engine on a device comes about: here, there, simulated, or not at all.
+
+A measurer is found by name: the one that the device's profile names, else the one of the target's traits. Others plug
+in through the entry-point group `edgemtl.measurers`, as a function of a `Device` and a target's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.arithmetic import Arithmetic, lacking, own_arithmetic
+from edgemtl.devices import HOST, Device, own_precisions
+from edgemtl.plugins import Registry
+from edgemtl.profiling.samples import Samples
+from edgemtl.profiling.timing import Progress, compare
+from edgemtl.results import FigureKind
+from edgemtl.runtime import Session, open_engine
+
+__all__ = ["EngineCall", "LocalMeasurer", "Measurer", "NoMeasurer", "Untimed", "find_measurer", "measurer_names"]
+
+Modes = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Untimed:
+    """Why there are no latencies, as a clause, and what to do instead."""
+
+    reason: str
+    remedy: str = "give FLOPs or MB"
+
+
+@dataclass(frozen=True)
+class EngineCall:
+    """One call of a session that a measurer opened: a normalised image (1, 3, H, W) and the tasks that are wanted."""
+
+    session: Session
+    image: NDArray[np.float32]
+    tasks: tuple[str, ...]
+
+
+class Measurer(Protocol):
+    """Opens engines of one target and times them, on one device or in place of it. Stateless: `open` gives the state.
+
+    `kind` says where its latencies come from, and stands with each of them in results. `arithmetic` is what computes
+    the outputs of its sessions. Both methods that open and time raise `UserError`, one line, where the device cannot be
+    reached.
+    """
+
+    @property
+    def kind(self) -> FigureKind:
+        """Where latencies come from."""
+        ...
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What outputs are computed with."""
+        ...
+
+    @property
+    def untimed(self) -> Untimed | None:
+        """Why there are no latencies of the target's engines on the device; None where there are."""
+        ...
+
+    def runs(self, precision: Mapping[str, str], needs: Sequence[str]) -> bool:
+        """Whether sessions give the outputs that an engine of this precision and with these needs has on its device."""
+        ...
+
+    def open(self, folder: Path, threads: int = 0, modes: Modes | None = None, level: int = 0) -> Session:
+        """Open the engine in `folder` (the one that holds `engine.json`), as `edgemtl.runtime.open_engine` does."""
+        ...
+
+    def compare(
+        self,
+        calls: Mapping[str, EngineCall],
+        rounds: int = 10,
+        *,
+        burst: int = 10,
+        settle: int = 2,
+        warmup: int = 20,
+        progress: Progress | None = None,
+    ) -> dict[str, Samples]:
+        """Latencies in ms of calls of open sessions, in turns, as `edgemtl.profiling.compare` draws them.
+
+        What is no measurement may give one sample a call. Moving images and outputs is not part of a latency.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalMeasurer:
+    """Engines that run on this machine: measured where it is the device, and computed wherever that is right here."""
+
+    device: Device
+    target: str
+    kind: FigureKind = "measured"
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """This machine's."""
+        return own_arithmetic()
+
+    @property
+    def untimed(self) -> Untimed | None:
+        """The device may be another machine, or the host of a run that was made on one."""
+        device = self.device
+        if device.is_here:
+            return None
+        if device.kind == "host":
+            reason = f"the run was made on another machine ({device.arithmetic})"
+            return Untimed(reason, f"for this one add --device {HOST}, or {Untimed.remedy}")
+        return Untimed(f"device {device.name} ({device.arithmetic}) is not this machine")
+
+    def runs(self, precision: Mapping[str, str], needs: Sequence[str]) -> bool:
+        """Without instructions for BF16 a runtime computes in FP32 instead."""
+        return bool(own_precisions([precision.get("engine", "fp32")])) and not lacking(needs, own_arithmetic())
+
+    def open(self, folder: Path, threads: int = 0, modes: Modes | None = None, level: int = 0) -> Session:
+        """Open the engine in this process."""
+        return open_engine(folder, threads, modes, level)
+
+    def compare(
+        self,
+        calls: Mapping[str, EngineCall],
+        rounds: int = 10,
+        *,
+        burst: int = 10,
+        settle: int = 2,
+        warmup: int = 20,
+        progress: Progress | None = None,
+    ) -> dict[str, Samples]:
+        """Time the calls in this process."""
+        timed = {name: partial(call.session.run, call.image, call.tasks) for name, call in calls.items()}
+        return compare(timed, rounds, burst=burst, settle=settle, warmup=warmup, progress=progress)
+
+
+class NoMeasurer(LocalMeasurer):
+    """Engines that are only written here: opening one is left to its backend, which says what it needs."""
+
+    @property
+    def untimed(self) -> Untimed:
+        """On this machine as on others."""
+        return super().untimed or Untimed(f"target {self.target} does not run on this host")
+
+    def runs(self, precision: Mapping[str, str], needs: Sequence[str]) -> bool:
+        """Never."""
+        return False
+
+
+_MEASURERS: Registry[Callable[[Device, str], Measurer]] = Registry(
+    "measurer", "edgemtl.measurers", {"local": lambda: LocalMeasurer, "none": lambda: NoMeasurer}
+)
+
+
+def measurer_names() -> list[str]:
+    """Names of every measurer, built in and plugged in."""
+    return _MEASURERS.names()
+
+
+def find_measurer(device: Device, target: str, usual: str = "local") -> Measurer:
+    """What measures engines of a target on a device: the measurer that its profile names, else the `usual` one.
+
+    Raises `UserError` with the nearest names for an unknown one, and for a plug-in that fails.
+    """
+    return _MEASURERS.call(device.measurer or usual, device, target)
