@@ -98,7 +98,7 @@ def trained(run: Path, out: Path, steps: int, *arguments: str) -> Path:
 def mapped(quick: bool) -> tuple[Pruning, PruneMap]:
     """That design with its sensitivity map, which is measured where it was not before."""
     pruning = open_pruning(unpruned(quick))
-    return pruning, pruning.subject.map(lambda done, total, text: say(f"map {done}/{total} {text}"))
+    return pruning, pruning.subject.map(lambda news: say(f"map {news.done}/{news.total} {news.text}"))
 
 
 def limits_of(pruning: Pruning, budgets: Sequence[str]) -> list[Limit]:

@@ -62,9 +62,8 @@ def levels(quick: bool) -> Levels:
 
 def write(found: Levels, target: str, folder: Path, samples: list[Sample]) -> None:
     """One bundle of all levels, and one of each."""
-    export_levels(
-        found, find_target(target), folder / "levels", validation=samples, origin=Origin(), progress=say
-    )  # fmt: skip
+    exporter, heard = find_target(target), lambda news: say(news.text)
+    export_levels(found, exporter, folder / "levels", validation=samples, origin=Origin(), report=heard)
     for number, level in enumerate(found.levels):
         export_bundle(
             level.candidate.net, "fp32", [target], folder / f"alone{number}",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgemtl.cli.screen import Screen
+from edgemtl.cli.stages import Stages
 from edgemtl.cli.verb import interruptible, verb
 from edgemtl.errors import UserError
 
@@ -38,8 +39,8 @@ def check(screen: Screen, path: str) -> None:
 
     if path in source_names():
         raise UserError(f"{path} comes with edgemtl, there is nothing to check: give the path of your own data.yaml")
-    with interruptible("nothing was changed: call the same command again"), screen.progress("images") as progress:
-        report = check_folder(path, progress)
+    with interruptible("nothing was changed: call the same command again"), Stages() as stages:
+        report = check_folder(path, stages)
     if not screen.as_json:
         _show(screen, path, report)
     screen.json({"usable": not report.problems, **asdict(report)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgemtl.cli.screen import Screen
+from edgemtl.cli.stages import Stages
 from edgemtl.cli.verb import interruptible, verb
 from edgemtl.units import format_bytes, format_flops
 
@@ -111,7 +112,8 @@ def export(
 
     folder = out or run / layout
     plain = _plain(layout, tasks, with_normalisation, with_postprocessing)
-    with interruptible(f"{folder} is what it was, or holds all that was asked for: nothing appears in parts"):
+    usable = f"{folder} is what it was, or holds all that was asked for: nothing appears in parts"
+    with interruptible(usable), Stages() as stages:
         manifest = export_run(
             run,
             targets,
@@ -123,7 +125,7 @@ def export(
             layout=plain,
             device=load_device(device) if device else None,
             portable=portable,
-            progress=screen.note,
+            report=stages,
         )
     if not screen.as_json:
         _parity(screen, manifest)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edgemtl.cli.screen import Screen
+from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_profile
 from edgemtl.cli.verb import interruptible, parse_shapes, verb
 
@@ -67,9 +68,9 @@ def profile(
     position = profile_file(out or (path if path.is_dir() else _beside(path)))
     wanted: Sequence[str] | None = tasks.split(",") if tasks else None
     sizes = parse_shapes(shapes)
-    with interruptible("nothing was measured to the end, nothing was written"), screen.progress("samples") as progress:
+    with interruptible("nothing was measured to the end, nothing was written"), Stages() as stages:
         found = measure(
-            path, device, target=target, threads=threads, runs=runs, tasks=wanted, shapes=sizes, progress=progress
+            path, device, target=target, threads=threads, runs=runs, tasks=wanted, shapes=sizes, report=stages
         )
     file = write_profile(found, position)
     if not screen.as_json:

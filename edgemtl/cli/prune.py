@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgemtl.cli.screen import Screen
-from edgemtl.cli.search import Stages
+from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_result
 from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
 from edgemtl.errors import UserError
 
 if TYPE_CHECKING:
-    from edgemtl.nas.search import SearchEvent
+    from edgemtl.progress import Report
     from edgemtl.results import Result
 
 __all__ = ["prune"]
@@ -97,12 +97,12 @@ def prune(
     }
     usable = f"what was tried is kept; go on with: {resume_line(asked['out'])}"
     begun = [asked["out"] / name for name in (CONFIG_FILE, MODULE_FILE)]
-    with interruptible(usable, begun), Stages(screen) as news:
+    with interruptible(usable, begun), Stages() as stages:
         if own:
-            result = _prune_module(subject, data or "", parse_size(size), asked, news)
+            result = _prune_module(subject, data or "", parse_size(size), asked, stages)
         else:
             asked |= {"design": design or "best", "device": device, "precisions": precisions}
-            result = _prune_run(Path(subject), asked, news)
+            result = _prune_run(Path(subject), asked, stages)
     _show(screen, asked["out"], result, own)
 
 
@@ -116,18 +116,18 @@ def _check_options(subject: str, own: bool, **given: str | bool | None) -> None:
         raise UserError(f"module {subject!r} does not say on what data it is judged: give --data")
 
 
-def _prune_run(run: Path, asked: dict[str, Any], news: Callable[[SearchEvent], None]) -> Result:
+def _prune_run(run: Path, asked: dict[str, Any], report: Report) -> Result:
     from edgemtl.nas.prune import PruneRequest, prune
 
-    return prune(PruneRequest(run=run, **asked), news)
+    return prune(PruneRequest(run=run, **asked), report)
 
 
 def _prune_module(
-    module: str, data: str, size: tuple[int, int] | None, asked: dict[str, Any], news: Callable[[SearchEvent], None]
+    module: str, data: str, size: tuple[int, int] | None, asked: dict[str, Any], report: Report
 ) -> Result:
     from edgemtl.nas.prune import ModuleRequest, prune_module
 
-    return prune_module(ModuleRequest(module=module, data=data, **(asked | ({"size": size} if size else {}))), news)
+    return prune_module(ModuleRequest(module=module, data=data, **(asked | ({"size": size} if size else {}))), report)
 
 
 def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemtl.cli.screen import Screen
+from edgemtl.cli.stages import Stages
 from edgemtl.cli.verb import Interrupted
 
 if TYPE_CHECKING:
@@ -37,20 +38,13 @@ def run_at_rates(
     from edgemtl.runtime import parse_schedule, prepare_image, run_schedule
 
     schedule = parse_schedule(text, [task.name for task in engine.tasks])
-    total = schedule.releases(seconds)
     size = (engine.manifest.input.height, engine.manifest.input.width)
     frames = [prepare_image(path, size) for path in images]
     demand = measure_demand(engine.session, frames[0], schedule, seconds)
     if objection := demand.objection():
         screen.note(f"warning: {objection}")
-    with screen.progress("jobs") as progress:
-        found = run_schedule(
-            engine.session,
-            frames,
-            schedule,
-            seconds,
-            progress=lambda released, unmet: progress(released, total, f"{unmet} missed or skipped"),
-        )
+    with Stages() as stages:
+        found = run_schedule(engine.session, frames, schedule, seconds, report=stages)
     value = {
         "bundle": str(engine.folder),
         "target": engine.target,

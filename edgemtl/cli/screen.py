@@ -6,25 +6,18 @@ Names in it may be strangers': whatever is shown passes through `printable`, so 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
-import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from edgemtl.errors import printable
-from edgemtl.units import format_duration
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
     from rich.table import Table
 
-__all__ = ["Progress", "Screen"]
+__all__ = ["Screen"]
 
-LINE_SECONDS = 15.0
 PLAIN_WIDTH = 160
 GAP, EDGES = 3, 2
 LONGEST_WORD = 40
@@ -34,17 +27,12 @@ LONGEST_WORD = 40
 class Screen:
     """Where a verb writes. With `as_json`, `output` (none: standard output) gets one JSON value and nothing else."""
 
-    def __init__(self, as_json: bool = False, verbose: bool = False, output: TextIO | None = None) -> None:
-        self.as_json, self.verbose, self._output = as_json, verbose, output
+    def __init__(self, as_json: bool = False, output: TextIO | None = None) -> None:
+        self.as_json, self._output = as_json, output
 
     def note(self, text: str) -> None:
         """One line for a person, on standard error."""
         print(printable(text), file=sys.stderr, flush=True)
-
-    def detail(self, text: str) -> None:
-        """A line that only `-v` asks for."""
-        if self.verbose:
-            self.note(text)
 
     def say(self, text: str) -> None:
         """A line of the result; with JSON it moves to standard error."""
@@ -71,79 +59,6 @@ class Screen:
         """The one JSON value of the result; nothing where a table was asked for."""
         if self.as_json:
             print(json.dumps(value, indent=2, allow_nan=False), file=self._output or sys.stdout, flush=True)
-
-    def progress(self, title: str) -> Progress:
-        """A progress bar on a terminal, plain lines at intervals elsewhere; a context manager."""
-        return Progress(title)
-
-
-class Progress:
-    """Progress of one long step. Call it with what is done, the total, and a few words."""
-
-    def __init__(self, title: str) -> None:
-        self._title, self._start, self._last = title, time.monotonic(), float("-inf")
-        self._bar: RichProgress | None = None
-        self._task: TaskID | None = None
-        self._first: tuple[int, float] | None = None
-        self._seen = (-1, -1, "", "")
-
-    def __enter__(self) -> Progress:
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.console import Console
-            from rich.markup import escape
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-            from rich.progress import Progress as Bar
-            from rich.table import Column
-
-            columns = (
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[left]}", markup=False),
-                TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
-            )
-            self._bar = Bar(
-                TextColumn(escape(printable(self._title))),
-                *columns,
-                console=Console(stderr=True),
-                transient=True,
-                expand=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self._title, total=None, note="", left="")
-        return self
-
-    def __call__(self, done: int, total: int, note: str = "", seconds_left: float | None = None) -> None:
-        """Show that `done` of `total` are done; how long the rest takes is estimated from that where nobody says."""
-        now = time.monotonic()
-        self._first = self._first or (done, now)
-        if seconds_left is None and done > self._first[0]:
-            seconds_left = (now - self._first[1]) * (total - done) / (done - self._first[0])
-        left = "" if seconds_left is None or done >= total else f"about {format_duration(seconds_left)} left"
-        self._seen = (done, total, note, left)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, note=printable(note), left=left)
-            return
-        if now - self._last >= LINE_SECONDS or done >= total:
-            self._last = now
-            self._line()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            if self._seen[0] >= 0:
-                self._line()
-
-    def remark(self, text: str) -> None:
-        """A line that stays, above the bar where there is one."""
-        print(printable(f"{self._title}: {text}"), file=sys.stderr, flush=True)
-
-    def _line(self) -> None:
-        done, total, note, left = self._seen
-        spent = f"{time.monotonic() - self._start:.0f} s{f', {left}' if left else ''}"
-        line = f"{self._title}: {done}/{total}{f', {note}' if note else ''} ({spent})"
-        print(printable(line), file=sys.stderr, flush=True)
 
 
 def _grid(names: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:

@@ -5,33 +5,23 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgemtl.cli.screen import Progress, Screen
+from edgemtl.cli.screen import Screen
+from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_result
 from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
 from edgemtl.units import format_quantity
 
 if TYPE_CHECKING:
-    from edgemtl.nas.search import SearchEvent
+    from edgemtl.nas.search import Preflight
+    from edgemtl.progress import Progress
 
 __all__ = ["search"]
-
-STAGES = {
-    "data": "images",
-    "masks": "steps of masks learnt",
-    "search": "designs evaluated",
-    "sensitivity": "choices tried a step lower",
-    "finalists": "architectures refined",
-    "score": "designs scored",
-    "map": "groups measured",
-    "trial": "groups judged",
-    "latency": "engines timed",
-}
 
 
 @verb(
@@ -147,8 +137,8 @@ def search(
         command=shlex.join(["edgemtl", *sys.argv[1:]]),
     )
     usable = f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}"
-    with interruptible(usable, [folder / CONFIG_FILE]), Stages(screen) as news:
-        result = search_space(request, news)
+    with interruptible(usable, [folder / CONFIG_FILE]), Stages() as stages:
+        result = search_space(request, partial(_show_event, screen, stages))
     if not screen.as_json:
         show_result(screen, result)
         chosen = RunFolder(folder).config()["target"]
@@ -156,52 +146,31 @@ def search(
     screen.json(read_json(folder / RESULT_FILE, "result"))
 
 
-class Stages:
-    """Shows the events of a search: the pre-flight table once, and a progress for each stage."""
+def _show_event(screen: Screen, stages: Stages, event: Progress) -> None:
+    from edgemtl.nas.search import Preflight
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen, self._stack = screen, ExitStack()
-        self._stage = ""
-        self._progress: Progress | None = None
+    if isinstance(event, Preflight):
+        show_preflight(screen, event)
+    else:
+        stages(event)
 
-    def __enter__(self) -> Stages:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def __call__(self, event: SearchEvent) -> None:
-        if event.stage == "preflight":
-            self._stack.close()
-            self._preflight(event)
-            return
-        if event.stage == "stopping":
-            self._stack.close()
-            self._screen.note(event.text)
-            return
-        title = event.text if event.stage == "data" else STAGES.get(event.stage, event.stage)
-        if title != self._stage:
-            self._stack.close()
-            self._stage, self._progress = title, self._stack.enter_context(self._screen.progress(title))
-        if self._progress is not None:
-            self._progress(event.done, event.total, "" if event.stage == "data" else event.text)
-
-    def _preflight(self, event: SearchEvent) -> None:
-        """What three designs take of every limit and lose of every floor, and whether one is known to keep all."""
-        rows: list[tuple[object, ...]] = []
-        for row in event.rows:
-            figures = (row.limit, row.smallest, row.middle, row.largest)
-            texts = (format_quantity(row.budget.quantity, value) for value in figures)
-            rows.append((row.budget.text, *texts, "yes" if row.satisfiable else "no"))
-        for each in event.floors or ():
-            losses = (each.floor.max_drop, each.smallest, each.middle, each.largest)
-            texts = (f"{format_quantity('drop', value)} lost" for value in losses)
-            rows.append((f"floor {each.floor.text}", *texts, "yes, by the largest"))
-        if event.floors is None:
-            rows.append(("floors", *[None] * 4, "known once weights are learnt"))
-        elif len(rows) > 1:
-            known = f"yes, the {event.together} design does" if event.together else "known after the search"
-            rows.append(("all together", *[None] * 4, known))
-        if rows:
-            columns = ("limit", "allows", "smallest design", "middle", "largest", "can be kept")
-            self._screen.table("Before the search", columns, rows)
+def show_preflight(screen: Screen, event: Preflight) -> None:
+    """What three designs take of every limit and lose of every floor, and whether one is known to keep all."""
+    rows: list[tuple[object, ...]] = []
+    for row in event.rows:
+        figures = (row.limit, row.smallest, row.middle, row.largest)
+        texts = (format_quantity(row.budget.quantity, value) for value in figures)
+        rows.append((row.budget.text, *texts, "yes" if row.satisfiable else "no"))
+    for each in event.floors or ():
+        losses = (each.floor.max_drop, each.smallest, each.middle, each.largest)
+        texts = (f"{format_quantity('drop', value)} lost" for value in losses)
+        rows.append((f"floor {each.floor.text}", *texts, "yes, by the largest"))
+    if event.floors is None:
+        rows.append(("floors", *[None] * 4, "known once weights are learnt"))
+    elif len(rows) > 1:
+        known = f"yes, the {event.together} design does" if event.together else "known after the search"
+        rows.append(("all together", *[None] * 4, known))
+    if rows:
+        columns = ("limit", "allows", "smallest design", "middle", "largest", "can be kept")
+        screen.table("Before the search", columns, rows)

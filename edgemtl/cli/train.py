@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from edgemtl.cli.screen import Progress, Screen
+from edgemtl.cli.screen import Screen
+from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_result
 from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
 from edgemtl.errors import UserError, unknown_name
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from edgemtl.data import Source, Split
     from edgemtl.spaces import Space
     from edgemtl.train import InitialWeights, Recipe
-    from edgemtl.train import Progress as TrainProgress
 
 __all__ = ["train"]
 
@@ -126,11 +126,11 @@ def train(
         _look_at(screen, source)
         initial = _initial_weights(chosen, weights, recipe.seed, screen.note)
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
-            _prepare(screen, source)
+            _prepare(source)
         kept = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
         with interruptible(kept, [folder / CHECKPOINT_FILE]):
             helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
-            _train(screen, chosen, source, recipe, folder, initial, (helper, processes))
+            _train(chosen, source, recipe, folder, initial, (helper, processes))
     summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
     if not screen.as_json:
         _scores(screen, summary["validation"])
@@ -171,11 +171,10 @@ def _tune(
         raise UserError(f"{given[0]} does not go with --run, which trains on its run's own data: leave it out")
     with (
         interruptible(f"what was done is kept in {folder}; go on with: {resume_line(folder)}", [folder / CONFIG_FILE]),
-        screen.progress("steps") as progress,
+        Stages() as stages,
     ):
         command = shlex.join(["edgemtl", *sys.argv[1:]])
-        tell = partial(_tell, progress)
-        result = fine_tune(run, folder, recipe, name=design, command=command, report=tell, **how)
+        result = fine_tune(run, folder, recipe, name=design, command=command, report=stages, **how)
     if not screen.as_json:
         show_result(screen, result)
         target = RunFolder(folder).config()["target"]
@@ -183,17 +182,7 @@ def _tune(
     screen.json(read_json(folder / RESULT_FILE, "result"))
 
 
-def _tell(progress: Progress, news: TrainProgress) -> None:
-    losses = ", ".join(f"{name} {value:.3f}" for name, value in news.losses.items())
-    progress(news.step, news.steps, f"{news.images_per_second:.0f} images/s, {losses}", news.seconds_left)
-    if news.validation:
-        deciding = ((task, *next(iter(metrics.items()))) for task, metrics in news.validation.items())
-        scores = [f"{task} {metric} {value:.3g}" for task, metric, value in deciding]
-        progress.remark(f"validation after {news.step} steps, a few images: {', '.join(scores)}")
-
-
 def _train(
-    screen: Screen,
     space: Space,
     source: Source,
     recipe: Recipe,
@@ -203,9 +192,9 @@ def _train(
 ) -> None:
     from edgemtl.train import train_supernet, worker_processes
 
-    with screen.progress("steps") as progress, worker_processes(*helpers):
+    with Stages() as stages, worker_processes(*helpers):
         command = shlex.join(["edgemtl", *sys.argv[1:]])
-        train_supernet(space, source, recipe, folder, initial=initial, command=command, report=partial(_tell, progress))
+        train_supernet(space, source, recipe, folder, initial=initial, command=command, report=stages)
 
 
 def _help_train(
@@ -311,16 +300,16 @@ def _initial_weights(
     return InitialWeights(supernet, digest)
 
 
-def _prepare(screen: Screen, source: Source) -> None:
+def _prepare(source: Source) -> None:
     """Render ahead, with all cores, what is rendered on demand."""
     from edgemtl.data.scenes import ScenesSource
 
     if not isinstance(source, ScenesSource):
         return
     splits: tuple[Split, ...] = ("train", "validation")
-    for split in splits:
-        with screen.progress(f"{split} images") as progress:
-            source.prepare(split, os.cpu_count() or 1, progress)
+    with Stages() as stages:
+        for split in splits:
+            source.prepare(split, os.cpu_count() or 1, stages)
 
 
 def _look_at(screen: Screen, source: Source) -> None:

@@ -46,12 +46,12 @@ def verb(name: str, *, examples: Sequence[str]) -> Callable[[Body], click.Comman
 
     def declare(body: Body) -> click.Command:
         @functools.wraps(body)
-        def call(format_: str, verbose: bool, debug: bool, **values: Any) -> None:
+        def call(format_: str, **values: Any) -> None:
             if format_ != "json":
-                body(screen=Screen(False, verbose or debug), **values)
+                body(screen=Screen(), **values)
                 return
             with reserved_output(for_good=bool(click.get_current_context().obj)) as output:
-                body(screen=Screen(True, verbose or debug, output), **values)
+                body(screen=Screen(True, output), **values)
 
         epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
         command = click.command(name, epilog=epilog)(call)
@@ -68,8 +68,8 @@ _COMMON: tuple[click.Parameter, ...] = (
         default="table",
         help="json: one JSON value on standard output, everything else on standard error.",
     ),
-    click.Option(["-v", "--verbose"], is_flag=True, help="Say more, third parties' warnings included."),
-    click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+    click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, help="Show other packages' warnings too."),
+    click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."),
 )
 
 

@@ -34,6 +34,7 @@ from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
 from edgemtl.models import MultiTaskNet, expert_usage
 from edgemtl.models.quantization import Ranges, calibrate
 from edgemtl.profiling import count_graph
+from edgemtl.progress import Report, note, silent
 from edgemtl.results import PathCost
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets import ExportTarget, emit, find_target, quantize
@@ -41,7 +42,6 @@ from edgemtl.train import Scorer
 
 __all__ = ["Origin", "export_bundle", "export_onnx"]
 
-Progress = Callable[[str], None]
 FP32 = {"engine": "fp32"}
 """The precision of an engine without INT8."""
 
@@ -80,7 +80,7 @@ def export_bundle(
     origin: Origin | None = None,
     tolerance: Tolerance | None = None,
     make_scorer: MakeScorer = Scorer,
-    progress: Progress | None = None,
+    report: Report = silent,
     exact: bool = False,
     device: Device | None = None,
     portable: bool = False,
@@ -101,12 +101,11 @@ def export_bundle(
     further from the net than `tolerance` allows, naming task and block, and where a target cannot be `exact`;
     `UnsupportedError` and `MissingDependencyError` by the targets.
     """
-    say = progress or (lambda text: None)
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
     device = device or load_device(HOST)
     found = find_targets(targets, any_processor(device) if portable else device, net, exact)
     check_samples(net, validation, "validation")
-    ranges = ranges_of(net, wanted, ranges, calibration, say)
+    ranges = ranges_of(net, wanted, ranges, calibration, report)
     subject = ExportedNet(net, wanted, ranges, device, validation, tolerance or Tolerance(), make_scorer)
     digest = net_sha256([net], wanted)
 
@@ -117,7 +116,7 @@ def export_bundle(
         position.check(digest, [target.traits.name for target in found])
         scratch, parts = position.scratch, {}
         for target in found:
-            say(f"building for {target.traits.name}")
+            note(report, f"building for {target.traits.name}")
             parts[target.traits.name] = _written(subject, target, scratch / folder_of(target), build)
         usage = expert_usage(net, batches(validation))
         experts = describe_experts(net, usage, honoured(wanted, found[0].traits), found)
@@ -152,14 +151,14 @@ def ranges_of(
     precision: Mapping[str, str],
     ranges: Ranges | None,
     calibration: Sequence[Sample],
-    say: Progress,
+    report: Report,
 ) -> Ranges | None:
     """The ranges that INT8 needs, from calibration images where none are given; the net is in evaluation mode then."""
     net.eval()
     if "int8" not in precision.values() or ranges is not None:
         return ranges
     check_samples(net, calibration, "calibration")
-    say(f"calibrating on {len(calibration)} images")
+    note(report, f"calibrating on {len(calibration)} images")
     return calibrate(net, batches(calibration))
 
 

@@ -11,7 +11,7 @@ what float levels share.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from edgemtl.files.disk import write_atomic
 from edgemtl.files.onnx import read_onnx
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.nas.levels import Level, Levels
+from edgemtl.progress import Report, note
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets import ExportTarget, arithmetic_of, emit, find_target, is_runnable, measurer_of
 from edgemtl.train import Scorer
@@ -94,7 +95,7 @@ def export_levels(
     *,
     validation: Sequence[Sample],
     origin: Origin,
-    progress: Callable[[str], None],
+    report: Report,
 ) -> Manifest:
     """Write the levels as one bundle for a target, each checked against its net; returns its manifest.
 
@@ -109,14 +110,15 @@ def export_levels(
         bundle.check(digest, [name], len(levels))
         position = bundle.scratch / folder_of(target)
         position.mkdir(parents=True)
-        progress(f"building {len(levels)} levels for {name}")
+        note(report, f"building {len(levels)} levels for {name}")
         written = _write(levels, found.supernet, target, position)
         checked = [_checked(number, level, target, position, validation) for number, level in enumerate(levels)]
         share = written.shared_bytes / written.alone_bytes
         here = all(is_runnable(target, _precision(level, target)) for level in levels)
-        progress(
+        note(
+            report,
             f"models and weights: {written.shared_bytes / 1e6:.2f} MB for {len(levels)} levels, "
-            f"{share:.0%} of the {written.alone_bytes / 1e6:.2f} MB that they take one by one"
+            f"{share:.0%} of the {written.alone_bytes / 1e6:.2f} MB that they take one by one",
         )
         parts = {
             name: BundleTarget(

@@ -22,6 +22,7 @@ from edgemtl.export.plain_readme import README_FILE, write_readme
 from edgemtl.export.wrap import with_normalisation, with_postprocessing, with_shapes
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges
+from edgemtl.progress import Report, note, silent
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets import ExportTarget, PlainTarget, is_runnable
 from edgemtl.tasks import check_tasks
@@ -51,7 +52,7 @@ def export_plain(
     ranges: Ranges | None = None,
     origin: Origin | None = None,
     tolerance: Tolerance | None = None,
-    progress: Callable[[str], None] | None = None,
+    report: Report = silent,
     exact: bool = False,
     device: Device | None = None,
     portable: bool = False,
@@ -63,7 +64,6 @@ def export_plain(
     checked before the steps that `layout` puts around the net. Raises `UnsupportedError` for a target without files
     that another program can open.
     """
-    say = progress or (lambda text: None)
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
     net = net.subset(_tasks(net, layout))
     wanted = {name: value for name, value in wanted.items() if name == "engine" or name in net.block_tasks}
@@ -71,7 +71,7 @@ def export_plain(
     built_for = any_processor(device) if portable else device
     found = [_check(target) for target in find_targets(targets, built_for, net, exact)]
     check_samples(net, validation, "validation")
-    ranges = ranges_of(net, wanted, ranges, calibration, say)
+    ranges = ranges_of(net, wanted, ranges, calibration, report)
     subject = ExportedNet(net, wanted, ranges, device, validation, tolerance or Tolerance(), Scorer)
     digest = net_sha256([net], wanted)
     with placing(folder) as position:
@@ -79,7 +79,7 @@ def export_plain(
         scratch, parts = position.scratch, {}
         types: dict[str, onnx.TypeProto.Tensor] = {}
         for target in found:
-            say(f"building for {target.traits.name}")
+            note(report, f"building for {target.traits.name}")
             parts[target.traits.name], types = _write(subject, target, scratch / folder_of(target), layout)
         cost = cost_of(net, wanted, ranges, found[0])
         made = _described(manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch), layout, types)
@@ -88,8 +88,10 @@ def export_plain(
 
         def page(folder: Path, manifest: Manifest) -> None:
             if not write_readme(folder, manifest):
-                say(
-                    f"{folder / README_FILE} is not as edgemtl wrote it, and stays; without it, export writes a new one"
+                note(
+                    report,
+                    f"{folder / README_FILE} is not as edgemtl wrote it, and stays; "
+                    "without it, export writes a new one",
                 )
 
         return position.publish(made, page)

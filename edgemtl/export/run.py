@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from edgemtl.export.plain import Plain, export_plain
 from edgemtl.nas.evaluation import Candidate
 from edgemtl.nas.levels import plan_levels
 from edgemtl.nas.runs import RunFolder
+from edgemtl.progress import Report, note, silent
 from edgemtl.train import subsample
 
 __all__ = ["export_run"]
@@ -38,7 +39,7 @@ def export_run(
     layout: Plain | None = None,
     device: Device | None = None,
     portable: bool = False,
-    progress: Callable[[str], None] | None = None,
+    report: Report = silent,
 ) -> Manifest:
     """Export a kept design of a run (`best`, `baseline`, or a key of its front) to `out` (by default `run/bundle`).
 
@@ -52,11 +53,10 @@ def export_run(
     """
     _check_levels(levels, layout, design, supernet)
     if levels:
-        say = progress or (lambda text: None)
-        return _export_levels(run, targets, device, out or run / "bundle", levels, supernet, say)
+        return _export_levels(run, targets, device, out or run / "bundle", levels, supernet, report)
     folder = RunFolder(run)
-    say = progress if progress and not portable else (lambda text: None)  # what is right everywhere needs no note
-    config, device = folder.config(), device or _own_device(folder, say)
+    config = folder.config()
+    device = device or _own_device(folder, silent if portable else report)  # what is right everywhere needs no note
     candidate = folder.load(design)
     size = candidate.net.input_size
     source = open_source(config["data"], size)
@@ -72,7 +72,7 @@ def export_run(
         validation=_validation(source),
         ranges=candidate.ranges,
         origin=_origin(folder, candidate, source),
-        progress=progress,
+        report=report,
         exact=exact,
         device=device,
         portable=portable,
@@ -102,13 +102,14 @@ def _origin(folder: RunFolder, candidate: Candidate, source: Source) -> Origin:
     )
 
 
-def _own_device(folder: RunFolder, say: Callable[[str], None]) -> Device:
+def _own_device(folder: RunFolder, report: Report) -> Device:
     """The device that a run was made for; says so where that was another machine than this one."""
     device = folder.device()
     if device.kind == "host" and not device.is_here:
-        say(
+        note(
+            report,
             f"run {folder.path} was made on another machine ({device.arithmetic}), and its engines are for that; "
-            f"for this one ({own_arithmetic()}): --device host"
+            f"for this one ({own_arithmetic()}): --device host",
         )
     return device
 
@@ -125,12 +126,12 @@ def _export_levels(
     out: Path,
     count: int,
     supernet: Path | None,
-    progress: Callable[[str], None],
+    report: Report,
 ) -> Manifest:
     folder = RunFolder(run)
     config = folder.config()
-    target = check_sharing(list(targets) or [config["target"]], device or _own_device(folder, progress))
-    found = plan_levels(folder, count, supernet, progress)
+    target = check_sharing(list(targets) or [config["target"]], device or _own_device(folder, report))
+    found = plan_levels(folder, count, supernet, report)
     origin = Origin(
         space=config["space"],
         family=found.levels[0].candidate.design.space.family.name,
@@ -138,4 +139,4 @@ def _export_levels(
         seed=config["seed"],
         data={"name": found.source.name, "fingerprint": found.source.fingerprint},
     )
-    return export_levels(found, target, out, validation=_validation(found.source), origin=origin, progress=progress)
+    return export_levels(found, target, out, validation=_validation(found.source), origin=origin, report=report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation import Candidate, Evaluator, Limit, Sensitivity, find_sensitivity, measure_into_run
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import make_table, widths_for
+from edgemtl.progress import Report, note, silent
 from edgemtl.spaces import ENGINE, Design, Space
 from edgemtl.targets import measurer_of
 from edgemtl.units import Budget, parse_budget
@@ -46,9 +47,7 @@ class Levels:
     source: Source
 
 
-def plan_levels(
-    run: RunFolder, count: int, supernet: Path | None = None, report: Callable[[str], None] = lambda text: None
-) -> Levels:
+def plan_levels(run: RunFolder, count: int, supernet: Path | None = None, report: Report = silent) -> Levels:
     """`count` different levels of a run, their batch-norm statistics measured.
 
     First the run's own preference, then each task preferred, within the run's counted budgets (the FLOPs of its chosen
@@ -73,10 +72,11 @@ def plan_levels(
     levels: dict[str, Level] = {}
     best = run.load("best").design
     if "int8" in best.precision.values():
-        report("levels are float, the run's INT8 blocks too: rounded, two levels would have few weights in common")
+        mixed = "levels are float, the run's INT8 blocks too: rounded, two levels would have few weights in common"
+        note(report, mixed)
     for name, budget, preference, design in _answers(config, space, found, best):
         if len(levels) < count and design.key not in levels:
-            report(f"level {name}: {design.cost().flops / 1e9:.2f} GFLOPs")
+            note(report, f"level {name}: {design.cost().flops / 1e9:.2f} GFLOPs")
             levels[design.key] = Level(name, budget, preference, evaluator.candidate(design))
     if len(levels) < count:
         raise UserError(
@@ -107,7 +107,7 @@ def _sensitivity(
     space: Space,
     evaluator: Evaluator,
     cache_key: Mapping[str, str],
-    report: Callable[[str], None],
+    report: Report,
 ) -> Sensitivity:
     """The supernet's map, from its file, the run, or measured now into the run."""
     found = find_sensitivity(supernet, run.path, cache_key)
@@ -118,7 +118,7 @@ def _sensitivity(
             space,
             lambda design: evaluator.simulated(evaluator.candidate(design)),
             evaluator.simulated(evaluator.candidate(space.largest())),
-            lambda done, total, text: report(f"choices tried a step lower: {done}/{total}"),
+            report,
         )
     return found
 

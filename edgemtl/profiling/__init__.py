@@ -37,7 +37,7 @@ from edgemtl.profiling.schema import (
     write_profile,
 )
 from edgemtl.profiling.switching import LevelCost, measure_levels
-from edgemtl.profiling.timing import Call, Progress, compare, measure
+from edgemtl.profiling.timing import Call, compare, measure
 
 if TYPE_CHECKING:
     from edgemtl.profiling.count import Cost, Count, count_graph
@@ -56,7 +56,6 @@ __all__ = [
     "NoMeasurer",
     "OperatorShare",
     "Profile",
-    "Progress",
     "Ratio",
     "Samples",
     "Stability",

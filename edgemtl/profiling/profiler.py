@@ -18,8 +18,9 @@ from edgemtl.profiling.opening import open_apart
 from edgemtl.profiling.samples import Samples
 from edgemtl.profiling.schema import MOST_INPUTS, Mode, Profile
 from edgemtl.profiling.subjects import ProfiledModel, open_subject
-from edgemtl.profiling.timing import Progress, compare
+from edgemtl.profiling.timing import compare
 from edgemtl.profiling.watch import Watch
+from edgemtl.progress import Report, silent
 from edgemtl.tasks import check_tasks
 
 __all__ = ["profile"]
@@ -39,7 +40,7 @@ def profile(
     runs: int = 200,
     tasks: str | Sequence[str] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
-    progress: Progress | None = None,
+    report: Report = silent,
 ) -> Profile:
     """Measure a bundle, an engine folder or an ONNX file on this machine.
 
@@ -58,7 +59,7 @@ def profile(
         modes = mode_sets(wanted)
         calls = {name: subject.call(chosen) for name, chosen in modes.items()}
         with Watch() as watch:
-            samples = compare(calls, rounds, burst=burst, progress=progress)
+            samples = compare(calls, rounds, burst=burst, report=report)
         operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), wanted, OPERATOR_RUNS)
     finally:
         subject.close()

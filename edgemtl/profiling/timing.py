@@ -9,11 +9,11 @@ from time import perf_counter_ns
 
 from edgemtl.errors import UserError
 from edgemtl.profiling.samples import Samples
+from edgemtl.progress import Progress, Report, silent
 
-__all__ = ["Call", "Progress", "compare", "measure"]
+__all__ = ["Call", "compare", "measure"]
 
 Call = Callable[[], object]
-Progress = Callable[[int, int], None]
 """Called with how many samples are drawn and how many will be, never while the clock runs."""
 
 
@@ -40,7 +40,7 @@ def compare(
     burst: int = 10,
     settle: int = 2,
     warmup: int = 20,
-    progress: Progress | None = None,
+    report: Report = silent,
 ) -> dict[str, Samples]:
     """Time several calls in turns: every round visits them forwards, then backwards (A B B A).
 
@@ -67,8 +67,7 @@ def compare(
                 for _ in range(settle):
                     calls[name]()
                 drawn[name] += _timed(calls[name], burst)
-                if progress is not None:
-                    progress(sum(map(len, drawn.values())), total)
+                report(Progress("samples", sum(map(len, drawn.values())), total))
     return {name: Samples(tuple(samples), warmup + 2 * rounds * settle, burst) for name, samples in drawn.items()}
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import UserError, unknown_name
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.runtime.session import Session
 
 __all__ = ["EngineCall", "Job", "Schedule", "ScheduleRun", "TaskRun", "parse_schedule", "run_schedule"]
@@ -195,7 +196,7 @@ def run_schedule(
     *,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-    progress: Callable[[int, int], None] | None = None,
+    report: Report = silent,
 ) -> ScheduleRun:
     """Run each task of a schedule at its rate for `seconds` (a call that began before the end is awaited).
 
@@ -205,8 +206,8 @@ def run_schedule(
     the next release. The i-th call reads frame i (normalised, (1, 3, H, W)), from the first again after the last. A
     job is missed where its call ends after its deadline. Ctrl-C ends the schedule early and is told in the result.
 
-    `clock` gives seconds, `sleep` waits for some. `progress` is called with the number of jobs released and of those
-    missed or skipped, between calls, ten times a second at most. Raises `UserError` for no frame, for `seconds` that
+    `clock` gives seconds, `sleep` waits for some. `report` hears how many jobs were released, and of those missed or
+    skipped, between calls, ten times a second at most. Raises `UserError` for no frame, for `seconds` that
     are not above 0 and at most a million, for a task that the engine lacks and for a frame of another shape.
     """
     if not frames:
@@ -224,14 +225,13 @@ def run_schedule(
                 loop.finish(lanes, now, clock())
             else:
                 _wait(loop.next_event(), clock, sleep)
-            if progress and now - loop.told >= PROGRESS_SECONDS:
+            if now - loop.told >= PROGRESS_SECONDS:
                 loop.told = now
-                progress(*loop.counts())
+                report(loop.progress())
     except KeyboardInterrupt:
         interrupted = True
     found = loop.close(clock(), interrupted)
-    if progress:
-        progress(*loop.counts())
+    report(loop.progress())
     return found
 
 
@@ -282,6 +282,7 @@ class _Loop:
         self.lanes = [_Lane(task, hz, schedule.period(task), start) for task, hz in schedule.rates_hz.items()]
         self.calls: list[EngineCall] = []
         self.told = start
+        self.total = schedule.releases(seconds)
 
     def next_call(self, now: float) -> list[_Lane]:
         """The lanes whose jobs run next in one call, none where no job waits; their jobs count as begun."""
@@ -307,9 +308,10 @@ class _Loop:
         for lane in lanes:
             lane.finish(start_s, end_s)
 
-    def counts(self) -> tuple[int, int]:
-        """Jobs released, and those of them that were missed or skipped."""
-        return sum(len(lane.jobs) for lane in self.lanes), sum(lane.unmet for lane in self.lanes)
+    def progress(self) -> Progress:
+        """Jobs released, of all that the schedule will release, and those of them that were missed or skipped."""
+        released, unmet = sum(len(lane.jobs) for lane in self.lanes), sum(lane.unmet for lane in self.lanes)
+        return Progress("jobs", released, self.total, f"{unmet} missed or skipped")
 
     def close(self, now: float, interrupted: bool) -> ScheduleRun:
         """Release what the last call kept from being released, and give the result."""

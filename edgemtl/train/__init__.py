@@ -27,7 +27,7 @@ from edgemtl.train.recipe import (
 )
 from edgemtl.train.trainer import (
     InitialWeights,
-    Progress,
+    TrainingProgress,
     fresh_supernet,
     train_supernet,
 )
@@ -39,10 +39,10 @@ __all__ = [
     "CHECKPOINT_FILE",
     "InitialWeights",
     "Optimized",
-    "Progress",
     "Recipe",
     "Scorer",
     "TrainingLoop",
+    "TrainingProgress",
     "batches_of",
     "evaluate",
     "fresh_supernet",

@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgemtl.files.claim import claim
 from edgemtl.files.disk import check_folder, write_atomic, write_json
 from edgemtl.files.json import parse_json
 from edgemtl.models import Supernet, recalibrate, save_supernet
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import DesignSource, Values
 from edgemtl.train.checkpoint import CHECKPOINT_FILE
 from edgemtl.train.feed import batches_of, training_batches
@@ -32,7 +33,7 @@ from edgemtl.train.metrics import evaluate
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.sandwich import SupernetTraining
 
-__all__ = ["InitialWeights", "Progress", "fresh_supernet", "train_supernet"]
+__all__ = ["InitialWeights", "TrainingProgress", "fresh_supernet", "train_supernet"]
 
 LOG_FILE = "train.jsonl"
 SUPERNET_FILE = "supernet.safetensors"
@@ -41,20 +42,21 @@ SCORED_IMAGES = 96
 
 
 @dataclass(frozen=True)
-class Progress:
-    """One report of a training run: losses are means since the last one.
+class TrainingProgress(Progress):
+    """Progress in optimizer steps: losses are means since the last report.
 
-    `seconds_left` is an estimate, from what the steps before took and what those to come compute. `validation` holds
-    every task's metrics of the largest design on a few images; most reports have none.
+    `validation` holds every task's metrics of the largest design on a few images; most reports have none.
     """
 
-    step: int
-    steps: int
-    losses: dict[str, float]
-    images_per_second: float
-    learning_rate: float
-    seconds_left: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+    images_per_second: float = 0.0
+    learning_rate: float = 0.0
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def log_line(self) -> dict[str, Any]:
+        """The report as the log holds it."""
+        fields = ("losses", "images_per_second", "learning_rate", "seconds_left", "validation")
+        return {"step": self.done, "steps": self.total, **{name: getattr(self, name) for name in fields}}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def train_supernet(
     initial: InitialWeights | None = None,
     teacher: nn.Module | None = None,
     command: str = "",
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Report = silent,
 ) -> Path:
     """Train a supernet for `space` on `source` and write `out/supernet.safetensors`; its path.
 
@@ -120,7 +122,7 @@ class _Reporter:
         loop: TrainingLoop,
         source: Source,
         log: Path,
-        report: Callable[[Progress], None],
+        report: Report,
     ) -> None:
         self._training, self._loop, self._log, self._report = training, loop, log, report
         self._interim = InterimScores(training.supernet, training.average, source, training.space.largest)
@@ -138,11 +140,22 @@ class _Reporter:
         speed = steps * recipe.batch * accelerator.num_processes / max(now - last_time, 1e-9)
         seconds_left = self._loop.seconds_left
         validation = self._interim.score() if self._interim.due() and step < recipe.steps else {}
-        progress = Progress(step, recipe.steps, losses, speed, recipe.rate_at(step), seconds_left, validation)
+        text = ", ".join([f"{speed:.0f} images/s", *(f"{name} {value:.3f}" for name, value in losses.items())])
+        progress = TrainingProgress(
+            "steps", step, recipe.steps, text, seconds_left, losses, speed, recipe.rate_at(step), validation
+        )
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("a") as log:
-            log.write(json.dumps(_finite({**asdict(progress), "time": time.time()}), allow_nan=False) + "\n")
+            log.write(json.dumps(_finite({**progress.log_line(), "time": time.time()}), allow_nan=False) + "\n")
         self._report(progress)
+        if validation:
+            self._report(Progress("steps", 0, 0, f"validation after {step} steps, {_deciding(validation)}"))
+
+
+def _deciding(validation: Mapping[str, Mapping[str, float]]) -> str:
+    """Each task's first metric, the one that decides."""
+    scores = ((task, *next(iter(metrics.items()))) for task, metrics in validation.items())
+    return f"a few images: {', '.join(f'{task} {metric} {value:.3g}' for task, metric, value in scores)}"
 
 
 def _take_average(training: SupernetTraining) -> None:

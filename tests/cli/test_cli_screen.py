@@ -5,8 +5,10 @@ import json
 import pytest
 
 from edgemtl.cli import main
-from edgemtl.cli import screen as _screen
+from edgemtl.cli import stages as _stages
 from edgemtl.cli.screen import Screen
+from edgemtl.cli.stages import Stages
+from edgemtl.progress import Progress
 
 
 def test_json_leaves_standard_output_to_one_value(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,10 +35,10 @@ def test_progress_is_plain_lines_at_intervals(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter(range(0, 10_000, 5))
-    monkeypatch.setattr(_screen.time, "monotonic", lambda: float(next(clock)))
-    with Screen().progress("steps") as progress:
+    monkeypatch.setattr(_stages.time, "monotonic", lambda: float(next(clock)))
+    with Stages() as stages:
         for done in range(1, 41):
-            progress(done, 40, "note")
+            stages(Progress("steps", done, 40, "note"))
     shown = capsys.readouterr()
     lines = shown.err.splitlines()
     assert shown.out == "" and "\r" not in shown.err and "\x1b" not in shown.err
@@ -49,19 +51,21 @@ def test_what_is_left_is_estimated_unless_somebody_knows(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(_screen.time, "monotonic", lambda: now[0])
-    with Screen().progress("steps") as progress:
-        progress(100, 400)  # a run that is resumed: what was done before took no time of this one
+    monkeypatch.setattr(_stages.time, "monotonic", lambda: now[0])
+    with Stages() as stages:
+        stages(Progress("steps", 100, 400))  # a run that is resumed: what was done before took no time of this one
         now[0] = 60.0
-        progress(200, 400)
+        stages(Progress("steps", 200, 400))
         now[0] = 90.0
-        progress(250, 400, "", 7200.0)
-        progress.remark("a word")
+        stages(Progress("steps", 250, 400, "", 7200.0))
+        stages(Progress("steps", 0, 0, "a word"))
+        stages(Progress("", 0, 0, "another"))
     assert capsys.readouterr().err.splitlines() == [
         "steps: 100/400 (0 s)",
         "steps: 200/400 (60 s, about 2 min left)",
         "steps: 250/400 (90 s, about 2.0 h left)",
         "steps: a word",
+        "another",
     ]
 
 
@@ -69,14 +73,14 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2Jred\u202e[bold]x[/bold]\r\n"
 
 
 def test_nothing_that_is_shown_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = Screen(verbose=True)
+    screen = Screen()
     screen.note(HOSTILE)
-    screen.detail(HOSTILE)
     screen.say(HOSTILE)
     screen.table(HOSTILE, (HOSTILE, "b"), [(HOSTILE, 1), ("plain", 2)])
     screen.json({"a": HOSTILE})
-    with screen.progress(HOSTILE) as progress:
-        progress(1, 1, HOSTILE)
+    with Stages() as stages:
+        stages(Progress(HOSTILE, 1, 1, HOSTILE))
+        stages(Progress(HOSTILE, 0, 0, HOSTILE))
     shown = capsys.readouterr()
     text = shown.out + shown.err
     assert "".join(text.split("\n")).isprintable()

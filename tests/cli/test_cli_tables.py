@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from edgemtl.cli.screen import Screen
-from edgemtl.cli.search import Stages
+from edgemtl.cli.search import show_preflight
 from edgemtl.cli.tables import show_result
 from edgemtl.nas.evaluation import FloorRow, PreflightRow
-from edgemtl.nas.search import SearchEvent
+from edgemtl.nas.search import Preflight
 from edgemtl.results import Entry, LimitCheck, Result
 from edgemtl.units import Floor, parse_budget
 
@@ -24,9 +24,8 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def told(event: SearchEvent, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
-    with Stages(Screen()) as stages:
-        stages(event)
+def told(event: Preflight, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    show_preflight(Screen(), event)
     return [" ".join(line.split()).split(" lost") for line in capsys.readouterr().out.splitlines()]
 
 
@@ -41,13 +40,13 @@ def told(event: SearchEvent, capsys: pytest.CaptureFixture[str]) -> list[list[st
 def test_the_table_before_a_search_looks_at_floors(
     capsys: pytest.CaptureFixture[str], floors: Any, together: str, says: str
 ) -> None:
-    lines = told(SearchEvent("preflight", 1, 1, rows=ROWS, floors=floors, together=together), capsys)
+    lines = told(Preflight("preflight", 1, 1, rows=ROWS, floors=floors, together=together), capsys)
     assert [says] in lines
     assert (["floor depth=5% 5 %", " 40 %", " 10 %", " 0 %", " yes, by the largest"] in lines) == bool(floors)
 
 
 def test_one_budget_alone_needs_no_last_row(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not any("together" in line[0] for line in told(SearchEvent("preflight", 1, 1, rows=ROWS), capsys))
+    assert not any("together" in line[0] for line in told(Preflight("preflight", 1, 1, rows=ROWS), capsys))
 
 
 def limit(kind: Any, text: str, quantity: str, allowed: float, value: float) -> LimitCheck:

@@ -79,7 +79,7 @@ def told(root: Path) -> tuple[list[str], list[str]]:
 
 def test_a_good_data_set_is_counted_and_nothing_is_told(root: Path) -> None:
     steps: list[tuple[int, int]] = []
-    report = check_folder(root, lambda done, total: steps.append((done, total)))
+    report = check_folder(root, lambda news: steps.append((news.done, news.total)))
     assert (report.problems, report.warnings) == ((), ())
     assert steps == [(done, 10) for done in range(1, 11)]
     assert report.images == {"train": 5, "calibration": 1, "validation": 2, "test": 2}

@@ -100,9 +100,9 @@ def test_prepare_resumes_and_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "render", counting)
     calls: list[tuple[int, int]] = []
     with pytest.raises(KeyboardInterrupt):
-        source.prepare("train", progress=lambda done, total: calls.append((done, total)))
+        source.prepare("train", report=lambda news: calls.append((news.done, news.total)))
     assert calls == [(1, 20), (9, 20)]
-    source.prepare("train", progress=lambda done, total: calls.append((done, total)))
+    source.prepare("train", report=lambda news: calls.append((news.done, news.total)))
     assert calls[-1] == (20, 20)
     assert calls[2] == (13, 20)
     assert sorted(rendered[:12] + rendered[13:]) == [seed for seed in range(20) if seed != 9]
@@ -111,7 +111,7 @@ def test_prepare_resumes_and_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch
 def test_processes_fill_the_same_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     source = small(train=17)
     calls: list[int] = []
-    source.prepare("train", workers=2, progress=lambda done, total: calls.append(done))
+    source.prepare("train", workers=2, report=lambda news: calls.append(news.done))
     assert calls[-1] == 17
     assert calls == sorted(calls)
     monkeypatch.setattr(module, "render", None)
@@ -122,7 +122,7 @@ SCRIPT = """
 from edgemtl.data.scenes import ScenesSource
 if __name__ == "__main__":
     source = ScenesSource((24, 32), train=3000)
-    source.prepare("train", workers=2, progress=lambda done, total: print(done, flush=True))
+    source.prepare("train", workers=2, report=lambda news: print(news.done, flush=True))
 """
 
 
@@ -141,7 +141,7 @@ def test_an_interrupt_ends_every_process_and_the_next_run_goes_on(tmp_path: Path
     assert errors.count("Traceback") == 1  # the parent's KeyboardInterrupt, nothing from the workers
     assert errors.rstrip().endswith("KeyboardInterrupt")
     calls: list[int] = []
-    small(train=40).prepare("train", progress=lambda done, total: calls.append(done))
+    small(train=40).prepare("train", report=lambda news: calls.append(news.done))
     assert calls[0] >= 16
     assert calls[-1] == 40
 

@@ -27,6 +27,7 @@ from edgemtl.export import bundle as _bundle
 from edgemtl.export import placing as _placing
 from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import count_graph
+from edgemtl.progress import silent
 from edgemtl.runtime import Engine
 from edgemtl.targets.target import find_target
 from edgemtl.train import Scorer
@@ -297,7 +298,7 @@ def killed_export(net: MultiTaskNet, samples: list[Sample], folder: Path, moment
     def work() -> None:
         if moment != "building":
             setattr(_placing, moment, stop)
-        export(net, samples, folder, targets=["streaming"], progress=stop if moment == "building" else None)
+        export(net, samples, folder, targets=["streaming"], report=stop if moment == "building" else silent)
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()

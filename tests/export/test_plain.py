@@ -24,6 +24,7 @@ from edgemtl.export import Plain, Tolerance, export_bundle, export_plain
 from edgemtl.export.plain_readme import readme, write_readme
 from edgemtl.export.wrap import with_postprocessing
 from edgemtl.models import MultiTaskNet
+from edgemtl.progress import Progress
 from edgemtl.runtime import Engine, postprocess
 from edgemtl.tasks.task import make_task
 
@@ -254,10 +255,10 @@ def test_a_target_is_added_and_nothing_else_is_changed(
     page = (folder / "README.md").read_text()
     assert "engines/onnxruntime/model.onnx" in page and "engines/openvino/model.xml" in page
     (folder / "README.md").write_text(f"{page}mine")
-    notes: list[str] = []
-    export(net, samples, folder, progress=notes.append)
+    notes: list[Progress] = []
+    export(net, samples, folder, report=notes.append)
     assert (folder / "README.md").read_text() == f"{page}mine"
-    assert sum("README.md is not as edgemtl wrote it, and stays" in note for note in notes) == 1
+    assert sum("README.md is not as edgemtl wrote it, and stays" in note.text for note in notes) == 1
     with pytest.raises(UserError, match="other steps inside"):
         export(net, samples, folder, WHOLE)
     with pytest.raises(UserError, match="holds another net"):

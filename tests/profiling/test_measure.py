@@ -54,7 +54,7 @@ def test_compare_cancels_a_linear_drift(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_progress_is_told_to_the_end() -> None:
     heard: list[tuple[int, int]] = []
-    compare({"A": int, "B": int}, 2, burst=3, progress=lambda done, total: heard.append((done, total)))
+    compare({"A": int, "B": int}, 2, burst=3, report=lambda news: heard.append((news.done, news.total)))
     assert heard[-1] == (24, 24)
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
 

@@ -42,7 +42,7 @@ def two_headed(
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Profile:
     path = two_headed(tmp_path_factory.mktemp("models") / "two.onnx")
     heard: list[tuple[int, int]] = []
-    found = profile(path, runs=60, threads=1, progress=lambda done, total: heard.append((done, total)))
+    found = profile(path, runs=60, threads=1, report=lambda news: heard.append((news.done, news.total)))
     assert heard[-1] == (180, 180)
     return found
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
+from edgemtl.progress import Progress
 from edgemtl.runtime import OperatorTime, Schedule, ScheduleRun, parse_schedule, run_schedule
 
 TASKS = ("depth", "semseg", "normals")
@@ -136,7 +137,7 @@ def test_ctrl_c_ends_early_and_keeps_what_ran() -> None:
 
 
 def test_progress_is_told_ten_times_a_second_at_most() -> None:
-    session, told = Simulated(lambda _: 0.005), list[tuple[int, int]]()
+    session, told = Simulated(lambda _: 0.005), list[Progress]()
     run = run_schedule(
         session,
         FRAMES,
@@ -144,10 +145,12 @@ def test_progress_is_told_ten_times_a_second_at_most() -> None:
         2.0,
         clock=session.clock,
         sleep=session.sleep,
-        progress=lambda released, unmet: told.append((released, unmet)),
+        report=told.append,
     )
-    assert 15 < len(told) <= 21 and told == sorted(told)
-    assert told[-1] == (204, sum(each.missed + each.skipped for each in run.tasks.values()))
+    released = [progress.done for progress in told]
+    assert 15 < len(told) <= 21 and released == sorted(released)
+    unmet = sum(each.missed + each.skipped for each in run.tasks.values())
+    assert told[-1] == Progress("jobs", 204, 204, f"{unmet} missed or skipped")
 
 
 TENTHS = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 400), min_size=1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,8 +17,18 @@ from toys import TRAINED, Toys, toy_space
 from edgemtl.errors import UserError
 from edgemtl.files.json import parse_json
 from edgemtl.models import Supernet, load_supernet, read_header, recalibrate
+from edgemtl.progress import Progress
 from edgemtl.spaces import Design, Space, Values
-from edgemtl.train import InitialWeights, Progress, Recipe, batches_of, evaluate, fresh_supernet, loop, train_supernet
+from edgemtl.train import (
+    InitialWeights,
+    Recipe,
+    TrainingProgress,
+    batches_of,
+    evaluate,
+    fresh_supernet,
+    loop,
+    train_supernet,
+)
 from edgemtl.train.losses import task_loss
 from edgemtl.train.sandwich import decay_groups
 from edgemtl.train.trainer import _forget_after
@@ -128,10 +138,10 @@ def test_what_is_written_is_what_was_scored(space: Space, tmp_path: Path) -> Non
 
 
 def test_it_learns_and_reports_what_it_does(space: Space, tmp_path: Path) -> None:
-    reports: list[Progress] = []
+    reports: list[TrainingProgress] = []
     recipe = Recipe(steps=60, batch=4, sizes=(1.0,), learning_rate=0.01, average=0.9, zoom=(1.0, 1.0), bf16=False)
-    train_supernet(space, Toys(), recipe, tmp_path, report=reports.append)
-    assert [progress.step for progress in reports] == [20, 40, 60]
+    train_supernet(space, Toys(), recipe, tmp_path, report=lambda news: reports.append(cast("TrainingProgress", news)))
+    assert [progress.done for progress in reports] == [20, 40, 60]
     assert set(reports[-1].losses) == {"largest.semseg", "largest.depth", "narrow.semseg", "narrow.depth"}
     assert reports[-1].losses["largest.semseg"] < 0.75 * reports[0].losses["largest.semseg"]
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
@@ -213,13 +223,22 @@ def test_validation_is_scored_on_the_way_and_changes_nothing(
     plain = train(space, recipe, tmp_path / "plain")
     monkeypatch.setattr("edgemtl.train.interim.INTERIM_SECONDS", 0.0)
     monkeypatch.setattr("edgemtl.train.interim.INTERIM_SHARE", 1e9)
-    told: list[Progress] = []
-    path = train_supernet(space, Toys(), recipe, tmp_path / "scored", command="edgemtl train", report=told.append)
+    told: list[TrainingProgress] = []
+    notes: list[str] = []
+
+    def hear(news: Progress) -> None:
+        if isinstance(news, TrainingProgress):
+            told.append(news)
+        else:
+            notes.append(news.text)
+
+    path = train_supernet(space, Toys(), recipe, tmp_path / "scored", command="edgemtl train", report=hear)
     assert path.read_bytes() == plain
     assert [bool(news.validation) for news in told] == [True, True, False]  # the last ones are those of the end
     assert set(told[0].validation) == {task.name for task in space.tasks}
     lines = [json.loads(line) for line in (tmp_path / "scored" / "train.jsonl").read_text().splitlines()]
     assert [line["validation"] for line in lines] == [news.validation for news in told]
+    assert [note.split(",")[0] for note in notes] == ["validation after 20 steps", "validation after 40 steps"]
     lefts = [news.seconds_left for news in told]
     assert lefts[0] > lefts[1] > lefts[2] == 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,10 +26,10 @@ from edgemtl.data.folder.scan import OpenFolder, open_folder
 from edgemtl.data.sample import SPLITS, Split
 from edgemtl.errors import naming
 from edgemtl.files.disk import sha256
+from edgemtl.progress import Progress, Report, silent
 
 __all__ = ["CheckReport", "check_contents", "check_folder", "check_some_labels"]
 
-Progress = Callable[[int, int], None]
 _QUICK_IMAGES = 64
 _QUICK_SECONDS = 3.0
 _ANY_SIZE = (64, 64)
@@ -85,18 +85,18 @@ def _class_names(spec: TaskSpec) -> Sequence[str]:
     return ("0", "1") if isinstance(spec, MapSpec) else ()
 
 
-def check_folder(path: Path | str, progress: Progress | None = None) -> CheckReport:
+def check_folder(path: Path | str, report: Report = silent) -> CheckReport:
     """Check a data set that need not be usable: `path` is a YAML file or the folder of its data.yaml.
 
-    Every file is read; `progress(done, total)` is called as it goes. The report holds every problem and warning. Raises
+    Every file is read; `report` hears how many were. The result holds every problem and warning. Raises
     `UserError` where no YAML file describes a data set.
     """
     path = spec_path(Path(path).expanduser())
     problems = Problems(f"data set {path}")
-    return check_contents(open_folder(path, _ANY_SIZE, problems), problems, progress)
+    return check_contents(open_folder(path, _ANY_SIZE, problems), problems, report)
 
 
-def check_contents(opened: OpenFolder, problems: Problems, progress: Progress | None) -> CheckReport:
+def check_contents(opened: OpenFolder, problems: Problems, report: Report) -> CheckReport:
     """Read every file of an opened data set; what is wrong goes to `problems` and into the report."""
     tallies, total, done = _tallies(opened), sum(map(len, opened.splits.values())), 0
     seen: dict[str, tuple[Split, str]] = {}
@@ -108,8 +108,7 @@ def check_contents(opened: OpenFolder, problems: Problems, progress: Progress | 
                     _note_copy(seen, split, item, problems)
             _count(opened, item, tallies[split], problems)
             done += 1
-            if progress:
-                progress(done, total)
+            report(Progress("images", done, total))
         for name, tally in tallies[split].items():
             _tell_labels(opened.data.specs[name], name, split, tally, f"the split {split}", problems)
     return _report(opened, tallies, problems)

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgemtl.data.folder.check import CheckReport, Progress, check_contents, check_some_labels
+from edgemtl.data.folder.check import CheckReport, check_contents, check_some_labels
 from edgemtl.data.folder.data import FolderData
 from edgemtl.data.folder.files import Item, spec_path
 from edgemtl.data.folder.problems import Finding, Problems
 from edgemtl.data.folder.scan import open_folder
 from edgemtl.data.sample import Sample, Samples, Split, require_split
 from edgemtl.errors import UserError
+from edgemtl.progress import Report, silent
 from edgemtl.tasks import Task
 
 __all__ = ["FolderSource"]
@@ -72,17 +73,17 @@ class FolderSource:
         """Samples of one split, which raise `UserError` for a damaged file; so does an unknown split."""
         return _FolderSplit(self._opened.data, self._opened.splits[require_split(name)])
 
-    def check(self, progress: Progress | None = None) -> CheckReport:
-        """Read every file; `progress(done, total)` is called as it goes.
+    def check(self, report: Report = silent) -> CheckReport:
+        """Read every file; `report` hears how many were.
 
         Raises one `UserError` with all problems: damaged files, values outside a task's range, tasks without one valid
-        label in a split or with a single class to learn, the same image in two splits. The report holds the warnings,
+        label in a split or with a single class to learn, the same image in two splits. The result holds the warnings,
         among them classes that a split lacks.
         """
         problems = self._problems()
-        report = check_contents(self._opened, problems, progress)
+        checked = check_contents(self._opened, problems, report)
         problems.stop()
-        return replace(report, warnings=(*self.warnings, *report.warnings))
+        return replace(checked, warnings=(*self.warnings, *checked.warnings))
 
     def first_look(self) -> tuple[Finding, ...]:
         """The part of `check` that takes seconds, from a few labels of every split; warnings, opening's among them.

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -21,12 +21,12 @@ from edgemtl.data.sample import Sample, Samples, Split, require_split
 from edgemtl.data.scenes.rendering import render
 from edgemtl.data.scenes.types import CLASSES
 from edgemtl.errors import UserError
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.signals import end_with_parent
 from edgemtl.tasks import Task, make_task
 
 __all__ = ["SCENES_TASKS", "ScenesSource"]
 
-Progress = Callable[[int, int], None]
 SCENES_TASKS: tuple[Task, ...] = (
     make_task("semseg", "segmentation", classes=CLASSES),
     make_task("depth", "depth"),
@@ -84,8 +84,8 @@ class ScenesSource:
         split = require_split(name)
         return _ScenesSplit(_rows(split, self.size), _FIRST_SEED[split], self.counts[split])
 
-    def prepare(self, split: Split, workers: int = 1, progress: Progress | None = None) -> None:
-        """Render what the cache lacks of a split in `workers` processes; `progress(done, total)` is called as it goes.
+    def prepare(self, split: Split, workers: int = 1, report: Report = silent) -> None:
+        """Render what the cache lacks of a split in `workers` processes; `report` hears how many are there.
 
         May be interrupted (Ctrl-C) and called again: what was rendered stays. Raises `UserError` where the disk lacks
         the space or the cache cannot be written.
@@ -94,13 +94,11 @@ class ScenesSource:
         missing = [index for index in range(total) if not rows.claimed(index)]
         _check_space(rows, len(missing))
         done = total - len(missing)
-        if progress:
-            progress(done, total)
+        report(Progress(f"{split} images", done, total))
         parts = [missing[start : start + _TASK_ROWS] for start in range(0, len(missing), _TASK_ROWS)]
         for count in _fill_all(rows, first, parts, workers):
             done += count
-            if progress:
-                progress(done, total)
+            report(Progress(f"{split} images", done, total))
 
 
 class _ScenesSplit(Samples):

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgemtl.errors import UserError
 from edgemtl.files.disk import check_seal, read_json, sealed, write_json
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.schema import first_problem
 from edgemtl.spaces import Design, Space, is_precision
 from edgemtl.tasks import relative_change
@@ -81,7 +82,7 @@ def measure_sensitivity(
     space: Space,
     score: Callable[[Design], Metrics],
     baseline: Metrics,
-    report: Callable[[int, int, str], None] = lambda done, total, name: None,
+    report: Report = silent,
     known: Sensitivity | None = None,
     keep: Callable[[Sensitivity], None] = lambda found: None,
 ) -> Sensitivity:
@@ -92,11 +93,11 @@ def measure_sensitivity(
     designs, changes = one_step_down(space), dict(known.changes if known else {})
     for number, (name, design) in enumerate(designs.items()):
         if name not in changes:
-            report(number, len(designs), name)
+            report(Progress("sensitivity", number, len(designs), name))
             found = score(design)
             changes[name] = {t.name: relative_change(t, found[t.name], baseline[t.name]) for t in space.tasks}
             keep(Sensitivity(changes))
-    report(len(designs), len(designs), "")
+    report(Progress("sensitivity", len(designs), len(designs)))
     return Sensitivity({name: changes[name] for name in designs})
 
 
@@ -106,7 +107,7 @@ def measure_into_run(
     space: Space,
     score: Callable[[Design], Metrics],
     baseline: Metrics,
-    report: Callable[[int, int, str], None],
+    report: Report,
 ) -> Sensitivity:
     """The map, measured as by `measure_sensitivity` and written into a run's folder; from where it was stopped."""
     part, whole = run / PART_FILE, run / SENSITIVITY_FILE

@@ -18,7 +18,7 @@ from edgemtl.nas.prune.groups import cut
 from edgemtl.nas.prune.map import PruneMap, first_channels, measure_curves, open_map
 from edgemtl.nas.prune.module_net import ModuleNet
 from edgemtl.nas.prune.trials import Trials
-from edgemtl.nas.search import SearchEvent
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Cost
 from edgemtl.units import Budget, Floor, format_quantity, parse_budget, parse_floor
 
@@ -26,12 +26,10 @@ __all__ = [
     "LATENCY_TRIES",
     "Kept",
     "Prunable",
-    "Report",
     "check_feasible",
     "decide",
     "group_rows",
     "resolve_limits",
-    "tell",
     "weights_of",
 ]
 
@@ -44,8 +42,6 @@ LATENCY_MARGIN = 0.98
 """Part of a limit in ms that is aimed at: two measurements of one net differ by a little."""
 
 Kept = Mapping[str, int]
-Report = Callable[[SearchEvent], None]
-Tell = Callable[[int, int, str], None]
 Time = Callable[[PruneMap, Kept], Mapping[str, float]]
 """Latency in ms of the engine of a net with so many channels, by task ("": all)."""
 
@@ -81,7 +77,7 @@ class Prunable:
         fewer = {group.name: kept[group.name] for group in self.groups if kept[group.name] < group.size}
         return cut(self.whole, self.groups, first_channels(known.orders, fewer))
 
-    def map(self, report: Tell = lambda done, total, text: None) -> PruneMap:
+    def map(self, report: Report = silent) -> PruneMap:
         """The whole sensitivity map, measured where it was not before."""
         args = self.whole, self.groups, self.criterion
         return measure_curves(*args, self.multiple, self.orders(), self.map_file, self.cache_key, report)
@@ -145,9 +141,9 @@ def decide(
 ) -> tuple[PruneMap, Fit]:
     """How many channels each group keeps, and the map that says which."""
     timed, counted = ([each for each in limits if each.exact is exact] for exact in (False, True))
-    known = subject.map(tell(report, "map")) if fast or timed else subject.orders()
+    known = subject.map(report) if fast or timed else subject.orders()
     if timed:
-        counted.append(_counted(subject, known, counted, timed, weights, time, tell(report, "latency")))
+        counted.append(_counted(subject, known, counted, timed, weights, time, report))
     if fast:
         return known, subject.fit(known, counted, weights)
 
@@ -161,9 +157,7 @@ def decide(
 
     allowance = {task: 1 / weight for task, weight in weights.items()}
     shares = partial(subject.shares, counted)
-    return known, by_trial(
-        subject.groups, criterion, known.base, allowance, subject.multiple, shares, tell(report, "trial")
-    )
+    return known, by_trial(subject.groups, criterion, known.base, allowance, subject.multiple, shares, report)
 
 
 def weights_of(preference: Mapping[str, float], floors: Sequence[Floor]) -> dict[str, float]:
@@ -182,7 +176,7 @@ def _counted(
     timed: Sequence[Limit],
     weights: Mapping[str, float],
     time: Time,
-    say: Tell,
+    report: Report,
 ) -> Limit:
     """The largest limit in FLOPs, by bisection, at which the engine of the net that the map advises is in time."""
 
@@ -202,10 +196,10 @@ def _counted(
     if in_time(high):
         return at_most(high)
     for number in range(LATENCY_ROUNDS):
-        say(number, LATENCY_ROUNDS, format_quantity("flops", low))
+        report(Progress("latency", number, LATENCY_ROUNDS, format_quantity("flops", low)))
         middle = (low + high) / 2
         low, high = (middle, high) if in_time(middle) else (low, middle)
-    say(LATENCY_ROUNDS, LATENCY_ROUNDS, format_quantity("flops", low))
+    report(Progress("latency", LATENCY_ROUNDS, LATENCY_ROUNDS, format_quantity("flops", low)))
     return at_most(low)
 
 
@@ -223,8 +217,3 @@ def group_rows(groups: Sequence[Group], fit: Fit) -> list[dict[str, Any]]:
         }
         for group in groups
     ]
-
-
-def tell(report: Report, stage: str) -> Tell:
-    """What reports progress within a stage."""
-    return lambda done, total, text: report(SearchEvent(stage, done, total, text))

@@ -8,11 +8,11 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from edgemtl.nas.prune.criterion import TrialOutcome
 from edgemtl.nas.prune.groups import Group
 from edgemtl.nas.prune.map import PruneMap, counts
+from edgemtl.progress import Progress, Report, silent
 
 __all__ = ["Fit", "Shares", "by_map", "by_trial", "min_channels"]
 
@@ -106,7 +106,7 @@ def by_trial(
     allowance: Mapping[str, float],
     multiple: int,
     shares: Shares,
-    report: Callable[[int, int, str], None] = lambda done, total, text: None,
+    report: Report = silent,
 ) -> Fit:
     """The counts that a performance-aware oracle lets each group keep (PAGCP, Ye et al. 2023), under budgets.
 
@@ -128,18 +128,14 @@ def by_trial(
     low, high, best, tolerance, number = 0.0, math.inf, Fit(min_channels(groups, multiple), {}), FIRST_TOLERANCE, 0
     while math.isinf(high) or (number < PASSES and (low == 0 or high / low > CLOSE)):
         number += 1
-        tell = partial(_tell, report, number)
-        found = _one_pass(ordered, saves, criterion, base, allowance, tolerance, multiple, shares, tell)
+        title = f"pass {number}, tolerance {tolerance:.3g}"
+        found = _one_pass(ordered, saves, criterion, base, allowance, tolerance, multiple, shares, title, report)
         if max(shares(found.kept)) <= 1:
             high, best = tolerance, found
         else:
             low = tolerance
         tolerance = GROWTH * low if math.isinf(high) else math.sqrt(low * high) if low else high / GROWTH
     return Fit(_refill_budget(groups, best.kept, multiple, shares), best.blocked, best.tolerance)
-
-
-def _tell(report: Callable[[int, int, str], None], number: int, done: int, total: int, text: str) -> None:
-    report(done, total, f"pass {number}, {text}")
 
 
 def _one_pass(
@@ -151,7 +147,8 @@ def _one_pass(
     tolerance: float,
     multiple: int,
     shares: Shares,
-    report: Callable[[int, int, str], None],
+    title: str,
+    report: Report,
 ) -> Fit:
     kept, least = {group.name: group.size for group in groups}, min_channels(groups, multiple)
     reaching = {task: sum(saves[group.name] for group in groups if task in group.tasks) for task in base}
@@ -159,7 +156,7 @@ def _one_pass(
     for number, group in enumerate(groups):
         if _over(shares(kept)) == 0 or _over(shares({**kept, **least})) > 0:
             break
-        report(number, len(groups), f"tolerance {tolerance:.3g}, {group.name}")
+        report(Progress("trial", number, len(groups), f"{title}, {group.name}"))
         for task in group.tasks:
             judged[task] += saves[group.name] / max(reaching[task], 1e-9)
         limits = {t: base[t] * (1 + tolerance * allowance[t] * judged[t]) for t in group.tasks}
@@ -177,7 +174,7 @@ def _one_pass(
             within = [count for count in every if count >= possible[passed - 1]]
             kept[group.name] = within[_first_that_holds(shares, kept, group.name, within)]
         del least[group.name]
-    report(len(groups), len(groups), f"tolerance {tolerance:.3g}")
+    report(Progress("trial", len(groups), len(groups), title))
     return Fit(kept, blocked, tolerance)
 
 

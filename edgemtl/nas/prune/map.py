@@ -8,7 +8,7 @@ whole; that losses of several groups add up is an assumption, which the sequenti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.nas.prune.groups import Group, cut
 from edgemtl.nas.prune.module_net import ModuleNet
+from edgemtl.progress import Progress, Report, silent
 
 __all__ = ["Curve", "PruneMap", "counts", "first_channels", "measure_curves", "open_map", "steps"]
 
@@ -104,16 +105,16 @@ def measure_curves(
     known: PruneMap,
     path: Path,
     cache_key: Mapping[str, Any],
-    report: Callable[[int, int, str], None] = lambda done, total, name: None,
+    report: Report = silent,
 ) -> PruneMap:
     """The map with the curves that it lacks, written to `path` after each: an interrupted measurement goes on there."""
     for number, group in enumerate(groups):
         if group.name not in known.curves:
-            report(number, len(groups), group.name)
+            report(Progress("map", number, len(groups), group.name))
             curve = _curve(net, group, criterion, multiple, known)
             known = PruneMap(known.base, known.orders, {**known.curves, group.name: curve})
             _write(path, cache_key, known)
-    report(len(groups), len(groups), "")
+    report(Progress("map", len(groups), len(groups)))
     return known
 
 

@@ -38,12 +38,10 @@ from edgemtl.nas.prune.cut import places_kept
 from edgemtl.nas.prune.decide import (
     Kept,
     Prunable,
-    Report,
     check_feasible,
     decide,
     group_rows,
     resolve_limits,
-    tell,
     weights_of,
 )
 from edgemtl.nas.prune.fit import Fit
@@ -52,6 +50,7 @@ from edgemtl.nas.prune.module_groups import module_groups
 from edgemtl.nas.prune.module_net import ModuleNet, load_module
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.search import prepare_images
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import RESULT_FILE, Entry, LimitCheck, PathCost, Result, read_result, write_result
 from edgemtl.targets import find_target, measurer_of
 from edgemtl.tasks import delta_m, relative_change
@@ -99,7 +98,7 @@ class _Scored:
     ms: Mapping[str, float]
 
 
-def prune_module(request: ModuleRequest, report: Report = lambda event: None) -> Result:
+def prune_module(request: ModuleRequest, report: Report = silent) -> Result:
     """Remove channels of a user's own module until it keeps the budgets, every task watched, as `prune` does for a run.
 
     Writes `pruning.json` (what `apply_pruning` reads), `weights.safetensors`, `result.json`, and `engine/` for ONNX
@@ -144,9 +143,9 @@ def _prune(request: ModuleRequest, report: Report) -> Result:
     losses = {task: {"before": loss, "after": after[task]} for task, loss in known.base.items()}
     said = {"mode": "fast" if request.fast else "sequential", "calibration_losses": losses, "not_exported": problem}
     _write(request, subject, known, fit, narrow, {**said, "whole": whole})
-    tell(report, "score")(0, 1, "the pruned module")
+    report(Progress("score", 0, 1, "the pruned module"))
     pruned = _Scored({split: _scores(narrow, source, split) for split in _SCORED}, {} if problem else timed_now(narrow))
-    tell(report, "score")(1, 1, "")
+    report(Progress("score", 1, 1))
     tried = len(trials) or sum(len(curve.rises) for curve in known.curves.values())
     best, base = (
         _entry(subject, kept, scored, given, _checks(subject, limits, floors, kept, scored, given), evaluator)

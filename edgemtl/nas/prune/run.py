@@ -35,12 +35,10 @@ from edgemtl.nas.prune.decide import (
     LATENCY_TRIES,
     Kept,
     Prunable,
-    Report,
     check_feasible,
     decide,
     group_rows,
     resolve_limits,
-    tell,
     weights_of,
 )
 from edgemtl.nas.prune.fit import Fit
@@ -49,6 +47,7 @@ from edgemtl.nas.prune.map import PruneMap
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.runs import OneDesign, RunFolder, RunInfo, finalize_run
 from edgemtl.nas.search import prepare_images
+from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.spaces import Cost, Design, Space, is_precision, with_channels
 from edgemtl.targets import ExportTarget
@@ -151,7 +150,7 @@ def _key(design: Design, groups: Sequence[Group], kept: Kept) -> str:
     return design.space.design(design, {**dict(design.pruned), **_channels(groups, kept)}.items()).key
 
 
-def prune(request: PruneRequest, report: Report = lambda event: None) -> Result:
+def prune(request: PruneRequest, report: Report = silent) -> Result:
     """Remove channels of a run's design until it keeps the budgets, and write the result as a run of its own.
 
     Channels go by groups of the dependency graph of all heads at once; a group that one task alone reaches is judged by
@@ -201,7 +200,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     finalist = _finalist(request, problem, _of(evaluator, design, narrow), design)
     tried = len(trials) or sum(len(curve.rises) for curve in known.curves.values())
     said = RunInfo(request.command, before["seed"], "prune", request.budgets, tried, started)
-    return finalize_run(folder, said, evaluator, problem, pruning.unpruned, [finalist], tell(report, "score"))
+    return finalize_run(folder, said, evaluator, problem, pruning.unpruned, [finalist], report)
 
 
 def _rest_of(floors: Sequence[Floor], request: PruneRequest, pruning: Pruning) -> tuple[Floor, ...]:

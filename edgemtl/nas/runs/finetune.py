@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,12 @@ from edgemtl.models import MultiTaskNet, Supernet, load_supernet
 from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Limit, Problem, check_timed, timed_scopes
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.nas.runs.outcome import RunInfo, finalize_run
+from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.spaces import Choice, Design, Plan, Values
 from edgemtl.targets import measurer_of
 from edgemtl.tasks import Task
-from edgemtl.train import InitialWeights, Progress, Recipe, train_supernet, worker_processes
+from edgemtl.train import InitialWeights, Recipe, train_supernet, worker_processes
 from edgemtl.units import parse_budget, parse_floor
 
 __all__ = ["TUNING", "OneDesign", "fine_tune"]
@@ -95,7 +96,7 @@ def fine_tune(
     processes: int = 1,
     resume: bool = False,
     command: str = "edgemtl train",
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Report = silent,
 ) -> Result:
     """Train the kept design `name` of a run further, and write it as a run of its own in `out`; its result.
 
@@ -116,7 +117,7 @@ def _fine_tune(
     processes: int,
     resume: bool,
     command: str,
-    report: Callable[[Progress], None],
+    report: Report,
 ) -> Result:
     started = time.monotonic()
     subject, folder, before = _subject(run, name), RunFolder(out), RunFolder(run).config()
@@ -156,7 +157,7 @@ def _trained(
     recipe: Recipe,
     processes: int,
     command: str,
-    report: Callable[[Progress], None],
+    report: Report,
 ) -> Supernet:
     """The one-design supernet after training, which is not begun where it was finished before."""
     if not (out / "training.json").is_file():
@@ -175,7 +176,7 @@ def _train(
     out: Path,
     recipe: Recipe,
     command: str = "",
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Report = silent,
 ) -> None:
     subject, teacher = _subject(run, name), RunFolder(run).load("baseline").net
     train_supernet(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgemtl.environment import environment
 from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Problem
 from edgemtl.nas.runs.folder import RunFolder
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import Entry, LimitCheck, PathCost, Result, write_result
 from edgemtl.signals import deferred
 from edgemtl.tasks import delta_m
@@ -37,7 +38,7 @@ def finalize_run(
     problem: Problem,
     base: Candidate,
     front: Sequence[Finalist],
-    report: Callable[[int, int, str], None] = lambda done, total, text: None,
+    report: Report = silent,
 ) -> Result:
     """Score the front, the chosen design first, and the baseline; keep the nets and write the result.
 
@@ -45,21 +46,21 @@ def finalize_run(
     """
     samples = evaluator.test_samples
     total = len(front) + 1
-    report(0, total, "baseline on test images")
+    report(Progress("score", 0, total, "baseline on test images"))
     base_metrics = evaluator.score(base, samples)
     scored = replace(problem, baseline=base_metrics)
     baseline = Evaluation(base.design, base_metrics, evaluator.time(base) if evaluator.is_timed else {})
     entries, kept = [], {"baseline": base}
     for number, finalist in enumerate(front):
         key = finalist.candidate.design.key
-        report(number + 1, total, f"{key} on test images")
+        report(Progress("score", number + 1, total, f"{key} on test images"))
         name = key if number else "best"
         metrics = evaluator.score(finalist.candidate, samples)
         kept[name] = finalist.candidate
         evaluation = Evaluation(finalist.candidate.design, metrics, finalist.evaluation.latency_ms)
         checks = problem.checks(finalist.evaluation)
         entries.append(_entry(scored, evaluation, name, "candidate", checks, evaluator))
-    report(total, total, "")
+    report(Progress("score", total, total))
     source = evaluator.source
     result = Result(
         command=info.command,

@@ -1,7 +1,7 @@
 """The search itself: one loop, and the strategies that propose designs."""
 
 from edgemtl.nas.search.run import (
-    SearchEvent,
+    Preflight,
     SearchRequest,
     prepare_images,
     search,
@@ -19,7 +19,7 @@ from edgemtl.nas.search.strategies.registry import (
 
 __all__ = [
     "MaskDistribution",
-    "SearchEvent",
+    "Preflight",
     "SearchRequest",
     "make_table",
     "prepare_images",

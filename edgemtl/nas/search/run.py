@@ -8,10 +8,9 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -60,6 +59,7 @@ from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
 from edgemtl.nas.search.strategies.masks import MaskDistribution, mask_space
 from edgemtl.nas.search.strategies.registry import find_strategy
 from edgemtl.nas.search.workers import begin, busy_elsewhere, end_abandoned, end_silent, working
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.signals import deferred
 from edgemtl.spaces import Space, is_precision, load_space
@@ -67,7 +67,7 @@ from edgemtl.targets import find_target
 from edgemtl.train import Recipe, fresh_supernet
 from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
 
-__all__ = ["SearchEvent", "SearchRequest", "prepare_images", "search"]
+__all__ = ["Preflight", "SearchRequest", "prepare_images", "search"]
 
 DEFAULT_TARGET = "onnxruntime"
 FINALISTS = 3
@@ -111,30 +111,23 @@ class SearchRequest:
 
 
 @dataclass(frozen=True)
-class SearchEvent:
-    """News of a running search: its stage, how far it is, one line for people, and the pre-flight table once.
+class Preflight(Progress):
+    """The table before the search: what three designs take of every limit, and lose of every floor.
 
     `floors` are None where the weights are still to be learnt; `together` names the design that is known to keep all.
     """
 
-    stage: str
-    done: int
-    total: int
-    text: str = ""
     rows: tuple[PreflightRow, ...] = ()
     floors: tuple[FloorRow, ...] | None = ()
     together: str = ""
 
 
-Report = Callable[[SearchEvent], None]
-
-
 @runtime_checkable
 class _Preparable(Protocol):
-    def prepare(self, split: Split, workers: int = 1, progress: Callable[[int, int], None] | None = None) -> None: ...
+    def prepare(self, split: Split, workers: int = 1, report: Report = silent) -> None: ...
 
 
-def search(request: SearchRequest, report: Report = lambda event: None) -> Result:
+def search(request: SearchRequest, report: Report = silent) -> Result:
     """Search a space under budgets and floors; writes and returns the run's result.
 
     Raises `UserError` for whatever cannot be met or understood, before anything is written, and where another process
@@ -178,7 +171,7 @@ def _search(request: SearchRequest, report: Report) -> Result:
     front = [best, *(f for f in front_of(problem, found) if f is not best)][:FRONT_SIZE]
     info = RunInfo(request.command, request.seed, request.strategy, request.budgets, len(evaluations), started)
     base = setup.evaluator.candidate(setup.space.largest())
-    result = finalize_run(folder, info, setup.evaluator, problem, base, front, _tell(report, "score"))
+    result = finalize_run(folder, info, setup.evaluator, problem, base, front, report)
     if interrupted or cut:
         raise KeyboardInterrupt
     study.set_user_attr(_REFINED, len(evaluations))
@@ -189,13 +182,13 @@ def _prepare(request: SearchRequest, setup: _Setup, folder: RunFolder, report: R
     """The problem, its limits resolved, once the pre-flight table was told; where masks are learnt they are now."""
     rows = preflight_budgets(setup.space, setup.budgets, setup.evaluator)
     if request.strategy == "masks":
-        report(SearchEvent("preflight", 1, 1, rows=tuple(rows), floors=None if setup.floors else ()))
+        report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=None if setup.floors else ()))
         masks = _learn_masks(request, setup, limits_of(rows), folder, report)
         return replace(_problem(setup, rows), masks=masks)
     problem = _problem(setup, rows)
     floors = preflight_floors(problem, setup.evaluator)
     together = keeps_all(problem, rows, floors)
-    report(SearchEvent("preflight", 1, 1, rows=tuple(rows), floors=tuple(floors), together=together))
+    report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=tuple(floors), together=together))
     return problem
 
 
@@ -309,8 +302,8 @@ def _supernet_path(request: SearchRequest, source: Source) -> Path | None:
     return shipped
 
 
-def _stopping(what: str) -> SearchEvent:
-    return SearchEvent("stopping", 0, 0, f"stopping: {what}; another Ctrl-C ends at once, with what was evaluated kept")
+def _stopping(what: str) -> Progress:
+    return Progress("stopping", 0, 0, f"stopping: {what}; another Ctrl-C ends at once, with what was evaluated kept")
 
 
 def _study(request: SearchRequest, config: Mapping[str, Any]) -> optuna.Study:
@@ -339,13 +332,9 @@ def prepare_images(source: Source, report: Report) -> None:
     """Render or read ahead what every evaluation needs, with all cores."""
     if not isinstance(source, _Preparable):
         return
-
-    def tell(split: Split, done: int, total: int) -> None:
-        report(SearchEvent("data", done, total, f"{split} images"))
-
     splits: tuple[Split, ...] = ("calibration", "validation", "test")
     for split in splits:
-        source.prepare(split, os.cpu_count() or 1, partial(tell, split))
+        source.prepare(split, os.cpu_count() or 1, report)
 
 
 def _problem(setup: _Setup, rows: Sequence[PreflightRow]) -> Problem:
@@ -370,7 +359,7 @@ def _learn_masks(
     allowed = {"": _MASKS_SHARE * setup.space.largest().cost().flops} | flops
     recipe, supernet = _recipe(request), setup.evaluator.supernet
     run = MaskRun(setup.space, masks, setup.source, supernet, recipe, allowed, folder.path / "masks")
-    return run.learn(_tell(report, "masks"))
+    return run.learn(report)
 
 
 def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, report: Report) -> Problem:
@@ -390,7 +379,7 @@ def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, r
             problem.space,
             lambda design: evaluator.simulated(evaluator.candidate(design)),
             problem.baseline,
-            _tell(report, "sensitivity"),
+            report,
         )
     return replace(problem, sensitivity=found)
 
@@ -405,12 +394,12 @@ def _evaluate_all(
     try:
         while (done := len(finished(study))) < request.evaluations:
             if done + busy_elsewhere(study, worker) >= request.evaluations:
-                report(SearchEvent("search", done, request.evaluations, "other workers are at the last designs"))
+                report(Progress("search", done, request.evaluations, "other workers are at the last designs"))
                 time.sleep(_WAIT_SECONDS)
                 end_silent(study)
                 continue
             evaluation = _evaluate_next(problem, evaluator, study, worker)
-            report(SearchEvent("search", done + 1, request.evaluations, _news(problem, evaluation)))
+            report(Progress("search", done + 1, request.evaluations, _news(problem, evaluation)))
     except KeyboardInterrupt:
         return True
     return False
@@ -450,14 +439,10 @@ def _refine(
     found: list[Finalist] = []
     try:
         for number, design in enumerate(designs):
-            report(SearchEvent("finalists", number, len(designs), f"precisions of {design.key}"))
+            report(Progress("finalists", number, len(designs), f"precisions of {design.key}"))
             found += measure_finalists(problem, evaluator, design)
     except KeyboardInterrupt:
         as_evaluated = next(e for e in evaluations if e.design.key == designs[0].key)
         return found or [Finalist(evaluator.candidate(designs[0]), as_evaluated, 1.0)], True
-    report(SearchEvent("finalists", len(designs), len(designs)))
+    report(Progress("finalists", len(designs), len(designs)))
     return found, False
-
-
-def _tell(report: Report, stage: str) -> Callable[[int, int, str], None]:
-    return lambda done, total, text: report(SearchEvent(stage, done, total, text))

@@ -21,8 +21,9 @@ from edgemtl.nas.evaluation.sensitivity import (
     read_sensitivity,
     write_sensitivity,
 )
-from edgemtl.nas.search import SearchEvent, SearchRequest, search
+from edgemtl.nas.search import SearchRequest, search
 from edgemtl.nas.search.strategies.linas import LinasSampler
+from edgemtl.progress import Progress, silent
 from edgemtl.spaces import Design, Space
 
 MADE_FOR = {"supernet_sha256": "a", "data_fingerprint": "b"}
@@ -115,15 +116,15 @@ def test_a_map_goes_on_where_it_was_stopped(pair: Space, tmp_path: Path, found: 
 
     baseline = score(pair.largest())
     with pytest.raises(KeyboardInterrupt):
-        measure_into_run(tmp_path, MADE_FOR, pair, stopped, baseline, lambda done, total, name: None)
-    assert measure_into_run(tmp_path, MADE_FOR, pair, stopped, baseline, lambda done, total, name: None) == found
+        measure_into_run(tmp_path, MADE_FOR, pair, stopped, baseline, silent)
+    assert measure_into_run(tmp_path, MADE_FOR, pair, stopped, baseline, silent) == found
     assert len(scored) == len(one_step_down(pair)) + 1
     assert [path.name for path in tmp_path.iterdir()] == ["sensitivity.json"]
     assert read_sensitivity(tmp_path / "sensitivity.json", MADE_FOR) == found
 
 
 def test_a_search_measures_the_map_once(ask: Ask, tmp_path: Path, home: Path) -> None:
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     request = ask(tmp_path / "run", evaluations=8, batch=4)
     search(request, events.append)
     tried = [event for event in events if event.stage == "sensitivity"]
@@ -136,7 +137,7 @@ def test_a_search_measures_the_map_once(ask: Ask, tmp_path: Path, home: Path) ->
 
 
 def test_a_search_that_is_shorter_than_the_map_does_without(ask: Ask, tmp_path: Path) -> None:
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     request = ask(tmp_path / "run", evaluations=4)
     search(request, events.append)
     assert not [event for event in events if event.stage == "sensitivity"]

@@ -19,7 +19,8 @@ from edgemtl.nas.prune import PruneRequest, prune
 from edgemtl.nas.prune import criterion as judging
 from edgemtl.nas.prune.run import PRUNING_FILE
 from edgemtl.nas.runs import TUNING, RunFolder, fine_tune
-from edgemtl.nas.search import SearchEvent, SearchRequest, search
+from edgemtl.nas.search import SearchRequest, search
+from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.spaces import load_space
 
@@ -107,7 +108,7 @@ def test_a_second_budget_needs_no_second_map(ask: PruneRequest, tmp_path: Path) 
     prune(ask)
     measured = list[str]()
 
-    def hear(event: SearchEvent) -> None:
+    def hear(event: Progress) -> None:
         if event.stage == "map" and event.text:
             measured.append(event.text)
 
@@ -120,7 +121,7 @@ def test_a_second_budget_needs_no_second_map(ask: PruneRequest, tmp_path: Path) 
 def test_a_pruning_that_was_killed_goes_on_with_what_it_tried(ask: PruneRequest, tmp_path: Path) -> None:
     request = replace(ask, fast=False)
 
-    def stop(event: SearchEvent) -> None:
+    def stop(event: Progress) -> None:
         if event.stage == "trial" and event.done == 2:
             raise KeyboardInterrupt
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgemtl.errors import UserError
 from edgemtl.nas.prune import ModuleRequest, apply_pruning, prune_module
 from edgemtl.nas.prune.criterion import LossCriterion
-from edgemtl.nas.search import SearchEvent
+from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.runtime import open_engine
 from edgemtl.train import batches_of
@@ -241,7 +241,7 @@ def test_a_second_budget_needs_no_second_map_and_a_kill_loses_nothing(ask: Modul
     prune_module(replace(ask, out=ask.out.with_name("b"), budgets=("70%params",)), lambda e: stages.append(e.text))
     assert not any(text in ("stem.0", "wide.0") for text in stages)
 
-    def stop(event: SearchEvent) -> None:
+    def stop(event: Progress) -> None:
         if event.stage == "trial" and event.text.startswith("pass 2"):
             raise KeyboardInterrupt
 

@@ -12,8 +12,8 @@ from edgemtl.errors import UserError
 from edgemtl.export import export_run
 from edgemtl.nas.runs import TUNING, RunFolder, fine_tune
 from edgemtl.nas.search import SearchRequest, search
+from edgemtl.progress import Progress
 from edgemtl.results import read_result
-from edgemtl.train import Progress
 
 RECIPE = replace(TUNING, steps=40, batch=4, sizes=(1.0,), learning_rate=5e-3, average=0.9, bf16=False)
 
@@ -52,7 +52,7 @@ def test_a_tuned_design_is_the_same_design_in_a_run_of_its_own_and_better(run: P
 @pytest.mark.usefixtures("ask")
 def test_a_tuning_that_was_interrupted_goes_on_to_the_same_weights(run: Path, tmp_path: Path) -> None:
     def stop(news: Progress) -> None:
-        if news.step == 20:
+        if news.done == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

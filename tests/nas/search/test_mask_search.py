@@ -18,11 +18,12 @@ from edgemtl.export import export_run
 from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation.problem import Limit, Problem
 from edgemtl.nas.runs import RunFolder, fine_tune
-from edgemtl.nas.search import SearchEvent, SearchRequest, search
+from edgemtl.nas.search import SearchRequest, search
 from edgemtl.nas.search import run as _search
 from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
 from edgemtl.nas.search.strategies.mask_sampler import MaskSampler
 from edgemtl.nas.search.strategies.masks import MaskDistribution, mask_space
+from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.runtime import Engine
 from edgemtl.train import Recipe, fresh_supernet, train_supernet
@@ -36,9 +37,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[SearchEvent]]:
+def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Progress]]:
     """The run of a search, and what it reported."""
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     out = tmp_path_factory.mktemp("masks") / "run"
     write_space(home, "small-grid", GRID)
     with pytest.MonkeyPatch.context() as patch:
@@ -77,7 +78,7 @@ def run_in(folder: Path, steps: int = 30, allowed: float = 0.5) -> MaskRun:
 
 
 def test_a_search_learns_masks_and_ends_in_a_run(
-    finished: tuple[Path, list[SearchEvent]], home: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Path, list[Progress]], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
     out, events = finished
@@ -95,7 +96,7 @@ def test_a_search_learns_masks_and_ends_in_a_run(
 
 
 def test_its_result_trains_and_exports_in_the_ordinary_way(
-    finished: tuple[Path, list[SearchEvent]], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Path, list[Progress]], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
     recipe = replace(MASKS, steps=3, batch=2, sizes=(1.0,), largest_steps=1.0)
@@ -131,7 +132,7 @@ def test_paths_shrink_to_what_is_allowed(home: Path, tmp_path: Path, monkeypatch
 
 
 def test_the_supernet_is_kept_and_begins_another_search(
-    finished: tuple[Path, list[SearchEvent]], asked: Ask, tmp_path: Path
+    finished: tuple[Path, list[Progress]], asked: Ask, tmp_path: Path
 ) -> None:
     kept = finished[0] / "masks" / "supernet.safetensors"
     assert search(asked(tmp_path / "again", supernet=kept, steps=2, evaluations=2)).best is not None

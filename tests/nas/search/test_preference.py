@@ -14,9 +14,10 @@ from small_world import Ask
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation.problem import Limit, Problem
 from edgemtl.nas.evaluation.sensitivity import Sensitivity, measure_sensitivity
-from edgemtl.nas.search import SearchEvent, SearchRequest, search
+from edgemtl.nas.search import SearchRequest, search
 from edgemtl.nas.search.strategies.preference import PreferenceTable, make_table, ranked_for, widths_for
 from edgemtl.nas.search.strategies.preference_sampler import PreferenceSampler
+from edgemtl.progress import Progress
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.spaces.space import is_precision
 from edgemtl.tasks.task import make_task
@@ -246,7 +247,7 @@ def test_without_a_map_the_strategy_says_so(deep: Space) -> None:
 
 
 def test_a_search_by_preference(ask: Ask, tmp_path: Path) -> None:
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     request = ask(tmp_path / "run", strategy="preference", preference="depth=2", evaluations=4)
     result = search(request, events.append)
     assert result.strategy == "preference" and result.feasible

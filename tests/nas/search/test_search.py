@@ -23,9 +23,10 @@ from edgemtl.files.claim import claim
 from edgemtl.models import Supernet, load_supernet, save_supernet
 from edgemtl.nas.evaluation import Evaluator
 from edgemtl.nas.runs import RunFolder
-from edgemtl.nas.search import SearchEvent, SearchRequest, search
+from edgemtl.nas.search import SearchRequest, search
 from edgemtl.nas.search import run as _search
 from edgemtl.nas.search.strategies import linas as _linas
+from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.spaces import load_space
 from edgemtl.targets.target import find_target, measurer_of
@@ -49,9 +50,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SearchRequest, list[SearchEvent]]]:
+def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SearchRequest, list[Progress]]]:
     """A search that came to its end, and what it reported."""
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         request = SearchRequest(
@@ -81,7 +82,7 @@ def refused(request: SearchRequest) -> str:
     return str(error.value)
 
 
-def test_the_result_has_its_stable_keys(finished: tuple[SearchRequest, list[SearchEvent]]) -> None:
+def test_the_result_has_its_stable_keys(finished: tuple[SearchRequest, list[Progress]]) -> None:
     request, _ = finished
     content = json.loads((request.out / "result.json").read_text())
     assert set(content) == KEYS
@@ -106,7 +107,7 @@ def test_the_result_has_its_stable_keys(finished: tuple[SearchRequest, list[Sear
 
 @pytest.mark.usefixtures("ask")
 def test_no_budget_is_exceeded_and_every_figure_is_that_of_the_design(
-    finished: tuple[SearchRequest, list[SearchEvent]],
+    finished: tuple[SearchRequest, list[Progress]],
 ) -> None:
     result = read_result(finished[0].out)
     where = load_space("tiny", TASKS).for_target(find_target("onnxruntime").traits)
@@ -123,7 +124,7 @@ def test_no_budget_is_exceeded_and_every_figure_is_that_of_the_design(
     assert result.front[-1].feasible is False
 
 
-def test_every_limit_is_told_and_both_means(finished: tuple[SearchRequest, list[SearchEvent]]) -> None:
+def test_every_limit_is_told_and_both_means(finished: tuple[SearchRequest, list[Progress]]) -> None:
     result = read_result(finished[0].out)
     base = result.front[-1]
     for entry in result.front:
@@ -138,7 +139,7 @@ def test_every_limit_is_told_and_both_means(finished: tuple[SearchRequest, list[
     assert base.limits[2].value == 0 and base.limits[2].excess == pytest.approx(-10)
 
 
-def test_every_design_of_the_front_is_kept_under_its_name(finished: tuple[SearchRequest, list[SearchEvent]]) -> None:
+def test_every_design_of_the_front_is_kept_under_its_name(finished: tuple[SearchRequest, list[Progress]]) -> None:
     result = read_result(finished[0].out)
     names = [entry.name for entry in result.front]
     assert len(set(names)) == len(names)
@@ -146,7 +147,7 @@ def test_every_design_of_the_front_is_kept_under_its_name(finished: tuple[Search
     assert RunFolder(finished[0].out).names() == sorted(map(str, names))
 
 
-def test_it_tells_how_far_it_is(finished: tuple[SearchRequest, list[SearchEvent]]) -> None:
+def test_it_tells_how_far_it_is(finished: tuple[SearchRequest, list[Progress]]) -> None:
     events = finished[1]
     stages = list(dict.fromkeys(event.stage for event in events))
     assert stages == ["preflight", "search", "finalists", "score"]
@@ -161,12 +162,10 @@ def test_it_tells_how_far_it_is(finished: tuple[SearchRequest, list[SearchEvent]
     assert all(event.done <= event.total for event in events)
 
 
-def test_going_on_with_a_finished_run_returns_at_once(
-    finished: tuple[SearchRequest, list[SearchEvent]], ask: Ask
-) -> None:
+def test_going_on_with_a_finished_run_returns_at_once(finished: tuple[SearchRequest, list[Progress]], ask: Ask) -> None:
     request, _ = finished
     before = (request.out / "result.json").stat()
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     assert search(again(request), events.append) == read_result(request.out)
     assert events == []
     assert (request.out / "result.json").stat().st_mtime_ns == before.st_mtime_ns
@@ -185,16 +184,16 @@ def test_going_on_with_a_finished_run_returns_at_once(
     ],
 )
 def test_a_run_goes_on_only_as_it_began(
-    finished: tuple[SearchRequest, list[SearchEvent]], changes: dict[str, Any], expected: str
+    finished: tuple[SearchRequest, list[Progress]], changes: dict[str, Any], expected: str
 ) -> None:
     assert expected in refused(again(finished[0], **changes))
 
 
 @pytest.mark.usefixtures("quick")
 def test_more_evaluations_go_on_from_the_ones_that_are_there(
-    finished: tuple[SearchRequest, list[SearchEvent]], ask: Ask, tmp_path: Path
+    finished: tuple[SearchRequest, list[Progress]], ask: Ask, tmp_path: Path
 ) -> None:
-    out, events = copied(finished[0], tmp_path), list[SearchEvent]()
+    out, events = copied(finished[0], tmp_path), list[Progress]()
     result = search(again(finished[0], out=out, evaluations=5), events.append)
     assert [(event.done, event.total) for event in events if event.stage == "search"] == [(5, 5)]
     assert result.evaluations == 5
@@ -203,7 +202,7 @@ def test_more_evaluations_go_on_from_the_ones_that_are_there(
 
 @pytest.mark.usefixtures("quick")
 def test_another_seed_gives_another_study(
-    finished: tuple[SearchRequest, list[SearchEvent]], ask: Ask, tmp_path: Path
+    finished: tuple[SearchRequest, list[Progress]], ask: Ask, tmp_path: Path
 ) -> None:
     search(again(finished[0], out=tmp_path / "run", seed=1, resume=False, evaluations=2))
     journals = [RunFolder(out).journal.read_text() for out in (finished[0].out, tmp_path / "run")]
@@ -224,7 +223,7 @@ def test_a_budget_that_one_single_design_keeps(ask: Ask, tmp_path: Path, home: P
     assert result.feasible
     assert result.best is not None
     assert result.best.bytes == least
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     assert search(again(request), events.append) == result
     assert events == []
 
@@ -260,7 +259,7 @@ def test_a_killed_search_goes_on_and_finishes(ask: Ask, tmp_path: Path, home: Pa
     request = ask(tmp_path / "run", target="tensorrt-rtx")
     assert stopped_by(request, "SIGKILL", home) == -9
     assert sorted(path.name for path in request.out.iterdir()) == [".edgemtl.lock", "config.json", "study.journal"]
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     result = search(again(request), events.append)
     assert [event.done for event in events if event.stage == "search"] == [3, 4]
     assert result.evaluations == 4
@@ -272,7 +271,7 @@ def test_a_killed_search_goes_on_and_finishes(ask: Ask, tmp_path: Path, home: Pa
 
 @pytest.mark.parametrize("ended", [True, False])
 def test_a_damaged_study_is_told_before_anything_is_measured(
-    ask: Ask, tmp_path: Path, finished: tuple[SearchRequest, list[SearchEvent]], ended: bool
+    ask: Ask, tmp_path: Path, finished: tuple[SearchRequest, list[Progress]], ended: bool
 ) -> None:
     """A trial without the key of its design, in a run that came to its end and in one that did not."""
     folder = copied(finished[0], tmp_path)
@@ -301,7 +300,7 @@ def test_ctrl_c_leaves_a_usable_result_and_the_search_goes_on(ask: Ask, tmp_path
     assert usable.evaluations == 2
     assert usable.best is not None
     assert dict(folder.load().design) == dict(usable.best.design)
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     result = search(again(request), events.append)
     assert [event.done for event in events if event.stage == "search"] == [3, 4]
     assert result.evaluations == 4
@@ -321,8 +320,8 @@ def test_a_full_disk_is_told_and_the_search_goes_on_once_there_is_space(ask: Ask
     assert RunFolder(request.out).names() == sorted(str(entry.name) for entry in result.front)
 
 
-def interrupt_at(stage: str) -> Callable[[SearchEvent], None]:
-    def report(event: SearchEvent) -> None:
+def interrupt_at(stage: str) -> Callable[[Progress], None]:
+    def report(event: Progress) -> None:
         if event.stage == stage:
             raise KeyboardInterrupt
 
@@ -348,7 +347,7 @@ def test_ctrl_c_among_the_finalists_leaves_a_usable_result(ask: Ask, tmp_path: P
     usable = read_result(request.out)
     assert usable.best is not None
     assert dict(RunFolder(request.out).load().design) == dict(usable.best.design)
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     assert search(again(request), events.append).evaluations == 2
     assert "finalists" in {event.stage for event in events}  # the refinement is made up for
     assert search(again(request)) == read_result(request.out)
@@ -371,7 +370,7 @@ def test_limits_in_ms_for_one_task_and_a_floor(ask: Ask, tmp_path: Path) -> None
     request = ask(
         tmp_path / "run", budgets=("300%ms", "depth:80%FLOPs", "depth:20ms"), floors=("depth=10%",), evaluations=2
     )
-    events: list[SearchEvent] = []
+    events: list[Progress] = []
     result = search(request, events.append)
     whole, path, own = next(event.rows for event in events if event.rows)
     assert (whole.limit, path.limit, own.limit) == pytest.approx((3 * whole.largest, 0.8 * path.largest, 20))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from edgemtl.nas.search.strategies.masks import (
     policy_gradient,
     probabilities,
 )
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Space
 from edgemtl.train import CHECKPOINT_FILE, Optimized, Recipe, TrainingLoop, task_loss, training_batches
 
@@ -52,8 +53,6 @@ _TRAVEL, _PRICE, _ENTROPY = 24.0, 80.0, 0.05
 """How far log-odds can go in a whole run, what the price rises to in one that always takes twice what is allowed, and
 what certainty weighs against losses."""
 _SEEN = 200
-
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -110,11 +109,11 @@ class MaskRun:
         """The log-odds as they are."""
         return MaskDistribution(self.masks, self.logits.detach().numpy().copy())
 
-    def learn(self, report: Report = lambda done, total, text: None) -> MaskDistribution:
+    def learn(self, report: Report = silent) -> MaskDistribution:
         """All remaining steps; what was learnt, in `masks.json` and `supernet.safetensors` too."""
         batches = training_batches(self.source.split("train"), self.space.tasks, self.recipe, self.loop.step, 0)
-        report(self.loop.step, self.recipe.steps, self._news())
-        self.loop.run(batches, lambda step: report(step, self.recipe.steps, self._news()))
+        report(self._progress(self.loop.step))
+        self.loop.run(batches, lambda step: report(self._progress(step)))
         self._write()
         return self.distribution
 
@@ -195,13 +194,14 @@ class MaskRun:
         weights = np.concatenate(list(self.importance))
         return dict(zip(self.masks.tasks, (effective_samples(weights) / len(weights)).tolist(), strict=True))
 
-    def _news(self) -> str:
+    def _progress(self, step: int) -> Progress:
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
         spent = self.masks.base_flops + (chances * self.masks.flops).sum(1)
         told = zip(self.masks.tasks, self.losses, spent / 1e9, strict=True)
         tasks = ", ".join(f"{task} {loss:.2f} at {gflops:.2f}" for task, loss, gflops in told)
         least = min(self.effective_samples().values())
-        return f"loss at expected GFLOPs: {tasks}; effective samples at least {least:.0%}"
+        text = f"loss at expected GFLOPs: {tasks}; effective samples at least {least:.0%}"
+        return Progress("masks", step, self.recipe.steps, text)
 
     @property
     def _fingerprint(self) -> str:
