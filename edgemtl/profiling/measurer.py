@@ -19,7 +19,8 @@ from edgemtl.arithmetic import Arithmetic, lacking, own_arithmetic
 from edgemtl.devices import HOST, Device, own_precisions
 from edgemtl.plugins import Registry
 from edgemtl.profiling.samples import Samples
-from edgemtl.profiling.timing import Progress, compare
+from edgemtl.profiling.timing import compare
+from edgemtl.progress import Report, silent
 from edgemtl.results import FigureKind
 from edgemtl.runtime import Session, open_engine
 
@@ -84,7 +85,7 @@ class Measurer(Protocol):
         burst: int = 10,
         settle: int = 2,
         warmup: int = 20,
-        progress: Progress | None = None,
+        report: Report = silent,
     ) -> dict[str, Samples]:
         """Latencies in ms of calls of open sessions, in turns, as `edgemtl.profiling.compare` draws them.
 
@@ -133,11 +134,11 @@ class LocalMeasurer:
         burst: int = 10,
         settle: int = 2,
         warmup: int = 20,
-        progress: Progress | None = None,
+        report: Report = silent,
     ) -> dict[str, Samples]:
         """Time the calls in this process."""
         timed = {name: partial(call.session.run, call.image, call.tasks) for name, call in calls.items()}
-        return compare(timed, rounds, burst=burst, settle=settle, warmup=warmup, progress=progress)
+        return compare(timed, rounds, burst=burst, settle=settle, warmup=warmup, report=report)
 
 
 class NoMeasurer(LocalMeasurer):
