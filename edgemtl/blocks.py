@@ -34,8 +34,8 @@ class BlockRecord(_Strict):
     """One block of a net, in order of execution.
 
     `task` is whose it is (None: the trunk's), `tasks` are all that run it, `inputs` the blocks that it reads, or
-    `image`. It gives `channels`; `words` say in short what else it is (`x3 fused 5x5`), `numbers` the same by name, and
-    `repeats` how many layers of one kind it is in a row. `flops` are those of one image.
+    `image`. It gives `channels`; `words` say in short what else it is (`x3`, `fused`, `5x5`), `numbers` the same by
+    name, and `repeats` how many layers of one kind it is in a row. `flops` are those of one image.
 
     A picture puts it into the row `stage`, or, without one, into its own task's column. Blocks with a `column` lie on a
     lattice whose rows are the stages; a `link` there only brings what another row gives to its own.
@@ -47,14 +47,14 @@ class BlockRecord(_Strict):
     tasks: Annotated[tuple[Name, ...], Field(max_length=100)]
     inputs: Annotated[tuple[Name, ...], Field(max_length=100)]
     channels: Amount
-    words: Annotated[str, Field(max_length=200)]
+    words: Annotated[tuple[Name, ...], Field(max_length=20)]
     numbers: Annotated[dict[Name, Amount], Field(max_length=50)]
     precision: Name
     flops: Amount
     weights: Annotated[tuple[WeightRecord, ...], Field(max_length=1000)]
-    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
     stage: Name | None = None
-    column: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    column: Annotated[int, Field(ge=0, le=1000)] | None = None
     link: bool = False
 
 

@@ -114,15 +114,18 @@ def _count(found: GraphCount) -> Count:
     return Count(flops=flops, macs=macs, params=found.params, weight_bytes=found.weight_bytes)
 
 
-def operator_shares(times: Sequence[OperatorTime], tasks: Sequence[str], runs: int) -> Operators | None:
-    """Times of operators by block and by type, largest first; None where the runtime tells nothing."""
+def operator_shares(times: Sequence[OperatorTime], owners: Mapping[str, str], runs: int) -> Operators | None:
+    """Times of operators by block and by type, largest first; None where the runtime tells nothing.
+
+    `owners` are the tasks of the blocks that belong to one.
+    """
     total = math.fsum(each.mean_ms for each in times)
     if total <= 0:
         return None
-    blocks = _shares(
-        [(short_name(each.block) or "(outside of blocks)", each.mean_ms) for each in times], total, MOST_BLOCKS
-    )
-    owned = tuple(row.model_copy(update={"owner": _owner(row.name, tasks)}) for row in blocks)
+    names = {each.block: short_name(each.block) or "(outside of blocks)" for each in times}
+    blocks = _shares([(names[each.block], each.mean_ms) for each in times], total, MOST_BLOCKS)
+    tasks = {names[block]: task for block, task in owners.items() if block in names}
+    owned = tuple(row.model_copy(update={"owner": tasks.get(row.name, "")}) for row in blocks)
     types = _shares([(short_name(each.op), each.mean_ms) for each in times], total, MOST_TYPES)
     return Operators(runs=runs, total_ms=total, by_block=owned, by_type=types)
 
@@ -140,9 +143,3 @@ def _shares(rows: Sequence[tuple[str, float]], total: float, most: int) -> tuple
         together = math.fsum(ms for ms, _, _ in others), f"({len(others)} others)", sum(n for _, _, n in others)
         sums = [*sums[: most - 1], together]
     return tuple(OperatorShare(name=name, operators=n, ms=ms, share=min(1.0, ms / total)) for ms, name, n in sums)
-
-
-def _owner(block: str, tasks: Sequence[str]) -> str:
-    """The task that a block belongs to (`semseg_head` to semseg), empty for the trunk."""
-    owners = [task for task in tasks if block == task or block.startswith(f"{task}_")]
-    return max(owners, key=len, default="")

@@ -98,6 +98,18 @@ class OnnxFile:
         feeds = {info.name: self._feeds[info.name] for info in session.get_inputs()}
         return lambda: session.run(wanted, feeds)
 
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """The output of each block that one alone needs, as the graph's wiring tells."""
+        readers: dict[str, set[str]] = {name: {task} for task, name in (self.heads or {}).items()}
+        users: dict[str, set[str]] = {}
+        for node in reversed(read_onnx(self._path).graph.node):
+            needed_by = set().union(*(readers.get(name, ()) for name in node.output))
+            users.setdefault(_block(node.name), set()).update(needed_by)
+            for name in node.input:
+                readers.setdefault(name, set()).update(needed_by)
+        return {block: tasks.pop() for block, tasks in users.items() if block and len(tasks) == 1 < len(self.tasks)}
+
     def operators(self, tasks: Sequence[str], runs: int) -> list[OperatorTime]:
         """Times of every operator, from the runtime's own profile of `runs` calls."""
         with tempfile.TemporaryDirectory() as scratch:

@@ -60,7 +60,7 @@ def profile(
         calls = {name: subject.call(chosen) for name, chosen in modes.items()}
         with Watch() as watch:
             samples = compare(calls, rounds, burst=burst, report=report)
-        operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), wanted, OPERATOR_RUNS)
+        operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), subject.owners, OPERATOR_RUNS)
     finally:
         subject.close()
     counts, count_notes = count_file(subject.graph, wanted, subject.heads, subject.choice)

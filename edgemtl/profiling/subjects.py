@@ -41,6 +41,11 @@ class ProfiledModel(Protocol):
     choice: InputChoice
     engine_sha256: str | None
 
+    @property
+    def owners(self) -> Mapping[str, str]:
+        """The task of each block that belongs to one alone."""
+        ...
+
     def settle(self) -> tuple[list[str], float]:
         """Run once, on inputs that `choice` is afterwards: what was assumed of them, in lines, and that run's ms.
 
@@ -103,6 +108,7 @@ class _EngineFolder:
         self.target, self.runtime = spec.target, spec.runtime
         self._session = session
         self.tasks = session.tasks
+        self.owners = {block: task for block, task in spec.at(0).owners.items() if task in session.tasks}
         self.graph = next((folder / name for name in spec.files.values() if name.endswith(".onnx")), None)
         self.heads: Mapping[str, str] | None = None
         self.choice = InputChoice()

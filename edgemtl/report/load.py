@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from edgemtl.blocks import BlockRecord
 from edgemtl.bundle import MANIFEST_FILE, Manifest, read_manifest
 from edgemtl.errors import UserError, brief, naming
 from edgemtl.files.disk import inside, open_regular, read_json
@@ -69,6 +70,20 @@ class ReportData:
         if self.manifest is not None and self.manifest.design:
             return self.manifest.design
         return self.result.best.design if self.result is not None and self.result.best is not None else {}
+
+    @property
+    def blocks(self) -> tuple[BlockRecord, ...]:
+        """The blocks of the chosen design: the manifest's, else those of the result's best; () where neither tells."""
+        if self.manifest is not None and self.manifest.blocks:
+            return self.manifest.blocks
+        return self.result.best.blocks if self.result is not None and self.result.best is not None else ()
+
+    @property
+    def engine_precision(self) -> str:
+        """What the engine computes in where it is not INT8; empty where nothing tells."""
+        if self.manifest is not None:
+            return self.manifest.precision.get("engine", "")
+        return str(self.design.get("engine.precision", ""))
 
 
 def load_report_data(path: Path) -> ReportData:

@@ -143,6 +143,13 @@ class EngineSpec:
         return replace(self, files={**self.files, **own}, options=options, level=level)
 
     @property
+    def owners(self) -> dict[str, str]:
+        """The task of each block of the net that belongs to one alone."""
+        blocks = self.options.get("blocks")
+        found = blocks.items() if isinstance(blocks, dict) else ()
+        return {str(block): task for block, task in found if isinstance(task, str)}
+
+    @property
     def flags(self) -> dict[str, str]:
         """Each task's boolean input, where the engine's graph has one: what a plain runtime must feed."""
         return dict(self.options.get("flags", {}))

@@ -60,7 +60,7 @@ def _numbers(block: BlockPlan) -> dict[str, int]:
     if block.heads:
         hidden = [conv.outputs for conv in block.convs if conv.name == "first"]
         numbers |= {"heads": block.heads} | ({"hidden": hidden[0]} if hidden else {})
-    elif len(block.convs) > 1 and not block.parallel and _repeats(block) == 1:
+    elif block.convs[-1].kernel == 1 and len(block.convs) > 1 and not block.parallel:
         numbers["hidden"] = max(conv.outputs for conv in block.convs[:-1])
     if block.experts is not None:
         experts = block.experts
@@ -68,12 +68,11 @@ def _numbers(block: BlockPlan) -> dict[str, int]:
     return numbers
 
 
-def _words(block: BlockPlan, numbers: Mapping[str, int]) -> str:
-    """What was chosen besides width and precision, in few signs: `x3 fused 3x3`, `6 heads, 2 of 8 experts`."""
+def _words(block: BlockPlan, numbers: Mapping[str, int]) -> tuple[str, ...]:
+    """What was chosen besides width and precision, in few signs: `x3`, `fused`, `3x3`, or `6 heads`, `hidden 768`."""
+    if block.experts is not None:
+        return f"{block.heads} heads", f"{numbers['top_k']} of {numbers['experts']} experts"
     if block.heads:
-        mlp = f"hidden {numbers['hidden']}"
-        if block.experts is not None:
-            mlp = f"{numbers['top_k']} of {numbers['experts']} experts"
-        return f"{block.heads} heads, {mlp}"
-    expansion = f"x{numbers['hidden'] / block.convs[0].inputs:.3g} " if "hidden" in numbers else ""
-    return f"{expansion}{block.kind.replace('_', ' ')} {numbers['kernel']}x{numbers['kernel']}"
+        return f"{block.heads} heads", f"hidden {numbers['hidden']}"
+    expansion = (f"x{numbers['hidden'] / block.convs[0].inputs:.3g}",) if "hidden" in numbers else ()
+    return *expansion, block.kind.replace("_", " "), f"{numbers['kernel']}x{numbers['kernel']}"

@@ -126,7 +126,7 @@ def test_no_experts_no_section(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"task": "edges"}, "name a task or a target that the bundle lacks"),
-        ({"dropped": {"tensorrt": 0.1}}, "name a task or a target that the bundle lacks"),
+        ({"dropped_by_target": {"tensorrt": 0.1}}, "name a task or a target that the bundle lacks"),
         ({"experts": [0, 0]}, "names an expert twice"),
         ({"shares": [1.0]}, "names an expert twice, or other experts than it has shares"),
         ({"shares": [0.5, 1.5]}, "less than or equal to 1"),

@@ -17,7 +17,6 @@ from edgemtl.errors import UserError
 from edgemtl.report import write_report
 from edgemtl.report.load import ReportData
 from edgemtl.report.page import render
-from edgemtl.report.sections.network import split
 from edgemtl.results import Result
 
 
@@ -234,13 +233,6 @@ def test_a_changed_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "engines/openvino/e").write_text("another engine")
     with pytest.raises(UserError, match="was changed"):
         write_report(tmp_path)
-
-
-def test_split_of_cost_is_exact_or_absent() -> None:
-    assert split(100, {"a": 70, "b": 80}) == (50, {"a": 20, "b": 30})
-    assert split(130, {"a": 70, "b": 80, "c": 80}) == (50, {"a": 20, "b": 30, "c": 30})
-    assert split(100, {"a": 100}) is None
-    assert split(200, {"a": 70, "b": 80}) is None
 
 
 def test_pictures_are_read_not_trusted(run: Path) -> None:

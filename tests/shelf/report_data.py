@@ -13,6 +13,16 @@ from edgemtl.profiling import Samples
 TASKS = ("depth", "semseg")
 
 
+def block_content(name: str, task: str | None = None, **changes: Any) -> dict[str, Any]:
+    """A block's record: the trunk's, which both tasks run, or a task's own."""
+    return {
+        "name": name, "kind": "fused", "task": task, "tasks": [task] if task else list(TASKS), "inputs": ["image"],
+        "channels": 16, "words": ["x2", "fused", "3x3"], "numbers": {"kernel": 3}, "precision": "float",
+        "flops": 1_000_000, "weights": [{"name": name, "params": 300, "bytes": 1200}], "stage": None if task else name,
+        **changes,
+    }  # fmt: skip
+
+
 def entry_content(**changes: Any) -> dict[str, Any]:
     return {
         "design": {
@@ -30,6 +40,12 @@ def entry_content(**changes: Any) -> dict[str, Any]:
         "feasible": True,
         "kind": "candidate",
         "name": "best",
+        "blocks": [
+            block_content("stem", stage="stem", precision="int8", words=["conv", "3x3"]),
+            block_content("s1_1", stage="s1", channels=32),
+            block_content("depth_head", "depth", inputs=["s1_1"]),
+            block_content("semseg_head", "semseg", inputs=["s1_1"], channels=24),
+        ],
         **changes,
     }  # fmt: skip
 
@@ -139,6 +155,7 @@ def manifest_content(folder: Path) -> dict[str, Any]:
         "space": "cnn",
         "family": "cnn",
         "design": entry["design"],
+        "blocks": entry["blocks"],
         "precision": {"engine": "bf16", "stem": "int8", "s1_1": "float", "s1_2": "float"},
         "input": {"height": 192, "width": 256, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
         "tasks": [

@@ -34,6 +34,8 @@ KIND_TITLES: Mapping[str, str] = {
 }
 
 
+_LETTER = 0.013
+"""The part of a bar's width that a letter takes."""
 WEIGHTED = "weighted delta_m"
 """Beside delta_m, which counts all tasks alike: the mean with the search's preference for weights."""
 
@@ -95,7 +97,7 @@ def stack_row(name: str, total: str, parts: Mapping[str, tuple[float, str, str]]
     spans = [
         element(
             "span",
-            label if size / whole > 0.11 else None,
+            label if size / whole > max(0.11, _LETTER * len(label)) else None,
             class_=class_,
             style=f"width:{100 * size / whole:.2f}%",
             title=f"{label}: {words} ({size / whole:.0%})",
