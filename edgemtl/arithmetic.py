@@ -1,4 +1,4 @@
-"""What a processor multiplies eight-bit numbers with, and what an INT8 engine may need of it.
+"""Arithmetic: the instructions that a processor multiplies eight-bit numbers with, and what INT8 engines need.
 
 On x86 without VNNI runtimes multiply with `vpmaddubsw`: it adds two products of an unsigned and a signed eight-bit
 number in sixteen bits, which saturate (2 x 255 x 127 is 64,770, and 32,767 is what they hold). With a weight of at most
@@ -35,9 +35,9 @@ NEEDS = {
 
 
 def own_arithmetic() -> Arithmetic:
-    """What this machine's processor multiplies with."""
-    found: Arithmetic = environment()["cpu"]["class"]
-    return found
+    """The class of this machine's processor."""
+    processor_class: Arithmetic = environment()["cpu"]["class"]
+    return processor_class
 
 
 def lacking(needs: Iterable[str], arithmetic: str) -> tuple[str, ...]:
@@ -49,8 +49,8 @@ def check_needs(what: str, needs: Iterable[str]) -> None:
     """Raise `UserError` where this machine's processor lacks something that the engine `what` needs."""
     own = own_arithmetic()
     if missing := lacking(needs, own):
-        said = (NEEDS[need][1] if need in NEEDS else f"{need!r}, which this version does not know" for need in missing)
+        texts = [NEEDS[need][1] if need in NEEDS else f"{need!r}, which this version does not know" for need in missing]
         raise UserError(
-            f"{what} needs {' and '.join(said)}, this processor ({own}) has none and would compute wrongly: export for "
-            "this machine with `edgemtl export RUN --device host`, or for every processor with --portable"
+            f"{what} needs {' and '.join(texts)}, this processor ({own}) has none and would compute wrongly: export "
+            "for this machine with `edgemtl export RUN --device host`, or for every processor with --portable"
         )

@@ -66,7 +66,7 @@ Owner = tuple[str, ...]
 
 @dataclass(frozen=True)
 class BlockCost:
-    """What blocks take together: FLOPs of one image, parameters and bytes of weights."""
+    """Total of several blocks: FLOPs of one image, parameters and bytes of weights."""
 
     flops: int = 0
     params: int = 0
@@ -77,7 +77,7 @@ class BlockCost:
 
 
 def cost_by_owner(blocks: Sequence[BlockRecord]) -> dict[Owner, BlockCost]:
-    """What the trunk takes, what each task takes for itself, and what some tasks but not all share.
+    """Cost of the trunk, of each task's own part, and of parts that some tasks but not all share.
 
     The sum is the whole net's cost: a table of weights counts once, for all who read it.
     """

@@ -1,4 +1,4 @@
-"""What is deployed: a folder whose `manifest.json` says what it predicts, what it costs, and that its files are whole.
+"""Bundles: a folder whose `manifest.json` records tasks, costs, and the hashes of its files.
 
 Nothing in a bundle is executed. Reading one checks its schema, that every path stays inside the folder, and the hash of
 every file.
@@ -151,7 +151,7 @@ class Parity(_Strict):
 
     @property
     def tolerance(self) -> str:
-        """What was allowed, in words; empty in a manifest that does not tell."""
+        """The limit in words; empty in a manifest that does not record it."""
         if self.metric_allowed is None:
             return ""
         allowed = f"{self.metric} at most {100 * self.metric_allowed:.2g} %"
@@ -298,7 +298,7 @@ class Manifest(_Strict):
     blocks: Blocks = ()
 
     def engine_sha256(self, target: str) -> str:
-        """What tells the engine of a target from any other, wherever it lies: a hash of its files' names and hashes."""
+        """Fingerprint of a target's engine, wherever it lies: a hash of its files' names and hashes."""
         own = self.targets[target]
         digests = {file: self.files[f"{own.folder}/{file}"] for file in own.files}
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
@@ -395,10 +395,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _parsed(content: Any, path: Path) -> Manifest:
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA:
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
         raise UserError(
-            f"bundle {path.parent} has schema {brief(found)}, this version reads {SCHEMA!r}: export it again, "
+            f"bundle {path.parent} has schema {brief(schema)}, this version reads {SCHEMA!r}: export it again, "
             "or use the version that wrote it"
         )
     try:
@@ -413,9 +413,9 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
     path = inside(folder, name, "bundle")
     if not path.is_file():
         raise UserError(f"bundle {folder} lacks its file {name}: copy the whole folder again")
-    found = sha256(path)
-    if found != digest:
+    actual = sha256(path)
+    if actual != digest:
         raise UserError(
-            f"file {name} of bundle {folder} was changed: its SHA-256 is {found}, the manifest says {digest}; "
+            f"file {name} of bundle {folder} was changed: its SHA-256 is {actual}, the manifest says {digest}; "
             "copy the bundle again"
         )

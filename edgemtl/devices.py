@@ -98,7 +98,7 @@ class Sensor(_Strict):
 
 
 class Fpga(_Strict):
-    """What a part offers a design; `part` is the vendor's name for its tools."""
+    """Resources of an FPGA; `part` is the vendor tools' name for it."""
 
     part: Annotated[str, Field(max_length=60)]
     luts: Count
@@ -152,7 +152,7 @@ class Device(_Strict):
         raise unknown_name(f"runtime of device {self.name}", name, (runtime.name for runtime in self.runtimes))
 
     def arithmetic_of(self, runtime: str) -> Arithmetic:
-        """What a runtime multiplies with here: what it says itself, else the processor."""
+        """Arithmetic of a runtime on this device: its own where it declares one, else the processor's."""
         own = next((each.arithmetic for each in self.runtimes if each.name == runtime), None)
         return own or self.arithmetic
 
@@ -162,11 +162,11 @@ class Device(_Strict):
 
         The host of a run that was made on another machine may have another processor, or a precision that this lacks.
         """
-        known = own_precisions(self.precisions) == self.precisions
-        return self.kind == "host" and self.arithmetic == own_arithmetic() and known
+        is_own = own_precisions(self.precisions) == self.precisions
+        return self.kind == "host" and self.arithmetic == own_arithmetic() and is_own
 
     def as_json(self) -> dict[str, Any]:
-        """What of a device decides how engines are made for it: the rest may change and a run go on."""
+        """The properties that decide how engines are built; the rest may change while a run is resumed."""
         deciding = {"schema_", "name", "title", "kind", "precisions", "arithmetic", "runtimes", "measurer"}
         return self.model_dump(mode="json", by_alias=True, include=deciding)
 
@@ -240,18 +240,18 @@ def _read(path: Path) -> Device:
 
 
 def _detected(device: Device) -> Device:
-    found = environment()
-    kept = own_precisions(device.precisions)
+    machine = environment()
+    precisions = own_precisions(device.precisions)
     runtimes = tuple(
-        runtime.model_copy(update={"precisions": tuple(p for p in runtime.precisions if p in kept)})
+        runtime.model_copy(update={"precisions": tuple(p for p in runtime.precisions if p in precisions)})
         for runtime in device.runtimes
     )
     return device.model_copy(
         update={
-            "cpu": f"{found['cpu']['model'] or platform.machine()}, {found['cpu']['usable_threads']} threads",
-            "memory_bytes": found["memory"]["total_bytes"],
-            "precisions": kept,
-            "arithmetic": found["cpu"]["class"],
+            "cpu": f"{machine['cpu']['model'] or platform.machine()}, {machine['cpu']['usable_threads']} threads",
+            "memory_bytes": machine["memory"]["total_bytes"],
+            "precisions": precisions,
+            "arithmetic": machine["cpu"]["class"],
             "runtimes": runtimes,
         }
     )

@@ -43,8 +43,8 @@ _CPU = Path("/sys/devices/system/cpu")
 
 def processor_class(flags: Iterable[str]) -> str:
     """The first of `PROCESSOR_CLASSES` whose flag is among a processor's `flags`, as the kernel names them."""
-    found = {"", *flags}
-    return next(name for name, flag in PROCESSOR_CLASSES.items() if flag in found)
+    present = {"", *flags}
+    return next(name for name, flag in PROCESSOR_CLASSES.items() if flag in present)
 
 
 def environment() -> dict[str, Any]:
@@ -114,8 +114,8 @@ def _clock_mhz() -> float | None:
 def _memory() -> dict[str, int | None]:
     text = _read(Path("/proc/meminfo")) or ""
     lines = re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB", text, re.MULTILINE)
-    found = {key: int(kilobytes) * 1024 for key, kilobytes in lines}
-    return {"total_bytes": found.get("MemTotal"), "available_bytes": found.get("MemAvailable")}
+    amounts = {key: int(kilobytes) * 1024 for key, kilobytes in lines}
+    return {"total_bytes": amounts.get("MemTotal"), "available_bytes": amounts.get("MemAvailable")}
 
 
 def _git_commit(start: Path) -> str | None:

@@ -49,7 +49,7 @@ class EdgeMTLError(Exception):
 
 
 class UserError(EdgeMTLError):
-    """What was given cannot be used: the text says what was given, what is allowed and what to do.
+    """An input that cannot be used: the text says what was given, what is allowed and what to do.
 
     Each text is one line: new lines in what was given stand escaped in it, and one of more than 1,500 characters loses
     its middle. Several problems are several texts, below the first.

@@ -1,4 +1,4 @@
-"""What is found by name, built in or plugged in: the one place where a string becomes code.
+"""Registries of things found by name, built in or plugged in: the one place where a string becomes code.
 
 A package plugs in through entry points: `[project.entry-points."edgemtl.targets"]` with `mine = "package.module:Mine"`.
 """
@@ -55,7 +55,7 @@ class Registry(Generic[T]):
         return cast("T", entry)
 
     def call(self: Registry[Callable[P, R]], name: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """What the entry called `name` returns; raises `UserError` as `find` does, and where a plug-in fails."""
+        """Call the entry named `name`; raises `UserError` as `find` does, and where a plug-in fails."""
         entry = self.find(name)
         if name in self._built_in:
             return entry(*args, **kwargs)

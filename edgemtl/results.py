@@ -1,4 +1,4 @@
-"""What a search leaves behind: `result.json`, schema `edgemtl.result/1`.
+"""The result of a search: `result.json`, schema `edgemtl.result/1`.
 
 The search writes it, the report and the command line read it. The keys are stable: one that is not in the schema is
 an error, so that a typing mistake in a writer cannot pass as an empty column in a reader.
@@ -85,7 +85,7 @@ class LimitCheck(_Strict):
 
     @property
     def words(self) -> str:
-        """What it takes and what is allowed: `takes 3.36 MB where 3.00 MB is allowed`."""
+        """The amount and the limit in words: `takes 3.36 MB where 3.00 MB is allowed`."""
         if self.kind == "floor":
             allowed = f"on validation images where {format_quantity(self.quantity, self.allowed)} is allowed"
             change = f"{'loses' if self.value >= 0 else 'gains'} {format_quantity(self.quantity, abs(self.value))}"
@@ -196,10 +196,10 @@ def read_result(path: Path) -> Result:
 
 def parse_result(content: Any, file: Path) -> Result:
     """A result from parsed JSON; `file` is named in errors."""
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA:
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
         raise UserError(
-            f"result {file} has schema {brief(found)}, this version reads {SCHEMA!r}: it is another file or version"
+            f"result {file} has schema {brief(schema)}, this version reads {SCHEMA!r}: it is another file or version"
         )
     try:
         return validated(Result, content)

@@ -1,4 +1,4 @@
-"""What a runtime honours, as data: what a space, a plan and a search need to know of a target."""
+"""Traits of a target as data: the facts that spaces, plans and searches need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INT8_CHANNEL_BYTES = 9
 
 @dataclass(frozen=True)
 class TargetTraits:
-    """What a runtime honours; the search offers nothing else.
+    """Capabilities of a runtime; the search offers nothing else.
 
     `block_precisions` may be chosen block by block ("float", "int8"); `engine_precisions` hold for the rest of the
     whole engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of

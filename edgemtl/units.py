@@ -52,7 +52,7 @@ _PERCENT = {
 }
 _UNMEASURED = ("mJ", "J", "%mJ")
 _OFFERED = tuple(name for name in (*UNITS, *_PERCENT) if name not in _UNMEASURED)
-"""What errors offer: an energy is understood, so that its refusal can say why, but nothing measures it yet."""
+"""Units offered in errors. Energy is parsed, so that its refusal can say why, but nothing measures it yet."""
 
 _BUDGET = re.compile(
     r"(?:(?P<task>[A-Za-z][\w-]*):)?(?P<value>\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?P<unit>%?[A-Za-z]+|%)"
@@ -155,8 +155,8 @@ def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
             f"floor {brief(text)} is not understood: write TASK=PERCENT, 0 % to {100 * MOST_DROP:.0f} %, "
             "for example depth=2%"
         )
-    if name not in (known := tuple(tasks)):
-        raise unknown_name("task in floor", name, known)
+    if name not in (allowed := tuple(tasks)):
+        raise unknown_name("task in floor", name, allowed)
     return Floor(name, float(match[1]) / 100)
 
 

@@ -44,7 +44,7 @@ REFUSALS = (
     errno.EISDIR,
     errno.EMFILE,
 )
-"""What a system may refuse at any write: the user can mend it, and no code of ours can."""
+"""Errors that the system may raise at any write: only the user can mend them."""
 
 
 class _Verbs(click.Group):
@@ -118,7 +118,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _call(words: Sequence[str], obj: bool) -> object:
-    """What the verb returns; raises `KeyboardInterrupt` for whatever a library made of a Ctrl-C."""
+    """Run the verb; raises `KeyboardInterrupt` for whatever a library made of a Ctrl-C."""
     try:
         with terminable():
             return _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False, obj=obj)

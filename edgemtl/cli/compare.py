@@ -26,9 +26,9 @@ def compare(screen: Screen, first: Path, second: Path) -> None:
     from edgemtl.report import COMPARISON_COLUMNS, comparison_cells
     from edgemtl.report import compare as compare_two
 
-    found = compare_two(first, second)
+    comparison = compare_two(first, second)
     if not screen.as_json:
-        screen.table(f"{first} and {second}", COMPARISON_COLUMNS, comparison_cells(found))
-        for note in found["notes"]:
+        screen.table(f"{first} and {second}", COMPARISON_COLUMNS, comparison_cells(comparison))
+        for note in comparison["notes"]:
             screen.say(f"note: {note}")
-    screen.json(found)
+    screen.json(comparison)

@@ -82,8 +82,8 @@ def _show(screen: Screen, path: str, report: CheckReport) -> None:
 
 def _classes(report: CheckReport) -> list[tuple[str, str]]:
     """Every task's classes, in their order."""
-    found = ((task, name) for by_task in report.classes.values() for task in by_task for name in by_task[task])
-    return list(dict.fromkeys(found))
+    counted = ((task, name) for by_task in report.classes.values() for task in by_task for name in by_task[task])
+    return list(dict.fromkeys(counted))
 
 
 def _range(ends: tuple[float, float] | None) -> str | None:

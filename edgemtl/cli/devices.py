@@ -25,15 +25,15 @@ def devices(screen: Screen, names: tuple[str, ...]) -> None:
     """
     from edgemtl.devices import device_names, load_device
 
-    found = [load_device(name) for name in names or device_names()]
+    chosen = [load_device(name) for name in names or device_names()]
     if not screen.as_json:
-        _overview(screen, found)
-        for device in found if names else ():
+        _overview(screen, chosen)
+        for device in chosen if names else ():
             _details(screen, device)
-    screen.json([device.model_dump(mode="json", by_alias=True) for device in found])
+    screen.json([device.model_dump(mode="json", by_alias=True) for device in chosen])
 
 
-def _overview(screen: Screen, found: list[Device]) -> None:
+def _overview(screen: Screen, devices: list[Device]) -> None:
     columns = ("name", "what", "memory", "multiplies with", "precisions", "runtimes", "measured from here")
     rows = [
         (
@@ -45,7 +45,7 @@ def _overview(screen: Screen, found: list[Device]) -> None:
             " ".join(runtime.name for runtime in device.runtimes),
             "yes" if device.kind == "host" or device.measurer else "no",
         )
-        for device in found
+        for device in devices
     ]
     screen.table("Devices", columns, rows)
 

@@ -25,17 +25,17 @@ def doctor(screen: Screen) -> None:
     from edgemtl.devices import device_names
     from edgemtl.environment import environment
 
-    found = environment()
+    machine = environment()
     extras = {extra: version_of(package) for extra, (package, _) in EXTRAS.items()}
     disks = {"working directory": _disk(Path.cwd()), "cache": _disk(cache_root())}
     if not screen.as_json:
-        _packages(screen, found["packages"], extras)
-        _machine(screen, found, disks)
+        _packages(screen, machine["packages"], extras)
+        _machine(screen, machine, disks)
         screen.say(f"devices: {', '.join(device_names())}")
     screen.json(
         {
             "executable": sys.executable,
-            "environment": found,
+            "environment": machine,
             "extras": extras,
             "disks": disks,
             "devices": device_names(),
@@ -52,12 +52,12 @@ def _packages(screen: Screen, packages: dict[str, str | None], extras: dict[str,
     screen.table("Packages", ("package", "version", "for", "to get it"), [*core, *optional])
 
 
-def _machine(screen: Screen, found: dict[str, Any], disks: dict[str, dict[str, Any]]) -> None:
-    cpu, memory = found["cpu"], found["memory"]
+def _machine(screen: Screen, machine: dict[str, Any], disks: dict[str, dict[str, Any]]) -> None:
+    cpu, memory = machine["cpu"], machine["memory"]
     rows: list[tuple[str, object]] = [
-        ("edgemtl", found["edgemtl"]),
-        ("Python", f"{found['python']}, {sys.executable}"),
-        ("platform", found["platform"]),
+        ("edgemtl", machine["edgemtl"]),
+        ("Python", f"{machine['python']}, {sys.executable}"),
+        ("platform", machine["platform"]),
         ("CPU", f"{cpu['model']}, {cpu['cores']} cores, {cpu['usable_threads']} threads usable"),
         ("CPU class", f"{cpu['class']} (what it multiplies eight-bit numbers with)"),
         ("CPU features", " ".join(cpu["flags"]) or "none that edgemtl knows"),

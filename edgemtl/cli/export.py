@@ -141,7 +141,7 @@ def export(
 
 
 def _plain(layout: str, tasks: str | None, normalisation: bool, postprocessing: bool) -> Plain | None:
-    """What a plain file is to hold; None for the layout bundle, where `UserError` is raised for its flags."""
+    """The requested content of a plain file; None for the layout bundle, where its flags raise `UserError`."""
     from edgemtl.errors import UserError
     from edgemtl.export import Plain
 
@@ -161,7 +161,7 @@ def _plain(layout: str, tasks: str | None, normalisation: bool, postprocessing: 
 
 
 def _levels(screen: Screen, manifest: Manifest, folder: Path) -> None:
-    """What each level costs and scores, how long it takes to switch to it, and what it adds to the memory in use."""
+    """Table of levels: cost, scores, time to switch to each, and memory that each adds."""
     from edgemtl.profiling import measure_levels
 
     if not manifest.levels:
@@ -201,12 +201,12 @@ def _parity(screen: Screen, manifest: Manifest) -> None:
 
 
 def _judged(target: BundleTarget) -> str:
-    """What was held against the net, and where."""
+    """The engine or simulation that was compared with the net, and the machine."""
     return "simulated" if target.checked == "simulation" else f"run on {target.checked_on}"
 
 
 def _cost_of_portable(screen: Screen, manifest: Manifest, made: Collection[str]) -> None:
-    """What the portable scheme costs in quality against the device's own, where both ran here, for the targets `made`.
+    """Quality that the portable scheme costs against the device's own, where both ran here, for the targets `made`.
 
     A bundle that was added to holds others too, of which this export knows nothing.
     """

@@ -29,5 +29,5 @@ def is_installed(runtime: str) -> bool:
 
 
 def install_line(extra: str) -> str:
-    """What to type to get an extra."""
+    """The command that installs an extra."""
     return f"pip install 'edgemtl[{extra}]'"

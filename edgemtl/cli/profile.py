@@ -69,12 +69,12 @@ def profile(
     wanted: Sequence[str] | None = tasks.split(",") if tasks else None
     sizes = parse_shapes(shapes)
     with interruptible("nothing was measured to the end, nothing was written"), Stages() as stages:
-        found = measure(
+        measured = measure(
             path, device, target=target, threads=threads, runs=runs, tasks=wanted, shapes=sizes, report=stages
         )
-    file = write_profile(found, position)
+    file = write_profile(measured, position)
     if not screen.as_json:
-        show_profile(screen, found)
+        show_profile(screen, measured)
         screen.say(f"written: {file}")
     screen.json(read_json(file, "profile"))
 

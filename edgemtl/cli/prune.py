@@ -87,7 +87,7 @@ def prune(
 
     own = ":" in subject and not Path(subject).exists()
     _check_options(subject, own, design=design, data=data, size=size, device=device, precisions=precisions)
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "out": new_run(out, "pruned", resume),
         "budgets": tuple(budgets),
         "floors": tuple(floors),
@@ -95,15 +95,15 @@ def prune(
         "resume": resume,
         "command": shlex.join(["edgemtl", *sys.argv[1:]]),
     }
-    usable = f"what was tried is kept; go on with: {resume_line(asked['out'])}"
-    begun = [asked["out"] / name for name in (CONFIG_FILE, MODULE_FILE)]
+    usable = f"what was tried is kept; go on with: {resume_line(request['out'])}"
+    begun = [request["out"] / name for name in (CONFIG_FILE, MODULE_FILE)]
     with interruptible(usable, begun), Stages() as stages:
         if own:
-            result = _prune_module(subject, data or "", parse_size(size), asked, stages)
+            result = _prune_module(subject, data or "", parse_size(size), request, stages)
         else:
-            asked |= {"design": design or "best", "device": device, "precisions": precisions}
-            result = _prune_run(Path(subject), asked, stages)
-    _show(screen, asked["out"], result, own)
+            request |= {"design": design or "best", "device": device, "precisions": precisions}
+            result = _prune_run(Path(subject), request, stages)
+    _show(screen, request["out"], result, own)
 
 
 def _check_options(subject: str, own: bool, **given: str | bool | None) -> None:
@@ -116,18 +116,18 @@ def _check_options(subject: str, own: bool, **given: str | bool | None) -> None:
         raise UserError(f"module {subject!r} does not say on what data it is judged: give --data")
 
 
-def _prune_run(run: Path, asked: dict[str, Any], report: Report) -> Result:
+def _prune_run(run: Path, request: dict[str, Any], report: Report) -> Result:
     from edgemtl.nas.prune import PruneRequest, prune
 
-    return prune(PruneRequest(run=run, **asked), report)
+    return prune(PruneRequest(run=run, **request), report)
 
 
 def _prune_module(
-    module: str, data: str, size: tuple[int, int] | None, asked: dict[str, Any], report: Report
+    module: str, data: str, size: tuple[int, int] | None, request: dict[str, Any], report: Report
 ) -> Result:
     from edgemtl.nas.prune import ModuleRequest, prune_module
 
-    return prune_module(ModuleRequest(module=module, data=data, **(asked | ({"size": size} if size else {}))), report)
+    return prune_module(ModuleRequest(module=module, data=data, **(request | ({"size": size} if size else {}))), report)
 
 
 def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:

@@ -100,7 +100,7 @@ def run(
         return
     if seconds is not None:
         raise UserError("--seconds says how long a schedule runs: give one, for example --schedule depth:30,semseg:10")
-    found: list[dict[str, Any]] = []
+    drawn: list[dict[str, Any]] = []
     refused: list[str] = []
     with interruptible(f"the pictures that were drawn are in {out}"), Engine(bundle, target, threads) as engine:
         wanted = _wanted(engine, tasks)
@@ -108,16 +108,16 @@ def run(
             _sweep(screen, engine, images, wanted, sweep, out)
             return
         for path, name, image in _readable(images, refused):
-            found.append({"image": str(path), "tasks": dict(_draw(engine, image, wanted, out / name))})
+            drawn.append({"image": str(path), "tasks": dict(_draw(engine, image, wanted, out / name))})
     if not screen.as_json:
         rows = [
-            (each["image"], task, _words(said), said["picture"])
-            for each in found
-            for task, said in each["tasks"].items()
+            (each["image"], task, _words(values), values["picture"])
+            for each in drawn
+            for task, values in each["tasks"].items()
         ]
         screen.table(f"{bundle} on {engine.target}", ("image", "task", "says", "picture"), rows)
-    screen.json(found)
-    _check_refused(refused, len(found))
+    screen.json(drawn)
+    _check_refused(refused, len(drawn))
 
 
 def _readable(images: Sequence[Path], refused: list[str]) -> Iterator[tuple[Path, str, NDArray[np.uint8]]]:
@@ -145,12 +145,12 @@ def _check_refused(refused: Sequence[str], drawn: int) -> None:
 
     if not refused:
         return
-    told = "; ".join(refused[:REFUSED_SHOWN])
+    message = "; ".join(refused[:REFUSED_SHOWN])
     more = f"; and {len(refused) - REFUSED_SHOWN} more" if len(refused) > REFUSED_SHOWN else ""
     if drawn or len(refused) > 1:
         others = "the others are drawn" if drawn else "nothing is drawn"
-        told = f"{len(refused)} of {len(refused) + drawn} images cannot be read, {others}: {told}"
-    raise UserError(told + more)
+        message = f"{len(refused)} of {len(refused) + drawn} images cannot be read, {others}: {message}"
+    raise UserError(message + more)
 
 
 def _sweep(
@@ -163,7 +163,7 @@ def _sweep(
     from edgemtl.files.disk import write_atomic
     from edgemtl.report import Example, animation, contact_sheet
 
-    levels, found = _levels_between(engine, sweep), []
+    levels, drawn = _levels_between(engine, sweep), []
     refused: list[str] = []
     for path, name, image in _readable(images, refused):
         examples = []
@@ -175,12 +175,12 @@ def _sweep(
         write_atomic(picture, _png(contact_sheet(tasks, examples)))
         write_atomic(moving, _gif(animation(tasks, examples)))
         files = {"picture": str(picture), "animation": str(moving)}
-        found.append({"image": str(path), "levels": [level.name for level in levels], **files})
+        drawn.append({"image": str(path), "levels": [level.name for level in levels], **files})
     if not screen.as_json:
-        rows = [(each["image"], " > ".join(each["levels"]), each["picture"], each["animation"]) for each in found]
+        rows = [(each["image"], " > ".join(each["levels"]), each["picture"], each["animation"]) for each in drawn]
         screen.table(f"{sweep} on {engine.target}", ("image", "levels", "picture", "animation"), rows)
-    screen.json(found)
-    _check_refused(refused, len(found))
+    screen.json(drawn)
+    _check_refused(refused, len(drawn))
 
 
 def _levels_between(engine: Engine, sweep: str) -> list[BundleLevel]:
@@ -194,29 +194,29 @@ def _levels_between(engine: Engine, sweep: str) -> list[BundleLevel]:
             raise unknown_name("task in --sweep", name, names)
     if len(ends) != 2 or ends[0] == ends[1]:
         raise UserError(f"--sweep {sweep!r} is not understood: write two tasks, for example {names[0]}:{names[-1]}")
-    found = []
+    chosen = []
     for share in SWEEP:
         preference = {**dict.fromkeys(names, 1.0), ends[0]: STRENGTH**share, ends[1]: STRENGTH**-share}
         level = engine.set_level(prefer=preference)
-        if level not in found:
-            found.append(level)
-    if len(found) < 2:
+        if level not in chosen:
+            chosen.append(level)
+    if len(chosen) < 2:
         raise UserError(
-            f"--sweep {sweep}: the bundle's levels do not tell these tasks apart, all are nearest to {found[0].name}: "
+            f"--sweep {sweep}: the bundle's levels do not tell these tasks apart, all are nearest to {chosen[0].name}: "
             "export it with more --levels"
         )
-    return found
+    return chosen
 
 
 def _wanted(engine: Engine, tasks: str | None) -> list[Task]:
     from edgemtl.errors import unknown_name
 
-    known = {task.name: task for task in engine.tasks}
-    names = list(known) if tasks is None else tasks.split(",")
+    by_name = {task.name: task for task in engine.tasks}
+    names = list(by_name) if tasks is None else tasks.split(",")
     for name in names:
-        if name not in known:
-            raise unknown_name("task in the bundle:", name, known)
-    return [known[name] for name in dict.fromkeys(names)]
+        if name not in by_name:
+            raise unknown_name("task in the bundle:", name, by_name)
+    return [by_name[name] for name in dict.fromkeys(names)]
 
 
 def _names(images: Sequence[Path]) -> list[str]:
@@ -261,7 +261,7 @@ def _gif(frames: Sequence[Image]) -> bytes:
 
 
 def _figures(task: Task, value: NDArray[Any]) -> dict[str, Any]:
-    """What a prediction says in a few numbers."""
+    """A prediction summarised in a few numbers."""
     import numpy as np
 
     if task.kind == "classification":
@@ -285,11 +285,13 @@ def _class(task: Task, number: int) -> str:
     return task.classes[number] if number < len(task.classes) else str(number)
 
 
-def _words(said: dict[str, Any]) -> str:
-    if "class" in said:
-        return f"{said['class']} ({said['probability']:.0%})"
-    if "shares" in said:
-        return ", ".join(f"{name} {share:.0%}" for name, share in list(said["shares"].items())[:4])
-    if "metres" in said:
-        return f"{said['metres']['p5']:.2f} to {said['metres']['p95']:.2f} m"
-    return ", ".join(f"{value:.4g}" for value in said["values"]) if said["kind"] == "regression" else "see the picture"
+def _words(values: dict[str, Any]) -> str:
+    if "class" in values:
+        return f"{values['class']} ({values['probability']:.0%})"
+    if "shares" in values:
+        return ", ".join(f"{name} {share:.0%}" for name, share in list(values["shares"].items())[:4])
+    if "metres" in values:
+        return f"{values['metres']['p5']:.2f} to {values['metres']['p95']:.2f} m"
+    return (
+        ", ".join(f"{value:.4g}" for value in values["values"]) if values["kind"] == "regression" else "see the picture"
+    )

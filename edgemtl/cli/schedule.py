@@ -44,40 +44,42 @@ def run_at_rates(
     if objection := demand.objection():
         screen.note(f"warning: {objection}")
     with Stages() as stages:
-        found = run_schedule(engine.session, frames, schedule, seconds, report=stages)
+        schedule_run = run_schedule(engine.session, frames, schedule, seconds, report=stages)
     value = {
         "bundle": str(engine.folder),
         "target": engine.target,
         "threads": threads,
         "images": len(frames),
-        **_value(found, demand, seconds),
+        **_value(schedule_run, demand, seconds),
         "picture": str(out / PICTURE),
         "environment": environment(),
     }
-    _show(screen, found, demand, f"{engine.folder} on {engine.target}", value["tasks"])
-    write_atomic(out / PICTURE, draw_schedule(found))
+    _show(screen, schedule_run, demand, f"{engine.folder} on {engine.target}", value["tasks"])
+    write_atomic(out / PICTURE, draw_schedule(schedule_run))
     write_json(out / RESULT, value)
     screen.say(f"written: {out / PICTURE}, {out / RESULT}")
     screen.json(value)
-    if found.interrupted:
-        raise Interrupted(f"{out / PICTURE} and {out / RESULT} hold the {found.elapsed_s:.1f} s that ran until then")
+    if schedule_run.interrupted:
+        raise Interrupted(
+            f"{out / PICTURE} and {out / RESULT} hold the {schedule_run.elapsed_s:.1f} s that ran until then"
+        )
 
 
-def _value(found: ScheduleRun, demand: Demand, seconds: float) -> dict[str, Any]:
+def _value(schedule_run: ScheduleRun, demand: Demand, seconds: float) -> dict[str, Any]:
     return {
-        "schedule": dict(found.schedule.rates_hz),
+        "schedule": dict(schedule_run.schedule.rates_hz),
         "seconds": seconds,
-        "elapsed_s": found.elapsed_s,
-        "interrupted": found.interrupted,
+        "elapsed_s": schedule_run.elapsed_s,
+        "interrupted": schedule_run.interrupted,
         "kind": "measured",
         "includes": INCLUDES,
         "demand": {
             "utilisation": demand.utilisation,
             "call_ms": {"+".join(tasks): spent for tasks, spent in demand.call_ms.items()},
         },
-        "busy_share": found.busy_share,
-        "tasks": {task: _figures(each, found.achieved_hz(task)) for task, each in found.tasks.items()},
-        "calls": [{"start_s": c.start_s, "end_s": c.end_s, "tasks": list(c.tasks)} for c in found.calls],
+        "busy_share": schedule_run.busy_share,
+        "tasks": {task: _figures(each, schedule_run.achieved_hz(task)) for task, each in schedule_run.tasks.items()},
+        "calls": [{"start_s": c.start_s, "end_s": c.end_s, "tasks": list(c.tasks)} for c in schedule_run.calls],
     }
 
 
@@ -102,7 +104,7 @@ def _figures(task: TaskRun, achieved_hz: float) -> dict[str, Any]:
     }
 
 
-def _show(screen: Screen, found: ScheduleRun, demand: Demand, name: str, tasks: Mapping[str, Any]) -> None:
+def _show(screen: Screen, schedule_run: ScheduleRun, demand: Demand, name: str, tasks: Mapping[str, Any]) -> None:
     rows = [
         (
             task,
@@ -115,10 +117,10 @@ def _show(screen: Screen, found: ScheduleRun, demand: Demand, name: str, tasks: 
     ]
     columns = ("task", "asked Hz", "achieved Hz", "done", "missed", "skipped", "p50 ms", "p90 ms", "p99 ms", "max ms")
     if not screen.as_json:
-        screen.table(f"{name}: {found.elapsed_s:.1f} s of {found.schedule}", columns, rows)
+        screen.table(f"{name}: {schedule_run.elapsed_s:.1f} s of {schedule_run.schedule}", columns, rows)
     screen.say(f"{INCLUDES}; a percentile is hidden where too few samples lie beyond it")
     screen.say(
-        f"{len(found.calls)} calls kept the engine busy for {found.busy_share:.0%} of the time "
+        f"{len(schedule_run.calls)} calls kept the engine busy for {schedule_run.busy_share:.0%} of the time "
         f"({demand.utilisation:.0%} by the median of each call, measured before)"
     )
     if any(each["missed"] or each["skipped"] for each in tasks.values()):

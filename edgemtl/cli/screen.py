@@ -1,4 +1,4 @@
-"""What a verb shows: tables or JSON on standard output, everything else on standard error.
+"""Output of a verb: tables or JSON on standard output, everything else on standard error.
 
 Names in it may be strangers': whatever is shown passes through `printable`, so that none of it commands a terminal.
 """

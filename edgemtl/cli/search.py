@@ -156,7 +156,7 @@ def _show_event(screen: Screen, stages: Stages, event: Progress) -> None:
 
 
 def show_preflight(screen: Screen, event: Preflight) -> None:
-    """What three designs take of every limit and lose of every floor, and whether one is known to keep all."""
+    """The pre-flight table: three designs against every limit and floor, and whether one is known to keep all."""
     rows: list[tuple[object, ...]] = []
     for row in event.rows:
         figures = (row.limit, row.smallest, row.middle, row.largest)

@@ -32,10 +32,10 @@ def targets(screen: Screen, device: str) -> None:
     from edgemtl.errors import UserError
     from edgemtl.targets import find_target, target_names
 
-    where, found = load_device(device), []
+    where, offered = load_device(device), []
     for name in target_names():
         try:
-            found.append(find_target(name, where))
+            offered.append(find_target(name, where))
         except UserError as error:  # one broken package must not hide the other targets
             screen.note(f"{'warning: ' if where.kind == 'host' else ''}{error}")
     if not screen.as_json:
@@ -48,12 +48,12 @@ def targets(screen: Screen, device: str) -> None:
                 _int8(each),
                 "yes" if _is_here(each.traits) else install_line(each.traits.extra),
             )
-            for each in found
+            for each in offered
         ]
         columns = ("name", "what", "per block", "per engine", "INT8 is", "installed")
         screen.table(f"Targets on {device}", columns, rows)
     screen.json(
-        [{**asdict(each.traits), "scheme": asdict(each.scheme), "installed": _is_here(each.traits)} for each in found]
+        [{**asdict(each.traits), "scheme": asdict(each.scheme), "installed": _is_here(each.traits)} for each in offered]
     )
 
 

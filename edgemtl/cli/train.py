@@ -28,7 +28,7 @@ __all__ = ["train"]
 
 
 class _How(TypedDict):
-    """What a fine-tuning is told beside its recipe."""
+    """Options of a fine-tuning besides its recipe."""
 
     processes: int
     resume: bool
@@ -127,8 +127,8 @@ def train(
         initial = _initial_weights(chosen, weights, recipe.seed, screen.note)
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
             _prepare(source)
-        kept = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
-        with interruptible(kept, [folder / CHECKPOINT_FILE]):
+        resumable = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
+        with interruptible(resumable, [folder / CHECKPOINT_FILE]):
             helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
             _train(chosen, source, recipe, folder, initial, (helper, processes))
     summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
@@ -230,23 +230,27 @@ def _is_finished(folder: Path, space: Space, source: Source, recipe: Recipe) -> 
     file = folder / "training.json"
     if not file.is_file():
         return False
-    found, wanted = read_json(file, "training"), {"fingerprint": space.fingerprint, "recipe": recipe.as_json()}
-    if not (isinstance(found, dict) and isinstance(found.get("data"), dict) and _are_scores(found.get("validation"))):
+    recorded, wanted = read_json(file, "training"), {"fingerprint": space.fingerprint, "recipe": recipe.as_json()}
+    if not (
+        isinstance(recorded, dict)
+        and isinstance(recorded.get("data"), dict)
+        and _are_scores(recorded.get("validation"))
+    ):
         raise UserError(f"{file} is damaged, or no record of a training: choose another --out")
     if (
-        any(found.get(key) != value for key, value in wanted.items())
-        or found["data"].get("fingerprint") != source.fingerprint
+        any(recorded.get(key) != value for key, value in wanted.items())
+        or recorded["data"].get("fingerprint") != source.fingerprint
     ):
         raise UserError(f"{folder} was trained with another recipe, space or data set: choose another --out")
     return True
 
 
-def _are_scores(found: object) -> bool:
+def _are_scores(value: object) -> bool:
     """Whether it is what a training says of its designs: for each the same tasks and metrics, all of them numbers."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        scores = TypeAdapter(dict[str, dict[str, dict[str, float]]]).validate_python(found, strict=True)
+        scores = TypeAdapter(dict[str, dict[str, dict[str, float]]]).validate_python(value, strict=True)
     except ValidationError:
         return False
     columns = [{task: set(metrics) for task, metrics in tasks.items()} for tasks in scores.values()]

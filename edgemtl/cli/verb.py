@@ -1,4 +1,4 @@
-"""What all verbs share: their flags, how they are declared, and what Ctrl-C leaves behind."""
+"""Common parts of all verbs: their flags, how they are declared, and what Ctrl-C leaves behind."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def reserved_output(for_good: bool) -> Iterator[TextIO | None]:
         yield None
         return
     shown.flush()
-    kept = os.dup(STDOUT)
+    copy = os.dup(STDOUT)
     output = os.fdopen(os.dup(STDOUT), "w", encoding=shown.encoding) if _descriptor(shown) == STDOUT else shown
     try:
         with suppress(OSError):  # there may be no standard error
@@ -97,8 +97,8 @@ def reserved_output(for_good: bool) -> Iterator[TextIO | None]:
         if output is not shown:
             output.close()
         if not for_good:
-            os.dup2(kept, STDOUT)
-        os.close(kept)
+            os.dup2(copy, STDOUT)
+        os.close(copy)
 
 
 def _descriptor(stream: TextIO) -> int | None:
@@ -160,13 +160,13 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Sizes by name of `image=1x3x480x640`, each given once; the name is "" in `1x3x480x640`. Raises `UserError`."""
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, _, written = text.rpartition("=")
         sizes = written.lower().split("x")
         if not all(size.isascii() and size.isdigit() and len(size) < 10 and int(size) for size in sizes):
             raise UserError(f"shape {text!r} is not understood: write NAME=SIZES, for example image=1x3x480x640")
-        if name in found:
+        if name in shapes:
             raise UserError(f"shape of {name or 'the only input'!r} is given twice: give it once")
-        found[name] = tuple(map(int, sizes))
-    return found
+        shapes[name] = tuple(map(int, sizes))
+    return shapes

@@ -41,7 +41,7 @@ _NUMBERS = {"b": "truth values", "u": "whole numbers", "i": "signed whole number
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its array before it is read: its size, channels (1 for a plain map) and numpy type."""
+    """Header of an array file: size, channels (1 for a plain map) and NumPy type, before the array is read."""
 
     height: int
     width: int
@@ -50,8 +50,8 @@ class Header:
 
     def __str__(self) -> str:
         number = _NUMBERS.get(self.dtype[0])
-        told = f"{8 * int(self.dtype[1:])}-bit {number}" if number and self.dtype[1:].isdigit() else self.dtype
-        return f"{self.height} x {self.width} with {self.channels} channel{'s'[: self.channels - 1]} of {told}"
+        depth = f"{8 * int(self.dtype[1:])}-bit {number}" if number and self.dtype[1:].isdigit() else self.dtype
+        return f"{self.height} x {self.width} with {self.channels} channel{'s'[: self.channels - 1]} of {depth}"
 
 
 def _npy(path: Path) -> Array:

@@ -1,4 +1,4 @@
-"""What a data set is made of: samples with a validity mask per task, sources of them, and batches for training."""
+"""Data sets: samples with a validity mask per task, sources, and batches for training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Split = Literal["train", "calibration", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 FILL: dict[str, tuple[float, ...]] = {"depth": (1.0,), "normals": (0.0, 0.0, -1.0)}
-"""What stands under a false mask (0 for the other kinds): harmless to a logarithm, a gather or a cosine."""
+"""Fill values under a false mask (0 for other kinds): harmless to a logarithm, a gather or a cosine."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages and reports call it."""
+        """Name in messages and reports."""
         ...
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What it has labels of."""
+        """The tasks that it has labels of."""
         ...
 
     @property
@@ -66,7 +66,7 @@ class Source(Protocol):
 
     @property
     def license_note(self) -> str:
-        """What restricts its use; empty where nothing does."""
+        """Restrictions on its use; empty where there are none."""
         ...
 
     def split(self, name: Split) -> Sequence[Sample]:
@@ -78,7 +78,7 @@ class Samples(Sequence[Sample]):
     """A split that reads its samples one by one; slices and negative indices work as in a list."""
 
     def read(self, position: int) -> Sample:
-        """The sample at a place from 0 to the length less one."""
+        """The sample at an index from 0 to the length less one."""
         raise IndexError(position)
 
     @overload
@@ -86,8 +86,8 @@ class Samples(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        places = range(len(self))[index]
-        return self.read(places) if isinstance(places, int) else [self.read(position) for position in places]
+        positions = range(len(self))[index]
+        return self.read(positions) if isinstance(positions, int) else [self.read(position) for position in positions]
 
 
 @dataclass(frozen=True)

@@ -91,19 +91,19 @@ def _lock(folder: Path, verb: str, shown: Path) -> int:
         os.close(handle)  # its last owner has just removed the file
     _held.add(handle)
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    said = {"verb": verb, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    content = {"verb": verb, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
     with contextlib.suppress(OSError):  # a full disk has no room for what the lock says: it holds all the same
         os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(said).encode(), 0)
+        os.pwrite(handle, json.dumps(content).encode(), 0)
     return handle
 
 
 def _owner(content: bytes) -> str:
     """Who holds a lock, in words."""
     try:
-        said = json.loads(content)
-        who = f"edgemtl {said['verb']!s:.20}, process {int(said['pid'])} on {said['host']!s:.60}"
-        return f"{who} since {said['since']!s:.30}"
+        owner = json.loads(content)
+        who = f"edgemtl {owner['verb']!s:.20}, process {int(owner['pid'])} on {owner['host']!s:.60}"
+        return f"{who} since {owner['since']!s:.30}"
     except (ValueError, KeyError, TypeError, RecursionError):
         return "another process"
 

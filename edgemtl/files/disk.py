@@ -44,7 +44,7 @@ JSON_LIMIT_BYTES = 64 * 2**20
 LARGEST_BYTES = 2**32
 """Of any file that is read or hashed: a file may claim to be of any size without taking room on a disk."""
 FILE_NAME_BYTES, _PATH_BYTES = 255, 4096
-"""What file systems take of a name and of a whole path."""
+"""Limits of file systems on a name and on a whole path, in bytes."""
 _CHUNK_BYTES = 2**20
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -54,7 +54,7 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
 }
 _PART = re.compile(r"^\..+\.[a-z0-9_]{8}\.edgemtl$")
-"""What a file is called while it is written."""
+"""Temporary name of a file while it is written."""
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -174,9 +174,9 @@ def check_folder(folder: Path, what: str) -> None:
             except OSError:  # gone meanwhile, or a link to what is not there yet
                 continue
             if kind not in (stat.S_IFREG, stat.S_IFDIR):
-                found = _KINDS.get(kind, "no file")
+                kind_name = _KINDS.get(kind, "no file")
                 raise UserError(
-                    f"{what} {folder} holds {path.relative_to(folder)}, which is {found}: refused; remove it"
+                    f"{what} {folder} holds {path.relative_to(folder)}, which is {kind_name}: refused; remove it"
                 )
 
 
@@ -194,8 +194,8 @@ def open_regular(path: Path, what: str) -> IO[bytes]:
             raise UserError(
                 f"{what} {path} is larger than {LARGEST_BYTES} bytes, the most that is read: give another file"
             )
-        found = _KINDS.get(kind, "no file")
-        raise UserError(f"cannot read {what} {path}: it is {found}, a regular file is wanted")
+        kind_name = _KINDS.get(kind, "no file")
+        raise UserError(f"cannot read {what} {path}: it is {kind_name}, a regular file is wanted")
     return os.fdopen(handle, "rb")
 
 

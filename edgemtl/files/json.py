@@ -47,12 +47,12 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in members:
             raise ValueError(f"the key {name!r:.60} is there twice")
-        found[name] = value
-    return found
+        members[name] = value
+    return members
 
 
 def _constant(text: str) -> float:

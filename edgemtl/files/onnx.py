@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["read_onnx"]
 
 LIMIT_BYTES = 2**31
-"""What protobuf itself can hold."""
+"""Limit of protobuf itself."""
 
 
 def read_onnx(path: Path, what: str = "ONNX file", external_data: bool = False) -> onnx.ModelProto:

@@ -95,7 +95,7 @@ def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
 
 
 def read_yaml(path: Path, what: str, limit_bytes: int) -> tuple[yaml.Node | None, Any]:
-    """What `parse_yaml` gives of a file of at most `limit_bytes`; `what` names it in errors ("space", "device file").
+    """Read and `parse_yaml` a file of at most `limit_bytes`; `what` names it in errors ("space", "device file").
 
     Raises `UserError`, one line, with the place of what is wrong.
     """

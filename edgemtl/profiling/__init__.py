@@ -1,4 +1,4 @@
-"""What a model costs on this machine: latency, operators, memory and counts, each figure with where it came from.
+"""The cost of a model on this machine: latency, operators, memory and counts, each figure with where it came from.
 
 Works without torch. `profile` measures a bundle, an engine or an ONNX file; `measure` and `compare` time any call.
 """

@@ -75,8 +75,8 @@ def _count(
     choice: InputChoice,
 ) -> Cost:
     inputs = settle_inputs(declared_in(model.graph), choice.shapes, file)
-    known, reason = known_model(model, inputs, choice.integers, folder, _metadata(model, "even_tokens"))
-    items = list(Walker({}, {}, {}, reason).walk(known.graph, ""))
+    shaped, reason = known_model(model, inputs, choice.integers, folder, _metadata(model, "even_tokens"))
+    items = list(Walker({}, {}, {}, reason).walk(shaped.graph, ""))
     outputs = dict.fromkeys(output.name for output in model.graph.output)
     named = _tasks(model, outputs) if heads is None else {task: {name} for task, name in heads.items()}
     if missing := [task for task in only or () if task not in named]:
@@ -92,24 +92,24 @@ def _metadata(model: onnx.ModelProto, key: str) -> dict[str, Any]:
     for entry in model.metadata_props:
         if entry.key == key:
             try:
-                found = parse_json(entry.value)
+                mapping = parse_json(entry.value)
             except ValueError:
                 return {}
-            return found if isinstance(found, dict) else {}
+            return mapping if isinstance(mapping, dict) else {}
     return {}
 
 
 def _tasks(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, set[str]]:
     """Output tensors of each task: by the metadata that edgemtl writes, or every output for itself."""
-    found: dict[str, set[str]] = {}
+    tensors: dict[str, set[str]] = {}
     for entry in model.metadata_props:
         if entry.key == "tasks":
             try:
-                found = {str(task): {str(value["output"])} for task, value in parse_json(entry.value).items()}
+                tensors = {str(task): {str(value["output"])} for task, value in parse_json(entry.value).items()}
             except (ValueError, KeyError, TypeError, AttributeError):
-                found = {}
-    named = {name for names in found.values() for name in names}
-    return found if named and named <= set(outputs) else {name: {name} for name in outputs}
+                tensors = {}
+    named = {name for names in tensors.values() for name in names}
+    return tensors if named and named <= set(outputs) else {name: {name} for name in outputs}
 
 
 def _split(items: Sequence[Item], tasks: Mapping[str, set[str]]) -> Cost:
@@ -144,10 +144,10 @@ def _sum(counts: Iterable[Count]) -> Count:
 
 def _notes(remarks: Iterable[Remark]) -> tuple[str, ...]:
     """One line for every operator and reason: the first node, and how many more there are."""
-    found: dict[tuple[str, str], list[str]] = {}
+    labels_of: dict[tuple[str, str], list[str]] = {}
     for remark in remarks:
-        found.setdefault((remark.operator, remark.what), []).append(remark.label)
+        labels_of.setdefault((remark.operator, remark.what), []).append(remark.label)
     return tuple(
         f"{operator} {short_name(labels[0])!r}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {what}"
-        for (operator, what), labels in found.items()
+        for (operator, what), labels in labels_of.items()
     )

@@ -1,4 +1,4 @@
-"""What follows from measured modes by arithmetic: the trunk, each task's own part, and whether sharing pays.
+"""Quantities derived from measured modes: the trunk, each task's own part, and whether sharing pays.
 
 With T(S) the latency of the set of tasks S, and the model T(S) = trunk + sum of own(t) over S, all sets of one task
 and the full set of n tasks give trunk = (sum of T({t}) - T(all)) / (n - 1) and own(t) = T({t}) - trunk. The
@@ -52,7 +52,7 @@ def mode_sets(tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def trunk_ms(tasks: Sequence[str], latencies: Latencies) -> Figure | None:
-    """What all tasks share, None for a single task: nothing tells its trunk from its own part."""
+    """Time of the part that all tasks share; None for a single task, whose trunk cannot be told apart."""
     if len(tasks) < 2:
         return None
     alone = math.fsum(latencies[frozenset((task,))] for task in tasks)
@@ -61,7 +61,7 @@ def trunk_ms(tasks: Sequence[str], latencies: Latencies) -> Figure | None:
 
 
 def separate_ms(tasks: Sequence[str], latencies: Latencies) -> Figure | None:
-    """What the tasks cost one after another, each with the trunk for itself; None for a single task."""
+    """Time of the tasks run one after another, each with its own trunk; None for a single task."""
     if len(tasks) < 2:
         return None
     value = math.fsum(latencies[frozenset((task,))] for task in tasks)
@@ -69,7 +69,7 @@ def separate_ms(tasks: Sequence[str], latencies: Latencies) -> Figure | None:
 
 
 def task_profiles(tasks: Sequence[str], latencies: Latencies) -> dict[str, TaskProfile]:
-    """What each task costs alone, by itself, and at the margin."""
+    """Time of each task run alone, of its own part, and saved by leaving it out."""
     trunk = trunk_ms(tasks, latencies)
     return {task: _task_profile(task, frozenset(tasks), latencies, trunk) for task in tasks}
 
@@ -98,20 +98,20 @@ def count_file(
     from edgemtl.profiling.count import count_graph  # it imports onnx
 
     try:
-        found = count_graph(graph, heads=heads, only=tasks, choice=choice)
+        cost = count_graph(graph, heads=heads, only=tasks, choice=choice)
     except UserError as error:
         return None, (f"nothing is counted: {error}",)
-    if max(found.total.params, found.total.weight_bytes) > MOST:
+    if max(cost.total.params, cost.total.weight_bytes) > MOST:
         return None, (f"nothing is counted: the graph claims more than {MOST} parameters or bytes of them",)
-    own = {task: _count(found.tasks[task]) for task in tasks}
-    large = [f"FLOPs are not told where they are more than {MOST}"] if found.total.flops > MOST else []
-    return Counts(total=_count(found.total), trunk=_count(found.trunk), tasks=own), (*large, *found.notes)
+    own = {task: _count(cost.tasks[task]) for task in tasks}
+    large = [f"FLOPs are not told where they are more than {MOST}"] if cost.total.flops > MOST else []
+    return Counts(total=_count(cost.total), trunk=_count(cost.trunk), tasks=own), (*large, *cost.notes)
 
 
-def _count(found: GraphCount) -> Count:
-    flops = found.flops if found.exact and found.flops <= MOST else None
+def _count(part: GraphCount) -> Count:
+    flops = part.flops if part.exact and part.flops <= MOST else None
     macs = None if flops is None else flops // 2
-    return Count(flops=flops, macs=macs, params=found.params, weight_bytes=found.weight_bytes)
+    return Count(flops=flops, macs=macs, params=part.params, weight_bytes=part.weight_bytes)
 
 
 def operator_shares(times: Sequence[OperatorTime], owners: Mapping[str, str], runs: int) -> Operators | None:

@@ -49,19 +49,19 @@ _NUMPY_TYPES: Mapping[str, type] = {
 }
 
 SIDES = (256, 224, 299, 320, 384, 448, 512, 640, 128, 64, 32, 16, 2)
-"""What open heights and widths become, the first that a net runs on.
+"""Sizes tried for open heights and widths; the first that the net runs on is taken.
 
 Lengths of sequences are half of it, sides of volumes a quarter.
 """
 CHANNELS = 3
-"""What open channels become."""
+"""Size of an open channel axis."""
 NAMED = 4
 LIMIT_VALUES = 2**28
 
 
 @dataclass(frozen=True)
 class InputChoice:
-    """What a user chose of a model's inputs: sizes by name ("" for the only input), and what integers are filled with.
+    """A user's choices for a model's inputs: sizes by name ("" for the only input), and what integers are filled with.
 
     Ones are read as lengths, sizes and ids by most models; zeros are ids that every table has.
     """
@@ -97,10 +97,10 @@ def assumptions(inputs: Sequence[ModelInput]) -> list[str]:
     assumed = [each for each in inputs if each.open_axes]
     if not assumed:
         return []
-    told = [f"{short_name(each.name)!r} as {sizes_text(each.sizes)}" for each in assumed[:NAMED]]
-    told += [f"{len(assumed) - NAMED} more"] if len(assumed) > NAMED else []
+    sizes = [f"{short_name(each.name)!r} as {sizes_text(each.sizes)}" for each in assumed[:NAMED]]
+    sizes += [f"{len(assumed) - NAMED} more"] if len(assumed) > NAMED else []
     example = shlex.quote(f"{short_name(assumed[0].name)}={sizes_text(assumed[0].sizes)}")
-    return [f"sizes that the file leaves open were assumed, {', '.join(told)}: choose with --shape {example}"]
+    return [f"sizes that the file leaves open were assumed, {', '.join(sizes)}: choose with --shape {example}"]
 
 
 def sizes_text(sizes: Iterable[int | str | None]) -> str:
@@ -111,25 +111,25 @@ def sizes_text(sizes: Iterable[int | str | None]) -> str:
 def declared_in(graph: onnx.GraphProto) -> list[Declared]:
     """The inputs of a graph that are not weights of its own; sizes below zero are open, as old exporters write them."""
     weights = {tensor.name for tensor in graph.initializer}
-    found = []
+    inputs = []
     for info in graph.input:
         axes = tuple(
             side.dim_value if side.HasField("dim_value") and side.dim_value >= 0 else side.dim_param or None
             for side in info.type.tensor_type.shape.dim
         )
         if info.name not in weights:
-            found.append(Declared(info.name, _kind(info.type), axes))
-    return found
+            inputs.append(Declared(info.name, _kind(info.type), axes))
+    return inputs
 
 
-def _kind(found: onnx.TypeProto) -> str:
+def _kind(type_proto: onnx.TypeProto) -> str:
     from onnx import TensorProto
 
-    if found.HasField("optional_type"):
-        return f"optional({_kind(found.optional_type.elem_type)})"
-    if found.HasField("sequence_type"):
-        return f"seq({_kind(found.sequence_type.elem_type)})"
-    return f"tensor({TensorProto.DataType.Name(found.tensor_type.elem_type).lower()})"
+    if type_proto.HasField("optional_type"):
+        return f"optional({_kind(type_proto.optional_type.elem_type)})"
+    if type_proto.HasField("sequence_type"):
+        return f"seq({_kind(type_proto.sequence_type.elem_type)})"
+    return f"tensor({TensorProto.DataType.Name(type_proto.tensor_type.elem_type).lower()})"
 
 
 def settle_inputs(
@@ -152,9 +152,9 @@ def _by_name(chosen: Mapping[str, Sizes], names: Sequence[str], file: str) -> di
     if "" in chosen and len(names) != 1:
         listed = ", ".join(map(short_name, names)) or "none"
         raise UserError(f"{file} has {len(names)} inputs: say which, --shape NAME=SIZES, of {listed}")
-    known = set(names)
+    allowed = set(names)
     for name in chosen:
-        if name and name not in known:
+        if name and name not in allowed:
             raise unknown_name(f"input of {file}:", name, names)
     return {name or names[0]: sizes for name, sizes in chosen.items()}
 
@@ -171,16 +171,16 @@ def _check_fit(declared: Declared, sizes: Sizes, file: str) -> None:
 
 def _named_sizes(declared: Sequence[Declared], given: Mapping[str, Sizes], side: int) -> dict[str, int]:
     """Size of every axis name: as chosen, else as its place in an image or a sequence suggests."""
-    found: dict[str, int] = {}
+    size_of: dict[str, int] = {}
     for each in declared:
         for axis, size in zip(each.axes, given.get(each.name, ()), strict=False):
             if isinstance(axis, str):
-                found.setdefault(axis, size)
+                size_of.setdefault(axis, size)
     for each in declared:
         for index, axis in enumerate(each.axes):
             if index and isinstance(axis, str):
-                found.setdefault(axis, 1 if _is_batch(axis) else _assumed(each.axes, index, side))
-    return found
+                size_of.setdefault(axis, 1 if _is_batch(axis) else _assumed(each.axes, index, side))
+    return size_of
 
 
 def _is_batch(axis: str) -> bool:

@@ -48,8 +48,8 @@ class Operation:
 
     def attribute(self, name: str, default: Any) -> Any:
         """Value of an attribute, `default` where it is not set."""
-        found = next((each for each in self.node.attribute if each.name == name), None)
-        return default if found is None else helper.get_attribute_value(found)
+        proto = next((each for each in self.node.attribute if each.name == name), None)
+        return default if proto is None else helper.get_attribute_value(proto)
 
     def _shape(self, names: Iterable[str], index: int) -> Shape:
         name = dict(enumerate(names)).get(index, "")

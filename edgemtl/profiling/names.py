@@ -17,10 +17,10 @@ def short_name(name: str) -> str:
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
     """Each different name by its short form, in order; short forms that coincide are numbered."""
-    found: dict[str, str] = {}
+    full_names: dict[str, str] = {}
     for name in dict.fromkeys(names):
         short, number = short_name(name), 2
-        while short in found:
+        while short in full_names:
             short, number = f"{short_name(name)} ({number})", number + 1
-        found[short] = name
-    return found
+        full_names[short] = name
+    return full_names

@@ -162,14 +162,14 @@ def _cut(path: Path, outputs: list[str]) -> onnx.ModelProto:
     from edgemtl.profiling.shapes import read_by
 
     model = read_onnx(path)
-    graph, needed, kept = model.graph, set(outputs), []
+    graph, needed, nodes = model.graph, set(outputs), []
     for node in reversed(graph.node):
         if needed & set(node.output):
             needed |= read_by(node)
-            kept.append(node)
+            nodes.append(node)
     results = {info.name: info for info in graph.output}
     for field, wanted in (
-        (graph.node, kept[::-1]),
+        (graph.node, nodes[::-1]),
         (graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed]),
         (graph.sparse_initializer, [each for each in graph.sparse_initializer if each.values.name in needed]),
         (graph.input, [info for info in graph.input if info.name in needed]),

@@ -1,4 +1,4 @@
-"""What opening a model costs in time and memory, seen from a fresh process.
+"""Time and memory that opening a model costs, measured in a fresh process.
 
 `measure_opening` starts that process, which runs `subprocess_main`: one JSON request on stdin, one JSON line back.
 """
@@ -32,7 +32,7 @@ REFUSED = 4
 
 @dataclass(frozen=True)
 class Opened:
-    """What a process of its own found: costs, the inputs that the model runs on, and what was assumed of them."""
+    """Answer of the subprocess: costs, the inputs that the model runs on, and what was assumed of them."""
 
     opening: Opening
     choice: InputChoice
@@ -48,12 +48,12 @@ def open_apart(path: Path, target: str | None, threads: int, choice: InputChoice
     """As `measure_opening`, with what inputs `path` runs on: a file that ends its runtime ends that process alone."""
     if path.is_file():
         read_onnx(path)  # here, where its time and memory are not those of opening
-    found = json.loads(run_in_subprocess(subprocess_main, path, target, threads, choice))
-    return Opened(Opening.model_validate(found["opening"]), _choice(found["choice"]), found["notes"])
+    answer = json.loads(run_in_subprocess(subprocess_main, path, target, threads, choice))
+    return Opened(Opening.model_validate(answer["opening"]), _choice(answer["choice"]), answer["notes"])
 
 
-def _choice(found: dict[str, Any]) -> InputChoice:
-    return InputChoice({name: tuple(sizes) for name, sizes in found["shapes"].items()}, found["integers"])
+def _choice(content: dict[str, Any]) -> InputChoice:
+    return InputChoice({name: tuple(sizes) for name, sizes in content["shapes"].items()}, content["integers"])
 
 
 def run_in_subprocess(
@@ -103,12 +103,12 @@ def resident_bytes(field: str) -> int | None:
         text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    match = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def subprocess_main() -> None:
-    """What the process of its own runs; `REFUSED` is its exit status, and stderr's last line says why, if it cannot."""
+    """Main function of the subprocess; it exits with `REFUSED`, the reason on stderr's last line, if opening fails."""
     try:
         request = json.load(sys.stdin)
         choice = _choice(request["choice"])
@@ -116,8 +116,8 @@ def subprocess_main() -> None:
     except EdgeMTLError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(REFUSED)
-    found = {"opening": opened.opening.model_dump(), "choice": asdict(opened.choice), "notes": opened.notes}
-    sys.stdout.write(json.dumps(found) + "\n")
+    content = {"opening": opened.opening.model_dump(), "choice": asdict(opened.choice), "notes": opened.notes}
+    sys.stdout.write(json.dumps(content) + "\n")
 
 
 def _open_and_run(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opened:

@@ -125,9 +125,9 @@ def _drawn_notes(runs: int, drawn: int) -> list[str]:
 
 def _told_inputs(choice: InputChoice) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """Sizes of the first inputs, as many as a result file holds, and a note where there are more."""
-    told = list(short_names(choice.shapes).items())[:MOST_INPUTS]
-    more = len(choice.shapes) - len(told)
-    return {short: choice.shapes[name] for short, name in told}, [f"{more} more inputs are left out"] if more else []
+    shown = list(short_names(choice.shapes).items())[:MOST_INPUTS]
+    more = len(choice.shapes) - len(shown)
+    return {short: choice.shapes[name] for short, name in shown}, [f"{more} more inputs are left out"] if more else []
 
 
 def _fitting(notes: Sequence[str]) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def _binomial(n: int, q: float) -> NDArray[np.float64]:
 
 
 class LatencyBlock(BaseModel):
-    """What is reported of one timed call; times are in ms of wall clock, `cov` is deviation over mean.
+    """Latency report of one timed call; times are in ms of wall clock, `cov` is deviation over mean.
 
     A percentile is None where n is too small for it (`samples_needed`). `intervals_ms` holds each shown
     percentile's 95 % interval where the samples bound it. `includes` says what the timed call contains;
@@ -181,12 +181,12 @@ def ratios(samples: Mapping[str, Samples], reference: str, *, draws: int = 500, 
     """
     rng = np.random.default_rng(seed)
     medians = {name: _bootstrap_medians(each, draws, rng) for name, each in samples.items()}
-    found = {}
+    ratio_of = {}
     for name, each in samples.items():
         if name != reference:
             low, high = np.quantile(medians[name] / medians[reference], (0.025, 0.975))
-            found[name] = Ratio(each.median_ms / samples[reference].median_ms, float(low), float(high))
-    return found
+            ratio_of[name] = Ratio(each.median_ms / samples[reference].median_ms, float(low), float(high))
+    return ratio_of
 
 
 def _bootstrap_medians(samples: Samples, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:

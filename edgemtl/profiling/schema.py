@@ -24,7 +24,7 @@ Name = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=1000)]
 MOST = 10**18
 MOST_BLOCKS, MOST_TYPES, MOST_INPUTS = 10_000, 1000, 10_000
-"""What a profile holds; what there is more of is cut, and said, before it is written."""
+"""Limits of a profile file; what exceeds them is cut, with a note, before it is written."""
 Amount = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -50,7 +50,7 @@ class Mode(_Strict):
 
 
 class TaskProfile(_Strict):
-    """What one task costs: run alone, its own part (alone minus trunk), and what the others save without it."""
+    """Cost of one task: run alone, its own part (alone minus trunk), and what the others save without it."""
 
     alone_ms: Figure
     own_ms: Figure | None
@@ -182,10 +182,10 @@ def read_profile(path: Path) -> Profile:
     """Read a profile (a folder's `profile.json`); raises `UserError`, one line, for a damaged or foreign file."""
     file = path / PROFILE_FILE if path.is_dir() else path
     content = read_json(file, "profile")
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA:
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
         raise UserError(
-            f"profile {file} has schema {brief(found)}, this version reads {SCHEMA!r}: profile the model again"
+            f"profile {file} has schema {brief(schema)}, this version reads {SCHEMA!r}: profile the model again"
         )
     try:
         return validated(Profile, content)

@@ -43,10 +43,10 @@ def known_model(
     if not missing:
         return inferred, ""
     try:
-        found = _shapes_by_running(model, missing, made_up(inputs, integers, "the model"), folder)
+        shapes = _shapes_by_running(model, missing, made_up(inputs, integers, "the model"), folder)
     except Exception as error:  # whatever a runtime says of a stranger's file: the count tells it and goes on
         return inferred, (str(error).strip() or type(error).__name__).splitlines()[0]
-    _give_shapes(inferred.graph, found)
+    _give_shapes(inferred.graph, shapes)
     return _inferred(inferred), ""
 
 
@@ -62,16 +62,16 @@ def shape_of(info: onnx.ValueInfoProto) -> Shape | None:
 def declared_shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
     """Shapes that a graph tells of its own tensors."""
     infos = (*graph.input, *graph.value_info, *graph.output)
-    found = {info.name: shape for info in infos if (shape := shape_of(info)) is not None}
+    shapes = {info.name: shape for info in infos if (shape := shape_of(info)) is not None}
     for tensor in graph.initializer:
-        found[tensor.name] = tuple(tensor.dims)
+        shapes[tensor.name] = tuple(tensor.dims)
     for sparse in graph.sparse_initializer:
-        found[sparse.values.name] = tuple(sparse.dims)
+        shapes[sparse.values.name] = tuple(sparse.dims)
     for node in graph.node:
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.name == "value":
-                found[node.output[0]] = tuple(attribute.t.dims)
-    return found
+                shapes[node.output[0]] = tuple(attribute.t.dims)
+    return shapes
 
 
 def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
@@ -113,14 +113,14 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     more.
     """
     try:
-        found = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         for _ in range(NESTED_LOOPS):
-            if not _tell_loops(found.graph, {}):
+            if not _tell_loops(inferred.graph, {}):
                 break
-            found = onnx.shape_inference.infer_shapes(found, data_prop=True)
+            inferred = onnx.shape_inference.infer_shapes(inferred, data_prop=True)
     except Exception:  # InferenceError, or protobuf's own where the model is larger than its 2 GB
         return model
-    return found
+    return inferred
 
 
 def _tell_loops(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> bool:
@@ -138,9 +138,9 @@ def _tell_loops(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> bool:
                     written = True
             written |= _tell_loops(body, shapes)
             if node.op_type == "Loop":
-                kept = _kept_shapes(node, body, shapes)
-                _give_shapes(graph, kept)
-                written |= bool(kept)
+                unchanged = _kept_shapes(node, body, shapes)
+                _give_shapes(graph, unchanged)
+                written |= bool(unchanged)
     return written
 
 
@@ -156,12 +156,14 @@ def _kept_shapes(node: onnx.NodeProto, body: onnx.GraphProto, shapes: Mapping[st
 
 def _give_lengths(graph: onnx.GraphProto, lengths: Mapping[str, Any]) -> None:
     """Give the tensors of experts' own tokens, whose length depends on the image, the lengths that metadata tell."""
-    known = {info.name: info for info in graph.value_info}
+    info_of = {info.name: info for info in graph.value_info}
     for node in graph.node:
         for name in node.output:
-            whole = known.get(node.input[0]) if node.op_type == "Split" and isinstance(lengths.get(name), int) else None
+            whole = (
+                info_of.get(node.input[0]) if node.op_type == "Split" and isinstance(lengths.get(name), int) else None
+            )
             if whole is not None:
-                info = known.get(name) or graph.value_info.add()
+                info = info_of.get(name) or graph.value_info.add()
                 info.CopyFrom(whole)
                 info.name = name
                 info.type.tensor_type.shape.dim[0].dim_value = lengths[name]
@@ -172,7 +174,7 @@ def _give_lengths(graph: onnx.GraphProto, lengths: Mapping[str, Any]) -> None:
 def _missing(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> set[str]:
     """Tensors without a shape at nodes whose products cannot be counted so, and at nodes that such nodes are in."""
     shapes = {**outer, **declared_shapes(graph)}
-    found: set[str] = set()
+    missing: set[str] = set()
     for node in graph.node:
         inner = set().union(*(_missing(body, shapes) for body in bodies(node)))
         lacks = bool(inner) or (node.op_type == "Loop" and any(map(multiplies, bodies(node))))
@@ -183,8 +185,8 @@ def _missing(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> set[str]:
         except UnknownOperatorError:
             continue
         if lacks:
-            found |= inner.union(name for name in (*read_by(node), *node.output) if name and name not in shapes)
-    return found
+            missing |= inner.union(name for name in (*read_by(node), *node.output) if name and name not in shapes)
+    return missing
 
 
 def multiplies(graph: onnx.GraphProto) -> bool:
@@ -204,10 +206,10 @@ def _tell_turns(graph: onnx.GraphProto, prefix: str = "") -> None:
                 node.output.append(f"{name}s")
 
 
-def _give_shapes(graph: onnx.GraphProto, found: Mapping[str, Shape]) -> None:
-    known = {info.name: info for info in (*graph.value_info, *graph.output)}
-    for name, shape in found.items():
-        info = known.get(name) or graph.value_info.add(name=name)
+def _give_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> None:
+    info_of = {info.name: info for info in (*graph.value_info, *graph.output)}
+    for name, shape in shapes.items():
+        info = info_of.get(name) or graph.value_info.add(name=name)
         _write(info, shape)
 
 
@@ -238,4 +240,4 @@ def _shapes_by_running(
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     read = {each.name for each in session.get_inputs()}
     sizes = run_once(session, None, {name: value for name, value in feeds.items() if name in read})
-    return {name: tuple(int(size) for size in found) for name, found in zip(wanted, sizes, strict=True)}
+    return {name: tuple(int(size) for size in shape) for name, shape in zip(wanted, sizes, strict=True)}

@@ -1,4 +1,4 @@
-"""What can be profiled: a bundle, an engine folder, or any ONNX file."""
+"""Models that can be profiled: a bundle, an engine folder, or any ONNX file."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def open_subject(
         digest = engine.manifest.engine_sha256(engine.target)
         return _EngineFolder(path.resolve().name, "bundle", folder, engine.session, digest)
     if (path / ENGINE_FILE).is_file():
-        found = EngineSpec.read(path).target
-        if target not in (None, found):
-            raise unknown_name(f"target of engine {path}:", str(target), [found])
+        own_target = EngineSpec.read(path).target
+        if target not in (None, own_target):
+            raise unknown_name(f"target of engine {path}:", str(target), [own_target])
         return _EngineFolder(path.resolve().name, "engine", path, open_engine(path, threads))
     raise UserError(
         f"{path} cannot be profiled: give a bundle (manifest.json), an engine folder (engine.json) or a .onnx file"

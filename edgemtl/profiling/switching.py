@@ -1,4 +1,4 @@
-"""What the levels of a bundle cost at run time, seen from a fresh process: time to switch to one, memory to keep it."""
+"""Run-time cost of a bundle's levels, measured in a fresh process: time to switch to one, memory to keep it."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def measure_levels(bundle: Path, target: str | None = None, threads: int = 0) ->
 
     Raises `UserError` where that process fails.
     """
-    return [LevelCost(**found) for found in json.loads(run_in_subprocess(answer_levels, bundle, target, threads))]
+    return [LevelCost(**fields) for fields in json.loads(run_in_subprocess(answer_levels, bundle, target, threads))]
 
 
 def answer_levels() -> None:
-    """What the process of its own runs; the exit status is 1 and stderr's last line says why where it cannot."""
+    """Main function of the subprocess; it exits with 1 and the reason on stderr's last line if it fails."""
     try:
         request = json.load(sys.stdin)
-        found = _opened(Path(request["path"]), request["target"], request["threads"])
+        costs = _opened(Path(request["path"]), request["target"], request["threads"])
     except EdgeMTLError as error:
         sys.exit(str(error))
-    sys.stdout.write(json.dumps([asdict(each) for each in found]) + "\n")
+    sys.stdout.write(json.dumps([asdict(each) for each in costs]) + "\n")
 
 
 def _opened(bundle: Path, target: str | None, threads: int) -> list[LevelCost]:

@@ -69,7 +69,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Remark:
-    """What is to be said of the count of an operator; those that differ in `label` alone are said once."""
+    """A note on the count of an operator; notes that differ in `label` alone are printed once."""
 
     operator: str
     label: str
@@ -162,11 +162,11 @@ class Walker:
         )
 
     def _branches(self, node: onnx.NodeProto, scope: str) -> Iterator[Item]:
-        found = [self._inside(graph, f"{scope}{number}/") for number, graph in enumerate(bodies(node))]
-        flops = [sum(item.count.flops for item in items) for items, _, _ in found]
+        branches = [self._inside(graph, f"{scope}{number}/") for number, graph in enumerate(bodies(node))]
+        flops = [sum(item.count.flops for item in items) for items, _, _ in branches]
         dearer = flops.index(max(flops))
         reads, writes = self._local(node.input), self._local(node.output)
-        for number, (items, _, results) in enumerate(found):
+        for number, (items, _, results) in enumerate(branches):
             for item in items:
                 if number != dearer:
                     item.count = replace(item.count, flops=0)
@@ -174,8 +174,8 @@ class Walker:
             for inner, outer in zip(results, writes, strict=False):
                 yield Item((inner, *reads), (outer,), Count())
         if min(flops) and min(flops) < max(flops):
-            told = "of its two branches the dearer one is counted"
-            yield Item(reads, writes, Count(), _remark(node, told))
+            text = "of its two branches the dearer one is counted"
+            yield Item(reads, writes, Count(), _remark(node, text))
 
     def _repeated(self, node: onnx.NodeProto, scope: str) -> Iterator[Item]:
         """A body that runs many times: its FLOPs as often, its weights once."""
@@ -278,7 +278,7 @@ def _remark(node: onnx.NodeProto, what: str) -> Remark:
 
 
 def _values(tensor: TensorProto | None) -> NDArray[Any] | None:
-    """What a constant holds; None where there is none, or where its values lie in another file."""
+    """Values of a constant; None without one, or where its values lie in another file."""
     if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
         return None
     return numpy_helper.to_array(tensor)
@@ -294,8 +294,8 @@ def _attribute_weights(node: onnx.NodeProto) -> Count:
     """Coefficients that classic models (ai.onnx.ml) keep in their attributes, four bytes each."""
     if node.domain != "ai.onnx.ml":
         return Count()
-    kept = sum(len(attribute.floats) for attribute in node.attribute)
-    return Count(params=kept, weight_bytes=4 * kept)
+    count = sum(len(attribute.floats) for attribute in node.attribute)
+    return Count(params=count, weight_bytes=4 * count)
 
 
 def _element_bits(kind: int) -> int:

@@ -1,4 +1,4 @@
-"""What else happened to the machine while the clock ran: throttling, other processes, a busy hypervisor."""
+"""Disturbances while the clock ran: throttling, other processes, a busy hypervisor."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ class Watch:
 
 def _unsteady(samples: Mapping[str, Samples]) -> list[str]:
     """At most one line for spread and one for drift: the worst mode, and how many are concerned."""
-    spread = {name: each.cov for name, each in samples.items() if each.cov > UNSTABLE_COV}
+    cov = {name: each.cov for name, each in samples.items() if each.cov > UNSTABLE_COV}
     drift = {name: moved for name, each in samples.items() if abs(moved := _drift(each)) > UNSTABLE_DRIFT}
     reasons = []
-    if spread:
-        worst = max(spread, key=lambda name: spread[name])
-        among = f"in {len(spread)} of {len(samples)} modes, most in {worst!r}"
-        reasons.append(f"samples vary by up to {spread[worst]:.0%} of their mean (limit {UNSTABLE_COV:.0%}) {among}")
+    if cov:
+        worst = max(cov, key=lambda name: cov[name])
+        among = f"in {len(cov)} of {len(samples)} modes, most in {worst!r}"
+        reasons.append(f"samples vary by up to {cov[worst]:.0%} of their mean (limit {UNSTABLE_COV:.0%}) {among}")
     if drift:
         worst = max(drift, key=lambda name: abs(drift[name]))
         among = f"in {len(drift)} of {len(samples)} modes, most in {worst!r}"

@@ -1,4 +1,4 @@
-"""What a person reads: one HTML page about a run or bundle, two of them side by side, predictions as pictures."""
+"""Reports: one HTML page about a run or bundle, comparisons of two, predictions as pictures."""
 
 from edgemtl.report.comparison import (
     COLUMNS as COMPARISON_COLUMNS,

@@ -39,7 +39,7 @@ class ComparisonRow(TypedDict):
 
 
 class Comparison(TypedDict):
-    """What both sides tell; plain JSON values."""
+    """The values of both sides, as plain JSON."""
 
     first: str
     second: str
@@ -206,13 +206,13 @@ def _notes(left: ReportData, right: ReportData, rows: list[ComparisonRow]) -> It
 
 
 def _search_notes(left: Result, right: Result) -> Iterator[str]:
-    """What was asked differently, what makes scores incomparable, and the limits that either one's design breaks."""
+    """Differences between the requests, reasons why scores are incomparable, and limits that a design breaks."""
     limits = [[*result.budgets, *(f"floor {text}" for text in result.floors)] for result in (left, right)]
     if limits[0] != limits[1]:
-        yield f"limits differ: {' and '.join(', '.join(asked) or 'none' for asked in limits)}"
+        yield f"limits differ: {' and '.join(', '.join(texts) or 'none' for texts in limits)}"
     if left.preferred != right.preferred:
-        told = " and ".join(result.preferred or "none" for result in (left, right))
-        yield f"preferences differ ({told}): {WEIGHTED} cannot be compared; delta_m counts all tasks alike in both"
+        texts = " and ".join(result.preferred or "none" for result in (left, right))
+        yield f"preferences differ ({texts}): {WEIGHTED} cannot be compared; delta_m counts all tasks alike in both"
     if _data(left) != _data(right):
         yield "scored on different data: no score of one can be held against one of the other"
     elif not _same_baseline(left, right):
@@ -235,7 +235,7 @@ def _same_baseline(left: Result, right: Result) -> bool:
     if left.baseline is None or right.baseline is None:
         return False
     scores = [
-        {(task, name): value for task, found in base.metrics.items() for name, value in found.items()}
+        {(task, name): value for task, metrics in base.metrics.items() for name, value in metrics.items()}
         for base in (left.baseline, right.baseline)
     ]
     return scores[0].keys() == scores[1].keys() and all(
@@ -250,9 +250,9 @@ def _data(result: Result) -> object:
 
 
 def _machine(data: ReportData) -> dict[str, str]:
-    """What must be equal for two latencies to be comparable."""
-    found = data.profiles[0].environment if data.profiles else data.result.environment if data.result else {}
-    cpu, packages = found.get("cpu"), found.get("packages")
+    """Properties that must be equal for two latencies to be comparable."""
+    recorded = data.profiles[0].environment if data.profiles else data.result.environment if data.result else {}
+    cpu, packages = recorded.get("cpu"), recorded.get("packages")
     values: dict[str, str] = {}
     if isinstance(cpu, dict):
         values |= {"processor": str(cpu.get("model")), "threads": str(cpu.get("usable_threads"))}

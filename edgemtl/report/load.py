@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What is known about one model: any of a search's result, a bundle's manifest, profiles and sample pictures.
+    """Data about one model: any of a search's result, a bundle's manifest, profiles and sample pictures.
 
     `notes` say what was left out of it, and why.
     """
@@ -103,11 +103,11 @@ def load_report_data(path: Path) -> ReportData:
     result = read_result(_own(path, path / RESULT_FILE)) if (path / RESULT_FILE).exists() else None
     bundle = next((folder for folder in folders if (folder / MANIFEST_FILE).is_file()), None)
     manifest = None if bundle is None else read_manifest(_own(path, bundle))
-    found = {
+    profile_of = {
         file: read_profile(_own(path, file)) for folder in folders for file in sorted(folder.glob("profile*.json"))
     }
-    replaced = [file for file, each in found.items() if file.parent == bundle and _is_replaced(each, manifest)]
-    profiles = tuple(profile for file, profile in found.items() if file not in replaced)
+    replaced = [file for file, each in profile_of.items() if file.parent == bundle and _is_replaced(each, manifest)]
+    profiles = tuple(profile for file, profile in profile_of.items() if file not in replaced)
     if result is None and manifest is None and not profiles:
         raise UserError(f"{path} holds no result.json, manifest.json or profile.json: give a run folder or a bundle")
     files = [file for folder in folders for file in sorted((folder / "pictures").glob("*.png"))]
@@ -158,13 +158,13 @@ def _begins_as_json(path: Path) -> bool:
 
 def _pictures(files: Sequence[Path]) -> tuple[Picture, ...]:
     """As many pictures as keep the page small enough to send, in order."""
-    found: list[Picture] = []
+    pictures: list[Picture] = []
     for file in files:
         picture = _picture(file)
-        if sum(len(each.url) for each in (*found, picture)) > PICTURES_LIMIT_BYTES:
+        if sum(len(each.url) for each in (*pictures, picture)) > PICTURES_LIMIT_BYTES:
             break
-        found.append(picture)
-    return tuple(found)
+        pictures.append(picture)
+    return tuple(pictures)
 
 
 def _picture(file: Path) -> Picture:

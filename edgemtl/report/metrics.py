@@ -46,17 +46,17 @@ class Change:
 
 def changes(entry: Entry, baseline: Entry, kinds: Mapping[str, str]) -> list[Change]:
     """Every task's change, for the tasks that both designs score in the same deciding metric."""
-    found = []
+    rows = []
     for task, scores in entry.metrics.items():
         metric, base = deciding_metric(scores, kinds.get(task)), baseline.metrics.get(task, {})
         if metric is not None and metric.name in scores and metric.name in base:
-            found.append(Change(task, metric, scores[metric.name], base[metric.name]))
-    return found
+            rows.append(Change(task, metric, scores[metric.name], base[metric.name]))
+    return rows
 
 
-def worst_change(found: list[Change]) -> Change | None:
+def worst_change(rows: list[Change]) -> Change | None:
     """The task that lost most, None for no task."""
-    return min(found, key=lambda change: change.relative, default=None)
+    return min(rows, key=lambda change: change.relative, default=None)
 
 
 def format_metric(name: str, value: float) -> str:

@@ -111,11 +111,11 @@ class Engine:
         self._check_open()
         size = (self.manifest.input.height, self.manifest.input.width)
         wanted = self._active if tasks is None else tasks
-        found = self.session.run(prepare_image(image, size), wanted)
-        return {task: value.copy() for task, value in found.items()}
+        outputs = self.session.run(prepare_image(image, size), wanted)
+        return {task: value.copy() for task, value in outputs.items()}
 
     def predict(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-        """What `run` gives, post-processed, at the net's size: classes, metres, unit vectors, probabilities."""
+        """Outputs of `run`, post-processed, at the net's size: classes, metres, unit vectors, probabilities."""
         steps = {task.name: task.postprocess for task in self.tasks}
         return {task: postprocess(steps[task], value) for task, value in self.run(image, tasks).items()}
 
@@ -159,7 +159,7 @@ def prepare_image(image: ImageLike, size: tuple[int, int]) -> NDArray[np.float32
 
 
 def _pixels(image: ImageLike) -> NDArray[np.uint8]:
-    """What is no tensor yet as uint8 (H, W, 3)."""
+    """Convert what is no tensor yet to uint8 (H, W, 3)."""
     if isinstance(image, (str, os.PathLike)):
         return load_image(image)
     if isinstance(image, Image.Image):

@@ -19,14 +19,14 @@ def pick_level(manifest: Manifest, budget: str | None, prefer: str | Mapping[str
     wanted = _shares(_weights(manifest, prefer))
     if not isinstance(budget, (str, type(None))):
         raise UserError(f'budget {brief(budget)} given: give a quantity with its unit, for example "1GFLOPs"')
-    kept = range(len(levels)) if budget is None else _within(manifest, parse_budget(budget))
+    affordable = range(len(levels)) if budget is None else _within(manifest, parse_budget(budget))
 
     def far(number: int) -> tuple[float, int]:
         shares = _shares(levels[number].preference)
         apart = sum(abs(shares[task] - share) for task, share in wanted.items())
         return round(apart, 9), -levels[number].cost.flops
 
-    return min(kept, key=far)
+    return min(affordable, key=far)
 
 
 def _weights(manifest: Manifest, prefer: str | Mapping[str, float] | None) -> Mapping[str, float]:
@@ -57,14 +57,14 @@ def _within(manifest: Manifest, budget: Budget) -> list[int]:
     """The levels that keep a budget; raises `UserError` where there is none, or levels do not tell its quantity."""
     taken = [_taken(level, budget) for level in manifest.levels]
     limit = budget.limit(max(taken))
-    kept = [number for number, amount in enumerate(taken) if amount <= limit]
-    if not kept:
+    affordable = [number for number, amount in enumerate(taken) if amount <= limit]
+    if not affordable:
         least = format_quantity(budget.quantity, min(taken))
         raise UserError(
             f"bundle {manifest.name} has no level within {budget.text!r}: its smallest takes {least}; "
             "raise the budget, or export it again with more --levels"
         )
-    return kept
+    return affordable
 
 
 def _taken(level: BundleLevel, budget: Budget) -> float:

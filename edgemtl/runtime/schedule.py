@@ -88,13 +88,13 @@ def parse_schedule(text: str, tasks: Iterable[str]) -> Schedule:
     >>> str(parse_schedule("depth:30,semseg:10", ["semseg", "depth"]))
     'depth:30,semseg:10'
     """
-    known, rates = tuple(tasks), dict[str, float]()
+    allowed, rates = tuple(tasks), dict[str, float]()
     for part in text.split(","):
         name, _, rate = part.strip().rpartition(":")
         if not name or not _RATE.fullmatch(rate):
             raise UserError(f"schedule {part!r} is not understood: write TASK:HZ, Hz above 0, for example {EXAMPLE}")
-        if name not in known:
-            raise unknown_name("task in schedule", name, known)
+        if name not in allowed:
+            raise unknown_name("task in schedule", name, allowed)
         if name in rates:
             raise UserError(f"schedule {text!r} names task {name} twice: give each task one rate")
         rates[name] = float(rate)
@@ -123,7 +123,7 @@ class Job:
 
 @dataclass(frozen=True)
 class TaskRun:
-    """What became of a task's jobs: released = done + skipped + pending; the missed ones are among the done ones."""
+    """The outcome of a task's jobs: released = done + skipped + pending; the missed ones are among the done ones."""
 
     rate_hz: float
     jobs: tuple[Job, ...]
@@ -170,7 +170,7 @@ class EngineCall:
 
 @dataclass(frozen=True)
 class ScheduleRun:
-    """What came of a schedule in `elapsed_s` seconds; `interrupted` where Ctrl-C ended it early."""
+    """Outcome of a schedule after `elapsed_s` seconds; `interrupted` where Ctrl-C ended it early."""
 
     schedule: Schedule
     tasks: Mapping[str, TaskRun]
@@ -230,9 +230,9 @@ def run_schedule(
                 report(loop.progress())
     except KeyboardInterrupt:
         interrupted = True
-    found = loop.close(clock(), interrupted)
+    result = loop.close(clock(), interrupted)
     report(loop.progress())
-    return found
+    return result
 
 
 def _check_seconds(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What every runtime backend offers: run any subset of an engine's tasks, and tell where the time went."""
+"""The contract of runtime backends: run any subset of an engine's tasks, and profile its operators."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What `engine.json` says: the target that wrote the folder, the backend that opens it, its tasks and files.
+    """Content of `engine.json`: the target that wrote the folder, the backend that opens it, its tasks and files.
 
     `level` is the one of several designs whose files and options these are. `needs` are what a processor must have for
     this engine to be right on it (`edgemtl.arithmetic.NEEDS`).

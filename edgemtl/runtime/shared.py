@@ -32,7 +32,7 @@ class SharedPart:
 
 
 def factor_name(level: int, name: str) -> str:
-    """What the factors of a level's weight are called in the file of weights."""
+    """Name of the factors of a level's weight in the file of weights."""
     return f"level-{level}/{name}"
 
 

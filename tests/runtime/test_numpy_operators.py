@@ -96,12 +96,12 @@ def test_gelu_is_exact_to_fp32_everywhere() -> None:
     assert (np.abs(found - expected) <= 3e-7 * np.maximum(1, np.abs(expected))).all()
 
 
-@pytest.mark.parametrize("places", [4, 20])
+@pytest.mark.parametrize("expert_capacity", [4, 20])
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("top_k", [1, 3, 5])
 def test_a_router_makes_a_queue_for_each_expert(top_k: int, renormalise: bool, expert_capacity: int) -> None:
     x, weights = drawn(1, 20, 8), {"weight": drawn(5, 8), "bias": drawn(5)}
-    attributes = {"top_k": top_k, "renormalise": renormalise, "places": expert_capacity}
+    attributes = {"top_k": top_k, "renormalise": renormalise, "expert_capacity": expert_capacity}
     routed = computed("Router", [x], attributes, weights)
     assert isinstance(routed, Routed)
     gates = np.zeros((20, 5), np.float32)

@@ -37,7 +37,7 @@ _ANY_SIZE = (64, 64)
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found, by split: images, and of each task the share of images with a valid label.
+    """Result of a check, by split: images, and of each task the share of images with a valid label.
 
     `classes` counts pixels of each class, or images where a task has one value an image; edges and saliency have the
     classes "0" and "1". `ranges` are the smallest and largest valid values of depth (metres) and regression. With a
@@ -54,7 +54,7 @@ class CheckReport:
 
 @dataclass
 class _Tally:
-    """What the labels of one task in one split hold; `failed` are those that could not be read."""
+    """Counts over the labels of one task in one split; `failed` are those that could not be read."""
 
     labelled: int = 0
     failed: int = 0
@@ -79,7 +79,7 @@ class _Tally:
 
 
 def _class_names(spec: TaskSpec) -> Sequence[str]:
-    """What labels are counted by: a task's classes, or 0 and 1 of a map; none for other kinds."""
+    """Values to count labels by: a task's classes, or 0 and 1 of a map; none for other kinds."""
     if isinstance(spec, SegmentationSpec | ClassificationSpec):
         return spec.classes
     return ("0", "1") if isinstance(spec, MapSpec) else ()
@@ -138,8 +138,8 @@ def check_some_labels(opened: OpenFolder, problems: Problems) -> None:
 def _subsample(items: Sequence[Item]) -> Sequence[Item]:
     """Some items from all over, in an order of which every part is from all over too."""
     count = min(len(items), _QUICK_IMAGES)
-    places = sorted(range(count), key=lambda position: (position % 8, position))
-    return [items[position * len(items) // count] for position in places]
+    positions = sorted(range(count), key=lambda position: (position % 8, position))
+    return [items[position * len(items) // count] for position in positions]
 
 
 def _tallies(opened: OpenFolder) -> dict[Split, dict[str, _Tally]]:
@@ -169,10 +169,10 @@ def _target(opened: OpenFolder, name: str, item: Item, problems: Problems) -> Ta
     shown = data.label_file(spec, item)[1]
     with naming(shown):
         target = decode(spec, array)
-    if isinstance(spec, DepthSpec) and (told := tell_unmeasured(spec, array, target[1])):
-        problems.warn(told, shown)
-    if isinstance(spec, NormalsSpec) and (told := tell_turned_away(*target)):
-        problems.warn(told, shown)
+    if isinstance(spec, DepthSpec) and (problem := tell_unmeasured(spec, array, target[1])):
+        problems.warn(problem, shown)
+    if isinstance(spec, NormalsSpec) and (problem := tell_turned_away(*target)):
+        problems.warn(problem, shown)
     return target
 
 
@@ -184,7 +184,7 @@ def _note_copy(seen: dict[str, tuple[Split, str]], split: Split, item: Item, pro
 
 
 def _tell_labels(spec: TaskSpec, name: str, split: Split, tally: _Tally, where: str, problems: Problems) -> None:
-    """What all labels of a split tell together; nothing where some could not be read, which was told."""
+    """Report problems that all labels of a split show together; none if some could not be read."""
     if tally.failed or spec.teacher is not None:
         return
     if not tally.labelled:

@@ -1,4 +1,4 @@
-"""What an opened data set reads: an image, and the label of each of its tasks."""
+"""Reading an opened data set: an image, and the label of each of its tasks."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ class FolderData:
         """The image and its labels at the source's size; raises `UserError` with the file's name."""
         pixels = self.pixels(item)
         height, width = pixels.shape[:2]
-        found = {name: self.target(name, item, (height, width)) for name in self.specs}
-        for name, (target, mask) in found.items():
+        labels = {name: self.target(name, item, (height, width)) for name in self.specs}
+        for name, (target, mask) in labels.items():
             if mask.ndim:
-                found[name] = resize_label(self.specs[name].kind, target, mask, self.size)
-        targets = {name: target for name, (target, _) in found.items()}
-        masks = {name: mask for name, (_, mask) in found.items()}
+                labels[name] = resize_label(self.specs[name].kind, target, mask, self.size)
+        targets = {name: target for name, (target, _) in labels.items()}
+        masks = {name: mask for name, (_, mask) in labels.items()}
         return with_pseudo_labels(Sample(resize_picture(pixels, self.size), targets, masks), self.tasks, self.teachers)

@@ -190,7 +190,7 @@ def match_tables(
 
 
 def _key_of(item: Item, rows: Mapping[str, Row]) -> str | None:
-    """What the table calls an image: the most exact of its names that is there."""
+    """Key of an image in the table: the most specific of its names that is present."""
     keys = (item.shown, item.name + item.path.suffix, item.name, item.path.name)
     return next((key for key in map(nfc, keys) if key in rows), None)
 

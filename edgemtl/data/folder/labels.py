@@ -122,7 +122,7 @@ def _depth(spec: DepthSpec, array: Array) -> Target:
 
 
 def tell_unmeasured(spec: DepthSpec, array: Array, mask: NDArray[np.bool_]) -> str:
-    """What is said of depth that is the largest number of its type, or 65.535 m; nothing where there is none.
+    """Warning about depth that is the largest number of its type, or 65.535 m; empty where there is none.
 
     Sensors and converters write it where nothing was measured.
     """
@@ -138,7 +138,7 @@ def tell_unmeasured(spec: DepthSpec, array: Array, mask: NDArray[np.bool_]) -> s
 
 
 def tell_turned_away(vectors: Array, mask: NDArray[np.bool_]) -> str:
-    """What is said of normals of which most point away from the camera, which no visible surface's does."""
+    """Warning about normals that mostly point away from the camera, which no visible surface's does."""
     away = float((vectors[mask][:, 2] > 0).mean()) if mask.any() else 0.0
     if away < 0.9:
         return ""

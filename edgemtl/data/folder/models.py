@@ -1,4 +1,4 @@
-"""What the YAML file of a user's own data set may say."""
+"""Schema of the YAML file of a user's own data set."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Fractions(Strict):
 
 
 class TaskSpec(Strict):
-    """What every task has: its kind, and whether images may lack its label (`partial`).
+    """Fields of every task: its kind, and whether images may lack its label (`partial`).
 
     `teacher` is an ONNX file whose outputs stand in for labels that lack; with one, all of them may.
     """

@@ -204,12 +204,12 @@ def _tell_absent(data: FolderData, split: Split, there: Mapping[str, int], probl
 
 def _open_teachers(root: Path, files: Mapping[str, Path], problems: Problems) -> dict[str, Teacher]:
     """Every task's teacher; one that lies elsewhere, is missing or cannot be used is a problem."""
-    found = {}
+    teachers = {}
     for name, path in files.items():
         with problems.collect(), naming(path.relative_to(root).as_posix()):
             if not within(root, path):
                 raise UserError(f"is a link that leaves the folder {root.name}: copy the file into it")
             if not path.is_file():
                 raise UserError(f"the teacher of task {name!r} is missing: add it, or remove the key `teacher`")
-            found[name] = onnx_teacher(path, name)
-    return found
+            teachers[name] = onnx_teacher(path, name)
+    return teachers

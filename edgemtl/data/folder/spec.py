@@ -41,14 +41,14 @@ class _Document:
         """Line of the deepest part of a place that is there."""
         node, line = self.node, 1
         for part in position:
-            found = None
+            child = None
             if isinstance(node, yaml.MappingNode):
-                found = self._listed(node).get(str(part))
+                child = self._listed(node).get(str(part))
             elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                found = node.value[part], node.value[part]
-            if found is None:
+                child = node.value[part], node.value[part]
+            if child is None:
                 break
-            line, node = found[0].start_mark.line + 1, found[1]
+            line, node = child[0].start_mark.line + 1, child[1]
         return line
 
     def _listed(self, node: yaml.MappingNode) -> Mapping[str, tuple[yaml.Node, yaml.Node]]:

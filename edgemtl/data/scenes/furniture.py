@@ -87,8 +87,8 @@ def chair(rng: np.random.Generator) -> Item:
 def sofa(rng: np.random.Generator) -> Item:
     """A sofa or armchair: base, back, arms, seat and back cushions, pillows."""
     r = rng.random(10).tolist()
-    places = 1 + int(r[0] * 3)
-    half_x, half_y = 0.24 + 0.28 * places, 0.38 + 0.1 * r[1]
+    seats = 1 + int(r[0] * 3)
+    half_x, half_y = 0.24 + 0.28 * seats, 0.38 + 0.1 * r[1]
     seat, back, arm = 0.38 + 0.08 * r[2], 0.7 + 0.2 * r[3], 0.07 + 0.06 * r[4]
     materials = [draw_material(rng, CLOTH), draw_material(rng, CLOTH, 0.3), draw_material(rng, WOODY)]
     cushion_slot = 0 if r[5] < 0.7 else 1
@@ -101,8 +101,8 @@ def sofa(rng: np.random.Generator) -> Item:
     arm_top = seat + 0.14 + 0.08 * r[6]
     for side in (-1, 1):
         parts += [box((side * (half_x - arm), 0, arm_top / 2 + 0.03), (arm, half_y, arm_top / 2 - 0.03))]
-    step = 2 * inner / places
-    for i in range(places):
+    step = 2 * inner / seats
+    for i in range(seats):
         x = -inner + (i + 0.5) * step
         parts += [box((x, -0.09, seat - 0.06), (step / 2 - 0.008, half_y - 0.1, 0.07), cushion_slot)]
         if r[7] < 0.5:

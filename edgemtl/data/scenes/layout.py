@@ -65,7 +65,7 @@ _ROOM_CLASSES = ("wall", "wall", "wall", "wall", "floor", "ceiling", "window")
 
 @dataclass
 class _Plan:
-    """What has been placed so far: rows for the surfaces, materials, footprints, lights."""
+    """The scene under construction: rows for the surfaces, materials, footprints, lights."""
 
     size: Array
     camera: Camera

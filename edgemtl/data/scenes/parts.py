@@ -1,4 +1,4 @@
-"""What objects are made of: parts, and the items that they form, in a frame of their own: z up, front towards -y."""
+"""Parts, and the items that they form, in a frame of their own: z up, front towards -y."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rays hit: points, normals, patterns, light and shadow."""
+"""Shading of ray hits: points, normals, patterns, light and shadow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scene is made of: classes, primitives, lights, the camera, and the frame that comes out."""
+"""Types of a scene: classes, primitives, lights, the camera, and the rendered frame."""
 
 from __future__ import annotations
 

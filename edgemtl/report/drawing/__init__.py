@@ -1,1 +1,1 @@
-"""What pages are drawn with: HTML, SVG, a raster canvas, colours, charts."""
+"""Drawing tools for pages: HTML, SVG, a raster canvas, colours, charts."""

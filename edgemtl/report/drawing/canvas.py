@@ -52,16 +52,16 @@ def written(picture: Image.Image, lines: Sequence[tuple[str, float | None]]) -> 
 
 def swatches(names: Sequence[str], colors: Sequence[Color], width: int) -> Image.Image:
     """Named colours in as many lines as they need."""
-    places, x, y = [], 0, 3
+    corners, x, y = [], 0, 3
     for name in names:
         space = 18 + round(_length(name, font(12))) + 12
         if x and x + space > width:
             x, y = 0, y + 19
-        places.append((x, y))
+        corners.append((x, y))
         x += space
     strip = Image.new("RGB", (width, y + 22), PAPER)
     pen = ImageDraw.Draw(strip)
-    for (left, top), name, color in zip(places, names, colors, strict=True):
+    for (left, top), name, color in zip(corners, names, colors, strict=True):
         pen.rounded_rectangle((left, top + 2, left + 12, top + 14), 3, color)
         pen.text((left + 18, top + 8), _fitted(name, width - left - 18, font(12)), SOFT, font(12), anchor="lm")
     return strip

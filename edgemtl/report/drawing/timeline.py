@@ -39,10 +39,10 @@ def draw_schedule(run: ScheduleRun) -> str:
     parts: list[Child] = [element("rect", width=WIDTH, height=height, fill=PAPER), _heading(run, shown_s)]
     parts += _axis(x, shown_s, TOP + lanes * LANE)
     parts += _joint_calls(run, x, shown_s)
-    for index, (task, found) in enumerate(run.tasks.items()):
+    for index, (task, task_run) in enumerate(run.tasks.items()):
         top = TOP + index * LANE
         parts += _lane_name(run, task, top)
-        parts += _lane(task, found, x, shown_s, top, colors[index])
+        parts += _lane(task, task_run, x, shown_s, top, colors[index])
     parts += _legend(height - 26, colors[0])
     return element(
         "svg",
@@ -87,9 +87,9 @@ def _joint_calls(run: ScheduleRun, x: Scale, shown_s: float) -> list[Child]:
     order = {task: index for index, task in enumerate(run.tasks)}
     parts: list[Child] = []
     for call in run.calls:
-        places = sorted(order[task] for task in call.tasks)
-        if call.start_s <= shown_s and len(places) > 1:
-            for above, below in pairwise(places):
+        rows = sorted(order[task] for task in call.tasks)
+        if call.start_s <= shown_s and len(rows) > 1:
+            for above, below in pairwise(rows):
                 top = TOP + above * LANE + LANE / 2
                 wide = max(THINNEST, x(call.end_s) - x(call.start_s))
                 parts.append(
@@ -99,20 +99,20 @@ def _joint_calls(run: ScheduleRun, x: Scale, shown_s: float) -> list[Child]:
 
 
 def _lane_name(run: ScheduleRun, task: str, top: float) -> list[Child]:
-    found = run.tasks[task]
-    late = found.missed + found.skipped
-    facts = f"{found.missed} missed, {found.skipped} skipped of {found.released}"
+    task_run = run.tasks[task]
+    late = task_run.missed + task_run.skipped
+    facts = f"{task_run.missed} missed, {task_run.skipped} skipped of {task_run.released}"
     return [
         _words(task if len(task) < 22 else f"{task[:20]}…", 18, top + 18, INK, font_weight=600),
-        _words(f"{run.achieved_hz(task):.4g} of {found.rate_hz:g} Hz", 18, top + 34, font_size=11.5),
+        _words(f"{run.achieved_hz(task):.4g} of {task_run.rate_hz:g} Hz", 18, top + 34, font_size=11.5),
         _words(facts, 18, top + 48, BAD if late else SOFT, font_size=11.5),
     ]
 
 
-def _lane(task: str, found: TaskRun, x: Scale, shown_s: float, top: float, color: str) -> list[Child]:
+def _lane(task: str, task_run: TaskRun, x: Scale, shown_s: float, top: float, color: str) -> list[Child]:
     """Releases, waiting, calls and marks of one task, marks last so that nothing hides them."""
     middle = top + LANE / 2
-    jobs = [(number, job) for number, job in enumerate(found.jobs) if job.release_s <= shown_s]
+    jobs = [(number, job) for number, job in enumerate(task_run.jobs) if job.release_s <= shown_s]
     below: list[Child] = [
         element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=top + LANE, y2=top + LANE, stroke=LINE),
     ]

@@ -68,21 +68,21 @@ def _labels_at(labels: Array, image: Picture) -> Picture:
 
 def _values_at(values: Array, image: Picture) -> NDArray[np.float64]:
     """Values (H, W) at the image's size, interpolated."""
-    found = np.asarray(values, np.float32)
-    if found.shape != image.shape[:2]:
+    resized = np.asarray(values, np.float32)
+    if resized.shape != image.shape[:2]:
         size = (image.shape[1], image.shape[0])
-        found = np.asarray(Image.fromarray(found).resize(size, Image.Resampling.BILINEAR))
-    return found.astype(np.float64)
+        resized = np.asarray(Image.fromarray(resized).resize(size, Image.Resampling.BILINEAR))
+    return resized.astype(np.float64)
 
 
 def _segmentation(task: Task, labels: Array, image: Picture, _: Range | None) -> Picture:
     """Class colours over the image, with a dark line where the class changes."""
-    found = _labels_at(np.clip(labels.astype(np.int64), 0, 255), image).astype(int)
-    colors = class_colors(max(task.channels, int(found.max()) + 1))
-    drawn = 0.4 * image + 0.6 * colors[found]
-    border = np.zeros(found.shape, bool)
-    border[:, 1:] |= found[:, 1:] != found[:, :-1]
-    border[1:] |= found[1:] != found[:-1]
+    classes = _labels_at(np.clip(labels.astype(np.int64), 0, 255), image).astype(int)
+    colors = class_colors(max(task.channels, int(classes.max()) + 1))
+    drawn = 0.4 * image + 0.6 * colors[classes]
+    border = np.zeros(classes.shape, bool)
+    border[:, 1:] |= classes[:, 1:] != classes[:, :-1]
+    border[1:] |= classes[1:] != classes[:-1]
     drawn[border] *= 0.45
     return as_bytes(drawn)
 

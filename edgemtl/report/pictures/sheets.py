@@ -63,12 +63,12 @@ def animation(tasks: Sequence[Task], examples: Sequence[Example], *, cell_width:
     return [_sheet(tasks, [each], examples, cell_width) for each in examples]
 
 
-def _sheet(tasks: Sequence[Task], shown: Sequence[Example], known: Sequence[Example], width: int) -> Image.Image:
+def _sheet(tasks: Sequence[Task], shown: Sequence[Example], labelled: Sequence[Example], width: int) -> Image.Image:
     """The sheet of some examples, in colours that hold for all that are known."""
     if not shown or not tasks:
         raise UserError(f"a sheet of {len(shown)} images and {len(tasks)} tasks is empty: give at least one of each")
     photos = stacked([label("image", width), *(_photo(each, width) for each in shown)], _GAP)
-    return side_by_side([photos, *(_column(task, shown, known, width) for task in tasks)], _GAP, margin=14)
+    return side_by_side([photos, *(_column(task, shown, labelled, width) for task in tasks)], _GAP, margin=14)
 
 
 def _photo(example: Example, width: int) -> Image.Image:
@@ -78,29 +78,29 @@ def _photo(example: Example, width: int) -> Image.Image:
     return stacked([picture, Image.new("RGB", picture.size, PAPER)], 3) if example.truths else picture
 
 
-def _column(task: Task, shown: Sequence[Example], known: Sequence[Example], width: int) -> Image.Image:
-    values = [value for each in known for value in _values(task, each)]
+def _column(task: Task, shown: Sequence[Example], labelled: Sequence[Example], width: int) -> Image.Image:
+    values = [value for each in labelled for value in _values(task, each)]
     limits = robust_range(values) if values and task.kind == "depth" else None
     rows = [label(task.name, width)]
     for example in shown:
-        said = _cell(task, example.predictions.get(task.name), example, width, limits)
+        cell = _cell(task, example.predictions.get(task.name), example, width, limits)
         if not example.truths:
-            rows.append(said)
+            rows.append(cell)
             continue
         true = _cell(task, example.truths.get(task.name), example, width, limits, example.masks.get(task.name))
         tag(true, "truth")
-        tag(said, "prediction")
-        rows.append(stacked([true, said], 3))
+        tag(cell, "prediction")
+        rows.append(stacked([true, cell], 3))
     return stacked([*rows, *(_legend(task, values, width, limits) if values else [])], _GAP)
 
 
 def _values(task: Task, example: Example) -> list[Array]:
     """Prediction and truth of a task; what the mask leaves out of a truth does not count for legends."""
-    found = [plain(task, example.predictions[task.name])] if task.name in example.predictions else []
+    arrays = [plain(task, example.predictions[task.name])] if task.name in example.predictions else []
     if task.name in example.truths:
         truth, mask = plain(task, example.truths[task.name]), example.masks.get(task.name)
-        found.append(truth if mask is None or mask.shape != truth.shape else truth[mask.astype(bool)])
-    return found
+        arrays.append(truth if mask is None or mask.shape != truth.shape else truth[mask.astype(bool)])
+    return arrays
 
 
 def _cell(
@@ -117,7 +117,7 @@ def _cell(
 
 
 def _legend(task: Task, values: Sequence[Array], width: int, limits: Range | None) -> list[Image.Image]:
-    """What the colours mean; nothing for a task that is told in words."""
+    """Legend of the colours; None for a task whose prediction is text."""
     if task.kind == "segmentation":
         return [_classes(task, values, width)]
     if task.kind == "depth" and limits is not None:

@@ -74,16 +74,16 @@ def pictures_section(data: ReportData) -> Markup | None:
 
 def environment_section(data: ReportData) -> Markup | None:
     """Where the figures were made."""
-    found: list[tuple[str, Mapping[str, object]]] = []
+    environments: list[tuple[str, Mapping[str, object]]] = []
     if data.result is not None:
         result = data.result
         source = result.data if isinstance(result.data, Mapping) else {"name": result.data}
-        found.append((f"search: {result.command}", {**result.environment, "data": source}))
+        environments.append((f"search: {result.command}", {**result.environment, "data": source}))
     if data.manifest is not None:
-        found.append(("export", data.manifest.provenance.environment))
-    found += [(f"profile on {each.device}/{each.runtime}", each.environment) for each in data.profiles]
+        environments.append(("export", data.manifest.provenance.environment))
+    environments += [(f"profile on {each.device}/{each.runtime}", each.environment) for each in data.profiles]
     body = []
-    for title, values in found:
+    for title, values in environments:
         rows: list[list[Child]] = [[key, value] for key, value in _flat(values)]
         body.append(element("details", element("summary", title), table(["what", "value"], rows, numbers=NONE)))
     lead = "Versions, processor, memory, load and source revision at the time of each step."

@@ -48,17 +48,17 @@ def _verdict(data: ReportData) -> tuple[Markup, str]:
 
 def _search_verdict(result: Result) -> tuple[Markup, str]:
     """Which limits are kept, or which one is broken and by how much, then the figures of the chosen design."""
-    asked = [*result.budgets, *(f"floor {text}" for text in result.floors)]
+    limits = [*result.budgets, *(f"floor {text}" for text in result.floors)]
     best = result.best
     if best is None:
-        pill = element("span", f"nothing keeps {listed(asked) or 'no limit'}", class_="pill bad")
+        pill = element("span", f"nothing keeps {listed(limits) or 'no limit'}", class_="pill bad")
         return pill, "the search found no design that keeps every budget and floor"
     figures = [format_flops(best.flops), format_bytes(best.bytes)]
     if best.latency_ms is not None:
         figures.append(latency_text(best.latency_ms))
     if result.feasible:
-        kept = f"keeps {listed(asked)}" if asked else "no budget given"
-        return element("span", kept, class_="pill good" if asked else "pill"), ", ".join(figures)
+        verdict = f"keeps {listed(limits)}" if limits else "no budget given"
+        return element("span", verdict, class_="pill good" if limits else "pill"), ", ".join(figures)
     broken = listed([check.name for check in best.broken]) or "a budget or floor"
     how = "; ".join(check.words for check in best.broken)
     nearest = f"{how}. No design keeps every limit; the nearest takes " if how else ""

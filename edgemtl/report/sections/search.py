@@ -77,7 +77,7 @@ def front_section(data: ReportData) -> Markup | None:
 
 
 def _height(entry: Entry, result: Result) -> float | None:
-    """What a search ranks by: delta_m, weighted where a preference was given."""
+    """Name of the score that a search ranks by: delta_m, weighted where a preference was given."""
     return entry.weighted_delta_m if result.preferred else entry.delta_m
 
 
@@ -162,8 +162,8 @@ def _front_table(entries: Sequence[Entry], result: Result, data: ReportData) -> 
 
 def _entries_table(entries: Sequence[Entry], result: Result, data: ReportData) -> Markup:
     metrics = {task: _column(task, entries, data) for task in data.tasks}
-    places = {_place(entry.latency_ms) for entry in entries if entry.latency_ms is not None}
-    shared = places.pop() if len(places) == 1 else ""
+    scopes = {_place(entry.latency_ms) for entry in entries if entry.latency_ms is not None}
+    shared = scopes.pop() if len(scopes) == 1 else ""
     latency = ("latency", element("br"), element("small", shared, class_="place")) if shared else "latency"
     weighted: list[Child] = [("weighted", element("br"), "delta_m")] if result.preferred else []
     head: list[Child] = ["design", "FLOPs", "MACs", "weights", latency, "delta_m", *weighted]
@@ -227,8 +227,8 @@ def tasks_section(data: ReportData) -> Markup | None:
     if result is None or result.best is None or not result.best.metrics:
         return None
     best, base = result.best, result.baseline
-    found = changes(best, base, data.kinds) if base else []
-    worst = worst_change(found)
+    task_changes = changes(best, base, data.kinds) if base else []
+    worst = worst_change(task_changes)
     if base is None:
         plain: list[list[Child]] = [[task, _other_scores(best, task, "")] for task in best.metrics]
         return card(
@@ -236,15 +236,15 @@ def tasks_section(data: ReportData) -> Markup | None:
             "Scores of the chosen design; the result names no baseline to compare with.",
             table(["task", "scores"], plain, numbers=NONE),
         )
-    by_task = {change.task: change for change in found}
-    scale = max([abs(change.relative) for change in found] + [0.02])
+    by_task = {change.task: change for change in task_changes}
+    scale = max([abs(change.relative) for change in task_changes] + [0.02])
     rows = [_task_row(task, best, by_task.get(task), scale) for task in best.metrics]
     marks = [
         "worst" if worst is not None and task == worst.task and worst.relative < 0 else "" for task in best.metrics
     ]
     lead = (
         "The chosen design against the baseline, in each task's deciding metric; right is better. "
-        f"{_means(result, best, found)}"
+        f"{_means(result, best, task_changes)}"
     )
     if worst is not None:
         lead += f"The worst task is {worst.task} ({format_change(worst.relative)})."
@@ -252,14 +252,14 @@ def tasks_section(data: ReportData) -> Markup | None:
     return card("Tasks", lead, table(head, rows, numbers=range(1, 5), marked=marks))
 
 
-def _means(result: Result, best: Entry, found: Sequence[Change]) -> str:
+def _means(result: Result, best: Entry, rows: Sequence[Change]) -> str:
     """How delta_m comes from the tasks' changes: their mean, unless an older result holds a weighted one so named."""
-    if best.delta_m is None or len(found) < len(best.metrics):
+    if best.delta_m is None or len(rows) < len(best.metrics):
         return ""
-    mean = sum(change.relative for change in found) / len(found)
+    mean = sum(change.relative for change in rows) / len(rows)
     if abs(mean - best.delta_m) > _ROUNDING:
-        told = f"the result's delta_m, {format_change(best.delta_m)}, has weights that it does not tell"
-        return f"Their mean is {format_change(mean)}; {told}. "
+        unexplained = f"the result's delta_m, {format_change(best.delta_m)}, has weights that it does not tell"
+        return f"Their mean is {format_change(mean)}; {unexplained}. "
     weighted = best.weighted_delta_m
     more = "" if weighted is None else f"; weighted by {result.preferred} it is {format_change(weighted)}"
     return f"Their mean is delta_m = {format_change(mean)}{more}. "

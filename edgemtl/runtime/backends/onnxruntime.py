@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DISABLED_OPTIMIZERS", "open_session"]
 
 DISABLED_OPTIMIZERS = ("WeightBiasQuantization",)
-"""What rounds the weights of a float convolution to eight bits where it finds it between two INT8 ones."""
+"""Optimizers that round the weights of a float convolution between two INT8 ones to eight bits."""
 
 
 class OnnxRuntimeSession:

@@ -35,7 +35,7 @@ __all__ = ["open_session"]
 
 _SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITHOUT_VNNI = ("sse41", "avx", "avx2", "avx512_core")
-"""What oneDNN, whose kernels OpenVINO has, can be held to and then multiplies in sums that saturate."""
+"""Instruction sets without VNNI that oneDNN, whose kernels OpenVINO uses, can be held to: sums saturate then."""
 
 Outputs = dict[str, NDArray[np.float32]]
 Mode = Callable[[NDArray[np.float32]], Outputs]
@@ -48,12 +48,12 @@ class OpenVinoSession:
         self.spec, self.tasks = spec, spec.tasks
         self._read = partial(_Compiler, folder, spec, threads)
         compiler = self._read()  # what was compiled needs the model no longer: it is not kept
-        asked = [check_tasks(names, self.tasks) for names in (_whole_modes(spec) if modes is None else modes)]
-        in_common = compiler.path() is not None and len(asked) > 1
+        mode_tasks = [check_tasks(names, self.tasks) for names in (_whole_modes(spec) if modes is None else modes)]
+        in_common = compiler.path() is not None and len(mode_tasks) > 1
         self._modes: dict[tuple[str, ...], Mode] = {}
-        for wanted in [] if in_common else asked:
+        for wanted in [] if in_common else mode_tasks:
             self._modes[wanted] = _whole(compiler.mode(wanted), wanted)
-        chained = in_common or (modes is None and len(asked) < 2 ** len(self.tasks) - 1)
+        chained = in_common or (modes is None and len(mode_tasks) < 2 ** len(self.tasks) - 1)
         self._chain = _Chain(compiler) if chained else None
         self._closed = False
 
@@ -255,7 +255,7 @@ class _Compiler:
         return parts
 
     def path(self) -> Mapping[str, Any] | None:
-        """What tasks run alike, where the exporter found any; raises `UserError` where `engine.json` is damaged."""
+        """The part that tasks share, if the exporter found one; raises `UserError` for a damaged `engine.json`."""
         path = self.spec.options.get("path")
         kinds = {"inputs": list, "outputs": list, "weights": dict, "heads": dict}
         if path is None:

@@ -81,7 +81,7 @@ class Operator(_Strict):
 
     @cached_property
     def piece(self) -> Piece | None:
-        """What is read of the file to run it; none where it has no weights of its own."""
+        """The part of the file that it reads; None without weights of its own."""
         return _piece([self])
 
 
@@ -94,7 +94,7 @@ class Expert(_Strict):
 
     @cached_property
     def piece(self) -> Piece | None:
-        """What is read of the file to run it, at once."""
+        """The part of the file that it reads, all at once."""
         return _piece(self.operators)
 
 
@@ -114,19 +114,21 @@ class StreamGraph(_Strict):
         return self
 
     def stretch(self, outputs: Iterable[str]) -> Stretch:
-        """What has to run for these tensors, and nothing else."""
+        """The operators that these tensors need, and nothing else."""
         wanted = set(outputs)
-        needed, kept = set(wanted), []
+        needed, operators = set(wanted), []
         for operator in reversed(self.operators):
             if operator.output in needed:
-                kept.append(operator)
+                operators.append(operator)
                 needed.update(operator.inputs)
-        kept.reverse()
-        last = {name: index for index, operator in enumerate(kept) for name in operator.inputs if name not in wanted}
-        dropped: list[list[str]] = [[] for _ in kept]
+        operators.reverse()
+        last = {
+            name: index for index, operator in enumerate(operators) for name in operator.inputs if name not in wanted
+        }
+        dropped: list[list[str]] = [[] for _ in operators]
         for name, index in last.items():
             dropped[index].append(name)
-        return Stretch(tuple(kept), tuple(map(tuple, dropped)), tuple(_following(kept)))
+        return Stretch(tuple(operators), tuple(map(tuple, dropped)), tuple(_following(operators)))
 
     def buffer_bytes(self, outputs: Sequence[str]) -> int:
         """The most that two pieces take which may follow each other, whichever of `outputs` are wanted.

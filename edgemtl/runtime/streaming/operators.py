@@ -1,4 +1,4 @@
-"""What each operator of a traced net computes, in NumPy and FP32: the reference executor's arithmetic.
+"""Each operator of a traced net in NumPy and FP32: the reference executor's arithmetic.
 
 Tensors have the shapes that they have in PyTorch: maps (N, C, H, W), tokens (N, tokens, C). Scratch memory is
 bounded where that is cheap: convolutions unfold a band of rows at a time.
@@ -130,15 +130,15 @@ def _router(inputs: Sequence[Array], attributes: Attributes, weights: Weights) -
     flat = inputs[0].reshape(-1, inputs[0].shape[-1])
     probabilities = _softmax(flat @ weights["weight"].T + weights["bias"])
     chosen = np.argpartition(-probabilities, attributes["top_k"] - 1, axis=-1)[:, : attributes["top_k"]]
-    kept = np.zeros_like(probabilities)
-    np.put_along_axis(kept, chosen, np.take_along_axis(probabilities, chosen, -1), -1)
+    routed = np.zeros_like(probabilities)
+    np.put_along_axis(routed, chosen, np.take_along_axis(probabilities, chosen, -1), -1)
     if attributes["renormalise"]:
-        kept /= kept.sum(-1, keepdims=True)
-    if attributes["expert_capacity"] < len(kept):
-        late = np.argsort(-kept, axis=0, kind="stable")[attributes["expert_capacity"] :]
-        np.put_along_axis(kept, late, 0.0, 0)
-    queues = tuple(np.flatnonzero(column > 0) for column in kept.T)
-    return Routed(queues, tuple(kept[queue, index, None] for index, queue in enumerate(queues)))
+        routed /= routed.sum(-1, keepdims=True)
+    if attributes["expert_capacity"] < len(routed):
+        late = np.argsort(-routed, axis=0, kind="stable")[attributes["expert_capacity"] :]
+        np.put_along_axis(routed, late, 0.0, 0)
+    queues = tuple(np.flatnonzero(column > 0) for column in routed.T)
+    return Routed(queues, tuple(routed[queue, index, None] for index, queue in enumerate(queues)))
 
 
 def _resize(inputs: Sequence[Array], attributes: Attributes, weights: Weights) -> Array:

@@ -176,7 +176,7 @@ class _Clock:
         self._last = perf_counter()
 
     def lap(self, name: str, op: str, block: str) -> None:
-        """What passed since the last look was this operator's."""
+        """Charge the time since the last look to this operator."""
         now = perf_counter()
         before = self._spent.get(name, (op, block, 0.0))[2]
         self._spent[name] = (op, block, before + now - self._last)
