@@ -21,7 +21,7 @@ from edgemtl.errors import UnsupportedError, UserError, unknown_name
 from edgemtl.files.share import find_shared, list_shared
 from edgemtl.files.yaml import read_yaml
 from edgemtl.schema import first_problem
-from edgemtl.units import Budget
+from edgemtl.units import Budget, find_quantity
 
 __all__ = [
     "HOST",
@@ -258,21 +258,18 @@ def _detected(device: Device) -> Device:
 
 
 def resolve(budget: Budget) -> Place | None:
-    """Where `budget` is measured, or None for a count (FLOPs, bytes), which is the same everywhere.
+    """Where `budget` is measured, or None for a count, which is the same everywhere.
 
     Raises `UserError` for an unknown device or runtime, and `UnsupportedError` for a budget that this version cannot
     measure from here: latency on a board that no measurer reaches, and energy anywhere.
     """
-    if budget.quantity not in ("latency_ms", "energy_mj"):
+    if budget.counted:
         return None
     device = load_device(budget.device or HOST)
     if budget.runtime is not None:
         device.runtime(budget.runtime)
-    if budget.quantity == "energy_mj":
-        raise UnsupportedError(
-            f"budget {budget.text!r}: energy is not measured in this version; "
-            "give a limit in ms, FLOPs or MB, for example 2GFLOPs"
-        )
+    if unavailable := find_quantity(budget.quantity).unavailable:
+        raise UnsupportedError(f"budget {budget.text!r}: {unavailable}")
     if device.kind != "host" and device.measurer is None:
         raise UnsupportedError(
             f"budget {budget.text!r}: latency is measured only on the host in this version, not on {device.name}; "

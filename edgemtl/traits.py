@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from edgemtl.arithmetic import Arithmetic
 from edgemtl.devices import Device
 from edgemtl.errors import UserError
+from edgemtl.units import Quantity
 
 __all__ = ["INT8_CHANNEL_BYTES", "TargetTraits"]
 
@@ -22,7 +23,8 @@ class TargetTraits:
     whole engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
     `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it (empty: none is needed).
     `measurer` names how latencies come about on a device that names no measurer itself (`edgemtl.profiling.Measurer`:
-    "local" where engines run on this host, "none" where they do not). `int8_channel_bytes` are stored for each output
+    "local" where engines run on this host, "none" where they do not); `quantities` are those that the target counts
+    itself, so that budgets may limit them. `int8_channel_bytes` are stored for each output
     channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them). Where engines do not run on the device's
     processor, `arithmetic` is what they multiply with, and `hardware` says in words what an engine is for ("NVIDIA GPUs
     of the ampere generation").
@@ -36,6 +38,7 @@ class TargetTraits:
     runtime: str
     extra: str
     measurer: str = "local"
+    quantities: tuple[Quantity, ...] = ()
     int8_channel_bytes: int = INT8_CHANNEL_BYTES
     arithmetic: Arithmetic | None = None
     hardware: str = ""

@@ -1,22 +1,27 @@
 """Budgets, floors and preferences: quantities with a unit and a scope, and how they are printed.
 
-1 MAC is 2 FLOPs everywhere, and tables print both. Names of quantities are the keys of result files: `flops`,
-`params`, `latency_ms`, `weight_bytes`, `energy_mj`; of floors `drop`, the fraction of its metric that a task loses.
+1 MAC is 2 FLOPs everywhere, and tables print both. The quantity of floors is `drop`, the fraction of its metric that a
+task loses.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
 
 from edgemtl.errors import UserError, brief, unknown_name
+from edgemtl.plugins import Registry
 
 __all__ = [
     "MOST_DROP",
     "Budget",
     "Floor",
+    "Quantity",
+    "find_quantity",
     "format_bytes",
     "format_duration",
     "format_flops",
@@ -28,31 +33,69 @@ __all__ = [
 ]
 
 _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-UNITS: dict[str, tuple[str, float]] = {
-    **{f"{prefix}FLOPs": ("flops", scale) for prefix, scale in _PREFIXES.items()},
-    **{f"{prefix}MACs": ("flops", 2 * scale) for prefix, scale in _PREFIXES.items()},
-    **{f"{prefix}params": ("params", scale) for prefix, scale in _PREFIXES.items()},
-    "us": ("latency_ms", 1e-3),
-    "ms": ("latency_ms", 1.0),
-    "s": ("latency_ms", 1e3),
-    "B": ("weight_bytes", 1.0),
-    "kB": ("weight_bytes", 1e3),
-    "MB": ("weight_bytes", 1e6),
-    "GB": ("weight_bytes", 1e9),
-    "mJ": ("energy_mj", 1.0),
-    "J": ("energy_mj", 1e3),
-}
-_PERCENT = {
-    "%FLOPs": "flops",
-    "%MACs": "flops",
-    "%params": "params",
-    "%ms": "latency_ms",
-    "%MB": "weight_bytes",
-    "%mJ": "energy_mj",
-}
-_UNMEASURED = ("mJ", "J", "%mJ")
-_OFFERED = tuple(name for name in (*UNITS, *_PERCENT) if name not in _UNMEASURED)
-"""Units offered in errors. Energy is parsed, so that its refusal can say why, but nothing measures it yet."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that a budget limits; its `name` is the key of result files.
+
+    `units` say how much of it one of each is, `shares` are percentages of what the largest design takes, and `text`
+    prints a value. It is `counted` on a net's blocks, the same on every device, or else given by what measures a
+    device; `unavailable` says why nothing gives it yet. A target may bring a counted one (`TargetTraits.quantities`,
+    and the entry-point group `edgemtl.quantities`, so that budgets in it are understood): `count` gives it for the
+    `BlockPlan`s that run, and the precision of each by its `parameters`.
+    """
+
+    name: str
+    units: Mapping[str, float]
+    shares: tuple[str, ...]
+    text: Callable[[float], str]
+    counted: bool = True
+    unavailable: str = ""
+    count: Callable[[Sequence[Any], Mapping[str, str]], float] | None = None
+
+
+def _prefixed(unit: str, scale: float = 1.0, prefixes: str = "kMGT") -> dict[str, float]:
+    return {f"{prefix}{unit}": scale * _PREFIXES[prefix] for prefix in ("", *prefixes)}
+
+
+_TABLE: tuple[Quantity, ...] = (
+    Quantity(
+        "flops",
+        _prefixed("FLOPs") | _prefixed("MACs", 2),
+        ("%FLOPs", "%MACs"),
+        lambda flops: f"{_scaled(flops)}FLOPs ({_scaled(flops / 2)}MACs)",
+    ),
+    Quantity("params", _prefixed("params"), ("%params",), lambda count: f"{_scaled(count)}parameters"),
+    Quantity(
+        "latency_ms",
+        {"us": 1e-3, "ms": 1.0, "s": 1e3},
+        ("%ms",),
+        lambda ms: f"{_digits(ms)} ms",
+        counted=False,
+    ),
+    Quantity("weight_bytes", _prefixed("B", prefixes="kMG"), ("%MB",), lambda count: f"{_scaled(count)}B"),
+    Quantity(
+        "energy_mj",
+        {"mJ": 1.0, "J": 1e3},
+        ("%mJ",),
+        lambda mj: f"{_digits(mj)} mJ",
+        counted=False,
+        unavailable="energy is not measured in this version; give a limit in ms, FLOPs or MB, for example 2GFLOPs",
+    ),
+    Quantity("drop", {}, (), lambda fraction: f"{_percent(fraction)} %"),
+)
+_BUILT_IN = {quantity.name: quantity for quantity in _TABLE}
+_QUANTITIES: Registry[Quantity] = Registry(
+    "quantity", "edgemtl.quantities", {name: partial(_BUILT_IN.__getitem__, name) for name in _BUILT_IN}, Quantity
+)
+
+
+@cache
+def find_quantity(name: str) -> Quantity:
+    """The quantity called `name`, built in or a target's own; raises `UserError` with the nearest names."""
+    return _QUANTITIES.find(name)
+
 
 _BUDGET = re.compile(
     r"(?:(?P<task>[A-Za-z][\w-]*):)?(?P<value>\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?P<unit>%?[A-Za-z]+|%)"
@@ -68,9 +111,9 @@ EXAMPLES = "2GFLOPs, 1GMACs, 8ms, 8ms@host/openvino, 5MB, 60%FLOPs, depth:1GFLOP
 class Budget:
     """An upper limit that a design must keep.
 
-    `value` is in the unit of its `quantity` (FLOPs, parameters, ms, bytes or mJ), or a fraction of the largest design
-    where `relative`. `task` limits it to what one task runs alone; `device` and `runtime` say where a latency or an
-    energy is measured (none: the host, the search's own target).
+    `value` is in the unit of its `quantity`, a `Quantity`'s name (FLOPs, parameters, ms, bytes or mJ), or a fraction of
+    the largest design where `relative`. `task` limits it to what one task runs alone; `device` and `runtime` say where
+    what is measured is measured (none: the search's own device and target).
     """
 
     quantity: str
@@ -80,6 +123,11 @@ class Budget:
     task: str | None = None
     device: str | None = None
     runtime: str | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether the quantity is counted on the net, not measured."""
+        return find_quantity(self.quantity).counted
 
     def limit(self, largest: float) -> float:
         """The limit in the quantity's unit, given the largest design's value."""
@@ -122,24 +170,34 @@ def parse_budget(text: str) -> Budget:
     value = float(match["value"]) * scale
     if not math.isfinite(value) or value <= 0:
         raise UserError(f"budget {brief(text)} is no finite number above zero; examples: {EXAMPLES}")
-    if match["device"] and quantity not in ("latency_ms", "energy_mj"):
+    if match["device"] and quantity.counted:
         raise UserError(
             f"budget {brief(text)}: a {match['unit']} limit is the same on every device, drop @{match['device']}"
         )
-    return Budget(quantity, value, text, relative, match["task"], match["device"], match["runtime"])
+    return Budget(quantity.name, value, text, relative, match["task"], match["device"], match["runtime"])
 
 
-def _unit(text: str, unit: str) -> tuple[str, float, bool]:
-    if unit in _PERCENT:
-        return _PERCENT[unit], 0.01, True
-    if unit in UNITS:
-        return (*UNITS[unit], False)
+def _unit(text: str, unit: str) -> tuple[Quantity, float, bool]:
+    """The quantity of a unit, how much of it one is, and whether it is a share."""
     if unit == "%":
         raise UserError(f"budget {brief(text)} does not say of what: write 60%FLOPs, 60%ms or 60%MB")
-    same = [name for name in _OFFERED if name.lower().rstrip("s") == unit.lower().rstrip("s")]
+    quantities = list(_TABLE)
+    if not any(unit in (*each.units, *each.shares) for each in quantities):
+        quantities = [find_quantity(name) for name in _QUANTITIES.names()]
+    for each in quantities:
+        if unit in each.shares:
+            return each, 0.01, True
+        if unit in each.units:
+            return each, each.units[unit], False
+    possible = [each for each in quantities if not each.unavailable]  # of others only the refusal says why
+    offered = [
+        *(name for each in possible for name in each.units),
+        *(name for each in possible for name in each.shares),
+    ]
+    same = [name for name in offered if name.lower().rstrip("s") == unit.lower().rstrip("s")]
     if same and unit not in _PREFIXES:
         raise UserError(f"budget {brief(text)}: unknown unit {unit!r}, did you mean {same[0]!r}? examples: {EXAMPLES}")
-    raise unknown_name(f"unit in budget {brief(text)}:", unit, _OFFERED)
+    raise unknown_name(f"unit in budget {brief(text)}:", unit, offered)
 
 
 def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
@@ -194,12 +252,12 @@ def preference_text(weights: Mapping[str, float]) -> str:
 
 def format_flops(flops: float) -> str:
     """`2.00 GFLOPs (1.00 GMACs)`."""
-    return f"{_scaled(flops)}FLOPs ({_scaled(flops / 2)}MACs)"
+    return format_quantity("flops", flops)
 
 
 def format_bytes(count: float) -> str:
     """`1.25 MB`, decimal prefixes."""
-    return f"{_scaled(count)}B"
+    return format_quantity("weight_bytes", count)
 
 
 def format_duration(seconds: float) -> str:
@@ -210,20 +268,10 @@ def format_duration(seconds: float) -> str:
 
 
 def format_quantity(quantity: str, value: float) -> str:
-    """A value with the unit that its quantity's name implies.
-
-    >>> format_quantity("flops", 2e9)
-    '2.00 GFLOPs (1.00 GMACs)'
-    """
-    writers: Mapping[str, Callable[[float], str]] = {
-        "flops": format_flops,
-        "params": lambda count: f"{_scaled(count)}parameters",
-        "weight_bytes": format_bytes,
-        "latency_ms": lambda ms: f"{_digits(ms)} ms",
-        "energy_mj": lambda mj: f"{_digits(mj)} mJ",
-        "drop": lambda fraction: f"{_percent(fraction)} %",
-    }
-    return writers[quantity](value)
+    """A value with its unit; with its quantity's name where no installed package says what that is."""
+    if quantity in _BUILT_IN or quantity in _QUANTITIES.names():
+        return find_quantity(quantity).text(value)
+    return f"{_digits(value)} {quantity}"
 
 
 def _scaled(value: float) -> str:

@@ -53,7 +53,15 @@ def targets(screen: Screen, device: str) -> None:
         columns = ("name", "what", "per block", "per engine", "INT8 is", "installed")
         screen.table(f"Targets on {device}", columns, rows)
     screen.json(
-        [{**asdict(each.traits), "scheme": asdict(each.scheme), "installed": _is_here(each.traits)} for each in offered]
+        [
+            {
+                **asdict(each.traits),
+                "quantities": [quantity.name for quantity in each.traits.quantities],
+                "scheme": asdict(each.scheme),
+                "installed": _is_here(each.traits),
+            }
+            for each in offered
+        ]
     )
 
 

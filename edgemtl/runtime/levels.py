@@ -68,14 +68,13 @@ def _within(manifest: Manifest, budget: Budget) -> list[int]:
 
 
 def _taken(level: BundleLevel, budget: Budget) -> float:
-    if budget.quantity == "flops" and budget.task is None:
-        return level.cost.flops
-    if budget.quantity == "flops" and budget.task in level.cost.paths:
-        return level.cost.paths[budget.task].flops
-    if budget.quantity == "flops":
+    cost = level.cost if budget.task is None else level.cost.paths.get(budget.task)
+    if cost is None:
         raise unknown_name(f"task in budget {budget.text!r}:", str(budget.task), level.cost.paths)
-    if budget.quantity == "weight_bytes" and budget.task is None:
-        return level.cost.weight_bytes
-    raise UserError(
-        f"budget {budget.text!r}: levels are told apart by FLOPs, MACs, FLOPs of a task, and MB of weights; give one"
-    )
+    amount: float | None = getattr(cost, budget.quantity, None)
+    if amount is None:
+        raise UserError(
+            f"budget {budget.text!r}: levels are told apart by FLOPs, MACs and parameters, of all tasks or one, and MB "
+            "of weights; give one"
+        )
+    return amount

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgemtl.errors import UserError
 from edgemtl.traits import INT8_CHANNEL_BYTES
+from edgemtl.units import Quantity
 
 __all__ = [
     "BlockPlan",
@@ -230,11 +231,16 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class Cost:
-    """Exact cost of one image: FLOPs (two a MAC), parameters and bytes of weights."""
+    """Exact cost of one image: FLOPs (two a MAC), parameters, bytes of weights, and what a target counts itself."""
 
     flops: int
     params: int
     weight_bytes: int
+    own: Mapping[str, float] = field(default_factory=dict)
+
+    def amount(self, quantity: str) -> float:
+        """What it takes of a counted quantity, by name."""
+        return float(self.own[quantity] if quantity in self.own else getattr(self, quantity))
 
 
 @dataclass(frozen=True)
@@ -268,10 +274,12 @@ class Plan:
         precision: Mapping[str, str] | None = None,
         tasks: str | Iterable[str] | None = None,
         int8_channel_bytes: int = INT8_CHANNEL_BYTES,
+        quantities: Iterable[Quantity] = (),
     ) -> Cost:
         """Cost of the blocks that `tasks` (all by default) run; shared blocks count once. Blocks default to float.
 
-        `int8_channel_bytes` is what a target stores for each output channel beside its INT8 weights.
+        `int8_channel_bytes` is what a target stores for each output channel beside its INT8 weights, `quantities` are
+        those that it counts itself.
 
         >>> from edgemtl.spaces import load_space
         >>> from edgemtl.tasks import make_task
@@ -282,11 +290,13 @@ class Plan:
         """
         flops = params = weight_bytes = 0
         counted: set[str] = set()
-        for block in self.blocks if tasks is None else self.path(tasks):
+        blocks = self.blocks if tasks is None else self.path(tasks)
+        for block in blocks:
             kind = (precision or {}).get(block.parameters, "float")
             flops += 2 * block.macs
             fresh = [table for table in block.tables if table.name not in counted]
             params += sum(table.params for table in fresh)
             weight_bytes += sum(table.bytes(kind, int8_channel_bytes) for table in fresh)
             counted.update(table.name for table in fresh)
-        return Cost(flops, params, weight_bytes)
+        own = {each.name: each.count(blocks, precision or {}) for each in quantities if each.count is not None}
+        return Cost(flops, params, weight_bytes, own)

@@ -30,6 +30,7 @@ from edgemtl.spaces.plan import Cost, Plan
 from edgemtl.spaces.records import block_records
 from edgemtl.tasks import Task
 from edgemtl.traits import INT8_CHANNEL_BYTES, TargetTraits
+from edgemtl.units import Quantity
 
 __all__ = ["Design", "Space", "load_space", "space_names"]
 
@@ -86,8 +87,8 @@ class Design(Mapping[str, Option]):
         return {"engine": str(self._table.get(ENGINE, "fp32")), **kinds}
 
     def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
-        """Exact FLOPs, parameters and bytes of what `tasks` (all by default) run."""
-        return self.plan.cost(self.precision, tasks, self.space.int8_channel_bytes)
+        """Exact FLOPs, parameters, bytes, and what the space's target counts itself, of what `tasks` (all) run."""
+        return self.plan.cost(self.precision, tasks, self.space.int8_channel_bytes, self.space.quantities)
 
     @cached_property
     def blocks(self) -> tuple[BlockRecord, ...]:
@@ -120,7 +121,8 @@ class Space:
 
     `size` is the input's (H, W). `choices` hold every architecture choice, then a precision for every block, then the
     engine's. `int8_channel_bytes` are stored beside the weights of an INT8 output channel, by the target that the
-    space is for. `fingerprint` is a hash of all that decides what a design means.
+    space is for, and `quantities` are those that it counts itself. `fingerprint` is a hash of all that decides what a
+    design means.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Space:
     size: tuple[int, int]
     choices: tuple[Choice, ...]
     int8_channel_bytes: int = INT8_CHANNEL_BYTES
+    quantities: tuple[Quantity, ...] = ()
 
     def design(self, values: Mapping[str, Option], pruned: Iterable[tuple[str, int]] = ()) -> Design:
         """The canonical design of some options; raises `UserError` for an unknown choice or option.
@@ -232,6 +235,7 @@ class Space:
             self,
             choices=tuple(c for c in choices if len(c.options) > 1),
             int8_channel_bytes=traits.int8_channel_bytes,
+            quantities=traits.quantities,
         )
 
     @cached_property

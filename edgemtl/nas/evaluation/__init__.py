@@ -20,7 +20,7 @@ from edgemtl.nas.evaluation.finalists import (
 from edgemtl.nas.evaluation.preflight import (
     FloorRow,
     PreflightRow,
-    check_timed,
+    check_budgets,
     keeps_all,
     limits_of,
     preflight_budgets,
@@ -72,8 +72,8 @@ __all__ = [
     "PreparedNet",
     "Problem",
     "Sensitivity",
+    "check_budgets",
     "check_floor",
-    "check_timed",
     "choose",
     "evaluation_of",
     "fast_enough",

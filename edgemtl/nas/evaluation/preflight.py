@@ -15,12 +15,12 @@ from edgemtl.nas.evaluation.problem import Limit, Problem
 from edgemtl.profiling import Measurer
 from edgemtl.spaces import Design, Space
 from edgemtl.targets import ExportTarget, measurer_of
-from edgemtl.units import Budget, Floor, format_quantity
+from edgemtl.units import Budget, Floor, find_quantity, format_quantity
 
 __all__ = [
     "FloorRow",
     "PreflightRow",
-    "check_timed",
+    "check_budgets",
     "keeps_all",
     "limits_of",
     "preflight_budgets",
@@ -132,15 +132,19 @@ def too_tight(budget: Budget, limit: float, smallest: float, space: Space) -> st
     )
 
 
-def check_timed(budgets: Iterable[Budget], target: ExportTarget, remedy: str = "") -> Measurer:
-    """What times the target's engines, or says why nothing does.
+def check_budgets(budgets: Iterable[Budget], target: ExportTarget, remedy: str = "") -> Measurer:
+    """What measures the target's engines, once every budget is known to be in something that is counted or measured.
 
-    Raises `UserError` where a budget is in ms and nothing does, or is for another device; `remedy` names another way
-    out.
+    Raises `UserError` for a quantity that another target counts, and where a budget is measured and nothing does that,
+    or on another device; `remedy` names another way out.
     """
-    measurer, name = measurer_of(target), target.device.name
+    measurer, name, own = measurer_of(target), target.device.name, {each.name for each in target.traits.quantities}
     for budget in budgets:
-        if budget.quantity != "latency_ms":
+        if budget.counted:
+            if find_quantity(budget.quantity).count is not None and budget.quantity not in own:
+                raise UserError(
+                    f"budget {budget.text!r}: target {target.traits.name} does not count it; give FLOPs or MB"
+                )
             continue
         if measurer.untimed is not None:
             raise UserError(f"budget {budget.text!r}: {measurer.untimed.reason}; {remedy or measurer.untimed.remedy}")

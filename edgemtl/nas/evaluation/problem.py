@@ -9,7 +9,7 @@ from typing import Any
 
 from edgemtl.nas.evaluation.sensitivity import Sensitivity
 from edgemtl.results import LimitCheck
-from edgemtl.spaces import Cost, Design, Space
+from edgemtl.spaces import Design, Space
 from edgemtl.tasks import delta_m, relative_change
 from edgemtl.units import Budget, Floor
 
@@ -41,12 +41,11 @@ class Limit:
     @property
     def exact(self) -> bool:
         """Whether the quantity is counted rather than measured."""
-        return self.budget.quantity in ("flops", "params", "weight_bytes")
+        return self.budget.counted
 
     def count(self, design: Design) -> float:
         """The exact quantity of a design."""
-        cost: Cost = design.cost(None if self.budget.task is None else [self.budget.task])
-        return float(getattr(cost, self.budget.quantity))
+        return design.cost(self.budget.task).amount(self.budget.quantity)
 
     def check(self, value: float) -> LimitCheck:
         """The limit against what a design takes of its quantity."""
@@ -151,7 +150,7 @@ class Problem:
 
 def timed_scopes(budgets: Iterable[Budget]) -> list[str]:
     """What is timed: all tasks together, "", and each single task that a budget in ms names."""
-    return ["", *sorted({b.task for b in budgets if b.quantity == "latency_ms" and b.task})]
+    return ["", *sorted({b.task for b in budgets if not b.counted and b.task})]
 
 
 def non_dominated(points: Sequence[tuple[float, ...]]) -> list[int]:

@@ -20,7 +20,7 @@ from edgemtl.nas.prune.module_net import ModuleNet
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Cost
-from edgemtl.units import Budget, Floor, format_quantity, parse_budget, parse_floor
+from edgemtl.units import Budget, Floor, find_quantity, format_quantity, parse_budget, parse_floor
 
 __all__ = [
     "LATENCY_TRIES",
@@ -70,7 +70,7 @@ class Prunable:
 
     def takes(self, budget: Budget, kept: Kept) -> float:
         """The quantity of a counted budget that the net with `kept` channels takes."""
-        return float(getattr(self.cost(kept, budget.task), budget.quantity))
+        return self.cost(kept, budget.task).amount(budget.quantity)
 
     def net(self, known: PruneMap, kept: Kept) -> MultiTaskNet | ModuleNet:
         """The net with the most important `kept` channels of each group; `recalibrate` it before it is used."""
@@ -106,7 +106,7 @@ def resolve_limits(
         if budget.task is not None and budget.task not in names:
             raise unknown_name(f"task in budget {budget.text!r}:", budget.task, names)
         here = budget.device in (None, "host") and budget.runtime in (None, target)
-        if budget.quantity == "energy_mj" or not here:
+        if find_quantity(budget.quantity).unavailable or not here:
             raise UserError(
                 f"budget {budget.text!r}: pruning counts FLOPs, parameters and bytes, and times engines of {target} on "
                 "this host: give one of these"

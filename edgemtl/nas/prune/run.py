@@ -22,7 +22,7 @@ from edgemtl.nas.evaluation import (
     Finalist,
     Limit,
     Problem,
-    check_timed,
+    check_budgets,
     choose,
     fast_enough,
     measure_finalists,
@@ -143,7 +143,8 @@ def _channels(groups: Sequence[Group], kept: Kept) -> dict[str, int]:
 
 def _cost(design: Design, groups: Sequence[Group], kept: Kept, task: str | None) -> Cost:
     plan = with_channels(design.plan, _channels(groups, kept))
-    return plan.cost(design.precision, None if task is None else [task], design.space.int8_channel_bytes)
+    space = design.space
+    return plan.cost(design.precision, task, space.int8_channel_bytes, space.quantities)
 
 
 def _key(design: Design, groups: Sequence[Group], kept: Kept) -> str:
@@ -241,7 +242,7 @@ def _scoring(
     """
     base = pruning.unpruned
     budgets = [limit.budget for limit in limits]
-    measurer = check_timed(budgets, target)
+    measurer = check_budgets(budgets, target)
     supernet = OneDesign(base.design, base.net, "").supernet()
     evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), run.get("threads", 0), supernet=supernet)
     evaluator.check_labels()

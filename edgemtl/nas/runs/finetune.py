@@ -16,7 +16,16 @@ from edgemtl.data import Source, open_source
 from edgemtl.files.claim import claim
 from edgemtl.files.disk import sha256
 from edgemtl.models import MultiTaskNet, Supernet, load_supernet
-from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Limit, Problem, check_timed, timed_scopes
+from edgemtl.nas.evaluation import (
+    Candidate,
+    Evaluation,
+    Evaluator,
+    Finalist,
+    Limit,
+    Problem,
+    check_budgets,
+    timed_scopes,
+)
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.nas.runs.outcome import RunInfo, finalize_run
 from edgemtl.progress import Report, silent
@@ -126,7 +135,7 @@ def _fine_tune(
     folder.check(config, resume)
     if (out / RESULT_FILE).is_file():
         return read_result(out)
-    _check_timed(run, before["budgets"])
+    _check_budgets(run, before["budgets"])
     folder.create(config)
     trained = _trained(run, name, before["data"], out / "training", recipe, processes, command, report)
     problem, evaluator, base = _scoring(run, trained, open_source(before["data"], subject.design.space.size))
@@ -139,9 +148,9 @@ def _fine_tune(
     return finalize_run(folder, info, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
 
 
-def _check_timed(run: Path, budgets: Sequence[str]) -> None:
+def _check_budgets(run: Path, budgets: Sequence[str]) -> None:
     remedy = f"train run {run} further on that machine, or search here first"
-    check_timed(map(parse_budget, budgets), RunFolder(run).target(), remedy)
+    check_budgets(map(parse_budget, budgets), RunFolder(run).target(), remedy)
 
 
 def _subject(run: Path, name: str) -> OneDesign:

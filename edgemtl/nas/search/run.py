@@ -33,7 +33,7 @@ from edgemtl.nas.evaluation import (
     Limit,
     PreflightRow,
     Problem,
-    check_timed,
+    check_budgets,
     choose,
     evaluation_of,
     fast_enough,
@@ -223,7 +223,7 @@ def _set_up(request: SearchRequest) -> _Setup:
     supernet = Supernet.of(space) if path else fresh_supernet(space, request.seed)
     if path:
         load_supernet(supernet, path, space.fingerprint)
-    measurer = check_timed(budgets, target)
+    measurer = check_budgets(budgets, target)
     searched = space.for_target(target.traits)
     evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), request.threads, supernet=supernet)
     config = {
