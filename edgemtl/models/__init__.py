@@ -12,6 +12,9 @@ from edgemtl.models.nets.supernet import (
     Supernet,
     recalibrate,
 )
+from edgemtl.models.nets.task_net import (
+    TaskNet,
+)
 from edgemtl.models.nets.usage import (
     ExpertUsage,
     expert_usage,
@@ -42,6 +45,7 @@ __all__ = [
     "Matched",
     "MultiTaskNet",
     "Supernet",
+    "TaskNet",
     "check_sha256",
     "check_state",
     "expert_usage",

@@ -16,7 +16,7 @@ from edgemtl.targets.target import ExportTarget, needs_of
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
-    from edgemtl.models import MultiTaskNet
+    from edgemtl.models import TaskNet
 
 __all__ = ["check_build", "exact_on", "flags_of", "make_spec", "write_spec"]
 
@@ -35,7 +35,7 @@ def exact_on(arithmetic: str, scheme: QuantScheme) -> QuantScheme:
 
 
 def check_build(
-    net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, traits: TargetTraits
+    net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, traits: TargetTraits
 ) -> tuple[Graph, Ranges]:
     """The traced net and its ranges (empty where no block is INT8).
 

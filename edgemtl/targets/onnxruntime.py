@@ -29,7 +29,7 @@ from edgemtl.traits import TargetTraits
 if TYPE_CHECKING:
     import onnx
 
-    from edgemtl.models import MultiTaskNet
+    from edgemtl.models import TaskNet
 
 __all__ = ["OnnxRuntimeTarget"]
 
@@ -73,7 +73,7 @@ class OnnxRuntimeTarget:
         """An expert's queue is as long as its tokens are many."""
         return DispatchPolicy("segments")
 
-    def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
+    def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         model = with_conditions(
@@ -85,7 +85,7 @@ class OnnxRuntimeTarget:
 
     def build_plain(
         self,
-        net: MultiTaskNet,
+        net: TaskNet,
         precision: Mapping[str, str],
         ranges: Ranges | None,
         folder: Path,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import onnx
     import openvino
 
-    from edgemtl.models import MultiTaskNet
+    from edgemtl.models import TaskNet
     from edgemtl.models.graph import Graph
 
 __all__ = ["OpenVinoTarget"]
@@ -73,7 +73,7 @@ class OpenVinoTarget:
         """Queues of any length, or fixed places where the net bounds what an expert takes."""
         return DispatchPolicy("segments", bounded="buckets")
 
-    def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
+    def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         model = self._model(graph, precision, ranges)
@@ -85,7 +85,7 @@ class OpenVinoTarget:
 
     def build_plain(
         self,
-        net: MultiTaskNet,
+        net: TaskNet,
         precision: Mapping[str, str],
         ranges: Ranges | None,
         folder: Path,

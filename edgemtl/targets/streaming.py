@@ -24,7 +24,7 @@ from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
-    from edgemtl.models import MultiTaskNet
+    from edgemtl.models import TaskNet
 
 __all__ = ["StreamingTarget", "stream_graph"]
 
@@ -64,7 +64,7 @@ class StreamingTarget:
         """An expert's queue is as long as its tokens are many."""
         return DispatchPolicy("segments")
 
-    def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
+    def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, _ = check_build(net, precision, ranges, self.traits)
         written, weights = stream_graph(graph)

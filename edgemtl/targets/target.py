@@ -22,7 +22,7 @@ from edgemtl.traits import TargetTraits
 if TYPE_CHECKING:
     import onnx
 
-    from edgemtl.models import MultiTaskNet
+    from edgemtl.models import TaskNet
     from edgemtl.models.quantization import QuantScheme, Ranges
     from edgemtl.runtime import EngineSpec
     from edgemtl.targets.onnx.tokens import DispatchPolicy
@@ -79,7 +79,7 @@ class ExportTarget(Protocol):
         """How experts get their tokens, asked for only where a net has any."""
         ...
 
-    def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
+    def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine files of `net` into `folder`."""
         ...
 
@@ -90,7 +90,7 @@ class PlainTarget(Protocol):
 
     def build_plain(
         self,
-        net: MultiTaskNet,
+        net: TaskNet,
         precision: Mapping[str, str],
         ranges: Ranges | None,
         folder: Path,

@@ -28,7 +28,7 @@ from edgemtl.traits import TargetTraits
 if TYPE_CHECKING:
     import onnx
 
-    from edgemtl.models import MultiTaskNet
+    from edgemtl.models import TaskNet
     from edgemtl.models.graph import Graph
 
 __all__ = ["GENERATIONS", "TensorRtRtxTarget"]
@@ -78,7 +78,7 @@ class TensorRtRtxTarget:
         if self.generation not in GENERATIONS:
             raise unknown_name("GPU generation", self.generation, GENERATIONS)
 
-    def build(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
+    def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         model = with_conditions(self._model(graph, precision, ranges), graph.outputs, static=True)
@@ -88,7 +88,7 @@ class TensorRtRtxTarget:
 
     def build_plain(
         self,
-        net: MultiTaskNet,
+        net: TaskNet,
         precision: Mapping[str, str],
         ranges: Ranges | None,
         folder: Path,

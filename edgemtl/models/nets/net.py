@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgemtl.errors import unknown_name
 from edgemtl.models.nets.blocks import build_block
-from edgemtl.spaces import BlockPlan, Plan
+from edgemtl.models.nets.task_net import TaskNet
+from edgemtl.spaces import BlockPlan, Plan, with_channels
 from edgemtl.tasks import Task
 
 __all__ = ["MultiTaskNet", "Step", "run_blocks"]
 
 
-class MultiTaskNet(nn.Module):
+class MultiTaskNet(TaskNet):
     """One trunk and a decoder per task, with nothing elastic left.
 
     `blocks` holds the modules by the name of their parameters, which several blocks may share; `block_tasks` says whose
@@ -45,14 +46,23 @@ class MultiTaskNet(nn.Module):
 
     def subset(self, names: str | Iterable[str]) -> MultiTaskNet:
         """The net of some tasks only (a string is one); parameters are shared with this one."""
-        wanted = [names] if isinstance(names, str) else list(names)
-        known = {task.name: task for task in self.tasks}
-        for name in wanted:
-            if name not in known:
-                raise unknown_name("task", name, known)
-        kept = self.plan.path(wanted)
-        modules = nn.ModuleDict({name: self.blocks[name] for name in dict.fromkeys(b.parameters for b in kept)})
-        return MultiTaskNet(Plan(self.plan.input_size, kept), [known[name] for name in wanted], modules)
+        tasks = self.tasks_named([names] if isinstance(names, str) else names)
+        path = self.plan.path([task.name for task in tasks])
+        modules = nn.ModuleDict({name: self.blocks[name] for name in dict.fromkeys(b.parameters for b in path)})
+        return MultiTaskNet(Plan(self.plan.input_size, path), tasks, modules)
+
+    def copy(self) -> MultiTaskNet:
+        """The same net with parameters of its own."""
+        return MultiTaskNet(self.plan, self.tasks, copy.deepcopy(self.blocks)).eval()
+
+    def with_channels(self, channels: Mapping[str, int]) -> MultiTaskNet:
+        """The net of the same layers, once they were cut to so many output channels, by the plan's names."""
+        plan = with_channels(self.plan, channels)
+        for block in plan.blocks:
+            if block.heads:
+                attention = self.blocks.get_submodule(f"{block.parameters}.attention")
+                attention.heads = block.heads  # type: ignore[assignment]
+        return MultiTaskNet(plan, self.tasks, self.blocks).eval()
 
 
 @dataclass(frozen=True)

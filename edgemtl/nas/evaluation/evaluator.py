@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgemtl.data import Batch, Sample, Source
 from edgemtl.errors import UserError
-from edgemtl.models import MultiTaskNet, Supernet, recalibrate
+from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
 from edgemtl.models.quantization import Ranges, Simulation, calibrate, simulate
 from edgemtl.nas.evaluation.problem import Evaluation
 from edgemtl.profiling import EngineCall, Measurer
@@ -56,7 +56,7 @@ class Candidate:
 class PreparedNet:
     """Any net in a precision, without a design: what `NetEvaluator` scores and times as it does a `Candidate`."""
 
-    net: MultiTaskNet
+    net: TaskNet
     precision: Mapping[str, str]
     ranges: Ranges | None = None
 
@@ -84,7 +84,7 @@ class NetEvaluator:
         """Whether engines have latencies."""
         return self.measurer.untimed is None
 
-    def ranges(self, net: MultiTaskNet) -> Ranges:
+    def ranges(self, net: TaskNet) -> Ranges:
         """Activation ranges of a recalibrated net."""
         return calibrate(net, self._calibration_images)
 

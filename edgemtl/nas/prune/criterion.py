@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from edgemtl.data import Batch, Source
 from edgemtl.errors import UserError
-from edgemtl.models import MultiTaskNet, recalibrate
+from edgemtl.models import TaskNet, recalibrate
 from edgemtl.nas.prune.cut import Group, Member, reads_along
-from edgemtl.nas.prune.module_net import ModuleNet
 from edgemtl.train import batches_of, evaluate, task_loss
 
 __all__ = ["LossCriterion", "TrialOutcome"]
@@ -52,9 +51,7 @@ class LossCriterion:
                     "nothing would protect it: add labels, or remove the task"
                 )
 
-    def losses(
-        self, net: MultiTaskNet | ModuleNet, names: Sequence[str], limits: Mapping[str, float] | None = None
-    ) -> TrialOutcome:
+    def losses(self, net: TaskNet, names: Sequence[str], limits: Mapping[str, float] | None = None) -> TrialOutcome:
         """Losses of the tasks `names`, after recalibration; the net is changed and the other tasks are not run.
 
         Losses are never negative, so that a sum of them that is over its limit stays there: judging ends at once.
@@ -73,11 +70,11 @@ class LossCriterion:
                     return TrialOutcome({name: _finite(value) for name, value in sums.items()}, worst)
         return TrialOutcome({name: _finite(value) for name, value in sums.items()})
 
-    def scores(self, net: MultiTaskNet | ModuleNet) -> dict[str, dict[str, float]]:
+    def scores(self, net: TaskNet) -> dict[str, dict[str, float]]:
         """Metrics of a net, as it is, on the images that decide."""
         return evaluate(net, self.source.tasks, self._judged)
 
-    def orders(self, net: MultiTaskNet | ModuleNet, groups: Sequence[Group]) -> dict[str, list[list[int]]]:
+    def orders(self, net: TaskNet, groups: Sequence[Group]) -> dict[str, list[list[int]]]:
         """For every group and part its channels, the most important first; those of a head are one.
 
         A channel's importance is the mean square of what the losses would change by without it, to first order: the

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from edgemtl.errors import UserError, unknown_name
-from edgemtl.models import MultiTaskNet
+from edgemtl.models import TaskNet
 from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.prune.criterion import LossCriterion, TrialOutcome
 from edgemtl.nas.prune.cut import Group
 from edgemtl.nas.prune.fit import Fit, by_map, by_trial, min_channels
 from edgemtl.nas.prune.groups import cut
 from edgemtl.nas.prune.map import PruneMap, first_channels, measure_curves, open_map
-from edgemtl.nas.prune.module_net import ModuleNet
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Cost
@@ -54,7 +53,7 @@ class Prunable:
     they leave.
     """
 
-    whole: MultiTaskNet | ModuleNet
+    whole: TaskNet
     groups: Sequence[Group]
     criterion: LossCriterion
     multiple: int
@@ -72,7 +71,7 @@ class Prunable:
         """The quantity of a counted budget that the net with `kept` channels takes."""
         return self.cost(kept, budget.task).amount(budget.quantity)
 
-    def net(self, known: PruneMap, kept: Kept) -> MultiTaskNet | ModuleNet:
+    def net(self, known: PruneMap, kept: Kept) -> TaskNet:
         """The net with the most important `kept` channels of each group; `recalibrate` it before it is used."""
         fewer = {group.name: kept[group.name] for group in self.groups if kept[group.name] < group.size}
         return cut(self.whole, self.groups, first_channels(known.orders, fewer))

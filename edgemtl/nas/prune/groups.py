@@ -7,28 +7,26 @@ so that it holds for any module.
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import torch
 import torch_pruning
 from torch import nn
 from torch_pruning.ops import _OutputOp
 
-from edgemtl.models import MultiTaskNet
+from edgemtl.models import MultiTaskNet, TaskNet
 from edgemtl.nas.prune.cut import Group, Member, keep_places, places_kept
-from edgemtl.nas.prune.module_net import ModuleNet
-from edgemtl.nas.prune.plain_module import copied
 from edgemtl.nas.prune.token_groups import token_groups
-from edgemtl.spaces import prunable_channels, with_channels
+from edgemtl.spaces import prunable_channels
 
 __all__ = ["Group", "Member", "cut", "gives", "net_groups", "reached_by", "traced"]
 
 Kept = Mapping[str, Sequence[Sequence[int]]]
+Net = TypeVar("Net", bound=TaskNet)
 
 
 def net_groups(net: MultiTaskNet) -> list[Group]:
@@ -50,39 +48,22 @@ def net_groups(net: MultiTaskNet) -> list[Group]:
     return sorted(found.values(), key=lambda group: min(order.index(name) for name in group.convolutions))
 
 
-@overload
-def cut(net: MultiTaskNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet: ...
-@overload
-def cut(net: ModuleNet, groups: Iterable[Group], kept: Kept) -> ModuleNet: ...
-@overload
-def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet | ModuleNet: ...
-def cut(net: MultiTaskNet | ModuleNet, groups: Iterable[Group], kept: Kept) -> MultiTaskNet | ModuleNet:
+def cut(net: Net, groups: Iterable[Group], kept: Kept) -> Net:
     """A copy of the net with only the channels `kept` of each group that is named there, part by part.
 
     Statistics of batch normalisation are those of the whole net: `recalibrate` it before its outputs are used.
     """
     chosen = [group for group in groups if group.name in kept]
-    places = places_kept(net, chosen, kept)
-    if isinstance(net, ModuleNet):
-        made = ModuleNet(copied(net.module), net.tasks, net.input_size)
-        keep_places(made, places)
-        return made.eval()
-    blocks = copy.deepcopy(net.blocks)
-    keep_places(nn.ModuleDict({"blocks": blocks}), places)
-    channels = {name: len(kept[group.name][0]) for group in chosen for name in group.convolutions}
-    plan = with_channels(net.plan, channels)
-    for block in plan.blocks:
-        if block.heads:
-            blocks.get_submodule(f"{block.parameters}.attention").heads = block.heads  # type: ignore[assignment]
-    return MultiTaskNet(plan, net.tasks, blocks).eval()
+    made = net.copy()
+    keep_places(made, places_kept(net, chosen, kept))
+    return made.with_channels({name: len(kept[group.name][0]) for group in chosen for name in group.convolutions})
 
 
-def traced(net: nn.Module, dimensions: Mapping[str, int | None]) -> list[tuple[Member, ...]]:
+def traced(net: TaskNet, dimensions: Mapping[str, int | None]) -> list[tuple[Member, ...]]:
     """The members of every group of the dependency graph that holds no output of the net.
 
     `dimensions` says of parameters that stand in no layer which of their dimensions holds channels, if any.
     """
-    height, width = net.input_size  # type: ignore[misc]
     parameters = {name: net.get_parameter(name) for name in dimensions}
     names: dict[Any, str] = {module: name for name, module in net.named_modules()}
     names |= {parameter: name for name, parameter in parameters.items() if dimensions[name] is not None}
@@ -90,7 +71,7 @@ def traced(net: nn.Module, dimensions: Mapping[str, int | None]) -> list[tuple[M
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph().build_dependency(
             net,
-            torch.zeros(1, 3, height, width),
+            torch.zeros(1, 3, *net.input_size),
             unwrapped_parameters=[(p, dimensions[name]) for name, p in parameters.items() if p in names],
             ignored_params=[p for p in parameters.values() if p not in names],
             verbose=False,
@@ -113,7 +94,7 @@ def _member(graph: Any, names: Mapping[Any, str], item: Any, dimensions: Mapping
     return Member(name, outputs, tuple(item.idxs), tuple(item.root_idxs), dimensions.get(name))
 
 
-def reached_by(net: MultiTaskNet | ModuleNet) -> dict[str, set[str]]:
+def reached_by(net: TaskNet) -> dict[str, set[str]]:
     """For every module with parameters of its own the tasks whose outputs depend on them, shared ones included."""
     owners: dict[int, list[str]] = {}
     for name, module in net.named_modules():

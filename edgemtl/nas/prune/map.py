@@ -17,10 +17,9 @@ import numpy as np
 
 from edgemtl.errors import UserError
 from edgemtl.files.disk import check_seal, read_json, sealed, write_json
-from edgemtl.models import MultiTaskNet
+from edgemtl.models import TaskNet
 from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.nas.prune.groups import Group, cut
-from edgemtl.nas.prune.module_net import ModuleNet
 from edgemtl.progress import Progress, Report, silent
 
 __all__ = ["Curve", "PruneMap", "counts", "first_channels", "measure_curves", "open_map", "steps"]
@@ -79,7 +78,7 @@ def first_channels(orders: Mapping[str, list[list[int]]], kept: Mapping[str, int
 
 
 def open_map(
-    net: MultiTaskNet | ModuleNet,
+    net: TaskNet,
     groups: Sequence[Group],
     criterion: LossCriterion,
     path: Path,
@@ -98,7 +97,7 @@ def open_map(
 
 
 def measure_curves(
-    net: MultiTaskNet | ModuleNet,
+    net: TaskNet,
     groups: Sequence[Group],
     criterion: LossCriterion,
     multiple: int,
@@ -118,9 +117,7 @@ def measure_curves(
     return known
 
 
-def _curve(
-    net: MultiTaskNet | ModuleNet, group: Group, criterion: LossCriterion, multiple: int, known: PruneMap
-) -> Curve:
+def _curve(net: TaskNet, group: Group, criterion: LossCriterion, multiple: int, known: PruneMap) -> Curve:
     possible = counts(group, multiple)
     places = {round(index * (len(possible) - 1) / max(1, SAMPLES - 1)) for index in range(SAMPLES)} if possible else ()
     rises = {}

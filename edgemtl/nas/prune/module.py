@@ -21,7 +21,7 @@ from edgemtl.errors import UserError, naming
 from edgemtl.files.claim import LOCK_FILE, claim
 from edgemtl.files.disk import check_folder, read_json, sealed, sha256, write_atomic, write_json
 from edgemtl.files.names import check_name
-from edgemtl.models import MultiTaskNet
+from edgemtl.models import TaskNet
 from edgemtl.nas.evaluation import (
     BATCH,
     TEST_IMAGES,
@@ -66,8 +66,7 @@ TARGET = "onnxruntime"
 SIZE = (192, 256)
 _FLOAT = {"engine": "fp32"}
 
-Net = MultiTaskNet | ModuleNet
-Timed = Callable[[Net], dict[str, float]]
+Timed = Callable[[TaskNet], dict[str, float]]
 _SCORED: tuple[Split, ...] = ("validation", "test")
 
 
@@ -229,22 +228,22 @@ def _export_problem(net: ModuleNet) -> str:
     """Why the module cannot be exported; empty where it can."""
     with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
         try:
-            find_target(TARGET).build(net, _FLOAT, None, Path(folder))  # type: ignore[arg-type]
+            find_target(TARGET).build(net, _FLOAT, None, Path(folder))
         except Exception as error:  # symbolic tracing runs the user's own code
             return " ".join(str(error).split())[:300] or type(error).__name__
     return ""
 
 
-def _time(evaluator: NetEvaluator, net: Net) -> dict[str, float]:
+def _time(evaluator: NetEvaluator, net: TaskNet) -> dict[str, float]:
     """Median latency in ms of the net's engine, by scope."""
-    return evaluator.time(PreparedNet(net, _FLOAT))  # type: ignore[arg-type]
+    return evaluator.time(PreparedNet(net, _FLOAT))
 
 
 def _timed(subject: Prunable, timed: Timed, known: PruneMap, kept: Kept) -> dict[str, float]:
     return timed(subject.net(known, kept))
 
 
-def _scores(net: Net, source: Source, split: Split) -> dict[str, dict[str, float]]:
+def _scores(net: TaskNet, source: Source, split: Split) -> dict[str, dict[str, float]]:
     """Metrics of the module's outputs; `UserError` where one is not finite, or a task has no valid label."""
     least, most = VALIDATION_IMAGES if split == "validation" else TEST_IMAGES
     limit = least if any(task.dense for task in source.tasks) else most
@@ -258,14 +257,14 @@ def _scores(net: Net, source: Source, split: Split) -> dict[str, dict[str, float
 
 
 def _write(
-    request: ModuleRequest, subject: Prunable, known: PruneMap, fit: Fit, narrow: Net, said: Mapping[str, Any]
+    request: ModuleRequest, subject: Prunable, known: PruneMap, fit: Fit, narrow: TaskNet, said: Mapping[str, Any]
 ) -> None:
     """The pruned module: what was cut, its weights, and its engine."""
     fewer = {group.name: fit.kept[group.name] for group in subject.groups if fit.kept[group.name] < group.size}
     places = places_kept(subject.whole, subject.groups, first_channels(known.orders, fewer))
     write_atomic(request.out / WEIGHTS_FILE, weights_bytes(narrow.get_submodule("module")))
     if not said["not_exported"]:
-        find_target(TARGET).build(narrow, _FLOAT, None, request.out / ENGINE_FOLDER)  # type: ignore[arg-type]
+        find_target(TARGET).build(narrow, _FLOAT, None, request.out / ENGINE_FOLDER)
     content = {"schema": PRUNING_SCHEMA, "module": request.module, "tolerance": fit.tolerance, **said}
     rows: dict[str, Any] = {"groups": group_rows(subject.groups, fit), "kept": places_json(places)}
     rows["weights_sha256"] = sha256(request.out / WEIGHTS_FILE)

@@ -15,18 +15,17 @@ from torch.nn.parameter import UninitializedParameter
 from torch_pruning.ops import OPTYPE, module2type
 
 from edgemtl.errors import EdgeMTLError, UserError, naming, unknown_name
-from edgemtl.nas.prune.plain_module import eagerly, plain_module
+from edgemtl.models import TaskNet
+from edgemtl.nas.prune.plain_module import copied, eagerly, plain_module
 from edgemtl.tasks import Task
 
 __all__ = ["ModuleNet", "load_module"]
 
 REPEATS = 6
 """Runs on one image that must agree: one branch in two taken at random is seen in 63 of 64 modules."""
-Dimensions = Mapping[str, int | None]
-"""For parameters that stand in no layer of torch, by name: the dimension of their channels, or None."""
 
 
-class ModuleNet(nn.Module):
+class ModuleNet(TaskNet):
     """A module whose forward gives a dict of one tensor a task, with what pruning and exporters ask of a net.
 
     Paths of its layers begin with `module.`; it has no blocks, so that all of it is trunk.
@@ -55,8 +54,15 @@ class ModuleNet(nn.Module):
 
     def subset(self, names: Iterable[str]) -> ModuleNet:
         """The outputs of some tasks only; the same module gives them, so nothing is saved."""
-        known = {task.name: task for task in self.tasks}
-        return ModuleNet(self.module, [known[name] for name in names], self.input_size)
+        return ModuleNet(self.module, self.tasks_named(names), self.input_size)
+
+    def copy(self) -> ModuleNet:
+        """The same net with parameters of its own."""
+        return ModuleNet(copied(self.module), self.tasks, self.input_size).eval()
+
+    def with_channels(self, channels: Mapping[str, int]) -> ModuleNet:
+        """The net itself: nothing but its layers says how many channels there are."""
+        return self
 
 
 def load_module(spec: str, tasks: Sequence[Task], size: tuple[int, int]) -> tuple[ModuleNet, dict[str, int | None]]:

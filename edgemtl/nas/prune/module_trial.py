@@ -18,7 +18,6 @@ from edgemtl.errors import UserError
 from edgemtl.nas.prune.cut import Group, Member, reads_along, shared_tensors, whole_size
 from edgemtl.nas.prune.groups import cut
 from edgemtl.nas.prune.module_net import ModuleNet
-from edgemtl.nas.prune.plain_module import copied
 
 __all__ = ["Trial", "odd_channels"]
 
@@ -97,7 +96,7 @@ class Trial:
 
     def _silenced(self, members: Sequence[Member], channels: set[int]) -> ModuleNet:
         """A copy in which nothing that reads these channels hears them."""
-        made = ModuleNet(copied(self._net.module), self._net.tasks, self._net.input_size)
+        made = self._net.copy()
         with torch.no_grad():
             for m in members:
                 if not m.outputs:
@@ -108,7 +107,7 @@ class Trial:
                         if channel in channels
                     ]
                     layer.weight.index_fill_(reads_along(layer), torch.tensor(places), 0.0)  # type: ignore[operator]
-        return made.eval()
+        return made
 
 
 def odd_channels(group: Group) -> list[int]:
@@ -159,7 +158,7 @@ def _uneven(net: ModuleNet, images: Sequence[Tensor]) -> ModuleNet:
     A head of zeros, or a norm that begins with zeros, hears nothing: any cut before it would seem right. The net itself
     where the noise makes it fail.
     """
-    made, random = ModuleNet(copied(net.module), net.tasks, net.input_size).eval(), torch.Generator().manual_seed(0)
+    made, random = net.copy(), torch.Generator().manual_seed(0)
     norms = [norm for norm in made.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
     kept = [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var) if tensor is not None]
     try:

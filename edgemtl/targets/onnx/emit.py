@@ -22,7 +22,7 @@ from edgemtl.targets.onnx import tokens
 from edgemtl.targets.onnx.tokens import DispatchPolicy
 
 if TYPE_CHECKING:
-    from edgemtl.models import MultiTaskNet
+    from edgemtl.models import TaskNet
 
 __all__ = ["GRAPH_SCHEMA", "OPSET", "Writer", "emit", "emit_graph"]
 
@@ -31,7 +31,7 @@ OPSET = 17
 _IR_VERSION = 9
 
 
-def emit(net: MultiTaskNet) -> onnx.ModelProto:
+def emit(net: TaskNet) -> onnx.ModelProto:
     """The FP32 ONNX model (opset 17, batch 1) of a static net; `UnsupportedError` names what has no operator."""
     return emit_graph(trace(net))
 
