@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from edgemtl.files.disk import write_atomic
 
@@ -18,18 +19,100 @@ RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "results.md"
 PLACE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.S)
-DECIDING = {
-    ("against_int8", "onnxruntime_latency"): "latency against the stock INT8 quantizer, ONNX Runtime",
-    ("precision_floor", "worst_design_on_onnxruntime"): "against the best uniform precision, ONNX Runtime",
-    ("precision_floor", "worst_design_on_openvino"): "against the best uniform precision, OpenVINO",
-    ("engine_vs_simulation", "equal_values_on_onnxruntime_own"): "INT8 values equal to the bit of their simulation",
-    ("portable_cost", "worst_metric_loss_on_onnxruntime"): "a task's metric lost to be right on every processor",
-    ("portable_cost", "latency_on_onnxruntime"): "latency of what is right on every processor",
-    ("task_subset", "worst_task_on_onnxruntime"): "one task of a bundle against an engine of its own",
-    ("moe_vs_dense", "onnxruntime_fp32"): "experts against the dense ViT of equal FLOPs, ONNX Runtime",
-    ("prune_peers", "delta_m_ahead_of_best_peer"): "delta_m ahead of group-Taylor and group-magnitude pruning",
-    ("design_ladder", "delta_m_lost_largest_to_chosen"): "delta_m that 2 GFLOPs cost, untuned, of the largest net's 4",
-}
+
+
+class Deciding(NamedTuple):
+    """A figure of the README: its row in the results, and how its raw figures give ours and the peer's, in `unit`."""
+
+    title: str
+    benchmark: str
+    figure: str
+    unit: str
+    ours_and_peer: Callable[[Any], tuple[float, float]]
+
+
+def _worst(raw: Any, runtime: str, ours: str, peer: Callable[[Any], float]) -> tuple[float, float]:
+    """Ours and the peer's of the case on a runtime where ours is the largest multiple of it."""
+    cases = [(case[ours], peer(case)) for name, case in raw.items() if name.startswith(f"{runtime}/")]
+    return max(cases, key=lambda pair: pair[0] / pair[1])
+
+
+def _best_uniform(case: Any) -> float:
+    return min(case["uniform_ms"].values())  # type: ignore[no-any-return]
+
+
+DECIDING = (
+    Deciding(
+        "INT8 net, ONNX Runtime; peer: the stock quantizer's",
+        "against_int8",
+        "onnxruntime_latency",
+        "ms",
+        lambda raw: (raw["onnxruntime"]["median_ms"]["tuned"], raw["onnxruntime"]["median_ms"]["stock"]),
+    ),
+    Deciding(
+        "searched precision, ONNX Runtime; peer: the best uniform one",
+        "precision_floor",
+        "worst_design_on_onnxruntime",
+        "ms",
+        lambda raw: _worst(raw, "onnxruntime", "searched_ms", _best_uniform),
+    ),
+    Deciding(
+        "searched precision, OpenVINO; peer: the best uniform one",
+        "precision_floor",
+        "worst_design_on_openvino",
+        "ms",
+        lambda raw: _worst(raw, "openvino", "searched_ms", _best_uniform),
+    ),
+    Deciding(
+        "one task of a bundle; peer: an engine of its own",
+        "task_subset",
+        "worst_task_on_onnxruntime",
+        "ms",
+        lambda raw: _worst(raw, "onnxruntime", "subset_ms", lambda case: case["alone_ms"]),
+    ),
+    Deciding(
+        "memory of all tasks' engine; peer: an engine a task",
+        "resident_memory",
+        "onnxruntime",
+        "MB",
+        lambda raw: tuple(raw["onnxruntime"][name] / 1e6 for name in ("one_engine", "engine_per_task")),
+    ),
+    Deciding(
+        "memory of five levels; peer: five bundles",
+        "level_switch",
+        "memory_of_bundles_over_levels",
+        "MB",
+        lambda raw: tuple(raw["onnxruntime"]["resident_bytes"][name] / 1e6 for name in ("levels", "bundles")),
+    ),
+    Deciding(
+        "experts, exported; peer: all computed and masked",
+        "moe_vs_masked",
+        "onnxruntime_fp32",
+        "ms",
+        lambda raw: tuple(raw["onnxruntime_fp32"]["median_ms"][f"bounded_{name}"] for name in ("exported", "masked")),
+    ),
+    Deciding(
+        "experts; peer: the dense ViT of equal FLOPs",
+        "moe_vs_dense",
+        "onnxruntime_fp32",
+        "ms",
+        lambda raw: tuple(raw["onnxruntime_fp32"]["median_ms"][name] for name in ("bounded", "dense")),
+    ),
+    Deciding(
+        "delta_m of equally pruned nets; peer: group-Taylor",
+        "prune_peers",
+        "delta_m_ahead_of_best_peer",
+        "%",
+        lambda raw: tuple(100 * fmean(raw["delta_m"][name]) for name in ("ours", "taylor")),
+    ),
+    Deciding(
+        "net for 2 GFLOPs, ONNX Runtime; peer: the largest of the space",
+        "design_ladder",
+        "onnxruntime_largest_over_chosen",
+        "ms",
+        lambda raw: tuple(raw[name]["onnxruntime_ms"] for name in ("chosen", "largest")),
+    ),
+)
 """The ten figures of the README."""
 
 Runs = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -45,24 +128,33 @@ def runs() -> Runs:
     }
 
 
-def deciding_table(kept: Runs) -> str:
-    """The figures that decide, a column a class of processor, for the README."""
-    lines = _head(("what", *kept, "at least", "aim"))
-    for (benchmark, figure), title in DECIDING.items():
-        rows = {name: _rows(kept[name], benchmark).get(figure) for name in kept}
-        lines.append(_line((f"{title} (`{benchmark}`)",), rows))
+def deciding_table(runs_of: Runs) -> str:
+    """The figures that decide, ours against the peer's, a column a class of processor, for the README."""
+    lines = _head(("what, and the peer", *runs_of, "at least", "aim"))
+    for each in DECIDING:
+        rows = {name: _rows(of_class, each.benchmark).get(each.figure) for name, of_class in runs_of.items()}
+        pairs = {
+            name: each.ours_and_peer(runs_of[name][each.benchmark]["raw"])
+            for name, row in rows.items()
+            if row is not None
+        }
+        shown = {
+            name: f"{_three_digits(ours)} {each.unit}, peer {_three_digits(peer)} {each.unit}: "
+            for name, (ours, peer) in pairs.items()
+        }
+        lines.append(_line((f"{each.title} (`{each.benchmark}`)",), rows, shown))
     return "\n".join(lines) + "\n"
 
 
-def full_table(kept: Runs) -> str:
+def full_table(runs_of: Runs) -> str:
     """Every figure of every benchmark, and the machines that they were measured on."""
-    lines = _head(("benchmark", "figure", *kept, "at least", "aim"))
-    for benchmark in sorted({name for found in kept.values() for name in found}):
-        of_class = {name: _rows(kept[name], benchmark) for name in kept}
+    lines = _head(("benchmark", "figure", *runs_of, "at least", "aim"))
+    for benchmark in sorted({name for of_class in runs_of.values() for name in of_class}):
+        of_class = {name: _rows(runs_of[name], benchmark) for name in runs_of}
         for figure in dict.fromkeys(figure for rows in of_class.values() for figure in rows):
             shown = (f"`{benchmark}`", figure.replace("_", " "))
             lines.append(_line(shown, {name: rows.get(figure) for name, rows in of_class.items()}))
-    machines = "\n".join(f"- `{name}`: {text}" for name in kept for text in _machines(kept[name].values()))
+    machines = "\n".join(f"- `{name}`: {text}" for name in runs_of for text in _machines(runs_of[name].values()))
     return "\n".join(lines) + f"\n\nMeasured on:\n\n{machines}\n"
 
 
@@ -71,16 +163,22 @@ def _head(titles: Iterable[str]) -> list[str]:
     return [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
 
 
-def _rows(found: Mapping[str, Mapping[str, Any]], benchmark: str) -> dict[str, Mapping[str, Any]]:
-    return {row["name"]: row for row in found.get(benchmark, {}).get("rows", [])}
+def _rows(of_class: Mapping[str, Mapping[str, Any]], benchmark: str) -> dict[str, Mapping[str, Any]]:
+    return {row["name"]: row for row in of_class.get(benchmark, {}).get("rows", [])}
 
 
-def _line(titles: tuple[str, ...], rows: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """One figure on each class; what is asked of it is the same on all."""
-    asked = next((row for row in rows.values() if row is not None), {})
-    limits = ["" if asked.get(key) is None else f"{asked[key]:g}" for key in ("least", "aim")]
-    cells = [*titles, *(_value(row) for row in rows.values()), *limits]
+def _line(
+    titles: tuple[str, ...], rows: Mapping[str, Mapping[str, Any] | None], before: Mapping[str, str] | None = None
+) -> str:
+    """One figure on each class, `before` it where given; the limits are the same on all."""
+    limits = next((row for row in rows.values() if row is not None), {})
+    wanted = ["" if limits.get(key) is None else f"{limits[key]:g}" for key in ("least", "aim")]
+    cells = [*titles, *((before or {}).get(name, "") + _value(row) for name, row in rows.items()), *wanted]
     return f"| {' | '.join(cells)} |"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def _value(row: Mapping[str, Any] | None) -> str:
@@ -89,8 +187,8 @@ def _value(row: Mapping[str, Any] | None) -> str:
     return f"{row['value']:.4g} {row['unit']}".rstrip() + (" (missed)" if row["holds"] is False else "")
 
 
-def _machines(found: Iterable[Mapping[str, Any]]) -> list[str]:
-    return sorted({_machine(run["environment"]) for run in found})
+def _machines(of_class: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted({_machine(run["environment"]) for run in of_class})
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
@@ -103,8 +201,8 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Write both tables."""
-    kept = runs()
-    for page, table in ((README, deciding_table(kept)), (PAGE, full_table(kept))):
+    runs_of = runs()
+    for page, table in ((README, deciding_table(runs_of)), (PAGE, full_table(runs_of))):
         text = page.read_text(encoding="utf-8")
         write_atomic(page, PLACE.sub(lambda _, table=table: table, text))
 
