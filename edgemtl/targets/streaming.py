@@ -82,11 +82,11 @@ def stream_graph(graph: Graph) -> tuple[StreamGraph, bytes]:
     Raises `UnsupportedError` naming the node whose operator the executor lacks.
     """
     layout = _Layout()
-    experts = {node.name: _experts_of(node, graph) for node in graph.nodes if node.op == "Combined"}
+    experts = {node.name: _experts_of(node, graph) for node in graph.nodes if node.op == "Combine"}
     inside = {node.name for each in experts.values() for nodes in each for node in nodes}
     operators = []
     for node in graph.nodes:
-        if node.op == "Combined":
+        if node.op == "Combine":
             operators.append(_mixture(node, experts[node.name], layout))
         elif node.name not in inside:
             operators += _operators([node], layout)
@@ -174,7 +174,7 @@ def _experts_of(combined: Node, graph: Graph) -> list[list[Node]]:
             node = writers[waiting.pop()]
             if node.name not in found:
                 found[node.name] = node
-                waiting += () if node.op == "Taken" else node.inputs
+                waiting += () if node.op == "Dispatch" else node.inputs
         experts.append(sorted(found.values(), key=lambda node: order[node.name]))
     return experts
 

@@ -103,7 +103,7 @@ def tokens_of(space: Space, file: Path, image: Tensor) -> Tensor:
     load_pretrained(supernet, space.largest().plan, file)
     with torch.no_grad():
         for name, parameter in supernet.shared.items():
-            if "patches.place" in name or ".routers." in name or ".gate." in name:
+            if "patches.position" in name or ".routers." in name or ".gate." in name:
                 parameter.zero_()  # the file knows neither places between tokens nor routers
         net, found = supernet.extract(space.largest()), []
         net.blocks["top"].map.register_forward_hook(lambda module, given, out: found.append(given[0]))

@@ -110,7 +110,7 @@ def test_a_kernel_is_a_choice_where_some_block_is_depthwise(raw: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    ("place", "key", "value", "message"),
+    ("position", "key", "value", "message"),
     [
         ("stem", "width", [12], "widths [12] must be multiples of 8"),
         ("stem", "width", [], "at least 1 item"),

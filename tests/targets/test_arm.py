@@ -21,7 +21,7 @@ CPUS = {"raspberry-pi-4": "cortex-a72", "raspberry-pi-5": "max"}
 @pytest.mark.slow
 @pytest.mark.skipif(bool(LACKING), reason=LACKING)
 @pytest.mark.parametrize("block", ["fused", "depthwise"])
-@pytest.mark.parametrize("made_for", ["its own", "any", "x86-vnni"])
+@pytest.mark.parametrize("built_for", ["its own", "any", "x86-vnni"])
 @pytest.mark.parametrize("board", CPUS)
 def test_int8_on_arm_is_the_simulation(tmp_path: Path, board: str, built_for: str, block: str) -> None:
     """Its own scheme is signed; unsigned ones, of seven bits and of eight, are no less exact there."""

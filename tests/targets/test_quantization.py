@@ -27,7 +27,7 @@ from edgemtl.models.quantization import (
 
 UNSIGNED, SIGNED = QuantScheme("uint8"), QuantScheme("int8", symmetric=True)
 ENTERING = Parameters(0.02, 128, 0, 255)
-STORED = QuantScheme("uint8", stored=True, quantized_ops=("Add",), passthrough_ops=("Resize",), bias="int32")
+STORED = QuantScheme("uint8", quantize_outputs=True, quantized_ops=("Add",), passthrough_ops=("Resize",), bias="int32")
 
 
 @given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.sampled_from([UNSIGNED, SIGNED, QuantScheme("int8")]))

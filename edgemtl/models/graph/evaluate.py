@@ -90,7 +90,7 @@ _OPERATORS: dict[str, Callable[[Node], Operator]] = {
     "Attention": _attention,
     "BatchNormalization": _norm,
     "Clip": _clip,
-    "Combined": lambda _: lambda x: Combine()(*x),
+    "Combine": lambda _: lambda x: Combine()(*x),
     "Concat": lambda _: lambda x: torch.cat(list(x), 1),
     "Conv": _conv,
     "DepthToSpace": _shuffle,
@@ -107,7 +107,7 @@ _OPERATORS: dict[str, Callable[[Node], Operator]] = {
     "Resize": _resize,
     "Router": _router,
     "Sigmoid": lambda _: lambda x: torch.sigmoid(x[0]),
-    "Taken": lambda node: lambda x: Dispatch()(x[0], x[1], int(node.attributes["place"])),
+    "Dispatch": lambda node: lambda x: Dispatch()(x[0], x[1], int(node.attributes["position"])),
     "ToMap": _to_map,
     "ToTokens": lambda node: lambda x: ToTokens(int(node.attributes["tokens"]))(x[0]),
 }

@@ -179,10 +179,10 @@ MODULES: dict[type[nn.Module], Callable[..., Lowered | None]] = {
     Attention: lambda layer, args: Lowered(
         "Attention", args[:3], {"heads": layer.heads, "head_width": layer.head_width}
     ),
-    Combine: lambda _layer, args: Lowered("Combined", args),
+    Combine: lambda _layer, args: Lowered("Combine", args),
     Router: _router,
     TaskConditionedRouter: _router,
-    Dispatch: lambda _layer, args: Lowered("Taken", args[:2], {"place": args[2]}),
+    Dispatch: lambda _layer, args: Lowered("Dispatch", args[:2], {"position": args[2]}),
     ToMap: lambda layer, args: Lowered("ToMap", args[:1], {"height": layer.height, "width": layer.width}),
     ToTokens: lambda layer, args: Lowered("ToTokens", args[:1], {"tokens": layer.tokens}),
     nn.PixelShuffle: lambda layer, args: _shuffle((args[0], layer.upscale_factor), {}),

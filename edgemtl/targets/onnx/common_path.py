@@ -16,7 +16,7 @@ from edgemtl.targets.onnx.partition import Group
 
 __all__ = ["CommonPath", "common_path"]
 
-_SELECTS, _MIXTURE = "Router", "Combined"
+_SELECTS, _MIXTURE = "Router", "Combine"
 """The operator whose weights may differ between tasks, and the last one of a mixture, as `doc_string`s name them."""
 
 

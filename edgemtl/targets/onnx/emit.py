@@ -82,7 +82,7 @@ def _takers(graph: Graph) -> dict[str, list[str]]:
     """For each router's gates, what its experts' tokens are called, in the order of the gates."""
     found: dict[str, list[str]] = {}
     for node in graph.nodes:
-        if node.op == "Taken":
+        if node.op == "Dispatch":
             found.setdefault(node.inputs[1], []).append(node.output)
     return found
 
@@ -191,12 +191,12 @@ _WRITERS: dict[str, Callable[[Writer, Node], None]] = {
     ),
     "Attention": tokens.attention,
     "Clip": _clip,
-    "Combined": tokens.combined,
+    "Combine": tokens.combine,
     "DepthToSpace": _shuffle,
     "Gelu": tokens.gelu,
     "Resize": _resize,
     "Router": tokens.router,
-    "Taken": tokens.taken,
+    "Dispatch": tokens.dispatch,
     "ToMap": tokens.to_map,
     "ToTokens": tokens.to_tokens,
 }  # fmt: skip

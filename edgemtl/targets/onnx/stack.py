@@ -71,7 +71,7 @@ class _Graph:
 
     def is_even(self, split: NodeProto) -> bool:
         """Whether these are buckets: pieces of one size, which no data decides."""
-        return split.doc_string == "Taken" and len(set(self._numbers(split.input[1]))) == 1
+        return split.doc_string == "Dispatch" and len(set(self._numbers(split.input[1]))) == 1
 
     def _numbers(self, name: str) -> list[int]:
         return numpy_helper.to_array(self._constants[name]).tolist() if name in self._constants else []

@@ -21,7 +21,7 @@ from edgemtl.spaces import expert_capacity
 if TYPE_CHECKING:
     from edgemtl.targets.onnx.emit import Writer
 
-__all__ = ["DispatchPolicy", "Form", "attention", "combined", "gelu", "router", "taken", "to_map", "to_tokens"]
+__all__ = ["DispatchPolicy", "Form", "attention", "combine", "dispatch", "gelu", "router", "to_map", "to_tokens"]
 
 
 Form = Literal["segments", "buckets", "masked"]
@@ -179,7 +179,7 @@ def _shares(writer: Writer, node: Node, values: str, kept: str) -> str:
     return writer.step(node, "Div", [values, total], f"{values.removeprefix(f'{node.name}.')}.shares")
 
 
-def taken(writer: Writer, node: Node) -> None:
+def dispatch(writer: Writer, node: Node) -> None:
     """One expert's tokens; the first expert's node also sorts the tokens for all."""
     x, gates = node.inputs
     routed = writer.routed[gates]
@@ -243,7 +243,7 @@ def _buckets(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) ->
     writer.step(node, "Cast", [fits], f"{gates}.kept", to=_FLOAT)
 
 
-def combined(writer: Writer, node: Node) -> None:
+def combine(writer: Writer, node: Node) -> None:
     """Each token's results, gathered from where its experts put them, weighted and summed."""
     gates, *given = node.inputs
     routed = writer.routed[gates]

@@ -108,7 +108,7 @@ def test_effective_samples_count_what_counts() -> None:
     np.testing.assert_allclose(effective_samples(weights), [3, 1])
 
 
-@pytest.mark.parametrize("slopes", [0.0, RNG.normal(size=(3, 5))])
+@pytest.mark.parametrize("coefficients", [0.0, RNG.normal(size=(3, 5))])
 def test_the_gradient_is_right_on_average(coefficients: Array | float) -> None:
     """Its mean over all draws of two architectures is the exact gradient of each task's expected loss."""
     chances = probabilities(LOGITS, ALL)
