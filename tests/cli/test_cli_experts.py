@@ -106,7 +106,7 @@ def test_a_target_that_drops_tokens_is_told_in_one_line(capsys: pytest.CaptureFi
     uses = [
         BundleExperts(
             layer="b2", task=task, experts=(0, 1), top_k=1, tokens=16, images=6, shares=(0.9, 0.1), gates=(0.9, 0.6),
-            most_tokens=15, expert_bytes=100, dropped={"tensorrt-rtx": share},
+            most_tokens=15, expert_bytes=100, dropped_by_target={"tensorrt-rtx": share},
         )
         for task, share in (("depth", 0.01), ("side", 0.03))
     ]  # fmt: skip
