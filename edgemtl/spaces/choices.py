@@ -17,13 +17,15 @@ class Choice:
     """One named decision: `options` from smallest to largest, of the trunk (`task` is None) or of one task.
 
     `active_if` names other choices and the options under which this one matters; elsewhere it has no effect and a
-    canonical design holds its first option.
+    canonical design holds its first option. `precision_of` is the block, or `engine`, whose precision it is about;
+    other choices are about the architecture.
     """
 
     name: str
     options: tuple[Option, ...]
     task: str | None = None
     active_if: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
+    precision_of: str = ""
 
     def active(self, values: Values) -> bool:
         """Whether this choice has an effect under `values`."""

@@ -28,11 +28,11 @@ def prunable_channels(plan: Plan) -> dict[str, int]:
     what a task's output means, and what depthwise convolutions and sub-pixel steps give (it follows from what they
     read).
     """
-    ends = {block.task: block.parameters for block in plan.blocks if block.task is not None}
+    ends = plan.ends
     return {
         f"{block.parameters}.{name}": channels
         for block in plan.blocks
-        if block.parameters not in ends.values()
+        if block.origin not in ends
         for name, channels in _prunable(block)
     }
 

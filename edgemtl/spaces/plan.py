@@ -250,12 +250,17 @@ class Plan:
     input_size: tuple[int, int]
     blocks: tuple[BlockPlan, ...]
 
+    @property
+    def ends(self) -> set[str]:
+        """Origins of the blocks that give the tasks' outputs."""
+        return set({block.task: block.origin for block in self.blocks if block.task is not None}.values())
+
     def copies(self) -> dict[str, tuple[BlockPlan, ...]]:
         """The blocks that share each table of parameters, by its name."""
-        found: dict[str, tuple[BlockPlan, ...]] = {}
+        copies: dict[str, tuple[BlockPlan, ...]] = {}
         for block in self.blocks:
-            found[block.parameters] = (*found.get(block.parameters, ()), block)
-        return found
+            copies[block.parameters] = (*copies.get(block.parameters, ()), block)
+        return copies
 
     def standing_alone(self) -> Plan:
         """The plan whose copied blocks are blocks of their own, as once they are trained."""

@@ -82,9 +82,9 @@ class Design(Mapping[str, Option]):
     @cached_property
     def precision(self) -> dict[str, str]:
         """Precision of the engine and of every block that this design has."""
-        origins = {block.parameters: block.origin for block in self.plan.blocks}
-        kinds = {name: str(self._table.get(f"{origin}.precision", "float")) for name, origin in origins.items()}
-        return {"engine": str(self._table.get(ENGINE, "fp32")), **kinds}
+        chosen = {c.precision_of: str(self[c.name]) for c in self.space.choices if c.precision_of}
+        blocks = {block.parameters: chosen.get(block.origin, "float") for block in self.plan.blocks}
+        return {"engine": chosen.get("engine", "fp32"), **blocks}
 
     def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
         """Exact FLOPs, parameters, bytes, and what the space's target counts itself, of what `tasks` (all) run."""
@@ -248,11 +248,11 @@ class Space:
 
 def is_precision(choice: Choice) -> bool:
     """Whether a choice is about precision rather than architecture."""
-    return choice.name.endswith(".precision")
+    return bool(choice.precision_of)
 
 
 def _is_block_precision(choice: Choice) -> bool:
-    return is_precision(choice) and choice.name != ENGINE
+    return choice.precision_of not in ("", "engine")
 
 
 def _largest_option(choice: Choice) -> Option:
@@ -322,8 +322,8 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
 
 def _precision_choices(family: Family, spec: Any, tasks: Sequence[Task], options: tuple[str, ...]) -> list[Choice]:
     slots = family.blocks(spec, tasks)
-    choices = [Choice(f"{name}.precision", options, slot.task, slot.active_if) for name, slot in slots.items()]
-    return [*choices, Choice(ENGINE, ("fp32", "bf16"))]
+    choices = [Choice(f"{name}.precision", options, slot.task, slot.active_if, name) for name, slot in slots.items()]
+    return [*choices, Choice(ENGINE, ("fp32", "bf16"), precision_of="engine")]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

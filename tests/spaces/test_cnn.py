@@ -53,8 +53,8 @@ def test_the_largest_of_mobilenetv2_is_mobilenetv2() -> None:
     for stage, (expand, channels, repeats, stride) in enumerate(MOBILENETV2, 1):
         for number in range(1, repeats + 1):
             hidden, step = inputs * expand, stride if number == 1 else 1
-            expand = [] if expand == 1 else [(inputs, hidden, 1, 1, 1)]
-            expected = [*expand, (hidden, hidden, 3, step, hidden), (hidden, channels, 1, 1, 1)]
+            expansion = [] if expand == 1 else [(inputs, hidden, 1, 1, 1)]
+            expected = [*expansion, (hidden, hidden, 3, step, hidden), (hidden, channels, 1, 1, 1)]
             assert shapes(plan, f"s{stage}_{number}") == expected
             (block,) = (b for b in plan.blocks if b.name == f"s{stage}_{number}")
             assert block.residual == (step == 1 and inputs == channels)
@@ -95,9 +95,8 @@ def test_the_last_convolution_is_there_for_pooled_decoders_only() -> None:
 def test_blocks_are_announced_with_the_depths_that_have_them(space: Space, seed: int) -> None:
     design = space.random(random.Random(seed))
     announced = cnn_blocks(space.spec, TASKS)
-    there = {name for name, (_, when) in announced.items() if all(design[c] in options for c, options in when.items())}
-    assert there == {block.name for block in design.plan.blocks}
-    assert {block.name: block.task for block in design.plan.blocks} == {name: announced[name][0] for name in there}
+    there = {name: slot for name, slot in announced.items() if all(design[c] in o for c, o in slot.active_if.items())}
+    assert {block.name: block.task for block in design.plan.blocks} == {name: slot.task for name, slot in there.items()}
 
 
 def test_a_kernel_is_a_choice_where_some_block_is_depthwise(raw: dict[str, Any]) -> None:

@@ -1,8 +1,15 @@
-"""The few kinds of block that nets are built from: those of the CNN family, which decoders of every family are too."""
+"""The kinds of block that nets are built from: those of the CNN family, which decoders of every family are too.
+
+A family of a package of its own brings others through the entry-point group `edgemtl.blocks`, by the name that its
+plans call them: a function of the plans of all blocks that run a module, which gives that module. What a plan calls
+`CONV` is the layer `CONV`, or `CONV.conv`, there; layers that the plan does not name are not pruned, nor counted.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -10,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemtl.models.nets.tokens import TOKEN_BLOCKS
+from edgemtl.plugins import Registry
 from edgemtl.spaces import BlockPlan, ConvPlan
 
 __all__ = ["Subpixel", "build_block"]
@@ -119,16 +127,28 @@ class PooledLinear(nn.Module):
         return out
 
 
+Builder = Callable[[Sequence[BlockPlan]], nn.Module]
+
+_BUILT_IN: dict[str, Builder] = {
+    "conv": lambda plans: ConvChain(plans[0], linear_end=False),
+    "convs": lambda plans: ConvChain(plans[0], linear_end=False),
+    "depthwise": lambda plans: ConvChain(plans[0], linear_end=True),
+    "fused": lambda plans: ConvChain(plans[0], linear_end=True),
+    "linear": lambda plans: PooledLinear(plans[0], pool=False),
+    "merge": lambda plans: Merge(plans[0]),
+    "pool_linear": lambda plans: PooledLinear(plans[0], pool=True),
+    "pyramid": lambda plans: Pyramid(plans[0]),
+    "subpixel": lambda plans: Subpixel(plans[0]),
+    **TOKEN_BLOCKS,
+}
+_KINDS: Registry[Builder] = Registry(
+    "kind of block", "edgemtl.blocks", {kind: partial(_BUILT_IN.__getitem__, kind) for kind in _BUILT_IN}
+)
+
+
 def build_block(plan: BlockPlan, *copies: BlockPlan) -> nn.Module:
-    """The module that a block's plan describes, with fresh parameters; `copies` are other blocks that run it too."""
-    if plan.kind == "pyramid":
-        return Pyramid(plan)
-    if plan.kind == "merge":
-        return Merge(plan)
-    if plan.kind == "subpixel":
-        return Subpixel(plan)
-    if plan.kind in ("pool_linear", "linear"):
-        return PooledLinear(plan, pool=plan.kind == "pool_linear")
-    if plan.kind in TOKEN_BLOCKS:
-        return TOKEN_BLOCKS[plan.kind]((plan, *copies))
-    return ConvChain(plan, linear_end=plan.kind in ("fused", "depthwise"))
+    """The module that a block's plan describes, with fresh parameters; `copies` are other blocks that run it too.
+
+    Raises `UserError` for a kind that neither edgemtl nor an installed package builds.
+    """
+    return _KINDS.call(plan.kind, (plan, *copies))

@@ -15,7 +15,7 @@ from statistics import median
 from edgemtl.nas.evaluation.evaluator import Candidate, Evaluator
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
 from edgemtl.nas.evaluation.shrinkage import ShrinkageEstimate, shrinkage_estimate
-from edgemtl.spaces import ENGINE, Design, Space
+from edgemtl.spaces import Design, Space
 from edgemtl.tasks import relative_change
 
 __all__ = [
@@ -50,17 +50,21 @@ class Finalist:
 
 
 def precision_variants(space: Space, design: Design) -> list[Design]:
-    """The design as it is, in each uniform precision, and in INT8 with stem and heads, or all decoders, in float."""
-    tasks = {task.name for task in space.tasks}
-    blocks = [c.name for c in space.choices if c.name.endswith(".precision") and c.name != ENGINE]
-    ends = {"stem.precision", *(f"{task}_head.precision" for task in tasks)}
-    private = {name for name in blocks if name.rpartition("_")[0] in tasks}
-    found = {made.key: made for made in [design, *space.uniform(design)]}
-    for eight_bit in [d for d in found.values() if "int8" in d.precision.values() and is_uniform(d)]:
-        for kept in (ends, private):
-            made = space.design({**eight_bit, **{name: "float" for name in blocks if name in kept}}, design.pruned)
-            found.setdefault(made.key, made)
-    return list(found.values())
+    """The design as it is, in each uniform precision, and in INT8 with both ends, or all decoders, in float.
+
+    The ends are what reads the image and what gives the tasks' outputs.
+    """
+    plan = design.plan
+    ends = {block.origin for block in plan.blocks if "image" in block.inputs} | plan.ends
+    choices = [choice for choice in space.choices if choice.precision_of]
+    at_ends = {choice.name: "float" for choice in choices if choice.precision_of in ends}
+    private = {choice.name: "float" for choice in choices if choice.task is not None}
+    variants = {variant.key: variant for variant in [design, *space.uniform(design)]}
+    for eight_bit in [d for d in variants.values() if "int8" in d.precision.values() and is_uniform(d)]:
+        for floating in (at_ends, private):
+            variant = space.design({**eight_bit, **floating}, design.pruned)
+            variants.setdefault(variant.key, variant)
+    return list(variants.values())
 
 
 def is_uniform(design: Design) -> bool:
