@@ -27,6 +27,10 @@ from edgemtl.profiling.inputs import (
     sizes_text,
 )
 from edgemtl.profiling.names import short_name, short_names
+from edgemtl.profiling.samples import Samples
+from edgemtl.profiling.timing import compare
+from edgemtl.progress import Report
+from edgemtl.results import FigureKind
 from edgemtl.runtime import OperatorTime
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class OnnxFile:
 
     source: Literal["bundle", "engine", "onnx"] = "onnx"
     target = runtime = "onnxruntime"
+    kind: FigureKind = "measured"
     engine_sha256: str | None = None
     includes = "one run of the outputs' own subgraph by ONNX Runtime on random inputs; no post-processing"
 
@@ -97,6 +102,12 @@ class OnnxFile:
         session, wanted = self._session(tasks)
         feeds = {info.name: self._feeds[info.name] for info in session.get_inputs()}
         return lambda: session.run(wanted, feeds)
+
+    def compare(
+        self, modes: Mapping[str, Sequence[str]], rounds: int, *, burst: int, report: Report
+    ) -> dict[str, Samples]:
+        """Latencies of each set of outputs, in turns."""
+        return compare({name: self.call(tasks) for name, tasks in modes.items()}, rounds, burst=burst, report=report)
 
     @cached_property
     def owners(self) -> dict[str, str]:

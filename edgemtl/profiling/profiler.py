@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from edgemtl.devices import load_device
+from edgemtl.devices import HOST, Device, load_device
 from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.profiling.derive import count_file, mode_sets, operator_shares, separate_ms, task_profiles, trunk_ms
@@ -18,8 +18,7 @@ from edgemtl.profiling.opening import open_apart
 from edgemtl.profiling.samples import Samples
 from edgemtl.profiling.schema import MOST_INPUTS, Mode, Profile
 from edgemtl.profiling.subjects import ProfiledModel, open_subject
-from edgemtl.profiling.timing import compare
-from edgemtl.profiling.watch import Watch
+from edgemtl.profiling.watch import Watch, unwatched
 from edgemtl.progress import Report, silent
 from edgemtl.tasks import check_tasks
 
@@ -33,7 +32,7 @@ OPERATOR_RUNS = 20
 
 def profile(
     path: Path,
-    device: str = "host",
+    device: str = HOST,
     *,
     target: str | None = None,
     threads: int = 0,
@@ -42,30 +41,30 @@ def profile(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     report: Report = silent,
 ) -> Profile:
-    """Measure a bundle, an engine folder or an ONNX file on this machine.
+    """Measure a bundle, an engine folder or an ONNX file on this machine, or a device that a measurer reaches.
 
     All tasks together, each alone, and all but each are timed in turns (`compare`), `runs` samples each; what the trunk
     and each task's own part cost is derived from those. `tasks` limits the profile to a mode, `threads` 0 leaves their
     number to the runtime, `shapes` are sizes of an ONNX file's open inputs ("" for its only one). Raises `UserError`
-    for what cannot be opened or run and `UnsupportedError` for a device that is not this machine.
+    for what cannot be opened or run and `UnsupportedError` for a device that nothing reaches from here.
     """
     start = perf_counter()
-    _check(path, device, runs, threads)
-    opened = open_apart(path, target, threads, InputChoice(dict(shapes or {})))
-    subject = open_subject(path, target, threads, opened.choice)
+    measured_on, choice = load_device(device), InputChoice(dict(shapes or {}))
+    _check(path, measured_on, runs, threads)
+    opened = open_apart(path, target, threads, choice) if measured_on.measurer is None else None
+    subject = open_subject(path, target, threads, opened.choice if opened else choice, measured_on)
     rounds, burst = visits(runs)
     try:
         wanted = _wanted(subject, tasks)
         modes = mode_sets(wanted)
-        calls = {name: subject.call(chosen) for name, chosen in modes.items()}
         with Watch() as watch:
-            samples = compare(calls, rounds, burst=burst, report=report)
+            samples = subject.compare(modes, rounds, burst=burst, report=report)
         operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), subject.owners, OPERATOR_RUNS)
     finally:
         subject.close()
     counts, count_notes = count_file(subject.graph, wanted, subject.heads, subject.choice)
     inputs, input_notes = _told_inputs(subject.choice)
-    notes = (*opened.notes, *_drawn_notes(runs, 2 * rounds * burst), *input_notes, *count_notes)
+    notes = (*(opened.notes if opened else ()), *_drawn_notes(runs, 2 * rounds * burst), *input_notes, *count_notes)
     latencies = {frozenset(chosen): samples[name].median_ms for name, chosen in modes.items()}
     return Profile(
         name=subject.name,
@@ -81,11 +80,11 @@ def profile(
         separate_ms=separate_ms(wanted, latencies),
         counts=counts,
         operators=operators,
-        opening=opened.opening,
+        opening=opened.opening if opened else None,
         inputs=inputs,
         notes=_fitting(notes),
         engine_sha256=subject.engine_sha256,
-        stability=watch.stability(samples),
+        stability=watch.stability(samples) if opened else unwatched(samples),
         seconds=perf_counter() - start,
         environment=environment(),
     )
@@ -99,7 +98,14 @@ def _modes(
     threads: int,
 ) -> tuple[Mode, ...]:
     """Each mode with its tasks and the latency block of its samples."""
-    latency = partial(Samples.block, device=device, runtime=subject.runtime, threads=threads, includes=subject.includes)
+    latency = partial(
+        Samples.block,
+        device=device,
+        runtime=subject.runtime,
+        threads=threads,
+        includes=subject.includes,
+        kind=subject.kind,
+    )
     return tuple(Mode(name=name, tasks=tasks, latency=latency(samples[name])) for name, tasks in modes.items())
 
 
@@ -136,11 +142,11 @@ def _fitting(notes: Sequence[str]) -> tuple[str, ...]:
     return tuple(note[:1000] for note in (*notes[:LONGEST_NOTES], *more))
 
 
-def _check(path: Path, device: str, runs: int, threads: int) -> None:
-    if load_device(device).kind != "host":
+def _check(path: Path, device: Device, runs: int, threads: int) -> None:
+    if device.kind != "host" and device.measurer is None:
         raise UnsupportedError(
-            f"device {device} is not this machine and is not reached from here in this version: copy {path.name} and "
-            "edgemtl there, run edgemtl profile on it, and bring the profile.json back"
+            f"device {device.name} is not this machine and is not reached from here in this version: copy {path.name} "
+            "and edgemtl there, run edgemtl profile on it, and bring the profile.json back"
         )
     if runs < 1 or threads < 0:
         raise UserError(

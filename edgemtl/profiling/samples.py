@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgemtl.results import FigureKind
+
 __all__ = ["LatencyBlock", "Ratio", "Samples", "percentile", "percentile_interval", "ratios", "samples_needed"]
 
 TAIL_SAMPLES = 5
@@ -100,7 +102,7 @@ class LatencyBlock(BaseModel):
     cov: Annotated[float, Field(ge=0)]
     intervals_ms: dict[Literal["p50", "p90", "p99"], Interval] = Field(default_factory=dict)
     samples_ms: Annotated[tuple[Milliseconds, ...], Field(max_length=1_000_000)]
-    kind: Literal["measured"] = "measured"
+    kind: FigureKind = "measured"
     device: Annotated[str, Field(max_length=200)]
     runtime: Annotated[str, Field(max_length=200)]
 
@@ -141,7 +143,16 @@ class Samples:
         n = len(self.samples_ms)
         return float(np.std(self.samples_ms, ddof=1)) / self.mean_ms if n > 1 and self.mean_ms > 0 else 0.0
 
-    def block(self, *, device: str, runtime: str, threads: int, includes: str, batch: int = 1) -> LatencyBlock:
+    def block(
+        self,
+        *,
+        device: str,
+        runtime: str,
+        threads: int,
+        includes: str,
+        batch: int = 1,
+        kind: FigureKind = "measured",
+    ) -> LatencyBlock:
         """The samples as a report of latency."""
         shown = {f"p{round(100 * q)}": q for q in (0.5, 0.9, 0.99)}
         intervals = {name: percentile_interval(self.samples_ms, q) for name, q in shown.items()}
@@ -160,6 +171,7 @@ class Samples:
                 "samples_ms": self.samples_ms,
                 "device": device,
                 "runtime": runtime,
+                "kind": kind,
             }
         )
 

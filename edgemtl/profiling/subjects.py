@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Literal, Protocol
 
 import numpy as np
 
-from edgemtl.bundle import MANIFEST_FILE
+from edgemtl.bundle import MANIFEST_FILE, Manifest
+from edgemtl.devices import HOST, Device, load_device
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.profiling.inputs import InputChoice
+from edgemtl.profiling.measurer import EngineCall, find_measurer
 from edgemtl.profiling.names import short_name
 from edgemtl.profiling.onnx_file import OnnxFile
-from edgemtl.runtime import Engine, EngineSpec, OperatorTime, Session, open_engine
+from edgemtl.profiling.samples import Samples
+from edgemtl.progress import Report
+from edgemtl.results import FigureKind
+from edgemtl.runtime import EngineSpec, OperatorTime, read_bundle
 
 __all__ = ["ProfiledModel", "open_subject"]
 
@@ -25,9 +30,10 @@ SourceKind = Literal["bundle", "engine", "onnx"]
 class ProfiledModel(Protocol):
     """Something open that runs any subset of its `tasks`.
 
-    `includes` says what one timed call contains. `graph` is an ONNX file of it, where there is one to count, and
-    `heads` the output tensor of each task there, where the file does not tell. `choice` is what its inputs are, and
-    `engine_sha256` what tells an engine of a bundle from any other (`Manifest.engine_sha256`).
+    `includes` says what one timed call contains, `kind` where latencies come from. `graph` is an ONNX file of it, where
+    there is one to count, and `heads` the output tensor of each task there, where the file does not tell. `choice` is
+    what its inputs are, and `engine_sha256` what tells an engine of a bundle from any other
+    (`Manifest.engine_sha256`).
     """
 
     name: str
@@ -36,6 +42,7 @@ class ProfiledModel(Protocol):
     runtime: str
     tasks: tuple[str, ...]
     includes: str
+    kind: FigureKind
     graph: Path | None
     heads: Mapping[str, str] | None
     choice: InputChoice
@@ -53,8 +60,10 @@ class ProfiledModel(Protocol):
         """
         ...
 
-    def call(self, tasks: Sequence[str]) -> Callable[[], object]:
-        """A call that runs `tasks` once on a fixed input."""
+    def compare(
+        self, modes: Mapping[str, Sequence[str]], rounds: int, *, burst: int, report: Report
+    ) -> dict[str, Samples]:
+        """Latencies of each set of tasks on a fixed input, in turns (`edgemtl.profiling.compare`)."""
         ...
 
     def operators(self, tasks: Sequence[str], runs: int) -> list[OperatorTime]:
@@ -67,46 +76,59 @@ class ProfiledModel(Protocol):
 
 
 def open_subject(
-    path: Path, target: str | None = None, threads: int = 0, choice: InputChoice | None = None
+    path: Path,
+    target: str | None = None,
+    threads: int = 0,
+    choice: InputChoice | None = None,
+    device: Device | None = None,
 ) -> ProfiledModel:
     """Open a bundle (a folder with `manifest.json`), an engine folder (`engine.json`) or an ONNX file.
 
     A bundle is opened as `edgemtl.runtime.Engine` does, with the engine of `target` or its first. `choice` is of
-    an ONNX file's inputs. Raises `UserError` for anything else, and for a target that the path does not have.
+    an ONNX file's inputs. Engines are opened by what measures `device` (None: this machine). Raises `UserError` for
+    anything else, and for a target that the path does not have.
     """
-    choice = choice or InputChoice()
+    choice, device = choice or InputChoice(), device or load_device(HOST)
     if path.is_file():
         if target not in (None, "onnxruntime"):
             raise UserError(f"{path} is one ONNX file: only onnxruntime runs it, not {target!r}; drop --target")
+        if device.measurer is not None:
+            raise UserError(f"{path} is one ONNX file, which runs on this machine only: export an engine for --device")
         return OnnxFile(path, threads, choice)
     if choice.shapes:
         raise UserError(f"{path} has one input of one size: --shape is for an ONNX file; drop it")
     if (path / MANIFEST_FILE).is_file():
-        engine = Engine(path, target, threads)
-        folder = path / engine.manifest.targets[engine.target].folder
-        digest = engine.manifest.engine_sha256(engine.target)
-        return _EngineFolder(path.resolve().name, "bundle", folder, engine.session, digest)
+        manifest, target = read_bundle(path, target)
+        return _EngineFolder(path, "bundle", path / manifest.targets[target].folder, threads, device, manifest)
     if (path / ENGINE_FILE).is_file():
         own_target = EngineSpec.read(path).target
         if target not in (None, own_target):
             raise unknown_name(f"target of engine {path}:", str(target), [own_target])
-        return _EngineFolder(path.resolve().name, "engine", path, open_engine(path, threads))
+        return _EngineFolder(path, "engine", path, threads, device)
     raise UserError(
         f"{path} cannot be profiled: give a bundle (manifest.json), an engine folder (engine.json) or a .onnx file"
     )
 
 
 class _EngineFolder:
-    """A task-aware engine behind `edgemtl.runtime`."""
+    """A task-aware engine, opened and timed by what measures its device."""
 
     def __init__(
-        self, name: str, source: SourceKind, folder: Path, session: Session, engine_sha256: str | None = None
+        self,
+        path: Path,
+        source: SourceKind,
+        folder: Path,
+        threads: int,
+        device: Device,
+        manifest: Manifest | None = None,
     ) -> None:
         spec = EngineSpec.read(folder)
-        self.engine_sha256 = engine_sha256
-        self.name, self.source = short_name(name), source
+        self.engine_sha256 = None if manifest is None else manifest.engine_sha256(spec.target)
+        self.name, self.source = short_name(path.resolve().name), source
         self.target, self.runtime = spec.target, spec.runtime
-        self._session = session
+        self._measurer = find_measurer(device, spec.target)
+        self.kind = self._measurer.kind
+        self._session = session = self._measurer.open(folder, threads)
         self.tasks = session.tasks
         self.owners = {block: task for block, task in spec.at(0).owners.items() if task in session.tasks}
         self.graph = next((folder / name for name in spec.files.values() if name.endswith(".onnx")), None)
@@ -120,9 +142,11 @@ class _EngineFolder:
         self._session.run(self._image, self.tasks)
         return [], 1000 * (perf_counter() - start)
 
-    def call(self, tasks: Sequence[str]) -> Callable[[], object]:
-        session, image, wanted = self._session, self._image, tuple(tasks)
-        return lambda: session.run(image, wanted)
+    def compare(
+        self, modes: Mapping[str, Sequence[str]], rounds: int, *, burst: int, report: Report
+    ) -> dict[str, Samples]:
+        calls = {name: EngineCall(self._session, self._image, tuple(tasks)) for name, tasks in modes.items()}
+        return self._measurer.compare(calls, rounds, burst=burst, report=report)
 
     def operators(self, tasks: Sequence[str], runs: int) -> list[OperatorTime]:
         return self._session.operator_times(self._image, tasks, runs)

@@ -11,7 +11,7 @@ from time import monotonic, process_time
 from edgemtl.profiling.samples import Samples
 from edgemtl.profiling.schema import Stability
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "unwatched"]
 
 UNSTABLE_COV = 0.10
 UNSTABLE_DRIFT = 0.05
@@ -97,6 +97,20 @@ class Watch:
         others = after.busy_s - before.busy_s - (after.own_s - before.own_s)
         stolen = (after.stolen_s or 0.0) - (before.stolen_s or 0.0)
         return min(1.0, max(0.0, others / capacity)), min(1.0, max(0.0, stolen / capacity))
+
+
+def unwatched(samples: Mapping[str, Samples]) -> Stability:
+    """The verdict on samples of a device that nothing watched meanwhile: they are not certified."""
+    reasons = [*_unsteady(samples), "nothing watched the device meanwhile: whether it throttled is not known"]
+    return Stability(
+        stable=False,
+        throttled="unknown",
+        worst_cov=max((each.cov for each in samples.values()), default=0.0),
+        load_average=None,
+        others_cpu=None,
+        stolen_cpu=None,
+        reasons=tuple(reasons),
+    )
 
 
 def _unsteady(samples: Mapping[str, Samples]) -> list[str]:

@@ -7,6 +7,7 @@ from edgemtl.runtime.engine import (
     Engine,
     load_image,
     prepare_image,
+    read_bundle,
 )
 from edgemtl.runtime.opening import (
     open_engine,
@@ -76,6 +77,7 @@ __all__ = [
     "parse_schedule",
     "postprocess",
     "prepare_image",
+    "read_bundle",
     "run_schedule",
     "runtime_names",
 ]

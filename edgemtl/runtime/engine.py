@@ -21,7 +21,7 @@ from edgemtl.runtime.postprocessing import postprocess
 from edgemtl.runtime.session import CLOSED, Session
 from edgemtl.tasks import Task, check_tasks
 
-__all__ = ["Engine", "load_image", "prepare_image"]
+__all__ = ["Engine", "load_image", "prepare_image", "read_bundle"]
 
 ImageLike = NDArray[Any] | Image.Image | os.PathLike[str] | str
 OPEN_LEVELS = 8
@@ -52,15 +52,7 @@ class Engine:
         if open_levels < 1:
             raise UserError(f"{open_levels} open levels given: give 1 or more")
         folder = self.folder = Path(bundle)
-        self.manifest: Manifest = read_manifest(folder)
-        if self.manifest.layout != "bundle":
-            raise UserError(
-                f"bundle {folder} has the layout {self.manifest.layout}: its files are for their runtimes alone, as "
-                "README.md in it says; name an ONNX file in it to profile that, or export the run without --layout"
-            )
-        self.target = target or next(iter(self.manifest.targets))
-        if self.target not in self.manifest.targets:
-            raise unknown_name(f"target in bundle {folder}:", self.target, self.manifest.targets)
+        self.manifest, self.target = read_bundle(folder, target)
         self.tasks: tuple[Task, ...] = tuple(task.task() for task in self.manifest.tasks)
         self._active = tuple(task.name for task in self.tasks)
         self._open_levels = open_levels
@@ -136,6 +128,23 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def read_bundle(folder: Path, target: str | None = None) -> tuple[Manifest, str]:
+    """The verified manifest of a bundle, and which of its targets to open: `target`, or its first.
+
+    Raises `UserError` for an unknown target, a damaged bundle, and one that edgemtl does not open.
+    """
+    manifest = read_manifest(folder)
+    if manifest.layout != "bundle":
+        raise UserError(
+            f"bundle {folder} has the layout {manifest.layout}: its files are for their runtimes alone, as README.md "
+            "in it says; name an ONNX file in it to profile that, or export the run without --layout"
+        )
+    target = target or next(iter(manifest.targets))
+    if target not in manifest.targets:
+        raise unknown_name(f"target in bundle {folder}:", target, manifest.targets)
+    return manifest, target
 
 
 def load_image(path: os.PathLike[str] | str) -> NDArray[np.uint8]:
