@@ -12,7 +12,7 @@ from edgemtl.devices import HOST, any_processor, load_device
 from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.runtime import Session, open_engine
 from edgemtl.spaces import Space
-from edgemtl.targets.target import ExportTarget, find_target
+from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks.task import relative_change
 
 TARGETS = ("onnxruntime", "openvino")

@@ -27,7 +27,7 @@ from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.runs.folder import task_json
 from edgemtl.nas.runs.outcome import RunInfo, finalize_run
 from edgemtl.profiling import Call
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 from edgemtl.train import batches_of
 from edgemtl.units import parse_budget
 

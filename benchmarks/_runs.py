@@ -25,7 +25,7 @@ from edgemtl.nas.runs import RunFolder
 from edgemtl.profiling import Call, Samples, compare
 from edgemtl.runtime import Session, open_engine
 from edgemtl.spaces import Space, load_space
-from edgemtl.targets.target import ExportTarget, find_target, measurer_of
+from edgemtl.targets import ExportTarget, find_target, measurer_of
 
 ROUNDS, BURST = 4, 10
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,8 +24,8 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import Samples
 from edgemtl.runtime import Session
 from edgemtl.spaces.families.vit import VitSpec, vit_plan
+from edgemtl.targets import ExportTarget, find_target
 from edgemtl.targets.onnx.tokens import DispatchPolicy
-from edgemtl.targets.target import ExportTarget, find_target
 from edgemtl.tasks.task import Task, make_task
 
 SIZE = (224, 224)

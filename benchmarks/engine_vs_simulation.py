@@ -16,7 +16,7 @@ from _runs import scenes_evaluator
 from edgemtl.data import collate
 from edgemtl.models.quantization import simulate
 from edgemtl.nas.evaluation import Candidate, Evaluator
-from edgemtl.targets.target import ExportTarget
+from edgemtl.targets import ExportTarget
 from edgemtl.tasks.task import relative_change
 from edgemtl.train import Scorer
 

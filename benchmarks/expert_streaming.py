@@ -23,7 +23,7 @@ from edgemtl.profiling.opening import measure_opening
 from edgemtl.runtime import open_engine
 from edgemtl.runtime.streaming.session import StreamingSession
 from edgemtl.spaces.families.vit import VitSpec, vit_plan
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 COUNTS = (4, 8, 16, 32)
 LAYOUTS = {"every_second_block": 2, "every_block": 1}

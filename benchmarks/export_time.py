@@ -14,7 +14,7 @@ from _common import Outcome, Row, main
 from _runs import scenes_evaluator
 
 from edgemtl.nas.evaluation import Candidate
-from edgemtl.targets.target import ExportTarget
+from edgemtl.targets import ExportTarget
 
 ROUNDS = 5
 

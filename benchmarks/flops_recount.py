@@ -17,7 +17,7 @@ from _common import Outcome, Row, main
 from _runs import searched
 
 from edgemtl.results import read_result
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 BUDGET_FLOPS = 2e9
 

@@ -33,7 +33,7 @@ from edgemtl.nas.evaluation.problem import Limit
 from edgemtl.nas.levels import Level, Levels
 from edgemtl.nas.search.strategies.preference import make_table, widths_for
 from edgemtl.runtime import Engine
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 from edgemtl.units import parse_budget
 
 BUDGET = "2GFLOPs"

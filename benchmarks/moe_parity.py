@@ -11,7 +11,7 @@ from _common import Outcome, Row, main
 from _runs import opened
 from _vit_small import SIZE, vit_small
 
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 IMAGES, QUICK_IMAGES = 16, 4
 TASKS = 2

@@ -12,7 +12,7 @@ from _common import Outcome, Row, main
 from _vit_small import ENGINES, drawn_in_turns, vit_small
 
 from edgemtl.profiling import ratios
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 OPENED = 3
 

@@ -12,8 +12,8 @@ from _common import Outcome, Row, main
 from _vit_small import ENGINES, drawn_in_turns, vit_small, with_dispatch
 
 from edgemtl.profiling import ratios
+from edgemtl.targets import find_target
 from edgemtl.targets.onnx.tokens import DispatchPolicy
-from edgemtl.targets.target import find_target
 
 OPENED = 3
 

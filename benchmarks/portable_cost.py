@@ -17,7 +17,7 @@ from _runs import drawn, scenes_evaluator
 
 from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.profiling import Call
-from edgemtl.targets.target import ExportTarget
+from edgemtl.targets import ExportTarget
 
 ENGINES = 6
 

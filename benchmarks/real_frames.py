@@ -36,7 +36,7 @@ from edgemtl.files.images import normalize
 from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.nas.runs import RunFolder
-from edgemtl.targets.target import find_target, measurer_of
+from edgemtl.targets import find_target, measurer_of
 from edgemtl.train import batches_of
 
 Array = NDArray[Any]

@@ -20,7 +20,7 @@ from _resident import resident_bytes
 from _vit_small import SIZE, vit_small
 
 from edgemtl.runtime import open_engine
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 TASKS, PROCESSES = 4, 3
 

@@ -17,7 +17,7 @@ from _runs import scenes_evaluator, searched
 
 from edgemtl.profiling import Demand, measure_demand, percentile
 from edgemtl.runtime import Schedule, ScheduleRun, open_engine, run_schedule
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 SHARES = (0.6, 1.2)
 SECONDS, QUICK_SECONDS = 30.0, 3.0

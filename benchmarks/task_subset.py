@@ -21,7 +21,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.nas.evaluation import Candidate
 from edgemtl.profiling import ratios
 from edgemtl.runtime import Session, open_engine
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 ENGINES = 6
 

@@ -15,7 +15,7 @@ from _runs import drawn, opened
 from _vit_small import over_frames, vit_small
 
 from edgemtl.profiling import Samples, ratios
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 TASKS = 4
 OPENED = 3

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from edgemtl.errors import UserError
 from edgemtl.plugins import Registry, load_user_function
 
 GROUP = "edgemtl.tests.tools"
+PACKAGE = Path(__file__).parents[1] / "edgemtl"
+LOADERS = {"__import__", "entry_points", "eval", "exec", "import_module", "machinery", "pkgutil", "runpy", "util"}
 
 
 def doubled(number: int) -> int:
@@ -24,17 +26,6 @@ def never() -> Callable[[int], int]:
 
 
 TOOLS = Registry[Callable[[int], int]]("tool", GROUP, {"double": lambda: doubled, "unwanted": never})
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for installed packages, whose modules are forgotten afterwards."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
 
 
 def test_a_name_is_found_built_in_and_plugged_in(site: Path) -> None:
@@ -127,3 +118,37 @@ def test_a_function_that_cannot_be_found_is_refused(site: Path, spec: str, messa
     (site / "leaving_code.py").write_text("raise SystemExit(5)\n")
     with pytest.raises(UserError, match=message):
         load_user_function(spec)
+
+
+def loaders_of(tree: ast.Module) -> set[str]:
+    """What a module uses that can turn a string into code."""
+    names = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {part for alias in node.names for part in alias.name.split(".")}
+    return names & LOADERS
+
+
+def test_no_module_is_loaded_by_a_string_outside_the_plug_ins() -> None:
+    trees = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+    loaders = {name: used for name, tree in trees.items() if (used := loaders_of(tree))}
+    assert loaders == {"plugins.py": {"entry_points", "import_module"}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import importlib.util",
+        "from importlib import import_module as load",
+        "from importlib.metadata import entry_points",
+        "def late():\n    return __import__('os')",
+        "eval('1')",
+    ],
+)
+def test_a_module_that_loads_by_a_string_would_be_seen(text: str) -> None:
+    assert loaders_of(ast.parse(text))
+    assert not loaders_of(ast.parse("from importlib.metadata import version\nre.compile('a')\nmodel.eval()"))

@@ -10,15 +10,18 @@ from edgemtl.data.folder import FolderSource
 from edgemtl.data.sample import Source
 from edgemtl.data.scenes import ScenesSource
 from edgemtl.errors import UserError, unknown_name
+from edgemtl.plugins import Registry
 
 __all__ = ["open_source", "source_names"]
 
-_SOURCES: dict[str, Callable[[tuple[int, int]], Source]] = {"elpv": ElpvSource, "scenes": ScenesSource}
+_SOURCES: Registry[Callable[[tuple[int, int]], Source]] = Registry(
+    "data set", "edgemtl.sources", {"elpv": lambda: ElpvSource, "scenes": lambda: ScenesSource}
+)
 
 
-def source_names() -> tuple[str, ...]:
-    """Names that `open_source` knows besides folders and YAML files."""
-    return tuple(sorted(_SOURCES))
+def source_names() -> list[str]:
+    """Names that `open_source` knows besides folders and YAML files: built in, or plugged in by `edgemtl.sources`."""
+    return _SOURCES.names()
 
 
 def open_source(spec: str, size: tuple[int, int]) -> Source:
@@ -31,8 +34,8 @@ def open_source(spec: str, size: tuple[int, int]) -> Source:
     >>> [task.name for task in source.tasks]
     ['semseg', 'depth', 'normals', 'edges']
     """
-    if spec in _SOURCES:
-        return _SOURCES[spec](size)
+    if spec in source_names():
+        return _SOURCES.call(spec, size)
     path = Path(spec).expanduser()
     if _there(path) or "/" in spec or path.suffix in (".yaml", ".yml"):
         return FolderSource(path, size)

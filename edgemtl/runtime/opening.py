@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import cast
 
 from edgemtl.arithmetic import check_needs
-from edgemtl.errors import UserError, unknown_name
+from edgemtl.errors import UserError
+from edgemtl.plugins import Registry
+from edgemtl.runtime.backends import onnxruntime, openvino, tensorrt_rtx
 from edgemtl.runtime.session import EngineSpec, Session
+from edgemtl.runtime.streaming import session as streaming
 
 __all__ = ["open_engine", "runtime_names"]
 
 Modes = Sequence[Sequence[str]]
 Opener = Callable[[Path, EngineSpec, int, Modes | None], Session]
-_BUILT_IN = {
-    "onnxruntime": "edgemtl.runtime.backends.onnxruntime",
-    "openvino": "edgemtl.runtime.backends.openvino",
-    "streaming": "edgemtl.runtime.streaming.session",
-    "tensorrt-rtx": "edgemtl.runtime.backends.tensorrt_rtx",
-}
-_GROUP = "edgemtl.runtimes"
+
+
+_RUNTIMES: Registry[Opener] = Registry(
+    "runtime",
+    "edgemtl.runtimes",
+    {
+        "onnxruntime": lambda: onnxruntime.open_session,
+        "openvino": lambda: openvino.open_session,
+        "streaming": lambda: streaming.open_session,
+        "tensorrt-rtx": lambda: tensorrt_rtx.open_session,
+    },
+)
 
 
 def runtime_names() -> list[str]:
     """Names of every backend, built in and plugged in through the entry-point group `edgemtl.runtimes`."""
-    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP))})
+    return _RUNTIMES.names()
 
 
 def open_engine(folder: Path, threads: int = 0, modes: str | Modes | None = None, level: int = 0) -> Session:
@@ -44,13 +49,4 @@ def open_engine(folder: Path, threads: int = 0, modes: str | Modes | None = None
         raise UserError(f"{threads} threads given: give 0 (the runtime's choice) or more")
     spec = EngineSpec.read(folder).at(level)
     check_needs(f"engine {folder}", spec.needs)
-    return _opener(spec.runtime)(folder, spec, threads, [modes] if isinstance(modes, str) else modes)
-
-
-def _opener(name: str) -> Opener:
-    if name in _BUILT_IN:
-        return cast("Opener", import_module(_BUILT_IN[name]).open_session)
-    plugged = {point.name: point for point in entry_points(group=_GROUP)}
-    if name not in plugged:
-        raise unknown_name("runtime", name, runtime_names())
-    return cast("Opener", plugged[name].load())
+    return _RUNTIMES.call(spec.runtime, folder, spec, threads, [modes] if isinstance(modes, str) else modes)

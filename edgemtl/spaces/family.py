@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from edgemtl.errors import unknown_name
+from edgemtl.plugins import Registry
 from edgemtl.spaces.choices import Choice, Values
 from edgemtl.spaces.families.cnn import CnnSpec, cnn_blocks, cnn_choices, cnn_plan
 from edgemtl.spaces.families.grid import GridSpec, grid_blocks, grid_choices, grid_idle, grid_plan
@@ -41,15 +41,21 @@ class Family:
     idle: Callable[[Any, Sequence[Task], Values], Iterable[str]] = lambda spec, tasks, values: ()
 
 
-_FAMILIES = {
-    "cnn": Family("cnn", CnnSpec, cnn_choices, cnn_blocks, cnn_plan, 32),
-    "grid": Family("grid", GridSpec, grid_choices, grid_blocks, grid_plan, 32, grid_idle),
-    "vit": Family("vit", VitSpec, vit_choices, vit_blocks, vit_plan, 16),
-}
+_FAMILIES = Registry(
+    "network family",
+    "edgemtl.families",
+    {
+        "cnn": lambda: Family("cnn", CnnSpec, cnn_choices, cnn_blocks, cnn_plan, 32),
+        "grid": lambda: Family("grid", GridSpec, grid_choices, grid_blocks, grid_plan, 32, grid_idle),
+        "vit": lambda: Family("vit", VitSpec, vit_choices, vit_blocks, vit_plan, 16),
+    },
+    instance_of=Family,
+)
 
 
 def find_family(name: str) -> Family:
-    """The family called `name`; raises `UserError` with the nearest names."""
-    if name not in _FAMILIES:
-        raise unknown_name("network family", name, _FAMILIES)
-    return _FAMILIES[name]
+    """The family called `name`, built in or plugged in through the entry-point group `edgemtl.families`.
+
+    Raises `UserError` with the nearest names.
+    """
+    return _FAMILIES.find(name)

@@ -15,6 +15,10 @@ from edgemtl.targets.onnxruntime import (
 from edgemtl.targets.openvino import (
     OpenVinoTarget,
 )
+from edgemtl.targets.registry import (
+    find_target,
+    target_names,
+)
 from edgemtl.targets.streaming import (
     StreamingTarget,
 )
@@ -22,11 +26,9 @@ from edgemtl.targets.target import (
     ExportTarget,
     PlainTarget,
     arithmetic_of,
-    find_target,
     is_runnable,
     measurer_of,
     needs_of,
-    target_names,
 )
 from edgemtl.targets.tensorrt_rtx import (
     GENERATIONS,

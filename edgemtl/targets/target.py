@@ -1,21 +1,13 @@
-"""What an exporter declares about its runtime on a device, and how exporters are found by name.
-
-Exporters live in `edgemtl.export`; the search must measure exported engines without importing that folder, so both meet
-here: a target is found by name, among the built-in ones or through the entry-point group `edgemtl.targets`. It always
-answers for a device, since what a runtime honours, and how INT8 is written for it, differ from processor to processor.
-"""
+"""What an exporter is: it declares what its runtime honours on a device, and writes engines for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edgemtl.arithmetic import Arithmetic
-from edgemtl.devices import HOST, Device, load_device
-from edgemtl.errors import UserError, unknown_name
+from edgemtl.devices import Device
 from edgemtl.profiling import Measurer, find_measurer
 from edgemtl.traits import TargetTraits
 
@@ -31,20 +23,10 @@ __all__ = [
     "ExportTarget",
     "PlainTarget",
     "arithmetic_of",
-    "find_target",
     "is_runnable",
     "measurer_of",
     "needs_of",
-    "target_names",
 ]
-
-_BUILT_IN = {
-    "onnxruntime": "edgemtl.targets.onnxruntime:OnnxRuntimeTarget",
-    "openvino": "edgemtl.targets.openvino:OpenVinoTarget",
-    "streaming": "edgemtl.targets.streaming:StreamingTarget",
-    "tensorrt-rtx": "edgemtl.targets.tensorrt_rtx:TensorRtRtxTarget",
-}
-_GROUP = "edgemtl.targets"
 
 
 class ExportTarget(Protocol):
@@ -101,48 +83,6 @@ class PlainTarget(Protocol):
         `finish` is given the ONNX model, once the runtime's own changes are made, and gives the one to write.
         """
         ...
-
-
-def target_names() -> list[str]:
-    """Names of every export target, built in and plugged in."""
-    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP))})
-
-
-def find_target(name: str, device: Device | None = None) -> ExportTarget:
-    """The exporter called `name` for `device` (None: this machine).
-
-    Raises `UserError` with the nearest names, also of a board's own runtimes where it lacks this one. A machine may
-    build for what it does not run itself, so the host need not list a runtime.
-
-    >>> find_target("openvino").traits.engine_precisions
-    ('fp32', 'bf16')
-    """
-    device = device or load_device(HOST)
-    target = _built_in(name, device) if name in _BUILT_IN else _plugged(name, device)
-    if device.kind != "host":
-        device.runtime(target.traits.runtime)
-    return target
-
-
-def _built_in(name: str, device: Device) -> ExportTarget:
-    module, _, attribute = _BUILT_IN[name].partition(":")
-    return cast("ExportTarget", getattr(import_module(module), attribute)(device))
-
-
-def _plugged(name: str, device: Device) -> ExportTarget:
-    """What another package's entry point, a function of the device, answers."""
-    plugged = {point.name: point for point in entry_points(group=_GROUP)}
-    if name not in plugged:
-        raise unknown_name("target", name, target_names())
-    try:
-        return cast("ExportTarget", plugged[name].load()(device))
-    except UserError:
-        raise
-    except Exception as error:  # another package's code may raise anything
-        raise UserError(
-            f"target {name!r}, which {plugged[name].value} brings, cannot be loaded ({error}): mend or uninstall "
-            "that package"
-        ) from error
 
 
 def needs_of(target: ExportTarget, precision: Mapping[str, str]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import count_graph
 from edgemtl.progress import silent
 from edgemtl.runtime import Engine
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 from edgemtl.train import Scorer
 
 ONNXRUNTIME = find_target("onnxruntime")

@@ -9,8 +9,7 @@ from nets import images, small_net
 
 from edgemtl.models.quantization import calibrate
 from edgemtl.profiling import count_graph
-from edgemtl.targets import emit, quantize
-from edgemtl.targets.target import ExportTarget, find_target
+from edgemtl.targets import ExportTarget, emit, find_target, quantize
 
 ONNXRUNTIME = find_target("onnxruntime")
 OPENVINO = find_target("openvino")

@@ -20,10 +20,9 @@ from edgemtl.export.usage import dropping_nothing
 from edgemtl.models import MultiTaskNet, Supernet, expert_usage
 from edgemtl.models.graph.graph import trace
 from edgemtl.spaces import load_space
-from edgemtl.targets import TensorRtRtxTarget
+from edgemtl.targets import ExportTarget, TensorRtRtxTarget, find_target
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.tokens import DispatchPolicy
-from edgemtl.targets.target import ExportTarget, find_target
 from edgemtl.tasks.task import make_task
 
 ONNXRUNTIME = find_target("onnxruntime")

@@ -24,7 +24,7 @@ from edgemtl.nas.levels import Level
 from edgemtl.runtime import EngineSpec, open_engine
 from edgemtl.spaces import Space
 from edgemtl.spaces.space import ENGINE
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 NAMES = [task.name for task in TASKS]
 COUNT = 5

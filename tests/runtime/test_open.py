@@ -6,18 +6,18 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from plugged import install
 
 from edgemtl.errors import UserError
 from edgemtl.runtime import EngineSpec, open_engine, runtime_names
-from edgemtl.runtime import opening as _open
 
+PLUGGED = "def opened(*given):\n    return given\n"
 SPEC = EngineSpec("mine", "my-runtime", ("a", "b"), (1, 3, 4, 4), {"model": "model.bin"}, {"level": 2})
 
 
@@ -26,16 +26,18 @@ def test_a_spec_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert EngineSpec.read(tmp_path) == SPEC
 
 
-def test_a_plugged_in_backend_opens_its_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("my-runtime", f"{__name__}:opened", "edgemtl.runtimes")
-    monkeypatch.setattr(_open, "entry_points", lambda group: [point] if group == "edgemtl.runtimes" else [])
-    SPEC.write(tmp_path)
-    assert open_engine(tmp_path, threads=3, modes=[["a"]]) == (tmp_path, SPEC, 3, [["a"]])
+def test_a_plugged_in_backend_opens_its_engines(site: Path) -> None:
+    install(site, "edgemtl.runtimes", "my-runtime = my_runtime:opened", PLUGGED)
+    SPEC.write(site)
+    assert open_engine(site, threads=3, modes=[["a"]]) == (site, SPEC, 3, [["a"]])
     assert runtime_names() == ["my-runtime", "onnxruntime", "openvino", "streaming", "tensorrt-rtx"]
 
 
-def opened(*given: Any) -> Any:
-    return given
+def test_a_plugged_in_backend_that_fails_is_named(site: Path) -> None:
+    install(site, "edgemtl.runtimes", "my-runtime = my_runtime:opened", "def opened(folder): ...\n")
+    SPEC.write(site)
+    with pytest.raises(UserError, match=r"^runtime 'my-runtime', which my_runtime:opened brings, fails \(TypeError: "):
+        open_engine(site)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,7 @@ from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate, simulate
 from edgemtl.runtime import EngineSpec, Session, open_engine
-from edgemtl.targets import emit
-from edgemtl.targets.target import ExportTarget, PlainTarget, find_target, is_runnable, needs_of
+from edgemtl.targets import ExportTarget, PlainTarget, emit, find_target, is_runnable, needs_of
 
 Outputs = dict[str, NDArray[np.float32]]
 

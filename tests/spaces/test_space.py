@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plugged import install
 
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet
@@ -54,6 +55,27 @@ def test_the_shipped_spaces_are_found_by_name() -> None:
     space = load_space("cnn", TASKS)
     assert (space.name, space.size) == ("cnn", (192, 256))
     assert load_space("cnn", TASKS, (64, 96)).plan({}).input_size == (64, 96)
+
+
+PLUGGED = """
+from dataclasses import replace
+from edgemtl.spaces import find_family
+
+rows = replace(find_family("cnn"), name="rows")
+wrong = rows.spec
+"""
+
+
+def test_a_family_of_another_package_has_spaces(site: Path) -> None:
+    for name in ("rows", "wrong"):
+        install(site, "edgemtl.families", f"{name} = edgemtl_rows:{name}", PLUGGED)
+    space = load_space(write(site, TINY.replace("cnn", "rows")), TASKS)
+    assert space.family.name == "rows"
+    assert space.largest().cost() == load_space(write(site, TINY), TASKS).largest().cost()
+    with pytest.raises(UserError, match="network family 'row': did you mean rows"):
+        load_space(write(site, TINY.replace("cnn", "row")), TASKS)
+    with pytest.raises(UserError, match=r"'wrong', which edgemtl_rows:wrong brings, cannot be loaded .* not a Family"):
+        load_space(write(site, TINY.replace("cnn", "wrong")), TASKS)
 
 
 def test_choices_come_from_the_file_with_a_precision_a_block(tiny: Space) -> None:

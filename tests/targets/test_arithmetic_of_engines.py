@@ -27,7 +27,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph.graph import trace
 from edgemtl.models.quantization import Ranges, calibrate, parameters_of, simulate
 from edgemtl.runtime import Engine, open_engine
-from edgemtl.targets.target import arithmetic_of, find_target, is_runnable
+from edgemtl.targets import arithmetic_of, find_target, is_runnable
 
 ROOT = Path(__file__).parents[2]
 EXACT_HERE = not lacking([EXACT_INT8], own_arithmetic())

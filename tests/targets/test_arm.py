@@ -12,7 +12,7 @@ from nets import images, small_net
 from edgemtl.devices import any_processor, load_device
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime.backends.onnxruntime import DISABLED_OPTIMIZERS
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 LACKING = missing()
 CPUS = {"raspberry-pi-4": "cortex-a72", "raspberry-pi-5": "max"}

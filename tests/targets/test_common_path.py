@@ -16,10 +16,10 @@ from edgemtl.files.disk import read_json, write_json
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.runtime import open_engine
 from edgemtl.spaces import load_space
+from edgemtl.targets import find_target
 from edgemtl.targets.onnx.common_path import CommonPath, common_path
 from edgemtl.targets.onnx.emit import emit
 from edgemtl.targets.onnx.partition import group_by_tasks
-from edgemtl.targets.target import find_target
 
 OPENVINO = find_target("openvino")
 

@@ -12,7 +12,7 @@ from nets import images, small_net
 
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime import open_engine
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 ONNXRUNTIME = find_target("onnxruntime")
 

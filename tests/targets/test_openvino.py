@@ -12,7 +12,7 @@ from nets import experts_net, images, small_net
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.models.quantization import calibrate
 from edgemtl.runtime import open_engine
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 OPENVINO = find_target("openvino")
 

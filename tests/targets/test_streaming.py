@@ -28,8 +28,8 @@ from edgemtl.runtime import open_engine
 from edgemtl.runtime.streaming.session import StreamingSession
 from edgemtl.spaces.families.vit import VitSpec, vit_plan
 from edgemtl.spaces.plan import ConvPlan, ExpertsPlan
+from edgemtl.targets import find_target
 from edgemtl.targets.streaming import stream_graph
-from edgemtl.targets.target import find_target
 from edgemtl.tasks.task import make_task
 
 STREAMING = find_target("streaming")

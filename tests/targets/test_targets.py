@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from plugged import install
 
 from edgemtl.cli.targets import targets
 from edgemtl.devices import Runtime, load_device
 from edgemtl.errors import UserError
-from edgemtl.targets.target import find_target, measurer_of, target_names
+from edgemtl.targets import find_target, measurer_of, target_names
 
 PLUGGED = """
 from edgemtl.traits import TargetTraits
@@ -54,20 +54,8 @@ def test_an_unknown_target_names_the_nearest(given: str, expected: str) -> None:
     assert expected in str(error.value)
 
 
-def installed(folder: Path, module: str) -> None:
-    """A package that names an exporter under the group `edgemtl.targets`, as pip leaves it."""
-    (folder / "edgemtl_mine.py").write_text(module)
-    info = folder / "edgemtl_mine-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemtl-mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[edgemtl.targets]\nmine = edgemtl_mine:Mine\n")
-
-
-def test_a_broken_target_of_another_package_does_not_hide_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed(tmp_path, "import a_module_that_is_missing")
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_a_broken_target_of_another_package_does_not_hide_the_rest(site: Path) -> None:
+    install(site, "edgemtl.targets", "mine = edgemtl_mine:Mine", "import a_module_that_is_missing")
     with pytest.raises(UserError, match=r"'mine', which edgemtl_mine:Mine brings, cannot be loaded .*is_missing"):
         find_target("mine")
     listed = CliRunner().invoke(targets, ["--format", "json"])
@@ -82,12 +70,10 @@ def test_a_broken_target_of_another_package_does_not_hide_the_rest(
     assert json.loads(listed.stdout)[2]["installed"] is True, "it comes with edgemtl"
 
 
-def test_a_target_of_another_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(tmp_path, PLUGGED)
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_a_target_of_another_package_is_found(site: Path) -> None:
+    install(site, "edgemtl.targets", "mine = edgemtl_mine:Mine", PLUGGED)
     assert "mine" in target_names()
     assert find_target("mine").traits.title == "Mine"
-    monkeypatch.delitem(sys.modules, "edgemtl_mine")
 
 
 def test_a_target_answers_for_its_device() -> None:

@@ -21,9 +21,8 @@ from edgemtl.export import export_plain
 from edgemtl.export.wrap import with_normalisation, with_postprocessing
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime import open_engine
-from edgemtl.targets import TensorRtRtxTarget, emit, quantize
+from edgemtl.targets import TensorRtRtxTarget, emit, find_target, quantize
 from edgemtl.targets.onnx.float16 import to_half
-from edgemtl.targets.target import find_target
 from edgemtl.targets.tensorrt_rtx import _build
 
 TENSORRT_RTX = find_target("tensorrt-rtx")

@@ -19,9 +19,9 @@ from edgemtl.models.quantization import calibrate
 from edgemtl.profiling import count_graph
 from edgemtl.runtime import Session, open_engine
 from edgemtl.spaces import Design, load_space
+from edgemtl.targets import find_target
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.tokens import DispatchPolicy
-from edgemtl.targets.target import find_target
 from edgemtl.tasks.task import make_task
 
 TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))

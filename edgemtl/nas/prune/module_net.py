@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch_pruning.ops import OPTYPE, module2type
 
-from edgemtl.errors import EdgeMTLError, UserError, naming, unknown_name
+from edgemtl.errors import EdgeMTLError, UserError, naming, one_line, unknown_name
 from edgemtl.models import TaskNet
 from edgemtl.nas.prune.plain_module import copied, eagerly, plain_module
+from edgemtl.plugins import load_user_function
 from edgemtl.tasks import Task
 
 __all__ = ["ModuleNet", "load_module"]
@@ -47,7 +45,7 @@ class ModuleNet(TaskNet):
             raise
         except (Exception, SystemExit) as error:  # her code may raise anything
             raise UserError(
-                f"the module fails on a batch of {len(image)} ({_said(error)}): it must take any batch of images, "
+                f"the module fails on a batch of {len(image)} ({one_line(error)}): it must take any batch of images, "
                 "and the same way through its layers whatever they show"
             ) from error
         return {task.name: outputs[task.name] for task in self.tasks}
@@ -92,7 +90,7 @@ def _on_cpu(spec: str, module: nn.Module, size: tuple[int, int]) -> nn.Module:
         except UserError:
             raise
         except Exception as error:  # her code may raise anything
-            raise UserError(f"cannot be copied: {_said(error)}") from error
+            raise UserError(f"cannot be copied: {one_line(error)}") from error
     for parameter in made.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return made
@@ -106,39 +104,19 @@ def _materialize(module: nn.Module, size: tuple[int, int]) -> None:
                 module.eval()
                 module(torch.zeros(2, 3, *size))
         except Exception as error:  # her code may raise anything
-            raise UserError(f"has lazy layers, and does not run to give them their shapes: {_said(error)}") from error
+            raise UserError(
+                f"has lazy layers, and does not run to give them their shapes: {one_line(error)}"
+            ) from error
 
 
 def _called(spec: str) -> Any:
-    package, _, name = spec.partition(":")
-    if not name.isidentifier() or not all(part.isidentifier() for part in package.split(".")):
-        raise UserError(f"{spec!r} names no function: write package.module:function")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    with _kept_settings():
+        build = load_user_function(spec)
     try:
         with _kept_settings():
-            home = import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name and f"{package}.".startswith(f"{error.name}."):
-            raise UserError(
-                f"{spec}: there is no Python module {error.name!r} in the working directory or installed"
-            ) from error
-        raise UserError(f"{spec}: importing {package} failed: {_said(error)}") from error
+            return build()
     except (Exception, SystemExit) as error:  # her code may raise anything
-        raise UserError(f"{spec}: importing {package} failed: {_said(error)}") from error
-    functions = {
-        key: value
-        for key, value in vars(home).items()
-        if callable(value) and (key == name or getattr(value, "__module__", "") == package)
-    }
-    if name not in functions:
-        raise unknown_name(f"function in module {package}:", name, functions)
-    try:
-        with _kept_settings():
-            return functions[name]()
-    except (Exception, SystemExit) as error:  # her code may raise anything
-        raise UserError(f"{spec} failed: {_said(error)}; --debug shows where") from error
+        raise UserError(f"{spec} failed: {one_line(error)}; --debug shows where") from error
 
 
 @contextmanager
@@ -152,11 +130,6 @@ def _kept_settings() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(device)
-
-
-def _said(error: BaseException) -> str:
-    """An exception on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _check_declared(spec: str, module: nn.Module, declared: Any) -> None:
@@ -238,7 +211,7 @@ def _run(spec: str, net: ModuleNet, image: Tensor) -> Any:
         count, _, height, width = image.shape
         raise UserError(
             f"{spec}: its module cannot run on a batch of {count}, {height}x{width}, in FP32 on the CPU "
-            f"({_said(error)}): give the size it was made for with --size HxW, or mend it"
+            f"({one_line(error)}): give the size it was made for with --size HxW, or mend it"
         ) from error
 
 

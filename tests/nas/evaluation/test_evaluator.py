@@ -11,7 +11,7 @@ from edgemtl.data import open_source
 from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation import Evaluator
 from edgemtl.spaces import Space, load_space
-from edgemtl.targets.target import find_target, measurer_of
+from edgemtl.targets import find_target, measurer_of
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from edgemtl.nas.evaluation import Candidate
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.runs.folder import task_json
 from edgemtl.spaces import Space, load_space
-from edgemtl.targets.target import find_target
+from edgemtl.targets import find_target
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32))
 

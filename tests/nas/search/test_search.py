@@ -29,7 +29,7 @@ from edgemtl.nas.search.strategies import linas as _linas
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.spaces import load_space
-from edgemtl.targets.target import find_target, measurer_of
+from edgemtl.targets import find_target, measurer_of
 from edgemtl.tasks.task import relative_change
 
 KEYS = {

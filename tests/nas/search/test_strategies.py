@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 
 import optuna
 import pytest
 from landscape import drive, evaluate, problem, space
+from plugged import install
 
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation.problem import Problem
@@ -125,15 +125,7 @@ def test_an_unknown_strategy_names_the_nearest(given: str, expected: str) -> Non
     assert expected in str(error.value)
 
 
-def test_a_strategy_of_another_package_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limited: Problem
-) -> None:
-    (tmp_path / "edgemtl_walk.py").write_text(PLUGGED)
-    installed = tmp_path / "edgemtl_walk-1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: edgemtl-walk\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text("[edgemtl.strategies]\nwalk = edgemtl_walk:mine\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_a_strategy_of_another_package_is_found(site: Path, limited: Problem) -> None:
+    install(site, "edgemtl.strategies", "walk = edgemtl_walk:mine", PLUGGED)
     assert "walk" in strategy_names()
     assert keys(limited, "walk", 0) == keys(limited, "random", 1)
-    monkeypatch.delitem(sys.modules, "edgemtl_walk")

@@ -1,0 +1,51 @@
+"""Exporters by name, built in or plugged in through the entry-point group `edgemtl.targets`.
+
+An entry is a function of a `Device`: what a runtime honours, and how INT8 is written for it, differ from processor to
+processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgemtl.devices import HOST, Device, load_device
+from edgemtl.plugins import Registry
+from edgemtl.targets.onnxruntime import OnnxRuntimeTarget
+from edgemtl.targets.openvino import OpenVinoTarget
+from edgemtl.targets.streaming import StreamingTarget
+from edgemtl.targets.target import ExportTarget
+from edgemtl.targets.tensorrt_rtx import TensorRtRtxTarget
+
+__all__ = ["find_target", "target_names"]
+
+_TARGETS: Registry[Callable[[Device], ExportTarget]] = Registry(
+    "target",
+    "edgemtl.targets",
+    {
+        "onnxruntime": lambda: OnnxRuntimeTarget,
+        "openvino": lambda: OpenVinoTarget,
+        "streaming": lambda: StreamingTarget,
+        "tensorrt-rtx": lambda: TensorRtRtxTarget,
+    },
+)
+
+
+def target_names() -> list[str]:
+    """Names of every export target, built in and plugged in."""
+    return _TARGETS.names()
+
+
+def find_target(name: str, device: Device | None = None) -> ExportTarget:
+    """The exporter called `name` for `device` (None: this machine).
+
+    Raises `UserError` with the nearest names, also of a board's own runtimes where it lacks this one. A machine may
+    build for what it does not run itself, so the host need not list a runtime.
+
+    >>> find_target("openvino").traits.engine_precisions
+    ('fp32', 'bf16')
+    """
+    device = device or load_device(HOST)
+    target = _TARGETS.call(name, device)
+    if device.kind != "host":
+        device.runtime(target.traits.runtime)
+    return target
