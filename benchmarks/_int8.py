@@ -13,7 +13,7 @@ from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.runtime import Session, open_engine
 from edgemtl.spaces import Space
 from edgemtl.targets import ExportTarget, find_target
-from edgemtl.tasks.task import relative_change
+from edgemtl.tasks import relative_change
 
 TARGETS = ("onnxruntime", "openvino")
 Metrics = Mapping[str, Mapping[str, float]]

@@ -17,7 +17,7 @@ from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
 from edgemtl.nas.search.strategies.mask_sampler import AGREEMENTS
 from edgemtl.nas.search.strategies.masks import MaskDistribution, keep_above, mask_space, share_prefix
 from edgemtl.spaces import Design, Space, load_space
-from edgemtl.tasks.task import Task, delta_m
+from edgemtl.tasks import Task, delta_m
 from edgemtl.train import InitialWeights, Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
 SIZE = (64, 96)

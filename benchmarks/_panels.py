@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from edgemtl.files.disk import write_atomic
-from edgemtl.runtime import postprocess
+from edgemtl.tasks import kind_of, make_task
 
 Array = NDArray[Any]
 Picture = NDArray[np.uint8]
@@ -83,11 +83,17 @@ def predicted_maps(
 ) -> dict[str, Picture]:
     """The scenes' four tasks from an engine's raw outputs (1, C, H, W); depths times `scale` before they are drawn."""
     return {
-        "semseg": class_map(postprocess("argmax", outputs["semseg"]), classes),
-        "depth": depth_map(postprocess("exp", outputs["depth"]) * scale, limits),
-        "normals": normal_map(postprocess("normalize", outputs["normals"])),
-        "edges": edge_map(postprocess("sigmoid", outputs["edges"])),
+        "semseg": class_map(_decoded("semseg", "segmentation", outputs, classes), classes),
+        "depth": depth_map(_decoded("depth", "depth", outputs) * scale, limits),
+        "normals": normal_map(_decoded("normals", "normals", outputs)),
+        "edges": edge_map(_decoded("edges", "edges", outputs)),
     }
+
+
+def _decoded(name: str, kind: str, outputs: Mapping[str, Array], classes: Sequence[str] = ()) -> Array:
+    task = make_task(name, kind, classes=classes)
+    prediction: Array = kind_of(task).decode(task, {task.outputs[0].name: outputs[name]}, outputs[name].shape[2:])
+    return prediction
 
 
 def _masked(colours: Array, kept: Array | None) -> Picture:

@@ -26,7 +26,7 @@ from edgemtl.runtime import Session
 from edgemtl.spaces.families.vit import VitSpec, vit_plan
 from edgemtl.targets import ExportTarget, find_target
 from edgemtl.targets.onnx.tokens import DispatchPolicy
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 
 SIZE = (224, 224)
 FRAMES = 13

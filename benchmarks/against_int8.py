@@ -27,7 +27,7 @@ from edgemtl.data import Sample, collate
 from edgemtl.export import export_onnx
 from edgemtl.nas.evaluation import Evaluator
 from edgemtl.profiling import ratios
-from edgemtl.tasks.task import delta_m
+from edgemtl.tasks import delta_m
 from edgemtl.train import Scorer, batches_of
 
 CALIBRATION_IMAGES = 100

@@ -25,7 +25,7 @@ from edgemtl.nas.evaluation import Evaluator
 from edgemtl.nas.evaluation.problem import Limit
 from edgemtl.nas.search.strategies.preference import PreferenceTable, make_table, ranked_for, widths_for
 from edgemtl.spaces import Design
-from edgemtl.tasks.task import relative_change
+from edgemtl.tasks import relative_change
 from edgemtl.units import parse_budget
 
 BUDGET = "2GFLOPs"

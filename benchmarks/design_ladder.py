@@ -16,7 +16,7 @@ from _runs import scenes_evaluator, searched
 
 from edgemtl.nas.evaluation import Candidate
 from edgemtl.profiling import compare
-from edgemtl.tasks.task import delta_m
+from edgemtl.tasks import delta_m
 
 TEST_IMAGES = 192
 QUICK_IMAGES = 32

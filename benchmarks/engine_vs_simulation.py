@@ -17,7 +17,7 @@ from edgemtl.data import collate
 from edgemtl.models.quantization import simulate
 from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.targets import ExportTarget
-from edgemtl.tasks.task import relative_change
+from edgemtl.tasks import relative_change
 from edgemtl.train import Scorer
 
 

@@ -24,7 +24,7 @@ from edgemtl.data import Batch
 from edgemtl.data.scenes import ScenesSource
 from edgemtl.nas.search.strategies.mask_learning import MaskRun
 from edgemtl.spaces import Space
-from edgemtl.tasks.task import delta_m
+from edgemtl.tasks import delta_m
 
 SEEDS = (0, 1, 2)
 LEARNING_STEPS, TRAINING_STEPS, RANDOM = 600, 60, 20

@@ -13,7 +13,7 @@ from _runs import kept, scenes_evaluator, searched
 
 from edgemtl.nas.evaluation import Candidate
 from edgemtl.nas.evaluation.finalists import timed_together
-from edgemtl.tasks.task import delta_m
+from edgemtl.tasks import delta_m
 
 ENGINES, QUICK_ENGINES = 6, 1
 BUDGET = "60%ms"

@@ -26,7 +26,7 @@ from edgemtl.data import ElpvSource, Source
 from edgemtl.data.scenes import ScenesSource
 from edgemtl.models import Supernet, load_supernet, recalibrate
 from edgemtl.spaces import Space, load_space
-from edgemtl.tasks.task import Task, delta_m
+from edgemtl.tasks import Task, delta_m
 from edgemtl.train import InitialWeights, Recipe, batches_of, evaluate, fresh_supernet, train_supernet
 
 SPACE = """\

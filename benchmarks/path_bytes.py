@@ -12,7 +12,7 @@ import argparse
 from _common import Outcome, Row, main
 from _runs import scenes_evaluator
 
-from edgemtl.tasks.task import delta_m
+from edgemtl.tasks import delta_m
 
 KEPT = 4
 QUICK_IMAGES = 48

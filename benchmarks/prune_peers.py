@@ -28,7 +28,7 @@ from edgemtl.nas.prune import Pruning, open_pruning
 from edgemtl.nas.runs import RunFolder
 from edgemtl.results import Result, read_result
 from edgemtl.spaces import prunable_channels, with_channels
-from edgemtl.tasks.task import worst_task
+from edgemtl.tasks import worst_task
 from edgemtl.train import batches_of, task_loss
 
 BUDGET = "40%FLOPs"

@@ -19,7 +19,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import count_graph
 from edgemtl.spaces.families.vit import VitSpec, vit_plan
 from edgemtl.targets.onnx.emit import emit
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 
 TASKS = (
     make_task("semseg", "segmentation", 21),

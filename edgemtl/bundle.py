@@ -21,7 +21,7 @@ from edgemtl.errors import UserError, brief
 from edgemtl.files.disk import inside, read_json, sha256, write_json
 from edgemtl.results import PathCost
 from edgemtl.schema import first_problem, validated
-from edgemtl.tasks import KINDS, POSTPROCESSES, Task, make_task
+from edgemtl.tasks import Task, kind_of, make_task, tensor_name
 
 __all__ = [
     "MANIFEST_FILE",
@@ -115,8 +115,6 @@ class BundleTask(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> BundleTask:
-        if self.kind not in KINDS:
-            raise ValueError(f"task {self.name} has the unknown kind {self.kind!r}; known: {', '.join(sorted(KINDS))}")
         try:
             self.task()
         except UserError as error:
@@ -344,7 +342,7 @@ def _mean(experts: Iterable[BundleExperts], share: Callable[[BundleExperts], flo
 
 def describe_task(task: Task, size: tuple[int, int]) -> BundleTask:
     """A task as the manifest holds it, of a net whose input has this size (height, width)."""
-    unit = KINDS[task.kind].raw_unit
+    postprocess = kind_of(task).postprocess
     return BundleTask(
         name=task.name,
         kind=task.kind,
@@ -354,17 +352,17 @@ def describe_task(task: Task, size: tuple[int, int]) -> BundleTask:
         higher_is_better=task.metric.higher_is_better,
         outputs=tuple(
             BundleOutput(
-                name=out.name,
+                name=tensor_name(task, out),
                 channels=out.channels,
                 dense=out.dense,
                 shape=(1, out.channels, *(size if out.dense else ())),
-                unit=unit,
+                unit=out.unit or None,
             )
             for out in task.outputs
         ),
-        postprocess=task.postprocess,
-        formula=POSTPROCESSES[task.postprocess].formula,
-        result=POSTPROCESSES[task.postprocess].result,
+        postprocess=postprocess.name,
+        formula=postprocess.formula,
+        result=postprocess.result,
     )
 
 

@@ -101,6 +101,7 @@ def run(
     if seconds is not None:
         raise UserError("--seconds says how long a schedule runs: give one, for example --schedule depth:30,semseg:10")
     drawn: list[dict[str, Any]] = []
+    rows: list[tuple[str, str, str, str]] = []
     refused: list[str] = []
     with interruptible(f"the pictures that were drawn are in {out}"), Engine(bundle, target, threads) as engine:
         wanted = _wanted(engine, tasks)
@@ -108,13 +109,10 @@ def run(
             _sweep(screen, engine, images, wanted, sweep, out)
             return
         for path, name, image in _readable(images, refused):
-            drawn.append({"image": str(path), "tasks": dict(_draw(engine, image, wanted, out / name))})
+            predicted = [*_draw(engine, image, wanted, out / name)]
+            drawn.append({"image": str(path), "tasks": {task: figures for task, figures, _ in predicted}})
+            rows += [(str(path), task, words, figures["picture"]) for task, figures, words in predicted]
     if not screen.as_json:
-        rows = [
-            (each["image"], task, _words(values), values["picture"])
-            for each in drawn
-            for task, values in each["tasks"].items()
-        ]
         screen.table(f"{bundle} on {engine.target}", ("image", "task", "says", "picture"), rows)
     screen.json(drawn)
     _check_refused(refused, len(drawn))
@@ -234,16 +232,18 @@ def _names(images: Sequence[Path]) -> list[str]:
 
 def _draw(
     engine: Engine, image: NDArray[np.uint8], tasks: Sequence[Task], stem: Path
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Predict, write a picture for each task, and tell each task's figures."""
+) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Predict, write a picture for each task; the figures that sum each task up, and the same in words."""
     from edgemtl.files.disk import write_atomic
     from edgemtl.report import draw_prediction
+    from edgemtl.tasks import kind_of
 
     predictions = engine.predict(image, [task.name for task in tasks])
     for task in tasks:
         picture = stem.with_name(f"{stem.name}-{task.name}.png")
         write_atomic(picture, _png(draw_prediction(task, predictions[task.name], image)))
-        yield task.name, {"kind": task.kind, **_figures(task, predictions[task.name]), "picture": str(picture)}
+        summary = kind_of(task).summarize(task, predictions[task.name])
+        yield task.name, {"kind": task.kind, **summary.figures, "picture": str(picture)}, summary.words
 
 
 def _png(picture: Image) -> bytes:
@@ -258,40 +258,3 @@ def _gif(frames: Sequence[Image]) -> bytes:
     others = [*frames[1:], *frames[-2:0:-1]]
     frames[0].save(buffer, "GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
     return buffer.getvalue()
-
-
-def _figures(task: Task, value: NDArray[Any]) -> dict[str, Any]:
-    """A prediction summarised in a few numbers."""
-    import numpy as np
-
-    if task.kind == "classification":
-        best = int(value.argmax())
-        return {"class": _class(task, best), "probability": float(value[best])}
-    if task.kind == "segmentation":
-        classes, counts = np.unique(value, return_counts=True)
-        order = np.argsort(-counts)
-        return {
-            "shares": {_class(task, int(classes[position])): float(counts[position] / value.size) for position in order}
-        }
-    if task.kind == "depth":
-        low, middle, high = (float(each) for each in np.quantile(value, (0.05, 0.5, 0.95)))
-        return {"metres": {"p5": low, "median": middle, "p95": high}}
-    if task.kind in ("regression", "keypoints"):
-        return {"values": value.tolist()}
-    return {}
-
-
-def _class(task: Task, number: int) -> str:
-    return task.classes[number] if number < len(task.classes) else str(number)
-
-
-def _words(values: dict[str, Any]) -> str:
-    if "class" in values:
-        return f"{values['class']} ({values['probability']:.0%})"
-    if "shares" in values:
-        return ", ".join(f"{name} {share:.0%}" for name, share in list(values["shares"].items())[:4])
-    if "metres" in values:
-        return f"{values['metres']['p5']:.2f} to {values['metres']['p95']:.2f} m"
-    return (
-        ", ".join(f"{value:.4g}" for value in values["values"]) if values["kind"] == "regression" else "see the picture"
-    )

@@ -27,33 +27,45 @@ def tasks(screen: Screen, data: str | None) -> None:
     if data is not None:
         _of_data(screen, data)
         return
-    from edgemtl.data.folder import folder_kinds
-    from edgemtl.tasks import KINDS
+    from edgemtl.tasks import all_kinds, make_task
 
-    kinds = [KINDS[name] for name in folder_kinds()]
+    kinds = [(kind, make_task("any", kind.name, kind.channels or 2)) for kind in all_kinds() if kind.labels is not None]
     if not screen.as_json:
         rows = [
             (
                 kind.name,
-                "a map" if kind.dense else "one value per image",
+                "a map" if task.dense else "one value per image",
                 kind.channels or "any",
                 kind.loss,
                 ", ".join(f"{m.name} {'up' if m.higher_is_better else 'down'}" for m in kind.metrics),
-                kind.postprocess,
+                kind.postprocess.name,
             )
-            for kind in kinds
+            for kind, task in kinds
         ]
         screen.table("Kinds of task", ("kind", "predicts", "channels", "loss", "metrics", "afterwards"), rows)
-    screen.json([asdict(kind) for kind in kinds])
+    screen.json(
+        [
+            {
+                "name": kind.name,
+                "channels": kind.channels,
+                "loss": kind.loss,
+                "metrics": [asdict(metric) for metric in kind.metrics],
+                "postprocess": asdict(kind.postprocess),
+                "outputs": [asdict(output) for output in task.outputs],
+            }
+            for kind, task in kinds
+        ]
+    )
 
 
 def _of_data(screen: Screen, data: str) -> None:
     from edgemtl.data import open_source
+    from edgemtl.tasks import kind_of
 
     source = open_source(data, SMALL)
     if not screen.as_json:
         rows = [
-            (task.name, task.kind, task.channels, task.loss, task.metric.name, ", ".join(task.classes) or None)
+            (task.name, task.kind, task.channels, kind_of(task).loss, task.metric.name, ", ".join(task.classes) or None)
             for task in source.tasks
         ]
         screen.table(f"Tasks of {source.name}", ("task", "kind", "channels", "loss", "decides", "classes"), rows)

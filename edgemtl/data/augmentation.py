@@ -2,26 +2,24 @@
 
 Zooming by s about the camera's axis, with depth divided by s, is what the same camera with focal length f*s sees of a
 world that is s times smaller: points keep their directions, so normals stay as they are. A horizontal flip mirrors the
-world in x, so a normal's x changes sign. Labels, masks, depth and normals are picked (nearest), never mixed.
+world in x. What that means for a task's labels is its kind's to say.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgemtl.data.sample import FILL, Sample
-from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.tasks import Task
+from edgemtl.data.sample import Sample
+from edgemtl.errors import UserError
+from edgemtl.tasks import Task, View, kind_of
 
 __all__ = ["augment", "flip", "jitter", "zoom"]
 
-Array = NDArray[Any]
 _PAD_COLOUR = (124, 116, 104)
 _GREY = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -42,7 +40,7 @@ def augment(
     The image is scaled by s, log-uniform in `scale` (0.1 to 10), and a window of `crop` (height, width) is taken at
     random; where the scaled image is smaller than the window, the rest is grey with masks false. With `flip` it is
     mirrored half of the time; with `color` brightness, contrast, saturation, hue, gamma and noise of the image change a
-    little. Raises `UserError` for a crop or a scale outside these ranges, `UnsupportedError` for keypoints.
+    little. Raises `UserError` for a crop or a scale outside these ranges.
     """
     low, high = scale
     if not 0.1 <= low <= high <= 10:
@@ -63,7 +61,7 @@ def augment(
 
 
 def flip(sample: Sample, tasks: Sequence[Task]) -> Sample:
-    """The sample mirrored left to right; a normal's x changes sign."""
+    """The sample mirrored left to right."""
     height, width = sample.image.shape[:2]
     return zoom(sample, tasks, 1.0, (0, 0), (height, width), mirror=True)
 
@@ -78,34 +76,18 @@ def zoom(
 ) -> Sample:
     """The window of `crop` pixels of the sample scaled by `s`, whose top left corner is `corner` in source pixels.
 
-    Only the window is touched, so the cost follows the crop. Outside the source, masks are false.
+    Only the window is touched, so the cost follows the crop. Nothing is valid outside the source.
     """
     height, width = sample.image.shape[:2]
-    rows, rows_inside = _nearest(corner[0], s, crop[0], height)
-    columns, columns_inside = _nearest(corner[1], s, crop[1], width)
+    view = View((height, width), corner, s, crop, mirror)
     image = _resize_window(sample.image, corner, s, crop)
     if mirror:
         image = np.ascontiguousarray(image[:, ::-1])
-        columns, columns_inside = columns[::-1], columns_inside[::-1]
-    inside = None if rows_inside.all() and columns_inside.all() else rows_inside[:, None] & columns_inside
     targets, masks = dict(sample.targets), dict(sample.masks)
     for task in tasks:
-        if task.kind == "keypoints":
-            raise UnsupportedError(
-                f"task {task.name!r}: augmentation does not know keypoints: train it with augmentation off"
-            )
-        if task.dense:
-            target, mask = (
-                values[task.name].take(rows, 0).take(columns, 1) for values in (sample.targets, sample.masks)
-            )
-            targets[task.name], masks[task.name] = _adapt(task.kind, target, mask, s, mirror, inside)
+        label = sample.targets[task.name], sample.masks[task.name]
+        targets[task.name], masks[task.name] = kind_of(task).augment(task, label, view)
     return Sample(image, targets, masks)
-
-
-def _nearest(start: float, s: float, count: int, limit: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Source indices of `count` pixels of size 1/s from `start` on, clamped, and whether they lie in the source."""
-    index = np.floor(start + (np.arange(count) + 0.5) / s).astype(np.intp)
-    return index.clip(0, limit - 1), (index >= 0) & (index < limit)
 
 
 def _resize_window(
@@ -133,21 +115,6 @@ def _resize_window(
     box = (left - x0, top - y0, min(right - x0, part.shape[1]), min(bottom - y0, part.shape[0]))
     resized = Image.fromarray(np.ascontiguousarray(part)).resize((crop[1], crop[0]), Image.Resampling.BILINEAR, box)
     return np.array(resized)
-
-
-def _adapt(
-    kind: str, target: Array, mask: NDArray[np.bool_], s: float, mirror: bool, inside: NDArray[np.bool_] | None
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Depth by the zoom, normals by the mirror, and nothing valid outside the source."""
-    if kind == "depth" and s != 1:
-        target = target / np.float32(s)
-    if kind == "normals" and mirror:
-        target = target * np.array([-1, 1, 1], np.float32)
-    if inside is not None:
-        mask = mask & inside
-        target = np.array(target)
-        target[~inside] = FILL.get(kind, (0.0,)) if target.ndim == 3 else FILL.get(kind, (0.0,))[0]
-    return target, mask
 
 
 def jitter(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

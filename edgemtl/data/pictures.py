@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -14,8 +13,9 @@ from PIL import Image
 from edgemtl.errors import UserError
 from edgemtl.files.disk import open_regular
 from edgemtl.files.images import bits_per_channel, check_pixels, is_turned, open_picture
+from edgemtl.tasks import Header
 
-__all__ = ["NPY_BROKEN", "Header", "read_array", "read_header"]
+__all__ = ["NPY_BROKEN", "read_array", "read_header"]
 
 Array = NDArray[Any]
 NPY_BROKEN = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, RecursionError, OverflowError)
@@ -34,24 +34,6 @@ _MODES = {
     "RGB": (3, "u1"),
     "RGBA": (4, "u1"),
 }
-
-
-_NUMBERS = {"b": "truth values", "u": "whole numbers", "i": "signed whole numbers", "f": "floats"}
-
-
-@dataclass(frozen=True)
-class Header:
-    """Header of an array file: size, channels (1 for a plain map) and NumPy type, before the array is read."""
-
-    height: int
-    width: int
-    channels: int
-    dtype: str
-
-    def __str__(self) -> str:
-        number = _NUMBERS.get(self.dtype[0])
-        depth = f"{8 * int(self.dtype[1:])}-bit {number}" if number and self.dtype[1:].isdigit() else self.dtype
-        return f"{self.height} x {self.width} with {self.channels} channel{'s'[: self.channels - 1]} of {depth}"
 
 
 def _npy(path: Path) -> Array:

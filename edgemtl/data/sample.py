@@ -13,24 +13,19 @@ from edgemtl.errors import UserError, unknown_name
 from edgemtl.files.images import normalize
 from edgemtl.tasks import Task
 
-__all__ = ["FILL", "SPLITS", "Batch", "Sample", "Samples", "Source", "Split", "collate", "require_split"]
+__all__ = ["SPLITS", "Batch", "Sample", "Samples", "Source", "Split", "collate", "require_split"]
 
 Array = NDArray[Any]
 Split = Literal["train", "calibration", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-
-FILL: dict[str, tuple[float, ...]] = {"depth": (1.0,), "normals": (0.0, 0.0, -1.0)}
-"""Fill values under a false mask (0 for other kinds): harmless to a logarithm, a gather or a cosine."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One image with a target and a validity mask per task.
 
-    `image` is uint8 (H, W, 3). Targets by kind: segmentation int64 (H, W) class ids; depth float32 (H, W) metres;
-    normals float32 (H, W, 3) unit vectors in the camera frame (x right, y down, z forward); edges and saliency float32
-    (H, W), 0 or 1; classification int64 (); regression float32 (C,). Masks are boolean, (H, W) for dense tasks, else
-    (). What a target holds under a false mask is finite (see `FILL`) and means nothing.
+    `image` is uint8 (H, W, 3). A target has the form of its task's kind (see `edgemtl.tasks.Kind`), which may differ in
+    size from image to image; masks are boolean. What a target holds under a false mask is finite and means nothing.
     """
 
     image: NDArray[np.uint8]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +17,12 @@ from edgemtl.data.sample import Sample, Samples, Source, Split
 from edgemtl.errors import MissingDependencyError, UserError, unknown_name
 from edgemtl.files.images import normalize
 from edgemtl.files.onnx import read_onnx
-from edgemtl.runtime import postprocess
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, kind_of
 
 __all__ = ["PseudoLabelled", "Teacher", "onnx_teacher", "with_pseudo_labels"]
 
 Teacher = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From an image (1, 3, H, W), normalised, to a task's raw output (1, C, H, W) or (1, C): logits, log-metres, …"""
-
-_THRESHOLD = 0.5
 
 
 class PseudoLabelled:
@@ -82,19 +78,10 @@ def with_pseudo_labels(sample: Sample, tasks: Sequence[Task], teachers: Mapping[
                 f"the teacher of task {task.name!r} gives {raw.shape}, {wanted} is wanted: the raw output of a net for "
                 "this task, as large as the image"
             )
-        masks[task.name] = np.asarray(np.isfinite(raw[0]).all(0))
-        targets[task.name] = _label(task, np.nan_to_num(raw))
+        size = image.shape[2], image.shape[3]
+        label = kind_of(task).pseudo_label(task, {task.outputs[0].name: raw}, size)
+        targets[task.name], masks[task.name] = label
     return Sample(sample.image, targets, masks)
-
-
-def _label(task: Task, raw: NDArray[np.float32]) -> NDArray[Any]:
-    """A label of the task's kind, as `Sample` wants it."""
-    if task.loss == "cross_entropy":
-        return np.asarray(raw[0].argmax(0), np.int64)
-    if task.loss == "balanced_bce":
-        return np.asarray(postprocess("sigmoid", raw) > _THRESHOLD, np.float32)
-    as_it_is = task.loss in ("heatmap_mse", "l1")
-    return np.asarray(postprocess("none" if as_it_is else task.postprocess, raw), np.float32)
 
 
 def onnx_teacher(path: Path, task: str) -> Teacher:

@@ -21,7 +21,7 @@ from edgemtl.models import MultiTaskNet, run_blocks
 from edgemtl.models.graph import trace
 from edgemtl.models.quantization import Ranges, simulate
 from edgemtl.targets import ExportTarget, is_runnable, measurer_of
-from edgemtl.tasks import KINDS, Task
+from edgemtl.tasks import Task
 
 __all__ = [
     "MakeScorer",
@@ -113,7 +113,7 @@ def measure_parity(
             engine=scores["engine"][task.name][task.metric.name],
             images=len(samples),
             split=PARITY_SPLIT,
-            unit=KINDS[task.kind].raw_unit,
+            unit=task.outputs[0].unit,
         )
         for task in net.tasks
     }

@@ -6,7 +6,7 @@ does: to the bit but for what `exp` and its like are rounded to by each library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemtl.errors import UnsupportedError
 from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
-from edgemtl.tasks import IMAGE_INPUT, Task
+from edgemtl.tasks import IMAGE_INPUT, Task, kind_of, tensor_name
 
 __all__ = ["with_normalisation", "with_postprocessing", "with_shapes"]
 
@@ -30,7 +29,7 @@ def with_normalisation(model: onnx.ModelProto) -> onnx.ModelProto:
     info = graph.input[0]
     _, _, height, width = (size.dim_value for size in info.type.tensor_type.shape.dim)
     info.CopyFrom(helper.make_tensor_value_info(IMAGE_INPUT, TensorProto.UINT8, [1, height, width, 3]))
-    maker = _Maker(graph, "normalisation")
+    maker = _Maker(graph, "normalisation", {})
     value = maker.node("Cast", [IMAGE_INPUT], "float", to=TensorProto.FLOAT)  # all that TensorRT does with bytes
     value = maker.node("Transpose", [value], "channels", perm=[0, 3, 1, 2])
     value = maker.node("Div", [value, maker.constant("divisor", np.float32(255))], "scaled")
@@ -51,13 +50,7 @@ def with_postprocessing(model: onnx.ModelProto, tasks: Iterable[Task]) -> onnx.M
     result = _copy(model)
     graph = result.graph
     for task in tasks:
-        if task.postprocess not in _STEPS:
-            raise UnsupportedError(
-                f"post-processing {task.postprocess} of task {task.name} cannot be put into a model: export without "
-                f"--with-postprocessing; these can: {', '.join(sorted(_STEPS))}"
-            )
-        for output in task.outputs:
-            _append(graph, output.name, task.postprocess)
+        _append(graph, task)
     return with_shapes(result)
 
 
@@ -68,25 +61,28 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     return inferred
 
 
-def _append(graph: onnx.GraphProto, name: str, step: str) -> None:
-    """Put a step between the raw tensor, under another name from here on, and the output `name`."""
-    info = next(info for info in graph.output if info.name == name)
-    shape = [size.dim_value for size in info.type.tensor_type.shape.dim]
-    raw = f"{name}.raw"
-    _rename(graph, {name: raw})
-    maker = _Maker(graph, f"postprocessing.{name}")
-    last = _STEPS[step](maker, raw, shape)
-    maker.node("Identity", [last], "", output=name)
-    kind = TensorProto.INT64 if step == "argmax" else TensorProto.FLOAT
-    info.CopyFrom(helper.make_tensor_value_info(name, kind, None))
+def _append(graph: onnx.GraphProto, task: Task) -> None:
+    """Put a task's step between its raw tensors, under other names from here on, and its outputs."""
+    tensors = {output.name: tensor_name(task, output) for output in task.outputs}
+    infos = {info.name: info for info in graph.output}
+    _rename(graph, {name: f"{name}.raw" for name in tensors.values()})
+    shapes = {f"{name}.raw": [size.dim_value for size in infos[name].type.tensor_type.shape.dim] for name in infos}
+    maker = _Maker(graph, f"postprocessing.{task.name}", shapes)
+    raw = {output: f"{name}.raw" for output, name in tensors.items()}
+    for output, last in kind_of(task).append_decoding(task, maker, raw).items():
+        maker.node("Identity", [last], "", output=tensors[output])
+        infos[tensors[output]].ClearField("type")  # inference tells it
     graph.node.extend(maker.nodes)
+    types = [info for info in graph.value_info if info.name not in infos]
+    del graph.value_info[:]
+    graph.value_info.extend(types)
 
 
 class _Maker:
     """Collects the nodes of one step, whose name begins all of theirs."""
 
-    def __init__(self, graph: onnx.GraphProto, name: str) -> None:
-        self.graph, self.name = graph, name
+    def __init__(self, graph: onnx.GraphProto, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
+        self.graph, self.name, self.shapes = graph, name, shapes
         self.nodes: list[onnx.NodeProto] = []
 
     def node(self, op: str, inputs: Sequence[str], label: str, output: str = "", **attributes: Any) -> str:
@@ -101,64 +97,9 @@ class _Maker:
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def axes(self, *axes: int) -> str:
-        """Axes as the initializer that newer operators take them in."""
-        return self.constant(f"axes{'_'.join(map(str, axes))}", np.array(axes, np.int64))
-
-
-def _argmax(maker: _Maker, raw: str, shape: Sequence[int]) -> str:
-    return maker.node("ArgMax", [raw], "class", axis=1, keepdims=0)
-
-
-def _exp(maker: _Maker, raw: str, shape: Sequence[int]) -> str:
-    return maker.node("Exp", [_single(maker, raw, shape)], "metres")
-
-
-def _normalize(maker: _Maker, raw: str, shape: Sequence[int]) -> str:
-    squares = maker.node("Mul", [raw, raw], "squares")
-    total = maker.node("ReduceSum", [squares, maker.axes(1)], "total", keepdims=1)
-    length = maker.node("Sqrt", [total], "length")
-    divisor = maker.node("Max", [length, maker.constant("least", np.float32(1e-12))], "divisor")
-    return maker.node("Transpose", [maker.node("Div", [raw, divisor], "unit")], "last", perm=[0, 2, 3, 1])
-
-
-def _sigmoid(maker: _Maker, raw: str, shape: Sequence[int]) -> str:
-    return maker.node("Sigmoid", [_single(maker, raw, shape)], "probability")
-
-
-def _softmax(maker: _Maker, raw: str, shape: Sequence[int]) -> str:
-    return maker.node("Softmax", [raw], "probabilities", axis=1)
-
-
-def _peaks(maker: _Maker, raw: str, shape: Sequence[int]) -> str:
-    """Of each channel the column, the row and the value of the largest place: (1, C, 3)."""
-    flat = maker.node("Reshape", [raw, maker.constant("flat", np.array([*shape[:2], -1], np.int64))], "places")
-    best = maker.node("ArgMax", [flat], "best", axis=2, keepdims=1)
-    width = maker.constant("width", np.int64(shape[3]))
-    column, row = (maker.node(op, [best, width], label) for op, label in (("Mod", "column"), ("Div", "row")))
-    x, y = (maker.node("Cast", [position], f"{position}.float", to=TensorProto.FLOAT) for position in (column, row))
-    value = maker.node("GatherElements", [flat, best], "value", axis=2)
-    return maker.node("Concat", [x, y, value], "peaks", axis=2)
-
-
-def _none(maker: _Maker, raw: str, shape: Sequence[int]) -> str:
-    return raw
-
-
-_STEPS: dict[str, Callable[[_Maker, str, Sequence[int]], str]] = {
-    "argmax": _argmax,
-    "exp": _exp,
-    "none": _none,
-    "normalize": _normalize,
-    "peaks": _peaks,
-    "sigmoid": _sigmoid,
-    "softmax": _softmax,
-}
-
-
-def _single(maker: _Maker, raw: str, shape: Sequence[int]) -> str:
-    """Without the channel axis where a map has one channel only."""
-    return maker.node("Squeeze", [raw, maker.axes(1)], "map") if len(shape) > 2 and shape[1] == 1 else raw
+    def shape(self, tensor: str) -> Sequence[int]:
+        """The sizes of a raw tensor."""
+        return self.shapes[tensor]
 
 
 def _channels(values: Sequence[float]) -> NDArray[np.float32]:

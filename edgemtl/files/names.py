@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from edgemtl.errors import UserError, brief
 
-__all__ = ["NAME_BYTES", "check_label", "check_name"]
+__all__ = ["NAME_BYTES", "check_label", "check_name", "nfc"]
 
 NAME_BYTES = 100
 """So that a name with an ending and a number fits what file systems take (255 bytes)."""
@@ -32,3 +34,8 @@ def check_name(text: str, what: str) -> str:
             f"{what} {brief(text)} is no name: it holds / or \\, begins with a dot, or has a space at an end"
         )
     return text
+
+
+def nfc(text: str) -> str:
+    """The one form of a text: an accent is part of its letter (NFC), as some systems write it and others do not."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)

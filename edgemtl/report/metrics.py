@@ -6,23 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgemtl.results import Entry
-from edgemtl.tasks import KINDS, Metric
+from edgemtl.tasks import Metric, all_kinds, find_kind
 
 __all__ = ["Change", "changes", "deciding_metric", "format_change", "format_metric", "known_metric", "worst_change"]
-
-_KNOWN = {metric.name: metric for kind in KINDS.values() for metric in kind.metrics}
 
 
 def known_metric(name: str) -> Metric | None:
     """The metric called `name` of any task kind; None for a name that no kind has."""
-    return _KNOWN.get(name)
+    return next((metric for kind in all_kinds() for metric in kind.metrics if metric.name == name), None)
 
 
 def deciding_metric(scores: Mapping[str, float], kind: str | None = None) -> Metric | None:
     """The metric that decides a task: the first of its kind, else of the kind whose names fit, else the first known."""
-    if kind in KINDS and KINDS[kind].metrics[0].name in scores:
-        return KINDS[kind].metrics[0]
-    for each in KINDS.values():
+    kinds = all_kinds() if kind is None else (find_kind(kind), *all_kinds())
+    for each in kinds:
         if each.metrics[0].name in scores:
             return each.metrics[0]
     return next((metric for name in scores if (metric := known_metric(name))), None)

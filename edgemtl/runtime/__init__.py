@@ -13,9 +13,6 @@ from edgemtl.runtime.opening import (
     open_engine,
     runtime_names,
 )
-from edgemtl.runtime.postprocessing import (
-    postprocess,
-)
 from edgemtl.runtime.schedule import (
     EngineCall,
     Job,
@@ -75,7 +72,6 @@ __all__ = [
     "load_image",
     "open_engine",
     "parse_schedule",
-    "postprocess",
     "prepare_image",
     "read_bundle",
     "run_schedule",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,8 @@ from edgemtl.errors import UserError, naming, unknown_name
 from edgemtl.files.images import normalize, picture_pixels, read_picture, resize_picture
 from edgemtl.runtime.levels import pick_level
 from edgemtl.runtime.opening import open_engine
-from edgemtl.runtime.postprocessing import postprocess
 from edgemtl.runtime.session import CLOSED, Session
-from edgemtl.tasks import Task, check_tasks
+from edgemtl.tasks import Task, check_tasks, kind_of
 
 __all__ = ["Engine", "load_image", "prepare_image", "read_bundle"]
 
@@ -106,10 +105,19 @@ class Engine:
         outputs = self.session.run(prepare_image(image, size), wanted)
         return {task: value.copy() for task, value in outputs.items()}
 
-    def predict(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-        """Outputs of `run`, post-processed, at the net's size: classes, metres, unit vectors, probabilities."""
-        steps = {task.name: task.postprocess for task in self.tasks}
-        return {task: postprocess(steps[task], value) for task, value in self.run(image, tasks).items()}
+    def predict(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> dict[str, Any]:
+        """Outputs of `run`, decoded: classes, metres, unit vectors, probabilities, points (see `edgemtl.tasks.Kind`).
+
+        Maps have the net's size; coordinates are in pixels of `image` as it was given.
+        """
+        self._check_open()
+        array = image if _is_tensor(image) else _pixels(image)
+        size = (array.shape[2], array.shape[3]) if array.ndim == 4 else (array.shape[0], array.shape[1])
+        declared = {task.name: task for task in self.tasks}
+        return {
+            name: kind_of(declared[name]).decode(declared[name], {declared[name].outputs[0].name: value}, size)
+            for name, value in self.run(array, tasks).items()
+        }
 
     def close(self) -> None:
         """Free the engine, every level that was opened included; a second time does nothing."""
@@ -160,11 +168,15 @@ def prepare_image(image: ImageLike, size: tuple[int, int]) -> NDArray[np.float32
     channels as a grey file does, or float32 (1, 3, H, W), which is normalised already and only checked to be finite.
     Raises `UserError` for anything else.
     """
-    if isinstance(image, np.ndarray) and image.dtype == np.float32 and image.ndim == 4:
+    if _is_tensor(image):
         if not np.isfinite(image).all():
             raise UserError("the image holds NaN or infinite values: give finite ones")
         return np.asarray(image, np.float32)
     return normalize(resize_picture(_pixels(image), size)[None])
+
+
+def _is_tensor(image: ImageLike) -> TypeGuard[NDArray[np.float32]]:
+    return isinstance(image, np.ndarray) and image.dtype == np.float32 and image.ndim == 4
 
 
 def _pixels(image: ImageLike) -> NDArray[np.uint8]:

@@ -1,29 +1,75 @@
 """What is predicted: kinds of task, tasks, and how scores of several tasks are compared."""
 
+from edgemtl.tasks.kind import (
+    GraphBuilder,
+    Kind,
+    Postprocess,
+    Summary,
+)
+from edgemtl.tasks.labels import (
+    FileSpec,
+    Header,
+    RelativePath,
+    Strict,
+    TableSpec,
+    Target,
+    TaskSpec,
+    relative,
+)
+from edgemtl.tasks.registry import (
+    KINDS,
+    all_kinds,
+    find_kind,
+    kind_of,
+    make_task,
+)
+from edgemtl.tasks.scores import (
+    delta_m,
+    relative_change,
+    remaining_drop,
+    worst_task,
+)
 from edgemtl.tasks.task import (
     FLAG_PREFIX,
     IMAGE_INPUT,
-    KINDS,
-    POSTPROCESSES,
     Metric,
+    Output,
     Task,
     check_tasks,
-    delta_m,
-    make_task,
-    relative_change,
-    remaining_drop,
+    tensor_name,
+)
+from edgemtl.tasks.view import (
+    View,
 )
 
 __all__ = [
     "FLAG_PREFIX",
     "IMAGE_INPUT",
     "KINDS",
-    "POSTPROCESSES",
+    "FileSpec",
+    "GraphBuilder",
+    "Header",
+    "Kind",
     "Metric",
+    "Output",
+    "Postprocess",
+    "RelativePath",
+    "Strict",
+    "Summary",
+    "TableSpec",
+    "Target",
     "Task",
+    "TaskSpec",
+    "View",
+    "all_kinds",
     "check_tasks",
     "delta_m",
+    "find_kind",
+    "kind_of",
     "make_task",
+    "relative",
     "relative_change",
     "remaining_drop",
+    "tensor_name",
+    "worst_task",
 ]

@@ -12,9 +12,8 @@ from PIL import Image
 
 from edgemtl.data import Sample, augment
 from edgemtl.data.augmentation import flip, jitter, zoom
-from edgemtl.data.sample import FILL
-from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.tasks.task import make_task
+from edgemtl.errors import UserError
+from edgemtl.tasks import make_task
 
 TASKS = (
     make_task("semseg", "segmentation", 9),
@@ -122,7 +121,7 @@ def test_masks_labels_and_edges_are_picked_from_their_own_pixel(seed: int, s: fl
         assert np.array_equal(result.masks[name][inside], sample.masks[name].ravel()[source[inside]])
         assert not result.masks[name][~inside].any()
         assert result.targets[name].dtype == sample.targets[name].dtype
-    assert np.all(result.targets["depth"][~inside] == FILL["depth"][0])
+    assert np.all(result.targets["depth"][~inside] == 1)
     assert result.targets["label"] == 1
     if s * HEIGHT >= 32 and s * WIDTH >= 48:
         assert inside.all()
@@ -226,5 +225,19 @@ def test_what_cannot_be_augmented_is_refused() -> None:
         augment(sample, TASKS, rng, (8, 8), (2, 1))
     with pytest.raises(UserError, match="crop of 0 x 8"):
         augment(sample, TASKS, rng, (0, 8))
-    with pytest.raises(UnsupportedError, match="keypoints"):
-        augment(sample, [make_task("joints", "keypoints", 4)], rng, (8, 8))
+
+
+def test_points_move_with_the_image_and_left_and_right_change_places() -> None:
+    task = make_task("face", "keypoints", classes=("left_eye", "right_eye", "nose"))
+    points = np.array([[10, 5], [30, 6], [20, 39]], np.float32)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[5, 10] = image[6, 30] = 255
+    sample = Sample(image, {"face": points}, {"face": np.ones(3, bool)})
+    mirrored = flip(sample, [task])
+    assert mirrored.targets["face"].tolist() == [[WIDTH - 31, 6], [WIDTH - 11, 5], [WIDTH - 21, 39]]
+    for x, y in mirrored.targets["face"][:2].astype(int):
+        assert mirrored.image[y, x].tolist() == [255, 255, 255]
+    assert same(flip(mirrored, [task]), sample)
+    window = zoom(sample, [task], 2.0, (0, 4), (20, 40))
+    assert window.masks["face"].tolist() == [True, False, False]
+    assert window.targets["face"][0].tolist() == [12.5, 10.5]

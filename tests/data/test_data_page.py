@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 from edgemtl.data import SPLITS, ElpvSource
-from edgemtl.data.folder.models import SPECS, FileSpec, Folders, Fractions
+from edgemtl.data.folder.models import Folders, Fractions
 from edgemtl.data.folder.spec import read_spec
 from edgemtl.data.scenes import ScenesSource
+from edgemtl.tasks import FileSpec, all_kinds
+
+SPECS = {kind.name: kind.labels for kind in all_kinds() if kind.labels is not None}
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 

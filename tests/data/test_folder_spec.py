@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edgemtl.data.folder.models import DepthSpec, Folders, Fractions, SegmentationSpec
+from edgemtl.data.folder.models import Folders, Fractions
 from edgemtl.data.folder.spec import read_spec
 from edgemtl.errors import UserError
+from edgemtl.tasks import make_task
+from edgemtl.tasks.depth.labels import DepthSpec
+from edgemtl.tasks.segmentation.labels import SegmentationSpec
 
 GOOD = """\
 images: {train: images/train, validation: images/val, test: images/test}
@@ -42,11 +45,11 @@ def test_every_kind_is_read(tmp_path: Path) -> None:
     assert semseg.classes == ["road", "car", "3"]
     assert isinstance(depth, DepthSpec)
     assert (depth.scale, depth.partial) == (0.001, True)
-    tasks = {name: task.task(name) for name, task in spec.tasks.items()}
-    assert [task.kind for task in tasks.values()] == [
+    tasks = [make_task(name, task.kind, task.channels, task.class_names) for name, task in spec.tasks.items()]
+    assert [task.kind for task in tasks] == [
         "segmentation", "depth", "normals", "edges", "classification", "regression",
     ]  # fmt: skip
-    assert [task.channels for task in tasks.values()] == [3, 1, 3, 1, 2, 3]
+    assert [task.channels for task in tasks] == [3, 1, 3, 1, 2, 3]
 
 
 def test_one_folder_with_shares(tmp_path: Path) -> None:
@@ -67,7 +70,7 @@ def test_one_folder_with_shares(tmp_path: Path) -> None:
             ["line 4: tasks.depth.kind: unknown kind 'dept': did you mean depth? allowed: class"],
         ),
         ("kind: depth, ", "", ["line 4: tasks.depth.kind: this key is missing: allowed: classification"]),
-        ("kind: edges", "kind: keypoints", ["line 6: tasks.edges.kind: unknown kind 'keypoints'"]),
+        ("kind: edges", "kind: keypoint", ["line 6: tasks.edges.kind: unknown kind 'keypoint'"]),
         ("scale: 0.001", "scale: mm", ["line 4: tasks.depth.scale: 'mm' cannot be used: allowed is number"]),
         ("scale: 0.001", "scale: -1", ["line 4: tasks.depth.scale: -1 cannot be used: allowed is greater than 0"]),
         ("scale: 0.001", "scale: .inf", ["tasks.depth.scale: inf cannot be used: allowed is a finite number"]),

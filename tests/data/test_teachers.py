@@ -14,7 +14,7 @@ from edgemtl.data import PseudoLabelled, Sample, collate, onnx_teacher
 from edgemtl.data.folder import FolderSource
 from edgemtl.errors import UserError
 from edgemtl.files.images import normalize
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 
 SIZE = (16, 24)
 TASKS = (

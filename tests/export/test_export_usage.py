@@ -23,7 +23,7 @@ from edgemtl.spaces import load_space
 from edgemtl.targets import ExportTarget, TensorRtRtxTarget, find_target
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.tokens import DispatchPolicy
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 ONNXRUNTIME = find_target("onnxruntime")
 TENSORRT_RTX = find_target("tensorrt-rtx")

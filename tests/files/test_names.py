@@ -4,7 +4,7 @@ import pytest
 
 from edgemtl.errors import UserError
 from edgemtl.files.names import check_label, check_name
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 UNSHOWABLE = [
     "",

@@ -10,7 +10,7 @@ from edgemtl.errors import UserError
 from edgemtl.models import ExpertUsage, MultiTaskNet, Supernet, expert_usage
 from edgemtl.models.nets.experts import Router
 from edgemtl.spaces import load_space
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))
 YAML = """\

@@ -9,7 +9,7 @@ from small import SMALL, scrambled
 from edgemtl.errors import UserError
 from edgemtl.models import Supernet, load_matching, save_supernet
 from edgemtl.spaces import Space, load_space
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 
 THERE = (
     make_task("semseg", "segmentation", classes=("a", "b", "c")),

@@ -11,7 +11,7 @@ from torch import Tensor
 from edgemtl.errors import UserError
 from edgemtl.models import Supernet, load_pretrained
 from edgemtl.spaces import Space, load_space
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))
 WIDTH, HEADS, HIDDEN, DEPTH, HEIGHT, ACROSS = 32, 2, 64, 2, 2, 3

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgemtl.models import Supernet, sort_channels
 from edgemtl.spaces import Design, Space, load_space
-from edgemtl.tasks.task import Task
+from edgemtl.tasks import Task
 
 SIZE = (32, 64)
 POOLED = TASKS[2:]

@@ -16,7 +16,7 @@ from edgemtl.profiling import Profile, profile, read_profile, write_profile
 from edgemtl.profiling.opening import measure_opening
 from edgemtl.profiling.subjects import open_subject
 from edgemtl.runtime import EngineSpec
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 
 def two_headed(

@@ -6,12 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from edgemtl.canvas import class_colors, ember, heat, rainbow, robust_range
+from edgemtl.canvas.layout import _fitted, _length, font
 from edgemtl.errors import UserError
 from edgemtl.report import Example, animation, contact_sheet, draw_prediction, overlay
-from edgemtl.report.drawing.canvas import _fitted, _length, font
-from edgemtl.report.drawing.colors import class_colors, ember, heat, rainbow
-from edgemtl.report.pictures.overlays import robust_range
-from edgemtl.tasks.task import KINDS, Task, make_task
+from edgemtl.tasks import KINDS, Task, find_kind, make_task
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8)
@@ -35,10 +34,10 @@ def prediction(kind: str, height: int = 24, width: int = 32) -> np.ndarray:
     return drawn[kind]
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", KINDS.names())
 @pytest.mark.parametrize("batched", [False, True])
 def test_every_kind_is_drawn_at_the_size_of_the_image(kind: str, batched: bool) -> None:
-    task = make_task("t", kind, KINDS[kind].channels or 3)
+    task = make_task("t", kind, find_kind(kind).channels or 3)
     value = prediction(kind)[None] if batched else prediction(kind)
     before = IMAGE.copy()
     drawn = overlay(task, value, IMAGE)

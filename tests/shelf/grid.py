@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgemtl.spaces import Space, load_space
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 __all__ = ["GRID", "TASKS", "grid_space"]
 

@@ -17,7 +17,7 @@ from edgemtl.nas.evaluation.preflight import limits_of, preflight_budgets
 from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem
 from edgemtl.nas.evaluation.trials import record, space_distributions
 from edgemtl.spaces import Design, Space, load_space
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 from edgemtl.traits import TargetTraits
 from edgemtl.units import Budget, parse_budget, parse_floor
 

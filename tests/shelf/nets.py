@@ -10,7 +10,7 @@ from torch import nn
 from edgemtl.data import Sample, collate
 from edgemtl.models import MultiTaskNet
 from edgemtl.spaces import KEEP, find_family
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 
 SIZE = (32, 64)
 TASKS = (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.spaces import Design, Space, load_space
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 
 SMALL = """\
 schema: edgemtl.space/1

@@ -13,7 +13,7 @@ from PIL import Image
 from edgemtl.models import Supernet, save_supernet
 from edgemtl.nas.search import SearchRequest
 from edgemtl.spaces import Space
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 __all__ = ["TASKS", "Ask", "write_data", "write_supernet"]
 

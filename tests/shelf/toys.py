@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgemtl.data import Sample
 from edgemtl.spaces import Space, load_space
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 
 TASKS = {
     task.name: task
@@ -87,10 +87,10 @@ def labels(task: Task, count: int, size: tuple[int, int], seed: int) -> tuple[Te
     elif task.kind in ("edges", "saliency"):
         target = (rng.random((count, *places)) < 0.3).astype(float)
     elif task.kind == "keypoints":
-        target = rng.random((count, task.channels, *places))
+        target = rng.random((count, task.channels, 2)) * np.array(size[::-1])
     else:
         target = rng.standard_normal((count, task.channels))
-    mask = rng.random((count, *places)) < 0.6
+    mask = rng.random((count, *((task.channels,) if task.kind == "keypoints" else places))) < 0.6
     values = torch.from_numpy(target)
     return (
         torch.from_numpy(output).float(),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
 from edgemtl.spaces import KEEP, SKIP, Design, Space, load_space
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 
 @pytest.fixture(scope="module")

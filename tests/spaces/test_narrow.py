@@ -9,7 +9,7 @@ from small import designs, pictures, small_space
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet
 from edgemtl.spaces import Plan, load_space, prunable_channels, with_channels
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 TASKS = (make_task("semseg", "segmentation", classes=("wall", "floor")), make_task("kind", "classification", 3))
 

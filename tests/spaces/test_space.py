@@ -13,7 +13,7 @@ from plugged import install
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.spaces import Design, Space, load_space, space_names
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 from edgemtl.traits import TargetTraits
 
 TASKS = (make_task("semseg", "segmentation", classes=("wall", "floor")), make_task("kind", "classification", 3))

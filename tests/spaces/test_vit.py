@@ -12,7 +12,7 @@ from edgemtl.models import Supernet
 from edgemtl.models.graph.graph import trace
 from edgemtl.spaces import Space, load_space
 from edgemtl.spaces.families.vit import _TORCH_NAMES, window
-from edgemtl.tasks.task import Task, make_task
+from edgemtl.tasks import Task, make_task
 
 TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))
 TINY = """\

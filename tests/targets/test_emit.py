@@ -17,7 +17,7 @@ from edgemtl.errors import UnsupportedError
 from edgemtl.models.graph.evaluate import run_graph
 from edgemtl.models.graph.graph import trace
 from edgemtl.targets import emit
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 
 @pytest.mark.parametrize("block", ["depthwise", "fused"])

@@ -21,7 +21,7 @@ from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.stack import stack_experts
 from edgemtl.targets.onnx.tokens import DispatchPolicy
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))
 YAML = """\

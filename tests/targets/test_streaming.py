@@ -30,7 +30,7 @@ from edgemtl.spaces.families.vit import VitSpec, vit_plan
 from edgemtl.spaces.plan import ConvPlan, ExpertsPlan
 from edgemtl.targets import find_target
 from edgemtl.targets.streaming import stream_graph
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 STREAMING = find_target("streaming")
 

@@ -22,7 +22,7 @@ from edgemtl.spaces import Design, load_space
 from edgemtl.targets import find_target
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.tokens import DispatchPolicy
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))
 YAML = """\

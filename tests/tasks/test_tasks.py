@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemtl.errors import UserError
-from edgemtl.tasks.task import KINDS, Task, check_tasks, delta_m, make_task, relative_change, remaining_drop, worst_task
+from edgemtl.tasks import (
+    Task,
+    all_kinds,
+    check_tasks,
+    delta_m,
+    kind_of,
+    make_task,
+    relative_change,
+    remaining_drop,
+    worst_task,
+)
 
 SEMSEG = make_task("semseg", "segmentation", classes=("wall", "floor"))
 DEPTH = make_task("depth", "depth")
@@ -20,7 +30,7 @@ positive = st.floats(0.01, 100)
 
 def test_directions_of_every_kind() -> None:
     """Errors fall when a model gets better, accuracies rise."""
-    better = {name: kind.metrics[0].higher_is_better for name, kind in KINDS.items()}
+    better = {kind.name: kind.metrics[0].higher_is_better for kind in all_kinds()}
     assert better == {
         "segmentation": True, "depth": False, "normals": False, "edges": True, "saliency": True, "keypoints": True,
         "classification": True, "regression": False,
@@ -103,9 +113,10 @@ def test_a_baseline_of_zero_does_not_divide_by_zero() -> None:
 
 
 def test_a_task_has_its_kinds_loss_metrics_and_output() -> None:
-    assert (SEMSEG.channels, SEMSEG.classes, SEMSEG.postprocess) == (2, ("wall", "floor"), "argmax")
+    assert (SEMSEG.channels, SEMSEG.classes, SEMSEG.metric.name) == (2, ("wall", "floor"), "miou")
+    assert (kind_of(SEMSEG).loss, kind_of(SEMSEG).postprocess.name) == ("cross_entropy", "argmax")
     assert (DEPTH.channels, NORMALS.channels) == (1, 3)
-    assert [(o.name, o.channels, o.dense) for o in NORMALS.outputs] == [("normals", 3, True)]
+    assert [(o.name, o.channels, o.dense) for o in NORMALS.outputs] == [("vectors", 3, True)]
     assert make_task("type", "classification", 4).dense is False
 
 

@@ -13,7 +13,7 @@ from toys import TASKS, labels
 
 from edgemtl.data import Batch, Sample, collate
 from edgemtl.errors import UserError
-from edgemtl.tasks.task import Task
+from edgemtl.tasks import Task
 from edgemtl.train import Scorer, evaluate
 
 Array = NDArray[Any]
@@ -138,16 +138,25 @@ def test_a_point_is_found_within_a_tenth_of_the_height() -> None:
             maps[0, channel, row, column] = 1
         return maps
 
-    whole = Batch(
-        np.zeros((1, 3, *size), np.float32), {"points": heat(peaks).numpy()}, {"points": np.ones((1, *size), bool)}
-    )
+    points = np.array([[(column, row) for row, column in peaks.values()]], np.float32)
+    whole = Batch(np.zeros((1, 3, *size), np.float32), {"points": points}, {"points": np.ones((1, 3), bool)})
     assert scored(task, [(heat(found), whole)]) == {"pck": pytest.approx(2 / 3)}
+
+
+def test_points_that_are_not_seen_are_not_scored() -> None:
+    task, given = TASKS["points"], batches(TASKS["points"])
+    for output, batch in given:
+        seen = np.broadcast_to(np.array([True, False, True]), batch.masks["points"].shape).copy()
+        before = scored(task, [(output, Batch(batch.image, batch.targets, {"points": seen}))])
+        other = Batch(batch.image, {"points": np.where(seen[..., None], batch.targets["points"], 0)}, {"points": seen})
+        changed = torch.where(torch.from_numpy(seen)[..., None, None], output, output.flip(-1))
+        assert scored(task, [(changed, other)]) == before
 
 
 @every_task
 def test_what_is_masked_out_is_not_scored(task: Task) -> None:
-    if task.kind == "keypoints":  # a peak is searched in the whole map: an image counts or does not
-        pytest.skip("one mask an image")
+    if task.kind == "keypoints":
+        pytest.skip("tested by itself: its mask is over points")
     given = batches(task)
     changed = []
     for output, batch in given:

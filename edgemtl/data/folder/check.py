@@ -10,23 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from edgemtl.data.folder.files import Item, spec_path
-from edgemtl.data.folder.labels import Target, decode, tell_turned_away, tell_unmeasured
-from edgemtl.data.folder.models import (
-    ClassificationSpec,
-    DepthSpec,
-    FileSpec,
-    MapSpec,
-    NormalsSpec,
-    SegmentationSpec,
-    TableSpec,
-    TaskSpec,
-)
 from edgemtl.data.folder.problems import Finding, Problems
 from edgemtl.data.folder.scan import OpenFolder, open_folder
 from edgemtl.data.sample import SPLITS, Split
 from edgemtl.errors import naming
 from edgemtl.files.disk import sha256
 from edgemtl.progress import Progress, Report, silent
+from edgemtl.tasks import FileSpec, Target, TaskSpec
 
 __all__ = ["CheckReport", "check_contents", "check_folder", "check_some_labels"]
 
@@ -70,19 +60,12 @@ class _Tally:
         self.labelled += bool(mask.any())
         self.pixels += mask.size
         self.ignored += mask.size - int(mask.sum())
-        if names := _class_names(spec):
+        if names := spec.counted:
             numbers = np.bincount(valid.astype(np.int64).ravel(), minlength=len(names))
             for name, number in zip(names, numbers.tolist(), strict=True):
                 self.counts[name] = self.counts.get(name, 0) + number
-        elif valid.size and spec.kind in ("depth", "regression"):
+        elif valid.size and spec.measured:
             self.low, self.high = min(self.low, float(valid.min())), max(self.high, float(valid.max()))
-
-
-def _class_names(spec: TaskSpec) -> Sequence[str]:
-    """Values to count labels by: a task's classes, or 0 and 1 of a map; none for other kinds."""
-    if isinstance(spec, SegmentationSpec | ClassificationSpec):
-        return spec.classes
-    return ("0", "1") if isinstance(spec, MapSpec) else ()
 
 
 def check_folder(path: Path | str, report: Report = silent) -> CheckReport:
@@ -168,11 +151,9 @@ def _target(opened: OpenFolder, name: str, item: Item, problems: Problems) -> Ta
         return None
     shown = data.label_file(spec, item)[1]
     with naming(shown):
-        target = decode(spec, array)
-    if isinstance(spec, DepthSpec) and (problem := tell_unmeasured(spec, array, target[1])):
-        problems.warn(problem, shown)
-    if isinstance(spec, NormalsSpec) and (problem := tell_turned_away(*target)):
-        problems.warn(problem, shown)
+        target = spec.decode(array)
+    if doubts := spec.doubts(array, target):
+        problems.warn(doubts, shown)
     return target
 
 
@@ -203,13 +184,7 @@ def _tell_classes(spec: TaskSpec, name: str, where: str, tally: _Tally, problems
 
 
 def _tell_only_class(spec: TaskSpec, name: str, where: str, tally: _Tally, known: str, problems: Problems) -> None:
-    remedy = "correct the labels, or add images of other classes"
-    if isinstance(spec, SegmentationSpec) and tally.ignored:
-        remedy = (
-            "give each class an id of its own and `ignore` another value; the kind saliency takes masks of 0 and 255"
-        )
-    elif isinstance(spec, MapSpec):
-        remedy = "correct `threshold` or the labels"
+    remedy = spec.single_class_remedy(ignored=tally.ignored > 0)
     lacking = _lacking(spec, name, where, tally)
     problems.add(f"{lacking}: all that is valid is {known!r}, so that there is nothing to learn; {remedy}")
 
@@ -220,11 +195,10 @@ def _lacking(spec: TaskSpec, name: str, where: str, tally: _Tally) -> str:
     if not lacking:
         return ""
     shown = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
-    unit = "image" if isinstance(spec, TableSpec) else "pixel"
     ignored = ""
-    if isinstance(spec, SegmentationSpec) and tally.ignored:
-        ignored = f" ({tally.ignored / tally.pixels:.0%} of the pixels hold {spec.ignore}, which is taken as `ignore`)"
-    return f"{where} has no {unit} of class {shown} of task {name!r}{ignored}"
+    if tally.ignored and (value := spec.ignored_value()):
+        ignored = f" ({tally.ignored / tally.pixels:.0%} of the pixels hold {value}, which is taken as `ignore`)"
+    return f"{where} has no {spec.unit} of class {shown} of task {name!r}{ignored}"
 
 
 def _report(opened: OpenFolder, tallies: Mapping[Split, Mapping[str, _Tally]], problems: Problems) -> CheckReport:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from edgemtl.errors import UserError, brief
 from edgemtl.files.disk import FILE_NAME_BYTES, fits
+from edgemtl.files.names import nfc
 
-__all__ = ["Names", "nfc"]
-
-
-def nfc(text: str) -> str:
-    """The one form of a text: an accent is part of its letter (NFC), as some systems write it and others do not."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+__all__ = ["Names"]
 
 
 class Names:

@@ -8,19 +8,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from edgemtl.data.folder.file_names import Names, nfc
-from edgemtl.data.folder.labels import read_table
-from edgemtl.data.folder.models import FileSpec, Folders, FolderSpec, Fractions, TableSpec
+from edgemtl.data.folder.file_names import Names
+from edgemtl.data.folder.labels import Cells, read_table
+from edgemtl.data.folder.models import Folders, FolderSpec, Fractions
 from edgemtl.data.folder.problems import Problems
 from edgemtl.data.sample import SPLITS, Split, require_split
 from edgemtl.errors import UserError, naming
 from edgemtl.files.disk import inside, within
 from edgemtl.files.images import ENDINGS, ending_refused
+from edgemtl.files.names import nfc
+from edgemtl.tasks import FileSpec, TableSpec
 
-__all__ = ["DEFAULT_FILE", "Item", "Row", "list_splits", "match_tables", "spec_path"]
+__all__ = ["DEFAULT_FILE", "Item", "list_splits", "match_tables", "spec_path"]
 
 DEFAULT_FILE = "data.yaml"
-Row = Mapping[str, str]
 _OF_A_SYSTEM = ("Thumbs.db", "desktop.ini")
 _CALIBRATION_SHARE = 0.05
 _CALIBRATION_MOST = 512
@@ -165,13 +166,13 @@ def _set_aside(train: list[Item]) -> tuple[list[Item], list[Item]]:
 
 def match_tables(
     root: Path, spec: FolderSpec, splits: Mapping[Split, list[Item]], problems: Problems
-) -> dict[str, dict[str, Row]]:
+) -> dict[str, dict[str, Cells]]:
     """Rows of every table task by image; a table that cannot be read is left out and told.
 
     A row may name its image by its path, its file name or its name without ending. A name that fits several images is
     a problem; one that fits none is a warning.
     """
-    matched: dict[str, dict[str, Row]] = {}
+    matched: dict[str, dict[str, Cells]] = {}
     for name, task in spec.tasks.items():
         if not isinstance(task, TableSpec):
             continue
@@ -189,13 +190,15 @@ def match_tables(
     return matched
 
 
-def _key_of(item: Item, rows: Mapping[str, Row]) -> str | None:
+def _key_of(item: Item, rows: Mapping[str, Cells]) -> str | None:
     """Key of an image in the table: the most specific of its names that is present."""
     keys = (item.shown, item.name + item.path.suffix, item.name, item.path.name)
     return next((key for key in map(nfc, keys) if key in rows), None)
 
 
-def _tell_names(task: TableSpec, rows: Mapping[str, Row], images: Mapping[str, list[str]], problems: Problems) -> None:
+def _tell_names(
+    task: TableSpec, rows: Mapping[str, Cells], images: Mapping[str, list[str]], problems: Problems
+) -> None:
     for key, fitting in images.items():
         if len(fitting) > 1:
             text = f"the name {key!r} fits {len(fitting)} images, {fitting[0]} and {fitting[1]}: write their paths in"

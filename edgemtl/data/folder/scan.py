@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from edgemtl.data.folder.data import FolderData
-from edgemtl.data.folder.file_names import nfc
 from edgemtl.data.folder.files import Item, list_splits, match_tables
 from edgemtl.data.folder.labels import check_header
-from edgemtl.data.folder.models import FileSpec, TaskSpec
 from edgemtl.data.folder.problems import Problems
 from edgemtl.data.folder.spec import read_spec
 from edgemtl.data.pictures import read_header
@@ -22,6 +20,8 @@ from edgemtl.data.teachers import Teacher, onnx_teacher
 from edgemtl.errors import UserError, naming
 from edgemtl.files.disk import sha256, within
 from edgemtl.files.images import open_picture
+from edgemtl.files.names import nfc
+from edgemtl.tasks import FileSpec, Task, TaskSpec, make_task
 
 __all__ = ["OpenFolder", "open_folder"]
 
@@ -67,13 +67,17 @@ def open_folder(path: Path, size: tuple[int, int], problems: Problems) -> OpenFo
     splits = list_splits(root, spec, problems)
     files = {name: root / task.teacher for name, task in spec.tasks.items() if task.teacher is not None}
     teachers = _open_teachers(root, files, problems)
-    tasks = tuple(task.task(name) for name, task in spec.tasks.items())
+    tasks = tuple(_task(name, task) for name, task in spec.tasks.items())
     data = FolderData(root, spec.tasks, match_tables(root, spec, splits, problems), size, tasks, teachers)
     opened = OpenFolder(path, data, splits, {}, tuple(files.values()), set())
     _look_for_folders(opened, problems)
     _refuse_shared_labels(opened, problems)
     _scan(opened, problems)
     return opened
+
+
+def _task(name: str, spec: TaskSpec) -> Task:
+    return make_task(name, spec.kind, spec.channels, spec.class_names)
 
 
 def _look_for_folders(opened: OpenFolder, problems: Problems) -> None:
@@ -178,7 +182,7 @@ def _look_at_label(
     """Whether the label is there; raises where it is missing and must not, lies elsewhere, or does not fit."""
     spec = data.specs[name]
     if not isinstance(spec, FileSpec):
-        return bool(data.target(name, item, (0, 0))[1])
+        return bool(data.target(name, item, (0, 0))[1].any())
     path, shown = data.label_file(spec, item)
     if not path.exists() and spec.may_lack:
         return False

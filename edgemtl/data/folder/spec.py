@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from edgemtl.data.folder.models import SPECS, FileSpec, Folders, FolderSpec, Fractions, Strict, TaskSpec, relative
+from edgemtl.data.folder.models import Folders, FolderSpec, Fractions, folder_kinds
 from edgemtl.data.folder.problems import Problems
 from edgemtl.files.yaml import read_yaml
+from edgemtl.tasks import FileSpec, Strict, TaskSpec, find_kind, relative
 
 __all__ = ["read_spec"]
 
@@ -149,10 +150,13 @@ def _read_task(document: _Document, name: Any, value: Any) -> TaskSpec | None:
         )
         return None
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if not isinstance(kind, str) or kind not in SPECS:
+    kinds = folder_kinds()
+    if not isinstance(kind, str) or kind not in kinds:
         given = "this key is missing" if kind is None else f"unknown kind {_short(kind)}"
-        near = difflib.get_close_matches(str(kind), list(SPECS), n=1, cutoff=0.5) if isinstance(kind, str) else []
+        near = difflib.get_close_matches(str(kind), kinds, n=1, cutoff=0.5) if isinstance(kind, str) else []
         hint = f"did you mean {near[0]}? " if near else ""
-        document.add((*at, "kind"), f"{given}: {hint}allowed: {', '.join(sorted(SPECS))}")
+        document.add((*at, "kind"), f"{given}: {hint}allowed: {', '.join(sorted(kinds))}")
         return None
-    return document.model(SPECS[kind], value, at)
+    model = find_kind(kind).labels
+    assert model is not None
+    return document.model(model, value, at)

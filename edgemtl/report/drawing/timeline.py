@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from edgemtl.report.drawing.colors import class_colors
+from edgemtl.canvas import class_colors
 from edgemtl.report.drawing.html import Child, Markup, element
 from edgemtl.report.drawing.svg import nice_ticks, short_number
 from edgemtl.runtime import Job, ScheduleRun, TaskRun

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from edgemtl.canvas import PAPER, Picture, Range, label, scaled, side_by_side, stacked, tag
 from edgemtl.errors import UserError
-from edgemtl.report.drawing.canvas import PAPER, Color, label, scale_bar, scaled, side_by_side, stacked, swatches, tag
-from edgemtl.report.drawing.colors import class_colors, ember, heat, rainbow
-from edgemtl.report.pictures.overlays import Array, Picture, Range, overlay, plain, robust_range
-from edgemtl.tasks import Task
+from edgemtl.report.pictures.overlays import overlay
+from edgemtl.tasks import Task, kind_of
 
 __all__ = ["Example", "animation", "contact_sheet", "draw_prediction"]
 
@@ -28,26 +29,25 @@ class Example:
     """
 
     image: Picture
-    predictions: Mapping[str, Array]
-    truths: Mapping[str, Array] = field(default_factory=dict)
-    masks: Mapping[str, Array] = field(default_factory=dict)
+    predictions: Mapping[str, Any]
+    truths: Mapping[str, Any] = field(default_factory=dict)
+    masks: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     caption: str = ""
 
 
-def draw_prediction(task: Task, prediction: Array, image: Picture) -> Image.Image:
-    """One task's post-processed prediction over its image (see `overlay`), with a legend below it.
+def draw_prediction(task: Task, prediction: Any, image: Picture) -> Image.Image:
+    """One task's prediction over its image (see `overlay`), with a legend below it.
 
-    A picture narrower than 320 or wider than 1280 pixels is brought to that width, so that its text can be read. Points
-    of keypoints are in pixels of `image`.
+    A picture narrower than 320 or wider than 1280 pixels is brought to that width, so that its text can be read.
+    Coordinates are in pixels of `image`.
     """
-    value = plain(task, prediction)
+    kind = kind_of(task)
+    value = kind.as_prediction(task, prediction)
     width = min(max(image.shape[1], WIDTHS[0]), WIDTHS[1])
     photo = np.array(scaled(Image.fromarray(image), width))
-    if task.kind == "keypoints":
-        value = np.concatenate([value[:, :2] * (width / image.shape[1]), value[:, 2:]], axis=1)
-    limits = robust_range([value]) if task.kind == "depth" else None
-    drawn = Image.fromarray(overlay(task, value, photo, limits=limits))
-    return stacked([drawn, *_legend(task, [value], width, limits)])
+    limits = kind.limits([value])
+    drawn = Image.fromarray(overlay(task, value, photo, scale=width / image.shape[1], limits=limits))
+    return stacked([drawn, *kind.legend(task, [value], width, limits)])
 
 
 def contact_sheet(tasks: Sequence[Task], examples: Sequence[Example], *, cell_width: int = 256) -> Image.Image:
@@ -80,7 +80,8 @@ def _photo(example: Example, width: int) -> Image.Image:
 
 def _column(task: Task, shown: Sequence[Example], labelled: Sequence[Example], width: int) -> Image.Image:
     values = [value for each in labelled for value in _values(task, each)]
-    limits = robust_range(values) if values and task.kind == "depth" else None
+    kind = kind_of(task)
+    limits = kind.limits(values)
     rows = [label(task.name, width)]
     for example in shown:
         cell = _cell(task, example.predictions.get(task.name), example, width, limits)
@@ -91,20 +92,26 @@ def _column(task: Task, shown: Sequence[Example], labelled: Sequence[Example], w
         tag(true, "truth")
         tag(cell, "prediction")
         rows.append(stacked([true, cell], 3))
-    return stacked([*rows, *(_legend(task, values, width, limits) if values else [])], _GAP)
+    return stacked([*rows, *(kind.legend(task, values, width, limits) if values else [])], _GAP)
 
 
-def _values(task: Task, example: Example) -> list[Array]:
+def _values(task: Task, example: Example) -> list[Any]:
     """Prediction and truth of a task; what the mask leaves out of a truth does not count for legends."""
-    arrays = [plain(task, example.predictions[task.name])] if task.name in example.predictions else []
+    kind = kind_of(task)
+    values = [kind.as_prediction(task, example.predictions[task.name])] if task.name in example.predictions else []
     if task.name in example.truths:
-        truth, mask = plain(task, example.truths[task.name]), example.masks.get(task.name)
-        arrays.append(truth if mask is None or mask.shape != truth.shape else truth[mask.astype(bool)])
-    return arrays
+        truth, mask = kind.as_prediction(task, example.truths[task.name]), example.masks.get(task.name)
+        values.append(truth if mask is None or mask.shape != np.shape(truth) else truth[mask.astype(bool)])
+    return values
 
 
 def _cell(
-    task: Task, value: Array | None, example: Example, width: int, limits: Range | None, mask: Array | None = None
+    task: Task,
+    value: Any,
+    example: Example,
+    width: int,
+    limits: Range | None,
+    mask: NDArray[np.generic] | None = None,
 ) -> Image.Image:
     """A drawn value at the cell's width, or an empty cell."""
     height, full = example.image.shape[:2]
@@ -113,28 +120,4 @@ def _cell(
     if task.dense:
         return scaled(Image.fromarray(overlay(task, value, example.image, mask=mask, limits=limits)), width)
     photo = scaled(Image.fromarray(example.image), width)  # text keeps its size
-    return Image.fromarray(overlay(task, value, np.array(photo)))
-
-
-def _legend(task: Task, values: Sequence[Array], width: int, limits: Range | None) -> list[Image.Image]:
-    """Legend of the colours; None for a task whose prediction is text."""
-    if task.kind == "segmentation":
-        return [_classes(task, values, width)]
-    if task.kind == "depth" and limits is not None:
-        marks = [f"{limits[0] + share * (limits[1] - limits[0]):.1f} m" for share in (0.0, 0.5, 1.0)]
-        return [scale_bar(lambda position: rainbow(1 - position), marks, width)]
-    if task.kind == "normals":
-        return [swatches(["right", "up", "to the camera"], [(255, 128, 128), (128, 255, 128), (128, 128, 255)], width)]
-    if task.kind in ("edges", "saliency"):
-        return [scale_bar(ember if task.kind == "edges" else heat, ["0", "probability", "1"], width)]
-    return []
-
-
-def _classes(task: Task, values: Sequence[Array], width: int) -> Image.Image:
-    """The classes that occur, most frequent first."""
-    counts = np.bincount(np.concatenate([np.clip(value.astype(np.int64), 0, 255).ravel() for value in values]))
-    present = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
-    names = [task.classes[index] if index < len(task.classes) else f"class {index}" for index in present]
-    table = class_colors(max(task.channels, len(counts)))
-    colors: list[Color] = [(int(red), int(green), int(blue)) for red, green, blue in table[present]]
-    return swatches(names, colors, width)
+    return Image.fromarray(overlay(task, value, np.array(photo), scale=width / full))

@@ -21,7 +21,7 @@ from edgemtl.nas.evaluation.finalists import (
 )
 from edgemtl.nas.evaluation.problem import Evaluation, Problem
 from edgemtl.spaces import Design, Space
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 
 @pytest.fixture(scope="module")

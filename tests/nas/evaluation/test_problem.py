@@ -10,7 +10,7 @@ from landscape import PAIR, evaluate, problem, space
 
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
 from edgemtl.spaces import Space
-from edgemtl.tasks.task import delta_m
+from edgemtl.tasks import delta_m
 
 coordinate = st.integers(0, 5).map(float)
 

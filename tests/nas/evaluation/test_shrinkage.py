@@ -13,7 +13,7 @@ from edgemtl.nas.evaluation.problem import Evaluation, Problem
 from edgemtl.nas.evaluation.sensitivity import measure_sensitivity
 from edgemtl.nas.evaluation.shrinkage import shrinkage_estimate, standard_error
 from edgemtl.spaces import Design, Space
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 NOISE = 0.05
 

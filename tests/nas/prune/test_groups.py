@@ -18,7 +18,7 @@ from edgemtl.profiling import count_graph
 from edgemtl.runtime import open_engine
 from edgemtl.spaces import Space, prunable_channels, with_channels
 from edgemtl.targets import emit, find_target
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 
 TASKS = (make_task("semseg", "segmentation", classes=("wall", "floor")), make_task("kind", "classification", 3))
 

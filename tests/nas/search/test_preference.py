@@ -20,7 +20,7 @@ from edgemtl.nas.search.strategies.preference_sampler import PreferenceSampler
 from edgemtl.progress import Progress
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.spaces.space import is_precision
-from edgemtl.tasks.task import make_task
+from edgemtl.tasks import make_task
 from edgemtl.units import Floor, parse_budget
 
 DEEP = TINY.replace("decoder: {width: [8, 16], depth: [1]}", "decoder: {width: [8, 16, 24], depth: [1, 2]}")

@@ -30,7 +30,7 @@ from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.spaces import load_space
 from edgemtl.targets import find_target, measurer_of
-from edgemtl.tasks.task import relative_change
+from edgemtl.tasks import relative_change
 
 KEYS = {
     "schema", "command", "seed", "data", "space", "strategy", "budgets", "feasible", "best", "front", "evaluations",

@@ -1,0 +1,1 @@
+"""What edges and saliency share: a probability for every pixel."""

@@ -1,0 +1,50 @@
+"""How edges and saliency are learnt: cross-entropy in which the rare class weighs more, scored by the best F."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.classification import BinaryPrecisionRecallCurve
+
+from edgemtl.tasks.learning import Learning, MetricSet, Tensors, masked_mean, only_tensor
+from edgemtl.tasks.task import Task
+
+__all__ = ["LEARNING"]
+
+_POSITIVE_WEIGHT = 0.8
+_SCALE = 5.0
+_DISTILLATION_SCALE = 2.0
+_THRESHOLDS = 39
+
+
+class _BestF(BinaryPrecisionRecallCurve):
+    """F at the best single threshold for the whole data set (ODS), with no tolerance of place."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        precision, recall = (values.nan_to_num() for values in super().compute()[:2])  # 0/0 where nothing is predicted
+        return (2 * precision * recall / (precision + recall).clamp(min=1e-9)).max()
+
+
+def _loss(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
+    weight = torch.where(labels > 0.5, _POSITIVE_WEIGHT, 1 - _POSITIVE_WEIGHT)
+    logits = only_tensor(outputs)[:, 0]
+    error = F.binary_cross_entropy_with_logits(logits, labels, weight=weight, reduction="none")
+    return _SCALE * masked_mean(error, mask)
+
+
+def _distill(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
+    chances = only_tensor(teacher).sigmoid()
+    return _DISTILLATION_SCALE * F.binary_cross_entropy_with_logits(only_tensor(outputs), chances)
+
+
+def _metric(task: Task) -> MetricSet:
+    best_f = _BestF(thresholds=_THRESHOLDS, validate_args=False)
+
+    def add(outputs: Tensors, labels: Tensor, mask: Tensor) -> None:
+        best_f.update(only_tensor(outputs)[:, 0].sigmoid()[mask], labels[mask].long())
+
+    return MetricSet({task.metric.name: best_f}, add)
+
+
+LEARNING = Learning(_loss, _distill, _metric)

@@ -1,0 +1,1 @@
+"""Classification: the class of the whole image."""

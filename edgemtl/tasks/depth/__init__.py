@@ -1,0 +1,1 @@
+"""Depth: metres along the camera's axis for every pixel."""

@@ -1,0 +1,1 @@
+"""Edges: whether a contour passes through a pixel."""

@@ -1,0 +1,1 @@
+"""Keypoints: the place of each of some named points."""

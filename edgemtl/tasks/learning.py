@@ -1,0 +1,105 @@
+"""What a kind of task is learnt by, with torch: the record that its `learning` module fills, and what many share.
+
+Functions take a task's raw outputs in FP32 by name, and labels and mask as the kind's `collate` made them, as tensors.
+A masked-out place counts nowhere. Losses are scaled so that those of a half-trained net are of the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric as TorchMetric
+
+from edgemtl.tasks.task import Task
+
+__all__ = [
+    "Learning",
+    "MetricSet",
+    "Score",
+    "Tensors",
+    "cross_entropy",
+    "masked_mean",
+    "no_noise",
+    "only_tensor",
+    "soft_cross_entropy",
+]
+
+Tensors = Mapping[str, Tensor]
+"""A task's tensors by the name of their output."""
+
+
+class Score(Protocol):
+    """A task's metrics over batches."""
+
+    def update(self, outputs: Tensors, labels: Any, mask: Tensor) -> None:
+        """Add a batch, in which something is valid."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Every metric of the kind by name, over all that was added."""
+        ...
+
+
+def no_noise(task: Task, scores: Mapping[str, float], images: int) -> float:
+    """Zero: the error of a score that is not known to have any."""
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a kind is learnt.
+
+    `loss(task, outputs, labels, mask)` is a scalar, zero (with gradients of zero) where nothing is valid.
+    `distill(task, outputs, teacher)` is how far a narrow design's outputs are from the largest one's (in-place
+    distillation, Yu and Huang 2019), lowest where they are equal. `metric(task)` begins a score. `noise(task, scores,
+    images)` is the standard error of the deciding metric over so many images, relative to it; zero where unknown.
+    """
+
+    loss: Callable[[Task, Tensors, Any, Tensor], Tensor]
+    distill: Callable[[Task, Tensors, Tensors], Tensor]
+    metric: Callable[[Task], Score]
+    noise: Callable[[Task, Mapping[str, float], int], float] = no_noise
+
+
+@dataclass(frozen=True)
+class MetricSet:
+    """A score made of torchmetrics' metrics, which `add` updates."""
+
+    metrics: Mapping[str, TorchMetric]
+    add: Callable[[Tensors, Any, Tensor], None]
+
+    def update(self, outputs: Tensors, labels: Any, mask: Tensor) -> None:
+        """See `Score.update`."""
+        self.add(outputs, labels, mask)
+
+    def compute(self) -> dict[str, float]:
+        """See `Score.compute`."""
+        return {name: float(metric.compute()) for name, metric in self.metrics.items()}
+
+
+def only_tensor(outputs: Tensors) -> Tensor:
+    """The tensor of a task that has one output."""
+    (tensor,) = outputs.values()
+    return tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over valid places; zero (with a gradient of zero) where there is none."""
+    weights = mask.to(values.dtype)
+    return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def cross_entropy(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross-entropy of logits against class ids."""
+    logits = only_tensor(outputs)
+    return masked_mean(F.cross_entropy(logits, torch.where(mask, labels, 0), reduction="none"), mask)
+
+
+def soft_cross_entropy(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
+    """Mean cross-entropy of logits against a teacher's probabilities."""
+    return -(only_tensor(teacher).softmax(1) * only_tensor(outputs).log_softmax(1)).sum(1).mean()

@@ -1,0 +1,75 @@
+"""The kinds of task that there are, built in or plugged in, and tasks made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+from edgemtl.errors import UserError
+from edgemtl.files.names import check_label, check_name
+from edgemtl.plugins import Registry
+from edgemtl.tasks.classification.kind import Classification
+from edgemtl.tasks.depth.kind import Depth
+from edgemtl.tasks.edges.kind import Edges
+from edgemtl.tasks.keypoints.kind import Keypoints
+from edgemtl.tasks.kind import Kind
+from edgemtl.tasks.normals.kind import Normals
+from edgemtl.tasks.regression.kind import Regression
+from edgemtl.tasks.saliency.kind import Saliency
+from edgemtl.tasks.segmentation.kind import Segmentation
+from edgemtl.tasks.task import FLAG_PREFIX, IMAGE_INPUT, Task
+
+__all__ = ["KINDS", "all_kinds", "find_kind", "kind_of", "make_task"]
+
+_SIGNS = ".,:=@+"
+_BUILT_IN = (Segmentation, Depth, Normals, Edges, Saliency, Keypoints, Classification, Regression)
+KINDS: Registry[Kind] = Registry(
+    "task kind", "edgemtl.kinds", {kind.name: kind for kind in _BUILT_IN}, instance_of=Kind
+)
+
+
+@cache
+def find_kind(name: str) -> Kind:
+    """The kind called `name`; raises `UserError` with the nearest names where there is none."""
+    return KINDS.find(name)
+
+
+def all_kinds() -> tuple[Kind, ...]:
+    """Every kind that there is; raises `UserError` for a plug-in that cannot be loaded."""
+    return tuple(map(find_kind, KINDS.names()))
+
+
+def kind_of(task: Task) -> Kind:
+    """The kind of a task; raises `UserError` where no package that is installed has it."""
+    return find_kind(task.kind)
+
+
+def make_task(name: str, kind: str, channels: int | None = None, classes: Sequence[str] = ()) -> Task:
+    """A task with its kind's metrics and outputs; `UserError` where kind or channels do not fit.
+
+    Names obey `check_name`, hold none of the signs that budgets and modes are written with, and are none that an
+    engine's inputs have; classes obey `check_label`.
+
+    >>> task = make_task("semseg", "segmentation", classes=["floor", "wall"])
+    >>> task.channels, task.metrics[0].name
+    (2, 'miou')
+    """
+    check_name(name, "task")
+    if signs := sorted(set(name) & set(_SIGNS)):
+        raise UserError(f"task {name!r} holds {signs[0]!r}: none of {' '.join(_SIGNS)} is allowed in a task's name")
+    if name == IMAGE_INPUT or name.startswith(FLAG_PREFIX):
+        inputs = f"{IMAGE_INPUT} and {FLAG_PREFIX}TASK"
+        raise UserError(f"task {name!r} is called like an input of engines, which are {inputs}: choose another name")
+    for text in classes:
+        check_label(text, f"class of task {name}:")
+    own = find_kind(kind)
+    count = own.channels or channels or len(classes)
+    if count < 1:
+        raise UserError(f"task {name!r} of kind {kind} needs its classes or its number of channels, 1 or more")
+    if channels is not None and channels != count:
+        raise UserError(f"task {name!r} of kind {kind} has {count} channels, not {channels}")
+    if classes and len(classes) != count:
+        raise UserError(f"task {name!r} names {len(classes)} classes but has {count} channels")
+    task = Task(name, kind, count, tuple(classes), own.metrics)
+    return replace(task, outputs=own.outputs(task))

@@ -1,0 +1,1 @@
+"""Regression: numbers of the whole image."""

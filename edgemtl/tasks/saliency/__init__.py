@@ -1,0 +1,1 @@
+"""Saliency: whether a pixel belongs to what draws the eye."""
