@@ -23,10 +23,10 @@ from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem
 from edgemtl.nas.prune import Pruning, open_pruning
 from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.map import PruneMap
-from edgemtl.nas.runs import RunFolder
-from edgemtl.nas.runs.folder import task_json
+from edgemtl.nas.runs import RunFolder, run_tasks
 from edgemtl.nas.runs.outcome import RunInfo, finalize_run
 from edgemtl.profiling import Call
+from edgemtl.runs import RunConfig
 from edgemtl.targets import find_target
 from edgemtl.train import batches_of
 from edgemtl.units import parse_budget
@@ -61,20 +61,23 @@ def _begin(run: Path, size: tuple[int, int]) -> None:
     base, even = evaluator.candidate(space.largest()), {task.name: 1.0 for task in space.tasks}
     metrics = evaluator.simulated(base)
     RunFolder(run).create(
-        {
-            "space": space.name,
-            "fingerprint": space.fingerprint,
-            "size": list(size),
-            "data": "scenes",
-            "data_fingerprint": evaluator.source.fingerprint,
-            "tasks": task_json(space.tasks),
-            "target": "onnxruntime",
-            "strategy": "none",
-            "budgets": [],
-            "floors": [],
-            "preference": even,
-            "seed": 0,
-        }
+        RunConfig(
+            space=space.name,
+            fingerprint=space.fingerprint,
+            size=size,
+            data="scenes",
+            data_fingerprint=evaluator.source.fingerprint,
+            tasks=run_tasks(space.tasks),
+            target="onnxruntime",
+            device=evaluator.target.device,
+            strategy="none",
+            budgets=(),
+            floors=(),
+            preference=even,
+            precisions={},
+            seed=0,
+            supernet_sha256=None,
+        )
     )
     finalist = Finalist(base, Evaluation(base.design, metrics, evaluator.time(base)), 1.0)
     asked = RunInfo("benchmarks/_prunings.py", 0, "none", (), 1, started)

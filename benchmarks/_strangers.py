@@ -202,7 +202,7 @@ def _design(folder: Path) -> Any:
 
 def _config(folder: Path) -> Any:
     RunFolder(folder / "run").load("best")
-    return RunFolder(folder / "run").config()
+    return RunFolder(folder / "run").config().as_json()
 
 
 def _studied(folder: Path) -> Any:

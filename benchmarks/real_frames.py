@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> Outcome:
     designs: dict[str, tuple[Candidate, Evaluator]] = {"largest": (evaluator.candidate(space.largest()), evaluator)}
     if options.run:
         folder = RunFolder(options.run)
-        target = find_target(folder.config()["target"])
+        target = find_target(folder.config().target)
         engines = replace(evaluator, target=target, measurer=measurer_of(target))
         designs["chosen"] = (folder.load("best"), engines)
     frames = [motorcycle(space.size)]

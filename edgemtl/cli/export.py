@@ -130,7 +130,7 @@ def export(
     if not screen.as_json:
         _parity(screen, manifest)
         if portable:
-            _cost_of_portable(screen, manifest, targets or (RunFolder(run).config()["target"],))
+            _cost_of_portable(screen, manifest, targets or (RunFolder(run).config().target,))
         _dropped(screen, manifest)
         _levels(screen, manifest, folder)
         cost = manifest.cost

@@ -83,7 +83,7 @@ def prune(
     a module as the folder that is written says.
     """
     from edgemtl.nas.prune import MODULE_FILE
-    from edgemtl.nas.runs import CONFIG_FILE
+    from edgemtl.runs import CONFIG_FILE
 
     own = ":" in subject and not Path(subject).exists()
     _check_options(subject, own, design=design, data=data, size=size, device=device, precisions=precisions)

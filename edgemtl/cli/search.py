@@ -110,10 +110,10 @@ def search(
     designs and the chosen one, scored and timed on its exported engine. Writes a run folder.
     """
     from edgemtl.files.disk import read_json
-    from edgemtl.nas.runs import CONFIG_FILE, RunFolder
     from edgemtl.nas.search import SearchRequest
     from edgemtl.nas.search import search as search_space
     from edgemtl.results import RESULT_FILE
+    from edgemtl.runs import CONFIG_FILE, read_config
 
     folder = new_run(out, "search", resume)
     request = SearchRequest(
@@ -141,7 +141,7 @@ def search(
         result = search_space(request, partial(_show_event, screen, stages))
     if not screen.as_json:
         show_result(screen, result)
-        chosen = RunFolder(folder).config()["target"]
+        chosen = read_config(folder).target
         screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {chosen}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
 

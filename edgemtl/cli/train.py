@@ -164,8 +164,9 @@ def _tune(
     own: Mapping[str, object],
 ) -> None:
     from edgemtl.files.disk import read_json
-    from edgemtl.nas.runs import CONFIG_FILE, RunFolder, fine_tune
+    from edgemtl.nas.runs import fine_tune
     from edgemtl.results import RESULT_FILE
+    from edgemtl.runs import CONFIG_FILE, read_config
 
     if given := [f"--{name} {value}" for name, value in own.items() if value is not None]:
         raise UserError(f"{given[0]} does not go with --run, which trains on its run's own data: leave it out")
@@ -177,7 +178,7 @@ def _tune(
         result = fine_tune(run, folder, recipe, name=design, command=command, report=stages, **how)
     if not screen.as_json:
         show_result(screen, result)
-        target = RunFolder(folder).config()["target"]
+        target = read_config(folder).target
         screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {target}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
 

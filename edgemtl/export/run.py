@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgemtl.arithmetic import own_arithmetic
 from edgemtl.bundle import Manifest
-from edgemtl.data import Sample, Source, open_source
+from edgemtl.data import Sample, Source
 from edgemtl.devices import Device
 from edgemtl.errors import UserError
 from edgemtl.export.bundle import Origin, export_bundle
@@ -55,18 +55,13 @@ def export_run(
     if levels:
         return _export_levels(run, targets, device, out or run / "bundle", levels, supernet, report)
     folder = RunFolder(run)
-    config = folder.config()
     device = device or _own_device(folder, silent if portable else report)  # what is right everywhere needs no note
-    candidate = folder.load(design)
-    size = candidate.net.input_size
-    source = open_source(config["data"], size)
-    if source.fingerprint != config["data_fingerprint"]:
-        raise UserError(f"data {config['data']!r} has changed since run {run} was made: search again")
+    candidate, source = folder.load(design), folder.source()
     write = export_bundle if layout is None else partial(export_plain, layout=layout)
     return write(
         candidate.net,
         candidate.design.precision,
-        list(targets) or [config["target"]],
+        list(targets) or [folder.config().target],
         out or run / ("bundle" if layout is None else "plain"),
         calibration=subsample(source.split("calibration"), CALIBRATION_IMAGES),
         validation=_validation(source),
@@ -92,12 +87,12 @@ def _origin(folder: RunFolder, candidate: Candidate, source: Source) -> Origin:
     """Where the net of a run comes from, for the manifest."""
     config = folder.config()
     return Origin(
-        space=config["space"],
+        space=config.space,
         family=candidate.design.space.family.name,
         design=candidate.design.as_json(),
         blocks=candidate.design.blocks,
         run=str(folder.path),
-        seed=config["seed"],
+        seed=config.seed,
         data={"name": source.name, "fingerprint": source.fingerprint},
     )
 
@@ -130,13 +125,13 @@ def _export_levels(
 ) -> Manifest:
     folder = RunFolder(run)
     config = folder.config()
-    target = check_sharing(list(targets) or [config["target"]], device or _own_device(folder, report))
+    target = check_sharing(list(targets) or [config.target], device or _own_device(folder, report))
     found = plan_levels(folder, count, supernet, report)
     origin = Origin(
-        space=config["space"],
+        space=config.space,
         family=found.levels[0].candidate.design.space.family.name,
         run=str(run),
-        seed=config["seed"],
+        seed=config.seed,
         data={"name": found.source.name, "fingerprint": found.source.fingerprint},
     )
     return export_levels(found, target, out, validation=_validation(found.source), origin=origin, report=report)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edgemtl.data import Source, open_source
+from edgemtl.data import Source
 from edgemtl.errors import UserError
 from edgemtl.files.disk import sha256
 from edgemtl.files.share import find_shared
@@ -16,6 +15,7 @@ from edgemtl.nas.evaluation import Candidate, Evaluator, Limit, Sensitivity, fin
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import make_table, widths_for
 from edgemtl.progress import Report, note, silent
+from edgemtl.runs import RunConfig
 from edgemtl.spaces import ENGINE, Design, Space
 from edgemtl.targets import measurer_of
 from edgemtl.units import Budget, parse_budget
@@ -58,16 +58,13 @@ def plan_levels(run: RunFolder, count: int, supernet: Path | None = None, report
     """
     if count < 2:
         raise UserError(f"{count} levels given: give 2 or more, or export without --levels")
-    config, space = run.config(), run.space()
-    source = open_source(config["data"], space.size)
-    if source.fingerprint != config["data_fingerprint"]:
-        raise UserError(f"data {config['data']!r} has changed since run {run.path} was made: search again")
+    config, space, source = run.config(), run.space(), run.source()
     path = _supernet_of(run, config, source, supernet)
     weights = Supernet.of(space)
     load_supernet(weights, path, space.fingerprint)
     target = run.target()
     evaluator = Evaluator(source, target, measurer_of(target), [""], supernet=weights)
-    cache_key = {key: str(config[key]) for key in ("supernet_sha256", "data_fingerprint")}
+    cache_key = {"supernet_sha256": str(config.supernet_sha256), "data_fingerprint": config.data_fingerprint}
     found = _sensitivity(run, path, space, evaluator, cache_key, report)
     levels: dict[str, Level] = {}
     best = run.load("best").design
@@ -86,15 +83,15 @@ def plan_levels(run: RunFolder, count: int, supernet: Path | None = None, report
     return Levels(tuple(levels.values()), weights, source)
 
 
-def _supernet_of(run: RunFolder, config: Mapping[str, Any], source: Source, given: Path | None) -> Path:
-    path = given or find_shared("nas/supernets", f"{config['space']}-{source.name}.safetensors")
+def _supernet_of(run: RunFolder, config: RunConfig, source: Source, given: Path | None) -> Path:
+    path = given or find_shared("nas/supernets", f"{config.space}-{source.name}.safetensors")
     if path is None or not path.is_file():
         missing = "which does not ship" if given is None else f"and {given} does not exist"
         raise UserError(
             f"levels are cut from the supernet that run {run.path} was searched in, {missing}: "
             "name its file with --supernet"
         )
-    if sha256(path) != config["supernet_sha256"]:
+    if sha256(path) != config.supernet_sha256:
         raise UserError(
             f"supernet {path} is not the one that run {run.path} was searched in: name that one with --supernet"
         )
@@ -124,13 +121,13 @@ def _sensitivity(
 
 
 def _answers(
-    config: Mapping[str, Any], space: Space, sensitivity: Sensitivity, best: Design
+    config: RunConfig, space: Space, sensitivity: Sensitivity, best: Design
 ) -> Iterator[tuple[str, str, dict[str, float], Design]]:
     """Name, budget, preference and design of level after level, until a part of the budgets is too little."""
     names = [task.name for task in space.tasks]
     table, limits = make_table(space, sensitivity), _limits(config, space, best)
     precision = {ENGINE: best[ENGINE]} if ENGINE in best else {}
-    wanted = {"own": dict(config["preference"])}
+    wanted = {"own": dict(config.preference)}
     wanted |= {name: {**dict.fromkeys(names, 1.0), name: PREFERRED} for name in names}
     for part in PARTS:
         share = "" if part == 1 else f"{part:.0%} of "
@@ -146,10 +143,10 @@ def _answers(
             yield f"{name}@{part:.0%}", budget, preference, design
 
 
-def _limits(config: Mapping[str, Any], space: Space, best: Design) -> list[Limit]:
+def _limits(config: RunConfig, space: Space, best: Design) -> list[Limit]:
     """The run's counted budgets; where it has none, the FLOPs of its chosen design."""
     found = []
-    for budget in map(parse_budget, config["budgets"]):
+    for budget in map(parse_budget, config.budgets):
         limit = Limit(budget, 0.0)
         if limit.exact:
             found.append(Limit(budget, budget.limit(limit.count(space.largest()))))

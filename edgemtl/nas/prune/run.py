@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgemtl.data import Source, open_source
+from edgemtl.data import Source
 from edgemtl.devices import Device, load_device
 from edgemtl.errors import UserError
 from edgemtl.files.claim import claim
@@ -49,6 +49,7 @@ from edgemtl.nas.runs import OneDesign, RunFolder, RunInfo, finalize_run
 from edgemtl.nas.search import prepare_images
 from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result
+from edgemtl.runs import RunConfig
 from edgemtl.spaces import Cost, Design, Space, is_precision, with_channels
 from edgemtl.targets import ExportTarget
 from edgemtl.tasks import relative_change, remaining_drop
@@ -107,13 +108,11 @@ def open_pruning(run: Path, design: str = "best", device: Device | None = None) 
     Raises `UserError` where the run or its data are not what they were, and where a task has no label among the
     calibration images, which decide.
     """
-    folder, config = RunFolder(run), RunFolder(run).config()
+    folder = RunFolder(run)
     unpruned = folder.load(design)
     if device is not None:
         unpruned = _moved(unpruned, folder.space(device))
-    source = open_source(config["data"], unpruned.design.space.size)
-    if source.fingerprint != config["data_fingerprint"]:
-        raise UserError(f"data {config['data']!r} has changed since run {run} was made: search again")
+    source = folder.source()
     criterion, multiple = LossCriterion(source), folder.target().traits.channel_multiple
     criterion.check_labels()
     cache_key = {
@@ -169,23 +168,26 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     started = time.monotonic()
     folder, before = RunFolder(request.out), RunFolder(request.run).config()
     if not request.resume:
-        folder.check({}, resume=False)
+        folder.check_free()
     other = load_device(request.device) if request.device else None
     target = RunFolder(request.run).target(other)
     pruning = open_pruning(request.run, request.design, other)
     subject = pruning.subject
     wanted = {"floors": list(request.floors), "fast": request.fast, "precisions": request.precisions}
     source = subject.criterion.source
-    limits, floors = resolve_limits(subject, request.budgets, request.floors, before["target"])
+    limits, floors = resolve_limits(subject, request.budgets, request.floors, before.target)
     prepare_images(source, report)
     floors = _rest_of(floors, request, pruning)
-    config = {key: value for key, value in before.items() if key not in ("schema", "tuned", "pruned")} | {
+    changes: dict[str, Any] = {
         "strategy": "prune",
-        "device": target.device.as_json(),
-        "budgets": list(request.budgets),
-        "floors": [f"{floor.task}={100 * floor.max_drop:.4f}%" for floor in floors],
+        "strategy_config": {},
+        "device": target.device,
+        "budgets": request.budgets,
+        "floors": tuple(f"{floor.task}={100 * floor.max_drop:.4f}%" for floor in floors),
+        "tuned": None,
         "pruned": {**wanted, **subject.cache_key},
     }
+    config = before.model_copy(update=changes)
     folder.check(config, request.resume)
     if (request.out / RESULT_FILE).is_file():
         return read_result(request.out)
@@ -200,7 +202,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     _write_pruning(request, pruning, known, fit, narrow)
     finalist = _finalist(request, problem, _of(evaluator, design, narrow), design)
     tried = len(trials) or sum(len(curve.rises) for curve in known.curves.values())
-    said = RunInfo(request.command, before["seed"], "prune", request.budgets, tried, started)
+    said = RunInfo(request.command, before.seed, "prune", request.budgets, tried, started)
     return finalize_run(folder, said, evaluator, problem, pruning.unpruned, [finalist], report)
 
 
@@ -232,7 +234,7 @@ def _scoring(
     pruning: Pruning,
     source: Source,
     target: ExportTarget,
-    run: Mapping[str, Any],
+    run: RunConfig,
     limits: Sequence[Limit],
     floors: tuple[Floor, ...],
 ) -> tuple[Evaluator, Problem]:
@@ -244,12 +246,12 @@ def _scoring(
     budgets = [limit.budget for limit in limits]
     measurer = check_budgets(budgets, target)
     supernet = OneDesign(base.design, base.net, "").supernet()
-    evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), run.get("threads", 0), supernet=supernet)
+    evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), run.threads or 0, supernet=supernet)
     evaluator.check_labels()
     ms = evaluator.time(base) if any(not limit.exact for limit in limits) else {}
     resolved = [limit if limit.exact else replace(limit, value=_ms_limit(limit.budget, ms)) for limit in limits]
     baseline = evaluator.simulated(base)
-    problem = Problem(base.design.space, tuple(resolved), floors, run["preference"], baseline, evaluator.is_timed)
+    problem = Problem(base.design.space, tuple(resolved), floors, run.preference, baseline, evaluator.is_timed)
     return evaluator, problem
 
 

@@ -6,9 +6,8 @@ from edgemtl.nas.runs.finetune import (
     fine_tune,
 )
 from edgemtl.nas.runs.folder import (
-    CONFIG_FILE,
     RunFolder,
-    task_json,
+    run_tasks,
 )
 from edgemtl.nas.runs.outcome import (
     RunInfo,
@@ -16,12 +15,11 @@ from edgemtl.nas.runs.outcome import (
 )
 
 __all__ = [
-    "CONFIG_FILE",
     "TUNING",
     "OneDesign",
     "RunFolder",
     "RunInfo",
     "finalize_run",
     "fine_tune",
-    "task_json",
+    "run_tasks",
 ]

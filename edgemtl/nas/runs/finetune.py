@@ -131,14 +131,14 @@ def _fine_tune(
     started = time.monotonic()
     subject, folder, before = _subject(run, name), RunFolder(out), RunFolder(run).config()
     tuned = {"design": name, "fingerprint": subject.fingerprint, "recipe": recipe.as_json()}
-    config = {**{key: value for key, value in before.items() if key != "schema"}, "tuned": tuned}
+    config = before.model_copy(update={"tuned": tuned})
     folder.check(config, resume)
     if (out / RESULT_FILE).is_file():
         return read_result(out)
-    _check_budgets(run, before["budgets"])
+    _check_budgets(run, before.budgets)
     folder.create(config)
-    trained = _trained(run, name, before["data"], out / "training", recipe, processes, command, report)
-    problem, evaluator, base = _scoring(run, trained, open_source(before["data"], subject.design.space.size))
+    trained = _trained(run, name, before.data, out / "training", recipe, processes, command, report)
+    problem, evaluator, base = _scoring(run, trained, open_source(before.data, subject.design.space.size))
     candidate = evaluator.candidate(subject.design)
     evaluation = Evaluation(
         subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.is_timed else {}
@@ -204,13 +204,13 @@ def _scoring(run: Path, supernet: Supernet, source: Source) -> tuple[Problem, Ev
     """The run's problem, its limits resolved against its baseline as it is today, and what scores its designs."""
     config, base = RunFolder(run).config(), RunFolder(run).load("baseline")
     target = RunFolder(run).target()
-    budgets = [parse_budget(text) for text in config["budgets"]]
-    scopes, threads = timed_scopes(budgets), config.get("threads", 0)
+    budgets = [parse_budget(text) for text in config.budgets]
+    scopes, threads = timed_scopes(budgets), config.threads or 0
     evaluator = Evaluator(source, target, measurer_of(target), scopes, threads, supernet=supernet)
     latency_ms = evaluator.time(base) if evaluator.is_timed else {}
     metrics = evaluator.simulated(base)
     of_base = Evaluation(base.design, metrics, latency_ms)
     limits = tuple(Limit(budget, budget.limit(Limit(budget, 0).measured(of_base))) for budget in budgets)
-    floors = tuple(parse_floor(text, [task.name for task in source.tasks]) for text in config["floors"])
-    problem = Problem(base.design.space, limits, floors, config["preference"], metrics, evaluator.is_timed)
+    floors = tuple(parse_floor(text, [task.name for task in source.tasks]) for text in config.floors)
+    problem = Problem(base.design.space, limits, floors, config.preference, metrics, evaluator.is_timed)
     return problem, evaluator, base

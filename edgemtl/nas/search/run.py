@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -54,13 +54,14 @@ from edgemtl.nas.evaluation import (
     standard_error,
     timed_scopes,
 )
-from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run, task_json
+from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run, run_tasks
 from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
 from edgemtl.nas.search.strategies.masks import MaskDistribution, mask_space
 from edgemtl.nas.search.strategies.registry import find_strategy
 from edgemtl.nas.search.workers import begin, busy_elsewhere, end_abandoned, end_silent, working
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result
+from edgemtl.runs import RunConfig
 from edgemtl.signals import deferred
 from edgemtl.spaces import Space, is_precision, load_space
 from edgemtl.targets import find_target
@@ -203,7 +204,7 @@ class _Setup:
     floors: tuple[Floor, ...]
     preference: Mapping[str, float]
     supernet: Path | None
-    config: dict[str, Any] = field(default_factory=dict)
+    config: RunConfig
 
 
 def _set_up(request: SearchRequest) -> _Setup:
@@ -226,28 +227,29 @@ def _set_up(request: SearchRequest) -> _Setup:
     measurer = check_budgets(budgets, target)
     searched = space.for_target(target.traits)
     evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), request.threads, supernet=supernet)
-    config = {
-        "space": request.space,
-        "fingerprint": space.fingerprint,
-        "size": list(space.size),
-        "data": request.data,
-        "data_fingerprint": source.fingerprint,
-        "tasks": task_json(source.tasks),
-        "target": target.traits.name,
-        "device": device.as_json(),
-        "strategy": request.strategy,
-        "budgets": list(request.budgets),
-        "floors": list(request.floors),
-        "preference": dict(preference),
-        "precisions": {c.name: list(c.options) for c in searched.choices if is_precision(c)},
-        "seed": request.seed,
-        "supernet_sha256": sha256(path) if path else None,
-    }
-    if evaluator.is_timed:
-        config["threads"] = request.threads
+    own: dict[str, Any] = {}
     if request.strategy == "masks":
         mask_space(searched)
-        config["masks"] = _recipe(request).as_json()
+        own = _recipe(request).as_json()
+    config = RunConfig(
+        space=request.space,
+        fingerprint=space.fingerprint,
+        size=space.size,
+        data=request.data,
+        data_fingerprint=source.fingerprint,
+        tasks=run_tasks(source.tasks),
+        target=target.traits.name,
+        device=device,
+        strategy=request.strategy,
+        strategy_config=own,
+        budgets=request.budgets,
+        floors=request.floors,
+        preference=preference,
+        precisions={c.name: tuple(map(str, c.options)) for c in searched.choices if is_precision(c)},
+        seed=request.seed,
+        supernet_sha256=sha256(path) if path else None,
+        threads=request.threads if evaluator.is_timed else None,
+    )
     return _Setup(searched, source, evaluator, budgets, floors, preference, path, config)
 
 
@@ -306,9 +308,9 @@ def _stopping(what: str) -> Progress:
     return Progress("stopping", 0, 0, f"stopping: {what}; another Ctrl-C ends at once, with what was evaluated kept")
 
 
-def _study(request: SearchRequest, config: Mapping[str, Any]) -> optuna.Study:
+def _study(request: SearchRequest, config: RunConfig) -> optuna.Study:
     """The run's study; in a storage that many share its name tells what is asked, so that two searches never mix."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps(config.as_json(), sort_keys=True).encode()).hexdigest()[:12]
     name = f"{request.out.name}-{digest}" if request.storage else "search"
     return open_study(name, RunFolder(request.out).journal, request.storage)
 
@@ -368,7 +370,8 @@ def _with_sensitivity(request: SearchRequest, setup: _Setup, problem: Problem, r
     """
     if request.strategy not in ("linas", "preference") or setup.supernet is None:
         return problem
-    cache_key = {key: str(setup.config[key]) for key in ("supernet_sha256", "data_fingerprint")}
+    config = setup.config
+    cache_key = {"supernet_sha256": str(config.supernet_sha256), "data_fingerprint": config.data_fingerprint}
     found = find_sensitivity(setup.supernet, request.out, cache_key)
     needed = request.strategy == "preference" or len(one_step_down(problem.space)) <= request.evaluations
     if found is None and needed:

@@ -22,24 +22,32 @@ from edgemtl.files.disk import sealed
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
 from edgemtl.models.quantization import calibrate
 from edgemtl.nas.evaluation import Candidate
-from edgemtl.nas.runs import RunFolder
-from edgemtl.nas.runs.folder import task_json
+from edgemtl.nas.runs import RunFolder, run_tasks
+from edgemtl.runs import RunConfig
 from edgemtl.spaces import Space, load_space
 from edgemtl.targets import find_target
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32))
 
 
-def config_of(space: Space) -> dict[str, Any]:
-    return {
-        "space": "tiny",
-        "fingerprint": space.fingerprint,
-        "size": list(space.size),
-        "tasks": task_json(TASKS),
-        "target": "onnxruntime",
-        "device": load_device("host").as_json(),
-        "seed": 0,
-    }
+def config_of(space: Space) -> RunConfig:
+    return RunConfig(
+        space="tiny",
+        fingerprint=space.fingerprint,
+        size=space.size,
+        data="photos",
+        data_fingerprint="0",
+        tasks=run_tasks(TASKS),
+        target="onnxruntime",
+        device=load_device("host"),
+        strategy="linas",
+        budgets=(),
+        floors=(),
+        preference={"depth": 1.0, "kind": 1.0},
+        precisions={},
+        seed=0,
+        supernet_sha256=None,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +129,7 @@ def test_a_foreign_or_damaged_configuration(run: RunFolder, config: str, expecte
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"tasks": ...}, "its config.json is damaged (KeyError: 'tasks')"),
+        ({"tasks": ...}, "its config.json is damaged (tasks: Field required): search again"),
         ({"tasks": [1]}, "its config.json is damaged"),
         ({"tasks": [{"name": "depth"}]}, "its config.json is damaged"),
         ({"tasks": []}, "needs at least one task"),
@@ -263,14 +271,11 @@ def test_weights_that_no_training_gives(run: RunFolder, name: str, change: Any, 
 
 
 def test_a_run_whose_designs_lie_elsewhere_is_refused_and_nothing_there_is_touched(run: RunFolder) -> None:
-    elsewhere = run.path.parent / "elsewhere"
+    elsewhere, config = run.path.parent / "elsewhere", run.config()
     (elsewhere / "mine").mkdir(parents=True)
     (elsewhere / "mine" / "design.json").write_text("{}")
     shutil.rmtree(run.path / "designs")
     (run.path / "designs").symlink_to(elsewhere)
-    config = {
-        key: value for key, value in json.loads((run.path / "config.json").read_text()).items() if key != "schema"
-    }
     for action in (run.load, run.config, lambda: run.check(config, resume=True)):
         assert "holds the link designs, which leads out of it: refused" in refused(action)
     assert (elsewhere / "mine" / "design.json").read_text() == "{}"
@@ -283,8 +288,12 @@ def test_a_pipe_in_a_run_is_not_waited_for(run: RunFolder) -> None:
     assert "holds designs/best/weights.safetensors, which is a pipe (FIFO): refused" in refused(run.load)
 
 
-def test_a_run_begins_only_in_an_empty_folder(tmp_path: Path) -> None:
-    config = {"seed": 1}
+@pytest.fixture
+def config(home: Path) -> RunConfig:
+    return config_of(load_space(str(home / "nas" / "tiny.yaml"), TASKS))
+
+
+def test_a_run_begins_only_in_an_empty_folder(tmp_path: Path, config: RunConfig) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.check(config, resume=False)
     folder.check(config, resume=True)
@@ -292,18 +301,34 @@ def test_a_run_begins_only_in_an_empty_folder(tmp_path: Path) -> None:
     folder.create(config)
     assert "exists: go on with --resume" in refused(lambda: folder.check(config, resume=False))
     folder.check(config, resume=True)
-    assert "was started with another seed" in refused(lambda: folder.check({"seed": 2}, resume=True))
-    assert "was started with another seed, target" in refused(lambda: folder.check({"target": "x"}, resume=True))
 
 
-def test_a_study_that_was_just_begun_is_no_obstacle(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 2}, "seed"),
+        ({"seed": 2, "target": "openvino"}, "seed, target"),
+        ({"strategy_config": {"steps": 9}}, "steps"),
+        ({"threads": 2}, "threads"),
+    ],
+)
+def test_a_run_goes_on_only_as_it_was_begun(
+    tmp_path: Path, config: RunConfig, changes: dict[str, Any], named: str
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+    changed = config.model_copy(update=changes)
+    assert f"was started with another {named}: resume it" in refused(lambda: folder.check(changed, resume=True))
+
+
+def test_a_study_that_was_just_begun_is_no_obstacle(tmp_path: Path, config: RunConfig) -> None:
     """A process may be killed between the first line of the study and the configuration."""
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
     folder.journal.write_text("")
-    folder.check({"seed": 1}, resume=False)
+    folder.check(config, resume=False)
     (folder.path / "other").write_text("")
-    assert "is not empty and holds no run" in refused(lambda: folder.check({"seed": 1}, resume=False))
+    assert "is not empty and holds no run" in refused(lambda: folder.check(config, resume=False))
 
 
 def test_a_pruned_design_keeps_its_channels_and_other_runs_open_as_before(run: RunFolder) -> None:
@@ -331,11 +356,14 @@ def test_channels_that_no_net_has_are_damage(run: RunFolder, pruned: Any) -> Non
     refused(lambda: run.load("baseline"))
 
 
-@pytest.mark.parametrize("changed", [{"data": 7}, {"budgets": "2GFLOPs"}, {"seed": "0"}, {"preference": []}])
+@pytest.mark.parametrize(
+    "changed", [{"data": 7}, {"budgets": "2GFLOPs"}, {"seed": "0"}, {"preference": []}, {"threads": True}, {"more": 1}]
+)
 def test_a_configuration_of_other_types_is_damage(run: RunFolder, changed: dict[str, Any]) -> None:
     rewrite(run.path / "config.json", **changed)
-    assert f"its config.json is damaged ({next(iter(changed))} is" in refused(run.config)
+    assert f"its config.json is damaged ({next(iter(changed))}: " in refused(run.config)
 
 
 def test_a_key_that_a_configuration_lacks_is_damage(run: RunFolder) -> None:
-    assert "is damaged (KeyError: 'supernet_sha256')" in refused(lambda: run.config()["supernet_sha256"])
+    rewrite(run.path / "config.json", supernet_sha256=...)
+    assert "is damaged (supernet_sha256: Field required): search again" in refused(run.config)

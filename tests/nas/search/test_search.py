@@ -360,7 +360,7 @@ def validated(request: SearchRequest, name: str) -> dict[str, dict[str, float]]:
     supernet = Supernet.of(where)
     assert request.supernet is not None
     load_supernet(supernet, request.supernet, where.fingerprint)
-    target = find_target(RunFolder(request.out).config()["target"])
+    target = find_target(RunFolder(request.out).config().target)
     evaluator = Evaluator(source, target, measurer_of(target), [""], supernet=supernet)
     return evaluator.simulated(RunFolder(request.out).load(name))
 
@@ -380,7 +380,7 @@ def test_limits_in_ms_for_one_task_and_a_floor(ask: Ask, tmp_path: Path) -> None
     assert result.best.paths["depth"].flops <= path.limit
     best, base = (validated(request, name)["depth"]["rmse"] for name in ("best", "baseline"))
     assert result.feasible == (result.best.latency_ms.value <= whole.limit and best <= 1.1 * base + 1e-9)
-    assert RunFolder(request.out).config()["floors"] == ["depth=10%"]
+    assert RunFolder(request.out).config().floors == ("depth=10%",)
 
 
 @pytest.mark.usefixtures("quick")
@@ -390,7 +390,7 @@ def test_a_runtime_in_the_budget_is_the_target(ask: Ask, tmp_path: Path) -> None
     assert result.best is not None
     assert result.best.latency_ms is not None
     assert result.best.latency_ms.runtime == "openvino"
-    assert RunFolder(tmp_path / "run").config()["target"] == "openvino"
+    assert RunFolder(tmp_path / "run").config().target == "openvino"
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,0 +1,107 @@
+"""The configuration of a run: what was asked for, so that it goes on only as it began; the file `config.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer
+
+from edgemtl.devices import Device
+from edgemtl.errors import UserError, brief
+from edgemtl.files.disk import check_folder, read_json, write_json
+from edgemtl.schema import first_problem, validated
+
+__all__ = ["CONFIG_FILE", "RUN_SCHEMA", "RunConfig", "RunTask", "changed_fields", "read_config", "write_config"]
+
+CONFIG_FILE = "config.json"
+RUN_SCHEMA = "edgemtl.run/1"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RunTask(_Strict):
+    """A task of a run, enough to declare it again."""
+
+    name: str
+    kind: str
+    channels: int
+    classes: tuple[str, ...]
+
+
+class RunConfig(_Strict):
+    """What a run was asked for. Texts are as on the command line; sizes are (height, width).
+
+    `fingerprint` is the whole space's, before its target restricts it; `precisions` are the options of each precision
+    choice after that. `supernet_sha256` is None where the run learns its own weights, `threads` where nothing is timed
+    on this machine. What one trade alone reads is kept apart: the settings of a search's strategy in
+    `strategy_config`, those of a fine-tuning in `tuned`, those of a pruning in `pruned`.
+    """
+
+    schema_: Literal["edgemtl.run/1"] = Field(default="edgemtl.run/1", alias="schema")
+    space: str
+    fingerprint: str
+    size: tuple[int, int]
+    data: str
+    data_fingerprint: str
+    tasks: tuple[RunTask, ...]
+    target: str
+    device: Device
+    strategy: str
+    strategy_config: Mapping[str, JsonValue] = {}
+    budgets: tuple[str, ...]
+    floors: tuple[str, ...]
+    preference: Mapping[str, Annotated[float, Field(ge=0)]]
+    precisions: Mapping[str, tuple[str, ...]]
+    seed: int
+    supernet_sha256: str | None
+    threads: int | None = None
+    tuned: Mapping[str, JsonValue] | None = None
+    pruned: Mapping[str, JsonValue] | None = None
+
+    @field_serializer("device")
+    def _what_decides(self, device: Device) -> dict[str, Any]:
+        return device.as_json()
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of the file."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def read_config(run: Path) -> RunConfig:
+    """The configuration of the run in a folder; `UserError` where it is no run, of another version, or damaged."""
+    file = run / CONFIG_FILE
+    if not file.is_file():
+        raise UserError(f"{run} is no run: it holds no {CONFIG_FILE}; give the folder that `edgemtl search` wrote")
+    check_folder(run, "run")
+    content = read_json(file, "run")
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != RUN_SCHEMA:
+        raise UserError(f"run {run} has schema {brief(schema)}; this version reads {RUN_SCHEMA}")
+    try:
+        return validated(RunConfig, content)
+    except ValidationError as error:
+        reason = first_problem(error)
+        if error.errors()[0]["loc"][0] == "device":
+            raise UserError(f"run {run} does not say for what device it was made ({reason}): search again") from error
+        raise UserError(f"run {run}: its {CONFIG_FILE} is damaged ({reason}): search again") from error
+
+
+def write_config(run: Path, config: RunConfig) -> None:
+    """Write the configuration: from here on the folder is a run."""
+    write_json(run / CONFIG_FILE, config.as_json())
+
+
+def changed_fields(stored: RunConfig, wanted: RunConfig) -> list[str]:
+    """Names of what differs, sorted; of the strategy's own settings those that differ."""
+    before, after = _flat(stored), _flat(wanted)
+    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    content = config.as_json()
+    own: dict[str, Any] = content.pop("strategy_config")
+    return {**own, **content}
