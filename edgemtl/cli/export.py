@@ -108,7 +108,7 @@ def export(
     from edgemtl.devices import load_device
     from edgemtl.export import export_run
     from edgemtl.files.disk import read_json
-    from edgemtl.nas.runs import RunFolder
+    from edgemtl.runs import read_config
 
     folder = out or run / layout
     plain = _plain(layout, tasks, with_normalisation, with_postprocessing)
@@ -130,7 +130,7 @@ def export(
     if not screen.as_json:
         _parity(screen, manifest)
         if portable:
-            _cost_of_portable(screen, manifest, targets or (RunFolder(run).config().target,))
+            _cost_of_portable(screen, manifest, targets or (read_config(run).target,))
         _dropped(screen, manifest)
         _levels(screen, manifest, folder)
         cost = manifest.cost
