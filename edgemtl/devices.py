@@ -1,7 +1,7 @@
-"""Devices as data: what a board is, what it can run, and whether it can be measured from here.
+"""Devices as data: their hardware, their runtimes, and how to measure on them.
 
 A device is a YAML file in `profiles/`: a user's own folder of that name first, then the shipped one. A file is data
-from a stranger: it is read as safe YAML with limits, checked against a schema that allows no other key, and executes
+from outside: it is read as safe YAML with limits, checked against a schema that allows no other key, and executes
 nothing.
 """
 
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 HOST = "host"
-"""The device that this machine is."""
+"""Name of this machine as a device."""
 
 FILE_LIMIT_BYTES = 64 * 1024
 _NO_PROCESSOR = ("gpu", "dsp", "fpga")
@@ -90,7 +90,7 @@ class PowerMode(_Strict):
 
 
 class Sensor(_Strict):
-    """Something to ask the device: power (W), temperature (C) or whether it throttles; `read` says through what."""
+    """A reading of the device: power (W), temperature (C) or throttling; `read` names its source."""
 
     name: Annotated[str, Field(max_length=60)]
     quantity: Literal["power", "temperature", "throttling"]
@@ -158,7 +158,7 @@ class Device(_Strict):
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine is that device, so that what is timed and computed here is so there.
+        """Whether this machine is that device, so that timings and outputs here hold there.
 
         The host of a run that was made on another machine may have another processor, or a precision that this lacks.
         """
@@ -171,7 +171,7 @@ class Device(_Strict):
         return self.model_dump(mode="json", by_alias=True, include=deciding)
 
     def reached_now(self) -> Device:
-        """The device as its file says today that it is reached, where there is one."""
+        """The device with its access (`reach`) as its file has it now, if there is a file."""
         if self.measurer is None or self.name not in device_names():
             return self
         return self.model_copy(update={"reach": load_device(self.name).reach})
@@ -210,9 +210,9 @@ def load_device(name: str) -> Device:
 
 
 def any_processor(device: Device) -> Device:
-    """The device as one of whose processor nothing is known: what is right on it is right on every processor.
+    """The device with an unknown processor: an engine that is correct on it is correct on every processor.
 
-    What its runtimes say of the processor is forgotten too. A GPU, DSP or FPGA is none, and stays, but not where the
+    Its runtimes' claims about the processor are dropped too. A GPU, DSP or FPGA is not one and stays, except where the
     host has the runtime: that opens the same engines on a processor.
     """
     on_processors = {runtime.name for runtime in load_device(HOST).runtimes}
@@ -226,7 +226,7 @@ def any_processor(device: Device) -> Device:
 
 
 def own_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
-    """Those of `precisions` that this machine computes in: BF16 only where its processor has instructions for it."""
+    """The `precisions` that this machine computes in: BF16 only where its processor has instructions for it."""
     bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(environment()["cpu"]["flags"]))
     return tuple(precision for precision in precisions if precision != "bf16" or bf16)
 
@@ -258,7 +258,7 @@ def _detected(device: Device) -> Device:
 
 
 def resolve(budget: Budget) -> Place | None:
-    """Where `budget` is measured, or None for a count, which is the same everywhere.
+    """The place where `budget` is measured; None for a count, which is the same everywhere.
 
     Raises `UserError` for an unknown device or runtime, and `UnsupportedError` for a budget that this version cannot
     measure from here: latency on a board that no measurer reaches, and energy anywhere.

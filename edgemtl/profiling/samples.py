@@ -1,4 +1,4 @@
-"""Samples of latency and what may honestly be said from them.
+"""Latency samples, and the statistics that they support.
 
 A percentile is shown only where enough samples lie beyond it: n * (1 - q) >= 5, so n >= 10 for p50, 50 for p90 and
 500 for p99. The chance that the true quantile is larger than every sample drawn is q**n <= exp(-n * (1 - q)), here
