@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from edgemtl.arithmetic import ANY, Arithmetic, own_arithmetic
 from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError, unknown_name
 from edgemtl.files.share import find_shared, list_shared
 from edgemtl.files.yaml import read_yaml
-from edgemtl.schema import first_problem
+from edgemtl.schema import Strict, Text, first_problem
 from edgemtl.units import Budget, find_quantity
 
 __all__ = [
@@ -46,35 +46,30 @@ HOST = "host"
 FILE_LIMIT_BYTES = 64 * 1024
 _NO_PROCESSOR = ("gpu", "dsp", "fpga")
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fixed"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
-Text = Annotated[str, Field(max_length=400)]
+ShortName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Rate = Annotated[float, Field(gt=0, le=1e18)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Runtime(_Strict):
+class Runtime(Strict):
     """A runtime that runs on the device, and the precisions it honours there.
 
     `arithmetic` is what it multiplies with where that is not the device's processor: a GPU, say.
     """
 
-    name: Name
+    name: ShortName
     precisions: tuple[Precision, ...] = Field(min_length=1, max_length=8)
     arithmetic: Arithmetic | None = None
     note: Text = ""
 
 
-class Peak(_Strict):
+class Peak(Strict):
     """A peak rate of arithmetic (operations per second, 2 per multiply-accumulate) and who says so.
 
     `stated`: by the vendor; `derived`: units x width x clock. Neither is a measurement.
     """
 
-    unit: Name
+    unit: ShortName
     precision: Precision
     ops_per_s: Rate
     kind: Literal["stated", "derived"]
@@ -82,14 +77,14 @@ class Peak(_Strict):
     note: Text = ""
 
 
-class PowerMode(_Strict):
+class PowerMode(Strict):
     """A power mode as the vendor names it."""
 
     name: Annotated[str, Field(max_length=40)]
     watts: Annotated[float, Field(gt=0, le=2000)] | None = None
 
 
-class Sensor(_Strict):
+class Sensor(Strict):
     """A reading of the device: power (W), temperature (C) or throttling; `read` names its source."""
 
     name: Annotated[str, Field(max_length=60)]
@@ -97,7 +92,7 @@ class Sensor(_Strict):
     read: Text
 
 
-class Fpga(_Strict):
+class Fpga(Strict):
     """Resources of an FPGA; `part` is the vendor tools' name for it."""
 
     part: Annotated[str, Field(max_length=60)]
@@ -108,7 +103,7 @@ class Fpga(_Strict):
     urams: Count = 0
 
 
-class Reach(_Strict):
+class Reach(Strict):
     """How to log in over ssh; empty until the user fills it in (keys live in the ssh agent, never here)."""
 
     host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9._:-]*$")] = ""
@@ -116,7 +111,7 @@ class Reach(_Strict):
     port: Annotated[int, Field(ge=1, le=65535)] = 22
 
 
-class Device(_Strict):
+class Device(Strict):
     """One device. Sizes are in bytes, rates in bytes or operations per second, power in watts.
 
     `arithmetic` is what its processor multiplies eight-bit numbers with; it decides how INT8 is written. Where a file
@@ -125,7 +120,7 @@ class Device(_Strict):
     """
 
     schema_: Literal["edgemtl.device/1"] = Field(alias="schema")
-    name: Name
+    name: ShortName
     title: Text
     kind: Literal["host", "board"]
     soc: Text = ""
@@ -141,7 +136,7 @@ class Device(_Strict):
     sensors: tuple[Sensor, ...] = Field(default=(), max_length=64)
     fpga: Fpga | None = None
     reach: Reach = Reach()
-    measurer: Name | None = None
+    measurer: ShortName | None = None
     notes: tuple[Text, ...] = Field(default=(), max_length=20)
 
     def runtime(self, name: str) -> Runtime:

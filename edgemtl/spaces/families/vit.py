@@ -22,13 +22,13 @@ from pydantic import (
 )
 
 from edgemtl.errors import UserError
+from edgemtl.schema import Strict
 from edgemtl.spaces.choices import Choice, Option, Values
 from edgemtl.spaces.families.cnn import (
     DecoderSpec,
     Depths,
     Options,
     Repeats,
-    Strict,
     Width,
     decoder_slots,
     deep_enough,
