@@ -25,7 +25,7 @@ from _common import Outcome, Row, main, say
 from _runs import scenes_evaluator, scenes_sensitivity
 
 from edgemtl.data import Sample
-from edgemtl.export import Origin, Tolerance, export_bundle
+from edgemtl.export import Evidence, ExportRequest, Origin, export_bundle
 from edgemtl.export.levels import export_levels
 from edgemtl.models import recalibrate
 from edgemtl.nas.evaluation import Candidate
@@ -65,10 +65,8 @@ def write(found: Levels, target: str, folder: Path, samples: list[Sample]) -> No
     exporter, heard = find_target(target), lambda news: say(news.text)
     export_levels(found, exporter, folder / "levels", validation=samples, origin=Origin(), report=heard)
     for number, level in enumerate(found.levels):
-        export_bundle(
-            level.candidate.net, "fp32", [target], folder / f"alone{number}",
-            calibration=(), validation=samples, tolerance=Tolerance(),
-        )  # fmt: skip
+        request, evidence = ExportRequest(target), Evidence((), samples)
+        export_bundle(level.candidate.net, "fp32", request, folder / f"alone{number}", evidence)
 
 
 def measured(bundles: list[Path]) -> int:

@@ -1,7 +1,7 @@
-"""Devices as data: their hardware, their runtimes, and how to measure on them.
+"""Devices as data: what a board is, what it can run, and whether it can be measured from here.
 
 A device is a YAML file in `profiles/`: a user's own folder of that name first, then the shipped one. A file is data
-from outside: it is read as safe YAML with limits, checked against a schema that allows no other key, and executes
+from a stranger: it is read as safe YAML with limits, checked against a schema that allows no other key, and executes
 nothing.
 """
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgemtl.arithmetic import ANY, Arithmetic, own_arithmetic
 from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError, unknown_name
 from edgemtl.files.share import find_shared, list_shared
 from edgemtl.files.yaml import read_yaml
-from edgemtl.schema import Strict, Text, first_problem
+from edgemtl.schema import first_problem
 from edgemtl.units import Budget, find_quantity
 
 __all__ = [
@@ -41,35 +41,40 @@ __all__ = [
 ]
 
 HOST = "host"
-"""Name of this machine as a device."""
+"""The device that this machine is."""
 
 FILE_LIMIT_BYTES = 64 * 1024
 _NO_PROCESSOR = ("gpu", "dsp", "fpga")
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fixed"]
-ShortName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+Text = Annotated[str, Field(max_length=400)]
 Rate = Annotated[float, Field(gt=0, le=1e18)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
-class Runtime(Strict):
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Runtime(_Strict):
     """A runtime that runs on the device, and the precisions it honours there.
 
     `arithmetic` is what it multiplies with where that is not the device's processor: a GPU, say.
     """
 
-    name: ShortName
+    name: Name
     precisions: tuple[Precision, ...] = Field(min_length=1, max_length=8)
     arithmetic: Arithmetic | None = None
     note: Text = ""
 
 
-class Peak(Strict):
+class Peak(_Strict):
     """A peak rate of arithmetic (operations per second, 2 per multiply-accumulate) and who says so.
 
     `stated`: by the vendor; `derived`: units x width x clock. Neither is a measurement.
     """
 
-    unit: ShortName
+    unit: Name
     precision: Precision
     ops_per_s: Rate
     kind: Literal["stated", "derived"]
@@ -77,22 +82,22 @@ class Peak(Strict):
     note: Text = ""
 
 
-class PowerMode(Strict):
+class PowerMode(_Strict):
     """A power mode as the vendor names it."""
 
     name: Annotated[str, Field(max_length=40)]
     watts: Annotated[float, Field(gt=0, le=2000)] | None = None
 
 
-class Sensor(Strict):
-    """A reading of the device: power (W), temperature (C) or throttling; `read` names its source."""
+class Sensor(_Strict):
+    """Something to ask the device: power (W), temperature (C) or whether it throttles; `read` says through what."""
 
     name: Annotated[str, Field(max_length=60)]
     quantity: Literal["power", "temperature", "throttling"]
     read: Text
 
 
-class Fpga(Strict):
+class Fpga(_Strict):
     """Resources of an FPGA; `part` is the vendor tools' name for it."""
 
     part: Annotated[str, Field(max_length=60)]
@@ -103,7 +108,7 @@ class Fpga(Strict):
     urams: Count = 0
 
 
-class Reach(Strict):
+class Reach(_Strict):
     """How to log in over ssh; empty until the user fills it in (keys live in the ssh agent, never here)."""
 
     host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9._:-]*$")] = ""
@@ -111,7 +116,7 @@ class Reach(Strict):
     port: Annotated[int, Field(ge=1, le=65535)] = 22
 
 
-class Device(Strict):
+class Device(_Strict):
     """One device. Sizes are in bytes, rates in bytes or operations per second, power in watts.
 
     `arithmetic` is what its processor multiplies eight-bit numbers with; it decides how INT8 is written. Where a file
@@ -120,7 +125,7 @@ class Device(Strict):
     """
 
     schema_: Literal["edgemtl.device/1"] = Field(alias="schema")
-    name: ShortName
+    name: Name
     title: Text
     kind: Literal["host", "board"]
     soc: Text = ""
@@ -136,7 +141,7 @@ class Device(Strict):
     sensors: tuple[Sensor, ...] = Field(default=(), max_length=64)
     fpga: Fpga | None = None
     reach: Reach = Reach()
-    measurer: ShortName | None = None
+    measurer: Name | None = None
     notes: tuple[Text, ...] = Field(default=(), max_length=20)
 
     def runtime(self, name: str) -> Runtime:
@@ -153,7 +158,7 @@ class Device(Strict):
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine is that device, so that timings and outputs here hold there.
+        """Whether this machine is that device, so that what is timed and computed here is so there.
 
         The host of a run that was made on another machine may have another processor, or a precision that this lacks.
         """
@@ -166,7 +171,7 @@ class Device(Strict):
         return self.model_dump(mode="json", by_alias=True, include=deciding)
 
     def reached_now(self) -> Device:
-        """The device with its access (`reach`) as its file has it now, if there is a file."""
+        """The device as its file says today that it is reached, where there is one."""
         if self.measurer is None or self.name not in device_names():
             return self
         return self.model_copy(update={"reach": load_device(self.name).reach})
@@ -205,9 +210,9 @@ def load_device(name: str) -> Device:
 
 
 def any_processor(device: Device) -> Device:
-    """The device with an unknown processor: an engine that is correct on it is correct on every processor.
+    """The device as one of whose processor nothing is known: what is right on it is right on every processor.
 
-    Its runtimes' claims about the processor are dropped too. A GPU, DSP or FPGA is not one and stays, except where the
+    What its runtimes say of the processor is forgotten too. A GPU, DSP or FPGA is none, and stays, but not where the
     host has the runtime: that opens the same engines on a processor.
     """
     on_processors = {runtime.name for runtime in load_device(HOST).runtimes}
@@ -221,7 +226,7 @@ def any_processor(device: Device) -> Device:
 
 
 def own_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
-    """The `precisions` that this machine computes in: BF16 only where its processor has instructions for it."""
+    """Those of `precisions` that this machine computes in: BF16 only where its processor has instructions for it."""
     bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(environment()["cpu"]["flags"]))
     return tuple(precision for precision in precisions if precision != "bf16" or bf16)
 
@@ -253,7 +258,7 @@ def _detected(device: Device) -> Device:
 
 
 def resolve(budget: Budget) -> Place | None:
-    """The place where `budget` is measured; None for a count, which is the same everywhere.
+    """Where `budget` is measured, or None for a count, which is the same everywhere.
 
     Raises `UserError` for an unknown device or runtime, and `UnsupportedError` for a budget that this version cannot
     measure from here: latency on a board that no measurer reaches, and energy anywhere.

@@ -1,7 +1,7 @@
-"""The environment of a result: versions, processor, memory, load and source revision, read in milliseconds.
+"""Where a result was made: versions, processor, memory, load and source revision, read in milliseconds.
 
-No package is imported for its version and no program is started: if labelling cost a second, results would
-soon go unlabelled.
+Nothing is imported to learn its version and no program is started: a result that costs a second more to label would
+soon go without its label.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def processor_class(flags: Iterable[str]) -> str:
 def environment() -> dict[str, Any]:
     """Versions, processor, memory, load and git commit of the working directory, for a result file (JSON values only).
 
-    Values that cannot be read are None: an unknown clock is not a fixed one. Takes a few milliseconds.
+    What cannot be read on a machine is None: an unknown clock is not a fixed one. Takes a few milliseconds.
     """
     return {
         "edgemtl": __version__,

@@ -1,4 +1,4 @@
-"""Progress of long work: one event type, and one type of callback that receives it."""
+"""How every long work tells how far it is: one event, one kind of function that hears it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Progress", "Report", "note", "silent"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a long task: `done` of `total` in a stage, and a few words for people.
+    """How far a long work is: `done` of `total` in a stage, and a few words for people.
 
     A `total` of 0 counts nothing: the text is a note. `seconds_left` is an estimate of the work itself, None where it
-    has none. Tasks that report more derive from this class.
+    has none. Works that have more to tell derive from this class.
     """
 
     stage: str
@@ -24,11 +24,11 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-"""Callback of a long task, called from its own thread; an exception that it raises ends the task."""
+"""What a long work calls as it goes, from its own thread; what it raises ends the work."""
 
 
 def silent(progress: Progress) -> None:
-    """Ignore progress: the default of every long task."""
+    """Tell nobody: the default of every long work."""
 
 
 def note(report: Report, text: str) -> None:

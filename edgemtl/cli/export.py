@@ -106,7 +106,7 @@ def export(
     """
     from edgemtl.bundle import MANIFEST_FILE
     from edgemtl.devices import load_device
-    from edgemtl.export import export_run
+    from edgemtl.export import ExportRequest, export_run
     from edgemtl.files.disk import read_json
     from edgemtl.runs import read_config
 
@@ -116,15 +116,12 @@ def export(
     with interruptible(usable), Stages() as stages:
         manifest = export_run(
             run,
-            targets,
+            ExportRequest(targets, load_device(device) if device else None, exact, portable),
             folder,
             design=design,
-            exact=exact,
             levels=levels,
             supernet=supernet,
             layout=plain,
-            device=load_device(device) if device else None,
-            portable=portable,
             report=stages,
         )
     if not screen.as_json:

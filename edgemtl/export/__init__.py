@@ -1,7 +1,6 @@
 """From a static net to what a runtime opens: ONNX, quantization, one exporter for each runtime, bundles."""
 
 from edgemtl.export.bundle import (
-    Origin,
     export_bundle,
     export_onnx,
 )
@@ -12,11 +11,18 @@ from edgemtl.export.plain import (
     Plain,
     export_plain,
 )
+from edgemtl.export.request import (
+    Evidence,
+    ExportRequest,
+    Origin,
+)
 from edgemtl.export.run import (
     export_run,
 )
 
 __all__ = [
+    "Evidence",
+    "ExportRequest",
     "Origin",
     "Plain",
     "Tolerance",

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgemtl.bundle import Parity
-from edgemtl.data import Sample, collate
-from edgemtl.devices import Device
-from edgemtl.export.parity import MakeScorer, Tolerance, check_parity, measure_parity, simulated_run
+from edgemtl.data import collate
+from edgemtl.export.parity import check_parity, measure_parity, simulated_run
+from edgemtl.export.request import ExportedNet
 from edgemtl.export.usage import describe_dispatch
-from edgemtl.models import MultiTaskNet
-from edgemtl.models.quantization import Ranges
 from edgemtl.targets import ExportTarget, arithmetic_of, find_target, is_runnable, measurer_of, needs_of
 from edgemtl.traits import TargetTraits
 
-__all__ = ["Build", "ExportedNet", "checked", "folder_of", "honoured"]
+__all__ = ["Build", "checked", "folder_of", "honoured"]
 
 Build = Callable[[ExportTarget, Path], object]
 """Writes a target's engine into a folder, ready to be opened."""
-
-
-@dataclass(frozen=True)
-class ExportedNet:
-    """What every engine of a bundle is made from and held against, and the device that it is for.
-
-    `precision` is as it was asked for: a target honours what it can.
-    """
-
-    net: MultiTaskNet
-    precision: Mapping[str, str]
-    ranges: Ranges | None
-    device: Device
-    samples: Sequence[Sample]
-    tolerance: Tolerance
-    make_scorer: MakeScorer
 
 
 def checked(subject: ExportedNet, target: ExportTarget, folder: Path, build: Build) -> dict[str, Any]:
@@ -56,7 +37,7 @@ def checked(subject: ExportedNet, target: ExportTarget, folder: Path, build: Bui
         parity = _measured(subject, target, folder)
     elif dispatch is None or dispatch.capacity is None:
         run = simulated_run(subject.net, precision, subject.ranges, target)
-        parity = measure_parity(subject.net, run, subject.samples, subject.make_scorer)
+        parity = measure_parity(subject.net, run, subject.samples)
     if parity:
         image = collate([subject.samples[0]]).image
         parity = check_parity(subject.net, target, precision, subject.ranges, parity, image, subject.tolerance)
@@ -77,7 +58,7 @@ def checked(subject: ExportedNet, target: ExportTarget, folder: Path, build: Bui
 def _measured(subject: ExportedNet, target: ExportTarget, folder: Path) -> dict[str, Parity]:
     modes = [[task.name for task in subject.net.tasks]]
     with closing(measurer_of(target).open(folder, modes=modes)) as session:
-        return measure_parity(subject.net, session.run, subject.samples, subject.make_scorer)
+        return measure_parity(subject.net, session.run, subject.samples)
 
 
 def _own_parity(

@@ -22,10 +22,11 @@ from edgemtl.bundle import BundleLevel, BundleTarget, Manifest
 from edgemtl.data import Sample, collate
 from edgemtl.devices import Device
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export.bundle import Origin, check_samples, cost_of, manifest_of
+from edgemtl.export.bundle import cost_of, manifest_of
 from edgemtl.export.checked import folder_of, honoured
 from edgemtl.export.parity import Tolerance, check_parity, measure_parity, simulated_run
 from edgemtl.export.placing import net_sha256, placing
+from edgemtl.export.request import Origin, check_samples
 from edgemtl.export.shared_weights import Carrier, ir_carrier, onnx_carrier, share_weights
 from edgemtl.files.disk import write_atomic
 from edgemtl.files.onnx import read_onnx
@@ -34,7 +35,6 @@ from edgemtl.nas.levels import Level, Levels
 from edgemtl.progress import Report, note
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets import ExportTarget, arithmetic_of, emit, find_target, is_runnable, measurer_of
-from edgemtl.train import Scorer
 
 __all__ = ["check_sharing", "export_levels"]
 
@@ -73,12 +73,13 @@ _READERS = {"onnxruntime": _read_onnxruntime, "openvino": _read_openvino}
 """The targets whose engines can be put together from weights that several share."""
 
 
-def check_sharing(targets: Sequence[str], device: Device | None = None) -> ExportTarget:
+def check_sharing(targets: str | Sequence[str], device: Device | None = None) -> ExportTarget:
     """The one target that levels are written for, for `device` (None: this machine).
 
     Raises `UserError` for several, `UnsupportedError` for one whose engines cannot share weights.
     """
-    names = list(dict.fromkeys(find_target(name, device).traits.name for name in targets))
+    given = [targets] if isinstance(targets, str) else targets
+    names = list(dict.fromkeys(find_target(name, device).traits.name for name in given))
     able = " or ".join(f"--target {name}" for name in _READERS)
     for name in names:
         if name not in _READERS:
@@ -134,8 +135,8 @@ def export_levels(
         }
         origin = replace(origin, design=dict(first.design), blocks=first.design.blocks)
         scratch, precision = bundle.scratch, first.design.precision
-        made = manifest_of(first.net, digest, precision, parts, checked[0].cost, origin, scratch, levels=checked)
-        return bundle.publish(made)
+        manifest = manifest_of(first.net, digest, precision, parts, checked[0].cost, origin, scratch)
+        return bundle.publish(manifest.model_copy(update={"levels": tuple(checked)}))
 
 
 def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, position: Path) -> _Written:
@@ -178,9 +179,9 @@ def _checked(
     names = [task.name for task in net.tasks]
     if is_runnable(target, precision):
         with closing(measurer_of(target).open(position, modes=[names], level=number)) as session:
-            parity = measure_parity(net, session.run, validation, Scorer)
+            parity = measure_parity(net, session.run, validation)
     else:
-        parity = measure_parity(net, simulated_run(net, precision, None, target), validation, Scorer)
+        parity = measure_parity(net, simulated_run(net, precision, None, target), validation)
     parity = check_parity(net, target, precision, None, parity, collate([validation[0]]).image, Tolerance())
     return BundleLevel(
         name=level.name,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,17 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgemtl.bundle import Parity
-from edgemtl.data import Batch, Sample, Split, collate
+from edgemtl.data import Sample, Split, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, run_blocks
 from edgemtl.models.graph import trace
 from edgemtl.models.quantization import Ranges, simulate
 from edgemtl.targets import ExportTarget, is_runnable, measurer_of
 from edgemtl.tasks import Task
+from edgemtl.train import Scorer
 
 __all__ = [
-    "MakeScorer",
-    "Scorer",
     "Tolerance",
     "check_parity",
     "first_divergence",
@@ -37,21 +35,6 @@ Outputs = dict[str, NDArray[np.float32]]
 PARITY_SPLIT: Split = "validation"
 _NEGLIGIBLE = 1e-2
 """A metric below this (metres, degrees or a fraction) is as good as zero: changes are taken relative to it."""
-
-
-class Scorer(Protocol):
-    """Accumulates every task's metrics; `edgemtl.train.Scorer` is one."""
-
-    def update(self, outputs: Mapping[str, Any], samples: Batch | Sequence[Sample]) -> None:
-        """Add raw outputs (N, …) of N samples."""
-        ...
-
-    def compute(self) -> dict[str, dict[str, float]]:
-        """{task: {metric: value}} over all that was added."""
-        ...
-
-
-MakeScorer = Callable[[Sequence[Task]], Scorer]
 
 
 @dataclass(frozen=True)
@@ -84,11 +67,9 @@ def simulated_run(net: MultiTaskNet, precision: Mapping[str, str], ranges: Range
     return run
 
 
-def measure_parity(
-    net: MultiTaskNet, run: Run, samples: Sequence[Sample], make_scorer: MakeScorer
-) -> dict[str, Parity]:
+def measure_parity(net: MultiTaskNet, run: Run, samples: Sequence[Sample]) -> dict[str, Parity]:
     """Tensor errors and metrics of every task, net against engine, over the samples one by one."""
-    scorers = {"torch": make_scorer(net.tasks), "engine": make_scorer(net.tasks)}
+    scorers = {"torch": Scorer(net.tasks), "engine": Scorer(net.tasks)}
     names = [task.name for task in net.tasks]
     apart, norms, largest = ({name: 0.0 for name in names} for _ in range(3))
     for sample in samples:

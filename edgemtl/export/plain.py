@@ -11,22 +11,18 @@ from typing import cast
 import onnx
 
 from edgemtl.bundle import BundleInput, BundleTarget, BundleTask, Manifest
-from edgemtl.data import Sample
-from edgemtl.devices import HOST, Device, any_processor, load_device
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export.bundle import Origin, check_samples, cost_of, find_targets, manifest_of, ranges_of
-from edgemtl.export.checked import ExportedNet, checked, folder_of, honoured
-from edgemtl.export.parity import Tolerance
+from edgemtl.export.bundle import cost_of, manifest_of
+from edgemtl.export.checked import checked, folder_of, honoured
 from edgemtl.export.placing import net_sha256, placing
 from edgemtl.export.plain_readme import README_FILE, write_readme
+from edgemtl.export.request import Evidence, ExportedNet, ExportRequest, Origin
 from edgemtl.export.wrap import with_normalisation, with_postprocessing, with_shapes
 from edgemtl.models import MultiTaskNet
-from edgemtl.models.quantization import Ranges
 from edgemtl.progress import Report, note, silent
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets import ExportTarget, PlainTarget, is_runnable
 from edgemtl.tasks import check_tasks
-from edgemtl.train import Scorer
 
 __all__ = ["Plain", "export_plain"]
 
@@ -43,21 +39,14 @@ class Plain:
 def export_plain(
     net: MultiTaskNet,
     precision: Mapping[str, str] | str,
-    targets: str | Sequence[str],
+    request: ExportRequest,
     folder: Path,
+    evidence: Evidence,
     layout: Plain = Plain(),
-    *,
-    calibration: Sequence[Sample],
-    validation: Sequence[Sample],
-    ranges: Ranges | None = None,
-    origin: Origin | None = None,
-    tolerance: Tolerance | None = None,
+    origin: Origin = Origin(),  # noqa: B008 (frozen)
     report: Report = silent,
-    exact: bool = False,
-    device: Device | None = None,
-    portable: bool = False,
 ) -> Manifest:
-    """Write one file of fixed tasks for each of `targets` to `folder`, with a manifest, and a README for people.
+    """Write one file of fixed tasks for each requested target to `folder`, with a manifest, and a README for people.
 
     A file has one input, `image`, and an output for each task that is called like it; every call answers all of them.
     Arguments, and what is raised, are those of `export_bundle`, which also says when the folder appears; parity is
@@ -67,22 +56,18 @@ def export_plain(
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
     net = net.subset(_tasks(net, layout))
     wanted = {name: value for name, value in wanted.items() if name == "engine" or name in net.block_tasks}
-    device = device or load_device(HOST)
-    built_for = any_processor(device) if portable else device
-    found = [_check(target) for target in find_targets(targets, built_for, net, exact)]
-    check_samples(net, validation, "validation")
-    ranges = ranges_of(net, wanted, ranges, calibration, report)
-    subject = ExportedNet(net, wanted, ranges, device, validation, tolerance or Tolerance(), Scorer)
+    targets = [_check(target) for target in request.find_targets(net)]
+    subject = ExportedNet.of(net, wanted, request, evidence, report)
     digest = net_sha256([net], wanted)
     with placing(folder) as position:
-        position.check(digest, [target.traits.name for target in found], layout="plain")
+        position.check(digest, [target.traits.name for target in targets], layout="plain")
         scratch, parts = position.scratch, {}
         types: dict[str, onnx.TypeProto.Tensor] = {}
-        for target in found:
+        for target in targets:
             note(report, f"building for {target.traits.name}")
             parts[target.traits.name], types = _write(subject, target, scratch / folder_of(target), layout)
-        cost = cost_of(net, wanted, ranges, found[0])
-        made = _described(manifest_of(net, digest, wanted, parts, cost, origin or Origin(), scratch), layout, types)
+        cost = cost_of(net, wanted, subject.ranges, targets[0])
+        made = _described(manifest_of(net, digest, wanted, parts, cost, origin, scratch), layout, types)
         if (before := position.before) is not None and (before.input, before.tasks) != (made.input, made.tasks):
             raise UserError(f"{folder} holds files with other steps inside: choose another --out, or the same flags")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from edgemtl.arithmetic import own_arithmetic
@@ -11,9 +10,10 @@ from edgemtl.bundle import Manifest
 from edgemtl.data import Sample, Source
 from edgemtl.devices import Device
 from edgemtl.errors import UserError
-from edgemtl.export.bundle import Origin, export_bundle
+from edgemtl.export.bundle import export_bundle
 from edgemtl.export.levels import check_sharing, export_levels
 from edgemtl.export.plain import Plain, export_plain
+from edgemtl.export.request import Evidence, ExportRequest, Origin
 from edgemtl.nas.evaluation import Candidate
 from edgemtl.nas.levels import plan_levels
 from edgemtl.nas.runs import RunFolder
@@ -29,49 +29,40 @@ PARITY_IMAGES = (48, 512)
 
 def export_run(
     run: Path,
-    targets: Sequence[str] = (),
+    request: ExportRequest = ExportRequest(),  # noqa: B008 (frozen)
     out: Path | None = None,
     *,
     design: str = "best",
-    exact: bool = False,
     levels: int = 0,
     supernet: Path | None = None,
     layout: Plain | None = None,
-    device: Device | None = None,
-    portable: bool = False,
     report: Report = silent,
 ) -> Manifest:
     """Export a kept design of a run (`best`, `baseline`, or a key of its front) to `out` (by default `run/bundle`).
 
-    `targets` and `device` default to those that the run was searched for; with `portable` engines are right on every
-    processor, and with `exact` none of them drops tokens of experts.
-    Parity is checked on validation images of the run's data. With `levels` the bundle holds so many designs, float,
-    over one copy of the weights instead (see `nas.levels`), all cut from the run's supernet: `supernet`,
-    or the one that ships. With a plain `layout` there are files for use without edgemtl instead, by default in
-    `run/plain`. Raises `UserError` where the run, the design, its data or that supernet are missing, damaged or changed
-    since the search, and for a design or a supernet that would not be used.
+    The targets and the device of `request` default to those that the run was searched for. Parity is checked on
+    validation images of the run's data. With `levels` the bundle holds so many designs, float, over one copy of the
+    weights instead (see `nas.levels`), all cut from the run's supernet: `supernet`, or the one that ships. With a plain
+    `layout` there are files for use without edgemtl instead, by default in `run/plain`. Raises `UserError` where the
+    run, the design, its data or that supernet are missing, damaged or changed since the search, and for a design or a
+    supernet that would not be used.
     """
     _check_levels(levels, layout, design, supernet)
-    if levels:
-        return _export_levels(run, targets, device, out or run / "bundle", levels, supernet, report)
     folder = RunFolder(run)
-    device = device or _own_device(folder, silent if portable else report)  # what is right everywhere needs no note
+    # what is right everywhere needs no note
+    device = request.device or _own_device(folder, silent if request.portable and not levels else report)
+    request = replace(request, targets=request.targets or folder.config().target, device=device)
+    if levels:
+        return _export_levels(folder, request, out or run / "bundle", levels, supernet, report)
     candidate, source = folder.load(design), folder.source()
-    write = export_bundle if layout is None else partial(export_plain, layout=layout)
-    return write(
-        candidate.net,
-        candidate.design.precision,
-        list(targets) or [folder.config().target],
-        out or run / ("bundle" if layout is None else "plain"),
-        calibration=subsample(source.split("calibration"), CALIBRATION_IMAGES),
-        validation=_validation(source),
-        ranges=candidate.ranges,
-        origin=_origin(folder, candidate, source),
-        report=report,
-        exact=exact,
-        device=device,
-        portable=portable,
+    evidence = Evidence(
+        subsample(source.split("calibration"), CALIBRATION_IMAGES), _validation(source), candidate.ranges
     )
+    what = candidate.net, candidate.design.precision, request, out or run / ("bundle" if layout is None else "plain")
+    origin = _origin(folder, candidate, source)
+    if layout is None:
+        return export_bundle(*what, evidence, origin, report)
+    return export_plain(*what, evidence, layout, origin, report)
 
 
 def _check_levels(levels: int, layout: Plain | None, design: str, supernet: Path | None) -> None:
@@ -115,23 +106,16 @@ def _validation(source: Source) -> list[Sample]:
 
 
 def _export_levels(
-    run: Path,
-    targets: Sequence[str],
-    device: Device | None,
-    out: Path,
-    count: int,
-    supernet: Path | None,
-    report: Report,
+    folder: RunFolder, request: ExportRequest, out: Path, count: int, supernet: Path | None, report: Report
 ) -> Manifest:
-    folder = RunFolder(run)
     config = folder.config()
-    target = check_sharing(list(targets) or [config.target], device or _own_device(folder, report))
-    found = plan_levels(folder, count, supernet, report)
+    target = check_sharing(request.targets, request.device)
+    planned = plan_levels(folder, count, supernet, report)
     origin = Origin(
         space=config.space,
-        family=found.levels[0].candidate.design.space.family.name,
-        run=str(run),
+        family=planned.levels[0].candidate.design.space.family.name,
+        run=str(folder.path),
         seed=config.seed,
-        data={"name": found.source.name, "fingerprint": found.source.fingerprint},
+        data={"name": planned.source.name, "fingerprint": planned.source.fingerprint},
     )
-    return export_levels(found, target, out, validation=_validation(found.source), origin=origin, report=report)
+    return export_levels(planned, target, out, validation=_validation(planned.source), origin=origin, report=report)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgemtl.profiling.demand import Demand, measure_demand
 from edgemtl.profiling.measurer import (
-    EngineCall,
     Measurer,
     NoMeasurer,
+    TimedCall,
     Untimed,
     find_measurer,
     measurer_names,
@@ -48,7 +48,6 @@ __all__ = [
     "Count",
     "Counts",
     "Demand",
-    "EngineCall",
     "Figure",
     "LatencyBlock",
     "LevelCost",
@@ -59,6 +58,7 @@ __all__ = [
     "Ratio",
     "Samples",
     "Stability",
+    "TimedCall",
     "Untimed",
     "compare",
     "count_graph",

@@ -24,7 +24,7 @@ from edgemtl.progress import Report, silent
 from edgemtl.results import FigureKind
 from edgemtl.runtime import Session, open_engine
 
-__all__ = ["EngineCall", "LocalMeasurer", "Measurer", "NoMeasurer", "Untimed", "find_measurer", "measurer_names"]
+__all__ = ["LocalMeasurer", "Measurer", "NoMeasurer", "TimedCall", "Untimed", "find_measurer", "measurer_names"]
 
 Modes = Sequence[Sequence[str]]
 
@@ -38,7 +38,7 @@ class Untimed:
 
 
 @dataclass(frozen=True)
-class EngineCall:
+class TimedCall:
     """One call of a session that a measurer opened: a normalised image (1, 3, H, W) and the tasks that are wanted."""
 
     session: Session
@@ -79,7 +79,7 @@ class Measurer(Protocol):
 
     def compare(
         self,
-        calls: Mapping[str, EngineCall],
+        calls: Mapping[str, TimedCall],
         rounds: int = 10,
         *,
         burst: int = 10,
@@ -128,7 +128,7 @@ class LocalMeasurer:
 
     def compare(
         self,
-        calls: Mapping[str, EngineCall],
+        calls: Mapping[str, TimedCall],
         rounds: int = 10,
         *,
         burst: int = 10,

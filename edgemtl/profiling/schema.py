@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from edgemtl.files.disk import check_own, write_json
+from edgemtl.errors import UserError, brief
+from edgemtl.files.disk import check_own, read_json, write_json
 from edgemtl.profiling.samples import LatencyBlock
 from edgemtl.results import FigureKind
-from edgemtl.schema import Name, Strict, Text, read_document
+from edgemtl.schema import first_problem, validated
 
 __all__ = [
     "Count", "Counts", "Figure", "Mode", "Opening", "OperatorShare", "Operators", "Profile", "Stability", "TaskProfile",
@@ -19,6 +20,8 @@ __all__ = [
 
 PROFILE_FILE = "profile.json"
 SCHEMA = "edgemtl.profile/1"
+Name = Annotated[str, Field(max_length=200)]
+Text = Annotated[str, Field(max_length=1000)]
 MOST = 10**18
 MOST_BLOCKS, MOST_TYPES, MOST_INPUTS = 10_000, 1000, 10_000
 """Limits of a profile file; what exceeds them is cut, with a note, before it is written."""
@@ -26,7 +29,11 @@ Amount = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Figure(Strict):
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Figure(_Strict):
     """One number in ms, its kind, and how it was obtained. A derived one may fall below zero: that is noise, shown."""
 
     value: float
@@ -34,7 +41,7 @@ class Figure(Strict):
     how: Text
 
 
-class Mode(Strict):
+class Mode(_Strict):
     """A set of tasks run in one call, and its latency."""
 
     name: Name
@@ -42,7 +49,7 @@ class Mode(Strict):
     latency: LatencyBlock
 
 
-class TaskProfile(Strict):
+class TaskProfile(_Strict):
     """Cost of one task: run alone, its own part (alone minus trunk), and what the others save without it."""
 
     alone_ms: Figure
@@ -50,7 +57,7 @@ class TaskProfile(Strict):
     marginal_ms: Figure | None
 
 
-class Count(Strict):
+class Count(_Strict):
     """Exact counts of a part of the graph; 1 MAC is 2 FLOPs, bytes are those of the weights as stored.
 
     FLOPs are None where an operator of the part cannot be counted: the profile's notes name it.
@@ -62,7 +69,7 @@ class Count(Strict):
     weight_bytes: Amount
 
 
-class Counts(Strict):
+class Counts(_Strict):
     """Counts on the exported graph: the whole, the part that several tasks share, and each task's own part."""
 
     total: Count
@@ -70,17 +77,17 @@ class Counts(Strict):
     tasks: Annotated[dict[Name, Count], Field(max_length=100)]
 
 
-class OperatorShare(Strict):
+class OperatorShare(_Strict):
     """Time of the operators of one block or of one type: mean ms in one run, and share of all operators."""
 
     name: Name
-    owner: Text = ""
+    owner: Name = ""
     operators: Amount
     ms: Annotated[float, Field(ge=0)]
     share: Fraction
 
 
-class Operators(Strict):
+class Operators(_Strict):
     """The runtime's own profile of all tasks at once. Profiling costs time itself: compare shares, not ms."""
 
     runs: Amount
@@ -90,7 +97,7 @@ class Operators(Strict):
     kind: Literal["measured"] = "measured"
 
 
-class Opening(Strict):
+class Opening(_Strict):
     """A fresh process that opens the engine and runs every task once.
 
     `open_ms` includes loading the runtime's libraries. Memory is resident: `baseline_bytes` with Python and edgemtl
@@ -105,7 +112,7 @@ class Opening(Strict):
     kind: Literal["measured"] = "measured"
 
 
-class Stability(Strict):
+class Stability(_Strict):
     """Whether the figures may be trusted: every reason against them is written out.
 
     `worst_cov` is the largest coefficient of variation of a mode; `others_cpu` and `stolen_cpu` are the fractions
@@ -121,7 +128,7 @@ class Stability(Strict):
     reasons: tuple[Text, ...]
 
 
-class Profile(Strict):
+class Profile(_Strict):
     """A measured model. `modes` start with all tasks together; `trunk_ms` is what all tasks share, where it shows.
 
     `separate_ms` is what the tasks would cost run one after another: against the first mode it says whether sharing
@@ -144,7 +151,7 @@ class Profile(Strict):
     counts: Counts | None
     operators: Operators | None
     opening: Opening | None
-    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=MOST_INPUTS)] = Field(default_factory=dict)
+    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=MOST_INPUTS)] = {}
     notes: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     engine_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     stability: Stability
@@ -174,4 +181,15 @@ def write_profile(profile: Profile, path: Path) -> Path:
 def read_profile(path: Path) -> Profile:
     """Read a profile (a folder's `profile.json`); raises `UserError`, one line, for a damaged or foreign file."""
     file = path / PROFILE_FILE if path.is_dir() else path
-    return read_document(file, "profile", Profile, SCHEMA, "profile the model again")
+    content = read_json(file, "profile")
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise UserError(
+            f"profile {file} has schema {brief(schema)}, this version reads {SCHEMA!r}: profile the model again"
+        )
+    try:
+        return validated(Profile, content)
+    except ValidationError as error:
+        raise UserError(
+            f"profile {file} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"
+        ) from error

@@ -13,7 +13,7 @@ from edgemtl.bundle import MANIFEST_FILE, Manifest
 from edgemtl.devices import HOST, Device, load_device
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.profiling.inputs import InputChoice
-from edgemtl.profiling.measurer import EngineCall, find_measurer
+from edgemtl.profiling.measurer import TimedCall, find_measurer
 from edgemtl.profiling.names import short_name
 from edgemtl.profiling.onnx_file import OnnxFile
 from edgemtl.profiling.samples import Samples
@@ -145,7 +145,7 @@ class _EngineFolder:
     def compare(
         self, modes: Mapping[str, Sequence[str]], rounds: int, *, burst: int, report: Report
     ) -> dict[str, Samples]:
-        calls = {name: EngineCall(self._session, self._image, tuple(tasks)) for name, tasks in modes.items()}
+        calls = {name: TimedCall(self._session, self._image, tuple(tasks)) for name, tasks in modes.items()}
         return self._measurer.compare(calls, rounds, burst=burst, report=report)
 
     def operators(self, tasks: Sequence[str], runs: int) -> list[OperatorTime]:

@@ -22,15 +22,14 @@ from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.data import Sample, collate
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
-from edgemtl.export import Origin, Tolerance, export_bundle, export_onnx
-from edgemtl.export import bundle as _bundle
+from edgemtl.export import Evidence, ExportRequest, Origin, Tolerance, export_bundle, export_onnx
 from edgemtl.export import placing as _placing
+from edgemtl.export import request as _request
 from edgemtl.models import MultiTaskNet
 from edgemtl.profiling import count_graph
-from edgemtl.progress import silent
+from edgemtl.progress import Progress, silent
 from edgemtl.runtime import Engine
 from edgemtl.targets import find_target
-from edgemtl.train import Scorer
 
 ONNXRUNTIME = find_target("onnxruntime")
 
@@ -48,8 +47,11 @@ def samples(net: MultiTaskNet) -> list[Sample]:
 
 
 def export(net: MultiTaskNet, samples: list[Sample], folder: Path, precision: Any = "fp32", **more: Any) -> Manifest:
-    targets = more.pop("targets", ["onnxruntime"])
-    return export_bundle(net, precision, targets, folder, calibration=samples, validation=samples, **more)
+    """What `more` says goes where it belongs: the request, the evidence, or the call."""
+    request = {name: more.pop(name) for name in ("targets", "device", "exact", "portable") if name in more}
+    evidence = {name: more.pop(name) for name in ("calibration", "validation", "ranges", "tolerance") if name in more}
+    images = Evidence(**{"calibration": samples, "validation": samples, **evidence})
+    return export_bundle(net, precision, ExportRequest(**{"targets": "onnxruntime", **request}), folder, images, **more)
 
 
 @pytest.fixture(scope="module")
@@ -354,14 +356,16 @@ def test_a_scratch_folder_of_somebody_else_is_left_alone(
     assert contents(tmp_path) == {".b.new/mine": b"mine"}
 
 
-class _Interrupting(Scorer):
-    def compute(self) -> dict[str, dict[str, float]]:
-        raise KeyboardInterrupt
-
-
 def test_an_interrupted_export_leaves_nothing(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
+    """Between two engines, the first of which is complete."""
+
+    def interrupt(news: Progress) -> None:
+        if "openvino" in news.text:
+            assert list(tmp_path.rglob("onnxruntime/engine.json"))
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        export(net, samples, tmp_path / "b", make_scorer=_Interrupting)
+        export(net, samples, tmp_path / "b", targets=["onnxruntime", "openvino"], report=interrupt)
     assert not list(tmp_path.iterdir())
 
 
@@ -385,10 +389,8 @@ def test_a_folder_of_something_else_is_not_overwritten(
 def test_what_cannot_be_exported_is_refused(
     net: MultiTaskNet, samples: list[Sample], tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
-    given = {"targets": ["onnxruntime"], "validation": samples, **change}
-    targets = given.pop("targets")
     with pytest.raises(UserError, match=said):
-        export_bundle(net, "fp32", targets, tmp_path / "b", calibration=samples, **given)
+        export(net, samples, tmp_path / "b", **change)
 
 
 def test_samples_of_another_size_are_refused(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:
@@ -529,7 +531,7 @@ class _Broken:
 def test_a_runtime_that_computes_a_block_wrongly_is_found_out_by_name(
     net: MultiTaskNet, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_bundle, "find_target", lambda name, device: _Broken())
+    monkeypatch.setattr(_request, "find_target", lambda name, device: _Broken())
     with pytest.raises(UserError, match=r"diverges: s2_1 .*the runtime computes it differently"):
         export(net, samples, tmp_path / "b")
     assert not list(tmp_path.iterdir())

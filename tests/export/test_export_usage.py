@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from edgemtl.bundle import read_manifest, share_dropped_by_model, share_dropped_by_target
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UserError
-from edgemtl.export import export_bundle
+from edgemtl.export import Evidence, ExportRequest, export_bundle
 from edgemtl.export.usage import dropping_nothing
 from edgemtl.models import MultiTaskNet, Supernet, expert_usage
 from edgemtl.models.graph.graph import trace
@@ -113,7 +113,7 @@ def test_no_form_but_small_buckets_limits() -> None:
 
 
 def export(net: MultiTaskNet, samples: list[Sample], folder: Path, targets: list[str], **more: Any) -> Any:
-    export_bundle(net, "fp32", targets, folder, calibration=samples, validation=samples, **more)
+    export_bundle(net, "fp32", ExportRequest(targets, **more), folder, Evidence(samples, samples))
     return read_manifest(folder)
 
 

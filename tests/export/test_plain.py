@@ -20,11 +20,11 @@ from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.data import Sample
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
-from edgemtl.export import Plain, Tolerance, export_bundle, export_plain
+from edgemtl.export import Evidence, ExportRequest, Plain, Tolerance, export_bundle, export_plain
 from edgemtl.export.plain_readme import readme, write_readme
 from edgemtl.export.wrap import with_postprocessing
 from edgemtl.models import MultiTaskNet
-from edgemtl.progress import Progress
+from edgemtl.progress import Progress, silent
 from edgemtl.runtime import Engine
 from edgemtl.tasks import kind_of, make_task
 
@@ -53,15 +53,15 @@ def mixed(net: MultiTaskNet) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def bundle(net: MultiTaskNet, samples: list[Sample], mixed: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "first"
-    export_bundle(net, mixed, TARGETS, folder, calibration=samples, validation=samples, tolerance=LOOSE)
+    export_bundle(net, mixed, ExportRequest(TARGETS), folder, Evidence(samples, samples, tolerance=LOOSE))
     return folder
 
 
 def export(net: MultiTaskNet, samples: list[Sample], folder: Path, layout: Plain = RAW, **more: Any) -> Manifest:
     precision, targets = more.pop("precision", "fp32"), more.pop("targets", TARGETS)
-    return export_plain(
-        net, precision, targets, folder, layout, calibration=samples, validation=samples, tolerance=LOOSE, **more
-    )
+    report, request = more.pop("report", silent), ExportRequest(targets, **more)
+    evidence = Evidence(samples, samples, tolerance=LOOSE)
+    return export_plain(net, precision, request, folder, evidence, layout, report=report)
 
 
 def answers(folder: Path, target: str, image: NDArray[Any]) -> Arrays:
@@ -99,7 +99,7 @@ def test_raw_outputs_are_the_engines(
 def test_with_everything_inside_it_predicts_what_the_engine_predicts(
     net: MultiTaskNet, samples: list[Sample], tmp_path: Path, target: str
 ) -> None:
-    export_bundle(net, "fp32", [target], tmp_path / "bundle", calibration=samples, validation=samples)
+    export_bundle(net, "fp32", ExportRequest(target), tmp_path / "bundle", Evidence(samples, samples))
     manifest = export(net, samples, tmp_path / "plain", WHOLE, targets=target)
     assert (manifest.input.layout, manifest.input.dtype, manifest.input.scale) == ("NHWC", "uint8", 1)
     with Engine(tmp_path / "bundle", target) as engine:
@@ -122,8 +122,8 @@ def test_int8_with_everything_inside_is_the_engines_to_the_bit(
     """In ONNX Runtime, whose normalisation rounds as NumPy's: no first rounding to eight bits falls otherwise."""
     precision = {name: "int8" if first == "int8" or number % 2 else first for number, name in enumerate(net.blocks)}
     export(net, samples, tmp_path / "plain", WHOLE, precision=precision, targets=["onnxruntime"])
-    data: dict[str, Any] = {"calibration": samples, "validation": samples, "tolerance": LOOSE}
-    export_bundle(net, precision, "onnxruntime", tmp_path / "bundle", **data)
+    evidence = Evidence(samples, samples, tolerance=LOOSE)
+    export_bundle(net, precision, ExportRequest("onnxruntime"), tmp_path / "bundle", evidence)
     with Engine(tmp_path / "bundle", "onnxruntime") as engine:
         for sample in samples:
             expected, found = (
@@ -264,7 +264,7 @@ def test_a_target_is_added_and_nothing_else_is_changed(
     with pytest.raises(UserError, match="holds another net"):
         export(net, samples, folder, Plain("depth"))
     with pytest.raises(UserError, match="layout plain, not bundle"):
-        export_bundle(net, "fp32", "onnxruntime", folder, calibration=samples, validation=samples)
+        export_bundle(net, "fp32", ExportRequest("onnxruntime"), folder, Evidence(samples, samples))
 
 
 def test_a_page_of_any_earlier_export_is_written_anew(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:

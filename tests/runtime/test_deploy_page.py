@@ -18,7 +18,7 @@ from nets import SIZE, samples_for, small_net
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgemtl.export import Plain, export_bundle, export_plain
+from edgemtl.export import Evidence, ExportRequest, Plain, export_bundle, export_plain
 from edgemtl.runtime import Engine
 from edgemtl.runtime import engine as _engine
 from edgemtl.tasks import KINDS
@@ -39,12 +39,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     position = tmp_path_factory.mktemp("deploy")
     net = small_net("fused")
     samples = samples_for(net, 2)
-    data: dict[str, Any] = {"calibration": samples, "validation": samples}
+    evidence = Evidence(samples, samples)
     whole = Plain(["depth", "semseg"], normalisation=True, postprocessing=True)
-    targets = ["onnxruntime", "openvino"]
-    export_bundle(net, "fp32", targets, position / "runs/first/bundle", **data)
-    export_plain(net, "fp32", targets, position / "runs/first/plain", whole, **data)
-    export_plain(net, "fp32", targets[:1], position / "runs/first/raw", **data)
+    both = ExportRequest(["onnxruntime", "openvino"])
+    export_bundle(net, "fp32", both, position / "runs/first/bundle", evidence)
+    export_plain(net, "fp32", both, position / "runs/first/plain", evidence, whole)
+    export_plain(net, "fp32", ExportRequest("onnxruntime"), position / "runs/first/raw", evidence)
     coarse = Image.fromarray(np.random.default_rng(4).integers(0, 256, (6, 9, 3), np.uint8))
     photo = coarse.resize((300, 200), Image.Resampling.BICUBIC)
     photo.save(position / "photo.jpg", quality=95)

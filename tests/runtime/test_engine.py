@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgemtl.errors import UserError
-from edgemtl.export import export_bundle
+from edgemtl.export import Evidence, ExportRequest, export_bundle
 from edgemtl.runtime import Engine, open_engine, prepare_image
 
 TARGETS = ("onnxruntime", "openvino", "streaming")
@@ -28,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "first"
     net = small_net("fused")
     samples = samples_for(net, 2)
-    export_bundle(net, "fp32", TARGETS, folder, calibration=samples, validation=samples)
+    export_bundle(net, "fp32", ExportRequest(TARGETS), folder, Evidence(samples, samples))
     return folder
 
 

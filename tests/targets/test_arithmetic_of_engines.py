@@ -22,7 +22,7 @@ from edgemtl.data import Sample
 from edgemtl.devices import Device, Runtime, any_processor, load_device
 from edgemtl.environment import environment
 from edgemtl.errors import UserError
-from edgemtl.export import Tolerance, export_bundle
+from edgemtl.export import Evidence, ExportRequest, Tolerance, export_bundle
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph.graph import trace
 from edgemtl.models.quantization import Ranges, calibrate, parameters_of, simulate
@@ -225,11 +225,11 @@ def test_an_engine_that_would_compute_wrongly_is_refused_in_one_line(
 ) -> None:
     """In a bundle and alone; float engines need nothing, and portable ones run."""
     precision = {"engine": "fp32", "s3_1": "int8"}
-    given = {"calibration": samples, "validation": samples, "tolerance": LOOSE}
-    built_for = load_device("x86-vnni")
+    evidence, built_for = Evidence(samples, samples, tolerance=LOOSE), load_device("x86-vnni")
+    own, portable = (ExportRequest("onnxruntime", built_for, portable=each) for each in (False, True))
     monkeypatch.setattr("edgemtl.arithmetic.own_arithmetic", lambda: "avx2")
-    monkeypatch.setattr("edgemtl.targets.target.own_arithmetic", lambda: "avx2")
-    export_bundle(net, precision, ["onnxruntime"], tmp_path / "exact", device=built_for, **given)  # type: ignore[arg-type]
+    monkeypatch.setattr("edgemtl.profiling.measurer.own_arithmetic", lambda: "avx2")
+    export_bundle(net, precision, own, tmp_path / "exact", evidence)
     said = read_manifest(tmp_path / "exact").targets["onnxruntime"]
     assert (said.device, said.arithmetic, said.needs) == ("x86-vnni", "avx-vnni", (EXACT_INT8,))
     assert (
@@ -241,10 +241,10 @@ def test_an_engine_that_would_compute_wrongly_is_refused_in_one_line(
         ) as e:
             opens()
         assert "\n" not in str(e.value)
-    export_bundle(net, precision, ["onnxruntime"], tmp_path / "any", device=built_for, portable=True, **given)  # type: ignore[arg-type]
+    export_bundle(net, precision, portable, tmp_path / "any", evidence)
     said = read_manifest(tmp_path / "any").targets["onnxruntime"]
     assert (said.arithmetic, said.needs, said.checked) == (ANY, (), "engine")
-    export_bundle(net, "fp32", ["onnxruntime"], tmp_path / "float", device=built_for, **given)  # type: ignore[arg-type]
+    export_bundle(net, "fp32", own, tmp_path / "float", evidence)
     for name in ("any", "float"):
         Engine(tmp_path / name).close()
 
@@ -262,8 +262,8 @@ def test_a_bf16_engine_is_checked_by_simulation_where_the_processor_has_none(
     target = find_target("openvino", built_for)
     assert not is_runnable(target, {"engine": "bf16"})
     assert is_runnable(target, {"engine": "fp32"})
-    given = {"calibration": samples, "validation": samples, "tolerance": LOOSE, "device": built_for}
-    export_bundle(net, "bf16", ["openvino"], tmp_path / "bundle", **given)  # type: ignore[arg-type]
+    evidence = Evidence(samples, samples, tolerance=LOOSE)
+    export_bundle(net, "bf16", ExportRequest("openvino", built_for), tmp_path / "bundle", evidence)
     said = read_manifest(tmp_path / "bundle").targets["openvino"]
     assert (said.checked, said.checked_on) == ("simulation", None)
     assert said.parity["semseg"].max_abs_error > 1e-4, "that of BF16, not of FP32"
@@ -282,15 +282,16 @@ def test_what_being_portable_costs_stands_in_the_manifest(
     tmp_path: Path, net: MultiTaskNet, samples: list[Sample]
 ) -> None:
     """Against the processor's own scheme, by both engines on the same images; nothing where nothing is INT8."""
-    given = {"calibration": samples, "validation": samples, "tolerance": LOOSE, "portable": True}
+    evidence = Evidence(samples, samples, tolerance=LOOSE)
+    both, one = (ExportRequest(each, portable=True) for each in (["onnxruntime", "openvino"], "onnxruntime"))
     precision = {"engine": "fp32", "s3_1": "int8"}
-    export_bundle(net, precision, ["onnxruntime", "openvino"], tmp_path / "int8", **given)  # type: ignore[arg-type]
+    export_bundle(net, precision, both, tmp_path / "int8", evidence)
     for target in read_manifest(tmp_path / "int8").targets.values():
         assert target.own_parity is not None
         assert target.own_parity.keys() == target.parity.keys()
         assert target.own_parity["semseg"].engine != target.parity["semseg"].engine
         assert target.own_parity["semseg"].torch == target.parity["semseg"].torch
-    export_bundle(net, "fp32", ["onnxruntime"], tmp_path / "float", **given)  # type: ignore[arg-type]
+    export_bundle(net, "fp32", one, tmp_path / "float", evidence)
     assert read_manifest(tmp_path / "float").targets["onnxruntime"].own_parity is None
 
 

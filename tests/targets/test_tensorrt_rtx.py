@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edgemtl.devices import load_device
 from edgemtl.errors import MissingDependencyError, UnsupportedError, UserError
-from edgemtl.export import export_plain
+from edgemtl.export import Evidence, ExportRequest, export_plain
 from edgemtl.export.wrap import with_normalisation, with_postprocessing
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime import open_engine
@@ -77,8 +76,8 @@ def test_a_plain_plan_says_which_gpus_it_is_for(tmp_path: Path) -> None:
     """In the manifest and to people; the processor beside them has no part in it."""
     net = small_net(widths=(16, 24))
     samples = samples_for(net, 2)
-    data: dict[str, Any] = {"calibration": samples, "validation": samples}
-    made = export_plain(net, "fp32", "tensorrt-rtx", tmp_path / "plain", portable=True, **data)
+    request = ExportRequest("tensorrt-rtx", portable=True)
+    made = export_plain(net, "fp32", request, tmp_path / "plain", Evidence(samples, samples))
     said = made.targets["tensorrt-rtx"]
     assert (said.arithmetic, said.needs) == ("gpu", ())
     assert said.hardware == "NVIDIA GPUs of the ampere generation (SM80, SM86)"

@@ -19,7 +19,7 @@ from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
 from edgemtl.models.quantization import Ranges, Simulation, calibrate, simulate
 from edgemtl.nas.evaluation.problem import Evaluation
-from edgemtl.profiling import EngineCall, Measurer
+from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.results import Latency
 from edgemtl.runtime import Session
 from edgemtl.spaces import Design
@@ -109,9 +109,9 @@ class NetEvaluator:
         """The tasks that a scope of latency runs: one, or all for ""."""
         return (scope,) if scope else tuple(task.name for task in self.source.tasks)
 
-    def calls(self, session: Session) -> dict[str, EngineCall]:
+    def calls(self, session: Session) -> dict[str, TimedCall]:
         """A call of an open engine for each scope."""
-        return {scope: EngineCall(session, self.sample_image, self.tasks_of(scope)) for scope in self.scopes}
+        return {scope: TimedCall(session, self.sample_image, self.tasks_of(scope)) for scope in self.scopes}
 
     def time(self, prepared: Prepared) -> dict[str, float]:
         """Median latency in ms of the exported engine: all tasks under "", single ones that a budget names.
@@ -126,7 +126,7 @@ class NetEvaluator:
         with self.engine(prepared) as session:
             return {scope: self._median_ms({scope: call}) for scope, call in self.calls(session).items()}
 
-    def _median_ms(self, call: Mapping[str, EngineCall]) -> float:
+    def _median_ms(self, call: Mapping[str, TimedCall]) -> float:
         """Median latency of one call, drawn without a pause."""
         (samples,) = self.measurer.compare(call, 1, burst=LATENCY_RUNS // 2, settle=0, warmup=LATENCY_WARMUP).values()
         return samples.median_ms

@@ -15,12 +15,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, brief
+from edgemtl.files.disk import read_json
 from edgemtl.runtime.streaming.operators import OPERATORS
 from edgemtl.runtime.streaming.weights import ALIGNMENT, Piece
-from edgemtl.schema import Name, Strict, read_document
+from edgemtl.schema import first_problem, validated
 
 __all__ = [
     "IMAGE",
@@ -41,12 +42,17 @@ MIXTURE = "Mixture"
 """Tokens (N, tokens, C) and a router's queues to tokens: experts one after another, sums of their outputs by gates."""
 
 _FLOAT = np.dtype("<f4")
+Name = Annotated[str, Field(min_length=1, max_length=500)]
 Offset = Annotated[int, Field(ge=0, le=1 << 50, multiple_of=ALIGNMENT)]
 Side = Annotated[int, Field(ge=1, le=1 << 30)]
 Value = bool | int | float | str | Annotated[tuple[int, ...], Field(max_length=8)]
 
 
-class Weight(Strict):
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Weight(_Strict):
     """A tensor of FP32 (little-endian) in the weights file, `offset` bytes from its start."""
 
     offset: Offset
@@ -58,7 +64,7 @@ class Weight(Strict):
         return _FLOAT.itemsize * math.prod(self.shape)
 
 
-class Operator(Strict):
+class Operator(_Strict):
     """One operator: what it reads, the tensor it writes, its attributes by ONNX's names and its weights.
 
     A mixture (`op` is `MIXTURE`) reads tokens and what a router gave for them, and has `experts` in the router's order.
@@ -69,8 +75,8 @@ class Operator(Strict):
     block: Annotated[str, Field(max_length=500)] = ""
     inputs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=10_000)]
     output: Name
-    attributes: dict[str, Value] = Field(default_factory=dict)
-    weights: dict[str, Weight] = Field(default_factory=dict)
+    attributes: dict[str, Value] = {}
+    weights: dict[str, Weight] = {}
     experts: tuple[Expert, ...] = ()
 
     @cached_property
@@ -79,7 +85,7 @@ class Operator(Strict):
         return _piece([self])
 
 
-class Expert(Strict):
+class Expert(_Strict):
     """One expert: the name under which its operators read its tokens (n, C), and the tensor that they give."""
 
     input: Name
@@ -92,7 +98,7 @@ class Expert(Strict):
         return _piece(self.operators)
 
 
-class StreamGraph(Strict):
+class StreamGraph(_Strict):
     """Operators in order of execution, from the tensor `image` (1, 3, H, W) on, and the size of the weights file."""
 
     schema_: Literal["edgemtl.streaming/1"] = Field(default=SCHEMA, alias="schema")
@@ -164,7 +170,14 @@ def weights_of(operator: Operator, piece: Piece | None, memory: NDArray[np.uint8
 
 def read_graph(path: Path, weights: Path) -> StreamGraph:
     """The graph in `path` over the file `weights`; raises `UserError` where either is damaged or foreign."""
-    graph = read_document(path, "engine graph", StreamGraph, SCHEMA, "export the bundle again")
+    content = read_json(path, "engine graph")
+    given = content.get("schema") if isinstance(content, dict) else type(content).__name__
+    if given != SCHEMA:
+        raise UserError(f"{path} has schema {brief(given)}, this version reads {SCHEMA!r}: export the bundle again")
+    try:
+        graph = validated(StreamGraph, content)
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged: {first_problem(error)}; export the bundle again") from error
     size = weights.stat().st_size
     if size != graph.weight_bytes:
         raise UserError(

@@ -13,7 +13,7 @@ from small_world import VIT, write_supernet
 
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
-from edgemtl.export import export_run
+from edgemtl.export import ExportRequest, export_run
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas.prune import PruneRequest, prune
 from edgemtl.nas.prune import criterion as judging
@@ -87,7 +87,7 @@ def test_a_pruned_design_keeps_its_budget_and_is_a_run_like_any_other(
     assert all(row["after"] % 8 == 0 and row["after"] <= row["before"] for row in rows(ask.out))
     assert {row["blocked_by"] for row in rows(ask.out)} <= {None, "depth", "kind"}
     assert all(row["blocked_by"] in [*row["tasks"], None] for row in rows(ask.out))
-    manifest = export_run(ask.out, ["onnxruntime"], tmp_path / "bundle")
+    manifest = export_run(ask.out, ExportRequest("onnxruntime"), tmp_path / "bundle")
     assert manifest.cost.flops == result.best.flops
     assert manifest.cost.params == result.best.params
 
@@ -100,7 +100,7 @@ def test_a_transformer_loses_heads_and_width_of_tokens(ask: PruneRequest, home: 
     kept = {row["group"]: (row["before"], row["after"]) for row in rows(ask.out)}
     assert {"patches.proj", "b1.attention", "b2.attention"} <= kept.keys()
     assert kept["patches.proj"] == (16, 8)
-    manifest = export_run(ask.out, ["onnxruntime"], tmp_path / "bundle")
+    manifest = export_run(ask.out, ExportRequest("onnxruntime"), tmp_path / "bundle")
     assert manifest.cost.flops == result.best.flops
 
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from edgemtl.cli.train import train
 from edgemtl.errors import UserError
-from edgemtl.export import export_run
+from edgemtl.export import ExportRequest, export_run
 from edgemtl.nas.runs import TUNING, RunFolder, fine_tune
 from edgemtl.nas.search import SearchRequest, search
 from edgemtl.progress import Progress
@@ -45,7 +45,7 @@ def test_a_tuned_design_is_the_same_design_in_a_run_of_its_own_and_better(run: P
     assert result.best.metrics["depth"]["rmse"] < 0.8 * before.best.metrics["depth"]["rmse"]
     assert result.front[-1].metrics == before.front[-1].metrics, "the baseline is the run's, scored on the same images"
     assert (RunFolder(out).config().tuned or {})["design"] == "best"
-    exported = export_run(out, [RunFolder(out).config().target], tmp_path / "bundle")
+    exported = export_run(out, ExportRequest(RunFolder(out).config().target), tmp_path / "bundle")
     assert exported.cost.flops == before.best.flops
 
 

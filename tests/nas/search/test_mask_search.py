@@ -14,7 +14,7 @@ from small_world import Ask
 
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
-from edgemtl.export import export_run
+from edgemtl.export import ExportRequest, export_run
 from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation.problem import Limit, Problem
 from edgemtl.nas.runs import RunFolder, fine_tune
@@ -101,7 +101,7 @@ def test_its_result_trains_and_exports_in_the_ordinary_way(
     monkeypatch.chdir(home)
     recipe = replace(MASKS, steps=3, batch=2, sizes=(1.0,), largest_steps=1.0)
     fine_tune(finished[0], tmp_path / "tuned", recipe)
-    export_run(tmp_path / "tuned", targets=["onnxruntime"])
+    export_run(tmp_path / "tuned", ExportRequest("onnxruntime"))
     with Engine(tmp_path / "tuned" / "bundle") as engine:
         image = np.zeros((1, 3, 64, 64), np.float32)
         assert set(engine.run(image)) == {"depth", "kind"}
