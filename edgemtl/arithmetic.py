@@ -20,7 +20,7 @@ Arithmetic = Literal["amx", "avx512-vnni", "avx-vnni", "avx2", "arm-dot", "arm",
 """A class of processor (`edgemtl.environment.PROCESSOR_CLASSES`), or what stands beside one."""
 
 ANY: Arithmetic = "other"
-"""A processor of which nothing is known: what is right on it is right on every one."""
+"""An unknown processor: an engine that is correct on it is correct on every one."""
 
 EXACT_INT8 = "exact-int8"
 EXACT_WEIGHT = 64
@@ -31,7 +31,7 @@ NEEDS = {
         "sums of eight-bit products that do not saturate (AMX, VNNI or Arm)",
     )
 }
-"""Everything that an engine may need: the arithmetics that have it, and how people say it."""
+"""Properties that an engine may need: the arithmetics that have each, and its description."""
 
 
 def own_arithmetic() -> Arithmetic:
@@ -41,7 +41,7 @@ def own_arithmetic() -> Arithmetic:
 
 
 def lacking(needs: Iterable[str], arithmetic: str) -> tuple[str, ...]:
-    """Those of `needs` that an arithmetic does not have, or that this version does not know."""
+    """The `needs` that an arithmetic does not meet, or that this version does not know."""
     return tuple(need for need in needs if need not in NEEDS or arithmetic not in NEEDS[need][0])
 
 

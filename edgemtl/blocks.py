@@ -1,4 +1,4 @@
-"""The blocks of a net as a result and a manifest hold them: what each is, who runs it, what it takes, where it stands.
+"""Blocks of a net as results and manifests record them: kind, tasks, cost, and position in the picture.
 
 Whoever made the net writes them; reports, profiles and comparisons draw and sum what they are told, so that a family of
 nets that they have never met is drawn like any other.

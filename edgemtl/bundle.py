@@ -10,17 +10,17 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from edgemtl.arithmetic import ANY, Arithmetic
 from edgemtl.blocks import Blocks
 from edgemtl.devices import HOST
-from edgemtl.errors import UserError, brief
-from edgemtl.files.disk import inside, read_json, sha256, write_json
+from edgemtl.errors import UserError
+from edgemtl.files.disk import inside, sha256, write_json
 from edgemtl.results import PathCost
-from edgemtl.schema import first_problem, validated
+from edgemtl.schema import Name, Strict, Text, read_document
 from edgemtl.tasks import Task, kind_of, make_task, tensor_name
 
 __all__ = [
@@ -47,8 +47,6 @@ __all__ = [
 MANIFEST_FILE = "manifest.json"
 SCHEMA = "edgemtl.bundle/1"
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Text = Annotated[str, Field(max_length=2000)]
 FilePath = Annotated[str, Field(min_length=1, max_length=500)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Amount = Annotated[int, Field(ge=0, le=10**18)]
@@ -57,11 +55,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class BundleInput(_Strict):
+class BundleInput(Strict):
     """One image: the tensor `name`, a batch of one in this layout, colour order and type.
 
     A value is `(pixel / scale - mean) / std`, pixels from 0 to 255, with a mean and a deviation for each channel. An
@@ -82,7 +76,7 @@ class BundleInput(_Strict):
     keep_aspect: Literal[False] = False
 
 
-class BundleOutput(_Strict):
+class BundleOutput(Strict):
     """One tensor of a task, its values in `unit`.
 
     A raw one is (1, channels, H, W) where `dense`, else (1, channels). Older bundles tell no `shape` and no `unit`.
@@ -96,7 +90,7 @@ class BundleOutput(_Strict):
     unit: Name | None = None
 
 
-class BundleTask(_Strict):
+class BundleTask(Strict):
     """A task as `edgemtl.tasks.Task` declares it; `metric` is the one that decides.
 
     `postprocess` is what is left to do with the raw output: by `formula`, which gives `result`.
@@ -126,7 +120,7 @@ class BundleTask(_Strict):
         return make_task(self.name, self.kind, self.channels, self.classes)
 
 
-class Parity(_Strict):
+class Parity(Strict):
     """An engine against the trained FP32 net on the same images, for one task.
 
     `max_abs_error` is the largest difference of any output value, `relative_error` the norm of the difference over the
@@ -158,7 +152,7 @@ class Parity(_Strict):
         return f"{allowed} apart, outputs {self.difference_allowed:g}"
 
 
-class BundleDispatch(_Strict):
+class BundleDispatch(Strict):
     """How an engine's experts get their tokens: `buckets` have places for `capacity` times an even share.
 
     No capacity is a place for every token; that and the other forms drop none.
@@ -168,7 +162,7 @@ class BundleDispatch(_Strict):
     capacity: Annotated[float, Field(gt=0)] | None = None
 
 
-class BundleTarget(_Strict):
+class BundleTarget(Strict):
     """The engine for one runtime: its folder and files inside the bundle; no parity where it could not run there.
 
     `dispatch` is None where the net has no experts. Who opens the files without edgemtl feeds the boolean inputs of
@@ -185,8 +179,8 @@ class BundleTarget(_Strict):
     runtime: Name
     parity: Annotated[dict[Name, Parity], Field(max_length=100)]
     dispatch: BundleDispatch | None = None
-    flags: Annotated[dict[Name, Name], Field(max_length=100)] = {}
-    options: Annotated[dict[Name, Text], Field(max_length=100)] = {}
+    flags: Annotated[dict[Name, Name], Field(max_length=100)] = Field(default_factory=dict)
+    options: Annotated[dict[Name, Text], Field(max_length=100)] = Field(default_factory=dict)
     device: Name = HOST
     arithmetic: Arithmetic = ANY
     hardware: Text = ""
@@ -196,7 +190,7 @@ class BundleTarget(_Strict):
     own_parity: Annotated[dict[Name, Parity], Field(max_length=100)] | None = None
 
 
-class BundleExperts(_Strict):
+class BundleExperts(Strict):
     """The experts of one `layer` that a `task` reaches (None: all tasks alike), and what its tokens did on `images`.
 
     `shares` (they sum to 1) and mean `gates` are in the order of `experts`, of each `tokens` of an image that went to
@@ -217,7 +211,7 @@ class BundleExperts(_Strict):
     most_tokens: Amount
     expert_bytes: Amount
     dropped_by_model: Share = 0.0
-    dropped_by_target: Annotated[dict[Name, Share], Field(max_length=50)] = {}
+    dropped_by_target: Annotated[dict[Name, Share], Field(max_length=50)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_lengths(self) -> BundleExperts:
@@ -226,7 +220,7 @@ class BundleExperts(_Strict):
         return self
 
 
-class BundleCost(_Strict):
+class BundleCost(Strict):
     """Counts of the exported graph: all tasks in one call, and what each task runs alone.
 
     Those of a net with experts are without the places that a target's buckets leave empty.
@@ -238,7 +232,7 @@ class BundleCost(_Strict):
     paths: Annotated[dict[Name, PathCost], Field(max_length=100)]
 
 
-class BundleLevel(_Strict):
+class BundleLevel(Strict):
     """One of several designs over the same weights: what it answers to, what it costs, and its engine's parity.
 
     `budget` says in words what it was made for, `cost` what it takes. `preference` holds a weight for every task.
@@ -252,7 +246,7 @@ class BundleLevel(_Strict):
     parity: Annotated[dict[Name, Parity], Field(max_length=100)]
 
 
-class Provenance(_Strict):
+class Provenance(Strict):
     """Where the bundle comes from: the machine and versions of the last export, the run, its seed, the data.
 
     `net_sha256` tells the net (its tasks, precision and weights) from any other: engines of no other are added.
@@ -265,7 +259,7 @@ class Provenance(_Strict):
     data: Text | dict[Name, JsonValue] | None = None
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """`manifest.json`. `design` are the options of the space that were chosen, `precision` that of engine and blocks.
 
     In the `layout` bundle, engines answer any subset of the tasks and `Engine` opens them; in the layout plain each is
@@ -379,32 +373,17 @@ def read_manifest(folder: Path) -> Manifest:
     Raises `UserError`, one line, for a folder that is no bundle, another schema, a manifest that is cut off or wrong, a
     path that leaves the folder (by `..`, a root or a link), and a file that is missing or changed.
     """
-    path = folder / MANIFEST_FILE
-    if not path.is_file():
+    if not (folder / MANIFEST_FILE).is_file():
         raise UserError(
             f"{folder} is no bundle: it holds no {MANIFEST_FILE}; give the folder that edgemtl export wrote"
         )
-    manifest = _parsed(read_json(inside(folder, MANIFEST_FILE, "bundle"), "manifest"), path)
+    path, remedy = inside(folder, MANIFEST_FILE, "bundle"), "export it again, or use the version that wrote it"
+    manifest = read_document(path, "manifest", Manifest, SCHEMA, remedy)
     for name, digest in manifest.files.items():
         _check_file(folder, name, digest)
     for target in manifest.targets.values():
         inside(folder, target.folder, "bundle")
     return manifest
-
-
-def _parsed(content: Any, path: Path) -> Manifest:
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"bundle {path.parent} has schema {brief(schema)}, this version reads {SCHEMA!r}: export it again, "
-            "or use the version that wrote it"
-        )
-    try:
-        return validated(Manifest, content)
-    except ValidationError as error:
-        raise UserError(
-            f"manifest {path} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"
-        ) from error
 
 
 def _check_file(folder: Path, name: str, digest: str) -> None:

@@ -1,7 +1,7 @@
-"""Devices as data: what a board is, what it can run, and whether it can be measured from here.
+"""Devices as data: their hardware, their runtimes, and how to measure on them.
 
 A device is a YAML file in `profiles/`: a user's own folder of that name first, then the shipped one. A file is data
-from a stranger: it is read as safe YAML with limits, checked against a schema that allows no other key, and executes
+from outside: it is read as safe YAML with limits, checked against a schema that allows no other key, and executes
 nothing.
 """
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from edgemtl.arithmetic import ANY, Arithmetic, own_arithmetic
 from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError, unknown_name
 from edgemtl.files.share import find_shared, list_shared
 from edgemtl.files.yaml import read_yaml
-from edgemtl.schema import first_problem
+from edgemtl.schema import Strict, Text, first_problem
 from edgemtl.units import Budget, find_quantity
 
 __all__ = [
@@ -41,40 +41,35 @@ __all__ = [
 ]
 
 HOST = "host"
-"""The device that this machine is."""
+"""Name of this machine as a device."""
 
 FILE_LIMIT_BYTES = 64 * 1024
 _NO_PROCESSOR = ("gpu", "dsp", "fpga")
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fixed"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
-Text = Annotated[str, Field(max_length=400)]
+ShortName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Rate = Annotated[float, Field(gt=0, le=1e18)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Runtime(_Strict):
+class Runtime(Strict):
     """A runtime that runs on the device, and the precisions it honours there.
 
     `arithmetic` is what it multiplies with where that is not the device's processor: a GPU, say.
     """
 
-    name: Name
+    name: ShortName
     precisions: tuple[Precision, ...] = Field(min_length=1, max_length=8)
     arithmetic: Arithmetic | None = None
     note: Text = ""
 
 
-class Peak(_Strict):
+class Peak(Strict):
     """A peak rate of arithmetic (operations per second, 2 per multiply-accumulate) and who says so.
 
     `stated`: by the vendor; `derived`: units x width x clock. Neither is a measurement.
     """
 
-    unit: Name
+    unit: ShortName
     precision: Precision
     ops_per_s: Rate
     kind: Literal["stated", "derived"]
@@ -82,22 +77,22 @@ class Peak(_Strict):
     note: Text = ""
 
 
-class PowerMode(_Strict):
+class PowerMode(Strict):
     """A power mode as the vendor names it."""
 
     name: Annotated[str, Field(max_length=40)]
     watts: Annotated[float, Field(gt=0, le=2000)] | None = None
 
 
-class Sensor(_Strict):
-    """Something to ask the device: power (W), temperature (C) or whether it throttles; `read` says through what."""
+class Sensor(Strict):
+    """A reading of the device: power (W), temperature (C) or throttling; `read` names its source."""
 
     name: Annotated[str, Field(max_length=60)]
     quantity: Literal["power", "temperature", "throttling"]
     read: Text
 
 
-class Fpga(_Strict):
+class Fpga(Strict):
     """Resources of an FPGA; `part` is the vendor tools' name for it."""
 
     part: Annotated[str, Field(max_length=60)]
@@ -108,7 +103,7 @@ class Fpga(_Strict):
     urams: Count = 0
 
 
-class Reach(_Strict):
+class Reach(Strict):
     """How to log in over ssh; empty until the user fills it in (keys live in the ssh agent, never here)."""
 
     host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9._:-]*$")] = ""
@@ -116,7 +111,7 @@ class Reach(_Strict):
     port: Annotated[int, Field(ge=1, le=65535)] = 22
 
 
-class Device(_Strict):
+class Device(Strict):
     """One device. Sizes are in bytes, rates in bytes or operations per second, power in watts.
 
     `arithmetic` is what its processor multiplies eight-bit numbers with; it decides how INT8 is written. Where a file
@@ -125,7 +120,7 @@ class Device(_Strict):
     """
 
     schema_: Literal["edgemtl.device/1"] = Field(alias="schema")
-    name: Name
+    name: ShortName
     title: Text
     kind: Literal["host", "board"]
     soc: Text = ""
@@ -141,7 +136,7 @@ class Device(_Strict):
     sensors: tuple[Sensor, ...] = Field(default=(), max_length=64)
     fpga: Fpga | None = None
     reach: Reach = Reach()
-    measurer: Name | None = None
+    measurer: ShortName | None = None
     notes: tuple[Text, ...] = Field(default=(), max_length=20)
 
     def runtime(self, name: str) -> Runtime:
@@ -158,7 +153,7 @@ class Device(_Strict):
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine is that device, so that what is timed and computed here is so there.
+        """Whether this machine is that device, so that timings and outputs here hold there.
 
         The host of a run that was made on another machine may have another processor, or a precision that this lacks.
         """
@@ -171,7 +166,7 @@ class Device(_Strict):
         return self.model_dump(mode="json", by_alias=True, include=deciding)
 
     def reached_now(self) -> Device:
-        """The device as its file says today that it is reached, where there is one."""
+        """The device with its access (`reach`) as its file has it now, if there is a file."""
         if self.measurer is None or self.name not in device_names():
             return self
         return self.model_copy(update={"reach": load_device(self.name).reach})
@@ -210,9 +205,9 @@ def load_device(name: str) -> Device:
 
 
 def any_processor(device: Device) -> Device:
-    """The device as one of whose processor nothing is known: what is right on it is right on every processor.
+    """The device with an unknown processor: an engine that is correct on it is correct on every processor.
 
-    What its runtimes say of the processor is forgotten too. A GPU, DSP or FPGA is none, and stays, but not where the
+    Its runtimes' claims about the processor are dropped too. A GPU, DSP or FPGA is not one and stays, except where the
     host has the runtime: that opens the same engines on a processor.
     """
     on_processors = {runtime.name for runtime in load_device(HOST).runtimes}
@@ -226,7 +221,7 @@ def any_processor(device: Device) -> Device:
 
 
 def own_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
-    """Those of `precisions` that this machine computes in: BF16 only where its processor has instructions for it."""
+    """The `precisions` that this machine computes in: BF16 only where its processor has instructions for it."""
     bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(environment()["cpu"]["flags"]))
     return tuple(precision for precision in precisions if precision != "bf16" or bf16)
 
@@ -258,7 +253,7 @@ def _detected(device: Device) -> Device:
 
 
 def resolve(budget: Budget) -> Place | None:
-    """Where `budget` is measured, or None for a count, which is the same everywhere.
+    """The place where `budget` is measured; None for a count, which is the same everywhere.
 
     Raises `UserError` for an unknown device or runtime, and `UnsupportedError` for a budget that this version cannot
     measure from here: latency on a board that no measurer reaches, and energy anywhere.

@@ -1,7 +1,7 @@
-"""Where a result was made: versions, processor, memory, load and source revision, read in milliseconds.
+"""The environment of a result: versions, processor, memory, load and source revision, read in milliseconds.
 
-Nothing is imported to learn its version and no program is started: a result that costs a second more to label would
-soon go without its label.
+No package is imported for its version and no program is started: if labelling cost a second, results would
+soon go unlabelled.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def processor_class(flags: Iterable[str]) -> str:
 def environment() -> dict[str, Any]:
     """Versions, processor, memory, load and git commit of the working directory, for a result file (JSON values only).
 
-    What cannot be read on a machine is None: an unknown clock is not a fixed one. Takes a few milliseconds.
+    Values that cannot be read are None: an unknown clock is not a fixed one. Takes a few milliseconds.
     """
     return {
         "edgemtl": __version__,

@@ -1,6 +1,6 @@
-"""The errors edgemtl raises, and how a mistyped name is answered.
+"""The errors that edgemtl raises, and suggestions for mistyped names.
 
-One small tree: `UserError` is a mistake that its author can mend (exit status 1, one line, no traceback), and
+One small tree: `UserError` is a mistake that the user can fix (exit status 1, one line, no traceback), and
 everything else is a fault of ours (exit status 3).
 """
 
@@ -101,7 +101,7 @@ def brief(value: object) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Another's exception on one short line: its class and the beginning of its text."""
+    """A foreign exception in one short line: its class and the beginning of its text."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 

@@ -1,4 +1,4 @@
-"""How every long work tells how far it is: one event, one kind of function that hears it."""
+"""Progress of long work: one event type, and one type of callback that receives it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Progress", "Report", "note", "silent"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a long work is: `done` of `total` in a stage, and a few words for people.
+    """Progress of a long task: `done` of `total` in a stage, and a few words for people.
 
     A `total` of 0 counts nothing: the text is a note. `seconds_left` is an estimate of the work itself, None where it
-    has none. Works that have more to tell derive from this class.
+    has none. Tasks that report more derive from this class.
     """
 
     stage: str
@@ -24,11 +24,11 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-"""What a long work calls as it goes, from its own thread; what it raises ends the work."""
+"""Callback of a long task, called from its own thread; an exception that it raises ends the task."""
 
 
 def silent(progress: Progress) -> None:
-    """Tell nobody: the default of every long work."""
+    """Ignore progress: the default of every long task."""
 
 
 def note(report: Report, text: str) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from edgemtl.blocks import Blocks
-from edgemtl.errors import UserError, brief
-from edgemtl.files.disk import read_json, write_json
-from edgemtl.schema import first_problem, validated
+from edgemtl.errors import UserError
+from edgemtl.files.disk import write_json
+from edgemtl.schema import Name, Strict, Text, parse_document, read_document
 from edgemtl.units import format_quantity, preference_text
 
 __all__ = [
@@ -31,20 +31,16 @@ __all__ = [
 
 RESULT_FILE = "result.json"
 SCHEMA = "edgemtl.result/1"
+_REMEDY = "give the folder of a run that this version wrote"
 
 FigureKind = Literal["measured", "estimated", "predicted", "simulated", "derived"]
 """Where a figure comes from: a clock or sensor, a roofline, a fitted model, a simulation, or arithmetic on others."""
 
-Text = Annotated[str, Field(max_length=2000)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
 Amount = Annotated[int, Field(ge=0, le=10**18)]
+Weight = Annotated[float, Field(ge=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Latency(_Strict):
+class Latency(Strict):
     """A latency in ms, how it was obtained, and where."""
 
     value: Annotated[float, Field(ge=0)]
@@ -53,14 +49,14 @@ class Latency(_Strict):
     runtime: Name
 
 
-class PathCost(_Strict):
+class PathCost(Strict):
     """FLOPs and parameters of what one task runs alone."""
 
     flops: Amount
     params: Amount
 
 
-class LimitCheck(_Strict):
+class LimitCheck(Strict):
     """A budget or floor against one design, as it was decided: floors on validation images, latency measured there.
 
     `text` is the limit as given on the command line, `quantity` that of a budget, or "drop" of a floor; `task` the one
@@ -94,7 +90,7 @@ class LimitCheck(_Strict):
         return f"{f'{self.task} ' if self.task else ''}takes {taken} where {allowed} is allowed"
 
 
-class Entry(_Strict):
+class Entry(Strict):
     """One design with its cost and its scores; `bytes` are those of the weights.
 
     `delta_m` is the mean relative change of all tasks against the baseline, a fraction (0.01 is 1 %), each counting
@@ -132,7 +128,7 @@ class Entry(_Strict):
         return self
 
 
-class Result(_Strict):
+class Result(Strict):
     """A finished search, pruning or training: what was asked, what came out, and where it ran.
 
     `budgets` and `floors` are texts as on the command line; floors refer to the `baseline`. `preference` holds every
@@ -155,7 +151,7 @@ class Result(_Strict):
     seconds: Annotated[float, Field(ge=0)]
     environment: dict[Name, JsonValue]
     floors: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
-    preference: Annotated[dict[Name, Annotated[float, Field(ge=0)]], Field(max_length=100)] = {}
+    preference: Annotated[dict[Name, Weight], Field(max_length=100)] = Field(default_factory=dict)
 
     @property
     def preferred(self) -> str:
@@ -191,19 +187,9 @@ def read_result(path: Path) -> Result:
         raise UserError(
             f"run {path} has no {RESULT_FILE}: give the folder that edgemtl search wrote, or finish it with --resume"
         )
-    return parse_result(read_json(file, "result"), file)
+    return read_document(file, "result", Result, SCHEMA, _REMEDY)
 
 
 def parse_result(content: Any, file: Path) -> Result:
     """A result from parsed JSON; `file` is named in errors."""
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"result {file} has schema {brief(schema)}, this version reads {SCHEMA!r}: it is another file or version"
-        )
-    try:
-        return validated(Result, content)
-    except ValidationError as error:
-        raise UserError(
-            f"result {file} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"
-        ) from error
+    return parse_document(content, f"result {file}", Result, SCHEMA, _REMEDY)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer
+from pydantic import Field, JsonValue, field_serializer
 
 from edgemtl.devices import Device
-from edgemtl.errors import UserError, brief
-from edgemtl.files.disk import check_folder, read_json, write_json
-from edgemtl.schema import first_problem, validated
+from edgemtl.errors import UserError
+from edgemtl.files.disk import check_folder, write_json
+from edgemtl.schema import Strict, read_document
 
 __all__ = ["CONFIG_FILE", "RUN_SCHEMA", "RunConfig", "RunTask", "changed_fields", "read_config", "write_config"]
 
@@ -19,11 +19,7 @@ CONFIG_FILE = "config.json"
 RUN_SCHEMA = "edgemtl.run/1"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class RunTask(_Strict):
+class RunTask(Strict):
     """A task of a run, enough to declare it again."""
 
     name: str
@@ -32,7 +28,7 @@ class RunTask(_Strict):
     classes: tuple[str, ...]
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """What a run was asked for. Texts are as on the command line; sizes are (height, width).
 
     `fingerprint` is the whole space's, before its target restricts it; `precisions` are the options of each precision
@@ -77,17 +73,7 @@ def read_config(run: Path) -> RunConfig:
     if not file.is_file():
         raise UserError(f"{run} is no run: it holds no {CONFIG_FILE}; give the folder that `edgemtl search` wrote")
     check_folder(run, "run")
-    content = read_json(file, "run")
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != RUN_SCHEMA:
-        raise UserError(f"run {run} has schema {brief(schema)}; this version reads {RUN_SCHEMA}")
-    try:
-        return validated(RunConfig, content)
-    except ValidationError as error:
-        reason = first_problem(error)
-        if error.errors()[0]["loc"][0] == "device":
-            raise UserError(f"run {run} does not say for what device it was made ({reason}): search again") from error
-        raise UserError(f"run {run}: its {CONFIG_FILE} is damaged ({reason}): search again") from error
+    return read_document(file, "run", RunConfig, RUN_SCHEMA, "search again")
 
 
 def write_config(run: Path, config: RunConfig) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: alike, at a moment that suits, and never with a child left behind."""
+"""Ctrl-C and SIGTERM: treated alike, deferred where needed, and no child process left behind."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def interrupted() -> bool:
-    """Whether a Ctrl-C or SIGTERM came inside `terminable`: a library may have taken it for a fault of its own."""
+    """Whether a Ctrl-C or SIGTERM came inside `terminable`: a library may have turned it into another error."""
     return bool(_came)
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does while the block runs; outside the main thread nothing changes."""
+    """Make SIGTERM act like Ctrl-C while the block runs; outside the main thread nothing changes."""
     _came.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -48,9 +48,9 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], None]]:
-    """Hold a Ctrl-C or SIGTERM back while the block runs, until its end or until the function it gives is called.
+    """Defer a Ctrl-C or SIGTERM until the block ends or the yielded function is called.
 
-    A second one is not held back. Only what a signal's handler can catch is, so nothing outside the main thread.
+    A second one is not deferred. Signal handlers run in the main thread only, so elsewhere nothing is deferred.
     """
     held: list[int] = []
 
@@ -81,7 +81,7 @@ def deferred() -> Iterator[Callable[[], None]]:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel end this child process when its parent, the process of that id, ends however it does (Linux)."""
+    """Have the kernel end this child process when its parent, the process with that id, ends for any reason (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it has ended already

@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgemtl"
-TORCH = {"cli", "export", "nas", "targets", "train", "models"}
+TORCH = {"cli", "testing", "export", "nas", "targets", "train", "models"}
 LONGEST_FUNCTION = 60
 
 

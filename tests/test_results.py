@@ -77,7 +77,7 @@ def test_an_infeasible_search_has_no_best(tmp_path: Path) -> None:
     [
         (json.dumps(result())[:-40], "not valid JSON"),
         ("", "not valid JSON"),
-        ("[]", "schema None"),
+        ("[]", "schema 'list'"),
         ('{"schema": "olive.result/3"}', "olive.result/3"),
         (json.dumps({"schema": "edgemtl.result/1"}), "command: Field required"),
         (json.dumps(result(surprise=1)), "surprise: Extra inputs"),

@@ -1,4 +1,4 @@
-"""The entry point: the table of verbs, and what each outcome means for the shell."""
+"""The entry point: the table of verbs, and the exit status of each outcome."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ for _command in (search, train, prune, export, profile, report, run, compare, da
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line with `args` (by default the process's own, which then ends with it); the exit status."""
+    """Run the command line with `args` (by default the process's own, which then exits); returns the exit status."""
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     if not debug and not {"-v", "--verbose"} & set(words):
@@ -113,7 +113,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _failed(
             f"error: the system refused{position}: {error.strerror}; free space or choose another --out", USER, debug
         )
-    except Exception as error:  # the one place where every fault ends
+    except Exception as error:  # the one place where every internal error ends
         return _failed(_fault(error), FAULT, debug)
 
 
@@ -138,7 +138,7 @@ def _failed(line: str, status: int, debug: bool) -> int:
 
 
 def _printable(text: str) -> str:
-    """Lines of ours, with nothing in them that would command a terminal."""
+    """Lines without control characters that a terminal would interpret."""
     return "\n".join(map(printable, text.split("\n")))
 
 

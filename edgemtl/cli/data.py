@@ -22,17 +22,17 @@ SHOWN_CLASSES = 60
 
 @click.group("data")
 def data() -> None:
-    """Look after a data set of one's own."""
+    """Work with your own data set."""
 
 
 @verb("check", examples=("edgemtl data check photos", "edgemtl data check photos/data.yaml --format json"))
 @click.argument("path", metavar="PATH")
 def check(screen: Screen, path: str) -> None:
-    """Read every file of a data set and tell all that is wrong with it.
+    """Read every file of a data set and report everything that is wrong with it.
 
-    PATH is its YAML file, or the folder of its data.yaml. Prints what each split holds of every task and class, and
-    each cause of trouble once, with the number of files and one of them. Problems make the data set unusable: the exit
-    status is then 1. Warnings may be meant so. `edgemtl train` does the quick part of this at its start.
+    PATH is its YAML file, or the folder of its data.yaml. Prints the counts of each split, task and class, and
+    each problem once, with the number of files and one example. Problems make the data set unusable: the exit
+    status is then 1. Warnings may be intended. `edgemtl train` does the quick part of this at its start.
     """
     from edgemtl.data import source_names
     from edgemtl.data.folder import check_folder

@@ -21,7 +21,7 @@ __all__ = ["devices"]
 def devices(screen: Screen, names: tuple[str, ...]) -> None:
     """List the known devices, or show some in full.
 
-    A device of your own is a YAML file in a folder profiles/ of the working directory.
+    Your own device is a YAML file in the folder profiles/ of the working directory.
     """
     from edgemtl.devices import device_names, load_device
 

@@ -17,9 +17,9 @@ __all__ = ["doctor"]
 
 @verb("doctor", examples=("edgemtl doctor", "edgemtl doctor --format json > doctor.json"))
 def doctor(screen: Screen) -> None:
-    """Say what is installed and what is missing.
+    """Show what is installed and what is missing.
 
-    Also how to get it, and what this machine is. The output belongs into a report of a fault.
+    Also how to install it, and the properties of this machine. Add the output to a bug report.
     """
     from edgemtl.data import cache_root
     from edgemtl.devices import device_names

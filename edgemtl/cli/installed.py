@@ -1,4 +1,4 @@
-"""Which optional packages are there, without importing them."""
+"""Which optional packages are installed, found without importing them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXTRAS = {
 
 
 def version_of(distribution: str) -> str | None:
-    """The installed version of a distribution, none where it is not there."""
+    """The installed version of a distribution; None if it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -30,7 +30,7 @@ SWEEP = (1.0, 0.5, 0.0, -0.5, -1.0)
 FRAME_MS = 900
 REFUSED_SHOWN = 5
 STRENGTH = 4.0
-"""How much a task weighs at its end of a sweep, and how little at the other."""
+"""Weight of a task at its end of a sweep, and at the other end."""
 
 
 @verb(
@@ -138,7 +138,7 @@ def _readable(images: Sequence[Path], refused: list[str]) -> Iterator[tuple[Path
 
 
 def _check_refused(refused: Sequence[str], drawn: int) -> None:
-    """One line for all images that could not be read, once the others are drawn."""
+    """Raise one line for all images that could not be read, after the others are drawn."""
     from edgemtl.errors import UserError
 
     if not refused:
@@ -218,7 +218,7 @@ def _wanted(engine: Engine, tasks: str | None) -> list[Task]:
 
 
 def _names(images: Sequence[Path]) -> list[str]:
-    """A name for each image's pictures; images of the same name, in several folders or formats, are numbered."""
+    """A name for each image's pictures; images of the same name in several folders or formats are numbered."""
     names: list[str] = []
     stems = {image.stem for image in images}
     for image in images:
@@ -253,7 +253,7 @@ def _png(picture: Image) -> bytes:
 
 
 def _gif(frames: Sequence[Image]) -> bytes:
-    """The frames there and back, without end."""
+    """The frames forwards and backwards, in an endless loop."""
     buffer = BytesIO()
     others = [*frames[1:], *frames[-2:0:-1]]
     frames[0].save(buffer, "GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)

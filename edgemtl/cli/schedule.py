@@ -29,7 +29,7 @@ def run_at_rates(
     """Run the schedule `text` on an open engine, show it, and write its timeline and result into `out`.
 
     Raises `UserError` for a schedule or an image that cannot be used, and `Interrupted` after an early end that Ctrl-C
-    asked for: what ran until then is shown and written all the same.
+    asked for: the part that ran is still shown and written.
     """
     from edgemtl.environment import environment
     from edgemtl.files.disk import write_atomic, write_json

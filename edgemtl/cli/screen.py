@@ -1,6 +1,6 @@
 """Output of a verb: tables or JSON on standard output, everything else on standard error.
 
-Names in it may be strangers': whatever is shown passes through `printable`, so that none of it commands a terminal.
+Names may be untrusted: everything shown passes through `printable`, which removes terminal control characters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST_WORD = 40
 
 
 class Screen:
-    """Where a verb writes. With `as_json`, `output` (none: standard output) gets one JSON value and nothing else."""
+    """The output of a verb. With `as_json`, `output` (None: standard output) gets one JSON value and nothing else."""
 
     def __init__(self, as_json: bool = False, output: TextIO | None = None) -> None:
         self.as_json, self._output = as_json, output
@@ -41,7 +41,7 @@ class Screen:
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table of the result; cells are plain text, whoever wrote them. Numbers are aligned to the right.
 
-        Where columns would have to break words, the rows stand below each other instead, a line a figure.
+        If columns would have to break words, the rows are listed one below the other instead, one figure per line.
         """
         from rich.console import Console
         from rich.text import Text
@@ -56,7 +56,7 @@ class Screen:
         console.print(_grid(names, texts, widths) if widths else Text(_listed(names, texts)))
 
     def json(self, value: Any) -> None:
-        """The one JSON value of the result; nothing where a table was asked for."""
+        """Print the one JSON value of the result, unless the format is table."""
         if self.as_json:
             print(json.dumps(value, indent=2, allow_nan=False), file=self._output or sys.stdout, flush=True)
 
@@ -78,7 +78,7 @@ def _grid(names: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[
 
 
 def _listed(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows below each other: what the first column says, then a line for each of the others that says something."""
+    """Rows one below the other: the first column, then a line for each other cell that is not empty."""
     lines = []
     for row in rows:
         lines.append(f"\n{row[0]}")

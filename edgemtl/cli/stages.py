@@ -1,4 +1,4 @@
-"""What a long work shows on standard error as it goes: a bar on a terminal, plain lines at intervals elsewhere."""
+"""Progress on standard error: a bar on a terminal, plain lines at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ TITLES = {
     "trial": "groups judged",
     "latency": "engines timed",
 }
-"""What people read of stages whose names are not what is counted."""
+"""Units of stages whose names do not say what is counted."""
 
 
 class Stages:
-    """Hears the `Progress` of a work and shows one stage after the other; a context manager.
+    """Receive `Progress` events and show one stage after the other; a context manager.
 
-    What counts nothing is a line that stays; it ends the stage before unless it belongs to it.
+    An event without a total is a line that stays; it ends the previous stage unless it belongs to it.
     """
 
     def __init__(self) -> None:
@@ -85,14 +85,14 @@ class _Bar:
             print(printable(self._line), file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Leave the last line where there was a bar."""
+        """Leave the bar's last line on the screen."""
         if self._bar is not None:
             self._bar.stop()
             print(printable(self._line), file=sys.stderr, flush=True)
 
 
 def _rich_bar(title: str) -> RichProgress | None:
-    """A bar on standard error; None where that is no terminal."""
+    """A bar on standard error; None if that is no terminal."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return None
     from rich.console import Console

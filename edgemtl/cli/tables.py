@@ -1,4 +1,4 @@
-"""The tables of results and profiles: only the arrangement, every figure is in the object that is shown."""
+"""Tables of results and profiles: layout only, every figure comes from the object shown."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def show_profile(screen: Screen, profile: Profile) -> None:
 
 
 def _counts(counts: Counts) -> list[tuple[str | None, ...]]:
-    """Rows for all tasks, for what several share, and for what each has to itself."""
+    """Rows for all tasks, for the part that several share, and for each task's own part."""
     parts = [("all tasks", counts.total), ("shared trunk", counts.trunk), *counts.tasks.items()]
     shown = parts if len(counts.tasks) > 1 else parts[:1]
     return [

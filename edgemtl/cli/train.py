@@ -201,7 +201,7 @@ def _train(
 def _help_train(
     space: str, data: str, size: str | None, images: int | None, weights: str | None, recipe: Recipe, folder: Path
 ) -> None:
-    """The same training in a further process, which writes and shows nothing."""
+    """Run the same training in a further process, which writes and shows nothing."""
     from edgemtl.train import train_supernet
 
     chosen, source = _open(space, data, parse_size(size), images)
@@ -214,7 +214,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
     from edgemtl.train import CHECKPOINT_FILE
 
     check_folder(folder, "training run")
-    with claim(folder, "train"):  # it says so at once where another process trains there
+    with claim(folder, "train"):  # fails at once if another process trains there
         there = [name for name in (CHECKPOINT_FILE, "training.json") if (folder / name).is_file()]
         if not there and (folder / "supernet.safetensors").exists():
             raise UserError(f"{folder} holds a supernet.safetensors of another origin: choose another --out")
@@ -247,7 +247,7 @@ def _is_finished(folder: Path, space: Space, source: Source, recipe: Recipe) -> 
 
 
 def _are_scores(value: object) -> bool:
-    """Whether it is what a training says of its designs: for each the same tasks and metrics, all of them numbers."""
+    """Whether a value holds a training's scores: the same tasks and metrics for each design, all numbers."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -259,7 +259,7 @@ def _are_scores(value: object) -> bool:
 
 
 def _open(space: str, data: str, size: tuple[int, int] | None, images: int | None) -> tuple[Space, Source]:
-    """The space for the data set's tasks, and the data at the size that the space says."""
+    """Open the space for the data set's tasks, and the data at the space's size."""
     from edgemtl.data import open_source
     from edgemtl.data.scenes import ScenesSource
     from edgemtl.spaces import load_space
@@ -278,9 +278,9 @@ def _open(space: str, data: str, size: tuple[int, int] | None, images: int | Non
 def _initial_weights(
     space: Space, weights: str | None, seed: int, tell: Callable[[str], None] = lambda text: None
 ) -> InitialWeights | None:
-    """A trained supernet's weights, or public ones, most important channels first; None to begin from scratch.
+    """Weights of a trained supernet, or public ones, most important channels first; None to train from scratch.
 
-    What a supernet of other tasks gives is told with `tell`.
+    `tell` gets a line on what was taken from a supernet of other tasks.
     """
     if weights is None:
         return None
@@ -306,7 +306,7 @@ def _initial_weights(
 
 
 def _prepare(source: Source) -> None:
-    """Render ahead, with all cores, what is rendered on demand."""
+    """Render a rendered data set ahead of time, on all cores."""
     from edgemtl.data.scenes import ScenesSource
 
     if not isinstance(source, ScenesSource):
@@ -318,7 +318,7 @@ def _prepare(source: Source) -> None:
 
 
 def _look_at(screen: Screen, source: Source) -> None:
-    """Tell what a first look at a data set of one's own shows; raises `UserError` where it cannot be used."""
+    """Report the findings of a quick check of the user's data set; raises `UserError` if it cannot be used."""
     from edgemtl.data.folder import FolderSource
 
     if isinstance(source, FolderSource):

@@ -75,9 +75,9 @@ _COMMON: tuple[click.Parameter, ...] = (
 
 @contextmanager
 def reserved_output(for_good: bool) -> Iterator[TextIO | None]:
-    """Standard output as a stream that nobody else has: what else is written there goes to standard error.
+    """A private stream for standard output: everything else written there goes to standard error.
 
-    That holds for prints of a user's own module and for libraries in C alike, `for_good` also for what they write when
+    This covers prints of a user's module and libraries in C alike, with `for_good` also what they write when
     the process ends. None where there is no standard output.
     """
     shown = sys.stdout
@@ -110,9 +110,9 @@ def _descriptor(stream: TextIO) -> int | None:
 
 @contextmanager
 def interruptible(usable: str, begun: Sequence[Path] = ()) -> Iterator[None]:
-    """Turn Ctrl-C or SIGTERM inside the block into one line: what is usable and how to go on.
+    """Turn Ctrl-C or SIGTERM inside the block into one line: what is usable and how to resume.
 
-    Where none of the files in `begun` is there, the work had not begun and the line says so.
+    If none of the files in `begun` exists, the work had not begun and the line says so.
     """
     try:
         yield
@@ -125,7 +125,7 @@ def interruptible(usable: str, begun: Sequence[Path] = ()) -> Iterator[None]:
 
 
 def resume_line(out: Path) -> str:
-    """The command that goes on with what this process was called for, in the folder `out`."""
+    """The command that resumes this process's work in the folder `out`."""
     given = [word for word in sys.argv[1:] if word != "--resume"]
     named = any(word == "--out" or word.startswith("--out=") for word in given)
     return shlex.join(["edgemtl", *given, *([] if named else ["--out", str(out)]), "--resume"])
@@ -134,8 +134,8 @@ def resume_line(out: Path) -> str:
 def new_run(out: Path | None, name: str, resume: bool) -> Path:
     """The folder of a run: what `--out` says, else the first free `runs/NAME-N`.
 
-    Nothing is made yet. Raises `UserError` where a run is to be resumed but not named, and where the folder could not
-    be made: an hour of work later is too late to hear of it.
+    Nothing is created yet. Raises `UserError` where a run is to be resumed but not named, and where the folder could
+    not be created: better now than after an hour of work.
     """
     if out is None and resume:
         raise UserError("--resume does not say which run: name its folder with --out")
@@ -149,7 +149,7 @@ def new_run(out: Path | None, name: str, resume: bool) -> Path:
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """(height, width) of `192x256`; none where nothing was given. Raises `UserError` for anything else."""
+    """(height, width) of `192x256`; None for None. Raises `UserError` for anything else."""
     if text is None:
         return None
     match = re.fullmatch(r"0*([1-9][0-9]{0,5})x0*([1-9][0-9]{0,5})", text.lower())

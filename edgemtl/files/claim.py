@@ -1,4 +1,4 @@
-"""One process owns a folder at a time; what one that was killed left half-written is cleared by the next."""
+"""Ownership of folders: one process at a time, and half-written files of killed processes are cleared by the next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgemtl.files.disk import clear_parts, sha256, within
 __all__ = ["LOCK_FILE", "claim", "remove_written", "scratch_beside"]
 
 LOCK_FILE = ".edgemtl.lock"
-"""The kernel's lock on it is what counts, and ends with its process however that ends; its content is for people."""
+"""The kernel's lock on it decides, and ends with its process in any case; its content is for people."""
 _SCRATCH = ".new"
 _held: set[int] = set()
 
@@ -36,11 +36,11 @@ os.register_at_fork(after_in_child=_let_go)
 
 @contextlib.contextmanager
 def claim(folder: Path, verb: str, of: Path | None = None) -> Iterator[None]:
-    """Own `folder` while the block runs; first, what killed processes left half-written in it is removed.
+    """Own `folder` while the block runs; half-written files of killed processes are removed first.
 
-    The folder is made where it is missing, and unmade where the block leaves nothing in it. Raises `UserError` where
-    another process owns it, naming that and the folder, and where the system refuses. A scratch folder says what it is
-    `of`, which is what people know it as.
+    The folder is created if it is missing, and removed if the block leaves it empty. Raises `UserError` where
+    another process owns it, naming both, and where the system refuses. A scratch folder says what it is
+    `of`, the name that people know.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, a folder is wanted: choose another --out")
@@ -54,23 +54,23 @@ def claim(folder: Path, verb: str, of: Path | None = None) -> Iterator[None]:
     finally:
         if handle is not None:
             with contextlib.suppress(OSError):
-                if of is None or {*folder.iterdir()} == {folder / LOCK_FILE}:  # else it tells whose scratch is left
+                if of is None or {*folder.iterdir()} == {folder / LOCK_FILE}:  # else it records whose scratch is left
                     (folder / LOCK_FILE).unlink()
             _held.discard(handle)
             os.close(handle)
-        with contextlib.suppress(OSError):  # the first one that holds something ends it
+        with contextlib.suppress(OSError):  # the first one that is not empty ends it
             for path in missing:
                 path.rmdir()
 
 
 def _lock(folder: Path, verb: str, shown: Path) -> int:
-    """The open file of a lock that this process holds from now on."""
+    """Take the lock and return its open file."""
     path = folder / LOCK_FILE
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-        except FileNotFoundError:  # its last owner has just unmade the folder
+        except FileNotFoundError:  # its last owner has just removed the folder
             continue
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
@@ -92,14 +92,14 @@ def _lock(folder: Path, verb: str, shown: Path) -> int:
     _held.add(handle)
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     content = {"verb": verb, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
-    with contextlib.suppress(OSError):  # a full disk has no room for what the lock says: it holds all the same
+    with contextlib.suppress(OSError):  # a full disk has no room for the lock's content; the lock holds anyway
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(content).encode(), 0)
     return handle
 
 
 def _owner(content: bytes) -> str:
-    """Who holds a lock, in words."""
+    """The owner of a lock, in words."""
     try:
         owner = json.loads(content)
         who = f"edgemtl {owner['verb']!s:.20}, process {int(owner['pid'])} on {owner['host']!s:.60}"
@@ -110,9 +110,9 @@ def _owner(content: bytes) -> str:
 
 @contextlib.contextmanager
 def scratch_beside(folder: Path, verb: str) -> Iterator[Path]:
-    """An empty folder on the file system of `folder`, beside it, that goes at the end however the block ends.
+    """An empty folder next to `folder`, on the same file system, removed at the end in any case.
 
-    It belongs to one process at a time, so it claims `folder` too; what a killed process left is cleared. Raises
+    It belongs to one process at a time, so it claims `folder` too; leftovers of a killed process are cleared. Raises
     `UserError` as `claim` does.
     """
     position = folder.with_name(f".{folder.name}{_SCRATCH}")
@@ -159,7 +159,7 @@ def _empty(position: Path) -> None:
 def remove_written(folder: Path, files: Mapping[str, str]) -> None:
     """Remove those of `files` (paths in the folder, with their SHA-256) that are still what was written.
 
-    What was changed, and what lies outside the folder or behind a link, stays; so does every folder that still holds
+    Changed files, and files outside the folder or behind a link, stay; so does every folder that still holds
     something.
     """
     for name, digest in files.items():

@@ -1,7 +1,7 @@
-"""Files that are never half-written, and files of strangers: regular ones of a bounded size, inside their folder.
+"""Atomic writes, and reads of untrusted files: regular ones of a bounded size, inside their folder.
 
-A FIFO would be waited for without end and a device has no end, so that sizes are checked while reading. What is read
-in a folder that came from elsewhere stays in it, through links neither.
+A FIFO would block forever and a device has no end, so sizes are checked while reading. Files that are read
+in a folder that came from elsewhere lie inside it, links included.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 JSON_LIMIT_BYTES = 64 * 2**20
 LARGEST_BYTES = 2**32
-"""Of any file that is read or hashed: a file may claim to be of any size without taking room on a disk."""
+"""Limit of any file that is read or hashed: a sparse file may have any size without taking disk space."""
 FILE_NAME_BYTES, _PATH_BYTES = 255, 4096
 """Limits of file systems on a name and on a whole path, in bytes."""
 _CHUNK_BYTES = 2**20
@@ -58,7 +58,7 @@ _PART = re.compile(r"^\..+\.[a-z0-9_]{8}\.edgemtl$")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` beside `path`, flush it to disk, then rename: readers see the old file or the new one.
+    """Write `content` to a temporary file, flush it to disk, then rename: readers see the old file or the new one.
 
     Raises `UserError` where the system refuses (a full disk, a folder that may not be written); nothing is left behind.
     """
@@ -84,7 +84,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def _new_part(path: Path) -> tuple[int, str]:
-    """A new file beside `path`, open and locked: whoever clears up sees by the lock that its writer lives."""
+    """A new temporary file for `path`, open and locked: the lock shows that its writer is alive."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=_part_prefix(path.name), suffix=".edgemtl")
         with contextlib.suppress(OSError):  # a file system without locks: what is left there is never cleared
@@ -95,7 +95,7 @@ def _new_part(path: Path) -> tuple[int, str]:
 
 
 def _part_prefix(name: str) -> str:
-    """How the name of a half-written file begins: with what fits of its own, in whole letters."""
+    """Prefix of a temporary file's name: as many whole letters of the file's own name as fit."""
     return f".{os.fsencode(name)[:200].decode(errors='ignore')}."
 
 
@@ -109,7 +109,7 @@ def clear_parts(folder: Path, of: str | None = None) -> None:
             inner.clear()
             names = [name for name in names if name.startswith(_part_prefix(of))]
         for name in filter(_PART.match, names):
-            with contextlib.suppress(OSError):  # being written now, or not ours to remove
+            with contextlib.suppress(OSError):  # being written now, or not ours
                 handle = os.open(Path(position) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,7 +160,7 @@ def check_folder(folder: Path, what: str) -> None:
     """Whether everything in a folder may be read, written and removed there; `what` names it in errors ("run").
 
     Raises `UserError` for a link in it, however deep, that leads out of it, and for what is neither file nor folder: a
-    pipe is waited for without end. A folder that does not exist yet is fine.
+    reading a pipe would block forever. A folder that does not exist yet is fine.
     """
     for position, folders, files in os.walk(folder):
         for path in (Path(position, name) for name in (*folders, *files)):
@@ -171,7 +171,7 @@ def check_folder(folder: Path, what: str) -> None:
                         "put the file or folder itself there"
                     )
                 kind = stat.S_IFMT(path.stat().st_mode)
-            except OSError:  # gone meanwhile, or a link to what is not there yet
+            except OSError:  # removed meanwhile, or a dangling link
                 continue
             if kind not in (stat.S_IFREG, stat.S_IFDIR):
                 kind_name = _KINDS.get(kind, "no file")
@@ -200,9 +200,9 @@ def open_regular(path: Path, what: str) -> IO[bytes]:
 
 
 def check_own(path: Path, mark: str, what: str) -> None:
-    """`UserError` where a file is in the way that is no `what` ("report") of ours: its first 64 KiB lack the `mark`.
+    """Raise `UserError` if `path` is a file other than a `what` ("report") of ours: its first 64 KiB lack the `mark`.
 
-    What a killed process left half-written of it is removed.
+    Half-written versions of it from killed processes are removed.
     """
     clear_parts(path.parent, path.name)
     if path.exists():
@@ -212,7 +212,7 @@ def check_own(path: Path, mark: str, what: str) -> None:
 
 
 def read_bytes(path: Path, what: str, limit_bytes: int) -> bytes:
-    """Content of a regular file of at most `limit_bytes`, of which no byte more is read.
+    """Content of a regular file of at most `limit_bytes`; no byte more is read.
 
     `what` names it in errors ("run", "manifest"). Raises `UserError`, one line, for anything else.
     """
@@ -264,12 +264,12 @@ def sha256(path: Path) -> str:
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with the hash of all of them, as `sha256`: `check_seal` then tells every change."""
+    """JSON values with the hash of all of them, as `sha256`: `check_seal` then detects every change."""
     return {**content, "sha256": _seal(content)}
 
 
 def check_seal(content: Mapping[str, Any], path: Path, what: str) -> None:
-    """Raise `UserError` where values that `sealed` gave are others now, or carry no hash."""
+    """Raise `UserError` where values that `sealed` made were changed, or carry no hash."""
     values = {key: value for key, value in content.items() if key != "sha256"}
     if content.get("sha256") != _seal(values):
         raise UserError(f"{what} {path} was changed after edgemtl wrote it: its SHA-256 is another; copy it again")

@@ -1,8 +1,8 @@
-"""How a picture becomes a network's input, everywhere the same: what is read, what is refused, how it is resized.
+"""Pictures as network input, the same everywhere: formats, refusals, and resizing.
 
-Training, scoring, running and the report read pictures here and nowhere else. Pictures may be strangers': only regular
+Training, scoring, running and reports read pictures here and nowhere else. Pictures may be untrusted: only regular
 files of a bounded size, only a few formats (none that starts another program), and no more pixels than memory holds.
-Errors do not name the file: whoever knows it does (`edgemtl.errors.naming`).
+Errors do not name the file; the caller does (`edgemtl.errors.naming`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def picture_pixels(picture: Image.Image) -> NDArray[np.uint8]:
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """The picture of a regular file, its pixels not read yet; every way in which it can be broken is a `UserError`."""
+    """Open the picture in a regular file without reading its pixels; any damage raises `UserError`."""
     with _telling_damage(), open_regular(path, "picture") as file:
         if path.suffix.lower() not in ENDINGS:
             raise ending_refused(path.suffix)
@@ -142,20 +142,20 @@ def bits_per_channel(picture: Image.Image) -> int:
 
 
 def is_turned(picture: Image.Image) -> bool:
-    """Whether an opened picture carries a note (EXIF, XMP) to turn it, as far as was read of the file.
+    """Whether an opened picture carries an orientation note (EXIF, XMP), as far as the file was read.
 
     A PNG may carry it behind its pixels, and forgets nothing once it is loaded; a TIFF is turned while it is loaded.
     """
     if picture.format == "PNG" and not _NOTES & picture.info.keys():
-        return False  # asked for its notes, Pillow would decode all of it
+        return False  # reading its notes would make Pillow decode all of it
     return picture.getexif().get(_ORIENTATION) in range(2, 9)
 
 
 def to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
     """A picture that `check_picture` lets pass, as uint8 (H, W, 3), upright.
 
-    Grey becomes three equal channels, a palette its colours, CMYK what it is without a profile; what is transparent
-    shows white, and a picture of which nothing is to be seen raises `UserError`.
+    Grey becomes three equal channels, a palette its colours, CMYK is converted without a profile; transparent pixels
+    show white, and a picture that is transparent everywhere raises `UserError`.
     """
     upright = ImageOps.exif_transpose(picture)
     if upright.has_transparency_data:

@@ -1,4 +1,4 @@
-"""A run of a stranger's model that ends: a loop in it may have no end of its own."""
+"""Runs of untrusted models under a time limit: a loop in one may never end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["FATAL", "run_once"]
 
 LIMIT_S = 120.0
 FATAL = 4
-"""The level of ONNX Runtime's log that leaves standard error to us."""
+"""The log level at which ONNX Runtime keeps off standard error."""
 
 
 def run_once(session: ort.InferenceSession, outputs: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:

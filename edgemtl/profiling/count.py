@@ -1,6 +1,6 @@
-"""FLOPs, parameters and bytes of an ONNX file, counted exactly and split into what tasks share and what they own.
+"""Exact FLOPs, parameters and bytes of an ONNX file, split into the shared part and each task's own.
 
-A count holds for what is deployed: it comes from the file, and where a file does not tell its shapes, from a run of it.
+Counts describe what is deployed: they come from the file, and where it lacks shapes, from a run of it.
 Every output is a task unless the metadata name tasks. A part that several tasks need counts once, in the trunk.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["Cost", "Count", "count_graph"]
 class Cost:
     """Counts of a whole graph, of what several tasks share, of each task's own part, and of all that each task runs.
 
-    `notes` name every operator that could not be counted and why, and what was assumed, a line each.
+    `notes` hold one line for every operator that could not be counted, with the reason, and for every assumption.
     """
 
     total: Count
@@ -54,7 +54,7 @@ def count_graph(
     `heads` gives each task's output tensor; without it the metadata or the outputs' names do. `only` leaves out other
     tasks and what they alone need. `choice` settles open inputs as in `profile`. Raises `UserError` for a file that is
     no ONNX model, sizes that do not fit, and a task of `only` that is not there; whatever else cannot be counted is
-    told in the notes.
+    noted.
     """
     folder = model.parent.resolve() if isinstance(model, Path) else None
     file = model.name if isinstance(model, Path) else "the model"
@@ -88,7 +88,7 @@ def _count(
 
 
 def _metadata(model: onnx.ModelProto, key: str) -> dict[str, Any]:
-    """A mapping that edgemtl wrote into the model; empty where there is none."""
+    """A mapping that edgemtl wrote into the model's metadata; empty if there is none."""
     for entry in model.metadata_props:
         if entry.key == key:
             try:

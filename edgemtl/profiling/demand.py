@@ -1,4 +1,4 @@
-"""How much of an engine's time a schedule asks for, measured before it starts."""
+"""The share of an engine's time that a schedule needs, measured before it starts."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Demand:
     utilisation: float
 
     def keepable(self, share: float = 1.0) -> Schedule:
-        """The same rates times one number (of three digits, rounded down), which bring the utilisation to `share`."""
+        """All rates scaled by one factor (three digits, rounded down) so that the utilisation is `share`."""
         return self.schedule.times(_rounded_down(share / self.utilisation))
 
     def objection(self) -> str | None:
-        """One line where the schedule cannot be kept: why, and what could be."""
+        """One line saying why the schedule cannot be kept and which one could; empty if it can."""
         if self.utilisation > 1:
             return (
                 f"the schedule asks for {self.utilisation:.0%} of this engine's time and cannot be kept: "
@@ -55,7 +55,7 @@ class Demand:
 def measure_demand(session: Session, frame: NDArray[np.float32], schedule: Schedule, seconds: float) -> Demand:
     """Time every call that a schedule makes in `seconds` (its first minute at most), in turns, 20 samples each.
 
-    `frame` is a normalised image (1, 3, H, W). It also warms the engine up.
+    `frame` is a normalised image (1, 3, H, W). This also warms up the engine.
     """
     seconds = min(seconds, LONGEST_S)
     counts = schedule.modes(seconds)

@@ -94,7 +94,7 @@ def count_file(
     `heads` are the tasks' output tensors, where the file's metadata do not tell.
     """
     if graph is None:
-        return None, ("nothing is counted: this engine is no ONNX file; its bundle's manifest tells the design's cost",)
+        return None, ("nothing is counted: this engine is no ONNX file; the bundle's manifest has the design's cost",)
     from edgemtl.profiling.count import count_graph  # it imports onnx
 
     try:
@@ -104,7 +104,7 @@ def count_file(
     if max(cost.total.params, cost.total.weight_bytes) > MOST:
         return None, (f"nothing is counted: the graph claims more than {MOST} parameters or bytes of them",)
     own = {task: _count(cost.tasks[task]) for task in tasks}
-    large = [f"FLOPs are not told where they are more than {MOST}"] if cost.total.flops > MOST else []
+    large = [f"FLOPs are left out above {MOST}"] if cost.total.flops > MOST else []
     return Counts(total=_count(cost.total), trunk=_count(cost.trunk), tasks=own), (*large, *cost.notes)
 
 
@@ -115,7 +115,7 @@ def _count(part: GraphCount) -> Count:
 
 
 def operator_shares(times: Sequence[OperatorTime], owners: Mapping[str, str], runs: int) -> Operators | None:
-    """Times of operators by block and by type, largest first; None where the runtime tells nothing.
+    """Operator times by block and by type, largest first; None where the runtime reports none.
 
     `owners` are the tasks of the blocks that belong to one.
     """

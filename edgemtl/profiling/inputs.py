@@ -1,4 +1,4 @@
-"""Inputs made up for an ONNX file of anyone's: which sizes open axes get, and values that operators accept."""
+"""Synthetic inputs for any ONNX file: sizes for its open axes, and values that its operators accept."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ModelInput:
 
 
 def assumptions(inputs: Sequence[ModelInput]) -> list[str]:
-    """One line on the inputs whose sizes were assumed; none where none were."""
+    """One line on the inputs whose sizes were assumed; empty if none were."""
     assumed = [each for each in inputs if each.open_axes]
     if not assumed:
         return []

@@ -1,8 +1,8 @@
-"""How many multiply-accumulates (MACs) an ONNX operator makes, from the shapes of what it reads and writes.
+"""Multiply-accumulates (MACs) of ONNX operators, from the shapes of their inputs and outputs.
 
 Counted are products: convolutions, matrix products, recurrent layers, attention. Everything else (sums, activations,
 normalisation, interpolation, moving data) counts for nothing, by the convention of the field. The table `_RULES` says
-which operator is counted how; what it does not know is never taken for nothing.
+how each operator is counted; an operator that it lacks is never counted as zero.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ Rule = Callable[[Operation], int]
 
 
 def macs_of(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
-    """MACs of a node. Raises `UnknownShapeError` or `UnknownOperatorError` where they cannot be told."""
+    """MACs of a node. Raises `UnknownShapeError` or `UnknownOperatorError` where they cannot be counted."""
     rule = _rule(node)
     if rule is not None:
         try:

@@ -1,4 +1,4 @@
-"""Names that others gave, cut to a length that a table and a result file can hold."""
+"""Names from untrusted files, cut to a length that tables and result files can hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ONNX file of anyone's, as something to profile: every output is a task."""
+"""Any ONNX file as a model to profile: every output is a task."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class OnnxFile:
     def settle(self) -> tuple[list[str], float]:
         """Run once with every size settled: the first open height and width, and ones or zeros, that it runs on.
 
-        Returns what was assumed, in lines, and what that run took in ms.
+        Returns the assumptions, one line each, and the duration of that run in ms.
         """
         tried: dict[tuple[tuple[ModelInput, ...], int], str] = {}
         for side, integers in product(SIDES, (1, 0)):
@@ -111,7 +111,7 @@ class OnnxFile:
 
     @cached_property
     def owners(self) -> dict[str, str]:
-        """The output of each block that one alone needs, as the graph's wiring tells."""
+        """The output that alone needs a block, for each such block, from the graph's wiring."""
         readers: dict[str, set[str]] = {name: {task} for task, name in (self.heads or {}).items()}
         users: dict[str, set[str]] = {}
         for node in reversed(read_onnx(self._path).graph.node):
@@ -132,7 +132,7 @@ class OnnxFile:
         return _kernel_times(events, runs, _producers(self._path))
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         del self._whole
 
     def _session(self, tasks: Sequence[str], profile: str | None = None) -> tuple[ort.InferenceSession, list[str]]:

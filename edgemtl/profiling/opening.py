@@ -27,7 +27,7 @@ __all__ = ["measure_opening", "open_apart", "resident_bytes", "run_in_subprocess
 
 TIMEOUT_S = 600
 REFUSED = 4
-"""Exit status of the process for what its user can mend."""
+"""Exit status of the process for a mistake that the user can fix."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def measure_opening(path: Path, target: str | None = None, threads: int = 0) -> 
 
 
 def open_apart(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opened:
-    """As `measure_opening`, with what inputs `path` runs on: a file that ends its runtime ends that process alone."""
+    """As `measure_opening`, with the inputs that `path` runs on; a crash of the runtime ends that process only."""
     if path.is_file():
         read_onnx(path)  # here, where its time and memory are not those of opening
     answer = json.loads(run_in_subprocess(subprocess_main, path, target, threads, choice))
@@ -63,7 +63,7 @@ def run_in_subprocess(
     threads: int,
     choice: InputChoice | None = None,
 ) -> str:
-    """The last line that `question`, a function of this package, prints in a process of its own about `path`."""
+    """Run `question`, a function of this package, on `path` in a subprocess; returns the last line that it prints."""
     chosen = None if choice is None else asdict(choice)
     request = json.dumps({"path": str(path), "target": target, "threads": threads, "choice": chosen})
     root = str(Path(edgemtl.__file__).resolve().parent.parent)
@@ -97,7 +97,7 @@ def run_in_subprocess(
 def resident_bytes(field: str) -> int | None:
     """`VmRSS` (now) or `VmHWM` (peak) of this process, None where the system does not tell.
 
-    Not `getrusage`: Linux hands its peak down from the parent that forked this process, which may be far larger.
+    Not `getrusage`: on Linux its peak is inherited from the process that forked this one, and may be far larger.
     """
     try:
         text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")

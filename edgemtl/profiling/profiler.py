@@ -1,4 +1,4 @@
-"""The verb `profile`: everything that is measured about one model, and what follows from it by arithmetic."""
+"""The verb `profile`: measurements of one model, and quantities derived from them."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ def _modes(
 
 
 def visits(runs: int) -> tuple[int, int]:
-    """Rounds, and samples a visit, for `runs` samples: two visits a round, of about `BURST` each.
+    """Rounds, and samples per visit, for `runs` samples: two visits per round, of about `BURST` samples each.
 
-    Where no number of 5 to 20 divides half of them, as many more are drawn as it takes.
+    Where no number from 5 to 20 divides half of them, more samples are drawn until one does.
     """
     half = math.ceil(runs / 2)
     while True:

@@ -1,4 +1,4 @@
-"""Samples of latency and what may honestly be said from them.
+"""Latency samples, and the statistics that they support.
 
 A percentile is shown only where enough samples lie beyond it: n * (1 - q) >= 5, so n >= 10 for p50, 50 for p90 and
 500 for p99. The chance that the true quantile is larger than every sample drawn is q**n <= exp(-n * (1 - q)), here
@@ -16,9 +16,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from edgemtl.results import FigureKind
+from edgemtl.schema import Name, Strict, Text
 
 __all__ = ["LatencyBlock", "Ratio", "Samples", "percentile", "percentile_interval", "ratios", "samples_needed"]
 
@@ -79,7 +80,7 @@ def _binomial(n: int, q: float) -> NDArray[np.float64]:
     return probabilities
 
 
-class LatencyBlock(BaseModel):
+class LatencyBlock(Strict):
     """Latency report of one timed call; times are in ms of wall clock, `cov` is deviation over mean.
 
     A percentile is None where n is too small for it (`samples_needed`). `intervals_ms` holds each shown
@@ -87,13 +88,11 @@ class LatencyBlock(BaseModel):
     `samples_ms` are all samples, in the order they were drawn.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     n: Annotated[int, Field(ge=1)]
     warmup: Annotated[int, Field(ge=0)]
     batch: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=0)]
-    includes: Annotated[str, Field(max_length=400)]
+    includes: Text
     min_ms: Milliseconds
     mean_ms: Milliseconds
     p50_ms: Milliseconds | None
@@ -103,8 +102,8 @@ class LatencyBlock(BaseModel):
     intervals_ms: dict[Literal["p50", "p90", "p99"], Interval] = Field(default_factory=dict)
     samples_ms: Annotated[tuple[Milliseconds, ...], Field(max_length=1_000_000)]
     kind: FigureKind = "measured"
-    device: Annotated[str, Field(max_length=200)]
-    runtime: Annotated[str, Field(max_length=200)]
+    device: Name
+    runtime: Name
 
     @property
     def typical_ms(self) -> float:

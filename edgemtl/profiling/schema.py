@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue
 
-from edgemtl.errors import UserError, brief
-from edgemtl.files.disk import check_own, read_json, write_json
+from edgemtl.files.disk import check_own, write_json
 from edgemtl.profiling.samples import LatencyBlock
 from edgemtl.results import FigureKind
-from edgemtl.schema import first_problem, validated
+from edgemtl.schema import Name, Strict, Text, read_document
 
 __all__ = [
     "Count", "Counts", "Figure", "Mode", "Opening", "OperatorShare", "Operators", "Profile", "Stability", "TaskProfile",
@@ -20,8 +19,6 @@ __all__ = [
 
 PROFILE_FILE = "profile.json"
 SCHEMA = "edgemtl.profile/1"
-Name = Annotated[str, Field(max_length=200)]
-Text = Annotated[str, Field(max_length=1000)]
 MOST = 10**18
 MOST_BLOCKS, MOST_TYPES, MOST_INPUTS = 10_000, 1000, 10_000
 """Limits of a profile file; what exceeds them is cut, with a note, before it is written."""
@@ -29,11 +26,7 @@ Amount = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Figure(_Strict):
+class Figure(Strict):
     """One number in ms, its kind, and how it was obtained. A derived one may fall below zero: that is noise, shown."""
 
     value: float
@@ -41,7 +34,7 @@ class Figure(_Strict):
     how: Text
 
 
-class Mode(_Strict):
+class Mode(Strict):
     """A set of tasks run in one call, and its latency."""
 
     name: Name
@@ -49,7 +42,7 @@ class Mode(_Strict):
     latency: LatencyBlock
 
 
-class TaskProfile(_Strict):
+class TaskProfile(Strict):
     """Cost of one task: run alone, its own part (alone minus trunk), and what the others save without it."""
 
     alone_ms: Figure
@@ -57,7 +50,7 @@ class TaskProfile(_Strict):
     marginal_ms: Figure | None
 
 
-class Count(_Strict):
+class Count(Strict):
     """Exact counts of a part of the graph; 1 MAC is 2 FLOPs, bytes are those of the weights as stored.
 
     FLOPs are None where an operator of the part cannot be counted: the profile's notes name it.
@@ -69,7 +62,7 @@ class Count(_Strict):
     weight_bytes: Amount
 
 
-class Counts(_Strict):
+class Counts(Strict):
     """Counts on the exported graph: the whole, the part that several tasks share, and each task's own part."""
 
     total: Count
@@ -77,17 +70,17 @@ class Counts(_Strict):
     tasks: Annotated[dict[Name, Count], Field(max_length=100)]
 
 
-class OperatorShare(_Strict):
+class OperatorShare(Strict):
     """Time of the operators of one block or of one type: mean ms in one run, and share of all operators."""
 
     name: Name
-    owner: Name = ""
+    owner: Text = ""
     operators: Amount
     ms: Annotated[float, Field(ge=0)]
     share: Fraction
 
 
-class Operators(_Strict):
+class Operators(Strict):
     """The runtime's own profile of all tasks at once. Profiling costs time itself: compare shares, not ms."""
 
     runs: Amount
@@ -97,7 +90,7 @@ class Operators(_Strict):
     kind: Literal["measured"] = "measured"
 
 
-class Opening(_Strict):
+class Opening(Strict):
     """A fresh process that opens the engine and runs every task once.
 
     `open_ms` includes loading the runtime's libraries. Memory is resident: `baseline_bytes` with Python and edgemtl
@@ -112,7 +105,7 @@ class Opening(_Strict):
     kind: Literal["measured"] = "measured"
 
 
-class Stability(_Strict):
+class Stability(Strict):
     """Whether the figures may be trusted: every reason against them is written out.
 
     `worst_cov` is the largest coefficient of variation of a mode; `others_cpu` and `stolen_cpu` are the fractions
@@ -128,7 +121,7 @@ class Stability(_Strict):
     reasons: tuple[Text, ...]
 
 
-class Profile(_Strict):
+class Profile(Strict):
     """A measured model. `modes` start with all tasks together; `trunk_ms` is what all tasks share, where it shows.
 
     `separate_ms` is what the tasks would cost run one after another: against the first mode it says whether sharing
@@ -151,7 +144,7 @@ class Profile(_Strict):
     counts: Counts | None
     operators: Operators | None
     opening: Opening | None
-    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=MOST_INPUTS)] = {}
+    inputs: Annotated[dict[Text, tuple[Amount, ...]], Field(max_length=MOST_INPUTS)] = Field(default_factory=dict)
     notes: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     engine_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     stability: Stability
@@ -181,15 +174,4 @@ def write_profile(profile: Profile, path: Path) -> Path:
 def read_profile(path: Path) -> Profile:
     """Read a profile (a folder's `profile.json`); raises `UserError`, one line, for a damaged or foreign file."""
     file = path / PROFILE_FILE if path.is_dir() else path
-    content = read_json(file, "profile")
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"profile {file} has schema {brief(schema)}, this version reads {SCHEMA!r}: profile the model again"
-        )
-    try:
-        return validated(Profile, content)
-    except ValidationError as error:
-        raise UserError(
-            f"profile {file} cannot be used: {first_problem(error)}; it was changed by hand or is damaged"
-        ) from error
+    return read_document(file, "profile", Profile, SCHEMA, "profile the model again")

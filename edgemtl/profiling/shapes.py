@@ -1,4 +1,4 @@
-"""The shape of every tensor that a count needs: inferred from the file, and where that stops, from a run.
+"""Shapes of the tensors that a count needs: inferred from the file, or else observed in a run.
 
 Open sizes of inputs are settled before anything is inferred, since a batch that is folded into another axis cannot be
 told apart afterwards.
@@ -44,14 +44,14 @@ def known_model(
         return inferred, ""
     try:
         shapes = _shapes_by_running(model, missing, made_up(inputs, integers, "the model"), folder)
-    except Exception as error:  # whatever a runtime says of a stranger's file: the count tells it and goes on
+    except Exception as error:  # any failure of the runtime on an untrusted file becomes a note of the count
         return inferred, (str(error).strip() or type(error).__name__).splitlines()[0]
     _give_shapes(inferred.graph, shapes)
     return _inferred(inferred), ""
 
 
 def shape_of(info: onnx.ValueInfoProto) -> Shape | None:
-    """Sizes of a tensor, None where one of them, or their number, is not known."""
+    """Shape of a tensor; None if its rank or one of its sizes is unknown."""
     tensor = info.type.tensor_type
     if not tensor.HasField("shape"):
         return None
@@ -60,7 +60,7 @@ def shape_of(info: onnx.ValueInfoProto) -> Shape | None:
 
 
 def declared_shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
-    """Shapes that a graph tells of its own tensors."""
+    """Shapes that a graph declares for its tensors."""
     infos = (*graph.input, *graph.value_info, *graph.output)
     shapes = {info.name: shape for info in infos if (shape := shape_of(info)) is not None}
     for tensor in graph.initializer:
@@ -89,7 +89,7 @@ def read_by(node: onnx.NodeProto) -> set[str]:
 
 
 def _settle(graph: onnx.GraphProto, sizes: Mapping[str, Shape]) -> None:
-    """Write sizes of inputs into a graph, and drop what it says of other tensors where that depended on them."""
+    """Write input sizes into a graph, and drop declared shapes of other tensors that depended on them."""
     was_open = False
     for info in graph.input:
         if info.name in sizes and shape_of(info) != sizes[info.name]:
@@ -109,7 +109,7 @@ def _write(info: onnx.ValueInfoProto, shape: Shape) -> None:
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with what ONNX infers, sizes that are computed included; unchanged where inference fails.
 
-    Loops are told the shapes of what they carry, which inference alone would not trust; one inside another takes a pass
+    Loops get the shapes of their carried values, which inference alone would not trust; a nested one takes a pass
     more.
     """
     try:
@@ -124,7 +124,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _tell_loops(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> bool:
-    """Write what loops carry: its first shape into their bodies, and into their outputs where a turn keeps it.
+    """Write the shapes of carried values into loop bodies, and into loop outputs where an iteration keeps the shape.
 
     Returns whether there was any to write.
     """
@@ -145,7 +145,7 @@ def _tell_loops(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> bool:
 
 
 def _kept_shapes(node: onnx.NodeProto, body: onnx.GraphProto, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Shapes that are not known yet of what comes out of a loop, of what leaves every turn as it came."""
+    """Unknown shapes of loop outputs whose values keep their shape in every iteration."""
     carried = zip(body.input[2:], body.output[1:], node.output, strict=False)
     return {
         name: shape
@@ -155,7 +155,7 @@ def _kept_shapes(node: onnx.NodeProto, body: onnx.GraphProto, shapes: Mapping[st
 
 
 def _give_lengths(graph: onnx.GraphProto, lengths: Mapping[str, Any]) -> None:
-    """Give the tensors of experts' own tokens, whose length depends on the image, the lengths that metadata tell."""
+    """Give the experts' token tensors, whose length depends on the image, the lengths recorded in the metadata."""
     info_of = {info.name: info for info in graph.value_info}
     for node in graph.node:
         for name in node.output:
@@ -195,7 +195,7 @@ def multiplies(graph: onnx.GraphProto) -> bool:
 
 
 def _tell_turns(graph: onnx.GraphProto, prefix: str = "") -> None:
-    """Give every loop one more output that collects the numbers of its iterations: its length is how many there are."""
+    """Give every loop one more output that collects its iteration numbers: its length is the trip count."""
     for index, node in enumerate(graph.node):
         for body in bodies(node):
             _tell_turns(body, f"{prefix}{index}_")
@@ -216,7 +216,7 @@ def _give_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> None:
 def _shapes_by_running(
     model: onnx.ModelProto, names: Iterable[str], feeds: Mapping[str, Any], folder: Path | None
 ) -> dict[str, Shape]:
-    """Shapes of tensors of one run without optimisation; a `Shape` node tells each, so that none is kept."""
+    """Tensor shapes of one unoptimised run; a `Shape` node reports each, so that no tensor is kept."""
     import onnxruntime as ort
 
     own = {name for node in model.graph.node for name in node.output}

@@ -1,4 +1,4 @@
-"""Timing calls: one alone, or several in turns so that whatever disturbs the machine disturbs them all alike."""
+"""Timing calls: one alone, or several interleaved, so that disturbances of the machine affect them all alike."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def compare(
 ) -> dict[str, Samples]:
     """Time several calls in turns: every round visits them forwards, then backwards (A B B A).
 
-    A drift of clock or temperature that is linear over a round so weighs on all alike. A visit draws `burst` samples
+    A drift of clock or temperature that is linear over a round thus affects all alike. A visit draws `burst` samples
     after `settle` untimed calls, which refill the caches and let the previous runtime's spinning threads fall asleep;
     `settle` calls count as warm-up in the samples. Each call gets 2 * rounds * burst samples.
 

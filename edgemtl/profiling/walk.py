@@ -1,4 +1,4 @@
-"""The operators and constants of an ONNX graph one after another, each with what it reads, writes and counts for."""
+"""Walk over the operators and constants of an ONNX graph, each with its inputs, outputs and cost."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _SETTINGS: Mapping[str, Collection[int]] = {
     "QuantizeLinear": (1, 2),
     "Resize": (1, 2, 3),
 }
-"""Inputs that are settings (bounds, scales, zero points), not parameters; see `_is_setting` for what has any number."""
+"""Inputs that are settings (bounds, scales, zero points), not parameters; `_is_setting` covers variadic inputs."""
 _ELEMENT_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "STRING": 0, "UNDEFINED": 0}
-"""Element types that NumPy does not hold as they are stored; texts count for nothing."""
+"""Element types that NumPy stores differently from ONNX; strings count as zero."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Remark:
 
 @dataclass
 class Item:
-    """An operator or a constant: what it reads and writes, and what it counts for."""
+    """An operator or a constant, with its inputs, outputs and cost."""
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
@@ -152,7 +152,7 @@ class Walker:
         return has_rule(node) and any(0 in self.shapes.get(name, ()) for name in (*node.input, *node.output))
 
     def _inside(self, graph: onnx.GraphProto, scope: str) -> tuple[list[Item], tuple[str, ...], tuple[str, ...]]:
-        """Items of a body, and the names of what goes in and comes out."""
+        """Items of a body, and the names of its inputs and outputs."""
         inner = Walker(self.shapes, self.constants, self._names, self._reason)
         items = list(inner.walk(graph, scope))
         return (
@@ -178,7 +178,7 @@ class Walker:
             yield Item(reads, writes, Count(), _remark(node, text))
 
     def _repeated(self, node: onnx.NodeProto, scope: str) -> Iterator[Item]:
-        """A body that runs many times: its FLOPs as often, its weights once."""
+        """A body that runs many times: its FLOPs count every time, its weights once."""
         reads, writes = self._local(node.input), self._local(node.output)
         for number, body in enumerate(bodies(node)):
             items, begins, results = self._inside(body, f"{scope}{number}/")
@@ -199,7 +199,7 @@ class Walker:
             yield link
 
     def _turns(self, node: onnx.NodeProto, body: onnx.GraphProto) -> int | None:
-        """How often a body runs: the length of the output that counts a loop's turns, or of what is scanned."""
+        """Trip count of a body: the length of the output that counts a loop's iterations, or of the scanned axis."""
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type == "Loop" and len(body.input) > 1:
             length = self.shapes.get(node.output[-1])
@@ -212,7 +212,7 @@ class Walker:
         return None
 
     def _fixed_turns(self, node: onnx.NodeProto, body: onnx.GraphProto) -> int | None:
-        """Turns of a loop whose number is a constant and which nothing stops before."""
+        """Trip count of a loop with a constant number of iterations and no early exit."""
         limit, start = (self.constants.get(name) for name in (*node.input, "", "")[:2])
         begins = not node.input[1] or bool((values := _values(start)) is not None and values.all())
         makers = {name: each for each in body.node for name in each.output}
@@ -236,7 +236,7 @@ class Walker:
         return self._constant(name, tensor.data_type, math.prod(tensor.dims))
 
     def _filled(self, node: onnx.NodeProto) -> Item:
-        """A constant given by its shape: it takes memory like any other once the graph is loaded."""
+        """A constant given by its shape: once the graph is loaded it takes memory like any other."""
         shape, name = self.constants.get(node.input[0]), node.output[0]
         if shape is None:
             return self._operator(node)
@@ -264,7 +264,7 @@ class Walker:
 
 
 def _growth(node: onnx.NodeProto, body: onnx.GraphProto) -> str:
-    """Why one turn does not stand for all: a loop that carries something of another size to the next ("" for none)."""
+    """Why one iteration does not represent all: a carried value changes its size ("" if none does)."""
     if node.op_type == "Loop":
         for begins, ends in zip(body.input[2:], body.output[1:], strict=False):
             if (shape := shape_of(begins)) is not None and shape != shape_of(ends):

@@ -25,7 +25,7 @@ _THERMAL = Path("/sys/class/thermal")
 
 @dataclass
 class _Reading:
-    """Counters at one moment; None where the system does not tell."""
+    """Counters at one moment; None where the system has none."""
 
     wall_s: float = field(default_factory=monotonic)
     own_s: float = field(default_factory=process_time)
@@ -59,7 +59,7 @@ class Watch:
 
     @property
     def throttled(self) -> str:
-        """Whether the processor was slowed down by heat: "yes", "no", or "unknown" where nothing tells."""
+        """Whether the processor was throttled by heat: "yes", "no", or "unknown" where no counter exists."""
         before, after = self._before.throttle_events, self._after.throttle_events
         rose = None if before is None or after is None else after > before
         if rose or self._hot:
@@ -67,7 +67,7 @@ class Watch:
         return "unknown" if rose is None and self._hot is None else "no"
 
     def stability(self, samples: Mapping[str, Samples]) -> Stability:
-        """The verdict on samples that were drawn inside this context."""
+        """Judge the samples that were drawn inside this context."""
         others, stolen = self._shares()
         reasons = _unsteady(samples)
         if self.throttled == "yes":
@@ -114,7 +114,7 @@ def unwatched(samples: Mapping[str, Samples]) -> Stability:
 
 
 def _unsteady(samples: Mapping[str, Samples]) -> list[str]:
-    """At most one line for spread and one for drift: the worst mode, and how many are concerned."""
+    """At most one line on variation and one on drift: the worst mode, and the number of modes affected."""
     cov = {name: each.cov for name, each in samples.items() if each.cov > UNSTABLE_COV}
     drift = {name: moved for name, each in samples.items() if abs(moved := _drift(each)) > UNSTABLE_DRIFT}
     reasons = []
@@ -130,7 +130,7 @@ def _unsteady(samples: Mapping[str, Samples]) -> list[str]:
 
 
 def _drift(samples: Samples) -> float:
-    """Median of the second half over the first's, less one; 0 where there are too few samples to tell."""
+    """Median of the second half over the first's, minus one; 0 if there are too few samples."""
     half = len(samples.samples_ms) // 2
     if half < MIN_HALF:
         return 0.0
@@ -145,7 +145,7 @@ def _throttle_events() -> int | None:
 
 
 def _cooling() -> bool | None:
-    """Whether a cooling device that slows a processor is at work (Arm boards); None where there is none."""
+    """Whether a cooling device is slowing a processor (Arm boards); None if there is no such device."""
     states = [
         _text(device / "cur_state")
         for device in _THERMAL.glob("cooling_device*")
@@ -155,7 +155,7 @@ def _cooling() -> bool | None:
 
 
 def _jiffies() -> tuple[float, float] | None:
-    """Seconds that all cores together were busy, and that the hypervisor gave to others, since the machine started."""
+    """Seconds since boot that all cores together were busy, and that the hypervisor gave to others."""
     fields = _text(Path("/proc/stat")).partition("\n")[0].split()
     if len(fields) < 9 or fields[0] != "cpu":
         return None

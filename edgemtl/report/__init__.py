@@ -9,6 +9,9 @@ from edgemtl.report.comparison import (
     compare,
     comparison_cells,
 )
+from edgemtl.report.drawing.net import (
+    draw_net,
+)
 from edgemtl.report.drawing.timeline import (
     draw_schedule,
 )
@@ -34,6 +37,7 @@ __all__ = [
     "compare",
     "comparison_cells",
     "contact_sheet",
+    "draw_net",
     "draw_prediction",
     "draw_schedule",
     "overlay",

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.errors import UserError, brief
+from edgemtl.errors import UserError
 from edgemtl.files.disk import inside, read_json, write_json
+from edgemtl.schema import check_schema
 from edgemtl.tasks import FLAG_PREFIX
 
 __all__ = [
@@ -104,11 +105,7 @@ class EngineSpec:
         if not path.is_file():
             raise UserError(f"{folder} holds no {ENGINE_FILE}: give an engine folder that edgemtl export wrote")
         content = read_json(inside(folder, ENGINE_FILE, "engine"), "engine")
-        if not isinstance(content, dict) or content.get("schema") != ENGINE_SCHEMA:
-            given = content.get("schema") if isinstance(content, dict) else type(content).__name__
-            raise UserError(
-                f"{path} has schema {brief(given)}, this version reads {ENGINE_SCHEMA!r}: export the bundle again"
-            )
+        check_schema(content, f"engine {path}", ENGINE_SCHEMA, "export the bundle again")
         try:
             return cls._checked(content, folder)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -22,7 +22,7 @@ from edgemtl.blocks import BlockRecord
 from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.files.share import find_shared, list_shared
 from edgemtl.files.yaml import read_yaml
-from edgemtl.schema import first_problem
+from edgemtl.schema import check_schema, first_problem
 from edgemtl.spaces.choices import Choice, Option
 from edgemtl.spaces.family import Family, find_family
 from edgemtl.spaces.narrow import prunable_channels, with_channels
@@ -294,14 +294,13 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
     if not tasks:
         raise UserError(f"space {name} needs at least one task")
     raw = _read_yaml(path)
+    check_schema(raw, f"space {path}", SCHEMA, "compare it with a shipped space")
     try:
         head = _File.model_validate(raw)
         family = find_family(head.family)
         spec = family.spec.model_validate(raw.get(head.family))
     except ValidationError as error:
         raise UserError(f"space {path}: {first_problem(error)}") from error
-    if head.schema_ != SCHEMA:
-        raise UserError(f"space {path} has schema {brief(head.schema_)}; this version reads {SCHEMA}")
     keys = {"schema", "family", "input", "precision", head.family}
     if unknown := sorted(map(str, raw.keys() - keys)):
         raise unknown_name(f"key in space {path}:", unknown[0], keys)

@@ -7,10 +7,10 @@ from edgemtl.tasks.kind import (
     Summary,
 )
 from edgemtl.tasks.labels import (
+    Exact,
     FileSpec,
     Header,
     RelativePath,
-    Strict,
     TableSpec,
     Target,
     TaskSpec,
@@ -46,6 +46,7 @@ __all__ = [
     "FLAG_PREFIX",
     "IMAGE_INPUT",
     "KINDS",
+    "Exact",
     "FileSpec",
     "GraphBuilder",
     "Header",
@@ -54,7 +55,6 @@ __all__ = [
     "Output",
     "Postprocess",
     "RelativePath",
-    "Strict",
     "Summary",
     "TableSpec",
     "Target",

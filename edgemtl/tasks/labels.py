@@ -17,17 +17,18 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from edgemtl.errors import UserError, brief
 from edgemtl.files.disk import FILE_NAME_BYTES, fits
+from edgemtl.schema import Strict
 
 __all__ = [
+    "Exact",
     "FileSpec",
     "Header",
     "Names",
     "RelativePath",
-    "Strict",
     "TableSpec",
     "Target",
     "TaskSpec",
@@ -101,13 +102,11 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 Names = Annotated[list[Annotated[str, BeforeValidator(_text)]], Field(max_length=10_000), AfterValidator(_unique)]
 
 
-class Strict(BaseModel):
-    """No unknown keys, no text that is taken for a number, no infinities."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+class Exact(Strict, strict=True):
+    """A part of a data file: no text in it is taken for a number."""
 
 
-class TaskSpec(Strict):
+class TaskSpec(Exact):
     """Fields of every task: its kind, and whether images may lack its label (`partial`).
 
     `teacher` is an ONNX file whose outputs stand in for labels that lack; with one, all of them may.

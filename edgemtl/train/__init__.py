@@ -13,6 +13,7 @@ from edgemtl.train.loop import (
     TrainingLoop,
 )
 from edgemtl.train.losses import (
+    label_tensors,
     task_loss,
 )
 from edgemtl.train.metrics import (
@@ -46,6 +47,7 @@ __all__ = [
     "batches_of",
     "evaluate",
     "fresh_supernet",
+    "label_tensors",
     "subsample",
     "task_loss",
     "train_supernet",

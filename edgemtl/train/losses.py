@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from edgemtl.tasks import Task, kind_of
 
-__all__ = ["distillation_loss", "task_loss"]
+__all__ = ["distillation_loss", "label_tensors", "task_loss"]
 
 
 def task_loss(task: Task, output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -25,3 +28,10 @@ def distillation_loss(task: Task, output: Tensor, teacher: Tensor) -> Tensor:
 def _planes(task: Task, output: Tensor) -> dict[str, Tensor]:
     """In FP32, one channel after another: sums over channels are then vectorised over pixels."""
     return {task.outputs[0].name: output.float().contiguous()}
+
+
+def label_tensors(labels: Any, device: torch.device | None = None) -> Any:
+    """A batch's labels or masks as tensors: an array, or a tuple of one for each image where they differ in size."""
+    if isinstance(labels, tuple):
+        return tuple(label_tensors(each, device) for each in labels)
+    return torch.from_numpy(labels).to(device)

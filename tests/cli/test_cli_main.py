@@ -11,7 +11,7 @@ import pytest
 from edgemtl.cli import app as _main
 from edgemtl.cli import main
 from edgemtl.cli import verb as _verb
-from edgemtl.data.folder.models import SPECS
+from edgemtl.data.folder import folder_kinds
 from edgemtl.errors import MissingDependencyError, UserError
 
 
@@ -113,7 +113,7 @@ def test_without_arguments_the_verbs_are_listed(capsys: pytest.CaptureFixture[st
 
 def test_every_kind_that_is_listed_may_stand_in_a_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks", "--format", "json"]) == 0
-    assert {kind["name"] for kind in json.loads(capsys.readouterr().out)} == set(SPECS)
+    assert {kind["name"] for kind in json.loads(capsys.readouterr().out)} == set(folder_kinds())
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,7 @@ def test_more_than_a_profile_holds_is_said(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", [node], [tensor("x", [2, 4])], ["y"], [no, n, weight("m", 4, 4)])
     found = profile(path, runs=2)
     assert found.counts is not None and (found.counts.total.flops, found.counts.total.params) == (None, 16)
-    assert f"FLOPs are not told where they are more than {10**18}" in found.notes
+    assert f"FLOPs are left out above {10**18}" in found.notes
     told, notes = _told_inputs(InputChoice({f"x{number}": (1,) for number in range(10_002)}))
     assert len(told) == 10_000 and notes == ["2 more inputs are left out"]
     assert _told_inputs(InputChoice({"x": (1, 2)})) == ({"x": (1, 2)}, [])

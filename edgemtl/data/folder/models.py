@@ -7,14 +7,14 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from edgemtl.tasks import RelativePath, Strict, TaskSpec, all_kinds
+from edgemtl.tasks import Exact, RelativePath, TaskSpec, all_kinds
 
 __all__ = ["FolderSpec", "Folders", "Fractions", "folder_kinds"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Folders(Strict):
+class Folders(Exact):
     """A folder of images per split."""
 
     train: RelativePath
@@ -23,7 +23,7 @@ class Folders(Strict):
     calibration: RelativePath | None = None
 
 
-class Fractions(Strict):
+class Fractions(Exact):
     """Shares of one folder's images per split; they add up to one."""
 
     train: Share

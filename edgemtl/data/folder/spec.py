@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from edgemtl.data.folder.models import Folders, FolderSpec, Fractions, folder_kinds
 from edgemtl.data.folder.problems import Problems
 from edgemtl.files.yaml import read_yaml
-from edgemtl.tasks import FileSpec, Strict, TaskSpec, find_kind, relative
+from edgemtl.tasks import Exact, FileSpec, TaskSpec, find_kind, relative
 
 __all__ = ["read_spec"]
 
@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Root(Strict):
+class _Root(Exact):
     images: Any
     split: Any = None
     tasks: dict[str, Any] = Field(min_length=1)

@@ -118,7 +118,7 @@ def _draw_camera(rng: np.random.Generator, size: Array) -> Camera:
 
 
 def _paint_room(rng: np.random.Generator, plan: _Plan) -> None:
-    """The room's faces and the outside; one wall may have a paper of its own."""
+    """The room's faces and the outside; one wall may have its own wallpaper."""
     walls = draw_material(rng, WALLS, 0.8, light=0.55)
     accent = draw_material(rng, WALLS, 0.8, light=0.3)
     accent_at = int(rng.integers(0, 8))
@@ -131,7 +131,7 @@ def _paint_room(rng: np.random.Generator, plan: _Plan) -> None:
 
 
 def _place(plan: _Plan, item: Item, x: float, y: float, z: float, yaw: float) -> None:
-    """Add an item's parts at a place in the world, as one instance."""
+    """Add an item's parts at a position in the world, as one instance."""
     c, s = math.cos(yaw), math.sin(yaw)
     first = len(plan.materials)
     plan.materials += item.materials
@@ -248,7 +248,7 @@ def _fits(plan: _Plan, footprint: tuple[float, float, float, float, float]) -> b
 
 
 def _stand(rng: np.random.Generator, plan: _Plan, item: Item, at_wall: bool) -> bool:
-    """Try to stand an item on the floor; True when it found a place."""
+    """Try to place an item on the floor; True if it fits somewhere."""
     for _ in range(14):
         r = rng.random(4).tolist()
         if at_wall:
@@ -268,7 +268,7 @@ def _stand(rng: np.random.Generator, plan: _Plan, item: Item, at_wall: bool) -> 
 
 
 def _load(rng: np.random.Generator, plan: _Plan, item: Item, x: float, y: float, yaw: float) -> None:
-    """Put small things on what an item offers, and chairs around a table."""
+    """Put small things on an item's surfaces, and chairs around a table."""
     c, s = math.cos(yaw), math.sin(yaw)
     for sx, sy, sz, ax, ay in item.supports:
         taken: list[tuple[float, float, float]] = []
@@ -298,7 +298,7 @@ def _load(rng: np.random.Generator, plan: _Plan, item: Item, x: float, y: float,
 
 
 def _furnish(rng: np.random.Generator, plan: _Plan) -> None:
-    """6 to 15 objects on the floor as far as they fit, big ones at the walls first, then rugs and a pendant."""
+    """Place 6 to 15 objects on the floor if they fit, big ones at the walls first, then rugs and a pendant."""
     wanted = int(rng.integers(6, 16))
     slender: set[int] = set()
     at_walls = round(wanted * rng.uniform(0.35, 0.65))

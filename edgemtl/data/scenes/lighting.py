@@ -1,4 +1,4 @@
-"""Light and the camera's way with it, drawn at random."""
+"""Lights and the camera's response, drawn at random."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from edgemtl.data.scenes.types import Array, Light, Look, Opening, View
 
 Bulbs = list[tuple[float, float, float, int]]
-"""Places (x, y, z) of lamps that are lit, with their instances."""
+"""Positions (x, y, z) of lit lamps, with their instances."""
 
 
 def look_along(forward: Array, roll: float = 0.0) -> Array:

@@ -18,7 +18,7 @@ Support = tuple[float, float, float, float, float]
 
 @dataclass(frozen=True)
 class Item:
-    """An object: its class, half footprint in x and y, height, parts, materials, and what it carries."""
+    """An object: its class, half footprint in x and y, height, parts, materials, and the surfaces that it offers."""
 
     class_id: int
     half_x: float

@@ -1,4 +1,4 @@
-"""The source `scenes`: rendered rooms with exact labels for four tasks, cached on disk as they are asked for."""
+"""The source `scenes`: rendered rooms with exact labels for four tasks, cached on disk as they are read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIRST_SEED: dict[Split, int] = {"train": 0, "calibration": 1_000_000, "validati
 _MOST = 1_000_000
 _TASK_ROWS = 8
 RENDERER_VERSION = "bb22d7626d7d"
-"""Names what is drawn: another one for every change of a pixel or label, so that frames of two are never mixed."""
+"""Version of the renderer: it changes with every pixel or label, so that frames of two versions are never mixed."""
 
 
 class ScenesSource:
@@ -45,7 +45,7 @@ class ScenesSource:
 
     Every image has its own seed; the splits take theirs from ranges that never meet. Frames are rendered once and kept
     under `$EDGEMTL_CACHE` (else `~/.cache/edgemtl`), about 10 bytes a pixel: when first read, or ahead of time by
-    `prepare`. The cache belongs to one version of the renderer: when its source changes, another one is begun.
+    `prepare`. The cache belongs to one version of the renderer; a new version starts a new one.
     """
 
     name = "scenes"
@@ -85,9 +85,9 @@ class ScenesSource:
         return _ScenesSplit(_rows(split, self.size), _FIRST_SEED[split], self.counts[split])
 
     def prepare(self, split: Split, workers: int = 1, report: Report = silent) -> None:
-        """Render what the cache lacks of a split in `workers` processes; `report` hears how many are there.
+        """Render what the cache lacks of a split in `workers` processes; `report` gets the number of images done.
 
-        May be interrupted (Ctrl-C) and called again: what was rendered stays. Raises `UserError` where the disk lacks
+        It can be interrupted (Ctrl-C) and called again: rendered images stay. Raises `UserError` where the disk lacks
         the space or the cache cannot be written.
         """
         rows, first, total = _rows(require_split(split), self.size), _FIRST_SEED[split], self.counts[split]
@@ -153,7 +153,7 @@ def _rows(split: Split, size: tuple[int, int]) -> RowCache:
 
 
 def _fill(rows: RowCache, first_seed: int, indices: Sequence[int]) -> int:
-    """Render and write rows; their number."""
+    """Render and write rows; returns their number."""
     height, width = rows.fields["semseg"][0]
     for index in indices:
         frame = render(first_seed + index, height, width)
@@ -170,7 +170,7 @@ def _fill(rows: RowCache, first_seed: int, indices: Sequence[int]) -> int:
 
 
 def _check_space(rows: RowCache, missing: int) -> None:
-    """Refuse before the first image is rendered where the disk cannot hold the last one."""
+    """Raise `UserError` before the first image is rendered if the disk cannot hold all of them."""
     folder = rows.folder
     try:
         rows.folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def _amount(count: float) -> str:
 
 
 def _fill_all(rows: RowCache, first_seed: int, parts: Sequence[Sequence[int]], workers: int) -> Iterable[int]:
-    """Fill the parts, here or in processes, and yield how many rows each one had."""
+    """Fill the parts, here or in processes, and yield the number of rows of each."""
     if workers <= 1 or len(parts) <= 1:
         for part in parts:
             yield _fill(rows, first_seed, part)
@@ -214,9 +214,9 @@ def _fill_all(rows: RowCache, first_seed: int, parts: Sequence[Sequence[int]], w
 
 
 def _leave_signals(parent: int) -> None:
-    """Ctrl-C reaches the whole terminal: the parent ends the workers, after the images they are at.
+    """Ctrl-C reaches all processes of a terminal: the parent ends the workers, each after its current image.
 
-    Where it cannot, because it was killed, they end with it.
+    If the parent is killed, they end with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(parent)

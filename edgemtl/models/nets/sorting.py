@@ -24,7 +24,7 @@ Side = tuple[str, int]
 """A convolution, and which of its channels: 0 its outputs, 1 its inputs. A depthwise one has the former only."""
 
 _FIXED: Side = ("", 0)
-"""The image's channels and the tasks' outputs: they mean something, and stay in place."""
+"""The image's channels and the tasks' outputs mean something, tokens go through heads: they stay in place."""
 
 
 def sort_channels(supernet: Supernet) -> None:
@@ -86,7 +86,11 @@ def _ties(plan: Plan) -> Iterator[tuple[Side, Side]]:
     """Pairs of sides that one net ties."""
     end: dict[str, Side] = {"image": _FIXED}
     for block in plan.blocks:
-        names = [f"blocks.{block.name}.{conv.name}" for conv in block.convs]
+        if block.heads:
+            yield end[block.inputs[0]], _FIXED
+            end[block.name] = _FIXED
+            continue
+        names = [f"blocks.{block.origin}.{conv.name}" for conv in block.convs]
         outputs = [(name, 0) for name in names]
         inputs = [(name, 1 if conv.groups == 1 else 0) for name, conv in zip(names, block.convs, strict=True)]
         sources = [end[source] for source in block.inputs]

@@ -29,8 +29,8 @@ __all__ = [
 ]
 
 Metrics = Mapping[str, Mapping[str, float]]
-# What a design of several precisions must gain on the best uniform one to be taken: less can be the machine's mood
-# (ratios of one pair of files, hours apart: 1.00 and 1.09).
+# A design of several precisions must be this much faster than the best uniform one to be taken: smaller differences
+# can be timing noise (ratios of one pair of files, hours apart: 1.00 and 1.09).
 RATIO_ALLOWED = 0.95
 TOLERANCE = 0.01
 EXPORT_LOSS = 0.025

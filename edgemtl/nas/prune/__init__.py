@@ -4,6 +4,12 @@ from edgemtl.nas.prune.apply import (
     PRUNING_FILE,
     apply_pruning,
 )
+from edgemtl.nas.prune.groups import (
+    cut as cut_channels,
+)
+from edgemtl.nas.prune.groups import (
+    net_groups,
+)
 from edgemtl.nas.prune.module import (
     MODULE_FILE,
     ModuleRequest,
@@ -23,6 +29,8 @@ __all__ = [
     "PruneRequest",
     "Pruning",
     "apply_pruning",
+    "cut_channels",
+    "net_groups",
     "open_pruning",
     "prune",
     "prune_module",

@@ -15,13 +15,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from edgemtl.errors import UserError, brief
-from edgemtl.files.disk import read_json
+from edgemtl.errors import UserError
 from edgemtl.runtime.streaming.operators import OPERATORS
 from edgemtl.runtime.streaming.weights import ALIGNMENT, Piece
-from edgemtl.schema import first_problem, validated
+from edgemtl.schema import Name, Strict, read_document
 
 __all__ = [
     "IMAGE",
@@ -42,17 +41,12 @@ MIXTURE = "Mixture"
 """Tokens (N, tokens, C) and a router's queues to tokens: experts one after another, sums of their outputs by gates."""
 
 _FLOAT = np.dtype("<f4")
-Name = Annotated[str, Field(min_length=1, max_length=500)]
 Offset = Annotated[int, Field(ge=0, le=1 << 50, multiple_of=ALIGNMENT)]
 Side = Annotated[int, Field(ge=1, le=1 << 30)]
 Value = bool | int | float | str | Annotated[tuple[int, ...], Field(max_length=8)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Weight(_Strict):
+class Weight(Strict):
     """A tensor of FP32 (little-endian) in the weights file, `offset` bytes from its start."""
 
     offset: Offset
@@ -64,7 +58,7 @@ class Weight(_Strict):
         return _FLOAT.itemsize * math.prod(self.shape)
 
 
-class Operator(_Strict):
+class Operator(Strict):
     """One operator: what it reads, the tensor it writes, its attributes by ONNX's names and its weights.
 
     A mixture (`op` is `MIXTURE`) reads tokens and what a router gave for them, and has `experts` in the router's order.
@@ -75,8 +69,8 @@ class Operator(_Strict):
     block: Annotated[str, Field(max_length=500)] = ""
     inputs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=10_000)]
     output: Name
-    attributes: dict[str, Value] = {}
-    weights: dict[str, Weight] = {}
+    attributes: dict[str, Value] = Field(default_factory=dict)
+    weights: dict[str, Weight] = Field(default_factory=dict)
     experts: tuple[Expert, ...] = ()
 
     @cached_property
@@ -85,7 +79,7 @@ class Operator(_Strict):
         return _piece([self])
 
 
-class Expert(_Strict):
+class Expert(Strict):
     """One expert: the name under which its operators read its tokens (n, C), and the tensor that they give."""
 
     input: Name
@@ -98,7 +92,7 @@ class Expert(_Strict):
         return _piece(self.operators)
 
 
-class StreamGraph(_Strict):
+class StreamGraph(Strict):
     """Operators in order of execution, from the tensor `image` (1, 3, H, W) on, and the size of the weights file."""
 
     schema_: Literal["edgemtl.streaming/1"] = Field(default=SCHEMA, alias="schema")
@@ -170,14 +164,7 @@ def weights_of(operator: Operator, piece: Piece | None, memory: NDArray[np.uint8
 
 def read_graph(path: Path, weights: Path) -> StreamGraph:
     """The graph in `path` over the file `weights`; raises `UserError` where either is damaged or foreign."""
-    content = read_json(path, "engine graph")
-    given = content.get("schema") if isinstance(content, dict) else type(content).__name__
-    if given != SCHEMA:
-        raise UserError(f"{path} has schema {brief(given)}, this version reads {SCHEMA!r}: export the bundle again")
-    try:
-        graph = validated(StreamGraph, content)
-    except ValidationError as error:
-        raise UserError(f"{path} is damaged: {first_problem(error)}; export the bundle again") from error
+    graph = read_document(path, "engine graph", StreamGraph, SCHEMA, "export the bundle again")
     size = weights.stat().st_size
     if size != graph.weight_bytes:
         raise UserError(

@@ -12,9 +12,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from edgemtl.errors import UserError, brief
+from edgemtl.schema import Strict
 from edgemtl.spaces.choices import Choice, Option, Values
 from edgemtl.spaces.plan import BlockPlan, ConvPlan, Plan
 from edgemtl.spaces.slots import Slot
@@ -24,7 +25,6 @@ __all__ = [
     "CnnSpec",
     "DecoderSpec",
     "Options",
-    "Strict",
     "cnn_choices",
     "cnn_plan",
     "decoder_slots",
@@ -56,12 +56,6 @@ Repeats = Annotated[int, Field(gt=0, le=64)]
 Options = Annotated[tuple[Width, ...], Field(min_length=1, max_length=64), AfterValidator(_ascending)]
 Widths = Annotated[Options, AfterValidator(_eights)]
 Depths = Annotated[tuple[Repeats, ...], Field(min_length=1, max_length=64), AfterValidator(_ascending)]
-
-
-class Strict(BaseModel):
-    """A part of a space's YAML: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StemSpec(Strict):

@@ -20,11 +20,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from edgemtl.errors import UserError
+from edgemtl.schema import Strict
 from edgemtl.spaces.choices import Choice, Values
 from edgemtl.spaces.families.cnn import (
     DecoderSpec,
     Repeats,
-    Strict,
     Width,
     decoder_slots,
     dense_decoder,

@@ -22,13 +22,13 @@ from pydantic import (
 )
 
 from edgemtl.errors import UserError
+from edgemtl.schema import Strict
 from edgemtl.spaces.choices import Choice, Option, Values
 from edgemtl.spaces.families.cnn import (
     DecoderSpec,
     Depths,
     Options,
     Repeats,
-    Strict,
     Width,
     decoder_slots,
     deep_enough,
@@ -190,7 +190,8 @@ def vit_choices(spec: VitSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     choices = [Choice("vit.heads", spec.heads), Choice("vit.depth", spec.depth), Choice("vit.hidden", spec.hidden)]
     for task in tasks:
         if spec.experts is not None and spec.experts.router != "shared":
-            choices.append(Choice(f"{task.name}.experts", spec.experts.kept, task.name))
+            exists = _exists(spec, spec.experts.every)
+            choices.append(Choice(f"{task.name}.experts", spec.experts.kept, task.name, exists))
             choices += [
                 Choice(f"{task.name}.b{number}.top_k", spec.experts.top_k, task.name, _exists(spec, number))
                 for number in _mixtures(spec, max(spec.depth))

@@ -114,9 +114,9 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ('{"schema": "edgemtl.run/9"}', "has schema 'edgemtl.run/9'; this version reads edgemtl.run/1"),
+        ('{"schema": "edgemtl.run/9"}', "has schema 'edgemtl.run/9', this version reads 'edgemtl.run/1': search again"),
         ('{"seed": 1}', "has schema None"),
-        ("[1, 2]", "has schema None"),
+        ("[1, 2]", "has schema 'list'"),
         ('{"schema": "edge', "is not valid JSON"),
         ("", "is not valid JSON"),
     ],
@@ -129,22 +129,25 @@ def test_a_foreign_or_damaged_configuration(run: RunFolder, config: str, expecte
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"tasks": ...}, "its config.json is damaged (tasks: Field required): search again"),
-        ({"tasks": [1]}, "its config.json is damaged"),
-        ({"tasks": [{"name": "depth"}]}, "its config.json is damaged"),
+        (
+            {"tasks": ...},
+            "cannot be used: tasks: Field required; it was changed by hand or is damaged: search again",
+        ),
+        ({"tasks": [1]}, "config.json cannot be used: tasks"),
+        ({"tasks": [{"name": "depth"}]}, "config.json cannot be used: tasks"),
         ({"tasks": []}, "needs at least one task"),
         ({"tasks": [{"name": "d", "kind": "dept", "channels": 1, "classes": []}]}, "did you mean depth"),
-        ({"size": 64}, "its config.json is damaged"),
-        ({"size": [64]}, "its config.json is damaged"),
+        ({"size": 64}, "config.json cannot be used: size"),
+        ({"size": [64]}, "config.json cannot be used: size"),
         ({"size": [100, 100]}, "positive multiples of 32"),
-        ({"size": ["a", "b"]}, "its config.json is damaged"),
-        ({"space": 7}, "its config.json is damaged"),
+        ({"size": ["a", "b"]}, "config.json cannot be used: size"),
+        ({"space": 7}, "config.json cannot be used: space"),
         ({"space": "tinny"}, "unknown space 'tinny': did you mean tiny"),
         ({"fingerprint": "0"}, "space 'tiny' has changed since run"),
         ({"target": "onnx"}, "unknown target 'onnx'"),
-        ({"target": 7}, "its config.json is damaged"),
-        ({"device": ...}, "does not say for what device it was made"),
-        ({"device": {"name": "host"}}, "does not say for what device it was made"),
+        ({"target": 7}, "config.json cannot be used: target"),
+        ({"device": ...}, "config.json cannot be used: device: Field required"),
+        ({"device": {"name": "host"}}, "config.json cannot be used: device."),
     ],
 )
 def test_a_configuration_that_was_changed_by_hand(run: RunFolder, changes: dict[str, Any], expected: str) -> None:
@@ -361,9 +364,9 @@ def test_channels_that_no_net_has_are_damage(run: RunFolder, pruned: Any) -> Non
 )
 def test_a_configuration_of_other_types_is_damage(run: RunFolder, changed: dict[str, Any]) -> None:
     rewrite(run.path / "config.json", **changed)
-    assert f"its config.json is damaged ({next(iter(changed))}: " in refused(run.config)
+    assert f"config.json cannot be used: {next(iter(changed))}: " in refused(run.config)
 
 
 def test_a_key_that_a_configuration_lacks_is_damage(run: RunFolder) -> None:
     rewrite(run.path / "config.json", supernet_sha256=...)
-    assert "is damaged (supernet_sha256: Field required): search again" in refused(run.config)
+    assert "config.json cannot be used: supernet_sha256: Field required" in refused(run.config)
