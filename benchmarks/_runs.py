@@ -16,7 +16,7 @@ from _common import say
 from edgemtl.data import open_source
 from edgemtl.devices import Device
 from edgemtl.environment import environment
-from edgemtl.files.disk import sha256
+from edgemtl.files.seals import sha256
 from edgemtl.files.share import find_shared
 from edgemtl.models import MultiTaskNet, Supernet, load_supernet
 from edgemtl.nas.evaluation import Candidate, Evaluator

@@ -18,7 +18,9 @@ from edgemtl.arithmetic import ANY, Arithmetic
 from edgemtl.blocks import Blocks
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError
-from edgemtl.files.disk import inside, sha256, write_json
+from edgemtl.files.disk import write_json
+from edgemtl.files.paths import inside
+from edgemtl.files.seals import sha256
 from edgemtl.results import PathCost
 from edgemtl.schema import Name, Strict, Text, read_document
 from edgemtl.tasks import Task, kind_of, make_task, tensor_name

@@ -15,6 +15,7 @@ __all__ = [
     "EdgeMTLError",
     "FileError",
     "MissingDependencyError",
+    "ReadError",
     "UnsupportedError",
     "UserError",
     "brief",
@@ -73,6 +74,13 @@ class FileError(UserError):
         return f"{self.file}: {self.reason}"
 
 
+class ReadError(FileError):
+    """A file that cannot be opened or read: `file` says what it is and its path, until `naming` gives it another."""
+
+    def __str__(self) -> str:
+        return f"cannot read {self.file}: {self.reason}"
+
+
 class UnsupportedError(UserError):
     """A target, device or format lacks something that the input needs; the text names both."""
 
@@ -91,6 +99,8 @@ def naming(file: object) -> Iterator[None]:
     """Every `UserError` raised inside becomes a `FileError` of that file: its text begins with the name."""
     try:
         yield
+    except ReadError as error:
+        raise FileError(str(file), f"cannot be read: {error.reason}") from error
     except UserError as error:
         raise FileError(str(file), str(error)) from error
 

@@ -10,7 +10,8 @@ from pydantic import Field, JsonValue, field_serializer
 
 from edgemtl.devices import Device
 from edgemtl.errors import UserError
-from edgemtl.files.disk import check_folder, write_json
+from edgemtl.files.disk import write_json
+from edgemtl.files.paths import check_folder
 from edgemtl.schema import Strict, read_document
 
 __all__ = ["CONFIG_FILE", "RUN_SCHEMA", "RunConfig", "RunTask", "changed_fields", "read_config", "write_config"]

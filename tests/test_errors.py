@@ -8,6 +8,7 @@ from edgemtl.errors import (
     EdgeMTLError,
     FileError,
     MissingDependencyError,
+    ReadError,
     UnsupportedError,
     UserError,
     brief,
@@ -51,6 +52,13 @@ def test_a_name_with_line_breaks_stays_on_one_line() -> None:
     assert str(FileError("a\nb.png", "is \x1b[2J no image")) == r"a\nb.png: is \x1b[2J no image"
     with pytest.raises(UserError, match=r"^folder/a\\nb: cannot read c\\rd$"), naming("folder/a\nb"):
         raise UserError("cannot read c\rd")
+
+
+def test_a_file_that_cannot_be_read_is_named_as_whoever_reads_it_does() -> None:
+    error = ReadError("label /data/1.png", "No such file")
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == "cannot read label /data/1.png: No such file"
+    with pytest.raises(FileError, match=r"^1\.png: cannot be read: No such file$"), naming("1.png"):
+        raise error
 
 
 def test_several_problems_are_lines_of_ours_alone() -> None:

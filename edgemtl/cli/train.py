@@ -210,7 +210,7 @@ def _help_train(
 
 def _check_folder(folder: Path, resume: bool) -> None:
     from edgemtl.files.claim import claim
-    from edgemtl.files.disk import check_folder
+    from edgemtl.files.paths import check_folder
     from edgemtl.train import CHECKPOINT_FILE
 
     check_folder(folder, "training run")
@@ -284,7 +284,7 @@ def _initial_weights(
     """
     if weights is None:
         return None
-    from edgemtl.files.disk import sha256
+    from edgemtl.files.seals import sha256
     from edgemtl.files.share import find_shared
     from edgemtl.models import is_supernet, load_matching, load_pretrained, load_supernet, read_header, sort_channels
     from edgemtl.train import InitialWeights, fresh_supernet

@@ -20,8 +20,9 @@ from edgemtl.export.checked import checked, folder_of, honoured
 from edgemtl.export.placing import net_sha256, placing
 from edgemtl.export.request import Evidence, ExportedNet, ExportRequest, Origin, batches
 from edgemtl.export.usage import describe_experts
-from edgemtl.files.disk import sha256, write_atomic
+from edgemtl.files.disk import write_atomic
 from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
+from edgemtl.files.seals import sha256
 from edgemtl.models import MultiTaskNet, expert_usage
 from edgemtl.models.quantization import Ranges
 from edgemtl.profiling import count_graph

@@ -14,7 +14,9 @@ from datetime import datetime
 from pathlib import Path
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import clear_parts, sha256, within
+from edgemtl.files.disk import clear_parts
+from edgemtl.files.paths import within
+from edgemtl.files.seals import sha256
 
 __all__ = ["LOCK_FILE", "claim", "remove_written", "scratch_beside"]
 

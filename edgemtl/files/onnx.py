@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import inside, open_regular, read_bytes
+from edgemtl.files.disk import open_regular, read_bytes
+from edgemtl.files.paths import inside
 
 if TYPE_CHECKING:
     import onnx

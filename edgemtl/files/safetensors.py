@@ -13,7 +13,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import open_regular
+from edgemtl.files.disk import open_regular, reading
 from edgemtl.files.json import parse_json
 
 __all__ = ["TensorFile", "open_tensors"]
@@ -57,17 +57,14 @@ def open_tensors(path: Path, what: str, framework: Literal["pt", "numpy"]) -> It
 
 def _metadata(path: Path, what: str) -> dict[str, str]:
     """The file's texts; a file that is not as long as its header says is refused before anything maps it."""
-    try:
-        with open_regular(path, what) as file:
-            start, size_bytes = file.read(8), os.fstat(file.fileno()).st_size
-            if start[:2] in _PICKLES:
-                raise UserError(
-                    f"{what} {path} cannot be read: it is a pickle, which could run code: a safetensors file is wanted"
-                )
-            header_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT_BYTES + 1
-            header = file.read(header_bytes) if header_bytes <= HEADER_LIMIT_BYTES else b""
-    except OSError as error:
-        raise UserError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+    with open_regular(path, what) as file, reading(f"{what} {path}"):
+        start, size_bytes = file.read(8), os.fstat(file.fileno()).st_size
+        if start[:2] in _PICKLES:
+            raise UserError(
+                f"{what} {path} cannot be read: it is a pickle, which could run code: a safetensors file is wanted"
+            )
+        header_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT_BYTES + 1
+        header = file.read(header_bytes) if header_bytes <= HEADER_LIMIT_BYTES else b""
     if len(header) < header_bytes:
         raise UserError(f"{what} {path} cannot be read: it was truncated or damaged, or is no safetensors file")
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgemtl.files.disk import inside
+from edgemtl.files.paths import inside
 
 __all__ = ["find_shared", "list_shared"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgemtl.data import Source
 from edgemtl.errors import UserError
-from edgemtl.files.disk import sha256
+from edgemtl.files.seals import sha256
 from edgemtl.files.share import find_shared
 from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation import Candidate, Evaluator, Limit, Sensitivity, find_sensitivity, measure_into_run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 __all__ = ["short_name", "short_names"]
@@ -17,10 +18,9 @@ def short_name(name: str) -> str:
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
     """Each different name by its short form, in order; short forms that coincide are numbered."""
-    full_names: dict[str, str] = {}
+    full_names, seen = dict[str, str](), Counter[str]()
     for name in dict.fromkeys(names):
-        short, number = short_name(name), 2
-        while short in full_names:
-            short, number = f"{short_name(name)} ({number})", number + 1
-        full_names[short] = name
+        short = short_name(name)
+        seen[short] += 1
+        full_names[short if seen[short] == 1 else f"{short} ({seen[short]})"] = name
     return full_names

@@ -14,8 +14,9 @@ from PIL import Image
 from edgemtl.blocks import BlockRecord
 from edgemtl.bundle import MANIFEST_FILE, Manifest, read_manifest
 from edgemtl.errors import UserError, brief, naming
-from edgemtl.files.disk import inside, open_regular, read_json
+from edgemtl.files.disk import open_regular, read_json
 from edgemtl.files.images import read_picture
+from edgemtl.files.paths import inside
 from edgemtl.profiling import Profile, read_profile
 from edgemtl.results import RESULT_FILE, Result, read_result
 

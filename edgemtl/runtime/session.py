@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import inside, read_json, write_json
+from edgemtl.files.disk import read_json, write_json
+from edgemtl.files.paths import inside
 from edgemtl.schema import check_schema
 from edgemtl.tasks import FLAG_PREFIX
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from edgemtl.errors import UserError, brief
-from edgemtl.files.disk import FILE_NAME_BYTES, fits
+from edgemtl.files.paths import FILE_NAME_BYTES, fits
 from edgemtl.schema import Strict
 
 __all__ = [

@@ -10,8 +10,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import sealed, write_atomic
+from edgemtl.files.disk import write_atomic
 from edgemtl.files.json import parse_json
+from edgemtl.files.seals import sealed
 from edgemtl.models import check_sha256, read_state, state_sha256
 
 __all__ = ["CHECKPOINT_FILE", "load_checkpoint", "save_checkpoint"]

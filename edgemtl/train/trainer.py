@@ -20,8 +20,9 @@ from edgemtl.data import Source
 from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.files.claim import claim
-from edgemtl.files.disk import check_folder, write_atomic, write_json
+from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.files.json import parse_json
+from edgemtl.files.paths import check_folder
 from edgemtl.models import Supernet, recalibrate, save_supernet
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import DesignSource, Values

@@ -482,7 +482,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
 
 def test_a_corrupted_model_with_a_matching_hash_is_refused_in_one_line(copy: Path) -> None:
     """A stranger can make hashes agree; the runtime's own refusal must then come out clean."""
-    from edgemtl.files.disk import sha256
+    from edgemtl.files.seals import sha256
 
     path = copy / "engines" / "onnxruntime" / "model.onnx"
     path.write_bytes(path.read_bytes()[:1000])

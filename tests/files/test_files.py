@@ -15,20 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemtl.errors import UserError
+from edgemtl.errors import FileError, UserError, naming
 from edgemtl.files.disk import (
     JSON_LIMIT_BYTES,
     _part_prefix,
     clear_parts,
-    inside,
     read_bytes,
     read_json,
-    sha256,
-    within,
     write_atomic,
     write_json,
 )
 from edgemtl.files.json import parse_json
+from edgemtl.files.paths import inside, within
+from edgemtl.files.seals import sha256
 
 
 def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
@@ -235,6 +234,14 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
             read_json(tmp_path / "socket", "run")
     with pytest.raises(UserError, match="cannot read run"):
         read_json(Path("a\0b"), "run")
+
+
+def test_a_file_that_has_another_name_is_named_once(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "away", "No such file or directory"), (tmp_path, "it is a directory")):
+        with pytest.raises(FileError) as error, naming("labels/1.png"):
+            read_bytes(path, "label", 9)
+        assert str(error.value).startswith(f"labels/1.png: cannot be read: {reason}")
+        assert str(tmp_path) not in str(error.value)
 
 
 def test_no_byte_beyond_the_limit_is_read(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from small import TASKS, pictures, small_space, with_batch_statistics
 from torch import Tensor
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import sha256
 from edgemtl.files.images import normalize
+from edgemtl.files.seals import sha256
 from edgemtl.models import MultiTaskNet, Supernet, load_pretrained, sort_channels
 from edgemtl.models.weights import pretrained
 from edgemtl.models.weights.pretrained import pretrained_state

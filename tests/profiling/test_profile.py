@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl.bundle import BundleCost, BundleInput, BundleTarget, Manifest, Provenance, describe_task, write_manifest
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.files.disk import sha256
+from edgemtl.files.seals import sha256
 from edgemtl.profiling import Profile, profile, read_profile, write_profile
 from edgemtl.profiling.opening import measure_opening
 from edgemtl.profiling.subjects import open_subject

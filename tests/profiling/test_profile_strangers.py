@@ -114,6 +114,8 @@ def test_short_forms_that_coincide_are_numbered() -> None:
     names = ["x" * 100, "x" * 101, "y", "y"]
     assert list(short_names(names).values()) == ["x" * 100, "x" * 101, "y"]
     assert [len(name) for name in short_names(names)] == [79, 83, 1]
+    many = short_names(["x" * length for length in range(100, 3100)])
+    assert len(many) == 3000 and list(many)[-1].endswith("x (3000)")
 
 
 def test_a_batch_below_zero_is_open(tmp_path: Path) -> None:

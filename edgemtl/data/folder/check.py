@@ -14,7 +14,7 @@ from edgemtl.data.folder.problems import Finding, Problems
 from edgemtl.data.folder.scan import OpenFolder, open_folder
 from edgemtl.data.sample import SPLITS, Split
 from edgemtl.errors import naming
-from edgemtl.files.disk import sha256
+from edgemtl.files.seals import sha256
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.tasks import FileSpec, Target, TaskSpec
 

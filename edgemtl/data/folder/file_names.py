@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from edgemtl.errors import UserError, brief
-from edgemtl.files.disk import FILE_NAME_BYTES, fits
 from edgemtl.files.names import nfc
+from edgemtl.files.paths import FILE_NAME_BYTES, fits
 
 __all__ = ["Names"]
 

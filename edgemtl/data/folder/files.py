@@ -14,9 +14,9 @@ from edgemtl.data.folder.models import Folders, FolderSpec, Fractions
 from edgemtl.data.folder.problems import Problems
 from edgemtl.data.sample import SPLITS, Split, require_split
 from edgemtl.errors import UserError, naming
-from edgemtl.files.disk import inside, within
 from edgemtl.files.images import ENDINGS, ending_refused
 from edgemtl.files.names import nfc
+from edgemtl.files.paths import inside, within
 from edgemtl.tasks import FileSpec, TableSpec
 
 __all__ = ["DEFAULT_FILE", "Item", "list_splits", "match_tables", "spec_path"]

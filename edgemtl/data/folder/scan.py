@@ -18,9 +18,10 @@ from edgemtl.data.pictures import read_header
 from edgemtl.data.sample import SPLITS, Split
 from edgemtl.data.teachers import Teacher, onnx_teacher
 from edgemtl.errors import UserError, naming
-from edgemtl.files.disk import sha256, within
 from edgemtl.files.images import open_picture
 from edgemtl.files.names import nfc
+from edgemtl.files.paths import within
+from edgemtl.files.seals import sha256
 from edgemtl.tasks import FileSpec, Task, TaskSpec, make_task
 
 __all__ = ["OpenFolder", "open_folder"]

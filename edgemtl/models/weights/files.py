@@ -16,9 +16,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from edgemtl.errors import UserError, brief
-from edgemtl.files.disk import sealed, write_atomic
+from edgemtl.files.disk import write_atomic
 from edgemtl.files.json import parse_json
 from edgemtl.files.safetensors import open_tensors
+from edgemtl.files.seals import sealed
 from edgemtl.models.nets.supernet import Supernet
 from edgemtl.models.weights.tensors import check_sha256, read_state, state_sha256
 

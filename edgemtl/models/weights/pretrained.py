@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import open_regular, sha256
+from edgemtl.files.disk import open_regular
+from edgemtl.files.seals import sha256
 from edgemtl.models.nets.supernet import Supernet
 from edgemtl.models.weights.pretrained_vit import ViTMismatch, vit_state
 from edgemtl.models.weights.tensors import read_state

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import check_seal
 from edgemtl.files.safetensors import open_tensors
+from edgemtl.files.seals import check_seal
 
 __all__ = ["check_sha256", "check_state", "read_state", "state_sha256"]
 

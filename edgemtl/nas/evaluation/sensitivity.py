@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import check_seal, read_json, sealed, write_json
+from edgemtl.files.disk import read_json, write_json
+from edgemtl.files.seals import check_seal, sealed
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.schema import first_problem
 from edgemtl.spaces import Design, Space, is_precision

@@ -17,7 +17,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import check_seal, open_regular, read_bytes, sealed
+from edgemtl.files.disk import open_regular, read_bytes
+from edgemtl.files.seals import check_seal, sealed
 from edgemtl.nas.evaluation.problem import Evaluation
 from edgemtl.spaces import Design, Space
 

@@ -10,7 +10,9 @@ from safetensors.torch import save
 from torch import nn
 
 from edgemtl.errors import UserError, naming, unknown_name
-from edgemtl.files.disk import check_seal, inside, read_json, sha256
+from edgemtl.files.disk import read_json
+from edgemtl.files.paths import inside
+from edgemtl.files.seals import check_seal, sha256
 from edgemtl.models import check_state, read_state
 from edgemtl.nas.prune.cut import Side, keep_places, whole_size
 from edgemtl.nas.prune.plain_module import plain_module

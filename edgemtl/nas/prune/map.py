@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import check_seal, read_json, sealed, write_json
+from edgemtl.files.disk import read_json, write_json
+from edgemtl.files.seals import check_seal, sealed
 from edgemtl.models import TaskNet
 from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.nas.prune.groups import Group, cut

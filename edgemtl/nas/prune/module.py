@@ -19,8 +19,10 @@ from edgemtl.data import Source, Split, cache_root, open_source
 from edgemtl.environment import environment
 from edgemtl.errors import UserError, naming
 from edgemtl.files.claim import LOCK_FILE, claim
-from edgemtl.files.disk import check_folder, read_json, sealed, sha256, write_atomic, write_json
+from edgemtl.files.disk import read_json, write_atomic, write_json
 from edgemtl.files.names import check_name
+from edgemtl.files.paths import check_folder
+from edgemtl.files.seals import sealed, sha256
 from edgemtl.models import TaskNet
 from edgemtl.nas.evaluation import (
     BATCH,

@@ -13,7 +13,8 @@ from edgemtl.data import Source
 from edgemtl.devices import Device, load_device
 from edgemtl.errors import UserError
 from edgemtl.files.claim import claim
-from edgemtl.files.disk import sha256, write_json
+from edgemtl.files.disk import write_json
+from edgemtl.files.seals import sha256
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas.evaluation import (
     Candidate,

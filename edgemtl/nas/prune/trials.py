@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import check_seal, read_bytes, sealed, write_atomic
+from edgemtl.files.disk import read_bytes, write_atomic
 from edgemtl.files.json import parse_json
+from edgemtl.files.seals import check_seal, sealed
 from edgemtl.nas.prune.criterion import TrialOutcome
 
 __all__ = ["Trials"]

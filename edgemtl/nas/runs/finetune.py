@@ -14,7 +14,7 @@ import torch
 
 from edgemtl.data import Source, open_source
 from edgemtl.files.claim import claim
-from edgemtl.files.disk import sha256
+from edgemtl.files.seals import sha256
 from edgemtl.models import MultiTaskNet, Supernet, load_supernet
 from edgemtl.nas.evaluation import (
     Candidate,

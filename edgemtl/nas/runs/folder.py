@@ -14,8 +14,10 @@ from edgemtl.data import Source, open_source
 from edgemtl.devices import Device
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.files.claim import LOCK_FILE
-from edgemtl.files.disk import check_folder, check_seal, read_json, sealed, sha256, within, write_atomic, write_json
+from edgemtl.files.disk import read_json, write_atomic, write_json
 from edgemtl.files.names import check_name
+from edgemtl.files.paths import check_folder, within
+from edgemtl.files.seals import check_seal, sealed, sha256
 from edgemtl.models import MultiTaskNet, check_state, read_state
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas.evaluation import Candidate

@@ -22,7 +22,7 @@ from edgemtl.data import Source, Split, open_source
 from edgemtl.devices import HOST, load_device, resolve
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.files.claim import claim
-from edgemtl.files.disk import sha256
+from edgemtl.files.seals import sha256
 from edgemtl.files.share import find_shared
 from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation import (

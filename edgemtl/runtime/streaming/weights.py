@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
-from edgemtl.files.disk import open_regular
+from edgemtl.files.disk import open_regular, reading
 
 __all__ = ["ALIGNMENT", "Piece", "WeightStream"]
 
@@ -112,10 +112,8 @@ class WeightStream:
     def _read(self, piece: Piece, memory: Bytes) -> None:
         rest, offset = memory.data, piece.offset
         while len(rest):
-            try:
+            with reading(f"weights {self._path}"):
                 count = os.preadv(self._file, [rest], offset)
-            except OSError as error:
-                raise UserError(f"cannot read weights {self._path}: {error.strerror or error}") from error
             if not count:
                 raise UserError(f"weights {self._path} end at byte {offset}: the file was cut short; export again")
             rest, offset = rest[count:], offset + count

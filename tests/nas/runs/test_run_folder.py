@@ -18,7 +18,7 @@ from small_world import TASKS, Ask
 
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
-from edgemtl.files.disk import sealed
+from edgemtl.files.seals import sealed
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
 from edgemtl.models.quantization import calibrate
 from edgemtl.nas.evaluation import Candidate
