@@ -10,19 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from edgemtl.schema import Name, Strict
 
 __all__ = ["BlockCost", "BlockRecord", "Blocks", "Owner", "WeightRecord", "cost_by_owner"]
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
 Amount = Annotated[int, Field(ge=0, le=10**18)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class WeightRecord(_Strict):
+class WeightRecord(Strict):
     """A table of parameters and its size; every block that names it shares it, so that it is stored once."""
 
     name: Name
@@ -30,7 +27,7 @@ class WeightRecord(_Strict):
     bytes: Amount
 
 
-class BlockRecord(_Strict):
+class BlockRecord(Strict):
     """One block of a net, in order of execution.
 
     `task` is whose it is (None: the trunk's), `tasks` are all that run it, `inputs` the blocks that it reads, or
