@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from edgemtl import __version__
+from edgemtl.version import __version__
 
 __all__ = ["CPU_FLAGS", "PROCESSOR_CLASSES", "environment", "processor_class"]
 

@@ -137,7 +137,7 @@ def test_the_wheel_holds_the_code_and_the_folders_beside_it(unpacked: Path) -> N
 def test_the_wheel_says_what_it_is(unpacked: Path) -> None:
     info = next(unpacked.glob("edgemtl-*.dist-info"))
     metadata = (info / "METADATA").read_text(encoding="utf-8")
-    version = re.search(r'__version__ = "(.+)"', (ROOT / "edgemtl/__init__.py").read_text(encoding="utf-8"))
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "edgemtl/version.py").read_text(encoding="utf-8"))
     assert version and f"\nVersion: {version[1]}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "edgemtl = edgemtl.cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 
-from edgemtl import __version__
 from edgemtl.cli.compare import compare
 from edgemtl.cli.data import data
 from edgemtl.cli.devices import devices
@@ -30,6 +29,7 @@ from edgemtl.cli.train import train
 from edgemtl.cli.verb import Interrupted
 from edgemtl.errors import UserError, brief, printable
 from edgemtl.signals import interrupted, terminable
+from edgemtl.version import __version__
 
 __all__ = ["main"]
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import edgemtl
 from edgemtl.errors import EdgeMTLError, UserError
 from edgemtl.files.onnx import read_onnx
 from edgemtl.profiling.inputs import InputChoice
@@ -66,7 +65,7 @@ def run_in_subprocess(
     """Run `question`, a function of this package, on `path` in a subprocess; returns the last line that it prints."""
     chosen = None if choice is None else asdict(choice)
     request = json.dumps({"path": str(path), "target": target, "threads": threads, "choice": chosen})
-    root = str(Path(edgemtl.__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     module, name = question.__module__, question.__name__
     ends = f"from edgemtl.signals import end_with_parent; end_with_parent({os.getpid()})"

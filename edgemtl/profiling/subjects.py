@@ -19,11 +19,10 @@ from edgemtl.profiling.onnx_file import OnnxFile
 from edgemtl.profiling.samples import Samples
 from edgemtl.progress import Report
 from edgemtl.results import FigureKind
-from edgemtl.runtime import EngineSpec, OperatorTime, read_bundle
+from edgemtl.runtime import ENGINE_FILE, EngineSpec, OperatorTime, read_bundle
 
 __all__ = ["ProfiledModel", "open_subject"]
 
-ENGINE_FILE = "engine.json"
 SourceKind = Literal["bundle", "engine", "onnx"]
 
 

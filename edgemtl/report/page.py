@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgemtl import __version__
 from edgemtl.files.disk import check_own, write_atomic
 from edgemtl.report.drawing.html import Markup, element
 from edgemtl.report.load import ReportData, load_report_data
@@ -15,6 +14,7 @@ from edgemtl.report.sections.latency import operators_section, profile_section
 from edgemtl.report.sections.limits import limits_section
 from edgemtl.report.sections.network import cost_section, design_section
 from edgemtl.report.sections.search import front_section, tasks_section
+from edgemtl.version import __version__
 
 __all__ = ["write_report"]
 

@@ -23,6 +23,7 @@ from edgemtl.runtime.schedule import (
     run_schedule,
 )
 from edgemtl.runtime.session import (
+    ENGINE_FILE,
     EngineSpec,
     OperatorTime,
     Session,
@@ -50,6 +51,7 @@ from edgemtl.runtime.streaming.weights import (
 __all__ = [
     "ALIGNMENT",
     "DISABLED_OPTIMIZERS",
+    "ENGINE_FILE",
     "MIXTURE",
     "OPERATORS",
     "Engine",
