@@ -46,19 +46,19 @@ class Place:
         if levels and {*targets} != {*self.before.targets}:
             raise UserError(f"bundle {self.folder} holds levels for {', '.join(self.before.targets)} alone: {remedy}")
 
-    def publish(self, manifest: Manifest, beside: Callable[[Path, Manifest], object] | None = None) -> Manifest:
+    def publish(self, manifest: Manifest, write_more: Callable[[Path, Manifest], object] | None = None) -> Manifest:
         """Put what `manifest` says of the scratch folder in place; the manifest of the bundle that is there now.
 
-        `beside` is given the folder that holds this one, to write what else follows from it.
+        `write_more` is given the folder that holds this one, to write what else follows from it.
         """
-        beside = beside or (lambda folder, manifest: None)
+        write_more = write_more or (lambda folder, manifest: None)
         with deferred():
-            return self._publish(manifest, beside)
+            return self._publish(manifest, write_more)
 
-    def _publish(self, manifest: Manifest, beside: Callable[[Path, Manifest], object]) -> Manifest:
+    def _publish(self, manifest: Manifest, write_more: Callable[[Path, Manifest], object]) -> Manifest:
         if self.before is None:
             write_manifest(self.scratch, manifest)
-            beside(self.scratch, manifest)
+            write_more(self.scratch, manifest)
             self.scratch.chmod(0o755)
             self.scratch.replace(self.folder)
             return manifest
@@ -68,13 +68,13 @@ class Place:
             write_json(self.scratch / name / MOVING_FILE, _files_of(manifest, target))
             (self.folder / position).parent.mkdir(parents=True, exist_ok=True)
             (self.scratch / name).replace(self.folder / position)
-        kept = {target.folder for target in whole.targets.values()}
+        folders = {target.folder for target in whole.targets.values()}
         for target in self.before.targets.values():
-            if target.folder not in kept:
+            if target.folder not in folders:
                 write_json(self.folder / target.folder / MOVING_FILE, _files_of(self.before, target))
         write_manifest(self.folder, whole)
         _settle(self.folder, whole)
-        beside(self.folder, whole)
+        write_more(self.folder, whole)
         return whole
 
 
@@ -103,7 +103,7 @@ def placing(folder: Path) -> Iterator[Place]:
 
 
 def net_sha256(nets: Iterable[MultiTaskNet], precision: Mapping[str, str]) -> str:
-    """What tells one exported net, or several, from any other: its tasks, input size, precision and weights."""
+    """Fingerprint of one or several exported nets: tasks, input size, precision and weights."""
     digest = hashlib.sha256(repr(sorted(precision.items())).encode())
     for net in nets:
         tasks = [(task.name, task.kind, task.channels, task.classes) for task in net.tasks]
@@ -131,12 +131,12 @@ def _joined(before: Manifest, made: Manifest, folder: Path) -> tuple[Manifest, d
                 files.pop(file, None)
         files |= {f"{position}/{file}": digest for file, digest in own.items()}
         targets[name] = target.model_copy(update={"folder": position})
-    known = {(use.layer, use.task): use for use in before.experts}
+    before_of = {(use.layer, use.task): use for use in before.experts}
     changes = {
         "created": made.created,
         "targets": targets,
         "files": files,
-        "experts": tuple(_with_dropped(use, known.get((use.layer, use.task))) for use in made.experts),
+        "experts": tuple(_with_dropped(use, before_of.get((use.layer, use.task))) for use in made.experts),
         "provenance": made.provenance,
         "levels": made.levels,
     }
@@ -144,7 +144,7 @@ def _joined(before: Manifest, made: Manifest, folder: Path) -> tuple[Manifest, d
 
 
 def _with_dropped(use: BundleExperts, before: BundleExperts | None) -> BundleExperts:
-    """What the engines that were there drop stays told."""
+    """Keep the recorded drops of the engines that stay."""
     return use.model_copy(
         update={"dropped_by_target": {**(before.dropped_by_target if before else {}), **use.dropped_by_target}}
     )

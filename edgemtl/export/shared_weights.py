@@ -60,22 +60,22 @@ def onnx_carrier(model: onnx.ModelProto) -> Carrier:
             mark.raw_data = (digest * (size // len(digest) + 1))[:size]
             marks[mark.raw_data] = tensor
     content = marked.SerializeToString(deterministic=True)
-    places = {content.index(mark): tensor for mark, tensor in marks.items()}
-    return Carrier(model.SerializeToString(deterministic=True), places)
+    tensors_at = {content.index(mark): tensor for mark, tensor in marks.items()}
+    return Carrier(model.SerializeToString(deterministic=True), tensors_at)
 
 
 def ir_carrier(xml: bytes, weights: bytes, model: onnx.ModelProto) -> Carrier:
     """The file of weights of OpenVINO's representation of `model`: constants are recognised by their values."""
-    known = {tensor.raw_data: tensor for tensor in _tensors(model.graph) if _worth_sharing(tensor)}
-    places = {}
+    tensor_of = {tensor.raw_data: tensor for tensor in _tensors(model.graph) if _worth_sharing(tensor)}
+    tensors_at = {}
     for layer in ElementTree.fromstring(xml).iter("layer"):
         data = layer.find("data")
         if layer.get("type") == "Const" and data is not None:
             start = int(data.get("offset", 0))
-            found = known.get(weights[start : start + int(data.get("size", 0))])
-            if found is not None:
-                places[start] = found
-    return Carrier(weights, places)
+            constant = tensor_of.get(weights[start : start + int(data.get("size", 0))])
+            if constant is not None:
+                tensors_at[start] = constant
+    return Carrier(weights, tensors_at)
 
 
 def share_weights(
@@ -117,8 +117,8 @@ def _part(supernet: Supernet, name: str, shape: tuple[int, ...]) -> Array:
 
 def _factors(carrier: Carrier, supernet: Supernet) -> dict[str, Array]:
     """For each weight that is a part of the supernet's, what its output channels are multiplied by."""
-    found = {tensor.name: _factor(tensor, supernet) for tensor in carrier.tensors.values()}
-    return {name: factor for name, factor in found.items() if factor is not None}
+    factors = {tensor.name: _factor(tensor, supernet) for tensor in carrier.tensors.values()}
+    return {name: factor for name, factor in factors.items() if factor is not None}
 
 
 def _factor(tensor: TensorProto, supernet: Supernet) -> Array | None:
@@ -139,10 +139,10 @@ def _factor(tensor: TensorProto, supernet: Supernet) -> Array | None:
 
 def _without(carrier: Carrier, shared: Mapping[str, Array]) -> SharedLevel:
     """The content with the bytes of some tensors cut out of it."""
-    kept, parts, end, cut = bytearray(), [], 0, 0
+    rest, parts, end, cut = bytearray(), [], 0, 0
     for position, tensor in sorted(carrier.tensors.items()):
         if tensor.name in shared:
-            kept += carrier.content[end:position]
+            rest += carrier.content[end:position]
             parts.append(SharedPart(position - cut, tensor.name, tuple(tensor.dims)))
             end, cut = position + len(tensor.raw_data), cut + len(tensor.raw_data)
-    return SharedLevel(bytes(kept + carrier.content[end:]), tuple(parts))
+    return SharedLevel(bytes(rest + carrier.content[end:]), tuple(parts))

@@ -1,4 +1,4 @@
-"""What a bundle tells about its experts: who uses which, what each target's capacity drops, and how to drop nothing."""
+"""Expert usage of a bundle: which task uses which, what each target's capacity drops, and how to drop nothing."""
 
 from __future__ import annotations
 

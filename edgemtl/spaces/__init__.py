@@ -1,4 +1,4 @@
-"""What a search chooses from: families of networks as data, without a tensor; spaces, designs, plans and their cost."""
+"""Search spaces: families of networks as data, without a tensor; designs, plans and their cost."""
 
 from edgemtl.spaces.choices import (
     Choice,

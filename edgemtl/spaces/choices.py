@@ -1,4 +1,4 @@
-"""What a network family lets a search choose."""
+"""The choices that a network family offers a search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What supernets and training ask of a space."""
+"""The interface that supernets and training need of a space."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class DesignSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What files and messages call it."""
+        """Name in files and messages."""
         ...
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What every design predicts."""
+        """Tasks of every design."""
         ...
 
     @property

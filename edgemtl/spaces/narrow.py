@@ -54,12 +54,12 @@ def with_channels(plan: Plan, channels: Mapping[str, int]) -> Plan:
     Raises `UserError` for an unknown name, a count below 1 or above the plan's, a part of an attention head, and for
     sums of unequal widths.
     """
-    known = prunable_channels(plan)
+    prunable = prunable_channels(plan)
     for name, count in channels.items():
-        if name not in known:
-            raise unknown_name("prunable convolution", name, known)
-        if not 1 <= count <= known[name]:
-            raise UserError(f"{name} cannot have {count} channels: 1 to {known[name]} are possible")
+        if name not in prunable:
+            raise unknown_name("prunable convolution", name, prunable)
+        if not 1 <= count <= prunable[name]:
+            raise UserError(f"{name} cannot have {count} channels: 1 to {prunable[name]} are possible")
     width, blocks = {"image": IMAGE_CHANNELS}, []
     for block in plan.blocks:
         made = _narrow_block(block, [width[source] for source in block.inputs], channels)

@@ -69,7 +69,7 @@ def _numbers(block: BlockPlan) -> dict[str, int]:
 
 
 def _words(block: BlockPlan, numbers: Mapping[str, int]) -> tuple[str, ...]:
-    """What was chosen besides width and precision, in few signs: `x3`, `fused`, `3x3`, or `6 heads`, `hidden 768`."""
+    """Choices other than width and precision, abbreviated: `x3`, `fused`, `3x3`, or `6 heads`, `hidden 768`."""
     if block.experts is not None:
         return f"{block.heads} heads", f"{numbers['top_k']} of {numbers['experts']} experts"
     if block.heads:

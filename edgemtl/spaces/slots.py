@@ -1,4 +1,4 @@
-"""What a network family says of every block that some design of a space has, before any design is chosen."""
+"""Declarations of a network family for every block that some design of a space has."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class OnnxRuntimeTarget:
 
     @property
     def traits(self) -> TargetTraits:
-        """What ONNX Runtime honours on the device."""
+        """Capabilities of ONNX Runtime on the device."""
         return replace(_TRAITS.on(self.device), int8_channel_bytes=self.scheme.channel_bytes)
 
     @property

@@ -60,7 +60,7 @@ class OpenVinoTarget:
 
     @property
     def traits(self) -> TargetTraits:
-        """What OpenVINO honours on the device: BF16 only where its processor has it."""
+        """Capabilities of OpenVINO on the device: BF16 only where its processor has it."""
         return _TRAITS.on(self.device)
 
     @property
@@ -105,7 +105,7 @@ class OpenVinoTarget:
         return model
 
     def _options(self, precision: Mapping[str, str]) -> dict[str, Any]:
-        """What is left float runs in this precision, which nothing in the files says."""
+        """Precision of the blocks left in float, which the files do not record."""
         engine = precision.get("engine", self.traits.engine_precisions[0])
         return {"engine": engine, "runtime_options": {"INFERENCE_PRECISION_HINT": _HINTS[engine]}}
 

@@ -77,7 +77,7 @@ class StreamingTarget:
 
 
 def stream_graph(graph: Graph) -> tuple[StreamGraph, bytes]:
-    """What the executor reads for a traced net: its graph and the content of its weights file.
+    """The executor's input for a traced net: its graph and the content of its weights file.
 
     Raises `UnsupportedError` naming the node whose operator the executor lacks.
     """
@@ -168,14 +168,14 @@ def _experts_of(combined: Node, graph: Graph) -> list[list[Node]]:
     order = {node.name: index for index, node in enumerate(graph.nodes)}
     experts = []
     for given in combined.inputs[1:]:
-        found: dict[str, Node] = {}
+        node_of: dict[str, Node] = {}
         waiting = [given]
         while waiting:
             node = writers[waiting.pop()]
-            if node.name not in found:
-                found[node.name] = node
+            if node.name not in node_of:
+                node_of[node.name] = node
                 waiting += () if node.op == "Dispatch" else node.inputs
-        experts.append(sorted(found.values(), key=lambda node: order[node.name]))
+        experts.append(sorted(node_of.values(), key=lambda node: order[node.name]))
     return experts
 
 

@@ -43,12 +43,12 @@ class ExportTarget(Protocol):
 
     @property
     def device(self) -> Device:
-        """What engines are made for."""
+        """The device that engines are made for."""
         ...
 
     @property
     def traits(self) -> TargetTraits:
-        """What the runtime honours on the device."""
+        """Capabilities of the runtime on the device."""
         ...
 
     @property
@@ -86,12 +86,12 @@ class PlainTarget(Protocol):
 
 
 def needs_of(target: ExportTarget, precision: Mapping[str, str]) -> tuple[str, ...]:
-    """What a processor must have for an engine of this precision to be right on it: only INT8 needs anything."""
+    """Instructions that an engine of this precision needs to be correct; only INT8 needs any."""
     return target.scheme.needs if "int8" in precision.values() else ()
 
 
 def arithmetic_of(target: ExportTarget) -> Arithmetic:
-    """What a target's engines multiply with: its own arithmetic, else that of its runtime on the device."""
+    """Arithmetic of a target's engines: its own, else that of its runtime on the device."""
     return target.traits.arithmetic or target.device.arithmetic_of(target.traits.runtime)
 
 

@@ -71,7 +71,7 @@ class TensorRtRtxTarget:
 
     @property
     def scheme(self) -> QuantScheme:
-        """What the GPU multiplies is exact, whatever the processor beside it."""
+        """The GPU's products are exact, whatever the CPU."""
         return QuantScheme("int8", symmetric=True)
 
     def __post_init__(self) -> None:

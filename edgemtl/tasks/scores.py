@@ -26,7 +26,7 @@ def remaining_drop(task: Task, metrics: Mapping[str, float], baseline: Mapping[s
 
 
 def _size(value: float) -> float:
-    """What changes of a metric are relative to; never zero."""
+    """Denominator of a metric's relative change; never zero."""
     return max(abs(value), 1e-12)
 
 

@@ -1,4 +1,4 @@
-"""What is predicted: a task is declared once and carried through training, search, export, runtime and report."""
+"""Tasks: each is declared once and carried through training, search, export, runtime and report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["FLAG_PREFIX", "IMAGE_INPUT", "Metric", "Output", "Task", "check_task
 
 
 IMAGE_INPUT, FLAG_PREFIX = "image", "want_"
-"""What engines call their inputs: the image, and the flag that says whether a task is wanted."""
+"""Names of an engine's inputs: the image, and the flag that says whether a task is wanted."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Optimized:
 
 
 class Training(Protocol):
-    """What one training does that others do not: its step, and what it remembers from step to step."""
+    """The part specific to one training: its step, and its state between steps."""
 
     @property
     def optimized(self) -> Sequence[Optimized]:

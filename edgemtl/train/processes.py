@@ -71,7 +71,7 @@ def _help(work: Callable[[], None], rank: int, processes: int, port: int, thread
 
 
 def _join(rank: int, processes: int, port: int, threads: int) -> None:
-    """What a launcher tells a process before accelerate is asked."""
+    """The rank and world size that a launcher set, read before accelerate starts."""
     torch.set_num_threads(threads)
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ.update({name: str(number) for name, number in numbers.items()})

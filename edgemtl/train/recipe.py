@@ -1,4 +1,4 @@
-"""What decides how a supernet is trained."""
+"""Settings of a supernet's training."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Recipe:
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
     def work_at(self, step: int) -> float:
-        """What a step computes, as a multiple of the largest design at the full size; a narrow one counts a half."""
+        """Compute of a step, as a multiple of the largest design at full size; a narrow design counts a half."""
         narrow = 0 if step < self.largest_steps * self.steps else 1 + self.random_designs
         return self.size_at(step) ** 2 * (1 + narrow / 2)
 

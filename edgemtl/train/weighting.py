@@ -142,7 +142,7 @@ def _accumulate(leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
 
 def _leaves(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
     """The parameters that tensors were computed from, by identity."""
-    found: dict[int, Tensor] = {}
+    leaves: dict[int, Tensor] = {}
     stack = [tensor.grad_fn for tensor in tensors]
     seen: set[Any] = set(stack)
     while stack:
@@ -150,16 +150,16 @@ def _leaves(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
         if node is None:
             continue
         if hasattr(node, "variable"):
-            found[id(node.variable)] = node.variable
+            leaves[id(node.variable)] = node.variable
         for parent, _ in node.next_functions:
             if parent is not None and parent not in seen:
                 seen.add(parent)
                 stack.append(parent)
-    return found
+    return leaves
 
 
 def weighting_names() -> list[str]:
-    """What `make_weighting` knows."""
+    """Names that `make_weighting` accepts."""
     return sorted(["equal", "uncertainty", *_AGGREGATORS])
 
 

@@ -75,10 +75,10 @@ class TaskGate(nn.Module):
         self.score = nn.Linear(width + _EMBEDDING, condition.experts)
 
     def embedding(self, condition: Condition) -> Tensor:
-        """What the gate is told of a task: (64,)."""
+        """Task embedding for the gate: (64,)."""
         tasks = torch.eye(condition.tasks, dtype=self.score.weight.dtype, device=self.score.weight.device)
-        told: Tensor = self.embed(tasks[condition.task])
-        return told
+        embedded: Tensor = self.embed(tasks[condition.task])
+        return embedded
 
 
 class TaskConditionedRouter(nn.Module):
@@ -103,8 +103,10 @@ class TaskConditionedRouter(nn.Module):
         """(N, tokens, C) to (N, tokens, experts)."""
         gate = self._gate[0]
         with torch.autocast(x.device.type, enabled=False):
-            told = gate.embedding(self.condition).expand(*x.shape[:-1], _EMBEDDING)
-            return self.routing.gates(gate.score(torch.cat([x.float(), told], -1))[..., self.numbers], self.training)
+            embedded = gate.embedding(self.condition).expand(*x.shape[:-1], _EMBEDDING)
+            return self.routing.gates(
+                gate.score(torch.cat([x.float(), embedded], -1))[..., self.numbers], self.training
+            )
 
 
 class _Routing:
@@ -153,7 +155,7 @@ class Dispatch(nn.Module):
 
 
 class Combine(nn.Module):
-    """What experts gave for their tokens, each at its token and times its gate, summed."""
+    """Sum of the experts' outputs, each at its token and weighted by its gate."""
 
     def forward(self, gates: Tensor, *given: Tensor) -> Tensor:
         """Gates (N, tokens, experts) and one (its tokens, C) an expert to (N, tokens, C)."""
@@ -236,12 +238,12 @@ def task_expert_information(probabilities: Sequence[Tensor]) -> Tensor:
     logarithm of the number of tasks where no two share one.
     """
     joint = torch.stack([p.flatten(0, -2).mean(0) for p in probabilities]) / len(probabilities)
-    alike = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
-    return (joint * (torch.log(joint + _EPSILON) - torch.log(alike + _EPSILON))).sum()
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    return (joint * (torch.log(joint + _EPSILON) - torch.log(independent + _EPSILON))).sum()
 
 
 def routing_loss(net: nn.Module) -> Tensor | None:
-    """What the routers of a net in training did last: `balance_loss` less `task_expert_information`, over all layers.
+    """Losses of the routers in a net's last training step: `balance_loss` less `task_expert_information`, all layers.
 
     None where the net has no router. The probabilities are let go, so that each forward pass counts once.
     """

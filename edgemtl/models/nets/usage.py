@@ -24,7 +24,7 @@ __all__ = ["ExpertUsage", "expert_usage"]
 
 @dataclass(frozen=True)
 class ExpertUsage:
-    """What one task's tokens (`task` is None: those of all tasks alike) chose in the layer of experts called `layer`.
+    """Routing statistics of one task's tokens (`task` None: of all tasks) in the layer of experts `layer`.
 
     `experts` are the numbers of those that the task may reach; whatever goes by expert has their order. `counts` are
     the tokens of each image that went to each expert, of `tokens` an image that choose `top_k` each. `gates` are the
@@ -62,27 +62,27 @@ class ExpertUsage:
 
 
 def expert_usage(net: MultiTaskNet, batches: Iterable[Tensor]) -> tuple[ExpertUsage, ...]:
-    """What every task does in every layer of experts on images (N, 3, H, W), in the plan's order; () without experts.
+    """Expert usage of every task in every layer on images (N, 3, H, W), in the plan's order; () without experts.
 
     The net is run in evaluation mode and left as it was. Raises `UserError` where no image is given.
     """
     routed = [(block, block.experts) for block in net.plan.blocks if block.experts is not None]
     if not routed:
         return ()
-    found: dict[str, list[_Seen]] = {block.name: [] for block, _ in routed}
+    seen_in: dict[str, list[_Seen]] = {block.name: [] for block, _ in routed}
     with _listening(net) as gates, torch.no_grad():
         for batch in batches:
             net(batch)
             for block, _ in routed:  # copies of a layer run in the plan's order
-                found[block.name].append(_Seen.of(gates[block.parameters].pop(0)))
-    if not all(found.values()):
+                seen_in[block.name].append(_Seen.of(gates[block.parameters].pop(0)))
+    if not all(seen_in.values()):
         raise UserError("no image was given to count the tokens of experts on: give at least one")
-    return tuple(_usage(block, plan, found[block.name]) for block, plan in routed)
+    return tuple(_usage(block, plan, seen_in[block.name]) for block, plan in routed)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a router did with a batch: tokens by image and expert (N, experts), and each expert's gates, summed."""
+    """Routing of a batch: tokens by image and expert (N, experts), and each expert's gates, summed."""
 
     tokens: int
     counts: Tensor

@@ -61,24 +61,24 @@ def calibrate(net: nn.Module, images: Tensor | Iterable[Tensor], clipping: Clipp
     for name, limits in observer.limits.items():
         if not all(np.isfinite(limits)):
             raise UserError(f"calibration met values that are not finite in {name}: the net or its images are damaged")
-    found = {name: _clipped(limits, observer.samples[name], clipping) for name, limits in observer.limits.items()}
-    return Ranges(found | _of_siblings(graph, found))
+    ranges = {name: _clipped(limits, observer.samples[name], clipping) for name, limits in observer.limits.items()}
+    return Ranges(ranges | _of_siblings(graph, ranges))
 
 
-def _of_siblings(graph: Graph, found: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+def _of_siblings(graph: Graph, ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Ranges of experts that no calibration image reached: all that their tensor is in the layer's other experts."""
-    alike: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    siblings: dict[str, list[tuple[float, float]]] = defaultdict(list)
     unseen: dict[str, str] = {}
     for node in graph.nodes:
         kind = _EXPERT.sub(r"\1\2", node.name) if _EXPERT.search(node.name) else f"{node.op} {node.inputs}"
-        if node.output in found:
-            alike[kind].append(found[node.output])
+        if node.output in ranges:
+            siblings[kind].append(ranges[node.output])
         else:
             unseen[node.output] = kind
     return {
-        name: (min(low for low, _ in alike[kind]), max(high for _, high in alike[kind]))
+        name: (min(low for low, _ in siblings[kind]), max(high for _, high in siblings[kind]))
         for name, kind in unseen.items()
-        if alike[kind]
+        if siblings[kind]
     }
 
 

@@ -24,7 +24,7 @@ CLAMPS = ("Clip", "Relu")
 _ACTIVATIONS = (*CLAMPS, "Gelu", "HardSwish", "Sigmoid")
 _WEIGHTED = ("Conv", "Gemm")
 _FUSING = ("GlobalAveragePool", "MaxPool", "Resize")
-"""What rounds its own results, besides convolutions."""
+"""Operators that round their own results, besides convolutions."""
 
 
 def roundings(

@@ -35,7 +35,7 @@ _LARGEST_BIAS = 2**30
 
 
 class Operator(Protocol):
-    """What a plan needs to know of an operator; `models._graph.Node` and the ONNX writer's records both have it."""
+    """The facts about an operator that a plan needs; a graph's `Node` and the ONNX writer's records have them."""
 
     @property
     def name(self) -> str:

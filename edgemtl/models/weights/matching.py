@@ -23,7 +23,7 @@ __all__ = ["Matched", "load_matching"]
 
 @dataclass(frozen=True)
 class Matched:
-    """What a supernet took from a file, and what was left or begins anew, with the reason: words for a person."""
+    """Parameters that a supernet took from a file, and those left or initialised anew, with the reason in words."""
 
     taken: tuple[str, ...]
     left: tuple[str, ...]
@@ -62,11 +62,11 @@ def _owners(supernet: Supernet, names: Iterable[str]) -> dict[str, str | None]:
     tasks = {task.name for task in supernet.tasks}
     own = (block for plan in supernet.envelopes for block in plan.blocks if block.origin == block.name)
     blocks = {block.name: block.task for block in own}
-    found = {}
+    owners = {}
     for name in names:
         _, block, *rest = name.split(".")
-        found[name] = blocks.get(block) or next((part for part in rest if part in tasks), None)
-    return found
+        owners[name] = blocks.get(block) or next((part for part in rest if part in tasks), None)
+    return owners
 
 
 def _tell(
@@ -83,8 +83,8 @@ def _tell(
         taken.append((task or "the trunk") + (f" without {', '.join(other)}" if other else ""))
         for block, name in other.items():
             left.append(f"{block} begins anew ({_shape(state.get(name))} there, {_shape(supernet.shared[name])} here)")
-    known = {task.name for task in supernet.tasks}
-    left += [f"{task} is left in the file (no task of this data set)" for task in there if task not in known]
+    own_tasks = {task.name for task in supernet.tasks}
+    left += [f"{task} is left in the file (no task of this data set)" for task in there if task not in own_tasks]
     return Matched(tuple(taken), tuple(left))
 
 

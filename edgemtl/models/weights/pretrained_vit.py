@@ -20,7 +20,7 @@ __all__ = ["ViTMismatch", "vit_state"]
 
 
 class ViTMismatch(Exception):
-    """What of the file does not fit the space's largest design, in a few words."""
+    """The mismatches between the file and the space's largest design, in a few words."""
 
 
 def vit_state(plan: Plan, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -29,19 +29,19 @@ def vit_state(plan: Plan, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     A stem of convolutions keeps its own weights, and so do the patches after it, decoders and routers. Raises
     `ViTMismatch`.
     """
-    found: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
     copies = {block.parameters: block for block in plan.blocks}
     for block in copies.values():
         if block.kind == "patches" and block.inputs == ("image",):
-            found |= _renamed(given, {"patch_embed.proj": f"blocks.{block.name}.proj"})
+            state |= _renamed(given, {"patch_embed.proj": f"blocks.{block.name}.proj"})
         elif block.kind == "tokens":
-            found |= dict(_token_block(block, _Part(given, f"blocks.{int(block.parameters[1:]) - 1}")))
+            state |= dict(_token_block(block, _Part(given, f"blocks.{int(block.parameters[1:]) - 1}")))
         elif block.kind == "map":
-            found |= _renamed(given, {"norm": f"blocks.{block.parameters}.norm"})
+            state |= _renamed(given, {"norm": f"blocks.{block.parameters}.norm"})
     for block in plan.blocks:
         if block.experts is not None:
-            found |= dict(_experts(block, block.experts, _Part(given, f"blocks.{int(block.parameters[1:]) - 1}")))
-    return found
+            state |= dict(_experts(block, block.experts, _Part(given, f"blocks.{int(block.parameters[1:]) - 1}")))
+    return state
 
 
 class _Part:

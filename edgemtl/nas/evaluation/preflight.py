@@ -102,12 +102,12 @@ def keeps_all(problem: Problem, rows: Sequence[PreflightRow], floors: Sequence[F
         "middle": all(row.middle <= row.limit for row in rows),
         "smallest": problem.affordable(smallest) and all(limit.exact for limit in problem.limits),
     }
-    kept = (
+    keeping = (
         name
         for name, held in budgets.items()
         if held and all(getattr(row, name) <= row.floor.max_drop for row in floors)
     )
-    return next(kept, "")
+    return next(keeping, "")
 
 
 def limits_of(rows: Sequence[PreflightRow]) -> tuple[Limit, ...]:

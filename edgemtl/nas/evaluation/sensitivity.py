@@ -1,4 +1,4 @@
-"""What each choice is worth: the largest net with one choice a step lower, scored per task, once for a supernet.
+"""Sensitivity of each choice: the largest net with one choice a step lower, scored per task, once per supernet.
 
 The vector form of the sensitivity map that one-score pruners bisect (FastNAS): a number for every choice and task.
 Effects of several choices are taken to multiply, which is a first guess at any design's quality before one is measured.
@@ -84,19 +84,19 @@ def measure_sensitivity(
     score: Callable[[Design], Metrics],
     baseline: Metrics,
     report: Report = silent,
-    known: Sensitivity | None = None,
-    keep: Callable[[Sensitivity], None] = lambda found: None,
+    measured: Sensitivity | None = None,
+    keep: Callable[[Sensitivity], None] = lambda sensitivity: None,
 ) -> Sensitivity:
     """The map from the `score` of each design of `one_step_down`; `baseline` are the largest net's own scores.
 
-    Choices that are `known` are not scored again; `keep` gets the map as far as it is after each one.
+    Choices that are `measured` are not scored again; `keep` gets the map as far as it is after each one.
     """
-    designs, changes = one_step_down(space), dict(known.changes if known else {})
+    designs, changes = one_step_down(space), dict(measured.changes if measured else {})
     for number, (name, design) in enumerate(designs.items()):
         if name not in changes:
             report(Progress("sensitivity", number, len(designs), name))
-            found = score(design)
-            changes[name] = {t.name: relative_change(t, found[t.name], baseline[t.name]) for t in space.tasks}
+            scores = score(design)
+            changes[name] = {t.name: relative_change(t, scores[t.name], baseline[t.name]) for t in space.tasks}
             keep(Sensitivity(changes))
     report(Progress("sensitivity", len(designs), len(designs)))
     return Sensitivity({name: changes[name] for name in designs})
@@ -112,17 +112,17 @@ def measure_into_run(
 ) -> Sensitivity:
     """The map, measured as by `measure_sensitivity` and written into a run's folder; from where it was stopped."""
     part, whole = run / PART_FILE, run / SENSITIVITY_FILE
-    known = read_sensitivity(part, cache_key)
+    measured = read_sensitivity(part, cache_key)
     keep = partial(write_sensitivity, part, cache_key=cache_key)
-    found = measure_sensitivity(space, score, baseline, report, known, keep)
-    write_sensitivity(whole, found, cache_key)
+    sensitivity = measure_sensitivity(space, score, baseline, report, measured, keep)
+    write_sensitivity(whole, sensitivity, cache_key)
     part.unlink(missing_ok=True)
-    return found
+    return sensitivity
 
 
-def write_sensitivity(path: Path, found: Sensitivity, cache_key: Mapping[str, str]) -> None:
+def write_sensitivity(path: Path, sensitivity: Sensitivity, cache_key: Mapping[str, str]) -> None:
     """Write a map, atomically, with the hashes of the supernet and the data that it was `cache_key`."""
-    changes = {choice: dict(by_task) for choice, by_task in found.changes.items()}
+    changes = {choice: dict(by_task) for choice, by_task in sensitivity.changes.items()}
     write_json(path, sealed({"schema": SCHEMA, **cache_key, "changes": changes}))
 
 
@@ -138,7 +138,7 @@ def read_sensitivity(path: Path, cache_key: Mapping[str, str]) -> Sensitivity | 
     if not isinstance(stored, dict) or any(stored.get(key) != value for key, value in wanted.items()):
         return None
     try:
-        found = Sensitivity(_CHANGES.validate_python(stored.get("changes"), strict=True))
+        sensitivity = Sensitivity(_CHANGES.validate_python(stored.get("changes"), strict=True))
     except ValidationError as error:
         raise UserError(
             f"sensitivity map {path} holds no changes that can be used ({first_problem(error)}): it is damaged; "
@@ -146,7 +146,7 @@ def read_sensitivity(path: Path, cache_key: Mapping[str, str]) -> Sensitivity | 
         ) from error
     if "sha256" in stored:  # those that shipped before files carried hashes have none
         check_seal(stored, path, "sensitivity map")
-    return found
+    return sensitivity
 
 
 def find_sensitivity(supernet: Path, run: Path, cache_key: Mapping[str, str]) -> Sensitivity | None:

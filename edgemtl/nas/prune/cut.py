@@ -33,7 +33,7 @@ class Member:
 
     @property
     def side(self) -> Side:
-        """What is cut."""
+        """The net to cut."""
         return self.module, str(self.dimension) if self.dimension is not None else ("inputs", "outputs")[self.outputs]
 
 
@@ -63,11 +63,11 @@ def places_kept(
         for members, keep in zip(group.parts, kept.get(group.name, ()), strict=False):
             stay = set(keep)
             for m in members:
-                places = (
+                gone_positions = (
                     position for position, channel in zip(m.positions, m.channels, strict=True) if channel not in stay
                 )
-                gone.setdefault(m.side, set()).update(places)
-    return {side: [p for p in range(whole_size(net, side)) if p not in places] for side, places in gone.items()}
+                gone.setdefault(m.side, set()).update(gone_positions)
+    return {side: [p for p in range(whole_size(net, side)) if p not in cut] for side, cut in gone.items()}
 
 
 def whole_size(net: nn.Module, side: Side) -> int:
@@ -88,19 +88,19 @@ def keep_places(net: nn.Module, kept: Mapping[Side, Sequence[int]]) -> None:
     Layers that share a parameter share what is left of it: they must be cut alike.
     """
     shared = shared_tensors(net)
-    for side, places in kept.items():
+    for side, positions in kept.items():
         name, what = side
         if what not in ("inputs", "outputs"):
-            _keep_of_parameter(net, name, int(what), places)
+            _keep_of_parameter(net, name, int(what), positions)
             continue
-        layer, gone = net.get_submodule(name), sorted({*range(whole_size(net, side))} - {*places})
+        layer, gone = net.get_submodule(name), sorted({*range(whole_size(net, side))} - {*positions})
         if isinstance(layer, nn.LayerNorm):
-            _keep_of_norm(layer, places)
+            _keep_of_norm(layer, positions)
         elif gone:
             pruner = _GRAPH.get_pruner_of_module(layer)
             (pruner.prune_out_channels if what == "outputs" else pruner.prune_in_channels)(layer, gone)
     for names, whole in shared.items():
-        left = next((found for name in names if (found := _tensor(net, name)) is not whole), whole)
+        left = next((tensor for name in names if (tensor := _tensor(net, name)) is not whole), whole)
         for name in names:
             setattr(net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], left)
 
@@ -119,26 +119,26 @@ def reads_along(layer: nn.Module) -> int:
     return 0 if getattr(layer, "transposed", False) else 1
 
 
-def _keep_of_norm(norm: nn.LayerNorm, places: Sequence[int]) -> None:
+def _keep_of_norm(norm: nn.LayerNorm, positions: Sequence[int]) -> None:
     """Torch-pruning's own cut of this layer gives up the order of channels where few are kept."""
-    norm.normalized_shape = (len(places),)
+    norm.normalized_shape = (len(positions),)
     for name in ("weight", "bias"):
         parameter = getattr(norm, name)
         if parameter is not None:
-            setattr(norm, name, _chosen(parameter, 0, places))
+            setattr(norm, name, _chosen(parameter, 0, positions))
 
 
-def _keep_of_parameter(net: nn.Module, name: str, dimension: int, places: Sequence[int]) -> None:
+def _keep_of_parameter(net: nn.Module, name: str, dimension: int, positions: Sequence[int]) -> None:
     owner, _, key = name.rpartition(".")
     holder = net.get_submodule(owner)
-    setattr(holder, key, _chosen(getattr(holder, key), dimension, places))
+    setattr(holder, key, _chosen(getattr(holder, key), dimension, positions))
 
 
 def _tensor(net: nn.Module, name: str) -> Tensor:
     owner, _, key = name.rpartition(".")
-    found: Tensor = getattr(net.get_submodule(owner), key)
-    return found
+    tensor: Tensor = getattr(net.get_submodule(owner), key)
+    return tensor
 
 
-def _chosen(parameter: Tensor, dimension: int, places: Sequence[int]) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().index_select(dimension, torch.tensor([*places])))
+def _chosen(parameter: Tensor, dimension: int, positions: Sequence[int]) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().index_select(dimension, torch.tensor([*positions])))

@@ -46,7 +46,7 @@ class _Parameter:
 
 @dataclass(frozen=True)
 class ModuleCosts:
-    """What a module takes of each quantity for any counts of channels.
+    """Cost model of a module: each quantity for any counts of channels.
 
     FLOPs are those of convolutions and linear layers, which shrink with their channels, and of products of activations
     (`other_macs`), which are counted whole, and for every task; parameters are all that the module has, as they are.
@@ -77,7 +77,7 @@ def module_groups(
     where no dependency graph can be made of the module.
     """
     reached, image = reached_by(net), torch.randn(1, 3, *net.input_size, generator=torch.Generator().manual_seed(0))
-    found, whole = list[Group](), dict[str, str]()
+    groups, whole = list[Group](), dict[str, str]()
     shrinks: dict[str, dict[int, list[tuple[str, int]]]] = {}
     before = {name: tuple(p.shape) for name, p in net.named_parameters()}
     order = [name for name, _ in net.named_modules()]
@@ -95,14 +95,14 @@ def module_groups(
         if isinstance(narrow, str):
             whole[name] = narrow
             continue
-        found.append(group)
+        groups.append(group)
         lost = len(odd_channels(group))
         for key, parameter in narrow.named_parameters():
             for dimension, (had, has) in enumerate(zip(before[key], parameter.shape, strict=True)):
                 if had != has:
                     shrinks.setdefault(key, {}).setdefault(dimension, []).append((name, (had - has) // lost))
-    found.sort(key=lambda group: order.index(f"module.{group.name}"))
-    return found, whole, _costs(net, found, shrinks, reached, image)
+    groups.sort(key=lambda group: order.index(f"module.{group.name}"))
+    return groups, whole, _costs(net, groups, shrinks, reached, image)
 
 
 def _traced(net: ModuleNet, dimensions: Mapping[str, int | None]) -> list[tuple[Member, ...]]:
@@ -111,9 +111,9 @@ def _traced(net: ModuleNet, dimensions: Mapping[str, int | None]) -> list[tuple[
     except (UserError, MemoryError):
         raise
     except Exception as error:  # the graph is made by running the user's own code on what it may not expect
-        said = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise UserError(
-            f"no dependency graph can be made of the module ({type(error).__name__}: {said}): it cannot be pruned"
+            f"no dependency graph can be made of the module ({type(error).__name__}: {message}): it cannot be pruned"
         ) from error
 
 
@@ -144,13 +144,13 @@ def _macs_by_weight(net: ModuleNet, image: Tensor) -> dict[str, float]:
     One that several layers share is counted for all of them, under its first name.
     """
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    found: dict[str, float] = {}
+    macs_of: dict[str, float] = {}
 
     def hook(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         shape = given[0].shape if getattr(layer, "transposed", False) else output.shape
-        places = shape[2:].numel() if isinstance(layer, nn.modules.conv._ConvNd) else shape[:-1].numel()
+        positions = shape[2:].numel() if isinstance(layer, nn.modules.conv._ConvNd) else shape[:-1].numel()
         if (name := names.get(id(layer.weight))) is not None:
-            found[name] = found.get(name, 0.0) + places
+            macs_of[name] = macs_of.get(name, 0.0) + positions
 
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)]
     hooks = [layer.register_forward_hook(hook) for layer in layers]
@@ -160,7 +160,7 @@ def _macs_by_weight(net: ModuleNet, image: Tensor) -> dict[str, float]:
     finally:
         for each in hooks:
             each.remove()
-    return found
+    return macs_of
 
 
 def _all_macs(net: ModuleNet, image: Tensor) -> int:

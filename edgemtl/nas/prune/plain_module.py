@@ -73,7 +73,7 @@ def _called(name: str) -> str:
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """What a compiled or data-parallel module calls."""
+    """The module inside a compiled or data-parallel wrapper."""
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module

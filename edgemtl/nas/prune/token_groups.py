@@ -23,8 +23,8 @@ def token_groups(net: MultiTaskNet, reached: Mapping[str, set[str]]) -> list[Gro
     `reached` gives the tasks that depend on a module's parameters.
     """
     blocks = {block.parameters: block for block in net.plan.blocks}
-    found = [_heads(net, block, reached) for block in blocks.values() if block.kind == "tokens"]
-    return [_width(net, blocks), *found] if found else []
+    groups = [_heads(net, block, reached) for block in blocks.values() if block.kind == "tokens"]
+    return [_width(net, blocks), *groups] if groups else []
 
 
 def _tasks(net: MultiTaskNet, reached: set[str]) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def _heads(net: MultiTaskNet, block: BlockPlan, reached: Mapping[str, set[str]])
 
 
 def _width(net: MultiTaskNet, blocks: Mapping[str, BlockPlan]) -> Group:
-    """What gives tokens and what reads them, layer norms among it."""
+    """Producers and consumers of tokens, layer norms included."""
     size = blocks["patches"].convs[0].outputs
     members = tuple(_member(name, outputs, size) for name, outputs in _touching(net, blocks))
     tasks = tuple(task.name for task in net.tasks)

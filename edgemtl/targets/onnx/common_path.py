@@ -63,7 +63,7 @@ def common_path(groups: Sequence[Group], constants: Mapping[str, TensorProto]) -
 
 
 def _read(nodes: Sequence[NodeProto], constants: Container[str]) -> list[str]:
-    """What operators read and do not make, each once."""
+    """Tensors that operators read and do not produce, each once."""
     made = {name for node in nodes for name in node.output}
     read = dict.fromkeys(name for node in nodes for name in node.input if name)
     return [name for name in read if name not in made and name not in constants]

@@ -22,7 +22,7 @@ __all__ = ["quantize"]
 
 @dataclass(frozen=True)
 class _Operator:
-    """What `plan_quantization` needs to know of an ONNX node."""
+    """The facts about an ONNX node that `plan_quantization` needs."""
 
     name: str
     op: str
@@ -166,10 +166,10 @@ class _Writer:
         return name
 
     def _info(self, name: str, like: str, kind: int) -> None:
-        known = self.shapes[like].type.tensor_type if like in self.shapes else None
+        tensor_type = self.shapes[like].type.tensor_type if like in self.shapes else None
         shape = None  # how many tokens an expert gets is not known ahead
-        if known is not None and known.HasField("shape"):
-            shape = [size.dim_value if size.HasField("dim_value") else None for size in known.shape.dim]
+        if tensor_type is not None and tensor_type.HasField("shape"):
+            shape = [size.dim_value if size.HasField("dim_value") else None for size in tensor_type.shape.dim]
         self.shapes[name] = helper.make_tensor_value_info(name, kind, shape)
         self.infos.append(self.shapes[name])
 
@@ -180,9 +180,9 @@ class _Writer:
             self.nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}.out"))
         read = {name for node in self.nodes for name in node.input}
         written = {name for node in self.nodes for name in node.output}
-        kept = [tensor for name, tensor in {**self.arrays, **self.made}.items() if name in read]
+        initializers = [tensor for name, tensor in {**self.arrays, **self.made}.items() if name in read]
         graph = helper.make_graph(
-            self.nodes, self.model.graph.name, self.model.graph.input, self.model.graph.output, kept
+            self.nodes, self.model.graph.name, self.model.graph.input, self.model.graph.output, initializers
         )
         infos = [*self.model.graph.value_info, *self.infos]
         graph.value_info.extend(info for info in infos if info.name in written and info.name not in self.outputs)

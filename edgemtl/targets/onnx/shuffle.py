@@ -40,8 +40,8 @@ def _factor(node: NodeProto) -> int:
 def _transposed(graph: onnx.GraphProto, node: NodeProto, shape: Sequence[int]) -> Iterator[NodeProto]:
     """The operators that stand for one shuffle, whose input has this shape."""
     factor, (_, channels, height, width), output = _factor(node), shape, node.output[0]
-    kept, pieces, turned = channels // factor**2, f"{output}.pieces", f"{output}.turned"
-    sizes = [kept, factor, factor, height, width], [1, kept, height * factor, width * factor]
+    per_block, pieces, turned = channels // factor**2, f"{output}.pieces", f"{output}.turned"
+    sizes = [per_block, factor, factor, height, width], [1, per_block, height * factor, width * factor]
     before, after = (numpy_helper.from_array(np.array(s, np.int64), f"{output}.size{len(s)}") for s in sizes)
     graph.initializer.extend([before, after])
     yield helper.make_node("Reshape", [node.input[0], before.name], [pieces], name=pieces)

@@ -34,17 +34,17 @@ class _Expert:
 def stack_experts(model: onnx.ModelProto) -> None:
     """Join, in place, the experts of every layer whose tokens come from buckets and whose weights are float."""
     graph = _Graph(model.graph)
-    found: list[tuple[NodeProto, list[_Expert], NodeProto]] = []
+    mixtures: list[tuple[NodeProto, list[_Expert], NodeProto]] = []
     for split in (node for node in model.graph.node if node.op_type == "Split" and graph.is_even(node)):
         experts = [expert for name in split.output if (expert := graph.expert(name)) is not None]
         ends = {node.name: node for expert in experts for node in graph.readers[expert.second.output[0]]}
-        alike = len({graph.sizes(expert) for expert in experts}) == 1
-        if len(experts) == len(split.output) and alike and len(ends) == 1:
-            found.append((split, experts, *ends.values()))
-    windows = {tuple(expert.first.input[1] for expert in experts) for _, experts, _ in found}
+        of_one_size = len({graph.sizes(expert) for expert in experts}) == 1
+        if len(experts) == len(split.output) and of_one_size and len(ends) == 1:
+            mixtures.append((split, experts, *ends.values()))
+    windows = {tuple(expert.first.input[1] for expert in experts) for _, experts, _ in mixtures}
     reached = Counter(name for window in windows for name in window)
     instead: dict[str, list[NodeProto]] = {}
-    for split, experts, join in found:
+    for split, experts, join in mixtures:
         gone = [node for expert in experts for node in (expert.first, *expert.activation, expert.second)]
         instead |= {node.name: [] for node in (split, *gone)}
         stored_joined = all(reached[expert.first.input[1]] == 1 for expert in experts)
@@ -53,9 +53,9 @@ def stack_experts(model: onnx.ModelProto) -> None:
     del model.graph.node[:], model.graph.value_info[:]  # shapes of pieces that are gone
     model.graph.node.extend(nodes)
     read = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    initializers = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(initializers)
 
 
 class _Graph:

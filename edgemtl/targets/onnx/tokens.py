@@ -53,7 +53,7 @@ class DispatchPolicy:
 
 @dataclass(frozen=True)
 class _Routed:
-    """What a router's tensors are called, for the experts after it; each of them takes up to `expert_capacity` tokens.
+    """Names of a router's tensors, for the experts after it; each expert takes up to `expert_capacity` tokens.
 
     `mask` is 1 where a token goes to an expert; `order` has every expert's tokens in a column, largest gates first, and
     `ranks` the place of each token in it. The last two are there only where something may be dropped or has its place.
@@ -168,14 +168,14 @@ def _ranking(writer: Writer, node: Node, gates: str, tokens: int) -> tuple[str, 
     return order, ranks
 
 
-def _shares(writer: Writer, node: Node, values: str, kept: str) -> str:
-    """`values` as shares of what a token's `kept` gates sum to, where the router renormalises; else as they are."""
+def _shares(writer: Writer, node: Node, values: str, masked: str) -> str:
+    """`values` as shares of what a token's `masked` gates sum to, where the router renormalises; else as they are."""
     if not node.attributes["renormalise"]:
         return values
     total = f"{node.name}.total"
     if total not in writer.totals:
         axis = writer.integers(node, "axis", [1])
-        writer.totals.add(writer.step(node, "ReduceSum", [kept, axis], "total", keepdims=1))
+        writer.totals.add(writer.step(node, "ReduceSum", [masked, axis], "total", keepdims=1))
     return writer.step(node, "Div", [values, total], f"{values.removeprefix(f'{node.name}.')}.shares")
 
 
@@ -193,8 +193,8 @@ def dispatch(writer: Writer, node: Node) -> None:
 
 def _segments(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -> None:
     by_expert = writer.step(node, "Transpose", [routed.mask], f"{gates}.by_expert", perm=[1, 0])
-    found = writer.step(node, "NonZero", [by_expert], f"{gates}.found")
-    order = writer.step(node, "Gather", [found, writer.integers(node, "row", 1)], f"{gates}.row", axis=0)
+    indices = writer.step(node, "NonZero", [by_expert], f"{gates}.found")
+    order = writer.step(node, "Gather", [indices, writer.integers(node, "row", 1)], f"{gates}.row", axis=0)
     if routed.expert_capacity == routed.tokens:
         length = writer.integers(node, "length", [routed.top_k * routed.tokens])
         order = writer.step(node, "Reshape", [order, length], f"{gates}.order")

@@ -66,9 +66,9 @@ class Keypoints(Kind):
         maps = only(outputs)[0]
         flat = maps.reshape(len(maps), -1)
         best = flat.argmax(axis=1)
-        places = np.stack([best % maps.shape[2], best // maps.shape[2]], axis=1)
+        positions = np.stack([best % maps.shape[2], best // maps.shape[2]], axis=1)
         values = flat[np.arange(len(flat)), best]
-        return np.concatenate([resize_points(places, maps.shape[1:], image_size), values[:, None]], axis=1)
+        return np.concatenate([resize_points(positions, maps.shape[1:], image_size), values[:, None]], axis=1)
 
     def pseudo_label(self, task: Task, outputs: Raw, image_size: tuple[int, int]) -> Target:
         """See `Kind.pseudo_label`."""
@@ -110,7 +110,7 @@ class Keypoints(Kind):
         best = graph.node("ArgMax", [flat], "best", axis=2, keepdims=1)
         divisor = graph.constant("width", np.int64(width))
         column, row = (graph.node(op, [best, divisor], label) for op, label in (("Mod", "column"), ("Div", "row")))
-        x, y = (graph.node("Cast", [place], label, to=_FLOAT) for place, label in ((column, "x"), (row, "y")))
+        x, y = (graph.node("Cast", [position], label, to=_FLOAT) for position, label in ((column, "x"), (row, "y")))
         value = graph.node("GatherElements", [flat, best], "value", axis=2)
         return {next(iter(raw)): graph.node("Concat", [x, y, value], "peaks", axis=2)}
 

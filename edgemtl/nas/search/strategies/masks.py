@@ -43,7 +43,7 @@ Array = NDArray[np.float64]
 _MARGIN = 0.02
 """Probabilities stay this far from 0 and 1, so that a block may come back."""
 _FADING, _RIDGE = 0.99, 10.0
-"""What a step still weighs in the next one's regression, and the weight of no effect in it, in architectures."""
+"""Decay of a step's weight in the next one's regression, and the ridge penalty in it, in architectures."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class MaskSpace:
     flops: Array
     base_flops: Array
 
-    def values(self, kept: NDArray[np.bool_]) -> dict[str, Option]:
+    def values(self, mask: NDArray[np.bool_]) -> dict[str, Option]:
         """Options of masks (tasks, positions), or of one mask (positions,) for all tasks."""
-        each = np.broadcast_to(kept, self.present.shape)
+        each = np.broadcast_to(mask, self.present.shape)
         return {
             f"{task}.{position}": KEEP if each[row, column] else SKIP
             for row, task in enumerate(self.tasks)
@@ -74,7 +74,7 @@ class MaskSpace:
 
 @dataclass(frozen=True)
 class MaskDistribution:
-    """What was learnt: log-odds (tasks, positions) of keeping a place."""
+    """The learnt distribution: log-odds (tasks, positions) of keeping a position."""
 
     space: MaskSpace
     logits: Array
@@ -116,9 +116,9 @@ def draw(chances: Array, count: int, rng: np.random.Generator) -> NDArray[np.boo
     return np.asarray(rng.random(rows.shape) < rows)
 
 
-def log_probabilities(chances: Array, kept: NDArray[np.bool_]) -> Array:
+def log_probabilities(chances: Array, masks: NDArray[np.bool_]) -> Array:
     """log p_task(architecture), (architectures, tasks)."""
-    return np.asarray(kept @ np.log(chances).T + ~kept @ np.log1p(-chances).T)
+    return np.asarray(masks @ np.log(chances).T + ~masks @ np.log1p(-chances).T)
 
 
 def importance(log_p: Array) -> Array:
@@ -136,7 +136,7 @@ def effective_samples(weights: Array) -> Array:
 
 @dataclass(frozen=True)
 class LinearControlVariate:
-    """What keeping a place does to each task's loss, by ridge regression over earlier steps, which fade.
+    """Effect of keeping a position on each task's loss, by ridge regression over earlier steps, which decay.
 
     Masks and losses are taken less their mean of a step, so that learning weights, and easy images, explain nothing.
     `moments` (positions, positions) and `products` (positions, tasks) are all that is kept of them.
@@ -150,20 +150,20 @@ class LinearControlVariate:
         """Before the first step."""
         return cls(np.zeros((positions, positions)), np.zeros((positions, tasks)))
 
-    def seen(self, kept: NDArray[np.bool_], losses: Array) -> LinearControlVariate:
+    def seen(self, masks: NDArray[np.bool_], losses: Array) -> LinearControlVariate:
         """After one more step: masks (architectures, positions) and their losses (architectures, tasks)."""
-        masks, changes = kept - kept.mean(0), losses - losses.mean(0)
+        centred, changes = masks - masks.mean(0), losses - losses.mean(0)
         return LinearControlVariate(
-            _FADING * self.moments + masks.T @ masks, _FADING * self.products + masks.T @ changes
+            _FADING * self.moments + centred.T @ centred, _FADING * self.products + centred.T @ changes
         )
 
     def coefficients(self) -> Array:
-        """Change of each task's loss by keeping a place, (tasks, positions)."""
+        """Change of each task's loss by keeping a position, (tasks, positions)."""
         return np.asarray(np.linalg.solve(self.moments + _RIDGE * np.eye(len(self.moments)), self.products).T)
 
 
 def policy_gradient(
-    chances: Array, kept: NDArray[np.bool_], weights: Array, losses: Array, coefficients: Array | float = 0.0
+    chances: Array, masks: NDArray[np.bool_], weights: Array, losses: Array, coefficients: Array | float = 0.0
 ) -> Array:
     """Gradient (tasks, positions) of each task's expected loss by its logits: REINFORCE with leave-one-out baselines.
 
@@ -173,10 +173,10 @@ def policy_gradient(
     samples and its exact gradient added.
     """
     coefficients = np.broadcast_to(coefficients, chances.shape)
-    count, left = len(losses), losses - kept @ coefficients.T
+    count, left = len(losses), losses - masks @ coefficients.T
     others = (left.sum(0) - left) / (count - 1)
     advantage = weights * (left - others) / count
-    sampled = np.einsum("gt,gtb->tb", advantage, kept[:, None, :] - chances[None])
+    sampled = np.einsum("gt,gtb->tb", advantage, masks[:, None, :] - chances[None])
     return np.asarray(sampled + coefficients * chances * (1 - chances))
 
 
@@ -222,12 +222,12 @@ def share_prefix(distribution: MaskDistribution, share: float) -> MaskDistributi
     Places are in the order of execution, and what tasks keep alike from the image on is computed once: the more they
     agree on, the wider the paths that a budget allows.
     """
-    present, alike = (
+    present, shared = (
         distribution.space.present,
         np.arange(len(distribution.space.positions)) < share * len(distribution.space.positions),
     )
     mean = np.where(present, distribution.logits, 0.0).sum(0) / np.maximum(present.sum(0), 1)
-    return MaskDistribution(distribution.space, np.where(alike, mean, distribution.logits))
+    return MaskDistribution(distribution.space, np.where(shared, mean, distribution.logits))
 
 
 def as_json(distribution: MaskDistribution) -> dict[str, dict[str, float]]:

@@ -109,19 +109,19 @@ class LatencyPredictor:
 
 def _work(design: Design, task: str) -> dict[str, float]:
     """Counted work of a design by kind and precision."""
-    found: dict[str, float] = defaultdict(float)
+    work: dict[str, float] = defaultdict(float)
     engine = design.precision["engine"]
     parameters = {block.name: block.parameters for block in design.plan.blocks}
     for block in design.plan.path([task]) if task else design.plan.blocks:
         kind = design.precision[block.parameters]
         precision = kind if kind == "int8" else engine
-        found["changes"] += any(
+        work["changes"] += any(
             design.precision.get(parameters.get(source, source), "float") != kind for source in block.inputs
         )
-        found[f"attention {engine}"] += block.attention_macs
-        found[f"experts {precision}"] += block.experts.macs if block.experts else 0
+        work[f"attention {engine}"] += block.attention_macs
+        work[f"experts {precision}"] += block.experts.macs if block.experts else 0
         for conv in block.convs:
             shape = "depthwise" if conv.groups > 1 else "1x1" if conv.kernel == 1 else "dense"
-            found[f"{shape} {precision}"] += conv.macs
-            found[f"elements {precision}"] += conv.outputs * conv.height * conv.width
-    return found
+            work[f"{shape} {precision}"] += conv.macs
+            work[f"elements {precision}"] += conv.outputs * conv.height * conv.width
+    return work

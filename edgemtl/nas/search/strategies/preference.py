@@ -50,7 +50,7 @@ class PreferenceTable:
     decoders: Mapping[str, Array]
 
     def taken(self, limit: Limit, rungs: Mapping[str, int], kind: str) -> Array:
-        """What each encoder, with these rungs in one kind of precision, takes of a limit: (encoders,)."""
+        """Amount of a limit that each encoder takes, with these rungs in one precision: (encoders,)."""
         column = 0 if limit.budget.quantity == "flops" else 1 + self.kinds.index(kind)
         scope = limit.budget.task
         own = (self.decoders[name][:, rungs[name], column] for name in (rungs if scope is None else [scope]))
@@ -98,8 +98,8 @@ def ranked_for(
     Every design keeps every limit, counted exactly. Raises `UserError` for a limit that is measured (ms), and for one
     that the smallest design exceeds, saying what that takes.
     """
-    found = {design.key: design for design in _answers(table, preference, limits, floors, precision)}
-    return list(found.values())
+    design_of = {design.key: design for design in _answers(table, preference, limits, floors, precision)}
+    return list(design_of.values())
 
 
 def _answers(
@@ -237,7 +237,7 @@ def make_table(space: Space, sensitivity: Sensitivity) -> PreferenceTable:
 
 @dataclass(frozen=True)
 class _Counter:
-    """What making a table needs: expected quality and counted costs of designs."""
+    """Input of a table: expected quality and counted costs of designs."""
 
     space: Space
     sensitivity: Sensitivity
@@ -350,15 +350,15 @@ def _loss_rate(
 
 def _unbeaten(seen: Iterable[tuple[Values, Array, Array]]) -> list[tuple[Values, Array, Array]]:
     """Those that no other one equals or beats in every task's quality and in both costs."""
-    found = list(seen)
-    points = np.array([[*-quality, *costs] for _, quality, costs in found])
-    kept = []
+    candidates = list(seen)
+    points = np.array([[*-quality, *costs] for _, quality, costs in candidates])
+    unbeaten = []
     for number, point in enumerate(points):
         as_good = (points <= point).all(axis=1)
         better = as_good & (points < point).any(axis=1)
         if not better.any() and not as_good[:number].any():
-            kept.append(found[number])
-    return kept
+            unbeaten.append(candidates[number])
+    return unbeaten
 
 
 def _stored(plan: Plan) -> dict[str | None, tuple[BlockPlan, ...]]:
@@ -366,8 +366,8 @@ def _stored(plan: Plan) -> dict[str | None, tuple[BlockPlan, ...]]:
     owners: dict[str, set[str | None]] = {}
     for block in plan.blocks:
         owners.setdefault(block.parameters, set()).add(block.task)
-    found: dict[str | None, list[BlockPlan]] = {None: []}
+    blocks_of: dict[str | None, list[BlockPlan]] = {None: []}
     for block in plan.blocks:
-        found.setdefault(block.task, [])
-        found[block.task if len(owners[block.parameters]) == 1 else None].append(block)
-    return {task: tuple(blocks) for task, blocks in found.items()}
+        blocks_of.setdefault(block.task, [])
+        blocks_of[block.task if len(owners[block.parameters]) == 1 else None].append(block)
+    return {task: tuple(blocks) for task, blocks in blocks_of.items()}

@@ -47,19 +47,19 @@ class PreferenceSampler(DesignSampler):
 
     def next_design(self, study: Study, position: int) -> Design:
         """The next design that was not measured, and that no other worker is at."""
-        evaluations, known = measured_in(study, self._problem), seen_keys(study, self._problem.space)
+        evaluations, seen = measured_in(study, self._problem), seen_keys(study, self._problem.space)
         count = len(self._precisions)
-        turn = len(known) % count
+        turn = len(seen) % count
         lists = [self._proposals(number % count, evaluations) for number in range(turn, turn + count)]
         proposed = [design for designs in lists for design in designs]
-        fresh = [design for design in proposed if design.key not in known]
+        fresh = [design for design in proposed if design.key not in seen]
         return next(iter([*fresh, *proposed, self._problem.cheapest()]))
 
     def _proposals(self, number: int, evaluations: Sequence[Evaluation]) -> list[Design]:
         """The designs of one precision, best first: all of them once the latency's FLOPs are known, else the next."""
         precision = self._precisions[number]
         own = [e for e in evaluations if _has(e.design, precision)]
-        bound, found = flops_in_time(self._timed, float(self._problem.space.smallest().cost().flops), own)
+        bound, proven = flops_in_time(self._timed, float(self._problem.space.smallest().cost().flops), own)
         limits = self._counted if bound is None else (*self._counted, Limit(_FLOPS, bound))
         try:
             problem = self._problem
@@ -67,7 +67,7 @@ class PreferenceSampler(DesignSampler):
         except UserError:  # this precision cannot keep the limits
             return []
         measured = ranked[0].key in {evaluation.design.key for evaluation in own}
-        return ranked[:_PROPOSED] if found or measured else ranked[:1]
+        return ranked[:_PROPOSED] if proven or measured else ranked[:1]
 
 
 def flops_in_time(
@@ -78,14 +78,14 @@ def flops_in_time(
     `evaluations` are of one precision, `least_flops` the smallest design's: between what was in time and what was not
     the geometric mean is tried.
     """
-    kept: list[float] = []
+    within: list[float] = []
     over: list[float] = []
     for evaluation in evaluations:
         slow = any(limit.measured(evaluation) > limit.value for limit in timed)
-        (over if slow else kept).append(float(evaluation.design.cost().flops))
+        (over if slow else within).append(float(evaluation.design.cost().flops))
     if not over:
-        return None, bool(kept) or not timed
-    low = max((flops for flops in kept if flops < min(over)), default=least_flops)
+        return None, bool(within) or not timed
+    low = max((flops for flops in within if flops < min(over)), default=least_flops)
     if low / min(over) >= _CLOSE:
         return low, True
     return sqrt(low * min(over)), False

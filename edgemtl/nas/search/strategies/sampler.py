@@ -1,4 +1,4 @@
-"""What every strategy's Optuna sampler has in common: a design is proposed as a whole, never choice by choice."""
+"""The base of all strategies' Optuna samplers: a design is proposed as a whole, never choice by choice."""
 
 from __future__ import annotations
 
