@@ -15,7 +15,7 @@ from small_world import TASKS, write_data
 
 from edgemtl.data import collate, open_source
 from edgemtl.errors import UserError
-from edgemtl.export import export_run
+from edgemtl.export import ExportRequest, export_run
 from edgemtl.nas.prune import PruneRequest, prune
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import SearchRequest, search
@@ -107,7 +107,7 @@ def leaves(answers: object) -> list[object]:
 
 
 def test_the_bundle_holds_its_blocks_and_is_profiled_by_them(pruned: Path) -> None:
-    manifest = export_run(pruned, ["onnxruntime"])
+    manifest = export_run(pruned, ExportRequest("onnxruntime"))
     net = RunFolder(pruned).load("best").net
     assert manifest.targets["onnxruntime"].parity.keys() == {task.name for task in TASKS}
     assert {block.name for block in manifest.blocks} == {step.name for step in net.wiring}
