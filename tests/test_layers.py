@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from edgemtl.tasks import KINDS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgemtl"
 TORCH = {"cli", "testing", "export", "nas", "targets", "train", "models"}
@@ -80,6 +84,58 @@ def test_no_module_is_called_like_a_thing_that_its_package_offers() -> None:
     modules = {name for name, _ in sources()}
     for room, names in public_names().items():
         assert not modules & {f"{room}.{name}" for name in names}
+
+
+def test_no_room_above_the_tasks_decides_by_the_kind_of_a_task() -> None:
+    """A kind is asked (`kind_of(task)`); nobody compares its name or keeps a table of kinds."""
+    names = set(KINDS.names())
+    deciding = {
+        f"{module}: {ast.unparse(node)}"
+        for module, tree in sources()
+        if not module.startswith("edgemtl.tasks")
+        for node in ast.walk(tree)
+        if decides_by_kind(node, names)
+    }
+    assert deciding == set()
+
+
+def decides_by_kind(node: ast.AST, names: set[str]) -> bool:
+    """Whether a comparison, a look-up or a table is by the kind of a task."""
+    asked: list[ast.expr] = []
+    if isinstance(node, ast.Compare):
+        asked = [node.left, *node.comparators]
+        literals = {part.value for each in asked for part in ast.walk(each) if isinstance(part, ast.Constant)}
+        if literals & names and any(ast.unparse(each).endswith("kind") for each in asked):
+            return True
+    elif isinstance(node, ast.Subscript):
+        asked = [node.slice]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+        asked = node.args[:1]
+    elif isinstance(node, ast.Dict):
+        return len(names & {key.value for key in node.keys if isinstance(key, ast.Constant)}) > 4
+    return any(ast.unparse(each).endswith(("task.kind", "spec.kind")) for each in asked)
+
+
+@pytest.mark.parametrize(
+    "source", ["task.kind == 'x'", "kind in ('depth', 'x')", "TABLE[task.kind]", "fill.get(spec.kind, 0)"]
+)
+def test_a_decision_by_kind_is_seen(source: str) -> None:
+    names = set(KINDS.names())
+    assert any(decides_by_kind(node, names) for node in ast.walk(ast.parse(source)))
+
+
+def test_kinds_are_asked_without_torch_but_for_what_is_learnt() -> None:
+    script = """
+import sys
+import edgemtl.data, edgemtl.report, edgemtl.runtime
+from edgemtl.tasks import all_kinds
+kinds = all_kinds()
+assert "torch" not in sys.modules, "torch"
+assert all(kind.learning() for kind in kinds)
+assert "torch" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_no_function_is_longer_than_a_screen() -> None:

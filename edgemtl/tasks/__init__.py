@@ -10,10 +10,12 @@ from edgemtl.tasks.labels import (
     Exact,
     FileSpec,
     Header,
+    Names,
     RelativePath,
     TableSpec,
     Target,
     TaskSpec,
+    parse_number,
     relative,
 )
 from edgemtl.tasks.registry import (
@@ -40,6 +42,7 @@ from edgemtl.tasks.task import (
 )
 from edgemtl.tasks.view import (
     View,
+    resize_points,
 )
 
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "Header",
     "Kind",
     "Metric",
+    "Names",
     "Output",
     "Postprocess",
     "RelativePath",
@@ -67,9 +71,11 @@ __all__ = [
     "find_kind",
     "kind_of",
     "make_task",
+    "parse_number",
     "relative",
     "relative_change",
     "remaining_drop",
+    "resize_points",
     "tensor_name",
     "worst_task",
 ]

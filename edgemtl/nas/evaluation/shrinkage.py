@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from edgemtl.nas.evaluation.problem import Evaluation, Problem
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, kind_of
 
 __all__ = ["ShrinkageEstimate", "shrinkage_estimate", "standard_error"]
 
@@ -28,16 +28,15 @@ _FEWEST = 8
 def standard_error(
     tasks: Sequence[Task], baseline: Mapping[str, Mapping[str, float]], images: int, preference: Mapping[str, float]
 ) -> float:
-    """Standard error of a delta_m measured on so many images: that of accuracies, a label an image, as binomials.
+    """Standard error of a delta_m measured on so many images, of the scores' own errors.
 
-    Of the task means it is the root of the sum of squares; a task whose metric is no accuracy adds nothing.
+    Of the task means it is the root of the sum of squares; a task whose score has no known error adds nothing.
     """
     total = sum(preference.values())
     variance = 0.0
     for task in tasks:
-        if task.metric.name == "accuracy":
-            share = max(baseline[task.name]["accuracy"], 1e-3)
-            variance += (preference[task.name] / total) ** 2 * (1 - share) / (share * images)
+        noise = kind_of(task).learning().noise(task, baseline[task.name], images)
+        variance += (preference[task.name] / total * noise) ** 2
     return math.sqrt(variance)
 
 
