@@ -28,15 +28,15 @@ def is_room(module: ModuleType) -> bool:
 
 def main() -> None:
     """Write the pages; a room's page shows what its `__init__` offers, in whichever module that stands."""
-    names = [module.name for module in pkgutil.walk_packages(edgemtl.__path__, "edgemtl.")]
+    names = ["edgemtl", *(module.name for module in pkgutil.walk_packages(edgemtl.__path__, "edgemtl."))]
     modules = [importlib.import_module(name) for name in names if not name.startswith(COMMAND_LINE)]
     for module in modules:  # pdoc does not see what a room loads on first use
         vars(module).update({name: getattr(module, name) for name in getattr(module, "__all__", ())})
-    pages = [module.__name__ for module in modules if module.__name__.count(".") == 1 or is_room(module)]
+    pages = [module.__name__ for module in modules if module.__name__.count(".") < 2 or is_room(module)]
     with warnings.catch_warnings():
         warnings.filterwarnings("error", module=r"pdoc\.")
         pdoc.render.configure(docformat="markdown", show_source=False)
-        pdoc.pdoc("edgemtl", *pages, output_directory=OUT)
+        pdoc.pdoc(*pages, output_directory=OUT)
 
 
 if __name__ == "__main__":

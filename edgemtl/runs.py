@@ -30,7 +30,7 @@ class RunTask(Strict):
 
 
 class RunConfig(Strict):
-    """What a run was asked for. Texts are as on the command line; sizes are (height, width).
+    """The configuration of a run. Texts are as on the command line; sizes are (height, width).
 
     `fingerprint` is the whole space's, before its target restricts it; `precisions` are the options of each precision
     choice after that. `supernet_sha256` is None where the run learns its own weights, `threads` where nothing is timed

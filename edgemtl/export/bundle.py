@@ -120,7 +120,7 @@ def manifest_of(
     origin: Origin,
     scratch: Path,
 ) -> Manifest:
-    """What is said of every bundle, whose files lie in `scratch`."""
+    """Manifest fields of every bundle, whose files lie in `scratch`."""
     height, width = net.input_size
     names = [task.name for task in net.tasks]
     modes = dict.fromkeys([tuple(names), *((task,) for task in names)])

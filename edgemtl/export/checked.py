@@ -23,7 +23,7 @@ Build = Callable[[ExportTarget, Path], object]
 
 
 def checked(subject: ExportedNet, target: ExportTarget, folder: Path, build: Build) -> dict[str, Any]:
-    """What a manifest says of the engine in `folder`: what it was made for, what it needs, and its parity.
+    """Manifest entry of the engine in `folder`: its device, its needs, and its parity.
 
     Parity is that of the engine where it runs right here, else of its simulation; there is none where tokens of experts
     may be dropped, which the simulation does not do. Where the engine is written otherwise than the device's own

@@ -90,7 +90,7 @@ def check_sharing(targets: str | Sequence[str], device: Device | None = None) ->
 
 
 def export_levels(
-    found: Levels,
+    planned: Levels,
     target: ExportTarget,
     folder: Path,
     *,
@@ -103,7 +103,7 @@ def export_levels(
     Blocks are float, and the rest of an engine has its design's precision, or FP32 where the target lacks that. As with
     `export_bundle` the folder appears whole or not at all. Raises `UserError` where an engine is too far from its net.
     """
-    name, levels = target.traits.name, found.levels
+    name, levels = target.traits.name, planned.levels
     check_samples(levels[0].candidate.net, validation, "validation")
     first = levels[0].candidate
     digest = net_sha256([level.candidate.net for level in levels], first.design.precision)
@@ -112,7 +112,7 @@ def export_levels(
         position = bundle.scratch / folder_of(target)
         position.mkdir(parents=True)
         note(report, f"building {len(levels)} levels for {name}")
-        written = _write(levels, found.supernet, target, position)
+        written = _write(levels, planned.supernet, target, position)
         checked = [_checked(number, level, target, position, validation) for number, level in enumerate(levels)]
         share = written.shared_bytes / written.alone_bytes
         here = all(is_runnable(target, _precision(level, target)) for level in levels)
@@ -174,7 +174,7 @@ def _precision(level: Level, target: ExportTarget) -> dict[str, str]:
 def _checked(
     number: int, level: Level, target: ExportTarget, position: Path, validation: Sequence[Sample]
 ) -> BundleLevel:
-    """What the manifest says of a level, once its engine was held against its net."""
+    """Manifest entry of a level whose engine was compared with its net."""
     net, precision = level.candidate.net, _precision(level, target)
     names = [task.name for task in net.tasks]
     if is_runnable(target, precision):

@@ -1,4 +1,4 @@
-"""What is exported: a net, the engines that are wanted of it, and the images that they are made and checked with."""
+"""A request for an export: a net, the engines to make, and the images to make and check them with."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class ExportedNet:
-    """What every engine of a bundle is made from and held against, and the device that it is for.
+    """The source and reference of every engine of a bundle, and the device that it is for.
 
     `precision` is as it was asked for: a target honours what it can.
     """

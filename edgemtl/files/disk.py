@@ -124,7 +124,7 @@ def reading(file: str) -> Iterator[None]:
 
 
 def kind_name(kind: int) -> str:
-    """What is there that is no regular file, by its `stat.S_IFMT`: "a pipe (FIFO)"."""
+    """Kinds of file that are not regular, in words, by `stat.S_IFMT`: "a pipe (FIFO)"."""
     return _KIND_NAMES.get(kind, "no file")
 
 

@@ -23,7 +23,7 @@ from edgemtl.units import Budget, parse_budget
 __all__ = ["Level", "Levels", "plan_levels"]
 
 PREFERRED = 4.0
-"""What a preferred task weighs where the others weigh 1."""
+"""Weight of a preferred task where the others weigh 1."""
 PARTS = (1.0, 0.5, 0.25)
 """Parts of the run's budgets that levels are made for."""
 
@@ -65,13 +65,13 @@ def plan_levels(run: RunFolder, count: int, supernet: Path | None = None, report
     target = run.target()
     evaluator = Evaluator(source, target, measurer_of(target), [""], supernet=weights)
     cache_key = {"supernet_sha256": str(config.supernet_sha256), "data_fingerprint": config.data_fingerprint}
-    found = _sensitivity(run, path, space, evaluator, cache_key, report)
+    sensitivity = _sensitivity(run, path, space, evaluator, cache_key, report)
     levels: dict[str, Level] = {}
     best = run.load("best").design
     if "int8" in best.precision.values():
         mixed = "levels are float, the run's INT8 blocks too: rounded, two levels would have few weights in common"
         note(report, mixed)
-    for name, budget, preference, design in _answers(config, space, found, best):
+    for name, budget, preference, design in _answers(config, space, sensitivity, best):
         if len(levels) < count and design.key not in levels:
             note(report, f"level {name}: {design.cost().flops / 1e9:.2f} GFLOPs")
             levels[design.key] = Level(name, budget, preference, evaluator.candidate(design))
@@ -107,9 +107,9 @@ def _sensitivity(
     report: Report,
 ) -> Sensitivity:
     """The supernet's map, from its file, the run, or measured now into the run."""
-    found = find_sensitivity(supernet, run.path, cache_key)
-    if found is None:
-        found = measure_into_run(
+    sensitivity = find_sensitivity(supernet, run.path, cache_key)
+    if sensitivity is None:
+        sensitivity = measure_into_run(
             run.path,
             cache_key,
             space,
@@ -117,7 +117,7 @@ def _sensitivity(
             evaluator.simulated(evaluator.candidate(space.largest())),
             report,
         )
-    return found
+    return sensitivity
 
 
 def _answers(
@@ -145,12 +145,12 @@ def _answers(
 
 def _limits(config: RunConfig, space: Space, best: Design) -> list[Limit]:
     """The run's counted budgets; where it has none, the FLOPs of its chosen design."""
-    found = []
+    limits = []
     for budget in map(parse_budget, config.budgets):
         limit = Limit(budget, 0.0)
         if limit.exact:
-            found.append(Limit(budget, budget.limit(limit.count(space.largest()))))
-    if found:
-        return found
+            limits.append(Limit(budget, budget.limit(limit.count(space.largest()))))
+    if limits:
+        return limits
     flops = float(best.cost().flops)
     return [Limit(Budget("flops", flops, f"{flops / 1e9:.3g}GFLOPs"), flops)]

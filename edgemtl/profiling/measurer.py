@@ -61,7 +61,7 @@ class Measurer(Protocol):
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """What outputs are computed with."""
+        """Arithmetic that computes the outputs."""
         ...
 
     @property
@@ -165,7 +165,7 @@ def measurer_names() -> list[str]:
 
 
 def find_measurer(device: Device, target: str, usual: str = "local") -> Measurer:
-    """What measures engines of a target on a device: the measurer that its profile names, else the `usual` one.
+    """The measurer of a target's engines on a device: the one that its profile names, else the `usual` one.
 
     Raises `UserError` with the nearest names for an unknown one, and for a plug-in that fails.
     """

@@ -81,7 +81,7 @@ class ReportData:
 
     @property
     def engine_precision(self) -> str:
-        """What the engine computes in where it is not INT8; empty where nothing tells."""
+        """Float type of an engine's blocks that are not INT8; empty where unknown."""
         if self.manifest is not None:
             return self.manifest.precision.get("engine", "")
         return str(self.design.get("engine.precision", ""))

@@ -92,16 +92,16 @@ class Design(Mapping[str, Option]):
 
     @cached_property
     def blocks(self) -> tuple[BlockRecord, ...]:
-        """What reports are told of each block, in order of execution; they sum to the design's cost."""
+        """Records of the blocks for reports, in order of execution; they sum to the design's cost."""
         space = self.space
         slots = space.family.blocks(space.spec, space.tasks)
         tasks = [task.name for task in space.tasks]
         return block_records(self.plan, tasks, self.precision, slots, space.int8_channel_bytes)
 
     def path(self, task: str) -> dict[str, str]:
-        """What one task runs: the blocks on its way, with their precisions."""
-        if task not in (known := [t.name for t in self.space.tasks]):
-            raise unknown_name("task", task, known)
+        """The blocks that one task runs, with their precisions."""
+        if task not in (names := [t.name for t in self.space.tasks]):
+            raise unknown_name("task", task, names)
         return {block.parameters: self.precision[block.parameters] for block in self.plan.path([task])}
 
     @cached_property
@@ -139,13 +139,13 @@ class Space:
 
         `pruned` makes it narrower (see `Design`); raises `UserError` too where its net has no such channels.
         """
-        known = {choice.name: choice for choice in self.choices}
+        choice_of = {choice.name: choice for choice in self.choices}
         for name, option in values.items():
-            if name not in known:
-                raise unknown_name(f"choice in space {self.name}:", name, known)
-            if (type(option), option) not in [(type(allowed), allowed) for allowed in known[name].options]:
+            if name not in choice_of:
+                raise unknown_name(f"choice in space {self.name}:", name, choice_of)
+            if (type(option), option) not in [(type(allowed), allowed) for allowed in choice_of[name].options]:
                 raise UserError(
-                    f"choice {name} cannot be {brief(option)}: allowed: {', '.join(map(str, known[name].options))}"
+                    f"choice {name} cannot be {brief(option)}: allowed: {', '.join(map(str, choice_of[name].options))}"
                 )
         full = {c.name: values.get(c.name, c.options[0]) for c in self.choices}
         for choice in self.choices:
@@ -197,13 +197,13 @@ class Space:
         blocks = [c.name for c in self.choices if _is_block_precision(c)]
         kinds = sorted({str(option) for c in self.choices if c.name in blocks for option in c.options}) or ["float"]
         engines = next((c.options for c in self.choices if c.name == ENGINE), ("fp32",))
-        found = {}
+        design_of = {}
         for kind in kinds:
             for engine in engines:
                 values = {**design, **dict.fromkeys(blocks, kind)} | ({ENGINE: engine} if ENGINE in design else {})
                 made = self.design(values, design.pruned)
-                found[made.key] = made
-        return list(found.values())
+                design_of[made.key] = made
+        return list(design_of.values())
 
     def encode(self, design: Design) -> list[int]:
         """The genome: each choice's index into its options."""
@@ -228,8 +228,8 @@ class Space:
         choices = []
         for choice in self.choices:
             if is_precision(choice):
-                kept = tuple(o for o in choice.options if o in allowed[choice.name == ENGINE])
-                choice = replace(choice, options=kept or choice.options[:1])
+                options = tuple(o for o in choice.options if o in allowed[choice.name == ENGINE])
+                choice = replace(choice, options=options or choice.options[:1])
             choices.append(choice)
         return replace(
             self,
@@ -268,7 +268,7 @@ Side = Annotated[int, Field(ge=1, le=SIDE_LIMIT)]
 
 
 class _File(BaseModel):
-    """What every space's file holds, beside its family's own part under the family's name."""
+    """Fields of every space's file, besides the family's own part under the family's name."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     schema_: str = Field(alias="schema")

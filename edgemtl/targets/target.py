@@ -1,4 +1,4 @@
-"""What an exporter is: it declares what its runtime honours on a device, and writes engines for it."""
+"""The contract of exporters: they declare what their runtime honours on a device, and write engines for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kinds with one map over the image share, and those with one label for the whole image."""
+"""Common parts of kinds with one map over the image, and of kinds with one label for the whole image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all tasks of one kind share: their outputs, labels and predictions, and how each is read, moved and drawn.
+"""Kinds of task: their outputs, labels and predictions, and how each is read, augmented and drawn.
 
 A kind is one object; whoever trains, exports, runs or draws a task asks it and knows no kind by name. What needs torch
 (loss, distillation, metrics) stands in a `learning` module of its own, which the kind imports when it is asked for it.
@@ -42,7 +42,7 @@ class Postprocess:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a prediction says in a few `figures` (as JSON holds them), and in `words` on one line."""
+    """A prediction in a few `figures` (JSON values), and in `words` on one line."""
 
     figures: Mapping[str, Any] = field(default_factory=dict)
     words: str = "see the picture"
@@ -139,7 +139,7 @@ class Kind(ABC):
         return np.stack(targets), np.stack(masks)
 
     def summarize(self, task: Task, prediction: Any) -> Summary:
-        """What a prediction says in a few numbers; by default nothing that a picture does not show."""
+        """A prediction in a few numbers; by default none, as the picture shows it."""
         return Summary()
 
     def limits(self, predictions: Sequence[Any]) -> Range | None:

@@ -139,7 +139,7 @@ class TaskSpec(Exact):
 
     @property
     def counted(self) -> Sequence[str]:
-        """What valid labels, whole numbers from 0 on, are counted by; none where they are no classes."""
+        """Names to count valid labels by, which are whole numbers from 0; none where labels are no classes."""
         return self.class_names
 
     def ignored_value(self) -> str:
@@ -147,7 +147,7 @@ class TaskSpec(Exact):
         return ""
 
     def single_class_remedy(self, ignored: bool) -> str:
-        """What to do where every valid label is of one class; `ignored` says that some pixels are not valid."""
+        """Advice where every valid label is of one class; `ignored` says that some pixels are not valid."""
         return "correct the labels, or add images of other classes"
 
 
@@ -167,7 +167,7 @@ class FileSpec(TaskSpec):
         """The target and mask of a file's numbers (H, W) or (H, W, C); raises `UserError` for values not allowed."""
 
     def doubts(self, array: Array, target: Target) -> str:
-        """What looks wrong in a label that can be read; empty where nothing does."""
+        """Warning about a label that can be read but looks wrong; empty if it looks right."""
         return ""
 
 

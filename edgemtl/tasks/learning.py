@@ -1,4 +1,4 @@
-"""What a kind of task is learnt by, with torch: the record that its `learning` module fills, and what many share.
+"""Learning of a kind of task, with torch: the record that its `learning` module fills, and common parts.
 
 Functions take a task's raw outputs in FP32 by name, and labels and mask as the kind's `collate` made them, as tensors.
 A masked-out place counts nowhere. Losses are scaled so that those of a half-trained net are of the same order.

@@ -68,7 +68,7 @@ class Task:
 
 
 def tensor_name(task: Task, output: Output) -> str:
-    """What graphs and engines call an output: like its task where that has no other, else TASK.OUTPUT."""
+    """Name of an output in graphs and engines: the task's if it has no other output, else TASK.OUTPUT."""
     return task.name if len(task.outputs) == 1 else f"{task.name}.{output.name}"
 
 

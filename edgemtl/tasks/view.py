@@ -1,4 +1,4 @@
-"""What an augmentation shows of an image: a window, scaled and perhaps mirrored, that labels follow as pixels do."""
+"""The view that an augmentation takes of an image: a window, scaled and perhaps mirrored, which labels follow."""
 
 from __future__ import annotations
 

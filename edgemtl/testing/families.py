@@ -1,4 +1,4 @@
-"""What every family of nets keeps: whoever brings one inherits `FamilyConformance` and gives a space of it."""
+"""Conformance suite for families of nets: inherit `FamilyConformance` and provide a space of the family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every kind of task must do.
+"""Conformance suite for kinds of task.
 
 class TestDepth(KindConformance):
     task = make_task("depth", "depth")
@@ -168,7 +168,7 @@ class KindConformance:
                 assert bool(self.loss(self.noise(1), [back]).isfinite())
 
     def test_a_teacher_s_outputs_are_a_label(self) -> None:
-        """What predicts a label predicts the label that is made of it; what is not finite is no label."""
+        """A prediction equal to a label decodes to that label; values that are not finite are no label."""
         label = self.labels(1)[0]
         outputs = self.outputs_of(label)
         made = self.kind.pseudo_label(self.task, outputs, self.image_size)

@@ -1,4 +1,4 @@
-"""What holds for label files and tables of every kind: sizes, and a table's rows by image.
+"""Label files and tables of every kind: sizes, and a table's rows by image.
 
 Errors here do not name the file: whoever knows it does (`naming`).
 """

@@ -133,7 +133,7 @@ def too_tight(budget: Budget, limit: float, smallest: float, space: Space) -> st
 
 
 def check_budgets(budgets: Iterable[Budget], target: ExportTarget, remedy: str = "") -> Measurer:
-    """What measures the target's engines, once every budget is known to be in something that is counted or measured.
+    """The measurer of the target's engines, after checking that every budget's quantity is counted or measured.
 
     Raises `UserError` for a quantity that another target counts, and where a budget is measured and nothing does that,
     or on another device; `remedy` names another way out.

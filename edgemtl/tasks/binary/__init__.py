@@ -1,1 +1,1 @@
-"""What edges and saliency share: a probability for every pixel."""
+"""Common parts of edges and saliency: a probability for every pixel."""

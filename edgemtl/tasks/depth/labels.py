@@ -13,7 +13,7 @@ from edgemtl.tasks.labels import Array, FileSpec, Header, Target, list_values, r
 __all__ = ["FILL_M", "DepthSpec"]
 
 FILL_M = 1.0
-"""What stands where nothing was measured: harmless to a logarithm."""
+"""Fill value where nothing was measured: harmless to a logarithm."""
 
 _FAR_M = 1000.0
 _LARGEST = (2**16 - 1, 2**31 - 1, 2**32 - 1)

@@ -13,7 +13,7 @@ from edgemtl.tasks.labels import Array, FileSpec, Header, Target, refuse_header
 __all__ = ["FILL", "NormalsSpec"]
 
 FILL = (0.0, 0.0, -1.0)
-"""What stands where there is none: harmless to a cosine."""
+"""Fill value where there is none: harmless to a cosine."""
 
 
 class NormalsSpec(FileSpec):
