@@ -33,7 +33,8 @@ WARM_UP = 2
 def heads_s(run: MaskRun, net: MultiTaskNet, batch: Batch) -> float:
     """Seconds that the decoders and losses of one step take, forward and backward, on features that are there."""
     image = torch.from_numpy(batch.image).to(memory_format=torch.channels_last)
-    own = [step for step in net.wiring if any(step.name.startswith(f"{task.name}_") for task in net.tasks)]
+    slots = run.space.family.blocks(run.space.spec, run.space.tasks)
+    own = [step for step in net.wiring if step.name in slots and slots[step.name].task]
     trunk = [step for step in net.wiring if step not in own]
     with torch.no_grad():
         features = run_blocks(net.blocks, trunk, image)

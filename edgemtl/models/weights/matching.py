@@ -59,14 +59,12 @@ def load_matching(supernet: Supernet, path: Path) -> Matched:
 
 def _owners(supernet: Supernet, names: Iterable[str]) -> dict[str, str | None]:
     """Whose each parameter is: a task's, also where a block of the trunk keeps one for each task; none: the trunk's."""
-    tasks = {task.name for task in supernet.tasks}
-    own = (block for plan in supernet.envelopes for block in plan.blocks if block.origin == block.name)
-    blocks = {block.name: block.task for block in own}
-    owners = {}
-    for name in names:
-        _, block, *rest = name.split(".")
-        owners[name] = blocks.get(block) or next((part for part in rest if part in tasks), None)
-    return owners
+    every = [block for plan in supernet.envelopes for block in plan.blocks]
+    first = [block for block in every if block.task and block.origin == block.name]
+    own: dict[str, str | None] = {f"blocks.{block.name}.": block.task for block in first}
+    routed = ((block, block.experts.router.name) for block in every if block.task and block.experts)
+    own |= {f"blocks.{block.origin}.mixture.routers.{router}.": block.task for block, router in routed}
+    return {name: next((own[start] for start in own if name.startswith(start)), None) for name in names}
 
 
 def _tell(

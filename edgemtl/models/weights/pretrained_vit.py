@@ -31,16 +31,18 @@ def vit_state(plan: Plan, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     copies = {block.parameters: block for block in plan.blocks}
+    layers = [name for name, block in copies.items() if block.kind == "tokens"]
+    parts = {name: _Part(given, f"blocks.{number}") for number, name in enumerate(layers)}
     for block in copies.values():
         if block.kind == "patches" and block.inputs == ("image",):
             state |= _renamed(given, {"patch_embed.proj": f"blocks.{block.name}.proj"})
         elif block.kind == "tokens":
-            state |= dict(_token_block(block, _Part(given, f"blocks.{int(block.parameters[1:]) - 1}")))
+            state |= dict(_token_block(block, parts[block.parameters]))
         elif block.kind == "map":
             state |= _renamed(given, {"norm": f"blocks.{block.parameters}.norm"})
     for block in plan.blocks:
         if block.experts is not None:
-            state |= dict(_experts(block, block.experts, _Part(given, f"blocks.{int(block.parameters[1:]) - 1}")))
+            state |= dict(_experts(block, block.experts, parts[block.parameters]))
     return state
 
 

@@ -7,7 +7,6 @@ so that it holds for any module.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from torch_pruning.ops import _OutputOp
 from edgemtl.models import MultiTaskNet, TaskNet
 from edgemtl.nas.prune.cut import Group, Member, keep_places, places_kept
 from edgemtl.nas.prune.token_groups import token_groups
-from edgemtl.spaces import prunable_channels
+from edgemtl.spaces import Plan, prunable_channels
 
 __all__ = ["Group", "Member", "cut", "gives", "net_groups", "reached_by", "traced"]
 
@@ -34,18 +33,17 @@ def net_groups(net: MultiTaskNet) -> list[Group]:
 
     Left out are channels that a task's output consists of, and those that `prunable_channels` leaves out.
     """
-    names = {f"blocks.{name}": name for name in prunable_channels(net.plan)}
-    reached = reached_by(net)
-    found = {group.name: group for group in token_groups(net, reached)}
+    order, names, reached = list(prunable_channels(net.plan)), _plan_names(net.plan), reached_by(net)
+    groups = {group.name: group for group in token_groups(net, reached)}
+    tokens = {name for group in groups.values() for name in group.convolutions}
     for members in traced(net, {}):
         givers = [m.module for m in members if m.outputs and gives(net.get_submodule(m.module))]
-        planned = [_plan_name(module) for module in givers]
-        if givers and all(f"blocks.{name}" in names for name in planned) and planned[0] != "patches.proj":
+        planned = [names.get(module, "") for module in givers]
+        if givers and set(planned) <= set(order) - tokens:
             tasks = tuple(t.name for t in net.tasks if any(t.name in reached[module] for module in givers))
-            made = Group(planned[0], len(members[0].channels), tasks, (members,), tuple(dict.fromkeys(planned)))
-            found[made.name] = _merged(found.get(made.name), made)
-    order = list(names.values())
-    return sorted(found.values(), key=lambda group: min(order.index(name) for name in group.convolutions))
+            group = Group(planned[0], len(members[0].channels), tasks, (members,), tuple(dict.fromkeys(planned)))
+            groups[group.name] = _merged(groups.get(group.name), group)
+    return sorted(groups.values(), key=lambda group: min(order.index(name) for name in group.convolutions))
 
 
 def cut(net: Net, groups: Iterable[Group], kept: Kept) -> Net:
@@ -117,13 +115,18 @@ def gives(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == 1)
 
 
-def _plan_name(module: str) -> str:
-    """`blocks.s1_1.dense.conv` is `s1_1.dense` in the plan, `blocks.b2.mixture.experts.7.first` `b2.experts.first`."""
-    name = module.removeprefix("blocks.")
-    expert = re.fullmatch(r"(.+)\.mixture\.experts\.\d+\.(\w+)", name)
-    if expert:
-        return f"{expert[1]}.experts.{expert[2]}"
-    return name.removesuffix(".conv") if name.count(".") > 1 else name
+def _plan_names(plan: Plan) -> dict[str, str]:
+    """What the plan calls each layer, by its path in the net; the experts of a layer have one name."""
+    names: dict[str, str] = {}
+    for block in plan.blocks:
+        path = f"blocks.{block.parameters}"
+        for conv in block.convs:
+            name = f"{block.parameters}.{conv.name}"
+            names |= {f"{path}.{conv.name}": name, f"{path}.{conv.name}.conv": name}
+        if block.experts is not None:
+            first = f"{block.parameters}.experts.{block.experts.first.name}"
+            names |= {f"{path}.mixture.experts.{n}.{block.experts.first.name}": first for n in block.experts.numbers}
+    return names
 
 
 def _merged(before: Group | None, found: Group) -> Group:
