@@ -109,9 +109,9 @@ def main(args: Sequence[str] | None = None) -> int:
             return _failed(line, USER, debug)
         if error.errno not in REFUSALS:
             return _failed(_fault(error), FAULT, debug)
-        position = f" {printable(str(error.filename))}" if error.filename else ""
+        where = f" {printable(str(error.filename))}" if error.filename else ""
         return _failed(
-            f"error: the system refused{position}: {error.strerror}; free space or choose another --out", USER, debug
+            f"error: the system refused{where}: {error.strerror}; free space or choose another --out", USER, debug
         )
     except Exception as error:  # the one place where every internal error ends
         return _failed(_fault(error), FAULT, debug)
@@ -145,10 +145,10 @@ def _printable(text: str) -> str:
 def _fault(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if f"{Path(__file__).parents[1].name}/" in frame.filename] or frames
-    position = f" in {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    where = f" in {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
     what = _one_line(error)[:300]
     return (
-        f"fault: {type(error).__name__}: {what}{position}; this is a mistake in edgemtl: please report it "
+        f"fault: {type(error).__name__}: {what}{where}; this is a mistake in edgemtl: please report it "
         "with what this command prints under --debug, and with `edgemtl doctor`"
     )
 

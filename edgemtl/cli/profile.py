@@ -65,21 +65,21 @@ def profile(
     from edgemtl.profiling import profile as measure
     from edgemtl.profiling import profile_file, write_profile
 
-    position = profile_file(out or (path if path.is_dir() else _beside(path)))
+    destination = profile_file(out or (path if path.is_dir() else _profile_path(path)))
     wanted: Sequence[str] | None = tasks.split(",") if tasks else None
     sizes = parse_shapes(shapes)
     with interruptible("nothing was measured to the end, nothing was written"), Stages() as stages:
         measured = measure(
             path, device, target=target, threads=threads, runs=runs, tasks=wanted, shapes=sizes, report=stages
         )
-    file = write_profile(measured, position)
+    file = write_profile(measured, destination)
     if not screen.as_json:
         show_profile(screen, measured)
         screen.say(f"written: {file}")
     screen.json(read_json(file, "profile"))
 
 
-def _beside(file: Path) -> Path:
+def _profile_path(file: Path) -> Path:
     """`NAME.profile.json` beside a file, whose name leaves room for the ending in the 255 bytes of file systems."""
     stem = os.fsencode(file.stem)
     name = file.stem if len(stem) <= LONGEST_STEM else stem[:LONGEST_STEM].decode(errors="ignore")

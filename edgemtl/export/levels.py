@@ -109,11 +109,11 @@ def export_levels(
     digest = net_sha256([level.candidate.net for level in levels], first.design.precision)
     with placing(folder) as bundle:
         bundle.check(digest, [name], len(levels))
-        position = bundle.scratch / folder_of(target)
-        position.mkdir(parents=True)
+        engine_folder = bundle.scratch / folder_of(target)
+        engine_folder.mkdir(parents=True)
         note(report, f"building {len(levels)} levels for {name}")
-        written = _write(levels, planned.supernet, target, position)
-        checked = [_checked(number, level, target, position, validation) for number, level in enumerate(levels)]
+        written = _write(levels, planned.supernet, target, engine_folder)
+        checked = [_checked(number, level, target, engine_folder, validation) for number, level in enumerate(levels)]
         share = written.shared_bytes / written.alone_bytes
         here = all(is_runnable(target, _precision(level, target)) for level in levels)
         note(
@@ -139,7 +139,7 @@ def export_levels(
         return bundle.publish(manifest.model_copy(update={"levels": tuple(checked)}))
 
 
-def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, position: Path) -> _Written:
+def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, engine_folder: Path) -> _Written:
     """Build every level, and write their engines over one file of weights with one `engine.json`."""
     engines = [_built(level, target) for level in levels]
     shared, tensors = share_weights([engine.carrier for engine in engines], supernet)
@@ -152,10 +152,10 @@ def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, po
             contents[name] = content
         options.append({**engine.spec.options, "shared": [part.as_json() for part in level.parts]})
     for name, content in contents.items():
-        write_atomic(position / name, content)
+        write_atomic(engine_folder / name, content)
     spec = replace(engines[0].spec, files={**keys, "shared": WEIGHTS_FILE}, options={"levels": options})
     alone_bytes = sum(len(e.carrier.content) + sum(map(len, e.others.values())) for e in engines)
-    files = (*contents, spec.write(position).name)
+    files = (*contents, spec.write(engine_folder).name)
     return _Written(files, sum(map(len, contents.values())), alone_bytes)
 
 
@@ -172,13 +172,13 @@ def _precision(level: Level, target: ExportTarget) -> dict[str, str]:
 
 
 def _checked(
-    number: int, level: Level, target: ExportTarget, position: Path, validation: Sequence[Sample]
+    number: int, level: Level, target: ExportTarget, engine_folder: Path, validation: Sequence[Sample]
 ) -> BundleLevel:
     """Manifest entry of a level whose engine was compared with its net."""
     net, precision = level.candidate.net, _precision(level, target)
     names = [task.name for task in net.tasks]
     if is_runnable(target, precision):
-        with closing(measurer_of(target).open(position, modes=[names], level=number)) as session:
+        with closing(measurer_of(target).open(engine_folder, modes=[names], level=number)) as session:
             parity = measure_parity(net, session.run, validation)
     else:
         parity = measure_parity(net, simulated_run(net, precision, None, target), validation)

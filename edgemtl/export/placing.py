@@ -63,11 +63,11 @@ class Place:
             self.scratch.replace(self.folder)
             return manifest
         whole, moves = _joined(self.before, manifest, self.folder)
-        for name, position in moves.items():
+        for name, destination in moves.items():
             target = next(target for target in manifest.targets.values() if target.folder == name)
             write_json(self.scratch / name / MOVING_FILE, _files_of(manifest, target))
-            (self.folder / position).parent.mkdir(parents=True, exist_ok=True)
-            (self.scratch / name).replace(self.folder / position)
+            (self.folder / destination).parent.mkdir(parents=True, exist_ok=True)
+            (self.scratch / name).replace(self.folder / destination)
         folders = {target.folder for target in whole.targets.values()}
         for target in self.before.targets.values():
             if target.folder not in folders:
@@ -123,14 +123,14 @@ def _joined(before: Manifest, made: Manifest, folder: Path) -> tuple[Manifest, d
     for name, target in made.targets.items():
         own, old = _files_of(made, target), before.targets.get(name)
         if old is not None and _files_of(before, old) == own:
-            position = old.folder
+            engine_folder = old.folder
         else:
-            position = moves[target.folder] = _free(folder, target.folder)
+            engine_folder = moves[target.folder] = _free(folder, target.folder)
             gone = () if old is None else (f"{old.folder}/{file}" for file in old.files)
             for file in gone:
                 files.pop(file, None)
-        files |= {f"{position}/{file}": digest for file, digest in own.items()}
-        targets[name] = target.model_copy(update={"folder": position})
+        files |= {f"{engine_folder}/{file}": digest for file, digest in own.items()}
+        targets[name] = target.model_copy(update={"folder": engine_folder})
     before_of = {(use.layer, use.task): use for use in before.experts}
     changes = {
         "created": made.created,
@@ -157,22 +157,22 @@ def _files_of(manifest: Manifest, target: BundleTarget) -> dict[str, str]:
 def _free(folder: Path, name: str) -> str:
     """A name for an engine's folder that nothing in the bundle has."""
     numbers = iter(range(2, 10**6))
-    position = name
-    while (folder / position).exists() or (folder / position).is_symlink():
-        position = f"{name}-{next(numbers)}"
-    return position
+    free = name
+    while (folder / free).exists() or (folder / free).is_symlink():
+        free = f"{name}-{next(numbers)}"
+    return free
 
 
 def _settle(folder: Path, manifest: Manifest) -> None:
     """Finish what an export began: engines that the manifest names have arrived, what it does not name goes."""
     named = {target.folder for target in manifest.targets.values()}
     for marker in folder.glob(f"engines/*/{MOVING_FILE}"):
-        position = marker.parent
-        if gone := position.relative_to(folder).as_posix() not in named:
+        engine_folder = marker.parent
+        if gone := engine_folder.relative_to(folder).as_posix() not in named:
             files = read_json(marker, "list of files")
             if not isinstance(files, dict):
                 raise UserError(f"{marker} is no list of files with their hashes, as edgemtl writes it: remove it")
-            remove_written(position, {str(name): str(digest) for name, digest in files.items()})
+            remove_written(engine_folder, {str(name): str(digest) for name, digest in files.items()})
         marker.unlink()
-        if gone and not any(position.iterdir()):
-            position.rmdir()
+        if gone and not any(engine_folder.iterdir()):
+            engine_folder.rmdir()

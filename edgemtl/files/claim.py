@@ -117,39 +117,39 @@ def scratch_beside(folder: Path, verb: str) -> Iterator[Path]:
     It belongs to one process at a time, so it claims `folder` too; leftovers of a killed process are cleared. Raises
     `UserError` as `claim` does.
     """
-    position = folder.with_name(f".{folder.name}{_SCRATCH}")
-    strange = position.is_symlink() or (
-        position.is_dir() and not (position / LOCK_FILE).exists() and any(position.iterdir())
+    scratch = folder.with_name(f".{folder.name}{_SCRATCH}")
+    strange = scratch.is_symlink() or (
+        scratch.is_dir() and not (scratch / LOCK_FILE).exists() and any(scratch.iterdir())
     )
     if strange:
-        raise UserError(f"{position} is in the way, and edgemtl did not write it: move it, or choose another --out")
+        raise UserError(f"{scratch} is in the way, and edgemtl did not write it: move it, or choose another --out")
     if folder.parent.is_dir():
         _clear_scratch(folder.parent)
     try:
-        with claim(position, verb, folder):
+        with claim(scratch, verb, folder):
             try:
-                made = position / folder.name
+                made = scratch / folder.name
                 made.mkdir()
                 yield made
             finally:
-                _empty(position)
+                _empty(scratch)
     finally:
         with contextlib.suppress(OSError):  # it was there, empty, where a process was killed as it made it
-            position.rmdir()
+            scratch.rmdir()
 
 
 def _clear_scratch(folder: Path) -> None:
     """Remove the scratch folders in a folder whose processes have ended."""
-    for position in folder.glob(f".*{_SCRATCH}"):
-        if position.is_dir() and not position.is_symlink() and (position / LOCK_FILE).is_file():
+    for scratch in folder.glob(f".*{_SCRATCH}"):
+        if scratch.is_dir() and not scratch.is_symlink() and (scratch / LOCK_FILE).is_file():
             with contextlib.suppress(UserError, OSError):  # in use, or not ours to remove
-                with claim(position, "export", position):
-                    _empty(position)
-                position.rmdir()
+                with claim(scratch, "export", scratch):
+                    _empty(scratch)
+                scratch.rmdir()
 
 
-def _empty(position: Path) -> None:
-    for path in position.iterdir():
+def _empty(scratch: Path) -> None:
+    for path in scratch.iterdir():
         if path.name == LOCK_FILE:
             continue
         if path.is_dir() and not path.is_symlink():

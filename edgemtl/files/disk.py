@@ -95,16 +95,16 @@ def clear_parts(folder: Path, of: str | None = None) -> None:
 
     With `of` only those of the file of that name, in the folder itself.
     """
-    for position, inner, names in os.walk(folder):
+    for parent, inner, names in os.walk(folder):
         if of is not None:
             inner.clear()
             names = [name for name in names if name.startswith(_part_prefix(of))]
         for name in filter(_PART.match, names):
             with contextlib.suppress(OSError):  # being written now, or not ours
-                handle = os.open(Path(position) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                handle = os.open(Path(parent) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    (Path(position) / name).unlink()
+                    (Path(parent) / name).unlink()
                 finally:
                     os.close(handle)
 

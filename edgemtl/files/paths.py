@@ -54,8 +54,8 @@ def check_folder(folder: Path, what: str) -> None:
     Raises `UserError` for a link in it, however deep, that leads out of it, and for what is neither file nor folder: a
     reading a pipe would block forever. A folder that does not exist yet is fine.
     """
-    for position, folders, files in os.walk(folder):
-        for path in (Path(position, name) for name in (*folders, *files)):
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
             try:
                 if path.is_symlink() and not within(folder, path):
                     raise UserError(

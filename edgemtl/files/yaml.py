@@ -103,9 +103,9 @@ def read_yaml(path: Path, what: str, limit_bytes: int) -> tuple[yaml.Node | None
         return parse_yaml(read_text(path, what, limit_bytes))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        position = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(
-            f"{what} {path}{position}: not valid YAML ({_one_line(error.problem)}): mend that place"
+            f"{what} {path}{where}: not valid YAML ({_one_line(error.problem)}): mend that place"
         ) from error
     except (yaml.YAMLError, RecursionError, *_UNFIT) as error:
         raise UserError(f"{what} {path}: not valid YAML ({_one_line(error)}): mend it or write it again") from error

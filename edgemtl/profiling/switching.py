@@ -39,10 +39,10 @@ def measure_levels(bundle: Path, target: str | None = None, threads: int = 0) ->
 
     Raises `UserError` where that process fails.
     """
-    return [LevelCost(**fields) for fields in json.loads(run_in_subprocess(answer_levels, bundle, target, threads))]
+    return [LevelCost(**fields) for fields in json.loads(run_in_subprocess(levels_main, bundle, target, threads))]
 
 
-def answer_levels() -> None:
+def levels_main() -> None:
     """Main function of the subprocess; it exits with 1 and the reason on stderr's last line if it fails."""
     try:
         request = json.load(sys.stdin)

@@ -120,18 +120,18 @@ def _figures(data: ReportData, single: bool) -> Iterator[tuple[str, _Figure]]:
     if data.result is not None and data.result.best is not None:
         yield from _scores(data.result.best, data.result.preferred)
     for profile in data.profiles:
-        yield from _profile_figures(profile, "" if single else f", {_place(profile)}")
+        yield from _profile_figures(profile, "" if single else f", {_measured_on(profile)}")
 
 
-def _place(profile: Profile) -> str:
+def _measured_on(profile: Profile) -> str:
     return f"{profile.device}/{profile.runtime}"
 
 
 def _scores(best: Entry, preferred: str) -> Iterator[tuple[str, _Figure]]:
     latency = best.latency_ms
     if latency is not None:
-        position = f"latency, {latency.device}/{latency.runtime}, {latency.kind}"
-        yield position, ("ms", latency.kind, latency.value, True, None)
+        label = f"latency, {latency.device}/{latency.runtime}, {latency.kind}"
+        yield label, ("ms", latency.kind, latency.value, True, None)
     if best.delta_m is not None:
         yield DELTA, ("", "evaluated", best.delta_m, False, None)
     if best.weighted_delta_m is not None:
@@ -164,17 +164,17 @@ def _counts(data: ReportData) -> Iterator[tuple[str, _Figure]]:
             yield what, (unit, "counted", float(value), True, None)
 
 
-def _profile_figures(profile: Profile, position: str) -> Iterator[tuple[str, _Figure]]:
+def _profile_figures(profile: Profile, suffix: str) -> Iterator[tuple[str, _Figure]]:
     for mode in profile.modes:
         for name, value in _latencies(mode.latency).items():
             ends = next((pair for key, pair in mode.latency.intervals_ms.items() if key == name), None)
-            yield f"{mode.name}, {name}{position}", ("ms", "measured", value, True, ends)
+            yield f"{mode.name}, {name}{suffix}", ("ms", "measured", value, True, ends)
     if profile.trunk_ms is not None:
-        yield f"trunk{position}", ("ms", profile.trunk_ms.kind, profile.trunk_ms.value, True, None)
+        yield f"trunk{suffix}", ("ms", profile.trunk_ms.kind, profile.trunk_ms.value, True, None)
     if profile.opening is not None:
-        yield f"opening{position}", ("ms", "measured", profile.opening.open_ms, True, None)
+        yield f"opening{suffix}", ("ms", "measured", profile.opening.open_ms, True, None)
         if profile.opening.run_peak_bytes is not None:
-            yield f"peak memory{position}", ("B", "measured", float(profile.opening.run_peak_bytes), True, None)
+            yield f"peak memory{suffix}", ("B", "measured", float(profile.opening.run_peak_bytes), True, None)
 
 
 def _latencies(block: LatencyBlock) -> Mapping[str, float]:
@@ -190,8 +190,10 @@ def _notes(left: ReportData, right: ReportData, rows: list[ComparisonRow]) -> It
             "latencies were measured in two separate sessions, not in turns: trust a difference only where it is "
             "larger than the spread of both"
         )
-    if len(left.profiles) == len(right.profiles) == 1 and _place(left.profiles[0]) != _place(right.profiles[0]):
-        yield f"the first was measured on {_place(left.profiles[0])}, the second on {_place(right.profiles[0])}"
+    if len(left.profiles) == len(right.profiles) == 1:
+        first, second = _measured_on(left.profiles[0]), _measured_on(right.profiles[0])
+        if first != second:
+            yield f"the first was measured on {first}, the second on {second}"
     environments = [_machine(left), _machine(right)]
     for what in environments[0]:
         one, two = environments[0][what], environments[1].get(what)

@@ -225,8 +225,8 @@ def run_schedule(
                 loop.finish(lanes, now, clock())
             else:
                 _wait(loop.next_event(), clock, sleep)
-            if now - loop.told >= PROGRESS_SECONDS:
-                loop.told = now
+            if now - loop.reported >= PROGRESS_SECONDS:
+                loop.reported = now
                 report(loop.progress())
     except KeyboardInterrupt:
         interrupted = True
@@ -281,7 +281,7 @@ class _Loop:
         self.schedule, self.start, self.end = schedule, start, start + seconds
         self.lanes = [_Lane(task, hz, schedule.period(task), start) for task, hz in schedule.rates_hz.items()]
         self.calls: list[EngineCall] = []
-        self.told = start
+        self.reported = start
         self.total = schedule.releases(seconds)
 
     def next_call(self, now: float) -> list[_Lane]:

@@ -101,7 +101,7 @@ class _Layout:
         self._chunks: list[memoryview | bytes] = []
         self._laid: dict[_Key, list[dict[str, Weight]]] = {}
 
-    def position(self, nodes: Sequence[Node]) -> list[dict[str, Weight]]:
+    def lay_out(self, nodes: Sequence[Node]) -> list[dict[str, Weight]]:
         """Where the constants of operators that run together lie, for each."""
         key = tuple(tuple((each.data_ptr(), tuple(each.shape)) for each in node.constants.values()) for node in nodes)
         if key not in self._laid:
@@ -141,7 +141,7 @@ def _operators(nodes: Iterable[Node], layout: _Layout) -> list[Operator]:
             attributes={name: node.attributes[name] for name in OPERATORS[node.op].attributes},
             weights=weights,
         )
-        for node, weights in zip(nodes, layout.position(nodes), strict=True)
+        for node, weights in zip(nodes, layout.lay_out(nodes), strict=True)
     ]
 
 

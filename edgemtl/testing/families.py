@@ -141,20 +141,20 @@ class FamilyConformance:
     def test_the_plans_cost_is_the_exported_graphs(self, net: MultiTaskNet, design: Design) -> None:
         """FLOPs are exact, for all tasks and each alone; parameters but for a few constants."""
         counted, plan = count_graph(emit(net)), design.plan
-        for found, tasks in ((counted.total, None), *((path, task) for task, path in counted.paths.items())):
+        for counts, tasks in ((counted.total, None), *((path, task) for task, path in counted.paths.items())):
             cost = plan.cost(tasks=tasks)
-            assert found.flops == cost.flops, tasks
-            assert found.params == pytest.approx(cost.params, abs=2 * len(plan.blocks)), tasks
+            assert counts.flops == cost.flops, tasks
+            assert counts.params == pytest.approx(cost.params, abs=2 * len(plan.blocks)), tasks
 
-    def test_blocks_are_all_told_of_and_sum_to_the_cost(self, space: Space, design: Design) -> None:
+    def test_blocks_are_all_recorded_and_sum_to_the_cost(self, space: Space, design: Design) -> None:
         """The records sum to the design's cost, for all tasks and each alone."""
         assert [block.name for block in design.blocks] == [block.name for block in design.plan.blocks]
-        cost, told = design.cost(), sum(cost_by_owner(design.blocks).values(), BlockCost())
-        assert (told.flops, told.params, told.bytes) == (cost.flops, cost.params, cost.weight_bytes)
+        cost, total = design.cost(), sum(cost_by_owner(design.blocks).values(), BlockCost())
+        assert (total.flops, total.params, total.bytes) == (cost.flops, cost.params, cost.weight_bytes)
         for task in space.tasks:
             own = [block for block in design.blocks if task.name in block.tasks]
-            alone, told = design.cost(task.name), sum(cost_by_owner(own).values(), BlockCost())
-            assert (told.flops, told.params, told.bytes) == (alone.flops, alone.params, alone.weight_bytes)
+            alone, total = design.cost(task.name), sum(cost_by_owner(own).values(), BlockCost())
+            assert (total.flops, total.params, total.bytes) == (alone.flops, alone.params, alone.weight_bytes)
 
     def test_every_block_is_drawn(self, space: Space, design: Design) -> None:
         """A report's picture holds every block."""

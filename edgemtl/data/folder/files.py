@@ -140,17 +140,17 @@ def _refuse_shared(splits: Mapping[Split, list[Item]], problems: Problems) -> No
                 problems.add(f"is in the splits {other} and {split}: a score needs images of its own", item.shown)
 
 
-def _place(name: str, salt: str) -> float:
+def _name_fraction(name: str, salt: str) -> float:
     """A number from 0 to 1 that only the name decides."""
     return int.from_bytes(hashlib.sha256(f"{salt} {name}".encode()).digest()[:8]) / 2**64
 
 
 def _draw_split(name: str, shares: Fractions) -> Split:
     """The split of an image by its name: adding images never moves others."""
-    position, last = _place(nfc(name), "edgemtl split 1"), 0.0
+    fraction, last = _name_fraction(nfc(name), "edgemtl split 1"), 0.0
     for split in ("test", "validation", "calibration"):
         last += getattr(shares, split)
-        if position < last:
+        if fraction < last:
             return require_split(split)
     return "train"
 
@@ -160,7 +160,9 @@ def _set_aside(train: list[Item]) -> tuple[list[Item], list[Item]]:
     if len(train) < 2:
         return train, train
     count = min(max(1, round(_CALIBRATION_SHARE * len(train))), _CALIBRATION_MOST)
-    chosen = {item.name for item in sorted(train, key=lambda item: _place(item.name, "edgemtl calibration 1"))[:count]}
+    chosen = {
+        item.name for item in sorted(train, key=lambda item: _name_fraction(item.name, "edgemtl calibration 1"))[:count]
+    }
     return [item for item in train if item.name not in chosen], [item for item in train if item.name in chosen]
 
 

@@ -130,7 +130,7 @@ def _paint_room(rng: np.random.Generator, plan: _Plan) -> None:
         plan.rows += [(kind, 0, 0, 0, 1, 1, 1, 0, 0, 1, 0, CLASSES.index(name), face, face)]
 
 
-def _place(plan: _Plan, item: Item, x: float, y: float, z: float, yaw: float) -> None:
+def _stand_item(plan: _Plan, item: Item, x: float, y: float, z: float, yaw: float) -> None:
     """Add an item's parts at a position in the world, as one instance."""
     c, s = math.cos(yaw), math.sin(yaw)
     first = len(plan.materials)
@@ -186,14 +186,14 @@ def _hang_on_walls(rng: np.random.Generator, plan: _Plan) -> None:
                 if at + 2 * half_x + 0.1 < length:
                     x, y, yaw = _wall_frame(face, plan.size, at + half_x, 0.0)
                     plan.frames += [plan.instances]
-                    _place(plan, fittings.window_frame(rng, half_x, half_z), x, y, middle, yaw)
+                    _stand_item(plan, fittings.window_frame(rng, half_x, half_z), x, y, middle, yaw)
                     plan.openings += [Opening(face, (at, at + 2 * half_x), (middle - half_z, middle + half_z))]
             elif choice < 0.5 and rank < 2:
                 item = fittings.door(rng)
                 half_x = item.half_x
                 if at + 2 * half_x < length:
                     x, y, yaw = _wall_frame(face, plan.size, at + half_x, 0.0)
-                    _place(plan, item, x, y, 0.0, yaw)
+                    _stand_item(plan, item, x, y, 0.0, yaw)
                     front_x, front_y, _ = _wall_frame(face, plan.size, at + half_x, 0.2)
                     plan.footprints += [(front_x, front_y, half_x, 0.2, yaw)]
             elif choice < 0.8:
@@ -201,7 +201,7 @@ def _hang_on_walls(rng: np.random.Generator, plan: _Plan) -> None:
                 half_x = item.half_x
                 if at + 2 * half_x < length:
                     x, y, yaw = _wall_frame(face, plan.size, at + half_x, 0.0)
-                    _place(plan, item, x, y, 1.35 + 0.35 * r[2], yaw)
+                    _stand_item(plan, item, x, y, 1.35 + 0.35 * r[2], yaw)
             else:
                 half_x = 0.3
             at += 2 * half_x + 0.15 + 0.8 * r[4]
@@ -261,7 +261,7 @@ def _stand(rng: np.random.Generator, plan: _Plan, item: Item, at_wall: bool) -> 
         footprint = (x, y, item.half_x, item.half_y, yaw)
         if _fits(plan, footprint):
             plan.footprints += [footprint]
-            _place(plan, item, x, y, 0.0, yaw)
+            _stand_item(plan, item, x, y, 0.0, yaw)
             _load(rng, plan, item, x, y, yaw)
             return True
     return False
@@ -280,7 +280,7 @@ def _load(rng: np.random.Generator, plan: _Plan, item: Item, x: float, y: float,
             clear = all(math.hypot(px - ox, py - oy) > wide + other for ox, oy, other in taken)
             if wide < max(ax, ay) and clear and sz + small.height < plan.size[2] - 0.1:
                 taken += [(px, py, wide)]
-                _place(plan, small, x + c * px - s * py, y + s * px + c * py, sz, yaw + 6.28 * r[2])
+                _stand_item(plan, small, x + c * px - s * py, y + s * px + c * py, sz, yaw + 6.28 * r[2])
     if item.class_id == CLASSES.index("table") and item.height > 0.6:
         for side in range(4):
             if rng.random() < 0.5:
@@ -294,7 +294,7 @@ def _load(rng: np.random.Generator, plan: _Plan, item: Item, x: float, y: float,
                 plan.footprints = others
                 if fits:
                     plan.footprints.insert(0, footprint)
-                    _place(plan, seat, px, py, 0.0, footprint[4])
+                    _stand_item(plan, seat, px, py, 0.0, footprint[4])
 
 
 def _furnish(rng: np.random.Generator, plan: _Plan) -> None:
@@ -319,7 +319,7 @@ def _furnish(rng: np.random.Generator, plan: _Plan) -> None:
         middle = plan.size[:2] * rng.uniform(0.3, 0.7, 2)
         away = np.hypot(*(middle - plan.camera.view.position[:2]))
         if away > 0.8:
-            _place(plan, item, float(middle[0]), float(middle[1]), float(plan.size[2]), 0.0)
+            _stand_item(plan, item, float(middle[0]), float(middle[1]), float(plan.size[2]), 0.0)
 
 
 def _roll_out_rug(rng: np.random.Generator, plan: _Plan) -> None:
@@ -330,7 +330,7 @@ def _roll_out_rug(rng: np.random.Generator, plan: _Plan) -> None:
     radius = math.hypot(item.half_x, item.half_y)
     low, high = np.minimum(radius, plan.size[:2] / 2), np.maximum(plan.size[:2] - radius, plan.size[:2] / 2)
     middle = np.clip(middle, low, high)
-    _place(
+    _stand_item(
         plan,
         item,
         float(middle[0]),

@@ -17,7 +17,7 @@ from edgemtl.models import check_state, read_state
 from edgemtl.nas.prune.cut import Side, keep_places, whole_size
 from edgemtl.nas.prune.plain_module import plain_module
 
-__all__ = ["PRUNING_FILE", "PRUNING_SCHEMA", "WEIGHTS_FILE", "apply_pruning", "places_json", "weights_bytes"]
+__all__ = ["PRUNING_FILE", "PRUNING_SCHEMA", "WEIGHTS_FILE", "apply_pruning", "kept_json", "weights_bytes"]
 
 PRUNING_FILE = "pruning.json"
 PRUNING_SCHEMA = "edgemtl.pruning/1"
@@ -52,11 +52,11 @@ def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
     return made
 
 
-def places_json(places: Mapping[Side, Sequence[int]]) -> list[dict[str, Any]]:
-    """The places that each side of a layer keeps, as JSON, by the layer's path in the user's module."""
+def kept_json(kept_positions: Mapping[Side, Sequence[int]]) -> list[dict[str, Any]]:
+    """The positions that each side of a layer keeps, as JSON, by the layer's path in the user's module."""
     return [
-        {"layer": name.removeprefix("module."), "side": side, "places": list(kept)}
-        for (name, side), kept in places.items()
+        {"layer": name.removeprefix("module."), "side": side, "places": list(positions)}
+        for (name, side), positions in kept_positions.items()
     ]
 
 
@@ -67,20 +67,20 @@ def weights_bytes(module: nn.Module) -> bytes:
 
 def _kept(file: Path, rows: Any, module: nn.Module) -> dict[Side, list[int]]:
     layers, parameters = dict(module.named_modules()), dict(module.named_parameters(remove_duplicate=False))
-    found: dict[Side, list[int]] = {}
+    kept_positions: dict[Side, list[int]] = {}
     try:
         for row in rows:
-            name, side, places = str(row["layer"]), str(row["side"]), [int(position) for position in row["places"]]
-            known: Mapping[str, object] = layers if side in ("inputs", "outputs") else parameters
-            if name not in known:
-                raise unknown_name("layer of the module", name, known)
+            name, side, positions = str(row["layer"]), str(row["side"]), [int(position) for position in row["places"]]
+            named: Mapping[str, object] = layers if side in ("inputs", "outputs") else parameters
+            if name not in named:
+                raise unknown_name("layer of the module", name, named)
             if (
-                not places
-                or places != sorted({*places})
-                or not 0 <= places[0] <= places[-1] < whole_size(module, (name, side))
+                not positions
+                or positions != sorted({*positions})
+                or not 0 <= positions[0] <= positions[-1] < whole_size(module, (name, side))
             ):
                 raise ValueError(f"places of {name}")
-            found[name, side] = places
+            kept_positions[name, side] = positions
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"pruning {file} is damaged, or of another module ({error}): prune again") from error
-    return found
+    return kept_positions

@@ -34,7 +34,7 @@ from edgemtl.nas.evaluation import (
     check_floor,
     timed_scopes,
 )
-from edgemtl.nas.prune.apply import PRUNING_FILE, PRUNING_SCHEMA, WEIGHTS_FILE, places_json, weights_bytes
+from edgemtl.nas.prune.apply import PRUNING_FILE, PRUNING_SCHEMA, WEIGHTS_FILE, kept_json, weights_bytes
 from edgemtl.nas.prune.criterion import JUDGED_IMAGES, RECALIBRATION_IMAGES, LossCriterion
 from edgemtl.nas.prune.cut import places_kept
 from edgemtl.nas.prune.decide import (
@@ -268,7 +268,7 @@ def _write(
     if not said["not_exported"]:
         find_target(TARGET).build(narrow, _FLOAT, None, request.out / ENGINE_FOLDER)
     content = {"schema": PRUNING_SCHEMA, "module": request.module, "tolerance": fit.tolerance, **said}
-    rows: dict[str, Any] = {"groups": group_rows(subject.groups, fit), "kept": places_json(places)}
+    rows: dict[str, Any] = {"groups": group_rows(subject.groups, fit), "kept": kept_json(places)}
     rows["weights_sha256"] = sha256(request.out / WEIGHTS_FILE)
     write_json(request.out / PRUNING_FILE, sealed({**content, **rows}))
 

@@ -129,7 +129,7 @@ def _legend() -> Markup:
 def _summary(manifest: Manifest, tasks: Sequence[str]) -> Markup:
     uses = manifest.experts
     every = {(use.layer, number): use.expert_bytes for use in uses for number in use.experts}
-    owners = list(dict.fromkeys(use.task for use in sorted(uses, key=lambda use: _place(use.task, tasks))))
+    owners = list(dict.fromkeys(use.task for use in sorted(uses, key=lambda use: _task_index(use.task, tasks))))
     reach = {owner: {(u.layer, n) for u in uses if u.task == owner for n in u.experts} for owner in owners}
     limited = [name for name in manifest.targets if any(name in use.dropped_by_target for use in uses)]
     bounded = any(use.dropped_by_model for use in uses)
@@ -155,7 +155,7 @@ def _summary(manifest: Manifest, tasks: Sequence[str]) -> Markup:
     return table([*head, *(f"dropped, {name}" for name in limited)], rows, numbers=range(1, 3))
 
 
-def _place(task: str | None, tasks: Sequence[str]) -> int:
+def _task_index(task: str | None, tasks: Sequence[str]) -> int:
     return tasks.index(task) if task in tasks else -1
 
 

@@ -42,7 +42,7 @@ def _verdict(data: ReportData) -> tuple[Markup, str]:
         ), f"{format_flops(cost.flops)}, {format_bytes(cost.weight_bytes)}, for {targets}"
     profile = data.profiles[0]
     word, class_ = ("stable", "pill good") if profile.stability.stable else ("unstable", "pill warn")
-    text = f"{ms_text(profile.latency.typical_ms)} ms measured on {_place(profile)}, all tasks in one call"
+    text = f"{ms_text(profile.latency.typical_ms)} ms measured on {_measured_on(profile)}, all tasks in one call"
     return element("span", word, class_=class_), text
 
 
@@ -69,7 +69,7 @@ def _measured_twice(data: ReportData) -> Child:
     """Where the search and a profile timed the same place: when, under what load, and which figure counts for what."""
     result = data.result
     latency = result.best.latency_ms if result is not None and result.best is not None else None
-    profile = next((each for each in data.profiles if latency and _place(each) == _place(latency)), None)
+    profile = next((each for each in data.profiles if latency and _measured_on(each) == _measured_on(latency)), None)
     if result is None or latency is None or profile is None:
         return None
     counts = "it is of the exported engine, and counts for what is deployed"
@@ -85,7 +85,7 @@ def _measured_twice(data: ReportData) -> Child:
     )
 
 
-def _place(figure: Profile | Latency) -> str:
+def _measured_on(figure: Profile | Latency) -> str:
     return f"{figure.device}/{figure.runtime}"
 
 
@@ -172,7 +172,7 @@ def _profile_tile(profile: Profile) -> Tile:
     which = "median" if block.p50_ms is not None else "mean"
     unstable = None if profile.stability.stable else element("span", "unstable", class_="pill warn")
     return (
-        f"latency, {_place(profile)}",
+        f"latency, {_measured_on(profile)}",
         (f"{ms_text(block.typical_ms)} ms ", unstable),
         (f"{which} of {block.n} ", kind_badge("measured")),
     )

@@ -162,7 +162,7 @@ def _front_table(entries: Sequence[Entry], result: Result, data: ReportData) -> 
 
 def _entries_table(entries: Sequence[Entry], result: Result, data: ReportData) -> Markup:
     metrics = {task: _column(task, entries, data) for task in data.tasks}
-    scopes = {_place(entry.latency_ms) for entry in entries if entry.latency_ms is not None}
+    scopes = {_origin(entry.latency_ms) for entry in entries if entry.latency_ms is not None}
     shared = scopes.pop() if len(scopes) == 1 else ""
     latency = ("latency", element("br"), element("small", shared, class_="place")) if shared else "latency"
     weighted: list[Child] = [("weighted", element("br"), "delta_m")] if result.preferred else []
@@ -172,7 +172,7 @@ def _entries_table(entries: Sequence[Entry], result: Result, data: ReportData) -
     return table(head, rows, marked=[entry_kind(entry, result) for entry in entries])
 
 
-def _place(latency: Latency) -> str:
+def _origin(latency: Latency) -> str:
     return f"{latency.kind}, {latency.device}/{latency.runtime}"
 
 
@@ -184,7 +184,7 @@ def _column(task: str, entries: Sequence[Entry], data: ReportData) -> str:
     return next((name for entry in entries for name in entry.metrics.get(task, {})), "")
 
 
-def _row(entry: Entry, result: Result, metrics: dict[str, str], shared_place: bool) -> list[Child]:
+def _row(entry: Entry, result: Result, metrics: dict[str, str], shared_origin: bool) -> list[Child]:
     kind = entry_kind(entry, result)
     label = {
         "chosen": "★\u00a0chosen",
@@ -208,17 +208,17 @@ def _row(entry: Entry, result: Result, metrics: dict[str, str], shared_place: bo
         flops,
         macs,
         format_bytes(entry.bytes),
-        _latency_cell(entry.latency_ms, shared_place),
+        _latency_cell(entry.latency_ms, shared_origin),
         *("" if mean is None else format_change(mean) for mean in means),
         *scores,
     ]
 
 
-def _latency_cell(latency: Latency | None, shared_place: bool) -> Child:
+def _latency_cell(latency: Latency | None, shared_origin: bool) -> Child:
     if latency is None:
         return element("span", "not measured", class_="sub")
     text = f"{ms_text(latency.value)} ms"
-    return text if shared_place else (text, element("br"), element("small", _place(latency), class_="place"))
+    return text if shared_origin else (text, element("br"), element("small", _origin(latency), class_="place"))
 
 
 def tasks_section(data: ReportData) -> Markup | None:

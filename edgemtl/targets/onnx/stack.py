@@ -62,7 +62,7 @@ class _Graph:
     """Who reads each tensor, and which tensors are constants."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph, self._place = graph, {node.name: index for index, node in enumerate(graph.node)}
+        self._graph, self._index = graph, {node.name: index for index, node in enumerate(graph.node)}
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self.readers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in graph.node:
@@ -94,7 +94,7 @@ class _Graph:
         if len(ends) != 1 or Counter(node.op_type for node in inner.values()) != _GELU:
             return None
         (second,) = ends.values()
-        activation = sorted(inner.values(), key=lambda node: self._place[node.name])
+        activation = sorted(inner.values(), key=lambda node: self._index[node.name])
         return _Expert(first, activation, second) if self._is_linear(second) else None
 
     def _is_linear(self, node: NodeProto) -> bool:
