@@ -15,6 +15,7 @@ from edgemtl.cli.screen import Screen
 from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_result
 from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
+from edgemtl.errors import UserError
 from edgemtl.units import format_quantity
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ __all__ = ["search"]
 )
 @click.option("--strategy", metavar="NAME", default="linas", show_default=True, help="How designs are proposed.")
 @click.option("--evaluations", default=36, show_default=True, help="Designs to evaluate.")
-@click.option("--steps", default=600, show_default=True, help="Training steps of the strategy masks.")
+@click.option("--steps", type=int, help="Training steps of a strategy that has some: masks, 600 by default.")
+@click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="A setting of the strategy's own.")
 @click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
 @click.option(
     "--storage", metavar="URL", help="An Optuna URL, for many workers; a journal in the run's folder by default."
@@ -96,7 +98,8 @@ def search(
     device: str,
     strategy: str,
     evaluations: int,
-    steps: int,
+    steps: int | None,
+    settings: Sequence[str],
     supernet: Path | None,
     storage: str | None,
     threads: int,
@@ -128,7 +131,7 @@ def search(
         device=device,
         strategy=strategy,
         evaluations=evaluations,
-        steps=steps,
+        settings=_settings(settings, steps),
         seed=seed,
         supernet=supernet,
         storage=storage,
@@ -144,6 +147,17 @@ def search(
         chosen = read_config(folder).target
         screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {chosen}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
+
+
+def _settings(texts: Sequence[str], steps: int | None) -> dict[str, int | str]:
+    """What is set of the strategy's own, `--steps` among it."""
+    settings: dict[str, int | str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UserError(f"setting {text!r} cannot be read: write NAME=VALUE, as --set generations=30")
+        settings[name] = value
+    return settings if steps is None else {**settings, "steps": steps}
 
 
 def _show_event(screen: Screen, stages: Stages, event: Progress) -> None:

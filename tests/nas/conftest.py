@@ -29,7 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ask(home: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Requests for searches in that folder; the working directory is there."""
+    """Requests for quick searches in that folder, good or not; the working directory is there."""
     monkeypatch.chdir(home)
 
     def request(out: Path, **changes: Any) -> SearchRequest:
@@ -41,6 +41,8 @@ def ask(home: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
             "batch": 2,
             "supernet": home / "supernet.safetensors",
             "threads": 1,
+            "finalists": 1,
+            "settings": {} if "strategy" in changes else {"generations": 5},
         }
         return SearchRequest(out, **(asked | changes))
 

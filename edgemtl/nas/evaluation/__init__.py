@@ -17,6 +17,9 @@ from edgemtl.nas.evaluation.finalists import (
     measure_finalists,
     pick_architectures,
 )
+from edgemtl.nas.evaluation.images import (
+    prepare_images,
+)
 from edgemtl.nas.evaluation.preflight import (
     FloorRow,
     PreflightRow,
@@ -91,6 +94,7 @@ __all__ = [
     "position",
     "preflight_budgets",
     "preflight_floors",
+    "prepare_images",
     "record",
     "seen_keys",
     "shrinkage_estimate",

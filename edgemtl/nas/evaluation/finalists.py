@@ -97,12 +97,15 @@ def pick_architectures(
     return [*nearest, *([] if any(design.plan == largest.plan for design in nearest) else [largest])]
 
 
-def measure_finalists(problem: Problem, evaluator: Evaluator, design: Design) -> list[Finalist]:
+def measure_finalists(
+    problem: Problem, evaluator: Evaluator, design: Design, export_loss: float = EXPORT_LOSS
+) -> list[Finalist]:
     """The variants of one architecture that could be exported, scored by simulation and timed in turns; never none.
 
-    What loses more to its precision than an export accepts is dropped, and so is a mixture of precisions that is not
-    clearly faster than each alone, unless only slower ones keep the budgets and floors, or none does. Where engines
-    cannot be timed here the design alone is given, and its other precisions only where it would be dropped itself.
+    What loses more to its precision than `export_loss`, which an export accepts, is dropped, and so is a mixture of
+    precisions that is not clearly faster than each alone, unless only slower ones keep the budgets and floors, or none
+    does. Where engines cannot be timed here the design alone is given, and its other precisions only where it would be
+    dropped itself.
     """
     candidates = _variants(problem.space, evaluator, design)
     plain = next((c for c in candidates if set(c.design.precision.values()) == {"fp32", "float"}), candidates[0])
@@ -113,7 +116,7 @@ def measure_finalists(problem: Problem, evaluator: Evaluator, design: Design) ->
         found = []
         for candidate, ms, ratio in timed:
             metrics = least if candidate is plain else evaluator.simulated(candidate)
-            if _lost(problem, metrics, least) <= EXPORT_LOSS:
+            if _lost(problem, metrics, least) <= export_loss:
                 found.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
         return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgemtl.nas.evaluation.sensitivity import Sensitivity
 from edgemtl.results import LimitCheck
@@ -97,7 +96,8 @@ class Problem:
 
     `baseline` are the metrics of the largest design in float; delta_m and floors refer to it. `sensitivity` is what
     one step down in each choice was found to cost, where that is known; `noise` is the standard error of a measured
-    delta_m, where a task has one label an image; `masks` are the tasks' distributions, where they were learnt.
+    delta_m,
+    where a task has one label an image.
     """
 
     space: Space
@@ -108,7 +108,6 @@ class Problem:
     measures_latency: bool
     sensitivity: Sensitivity | None = None
     noise: float = 0.0
-    masks: Any = None
 
     def delta_m(self, metrics: Metrics) -> float:
         """Mean relative change against the baseline (a fraction), weighted by the preference."""

@@ -42,16 +42,17 @@ _OPENING_SECONDS = 60.0
 _ALL = (TrialState.COMPLETE, TrialState.RUNNING)
 
 
-def open_study(name: str, journal: Path, url: str | None) -> optuna.Study:
+def open_study(name: str, journal: Path, url: str | None, grace_seconds: int = GRACE_SECONDS) -> optuna.Study:
     """The study called `name`, new or as it was left: in an Optuna storage where a URL is given, else in a journal.
 
+    Of a shared study's workers, one that is silent for longer than `grace_seconds` is taken for dead.
     Raises `UserError` where the storage cannot be reached or the journal is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _open_shared(name, url) if url else _open(name, _open_journal(journal))
+            return _open_shared(name, url, grace_seconds) if url else _open(name, _open_journal(journal))
     except (OSError, UserError):
         raise
     except Exception as error:  # every storage and database driver has its own
@@ -66,13 +67,13 @@ def _open(name: str, storage: BaseStorage) -> optuna.Study:
     )
 
 
-def _open_shared(name: str, url: str) -> optuna.Study:
+def _open_shared(name: str, url: str, grace_seconds: int) -> optuna.Study:
     """A study in a database; where another worker is making the tables at this moment, those are waited for."""
     deadline, pause = time.monotonic() + _OPENING_SECONDS, 0.05
     patient: dict[str, Any] = {"connect_args": {"timeout": _OPENING_SECONDS}} if url.startswith("sqlite") else {}
     while True:
         try:
-            return _open(name, RDBStorage(url, patient, heartbeat_interval=BEAT_SECONDS, grace_period=GRACE_SECONDS))
+            return _open(name, RDBStorage(url, patient, heartbeat_interval=BEAT_SECONDS, grace_period=grace_seconds))
         except Exception as error:
             if time.monotonic() > deadline or not _made_meanwhile(error):
                 raise

@@ -32,6 +32,7 @@ from edgemtl.nas.evaluation import (
     NetEvaluator,
     PreparedNet,
     check_floor,
+    prepare_images,
     timed_scopes,
 )
 from edgemtl.nas.prune.apply import PRUNING_FILE, PRUNING_SCHEMA, WEIGHTS_FILE, kept_json, weights_bytes
@@ -51,7 +52,6 @@ from edgemtl.nas.prune.map import PruneMap, first_channels
 from edgemtl.nas.prune.module_groups import module_groups
 from edgemtl.nas.prune.module_net import ModuleNet, load_module
 from edgemtl.nas.prune.trials import Trials
-from edgemtl.nas.search import prepare_images
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import RESULT_FILE, Entry, LimitCheck, PathCost, Result, read_result, write_result
 from edgemtl.targets import find_target, measurer_of

@@ -27,6 +27,7 @@ from edgemtl.nas.evaluation import (
     choose,
     fast_enough,
     measure_finalists,
+    prepare_images,
     timed_scopes,
 )
 from edgemtl.nas.prune.apply import PRUNING_FILE, PRUNING_SCHEMA
@@ -47,7 +48,6 @@ from edgemtl.nas.prune.groups import net_groups
 from edgemtl.nas.prune.map import PruneMap
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.runs import OneDesign, RunFolder, RunInfo, finalize_run
-from edgemtl.nas.search import prepare_images
 from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.runs import RunConfig

@@ -1,29 +1,43 @@
 """The search itself: one loop, and the strategies that propose designs."""
 
-from edgemtl.nas.search.run import (
+from edgemtl.nas.search.problem import (
     Preflight,
+)
+from edgemtl.nas.search.request import (
     SearchRequest,
-    prepare_images,
+)
+from edgemtl.nas.search.run import (
     search,
 )
-from edgemtl.nas.search.strategies.masks import (
+from edgemtl.nas.search.strategies import (
+    STRATEGIES,
+    DesignSampler,
     MaskDistribution,
-)
-from edgemtl.nas.search.strategies.preference import (
+    Needs,
+    Preparation,
+    Prepared,
+    SamplerStrategy,
+    Strategy,
+    make_strategy,
     make_table,
+    measured_in,
     widths_for,
-)
-from edgemtl.nas.search.strategies.registry import (
-    strategy_names,
 )
 
 __all__ = [
+    "STRATEGIES",
+    "DesignSampler",
     "MaskDistribution",
+    "Needs",
     "Preflight",
+    "Preparation",
+    "Prepared",
+    "SamplerStrategy",
     "SearchRequest",
+    "Strategy",
+    "make_strategy",
     "make_table",
-    "prepare_images",
+    "measured_in",
     "search",
-    "strategy_names",
     "widths_for",
 ]

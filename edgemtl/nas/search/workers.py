@@ -56,15 +56,15 @@ def begin(study: optuna.Study, space: Space, worker: str) -> Trial:
 
 
 @contextmanager
-def working(study: optuna.Study, trial: Trial) -> Iterator[None]:
-    """Let the other workers of a shared study see, while the block runs, that this one lives."""
+def working(study: optuna.Study, trial: Trial, beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
+    """Let the other workers of a shared study see, every `beat_seconds` while the block runs, that this one lives."""
     if not hasattr(study._storage, "record_heartbeat"):
         yield
         return
     ended = Event()
 
     def beat() -> None:
-        while not ended.wait(BEAT_SECONDS):
+        while not ended.wait(beat_seconds):
             with suppress(Exception):  # a database that is busy now is told the next time
                 _beat(study, trial)
 

@@ -245,14 +245,11 @@ def test_a_uniform_precision_that_a_slow_engine_held_back_is_timed_again(
 
 
 @pytest.mark.parametrize("block", ["fused", "depthwise"])
-def test_no_finalist_is_slower_than_the_best_uniform_precision(
-    pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch, block: str
-) -> None:
+def test_no_finalist_is_slower_than_the_best_uniform_precision(pair: Space, on_paper: PaperEngines, block: str) -> None:
     """INT8 is faster for fused blocks on this landscape and slower for depthwise ones, as on real runtimes."""
-    monkeypatch.setattr(finalists, "EXPORT_LOSS", 1.0)
     task = problem(pair)
     design = pair.design({**pair.largest(), "s2.block": block, "s2_1.precision": "int8"})
-    kept = measure_finalists(task, on_paper, design)  # type: ignore[arg-type]
+    kept = measure_finalists(task, on_paper, design, export_loss=1.0)  # type: ignore[arg-type]
     best = min(evaluate(variant).latency_ms[""] for variant in pair.uniform(design))
     assert kept
     for finalist in kept:
@@ -260,28 +257,22 @@ def test_no_finalist_is_slower_than_the_best_uniform_precision(
         assert finalist.ratio == pytest.approx(finalist.evaluation.latency_ms[""] / best)
 
 
-def test_a_slower_precision_stays_where_only_it_keeps_a_floor(
-    pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slower_precision_stays_where_only_it_keeps_a_floor(pair: Space, on_paper: PaperEngines) -> None:
     """Otherwise the fastest ones alone are left."""
-    monkeypatch.setattr(finalists, "EXPORT_LOSS", 1.0)
     design = pair.largest()
     changes = {v.key: problem(pair).changes(evaluate(v).metrics)["depth"] for v in precision_variants(pair, design)}
     assert changes[design.key] == 0
     assert min(changes.values()) < 0
-    loose = measure_finalists(problem(pair), on_paper, design)  # type: ignore[arg-type]
-    strict = measure_finalists(problem(pair, floors=["depth=0%"]), on_paper, design)  # type: ignore[arg-type]
+    loose = measure_finalists(problem(pair), on_paper, design, export_loss=1.0)  # type: ignore[arg-type]
+    strict = measure_finalists(problem(pair, floors=["depth=0%"]), on_paper, design, export_loss=1.0)  # type: ignore[arg-type]
     assert design.key not in [f.candidate.design.key for f in loose]
     assert [f.candidate.design.key for f in strict] == [design.key]
 
 
-def test_of_a_floor_that_all_break_the_variant_that_loses_least_is_chosen(
-    pair: Space, on_paper: PaperEngines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_floor_that_all_break_the_variant_that_loses_least_is_chosen(pair: Space, on_paper: PaperEngines) -> None:
     """The plain net, which is slower than INT8: what is only slow may be the nearest."""
-    monkeypatch.setattr(finalists, "EXPORT_LOSS", 1.0)
     task, design = problem(pair, floors=["depth=0%"]), pair.smallest()
-    given = measure_finalists(task, on_paper, design)  # type: ignore[arg-type]
+    given = measure_finalists(task, on_paper, design, export_loss=1.0)  # type: ignore[arg-type]
     assert not any(task.feasible(f.evaluation) for f in given)
     chosen = choose(task, fast_enough(task, given))
     lost = [task.checks(f.evaluation)[0].value for f in given]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -14,13 +15,14 @@ from optuna.trial import TrialState
 
 from edgemtl.nas.evaluation.problem import Evaluation, Problem
 from edgemtl.nas.evaluation.trials import design_of, record, space_distributions
-from edgemtl.nas.search.strategies import linas as _linas
 from edgemtl.nas.search.strategies.linas import LinasSampler, first_designs
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
 from edgemtl.spaces import Design, Space
 
 BATCH = 10
 Point = tuple[float, float]
+quick = partial(LinasSampler, generations=5)
+"""Few generations, where it does not matter how good the proposals are."""
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +33,6 @@ def kind(tmp_path_factory: pytest.TempPathFactory) -> Space:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Space:
     return space(tmp_path_factory.mktemp("pair"), PAIR)
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few generations, where it does not matter how good the proposals are."""
-    monkeypatch.setattr(_linas, "_GENERATIONS", 5)
 
 
 @pytest.fixture(scope="module")
@@ -106,20 +102,18 @@ def test_a_latency_budget_and_a_floor_are_learned(pair: Space) -> None:
     assert best[0] > best[1]
 
 
-@pytest.mark.usefixtures("quick")
 def test_every_proposal_keeps_what_can_be_counted(pair: Space) -> None:
     task = problem(pair, ["45%FLOPs", "depth:60%FLOPs", "40%MB"])
-    found, _ = drive(task, LinasSampler(task, 3, BATCH), 25)
+    found, _ = drive(task, quick(task, 3, BATCH), 25)
     assert all(task.affordable(evaluation.design) for evaluation in found)
     assert len(set(keys(found))) == len(found)
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_budget_that_only_the_smallest_net_in_int8_keeps(pair: Space) -> None:
     """Next to nothing is affordable: proposals stay affordable, even once all were measured."""
     least = min(design.cost().weight_bytes for design in pair.uniform(pair.smallest()))
     task = problem(pair, [f"{least}B"])
-    for sampler in (LinasSampler(task, 0, 4), RandomDesignSampler(task, 0, 4)):
+    for sampler in (quick(task, 0, 4), RandomDesignSampler(task, 0, 4)):
         found, _ = drive(task, sampler, 6)
         assert all(task.affordable(evaluation.design) for evaluation in found)
 
@@ -156,7 +150,6 @@ def test_designs_that_were_seen_do_not_come_first_again(pair: Space) -> None:
     assert not seen & {design.key for design in first_designs(task, 12, random.Random(0), seen)}
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_space_that_is_used_up_ends_in_repeats_not_in_an_error(tmp_path: Path) -> None:
     text = """\
     schema: edgemtl.space/1
@@ -170,41 +163,38 @@ def test_a_space_that_is_used_up_ends_in_repeats_not_in_an_error(tmp_path: Path)
       decoder: {width: [8]}
     """
     task = problem(space(tmp_path, text=text))
-    found, study = drive(task, LinasSampler(task, 0, 2), 6)
+    found, study = drive(task, quick(task, 0, 2), 6)
     assert len(set(keys(found))) == 4
     assert all(trial.state is TrialState.COMPLETE for trial in study.trials)
 
 
-@pytest.mark.usefixtures("quick")
 def test_the_seed_decides(kind: Space) -> None:
     task = problem(kind)
-    again = [keys(drive(task, LinasSampler(task, 5, BATCH), 15)[0]) for _ in range(2)]
+    again = [keys(drive(task, quick(task, 5, BATCH), 15)[0]) for _ in range(2)]
     assert again[0] == again[1]
-    assert again[0] != keys(drive(task, LinasSampler(task, 6, BATCH), 15)[0])
+    assert again[0] != keys(drive(task, quick(task, 6, BATCH), 15)[0])
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("done", [4, 10])
 def test_what_is_stored_alone_decides_how_it_goes_on(kind: Space, tmp_path: Path, done: int) -> None:
     """Two samplers that never met the search go on in the same way from what it left in a file."""
     task = problem(kind)
-    first, _ = drive(task, LinasSampler(task, 1, BATCH), done, stored(tmp_path))
+    first, _ = drive(task, quick(task, 1, BATCH), done, stored(tmp_path))
     continued = []
     for name in ("a", "b"):
         copy = tmp_path / name
         copy.mkdir()
         (copy / "study.journal").write_bytes((tmp_path / "study.journal").read_bytes())
-        found, _ = drive(task, LinasSampler(task, 1, BATCH), BATCH, stored(copy))
+        found, _ = drive(task, quick(task, 1, BATCH), BATCH, stored(copy))
         continued.append(keys(found))
     assert continued[0] == continued[1]
     assert not set(continued[0]) & set(keys(first))
 
 
-@pytest.mark.usefixtures("quick")
 def test_two_workers_on_one_study_never_measure_the_same_design(kind: Space, tmp_path: Path) -> None:
     """They take turns, and each begins before the other has finished."""
     task = problem(kind)
-    workers = [(stored(tmp_path), LinasSampler(task, seed=0, batch=6)) for _ in range(2)]
+    workers = [(stored(tmp_path), quick(task, seed=0, batch=6)) for _ in range(2)]
     proposed, running = [], []
     for turn in range(16):
         study, sampler = workers[turn % 2]
@@ -222,11 +212,10 @@ def finish(task: Problem, study: optuna.Study, trial: optuna.Trial, evaluation: 
     study.tell(trial, list(task.objectives(evaluation)))
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_trial_that_a_killed_process_left_does_not_stop_the_next(kind: Space, tmp_path: Path) -> None:
     task = problem(kind)
-    ask(task, stored(tmp_path), LinasSampler(task, 0, 4))
-    found, study = drive(task, LinasSampler(task, 0, 4), 6, stored(tmp_path))
+    ask(task, stored(tmp_path), quick(task, 0, 4))
+    found, study = drive(task, quick(task, 0, 4), 6, stored(tmp_path))
     assert len(set(keys(found))) == 6
     assert [trial.state for trial in study.trials].count(TrialState.RUNNING) == 1
 

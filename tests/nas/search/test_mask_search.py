@@ -19,7 +19,6 @@ from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation.problem import Limit, Problem
 from edgemtl.nas.runs import RunFolder, fine_tune
 from edgemtl.nas.search import SearchRequest, search
-from edgemtl.nas.search import run as _search
 from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
 from edgemtl.nas.search.strategies.mask_sampler import MaskSampler
 from edgemtl.nas.search.strategies.masks import MaskDistribution, mask_space
@@ -30,12 +29,6 @@ from edgemtl.train import Recipe, fresh_supernet, train_supernet
 from edgemtl.units import Budget
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One architecture at the end."""
-    monkeypatch.setattr(_search, "FINALISTS", 1)
-
-
 @pytest.fixture(scope="module")
 def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Progress]]:
     """The run of a search, and what it reported."""
@@ -44,11 +37,10 @@ def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     write_space(home, "small-grid", GRID)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        patch.setattr(_search, "FINALISTS", 1)
         search(
             SearchRequest(
                 out, ("90%FLOPs",), space="small-grid", data="photos", strategy="masks", evaluations=4, batch=2,
-                steps=8, threads=1,
+                settings={"steps": 8}, finalists=1, threads=1,
             ),
             events.append,
         )  # fmt: skip
@@ -60,7 +52,13 @@ def asked(ask: Ask, home: Path) -> Ask:
     write_space(home, "small-grid", GRID)
 
     def request(out: Path, **changes: object) -> object:
-        given = {"strategy": "masks", "space": "small-grid", "supernet": None, "steps": 8, "budgets": ("90%FLOPs",)}
+        given = {
+            "strategy": "masks",
+            "space": "small-grid",
+            "supernet": None,
+            "settings": {"steps": 8},
+            "budgets": ("90%FLOPs",),
+        }
         return ask(out, **(given | changes))
 
     return request  # type: ignore[return-value]
@@ -135,7 +133,7 @@ def test_the_supernet_is_kept_and_begins_another_search(
     finished: tuple[Path, list[Progress]], asked: Ask, tmp_path: Path
 ) -> None:
     kept = finished[0] / "masks" / "supernet.safetensors"
-    assert search(asked(tmp_path / "again", supernet=kept, steps=2, evaluations=2)).best is not None
+    assert search(asked(tmp_path / "again", supernet=kept, settings={"steps": 2}, evaluations=2)).best is not None
 
 
 def test_a_space_without_masks_is_refused_before_anything_is_written(ask: Ask, tmp_path: Path) -> None:
@@ -156,8 +154,8 @@ def test_first_designs_agree_to_several_extents_within_the_budget(home: Path, tm
         masks, np.array([[wanted[t].get(position, -4.0) for position in masks.positions] for t in masks.tasks])
     )
     even = {task.name: 1.0 for task in space.tasks}
-    problem = replace(Problem(space, limits, (), even, {}, False), masks=distribution)
-    sampler, study = MaskSampler(problem, 0, 1), optuna.create_study(directions=["minimize"] * 2)
+    problem = Problem(space, limits, (), even, {}, False)
+    sampler, study = MaskSampler(problem, 0, 1, distribution), optuna.create_study(directions=["minimize"] * 2)
     turns = len(list(space.uniform(space.largest())))
     designs = [sampler.next_design(study, turns * number) for number in range(5)]
     assert len({design.key for design in designs}) > 1
@@ -174,7 +172,7 @@ def test_a_budget_in_ms_and_one_of_a_task_are_kept(asked: Ask, tmp_path: Path) -
 
 def test_no_steps_are_refused(asked: Ask, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="0 steps given"):
-        search(asked(tmp_path / "run", steps=0))
+        search(asked(tmp_path / "run", settings={"steps": 0}))
 
 
 def test_a_grid_trains_as_other_spaces_do(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,6 @@ from edgemtl.models import Supernet, load_supernet, save_supernet
 from edgemtl.nas.evaluation import Evaluator
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import SearchRequest, search
-from edgemtl.nas.search import run as _search
-from edgemtl.nas.search.strategies import linas as _linas
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.spaces import load_space
@@ -42,13 +40,6 @@ BEST_KEYS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few generations and one architecture at the end, where it does not matter how good the result is."""
-    monkeypatch.setattr(_linas, "_GENERATIONS", 5)
-    monkeypatch.setattr(_search, "FINALISTS", 1)
-
-
 @pytest.fixture(scope="module")
 def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SearchRequest, list[Progress]]]:
     """A search that came to its end, and what it reported."""
@@ -58,7 +49,7 @@ def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         request = SearchRequest(
             tmp_path_factory.mktemp("runs") / "first", ("80%FLOPs", "90%MB"), space="tiny", data="photos",
             floors=("depth=1000%",), preference="depth=3", evaluations=4, batch=2, threads=1,
-            supernet=home / "supernet.safetensors",
+            settings={"generations": 5}, supernet=home / "supernet.safetensors",
         )  # fmt: skip
         search(request, events.append)
     yield request, events
@@ -180,7 +171,11 @@ def test_going_on_with_a_finished_run_returns_at_once(finished: tuple[SearchRequ
         ({"threads": 2}, "was started with another threads: resume it with the same"),
         ({"budgets": ("80%FLOPs",)}, "another budgets"),
         ({"floors": ("depth=2%",), "preference": "depth=2"}, "another floors, preference"),
-        ({"strategy": "random", "target": "openvino"}, "another precisions, strategy, target"),
+        ({"settings": {"generations": 6}}, "another generations: resume it with the same"),
+        (
+            {"strategy": "random", "settings": {}, "target": "openvino"},
+            "another generations, precisions, strategy, target",
+        ),
     ],
 )
 def test_a_run_goes_on_only_as_it_began(
@@ -189,7 +184,6 @@ def test_a_run_goes_on_only_as_it_began(
     assert expected in refused(again(finished[0], **changes))
 
 
-@pytest.mark.usefixtures("quick")
 def test_more_evaluations_go_on_from_the_ones_that_are_there(
     finished: tuple[SearchRequest, list[Progress]], ask: Ask, tmp_path: Path
 ) -> None:
@@ -200,7 +194,6 @@ def test_more_evaluations_go_on_from_the_ones_that_are_there(
     assert RunFolder(out).names() == sorted(str(entry.name) for entry in result.front)
 
 
-@pytest.mark.usefixtures("quick")
 def test_another_seed_gives_another_study(
     finished: tuple[SearchRequest, list[Progress]], ask: Ask, tmp_path: Path
 ) -> None:
@@ -212,7 +205,6 @@ def test_another_seed_gives_another_study(
     assert not keys[1] <= keys[0]
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_budget_that_one_single_design_keeps(ask: Ask, tmp_path: Path, home: Path) -> None:
     """It is scored once, found again by every trial, and the run is finished all the same."""
     where = load_space("tiny", TASKS).for_target(find_target("onnxruntime").traits)
@@ -253,7 +245,6 @@ def stopped_by(request: SearchRequest, name: str, home: Path) -> int:
     return subprocess.run(command, cwd=home, env=environment, capture_output=True, timeout=300, check=False).returncode
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_killed_search_goes_on_and_finishes(ask: Ask, tmp_path: Path, home: Path) -> None:
     """It answers as one that was not stopped: nothing here is timed, so that nothing may differ."""
     request = ask(tmp_path / "run", target="tensorrt-rtx")
@@ -292,7 +283,6 @@ def test_a_run_that_another_process_writes_is_left_to_it(ask: Ask, tmp_path: Pat
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".edgemtl.lock"]
 
 
-@pytest.mark.usefixtures("quick")
 def test_ctrl_c_leaves_a_usable_result_and_the_search_goes_on(ask: Ask, tmp_path: Path, home: Path) -> None:
     request = ask(tmp_path / "run", strategy="random", preference="kind=2")
     assert stopped_by(request, "SIGINT", home) != 0
@@ -307,7 +297,6 @@ def test_ctrl_c_leaves_a_usable_result_and_the_search_goes_on(ask: Ask, tmp_path
     assert folder.names() == sorted(str(entry.name) for entry in result.front)
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_full_disk_is_told_and_the_search_goes_on_once_there_is_space(ask: Ask, small_disk: Path) -> None:
     request = ask(small_disk / "run", evaluations=2)
     with pytest.raises((UserError, OSError), match="No space left on device"):
@@ -328,7 +317,6 @@ def interrupt_at(stage: str) -> Callable[[Progress], None]:
     return report
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("stage", "left"), [("preflight", False), ("score", True)])
 def test_ctrl_c_before_and_after_the_evaluations(ask: Ask, tmp_path: Path, stage: str, left: bool) -> None:
     request = ask(tmp_path / "run", evaluations=2)
@@ -339,7 +327,6 @@ def test_ctrl_c_before_and_after_the_evaluations(ask: Ask, tmp_path: Path, stage
     assert search(again(request)).evaluations == 2
 
 
-@pytest.mark.usefixtures("quick")
 def test_ctrl_c_among_the_finalists_leaves_a_usable_result(ask: Ask, tmp_path: Path) -> None:
     request = ask(tmp_path / "run", evaluations=2)
     with pytest.raises(KeyboardInterrupt):
@@ -365,7 +352,6 @@ def validated(request: SearchRequest, name: str) -> dict[str, dict[str, float]]:
     return evaluator.simulated(RunFolder(request.out).load(name))
 
 
-@pytest.mark.usefixtures("quick")
 def test_limits_in_ms_for_one_task_and_a_floor(ask: Ask, tmp_path: Path) -> None:
     request = ask(
         tmp_path / "run", budgets=("300%ms", "depth:80%FLOPs", "depth:20ms"), floors=("depth=10%",), evaluations=2
@@ -383,7 +369,6 @@ def test_limits_in_ms_for_one_task_and_a_floor(ask: Ask, tmp_path: Path) -> None
     assert RunFolder(request.out).config().floors == ("depth=10%",)
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_runtime_in_the_budget_is_the_target(ask: Ask, tmp_path: Path) -> None:
     result = search(ask(tmp_path / "run", budgets=("500ms@host/openvino",), evaluations=2))
     assert result.feasible
@@ -393,7 +378,6 @@ def test_a_runtime_in_the_budget_is_the_target(ask: Ask, tmp_path: Path) -> None
     assert RunFolder(tmp_path / "run").config().target == "openvino"
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_target_that_does_not_run_here_is_searched_by_flops(ask: Ask, tmp_path: Path) -> None:
     result = search(ask(tmp_path / "run", target="tensorrt-rtx", evaluations=2))
     assert result.feasible
@@ -409,6 +393,12 @@ def test_a_target_that_does_not_run_here_is_searched_by_flops(ask: Ask, tmp_path
         ({"data": "scense"}, "unknown data set 'scense': did you mean scenes?"),
         ({"target": "openvin"}, "unknown target 'openvin': did you mean openvino"),
         ({"strategy": "lina"}, "unknown strategy 'lina': did you mean linas"),
+        ({"settings": {"steps": 5}}, "unknown setting of strategy linas: 'steps': allowed: generations"),
+        (
+            {"settings": {"generations": "few"}},
+            "setting generations of strategy linas cannot be 'few': Input",
+        ),
+        ({"settings": {"generations": 0}}, "0 generations given: strategy linas needs 1 or more"),
         ({"budgets": ("8ms@hots",)}, "unknown device 'hots': did you mean host"),
         ({"budgets": ("8ms@host/openvin",)}, "did you mean openvino"),
         ({"budgets": ("8ms@host/openvino", "9ms@host/onnxruntime")}, "name the runtimes onnxruntime and openvino"),

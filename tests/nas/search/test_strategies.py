@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import warnings
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -8,21 +10,25 @@ import pytest
 from landscape import drive, evaluate, problem, space
 from plugged import install
 
+import edgemtl.nas.search
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation.problem import Problem
 from edgemtl.nas.evaluation.trials import space_distributions
-from edgemtl.nas.search import strategy_names
-from edgemtl.nas.search.strategies import linas as _linas
-from edgemtl.nas.search.strategies.registry import find_strategy
+from edgemtl.nas.search import STRATEGIES, SamplerStrategy, make_strategy
+from edgemtl.nas.search.strategies.linas import LinasSampler
+from edgemtl.nas.search.strategies.nsga2 import Nsga2Sampler
+from edgemtl.nas.search.strategies.random import RandomDesignSampler
 from edgemtl.nas.search.workers import end_abandoned
 from edgemtl.spaces import Space
 
 PLUGGED = """
+from edgemtl.nas.search import SamplerStrategy
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
 
-def mine(problem, seed, batch):
-    return RandomDesignSampler(problem, seed + 1, batch)
+def mine(shift: int = 1):
+    return SamplerStrategy(lambda problem, seed, batch: RandomDesignSampler(problem, seed + shift, batch))
 """
+SAMPLERS = {"linas": partial(LinasSampler, generations=5), "nsga2": Nsga2Sampler, "random": RandomDesignSampler}
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +41,14 @@ def limited(kind: Space) -> Problem:
     return problem(kind, ["50%FLOPs", "90%ms"])
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_linas, "_GENERATIONS", 5)
-
-
 def keys(task: Problem, name: str, seed: int) -> list[str]:
-    found, _ = drive(task, find_strategy(name)(task, seed, 6), 14)
+    found, _ = drive(task, SAMPLERS[name](task, seed, 6), 14)
     return [evaluation.design.key for evaluation in found]
 
 
 def test_three_are_built_in() -> None:
-    assert strategy_names() == sorted(strategy_names())
-    assert {"linas", "nsga2", "random"} <= set(strategy_names())
+    assert STRATEGIES.names() == sorted(STRATEGIES.names())
+    assert {"linas", "nsga2", "random"} <= set(STRATEGIES.names())
 
 
 @pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
@@ -74,7 +75,7 @@ def test_a_search_that_was_stopped_proposes_what_it_would_have(limited: Problem,
     study, found = optuna.create_study(directions=["minimize", "minimize"]), list[str]()
     for half in (0, 1, 3, len(limited.space.choices)):
         task = Problem(**vars(limited))  # as in a new process: no sampler goes on
-        evaluations, _ = drive(task, find_strategy(name)(task, 0, 6), 14 if half > 3 else 3, study)
+        evaluations, _ = drive(task, SAMPLERS[name](task, 0, 6), 14 if half > 3 else 3, study)
         found += [evaluation.design.key for evaluation in evaluations]
         left_half(study, limited.space, half)
         end_abandoned(study, None)
@@ -86,19 +87,19 @@ def test_a_search_that_was_stopped_proposes_what_it_would_have(limited: Problem,
 def test_what_another_worker_has_half_written_is_not_there(limited: Problem, name: str, half: int) -> None:
     study = optuna.create_study(directions=["minimize", "minimize"])
     left_half(study, limited.space, half)
-    found, _ = drive(limited, find_strategy(name)(limited, 0, 6), 8, study)
+    found, _ = drive(limited, SAMPLERS[name](limited, 0, 6), 8, study)
     assert len(found) == 8
 
 
 @pytest.mark.parametrize("name", ["linas", "random"])
 def test_what_can_be_counted_is_never_exceeded(limited: Problem, name: str) -> None:
-    found, _ = drive(limited, find_strategy(name)(limited, 2, 6), 14)
+    found, _ = drive(limited, SAMPLERS[name](limited, 2, 6), 14)
     assert all(limited.affordable(evaluation.design) for evaluation in found)
 
 
 def test_nsga2_learns_the_limits(limited: Problem) -> None:
     """It measures designs over the budget too, but fewer and fewer."""
-    found, _ = drive(limited, find_strategy("nsga2")(limited, 0, 10), 100)
+    found, _ = drive(limited, Nsga2Sampler(limited, 0, 10), 100)
     kept = [limited.feasible(evaluation) for evaluation in found]
     assert sum(kept[-30:]) > sum(kept[:30])
     assert any(kept)
@@ -108,7 +109,7 @@ def test_nsga2_meets_a_front_that_random_does_not(kind: Space) -> None:
     task = problem(kind)
     best = {}
     for name in ("nsga2", "random"):
-        found, _ = drive(task, find_strategy(name)(task, 0, 12), 150)
+        found, _ = drive(task, SAMPLERS[name](task, 0, 12), 150)
         best[name] = max(task.delta_m(e.metrics) - e.latency_ms[""] / evaluate_largest(task) for e in found)
     assert best["nsga2"] > best["random"]
 
@@ -120,12 +121,27 @@ def evaluate_largest(task: Problem) -> float:
 @pytest.mark.parametrize(("given", "expected"), [("lina", "did you mean linas"), ("", "allowed: "), ("tpe", "allowed")])
 def test_an_unknown_strategy_names_the_nearest(given: str, expected: str) -> None:
     with pytest.raises(UserError) as error:
-        find_strategy(given)
+        make_strategy(given)
     assert f"unknown strategy {given!r}" in str(error.value)
     assert expected in str(error.value)
 
 
-def test_a_strategy_of_another_package_is_found(site: Path, limited: Problem) -> None:
+def test_a_strategy_of_another_package_is_found_and_set(site: Path, limited: Problem) -> None:
     install(site, "edgemtl.strategies", "walk = edgemtl_walk:mine", PLUGGED)
-    assert "walk" in strategy_names()
-    assert keys(limited, "walk", 0) == keys(limited, "random", 1)
+    assert "walk" in STRATEGIES.names()
+    strategy = make_strategy("walk", {"shift": "2"})
+    assert isinstance(strategy, SamplerStrategy)
+    found, _ = drive(limited, strategy.sampler(limited, 0, 6), 14)
+    assert [evaluation.design.key for evaluation in found] == keys(limited, "random", 2)
+
+
+def test_the_loop_of_a_search_names_no_strategy() -> None:
+    """What is one strategy's alone is in the strategy's own modules."""
+    room = Path(edgemtl.nas.search.__file__).parent
+    named = {
+        f"{path.name}: {node.value}"
+        for path in room.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in STRATEGIES.names()
+    }
+    assert named == {"request.py: linas"}, "the default of a request alone"

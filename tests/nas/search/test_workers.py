@@ -13,7 +13,6 @@ import pytest
 from landscape import PAIR, evaluate, problem, space
 from optuna.trial import TrialState
 
-from edgemtl.nas.evaluation import trials as _trials
 from edgemtl.nas.evaluation.trials import finished, open_study, position, record, seen_keys
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
 from edgemtl.nas.search.workers import begin, busy_elsewhere, end_abandoned, end_silent, working
@@ -27,8 +26,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Space:
     return space(tmp_path_factory.mktemp("pair"), PAIR)
 
 
-def shared(pair: Space, folder: Path) -> optuna.Study:
-    study = open_study("s", folder / "journal", f"sqlite:///{folder / 'studies.db'}")
+def shared(pair: Space, folder: Path, grace_seconds: int = 60) -> optuna.Study:
+    study = open_study("s", folder / "journal", f"sqlite:///{folder / 'studies.db'}", grace_seconds)
     study.sampler = RandomDesignSampler(problem(pair), 0, 4)
     return study
 
@@ -81,14 +80,12 @@ def test_a_storage_that_fails_is_told_and_not_asked_for_ever(
 
 
 def test_the_trial_of_a_silent_worker_is_taken_over_and_that_of_a_living_one_is_not(
-    pair: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: Space, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_trials, "GRACE_SECONDS", 1)
-    monkeypatch.setattr("edgemtl.nas.search.workers.BEAT_SECONDS", 0.2)
-    study = shared(pair, tmp_path)
+    study = shared(pair, tmp_path, grace_seconds=1)
     begin(study, pair, "killed")
     living = begin(study, pair, "living")
-    with working(study, living):
+    with working(study, living, beat_seconds=0.2):
         time.sleep(3.1)
         end_silent(study)
         assert states(study) == [TrialState.FAIL, TrialState.RUNNING]

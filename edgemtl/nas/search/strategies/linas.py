@@ -20,10 +20,10 @@ from edgemtl.nas.search.strategies.predictor import LatencyPredictor, Predictor,
 from edgemtl.nas.search.strategies.sampler import DesignSampler, measured_in
 from edgemtl.spaces import Design
 
-__all__ = ["LinasSampler", "first_designs"]
+__all__ = ["GENERATIONS", "LinasSampler", "first_designs"]
 
+GENERATIONS = 60
 _POPULATION = 40
-_GENERATIONS = 60
 _DRAWS = 400
 
 
@@ -31,12 +31,13 @@ class LinasSampler(DesignSampler):
     """Proposes the designs of one batch after another; every batch is predicted from all that were evaluated before it.
 
     The first batch spreads over the affordable designs. `batch` is how many are measured between two fits. State
-    lives in the study alone, so a resumed or a second worker's sampler continues from what is stored.
+    lives in the study alone, so a resumed or a second worker's sampler continues from what is stored. `generations` are
+    those of each inner search.
     """
 
-    def __init__(self, problem: Problem, seed: int, batch: int) -> None:
+    def __init__(self, problem: Problem, seed: int, batch: int, generations: int = GENERATIONS) -> None:
         super().__init__(problem, seed)
-        self._batch = batch
+        self._batch, self._generations = batch, generations
         self._proposed: tuple[int, list[Design]] = (-1, [])
 
     def next_design(self, study: Study, position: int) -> Design:
@@ -58,7 +59,8 @@ class LinasSampler(DesignSampler):
         seen = {evaluation.design.key for evaluation in evaluations}
         if len(evaluations) < self._batch:  # the first batch, or one whose predecessors other workers still evaluate
             return first_designs(self._problem, self._batch, rng, seen)
-        return [d for d in _inner_search(self._problem, evaluations, rng) if d.key not in seen][: self._batch]
+        proposed = _inner_search(self._problem, evaluations, rng, self._generations)
+        return [d for d in proposed if d.key not in seen][: self._batch]
 
 
 def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[str]) -> list[Design]:
@@ -132,7 +134,9 @@ class _Predicted:
         return objectives, np.stack(excess, axis=1) if excess else np.zeros((len(designs), 1))
 
 
-def _inner_search(problem: Problem, evaluations: Sequence[Evaluation], rng: random.Random) -> list[Design]:
+def _inner_search(
+    problem: Problem, evaluations: Sequence[Evaluation], rng: random.Random, generations: int
+) -> list[Design]:
     """NSGA-II on the predictors, from the measured front on; the affordable designs of its last population."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import Problem as PymooProblem
@@ -171,7 +175,7 @@ def _inner_search(problem: Problem, evaluations: Sequence[Evaluation], rng: rand
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        outcome = minimize(Inner(), algorithm, ("n_gen", _GENERATIONS), seed=rng.randrange(2**31))
+        outcome = minimize(Inner(), algorithm, ("n_gen", generations), seed=rng.randrange(2**31))
     found = {design.key: design for design in (space.decode(x) for x in outcome.pop.get("X"))}
     return _in_turns([design for design in found.values() if problem.affordable(design)], predicted)
 

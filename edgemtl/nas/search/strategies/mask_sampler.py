@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study
 
-from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import Evaluation, Limit, Problem, seen_keys
 from edgemtl.nas.search.strategies.masks import MaskDistribution, keep_above, share_prefix
 from edgemtl.nas.search.strategies.preference_sampler import flops_in_time
@@ -42,14 +41,11 @@ class MaskSampler(DesignSampler):
     """Designs whose masks follow what was learnt, in each uniform precision in turn, within every counted budget.
 
     A budget in ms cannot be counted: the FLOPs that keep it are bisected on what was measured, precision by precision.
-    Raises `UserError` where the problem holds no beliefs.
     """
 
-    def __init__(self, problem: Problem, seed: int, batch: int) -> None:
-        if problem.masks is None:
-            raise UserError("strategy masks needs the distributions that it learns: none were learnt")
+    def __init__(self, problem: Problem, seed: int, batch: int, distribution: MaskDistribution) -> None:
         super().__init__(problem, seed)
-        self._beliefs = problem.masks
+        self._distribution = distribution
         self._counted = [limit for limit in problem.limits if limit.exact]
         self._timed = [limit for limit in problem.limits if not limit.exact]
         self._rest: dict[str, Option] = {
@@ -68,16 +64,16 @@ class MaskSampler(DesignSampler):
         known = seen_keys(study, self._problem.space)
         for attempt in range(_TRIES):
             if turn < len(AGREEMENTS) and attempt == 0:
-                found = self._drawn(precision, limits, share_prefix(self._beliefs, AGREEMENTS[turn]))
+                found = self._drawn(precision, limits, share_prefix(self._distribution, AGREEMENTS[turn]))
             elif turn % 2 and len(measured) >= _PARENTS:
                 found = self._combined(precision, limits, measured, rng)
             else:
-                noise = _TEMPERATURE * rng.logistic(size=self._beliefs.logits.shape)
-                noisy = replace(self._beliefs, logits=self._beliefs.logits + noise)
+                noise = _TEMPERATURE * rng.logistic(size=self._distribution.logits.shape)
+                noisy = replace(self._distribution, logits=self._distribution.logits + noise)
                 found = self._drawn(precision, limits, share_prefix(noisy, float(rng.choice(AGREEMENTS))))
             if found is not None and found.key not in known:
                 return found
-        return self._drawn(precision, limits, self._beliefs) or self._problem.cheapest()
+        return self._drawn(precision, limits, self._distribution) or self._problem.cheapest()
 
     def _limits(self, precision: int, measured: Sequence[Evaluation]) -> list[Limit]:
         """The counted limits, and the FLOPs that were found to keep the timed ones."""

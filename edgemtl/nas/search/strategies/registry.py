@@ -1,42 +1,76 @@
-"""Search strategies by name: each gives the Optuna sampler that proposes designs."""
+"""Search strategies by name: edgemtl's own, and those that installed packages bring."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import signature
+from typing import Any
 
-from optuna.samplers import BaseSampler
+from pydantic import TypeAdapter, ValidationError
 
-from edgemtl.nas.evaluation import Problem
-from edgemtl.nas.search.strategies.linas import LinasSampler
-from edgemtl.nas.search.strategies.mask_sampler import MaskSampler
+from edgemtl.errors import UserError, brief, unknown_name
+from edgemtl.nas.search.strategies.linas import GENERATIONS, LinasSampler
+from edgemtl.nas.search.strategies.mask_strategy import MaskStrategy
 from edgemtl.nas.search.strategies.nsga2 import Nsga2Sampler
 from edgemtl.nas.search.strategies.preference_sampler import PreferenceSampler
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
+from edgemtl.nas.search.strategies.strategy import Needs, SamplerStrategy, Strategy
 from edgemtl.plugins import Registry
 
-__all__ = ["Strategy", "find_strategy", "strategy_names"]
+__all__ = ["STRATEGIES", "make_strategy"]
 
-Strategy = Callable[[Problem, int, int], BaseSampler]
-"""From the problem, a seed and the size of a batch to a sampler over the space's choices."""
 
-_STRATEGIES: Registry[Strategy] = Registry(
+def linas(generations: int = GENERATIONS) -> Strategy:
+    """Predictors, searched by NSGA-II in so many `generations` between two batches."""
+    if generations < 1:
+        raise UserError(f"{generations} generations given: strategy linas needs 1 or more")
+    sampler = partial(LinasSampler, generations=generations)
+    return SamplerStrategy(sampler, Needs(sensitivity="helpful"), {"generations": generations})
+
+
+def nsga2() -> Strategy:
+    """NSGA-II on measured designs."""
+    return SamplerStrategy(Nsga2Sampler)
+
+
+def preference() -> Strategy:
+    """Widths that answer a preference over tasks."""
+    return SamplerStrategy(PreferenceSampler, Needs(sensitivity="required"))
+
+
+def random() -> Strategy:
+    """Uniform draws."""
+    return SamplerStrategy(RandomDesignSampler)
+
+
+STRATEGIES = Registry[Callable[..., Strategy]](
     "strategy",
     "edgemtl.strategies",
     {
-        "linas": lambda: LinasSampler,
-        "masks": lambda: MaskSampler,
-        "nsga2": lambda: Nsga2Sampler,
-        "preference": lambda: PreferenceSampler,
-        "random": lambda: RandomDesignSampler,
+        "linas": lambda: linas,
+        "masks": lambda: MaskStrategy,
+        "nsga2": lambda: nsga2,
+        "preference": lambda: preference,
+        "random": lambda: random,
     },
 )
+"""Functions of a strategy's settings, each with a default, that return the strategy."""
 
 
-def strategy_names() -> list[str]:
-    """Names of every strategy, built in and plugged in."""
-    return _STRATEGIES.names()
+def make_strategy(name: str, settings: Mapping[str, Any] | None = None) -> Strategy:
+    """The strategy called `name` with these settings, which may be texts, as of a command line; defaults for the rest.
 
-
-def find_strategy(name: str) -> Strategy:
-    """The strategy called `name`; raises `UserError` with the nearest names."""
-    return _STRATEGIES.find(name)
+    Raises `UserError` for an unknown strategy or setting, and for a value that is of another type than its default.
+    """
+    defaults = {key: each.default for key, each in signature(STRATEGIES.find(name)).parameters.items()}
+    values = {}
+    for key, value in (settings or {}).items():
+        if key not in defaults:
+            raise unknown_name(f"setting of strategy {name}:", key, defaults)
+        try:
+            values[key] = TypeAdapter(type(defaults[key])).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise UserError(f"setting {key} of strategy {name} cannot be {brief(value)}: {reason}") from error
+    return STRATEGIES.call(name, **values)

@@ -1,0 +1,99 @@
+"""What a search has to find, once its weights are there: limits resolved, the baseline scored, sensitivities known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgemtl.errors import UserError
+from edgemtl.nas.evaluation import (
+    FloorRow,
+    PreflightRow,
+    Problem,
+    find_sensitivity,
+    keeps_all,
+    limits_of,
+    measure_into_run,
+    one_step_down,
+    preflight_budgets,
+    preflight_floors,
+    standard_error,
+)
+from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.search.setup import Setup
+from edgemtl.nas.search.strategies import Preparation, Prepared
+from edgemtl.progress import Progress, Report
+
+__all__ = ["Preflight", "look_ahead", "prepare_strategy"]
+
+
+@dataclass(frozen=True)
+class Preflight(Progress):
+    """The table before the search: what three designs take of every limit, and lose of every floor.
+
+    `floors` are None where the weights are still to be learnt; `together` names the design that is known to keep all.
+    """
+
+    rows: tuple[PreflightRow, ...] = ()
+    floors: tuple[FloorRow, ...] | None = ()
+    together: str = ""
+
+
+def look_ahead(setup: Setup, report: Report) -> tuple[list[PreflightRow], Problem | None]:
+    """The pre-flight table, which is reported, and the problem; no problem yet where weights are still to be learnt.
+
+    Raises `UserError` where a limit cannot be met.
+    """
+    setup.evaluator.check_labels()
+    rows = preflight_budgets(setup.space, setup.budgets, setup.evaluator)
+    if not setup.strategy.needs.supernet:
+        report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=None if setup.floors else ()))
+        return rows, None
+    problem = _problem(setup, rows)
+    floors = preflight_floors(problem, setup.evaluator)
+    together = keeps_all(problem, rows, floors)
+    report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=tuple(floors), together=together))
+    return rows, problem
+
+
+def prepare_strategy(
+    setup: Setup, rows: Sequence[PreflightRow], problem: Problem | None, report: Report
+) -> tuple[Prepared, Problem]:
+    """The strategy after its own stage, and the problem with what it needs to know of the weights."""
+    folder = RunFolder(setup.request.out).path / setup.request.strategy
+    prepared = setup.strategy.prepare(
+        Preparation(setup.space, limits_of(rows), setup.supernet, setup.evaluator, setup.request.seed, folder, report)
+    )
+    return prepared, _with_sensitivity(setup, problem or _problem(setup, rows), report)
+
+
+def _problem(setup: Setup, rows: Sequence[PreflightRow]) -> Problem:
+    evaluator = setup.evaluator
+    baseline = evaluator.simulated(evaluator.candidate(setup.space.largest()))
+    for task, scores in baseline.items():
+        if not all(map(math.isfinite, scores.values())):
+            raise UserError(f"the largest design has no finite score in task {task!r}: train the supernet again")
+    noise = standard_error(setup.source.tasks, baseline, evaluator.validation_images, setup.preference)
+    is_timed = evaluator.is_timed
+    return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, is_timed, noise=noise)
+
+
+def _with_sensitivity(setup: Setup, problem: Problem, report: Report) -> Problem:
+    """The problem with the map that lies beside the supernet or in the run, or with one that is measured now."""
+    request, need = setup.request, setup.strategy.needs.sensitivity
+    if need == "unused" or setup.weights is None:
+        return problem
+    config, evaluator = setup.config, setup.evaluator
+    cache_key = {"supernet_sha256": str(config.supernet_sha256), "data_fingerprint": config.data_fingerprint}
+    sensitivity = find_sensitivity(setup.weights, request.out, cache_key)
+    if sensitivity is None and (need == "required" or len(one_step_down(problem.space)) <= request.evaluations):
+        sensitivity = measure_into_run(
+            request.out,
+            cache_key,
+            problem.space,
+            lambda design: evaluator.simulated(evaluator.candidate(design)),
+            problem.baseline,
+            report,
+        )
+    return replace(problem, sensitivity=sensitivity)

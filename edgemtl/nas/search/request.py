@@ -1,0 +1,63 @@
+"""What is asked of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgemtl.devices import HOST
+from edgemtl.errors import UserError
+
+__all__ = ["SearchRequest", "check_numbers"]
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What is asked of a search. Texts are as on the command line, so that a run says what the user said.
+
+    `space` and `target` are names, `data` a source's name or path, `supernet` a file (None: the one that ships for this
+    space and data, or none where the strategy trains its own). `settings` are the strategy's own, as values or texts.
+    `evaluations` designs are measured in batches of `batch`; up to `finalists` architectures are refined at the end,
+    and up to `front_size` designs kept. `storage` is an Optuna URL, for many workers; by default a journal in `out`.
+    An empty `target` is the runtime that a budget names, else `onnxruntime`; `device` is the one that it is for.
+    `threads` 0 leaves the number to the runtime.
+    """
+
+    out: Path
+    budgets: tuple[str, ...] = ()
+    floors: tuple[str, ...] = ()
+    preference: str = ""
+    space: str = "cnn"
+    data: str = "scenes"
+    size: tuple[int, int] | None = None
+    target: str = ""
+    device: str = HOST
+    strategy: str = "linas"
+    settings: Mapping[str, int | float | str] = field(default_factory=dict)
+    evaluations: int = 36
+    batch: int = 12
+    finalists: int = 3
+    front_size: int = 6
+    seed: int = 0
+    supernet: Path | None = None
+    storage: str | None = None
+    threads: int = 0
+    resume: bool = False
+    command: str = "edgemtl search"
+
+
+def check_numbers(request: SearchRequest) -> None:
+    """`UserError` for a number of a request that no search can use."""
+    if request.evaluations < 2 or request.batch < 2:
+        raise UserError(
+            f"a search needs at least 2 evaluations in batches of 2, given: {request.evaluations} and {request.batch}"
+        )
+    if request.finalists < 1 or request.front_size < 1:
+        raise UserError(
+            f"{request.finalists} finalists and a front of {request.front_size} given: a search needs 1 or more of each"
+        )
+    if not 0 <= request.seed < 2**32:
+        raise UserError(f"seed {request.seed} cannot be used: give a number from 0 to {2**32 - 1}")
+    if request.threads < 0:
+        raise UserError(f"{request.threads} threads given: give 0 (the runtime's choice) or more")

@@ -1,0 +1,124 @@
+"""From what is asked of a search to everything that it names, opened and checked; nothing is written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemtl.data import Source, open_source
+from edgemtl.devices import load_device, resolve
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.files.seals import sha256
+from edgemtl.files.share import find_shared
+from edgemtl.models import Supernet, load_supernet
+from edgemtl.nas.evaluation import Evaluator, check_budgets, timed_scopes
+from edgemtl.nas.runs import run_tasks
+from edgemtl.nas.search.request import SearchRequest, check_numbers
+from edgemtl.nas.search.strategies import Strategy, make_strategy
+from edgemtl.runs import RunConfig
+from edgemtl.spaces import Space, is_precision, load_space
+from edgemtl.targets import find_target
+from edgemtl.train import fresh_supernet
+from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
+
+__all__ = ["Setup", "set_up"]
+
+DEFAULT_TARGET = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a request names. `weights` is the supernet's file, None where its weights are still random.
+
+    `space` is restricted to what the target honours; `config` is what a run must be resumed with.
+    """
+
+    request: SearchRequest
+    strategy: Strategy
+    space: Space
+    source: Source
+    supernet: Supernet
+    weights: Path | None
+    evaluator: Evaluator
+    budgets: tuple[Budget, ...]
+    floors: tuple[Floor, ...]
+    preference: Mapping[str, float]
+    config: RunConfig
+
+
+def set_up(request: SearchRequest) -> Setup:
+    """Open and check everything; raises `UserError` for whatever cannot be understood, used or timed here."""
+    check_numbers(request)
+    strategy = make_strategy(request.strategy, request.settings)
+    budgets = tuple(parse_budget(text) for text in request.budgets)
+    device = load_device(request.device)
+    target = find_target(_target_name(request, budgets), device)
+    source, space = _open(request)
+    names = [task.name for task in source.tasks]
+    for budget in budgets:
+        if budget.task is not None and budget.task not in names:
+            raise unknown_name(f"task in budget {budget.text!r}:", budget.task, names)
+    floors = tuple(parse_floor(text, names) for text in request.floors)
+    preference = parse_preference(request.preference, names) if request.preference else dict.fromkeys(names, 1.0)
+    weights = _weights(request, strategy, source)
+    supernet = Supernet.of(space) if weights else fresh_supernet(space, request.seed)
+    if weights:
+        load_supernet(supernet, weights, space.fingerprint)
+    measurer = check_budgets(budgets, target)
+    searched = space.for_target(target.traits)
+    evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), request.threads, supernet=supernet)
+    config = RunConfig(
+        space=request.space,
+        fingerprint=space.fingerprint,
+        size=space.size,
+        data=request.data,
+        data_fingerprint=source.fingerprint,
+        tasks=run_tasks(source.tasks),
+        target=target.traits.name,
+        device=device,
+        strategy=request.strategy,
+        strategy_config=strategy.config(searched),
+        budgets=request.budgets,
+        floors=request.floors,
+        preference=preference,
+        precisions={c.name: tuple(map(str, c.options)) for c in searched.choices if is_precision(c)},
+        seed=request.seed,
+        supernet_sha256=sha256(weights) if weights else None,
+        threads=request.threads if evaluator.is_timed else None,
+    )
+    return Setup(request, strategy, searched, source, supernet, weights, evaluator, budgets, floors, preference, config)
+
+
+def _target_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
+    """The target of a search: what is asked for and the runtimes that its budgets name must be one."""
+    for budget in budgets:
+        resolve(budget)
+    named = {budget.runtime for budget in budgets if budget.runtime} | ({request.target} if request.target else set())
+    if len(named) > 1:
+        raise UserError(
+            f"budgets and target name the runtimes {' and '.join(sorted(named))}: a search serves one, "
+            "start one for each"
+        )
+    return named.pop() if named else DEFAULT_TARGET
+
+
+def _open(request: SearchRequest) -> tuple[Source, Space]:
+    """The data set and the space for its tasks; where no size is given the space's own is the data's too."""
+    source = open_source(request.data, request.size or (64, 64))
+    space = load_space(request.space, source.tasks, request.size)
+    return (source if source.size == space.size else open_source(request.data, space.size)), space
+
+
+def _weights(request: SearchRequest, strategy: Strategy, source: Source) -> Path | None:
+    """The file of the weights to search in; None where the strategy trains its own."""
+    if request.supernet is not None or not strategy.needs.supernet:
+        return request.supernet
+    shipped = find_shared("nas/supernets", f"{request.space}-{source.name}.safetensors")
+    if shipped is None:
+        raise UserError(
+            f"no supernet ships for space {request.space} and data {source.name}: train one with "
+            f"`edgemtl train --space {request.space} --data {request.data} --out runs/NAME`, "
+            "then give --supernet runs/NAME/supernet.safetensors"
+        )
+    return shipped
