@@ -139,13 +139,12 @@ def search(
         resume=resume,
         command=shlex.join(["edgemtl", *sys.argv[1:]]),
     )
-    usable = f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}"
-    with interruptible(usable, [folder / CONFIG_FILE]), Stages() as stages:
+    with interruptible(f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}", [folder / CONFIG_FILE]), Stages() as stages:
         result = search_space(request, partial(_show_event, screen, stages))
     if not screen.as_json:
         show_result(screen, result)
-        chosen = read_config(folder).target
-        screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {chosen}")
+        next_step = f"edgemtl export {folder} --target {read_config(folder).target}"
+        screen.say(f"written: {folder / RESULT_FILE}; next: {next_step}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
 
 

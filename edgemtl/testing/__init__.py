@@ -21,11 +21,12 @@ from edgemtl.testing.measurers import (
 )
 
 __all__ = [
-    "SIZE",
-    "TASKS",
     "FamilyConformance",
     "KindConformance",
     "MeasurerConformance",
+    "SIZE",
+    "StrategyConformance",
+    "TASKS",
     "experts_net",
     "grid_net",
     "images",

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from landscape import write_space
-from small_world import Ask, write_data, write_supernet
+from small_world import Ask
 
 from edgemtl.data import open_source
 from edgemtl.nas.search import SearchRequest
 from edgemtl.spaces import load_space
+from edgemtl.testing.landscape import write_space
+from edgemtl.testing.world import write_data, write_supernet
 
 
 @pytest.fixture(scope="session")

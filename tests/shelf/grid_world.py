@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from landscape import write_space
-from small_world import TASKS
-
 from edgemtl.spaces import Space, load_space
+from edgemtl.testing.landscape import write_space
+from edgemtl.testing.world import TASKS
 
 __all__ = ["GRID", "grid_space"]
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_world import TASKS
 
 from edgemtl.data import open_source
 from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation import Evaluator
 from edgemtl.spaces import Space, load_space
 from edgemtl.targets import find_target, measurer_of
+from edgemtl.testing.world import TASKS
 
 
 @pytest.fixture(scope="module")

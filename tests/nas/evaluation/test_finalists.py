@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from landscape import PAIR, TRAITS, Paper, evaluate, problem, space
 
 from edgemtl.nas.evaluation import Candidate, finalists
 from edgemtl.nas.evaluation.finalists import (
@@ -22,6 +21,7 @@ from edgemtl.nas.evaluation.finalists import (
 from edgemtl.nas.evaluation.problem import Evaluation, Problem
 from edgemtl.spaces import Design, Space
 from edgemtl.tasks import make_task
+from edgemtl.testing.landscape import PAIR, TRAITS, Paper, evaluate, problem, space
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 
 import pytest
-from landscape import PAIR, Paper, evaluate, problem, space
 
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import PreflightRow
 from edgemtl.nas.evaluation.preflight import keeps_all, limits_of, preflight_budgets, preflight_floors
 from edgemtl.spaces import Design, Space
+from edgemtl.testing.landscape import PAIR, Paper, evaluate, problem, space
 from edgemtl.units import parse_budget
 
 

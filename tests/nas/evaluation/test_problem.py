@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from landscape import PAIR, evaluate, problem, space
 
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
 from edgemtl.spaces import Space
 from edgemtl.tasks import delta_m
+from edgemtl.testing.landscape import PAIR, evaluate, problem, space
 
 coordinate = st.integers(0, 5).map(float)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from landscape import PAIR, drive, evaluate, problem, space
 from small_world import Ask
 
 from edgemtl.errors import UserError
@@ -25,6 +24,7 @@ from edgemtl.nas.search import SearchRequest, search
 from edgemtl.nas.search.strategies.linas import LinasSampler
 from edgemtl.progress import Progress, silent
 from edgemtl.spaces import Design, Space
+from edgemtl.testing.landscape import PAIR, drive, evaluate, problem, space
 
 MADE_FOR = {"supernet_sha256": "a", "data_fingerprint": "b"}
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from landscape import PAIR, evaluate, problem, space
 
 from edgemtl.nas.evaluation.finalists import pick_architectures
 from edgemtl.nas.evaluation.problem import Evaluation, Problem
@@ -14,6 +13,7 @@ from edgemtl.nas.evaluation.sensitivity import measure_sensitivity
 from edgemtl.nas.evaluation.shrinkage import shrinkage_estimate, standard_error
 from edgemtl.spaces import Design, Space
 from edgemtl.tasks import make_task
+from edgemtl.testing.landscape import PAIR, evaluate, problem, space
 
 NOISE = 0.05
 

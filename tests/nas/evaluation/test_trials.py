@@ -9,12 +9,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from landscape import PAIR, evaluate, problem, space
 from optuna.trial import TrialState
 
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation.trials import _KernelLock, design_of, evaluation_of, open_study, record, space_distributions
 from edgemtl.spaces import Space
+from edgemtl.testing.landscape import PAIR, evaluate, problem, space
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from landscape import write_space
-from small_world import TASKS, VIT
+from small_world import VIT
 
 from edgemtl.data import collate, open_source
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
 from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.nas.prune.groups import Group, cut, net_groups
 from edgemtl.spaces import load_space
+from edgemtl.testing.landscape import write_space
+from edgemtl.testing.world import TASKS
 from edgemtl.train import task_loss
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import odd_modules
 import pytest
 import torch
-from small_world import TASKS
 from torch import Tensor, nn
 
 from edgemtl.errors import UserError
@@ -17,6 +16,7 @@ from edgemtl.nas.prune.cut import Group
 from edgemtl.nas.prune.groups import cut
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
 from edgemtl.nas.prune.module_net import ModuleNet, load_module
+from edgemtl.testing.world import TASKS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ALL = ["stem.0", "middle.0", "last.0"]

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from landscape import write_space
-from small_world import VIT, write_supernet
+from small_world import VIT
 
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
@@ -23,6 +22,8 @@ from edgemtl.nas.search import SearchRequest, search
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.spaces import load_space
+from edgemtl.testing.landscape import write_space
+from edgemtl.testing.world import write_supernet
 
 WIDE = """\
 schema: edgemtl.space/1

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from landscape import TINY
 from safetensors.torch import load, save
-from small_world import TASKS, Ask
+from small_world import Ask
 
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
@@ -26,6 +25,8 @@ from edgemtl.nas.runs import RunFolder, run_tasks
 from edgemtl.runs import RunConfig
 from edgemtl.spaces import Space, load_space
 from edgemtl.targets import find_target
+from edgemtl.testing.landscape import TINY
+from edgemtl.testing.world import TASKS
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32))
 

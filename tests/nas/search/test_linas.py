@@ -8,7 +8,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from landscape import PAIR, drive, evaluate, problem, space
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -18,6 +17,7 @@ from edgemtl.nas.evaluation.trials import design_of, record, space_distributions
 from edgemtl.nas.search.strategies.linas import LinasSampler, first_designs
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
 from edgemtl.spaces import Design, Space
+from edgemtl.testing.landscape import PAIR, drive, evaluate, problem, space
 
 BATCH = 10
 Point = tuple[float, float]

@@ -9,7 +9,6 @@ import optuna
 import pytest
 import torch
 from grid_world import GRID, grid_space
-from landscape import write_space
 from small_world import Ask
 
 from edgemtl.data import open_source
@@ -25,6 +24,7 @@ from edgemtl.nas.search.strategies.masks import MaskDistribution, mask_space
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.runtime import Engine
+from edgemtl.testing.landscape import write_space
 from edgemtl.train import Recipe, fresh_supernet, train_supernet
 from edgemtl.units import Budget
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from grid_world import grid_space
-from landscape import space as cnn_space
 from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
@@ -31,6 +30,7 @@ from edgemtl.nas.search.strategies.masks import (
     share_prefix,
 )
 from edgemtl.spaces import Space
+from edgemtl.testing.landscape import space as cnn_space
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(3, 5))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from landscape import PAIR, space
 
 from edgemtl.nas.search.strategies.predictor import LatencyPredictor, Predictor, features
 from edgemtl.spaces import Design, Space
+from edgemtl.testing.landscape import PAIR, space
 
 
 @pytest.fixture(scope="module")

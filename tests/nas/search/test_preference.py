@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from landscape import PAIR, TINY, drive, evaluate, problem, space
 from small_world import Ask
 
 from edgemtl.errors import UserError
@@ -21,6 +20,7 @@ from edgemtl.progress import Progress
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.spaces.space import is_precision
 from edgemtl.tasks import make_task
+from edgemtl.testing.landscape import PAIR, TINY, drive, evaluate, problem, space
 from edgemtl.units import Floor, parse_budget
 
 DEEP = TINY.replace("decoder: {width: [8, 16], depth: [1]}", "decoder: {width: [8, 16, 24], depth: [1, 2]}")

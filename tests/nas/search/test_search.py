@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from landscape import PAIR, TINY, space, write_space
 from PIL import Image
-from small_world import TASKS, Ask, write_data, write_supernet
+from small_world import Ask
 
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
@@ -29,6 +28,8 @@ from edgemtl.results import read_result
 from edgemtl.spaces import load_space
 from edgemtl.targets import find_target, measurer_of
 from edgemtl.tasks import relative_change
+from edgemtl.testing.landscape import PAIR, TINY, space, write_space
+from edgemtl.testing.world import TASKS, write_data, write_supernet
 
 KEYS = {
     "schema", "command", "seed", "data", "space", "strategy", "budgets", "feasible", "best", "front", "evaluations",

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from landscape import drive, evaluate, problem, space
 from plugged import install
 
 import edgemtl.nas.search
@@ -20,6 +19,7 @@ from edgemtl.nas.search.strategies.nsga2 import Nsga2Sampler
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
 from edgemtl.nas.search.workers import end_abandoned
 from edgemtl.spaces import Space
+from edgemtl.testing.landscape import drive, evaluate, problem, space
 
 PLUGGED = """
 from edgemtl.nas.search import SamplerStrategy

@@ -10,13 +10,13 @@ from typing import Any
 
 import optuna
 import pytest
-from landscape import PAIR, evaluate, problem, space
 from optuna.trial import TrialState
 
 from edgemtl.nas.evaluation.trials import finished, open_study, position, record, seen_keys
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
 from edgemtl.nas.search.workers import begin, busy_elsewhere, end_abandoned, end_silent, working
 from edgemtl.spaces import Space
+from edgemtl.testing.landscape import PAIR, evaluate, problem, space
 
 FORK = multiprocessing.get_context("fork")
 

@@ -13,9 +13,15 @@ from pathlib import Path
 
 import optuna
 
-from edgemtl.nas.evaluation.preflight import limits_of, preflight_budgets
-from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem
-from edgemtl.nas.evaluation.trials import record, space_distributions
+from edgemtl.nas.evaluation import (
+    Evaluation,
+    Limit,
+    Problem,
+    limits_of,
+    preflight_budgets,
+    record,
+    space_distributions,
+)
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.tasks import Task, make_task
 from edgemtl.traits import TargetTraits
@@ -98,9 +104,11 @@ class Paper:
     """Stands where a search has its evaluator: times designs by the landscape."""
 
     def candidate(self, design: Design) -> Design:
+        """The design itself: no net is made."""
         return design
 
     def time(self, candidate: Design) -> Mapping[str, float]:
+        """Latency in ms of all tasks, under "", and of each."""
         return evaluate(candidate).latency_ms
 
 
