@@ -113,13 +113,12 @@ def search(
     designs and the chosen one, scored and timed on its exported engine. Writes a run folder.
     """
     from edgemtl.files.disk import read_json
-    from edgemtl.nas.search import SearchRequest
-    from edgemtl.nas.search import search as search_space
+    from edgemtl.nas import search as room
     from edgemtl.results import RESULT_FILE
     from edgemtl.runs import CONFIG_FILE, read_config
 
     folder = new_run(out, "search", resume)
-    request = SearchRequest(
+    request = room.SearchRequest(
         out=folder,
         budgets=tuple(budgets),
         floors=tuple(floors),
@@ -139,12 +138,13 @@ def search(
         resume=resume,
         command=shlex.join(["edgemtl", *sys.argv[1:]]),
     )
-    with interruptible(f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}", [folder / CONFIG_FILE]), Stages() as stages:
-        result = search_space(request, partial(_show_event, screen, stages))
+    usable = f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}"
+    with interruptible(usable, [folder / CONFIG_FILE]), Stages() as stages:
+        result = room.search(request, partial(_show_event, screen, stages))
     if not screen.as_json:
         show_result(screen, result)
-        next_step = f"edgemtl export {folder} --target {read_config(folder).target}"
-        screen.say(f"written: {folder / RESULT_FILE}; next: {next_step}")
+        target = read_config(folder).target
+        screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {target}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
 
 
