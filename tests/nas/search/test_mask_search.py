@@ -111,8 +111,8 @@ def test_learning_goes_on_where_it_was_interrupted(home: Path, tmp_path: Path, m
     monkeypatch.chdir(home)
     whole = run_in(tmp_path / "a", 8).learn()
 
-    def interrupt(done: int, total: int, text: str) -> None:
-        if done == 5:
+    def interrupt(progress: Progress) -> None:
+        if progress.done == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

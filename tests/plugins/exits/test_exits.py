@@ -11,7 +11,6 @@ import pytest
 import torch
 from page_reader import Page, check_harmless
 from plugged import install
-from small_world import TASKS, write_data
 
 from edgemtl.data import collate, open_source
 from edgemtl.errors import UserError
@@ -26,6 +25,7 @@ from edgemtl.runtime import open_engine
 from edgemtl.spaces import Space, load_space
 from edgemtl.targets import find_target
 from edgemtl.testing import FamilyConformance
+from edgemtl.testing.world import TASKS, write_data
 from edgemtl.train import Recipe, train_supernet
 
 SPACE = """\

@@ -1,0 +1,107 @@
+"""A strategy of another package, with a stage and settings of its own: found, searched with, stopped, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from climb_strategy import Climb
+from plugged import install
+
+from edgemtl.data import open_source
+from edgemtl.errors import UserError
+from edgemtl.nas.search import SearchRequest, search
+from edgemtl.progress import Progress
+from edgemtl.runs import read_config
+from edgemtl.spaces import load_space
+from edgemtl.testing import StrategyConformance
+from edgemtl.testing.landscape import write_space
+from edgemtl.testing.world import write_data, write_supernet
+
+HERE = Path(__file__).parent
+SEARCH = (
+    "search", "--strategy", "climb", "--set", "probes=2", "--budget", "80%FLOPs", "--space", "small",
+    "--data", "photos", "--supernet", "supernet.safetensors", "--target", "tensorrt-rtx", "--evaluations", "4", "--out", "killed",
+)  # fmt: skip
+
+
+class TestClimb(StrategyConformance):
+    strategy = Climb(probes=2)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory with data, a space and a supernet, and the plug-in installed."""
+    folder, site = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("site")
+    install(site, "edgemtl.strategies", "climb = climb_strategy:Climb", (HERE / "climb_strategy.py").read_text())
+    source = open_source(str(write_data(folder / "photos")), (64, 64))
+    write_supernet(load_space(str(write_space(folder, "small")), source.tasks), folder / "supernet.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        patch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.chdir(folder)
+        yield folder
+
+
+def request(out: Path, **changes: object) -> SearchRequest:
+    """The search that the command line asks for; nothing in it is timed, so that two answers are the same."""
+    asked = {
+        "budgets": ("80%FLOPs",), "space": "small", "data": "photos", "target": "tensorrt-rtx", "strategy": "climb",
+        "settings": {"probes": 2}, "evaluations": 4, "supernet": Path("supernet.safetensors"),
+    }  # fmt: skip
+    return SearchRequest(out, **(asked | changes))  # type: ignore[arg-type]
+
+
+def killed_when(reached: Callable[[], bool], *more: str) -> None:
+    """Run the command and kill it as soon as a state is reached."""
+    with subprocess.Popen([sys.executable, "-m", "edgemtl", *SEARCH, *more], stderr=subprocess.PIPE) as process:
+        while not reached():
+            assert process.poll() is None, process.stderr and process.stderr.read().decode()
+            time.sleep(0.01)
+        process.kill()
+
+
+def test_it_is_killed_in_its_stage_and_among_its_designs_and_ends_as_if_unbroken(home: Path) -> None:
+    """Begun on the command line, ended by a call."""
+    events: list[Progress] = []
+    unbroken = search(request(home / "whole"), events.append)
+    assert unbroken.strategy == "climb" and unbroken.feasible
+    assert [event.done for event in events if event.stage == "climb"] == [0, 1, 2]
+    probes, journal = home / "killed" / "climb" / "probes.json", home / "killed" / "study.journal"
+    killed_when(probes.is_file)
+    assert not journal.exists() or '"key":' not in journal.read_text()
+    killed_when(lambda: journal.read_text().count('"key":') > 1, "--resume")
+    assert not (home / "killed" / "result.json").exists()
+    events.clear()
+    result = search(request(home / "killed", resume=True), events.append)
+    assert (result.best, result.front) == (unbroken.best, unbroken.front)
+    assert probes.read_text() == (home / "whole" / "climb" / "probes.json").read_text()
+    assert len([event for event in events if event.stage == "search"]) < 4
+
+
+def test_its_settings_are_the_runs(home: Path) -> None:
+    """A run goes on with the same ones only, and a wrong one is told before anything is written."""
+    if not (home / "whole").exists():
+        search(request(home / "whole"))
+    assert read_config(home / "whole").strategy_config == {"probes": 2}
+    with pytest.raises(UserError, match="was started with another probes: resume it with the same"):
+        search(request(home / "whole", settings={"probes": 3}, resume=True))
+    with pytest.raises(UserError, match="unknown setting of strategy climb: 'probe': did you mean probes"):
+        search(request(home / "other", settings={"probe": 3}))
+    with pytest.raises(UserError, match="0 probes given: strategy climb needs 1 or more"):
+        search(request(home / "other", settings={"probes": 0}))
+    assert not (home / "other").exists()
+
+
+def test_the_command_line_shows_its_result(home: Path) -> None:
+    command = [sys.executable, "-m", "edgemtl", *SEARCH[:-1], "shown", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["strategy"] == "climb"
