@@ -19,14 +19,17 @@ from edgemtl.testing.kinds import (
 from edgemtl.testing.measurers import (
     MeasurerConformance,
 )
+from edgemtl.testing.strategies import (
+    StrategyConformance,
+)
 
 __all__ = [
+    "SIZE",
+    "TASKS",
     "FamilyConformance",
     "KindConformance",
     "MeasurerConformance",
-    "SIZE",
     "StrategyConformance",
-    "TASKS",
     "experts_net",
     "grid_net",
     "images",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -25,10 +26,10 @@ from edgemtl.testing.landscape import write_space
 from edgemtl.testing.world import write_data, write_supernet
 
 HERE = Path(__file__).parent
-SEARCH = (
-    "search", "--strategy", "climb", "--set", "probes=2", "--budget", "80%FLOPs", "--space", "small",
-    "--data", "photos", "--supernet", "supernet.safetensors", "--target", "tensorrt-rtx", "--evaluations", "4", "--out", "killed",
-)  # fmt: skip
+SEARCH = shlex.split(
+    "search --strategy climb --set probes=2 --budget 80%FLOPs --space small --data photos "
+    "--supernet supernet.safetensors --target tensorrt-rtx --evaluations 4 --out killed"
+)
 
 
 class TestClimb(StrategyConformance):
