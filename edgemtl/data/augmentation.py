@@ -2,7 +2,7 @@
 
 Zooming by s about the camera's axis, with depth divided by s, is what the same camera with focal length f*s sees of a
 world that is s times smaller: points keep their directions, so normals stay as they are. A horizontal flip mirrors the
-world in x. What that means for a task's labels is its kind's to say.
+world in x. Each kind of task moves its labels accordingly.
 """
 
 from __future__ import annotations

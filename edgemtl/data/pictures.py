@@ -19,7 +19,7 @@ __all__ = ["NPY_BROKEN", "read_array", "read_header"]
 
 Array = NDArray[Any]
 NPY_BROKEN = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, RecursionError, OverflowError)
-"""Every way in which NumPy says that a .npy file is damaged: its header is a Python literal."""
+"""Exceptions with which NumPy reports a damaged .npy file: its header is a Python literal."""
 
 _MODES = {
     "1": (1, "b1"),
@@ -59,14 +59,14 @@ def read_header(path: Path) -> Header:
         return Header(array.shape[0], array.shape[1], array.shape[2] if array.ndim == 3 else 1, array.dtype.str[1:])
     with open_picture(path) as picture:
         channels, dtype = _MODES.get(picture.mode, (len(picture.getbands()), picture.mode))
-        if dtype == "u1" and bits_per_channel(picture) > 8:  # no longer told once the note below was asked for
+        if dtype == "u1" and bits_per_channel(picture) > 8:  # no longer known once the note below was read
             dtype = "u2"  # Pillow would read the upper half of each number
         _refuse_turned(picture)
         return Header(picture.height, picture.width, channels, dtype)
 
 
 def read_array(path: Path) -> Array:
-    """The label file's numbers, (H, W) or (H, W, channels); a palette image gives its indices. Raises `UserError`."""
+    """Numbers of a label file, (H, W) or (H, W, channels), the indices of a palette image. Raises `UserError`."""
     if path.suffix == ".npy":
         array = np.array(_npy(path))
         return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array

@@ -1,4 +1,4 @@
-"""Two runs, bundles or profiles side by side, as ratios, with what makes the comparison weak said beside it."""
+"""Two runs, bundles or profiles side by side, as ratios, with notes on what weakens the comparison."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _Figure = tuple[str, str, float, bool | None, tuple[float, float] | None]
 
 
 def compare(first: Path, second: Path) -> Comparison:
-    """Compare two run folders, bundles, or result, manifest or profile files, of whatever both of them hold.
+    """Compare two run folders, bundles, or result, manifest or profile files, in everything that both hold.
 
     Where each side has one profile the two are compared, whatever ran them; of several, those of the same device and
     runtime. Raises `UserError` where a side cannot be read or nothing is common.
@@ -216,9 +216,9 @@ def _search_notes(left: Result, right: Result) -> Iterator[str]:
         texts = " and ".join(result.preferred or "none" for result in (left, right))
         yield f"preferences differ ({texts}): {WEIGHTED} cannot be compared; delta_m counts all tasks alike in both"
     if _data(left) != _data(right):
-        yield "scored on different data: no score of one can be held against one of the other"
+        yield "scored on different data: their scores cannot be compared"
     elif not _same_baseline(left, right):
-        yield "baselines differ, so delta_m of one says nothing beside that of the other: compare the tasks' own scores"
+        yield "baselines differ, so the two delta_m cannot be compared: compare the tasks' own scores"
     for result, side in ((left, "first"), (right, "second")):
         for check in result.best.broken if result.best is not None else ():
             yield f"the {side} breaks {check.name}: {check.words}"

@@ -1,4 +1,4 @@
-"""Everything that a run, a bundle or a profile has to tell, gathered from its folder."""
+"""The data of a report, gathered from the folder of a run, a bundle or a profile."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ReportData:
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks, from the first source that tells."""
+        """Names of the tasks, from the first source that has them."""
         if self.manifest is not None:
             return tuple(task.name for task in self.manifest.tasks)
         if self.result is not None and self.result.tasks:
@@ -62,7 +62,7 @@ class ReportData:
 
     @cached_property
     def kinds(self) -> dict[str, str]:
-        """Kind of each task, where a manifest tells."""
+        """Kind of each task, if a manifest names it."""
         return {task.name: task.kind for task in self.manifest.tasks} if self.manifest else {}
 
     @property
@@ -74,7 +74,7 @@ class ReportData:
 
     @property
     def blocks(self) -> tuple[BlockRecord, ...]:
-        """The blocks of the chosen design: the manifest's, else those of the result's best; () where neither tells."""
+        """The blocks of the chosen design: the manifest's, else those of the result's best; () if neither has any."""
         if self.manifest is not None and self.manifest.blocks:
             return self.manifest.blocks
         return self.result.best.blocks if self.result is not None and self.result.best is not None else ()
@@ -92,7 +92,7 @@ def load_report_data(path: Path) -> ReportData:
 
     A run folder may hold its bundle in `bundle/`; profiles are all `profile*.json` in either, pictures the PNG files in
     `pictures/`, the first 3.5 MB of them. A profile beside a manifest that measures an engine which the bundle does not
-    hold, since an export replaced it, is left out. Raises `UserError` where nothing is there to tell.
+    hold, since an export replaced it, is left out. Raises `UserError` where there is nothing to report.
     """
     if path.is_file():
         return _from_file(path)
@@ -121,7 +121,7 @@ def load_report_data(path: Path) -> ReportData:
 
 
 def _is_replaced(profile: Profile, manifest: Manifest | None) -> bool:
-    """Whether a profile is of another engine than the bundle has for its target; False where it does not tell."""
+    """Whether a profile is of another engine than the bundle has for its target; False where it is unknown."""
     if manifest is None or profile.engine_sha256 is None:
         return False
     return profile.target not in manifest.targets or manifest.engine_sha256(profile.target) != profile.engine_sha256

@@ -1,6 +1,6 @@
 """A plan with fewer channels: what pruning leaves of a net, as data.
 
-Only the channels that some convolution gives are said; what the next one reads follows from the blocks' wiring, so that
+Only output channels of convolutions are given; the next one's inputs follow from the blocks' wiring, so that
 no table of channels can contradict itself.
 """
 
@@ -49,7 +49,7 @@ def _prunable(block: BlockPlan) -> Iterator[tuple[str, int]]:
 
 
 def with_channels(plan: Plan, channels: Mapping[str, int]) -> Plan:
-    """The plan whose convolutions give `channels` outputs, by the names of `prunable_channels`; others as before.
+    """The plan with `channels` outputs for convolutions, by the names of `prunable_channels`; others are unchanged.
 
     Raises `UserError` for an unknown name, a count below 1 or above the plan's, a part of an attention head, and for
     sums of unequal widths.
@@ -95,7 +95,7 @@ def _tied_widths(block: BlockPlan, convs: Sequence[ConvPlan], inputs: Sequence[i
 
 
 def _narrow_tokens(block: BlockPlan, width: int, channels: Mapping[str, int]) -> BlockPlan:
-    """The transformer block for tokens of `width`, which it gives too."""
+    """The transformer block with tokens of `width` as input and output."""
     whole = block.convs[0].outputs
     head_width, inner = whole // block.heads, channels.get(f"{block.parameters}.{_ATTENTION}", whole)
     if inner % head_width:
@@ -122,7 +122,7 @@ def _narrow_experts(experts: ExpertsPlan, width: int, hidden: int | None) -> Exp
 
 
 def _linear(conv: ConvPlan, width: int, hidden: int | None) -> ConvPlan:
-    """A layer of an MLP that reads and gives `width`, with `hidden` units (none: as before) inside."""
+    """A layer of an MLP with `width` inputs and outputs, and `hidden` units (None: unchanged) inside."""
     if conv.name == _HIDDEN:
         return replace(conv, inputs=width, outputs=hidden or conv.outputs)
     return replace(conv, inputs=hidden or conv.inputs, outputs=width)

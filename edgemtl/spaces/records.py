@@ -1,4 +1,4 @@
-"""The blocks of a plan as records: what results, manifests and reports are told of a net."""
+"""The blocks of a plan as records, which results, manifests and reports hold."""
 
 from __future__ import annotations
 

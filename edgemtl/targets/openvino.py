@@ -70,7 +70,7 @@ class OpenVinoTarget:
 
     @property
     def dispatch(self) -> DispatchPolicy:
-        """Queues of any length, or fixed places where the net bounds what an expert takes."""
+        """Queues of any length, or a fixed capacity where the net bounds an expert's tokens."""
         return DispatchPolicy("segments", bounded="buckets")
 
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ class ExportTarget(Protocol):
 
     @property
     def dispatch(self) -> DispatchPolicy:
-        """How experts get their tokens, asked for only where a net has any."""
+        """How experts get their tokens; used only for nets with experts."""
         ...
 
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:

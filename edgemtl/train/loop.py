@@ -1,4 +1,4 @@
-"""The loop that every training runs in: interrupted or killed at any moment, it goes on as if it had not been."""
+"""The loop of every training; interrupted or killed at any moment, it resumes as if it had not been."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Training(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors that the steps to come depend on, beside parameters and optimizers."""
+        """Tensors that later steps depend on, besides parameters and optimizers."""
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:

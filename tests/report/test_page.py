@@ -170,7 +170,7 @@ def test_two_means_are_both_named(tmp_path: Path) -> None:
 def test_an_older_result_that_hides_its_weights_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps(result_content()))
     text = Page(write_report(tmp_path).read_text()).text
-    assert "Their mean is -4.6 %; the result's delta_m, -2.0 %, has weights that it does not tell." in text
+    assert "Their mean is -4.6 %; the result's delta_m, -2.0 %, has weights that it does not record." in text
 
 
 def test_latencies_of_different_kinds_never_share_a_chart(tmp_path: Path) -> None:

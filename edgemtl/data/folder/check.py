@@ -1,4 +1,4 @@
-"""Checking a data set of one's own: every file is read, everything is counted, and what cannot be meant so is told."""
+"""Checking a user's own data set: every file is read, everything is counted, and mistakes are reported."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _Tally:
 def check_folder(path: Path | str, report: Report = silent) -> CheckReport:
     """Check a data set that need not be usable: `path` is a YAML file or the folder of its data.yaml.
 
-    Every file is read; `report` hears how many were. The result holds every problem and warning. Raises
+    Every file is read; `report` gets their number. The result holds every problem and warning. Raises
     `UserError` where no YAML file describes a data set.
     """
     path = spec_path(Path(path).expanduser())
@@ -100,7 +100,7 @@ def check_contents(opened: OpenFolder, problems: Problems, report: Report) -> Ch
 def check_some_labels(opened: OpenFolder, problems: Problems) -> None:
     """Read up to 64 images' labels of every split, for 3 seconds at most: a first look before training.
 
-    What only a part of a split tells of its classes is no problem but a warning.
+    Classes missing from a part of a split are a warning, not a problem.
     """
     tallies = _tallies(opened)
     for split, items in opened.splits.items():

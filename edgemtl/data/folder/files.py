@@ -90,7 +90,7 @@ def _label_files(spec: FolderSpec) -> Iterable[str]:
 
 
 def _list_images(root: Path, folder: str, split: str, others: set[str], problems: Problems) -> list[Item]:
-    """Every image below a folder, in the order of the names; files that begin with a dot are passed over.
+    """Every image below a folder, in the order of the names; hidden files are skipped.
 
     Files of other endings are left out with a warning, but for `others`, those of labels.
     """
@@ -169,7 +169,7 @@ def _set_aside(train: list[Item]) -> tuple[list[Item], list[Item]]:
 def match_tables(
     root: Path, spec: FolderSpec, splits: Mapping[Split, list[Item]], problems: Problems
 ) -> dict[str, dict[str, Cells]]:
-    """Rows of every table task by image; a table that cannot be read is left out and told.
+    """Rows of every table task by image; a table that cannot be read is left out and reported.
 
     A row may name its image by its path, its file name or its name without ending. A name that fits several images is
     a problem; one that fits none is a warning.

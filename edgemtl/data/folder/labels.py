@@ -1,6 +1,6 @@
 """Label files and tables of every kind: sizes, and a table's rows by image.
 
-Errors here do not name the file: whoever knows it does (`naming`).
+Errors here do not name the file; the caller does (`naming`).
 """
 
 from __future__ import annotations

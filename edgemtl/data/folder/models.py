@@ -40,7 +40,7 @@ class Fractions(Exact):
 
 
 def folder_kinds() -> tuple[str, ...]:
-    """The kinds of task that a data set of one's own may have, built in and plugged in."""
+    """The kinds of task that a user's own data set may have, built in and plugged in."""
     return tuple(kind.name for kind in all_kinds() if kind.labels is not None)
 
 

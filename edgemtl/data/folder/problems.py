@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, told at once: files with the same fault are one finding."""
+"""All problems of a data set, reported at once: files with the same problem are one finding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LISTS = re.compile(r"#(?:(?:, | x | to | and )#)+(?: more)?")
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault, told of the first file where it was found (none: of the whole), and in how many files it is."""
+    """A problem, with the first file that has it (None: the whole set) and the number of files."""
 
     text: str
     file: str
@@ -77,7 +77,7 @@ class Problems:
         return tuple(self._warnings.by_cause.values())
 
     def add(self, text: str, file: str = "", cause: str | None = None) -> None:
-        """One more problem; its cause is its text without numbers, where `cause` gives none."""
+        """Add a problem; its cause is `cause`, or else its text without numbers."""
         self._problems.add(text, file, cause)
 
     def warn(self, text: str, file: str = "", cause: str | None = None) -> None:

@@ -1,6 +1,6 @@
 """The source `folder`: a user's own images and labels, described by a YAML file.
 
-Opening looks at every file's name and header; `check` reads everything. Both tell all problems at once.
+Opening reads every file's name and header; `check` reads everything. Both report all problems at once.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class FolderSource:
         return _FolderSplit(self._opened.data, self._opened.splits[require_split(name)])
 
     def check(self, report: Report = silent) -> CheckReport:
-        """Read every file; `report` hears how many were.
+        """Read every file; `report` gets their number.
 
         Raises one `UserError` with all problems: damaged files, values outside a task's range, tasks without one valid
         label in a split or with a single class to learn, the same image in two splits. The result holds the warnings,

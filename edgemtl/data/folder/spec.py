@@ -39,7 +39,7 @@ class _Document:
         self._entries: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
 
     def line(self, position: tuple[str | int, ...]) -> int:
-        """Line of the deepest part of a place that is there."""
+        """Line of the deepest part of a key path that exists."""
         node, line = self.node, 1
         for part in position:
             child = None
@@ -53,7 +53,7 @@ class _Document:
         return line
 
     def _listed(self, node: yaml.MappingNode) -> Mapping[str, tuple[yaml.Node, yaml.Node]]:
-        """A mapping's keys and values by the keys' texts, listed once: there may be as many mistakes as keys."""
+        """A mapping's keys and values by the keys' texts, listed once: every key may be a mistake."""
         if id(node) not in self._entries:
             plain = [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
             self._entries[id(node)] = {key.value: (key, value) for key, value in plain}

@@ -1,4 +1,4 @@
-"""How torch's layers and functions become ONNX operators (opset 17): one entry a layer; what has none is refused."""
+"""Lowering of torch layers and functions to ONNX operators (opset 17): one entry per layer; others are refused."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Mixtures of experts: routing, the experts' own tokens, and the losses that keep routing healthy.
 
-M3ViT's layer (Liang et al. 2022): a router per task, or a gate of all tasks that is told which one it serves; softmax,
+M3ViT's layer (Liang et al. 2022): a router per task, or one gate for all tasks, conditioned on the task; softmax,
 then top-k, gates as they are; `renormalise` is the option. What a token's experts give is summed by its gates. Built so
 that every step is one operator of a static net: `Router`, one `Dispatch` and one MLP an expert, `Combine`. A task that
 reaches as many experts as a token goes to needs no routing of tokens at all, only the weighted sum.
@@ -82,7 +82,7 @@ class TaskGate(nn.Module):
 
 
 class TaskConditionedRouter(nn.Module):
-    """A router that is the shared gate, told the task: no parameters of its own, the same gates as a `Router` gives."""
+    """The shared gate conditioned on a task: a router without parameters, with the same gates as a `Router`."""
 
     def __init__(self, plan: ExpertsPlan, condition: Condition, gate: TaskGate) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class TaskConditionedRouter(nn.Module):
     def linear(self) -> tuple[Tensor, Tensor]:
         """Weight (experts, C) and bias of the router that the gate is for this task.
 
-        What it is told does not depend on the token, so its part of the logits is a bias.
+        The task does not depend on the token, so its part of the logits is a bias.
         """
         gate = self._gate[0]
         weight, of_task = torch.split(gate.score.weight, [gate.score.in_features - _EMBEDDING, _EMBEDDING], 1)
@@ -110,7 +110,7 @@ class TaskConditionedRouter(nn.Module):
 
 
 class _Routing:
-    """From logits to gates, by a plan's noise, top-k and places; keeps the last probabilities in training."""
+    """From logits to gates, by a plan's noise, top-k and capacity; keeps the last probabilities in training."""
 
     def __init__(self, plan: ExpertsPlan) -> None:
         self.plan = plan
@@ -127,7 +127,7 @@ class _Routing:
 
 
 def sparse_gates(probabilities: Tensor, top_k: int, renormalise: bool) -> Tensor:
-    """The `top_k` largest probabilities of each token, in their places; 0 elsewhere."""
+    """The `top_k` largest probabilities of each token, in their positions; 0 elsewhere."""
     values, chosen = probabilities.topk(top_k, -1)
     if renormalise:
         values = values / values.sum(-1, keepdim=True)
@@ -150,7 +150,7 @@ class Dispatch(nn.Module):
     """The tokens that one expert gets, in order: (tokens of the whole batch, C)."""
 
     def forward(self, x: Tensor, gates: Tensor, position: int) -> Tensor:
-        """`place` is the expert's column of `gates`."""
+        """`position` is the expert's column of `gates`."""
         return x.flatten(0, 1).index_select(0, _tokens_of(gates, position))
 
 
@@ -245,7 +245,7 @@ def task_expert_information(probabilities: Sequence[Tensor]) -> Tensor:
 def routing_loss(net: nn.Module) -> Tensor | None:
     """Losses of the routers in a net's last training step: `balance_loss` less `task_expert_information`, all layers.
 
-    None where the net has no router. The probabilities are let go, so that each forward pass counts once.
+    None where the net has no router. The probabilities are released, so that each forward pass counts once.
     """
     losses = []
     for layer in (module for module in net.modules() if isinstance(module, Experts)):
@@ -263,7 +263,7 @@ def routing_loss(net: nn.Module) -> Tensor | None:
 
 
 def _over_all(probabilities: Tensor, numbers: Sequence[int], every: Sequence[int]) -> Tensor:
-    """Probabilities of a task's own experts, in their places among `every` expert of the layer."""
+    """Probabilities of a task's own experts, in their positions among `every` expert of the layer."""
     expert_capacity = torch.tensor([every.index(number) for number in numbers], device=probabilities.device)
     wider = torch.zeros(*probabilities.shape[:-1], len(every), device=probabilities.device)
     return wider.index_copy(-1, expert_capacity, probabilities)

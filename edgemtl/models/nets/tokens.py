@@ -55,9 +55,9 @@ class Attention(nn.Module):
 
 
 class Patches(nn.Module):
-    """An image or a feature map cut into squares, each a token, that knows its place from its neighbours.
+    """An image or a feature map cut into squares, each a token, with a position encoding from its neighbours.
 
-    The place is a depthwise convolution that is added (conditional positional encoding, Chu et al. 2021): unlike
+    The encoding is an added depthwise convolution (conditional positional encoding, Chu et al. 2021): unlike
     learned positions it fits every input size.
     """
 

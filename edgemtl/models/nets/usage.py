@@ -1,7 +1,7 @@
 """Which experts a task's tokens go to: counted on images, by task and layer.
 
-Every token goes to `top_k` experts; each of these is a choice. What buckets with too few places would drop is counted
-image by image, as an engine of batch 1 fills them.
+Every token goes to `top_k` experts; each of these is a choice. Tokens that buckets of too small a capacity would drop
+are counted image by image, as an engine of batch 1 fills them.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class ExpertUsage:
 
     @property
     def most_tokens(self) -> int:
-        """The most tokens of one image that one expert got: with as many places nothing would have been dropped."""
+        """The most tokens of one image that one expert got: that capacity would have dropped none."""
         return max(map(max, self.counts))
 
     @property
     def dropped_by_model(self) -> float:
-        """Share of all choices (0 to 1) that the net itself has no place for; they are in no other figure."""
+        """Share of all choices (0 to 1) that the net itself drops; they are in no other figure."""
         return 1 - sum(map(sum, self.counts)) / (len(self.counts) * self.tokens * self.top_k)
 
     def dropped_by_target(self, expert_capacity: int) -> float:
-        """Share (0 to 1) of all choices that find no place where an expert takes `expert_capacity` tokens an image."""
+        """Share (0 to 1) of all choices that are dropped where an expert takes `expert_capacity` tokens per image."""
         counts = [count for image in self.counts for count in image]
         return sum(max(0, count - expert_capacity) for count in counts) / sum(counts)
 

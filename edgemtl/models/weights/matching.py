@@ -1,6 +1,6 @@
 """Weights of a supernet for a supernet of other tasks: the trunk, and of the tasks what matches.
 
-A task of one's own begins with what a task of the same name has learnt, block by block: where it has other classes, its
+A user's task starts from the weights of a task of the same name, block by block: where it has other classes, its
 last block begins anew. Shapes decide; nobody can check that two data sets mean the same by a class.
 """
 

@@ -61,7 +61,7 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def check_sha256(state: Mapping[str, Tensor], header: Mapping[str, Any], path: Path, what: str) -> None:
-    """Raise `UserError` where a file's header, sealed, tells the hash of its tensors and either is another."""
+    """Raise `UserError` where a file's sealed header, or the hash of its tensors in it, does not match."""
     if "sha256" not in header:  # supernets that were trained before files carried hashes
         return
     check_seal(header, path, what)

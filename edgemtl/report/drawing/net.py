@@ -18,7 +18,7 @@ _FORK = "from here on each task runs the blocks by itself"
 def draw_net(blocks: Sequence[BlockRecord], tasks: Sequence[str], engine: str) -> Markup:
     """The trunk's rows from the image down, what lies on a lattice, then each task's own blocks; and a legend.
 
-    `engine` is the precision of what is not rounded to eight bits, empty where nothing tells it.
+    `engine` is the precision of everything not in eight bits, empty where unknown.
     """
     rows: dict[str, list[BlockRecord]] = {}
     columns: dict[str, list[BlockRecord]] = {}

@@ -82,7 +82,7 @@ def swatch(class_: str, text: str) -> Markup:
 
 
 def task_class(task: str, tasks: Sequence[str]) -> str:
-    """The colour of a task (of eight, by its place), the trunk's for anything else."""
+    """The colour of a task (of eight, by its index), the trunk's for anything else."""
     return f"c{tasks.index(task) % 8}" if task in tasks else "c-trunk"
 
 

@@ -161,7 +161,7 @@ def _best_steps(points: Sequence[Point]) -> list[tuple[float, float]]:
 
 
 def _mark(point: Point, x: float, y: float) -> Markup:
-    """Shape and colour both tell the kind, so that the picture also reads in grey."""
+    """Shape and colour both show the kind, so that the picture also reads in grey."""
     title = element("title", point.title)
     if point.kind == "chosen":
         radii = [(9.5 if corner % 2 == 0 else 4.2, math.pi * (corner / 5 - 0.5)) for corner in range(10)]

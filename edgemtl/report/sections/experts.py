@@ -181,7 +181,7 @@ def _words(target: str, manifest: Manifest) -> Child:
     """How a target's experts get their tokens, and what that drops."""
     dispatch = manifest.targets[target].dispatch
     if dispatch is None:
-        return f"{target}: how its experts get their tokens is not told."
+        return f"{target}: how its experts get their tokens is unknown."
     if dispatch.capacity is None:
         dropped_by_model = share_dropped_by_model(manifest.experts)
         lost = (

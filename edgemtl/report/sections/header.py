@@ -1,4 +1,4 @@
-"""The top of the page: what it is, whether it keeps its budgets, and the figures one asks for first."""
+"""The top of the page: title, verdict on the budgets, and the most important figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["header"]
 
 
 def header(data: ReportData) -> Markup:
-    """Title, verdict, what was asked, and tiles of figures."""
+    """Title, verdict, request, and tiles of figures."""
     pill, headline = _verdict(data)
     return element(
         "header",
@@ -78,7 +78,7 @@ def _measured_twice(data: ReportData) -> Child:
     return element(
         "p",
         f"Two latencies stand here. {ms_text(latency.value)} ms, {latency.kind} by the search"
-        f"{_when(result.environment, None)}, is what budgets were held against. "
+        f"{_when(result.environment, None)}, decided the budgets. "
         f"{ms_text(profile.latency.typical_ms)} ms, measured by the profile"
         f"{_when(profile.environment, profile.stability.load_average)}: {counts}.",
         class_="lead",

@@ -13,7 +13,7 @@ __all__ = ["limits_section"]
 
 
 def limits_section(data: ReportData) -> Markup | None:
-    """Every limit of the chosen design; nothing where the result has none, or does not tell."""
+    """Every limit of the chosen design; None where the result records none."""
     result = data.result
     if result is None or result.best is None or not result.best.limits:
         return None

@@ -25,7 +25,7 @@ _LATTICE_LEAD = (
     "another, and dots at the right are what the task's decoder reads. What stays pale is skipped. A figure in a block "
     "says how many tasks compute it at once, because they run the same blocks before it."
 )
-_NO_BLOCKS = "What was chosen: the net is no design of a space, so that nothing tells of its blocks."
+_NO_BLOCKS = "What was chosen: the net is no design of a space, so its blocks are unknown."
 
 
 def design_section(data: ReportData) -> Markup | None:

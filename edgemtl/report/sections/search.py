@@ -258,7 +258,7 @@ def _means(result: Result, best: Entry, rows: Sequence[Change]) -> str:
         return ""
     mean = sum(change.relative for change in rows) / len(rows)
     if abs(mean - best.delta_m) > _ROUNDING:
-        unexplained = f"the result's delta_m, {format_change(best.delta_m)}, has weights that it does not tell"
+        unexplained = f"the result's delta_m, {format_change(best.delta_m)}, has weights that it does not record"
         return f"Their mean is {format_change(mean)}; {unexplained}. "
     weighted = best.weighted_delta_m
     more = "" if weighted is None else f"; weighted by {result.preferred} it is {format_change(weighted)}"

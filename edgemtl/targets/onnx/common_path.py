@@ -22,7 +22,7 @@ _SELECTS, _MIXTURE = "Router", "Combine"
 
 @dataclass(frozen=True)
 class CommonPath:
-    """The operators that every task's group begins with, told in the tensor names of the first task.
+    """The operators that every task's group begins with, in the tensor names of the first task.
 
     `inputs` they read from other groups, `outputs` others read from them. `weights` maps each task to what replaces the
     first task's constants, by name; `heads` maps what a task's further operators read to where it comes from, one of

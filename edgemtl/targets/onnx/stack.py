@@ -1,4 +1,4 @@
-"""Experts that all have the same number of places, as one batch of matrices where there was a product an expert.
+"""Experts of equal capacity as one batched matrix product, where there was one product per expert.
 
 Behind fixed buckets the experts of a layer differ in nothing but their weights, so that a runtime with a fast batched
 product runs two operators a layer and cuts nothing into pieces. Weights are stored joined where every task reaches the

@@ -29,7 +29,7 @@ Form = Literal["segments", "buckets", "masked"]
 
 @dataclass(frozen=True)
 class DispatchPolicy:
-    """How experts get their tokens; `capacity` is a multiple of an even share, none: every token has its place.
+    """How experts get their tokens; `capacity` is a multiple of an even share, None means unlimited.
 
     Where the net itself bounds what an expert takes they get them in the form `bounded`, if one is given.
     """
@@ -43,7 +43,7 @@ class DispatchPolicy:
         return expert_capacity(self.capacity, tokens, experts, top_k)
 
     def limit(self, tokens: int, experts: int, top_k: int) -> int:
-        """The most tokens that an expert can take: all of them, but in buckets whose places are fewer."""
+        """The most tokens that an expert can take: all of them, except in smaller buckets."""
         return self.expert_capacity(tokens, experts, top_k) if self.form == "buckets" and top_k < experts else tokens
 
     def form_within(self, limit: int, tokens: int) -> Form:
@@ -115,7 +115,7 @@ def attention(writer: Writer, node: Node) -> None:
 
 
 def router(writer: Writer, node: Node) -> None:
-    """Probabilities, the top-k of each token, which experts those are, and what these have places for."""
+    """Probabilities, the top-k of each token, which experts those are, and which of them fit the capacity."""
     experts, top_k = len(node.constants["weight"]), int(node.attributes["top_k"])
     tokens, limit = writer.tokens, int(node.attributes["expert_capacity"])
     form = writer.dispatch.form_within(limit, tokens)
@@ -160,7 +160,7 @@ def _mask(writer: Writer, node: Node, chosen: str, experts: int) -> str:
 
 
 def _ranking(writer: Writer, node: Node, gates: str, tokens: int) -> tuple[str, str]:
-    """Every expert's tokens by falling gate, in a column each, and each token's place in that order: its inverse."""
+    """Every expert's tokens by falling gate, one column each, and each token's rank in that order: its inverse."""
     count = writer.integers(node, "tokens", [tokens])
     _, order = writer.steps(node, "TopK", [gates, count], ["by_gate", "order"], axis=0)
     numbers = writer.step(node, "Cast", [order], "numbers", to=_FLOAT)
@@ -211,7 +211,7 @@ def _segments(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -
         writer.even_tokens[name] = (total + index) // routed.experts  # these add up to the total
     first = writer.step(node, "Gather", [starts, routed.chosen], f"{gates}.first", axis=0)
     slot = writer.step(node, "Add", [first, _rank(writer, node, gates, routed)], f"{gates}.slot")
-    if routed.expert_capacity < routed.tokens:  # what has no place has gate 0, and reads any result that there is
+    if routed.expert_capacity < routed.tokens:  # tokens beyond the capacity have gate 0 and read an arbitrary result
         last = writer.step(node, "Sub", [ends, writer.integers(node, "one", 1)], f"{gates}.behind")
         last = writer.step(node, "ReduceMax", [last], f"{gates}.final", keepdims=0)
         writer.step(node, "Min", [slot, last], f"{gates}.inside")
