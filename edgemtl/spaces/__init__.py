@@ -18,6 +18,7 @@ from edgemtl.spaces.families.cnn import (
 from edgemtl.spaces.families.grid import (
     KEEP,
     SKIP,
+    mask_name,
 )
 from edgemtl.spaces.family import (
     Family,
@@ -72,6 +73,7 @@ __all__ = [
     "find_family",
     "is_precision",
     "load_space",
+    "mask_name",
     "option_of",
     "pooled_decoder",
     "prunable_channels",

@@ -34,7 +34,7 @@ from edgemtl.spaces.plan import BlockPlan, ConvPlan, Plan
 from edgemtl.spaces.slots import Slot
 from edgemtl.tasks import Task
 
-__all__ = ["KEEP", "SKIP", "GridSpec", "grid_blocks", "grid_choices", "grid_idle", "grid_plan"]
+__all__ = ["KEEP", "SKIP", "GridSpec", "grid_blocks", "grid_choices", "grid_idle", "grid_plan", "mask_name"]
 
 SKIP, KEEP = "skip", "keep"
 _STEM_STRIDE = 2
@@ -110,6 +110,11 @@ def _read(path: int) -> str:
     return f"read{path}"
 
 
+def mask_name(task: str, position: str) -> str:
+    """The choice of a task to keep or skip a block, an edge or a path's end."""
+    return f"{task}.{position}"
+
+
 def grid_choices(spec: GridSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     """A mask for every task: `TASK.BLOCK`, `TASK.EDGE`, and `TASK.readP` for the paths that a dense decoder may leave.
 
@@ -123,7 +128,7 @@ def grid_choices(spec: GridSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     for task in tasks:
         names = [step.name for steps in _steps(spec) for step in steps]
         names += [_read(path) for path in range(1, len(spec.paths))] if task.dense else []
-        found += [Choice(f"{task.name}.{name}", (SKIP, KEEP), task.name) for name in names]
+        found += [Choice(mask_name(task.name, name), (SKIP, KEEP), task.name, mask_of=name) for name in names]
     return tuple(found)
 
 
@@ -174,7 +179,7 @@ class _Wiring:
         for steps in _steps(self.spec):
             before = list(now)
             for step in steps:
-                if values.get(f"{task.name}.{step.name}", SKIP) == KEEP:
+                if values.get(mask_name(task.name, step.name), SKIP) == KEEP:
                     others = () if step.source is None else (before[step.source],)
                     now[step.path] = self.value(step.name, step.path, *others, now[step.path])
         return now
@@ -192,7 +197,7 @@ def _read_ends(spec: GridSpec, task: Task, values: Values, ends: Sequence[int]) 
     """The paths that a task's decoder reads, with their last values."""
     if not task.dense:
         return {len(ends) - 1: ends[-1]}
-    kept = [path for path in range(1, len(ends)) if values.get(f"{task.name}.{_read(path)}", SKIP) == KEEP]
+    kept = [path for path in range(1, len(ends)) if values.get(mask_name(task.name, _read(path)), SKIP) == KEEP]
     return {path: ends[path] for path in (0, *kept)}
 
 
@@ -203,7 +208,9 @@ def grid_idle(spec: GridSpec, tasks: Sequence[Task], values: Values) -> list[str
         reads = _read_ends(spec, task, values, wiring.ends(task, values))
         reached = {wiring.wires[number].block for number in wiring.upstream(list(reads.values()))}
         run |= reached
-        found += [f"{task.name}.{step.name}" for steps in _steps(spec) for step in steps if step.name not in reached]
+        found += [
+            mask_name(task.name, step.name) for steps in _steps(spec) for step in steps if step.name not in reached
+        ]
     return found + [f"{name}.precision" for name in _trunk(spec) if name not in run]
 
 

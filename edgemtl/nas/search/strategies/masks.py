@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
-from edgemtl.spaces import KEEP, SKIP, Option, Space
+from edgemtl.spaces import KEEP, SKIP, Option, Space, mask_name
 
 __all__ = [
     "LinearControlVariate",
@@ -65,7 +65,7 @@ class MaskSpace:
         """Options of masks (tasks, positions), or of one mask (positions,) for all tasks."""
         each = np.broadcast_to(mask, self.present.shape)
         return {
-            f"{task}.{position}": KEEP if each[row, column] else SKIP
+            mask_name(task, position): KEEP if each[row, column] else SKIP
             for row, task in enumerate(self.tasks)
             for column, position in enumerate(self.positions)
             if self.present[row, column]
@@ -82,22 +82,22 @@ class MaskDistribution:
 
 def mask_space(space: Space) -> MaskSpace:
     """The masks of a space; raises `UserError` where it has none."""
-    masked = [choice for choice in space.choices if choice.options == (SKIP, KEEP) and choice.task]
+    masked = [choice for choice in space.choices if choice.mask_of]
     if not masked:
         raise UserError(
             f"space {space.name} has nothing that a task may keep or skip: strategy masks needs one that has, as grid"
         )
     tasks = tuple(task.name for task in space.tasks)
-    positions = tuple(dict.fromkeys(choice.name.partition(".")[2] for choice in masked))
+    positions = tuple(dict.fromkeys(choice.mask_of for choice in masked))
     names = {choice.name for choice in masked}
-    present = np.array([[f"{task}.{position}" in names for position in positions] for task in tasks])
+    present = np.array([[mask_name(task, position) in names for position in positions] for task in tasks])
     flops, base = np.zeros(present.shape), np.zeros(len(tasks))
     largest, smallest = space.largest(), space.smallest()
     for row, task in enumerate(tasks):
         whole = largest.cost([task]).flops
         base[row] = smallest.cost([task]).flops
         for column in np.flatnonzero(present[row]):
-            less = space.design({**largest, f"{task}.{positions[column]}": SKIP})
+            less = space.design({**largest, mask_name(task, positions[column]): SKIP})
             flops[row, column] = whole - less.cost([task]).flops
         flops[row] *= (whole - base[row]) / max(flops[row].sum(), 1.0)
     return MaskSpace(tasks, positions, present, flops, base)
