@@ -22,6 +22,7 @@ __all__ = [
     "naming",
     "one_line",
     "printable",
+    "reason_of",
     "unknown_name",
 ]
 
@@ -108,6 +109,11 @@ def naming(file: object) -> Iterator[None]:
 def brief(value: object) -> str:
     """A value as an error shows it: on one short line, however large it is (its whole `repr` is never built)."""
     return _BRIEF.repr(value)[:200]
+
+
+def reason_of(error: BaseException) -> str:
+    """The text of a foreign exception on one short line; its class where it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def one_line(error: BaseException) -> str:

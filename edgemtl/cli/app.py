@@ -27,7 +27,7 @@ from edgemtl.cli.targets import targets
 from edgemtl.cli.tasks import tasks
 from edgemtl.cli.train import train
 from edgemtl.cli.verb import Interrupted
-from edgemtl.errors import UserError, brief, printable
+from edgemtl.errors import UserError, brief, one_line, printable
 from edgemtl.signals import interrupted, terminable
 from edgemtl.version import __version__
 
@@ -146,12 +146,7 @@ def _fault(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if f"{Path(__file__).parents[1].name}/" in frame.filename] or frames
     where = f" in {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
-    what = _one_line(error)[:300]
     return (
-        f"fault: {type(error).__name__}: {what}{where}; this is a mistake in edgemtl: please report it "
+        f"fault: {one_line(error)}{where}; this is a mistake in edgemtl: please report it "
         "with what this command prints under --debug, and with `edgemtl doctor`"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

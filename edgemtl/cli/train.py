@@ -18,6 +18,7 @@ from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_result
 from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
 from edgemtl.errors import UserError, unknown_name
+from edgemtl.progress import Report, note, silent
 
 if TYPE_CHECKING:
     from edgemtl.data import Source, Split
@@ -124,7 +125,7 @@ def train(
     chosen, source = _open(space, data, parse_size(size), images)
     if not _is_finished(folder, chosen, source, recipe):
         _look_at(screen, source)
-        initial = _initial_weights(chosen, weights, recipe.seed, screen.note)
+        initial = _initial_weights(chosen, weights, recipe.seed, Stages())
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
             _prepare(source)
         resumable = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
@@ -275,9 +276,7 @@ def _open(space: str, data: str, size: tuple[int, int] | None, images: int | Non
     return chosen, ScenesSource(chosen.size, train=images)
 
 
-def _initial_weights(
-    space: Space, weights: str | None, seed: int, tell: Callable[[str], None] = lambda text: None
-) -> InitialWeights | None:
+def _initial_weights(space: Space, weights: str | None, seed: int, report: Report = silent) -> InitialWeights | None:
     """Weights of a trained supernet, or public ones, most important channels first; None to train from scratch.
 
     `tell` gets a line on what was taken from a supernet of other tasks.
@@ -297,7 +296,7 @@ def _initial_weights(
             load_supernet(supernet, path, space.fingerprint)
         else:
             matched = load_matching(supernet, path)
-            tell(f"weights {weights}: taken are {'; '.join([', '.join(matched.taken), *matched.left])}")
+            note(report, f"weights {weights}: taken are {'; '.join([', '.join(matched.taken), *matched.left])}")
         digest = sha256(path)
     else:
         digest = load_pretrained(supernet, space.largest().plan, weights)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.data.sample import Sample, Samples, Source, Split
-from edgemtl.errors import MissingDependencyError, UserError, unknown_name
+from edgemtl.errors import MissingDependencyError, UserError, reason_of, unknown_name
 from edgemtl.files.images import normalize
 from edgemtl.files.onnx import read_onnx
 from edgemtl.tasks import Task, kind_of
@@ -99,7 +99,7 @@ def onnx_teacher(path: Path, task: str) -> Teacher:
     try:
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has its own kinds
-        reason = " ".join(str(error).split())[:160]
+        reason = reason_of(error)
         raise UserError(f"teacher {path} of task {task!r} cannot be opened ({reason}): ONNX is wanted") from error
     inputs, outputs = [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
     if len(inputs) != 1 or (len(outputs) != 1 and task not in outputs):
@@ -113,7 +113,7 @@ def onnx_teacher(path: Path, task: str) -> Teacher:
         try:
             return np.asarray(session.run([output], {inputs[0]: image})[0])
         except Exception as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = reason_of(error)
             raise UserError(
                 f"teacher {path} of task {task!r} cannot run on an image of {image.shape[2]} x {image.shape[3]} pixels "
                 f"({reason}): give one for this --size"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, reason_of
 from edgemtl.files.disk import open_regular, read_bytes
 from edgemtl.files.paths import inside
 
@@ -41,7 +41,7 @@ def read_onnx(path: Path, what: str = "ONNX file", external_data: bool = False) 
         try:
             onnx.load_external_data_for_model(model, str(path.parent))
         except Exception as error:  # the checker's, the system's and onnx's own kinds
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error)
             raise UserError(
                 f"{what} {path}: its files of weights cannot be read ({reason}): copy all of them"
             ) from error

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, reason_of
 from edgemtl.files.disk import open_regular, reading
 from edgemtl.files.json import parse_json
 
@@ -49,7 +49,7 @@ def open_tensors(path: Path, what: str, framework: Literal["pt", "numpy"]) -> It
         with safe_open(path, framework=framework) as handle:
             yield TensorFile(tuple(handle.keys()), metadata, handle)
     except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise UserError(
             f"{what} {path} cannot be read ({reason}): it was truncated or damaged, or is no safetensors file"
         ) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, reason_of
 from edgemtl.files.json import parse_json
 from edgemtl.files.onnx import read_onnx
 from edgemtl.profiling.inputs import InputChoice, declared_in, settle_inputs
@@ -62,7 +62,7 @@ def count_graph(
     try:
         return _count(model, file, folder, heads, only, choice or InputChoice())
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise UserError(f"{file} is no valid ONNX graph ({reason}): it was damaged, export it again") from error
 
 

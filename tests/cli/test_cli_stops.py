@@ -15,6 +15,7 @@ from chain import environment, make_workplace
 from edgemtl.cli import main
 from edgemtl.files.claim import claim
 from edgemtl.nas.evaluation import Evaluator
+from edgemtl.train import TrainingLoop
 from edgemtl.train import trainer as _trainer
 
 TINY = ("--space", "tiny", "--data", "data")
@@ -58,7 +59,7 @@ def in_child(*words: str, change: Callable[[], None] = lambda: None) -> tuple[in
     return status, Path("log.txt").read_text().splitlines()
 
 
-def at_call(owner: type, method: str, number: signal.Signals, count: int = 1, times: int = 1) -> Callable[[], None]:
+def at_call(owner: object, method: str, number: signal.Signals, count: int = 1, times: int = 1) -> Callable[[], None]:
     """A change that sends a signal in the `count`th call of a method, and again in the next ones, `times` in all."""
 
     def change() -> None:
@@ -83,13 +84,17 @@ def resumed(line: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("number", "method", "count"),
-    [(signal.SIGTERM, "_one_step", 1), (signal.SIGINT, "_one_step", 4), (signal.SIGINT, "_score", 1)],
+    ("number", "owner", "method", "count"),
+    [
+        (signal.SIGTERM, TrainingLoop, "_one_step", 1),
+        (signal.SIGINT, TrainingLoop, "_one_step", 4),
+        (signal.SIGINT, _trainer, "_score", 1),
+    ],
 )
-def test_training_that_is_stopped_goes_on(number: signal.Signals, method: str, count: int) -> None:
+def test_training_that_is_stopped_goes_on(number: signal.Signals, owner: object, method: str, count: int) -> None:
     """Before the first checkpoint that a minute brings, between two, and while the weights are scored."""
     out = Path(f"train-{number.name}-{method}-{count}")
-    status, lines = in_child(*TRAIN, str(out), change=at_call(_trainer._Run, method, number, count))
+    status, lines = in_child(*TRAIN, str(out), change=at_call(owner, method, number, count))
     assert status == 130
     assert lines[-1].startswith(f"interrupted: a checkpoint is kept in {out}; go on with: edgemtl train ")
     assert (out / "checkpoint.safetensors").is_file()
@@ -101,7 +106,7 @@ def test_training_that_is_stopped_goes_on(number: signal.Signals, method: str, c
 
 def test_training_that_had_not_begun_says_so() -> None:
     def change() -> None:
-        _trainer._Run._restore = lambda self: signal.raise_signal(signal.SIGTERM)  # type: ignore[method-assign,assignment,return-value]
+        TrainingLoop._restore = lambda self: signal.raise_signal(signal.SIGTERM)  # type: ignore[method-assign,assignment,return-value]
 
     status, lines = in_child(*TRAIN, "early", change=change)
     assert (status, lines[-1]) == (130, "interrupted: nothing was begun: call the same command again")

@@ -22,6 +22,7 @@ from edgemtl.files.safetensors import open_tensors
 from edgemtl.files.seals import sealed
 from edgemtl.models.nets.supernet import Supernet
 from edgemtl.models.weights.tensors import check_sha256, read_state, state_sha256
+from edgemtl.schema import check_schema
 
 __all__ = ["is_supernet", "load_supernet", "read_header", "read_supernet", "save_supernet"]
 
@@ -90,6 +91,6 @@ def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
         header = parse_json(metadata.get("edgemtl", "{}"))
     except ValueError as error:
         raise UserError(f"supernet {path}: its header is no JSON ({error}); it was truncated or damaged") from error
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-        raise UserError(f"supernet {path} does not carry the schema {SCHEMA}: it was not written by `edgemtl train`")
-    return header
+    check_schema(header, f"supernet {path}", SCHEMA, "give a file that `edgemtl train` wrote")
+    fields: dict[str, Any] = header
+    return fields

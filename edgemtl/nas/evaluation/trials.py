@@ -16,7 +16,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, one_line
 from edgemtl.files.disk import open_regular, read_bytes
 from edgemtl.files.seals import check_seal, sealed
 from edgemtl.nas.evaluation.problem import Evaluation
@@ -57,7 +57,7 @@ def open_study(name: str, journal: Path, url: str | None, grace_seconds: int = G
         raise
     except Exception as error:  # every storage and database driver has its own
         where, remedy = ("--storage", "check its URL") if url else (str(journal), "begin again with another --out")
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(error)
         raise UserError(f"the study in {where} cannot be opened ({reason}): {remedy}") from error
 
 

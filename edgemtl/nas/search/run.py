@@ -7,7 +7,7 @@ import time
 import optuna
 from optuna.exceptions import StorageInternalError
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, reason_of
 from edgemtl.files.claim import claim
 from edgemtl.nas.evaluation import Problem, prepare_images
 from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run
@@ -34,7 +34,7 @@ def search(request: SearchRequest, report: Report = silent) -> Result:
         try:
             return _search(request, report)
         except StorageInternalError as error:  # a database that is full, or cannot be reached any more
-            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            reason = reason_of(error.__cause__ or error)
             raise UserError(f"the study in --storage failed ({reason}): mend it, then go on with --resume") from error
 
 
@@ -80,4 +80,4 @@ def _conclude(
 
 
 def _stopping(what: str) -> Progress:
-    return Progress("stopping", 0, 0, f"stopping: {what}; another Ctrl-C ends at once, with what was evaluated kept")
+    return Progress("stopping", 0, 0, f"{what}; another Ctrl-C ends at once, with what was evaluated kept")

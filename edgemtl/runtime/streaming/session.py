@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, one_line
 from edgemtl.runtime.session import CLOSED, EngineSpec, OperatorTime, check_image
 from edgemtl.runtime.streaming.graph import IMAGE, Operator, Stretch, read_graph, weights_of
 from edgemtl.runtime.streaming.operators import OPERATORS, Routed
@@ -111,7 +111,7 @@ class _Execution:
                 step = self._mixture if operator.experts else self._operator
                 self.values[operator.output] = step(operator, inputs, following)
             except _UNFIT as error:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                reason = one_line(error)
                 raise UserError(
                     f"{self.path}: operator {operator.op} of {operator.name} cannot be computed ({reason}): graph and "
                     "weights are damaged or do not belong together; export the bundle again"
