@@ -182,7 +182,7 @@ def show_preflight(screen: Screen, event: Preflight) -> None:
     if event.floors is None:
         rows.append(("floors", *[None] * 4, "known once weights are learnt"))
     elif len(rows) > 1:
-        known = f"yes, the {event.together} design does" if event.together else "known after the search"
+        known = f"yes, the {event.keeps_all} design does" if event.keeps_all else "known after the search"
         rows.append(("all together", *[None] * 4, known))
     if rows:
         columns = ("limit", "allows", "smallest design", "middle", "largest", "can be kept")

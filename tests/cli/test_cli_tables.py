@@ -30,7 +30,7 @@ def told(event: Preflight, capsys: pytest.CaptureFixture[str]) -> list[list[str]
 
 
 @pytest.mark.parametrize(
-    ("floors", "together", "says"),
+    ("floors", "keeps_all", "says"),
     [
         (FLOORS, "", "all together - - - - known after the search"),
         (FLOORS, "middle", "all together - - - - yes, the middle design does"),
@@ -38,9 +38,9 @@ def told(event: Preflight, capsys: pytest.CaptureFixture[str]) -> list[list[str]
     ],
 )
 def test_the_table_before_a_search_looks_at_floors(
-    capsys: pytest.CaptureFixture[str], floors: Any, together: str, says: str
+    capsys: pytest.CaptureFixture[str], floors: Any, keeps_all: str, says: str
 ) -> None:
-    lines = told(Preflight("preflight", 1, 1, rows=ROWS, floors=floors, together=together), capsys)
+    lines = told(Preflight("preflight", 1, 1, rows=ROWS, floors=floors, keeps_all=keeps_all), capsys)
     assert [says] in lines
     assert (["floor depth=5% 5 %", " 40 %", " 10 %", " 0 %", " yes, by the largest"] in lines) == bool(floors)
 

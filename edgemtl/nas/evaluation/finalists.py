@@ -82,17 +82,17 @@ def pick_architectures(
     Quality is the `estimate` in each.
     """
     estimate = estimate or shrinkage_estimate(problem, ())
-    kept = [e for e in evaluations if problem.feasible(e)]
-    if kept:
-        points = [(-estimate(e), problem.objectives(e)[1]) for e in kept]
-        ordered = [kept[i] for i in sorted(non_dominated(points), key=points.__getitem__)]
+    feasible = [e for e in evaluations if problem.feasible(e)]
+    if feasible:
+        points = [(-estimate(e), problem.objectives(e)[1]) for e in feasible]
+        ordered = [feasible[i] for i in sorted(non_dominated(points), key=points.__getitem__)]
     else:
         ordered = sorted(evaluations, key=problem.violation)
     distinct: dict[str, Design] = {}
     for evaluation in ordered:
         distinct.setdefault(repr(evaluation.design.plan), evaluation.design)
     nearest, largest = list(distinct.values())[:count], problem.space.largest()
-    if kept or count < 2 or not problem.floors or not problem.affordable(largest):
+    if feasible or count < 2 or not problem.floors or not problem.affordable(largest):
         return nearest
     return [*nearest, *([] if any(design.plan == largest.plan for design in nearest) else [largest])]
 
@@ -113,12 +113,12 @@ def measure_finalists(
 
     def exportable(timed: Iterable[tuple[Candidate, Mapping[str, float], float]]) -> list[Finalist]:
         """Those of candidates, latencies and ratios that lose little enough; only what is given is scored."""
-        found = []
+        finalists = []
         for candidate, ms, ratio in timed:
             metrics = least if candidate is plain else evaluator.simulated(candidate)
             if _lost(problem, metrics, least) <= export_loss:
-                found.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
-        return found
+                finalists.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
+        return finalists
 
     if not evaluator.is_timed:
         untimed: list[tuple[Candidate, Mapping[str, float], float]] = [(c, {}, 1.0) for c in candidates]
@@ -140,9 +140,10 @@ def _variants(space: Space, evaluator: Evaluator, design: Design) -> list[Candid
     return [Candidate(variant, base.net, ranges) for variant in variants]
 
 
-def fast_enough(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
+def fast_enough(problem: Problem, finalists: Sequence[Finalist]) -> list[Finalist]:
     """Without those that are slow for their architecture, unless no other is feasible."""
-    return [f for f in found if _is_fast(f.candidate.design, f.ratio) and problem.feasible(f.evaluation)] or list(found)
+    usable = [f for f in finalists if _is_fast(f.candidate.design, f.ratio) and problem.feasible(f.evaluation)]
+    return usable or list(finalists)
 
 
 def _is_fast(design: Design, ratio: float) -> bool:
@@ -190,22 +191,22 @@ def timed_together(
     return [{scope: median(values) for scope, values in scopes.items()} for scopes in drawn]
 
 
-def choose(problem: Problem, found: Sequence[Finalist], estimate: ShrinkageEstimate | None = None) -> Finalist:
+def choose(problem: Problem, finalists: Sequence[Finalist], estimate: ShrinkageEstimate | None = None) -> Finalist:
     """The fastest finalist whose delta_m is within 1 % of the best feasible one; the nearest to feasible if none is.
 
     Each delta_m is what `estimate` makes of the measured one. Where its standard error is known, that much less of it
     is given away for speed: what looks like a point less may be two.
     """
     estimate = estimate or shrinkage_estimate(problem, ())
-    feasible = [f for f in found if problem.feasible(f.evaluation)]
+    feasible = [f for f in finalists if problem.feasible(f.evaluation)]
     if not feasible:
-        return min(found, key=lambda f: problem.violation(f.evaluation))
+        return min(finalists, key=lambda f: problem.violation(f.evaluation))
     best = max(estimate(f.evaluation) for f in feasible)
     near = [f for f in feasible if estimate(f.evaluation) >= best - max(0.0, TOLERANCE - problem.noise)]
     return min(near, key=lambda f: (problem.objectives(f.evaluation)[1], -estimate(f.evaluation)))
 
 
-def front_of(problem: Problem, found: Sequence[Finalist]) -> list[Finalist]:
+def front_of(problem: Problem, finalists: Sequence[Finalist]) -> list[Finalist]:
     """The finalists that no other one beats in both delta_m and latency, the feasible ones first."""
-    kept = [f for f in found if problem.feasible(f.evaluation)] or list(found)
-    return [kept[i] for i in non_dominated([problem.objectives(f.evaluation) for f in kept])]
+    candidates = [f for f in finalists if problem.feasible(f.evaluation)] or list(finalists)
+    return [candidates[i] for i in non_dominated([problem.objectives(f.evaluation) for f in candidates])]

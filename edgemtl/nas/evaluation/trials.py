@@ -83,8 +83,8 @@ def _open_shared(name: str, url: str, grace_seconds: int) -> optuna.Study:
 
 def _made_meanwhile(error: BaseException) -> bool:
     """Whether a database refused because another connection makes or has just made the same."""
-    said = f"{error} {error.__cause__ or ''} {error.__context__ or ''}".lower()
-    return any(words in said for words in ("already exists", "is locked", "unique", "duplicate", "no such table"))
+    message = f"{error} {error.__cause__ or ''} {error.__context__ or ''}".lower()
+    return any(words in message for words in ("already exists", "is locked", "unique", "duplicate", "no such table"))
 
 
 def _open_journal(journal: Path) -> JournalStorage:

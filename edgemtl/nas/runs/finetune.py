@@ -77,11 +77,11 @@ class OneDesign:
 
     def supernet(self) -> Supernet:
         """Shared weights that are the net's own."""
-        made = Supernet.of(self)
+        supernet = Supernet.of(self)
         with torch.no_grad():
             for name, parameter in self.begin.named_parameters():
-                made.shared[name].copy_(parameter)
-        return made
+                supernet.shared[name].copy_(parameter)
+        return supernet
 
     def largest(self) -> Values:
         """The one design."""
@@ -143,8 +143,8 @@ def _fine_tune(
     evaluation = Evaluation(
         subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.is_timed else {}
     )
-    found = read_result(run)
-    info = RunInfo(command, recipe.seed, found.strategy, found.budgets, found.evaluations, started)
+    searched = read_result(run)
+    info = RunInfo(command, recipe.seed, searched.strategy, searched.budgets, searched.evaluations, started)
     return finalize_run(folder, info, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
 
 
@@ -154,8 +154,8 @@ def _check_budgets(run: Path, budgets: Sequence[str]) -> None:
 
 
 def _subject(run: Path, name: str) -> OneDesign:
-    kept = RunFolder(run).load(name)
-    return OneDesign(kept.design, kept.net, sha256(run / "designs" / name / "weights.safetensors"))
+    candidate = RunFolder(run).load(name)
+    return OneDesign(candidate.design, candidate.net, sha256(run / "designs" / name / "weights.safetensors"))
 
 
 def _trained(

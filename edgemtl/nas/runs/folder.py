@@ -144,10 +144,10 @@ class RunFolder:
         return Candidate(design, _filled(MultiTaskNet(design.plan, space.tasks), weights, design), ranges)
 
 
-def _ranges(found: Mapping[str, Sequence[float]] | None) -> Ranges | None:
-    if found is None:
+def _ranges(stored: Mapping[str, Sequence[float]] | None) -> Ranges | None:
+    if stored is None:
         return None
-    limits = {name: (float(low), float(high)) for name, (low, high) in found.items()}
+    limits = {name: (float(low), float(high)) for name, (low, high) in stored.items()}
     for name, (low, high) in limits.items():
         if not -math.inf < low <= high < math.inf:
             raise ValueError(f"the range of {name} is {low} to {high}")

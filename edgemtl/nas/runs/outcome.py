@@ -50,13 +50,13 @@ def finalize_run(
     base_metrics = evaluator.score(base, samples)
     scored = replace(problem, baseline=base_metrics)
     baseline = Evaluation(base.design, base_metrics, evaluator.time(base) if evaluator.is_timed else {})
-    entries, kept = [], {"baseline": base}
+    entries, candidates = [], {"baseline": base}
     for number, finalist in enumerate(front):
         key = finalist.candidate.design.key
         report(Progress("score", number + 1, total, f"{key} on test images"))
         name = key if number else "best"
         metrics = evaluator.score(finalist.candidate, samples)
-        kept[name] = finalist.candidate
+        candidates[name] = finalist.candidate
         evaluation = Evaluation(finalist.candidate.design, metrics, finalist.evaluation.latency_ms)
         checks = problem.checks(finalist.evaluation)
         entries.append(_entry(scored, evaluation, name, "candidate", checks, evaluator))
@@ -79,10 +79,10 @@ def finalize_run(
         preference=dict(problem.preference),
     )
     with deferred():  # an older result and newer designs would not go together
-        for name, candidate in kept.items():
+        for name, candidate in candidates.items():
             folder.save(name, candidate)
         write_result(folder.path, result)
-        folder.keep(kept)
+        folder.keep(candidates)
     return result
 
 

@@ -32,12 +32,12 @@ __all__ = ["Preflight", "look_ahead", "prepare_strategy"]
 class Preflight(Progress):
     """The table before the search: what three designs take of every limit, and lose of every floor.
 
-    `floors` are None where the weights are still to be learnt; `together` names the design that is known to keep all.
+    `floors` are None where the weights are still to be learnt; `keeps_all` names the design that is known to keep all.
     """
 
     rows: tuple[PreflightRow, ...] = ()
     floors: tuple[FloorRow, ...] | None = ()
-    together: str = ""
+    keeps_all: str = ""
 
 
 def look_ahead(setup: Setup, report: Report) -> tuple[list[PreflightRow], Problem | None]:
@@ -52,8 +52,8 @@ def look_ahead(setup: Setup, report: Report) -> tuple[list[PreflightRow], Proble
         return rows, None
     problem = _problem(setup, rows)
     floors = preflight_floors(problem, setup.evaluator)
-    together = keeps_all(problem, rows, floors)
-    report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=tuple(floors), together=together))
+    named = keeps_all(problem, rows, floors)
+    report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=tuple(floors), keeps_all=named))
     return rows, problem
 
 

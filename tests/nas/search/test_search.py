@@ -147,7 +147,7 @@ def test_it_tells_how_far_it_is(finished: tuple[SearchRequest, list[Progress]]) 
     rows = told.rows
     assert told.floors is not None
     assert [(row.floor.text, row.largest) for row in told.floors] == [("depth=1000%", 0)]
-    assert told.together in ("middle", "smallest"), "the largest is over both budgets"
+    assert told.keeps_all in ("middle", "smallest"), "the largest is over both budgets"
     assert [row.budget.text for row in rows] == ["80%FLOPs", "90%MB"]
     assert all(row.satisfiable and row.smallest < row.middle < row.largest for row in rows)
     assert [event.done for event in events if event.stage == "search"] == [1, 2, 3, 4]

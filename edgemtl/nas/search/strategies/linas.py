@@ -113,8 +113,8 @@ class _Predicted:
 
     def _expected(self, designs: Sequence[Design], task: str) -> NDArray[np.float64]:
         """A task's change as the sensitivity map has it; the predictors learn what that leaves over."""
-        known = self._problem.sensitivity
-        return known.expect(designs, task) if known else np.zeros(len(designs))
+        sensitivity = self._problem.sensitivity
+        return sensitivity.expect(designs, task) if sensitivity else np.zeros(len(designs))
 
     def __call__(self, designs: Sequence[Design]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Objectives (n, 2) and constraints (n, m), as pymoo wants them: to be minimised, and at most 0."""
@@ -162,8 +162,8 @@ def _inner_search(
         def _evaluate(self, x: NDArray[np.int64], out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
             out["F"], out["G"] = predicted([space.decode(genome) for genome in x])
 
-    kept = [e for e in evaluations if problem.feasible(e)] or list(evaluations)
-    front = [kept[i].design for i in non_dominated([problem.objectives(e) for e in kept])]
+    candidates = [e for e in evaluations if problem.feasible(e)] or list(evaluations)
+    front = [candidates[i].design for i in non_dominated([problem.objectives(e) for e in candidates])]
     start = [space.encode(d) for d in [*front, *(_draw(problem, rng) for _ in range(_POPULATION))]][:_POPULATION]
     repair = RoundingRepair()
     algorithm = NSGA2(
@@ -176,8 +176,8 @@ def _inner_search(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcome = minimize(Inner(), algorithm, ("n_gen", generations), seed=rng.randrange(2**31))
-    found = {design.key: design for design in (space.decode(x) for x in outcome.pop.get("X"))}
-    return _in_turns([design for design in found.values() if problem.affordable(design)], predicted)
+    designs = {design.key: design for design in (space.decode(x) for x in outcome.pop.get("X"))}
+    return _in_turns([design for design in designs.values() if problem.affordable(design)], predicted)
 
 
 def _in_turns(designs: Sequence[Design], predicted: _Predicted) -> list[Design]:

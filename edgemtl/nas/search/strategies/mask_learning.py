@@ -59,7 +59,7 @@ _SEEN = 200
 class _Passed:
     """What one step's architectures gave: masks (architectures, positions) and losses (architectures, tasks)."""
 
-    kept: NDArray[np.bool_]
+    masks: NDArray[np.bool_]
     losses: NDArray[np.float64]
 
 
@@ -143,20 +143,20 @@ class MaskRun:
     def _pass(self, step: int, batch: Batch) -> _Passed:
         """Forward and backward of the step's architectures, each once for all tasks."""
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
-        kept = draw(chances, ARCHITECTURES, np.random.default_rng([self.recipe.seed, step]))
+        masks = draw(chances, ARCHITECTURES, np.random.default_rng([self.recipe.seed, step]))
         image = torch.from_numpy(batch.image).to(memory_format=torch.channels_last)
         labels = {
             task.name: (torch.from_numpy(batch.targets[task.name]), torch.from_numpy(batch.masks[task.name]))
             for task in self.space.tasks
         }
         losses = np.zeros((ARCHITECTURES, len(self.masks.tasks)))
-        for row, mask in enumerate(kept):
+        for row, mask in enumerate(masks):
             with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
                 outputs = self.supernet(image, self.masks.values(mask))
             by_task = [task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks]
             torch.stack(by_task).sum().div(ARCHITECTURES).backward()  # type: ignore[no-untyped-call]
             losses[row] = [float(loss.detach()) for loss in by_task]
-        return _Passed(kept, losses)
+        return _Passed(masks, losses)
 
     def _observe(self, step: int, passed: _Passed) -> None:
         """Move the log-odds by what the step's losses say."""
@@ -165,13 +165,13 @@ class MaskRun:
         if step < warm_up or not np.isfinite(passed.losses).all():
             return
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
-        weights = importance(log_probabilities(chances, passed.kept))
+        weights = importance(log_probabilities(chances, passed.masks))
         share = 0.05 if self.importance else 1.0
         self.spread = (1 - share) * self.spread + share * passed.losses.std(0, ddof=1)
         self.importance.append(weights)
         losses = passed.losses / np.maximum(self.spread, 1e-6)
-        gradient = policy_gradient(chances, passed.kept, weights, losses, self.control_variate.coefficients())
-        self.control_variate = self.control_variate.seen(passed.kept, losses)
+        gradient = policy_gradient(chances, passed.masks, weights, losses, self.control_variate.coefficients())
+        self.control_variate = self.control_variate.seen(passed.masks, losses)
         self.prices = dual_ascent_step(self.prices, self.masks, self._used(), _PRICE / self.learning_steps)
         gradient += cost_gradient(chances, self.masks, self.prices)
         left = 1 - (step - warm_up) / self.learning_steps
@@ -197,16 +197,16 @@ class MaskRun:
     def _progress(self, step: int) -> Progress:
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
         spent = self.masks.base_flops + (chances * self.masks.flops).sum(1)
-        told = zip(self.masks.tasks, self.losses, spent / 1e9, strict=True)
-        tasks = ", ".join(f"{task} {loss:.2f} at {gflops:.2f}" for task, loss, gflops in told)
+        rows = zip(self.masks.tasks, self.losses, spent / 1e9, strict=True)
+        tasks = ", ".join(f"{task} {loss:.2f} at {gflops:.2f}" for task, loss, gflops in rows)
         least = min(self.effective_samples().values())
         text = f"loss at expected GFLOPs: {tasks}; effective samples at least {least:.0%}"
         return Progress("masks", step, self.recipe.steps, text)
 
     @property
     def _fingerprint(self) -> str:
-        asked = {name: round(flops) for name, flops in self.allowed_flops.items()}
-        content = [self.space.fingerprint, self.source.fingerprint, self.recipe.as_json(), asked]
+        allowed = {name: round(flops) for name, flops in self.allowed_flops.items()}
+        content = [self.space.fingerprint, self.source.fingerprint, self.recipe.as_json(), allowed]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _write(self) -> None:

@@ -61,18 +61,18 @@ class MaskSampler(DesignSampler):
         rng, measured = np.random.default_rng([self._seed, position]), measured_in(study, self._problem)
         turn, precision = divmod(position, len(self._precisions))
         limits = self._limits(precision, measured)
-        known = seen_keys(study, self._problem.space)
+        seen = seen_keys(study, self._problem.space)
         for attempt in range(_TRIES):
             if turn < len(AGREEMENTS) and attempt == 0:
-                found = self._drawn(precision, limits, share_prefix(self._distribution, AGREEMENTS[turn]))
+                design = self._drawn(precision, limits, share_prefix(self._distribution, AGREEMENTS[turn]))
             elif turn % 2 and len(measured) >= _PARENTS:
-                found = self._combined(precision, limits, measured, rng)
+                design = self._combined(precision, limits, measured, rng)
             else:
                 noise = _TEMPERATURE * rng.logistic(size=self._distribution.logits.shape)
                 noisy = replace(self._distribution, logits=self._distribution.logits + noise)
-                found = self._drawn(precision, limits, share_prefix(noisy, float(rng.choice(AGREEMENTS))))
-            if found is not None and found.key not in known:
-                return found
+                design = self._drawn(precision, limits, share_prefix(noisy, float(rng.choice(AGREEMENTS))))
+            if design is not None and design.key not in seen:
+                return design
         return self._drawn(precision, limits, self._distribution) or self._problem.cheapest()
 
     def _limits(self, precision: int, measured: Sequence[Evaluation]) -> list[Limit]:
@@ -128,17 +128,17 @@ def _within(design: Design, limits: Sequence[Limit]) -> bool:
     return all(limit.count(design) <= limit.value for limit in limits)
 
 
-def _cheapest(kept: Callable[[float], bool], least: float) -> float:
+def _cheapest(is_kept: Callable[[float], bool], least: float) -> float:
     """The smallest price (log-odds for a mean place), `least` or more, at which limits are kept; by bisection.
 
     A price below 0 fills up what a budget has room for with what is believed in least reluctantly.
     """
-    if kept(least):
+    if is_kept(least):
         return least
-    low, high = (0.0, 1.0) if not kept(0.0) else (least, 0.0)
-    while not kept(high) and high < _MOST:
+    low, high = (0.0, 1.0) if not is_kept(0.0) else (least, 0.0)
+    while not is_kept(high) and high < _MOST:
         low, high = high, 2 * high
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if kept(middle) else (middle, high)
+        low, high = (low, middle) if is_kept(middle) else (middle, high)
     return high

@@ -93,5 +93,5 @@ def flops_in_time(
 
 def _has(design: Design, precision: dict[str, Any]) -> bool:
     """Whether a design's blocks all have the precision that they have in `precision`."""
-    made = design.space.design({**design, **precision})
-    return made.key == design.key
+    recast = design.space.design({**design, **precision})
+    return recast.key == design.key
