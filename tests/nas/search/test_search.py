@@ -37,7 +37,7 @@ KEYS = {
 }  # fmt: skip
 BEST_KEYS = {
     "design", "flops", "macs", "params", "bytes", "latency_ms", "metrics", "delta_m", "paths", "feasible", "kind",
-    "name", "weighted_delta_m", "limits",
+    "name", "weighted_delta_m", "limits", "blocks",
 }  # fmt: skip
 
 
