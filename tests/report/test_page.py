@@ -285,7 +285,7 @@ def test_of_two_latencies_each_says_when_and_what_it_counts_for(tmp_path: Path, 
     (tmp_path / "result.json").write_text(json.dumps(result_content(environment=TIMES[0])))
     (tmp_path / "profile.json").write_text(json.dumps(profile))
     page = Page(write_report(tmp_path).read_text())
-    assert "6.10 ms, measured by the search on 2026-11-28 18:03 UTC at a load of 0.80, is what budgets" in page.text
+    assert "6.10 ms, measured by the search on 2026-11-28 18:03 UTC at a load of 0.80, decided the budgets" in page.text
     assert "24.0 ms, measured by the profile on 2026-11-29 09:10 UTC at a load of 1.50:" in page.text
     assert ("unstable, so it does not count" in page.text) is not stable
     assert ("counts for what is deployed" in page.text) is stable
