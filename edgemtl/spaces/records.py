@@ -60,7 +60,7 @@ def _numbers(block: BlockPlan) -> dict[str, int]:
     if block.heads:
         hidden = [conv.outputs for conv in block.convs if conv.name == "first"]
         numbers |= {"heads": block.heads} | ({"hidden": hidden[0]} if hidden else {})
-    elif block.convs[-1].kernel == 1 and len(block.convs) > 1 and not block.parallel:
+    elif block.convs[-1].kernel == 1 and len(block.convs) > 1 and not (block.parallel or block.tied):
         numbers["hidden"] = max(conv.outputs for conv in block.convs[:-1])
     if block.experts is not None:
         experts = block.experts

@@ -65,6 +65,11 @@ def test_words_that_a_row_shares_stand_beside_it_and_others_in_its_bars() -> Non
     assert "sfused" in text and "16, x2" in text and "16, x3" in text
 
 
+def test_a_row_that_only_some_tasks_run_says_whose_it_is() -> None:
+    text = Page(draw_net([record("a"), record("b", tasks=["depth"])], TASKS, "")).text
+    assert "ax2, fused, 3x316" in text and "bx2, fused, 3x3, for depth16" in text
+
+
 def test_layers_of_one_kind_are_drawn_each() -> None:
     markup = draw_net([record("d", "depth", repeats=3)], TASKS, "")
     assert [f"d, layer {n} of 3" in markup for n in (1, 2, 3, 4)] == [True, True, True, False]

@@ -32,7 +32,7 @@ def draw_net(blocks: Sequence[BlockRecord], tasks: Sequence[str], engine: str) -
     forked = any(_is_forked(row) for row in rows.values())
     placed = any(block.column is not None for block in blocks)
     picture = [
-        *_trunk(rows),
+        *_trunk(rows, tasks),
         draw_lattice(blocks, tasks) if placed else None,
         element("div", _read_by(len(columns), forked or placed), class_="net-fork") if columns else None,
         element("div", _columns(columns), class_="decoders"),
@@ -45,7 +45,7 @@ def _is_forked(row: Sequence[BlockRecord]) -> bool:
     return len({block.tasks for block in row}) > 1
 
 
-def _trunk(rows: dict[str, list[BlockRecord]]) -> list[Markup]:
+def _trunk(rows: dict[str, list[BlockRecord]], tasks: Sequence[str]) -> list[Markup]:
     widest = max((block.channels for row in rows.values() for block in row), default=1)
     drawn, forked = list[Markup](), False
     for stage, row in rows.items():
@@ -53,7 +53,9 @@ def _trunk(rows: dict[str, list[BlockRecord]]) -> list[Markup]:
             forked = True
             drawn.append(element("div", _FORK, class_="net-fork"))
         common = [word for word in row[0].words if all(word in block.words for block in row)]
-        name = element("div", stage, element("small", ", ".join(common)) if common else None, class_="name")
+        some = [] if _is_forked(row) or len(row[0].tasks) == len(tasks) else [f"for {' and '.join(row[0].tasks)}"]
+        small = element("small", ", ".join([*common, *some])) if common or some else None
+        name = element("div", stage, small, class_="name")
         bars = _side_by_side(row, common) if _is_forked(row) else _stacked(row, widest, common)
         drawn.append(element("div", name, bars, class_="net-part"))
     return drawn
