@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgemtl.cli.profile import _beside
+from edgemtl.cli.profile import _profile_path
 from edgemtl.cli.verb import Interrupted, interruptible, new_run, parse_shapes, parse_size, reserved_output, resume_line
 from edgemtl.errors import UserError
 
@@ -88,8 +88,8 @@ def test_shapes_of_inputs() -> None:
 
 
 def test_a_profile_lies_beside_its_file_however_long_its_name(tmp_path: Path) -> None:
-    assert _beside(Path("folder/net.v2.onnx")) == Path("folder/net.v2.profile.json")
+    assert _profile_path(Path("folder/net.v2.onnx")) == Path("folder/net.v2.profile.json")
     long = tmp_path / f"{'ü' * 120}.onnx"
     long.touch()
-    _beside(long).with_name(f".{_beside(long).name}.temporary").touch()
-    assert _beside(long).name.startswith("ü" * 100)
+    _profile_path(long).with_name(f".{_profile_path(long).name}.temporary").touch()
+    assert _profile_path(long).name.startswith("ü" * 100)
