@@ -71,13 +71,13 @@ def picture_pixels(picture: Image.Image) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def open_picture(path: Path) -> Iterator[Image.Image]:
+def open_picture(path: Path, limit_bytes: int = PICTURE_LIMIT_BYTES) -> Iterator[Image.Image]:
     """Open the picture in a regular file without reading its pixels; any damage raises `UserError`."""
     with _telling_damage(), open_regular(path, "picture") as file:
         if path.suffix.lower() not in ENDINGS:
             raise ending_refused(path.suffix)
-        if os.fstat(file.fileno()).st_size > PICTURE_LIMIT_BYTES:
-            raise UserError(f"is larger than {PICTURE_LIMIT_BYTES:,} bytes, the most that is read: make it smaller")
+        if os.fstat(file.fileno()).st_size > limit_bytes:
+            raise UserError(f"is larger than {limit_bytes:,} bytes, the most that is read: make it smaller")
         with Image.open(file, formats=_FORMATS) as picture:
             _check_extent(picture)
             yield picture

@@ -358,16 +358,15 @@ def test_every_problem_is_told_at_once_by_its_cause(root: Path) -> None:
     assert problems[2].endswith("(and 1 more like it)")
 
 
-def test_a_first_look_reads_some_labels_of_a_large_data_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgemtl.data.folder.check._QUICK_IMAGES", 2)
+def test_a_first_look_reads_some_labels_of_a_large_data_set(root: Path) -> None:
     change(root, "labels", lambda array: np.zeros_like(array), "train")
-    lines = [str(finding) for finding in FolderSource(root, (8, 8)).first_look()]
+    lines = [str(finding) for finding in FolderSource(root, (8, 8)).first_look(images=2)]
     assert lines[0].startswith(
         "the split train (2 of 5 images were looked at) has no pixel of class 'fg', 'far' of task"
     )
     change(root, "labels", lambda array: array + 7, "train")
     with pytest.raises(UserError, match=r"has 3 problems:\n.*holds the value 7 in 96 pixels.*\(and 2 more like it\)"):
-        FolderSource(root, (8, 8)).first_look()
+        FolderSource(root, (8, 8)).first_look(images=2)
 
 
 def test_causes_are_texts_without_their_numbers() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from edgemtl.data import collate
 from edgemtl.data.folder import FolderSource
 from edgemtl.errors import UserError
-from edgemtl.files.images import read_picture, resize_picture
+from edgemtl.files.images import open_picture, read_picture, resize_picture
 from edgemtl.runtime import load_image, prepare_image
 
 RAW = (24, 36)
@@ -226,7 +226,7 @@ def test_a_turn_that_stands_behind_the_pixels_of_a_png_is_followed(tmp_path: Pat
     assert np.array_equal(training, prepare_image(tmp_path / "a.png", (12, 8)))
 
 
-def test_only_regular_files_of_a_bounded_size_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_regular_files_of_a_bounded_size_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     (tmp_path / "b.png").mkdir()
     (tmp_path / "c.png").symlink_to("/dev/zero")
@@ -245,9 +245,11 @@ def test_only_regular_files_of_a_bounded_size_are_opened(tmp_path: Path, monkeyp
         assert str(error.value).startswith("cannot read picture ")
         assert str(error.value).endswith(told)
     photo().save(tmp_path / "g.png")
-    monkeypatch.setattr("edgemtl.files.images.PICTURE_LIMIT_BYTES", 100)
-    with pytest.raises(UserError, match="is larger than 100 bytes, the most that is read: make it smaller"):
-        read_picture(tmp_path / "g.png")
+    with (
+        pytest.raises(UserError, match="is larger than 100 bytes, the most that is read: make it smaller"),
+        open_picture(tmp_path / "g.png", limit_bytes=100),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("side", [11_600, 100_000])

@@ -18,9 +18,9 @@ from edgemtl.files.seals import sha256
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.tasks import FileSpec, Target, TaskSpec
 
-__all__ = ["CheckReport", "check_contents", "check_folder", "check_some_labels"]
+__all__ = ["QUICK_IMAGES", "CheckReport", "check_contents", "check_folder", "check_some_labels"]
 
-_QUICK_IMAGES = 64
+QUICK_IMAGES = 64
 _QUICK_SECONDS = 3.0
 _ANY_SIZE = (64, 64)
 
@@ -97,15 +97,15 @@ def check_contents(opened: OpenFolder, problems: Problems, report: Report) -> Ch
     return _report(opened, tallies, problems)
 
 
-def check_some_labels(opened: OpenFolder, problems: Problems) -> None:
-    """Read up to 64 images' labels of every split, for 3 seconds at most: a first look before training.
+def check_some_labels(opened: OpenFolder, problems: Problems, images: int = QUICK_IMAGES) -> None:
+    """Read the labels of so many images of every split, for 3 seconds at most: a first look before training.
 
     Classes missing from a part of a split are a warning, not a problem.
     """
     tallies = _tallies(opened)
     for split, items in opened.splits.items():
         some, begun = list[Item](), time.monotonic()
-        for item in _subsample(items):
+        for item in _subsample(items, images):
             if time.monotonic() - begun < _QUICK_SECONDS:
                 _count(opened, item, tallies[split], problems)
                 some.append(item)
@@ -118,9 +118,9 @@ def check_some_labels(opened: OpenFolder, problems: Problems) -> None:
                 _tell_classes(spec, name, where, tally, problems)
 
 
-def _subsample(items: Sequence[Item]) -> Sequence[Item]:
+def _subsample(items: Sequence[Item], most: int) -> Sequence[Item]:
     """Some items from all over, in an order of which every part is from all over too."""
-    count = min(len(items), _QUICK_IMAGES)
+    count = min(len(items), most)
     positions = sorted(range(count), key=lambda position: (position % 8, position))
     return [items[position * len(items) // count] for position in positions]
 

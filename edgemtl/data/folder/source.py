@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgemtl.data.folder.check import CheckReport, check_contents, check_some_labels
+from edgemtl.data.folder.check import QUICK_IMAGES, CheckReport, check_contents, check_some_labels
 from edgemtl.data.folder.data import FolderData
 from edgemtl.data.folder.files import Item, spec_path
 from edgemtl.data.folder.problems import Finding, Problems
@@ -85,12 +85,12 @@ class FolderSource:
         problems.stop()
         return replace(checked, warnings=(*self.warnings, *checked.warnings))
 
-    def first_look(self) -> tuple[Finding, ...]:
-        """The part of `check` that takes seconds, from a few labels of every split; warnings, opening's among them.
+    def first_look(self, images: int = QUICK_IMAGES) -> tuple[Finding, ...]:
+        """The part of `check` that takes seconds, from the labels of a few `images` of every split; warnings so far.
 
         Raises one `UserError` with all problems.
         """
         problems = self._problems()
-        check_some_labels(self._opened, problems)
+        check_some_labels(self._opened, problems, images)
         problems.stop()
         return (*self.warnings, *problems.warnings)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import warnings
 from functools import partial
 from pathlib import Path
@@ -135,12 +136,13 @@ def test_a_strategy_of_another_package_is_found_and_set(site: Path, limited: Pro
     assert [evaluation.design.key for evaluation in found] == keys(limited, "random", 2)
 
 
-def test_the_loop_of_a_search_names_no_strategy() -> None:
+def test_neither_the_loop_of_a_search_nor_evaluation_names_a_strategy() -> None:
     """What is one strategy's alone is in the strategy's own modules."""
-    room = Path(edgemtl.nas.search.__file__).parent
+    search = Path(edgemtl.nas.search.__file__).parent
+    rooms = (search, search.parent / "evaluation", search.parent / "runs")
     named = {
         f"{path.name}: {node.value}"
-        for path in room.glob("*.py")
+        for path in itertools.chain.from_iterable(room.glob("*.py") for room in rooms)
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in STRATEGIES.names()
     }
