@@ -35,7 +35,7 @@ __all__ = [
 _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quantity:
     """Something that a budget limits; its `name` is the key of result files.
 

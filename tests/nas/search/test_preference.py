@@ -82,7 +82,7 @@ def test_the_table_counts_as_a_plan_does(deep: Space, table: PreferenceTable, ki
     rungs = {"semseg": 2, "depth": 0, "kind": 1}
     own = {name: option for task, number in rungs.items() for name, option in table.ladders[task][number].items()}
     every = {c.name: kind for c in deep.choices if is_precision(c)}
-    for text in ("1MB", "1GFLOPs", "semseg:1GFLOPs", "kind:1MB"):
+    for text in ("1MB", "1GFLOPs", "semseg:1GFLOPs", "kind:1MB", "1Mparams", "depth:1Mparams"):
         taken = table.taken(Limit(parse_budget(text), 1), rungs, kind)
         for encoder, found in zip(table.encoders, taken, strict=True):
             assert found == Limit(parse_budget(text), 1).count(deep.design({**encoder, **own, **every}))

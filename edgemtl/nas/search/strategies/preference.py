@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import Limit, Sensitivity, too_tight
 from edgemtl.spaces import ENGINE, BlockPlan, Choice, Design, Option, Plan, Space, is_precision
-from edgemtl.units import Floor
+from edgemtl.units import Floor, Quantity
 
 __all__ = ["PreferenceTable", "make_table", "ranked_for", "widths_for"]
 
 Array = NDArray[np.float64]
 Values = Mapping[str, Option]
 
+_COUNTED = ("flops", "params", "weight_bytes")
 _RECOUNTS = 20
 _FLOOR_WEIGHT = 10.0
 """A point below a floor weighs as much as so many points of quality."""
@@ -35,9 +36,9 @@ class PreferenceTable:
 
     `ladders` hold each task's decoders, smallest first: no rung has a choice below that of the rung before. `encoders`
     are options of the trunk, the smallest first. Quality is the logarithm of what is left of a task's score: of
-    encoders (encoders, tasks), and of each task's rungs. Costs have a column for FLOPs and one for the bytes of weights
-    in each of `kinds`: `trunk` maps "" and each task to what its path has of the trunk (encoders, columns), `decoders`
-    each task to (encoders, rungs, columns).
+    encoders (encoders, tasks), and of each task's rungs. Costs have a column for each of `quantities` in each of
+    `kinds` of precision: `trunk` maps "" and each task to what its path has of the trunk (encoders, columns),
+    `decoders` each task to (encoders, rungs, columns).
     """
 
     space: Space
@@ -46,12 +47,13 @@ class PreferenceTable:
     quality: Array
     rung_quality: Mapping[str, Array]
     kinds: tuple[str, ...]
+    quantities: tuple[str, ...]
     trunk: Mapping[str, Array]
     decoders: Mapping[str, Array]
 
     def taken(self, limit: Limit, rungs: Mapping[str, int], kind: str) -> Array:
         """Amount of a limit that each encoder takes, with these rungs in one precision: (encoders,)."""
-        column = 0 if limit.budget.quantity == "flops" else 1 + self.kinds.index(kind)
+        column = len(self.quantities) * self.kinds.index(kind) + self.quantities.index(limit.budget.quantity)
         scope = limit.budget.task
         own = (self.decoders[name][:, rungs[name], column] for name in (rungs if scope is None else [scope]))
         total: Array = np.add.reduce([self.trunk[scope or ""][:, column], *own])
@@ -230,6 +232,7 @@ def make_table(space: Space, sensitivity: Sensitivity) -> PreferenceTable:
             for task in space.tasks
         },
         kinds=counter.kinds,
+        quantities=(*_COUNTED, *(quantity.name for quantity in space.quantities)),
         trunk=trunk,
         decoders=decoders,
     )
@@ -304,7 +307,8 @@ class _Counter:
         self, encoders: Sequence[Values], ladders: Mapping[str, tuple[Values, ...]]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Costs of the trunk by scope and of every task's decoders by rung, with each encoder."""
-        columns, longest = 1 + len(self.kinds), max(map(len, ladders.values()))
+        columns = len(self.kinds) * (len(_COUNTED) + len(self.space.quantities))
+        longest = max(map(len, ladders.values()))
         trunk = {scope: np.zeros((len(encoders), columns)) for scope in ("", *ladders)}
         decoders = {task: np.zeros((len(encoders), len(ladder), columns)) for task, ladder in ladders.items()}
         for number, encoder in enumerate(encoders):
@@ -323,17 +327,25 @@ class _Counter:
         return trunk, decoders
 
     def _count(self, run: tuple[BlockPlan, ...], stored: tuple[BlockPlan, ...]) -> list[float]:
-        return _count(run, stored, self.kinds, self.space.int8_channel_bytes)
+        return _count(run, stored, self.kinds, self.space.int8_channel_bytes, self.space.quantities)
 
 
 @lru_cache(maxsize=1 << 14)
 def _count(
-    run: tuple[BlockPlan, ...], stored: tuple[BlockPlan, ...], kinds: tuple[str, ...], int8_channel_bytes: int
+    run: tuple[BlockPlan, ...],
+    stored: tuple[BlockPlan, ...],
+    kinds: tuple[str, ...],
+    int8_channel_bytes: int,
+    quantities: tuple[Quantity, ...],
 ) -> list[float]:
-    """FLOPs of the blocks that run, and bytes of the parameters of those that are stored, in each kind of precision."""
-    whole, names = Plan((0, 0), stored), {block.parameters for block in stored}
-    weights = (whole.cost(dict.fromkeys(names, kind), None, int8_channel_bytes).weight_bytes for kind in kinds)
-    return [2 * sum(block.macs for block in run), *weights]
+    """What a net takes of each quantity in each kind of precision: `run` are computed, parameters of `stored` kept."""
+    costs: list[float] = []
+    for kind in kinds:
+        precision = {block.parameters: kind for block in (*run, *stored)}
+        work = Plan((0, 0), run).cost(precision, quantities=quantities)
+        kept = Plan((0, 0), stored).cost(precision, None, int8_channel_bytes)
+        costs += [work.flops, kept.params, kept.weight_bytes, *work.own.values()]
+    return costs
 
 
 def _moved(choice: Choice, values: Values, by: int) -> dict[str, Option]:
