@@ -149,7 +149,7 @@ def search(
 
 
 def _settings(texts: Sequence[str], steps: int | None) -> dict[str, int | str]:
-    """What is set of the strategy's own, `--steps` among it."""
+    """Options that belong to the strategy, `--steps` included."""
     settings: dict[str, int | str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -182,8 +182,8 @@ def show_preflight(screen: Screen, event: Preflight) -> None:
     if event.floors is None:
         rows.append(("floors", *[None] * 4, "known once weights are learnt"))
     elif len(rows) > 1:
-        known = f"yes, the {event.keeps_all} design does" if event.keeps_all else "known after the search"
-        rows.append(("all together", *[None] * 4, known))
+        together = f"yes, the {event.keeps_all} design does" if event.keeps_all else "known after the search"
+        rows.append(("all together", *[None] * 4, together))
     if rows:
         columns = ("limit", "allows", "smallest design", "middle", "largest", "can be kept")
         screen.table("Before the search", columns, rows)

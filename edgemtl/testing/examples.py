@@ -63,7 +63,7 @@ def grid_net() -> MultiTaskNet:
         "depth": ("s1p0_1", "s1p1_1", "s2p0_1", "f2p0to2", "read2"),
         "normals": ("s1p0_1", "s2p0_1", "f2p2to1", "s2p1_1", "read1"),
     }
-    values = {f"{task}.{position}": KEEP for task, places in kept.items() for position in places}
+    values = {f"{task}.{position}": KEEP for task, positions in kept.items() for position in positions}
     torch.manual_seed(0)
     net = MultiTaskNet(family.plan(spec, TASKS, values, SIZE), TASKS)
     settle(net)
@@ -109,7 +109,7 @@ def images(count: int, size: tuple[int, int] = SIZE, seed: int = 1) -> torch.Ten
 def samples_for(net: MultiTaskNet, count: int = 4) -> list[Sample]:
     """Random pictures whose truth is about what the net itself predicts: its metrics are those of a good net."""
     rng = np.random.default_rng(0)
-    found, size = [], net.input_size
+    samples, size = [], net.input_size
     for _ in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (4, 8, 3), dtype=np.uint8))
         image = np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC))
@@ -122,5 +122,5 @@ def samples_for(net: MultiTaskNet, count: int = 4) -> list[Sample]:
         normals = torch.nn.functional.normalize(out["normals"], dim=0).permute(1, 2, 0)
         targets = {"semseg": out["semseg"].argmax(0), "depth": out["depth"][0].exp().clamp(0.1, 20), "normals": normals}
         masks = {task: np.ones(size, bool) for task in targets}
-        found.append(Sample(image, {task: value.numpy() for task, value in targets.items()}, masks))
-    return found
+        samples.append(Sample(image, {task: value.numpy() for task, value in targets.items()}, masks))
+    return samples

@@ -82,12 +82,12 @@ class FamilyConformance:
 
     def test_blocks_run_in_order_and_none_for_nobody(self, space: Space, design: Design) -> None:
         """Every block reads what ran before it, and some task needs it."""
-        plan, known = design.plan, {"image"}
+        plan, produced = design.plan, {"image"}
         for block in plan.blocks:
-            assert block.name not in known and set(block.inputs) <= known, block.name
-            known.add(block.name)
+            assert block.name not in produced and set(block.inputs) <= produced, block.name
+            produced.add(block.name)
         tasks = [task.name for task in space.tasks]
-        assert {block.name for block in plan.path(tasks)} | {"image"} == known
+        assert {block.name for block in plan.path(tasks)} | {"image"} == produced
         assert {block.task for block in plan.blocks} - {None} == set(tasks)
 
     def test_the_family_announces_every_block(self, space: Space, design: Design) -> None:

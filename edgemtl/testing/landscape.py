@@ -83,7 +83,7 @@ def _score(design: Design, task: Task) -> float:
 
 
 def _rate(block: str) -> float:
-    """What INT8 in this block costs: up to 6 %, drawn once from its name."""
+    """Loss by INT8 in this block: up to 6 %, drawn once from its name."""
     return 0.06 * (hashlib.sha256(block.encode()).digest()[0] / 255) ** 2
 
 
@@ -137,11 +137,11 @@ def drive(
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(directions=["minimize", "minimize"])
     study.sampler = sampler
-    found = []
+    evaluations = []
     for _ in range(count):
         trial = study.ask(space_distributions(task.space))
         evaluation = evaluate(task.space.design(trial.params))
         record(trial, evaluation)
         study.tell(trial, list(task.objectives(evaluation)))
-        found.append(evaluation)
-    return found, study
+        evaluations.append(evaluation)
+    return evaluations, study

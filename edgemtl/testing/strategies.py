@@ -1,4 +1,4 @@
-"""What every search strategy must do.
+"""Conformance suite for search strategies.
 
 class TestMine(StrategyConformance):
     strategy = make_strategy("mine", {"steps": 2})
@@ -88,7 +88,7 @@ class StrategyConformance:
 
     @classmethod
     def preparation(cls, home: Path, folder: Path, report: Report = silent) -> Preparation:
-        """What a stage in `folder` has to work with, as in a new process."""
+        """Input of a stage in `folder`, as in a new process."""
         source = open_source(str(home / "photos"), (64, 64))
         space = load_space(str(home / "nas" / "small.yaml"), source.tasks)
         target = find_target("onnxruntime")
@@ -137,7 +137,7 @@ class StrategyConformance:
         assert not self.draws or self.proposals(prepared, task, seed=1) != unbroken
 
     def test_a_finished_stage_is_found_again(self, home: Path, task: Problem, unbroken: list[str]) -> None:
-        """What was learnt is not learnt again to something else."""
+        """A resumed stage keeps what was learnt."""
         assert self.proposals(self.prepare(home, home / "stage", task), task) == unbroken
 
     def test_a_stage_that_was_stopped_goes_on(

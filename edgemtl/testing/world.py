@@ -1,4 +1,4 @@
-"""What a search needs, small: pictures with labels of two tasks, and a supernet that nobody trained."""
+"""A small world for searches: pictures with labels of two tasks, and an untrained supernet."""
 
 from __future__ import annotations
 

@@ -164,8 +164,8 @@ def _time(evaluator: Evaluator, candidates: Sequence[Candidate]) -> list[dict[st
     """
     first = timed_together(evaluator, candidates, 1)
     uniform = [is_uniform(candidate.design) for candidate in candidates]
-    fastest = min(ms[""] for ms, alike in zip(first, uniform, strict=True) if alike)
-    limits = [(NEAR_UNIFORM if alike else NEAR) * fastest for alike in uniform]
+    fastest = min(ms[""] for ms, is_uniform_design in zip(first, uniform, strict=True) if is_uniform_design)
+    limits = [(NEAR_UNIFORM if is_uniform_design else NEAR) * fastest for is_uniform_design in uniform]
     near = [number for number, ms in enumerate(first) if ms[""] <= limits[number]]
     again = timed_together(evaluator, [candidates[number] for number in near], ENGINES)
     return [again[near.index(number)] if number in near else ms for number, ms in enumerate(first)]

@@ -41,7 +41,7 @@ def standard_error(
 
 
 def shrinkage_estimate(problem: Problem, evaluations: Sequence[Evaluation]) -> ShrinkageEstimate:
-    """What to take for the delta_m of an evaluation, once `evaluations` are known.
+    """Estimate the delta_m of an evaluation from all `evaluations` by shrinkage.
 
     The measured one, where the problem knows no noise or no sensitivity map, or there are too few evaluations.
     """

@@ -1,4 +1,4 @@
-"""What a search has to find, once its weights are there: limits resolved, the baseline scored, sensitivities known."""
+"""The problem of a search with its weights: limits resolved, the baseline scored, sensitivities known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a search."""
+"""The request for a search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SearchRequest", "check_numbers"]
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What is asked of a search. Texts are as on the command line, so that a run says what the user said.
+    """A request for a search. Texts are as on the command line, so that a run repeats the user's words.
 
     `space` and `target` are names, `data` a source's name or path, `supernet` a file (None: the one that ships for this
     space and data, or none where the strategy trains its own). `settings` are the strategy's own, as values or texts.

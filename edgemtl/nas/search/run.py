@@ -52,10 +52,10 @@ def _search(request: SearchRequest, report: Report) -> Result:
     prepared, problem = prepare_strategy(setup, rows, foreseen, report)
     study.sampler = prepared.sampler(problem, request.seed, request.batch)
     interrupted = evaluate_all(request, problem, setup.evaluator, study, report)
-    return _conclude(setup, problem, study, interrupted, started, report)
+    return _finalize(setup, problem, study, interrupted, started, report)
 
 
-def _conclude(
+def _finalize(
     setup: Setup, problem: Problem, study: optuna.Study, interrupted: bool, started: float, report: Report
 ) -> Result:
     """Refine, choose and score what was evaluated, and write the result; after Ctrl-C, less of it, and end so."""

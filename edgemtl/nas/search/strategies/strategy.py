@@ -1,4 +1,4 @@
-"""What a strategy is: how designs are proposed, and what that needs before the search.
+"""The contract of strategies: how designs are proposed, and the needs of that before the search.
 
 A strategy of another package is a function of its settings that returns a `Strategy`, in the entry-point group
 `edgemtl.strategies`; `edgemtl.testing.strategies` says whether it keeps the contract.
@@ -24,7 +24,7 @@ __all__ = ["Needs", "Preparation", "Prepared", "SamplerStrategy", "Strategy"]
 
 @dataclass(frozen=True)
 class Needs:
-    """What a search brings to its strategy.
+    """The input of a strategy from its search.
 
     Without `supernet` the strategy trains the weights itself, in its `prepare`, from scratch or from those that are
     given. `sensitivity` is what one step down in each choice costs: where it does not lie beside the supernet it is
@@ -37,7 +37,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a strategy's own stage has: the space, the resolved `limits`, the weights, and what scores designs in them.
+    """The input of a strategy's own stage: the space, the resolved `limits`, the weights, and the evaluator.
 
     `folder` is the strategy's own in the run: what it keeps there it finds again when the run is resumed.
     """
@@ -66,10 +66,10 @@ class Strategy(Protocol):
 
     @property
     def needs(self) -> Needs:
-        """What the search brings."""
+        """The input from the search."""
 
     def config(self, space: Space) -> Mapping[str, JsonValue]:
-        """What goes into the run's configuration; `UserError` for a space in which this strategy can do nothing."""
+        """Values for the run's configuration; `UserError` for a space that this strategy cannot search."""
 
     def prepare(self, preparation: Preparation) -> Prepared:
         """Do the strategy's own work before designs are proposed; from where it was stopped, when it is resumed."""
