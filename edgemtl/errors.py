@@ -10,6 +10,7 @@ import difflib
 import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 
 __all__ = [
     "EdgeMTLError",
@@ -101,7 +102,8 @@ def naming(file: object) -> Iterator[None]:
     try:
         yield
     except ReadError as error:
-        raise FileError(str(file), f"cannot be read: {error.reason}") from error
+        same = error.file.endswith(PurePath(str(file)).name)  # not so where a file needs another one
+        raise FileError(str(file), f"cannot be read: {error.reason}" if same else str(error)) from error
     except UserError as error:
         raise FileError(str(file), str(error)) from error
 

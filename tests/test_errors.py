@@ -59,6 +59,8 @@ def test_a_file_that_cannot_be_read_is_named_as_whoever_reads_it_does() -> None:
     assert str(error) == str(pickle.loads(pickle.dumps(error))) == "cannot read label /data/1.png: No such file"
     with pytest.raises(FileError, match=r"^1\.png: cannot be read: No such file$"), naming("1.png"):
         raise error
+    with pytest.raises(FileError, match=r"^net.onnx: cannot read label /data/1.png: No such file$"), naming("net.onnx"):
+        raise error
 
 
 def test_several_problems_are_lines_of_ours_alone() -> None:

@@ -237,10 +237,11 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_file_that_has_another_name_is_named_once(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "away", "No such file or directory"), (tmp_path, "it is a directory")):
-        with pytest.raises(FileError) as error, naming("labels/1.png"):
-            read_bytes(path, "label", 9)
-        assert str(error.value).startswith(f"labels/1.png: cannot be read: {reason}")
+    (tmp_path / "2.png").mkdir()
+    for name, reason in (("1.png", "No such file or directory"), ("2.png", "it is a directory")):
+        with pytest.raises(FileError) as error, naming(f"labels/{name}"):
+            read_bytes(tmp_path / name, "label", 9)
+        assert str(error.value).startswith(f"labels/{name}: cannot be read: {reason}")
         assert str(tmp_path) not in str(error.value)
 
 
