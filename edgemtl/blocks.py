@@ -1,6 +1,6 @@
 """Blocks of a net as results and manifests record them: kind, tasks, cost, and position in the picture.
 
-Whoever made the net writes them; reports, profiles and comparisons draw and sum what they are told, so that a family of
+The maker of a net writes them; reports, profiles and comparisons draw and sum these records, so that a family of
 nets that they have never met is drawn like any other.
 """
 

@@ -36,7 +36,7 @@ PROCESSOR_CLASSES = {
     "arm": "asimd",
     "other": "",
 }
-"""Classes of processors by what they multiply eight-bit numbers with, best first, and the flag that tells each."""
+"""Classes of processors by what they multiply eight-bit numbers with, best first, and the flag of each."""
 
 _CPU = Path("/sys/devices/system/cpu")
 

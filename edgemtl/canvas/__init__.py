@@ -1,4 +1,4 @@
-"""Pictures of pixels: colours, maps drawn at an image's size, text, legends, and pictures put beside each other."""
+"""Pictures of pixels: colours, maps drawn at an image's size, text, legends, and pictures side by side."""
 
 from edgemtl.canvas.colors import (
     as_bytes,

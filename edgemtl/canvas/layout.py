@@ -1,4 +1,4 @@
-"""Text, swatches and scales as images, and images put beside and below each other."""
+"""Text, swatches and scales as images, and images arranged in rows and columns."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def stacked(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
 
 
 def side_by_side(pictures: Sequence[Image.Image], gap: int = 0, margin: int = 0) -> Image.Image:
-    """Pictures beside each other with their upper edges in line, on paper."""
+    """Pictures side by side, aligned at the top, on paper colour."""
     width = sum(each.width for each in pictures) + gap * (len(pictures) - 1) + 2 * margin
     sheet = Image.new("RGB", (width, max(each.height for each in pictures) + 2 * margin), PAPER)
     x = margin

@@ -80,7 +80,7 @@ def profile(
 
 
 def _profile_path(file: Path) -> Path:
-    """`NAME.profile.json` beside a file, whose name leaves room for the ending in the 255 bytes of file systems."""
+    """`NAME.profile.json` next to a file, with NAME cut so that the whole fits the 255 bytes of file systems."""
     stem = os.fsencode(file.stem)
     name = file.stem if len(stem) <= LONGEST_STEM else stem[:LONGEST_STEM].decode(errors="ignore")
     return file.with_name(f"{name}.profile.json")

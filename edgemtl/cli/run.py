@@ -200,7 +200,7 @@ def _levels_between(engine: Engine, sweep: str) -> list[BundleLevel]:
             chosen.append(level)
     if len(chosen) < 2:
         raise UserError(
-            f"--sweep {sweep}: the bundle's levels do not tell these tasks apart, all are nearest to {chosen[0].name}: "
+            f"--sweep {sweep}: the levels do not distinguish these tasks, all are nearest to {chosen[0].name}: "
             "export it with more --levels"
         )
     return chosen

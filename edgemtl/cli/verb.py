@@ -35,7 +35,7 @@ STDOUT, STDERR = 1, 2
 
 
 class Interrupted(Exception):
-    """Ctrl-C; the text says what is usable and how to go on."""
+    """Ctrl-C; the text says what is usable and how to resume."""
 
 
 def verb(name: str, *, examples: Sequence[str]) -> Callable[[Body], click.Command]:

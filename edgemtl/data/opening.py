@@ -45,7 +45,7 @@ def open_source(spec: str, size: tuple[int, int]) -> Source:
 
 
 def _there(path: Path) -> bool:
-    """Whether something has this path; what can be no path (too long, a NUL in it) is not there."""
+    """Whether something has this path; an impossible path (too long, a NUL in it) has nothing."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Reading the label files of strangers: every way they can be broken is one `UserError`, nothing is executed."""
+"""Reading untrusted label files: any damage is one `UserError`, nothing is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines held against their net as far as they can be run from here, and what a manifest says of that."""
+"""Comparison of engines with their net, as far as they can run from here, for the manifest."""
 
 from __future__ import annotations
 

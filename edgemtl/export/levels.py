@@ -43,7 +43,7 @@ WEIGHTS_FILE = "weights.safetensors"
 
 @dataclass(frozen=True)
 class _Engine:
-    """One level's engine as its target builds it: what `engine.json` says, the file that holds weights, and others."""
+    """One level's engine as its target builds it: content of `engine.json`, the file of weights, and other files."""
 
     spec: EngineSpec
     key: str

@@ -1,4 +1,4 @@
-"""How engines get into a bundle's folder: a new bundle whole or not at all, more engines beside those that are there.
+"""Placing engines in a bundle's folder: a new bundle atomically, more engines next to the existing ones.
 
 What is added to a bundle becomes part of it at one moment, when its manifest is replaced. Until then a reader sees the
 bundle as it was, and so it stays where the export is stopped: folders of engines that are on their way in or out carry
@@ -47,7 +47,7 @@ class Place:
             raise UserError(f"bundle {self.folder} holds levels for {', '.join(self.before.targets)} alone: {remedy}")
 
     def publish(self, manifest: Manifest, write_more: Callable[[Path, Manifest], object] | None = None) -> Manifest:
-        """Put what `manifest` says of the scratch folder in place; the manifest of the bundle that is there now.
+        """Move the files that `manifest` lists from the scratch folder into place; returns the bundle's manifest.
 
         `write_more` is given the folder that holds this one, to write what else follows from it.
         """
@@ -80,7 +80,7 @@ class Place:
 
 @contextmanager
 def placing(folder: Path) -> Iterator[Place]:
-    """A scratch folder beside `folder`, which this process alone may write while the block runs; it leaves no trace.
+    """A scratch folder next to `folder`, which this process alone may write while the block runs; it is removed.
 
     Raises `UserError` where `folder` is something else than a bundle, a damaged one, or in use.
     """

@@ -26,7 +26,7 @@ __all__ = ["Evidence", "ExportRequest", "ExportedNet", "Origin", "batches", "che
 class ExportRequest:
     """Which engines are wanted: of `targets` (a string is one), for `device` (None: this machine).
 
-    With `exact` no target drops tokens of experts: where its capacity might, every expert has a place for every token,
+    With `exact` no target drops tokens of experts: where its capacity might, every expert takes every token,
     so that it computes as many. With `portable` engines are right on every processor; what that costs in quality stands
     in the manifest.
     """

@@ -89,7 +89,7 @@ def _origin(folder: RunFolder, candidate: Candidate, source: Source) -> Origin:
 
 
 def _own_device(folder: RunFolder, report: Report) -> Device:
-    """The device that a run was made for; says so where that was another machine than this one."""
+    """The device that a run was made for; reports if that was another machine than this one."""
     device = folder.device()
     if device.kind == "host" and not device.is_here:
         note(

@@ -33,7 +33,7 @@ Array = NDArray[np.float32]
 class Carrier:
     """The file of a level's engine that holds its weights: the content, and at which byte each tensor's values begin.
 
-    Tensors that are below a kilobyte, or not FP32, are not told.
+    Tensors below a kilobyte, or not FP32, are not shared.
     """
 
     content: bytes

@@ -15,7 +15,7 @@ __all__ = ["describe_dispatch", "describe_experts", "dropping_nothing"]
 
 
 def dropping_nothing(target: ExportTarget, net: MultiTaskNet) -> ExportTarget:
-    """The target with as many places for each expert as the net has; itself where its capacity drops none.
+    """The target with the net's capacity for each expert; itself where its capacity drops none.
 
     Raises `UserError` where that capacity is fixed: it can be changed where the exporter is a dataclass that has
     `dispatch` as a field.

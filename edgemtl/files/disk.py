@@ -1,4 +1,4 @@
-"""Files that are never half-written, and files of strangers: regular ones of a bounded size.
+"""Atomic writes, and reads of untrusted files: regular ones of a bounded size.
 
 A FIFO would be waited for without end and a device has no end, so that sizes are checked while reading.
 """
@@ -116,7 +116,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def reading(file: str) -> Iterator[None]:
-    """Turn what the system refuses inside into a `ReadError` of `file`, which says what it is and its path."""
+    """Turn a refusal of the system inside into a `ReadError` of `file`, a description and its path."""
     try:
         yield
     except (OSError, ValueError) as error:

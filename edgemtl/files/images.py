@@ -132,7 +132,7 @@ def check_picture(picture: Image.Image) -> None:
 
 
 def bits_per_channel(picture: Image.Image) -> int:
-    """How many bits the file has for each channel: Pillow's modes do not tell, it opens 16-bit RGB as 8-bit."""
+    """Bits per channel in the file: Pillow's modes do not show them, as it opens 16-bit RGB as 8-bit."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         return 16 if picture.mode.startswith("I;16") else 32
     if picture.format == "TIFF":

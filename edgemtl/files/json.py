@@ -1,4 +1,4 @@
-"""JSON from strangers, parsed with limits: what Python's own parser lets through is refused here, for every file."""
+"""Untrusted JSON, parsed with limits: what Python's own parser accepts too freely is refused here, for every file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_json(content: bytes | str) -> Any:
-    """The value of a JSON text (UTF-8 where it is bytes); raises `ValueError` that says on one line what is wrong.
+    """The value of a JSON text (UTF-8 where it is bytes); raises `ValueError` with the problem in one line.
 
-    Refused beside what is no JSON: a key that is there twice, NaN and infinities (1e999 too), whole numbers of more
+    Also refused: duplicate keys, NaN and infinities (1e999 too), whole numbers of more
     than 100 digits, characters that no text can hold, over 4 million values, and nesting deeper than Python's stack.
     """
     data = content.encode() if isinstance(content, str) else content

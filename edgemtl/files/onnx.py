@@ -1,4 +1,4 @@
-"""ONNX files from strangers: regular ones of a bounded size, whose outside weights lie beside them."""
+"""Untrusted ONNX files: regular ones of a bounded size, whose external weights lie next to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths of strangers: what a folder names stays in it, through links neither."""
+"""Untrusted paths: files that a folder names lie inside it, links included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Safetensors files from strangers: regular ones, their header read as any JSON is, then the library reads on."""
+"""Untrusted safetensors files: regular ones, whose header is read like any JSON before the library reads the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
 
 @dataclass(frozen=True)
 class TensorFile:
-    """An open file: the names of its tensors, and the texts that it carries beside them."""
+    """An open file: the names of its tensors, and its metadata."""
 
     names: tuple[str, ...]
     metadata: Mapping[str, str]
@@ -56,7 +56,7 @@ def open_tensors(path: Path, what: str, framework: Literal["pt", "numpy"]) -> It
 
 
 def _metadata(path: Path, what: str) -> dict[str, str]:
-    """The file's texts; a file that is not as long as its header says is refused before anything maps it."""
+    """The file's metadata; a file whose length does not match its header is refused before it is mapped."""
     with open_regular(path, what) as file, reading(f"{what} {path}"):
         start, size_bytes = file.read(8), os.fstat(file.fileno()).st_size
         if start[:2] in _PICKLES:

@@ -1,4 +1,4 @@
-"""YAML from strangers, read with limits: nothing is executed, nothing grows, no key hides another one.
+"""Untrusted YAML, read with limits: nothing is executed, no alias bomb, no duplicate key.
 
 The loader is PyYAML's safe one. A few hundred bytes of aliases stand for more values than any memory holds, so values
 are counted as they would be written out; and a scalar that its own tag does not fit ends in the loader's own error,
@@ -84,7 +84,7 @@ class _Loader(yaml.SafeLoader):
 def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
     """The nodes (with their lines) and the value of a YAML text, both None for an empty one.
 
-    Raises `yaml.YAMLError`, and what PyYAML lets through beside it (`_UNFIT`, `RecursionError`).
+    Raises `yaml.YAMLError`, and the other exceptions that PyYAML raises (`_UNFIT`, `RecursionError`).
     """
     loader = _Loader(text)
     try:
@@ -97,7 +97,7 @@ def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
 def read_yaml(path: Path, what: str, limit_bytes: int) -> tuple[yaml.Node | None, Any]:
     """Read and `parse_yaml` a file of at most `limit_bytes`; `what` names it in errors ("space", "device file").
 
-    Raises `UserError`, one line, with the place of what is wrong.
+    Raises `UserError`, one line, with the position of the problem.
     """
     try:
         return parse_yaml(read_text(path, what, limit_bytes))

@@ -30,7 +30,7 @@ PARTS = (1.0, 0.5, 0.25)
 
 @dataclass(frozen=True)
 class Level:
-    """One design with what it answers to: the text of its budgets and the weights of tasks."""
+    """One design with the budgets (as text) and task weights that it was chosen for."""
 
     name: str
     budget: str

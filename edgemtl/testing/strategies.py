@@ -143,7 +143,7 @@ class StrategyConformance:
     def test_a_stage_that_was_stopped_goes_on(
         self, home: Path, tmp_path: Path, task: Problem, unbroken: list[str]
     ) -> None:
-        """To what it would have come to."""
+        """The resumed stage ends as if it had not been stopped."""
         reports: list[Progress] = []
 
         def stop(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Materials: a pattern between two colours, drawn so that colour alone does not tell the class."""
+"""Materials: a pattern between two colours, drawn so that colour alone does not reveal the class."""
 
 from __future__ import annotations
 

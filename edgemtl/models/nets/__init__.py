@@ -1,1 +1,1 @@
-"""Networks of torch: the supernet, the static nets it gives, their blocks and experts."""
+"""Networks in torch: the supernet, the static nets extracted from it, their blocks and experts."""

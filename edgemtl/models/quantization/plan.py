@@ -54,7 +54,7 @@ class Operator(Protocol):
 
     @property
     def output(self) -> str:
-        """Name of the tensor it gives."""
+        """Name of the output tensor."""
         ...
 
     @property

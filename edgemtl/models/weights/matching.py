@@ -1,7 +1,7 @@
 """Weights of a supernet for a supernet of other tasks: the trunk, and of the tasks what matches.
 
 A user's task starts from the weights of a task of the same name, block by block: where it has other classes, its
-last block begins anew. Shapes decide; nobody can check that two data sets mean the same by a class.
+last block is initialised anew. Shapes decide; nobody can check that two data sets mean the same by a class.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tensors from strangers' files, checked before a net is filled with them."""
+"""Tensors from untrusted files, checked before a net is filled with them."""
 
 from __future__ import annotations
 

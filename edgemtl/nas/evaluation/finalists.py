@@ -1,6 +1,6 @@
 """The last step of a search: every promising architecture in each sensible precision, measured side by side.
 
-FLOPs do not tell latency and neither does precision: uniform INT8 can be slower than FP32. So a finalist's
+Neither FLOPs nor precision determine latency: uniform INT8 can be slower than FP32. So a finalist's
 architecture is built in its own mixed precision and in every uniform one, timed in turns in one run, and only what is
 as fast as the best uniform precision stays. What cannot be timed here stays as it is, where an export would take it.
 """
@@ -52,7 +52,7 @@ class Finalist:
 def precision_variants(space: Space, design: Design) -> list[Design]:
     """The design as it is, in each uniform precision, and in INT8 with both ends, or all decoders, in float.
 
-    The ends are what reads the image and what gives the tasks' outputs.
+    The ends are the blocks that read the image and those that produce the tasks' outputs.
     """
     plan = design.plan
     ends = {block.origin for block in plan.blocks if "image" in block.inputs} | plan.ends
@@ -160,7 +160,7 @@ def _time(evaluator: Evaluator, candidates: Sequence[Candidate]) -> list[dict[st
     """Median latencies of all candidates; those near the fastest uniform precision are timed again, in new engines.
 
     Two engines of one file can differ by a tenth in speed for as long as they live (where their memory lies), so what
-    decides is pooled over several. The uniform precisions are what others are held against: they count as near sooner.
+    decides is pooled over several. The uniform precisions are the reference of the others: they count as near sooner.
     """
     first = timed_together(evaluator, candidates, 1)
     uniform = [is_uniform(candidate.design) for candidate in candidates]

@@ -33,7 +33,7 @@ __all__ = [
 class PreflightRow:
     """One budget: its limit and what three designs of the space take of it, in the quantity's own unit.
 
-    `smallest` is the least that any uniform choice of precision gives the smallest net.
+    `smallest` is the least that the smallest net takes in any uniform precision.
     """
 
     budget: Budget
@@ -92,9 +92,9 @@ def preflight_floors(problem: Problem, evaluator: Evaluator) -> list[FloorRow]:
 
 
 def keeps_all(problem: Problem, rows: Sequence[PreflightRow], floors: Sequence[FloorRow]) -> str:
-    """Which of the three designs is known to keep all budgets and floors together; empty where only a search can tell.
+    """Which of the three designs is known to keep all budgets and floors together; empty if only a search can tell.
 
-    The smallest one's latency is not told by a row, which has that of its fastest precision.
+    The smallest one's own latency is in no row, which has that of its fastest precision.
     """
     smallest = problem.space.smallest()
     budgets = {

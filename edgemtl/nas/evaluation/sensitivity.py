@@ -38,7 +38,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 SCHEMA = "edgemtl.sensitivity/1"
 _CHANGES = TypeAdapter(dict[str, dict[str, float]])
 SENSITIVITY_FILE = "sensitivity.json"
-"""A map's name in a run's folder; beside a supernet it is called like that one."""
+"""A map's name in a run's folder; next to a supernet it has the supernet's name."""
 PART_FILE = "sensitivity.part.json"
 """The map of a run as far as it is measured."""
 _WORST = -0.9
@@ -150,6 +150,6 @@ def read_sensitivity(path: Path, cache_key: Mapping[str, str]) -> Sensitivity | 
 
 
 def find_sensitivity(supernet: Path, run: Path, cache_key: Mapping[str, str]) -> Sensitivity | None:
-    """The map beside a supernet's file, else the one that was measured into a run's folder, else None."""
+    """The map next to a supernet's file, else the one that was measured into a run's folder, else None."""
     shipped = read_sensitivity(supernet.with_suffix(f".{SENSITIVITY_FILE}"), cache_key)
     return shipped or read_sensitivity(run / SENSITIVITY_FILE, cache_key)

@@ -1,4 +1,4 @@
-"""How far to believe a measured score: the best of many noisy ones is the luckiest, not the best.
+"""Shrinkage of noisy scores: the best of many is the luckiest, not the best.
 
 An accuracy on a few hundred images has a standard error of a point or two, which is as much as designs differ by; dense
 tasks have thousands of labels an image and next to none. So measured scores are shrunk towards what the sensitivity map
@@ -43,7 +43,7 @@ def standard_error(
 def shrinkage_estimate(problem: Problem, evaluations: Sequence[Evaluation]) -> ShrinkageEstimate:
     """Estimate the delta_m of an evaluation from all `evaluations` by shrinkage.
 
-    The measured one, where the problem knows no noise or no sensitivity map, or there are too few evaluations.
+    The measured one, where the problem has no noise or no sensitivity map, or there are too few evaluations.
     """
     if not problem.noise or problem.sensitivity is None or len(evaluations) < _FEWEST:
         return lambda evaluation: problem.delta_m(evaluation.metrics)

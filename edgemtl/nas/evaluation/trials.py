@@ -37,7 +37,7 @@ __all__ = [
 JOURNAL_LIMIT_BYTES = 2**28
 _RECORDED = ("key", "metrics", "latency_ms", "sha256")
 BEAT_SECONDS, GRACE_SECONDS = 10, 60
-"""How often a worker of a shared study says that it lives, and after which silence others take its trial over."""
+"""Heartbeat interval of a worker of a shared study, and the silence after which others take over its trial."""
 _OPENING_SECONDS = 60.0
 _ALL = (TrialState.COMPLETE, TrialState.RUNNING)
 
@@ -102,7 +102,7 @@ def _open_journal(journal: Path) -> JournalStorage:
 
 
 class _KernelLock(JournalFileOpenLock):
-    """Ends with its process, however that ends: a killed search does not lock out the one that goes on."""
+    """A lock that ends with its process: a killed search does not lock out the one that resumes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -131,7 +131,7 @@ def position(study: optuna.Study, trial: FrozenTrial) -> int:
 def seen_keys(study: optuna.Study, space: Space) -> set[str]:
     """Keys of the designs that were evaluated, and of those that another worker is at.
 
-    A trial of which only some parameters are written is not there: its worker is still about them, or was killed.
+    A trial with only some parameters written does not count: its worker is still writing them, or was killed.
     """
     names = {choice.name for choice in space.choices}
     trials = study.get_trials(deepcopy=False, states=_ALL)

@@ -57,7 +57,7 @@ class Group:
 def places_kept(
     net: nn.Module, groups: Iterable[Group], kept: Mapping[str, Sequence[Sequence[int]]]
 ) -> dict[Side, list[int]]:
-    """For each side that groups of `kept` touch, the places that stay, where each part keeps only these channels."""
+    """For each side that groups of `kept` touch, the positions that stay, where each part keeps only these channels."""
     gone: dict[Side, set[int]] = {}
     for group in groups:
         for members, keep in zip(group.parts, kept.get(group.name, ()), strict=False):
@@ -71,7 +71,7 @@ def places_kept(
 
 
 def whole_size(net: nn.Module, side: Side) -> int:
-    """How many places a side of a layer, or a dimension of a parameter, has."""
+    """Number of positions on a side of a layer, or in a dimension of a parameter."""
     name, what = side
     if what not in ("inputs", "outputs"):
         return int(net.get_parameter(name).shape[int(what)])
@@ -83,7 +83,7 @@ def whole_size(net: nn.Module, side: Side) -> int:
 
 
 def keep_places(net: nn.Module, kept: Mapping[Side, Sequence[int]]) -> None:
-    """Cut layers of a module, in place, so that each side of `kept` has only these places.
+    """Cut layers of a module, in place, so that each side of `kept` has only these positions.
 
     Layers that share a parameter share what is left of it: they must be cut alike.
     """

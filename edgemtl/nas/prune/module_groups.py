@@ -1,6 +1,6 @@
 """Groups and costs of a user's own module, which nothing describes but the module itself.
 
-The dependency graph is made for it as for any net, and then not believed: every group is cut on trial, and stays whole
+The dependency graph is made for it as for any net, and then checked: every group is cut on trial, and stays whole
 where that fails. From the shapes that a cut leaves comes the exact cost of every count of channels.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["ModuleCosts", "module_groups"]
 
 @dataclass(frozen=True)
 class _Parameter:
-    """One parameter: its shape, which dimension loses how many places by channel of which group, what it costs.
+    """One parameter: its shape, which dimension loses how many positions by channel of which group, its cost.
 
     `macs` are the multiply-accumulates of one image for each of its values.
     """
@@ -139,7 +139,7 @@ def _costs(
 
 
 def _macs_by_weight(net: ModuleNet, image: Tensor) -> dict[str, float]:
-    """For every weight of a convolution or linear layer the places that each of its values is multiplied at.
+    """For every weight of a convolution or linear layer, the positions at which each of its values is multiplied.
 
     One that several layers share is counted for all of them, under its first name.
     """

@@ -80,7 +80,7 @@ def _problem(setup: Setup, rows: Sequence[PreflightRow]) -> Problem:
 
 
 def _with_sensitivity(setup: Setup, problem: Problem, report: Report) -> Problem:
-    """The problem with the map that lies beside the supernet or in the run, or with one that is measured now."""
+    """The problem with the map next to the supernet or in the run, or with one that is measured now."""
     request, need = setup.request, setup.strategy.needs.sensitivity
     if need == "unused" or setup.weights is None:
         return problem

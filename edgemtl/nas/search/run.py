@@ -26,9 +26,10 @@ __all__ = ["search"]
 def search(request: SearchRequest, report: Report = silent) -> Result:
     """Search a space under budgets and floors; writes and returns the run's result.
 
-    Raises `UserError` for whatever cannot be met or understood, before anything is written, and where another process
-    writes this run. On Ctrl-C the best design so far is scored and kept, a result is written, and `KeyboardInterrupt`
-    goes on; a second Ctrl-C ends at once. `resume` continues the run from any moment, as if it had not been stopped.
+    Raises `UserError` for anything that cannot be met or understood, before anything is written, and where another
+    process writes this run. On Ctrl-C the best design so far is scored and kept, a result is written, and
+    `KeyboardInterrupt` goes on; a second Ctrl-C ends at once. `resume` continues the run from any moment, as if it had
+    not been stopped.
     """
     with claim(request.out, "search"):
         try:
@@ -47,7 +48,7 @@ def _search(request: SearchRequest, report: Report) -> Result:
     prepare_images(setup.source, report)
     rows, foreseen = look_ahead(setup, report)
     study = study_of(setup)
-    evaluations_in(study, setup)  # a damaged study is told before anything is measured
+    evaluations_in(study, setup)  # a damaged study is reported before anything is measured
     folder.create(setup.config)
     prepared, problem = prepare_strategy(setup, rows, foreseen, report)
     study.sampler = prepared.sampler(problem, request.seed, request.batch)

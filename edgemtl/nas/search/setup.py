@@ -1,4 +1,4 @@
-"""From what is asked of a search to everything that it names, opened and checked; nothing is written yet."""
+"""Setting up a search: everything that the request names is opened and checked; nothing is written yet."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Setup:
 
 
 def set_up(request: SearchRequest) -> Setup:
-    """Open and check everything; raises `UserError` for whatever cannot be understood, used or timed here."""
+    """Open and check everything; raises `UserError` for anything that cannot be understood, used or timed here."""
     check_numbers(request)
     strategy = make_strategy(request.strategy, request.settings)
     budgets = tuple(parse_budget(text) for text in request.budgets)
@@ -91,7 +91,7 @@ def set_up(request: SearchRequest) -> Setup:
 
 
 def _target_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
-    """The target of a search: what is asked for and the runtimes that its budgets name must be one."""
+    """The target of a search: the requested one and the runtimes of its budgets must be the same."""
     for budget in budgets:
         resolve(budget)
     named = {budget.runtime for budget in budgets if budget.runtime} | ({request.target} if request.target else set())

@@ -18,7 +18,7 @@ _REFINED = "evaluations_refined"
 
 
 def study_of(setup: Setup) -> optuna.Study:
-    """The run's study; in a storage that many share its name tells what is asked, so that two searches never mix."""
+    """The run's study; in a shared storage its name identifies the request, so that two searches never mix."""
     out, storage = setup.request.out, setup.request.storage
     digest = hashlib.sha256(json.dumps(setup.config.as_json(), sort_keys=True).encode()).hexdigest()[:12]
     return open_study(f"{out.name}-{digest}" if storage else "search", RunFolder(out).journal, storage)
@@ -31,7 +31,7 @@ def evaluations_in(study: optuna.Study, setup: Setup) -> list[Evaluation]:
 
 
 def has_ended(setup: Setup) -> bool:
-    """Whether the result that is there speaks of every evaluation that is asked for."""
+    """Whether the existing result covers every requested evaluation."""
     if not (setup.request.out / RESULT_FILE).is_file():
         return False
     study = study_of(setup)

@@ -1,6 +1,6 @@
 """The strategy `masks` once distributions are learnt: which masks are measured (FBNetV5, Wu et al. 2021).
 
-The first designs keep what tasks believe in most, as far as the budgets go: all tasks alike, so that their paths are
+The first designs keep the likeliest positions, as far as the budgets go: all tasks alike, so that their paths are
 shared and wide, then alike for a smaller and smaller first part, down to each task its own. Then come draws of the
 distributions, and, in turn with them, combinations of the masks that measured best for each task. Both are ours: what
 paths share costs once, and tasks do not depend on each other's masks, so the best one for each is worth measuring
@@ -32,7 +32,7 @@ _TEMPERATURE = 0.5
 _PARENTS = 4
 _TRIES = 20
 AGREEMENTS = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""Shares of the places, from the image on, that tasks keep alike."""
+"""Shares of the positions, from the image on, that tasks keep alike."""
 Array = NDArray[np.float64]
 _FLOPS = Budget("flops", 0.0, "FLOPs that keep every latency")
 
@@ -129,9 +129,9 @@ def _within(design: Design, limits: Sequence[Limit]) -> bool:
 
 
 def _cheapest(is_kept: Callable[[float], bool], least: float) -> float:
-    """The smallest price (log-odds for a mean place), `least` or more, at which limits are kept; by bisection.
+    """The smallest price (log-odds for a mean position), `least` or more, at which limits are kept; by bisection.
 
-    A price below 0 fills up what a budget has room for with what is believed in least reluctantly.
+    A price below 0 fills the rest of a budget with the positions of the least negative log-odds.
     """
     if is_kept(least):
         return least

@@ -19,7 +19,7 @@ from edgemtl.spaces import Space
 __all__ = ["MaskStrategy"]
 
 _SHARE = 0.5
-"""Of the FLOPs of the whole net, what masks are learnt for where no budget says what all tasks together may take."""
+"""Share of the whole net's FLOPs that masks are learnt for where no budget limits all tasks together."""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ FBNetV5 (Wu et al. 2021) gives each task independent Bernoulli variables over th
 from the losses of shared passes: REINFORCE with importance sampling, so that a step costs the same for any number of
 tasks. What the paper leaves open is ours: architectures come from the even mixture of all tasks' distributions, so no
 importance weight exceeds the number of tasks; the baseline of an architecture is the mean loss of the step's others on
-the same images; what losses owe to each place alone, as earlier steps tell, is a linear control variate, whose gradient
-is exact; the expected cost is analytic, so it adds no variance, and its price follows the exact cost of the design that
-is believed in, in which what tasks share counts once; an entropy bonus fades to nothing.
+the same images; the effect of each position alone, estimated from earlier steps, is a linear control variate, whose
+gradient is exact; the expected cost is analytic, so it adds no variance, and its price follows the exact cost of the
+design that is believed in, in which what tasks share counts once; an entropy bonus fades to nothing.
 """
 
 from __future__ import annotations
@@ -205,10 +205,10 @@ def entropy_gradient(chances: Array) -> Array:
 
 
 def keep_above(distribution: MaskDistribution, price: float | Array) -> NDArray[np.bool_]:
-    """Masks (tasks, positions) that keep what is worth its `price` in log-odds for the mean place's FLOPs.
+    """Masks (tasks, positions) that keep what is worth its `price` in log-odds for the mean position's FLOPs.
 
-    A place costs every task the same, so that tasks which believe alike keep alike. At no price, and with noise of the
-    logistic distribution in the log-odds, this is a draw of every task's distribution.
+    A position costs every task the same, so that tasks with equal log-odds keep the same. At no price, and with noise
+    of the logistic distribution in the log-odds, this is a draw of every task's distribution.
     """
     space = distribution.space
     flops = (space.flops * space.present).sum(0) / np.maximum(space.present.sum(0), 1)
@@ -231,7 +231,7 @@ def share_prefix(distribution: MaskDistribution, share: float) -> MaskDistributi
 
 
 def as_json(distribution: MaskDistribution) -> dict[str, dict[str, float]]:
-    """Probabilities of keeping, by task and place."""
+    """Probabilities of keeping, by task and position."""
     space, chances = distribution.space, probabilities(distribution.logits, distribution.space.present)
     table: dict[str, dict[str, float]] = {task: {} for task in space.tasks}
     for row, column in zip(*np.nonzero(space.present), strict=True):

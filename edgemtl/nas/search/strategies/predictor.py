@@ -1,9 +1,9 @@
 """Cheap predictors of what must be measured: ridge or SVR on one-hot options, the better by cross-validation.
 
-Latency has a predictor of its own, that knows what takes time.
+Latency has its own predictor, based on counted work.
 
 LINAS (Cummings et al. 2022) and SimQ-NAS (2023) fit such a pair to every metric. Categories come from the space, so
-that an option not seen yet has its place; FLOPs, parameters and bytes, which are exact, join the features. The
+that an option not seen yet is interpolated; FLOPs, parameters and bytes, which are exact, join the features. The
 predictor learns the part that the exact costs leave over.
 """
 

@@ -16,7 +16,7 @@ _TRIES = 2000
 
 
 class RandomDesignSampler(DesignSampler):
-    """Uniform draws of whole designs that keep every counted budget (the most frugal one where none is found)."""
+    """Uniform draws of whole designs that keep every counted budget (the cheapest one if none is found)."""
 
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
         super().__init__(problem, seed)

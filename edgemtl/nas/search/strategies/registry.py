@@ -35,7 +35,7 @@ def nsga2() -> Strategy:
 
 
 def preference() -> Strategy:
-    """Widths that answer a preference over tasks."""
+    """Widths from a preference over tasks."""
     return SamplerStrategy(PreferenceSampler, Needs(sensitivity="required"))
 
 

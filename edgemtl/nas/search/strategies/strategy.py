@@ -1,7 +1,7 @@
 """The contract of strategies: how designs are proposed, and the needs of that before the search.
 
 A strategy of another package is a function of its settings that returns a `Strategy`, in the entry-point group
-`edgemtl.strategies`; `edgemtl.testing.strategies` says whether it keeps the contract.
+`edgemtl.strategies`; the suite `edgemtl.testing.strategies` checks the contract.
 """
 
 from __future__ import annotations
