@@ -168,7 +168,7 @@ def _profile_figures(profile: Profile, suffix: str) -> Iterator[tuple[str, _Figu
     for mode in profile.modes:
         for name, value in _latencies(mode.latency).items():
             ends = next((pair for key, pair in mode.latency.intervals_ms.items() if key == name), None)
-            yield f"{mode.name}, {name}{suffix}", ("ms", "measured", value, True, ends)
+            yield f"{mode.name}, {name}{suffix}", ("ms", mode.latency.kind, value, True, ends)
     if profile.trunk_ms is not None:
         yield f"trunk{suffix}", ("ms", profile.trunk_ms.kind, profile.trunk_ms.value, True, None)
     if profile.opening is not None:

@@ -21,8 +21,8 @@ Metrics = Mapping[str, Mapping[str, float]]
 class Evaluation:
     """What is known of one design: its metrics under its precision on the validation split, and its latency there.
 
-    `latency_ms` maps "" (all tasks) and single tasks to the median of the exported engine; it is empty where the target
-    does not run on this host.
+    `latency_ms` maps "" (all tasks) and single tasks to the median of the exported engine; it is empty where
+    nothing measures the target's engines on their device.
     """
 
     design: Design

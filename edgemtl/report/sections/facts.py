@@ -107,7 +107,8 @@ def origins_section(data: ReportData) -> Markup:
         best = [data.result.best] if data.result.best is not None else []
         entries = [*best, *data.result.front]
         kinds += ["evaluated", *(entry.latency_ms.kind for entry in entries if entry.latency_ms is not None)]
-    kinds += ["measured", "derived"] if data.profiles else []
+    for profile in data.profiles:
+        kinds += [profile.latency.kind, "measured", "derived"] if profile.opening else [profile.latency.kind, "derived"]
     rows: list[list[Child]] = [[kind_badge(kind), KIND_TITLES[kind]] for kind in dict.fromkeys(kinds)]
     notes = (
         "A percentile is shown only where at least five samples lie beyond it (p50 from 10 samples, p90 from 50, p99 "

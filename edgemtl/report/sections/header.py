@@ -42,7 +42,8 @@ def _verdict(data: ReportData) -> tuple[Markup, str]:
         ), f"{format_flops(cost.flops)}, {format_bytes(cost.weight_bytes)}, for {targets}"
     profile = data.profiles[0]
     word, class_ = ("stable", "pill good") if profile.stability.stable else ("unstable", "pill warn")
-    text = f"{ms_text(profile.latency.typical_ms)} ms measured on {_measured_on(profile)}, all tasks in one call"
+    ms = f"{ms_text(profile.latency.typical_ms)} ms {profile.latency.kind}"
+    text = f"{ms} on {_measured_on(profile)}, all tasks in one call"
     return element("span", word, class_=class_), text
 
 
@@ -174,7 +175,7 @@ def _profile_tile(profile: Profile) -> Tile:
     return (
         f"latency, {_measured_on(profile)}",
         (f"{ms_text(block.typical_ms)} ms ", unstable),
-        (f"{which} of {block.n} ", kind_badge("measured")),
+        (f"{which} of {block.n} ", kind_badge(block.kind)),
     )
 
 

@@ -27,7 +27,7 @@ def profile_section(data: ReportData, profile: Profile) -> Markup:
     )
     lines = {name: value for name in _PERCENTILES if (value := _percentile(block, name)) is not None}
     picture = histogram(block.samples_ms, lines, title="samples of latency, all tasks", unit="ms")
-    caption = element("figcaption", f"All tasks in one call: {block.n} samples ", kind_badge("measured"))
+    caption = element("figcaption", f"All tasks in one call: {block.n} samples ", kind_badge(block.kind))
     words = element("div", _sharing(profile), _opening(profile))
     return card(
         f"Latency on {profile.device}/{profile.runtime}",
