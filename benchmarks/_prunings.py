@@ -17,12 +17,15 @@ from _common import say
 from _runs import RUNS, drawn, edgemtl, opened, scenes_evaluator
 
 from edgemtl.data import open_source
-from edgemtl.models import MultiTaskNet
+from edgemtl.models import TaskNet
 from edgemtl.nas.evaluation.finalists import Finalist
 from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem
-from edgemtl.nas.prune import Pruning, open_pruning
+from edgemtl.nas.prune import RunDesign
+from edgemtl.nas.prune.decide import fit_map
 from edgemtl.nas.prune.fit import Fit
-from edgemtl.nas.prune.map import PruneMap
+from edgemtl.nas.prune.map import PruneMap, measure_map
+from edgemtl.nas.prune.prunable import Prunable
+from edgemtl.nas.prune.run import OpenedDesign
 from edgemtl.nas.runs import RunFolder, run_tasks
 from edgemtl.nas.runs.outcome import RunInfo, finalize_run
 from edgemtl.profiling import Call
@@ -98,26 +101,23 @@ def trained(run: Path, out: Path, steps: int, *arguments: str) -> Path:
     return out
 
 
-def mapped(quick: bool) -> tuple[Pruning, PruneMap]:
+def mapped(quick: bool) -> tuple[OpenedDesign, PruneMap]:
     """That design with its sensitivity map, which is measured where it was not before."""
-    pruning = open_pruning(unpruned(quick))
-    return pruning, pruning.subject.map(lambda news: say(f"map {news.done}/{news.total} {news.text}"))
+    opened = RunDesign(unpruned(quick)).open()
+    return opened, measure_map(opened.prunable, lambda news: say(f"map {news.done}/{news.total} {news.text}"))
 
 
-def limits_of(pruning: Pruning, budgets: Sequence[str]) -> list[Limit]:
+def limits_of(prunable: Prunable, budgets: Sequence[str]) -> list[Limit]:
     """Counted budgets, percentages resolved against the unpruned design."""
-    found = []
-    for budget in map(parse_budget, budgets):
-        found.append(Limit(budget, budget.limit(pruning.subject.takes(budget, {}))))
-    return found
+    return [Limit(budget, budget.limit(prunable.amount(budget, {}))) for budget in map(parse_budget, budgets)]
 
 
-def fitted(pruning: Pruning, known: PruneMap, budgets: Sequence[str]) -> Fit:
+def fitted(prunable: Prunable, prune_map: PruneMap, budgets: Sequence[str]) -> Fit:
     """Channels under budgets, every task counting the same."""
-    return pruning.subject.fit(known, limits_of(pruning, budgets), dict.fromkeys(known.base, 1.0))
+    return fit_map(prunable, prune_map, limits_of(prunable, budgets), dict.fromkeys(prune_map.base, 1.0))
 
 
-def latencies_ms(nets: Mapping[str, MultiTaskNet], target: str, engines: int) -> dict[str, float]:
+def latencies_ms(nets: Mapping[str, TaskNet], target: str, engines: int) -> dict[str, float]:
     """Median latency of all tasks by each net's FP32 engine, on a validation image, the nets in turns.
 
     One engine is open at a time: threads of several wait for work on the same cores. Statistics of batch normalisation
@@ -131,7 +131,7 @@ def latencies_ms(nets: Mapping[str, MultiTaskNet], target: str, engines: int) ->
     return {name: median(values) for name, values in found.items()}
 
 
-def _call(stack: ExitStack, net: MultiTaskNet, target: str) -> Call:
+def _call(stack: ExitStack, net: TaskNet, target: str) -> Call:
     tasks = [task.name for task in net.tasks]
     session = opened(stack, net, find_target(target), "fp32", [tasks])
     batch = next(iter(batches_of(open_source("scenes", net.input_size).split("validation"), 1, 1)))

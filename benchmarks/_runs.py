@@ -18,7 +18,7 @@ from edgemtl.devices import Device
 from edgemtl.environment import environment
 from edgemtl.files.seals import sha256
 from edgemtl.files.share import find_shared
-from edgemtl.models import MultiTaskNet, Supernet, load_supernet
+from edgemtl.models import MultiTaskNet, Supernet, TaskNet, load_supernet
 from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.nas.evaluation.sensitivity import Sensitivity, read_sensitivity
 from edgemtl.nas.runs import RunFolder
@@ -120,7 +120,7 @@ def built(net: MultiTaskNet, target: ExportTarget, engine: str) -> Iterator[Path
 
 
 def opened(
-    stack: ExitStack, net: MultiTaskNet, target: ExportTarget, engine: str, modes: Sequence[Sequence[str]]
+    stack: ExitStack, net: TaskNet, target: ExportTarget, engine: str, modes: Sequence[Sequence[str]]
 ) -> Session:
     """An engine, open until the stack closes, ready for `modes`."""
     folder = stack.enter_context(built(net, target, engine))

@@ -113,7 +113,7 @@ def build(folder: Path, with_run: bool = True) -> None:
     save_checkpoint(folder / "checkpoint.safetensors", 3, "me", {"a": torch.ones(4, 4), "b": torch.arange(3)})
     trials = Trials(folder / "trials.jsonl")
     for number in range(4):
-        trials.keep(f"net{number}", TrialOutcome({"depth": 0.5 + number, "kind": 1.0}, "kind" if number % 2 else None))
+        trials.add(f"net{number}", TrialOutcome({"depth": 0.5 + number, "kind": 1.0}, "kind" if number % 2 else None))
     changes = {"s1.width": {"depth": -0.1, "kind": -0.02}, "s2.width": {"depth": -0.3, "kind": 0.0}}
     write_sensitivity(folder / "sensitivity.json", Sensitivity(changes), MADE_FOR)
     if with_run:
@@ -258,7 +258,7 @@ def _onnx(folder: Path) -> Any:
 
 
 def _trials(folder: Path) -> Any:
-    return [list(each) for each in Trials(folder / "trials.jsonl")._found.items()]
+    return [list(each) for each in Trials(folder / "trials.jsonl")._trials.items()]
 
 
 def _sensitivity(folder: Path) -> Any:

@@ -24,13 +24,16 @@ def run(options: argparse.Namespace) -> Outcome:
 
     Latency falls in steps, and what is timed varies by more than 2 %, so only the upper side of that budget is judged.
     """
-    pruning, known = mapped(options.quick)
+    opened, prune_map = mapped(options.quick)
+    prunable = opened.prunable
     used = {}
     for budget in COUNTED:
-        used[budget] = max(pruning.subject.shares(limits_of(pruning, [budget]), fitted(pruning, known, [budget]).kept))
+        used[budget] = max(
+            prunable.shares(limits_of(prunable, [budget]), fitted(prunable, prune_map, [budget]).channels)
+        )
     whole = unpruned(options.quick)
     how = ["--fast"] if options.quick else []
-    (limit,) = limits_of(pruning, [BY_TRIAL])
+    (limit,) = limits_of(prunable, [BY_TRIAL])
     best = read_result(pruned(whole, "by-trial", "--budget", BY_TRIAL, *how)).best
     assert best is not None
     used[BY_TRIAL] = best.flops / limit.value

@@ -14,7 +14,8 @@ from _common import Outcome, Row, main
 from _prunings import fitted, mapped, unpruned
 from _runs import RUNS, edgemtl
 
-from edgemtl.nas.prune import open_pruning
+from edgemtl.nas.prune import RunDesign
+from edgemtl.nas.prune.map import open_map
 
 BUDGETS = ("70%FLOPs", "50%FLOPs", "50%params")
 
@@ -25,10 +26,10 @@ def run(options: argparse.Namespace) -> Outcome:
     path, seconds = unpruned(options.quick), {}
     for budget in BUDGETS:
         start = time.perf_counter()
-        pruning = open_pruning(path)
-        known = pruning.subject.orders()
-        net = pruning.net(known, fitted(pruning, known, [budget]).kept)
-        pruning.subject.criterion.losses(net, list(known.base))
+        prunable = RunDesign(path).open().prunable
+        prune_map = open_map(prunable)
+        net = prunable.narrow(prune_map.orders, fitted(prunable, prune_map, [budget]).channels)
+        prunable.criterion.losses(net, list(prune_map.base))
         seconds[budget] = time.perf_counter() - start
     out = RUNS / "fast"
     shutil.rmtree(out, ignore_errors=True)

@@ -19,15 +19,18 @@ ENGINES = 6
 
 def run(options: argparse.Namespace) -> Outcome:
     """The ratio of each latency to the one before; the largest is below 1 where all fall."""
-    pruning, known = mapped(options.quick)
-    kept = {budget: fitted(pruning, known, [budget]).kept for budget in BUDGETS}
-    nets = {budget: pruning.net(known, each) for budget, each in kept.items()}
+    opened, prune_map = mapped(options.quick)
+    prunable = opened.prunable
+    channels = {budget: fitted(prunable, prune_map, [budget]).channels for budget in BUDGETS}
+    nets = {budget: prunable.narrow(prune_map.orders, each) for budget, each in channels.items()}
     for net in nets.values():
-        recalibrate(net, pruning.subject.criterion.recalibration)
+        recalibrate(net, prunable.criterion.recalibration)
     ms = latencies_ms(nets, "onnxruntime", 1 if options.quick else ENGINES)
     ratios = [ms[after] / ms[before] for before, after in pairwise(BUDGETS)]
     rows = [Row("largest_step_ratio", max(ratios), "x", None if options.quick else 1.0)]
-    return Outcome(rows, {"ms": ms, "flops": {name: pruning.design(each).cost().flops for name, each in kept.items()}})
+    return Outcome(
+        rows, {"ms": ms, "flops": {name: opened.design(each).cost().flops for name, each in channels.items()}}
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ net is the default space's largest on images of 96x128 pixels; fine-tuning is sh
 from __future__ import annotations
 
 import argparse
-import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,8 @@ from torch import nn
 from edgemtl.data.scenes.source import SCENES_TASKS
 from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.nas.evaluation import Candidate
-from edgemtl.nas.prune import Pruning, open_pruning
+from edgemtl.nas.prune import RunDesign
+from edgemtl.nas.prune.run import OpenedDesign
 from edgemtl.nas.runs import RunFolder
 from edgemtl.results import Result, read_result
 from edgemtl.spaces import prunable_channels, with_channels
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> Outcome:
     for name, importance in PEERS.items():
         runs[name] = whole.with_name(f"{whole.name}-peers-{name}")
         if not runs[name].exists():
-            _peer(open_pruning(whole), importance(), flops["ours"], ours, runs[name])
+            _peer(RunDesign(whole).open(), importance(), flops["ours"], ours, runs[name])
         flops[name] = _flops(runs[name])
         say(f"{name}: {flops[name] / 1e9:.3f} GFLOPs against {flops['ours'] / 1e9:.3f}")
     scores: dict[str, list[float]] = {name: [] for name in runs}
@@ -86,9 +86,9 @@ def _tuned(path: Path, seed: int, quick: bool) -> Result:
     return read_result(trained(path, out, SHORT_STEPS if quick else STEPS, "--seed", str(seed)))
 
 
-def _peer(pruning: Pruning, importance: Any, flops: int, ours: Path, out: Path) -> None:
+def _peer(opened: OpenedDesign, importance: Any, flops: int, ours: Path, out: Path) -> None:
     """A copy of our run with the net that a peer makes at about the same FLOPs."""
-    before, net = pruning.unpruned, copy.deepcopy(pruning.unpruned.net)
+    before, net = opened.candidate, opened.candidate.net.copy()
     pruner = torch_pruning.pruner.BasePruner(
         net,
         torch.zeros(1, 3, *net.input_size),
@@ -102,14 +102,14 @@ def _peer(pruning: Pruning, importance: Any, flops: int, ours: Path, out: Path) 
     )
     for number in range(ROUNDS):
         if number % SLOPES_EVERY == 0 and isinstance(importance, torch_pruning.importance.GroupTaylorImportance):
-            _gradients(net, pruning)
+            _gradients(net, opened)
         pruner.step()
         if with_channels(before.design.plan, _channels(net, before.net)).cost().flops <= flops:
             break
     channels = {**dict(before.design.pruned), **_channels(net, before.net)}
     design = before.design.space.design(before.design, channels.items())
     made = MultiTaskNet(design.plan, net.tasks, net.blocks).eval()
-    recalibrate(made, pruning.subject.criterion.recalibration)
+    recalibrate(made, opened.prunable.criterion.recalibration)
     unfinished = out.with_name(f"{out.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(ours, unfinished)
@@ -117,10 +117,10 @@ def _peer(pruning: Pruning, importance: Any, flops: int, ours: Path, out: Path) 
     unfinished.rename(out)
 
 
-def _gradients(net: MultiTaskNet, pruning: Pruning) -> None:
+def _gradients(net: MultiTaskNet, opened: OpenedDesign) -> None:
     """Gradients of the summed losses, as the Taylor criterion reads them."""
     net.eval().zero_grad()
-    source = pruning.subject.criterion.source
+    source = opened.prunable.criterion.source
     for batch in batches_of(source.split("calibration"), 16, IMAGES):
         outputs = net(torch.from_numpy(batch.image))
         losses = [

@@ -17,7 +17,6 @@ from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, ve
 from edgemtl.errors import UserError
 
 if TYPE_CHECKING:
-    from edgemtl.progress import Report
     from edgemtl.results import Result
 
 __all__ = ["prune"]
@@ -82,28 +81,23 @@ def prune(
     returns a torch.nn.Module that maps images to a dict of one tensor a task. edgemtl.nas.prune.apply_pruning cuts such
     a module as the folder that is written says.
     """
-    from edgemtl.nas.prune import MODULE_FILE
+    from edgemtl.nas.prune import MODULE_FILE, PruneRequest, RunDesign, UserModule
+    from edgemtl.nas.prune import prune as prune_net
     from edgemtl.runs import CONFIG_FILE
 
     own = ":" in subject and not Path(subject).exists()
     _check_options(subject, own, design=design, data=data, size=size, device=device, precisions=precisions)
-    request: dict[str, Any] = {
-        "out": new_run(out, "pruned", resume),
-        "budgets": tuple(budgets),
-        "floors": tuple(floors),
-        "fast": fast,
-        "resume": resume,
-        "command": shlex.join(["edgemtl", *sys.argv[1:]]),
-    }
-    usable = f"what was tried is kept; go on with: {resume_line(request['out'])}"
-    begun = [request["out"] / name for name in (CONFIG_FILE, MODULE_FILE)]
-    with interruptible(usable, begun), Stages() as stages:
-        if own:
-            result = _prune_module(subject, data or "", parse_size(size), request, stages)
-        else:
-            request |= {"design": design or "best", "device": device, "precisions": precisions}
-            result = _prune_run(Path(subject), request, stages)
-    _show(screen, request["out"], result, own)
+    folder, command = new_run(out, "pruned", resume), shlex.join(["edgemtl", *sys.argv[1:]])
+    opening = (
+        UserModule(subject, data or "", parse_size(size) or UserModule.size)
+        if own
+        else RunDesign(Path(subject), design or "best", device, precisions)
+    )
+    request = PruneRequest(opening, folder, tuple(budgets), tuple(floors), fast, resume, command)
+    usable = f"what was tried is kept; go on with: {resume_line(folder)}"
+    with interruptible(usable, [folder / CONFIG_FILE, folder / MODULE_FILE]), Stages() as stages:
+        result = prune_net(request, stages)
+    _show(screen, folder, result, own)
 
 
 def _check_options(subject: str, own: bool, **given: str | bool | None) -> None:
@@ -114,20 +108,6 @@ def _check_options(subject: str, own: bool, **given: str | bool | None) -> None:
         raise UserError(f"--{wrong[0]} belongs to a {other}, {subject!r} is a {kind}: drop it")
     if own and not given["data"]:
         raise UserError(f"module {subject!r} does not say on what data it is judged: give --data")
-
-
-def _prune_run(run: Path, request: dict[str, Any], report: Report) -> Result:
-    from edgemtl.nas.prune import PruneRequest, prune
-
-    return prune(PruneRequest(run=run, **request), report)
-
-
-def _prune_module(
-    module: str, data: str, size: tuple[int, int] | None, request: dict[str, Any], report: Report
-) -> Result:
-    from edgemtl.nas.prune import ModuleRequest, prune_module
-
-    return prune_module(ModuleRequest(module=module, data=data, **(request | ({"size": size} if size else {}))), report)
 
 
 def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:

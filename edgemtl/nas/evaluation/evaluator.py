@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgemtl.data import Batch, Sample, Source
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
-from edgemtl.models.quantization import Ranges, Simulation, calibrate, simulate
+from edgemtl.models.quantization import Ranges, calibrate, simulate
 from edgemtl.nas.evaluation.problem import Evaluation
 from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.results import Latency
@@ -26,7 +26,16 @@ from edgemtl.spaces import Design
 from edgemtl.targets import ExportTarget, needs_of
 from edgemtl.train import Scorer, batches_of, evaluate, subsample
 
-__all__ = ["TEST_IMAGES", "VALIDATION_IMAGES", "Candidate", "Evaluator", "NetEvaluator", "PreparedNet"]
+__all__ = [
+    "TEST_IMAGES",
+    "VALIDATION_IMAGES",
+    "Candidate",
+    "Evaluator",
+    "NetEvaluator",
+    "Prepared",
+    "PreparedNet",
+    "recalibration_images",
+]
 
 RECALIBRATION_IMAGES = 64
 CALIBRATION_IMAGES = 32
@@ -54,10 +63,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PreparedNet:
-    """Any net in a precision, without a design: what `NetEvaluator` scores and times as it does a `Candidate`."""
+    """Any net in a precision, without a design: what `NetEvaluator` scores and times as it does a `Candidate`.
+
+    One without a precision cannot be exported: it is scored as it is, and has no latency.
+    """
 
     net: TaskNet
-    precision: Mapping[str, str]
+    precision: Mapping[str, str] | None
     ranges: Ranges | None = None
 
 
@@ -84,6 +96,12 @@ class NetEvaluator:
         """Whether engines have latencies."""
         return self.measurer.untimed is None
 
+    def prepare(self, net: TaskNet, precision: Mapping[str, str] | None) -> PreparedNet:
+        """The net, its statistics measured anew in place, with ranges where a block is INT8."""
+        recalibrate(net, self._train_images)
+        eight_bit = precision is not None and "int8" in precision.values()
+        return PreparedNet(net, precision, self.ranges(net) if eight_bit else None)
+
     def ranges(self, net: TaskNet) -> Ranges:
         """Activation ranges of a recalibrated net."""
         return calibrate(net, self._calibration_images)
@@ -92,7 +110,9 @@ class NetEvaluator:
         """Metrics on the validation images, simulated as the target's engine computes."""
         return evaluate(self._simulation(prepared), self.source.tasks, self._validation)
 
-    def _simulation(self, prepared: Prepared) -> Simulation:
+    def _simulation(self, prepared: Prepared) -> nn.Module:
+        if prepared.precision is None:
+            return prepared.net
         return simulate(prepared.net, prepared.precision, prepared.ranges, self.target.scheme)
 
     @property
@@ -116,9 +136,12 @@ class NetEvaluator:
     def time(self, prepared: Prepared) -> dict[str, float]:
         """Median latency in ms of the exported engine: all tasks under "", single ones that a budget names.
 
+        Empty where nothing times engines, or the net has none.
         Of several engines the fastest counts: two of one file differ by a tenth for as long as they live, and whatever
         else runs on the machine makes one slower, never faster.
         """
+        if not self.is_timed or prepared.precision is None:
+            return {}
         drawn = [self._medians(prepared) for _ in range(LATENCY_ENGINES)]
         return {scope: min(medians[scope] for medians in drawn) for scope in self.scopes}
 
@@ -142,13 +165,14 @@ class NetEvaluator:
     def engine(self, prepared: Prepared) -> Iterator[Session]:
         """The net built for the target in a temporary folder, opened, and closed at the end."""
         with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
-            self.target.build(prepared.net, prepared.precision, prepared.ranges, Path(folder))
+            self.target.build(prepared.net, prepared.precision or {}, prepared.ranges, Path(folder))
             with closing(self.measurer.open(Path(folder), self.threads, self._modes)) as session:
                 yield session
 
     def score(self, prepared: Prepared, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
         """Metrics on `samples` of the real engine's outputs; simulated where engines are not timed or give none."""
-        if not (self.is_timed and self.measurer.runs(prepared.precision, needs_of(self.target, prepared.precision))):
+        precision = prepared.precision
+        if precision is None or not (self.is_timed and self.measurer.runs(precision, needs_of(self.target, precision))):
             return evaluate(self._simulation(prepared), self.source.tasks, batches_of(samples, BATCH))
         scorer = Scorer(self.source.tasks)
         names = [task.name for task in self.source.tasks]
@@ -177,8 +201,7 @@ class NetEvaluator:
 
     @cached_property
     def _train_images(self) -> list[Tensor]:
-        batches = batches_of(self.source.split("train"), BATCH, RECALIBRATION_IMAGES)
-        return [torch.from_numpy(b.image).to(memory_format=torch.channels_last) for b in batches]  # a third faster
+        return recalibration_images(self.source, RECALIBRATION_IMAGES)
 
     @cached_property
     def _calibration_images(self) -> list[Tensor]:
@@ -213,11 +236,19 @@ class Evaluator(NetEvaluator):
     def candidate(self, design: Design) -> Candidate:
         """The design's net, extracted and recalibrated, with ranges where a block is INT8."""
         net = self.supernet.extract(design)
-        recalibrate(net, self._train_images)
-        eight_bit = "int8" in design.precision.values()
-        return Candidate(design, net, self.ranges(net) if eight_bit else None)
+        return Candidate(design, net, self.prepare(net, design.precision).ranges)
 
     def evaluate(self, design: Design) -> Evaluation:
         """Metrics of the quantized net, simulated as the target's engine computes, and the latency if there is one."""
         candidate = self.candidate(design)
-        return Evaluation(design, self.simulated(candidate), self.time(candidate) if self.is_timed else {})
+        return Evaluation(design, self.simulated(candidate), self.time(candidate))
+
+
+def recalibration_images(source: Source, count: int) -> list[Tensor]:
+    """At most `count` training images, in batches, that statistics of batch normalisation are measured on anew.
+
+    A last batch of one image is left out, as it has no spread where maps are pooled to one place.
+    """
+    batches = batches_of(source.split("train"), BATCH, count)
+    images = [torch.from_numpy(b.image).to(memory_format=torch.channels_last) for b in batches]  # a third faster
+    return [batch for batch in images if len(batch) > 1] or images

@@ -5,16 +5,50 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from edgemtl.blocks import BlockRecord
 from edgemtl.nas.evaluation.sensitivity import Sensitivity
 from edgemtl.results import LimitCheck
-from edgemtl.spaces import Design, Space
-from edgemtl.tasks import delta_m, relative_change
+from edgemtl.spaces import Cost, Design, Option, Space
+from edgemtl.tasks import Task, delta_m, relative_change
 from edgemtl.units import Budget, Floor
 
-__all__ = ["Evaluation", "Limit", "Problem", "check_floor", "non_dominated", "timed_scopes", "total_violation"]
+__all__ = [
+    "Evaluation",
+    "Limit",
+    "NetDesign",
+    "Problem",
+    "Requirements",
+    "check_floor",
+    "non_dominated",
+    "timed_scopes",
+    "total_violation",
+]
 
 Metrics = Mapping[str, Mapping[str, float]]
+
+
+class NetDesign(Protocol):
+    """What a net is without its weights: what it costs, and what results and tables say of it. A `Design` is one."""
+
+    @property
+    def precision(self) -> Mapping[str, str]:
+        """Precision of the engine and of every block."""
+        ...
+
+    @property
+    def blocks(self) -> tuple[BlockRecord, ...]:
+        """Its blocks, in order of execution."""
+        ...
+
+    def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
+        """Exact FLOPs, parameters and bytes of what `tasks` (all by default) run."""
+        ...
+
+    def as_json(self) -> Mapping[str, Option]:
+        """What tells it from others of its kind."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +76,7 @@ class Limit:
         """Whether the quantity is counted rather than measured."""
         return self.budget.counted
 
-    def count(self, design: Design) -> float:
+    def count(self, design: NetDesign) -> float:
         """The exact quantity of a design."""
         return design.cost(self.budget.task).amount(self.budget.quantity)
 
@@ -60,9 +94,13 @@ class Limit:
             kept=excess <= 0,
         )
 
+    def amount(self, design: NetDesign, latency_ms: Mapping[str, float]) -> float:
+        """The quantity of a net, counted or measured."""
+        return self.count(design) if self.exact else latency_ms[self.budget.task or ""]
+
     def measured(self, evaluation: Evaluation) -> float:
-        """The quantity of an evaluated design, counted or measured."""
-        return self.count(evaluation.design) if self.exact else evaluation.latency_ms[self.budget.task or ""]
+        """The quantity of an evaluated design."""
+        return self.amount(evaluation.design, evaluation.latency_ms)
 
 
 def check_floor(floor: Floor, change: float) -> LimitCheck:
@@ -91,6 +129,31 @@ def _finite(value: float) -> float:
 
 
 @dataclass(frozen=True)
+class Requirements:
+    """What nets must keep, and what is better: delta_m and floors refer to the metrics of a `baseline`."""
+
+    tasks: tuple[Task, ...]
+    limits: tuple[Limit, ...]
+    floors: tuple[Floor, ...]
+    preference: Mapping[str, float]
+    baseline: Metrics
+
+    def delta_m(self, metrics: Metrics) -> float:
+        """Mean relative change against the baseline (a fraction), weighted by the preference."""
+        return delta_m(self.tasks, metrics, self.baseline, self.preference)
+
+    def changes(self, metrics: Metrics) -> dict[str, float]:
+        """Relative change of every task against the baseline."""
+        return {t.name: relative_change(t, metrics[t.name], self.baseline[t.name]) for t in self.tasks}
+
+    def checks(self, design: NetDesign, metrics: Metrics, latency_ms: Mapping[str, float]) -> tuple[LimitCheck, ...]:
+        """Every budget, then every floor, against a net."""
+        changes = self.changes(metrics)
+        budgets = (limit.check(limit.amount(design, latency_ms)) for limit in self.limits)
+        return (*budgets, *(check_floor(floor, changes[floor.task]) for floor in self.floors))
+
+
+@dataclass(frozen=True)
 class Problem:
     """A space with what its designs must keep and what is better.
 
@@ -109,9 +172,14 @@ class Problem:
     sensitivity: Sensitivity | None = None
     noise: float = 0.0
 
+    @property
+    def requirements(self) -> Requirements:
+        """What any net must keep, whatever space it is from."""
+        return Requirements(self.space.tasks, self.limits, self.floors, self.preference, self.baseline)
+
     def delta_m(self, metrics: Metrics) -> float:
         """Mean relative change against the baseline (a fraction), weighted by the preference."""
-        return delta_m(self.space.tasks, metrics, self.baseline, self.preference)
+        return self.requirements.delta_m(metrics)
 
     def affordable(self, design: Design) -> bool:
         """Whether a design keeps every budget that is counted."""
@@ -133,13 +201,11 @@ class Problem:
 
     def checks(self, evaluation: Evaluation) -> tuple[LimitCheck, ...]:
         """Every budget, then every floor, against an evaluated design."""
-        changes = self.changes(evaluation.metrics)
-        budgets = (limit.check(limit.measured(evaluation)) for limit in self.limits)
-        return (*budgets, *(check_floor(floor, changes[floor.task]) for floor in self.floors))
+        return self.requirements.checks(evaluation.design, evaluation.metrics, evaluation.latency_ms)
 
     def changes(self, metrics: Metrics) -> dict[str, float]:
         """Relative change of every task against the baseline."""
-        return {t.name: relative_change(t, metrics[t.name], self.baseline[t.name]) for t in self.space.tasks}
+        return self.requirements.changes(metrics)
 
     def objectives(self, evaluation: Evaluation) -> tuple[float, float]:
         """What is minimised: minus delta_m, and the latency (the FLOPs, where the target does not run here)."""

@@ -5,33 +5,29 @@ from edgemtl.nas.prune.apply import (
     apply_pruning,
 )
 from edgemtl.nas.prune.groups import (
-    cut as cut_channels,
-)
-from edgemtl.nas.prune.groups import (
+    cut_channels,
     net_groups,
 )
 from edgemtl.nas.prune.module import (
     MODULE_FILE,
-    ModuleRequest,
-    prune_module,
+    UserModule,
+)
+from edgemtl.nas.prune.pipeline import (
+    PruneRequest,
+    prune,
 )
 from edgemtl.nas.prune.run import (
-    PruneRequest,
-    Pruning,
-    open_pruning,
-    prune,
+    RunDesign,
 )
 
 __all__ = [
     "MODULE_FILE",
     "PRUNING_FILE",
-    "ModuleRequest",
     "PruneRequest",
-    "Pruning",
+    "RunDesign",
+    "UserModule",
     "apply_pruning",
     "cut_channels",
     "net_groups",
-    "open_pruning",
     "prune",
-    "prune_module",
 ]

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from edgemtl.data import Batch, Source
 from edgemtl.errors import UserError
 from edgemtl.models import TaskNet, recalibrate
+from edgemtl.nas.evaluation import recalibration_images
 from edgemtl.nas.prune.cut import Group, Member, reads_along
 from edgemtl.train import batches_of, evaluate, task_loss
 
 __all__ = ["LossCriterion", "TrialOutcome"]
 
 RECALIBRATION_IMAGES = 32
-JUDGED_IMAGES = 64
+DECIDING_IMAGES = 64
 BATCH = 16
 GRADIENT_BATCH = 4
 
@@ -45,7 +46,7 @@ class LossCriterion:
     def check_labels(self) -> None:
         """`UserError` where no image that decides has a valid label of some task, which any pruning would then suit."""
         for task in self.source.tasks:
-            if not any(batch.masks[task.name].any() for batch in self._judged):
+            if not any(batch.masks[task.name].any() for batch in self._batches):
                 raise UserError(
                     f"data set {self.source.name}: no calibration image has a valid label of task {task.name!r}, so "
                     "nothing would protect it: add labels, or remove the task"
@@ -58,9 +59,9 @@ class LossCriterion:
         """
         part = net.subset(names)
         recalibrate(part, self.recalibration)
-        sums, total = dict.fromkeys(names, 0.0), sum(len(batch.image) for batch in self._judged)
+        sums, total = dict.fromkeys(names, 0.0), sum(len(batch.image) for batch in self._batches)
         with torch.inference_mode():
-            for batch, image in zip(self._judged, self._images, strict=True):
+            for batch, image in zip(self._batches, self._images, strict=True):
                 outputs = part(image)
                 for task in part.tasks:
                     sums[task.name] += len(image) * float(self._loss(task.name, outputs, batch)) / total
@@ -72,7 +73,7 @@ class LossCriterion:
 
     def scores(self, net: TaskNet) -> dict[str, dict[str, float]]:
         """Metrics of a net, as it is, on the images that decide."""
-        return evaluate(net, self.source.tasks, self._judged)
+        return evaluate(net, self.source.tasks, self._batches)
 
     def orders(self, net: TaskNet, groups: Sequence[Group]) -> dict[str, list[list[int]]]:
         """For every group and part its channels, the most important first; those of a head are one.
@@ -83,7 +84,7 @@ class LossCriterion:
         """
         sums = {g.name: [torch.zeros(g.size // g.step) for _ in g.parts] for g in groups}
         parameters = [p for p in net.eval().parameters() if p.ndim > 1 and p.requires_grad]
-        for batch in batches_of(self.source.split("calibration"), GRADIENT_BATCH, JUDGED_IMAGES):
+        for batch in batches_of(self.source.split("calibration"), GRADIENT_BATCH, DECIDING_IMAGES):
             outputs = net(torch.from_numpy(batch.image).to(memory_format=torch.channels_last))
             losses = [self._loss(task.name, outputs, batch) for task in net.tasks]
             total = torch.stack([loss / loss.detach().clamp(min=1e-6) for loss in losses]).sum()
@@ -103,21 +104,16 @@ class LossCriterion:
 
     @cached_property
     def recalibration(self) -> list[Tensor]:
-        """Training images that statistics of batch normalisation are measured on anew.
-
-        A last batch of one image is left out, as it has no spread where maps are pooled to one place.
-        """
-        batches = batches_of(self.source.split("train"), BATCH, RECALIBRATION_IMAGES)
-        images = [torch.from_numpy(batch.image).to(memory_format=torch.channels_last) for batch in batches]
-        return [batch for batch in images if len(batch) > 1] or images
+        """Training images that statistics of batch normalisation are measured on anew."""
+        return recalibration_images(self.source, RECALIBRATION_IMAGES)
 
     @cached_property
-    def _judged(self) -> list[Batch]:
-        return list(batches_of(self.source.split("calibration"), BATCH, JUDGED_IMAGES))
+    def _batches(self) -> list[Batch]:
+        return list(batches_of(self.source.split("calibration"), BATCH, DECIDING_IMAGES))
 
     @cached_property
     def _images(self) -> list[Tensor]:
-        return [torch.from_numpy(batch.image).to(memory_format=torch.channels_last) for batch in self._judged]
+        return [torch.from_numpy(batch.image).to(memory_format=torch.channels_last) for batch in self._batches]
 
 
 def _order(importance: Tensor, step: int) -> list[int]:

@@ -22,7 +22,7 @@ from edgemtl.nas.prune.cut import Group, Member, keep_places, places_kept
 from edgemtl.nas.prune.token_groups import token_groups
 from edgemtl.spaces import Plan, prunable_channels
 
-__all__ = ["Group", "Member", "cut", "gives", "net_groups", "reached_by", "traced"]
+__all__ = ["Group", "Member", "cut_channels", "gives", "net_groups", "reached_by", "traced"]
 
 Kept = Mapping[str, Sequence[Sequence[int]]]
 Net = TypeVar("Net", bound=TaskNet)
@@ -46,7 +46,7 @@ def net_groups(net: MultiTaskNet) -> list[Group]:
     return sorted(groups.values(), key=lambda group: min(order.index(name) for name in group.convolutions))
 
 
-def cut(net: Net, groups: Iterable[Group], kept: Kept) -> Net:
+def cut_channels(net: Net, groups: Iterable[Group], kept: Kept) -> Net:
     """A copy of the net with only the channels `kept` of each group that is named there, part by part.
 
     Statistics of batch normalisation are those of the whole net: `recalibrate` it before its outputs are used.

@@ -16,7 +16,7 @@ from torch_pruning.ops import OPTYPE, module2type
 
 from edgemtl.errors import UserError
 from edgemtl.nas.prune.cut import Group, Member, reads_along, shared_tensors, whole_size
-from edgemtl.nas.prune.groups import cut
+from edgemtl.nas.prune.groups import cut_channels
 from edgemtl.nas.prune.module_net import ModuleNet
 
 __all__ = ["Trial", "odd_channels"]
@@ -48,7 +48,7 @@ class Trial:
         if reason := self._layers_refuse(group.size, members) or self._ties_refuse(members):
             return reason
         try:
-            narrow = cut(self._net, [group], {group.name: [list(range(0, group.size, 2))]})
+            narrow = cut_channels(self._net, [group], {group.name: [list(range(0, group.size, 2))]})
             given, silent = self._outputs(narrow), self._outputs(self._silenced(members, {*odd_channels(group)}))
         except Exception:  # whatever the module's own code says to other shapes
             return "the module does not run with fewer of them"

@@ -1,4 +1,4 @@
-"""What a pruning tried, kept line by line: after a kill it goes on with the trial that was cut short."""
+"""The trials of a pruning, one a line: after a kill it goes on with the one that was cut short."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIALS_LIMIT_BYTES = 2**28
 
 
 class Trials:
-    """Verdicts by the net and the tasks that were judged.
+    """Outcomes by the net and the tasks that were tried.
 
     Losses of a trial that ended at a limit are what had been summed until then: less than the whole, so that they
     answer for any limit below them.
@@ -34,7 +34,7 @@ class Trials:
         if len(whole) < len(content):
             write_atomic(path, whole)
         try:
-            self._found: dict[str, dict[str, Any]] = {
+            self._trials: dict[str, dict[str, Any]] = {
                 each["key"]: self._checked(each) for each in map(parse_json, whole.splitlines())
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -46,22 +46,22 @@ class Trials:
         return {"losses": losses, "whole": bool(each["whole"])}
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._trials)
 
-    def known(self, key: str, limits: Mapping[str, float]) -> TrialOutcome | None:
-        """The verdict under `limits`, where what was tried tells it."""
-        if key not in self._found:
+    def outcome(self, key: str, limits: Mapping[str, float]) -> TrialOutcome | None:
+        """The outcome under `limits`, where what was tried tells it."""
+        if key not in self._trials:
             return None
-        losses, whole = self._found[key]["losses"], self._found[key]["whole"]
+        losses, whole = self._trials[key]["losses"], self._trials[key]["whole"]
         over = {name: losses[name] / max(limit, 1e-9) for name, limit in limits.items() if losses[name] > limit}
         if over:
             return TrialOutcome(losses, max(over, key=lambda name: over[name]))
         return TrialOutcome(losses) if whole else None
 
-    def keep(self, key: str, outcome: TrialOutcome) -> None:
-        """Write a verdict down."""
+    def add(self, key: str, outcome: TrialOutcome) -> None:
+        """Write an outcome down."""
         whole = outcome.blocked is None
-        self._found[key] = {"losses": dict(outcome.losses), "whole": whole}
+        self._trials[key] = {"losses": dict(outcome.losses), "whole": whole}
         losses = {name: loss if math.isfinite(loss) else None for name, loss in outcome.losses.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:

@@ -7,19 +7,25 @@ from edgemtl.nas.runs.finetune import (
 )
 from edgemtl.nas.runs.folder import (
     RunFolder,
+    check_free,
     run_tasks,
 )
 from edgemtl.nas.runs.outcome import (
+    Contender,
     RunInfo,
     finalize_run,
+    score_result,
 )
 
 __all__ = [
     "TUNING",
+    "Contender",
     "OneDesign",
     "RunFolder",
     "RunInfo",
+    "check_free",
     "finalize_run",
     "fine_tune",
     "run_tasks",
+    "score_result",
 ]

@@ -140,9 +140,7 @@ def _fine_tune(
     trained = _trained(run, name, before.data, out / "training", recipe, processes, command, report)
     problem, evaluator, base = _scoring(run, trained, open_source(before.data, subject.design.space.size))
     candidate = evaluator.candidate(subject.design)
-    evaluation = Evaluation(
-        subject.design, evaluator.simulated(candidate), evaluator.time(candidate) if evaluator.is_timed else {}
-    )
+    evaluation = Evaluation(subject.design, evaluator.simulated(candidate), evaluator.time(candidate))
     searched = read_result(run)
     info = RunInfo(command, recipe.seed, searched.strategy, searched.budgets, searched.evaluations, started)
     return finalize_run(folder, info, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
@@ -207,7 +205,7 @@ def _scoring(run: Path, supernet: Supernet, source: Source) -> tuple[Problem, Ev
     budgets = [parse_budget(text) for text in config.budgets]
     scopes, threads = timed_scopes(budgets), config.threads or 0
     evaluator = Evaluator(source, target, measurer_of(target), scopes, threads, supernet=supernet)
-    latency_ms = evaluator.time(base) if evaluator.is_timed else {}
+    latency_ms = evaluator.time(base)
     metrics = evaluator.simulated(base)
     of_base = Evaluation(base.design, metrics, latency_ms)
     limits = tuple(Limit(budget, budget.limit(Limit(budget, 0).measured(of_base))) for budget in budgets)

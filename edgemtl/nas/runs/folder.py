@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,22 @@ from edgemtl.spaces import Design, Space, load_space
 from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import Task, make_task
 
-__all__ = ["RunFolder", "run_tasks"]
+__all__ = ["RunFolder", "check_free", "run_tasks"]
 
 DESIGN_FILE, WEIGHTS_FILE = "design.json", "weights.safetensors"
+
+
+def check_free(folder: Path, marker: str, what: str, own: Iterable[Path] = ()) -> None:
+    """`UserError` where a folder cannot become a `what` ("run"), which the file `marker` makes it.
+
+    It may hold nothing but the lock of who asks, and the files `own`.
+    """
+    check_name(folder.absolute().name, f"{what} folder")
+    if (folder / marker).is_file():
+        check_folder(folder, what)
+        raise UserError(f"{what} {folder} exists: go on with --resume, or choose another --out")
+    if folder.exists() and not (folder.is_dir() and {*folder.iterdir()} <= {folder / LOCK_FILE, *own}):
+        raise UserError(f"{folder} is not empty and holds no {what}: choose another --out")
 
 
 @dataclass(frozen=True)
@@ -44,13 +57,7 @@ class RunFolder:
 
     def check_free(self) -> None:
         """`UserError` where no new run can begin in this folder; a study that was just begun is no obstacle."""
-        check_name(self.path.absolute().name, "run folder")
-        if (self.path / CONFIG_FILE).is_file():
-            check_folder(self.path, "run")
-            raise UserError(f"run {self.path} exists: go on with --resume, or choose another --out")
-        allowed = {self.journal, self.path / LOCK_FILE}
-        if self.path.exists() and not (self.path.is_dir() and {*self.path.iterdir()} <= allowed):
-            raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
+        check_free(self.path, CONFIG_FILE, "run", [self.journal])
 
     def check(self, config: RunConfig, resume: bool) -> None:
         """`UserError` where a run of `config` cannot begin in this folder, or, with `resume`, not go on there."""

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from edgemtl.environment import environment
-from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Problem
+from edgemtl.nas.evaluation import (
+    Candidate,
+    Evaluator,
+    Finalist,
+    NetDesign,
+    NetEvaluator,
+    Prepared,
+    Problem,
+    Requirements,
+)
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import Entry, LimitCheck, PathCost, Result, write_result
@@ -16,7 +24,7 @@ from edgemtl.signals import deferred
 from edgemtl.tasks import delta_m
 from edgemtl.units import preference_text
 
-__all__ = ["RunInfo", "finalize_run"]
+__all__ = ["Contender", "RunInfo", "finalize_run", "score_result"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,22 @@ class RunInfo:
     """What the result says of the request: `started` is the monotonic clock's time at its beginning."""
 
     command: str
-    seed: int
+    seed: int | None
     strategy: str
     budgets: tuple[str, ...]
     evaluations: int
     started: float
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A net that a result tells of: its latency, and the limits that it was found to keep on validation images."""
+
+    name: str
+    design: NetDesign
+    prepared: Prepared
+    latency_ms: Mapping[str, float]
+    checks: tuple[LimitCheck, ...]
 
 
 def finalize_run(
@@ -40,77 +59,92 @@ def finalize_run(
     front: Sequence[Finalist],
     report: Report = silent,
 ) -> Result:
-    """Score the front, the chosen design first, and the baseline; keep the nets and write the result.
-
-    Nothing here decides: what is feasible was found on validation images.
-    """
-    samples = evaluator.test_samples
-    total = len(front) + 1
-    report(Progress("score", 0, total, "baseline on test images"))
-    base_metrics = evaluator.score(base, samples)
-    scored = replace(problem, baseline=base_metrics)
-    baseline = Evaluation(base.design, base_metrics, evaluator.time(base) if evaluator.is_timed else {})
-    entries, candidates = [], {"baseline": base}
-    for number, finalist in enumerate(front):
-        key = finalist.candidate.design.key
-        report(Progress("score", number + 1, total, f"{key} on test images"))
-        name = key if number else "best"
-        metrics = evaluator.score(finalist.candidate, samples)
-        candidates[name] = finalist.candidate
-        evaluation = Evaluation(finalist.candidate.design, metrics, finalist.evaluation.latency_ms)
-        checks = problem.checks(finalist.evaluation)
-        entries.append(_entry(scored, evaluation, name, "candidate", checks, evaluator))
-    report(Progress("score", total, total))
-    source = evaluator.source
-    result = Result(
-        command=info.command,
-        seed=info.seed,
-        data={"name": source.name, "fingerprint": source.fingerprint, "scored_on": f"{len(samples)} test images"},
-        space=problem.space.name,
-        strategy=info.strategy,
-        budgets=info.budgets,
-        feasible=problem.feasible(front[0].evaluation),
-        best=entries[0],
-        front=(*entries, _entry(scored, baseline, "baseline", "baseline", scored.checks(baseline), evaluator)),
-        evaluations=info.evaluations,
-        seconds=time.monotonic() - info.started,
-        environment=environment(),
-        floors=tuple(floor.text for floor in problem.floors),
-        preference=dict(problem.preference),
-    )
+    """Score the front, the chosen design first, and the baseline; keep the nets and write the result."""
+    names = ["best", *(finalist.candidate.design.key for finalist in front[1:])]
+    candidates = {name: finalist.candidate for name, finalist in zip(names, front, strict=True)}
+    contenders = [
+        Contender(
+            name, each.candidate.design, each.candidate, each.evaluation.latency_ms, problem.checks(each.evaluation)
+        )
+        for name, each in zip(names, front, strict=True)
+    ]
+    required = problem.requirements
+    result = score_result(info, problem.space.name, evaluator, required, (base.design, base), contenders, report)
     with deferred():  # an older result and newer designs would not go together
-        for name, candidate in candidates.items():
+        for name, candidate in {"baseline": base, **candidates}.items():
             folder.save(name, candidate)
         write_result(folder.path, result)
-        folder.keep(candidates)
+        folder.keep({"baseline", *candidates})
     return result
 
 
+def score_result(
+    info: RunInfo,
+    space: str,
+    evaluator: NetEvaluator,
+    required: Requirements,
+    base: tuple[NetDesign, Prepared],
+    front: Sequence[Contender],
+    report: Report = silent,
+) -> Result:
+    """The result of a run: the front, the chosen net first, and the baseline, scored on test images by their engines.
+
+    Nothing here decides: what is feasible was found on validation images.
+    """
+    samples, total = evaluator.test_samples, len(front) + 1
+    report(Progress("score", 0, total, "baseline on test images"))
+    required = replace(required, baseline=evaluator.score(base[1], samples))
+    latency_ms = evaluator.time(base[1])
+    checks = required.checks(base[0], required.baseline, latency_ms)
+    baseline = _entry(Contender("baseline", *base, latency_ms, checks), required.baseline, required, evaluator)
+    entries = []
+    for number, contender in enumerate(front, 1):
+        report(Progress("score", number, total, f"{contender.name} on test images"))
+        entries.append(_entry(contender, evaluator.score(contender.prepared, samples), required, evaluator))
+    report(Progress("score", total, total))
+    source = evaluator.source
+    return Result(
+        command=info.command,
+        seed=info.seed,
+        data={"name": source.name, "fingerprint": source.fingerprint, "scored_on": f"{len(samples)} test images"},
+        space=space,
+        strategy=info.strategy,
+        budgets=info.budgets,
+        feasible=all(check.kept for check in front[0].checks),
+        best=entries[0],
+        front=(*entries, baseline),
+        evaluations=info.evaluations,
+        seconds=time.monotonic() - info.started,
+        environment=environment(),
+        floors=tuple(floor.text for floor in required.floors),
+        preference=dict(required.preference),
+    )
+
+
 def _entry(
-    problem: Problem,
-    evaluation: Evaluation,
-    name: str,
-    kind: Literal["baseline", "candidate"],
-    limits: tuple[LimitCheck, ...],
-    evaluator: Evaluator,
+    contender: Contender,
+    metrics: Mapping[str, Mapping[str, float]],
+    required: Requirements,
+    evaluator: NetEvaluator,
 ) -> Entry:
-    design = evaluation.design
+    """A contender with its `metrics` on test images."""
+    design, checks = contender.design, contender.checks
     cost = design.cost()
-    paths = {task.name: design.cost([task.name]) for task in problem.space.tasks}
+    paths = {task.name: design.cost([task.name]) for task in required.tasks}
     return Entry(
         design={**design.as_json()},
         flops=cost.flops,
         macs=cost.flops // 2,
         params=cost.params,
         bytes=cost.weight_bytes,
-        latency_ms=evaluator.latency(evaluation.latency_ms.get("")),
-        metrics={task: dict(scores) for task, scores in evaluation.metrics.items()},
-        delta_m=delta_m(problem.space.tasks, evaluation.metrics, problem.baseline),
+        latency_ms=evaluator.latency(contender.latency_ms.get("")),
+        metrics={task: dict(scores) for task, scores in metrics.items()},
+        delta_m=delta_m(required.tasks, metrics, required.baseline),
         paths={task: PathCost(flops=c.flops, params=c.params) for task, c in paths.items()},
-        feasible=all(check.kept for check in limits),
-        kind=kind,
-        name=name,
-        weighted_delta_m=problem.delta_m(evaluation.metrics) if preference_text(problem.preference) else None,
-        limits=limits,
+        feasible=all(check.kept for check in checks),
+        kind="baseline" if contender.name == "baseline" else "candidate",
+        name=contender.name,
+        weighted_delta_m=required.delta_m(metrics) if preference_text(required.preference) else None,
+        limits=checks,
         blocks=design.blocks,
     )

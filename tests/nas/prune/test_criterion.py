@@ -10,7 +10,7 @@ from small_world import VIT
 from edgemtl.data import collate, open_source
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
 from edgemtl.nas.prune.criterion import LossCriterion
-from edgemtl.nas.prune.groups import Group, cut, net_groups
+from edgemtl.nas.prune.groups import Group, cut_channels, net_groups
 from edgemtl.spaces import load_space
 from edgemtl.testing.landscape import write_space
 from edgemtl.testing.world import TASKS
@@ -81,7 +81,7 @@ def test_importance_is_the_slope_of_the_losses_by_what_reads_a_channel(
 
 
 def test_only_the_tasks_that_are_asked_for_are_run(net: MultiTaskNet, criterion: LossCriterion) -> None:
-    whole = cut(net, [], {})
+    whole = cut_channels(net, [], {})
 
     def fail(*args: object) -> None:
         raise AssertionError("the other task's head was run")
@@ -93,17 +93,17 @@ def test_only_the_tasks_that_are_asked_for_are_run(net: MultiTaskNet, criterion:
 
 
 def test_a_loss_over_its_limit_ends_the_trial(net: MultiTaskNet, criterion: LossCriterion) -> None:
-    whole = criterion.losses(cut(net, [], {}), ["depth", "kind"])
+    whole = criterion.losses(cut_channels(net, [], {}), ["depth", "kind"])
     assert whole.blocked is None
-    assert criterion.losses(cut(net, [], {}), ["depth", "kind"], dict(whole.losses)).blocked is None
+    assert criterion.losses(cut_channels(net, [], {}), ["depth", "kind"], dict(whole.losses)).blocked is None
     tight = {**whole.losses, "kind": 0.5 * whole.losses["kind"]}
-    outcome = criterion.losses(cut(net, [], {}), ["depth", "kind"], tight)
+    outcome = criterion.losses(cut_channels(net, [], {}), ["depth", "kind"], tight)
     assert outcome.blocked == "kind"
     assert outcome.losses["kind"] > tight["kind"]
 
 
 def test_a_net_that_gives_no_numbers_is_as_bad_as_can_be(net: MultiTaskNet, criterion: LossCriterion) -> None:
-    broken = cut(net, [], {})
+    broken = cut_channels(net, [], {})
     with torch.no_grad():
         next(broken.blocks["depth_head"].parameters()).fill_(float("nan"))
     outcome = criterion.losses(broken, ["depth"], {"depth": 1e6})

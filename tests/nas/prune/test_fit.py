@@ -10,10 +10,11 @@ import pytest
 
 from edgemtl.errors import UserError
 from edgemtl.nas.prune.criterion import TrialOutcome
-from edgemtl.nas.prune.fit import FIRST_TOLERANCE, Shares, by_map, by_trial, min_channels
-from edgemtl.nas.prune.groups import Group
+from edgemtl.nas.prune.cut import Group
+from edgemtl.nas.prune.fit import FIRST_TOLERANCE, Budgeted, by_map, by_trial
 from edgemtl.nas.prune.map import Curve, PruneMap, steps
 from edgemtl.nas.prune.trials import Trials
+from edgemtl.progress import Progress
 
 SIZES = {"trunk": 40, "wide": 64, "own": 24}
 TASKS = {"trunk": ("depth", "semseg"), "wide": ("depth", "semseg"), "own": ("depth",)}
@@ -30,11 +31,12 @@ def work(kept: Mapping[str, int]) -> float:
     return kept["trunk"] * kept["wide"] + 30 * kept["own"]
 
 
-def shares_of(part: float) -> Shares:
-    return lambda kept: [work(kept) / (part * work(SIZES))]
+def within(part: float) -> Budgeted:
+    """The groups, under a budget of a part of their work."""
+    return Budgeted(GROUPS, 8, lambda channels: [work(channels) / (part * work(SIZES))])
 
 
-def known() -> PruneMap:
+def measured() -> PruneMap:
     curves = {
         name: Curve(size, {count: {t: rise(name, count, t) for t in TASKS[name]} for count in steps(size, 8)})
         for name, size in SIZES.items()
@@ -48,7 +50,7 @@ def harm(kept: Mapping[str, int], weights: Mapping[str, float]) -> float:
 
 @pytest.mark.parametrize("part", [0.95, 0.8, 0.6, 0.4, 0.25])
 def test_the_map_is_answered_nearly_as_well_as_by_trying_everything(part: float) -> None:
-    found = by_map(GROUPS, known(), EVEN, 8, shares_of(part)).kept
+    found = by_map(within(part), measured(), EVEN).channels
     every = itertools.product(*([size, *steps(size, 8)] for size in SIZES.values()))
     possible = [dict(zip(SIZES, counts, strict=True)) for counts in every]
     best = min((k for k in possible if work(k) <= part * work(SIZES)), key=lambda k: harm(k, EVEN))
@@ -58,22 +60,21 @@ def test_the_map_is_answered_nearly_as_well_as_by_trying_everything(part: float)
 
 def test_nothing_more_fits_into_the_budget() -> None:
     for part in (0.9, 0.7, 0.5, 0.3):
-        kept = by_map(GROUPS, known(), EVEN, 8, shares_of(part)).kept
+        kept = by_map(within(part), measured(), EVEN).channels
         for name, size in SIZES.items():
             wider = {**kept, name: min(size, kept[name] + 8)}
             assert wider == kept or work(wider) > part * work(SIZES)
 
 
 def test_a_task_that_counts_more_keeps_more_of_what_it_needs() -> None:
-    shares = shares_of(0.5)
-    even = by_map(GROUPS, known(), EVEN, 8, shares).kept
-    guarded = by_map(GROUPS, known(), {"depth": 20.0, "semseg": 0.05}, 8, shares).kept
+    even = by_map(within(0.5), measured(), EVEN).channels
+    guarded = by_map(within(0.5), measured(), {"depth": 20.0, "semseg": 0.05}).channels
     assert guarded["wide"] < even["wide"]
     assert guarded["trunk"] >= even["trunk"]
 
 
 def test_a_budget_that_holds_already_removes_nothing() -> None:
-    assert by_map(GROUPS, known(), EVEN, 8, shares_of(1.0)).kept == SIZES
+    assert by_map(within(1.0), measured(), EVEN).channels == SIZES
 
 
 def oracle(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -> TrialOutcome:
@@ -90,8 +91,8 @@ def test_trials_meet_the_budget_and_ask_only_the_tasks_that_a_group_reaches(part
         asked[group.name] |= set(limits)
         return oracle(kept, group, limits)
 
-    found = by_trial(GROUPS, criterion, EVEN, EVEN, 8, shares_of(part))
-    assert work(found.kept) <= part * work(SIZES)
+    found = by_trial(within(part), criterion, EVEN, EVEN)
+    assert work(found.channels) <= part * work(SIZES)
     assert all(tuple(sorted(tasks)) in (TASKS[name], ()) for name, tasks in asked.items())
     assert asked["trunk"] or asked["wide"]
     assert set(found.blocked.values()) <= {"depth", "semseg"}
@@ -101,12 +102,12 @@ def test_trials_meet_the_budget_and_ask_only_the_tasks_that_a_group_reaches(part
 def test_a_pass_ends_when_the_budget_holds_or_cannot() -> None:
     passes: dict[str, list[str]] = {}
 
-    def hear(done: int, total: int, text: str) -> None:
-        head, _, name = text.rpartition(", ")
-        passes.setdefault(head if name in SIZES else text, []).append(name)
+    def hear(event: Progress) -> None:
+        head, _, name = event.text.rpartition(", ")
+        passes.setdefault(head if name in SIZES else event.text, []).append(name)
 
-    found = by_trial(GROUPS, oracle, EVEN, EVEN, 8, shares_of(0.9), hear)
-    assert work(found.kept) <= 0.9 * work(SIZES)
+    found = by_trial(within(0.9), oracle, EVEN, EVEN, hear)
+    assert work(found.channels) <= 0.9 * work(SIZES)
     assert any("own" not in names for names in passes.values())
 
 
@@ -118,7 +119,7 @@ def test_a_group_may_cost_in_proportion_to_what_it_can_save() -> None:
         first.setdefault(group.name, limits)
         return oracle(kept, group, limits)
 
-    by_trial(GROUPS, criterion, EVEN, EVEN, 8, shares_of(0.2))
+    by_trial(within(0.2), criterion, EVEN, EVEN)
     saved = {name: work(SIZES) - work({**SIZES, name: 8}) for name in SIZES}
     order = sorted(SIZES, key=lambda name: -saved[name])
     assert list(first) == order
@@ -130,18 +131,16 @@ def test_a_group_may_cost_in_proportion_to_what_it_can_save() -> None:
 
 
 def test_a_task_with_less_tolerance_blocks_more() -> None:
-    shares = shares_of(0.6)
-    strict = by_trial(GROUPS, oracle, EVEN, {"depth": 0.1, "semseg": 1.0}, 8, shares)
-    lax = by_trial(GROUPS, oracle, EVEN, {"depth": 10.0, "semseg": 1.0}, 8, shares)
-    final = {name: oracle(fit.kept, GROUPS[0], EVEN).losses for name, fit in (("strict", strict), ("lax", lax))}
+    strict = by_trial(within(0.6), oracle, EVEN, {"depth": 0.1, "semseg": 1.0})
+    lax = by_trial(within(0.6), oracle, EVEN, {"depth": 10.0, "semseg": 1.0})
+    final = {name: oracle(fit.channels, GROUPS[0], EVEN).losses for name, fit in (("strict", strict), ("lax", lax))}
     assert final["strict"]["depth"] <= final["lax"]["depth"]
     assert "depth" in strict.blocked.values()
 
 
 def test_a_budget_at_the_very_reach_is_met() -> None:
-    least = min_channels(GROUPS, 8)
-    found = by_trial(GROUPS, oracle, EVEN, EVEN, 8, shares_of(work(least) / work(SIZES)))
-    assert found.kept == least
+    least = within(1.0).least
+    assert by_trial(within(work(least) / work(SIZES)), oracle, EVEN, EVEN).channels == least
 
 
 @pytest.mark.parametrize(
@@ -159,14 +158,16 @@ def test_a_curve_never_rises_with_more_channels_and_ends_at_nothing() -> None:
 
 def test_trials_answer_for_limits_that_they_were_not_made_with(tmp_path: Path) -> None:
     trials = Trials(tmp_path / "trials.jsonl")
-    trials.keep("whole", TrialOutcome({"depth": 1.0, "semseg": 2.0}))
-    trials.keep("part", TrialOutcome({"depth": 1.5, "semseg": 0.3}, "depth"))
+    trials.add("whole", TrialOutcome({"depth": 1.0, "semseg": 2.0}))
+    trials.add("part", TrialOutcome({"depth": 1.5, "semseg": 0.3}, "depth"))
     again = Trials(tmp_path / "trials.jsonl")
-    assert again.known("whole", {"depth": 1.1, "semseg": 2.1}) == TrialOutcome({"depth": 1.0, "semseg": 2.0})
-    assert again.known("whole", {"depth": 0.9, "semseg": 1.0}) == TrialOutcome({"depth": 1.0, "semseg": 2.0}, "semseg")
-    assert again.known("part", {"depth": 1.4, "semseg": 2.0}) == TrialOutcome({"depth": 1.5, "semseg": 0.3}, "depth")
-    assert again.known("part", {"depth": 1.6, "semseg": 2.0}) is None
-    assert again.known("other", {"depth": 1.0}) is None
+    assert again.outcome("whole", {"depth": 1.1, "semseg": 2.1}) == TrialOutcome({"depth": 1.0, "semseg": 2.0})
+    assert again.outcome("whole", {"depth": 0.9, "semseg": 1.0}) == TrialOutcome(
+        {"depth": 1.0, "semseg": 2.0}, "semseg"
+    )
+    assert again.outcome("part", {"depth": 1.4, "semseg": 2.0}) == TrialOutcome({"depth": 1.5, "semseg": 0.3}, "depth")
+    assert again.outcome("part", {"depth": 1.6, "semseg": 2.0}) is None
+    assert again.outcome("other", {"depth": 1.0}) is None
     (tmp_path / "trials.jsonl").write_text("[1]\n")
     with pytest.raises(UserError, match="damaged"):
         Trials(tmp_path / "trials.jsonl")

@@ -13,7 +13,7 @@ from small_world import VIT
 
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet
-from edgemtl.nas.prune.groups import Group, cut, net_groups
+from edgemtl.nas.prune.groups import Group, cut_channels, net_groups
 from edgemtl.profiling import count_graph
 from edgemtl.runtime import open_engine
 from edgemtl.spaces import Space, prunable_channels, with_channels
@@ -80,7 +80,7 @@ def test_a_channel_that_nobody_reads_can_be_cut_and_nothing_changes(which: str, 
     for group in groups:
         if group.name == "patches.proj":
             continue  # what layer norms see of a silent channel is not what they see of none
-        narrow = cut(net, groups, everything_but(group, 3))
+        narrow = cut_channels(net, groups, everything_but(group, 3))
         assert difference(narrow(image), silenced(net, group, 3)(image)) < 1e-4, group.name
 
 
@@ -97,7 +97,7 @@ def test_a_cut_net_has_the_shapes_of_its_plan_and_exports(
 ) -> None:
     net = request.getfixturevalue(which)
     groups = net_groups(net)
-    narrow = cut(net, groups, {group.name: half(group) for group in groups})
+    narrow = cut_channels(net, groups, {group.name: half(group) for group in groups})
     fresh = MultiTaskNet(narrow.plan, net.tasks)
     assert {n: v.shape for n, v in narrow.state_dict().items()} == {n: v.shape for n, v in fresh.state_dict().items()}
     fresh.load_state_dict(narrow.state_dict())
@@ -119,7 +119,7 @@ def test_heads_and_the_width_of_tokens_are_cut_in_every_layer_alike(experts: Mul
     assert groups["b1.attention"].step == 8
     assert groups["b1.attention"].tasks == groups["patches.proj"].tasks == ("semseg", "kind")
     kept = [0, 5, 6, 15]
-    narrow = cut(experts, groups.values(), {"patches.proj": [kept], "b2.attention": [list(range(8, 16))]})
+    narrow = cut_channels(experts, groups.values(), {"patches.proj": [kept], "b2.attention": [list(range(8, 16))]})
     before, after = dict(experts.named_parameters()), dict(narrow.named_parameters())
     assert torch.equal(after["blocks.b2.norm2.weight"], before["blocks.b2.norm2.weight"][kept])
     assert torch.equal(after["blocks.b2.queries.weight"], before["blocks.b2.queries.weight"][8:16, kept])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import odd_modules
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from edgemtl.errors import UserError
-from edgemtl.nas.prune import ModuleRequest, apply_pruning, prune_module
+from edgemtl.nas.prune import PruneRequest, UserModule, apply_pruning, prune
 from edgemtl.nas.prune.cut import Group
-from edgemtl.nas.prune.groups import cut
+from edgemtl.nas.prune.groups import cut_channels
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
 from edgemtl.nas.prune.module_net import ModuleNet, load_module
 from edgemtl.testing.world import TASKS
@@ -59,7 +58,7 @@ def test_it_is_cut_and_counted_once(name: str, groups: list[str]) -> None:
     assert [group.name for group in found] == groups
     assert costs.cost({}).params == sum(parameter.numel() for parameter in net.parameters())
     kept = {group.name: 8 for group in found}
-    narrow = cut(net, found, {group.name: [list(range(8))] for group in found})
+    narrow = cut_channels(net, found, {group.name: [list(range(8))] for group in found})
     assert sum(parameter.numel() for parameter in narrow.parameters()) == costs.cost(kept).params
     assert {name: value.shape for name, value in narrow(image(2)).items()} == {"depth": (2, 1, 64, 64), "kind": (2, 2)}
     assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
@@ -123,10 +122,9 @@ def test_it_is_refused_in_one_line(name: str, says: str) -> None:
 @pytest.mark.parametrize("name", ["tied_in_a_row", "tied_norms", "old_weight_norm", "half", "integers"])
 def test_it_comes_back_to_its_owner(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
-    request = ModuleRequest(
-        f"odd_modules:{name}", tmp_path / "out", str(home / "photos"), ("70%params",), size=(64, 64), fast=True
-    )
-    result = prune_module(request)
+    subject = UserModule(f"odd_modules:{name}", str(home / "photos"), (64, 64))
+    request = PruneRequest(subject, tmp_path / "out", ("70%params",), fast=True)
+    result = prune(request)
     assert result.feasible and result.best is not None
     assert [(check.name, check.kept, check.value) for check in result.best.limits] == [
         ("70%params", True, result.best.params)
@@ -139,13 +137,13 @@ def test_it_comes_back_to_its_owner(home: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_what_layers_share_they_share_still_when_cut() -> None:
     net, found, _, _ = opened("tied_side_by_side")
-    narrow = cut(net, found, {group.name: [list(range(1, 9))] for group in found})
+    narrow = cut_channels(net, found, {group.name: [list(range(1, 9))] for group in found})
     one, other = (narrow.get_submodule(f"module.middle.{name}") for name in ("one", "other"))
     assert isinstance(one, nn.Conv2d) and one.weight is other.weight
     assert tuple(one.weight.shape) == (8, 8, 1, 1)
     assert torch.equal(one.weight, net.get_parameter("module.middle.one.weight")[1:9, 1:9])
     net, found, _, _ = opened("tied_norms")
-    narrow = cut(net, found, {group.name: [list(range(8))] for group in found})
+    narrow = cut_channels(net, found, {group.name: [list(range(8))] for group in found})
     norms = [narrow.get_submodule(f"module.middle.{name}") for name in ("one", "other")]
     assert norms[0].running_mean is norms[1].running_mean and norms[0].weight is norms[1].weight
 
@@ -155,7 +153,8 @@ def test_a_module_that_fails_on_the_data_is_refused(
 ) -> None:
     """It runs on what it is tried on, and raises on the images that decide."""
     monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
-    request = ModuleRequest("odd_modules:plain", tmp_path / "out", str(home / "photos"), ("70%params",), size=(64, 64))
+    subject = UserModule("odd_modules:plain", str(home / "photos"), (64, 64))
+    request = PruneRequest(subject, tmp_path / "out", ("70%params",), fast=True)
 
     def body(self: odd_modules.Base, x: Tensor) -> Tensor:
         if len(x) == 3:  # as many as there are to score by
@@ -164,4 +163,4 @@ def test_a_module_that_fails_on_the_data_is_refused(
 
     monkeypatch.setattr(odd_modules.Base, "body", body)
     with pytest.raises(UserError, match=r"the module fails on a batch of .*ValueError: what is this image"):
-        prune_module(replace(request, fast=True))
+        prune(request)

@@ -14,9 +14,8 @@ from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.export import ExportRequest, export_run
 from edgemtl.models import MultiTaskNet
-from edgemtl.nas.prune import PruneRequest, prune
+from edgemtl.nas.prune import PRUNING_FILE, PruneRequest, RunDesign, prune
 from edgemtl.nas.prune import criterion as judging
-from edgemtl.nas.prune.run import PRUNING_FILE
 from edgemtl.nas.runs import TUNING, RunFolder, fine_tune
 from edgemtl.nas.search import SearchRequest, search
 from edgemtl.progress import Progress
@@ -62,7 +61,7 @@ def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(run: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PruneRequest:
     """A request to prune the largest design; the working directory is where the space lies."""
     monkeypatch.chdir(home)
-    return PruneRequest(run, tmp_path / "pruned", ("50%FLOPs",), design="baseline", fast=True)
+    return PruneRequest(RunDesign(run, "baseline"), tmp_path / "pruned", ("50%FLOPs",), fast=True)
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -95,7 +94,7 @@ def test_a_pruned_design_keeps_its_budget_and_is_a_run_like_any_other(
 
 def test_a_transformer_loses_heads_and_width_of_tokens(ask: PruneRequest, home: Path, tmp_path: Path) -> None:
     vit = searched(home, tmp_path / "vit", "small-vit", VIT)
-    result = prune(replace(ask, run=vit, budgets=("52%params",)))
+    result = prune(replace(ask, subject=RunDesign(vit, "baseline"), budgets=("52%params",)))
     assert result.best is not None
     assert result.best.params <= 0.52 * result.front[-1].params
     kept = {row["group"]: (row["before"], row["after"]) for row in rows(ask.out)}
@@ -154,9 +153,9 @@ def test_a_pruned_design_learns_from_the_unpruned_one(ask: PruneRequest, tmp_pat
 
 
 def test_precision_is_chosen_after_pruning_and_kept_by_it(ask: PruneRequest, tmp_path: Path) -> None:
-    prune(replace(ask, precisions=True))
+    prune(replace(ask, subject=replace(ask.subject, precisions=True)))
     pruned = RunFolder(ask.out).load()
-    again = replace(ask, run=ask.out, out=tmp_path / "again", design="best", budgets=("80%FLOPs",))
+    again = replace(ask, subject=RunDesign(ask.out), out=tmp_path / "again", budgets=("80%FLOPs",))
     prune(again)
     twice = RunFolder(again.out).load()
     assert twice.design.precision == pruned.design.precision
@@ -178,21 +177,22 @@ def test_a_budget_in_ms_is_met_on_the_engine(ask: PruneRequest) -> None:
         ({"budgets": ("dept:1MFLOPs",)}, "did you mean depth"),
         ({"budgets": ("8ms@host/openvino",)}, "engines of onnxruntime"),
         ({"floors": ("dept=2%",)}, "did you mean depth"),
-        ({"design": "bset"}, "unknown design"),
-        ({"run": Path("nothing")}, "is no run"),
+        ({"subject": {"design": "bset"}}, "unknown design"),
+        ({"subject": {"run": Path("nothing")}}, "is no run"),
     ],
 )
 def test_what_cannot_be_pruned_is_refused_and_leaves_nothing(
     ask: PruneRequest, changes: dict[str, Any], says: str
 ) -> None:
+    changes = {**changes, "subject": replace(ask.subject, **changes.get("subject", {}))}
     with pytest.raises(UserError, match=says):
         prune(replace(ask, **changes))
     assert not ask.out.exists()
 
 
-def test_a_floor_that_is_broken_before_pruning_is_refused(ask: PruneRequest, tmp_path: Path) -> None:
+def test_a_floor_that_is_broken_before_pruning_is_refused(ask: PruneRequest, run: Path, tmp_path: Path) -> None:
     worse = tmp_path / "worse"
-    shutil.copytree(ask.run, worse)
+    shutil.copytree(run, worse)
     kept = RunFolder(worse).load("baseline")
     with torch.no_grad():
         for name, parameter in kept.net.named_parameters():
@@ -200,7 +200,7 @@ def test_a_floor_that_is_broken_before_pruning_is_refused(ask: PruneRequest, tmp
                 parameter += 0.5
     RunFolder(worse).save("best", kept)
     with pytest.raises(UserError, match=r"floor depth=2%: design best has lost .* before anything is pruned"):
-        prune(replace(ask, run=worse, design="best", floors=("depth=2%",)))
+        prune(replace(ask, subject=RunDesign(worse), floors=("depth=2%",)))
 
 
 def test_a_task_without_labels_to_decide_by_is_named(ask: PruneRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,14 +208,14 @@ def test_a_task_without_labels_to_decide_by_is_named(ask: PruneRequest, monkeypa
         batches = list(judging.batches_of(criterion.source.split("calibration"), 4))
         return [replace(b, masks={name: mask & (name != "depth") for name, mask in b.masks.items()}) for b in batches]
 
-    monkeypatch.setattr(judging.LossCriterion, "_judged", property(unlabelled))
+    monkeypatch.setattr(judging.LossCriterion, "_batches", property(unlabelled))
     with pytest.raises(UserError, match="no calibration image has a valid label of task 'depth'"):
         prune(ask)
 
 
-def test_a_damaged_map_says_so(ask: PruneRequest) -> None:
+def test_a_damaged_map_says_so(ask: PruneRequest, run: Path) -> None:
     prune(ask)
-    file = ask.run / "designs" / "baseline" / "prune_map.json"
+    file = run / "designs" / "baseline" / "prune_map.json"
     whole = file.read_text()
     content = json.loads(whole)
     content["orders"] = {name: [[0, 0]] for name in content["orders"]}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgemtl.errors import UserError
-from edgemtl.nas.prune import ModuleRequest, apply_pruning, prune_module
+from edgemtl.nas.prune import PruneRequest, UserModule, apply_pruning, prune
 from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
@@ -136,7 +136,7 @@ IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
-def ask(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleRequest:
+def ask(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PruneRequest:
     """A request to prune `nets:build` of the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
@@ -145,7 +145,13 @@ def ask(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleRe
     Path("nets.py").write_text(NETS)
     Path("broken.py").write_text("import torhc\n")
     photos = str(home / "photos")
-    return ModuleRequest("nets:build", tmp_path / "out", photos, ("50%FLOPs",), size=(64, 64), fast=True)
+    return PruneRequest(UserModule("nets:build", photos, (64, 64)), tmp_path / "out", ("50%FLOPs",), fast=True)
+
+
+def of(ask: PruneRequest, **changes: Any) -> PruneRequest:
+    """A request with changes, those of the module among them."""
+    given = {key: changes.pop(key) for key in ("module", "data", "size") if key in changes}
+    return replace(ask, subject=replace(ask.subject, **given), **changes)
 
 
 def own(name: str) -> nn.Module:
@@ -170,8 +176,8 @@ def pruning(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_pruned_module_keeps_its_budget_and_comes_back_to_its_owner(ask: ModuleRequest, fast: bool) -> None:
-    result = prune_module(replace(ask, fast=fast))
+def test_a_pruned_module_keeps_its_budget_and_comes_back_to_its_owner(ask: PruneRequest, fast: bool) -> None:
+    result = prune(replace(ask, fast=fast))
     assert read_result(ask.out) == result
     best, base = result.best, result.baseline
     assert best is not None and base is not None
@@ -197,8 +203,8 @@ def test_a_pruned_module_keeps_its_budget_and_comes_back_to_its_owner(ask: Modul
     assert torch.autograd.grad(loss, list(narrow.get_submodule("stem").parameters()))
 
 
-def test_layers_that_cannot_be_followed_stay_whole_and_are_named(ask: ModuleRequest) -> None:
-    result = prune_module(replace(ask, module="nets:odd", budgets=("80%FLOPs",)))
+def test_layers_that_cannot_be_followed_stay_whole_and_are_named(ask: PruneRequest) -> None:
+    result = prune(of(ask, module="nets:odd", budgets=("80%FLOPs",)))
     assert result.best is not None and result.baseline is not None
     assert result.best.flops <= 0.8 * result.baseline.flops
     said = pruning(ask.out)
@@ -213,11 +219,11 @@ def test_layers_that_cannot_be_followed_stay_whole_and_are_named(ask: ModuleRequ
     assert sum(p.numel() for p in narrow.parameters()) == result.best.params
     assert result.best.latency_ms is None
     with pytest.raises(UserError, match="cannot be exported"):
-        prune_module(replace(ask, module="nets:odd", budgets=("50%ms",), out=ask.out.with_name("b")))
+        prune(of(ask, module="nets:odd", budgets=("50%ms",), out=ask.out.with_name("b")))
 
 
-def test_a_flattened_map_and_a_gate_are_cut_with_their_channels(ask: ModuleRequest) -> None:
-    result = prune_module(replace(ask, module="nets:flat"))
+def test_a_flattened_map_and_a_gate_are_cut_with_their_channels(ask: PruneRequest) -> None:
+    result = prune(of(ask, module="nets:flat"))
     rows = {row["group"]: row for row in pruning(ask.out)["groups"]}
     assert rows["small.0"]["tasks"] == rows["gate.1"]["tasks"] == ["kind"]
     assert rows["wide.0"]["convolutions"] == ["wide.0", "deep.2", "gate.3"]
@@ -226,19 +232,19 @@ def test_a_flattened_map_and_a_gate_are_cut_with_their_channels(ask: ModuleReque
     assert counted(apply_pruning(own("flat"), ask.out)) == (result.best.flops, result.best.params)
 
 
-def test_a_declared_parameter_is_cut_with_its_channels(ask: ModuleRequest) -> None:
-    prune_module(replace(ask, module="nets:declared"))
+def test_a_declared_parameter_is_cut_with_its_channels(ask: PruneRequest) -> None:
+    prune(of(ask, module="nets:declared"))
     narrow = apply_pruning(own("declared"), ask.out)
     trunk = next(row for row in pruning(ask.out)["groups"] if row["group"] == "wide.0")
     assert narrow.get_parameter("gain").shape == (1, trunk["after"], 1, 1)
-    prune_module(replace(ask, module="nets:none", out=ask.out.with_name("none")))
+    prune(of(ask, module="nets:none", out=ask.out.with_name("none")))
     assert "does not run" in pruning(ask.out.with_name("none"))["whole"]["wide.0"]
 
 
-def test_a_second_budget_needs_no_second_map_and_a_kill_loses_nothing(ask: ModuleRequest) -> None:
-    prune_module(ask)
+def test_a_second_budget_needs_no_second_map_and_a_kill_loses_nothing(ask: PruneRequest) -> None:
+    prune(ask)
     stages = list[str]()
-    prune_module(replace(ask, out=ask.out.with_name("b"), budgets=("70%params",)), lambda e: stages.append(e.text))
+    prune(replace(ask, out=ask.out.with_name("b"), budgets=("70%params",)), lambda e: stages.append(e.text))
     assert not any(text in ("stem.0", "wide.0") for text in stages)
 
     def stop(event: Progress) -> None:
@@ -247,19 +253,19 @@ def test_a_second_budget_needs_no_second_map_and_a_kill_loses_nothing(ask: Modul
 
     slow = replace(ask, out=ask.out.with_name("c"), fast=False)
     with pytest.raises(KeyboardInterrupt):
-        prune_module(slow, stop)
+        prune(slow, stop)
     with pytest.raises(UserError, match="go on with --resume"):
-        prune_module(slow)
+        prune(slow)
     with pytest.raises(UserError, match="another budgets"):
-        prune_module(replace(slow, resume=True, budgets=("40%FLOPs",)))
+        prune(replace(slow, resume=True, budgets=("40%FLOPs",)))
     tried = (slow.out / "trials.jsonl").read_text()
-    first = prune_module(replace(slow, resume=True))
+    first = prune(replace(slow, resume=True))
     assert (slow.out / "trials.jsonl").read_text().startswith(tried)
-    assert prune_module(replace(slow, resume=True)) == first
+    assert prune(replace(slow, resume=True)) == first
 
 
-def test_a_budget_in_ms_is_met_on_the_engine(ask: ModuleRequest) -> None:
-    result = prune_module(replace(ask, budgets=("300%ms",)))
+def test_a_budget_in_ms_is_met_on_the_engine(ask: PruneRequest) -> None:
+    result = prune(replace(ask, budgets=("300%ms",)))
     assert result.best is not None and result.baseline is not None
     assert result.best.flops > 0.9 * result.baseline.flops
     assert result.best.latency_ms is not None and result.best.latency_ms.value > 0
@@ -293,25 +299,25 @@ def test_a_budget_in_ms_is_met_on_the_engine(ask: ModuleRequest) -> None:
         ({"data": "phtos"}, "data set"),
     ],
 )
-def test_what_cannot_be_pruned_is_refused_in_one_line(ask: ModuleRequest, changes: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_pruned_is_refused_in_one_line(ask: PruneRequest, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
-        prune_module(replace(ask, **changes))
+        prune(of(ask, **changes))
     assert "\n" not in str(caught.value)
     assert not ask.out.exists()
 
 
-def test_a_task_without_labels_to_decide_by_is_named(ask: ModuleRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_without_labels_to_decide_by_is_named(ask: PruneRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     def unlabelled(criterion: LossCriterion) -> Any:
         batches = list(batches_of(criterion.source.split("calibration"), 4))
         return [replace(b, masks={name: mask & (name != "depth") for name, mask in b.masks.items()}) for b in batches]
 
-    monkeypatch.setattr(LossCriterion, "_judged", property(unlabelled))
+    monkeypatch.setattr(LossCriterion, "_batches", property(unlabelled))
     with pytest.raises(UserError, match="no calibration image has a valid label of task 'depth'"):
-        prune_module(ask)
+        prune(ask)
 
 
-def test_another_module_or_a_damaged_folder_is_refused(ask: ModuleRequest) -> None:
-    prune_module(ask)
+def test_another_module_or_a_damaged_folder_is_refused(ask: PruneRequest) -> None:
+    prune(ask)
     with pytest.raises(UserError, match=r"damaged, or of another module|unknown layer"):
         apply_pruning(nn.Sequential(nn.Conv2d(3, 8, 3)), ask.out)
     with pytest.raises(UserError, match="are not the weights of this module"):

@@ -1,0 +1,72 @@
+"""What is pruned, opened: the net, and what differs between a run's design and a user's module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemtl.models import TaskNet
+from edgemtl.nas.evaluation import NetDesign, NetEvaluator, Prepared, Requirements
+from edgemtl.nas.prune.decide import LATENCY_TRIES
+from edgemtl.nas.prune.prunable import Channels, Prunable
+from edgemtl.nas.runs import Contender
+from edgemtl.targets import ExportTarget
+from edgemtl.units import Floor
+
+__all__ = ["Cut", "Opened"]
+
+Cut = Mapping[str, Sequence[Sequence[int]]]
+"""The channels that groups keep, part by part; those that are not named keep all."""
+
+
+@dataclass(frozen=True)
+class Opened(ABC):
+    """A net to prune, as it is before, and what its result is to say of it.
+
+    `name` and `space` are what messages and the result call it. Without a precision `unpruned` cannot be exported,
+    because of `not_exported`.
+    """
+
+    prunable: Prunable
+    unpruned: Prepared
+    target: ExportTarget
+    preference: Mapping[str, float]
+    name: str
+    space: str
+    seed: int | None = None
+    threads: int = 0
+    not_exported: str = ""
+
+    @abstractmethod
+    def design(self, channels: Channels) -> NetDesign:
+        """The net with so many channels, without its weights."""
+
+    @abstractmethod
+    def config(self, settings: Mapping[str, Any], floors: Sequence[Floor]) -> dict[str, Any]:
+        """What the folder is resumed with, as JSON: the request's `settings` and what `floors` are left."""
+
+    @abstractmethod
+    def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:
+        """Write the pruned net, and `pruning.json` with `record`."""
+
+    def baseline(self) -> TaskNet | None:
+        """The net that floors refer to, where it is another one than the unpruned."""
+        return None
+
+    def finish(self, narrow: TaskNet, design: NetDesign, evaluator: NetEvaluator, required: Requirements) -> Contender:
+        """The pruned net in its design's precision, or as it is where it cannot be exported.
+
+        It is timed again where a limit in ms does not hold, as the limits were while deciding.
+        """
+        prepared = evaluator.prepare(narrow, None if self.not_exported else design.precision)
+        latency_ms, timed = evaluator.time(prepared), [limit for limit in required.limits if not limit.exact]
+        for _ in range(LATENCY_TRIES - 1):
+            if all(latency_ms[limit.budget.task or ""] <= limit.value for limit in timed):
+                break
+            again = evaluator.time(prepared)
+            latency_ms = {scope: min(ms, again[scope]) for scope, ms in latency_ms.items()}
+        checks = required.checks(design, evaluator.simulated(prepared), latency_ms)
+        return Contender("best", design, prepared, latency_ms, checks)

@@ -1,0 +1,209 @@
+"""Pruning under budgets with every task watched: `edgemtl prune`, the same for whatever net."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgemtl.errors import UserError
+from edgemtl.files.claim import claim
+from edgemtl.files.disk import read_json, write_json
+from edgemtl.files.paths import check_folder
+from edgemtl.models import TaskNet
+from edgemtl.nas.evaluation import Limit, NetEvaluator, Requirements, check_budgets, prepare_images, timed_scopes
+from edgemtl.nas.prune.apply import PRUNING_SCHEMA
+from edgemtl.nas.prune.decide import Decision, check_feasible, resolve_budgets, task_weights
+from edgemtl.nas.prune.fit import Fit
+from edgemtl.nas.prune.map import PruneMap
+from edgemtl.nas.prune.module import UserModule
+from edgemtl.nas.prune.opened import Opened
+from edgemtl.nas.prune.prunable import Channels, Prunable
+from edgemtl.nas.prune.run import RunDesign
+from edgemtl.nas.prune.trials import Trials
+from edgemtl.nas.runs import RunInfo, check_free, score_result
+from edgemtl.progress import Report, silent
+from edgemtl.results import RESULT_FILE, Result, read_result, write_result
+from edgemtl.signals import deferred
+from edgemtl.tasks import relative_change, remaining_drop
+from edgemtl.units import MOST_DROP, Floor, parse_floor
+
+__all__ = ["PruneRequest", "prune"]
+
+
+@dataclass(frozen=True)
+class PruneRequest:
+    """What to prune, and under what.
+
+    `budgets` are upper limits in FLOPs, parameters, bytes or ms, percentages those of the unpruned net; `floors` refer
+    to the baseline of its run, or to the module as it is given. `fast` decides by the sensitivity map alone, which is
+    kept for the next budget; otherwise every cut is tried on the net that earlier ones left.
+    """
+
+    subject: RunDesign | UserModule
+    out: Path
+    budgets: tuple[str, ...]
+    floors: tuple[str, ...] = ()
+    fast: bool = False
+    resume: bool = False
+    command: str = "edgemtl prune"
+
+
+def prune(request: PruneRequest, report: Report = silent) -> Result:
+    """Remove channels of a net until it keeps the budgets, and write what is left with its result.
+
+    Channels go by groups of the dependency graph of all heads at once; a group that one task alone reaches is judged by
+    that task alone (PAGCP, Ye et al. 2023). Decisions are made on calibration images, limits are checked on validation
+    images, the scores of the result are those on test images; its baseline is the unpruned net. `resume` goes on from
+    what was tried before. Raises `UserError` for budgets that cannot be met, saying what can; for a floor that the net
+    breaks unpruned; where a task has no label among the images that decide or score, and where another process writes
+    in the folder.
+    """
+    with claim(request.out, "prune"):
+        return _prune(request, report)
+
+
+def _prune(request: PruneRequest, report: Report) -> Result:
+    started = time.monotonic()
+    if not request.resume:
+        check_free(request.out, *request.subject.folder)
+    opened = request.subject.open()
+    prunable, source = opened.prunable, opened.prunable.criterion.source
+    limits = resolve_budgets(prunable, request.budgets, opened.target.traits.name)
+    floors = tuple(parse_floor(text, [task.name for task in source.tasks]) for text in request.floors)
+    evaluator = _evaluator(opened, limits)
+    prepare_images(source, report)
+    prunable.criterion.check_labels()
+    floors = _remaining(opened, floors)
+    _begin(request, opened, floors, write=False)
+    if (request.out / RESULT_FILE).is_file():
+        return read_result(request.out)
+    evaluator.check_labels()
+    required = _requirements(opened, evaluator, limits, floors)
+
+    def latency_ms(prune_map: PruneMap, channels: Channels) -> dict[str, float]:
+        narrow = prunable.narrow(prune_map.orders, channels)
+        return evaluator.time(evaluator.prepare(narrow, opened.unpruned.precision))
+
+    check_feasible(prunable, required.limits, latency_ms, request.subject.noun)
+    _begin(request, opened, floors, write=True)
+    trials = Trials(request.out / "trials.jsonl")
+    weights = task_weights({task.name: opened.preference[task.name] for task in source.tasks}, floors)
+    decision = Decision(prunable, required.limits, weights, trials, latency_ms, report)
+    prune_map, fit = decision.by_map() if request.fast else decision.by_trial()
+    narrow = prunable.narrow(prune_map.orders, fit.channels)
+    record = {**_record(prunable, prune_map, fit, narrow), "mode": "fast" if request.fast else "sequential"}
+    best = opened.finish(narrow, opened.design(fit.channels), evaluator, required)
+    tried = len(trials) or sum(len(curve.rises) for curve in prune_map.curves.values())
+    info = RunInfo(request.command, opened.seed, "prune", request.budgets, tried, started)
+    base = opened.design({}), opened.unpruned
+    result = score_result(info, opened.space, evaluator, required, base, [best], report)
+    for entry in result.front:
+        _check_finite(entry.metrics, "test", opened)
+    with deferred():  # an older result and a newer net would not go together
+        opened.save(request.out, best, record, prunable.chosen(prune_map.orders, fit.channels))
+        write_result(request.out, result)
+    return result
+
+
+def _begin(request: PruneRequest, opened: Opened, floors: Sequence[Floor], *, write: bool) -> None:
+    """`UserError` where this request cannot begin in its folder, or, to be resumed, not go on there.
+
+    With `write` it begins: from here on the folder can be resumed.
+    """
+    out, (file, what) = request.out, request.subject.folder
+    settings = {"floors": list(request.floors), "fast": request.fast}
+    config = json.loads(json.dumps(opened.config({"budgets": list(request.budgets), **settings}, floors)))
+    if not request.resume or not (out / file).is_file():
+        check_free(out, file, what)
+    else:
+        check_folder(out, what)
+        stored = read_json(out / file, what)
+        stored = stored if isinstance(stored, dict) else {}
+        if changed := sorted(key for key in {*stored, *config} if stored.get(key) != config.get(key)):
+            raise UserError(
+                f"{what} {out} was started with another {', '.join(changed)}: resume it with the same, or choose "
+                "another --out"
+            )
+    if write:
+        write_json(out / file, config)
+
+
+def _evaluator(opened: Opened, limits: Sequence[Limit]) -> NetEvaluator:
+    """What times and scores nets; `UserError` where a budget is in ms and nothing times the net's engine."""
+    budgets = [limit.budget for limit in limits]
+    if opened.not_exported and (timed := [budget for budget in budgets if not budget.counted]):
+        raise UserError(
+            f"budget {timed[0].text!r}: {opened.name} cannot be exported ({opened.not_exported}): give FLOPs or MB"
+        )
+    measurer, source = check_budgets(budgets, opened.target), opened.prunable.criterion.source
+    return NetEvaluator(source, opened.target, measurer, timed_scopes(budgets), opened.threads)
+
+
+def _remaining(opened: Opened, floors: tuple[Floor, ...]) -> tuple[Floor, ...]:
+    """What the unpruned net has left of each floor, where that refers to a baseline; calibration images decide.
+
+    Raises `UserError` for a floor that it breaks already.
+    """
+    baseline = opened.baseline() if floors else None
+    if baseline is None:
+        return floors
+    criterion, remaining = opened.prunable.criterion, []
+    tasks = {task.name: task for task in criterion.source.tasks}
+    scores, before = criterion.scores(opened.prunable.net), criterion.scores(baseline)
+    for floor in floors:
+        change = tasks[floor.task], scores[floor.task], before[floor.task]
+        drop = remaining_drop(*change, floor.max_drop)
+        if drop <= 0:
+            raise UserError(
+                f"floor {floor.task}={100 * floor.max_drop:g}%: {opened.name} has lost "
+                f"{100 * abs(relative_change(*change)):.2f} % of {floor.task} against its run's baseline before "
+                "anything is pruned: raise the floor, or prune another --design"
+            )
+        remaining.append(Floor(floor.task, min(drop, MOST_DROP)))
+    return tuple(remaining)
+
+
+def _requirements(
+    opened: Opened, evaluator: NetEvaluator, limits: Sequence[Limit], floors: tuple[Floor, ...]
+) -> Requirements:
+    """What the pruned net must keep: limits in ms resolved, and the unpruned net its baseline."""
+    ms = evaluator.time(opened.unpruned) if any(not limit.exact for limit in limits) else {}
+    resolved = tuple(
+        limit if limit.exact else replace(limit, value=limit.budget.limit(ms[limit.budget.task or ""]))
+        for limit in limits
+    )
+    baseline = evaluator.simulated(opened.unpruned)
+    _check_finite(baseline, "validation", opened)
+    return Requirements(evaluator.source.tasks, resolved, floors, opened.preference, baseline)
+
+
+def _check_finite(metrics: Mapping[str, Mapping[str, float]], split: str, opened: Opened) -> None:
+    for task, scores in metrics.items():
+        if not all(map(math.isfinite, scores.values())):
+            raise UserError(
+                f"{opened.name} has no finite score in task {task!r} on {split} images: its outputs are NaN or infinite"
+            )
+
+
+def _record(prunable: Prunable, prune_map: PruneMap, fit: Fit, narrow: TaskNet) -> dict[str, Any]:
+    """What was decided: channels of every group before and after, and the task that blocked it; and what it cost."""
+    after = prunable.criterion.losses(narrow, list(prune_map.base)).losses
+    rows = [
+        {
+            "group": group.name,
+            "convolutions": list(group.convolutions),
+            "tasks": list(group.tasks),
+            "parts": len(group.parts),
+            "before": group.size,
+            "after": fit.channels[group.name],
+            "blocked_by": fit.blocked.get(group.name),
+        }
+        for group in prunable.groups
+    ]
+    losses = {task: {"before": loss, "after": after[task]} for task, loss in prune_map.base.items()}
+    return {"schema": PRUNING_SCHEMA, "tolerance": fit.tolerance, "calibration_losses": losses, "groups": rows}
