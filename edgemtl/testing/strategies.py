@@ -162,7 +162,7 @@ class StrategyConformance:
         study, proposed = new_study(), list[str]()
         for written in (0, 1, len(task.space.choices)):
             proposed += keys(drive(task, self.sampler(prepared, task), 2, study)[0])
-            abandon(study, task.space, written)
+            study.tell(begin(study, task.space, written), state=TrialState.FAIL)
         proposed += keys(drive(task, self.sampler(prepared, task), COUNT - len(proposed), study)[0])
         assert proposed == unbroken
 
@@ -177,6 +177,15 @@ class StrategyConformance:
             study.tell(trial, state=TrialState.FAIL)
         proposed, _ = drive(task, self.sampler(prepared, task), 1, study)
         assert keys(proposed) == [failed] == unbroken[:1]
+
+    @pytest.mark.parametrize("written", [0, 2])
+    def test_what_another_worker_has_half_written_is_not_there(
+        self, prepared: Prepared, task: Problem, written: int
+    ) -> None:
+        """It is still about it, or was killed a moment ago."""
+        study = new_study()
+        begin(study, task.space, written)
+        assert len(drive(task, self.sampler(prepared, task), _BATCH + 1, study)[0]) == _BATCH + 1
 
     def test_what_can_be_counted_is_never_exceeded(self, prepared: Prepared, task: Problem) -> None:
         """Budgets in FLOPs, parameters and bytes need no measurement."""
@@ -215,7 +224,7 @@ class StrategyConformance:
         """Proposals go on when all that is affordable was measured."""
         least = min(design.cost().weight_bytes for design in task.space.uniform(task.space.smallest()))
         tight = self.with_sensitivity(problem(task.space, [f"{least}B"]))
-        assert len(self.proposals(prepared, tight)) == COUNT
+        assert len(drive(tight, self.sampler(prepared, tight, batch=2), 4)[0]) == 4
 
 
 def keys(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -229,9 +238,9 @@ def new_study(objectives: int = 2, sampler: BaseSampler | None = None) -> optuna
     return optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
 
 
-def abandon(study: optuna.Study, space: Space, written: int) -> None:
-    """Leave a trial of which so many parameters were written before its process was killed, and fail it."""
+def begin(study: optuna.Study, space: Space, written: int) -> optuna.Trial:
+    """A trial of which so many parameters are written yet."""
     trial = study.ask()
     for name, distribution in list(space_distributions(space).items())[:written]:
         trial._suggest(name, distribution)
-    study.tell(trial, state=TrialState.FAIL)
+    return trial

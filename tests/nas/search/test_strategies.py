@@ -6,19 +6,16 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-import optuna
 import pytest
 from plugged import install
 
 import edgemtl.nas.search
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation.problem import Problem
-from edgemtl.nas.evaluation.trials import space_distributions
 from edgemtl.nas.search import STRATEGIES, SamplerStrategy, make_strategy
 from edgemtl.nas.search.strategies.linas import LinasSampler
 from edgemtl.nas.search.strategies.nsga2 import Nsga2Sampler
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
-from edgemtl.nas.search.workers import end_abandoned
 from edgemtl.spaces import Space
 from edgemtl.testing.landscape import drive, evaluate, problem, space
 
@@ -62,42 +59,6 @@ def test_a_strategy_proposes_designs_and_its_seed_decides_which(limited: Problem
     assert len(set(first)) > 7
 
 
-def left_half(study: optuna.Study, space: Space, count: int) -> None:
-    """A trial of which so many parameters were written before its process was killed."""
-    trial = study.ask()
-    for name, distribution in [*space_distributions(space).items()][:count]:
-        trial._suggest(name, distribution)
-
-
-@pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
-def test_a_search_that_was_stopped_proposes_what_it_would_have(limited: Problem, name: str) -> None:
-    """By kills before, within and after the writing of a trial's parameters, and between two trials."""
-    whole = keys(limited, name, 0)
-    study, found = optuna.create_study(directions=["minimize", "minimize"]), list[str]()
-    for half in (0, 1, 3, len(limited.space.choices)):
-        task = Problem(**vars(limited))  # as in a new process: no sampler goes on
-        evaluations, _ = drive(task, SAMPLERS[name](task, 0, 6), 14 if half > 3 else 3, study)
-        found += [evaluation.design.key for evaluation in evaluations]
-        left_half(study, limited.space, half)
-        end_abandoned(study, None)
-    assert found[:14] == whole
-
-
-@pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
-@pytest.mark.parametrize("half", [0, 2])
-def test_what_another_worker_has_half_written_is_not_there(limited: Problem, name: str, half: int) -> None:
-    study = optuna.create_study(directions=["minimize", "minimize"])
-    left_half(study, limited.space, half)
-    found, _ = drive(limited, SAMPLERS[name](limited, 0, 6), 8, study)
-    assert len(found) == 8
-
-
-@pytest.mark.parametrize("name", ["linas", "random"])
-def test_what_can_be_counted_is_never_exceeded(limited: Problem, name: str) -> None:
-    found, _ = drive(limited, SAMPLERS[name](limited, 2, 6), 14)
-    assert all(limited.affordable(evaluation.design) for evaluation in found)
-
-
 def test_nsga2_learns_the_limits(limited: Problem) -> None:
     """It measures designs over the budget too, but fewer and fewer."""
     found, _ = drive(limited, Nsga2Sampler(limited, 0, 10), 100)
@@ -139,11 +100,11 @@ def test_a_strategy_of_another_package_is_found_and_set(site: Path, limited: Pro
 def test_neither_the_loop_of_a_search_nor_evaluation_names_a_strategy() -> None:
     """What is one strategy's alone is in the strategy's own modules."""
     search = Path(edgemtl.nas.search.__file__).parent
-    rooms = (search, search.parent / "evaluation", search.parent / "runs")
+    rooms, strategies = (search, search.parent / "evaluation", search.parent / "runs"), set(STRATEGIES.names())
     named = {
         f"{path.name}: {node.value}"
         for path in itertools.chain.from_iterable(room.glob("*.py") for room in rooms)
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and node.value in STRATEGIES.names()
+        if isinstance(node, ast.Constant) and node.value in strategies
     }
     assert named == {"request.py: linas"}, "the default of a request alone"
