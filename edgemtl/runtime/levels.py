@@ -54,7 +54,7 @@ def _shares(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def _within(manifest: Manifest, budget: Budget) -> list[int]:
-    """The levels that keep a budget; raises `UserError` where there is none, or levels do not tell its quantity."""
+    """The levels that keep a budget; raises `UserError` where there is none, or levels do not record its quantity."""
     taken = [_taken(level, budget) for level in manifest.levels]
     limit = budget.limit(max(taken))
     affordable = [number for number, amount in enumerate(taken) if amount <= limit]

@@ -204,9 +204,9 @@ def run_schedule(
     job is released is skipped. Of the waiting jobs that with the earliest deadline runs next (of equal ones, the one
     released first), in one call with all that were released at the same moment. With no job waiting, it sleeps until
     the next release. The i-th call reads frame i (normalised, (1, 3, H, W)), from the first again after the last. A
-    job is missed where its call ends after its deadline. Ctrl-C ends the schedule early and is told in the result.
+    job is missed where its call ends after its deadline. Ctrl-C ends the schedule early, which the result records.
 
-    `clock` gives seconds, `sleep` waits for some. `report` hears how many jobs were released, and of those missed or
+    `clock` returns seconds, `sleep` waits for some. `report` gets how many jobs were released, and of those missed or
     skipped, between calls, ten times a second at most. Raises `UserError` for no frame, for `seconds` that
     are not above 0 and at most a million, for a task that the engine lacks and for a frame of another shape.
     """

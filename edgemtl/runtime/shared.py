@@ -19,14 +19,14 @@ __all__ = ["SharedPart", "assemble", "factor_name"]
 
 @dataclass(frozen=True)
 class SharedPart:
-    """The weight `name` of this shape, whose bytes belong at a `place` of the file that was stored without them."""
+    """The weight `name` of this shape, whose bytes belong at `position` of the file that was stored without them."""
 
     position: int
     name: str
     shape: tuple[int, ...]
 
     def as_json(self) -> list[Any]:
-        """As `engine.json` keeps it."""
+        """The entry in `engine.json`."""
         position, name, shape = astuple(self)
         return [position, name, list(shape)]
 

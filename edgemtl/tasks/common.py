@@ -88,7 +88,7 @@ class MapKind(_OneOutput):
 
 
 class ImageKind(_OneOutput):
-    """A kind whose label is one array for the whole image, with a mask (), whatever is shown of the image."""
+    """A kind whose label is one array for the whole image, with a mask (), in any view of the image."""
 
     dense: ClassVar[bool] = False
     axes: ClassVar[int] = 1

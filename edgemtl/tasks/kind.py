@@ -1,6 +1,6 @@
 """Kinds of task: their outputs, labels and predictions, and how each is read, augmented and drawn.
 
-A kind is one object; whoever trains, exports, runs or draws a task asks it and knows no kind by name. What needs torch
+A kind is one object; training, export, runtime and reports call it and know no kind by name. What needs torch
 (loss, distillation, metrics) stands in a `learning` module of its own, which the kind imports when it is asked for it.
 """
 
@@ -147,11 +147,11 @@ class Kind(ABC):
         return None
 
     def legend(self, task: Task, predictions: Sequence[Any], width: int, limits: Range | None) -> list[Image]:
-        """Strips of `width` pixels that say what the colours mean; none for a task that is told in words."""
+        """Strips of `width` pixels that explain the colours; none for a task whose prediction is text."""
         return []
 
     def append_decoding(self, task: Task, graph: GraphBuilder, raw: Mapping[str, str]) -> Mapping[str, str]:
-        """Append `decode` to an ONNX graph: from the raw tensors of outputs to those of predictions, in their place.
+        """Append `decode` to an ONNX graph: the raw output tensors are replaced by those of predictions.
 
         What it gives has a batch of one before what `decode` gives for an image of the input's size. Raises
         `UnsupportedError` where the step has no operators.

@@ -1,6 +1,6 @@
 """How labels lie in the files of a data set: what a YAML file may say of them, and how they are read.
 
-Every kind that can be declared in a data file has a spec of its own. Errors here do not name the file: whoever knows it
+Every kind that can be declared in a data file has a spec of its own. Errors here do not name the file: the caller
 does (`edgemtl.errors.naming`).
 """
 
@@ -114,9 +114,9 @@ class TaskSpec(Exact):
 
     unit: ClassVar[str] = "pixel"
     measured: ClassVar[bool] = False
-    """Whether a check tells the smallest and largest valid value."""
+    """Whether a check reports the smallest and largest valid value."""
     located: ClassVar[bool] = False
-    """Whether labels tell places in the image, so that a picture which its note turns leaves them behind."""
+    """Whether labels are positions in the image, so that an orientation note of the picture would misplace them."""
 
     kind: str
     partial: bool = False
@@ -134,7 +134,7 @@ class TaskSpec(Exact):
 
     @property
     def channels(self) -> int | None:
-        """The channels that the task has, where neither its kind nor its classes tell."""
+        """Channels of the task, where neither its kind nor its classes determine them."""
         return None
 
     @property

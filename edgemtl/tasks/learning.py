@@ -1,7 +1,7 @@
 """Learning of a kind of task, with torch: the record that its `learning` module fills, and common parts.
 
 Functions take a task's raw outputs in FP32 by name, and labels and mask as the kind's `collate` made them, as tensors.
-A masked-out place counts nowhere. Losses are scaled so that those of a half-trained net are of the same order.
+Masked-out positions count nowhere. Losses are scaled so that those of a half-trained net are of the same order.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def only_tensor(outputs: Tensors) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over valid places; zero (with a gradient of zero) where there is none."""
+    """Mean over valid positions; zero (with a gradient of zero) where there is none."""
     weights = mask.to(values.dtype)
     return (values * weights).sum() / weights.sum().clamp(min=1)
 

@@ -118,7 +118,7 @@ class FamilyConformance:
                 assert tuple(weight.shape[:2]) == (conv.outputs, conv.inputs // conv.groups), path
 
     def test_sorted_channels_compute_the_same(self, space: Space) -> None:
-        """The plan says which channels are tied: reordered together they change nothing."""
+        """Channels that the plan ties can be reordered together without a change."""
         torch.manual_seed(1)
         supernet = Supernet.of(space)
         nets = [supernet.extract(space.largest())]

@@ -132,7 +132,7 @@ def problem(
 def drive(
     task: Problem, sampler: optuna.samplers.BaseSampler, count: int, study: optuna.Study | None = None
 ) -> tuple[list[Evaluation], optuna.Study]:
-    """Let a sampler propose `count` designs, one after another, and tell it what the landscape says."""
+    """Let a sampler propose `count` designs, one after another, each scored by the landscape."""
     if study is None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(directions=["minimize", "minimize"])

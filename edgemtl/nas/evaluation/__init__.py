@@ -1,4 +1,4 @@
-"""What a design is worth: the problem, its evaluation, pre-flight, trials and finalists."""
+"""Evaluation of designs: the problem, the evaluator, pre-flight, trials and finalists."""
 
 from edgemtl.nas.evaluation.evaluator import (
     BATCH,

@@ -22,7 +22,7 @@ from edgemtl.units import Budget, Floor, find_quantity, format_quantity, parse_b
 __all__ = ["LATENCY_TRIES", "Decision", "check_feasible", "fit_map", "resolve_budgets", "task_weights"]
 
 USUAL_FLOOR = 0.05
-"""What a task without a floor counts as having: one with a floor of 2 % may lose two fifths of what that one may."""
+"""Assumed floor of a task without one: a task with a floor of 2 % may lose two fifths of what it may."""
 LATENCY_ROUNDS = 8
 LATENCY_TRIES = 3
 """Whatever else runs makes an engine slower, never faster: one in time once is in time."""

@@ -37,7 +37,7 @@ __all__ = ["PruneRequest", "prune"]
 
 @dataclass(frozen=True)
 class PruneRequest:
-    """What to prune, and under what.
+    """A request to prune a run's design, and the budgets.
 
     `budgets` are upper limits in FLOPs, parameters, bytes or ms, percentages those of the unpruned net; `floors` refer
     to the baseline of its run, or to the module as it is given. `fast` decides by the sensitivity map alone, which is

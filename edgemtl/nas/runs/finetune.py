@@ -39,7 +39,7 @@ from edgemtl.units import parse_budget, parse_floor
 __all__ = ["TUNING", "OneDesign", "fine_tune"]
 
 TUNING = Recipe(steps=600, sizes=(0.67, 1.0), learning_rate=1e-3, largest_steps=1.0)
-"""What a fine-tuning does unless told otherwise."""
+"""Defaults of a fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class OneDesign:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What the design predicts."""
+        """Tasks of the design."""
         return self.design.space.tasks
 
     @property

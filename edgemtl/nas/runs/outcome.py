@@ -29,7 +29,7 @@ __all__ = ["Contender", "RunInfo", "finalize_run", "score_result"]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What the result says of the request: `started` is the monotonic clock's time at its beginning."""
+    """The request as the result records it; `started` is the monotonic clock's time at its start."""
 
     command: str
     seed: int | None

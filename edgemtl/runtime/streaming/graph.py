@@ -1,6 +1,6 @@
 """The graph of a streaming engine: operators as JSON, where their weights lie in the file, what a set of tasks runs.
 
-A graph comes from a stranger: its schema allows no other key, every tensor must be written before it is read, and every
+A graph may be untrusted: its schema allows no other key, every tensor must be written before it is read, and every
 weight must lie inside the file.
 """
 

@@ -49,7 +49,7 @@ class Routed:
 
 
 def _windows(x: Array, kernel: Sequence[int], attributes: Attributes, fill: float) -> Array:
-    """A view (N, C, H', W', kernel rows, kernel columns) of what each place of a sliding kernel covers."""
+    """A view (N, C, H', W', kernel rows, kernel columns) of the pixels under each position of a sliding kernel."""
     top, left, bottom, right = attributes["pads"]
     if top or left or bottom or right:
         x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)

@@ -1,4 +1,4 @@
-"""A file of weights, read piece by piece into one buffer: the piece in use, and beside it the next one on its way.
+"""A file of weights, read piece by piece into one buffer: the piece in use, and the next one being read ahead.
 
 Bytes are copied by `pread`, not mapped. Pages of a mapped file that were touched stay in the process's resident set
 until the kernel takes them back, so that a count of what is held would mean nothing there. What was read may stay in
@@ -37,7 +37,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A piece in its place in the buffer, whole when `ready` is done."""
+    """A piece in the buffer, complete when `ready` is done."""
 
     piece: Piece
     memory: Bytes

@@ -19,7 +19,7 @@ _THRESHOLDS = 39
 
 
 class _BestF(BinaryPrecisionRecallCurve):
-    """F at the best single threshold for the whole data set (ODS), with no tolerance of place."""
+    """F at the best single threshold for the whole data set (ODS), without a tolerance of position."""
 
     def compute(self) -> Tensor:  # type: ignore[override]
         precision, recall = (values.nan_to_num() for values in super().compute()[:2])  # 0/0 where nothing is predicted

@@ -1,1 +1,1 @@
-"""Keypoints: the place of each of some named points."""
+"""Keypoints: the position of each of some named points."""

@@ -30,13 +30,13 @@ _FLOAT = 1  # as ONNX numbers its types
 
 @dataclass(frozen=True)
 class Keypoints(Kind):
-    """The place of each of some points, which `Task.classes` may name."""
+    """Positions of several points, which `Task.classes` may name."""
 
     name: ClassVar[str] = "keypoints"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("pck", True),)
     loss: ClassVar[str] = "heatmap_mse"
     postprocess: ClassVar[Postprocess] = Postprocess(
-        "peaks", "of each channel the place of the largest value, and the value", "x and y in pixels, value"
+        "peaks", "of each channel the position of the largest value, and the value", "x and y in pixels, value"
     )
     labels: ClassVar[type[TaskSpec] | None] = KeypointsSpec
 
@@ -103,7 +103,7 @@ class Keypoints(Kind):
         return Summary({"values": prediction.tolist()})
 
     def append_decoding(self, task: Task, graph: GraphBuilder, raw: Mapping[str, str]) -> Mapping[str, str]:
-        """Of each channel the column, the row and the value of the largest place: (1, K, 3)."""
+        """Of each channel the column, the row and the value of the maximum: (1, K, 3)."""
         maps = only(raw)
         count, width = graph.shape(maps)[1], graph.shape(maps)[3]
         flat = graph.node("Reshape", [maps, graph.constant("flat", np.array([1, count, -1], np.int64))], "places")
@@ -122,7 +122,7 @@ class Keypoints(Kind):
 
 
 def _mirrored(task: Task) -> list[int]:
-    """The point that takes each one's place in a mirrored image."""
+    """The counterpart of each point in a mirrored image."""
     numbers = {name: number for number, name in enumerate(task.classes)}
     return [numbers.get(_other_side(name), number) for name, number in numbers.items()] or [*range(task.channels)]
 
