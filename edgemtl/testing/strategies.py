@@ -211,7 +211,7 @@ class StrategyConformance:
         assert len(finished(study)) == 9
 
     def test_three_objectives(self, prepared: Prepared, task: Problem) -> None:
-        """A study may minimise more than the strategy was told of."""
+        """A study may have more objectives than the strategy uses."""
         study = new_study(3, self.sampler(prepared, task))
         for _ in range(COUNT):
             trial = study.ask(space_distributions(task.space))

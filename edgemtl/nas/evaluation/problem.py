@@ -1,4 +1,4 @@
-"""What a search has to find: the budgets, floors and preference over a space, as checks on a design."""
+"""The search problem: budgets, floors and a preference over a space, as checks on a design."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 
 class NetDesign(Protocol):
-    """What a net is without its weights: what it costs, and what results and tables say of it. A `Design` is one."""
+    """A net without its weights: its cost, and its facts for results and tables. A `Design` is one."""
 
     @property
     def precision(self) -> Mapping[str, str]:
@@ -47,13 +47,13 @@ class NetDesign(Protocol):
         ...
 
     def as_json(self) -> Mapping[str, Option]:
-        """What tells it from others of its kind."""
+        """Identifier among others of its kind."""
         ...
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of one design: its metrics under its precision on the validation split, and its latency there.
+    """Evaluation of one design: its metrics under its precision on the validation split, and its latency there.
 
     `latency_ms` maps "" (all tasks) and single tasks to the median of the exported engine; it is empty where
     nothing measures the target's engines on their device.
@@ -124,13 +124,13 @@ def total_violation(checks: Iterable[LimitCheck]) -> float:
 
 
 def _finite(value: float) -> float:
-    """What is not finite is the worst there is."""
+    """Replace a value that is not finite by the worst possible one."""
     return value if math.isfinite(value) else 1e9
 
 
 @dataclass(frozen=True)
 class Requirements:
-    """What nets must keep, and what is better: delta_m and floors refer to the metrics of a `baseline`."""
+    """The limits of nets, and their order: delta_m and floors refer to the metrics of a `baseline`."""
 
     tasks: tuple[Task, ...]
     limits: tuple[Limit, ...]
@@ -174,7 +174,7 @@ class Problem:
 
     @property
     def requirements(self) -> Requirements:
-        """What any net must keep, whatever space it is from."""
+        """The limits of any net, of whichever space."""
         return Requirements(self.space.tasks, self.limits, self.floors, self.preference, self.baseline)
 
     def delta_m(self, metrics: Metrics) -> float:
@@ -208,13 +208,13 @@ class Problem:
         return self.requirements.changes(metrics)
 
     def objectives(self, evaluation: Evaluation) -> tuple[float, float]:
-        """What is minimised: minus delta_m, and the latency (the FLOPs, where the target does not run here)."""
+        """Objectives to minimise: minus delta_m, and the latency (FLOPs where the target does not run here)."""
         second = evaluation.latency_ms[""] if self.measures_latency else float(evaluation.design.cost().flops)
         return -self.delta_m(evaluation.metrics), second
 
 
 def timed_scopes(budgets: Iterable[Budget]) -> list[str]:
-    """What is timed: all tasks together, "", and each single task that a budget in ms names."""
+    """Task sets to time: all tasks together, "", and each single task that a budget in ms names."""
     return ["", *sorted({b.task for b in budgets if not b.counted and b.task})]
 
 

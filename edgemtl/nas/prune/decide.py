@@ -89,7 +89,7 @@ def _budgeted(prunable: Prunable, limits: Sequence[Limit]) -> Budgeted:
 
 @dataclass(frozen=True)
 class Decision:
-    """What decides: the limits, what a rise of each task's loss counts, the trials so far, and what times engines."""
+    """Input of the decisions: the limits, the weight of each task's loss, the trials so far, and the measurer."""
 
     prunable: Prunable
     limits: Sequence[Limit]

@@ -120,7 +120,7 @@ def _write(prunable: Prunable, prune_map: PruneMap) -> None:
 
 
 def _read(prunable: Prunable) -> PruneMap | None:
-    """What the file holds; None where there is none, or one that was made for something else."""
+    """Content of the file; None if it does not exist or was made for something else."""
     path = prunable.map_file
     if not path.is_file():
         return None

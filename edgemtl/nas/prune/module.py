@@ -42,7 +42,7 @@ PRECISION = {"engine": "fp32"}
 
 @dataclass(frozen=True)
 class UserModule:
-    """What the function `package.module:function` returns, judged on a data set: a source's name or path.
+    """The module that `package.module:function` returns, scored on a data set: a source's name or path.
 
     It is read at `size` (H, W). What is left of the module is a folder for `apply_pruning`: `pruning.json`, its
     weights, and `engine/` for ONNX Runtime where it can be exported.
@@ -146,7 +146,7 @@ class ModuleDesign:
         return ()
 
     def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
-        """What one task depends on, or all; several are not told apart."""
+        """Parameters that one task depends on, or all; several tasks are not distinguished."""
         names = [tasks] if isinstance(tasks, str) else list(tasks or ())
         return self.costs.cost(self.channels, names[0] if len(names) == 1 else None)
 

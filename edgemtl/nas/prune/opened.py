@@ -1,4 +1,4 @@
-"""What is pruned, opened: the net, and what differs between a run's design and a user's module."""
+"""The opened subject of a pruning: the net, and the differences between a run's design and a user's module."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Opened(ABC):
 
     @abstractmethod
     def config(self, settings: Mapping[str, Any], floors: Sequence[Floor]) -> dict[str, Any]:
-        """What the folder is resumed with, as JSON: the request's `settings` and what `floors` are left."""
+        """Values to resume the folder with, as JSON: the request's `settings` and the remaining `floors`."""
 
     @abstractmethod
     def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:

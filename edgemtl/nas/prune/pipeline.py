@@ -37,7 +37,7 @@ __all__ = ["PruneRequest", "prune"]
 
 @dataclass(frozen=True)
 class PruneRequest:
-    """A request to prune a run's design, and the budgets.
+    """A request for a pruning: the subject, its budgets and floors, and the folder to write.
 
     `budgets` are upper limits in FLOPs, parameters, bytes or ms, percentages those of the unpruned net; `floors` refer
     to the baseline of its run, or to the module as it is given. `fast` decides by the sensitivity map alone, which is
@@ -134,7 +134,7 @@ def _begin(request: PruneRequest, opened: Opened, floors: Sequence[Floor], *, wr
 
 
 def _evaluator(opened: Opened, limits: Sequence[Limit]) -> NetEvaluator:
-    """What times and scores nets; `UserError` where a budget is in ms and nothing times the net's engine."""
+    """The evaluator of nets; `UserError` where a budget is in ms and nothing times the net's engine."""
     budgets = [limit.budget for limit in limits]
     if opened.not_exported and (timed := [budget for budget in budgets if not budget.counted]):
         raise UserError(
@@ -145,7 +145,7 @@ def _evaluator(opened: Opened, limits: Sequence[Limit]) -> NetEvaluator:
 
 
 def _remaining(opened: Opened, floors: tuple[Floor, ...]) -> tuple[Floor, ...]:
-    """What the unpruned net has left of each floor, where that refers to a baseline; calibration images decide.
+    """Remaining allowance of the unpruned net for each floor that refers to a baseline; calibration images decide.
 
     Raises `UserError` for a floor that it breaks already.
     """
@@ -171,7 +171,7 @@ def _remaining(opened: Opened, floors: tuple[Floor, ...]) -> tuple[Floor, ...]:
 def _requirements(
     opened: Opened, evaluator: NetEvaluator, limits: Sequence[Limit], floors: tuple[Floor, ...]
 ) -> Requirements:
-    """What the pruned net must keep: limits in ms resolved, and the unpruned net its baseline."""
+    """The problem of the pruned net: limits in ms resolved, and the unpruned net as baseline."""
     ms = evaluator.time(opened.unpruned) if any(not limit.exact for limit in limits) else {}
     resolved = tuple(
         limit if limit.exact else replace(limit, value=limit.budget.limit(ms[limit.budget.task or ""]))
@@ -191,7 +191,7 @@ def _check_finite(metrics: Mapping[str, Mapping[str, float]], split: str, opened
 
 
 def _record(prunable: Prunable, prune_map: PruneMap, fit: Fit, narrow: TaskNet) -> dict[str, Any]:
-    """What was decided: channels of every group before and after, and the task that blocked it; and what it cost."""
+    """The decisions: channels of every group before and after, the task that blocked it, and the cost."""
     after = prunable.criterion.losses(narrow, list(prune_map.base)).losses
     rows = [
         {

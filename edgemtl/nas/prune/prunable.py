@@ -51,9 +51,9 @@ class Prunable:
         return cut_channels(self.net, self.groups, self.chosen(orders, channels))
 
     def amount(self, budget: Budget, channels: Channels) -> float:
-        """What the net with so many channels takes of a counted budget's quantity."""
+        """Amount of a counted budget's quantity that the net with so many channels takes."""
         return self.cost(channels, budget.task).amount(budget.quantity)
 
     def shares(self, limits: Sequence[Limit], channels: Channels) -> list[float]:
-        """What the net with so many channels takes of each counted limit."""
+        """Amount of each counted limit that the net with so many channels takes."""
         return [self.amount(limit.budget, channels) / limit.value for limit in limits if limit.exact] or [0.0]

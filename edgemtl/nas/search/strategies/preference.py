@@ -338,7 +338,7 @@ def _count(
     int8_channel_bytes: int,
     quantities: tuple[Quantity, ...],
 ) -> list[float]:
-    """What a net takes of each quantity in each kind of precision: `run` are computed, parameters of `stored` kept."""
+    """Amount of each quantity in each precision: the blocks `run` are computed, parameters of `stored` kept."""
     costs: list[float] = []
     for kind in kinds:
         precision = {block.parameters: kind for block in (*run, *stored)}
