@@ -15,7 +15,7 @@ from plugged import install
 from edgemtl.data import collate, open_source
 from edgemtl.errors import UserError
 from edgemtl.export import ExportRequest, export_run
-from edgemtl.nas.prune import PruneRequest, prune
+from edgemtl.nas.prune import PruneRequest, RunDesign, prune
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import SearchRequest, search
 from edgemtl.profiling import profile
@@ -76,7 +76,7 @@ def pruned(home: Path) -> Path:
     supernet = train_supernet(space, source, recipe, home / "trained")
     few = {"space": "exits", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1}
     search(SearchRequest(home / "run", ("100%FLOPs",), supernet=supernet, **few))  # type: ignore[arg-type]
-    prune(PruneRequest(home / "run", home / "pruned", ("70%FLOPs",), fast=True))
+    prune(PruneRequest(RunDesign(home / "run"), home / "pruned", ("70%FLOPs",), fast=True))
     return home / "pruned"
 
 
