@@ -7,14 +7,14 @@ an error, so that a typing mistake in a writer cannot pass as an empty column in
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
 from edgemtl.blocks import Blocks
 from edgemtl.errors import UserError
 from edgemtl.files.disk import write_json
-from edgemtl.schema import Name, Strict, Text, parse_document, read_document
+from edgemtl.schema import Name, Strict, Text, read_document
 from edgemtl.units import format_quantity, preference_text
 
 __all__ = [
@@ -188,8 +188,3 @@ def read_result(path: Path) -> Result:
             f"run {path} has no {RESULT_FILE}: give the folder that edgemtl search wrote, or finish it with --resume"
         )
     return read_document(file, "result", Result, SCHEMA, _REMEDY)
-
-
-def parse_result(content: Any, file: Path) -> Result:
-    """A result from parsed JSON; `file` is named in errors."""
-    return parse_document(content, f"result {file}", Result, SCHEMA, _REMEDY)

@@ -207,14 +207,6 @@ def _hang_on_walls(rng: np.random.Generator, plan: _Plan) -> None:
             at += 2 * half_x + 0.15 + 0.8 * r[4]
 
 
-def _corners(footprint: tuple[float, float, float, float, float]) -> Array:
-    x, y, a, b, yaw = footprint
-    c, s = math.cos(yaw), math.sin(yaw)
-    return np.array(
-        [[x + c * i * a - s * j * b, y + s * i * a + c * j * b] for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
-    )
-
-
 def _overlap(one: tuple[float, float, float, float, float], two: tuple[float, float, float, float, float]) -> bool:
     """Whether two turned rectangles overlap (separating axes)."""
     dx, dy = two[0] - one[0], two[1] - one[1]
