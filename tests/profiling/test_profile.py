@@ -108,7 +108,7 @@ def test_round_trip(measured: Profile, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{", "not valid JSON"), ("[1]", "schema None"), ('{"schema": "edgemtl.profile/1"}', "name: Field required")],
+    [("{", "not valid JSON"), ("[1]", "schema 'list'"), ('{"schema": "edgemtl.profile/1"}', "name: Field required")],
 )
 def test_damaged_profiles_are_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "profile.json").write_text(text)

@@ -121,7 +121,7 @@ def measure_into_run(
 
 
 def write_sensitivity(path: Path, sensitivity: Sensitivity, cache_key: Mapping[str, str]) -> None:
-    """Write a map, atomically, with the hashes of the supernet and the data that it was `cache_key`."""
+    """Write a map, atomically, with the hashes of the supernet and the data that it was made for, its `cache_key`."""
     changes = {choice: dict(by_task) for choice, by_task in sensitivity.changes.items()}
     write_json(path, sealed({"schema": SCHEMA, **cache_key, "changes": changes}))
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgemtl.blocks import BlockRecord
 from edgemtl.data import cache_root, open_source
-from edgemtl.errors import UserError, naming
+from edgemtl.errors import UserError, naming, reason_of
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.files.seals import sealed, sha256
 from edgemtl.nas.evaluation import PreparedNet
@@ -165,5 +165,5 @@ def _export_problem(net: ModuleNet, target: ExportTarget) -> str:
         try:
             target.build(net, PRECISION, None, Path(folder))
         except Exception as error:  # symbolic tracing runs the user's own code
-            return " ".join(str(error).split())[:300] or type(error).__name__
+            return reason_of(error)
     return ""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, reason_of
 from edgemtl.nas.prune.cut import Group, Member
 from edgemtl.nas.prune.groups import gives, reached_by, traced
 from edgemtl.nas.prune.module_net import ModuleNet
@@ -111,7 +111,7 @@ def _traced(net: ModuleNet, dimensions: Mapping[str, int | None]) -> list[tuple[
     except (UserError, MemoryError):
         raise
     except Exception as error:  # the graph is made by running the user's own code on what it may not expect
-        message = " ".join(str(error).split())[:200]
+        message = reason_of(error)
         raise UserError(
             f"no dependency graph can be made of the module ({type(error).__name__}: {message}): it cannot be pruned"
         ) from error
