@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from edgemtl.devices import HOST
 from edgemtl.errors import UserError, unknown_name
-from edgemtl.nas.evaluation import Limit
+from edgemtl.nas.evaluation import Limit, check_budgets
 from edgemtl.nas.prune.criterion import TrialOutcome
 from edgemtl.nas.prune.cut import Group
 from edgemtl.nas.prune.fit import Budgeted, Fit, by_map, by_trial
@@ -17,6 +18,7 @@ from edgemtl.nas.prune.map import PruneMap, measure_map, open_map
 from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.progress import Progress, Report
+from edgemtl.targets import ExportTarget
 from edgemtl.units import Budget, Floor, find_quantity, format_quantity, parse_budget
 
 __all__ = ["LATENCY_TRIES", "Decision", "check_feasible", "fit_map", "resolve_budgets", "task_weights"]
@@ -33,24 +35,26 @@ Time = Callable[[PruneMap, Channels], Mapping[str, float]]
 """Latency in ms of the engine of a net with so many channels, by task ("": all)."""
 
 
-def resolve_budgets(prunable: Prunable, budgets: Sequence[str], target: str) -> tuple[Limit, ...]:
+def resolve_budgets(prunable: Prunable, budgets: Sequence[str], target: ExportTarget) -> tuple[Limit, ...]:
     """The limits of what is counted, and those of what is timed at their face value.
 
     Raises `UserError` where there is no budget, or one that pruning for this target does not know.
     """
-    names = [task.name for task in prunable.net.tasks]
+    names, device = [task.name for task in prunable.net.tasks], target.device.name
     if not budgets:
         raise UserError("no budget was given: say what the net may take, for example --budget 40%FLOPs")
     limits = []
     for budget in map(parse_budget, budgets):
         if budget.task is not None and budget.task not in names:
             raise unknown_name(f"task in budget {budget.text!r}:", budget.task, names)
-        here = budget.device in (None, "host") and budget.runtime in (None, target)
-        if find_quantity(budget.quantity).unavailable or not here:
+        own = budget.device in (None, device) and budget.runtime in (None, target.traits.name)
+        if find_quantity(budget.quantity).unavailable or not own:
+            where = "this host" if device == HOST else device
             raise UserError(
-                f"budget {budget.text!r}: pruning counts FLOPs, parameters and bytes, and times engines of {target} on "
-                "this host: give one of these"
+                f"budget {budget.text!r}: pruning counts FLOPs, parameters and bytes, and times engines of "
+                f"{target.traits.name} on {where}: give one of these"
             )
+        check_budgets([budget] if budget.counted else [], target)
         limits.append(Limit(budget, budget.limit(prunable.amount(budget, {})) if budget.counted else budget.value))
     return tuple(limits)
 

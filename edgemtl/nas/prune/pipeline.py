@@ -73,7 +73,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
         check_free(request.out, *request.subject.folder)
     opened = request.subject.open()
     prunable, source = opened.prunable, opened.prunable.criterion.source
-    limits = resolve_budgets(prunable, request.budgets, opened.target.traits.name)
+    limits = resolve_budgets(prunable, request.budgets, opened.target)
     floors = tuple(parse_floor(text, [task.name for task in source.tasks]) for text in request.floors)
     evaluator = _evaluator(opened, limits)
     prepare_images(source, report)
