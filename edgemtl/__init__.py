@@ -25,7 +25,7 @@ from edgemtl.version import __version__
 if TYPE_CHECKING:
     from edgemtl.data import open_source
     from edgemtl.export import ExportRequest, export_bundle, export_run
-    from edgemtl.nas.prune import PruneRequest, prune
+    from edgemtl.nas.prune import PruneRequest, RunDesign, UserModule, prune
     from edgemtl.nas.search import SearchRequest, search
     from edgemtl.profiling import profile
     from edgemtl.report import write_report
@@ -38,7 +38,9 @@ __all__ = [
     "ExportRequest",
     "PruneRequest",
     "Recipe",
+    "RunDesign",
     "SearchRequest",
+    "UserModule",
     "__version__",
     "export_bundle",
     "export_run",
@@ -62,7 +64,7 @@ def __getattr__(name: str) -> Any:
         from edgemtl import export
 
         return getattr(export, name)
-    if name in ("PruneRequest", "prune"):
+    if name in ("PruneRequest", "RunDesign", "UserModule", "prune"):
         from edgemtl.nas import prune
 
         return getattr(prune, name)

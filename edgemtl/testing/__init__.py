@@ -19,6 +19,9 @@ from edgemtl.testing.kinds import (
 from edgemtl.testing.measurers import (
     MeasurerConformance,
 )
+from edgemtl.testing.nets import (
+    TaskNetConformance,
+)
 from edgemtl.testing.strategies import (
     StrategyConformance,
 )
@@ -30,6 +33,7 @@ __all__ = [
     "KindConformance",
     "MeasurerConformance",
     "StrategyConformance",
+    "TaskNetConformance",
     "experts_net",
     "grid_net",
     "images",
