@@ -79,7 +79,7 @@ def edge_map(chance: Array) -> Picture:
 
 
 def predicted_maps(
-    outputs: Mapping[str, Array], classes: Sequence[str], limits: tuple[float, float], scale: float = 1.0
+    outputs: Mapping[str, Mapping[str, Array]], classes: Sequence[str], limits: tuple[float, float], scale: float = 1.0
 ) -> dict[str, Picture]:
     """The scenes' four tasks from an engine's raw outputs (1, C, H, W); depths times `scale` before they are drawn."""
     return {
@@ -90,9 +90,10 @@ def predicted_maps(
     }
 
 
-def _decoded(name: str, kind: str, outputs: Mapping[str, Array], classes: Sequence[str] = ()) -> Array:
+def _decoded(name: str, kind: str, outputs: Mapping[str, Mapping[str, Array]], classes: Sequence[str] = ()) -> Array:
     task = make_task(name, kind, classes=classes)
-    prediction: Array = kind_of(task).decode(task, {task.outputs[0].name: outputs[name]}, outputs[name].shape[2:])
+    (raw,) = outputs[name].values()
+    prediction: Array = kind_of(task).decode(task, outputs[name], raw.shape[2:])
     return prediction
 
 

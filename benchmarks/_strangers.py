@@ -40,6 +40,7 @@ from edgemtl.profiling.subjects import open_subject
 from edgemtl.results import read_result
 from edgemtl.runtime import Engine, EngineSpec, open_engine
 from edgemtl.spaces import Space, load_space
+from edgemtl.tasks import by_tensor
 from edgemtl.train.checkpoint import load_checkpoint, save_checkpoint
 
 __all__ = ["KINDS", "WITHOUT_RUN", "Kind", "build"]
@@ -173,7 +174,7 @@ def _manifest(folder: Path) -> Any:
 
 def _bundle(folder: Path) -> Any:
     with Engine(folder / "run" / "bundle", threads=1) as engine:
-        return _digest(engine.run(folder / "photo.png"))
+        return _digest(by_tensor(engine.run(folder / "photo.png")))
 
 
 def _engine(folder: Path) -> Any:
@@ -182,7 +183,7 @@ def _engine(folder: Path) -> Any:
     session = open_engine(position, 1)
     found = session.run(np.zeros(spec.input, np.float32), session.tasks)
     session.close()
-    return [sorted(session.tasks), _digest(found)]
+    return [sorted(session.tasks), _digest(by_tensor(found))]
 
 
 def _result(folder: Path) -> Any:
@@ -268,7 +269,7 @@ def _sensitivity(folder: Path) -> Any:
 
 def _pictures(folder: Path) -> Any:
     with Engine(folder / "run" / "bundle", threads=1) as engine:
-        return [_digest(engine.run(path)) for path in sorted((folder / "photos").iterdir())]
+        return [_digest(by_tensor(engine.run(path))) for path in sorted((folder / "photos").iterdir())]
 
 
 def _written(name: str) -> Callable[[Path], Any]:

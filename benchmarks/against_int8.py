@@ -97,7 +97,9 @@ def score(run: Run, evaluator: Evaluator, samples: list[Sample]) -> dict[str, di
     scorer = Scorer(evaluator.source.tasks)
     for batch in batches_of(samples, 16):
         runs = [{name: value.copy() for name, value in run(image[None]).items()} for image in batch.image]
-        scorer.update({name: np.concatenate([each[name] for each in runs]) for name in runs[0]}, batch)
+        joined = {name: np.concatenate([each[name] for each in runs]) for name in runs[0]}
+        tasks = {task.name: task.outputs[0].name for task in evaluator.source.tasks}  # each has one output here
+        scorer.update({task: {output: joined[task]} for task, output in tasks.items()}, batch)
     return scorer.compute()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+import numpy as np
 import torch
 from _common import Outcome, Row, main, say
 from _int8 import TARGETS, candidates, opened_int8, samples_of, schemes
@@ -17,7 +18,7 @@ from edgemtl.data import collate
 from edgemtl.models.quantization import simulate
 from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.targets import ExportTarget
-from edgemtl.tasks import relative_change
+from edgemtl.tasks import by_tensor, map_outputs, relative_change
 from edgemtl.train import Scorer
 
 
@@ -30,12 +31,13 @@ def compared(evaluator: Evaluator, candidate: Candidate, target: ExportTarget, q
     with opened_int8(candidate, target) as session:
         for sample in samples_of(evaluator, quick):
             batch = collate([sample])
-            found = {task: value.copy() for task, value in session.run(batch.image, tasks).items()}
-            expected = {task: value.numpy() for task, value in simulation(torch.from_numpy(batch.image)).items()}
+            found = map_outputs(np.copy, session.run(batch.image, tasks))
+            expected = map_outputs(torch.Tensor.numpy, simulation(torch.from_numpy(batch.image)))
             scorers["engine"].update(found, batch)
             scorers["simulation"].update(expected, batch)
-            same += sum(int((found[task] == expected[task]).sum()) for task in tasks)
-            total += sum(found[task].size for task in tasks)
+            values = by_tensor(expected)
+            same += sum(int((value == values[name]).sum()) for name, value in by_tensor(found).items())
+            total += sum(value.size for value in values.values())
     scores = {name: scorer.compute() for name, scorer in scorers.items()}
     changes = (relative_change(t, *(scores[n][t.name] for n in scorers)) for t in evaluator.source.tasks)
     return {"equal": same / total, "metric_change": max(map(abs, changes))}

@@ -23,6 +23,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.models.nets.net import run_blocks
 from edgemtl.nas.search.strategies.mask_learning import ARCHITECTURES, MaskRun
 from edgemtl.nas.search.strategies.masks import draw, probabilities
+from edgemtl.tasks import map_outputs
 from edgemtl.train import task_loss, training_batches
 
 COUNTS = (1, 2, 4)
@@ -44,7 +45,7 @@ def heads_s(run: MaskRun, net: MultiTaskNet, batch: Batch) -> float:
         values = {name: value.detach().requires_grad_() for name, value in features.items()}
         for step in own:
             values[step.name] = net.blocks[step.parameters](*(values[source] for source in step.inputs))
-    outputs = {task.name: values[net.outputs[task.name]] for task in net.tasks}
+    outputs = map_outputs(values.__getitem__, net.outputs)
     torch.stack([task_loss(task, outputs[task.name], *labels[task.name]) for task in net.tasks]).sum().backward()  # type: ignore[no-untyped-call]
     return time.perf_counter() - start
 

@@ -23,11 +23,11 @@ from edgemtl.data.scenes import ScenesSource
 from edgemtl.data.scenes.types import FAR_M
 from edgemtl.errors import UserError
 from edgemtl.files.images import normalize
-from edgemtl.runtime import Engine
+from edgemtl.runtime import Engine, Outputs
+from edgemtl.tasks import map_outputs
 from edgemtl.train import Scorer
 
 Array = NDArray[Any]
-Outputs = dict[str, Array]
 
 PICTURE = ROOT / "docs" / "pictures" / "scenes.png"
 MOST_BYTES = 600_000
@@ -55,7 +55,7 @@ def from_supernet(images: Sequence[Array]) -> list[Outputs]:
         found = []
         for image in images:
             outputs = session.run(normalize(image[None]), session.tasks)
-            found.append({name: value.copy() for name, value in outputs.items()})  # a session may reuse its buffers
+            found.append(map_outputs(np.copy, outputs))  # a session may reuse its buffers
     return found
 
 

@@ -28,7 +28,7 @@ from edgemtl.nas.prune.run import OpenedDesign
 from edgemtl.nas.runs import RunFolder
 from edgemtl.results import Result, read_result
 from edgemtl.spaces import prunable_channels, with_channels
-from edgemtl.tasks import worst_task
+from edgemtl.tasks import by_tensor, worst_task
 from edgemtl.train import batches_of, task_loss
 
 BUDGET = "40%FLOPs"
@@ -134,7 +134,7 @@ def _gradients(net: MultiTaskNet, opened: OpenedDesign) -> None:
 
 def _ends(net: MultiTaskNet) -> list[str]:
     """The layers that give the tasks' outputs."""
-    last = [f"blocks.{block}." for block in net.outputs.values()]
+    last = [f"blocks.{block}." for block in by_tensor(net.outputs).values()]
     return [
         name
         for name, module in net.named_modules()

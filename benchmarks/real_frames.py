@@ -36,7 +36,9 @@ from edgemtl.files.images import normalize
 from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.nas.runs import RunFolder
+from edgemtl.runtime import Outputs
 from edgemtl.targets import find_target, measurer_of
+from edgemtl.tasks import by_tensor, map_outputs
 from edgemtl.train import batches_of
 
 Array = NDArray[Any]
@@ -78,10 +80,11 @@ def errors(frame: RealFrame, depth: Array, normals: Array) -> Errors:
     return {"depth": found, "normals": normal_errors(normals, frame.normals, frame.trusted)}
 
 
-def maps_of(outputs: Mapping[str, Array]) -> tuple[Array, Array]:
+def maps_of(outputs: Outputs) -> tuple[Array, Array]:
     """Depth in metres (H, W) and normals (H, W, 3) out of raw outputs."""
-    depth = np.maximum(np.exp(outputs["depth"][0, 0].astype(np.float64)), NEAREST_M)
-    return depth, outputs["normals"][0].transpose(1, 2, 0)
+    raw = by_tensor(outputs)
+    depth = np.maximum(np.exp(raw["depth"][0, 0].astype(np.float64)), NEAREST_M)
+    return depth, raw["normals"][0].transpose(1, 2, 0)
 
 
 def scene_focal_px(width: int) -> tuple[float, float]:
@@ -103,7 +106,7 @@ def own_statistics(net: MultiTaskNet, frame: RealFrame, share: float) -> Errors:
         if name.endswith(("running_mean", "running_var")):
             value.lerp_(state[name], 1 - share)
     with torch.no_grad():
-        return errors(frame, *maps_of({name: value.numpy() for name, value in adapted(image).items()}))
+        return errors(frame, *maps_of(map_outputs(torch.Tensor.numpy, adapted(image))))
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -150,13 +153,11 @@ def run(options: argparse.Namespace) -> Outcome:
     return Outcome(rows, raw)
 
 
-def engine_outputs(candidate: Candidate, by: Evaluator, frames: list[RealFrame]) -> dict[str, dict[str, Array]]:
+def engine_outputs(candidate: Candidate, by: Evaluator, frames: list[RealFrame]) -> dict[str, Outputs]:
     """Raw outputs of the exported engine for every frame, copied."""
     with by.engine(candidate) as session:
         return {
-            frame.name: {
-                name: value.copy() for name, value in session.run(normalize(frame.image[None]), session.tasks).items()
-            }
+            frame.name: map_outputs(np.copy, session.run(normalize(frame.image[None]), session.tasks))
             for frame in frames
         }
 
@@ -173,7 +174,7 @@ def rows_of(name: str, found: Errors, trivial: Mapping[str, Errors]) -> list[Row
     return rows
 
 
-def draw(frames: list[RealFrame], outputs: Mapping[str, Mapping[str, Array]], classes: tuple[str, ...]) -> int:
+def draw(frames: list[RealFrame], outputs: Mapping[str, Outputs], classes: tuple[str, ...]) -> int:
     """The picture: a row for a frame; its size in bytes."""
     titles = ("frame", *(f"{how} {what}" for what in ("depth", "normals") for how in ("predicted", "measured")))
     titles += ("predicted segmentation", "predicted edges")

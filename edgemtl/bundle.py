@@ -37,6 +37,7 @@ __all__ = [
     "BundleTarget",
     "BundleTask",
     "Manifest",
+    "OutputParity",
     "Parity",
     "Provenance",
     "describe_task",
@@ -79,12 +80,13 @@ class BundleInput(Strict):
 
 
 class BundleOutput(Strict):
-    """One tensor of a task, its values in `unit`.
+    """One output of a task, the `tensor` of graphs and engines that it is, its values in `unit`.
 
     A raw one is (1, channels, H, W) where `dense`, else (1, channels). Older bundles tell no `shape` and no `unit`.
     """
 
     name: Name
+    tensor: Name
     channels: Side
     dense: bool
     shape: Annotated[tuple[Side, ...], Field(max_length=8)] | None = None
@@ -122,26 +124,38 @@ class BundleTask(Strict):
         return make_task(self.name, self.kind, self.channels, self.classes)
 
 
-class Parity(Strict):
-    """An engine against the trained FP32 net on the same images, for one task.
+class OutputParity(Strict):
+    """One raw output of an engine against the trained FP32 net's, over the same images.
 
-    `max_abs_error` is the largest difference of any output value, `relative_error` the norm of the difference over the
-    norm of the net's output; `torch` and `engine` are the task's own `metric` of both, over `images` images of `split`.
-    `unit` is that of the raw output, which `max_abs_error` is in. What was allowed: `metric_allowed` is the fraction
-    by which the metric may be worse, `difference_allowed` what the tensors may differ by (None where INT8 or BF16 is on
-    the task's path: its metric alone decides).
+    `max_abs_error` is the largest difference of any value, in `unit`, `relative_error` the norm of the difference over
+    the norm of the net's output.
     """
 
     max_abs_error: Annotated[float, Field(ge=0)]
     relative_error: Annotated[float, Field(ge=0)]
+    unit: Name | None = None
+
+
+class Parity(Strict):
+    """An engine against the trained FP32 net on the same images, for one task: each of its `outputs`, and its metric.
+
+    `torch` and `engine` are the task's own `metric` of both, over `images` images of `split`. What was allowed:
+    `metric_allowed` is the fraction by which the metric may be worse, `difference_allowed` what the tensors may differ
+    by (None where INT8 or BF16 is on the task's path: its metric alone decides).
+    """
+
+    outputs: Annotated[dict[Name, OutputParity], Field(min_length=1, max_length=100)]
     metric: Name
     torch: float
     engine: float
     images: Amount
     split: Name | None = None
-    unit: Name | None = None
     metric_allowed: Annotated[float, Field(ge=0)] | None = None
     difference_allowed: Annotated[float, Field(ge=0)] | None = None
+
+    def differences(self) -> list[tuple[str, OutputParity]]:
+        """The parity of each output with what to call it beside the task: nothing where it is the only one."""
+        return [(name if len(self.outputs) > 1 else "", output) for name, output in self.outputs.items()]
 
     @property
     def tolerance(self) -> str:
@@ -348,7 +362,8 @@ def describe_task(task: Task, size: tuple[int, int]) -> BundleTask:
         higher_is_better=task.metric.higher_is_better,
         outputs=tuple(
             BundleOutput(
-                name=tensor_name(task, out),
+                name=out.name,
+                tensor=tensor_name(task, out),
                 channels=out.channels,
                 dense=out.dense,
                 shape=(1, out.channels, *(size if out.dense else ())),

@@ -190,7 +190,8 @@ def _parity(screen: Screen, manifest: Manifest) -> None:
                 (name, "all", None, None, None, None, None, "not checked: it neither runs nor is simulated here")
             )
         for task, each in target.parity.items():
-            difference = f"{each.max_abs_error:.4g} {each.unit or ''}".rstrip()
+            apart = [(label, f"{output.max_abs_error:.4g}", output.unit or "") for label, output in each.differences()]
+            difference = ", ".join(" ".join(filter(None, words)) for words in apart)
             images = f"{each.images} {each.split or ''} images, {_judged(target)}".replace("  ", " ")
             rows.append((name, task, each.metric, each.torch, each.engine, each.tolerance, difference, images))
     columns = ("target", "task", "metric", "PyTorch", "engine", "allowed", "largest difference of raw outputs", "on")

@@ -17,12 +17,12 @@ from edgemtl.data.sample import Sample, Samples, Source, Split
 from edgemtl.errors import MissingDependencyError, UserError, reason_of, unknown_name
 from edgemtl.files.images import normalize
 from edgemtl.files.onnx import read_onnx
-from edgemtl.tasks import Task, kind_of
+from edgemtl.tasks import Task, kind_of, tensor_name
 
 __all__ = ["PseudoLabelled", "Teacher", "onnx_teacher", "with_pseudo_labels"]
 
-Teacher = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""From an image (1, 3, H, W), normalised, to a task's raw output (1, C, H, W) or (1, C): logits, log-metres, …"""
+Teacher = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
+"""From an image (1, 3, H, W), normalised, to a task's raw outputs (1, C, H, W) or (1, C): logits, log-metres, …"""
 
 
 class PseudoLabelled:
@@ -71,21 +71,32 @@ def with_pseudo_labels(sample: Sample, tasks: Sequence[Task], teachers: Mapping[
     image = normalize(sample.image[None])
     targets, masks = dict(sample.targets), dict(sample.masks)
     for task in missing:
-        raw = np.asarray(teachers[task.name](image), np.float32)
-        wanted = (1, task.channels, *image.shape[2:]) if task.dense else (1, task.channels)
+        outputs = _checked(task, teachers[task.name](image), image.shape[2:])
+        label = kind_of(task).pseudo_label(task, outputs, (image.shape[2], image.shape[3]))
+        targets[task.name], masks[task.name] = label
+    return Sample(sample.image, targets, masks)
+
+
+def _checked(
+    task: Task, outputs: Mapping[str, NDArray[np.float32]], size: Sequence[int]
+) -> dict[str, NDArray[np.float32]]:
+    """A teacher's outputs of a task, each of the shape that it has for an image of `size` (H, W)."""
+    found = {}
+    for output in task.outputs:
+        raw = found[output.name] = np.asarray(outputs[output.name], np.float32)
+        wanted = (1, output.channels, *(size if output.dense else ()))
         if raw.shape != wanted:
             raise UserError(
                 f"the teacher of task {task.name!r} gives {raw.shape}, {wanted} is wanted: the raw output of a net for "
                 "this task, as large as the image"
             )
-        size = image.shape[2], image.shape[3]
-        label = kind_of(task).pseudo_label(task, {task.outputs[0].name: raw}, size)
-        targets[task.name], masks[task.name] = label
-    return Sample(sample.image, targets, masks)
+    return found
 
 
-def onnx_teacher(path: Path, task: str) -> Teacher:
-    """The ONNX file at `path` as a teacher: one input (1, 3, H, W), and an output called like the task or only one.
+def onnx_teacher(path: Path, task: Task) -> Teacher:
+    """The ONNX file at `path` as a teacher: one input (1, 3, H, W), and outputs called like those of an engine.
+
+    A file of one output is a teacher of a task of one, whatever that is called.
 
     Raises `UserError` for a file that cannot be opened, has other inputs or outputs, or names files of weights that are
     no regular ones in its folder, `MissingDependencyError` without ONNX Runtime.
@@ -94,28 +105,31 @@ def onnx_teacher(path: Path, task: str) -> Teacher:
         import onnxruntime as ort
     except ImportError as error:
         raise MissingDependencyError("onnxruntime", "all", f"the teacher {path}") from error
+    what = f"teacher {path} of task {task.name!r}"
     read_onnx(path, "teacher")
     ort.set_default_logger_severity(4)
     try:
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has its own kinds
-        reason = reason_of(error)
-        raise UserError(f"teacher {path} of task {task!r} cannot be opened ({reason}): ONNX is wanted") from error
+        raise UserError(f"{what} cannot be opened ({reason_of(error)}): ONNX is wanted") from error
     inputs, outputs = [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
-    if len(inputs) != 1 or (len(outputs) != 1 and task not in outputs):
+    tensors = {tensor_name(task, output): output.name for output in task.outputs}
+    alone = len(outputs) == len(tensors) == 1
+    if len(inputs) != 1 or not (alone or tensors.keys() <= set(outputs)):
+        called = " and ".join(f"{name!r}" for name in tensors)
         raise UserError(
             f"teacher {path} has inputs {', '.join(inputs)} and outputs {', '.join(outputs)}: wanted are one input, "
-            f"and one output or one called {task!r}"
+            f"and {'one output or one' if len(tensors) == 1 else 'outputs'} called {called}"
         )
-    output = task if task in outputs else outputs[0]
 
-    def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         try:
-            return np.asarray(session.run([output], {inputs[0]: image})[0])
+            found = session.run(outputs if alone else list(tensors), {inputs[0]: image})
+            return dict(zip(tensors.values(), map(np.asarray, found), strict=True))
         except Exception as error:
             reason = reason_of(error)
             raise UserError(
-                f"teacher {path} of task {task!r} cannot run on an image of {image.shape[2]} x {image.shape[3]} pixels "
+                f"{what} cannot run on an image of {image.shape[2]} x {image.shape[3]} pixels "
                 f"({reason}): give one for this --size"
             ) from error
 

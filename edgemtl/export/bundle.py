@@ -38,7 +38,9 @@ FP32 = {"engine": "fp32"}
 
 
 def export_onnx(net: MultiTaskNet, path: Path) -> Path:
-    """Write the FP32 ONNX model of a static net (opset 17, batch 1, one output a task) to `path`, atomically.
+    """Write the FP32 ONNX model of a static net (opset 17, batch 1) to `path`, atomically.
+
+    A task's only output is called like the task, several are called `TASK.OUTPUT`.
 
     Raises `UnsupportedError` naming a layer without an ONNX operator.
     """

@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgemtl.bundle import Parity
+from edgemtl.bundle import OutputParity, Parity
 from edgemtl.data import Sample, Split, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, run_blocks
 from edgemtl.models.graph import trace
 from edgemtl.models.quantization import Ranges, simulate
+from edgemtl.runtime import Outputs
 from edgemtl.targets import ExportTarget, is_runnable, measurer_of
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, by_tensor, map_outputs
 from edgemtl.train import Scorer
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "simulated_run",
 ]
 
-Outputs = dict[str, NDArray[np.float32]]
 PARITY_SPLIT: Split = "validation"
 _NEGLIGIBLE = 1e-2
 """A metric below this (metres, degrees or a fraction) is as good as zero: changes are taken relative to it."""
@@ -52,7 +52,7 @@ class Tolerance:
     diverging: float = 0.1
 
 
-Run = Callable[[NDArray[np.float32], Sequence[str]], Mapping[str, NDArray[np.float32]]]
+Run = Callable[[NDArray[np.float32], Sequence[str]], Outputs]
 """Raw outputs of tasks for an image: an engine's, or those that a simulation says it will have."""
 
 
@@ -60,41 +60,56 @@ def simulated_run(net: MultiTaskNet, precision: Mapping[str, str], ranges: Range
     """What a target's engine computes, on a machine where it cannot run, or not right."""
     simulation = simulate(net, precision, ranges, target.scheme)
 
-    def run(image: NDArray[np.float32], tasks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        found = simulation(torch.from_numpy(image))
-        return {task: found[task].numpy() for task in tasks}
+    def run(image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
+        found = map_outputs(Tensor.numpy, simulation(torch.from_numpy(image)))
+        return {task: found[task] for task in tasks}
 
     return run
 
 
+@dataclass
+class _Difference:
+    """How far one output of an engine is from the net's, over images: the largest of any value, sums of squares."""
+
+    largest: float = 0.0
+    apart: float = 0.0
+    norm: float = 0.0
+
+    def add(self, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        difference = (found - expected).astype(np.float64)
+        self.largest = max(self.largest, float(np.abs(difference).max()))
+        self.apart += float(np.square(difference).sum())
+        self.norm += float(np.square(expected, dtype=np.float64).sum())
+
+    def parity(self, unit: str) -> OutputParity:
+        relative = float(np.sqrt(self.apart / max(self.norm, 1e-30)))
+        return OutputParity(max_abs_error=self.largest, relative_error=relative, unit=unit or None)
+
+
 def measure_parity(net: MultiTaskNet, run: Run, samples: Sequence[Sample]) -> dict[str, Parity]:
-    """Tensor errors and metrics of every task, net against engine, over the samples one by one."""
+    """Errors of every output and metrics of every task, net against engine, over the samples one by one."""
     scorers = {"torch": Scorer(net.tasks), "engine": Scorer(net.tasks)}
     names = [task.name for task in net.tasks]
-    apart, norms, largest = ({name: 0.0 for name in names} for _ in range(3))
+    apart = {task.name: {output.name: _Difference() for output in task.outputs} for task in net.tasks}
     for sample in samples:
         batch = collate([sample])
         with torch.no_grad():
-            expected = {task: value.numpy() for task, value in net(torch.from_numpy(batch.image)).items()}
-        found = {task: value.copy() for task, value in run(batch.image, names).items()}
+            expected = map_outputs(Tensor.numpy, net(torch.from_numpy(batch.image)))
+        found = map_outputs(np.copy, run(batch.image, names))
         scorers["torch"].update(expected, batch)
         scorers["engine"].update(found, batch)
-        for name in names:
-            difference = (found[name] - expected[name]).astype(np.float64)
-            largest[name] = max(largest[name], float(np.abs(difference).max()))
-            apart[name] += float(np.square(difference).sum())
-            norms[name] += float(np.square(expected[name], dtype=np.float64).sum())
+        for task, differences in apart.items():
+            for name, difference in differences.items():
+                difference.add(found[task][name], expected[task][name])
     scores = {kind: scorer.compute() for kind, scorer in scorers.items()}
     return {
         task.name: Parity(
-            max_abs_error=largest[task.name],
-            relative_error=float(np.sqrt(apart[task.name] / max(norms[task.name], 1e-30))),
+            outputs={output.name: apart[task.name][output.name].parity(output.unit) for output in task.outputs},
             metric=task.metric.name,
             torch=scores["torch"][task.name][task.metric.name],
             engine=scores["engine"][task.name][task.metric.name],
             images=len(samples),
             split=PARITY_SPLIT,
-            unit=task.outputs[0].unit,
         )
         for task in net.tasks
     }
@@ -143,7 +158,7 @@ def _problem(task: Task, parity: Parity, reduced: bool, tolerance: Tolerance) ->
     change = (parity.engine - parity.torch) / max(abs(parity.torch), _NEGLIGIBLE)
     worse = -change if task.metric.higher_is_better else change
     scores = f"{parity.metric} {parity.torch:.4g} in PyTorch, {parity.engine:.4g} in the engine"
-    if not np.isfinite(parity.max_abs_error):
+    if not all(np.isfinite(output.max_abs_error) for output in parity.outputs.values()):
         return "its outputs are not finite"
     if reduced:
         if worse <= tolerance.reduced_metric:
@@ -151,10 +166,13 @@ def _problem(task: Task, parity: Parity, reduced: bool, tolerance: Tolerance) ->
         return f"{scores}, {worse:.1%} worse where {tolerance.reduced_metric:.1%} is allowed"
     if abs(change) > tolerance.float_metric:
         return f"{scores}, {abs(change):.1%} apart where {tolerance.float_metric:.1%} is allowed"
-    if parity.relative_error > tolerance.float_error and parity.max_abs_error > tolerance.float_error:
-        return (
-            f"its FP32 outputs differ by up to {parity.max_abs_error:.2g} where {tolerance.float_error:.2g} is allowed"
-        )
+    beyond = [
+        each.max_abs_error
+        for each in parity.outputs.values()
+        if min(each.relative_error, each.max_abs_error) > tolerance.float_error
+    ]
+    if beyond:
+        return f"its FP32 outputs differ by up to {max(beyond):.2g} where {tolerance.float_error:.2g} is allowed"
     return None
 
 
@@ -175,10 +193,8 @@ def first_divergence(
     ranges = _ranges_of(exposed, net, ranges)
     pixels = torch.from_numpy(image)
     with torch.no_grad():
-        exact = {name: value.numpy() for name, value in exposed(pixels).items()}
-    simulated = {
-        name: value.numpy() for name, value in simulate(exposed, precision, ranges, target.scheme)(pixels).items()
-    }
+        exact = _arrays(exposed(pixels))
+    simulated = _arrays(simulate(exposed, precision, ranges, target.scheme)(pixels))
     found = simulated
     if is_runnable(target, precision):
         found = _exposed_outputs(exposed, target, precision, ranges, image)
@@ -200,18 +216,22 @@ def first_divergence(
     )
 
 
+def _arrays(outputs: Mapping[str, Mapping[str, Tensor]]) -> dict[str, NDArray[np.float32]]:
+    return {name: value.numpy() for name, value in by_tensor(outputs).items()}
+
+
 class _Exposed(nn.Module):
-    """A net whose outputs are those of every block; it stands in for the net wherever one is traced."""
+    """A net whose tasks are its blocks, each with one output; it stands in for the net wherever one is traced."""
 
     def __init__(self, net: MultiTaskNet) -> None:
         super().__init__()
         self.blocks, self.block_tasks, self.input_size = net.blocks, net.block_tasks, net.input_size
         self.wiring, self.names = net.wiring, [step.name for step in net.wiring]
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
         """(N, 3, H, W) to one tensor a block."""
         values = run_blocks(self.blocks, self.wiring, image)
-        return {name: values[name] for name in self.names}
+        return {name: {name: values[name]} for name in self.names}
 
 
 def _ranges_of(exposed: nn.Module, net: MultiTaskNet, ranges: Ranges | None) -> Ranges | None:
@@ -230,12 +250,12 @@ def _exposed_outputs(
     precision: Mapping[str, str],
     ranges: Ranges | None,
     image: NDArray[np.float32],
-) -> Outputs:
+) -> dict[str, NDArray[np.float32]]:
     with tempfile.TemporaryDirectory() as folder:
         target.build(exposed, precision, ranges, Path(folder))  # type: ignore[arg-type]
         names = exposed.names
         with closing(measurer_of(target).open(Path(folder), modes=[names])) as session:
-            return {name: value.copy() for name, value in session.run(image, names).items()}
+            return {name: value.copy() for name, value in by_tensor(session.run(image, names)).items()}
 
 
 def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

@@ -48,10 +48,10 @@ def export_plain(
 ) -> Manifest:
     """Write one file of fixed tasks for each requested target to `folder`, with a manifest, and a README for people.
 
-    A file has one input, `image`, and an output for each task that is called like it; every call answers all of them.
-    Arguments, and what is raised, are those of `export_bundle`, which also says when the folder appears; parity is
-    checked before the steps that `layout` puts around the net. Raises `UnsupportedError` for a target without files
-    that another program can open.
+    A file has one input, `image`, and the outputs of every task, called as in `edgemtl.tasks.by_tensor`; every call
+    answers all of them. Arguments, and what is raised, are those of `export_bundle`, which also says when the folder
+    appears; parity is checked before the steps that `layout` puts around the net. Raises `UnsupportedError` for a
+    target without files that another program can open.
     """
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
     net = net.subset(_tasks(net, layout))
@@ -147,7 +147,7 @@ def _predicting(task: BundleTask, types: Mapping[str, onnx.TypeProto.Tensor]) ->
     """The task whose outputs are results already, of these types."""
     outputs = []
     for output in task.outputs:
-        kind = types[output.name]
+        kind = types[output.tensor]
         update = {
             "shape": tuple(size.dim_value for size in kind.shape.dim),
             "dtype": "int64" if kind.elem_type == onnx.TensorProto.INT64 else "float32",

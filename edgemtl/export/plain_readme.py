@@ -47,7 +47,7 @@ def readme(manifest: Manifest) -> str:
     """The page for a plain layout, in Markdown: what `manifest.json` says to programs, with a seal at its end."""
     tasks = ", ".join(task.name for task in manifest.tasks)
     outputs = [
-        (f"`{output.name}`", f"{output.dtype} {_shape(output.shape or ())}", output.unit, _step(task), task.result)
+        (f"`{output.tensor}`", f"{output.dtype} {_shape(output.shape or ())}", output.unit, _step(task), task.result)
         for task in manifest.tasks
         for output in task.outputs
     ]
@@ -58,7 +58,7 @@ def readme(manifest: Manifest) -> str:
     lines = (
         f"# {manifest.name}: {tasks}",
         "",
-        "Written by edgemtl for use without it: one input, one output a task, all shapes fixed. `manifest.json`",
+        "Written by edgemtl for use without it: one input, the outputs of each task, all shapes fixed. `manifest.json`",
         "says the same for programs, with the names of classes, the hash of every file, and how far each is from",
         "the trained net.",
         "",

@@ -8,7 +8,7 @@ from edgemtl.models.nets.sorting import (
     sort_channels,
 )
 from edgemtl.models.nets.supernet import (
-    ROUTING,
+    Activations,
     Supernet,
     recalibrate,
 )
@@ -40,7 +40,7 @@ from edgemtl.models.weights.tensors import (
 )
 
 __all__ = [
-    "ROUTING",
+    "Activations",
     "ExpertUsage",
     "Matched",
     "MultiTaskNet",

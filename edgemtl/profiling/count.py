@@ -105,7 +105,8 @@ def _tasks(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, set[st
     for entry in model.metadata_props:
         if entry.key == "tasks":
             try:
-                tensors = {str(task): {str(value["output"])} for task, value in parse_json(entry.value).items()}
+                given = parse_json(entry.value)
+                tensors = {str(task): set(map(str, value["outputs"])) for task, value in given.items()}
             except (ValueError, KeyError, TypeError, AttributeError):
                 tensors = {}
     named = {name for names in tensors.values() for name in names}

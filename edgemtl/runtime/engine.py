@@ -17,8 +17,8 @@ from edgemtl.errors import UserError, naming, unknown_name
 from edgemtl.files.images import normalize, picture_pixels, read_picture, resize_picture
 from edgemtl.runtime.levels import pick_level
 from edgemtl.runtime.opening import open_engine
-from edgemtl.runtime.session import CLOSED, Session
-from edgemtl.tasks import Task, check_tasks, kind_of
+from edgemtl.runtime.session import CLOSED, Outputs, Session
+from edgemtl.tasks import Task, check_tasks, kind_of, map_outputs
 
 __all__ = ["Engine", "load_image", "prepare_image", "read_bundle"]
 
@@ -92,8 +92,8 @@ class Engine:
             self._sessions.pop(next(iter(self._sessions))).close()
         return self.manifest.levels[number]
 
-    def run(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
-        """Raw outputs of `tasks` (by default the active ones) by name, (1, C, H, W) or (1, C); arrays are the caller's.
+    def run(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> Outputs:
+        """Raw outputs of `tasks` (by default the active ones), by task and name, (1, C, H, W) or (1, C); the caller's.
 
         `image` is a file, a PIL image or uint8 (H, W, 3) of any size (it is resized to the net's input), or float32
         (1, 3, H, W) that is normalised already: see `prepare_image`. Raises `UserError` for anything else and for an
@@ -102,8 +102,7 @@ class Engine:
         self._check_open()
         size = (self.manifest.input.height, self.manifest.input.width)
         wanted = self._active if tasks is None else tasks
-        outputs = self.session.run(prepare_image(image, size), wanted)
-        return {task: value.copy() for task, value in outputs.items()}
+        return map_outputs(np.copy, self.session.run(prepare_image(image, size), wanted))
 
     def predict(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> dict[str, Any]:
         """Outputs of `run`, decoded: classes, metres, unit vectors, probabilities, points (see `edgemtl.tasks.Kind`).
@@ -115,8 +114,8 @@ class Engine:
         size = (array.shape[2], array.shape[3]) if array.ndim == 4 else (array.shape[0], array.shape[1])
         declared = {task.name: task for task in self.tasks}
         return {
-            name: kind_of(declared[name]).decode(declared[name], {declared[name].outputs[0].name: value}, size)
-            for name, value in self.run(array, tasks).items()
+            name: kind_of(declared[name]).decode(declared[name], outputs, size)
+            for name, outputs in self.run(array, tasks).items()
         }
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "ENGINE_SCHEMA",
     "EngineSpec",
     "OperatorTime",
+    "Outputs",
     "Session",
     "block_of",
     "check_image",
@@ -31,6 +32,8 @@ __all__ = [
 ENGINE_FILE = "engine.json"
 ENGINE_SCHEMA = "edgemtl.engine/1"
 CLOSED = "this engine was closed: open it again"
+Outputs = dict[str, dict[str, NDArray[np.float32]]]
+"""The raw arrays of each task, by the names of its outputs: (1, C, H, W) where dense, else (1, C)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Session(Protocol):
 
     tasks: tuple[str, ...]
 
-    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> Outputs:
         """Raw outputs of `tasks` (a string is one) for a normalised image (1, 3, H, W)."""
         ...
 
@@ -158,12 +161,12 @@ class EngineSpec:
         return dict(self.options.get("runtime_options", {}))
 
     @property
-    def outputs(self) -> dict[str, str]:
-        """Each task's output tensor; raises `UserError` where the options do not name them all."""
+    def outputs(self) -> dict[str, dict[str, str]]:
+        """The tensor of each output of each task; raises `UserError` where the options do not name one or more each."""
         named = self.options.get("outputs")
-        if not isinstance(named, dict) or any(not isinstance(named.get(task), str) for task in self.tasks):
+        if not isinstance(named, dict) or not all(_are_tensors(named.get(task)) for task in self.tasks):
             raise UserError(f"{ENGINE_FILE} names no output tensor for each of {', '.join(self.tasks)}: export again")
-        return {task: str(named[task]) for task in self.tasks}
+        return {task: dict(named[task]) for task in self.tasks}
 
     def file(self, folder: Path, key: str) -> Path:
         """Path of one of the engine's files; raises `UserError` where it is missing."""
@@ -171,6 +174,11 @@ class EngineSpec:
         if name is None or not (folder / name).is_file():
             raise UserError(f"engine {folder} lacks its file {name or key}: copy the whole folder, or export again")
         return folder / name
+
+
+def _are_tensors(own: object) -> bool:
+    """Whether this names one output of a task or more, and the tensor of each."""
+    return isinstance(own, dict) and bool(own) and all(isinstance(word, str) for pair in own.items() for word in pair)
 
 
 def check_image(image: NDArray[np.float32], size: tuple[int, int, int, int]) -> NDArray[np.float32]:

@@ -175,7 +175,8 @@ class BlockPlan:
     and gives tokens, and its convolutions are `queries`, `keys`, `values`, `proj` and those of its MLP. `others` are
     parameters beside weights and biases (layer norms, positions), so many for each channel that is read. Where tasks
     read a block of the trunk behind different ones, each has a copy of its own; `cut_from` is then the supernet's block
-    whose parameters it begins with, and whose precision it takes.
+    whose parameters it begins with, and whose precision it takes. `output` is the one of its task's outputs that it
+    gives, empty where it gives none.
     """
 
     name: str
@@ -194,6 +195,7 @@ class BlockPlan:
     shuffle: int = 1
     parallel: bool = False
     tied: tuple[str, ...] = ()
+    output: str = ""
 
     @property
     def parameters(self) -> str:
@@ -253,7 +255,7 @@ class Plan:
     @property
     def ends(self) -> set[str]:
         """Origins of the blocks that give the tasks' outputs."""
-        return set({block.task: block.origin for block in self.blocks if block.task is not None}.values())
+        return {block.origin for block in self.blocks if block.output}
 
     def copies(self) -> dict[str, tuple[BlockPlan, ...]]:
         """The blocks that share each table of parameters, by its name."""

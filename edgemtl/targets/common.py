@@ -13,6 +13,7 @@ from edgemtl.models.graph import Graph, trace
 from edgemtl.models.quantization import QuantScheme, Ranges, check_precision
 from edgemtl.runtime import EngineSpec, flag_name
 from edgemtl.targets.target import ExportTarget, needs_of
+from edgemtl.tasks import map_outputs
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def make_spec(
         files=files,
         needs=needs_of(target, precision),
         options={
-            "outputs": dict(graph.outputs),
+            "outputs": map_outputs(str, graph.outputs),
             "blocks": dict(graph.block_tasks),
             "precision": dict(precision),
             **options,

@@ -18,6 +18,10 @@ from edgemtl.tasks.labels import (
     parse_number,
     relative,
 )
+from edgemtl.tasks.outputs import (
+    by_tensor,
+    map_outputs,
+)
 from edgemtl.tasks.registry import (
     KINDS,
     all_kinds,
@@ -66,11 +70,13 @@ __all__ = [
     "TaskSpec",
     "View",
     "all_kinds",
+    "by_tensor",
     "check_tasks",
     "delta_m",
     "find_kind",
     "kind_of",
     "make_task",
+    "map_outputs",
     "parse_number",
     "relative",
     "relative_change",

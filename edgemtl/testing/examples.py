@@ -10,7 +10,7 @@ from torch import nn
 from edgemtl.data import Sample, collate
 from edgemtl.models import MultiTaskNet
 from edgemtl.spaces import KEEP, find_family
-from edgemtl.tasks import Task, make_task
+from edgemtl.tasks import Task, by_tensor, make_task
 
 __all__ = ["SIZE", "TASKS", "experts_net", "grid_net", "images", "samples_for", "settle", "small_net"]
 
@@ -114,9 +114,8 @@ def samples_for(net: MultiTaskNet, count: int = 4) -> list[Sample]:
         coarse = Image.fromarray(rng.integers(0, 256, (4, 8, 3), dtype=np.uint8))
         image = np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC))
         with torch.no_grad():
-            out = {
-                task: value[0] for task, value in net(torch.from_numpy(collate([Sample(image, {}, {})]).image)).items()
-            }
+            outputs = by_tensor(net(torch.from_numpy(collate([Sample(image, {}, {})]).image)))
+        out = {task: value[0] for task, value in outputs.items()}
         for task in ("depth", "normals"):
             out[task] = out[task] + 0.2 * torch.from_numpy(rng.standard_normal(out[task].shape, np.float32))
         normals = torch.nn.functional.normalize(out["normals"], dim=0).permute(1, 2, 0)

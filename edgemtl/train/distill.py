@@ -16,12 +16,9 @@ from torch import Tensor
 __all__ = ["feature_distance", "stage_ends"]
 
 
-def stage_ends(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The last block of each stage among `trunk.STAGE_NUMBER` features, by the stage's name."""
-    ends: dict[str, Tensor] = {}
-    for name, value in features.items():
-        if name.startswith("trunk."):
-            ends[name.removeprefix("trunk.").rpartition("_")[0]] = value
+def stage_ends(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the last block of each stage gives, by the stage's name, among blocks called `STAGE_NUMBER`."""
+    ends = {name.rpartition("_")[0]: value for name, value in trunk.items()}
     ends.pop("", None)
     return ends
 

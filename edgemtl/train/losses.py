@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,22 +13,22 @@ from edgemtl.tasks import Task, kind_of
 __all__ = ["distillation_loss", "label_tensors", "task_loss"]
 
 
-def task_loss(task: Task, output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """The task's loss (a scalar) of raw outputs against labels, over the places where `mask` is true.
+def task_loss(task: Task, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor) -> Tensor:
+    """The task's loss (a scalar) of its raw outputs against labels, over the places where `mask` is true.
 
     Labels and masks are those of `edgemtl.data.Batch`, as tensors.
     """
-    return kind_of(task).learning().loss(task, _planes(task, output), target, mask)
+    return kind_of(task).learning().loss(task, _planes(outputs), target, mask)
 
 
-def distillation_loss(task: Task, output: Tensor, teacher: Tensor) -> Tensor:
+def distillation_loss(task: Task, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
     """How far a narrow design's raw outputs are from the largest one's: in-place distillation (Yu and Huang 2019)."""
-    return kind_of(task).learning().distill(task, _planes(task, output), _planes(task, teacher))
+    return kind_of(task).learning().distill(task, _planes(outputs), _planes(teacher))
 
 
-def _planes(task: Task, output: Tensor) -> dict[str, Tensor]:
+def _planes(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """In FP32, one channel after another: sums over channels are then vectorised over pixels."""
-    return {task.outputs[0].name: output.float().contiguous()}
+    return {name: output.float().contiguous() for name, output in outputs.items()}
 
 
 def label_tensors(labels: Any, device: torch.device | None = None) -> Any:

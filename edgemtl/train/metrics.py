@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgemtl.data import Batch, Sample, collate
 from edgemtl.errors import UserError
-from edgemtl.tasks import Task, kind_of
+from edgemtl.tasks import Task, kind_of, map_outputs
 
 __all__ = ["Scorer", "evaluate"]
 
@@ -22,15 +22,20 @@ class _TaskScore:
         self.task, self.score = task, kind_of(task).learning().metric(task)
         self.empty = True
 
-    def update(self, output: Tensor, target: Tensor, mask: Tensor) -> None:
+    def update(self, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor) -> None:
         if bool(mask.any()):
             self.empty = False
-            self.score.update({self.task.outputs[0].name: output}, target, mask)
+            self.score.update(outputs, target, mask)
 
     def compute(self) -> dict[str, float]:
         if self.empty:
             raise UserError(f"task {self.task.name} cannot be scored: none of the samples has a valid label for it")
         return self.score.compute()
+
+
+def _plain(output: Any) -> Tensor:
+    """In FP32 on the processor, without gradients."""
+    return torch.as_tensor(output).detach().float().cpu().contiguous()
 
 
 class Scorer:
@@ -39,12 +44,12 @@ class Scorer:
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._scores = {task.name: _TaskScore(task) for task in tasks}
 
-    def update(self, outputs: Mapping[str, Any], samples: Batch | Sequence[Sample]) -> None:
+    def update(self, outputs: Mapping[str, Mapping[str, Any]], samples: Batch | Sequence[Sample]) -> None:
         """Add a batch of raw outputs (tensors or arrays, (N, …)) and the samples they belong to, in the same order."""
         batch = samples if isinstance(samples, Batch) else collate(samples)
+        given = map_outputs(_plain, outputs)
         for name, score in self._scores.items():
-            output = torch.as_tensor(outputs[name]).detach().float().cpu().contiguous()
-            score.update(output, torch.as_tensor(batch.targets[name]), torch.as_tensor(batch.masks[name]))
+            score.update(given[name], torch.as_tensor(batch.targets[name]), torch.as_tensor(batch.masks[name]))
 
     def compute(self) -> dict[str, dict[str, float]]:
         """Metrics of every task over all that was added; raises `UserError` for a task that had no valid label."""
@@ -54,7 +59,7 @@ class Scorer:
 def evaluate(
     net: nn.Module, tasks: Sequence[Task], batches: Iterable[Batch], bf16: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Metrics of a net (a module giving a dict of raw outputs) over batches, with BF16 arithmetic where asked."""
+    """Metrics of a net (a module giving each task's raw outputs) over batches, with BF16 arithmetic where asked."""
     scorer = Scorer(tasks)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for batch in batches:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgemtl.data import Batch
-from edgemtl.models import ROUTING, Supernet
+from edgemtl.models import Activations, Supernet
 from edgemtl.spaces import DesignSource, Values
 from edgemtl.train.distill import feature_distance, stage_ends
 from edgemtl.train.loop import Optimized
@@ -87,12 +87,11 @@ class SupernetTraining:
         self.loss_sums = {}
         return means
 
-    def _teach(self, image: Tensor) -> dict[str, Tensor] | None:
+    def _teach(self, image: Tensor) -> Activations | None:
         if self.teacher is None:
             return None
         with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            outputs: dict[str, Tensor] = self.teacher(image)
-        return outputs
+            return Activations(self.teacher(image), {})
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.accelerator.device)
@@ -110,30 +109,28 @@ class SupernetTraining:
         image: Tensor,
         labels: Mapping[str, tuple[Tensor, Tensor]],
         values: Values,
-        teacher: dict[str, Tensor] | None,
-    ) -> dict[str, Tensor]:
+        teacher: Activations | None,
+    ) -> Activations:
         """Forward and backward of one design; what it gave, without gradients, to teach narrower ones."""
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            outputs = self.supernet(image, values, features=True)
-        losses = {task.name: task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks}
+            given: Activations = self.supernet(image, values)
+        outputs, tasks = given.outputs, self.space.tasks
+        losses = {task.name: task_loss(task, outputs[task.name], *labels[task.name]) for task in tasks}
         extra: Tensor | None = None
         if teacher is not None:
             share = self.recipe.label_share
-            soft = {
-                task.name: distillation_loss(task, outputs[task.name], teacher[task.name]) for task in self.space.tasks
-            }
+            soft = {t.name: distillation_loss(t, outputs[t.name], teacher.outputs[t.name]) for t in tasks}
             losses = {name: share * loss + (1 - share) * soft[name] for name, loss in losses.items()}
-            if ends := stage_ends(teacher):
-                extra = self._feature_weight(step) * feature_distance(stage_ends(outputs), ends)
-        if ROUTING in outputs:
-            routing = ROUTING_WEIGHT * outputs[ROUTING]
+            if ends := stage_ends(teacher.trunk):
+                extra = self._feature_weight(step) * feature_distance(stage_ends(given.trunk), ends)
+        if given.routing is not None:
+            routing = ROUTING_WEIGHT * given.routing
             extra = routing if extra is None else extra + routing
         for name, loss in losses.items():
             key = f"{role}.{name}"
             self.loss_sums[key] = self.loss_sums.get(key, 0.0) + float(loss.detach())
-        shared = [value for name, value in outputs.items() if name.startswith("trunk.")]
-        self.weighting.backward(losses, extra, shared, self.accelerator.backward)
-        return {name: value.detach() for name, value in outputs.items()}
+        self.weighting.backward(losses, extra, list(given.trunk.values()), self.accelerator.backward)
+        return given.detached()
 
     def _feature_weight(self, step: int) -> float:
         began = self.recipe.largest_steps * self.recipe.steps

@@ -34,7 +34,7 @@ def test_predictions_are_drawn_from_raw_outputs() -> None:
         "edges": np.full((1, 1, 4, 6), -30, np.float32),
     }
     outputs["semseg"][0, CLASSES.index("rug"), 1:] = 5
-    drawn = predicted_maps(outputs, CLASSES, (1.0, 4.0), scale=0.5)
+    drawn = predicted_maps({task: {"raw": value} for task, value in outputs.items()}, CLASSES, (1.0, 4.0), scale=0.5)
     assert tuple(drawn["semseg"][2, 3]) == CLASS_COLOURS["rug"]
     np.testing.assert_array_equal(drawn["depth"], depth_map(np.ones((4, 6)), (1.0, 4.0)))  # 2 m halved
     assert tuple(drawn["normals"][0, 0]) == (128, 128, 255)

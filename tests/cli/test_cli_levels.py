@@ -28,6 +28,7 @@ from edgemtl.nas.runs import RunFolder
 from edgemtl.profiling import measure_levels
 from edgemtl.runtime import Engine
 from edgemtl.spaces import load_space
+from edgemtl.tasks import by_tensor
 
 TASKS = {"regions", "depth", "side"}
 DEEP = SPACE.replace("decoder: {width: [8, 16], depth: [1]}", "decoder: {width: [8, 16, 32, 48], depth: [1, 2]}")
@@ -115,16 +116,16 @@ def test_a_level_is_picked_by_preference_and_budget(bundle: Path) -> None:
     with Engine(bundle) as engine:
         levels = engine.manifest.levels
         assert engine.set_level() == levels[0]
-        before = engine.run(photo)
+        before = by_tensor(engine.run(photo))
         for level in levels:
             assert engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference) == level
         least = min(levels, key=lambda level: level.cost.flops)
         assert engine.set_level(budget=f"{least.cost.flops}FLOPs", prefer="side=9") == least
-        changed = engine.run(photo)
+        changed = by_tensor(engine.run(photo))
         assert any(not np.array_equal(before[task], changed[task]) for task in TASKS)
         session = engine.session
         engine.set_level()
-        assert all(np.array_equal(before[task], value) for task, value in engine.run(photo).items())
+        assert all(np.array_equal(before[task], value) for task, value in by_tensor(engine.run(photo)).items())
         engine.set_level(budget=f"{least.cost.flops}FLOPs", prefer={"side": 9.0})
         assert engine.session is session, "a level stays open"
         lightest = min(level.cost.weight_bytes for level in levels)
@@ -182,7 +183,7 @@ def test_only_the_levels_that_were_used_last_stay_open(bundle: Path) -> None:
         assert engine.set_level(budget=f"{level.cost.flops}FLOPs", prefer=level.preference) == level
 
     with Engine(bundle, open_levels=2) as engine:
-        before, first = engine.run(photo), engine.session
+        before, first = by_tensor(engine.run(photo)), engine.session
         use(engine, 1)
         use(engine, 0)
         assert engine.session is first
@@ -194,7 +195,7 @@ def test_only_the_levels_that_were_used_last_stay_open(bundle: Path) -> None:
         with pytest.raises(UserError, match="closed"):
             first.run(np.zeros((1, 3, 64, 64), np.float32), ["depth"])
         use(engine, 0)
-        assert all(np.array_equal(before[task], value) for task, value in engine.run(photo).items())
+        assert all(np.array_equal(before[task], value) for task, value in by_tensor(engine.run(photo)).items())
     with pytest.raises(UserError, match="0 open levels given: give 1 or more"):
         Engine(bundle, open_levels=0)
 

@@ -32,6 +32,7 @@ tasks:
   edges: {kind: edges, files: "edges/{name}.png", teacher: edges.onnx}
 """
 Array = NDArray[np.float32]
+EDGES = next(task for task in TASKS if task.name == "edges")
 
 
 class Bare:
@@ -51,14 +52,15 @@ class Bare:
         return [Sample(image, targets, masks)]
 
 
-def raw_of(task: Task) -> Array:
-    shape = (1, task.channels, *SIZE) if task.dense else (1, task.channels)
-    return np.random.default_rng(len(task.name)).normal(size=shape).astype(np.float32)
+def raw_of(task: Task) -> dict[str, Array]:
+    (output,) = task.outputs
+    shape = (1, task.channels, *(SIZE if output.dense else ()))
+    return {output.name: np.random.default_rng(len(task.name)).normal(size=shape).astype(np.float32)}
 
 
 def test_every_kind_of_label_is_taken_from_raw_outputs() -> None:
     source = PseudoLabelled(Bare(), {task.name: lambda image, task=task: raw_of(task) for task in TASKS})  # type: ignore[misc]
-    sample, raw = source.split("train")[0], {task.name: raw_of(task)[0] for task in TASKS}
+    sample, raw = source.split("train")[0], {task.name: next(iter(raw_of(task).values()))[0] for task in TASKS}
     found = sample.targets
     np.testing.assert_array_equal(found["depth"], 2.0)  # a label that is there stays
     np.testing.assert_array_equal(found["semseg"], raw["semseg"].argmax(0))
@@ -74,10 +76,10 @@ def test_every_kind_of_label_is_taken_from_raw_outputs() -> None:
 
 
 def test_a_teacher_sees_the_normalised_image_and_may_know_nothing_of_a_pixel() -> None:
-    def teacher(image: Array) -> Array:
+    def teacher(image: Array) -> dict[str, Array]:
         raw = image[:, :1].copy()
         raw[..., 0] = np.nan
-        return raw
+        return {EDGES.outputs[0].name: raw}
 
     sample = PseudoLabelled(Bare(), {"edges": teacher}).split("train")[0]
     expected = normalize(sample.image[None])[0, 0] > 0
@@ -94,8 +96,8 @@ def test_who_taught_is_part_of_the_identity() -> None:
 
 def test_teachers_of_unknown_tasks_and_wrong_shapes_are_refused() -> None:
     with pytest.raises(UserError, match="did you mean edges"):
-        PseudoLabelled(Bare(), {"edge": lambda image: image})
-    small = PseudoLabelled(Bare(), {"edges": lambda image: image[:, :1, ::2]})
+        PseudoLabelled(Bare(), {"edge": lambda image: {"logits": image}})
+    small = PseudoLabelled(Bare(), {"edges": lambda image: {EDGES.outputs[0].name: image[:, :1, ::2]}})
     with pytest.raises(UserError, match=r"edges.*\(1, 1, 8, 24\).*\(1, 1, 16, 24\) is wanted"):
         small.split("train")[0]
 
@@ -186,6 +188,6 @@ def test_a_teacher_that_cannot_teach_is_a_problem_of_the_data(folder: Path, chan
 
 
 def test_a_teacher_for_other_images_is_named(folder: Path) -> None:
-    teacher = onnx_teacher(write_teacher(folder / "one.onnx", channels=1), "edges")
+    teacher = onnx_teacher(write_teacher(folder / "one.onnx", channels=1), EDGES)
     with pytest.raises(UserError, match=r"one\.onnx.*cannot run on an image of 16 x 24"):
         teacher(np.zeros((1, 3, *SIZE), np.float32))

@@ -26,7 +26,7 @@ from edgemtl.export.wrap import with_postprocessing
 from edgemtl.models import MultiTaskNet
 from edgemtl.progress import Progress, silent
 from edgemtl.runtime import Engine
-from edgemtl.tasks import kind_of, make_task
+from edgemtl.tasks import by_tensor, kind_of, make_task
 
 Arrays = dict[str, NDArray[Any]]
 TARGETS = ("onnxruntime", "openvino")
@@ -88,7 +88,7 @@ def test_raw_outputs_are_the_engines(
     with Engine(bundle, target) as engine:
         for sample in samples:
             image = images(1, seed=3).numpy() if sample is samples[0] else _normalised(engine, sample.image)
-            expected, found = engine.run(image), answers(tmp_path / "plain", target, image)
+            expected, found = by_tensor(engine.run(image)), answers(tmp_path / "plain", target, image)
             assert set(found) == {"semseg", "depth", "normals"}
             for task in manifest.tasks:
                 assert found[task.name].shape == task.outputs[0].shape == expected[task.name].shape
@@ -169,7 +169,7 @@ def test_experts_become_a_plain_file_too(tmp_path: Path) -> None:
     export(net, samples, tmp_path / "plain")
     image = images(1, size).numpy()
     with torch.no_grad():
-        expected = net(torch.from_numpy(image))
+        expected = by_tensor(net(torch.from_numpy(image)))
     for target in TARGETS:
         for name, value in answers(tmp_path / "plain", target, image).items():
             np.testing.assert_allclose(value, expected[name].numpy(), rtol=1e-3, atol=1e-3)
@@ -298,7 +298,7 @@ def test_the_bundles_own_file_is_described_for_a_plain_runtime(bundle: Path, sam
     image = images(1).numpy()
     (found,) = session.run(["depth"], {"image": image, **wanted})
     with Engine(bundle, "onnxruntime") as engine:
-        np.testing.assert_array_equal(found, engine.run(image, "depth")["depth"])
+        np.testing.assert_array_equal(found, by_tensor(engine.run(image, "depth"))["depth"])
 
 
 def _normalised(engine: Engine, image: NDArray[np.uint8]) -> NDArray[np.float32]:

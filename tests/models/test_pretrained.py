@@ -127,7 +127,7 @@ def test_a_supernet_takes_every_trunk_weight(
     image, theirs = pictures(2, SIZE), fresh(1).train()
     with torch.no_grad():
         expected = theirs.features(image).mean((2, 3))
-        assert relative(supernet(image, design, features=True)["trunk.last"].mean((2, 3)), expected) < TOLERANCE
+        assert relative(supernet(image, design).trunk["last"].mean((2, 3)), expected) < TOLERANCE
         sort_channels(supernet)
         net = with_batch_statistics(supernet.extract(design))
         found = net.run_all(image)["last"].mean((2, 3))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgemtl.models import Supernet, sort_channels
 from edgemtl.spaces import Design, Space, load_space
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, by_tensor
 
 SIZE = (32, 64)
 POOLED = TASKS[2:]
@@ -20,7 +20,7 @@ def outputs(supernet: Supernet, design: Design) -> dict[str, Tensor]:
     """In double precision, where the order of a sum does not show."""
     net = with_batch_statistics(supernet.extract(design)).double()
     with torch.no_grad():
-        return net(pictures(2, SIZE).double())
+        return by_tensor(net(pictures(2, SIZE).double()))
 
 
 def full(space: Space, design: Design) -> Design:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
 from edgemtl.spaces import Space, load_space
+from edgemtl.tasks import by_tensor
 
 SIZE = (32, 64)
 TOLERANCE = 1e-5
@@ -29,8 +30,8 @@ def test_extracted_net_equals_supernet_under_its_design(space: Space, supernet: 
     design = space.random(random.Random(seed))
     image = pictures(3, SIZE, seed % 1000)
     with torch.no_grad():
-        expected = supernet(image, design)
-        found = with_batch_statistics(supernet.extract(design))(image)
+        expected = by_tensor(supernet(image, design).outputs)
+        found = by_tensor(with_batch_statistics(supernet.extract(design))(image))
     assert difference(found, expected) < TOLERANCE
 
 
@@ -41,8 +42,8 @@ def test_extracted_net_equals_supernet_in_shipped_spaces(name: str) -> None:
     image = pictures(3, SIZE)
     for design in designs(space, 2):
         with torch.no_grad():
-            expected = supernet(image, design)
-            found = with_batch_statistics(supernet.extract(design))(image)
+            expected = by_tensor(supernet(image, design).outputs)
+            found = by_tensor(with_batch_statistics(supernet.extract(design))(image))
         assert difference(found, expected) < TOLERANCE
 
 
@@ -56,7 +57,7 @@ def test_recalibrated_net_in_evaluation_equals_supernet_on_that_batch(space: Spa
             module.running_var *= (count - 1) / count  # a batch is normalised with the biased variance
         assert not any(module.training for module in net.modules())
         with torch.no_grad():
-            assert difference(net(image), supernet(image, design)) < TOLERANCE
+            assert difference(by_tensor(net(image)), by_tensor(supernet(image, design).outputs)) < TOLERANCE
 
 
 def test_recalibration_is_the_plain_average_over_batches(space: Space, supernet: Supernet) -> None:
@@ -86,12 +87,14 @@ def test_recalibration_forgets_what_was_measured_before(space: Space, supernet: 
     recalibrate(once, [image])
     recalibrate(twice, [image * 9])
     recalibrate(twice, [image])
-    assert difference(once(image), twice(image)) == 0
+    assert difference(by_tensor(once(image)), by_tensor(twice(image))) == 0
 
 
 def test_a_design_trains_its_prefixes_and_nothing_else(space: Space) -> None:
     supernet = Supernet.of(space)
-    sum(output.square().sum() for output in supernet(pictures(2, SIZE), space.smallest()).values()).backward()
+    sum(
+        output.square().sum() for output in by_tensor(supernet(pictures(2, SIZE), space.smallest()).outputs).values()
+    ).backward()
     lower = supernet.shared["blocks.b_1.project.conv.weight"]
     assert lower.shape == (24, 48, 1, 1)
     assert lower.grad is not None
@@ -105,17 +108,15 @@ def test_a_design_trains_its_prefixes_and_nothing_else(space: Space) -> None:
     assert supernet.shared["blocks.b_3.project.conv.weight"].grad is None
 
 
-def test_features_are_the_trunk_s_and_change_no_output(space: Space, supernet: Supernet) -> None:
+def test_features_are_the_trunk_s(space: Space, supernet: Supernet) -> None:
     image = pictures(2, SIZE)
     design = space.largest()
     with torch.no_grad():
-        both = supernet(image, design, features=True)
+        found = supernet(image, design)
         expected = with_batch_statistics(supernet.extract(design)).run_all(image)
-    trunk = {name.removeprefix("trunk."): value for name, value in both.items() if name.startswith("trunk.")}
-    assert list(trunk) == [block.name for block in design.plan.blocks if block.task is None]
-    assert difference(trunk, {name: expected[name] for name in trunk}) < TOLERANCE
-    outputs = {task.name: both[task.name] for task in space.tasks}
-    assert difference(outputs, supernet(image, design)) == 0
+    assert list(found.trunk) == [block.name for block in design.plan.blocks if block.task is None]
+    assert difference(found.trunk, {name: expected[name] for name in found.trunk}) < TOLERANCE
+    assert found.routing is None
 
 
 def test_extracted_nets_own_their_weights(space: Space) -> None:
@@ -164,7 +165,7 @@ def _values_per_channel(net: nn.Module, image: Tensor) -> dict[nn.BatchNorm2d, i
 
 def test_dense_heads_begin_without_a_checkerboard(space: Space) -> None:
     with torch.no_grad():
-        outputs = Supernet.of(space)(pictures(2, SIZE), space.largest())
+        outputs = by_tensor(Supernet.of(space)(pictures(2, SIZE), space.largest()).outputs)
     for name in ("semseg", "depth"):
         corner = outputs[name][..., ::4, ::4]
         for row, column in ((0, 3), (2, 1), (3, 3)):

@@ -48,7 +48,7 @@ def test_what_tasks_share_counts_once_and_belongs_to_no_task() -> None:
         helper.make_node("Gemm", ["f", "h"], ["a"], transB=1),
         helper.make_node("Relu", ["t"], ["r"]),
     ]
-    tasks = json.dumps({"classes": {"output": "a"}, "map": {"output": "r"}})
+    tasks = json.dumps({"classes": {"outputs": ["a"]}, "map": {"outputs": ["r"]}})
     cost = count_graph(_model(nodes, ["a", "r"], [WEIGHT, BIAS, head], tasks=tasks))
     assert cost.trunk == Count(CONV_FLOPS, 224, 896)
     assert cost.tasks == {"classes": Count(2 * 4 * 512, 2048, 8192), "map": Count()}

@@ -186,7 +186,7 @@ def test_counts_are_split_into_trunk_and_tasks(measured: Profile) -> None:
 def engine_in(folder: Path) -> Path:
     folder.mkdir(parents=True)
     two_headed(folder / "model.onnx", batch=1)
-    outputs = {"depth": "depth", "edges": "edges"}
+    outputs = {"depth": {"log_metres": "depth"}, "edges": {"logits": "edges"}}
     spec = EngineSpec(
         "onnxruntime", "onnxruntime", tuple(outputs), (1, 3, 32, 32), {"model": "model.onnx"}, {"outputs": outputs}
     )

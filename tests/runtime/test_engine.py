@@ -19,6 +19,7 @@ from PIL import Image
 from edgemtl.errors import UserError
 from edgemtl.export import Evidence, ExportRequest, export_bundle
 from edgemtl.runtime import Engine, open_engine, prepare_image
+from edgemtl.tasks import by_tensor
 
 TARGETS = ("onnxruntime", "openvino", "streaming")
 
@@ -39,10 +40,10 @@ def photo() -> NDArray[np.uint8]:
 
 def test_a_string_is_one_task(bundle: Path, photo: NDArray[np.uint8]) -> None:
     with Engine(bundle, threads=1) as engine:
-        wanted = engine.run(photo, ["depth"])["depth"]
-        for found in (engine.run(photo, "depth"), engine.session.run(NORMALISED, "depth")):
+        wanted = by_tensor(engine.run(photo, ["depth"]))["depth"]
+        for found in (by_tensor(engine.run(photo, "depth")), by_tensor(engine.session.run(NORMALISED, "depth"))):
             assert list(found) == ["depth"]
-        np.testing.assert_array_equal(engine.run(photo, "depth")["depth"], wanted)
+        np.testing.assert_array_equal(by_tensor(engine.run(photo, "depth"))["depth"], wanted)
         assert list(engine.predict(photo, "depth")) == ["depth"]
         engine.switch("depth")
         assert engine.active == ("depth",)
@@ -54,15 +55,17 @@ def test_files_pil_images_and_arrays_are_one(bundle: Path, photo: NDArray[np.uin
     path = tmp_path / "photo.png"
     Image.fromarray(photo).save(path)
     with Engine(bundle, threads=1) as engine, os.scandir(tmp_path) as entries:
-        wanted = engine.run(photo, "depth")["depth"]
+        wanted = by_tensor(engine.run(photo, "depth"))["depth"]
         flipped = np.ascontiguousarray(photo[:, ::-1])[:, ::-1]
         given = [path, str(path), next(entries), Image.fromarray(photo), Image.open(path), flipped]
         for image in (*given, prepare_image(photo, SIZE)):
-            np.testing.assert_array_equal(engine.run(image, "depth")["depth"], wanted)
+            np.testing.assert_array_equal(by_tensor(engine.run(image, "depth"))["depth"], wanted)
         grey = photo[:, :, 0]
         Image.fromarray(grey).save(path)
         for image in (grey, Image.fromarray(grey), np.stack([grey] * 3, axis=2)):
-            np.testing.assert_array_equal(engine.run(image, "depth")["depth"], engine.run(path, "depth")["depth"])
+            np.testing.assert_array_equal(
+                by_tensor(engine.run(image, "depth"))["depth"], by_tensor(engine.run(path, "depth"))["depth"]
+            )
 
 
 NORMALISED = np.zeros((1, 3, *SIZE), np.float32)
@@ -103,7 +106,11 @@ def test_what_is_no_image_is_refused_in_one_line(bundle: Path, wrong: Any, said:
 @pytest.mark.parametrize("wrong", [5, [1], [None], [b"depth"], b"depth", {"depth": 1}.values()])
 def test_what_names_no_task_is_refused(bundle: Path, photo: NDArray[np.uint8], wrong: Any) -> None:
     with Engine(bundle, threads=1) as engine:
-        for call in (engine.switch, lambda tasks: engine.run(photo, tasks), lambda tasks: engine.predict(photo, tasks)):
+        for call in (
+            engine.switch,
+            lambda tasks: by_tensor(engine.run(photo, tasks)),
+            lambda tasks: engine.predict(photo, tasks),
+        ):
             with pytest.raises(UserError, match="semseg, depth, normals") as caught:
                 call(wrong)
             assert "\n" not in str(caught.value)
@@ -113,7 +120,7 @@ def test_an_engine_opens_for_one_mode_that_a_string_names(bundle: Path) -> None:
     for target in TARGETS:
         for modes in ("depth", ["depth"], [["depth"]]):
             with closing(open_engine(bundle / f"engines/{target}", 1, modes=modes)) as session:
-                assert list(session.run(NORMALISED, "depth")) == ["depth"]
+                assert list(by_tensor(session.run(NORMALISED, "depth"))) == ["depth"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -123,11 +130,11 @@ def test_a_closed_engine_answers_in_one_line(bundle: Path, photo: NDArray[np.uin
         engine.close()
         engine.session.close()
     calls: list[Callable[[], object]] = [
-        lambda: engine.run(photo),
+        lambda: by_tensor(engine.run(photo)),
         lambda: engine.predict(photo, "depth"),
         lambda: engine.switch("depth"),
         lambda: engine.set_level(budget="1MB"),
-        lambda: engine.session.run(NORMALISED, "depth"),
+        lambda: by_tensor(engine.session.run(NORMALISED, "depth")),
         lambda: engine.session.operator_times(NORMALISED, "depth", 1),
         engine.__enter__,
     ]

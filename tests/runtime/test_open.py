@@ -16,6 +16,7 @@ from plugged import install
 
 from edgemtl.errors import UserError
 from edgemtl.runtime import EngineSpec, open_engine, runtime_names
+from edgemtl.tasks import by_tensor
 
 PLUGGED = "def opened(*given):\n    return given\n"
 SPEC = EngineSpec("mine", "my-runtime", ("a", "b"), (1, 3, 4, 4), {"model": "model.bin"}, {"level": 2})
@@ -74,16 +75,22 @@ def test_options_that_name_no_outputs_are_refused(tmp_path: Path, runtime: str) 
     files = {"model": "model.onnx", "weights": "model.onnx"}
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     image = np.ones((1, 3, 4, 4), np.float32)
-    good = EngineSpec(runtime, runtime, ("a",), (1, 3, 4, 4), files, {"outputs": {"a": "a"}})
+    good = EngineSpec(runtime, runtime, ("a",), (1, 3, 4, 4), files, {"outputs": {"a": {"x": "a"}}})
     good.write(tmp_path)
     if runtime == "onnxruntime":
-        np.testing.assert_array_equal(open_engine(tmp_path).run(image, ["a"])["a"], image)
-    for options in ({}, {"outputs": ["a"]}, {"outputs": {"a": 1}}):
+        np.testing.assert_array_equal(by_tensor(open_engine(tmp_path).run(image, ["a"]))["a"], image)
+    for options in (
+        {},
+        {"outputs": ["a"]},
+        {"outputs": {"a": "a"}},
+        {"outputs": {"a": {}}},
+        {"outputs": {"a": {"x": 1}}},
+    ):
         replace(good, options=options).write(tmp_path)
         with pytest.raises(UserError, match=r"no output tensor|cannot open"):
             open_engine(tmp_path)
     if runtime == "onnxruntime":
-        for wrong in (replace(good, input=(1, 3, 8, 4)), replace(good, options={"outputs": {"a": "b"}})):
+        for wrong in (replace(good, input=(1, 3, 8, 4)), replace(good, options={"outputs": {"a": {"x": "b"}}})):
             wrong.write(tmp_path)
             with pytest.raises(UserError, match="other inputs or outputs"):
                 open_engine(tmp_path)
@@ -101,7 +108,9 @@ def test_a_runtime_that_is_not_installed_gives_the_install_line(
 ) -> None:
     for name, extra in (("onnxruntime", "all"), ("openvino", "openvino")):
         monkeypatch.setitem(sys.modules, name, None)
-        spec = EngineSpec(name, name, ("a",), (1, 3, 4, 4), {"model": "m", "weights": "w"}, {"outputs": {"a": "a"}})
+        spec = EngineSpec(
+            name, name, ("a",), (1, 3, 4, 4), {"model": "m", "weights": "w"}, {"outputs": {"a": {"x": "a"}}}
+        )
         folder = tmp_path / name
         spec.write(folder)
         for file in spec.files.values():

@@ -25,6 +25,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate, simulate
 from edgemtl.runtime import EngineSpec, Session, open_engine
 from edgemtl.targets import ExportTarget, PlainTarget, emit, find_target, is_runnable, needs_of
+from edgemtl.tasks import by_tensor
 
 Outputs = dict[str, NDArray[np.float32]]
 
@@ -77,8 +78,8 @@ class TargetConformance:
         net, image = small_net(block, "relu6"), images(1)
         session = self.session(net, tmp_path, {"engine": "fp32"})
         with torch.no_grad():
-            expected = net(image)
-        found = session.run(image.numpy(), session.tasks)
+            expected = by_tensor(net(image))
+        found = by_tensor(session.run(image.numpy(), session.tasks))
         assert list(found) == list(expected)
         for task, value in expected.items():
             np.testing.assert_allclose(found[task], value.numpy(), rtol=1e-3, atol=1e-3)
@@ -89,10 +90,10 @@ class TargetConformance:
         net, image = small_net(), images(1)
         session = self.session(net, tmp_path)
         with torch.no_grad():
-            expected = net(image)
+            expected = by_tensor(net(image))
         subsets = [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]
         for names in [*subsets, *reversed(subsets)]:
-            found = session.run(image.numpy(), names[::-1])
+            found = by_tensor(session.run(image.numpy(), names[::-1]))
             assert set(found) == set(names)
             for task in names:
                 np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=2e-1, atol=2e-1)
@@ -114,9 +115,9 @@ class TargetConformance:
         net, image = grid_net(), images(1)
         session = self.session(net, tmp_path / "float", {"engine": "fp32"})
         with torch.no_grad():
-            expected = net(image)
+            expected = by_tensor(net(image))
         for names in [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]:
-            found = session.run(image.numpy(), names)
+            found = by_tensor(session.run(image.numpy(), names))
             for task in names:
                 np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
         ran = {entry.block for entry in session.operator_times(image.numpy(), ["normals"], 2)}
@@ -124,9 +125,9 @@ class TargetConformance:
         assert not [name for name in ran if name.endswith(("__depth", "__semseg")) or name == "f2p0to2"]
         precision = mixed_precision(net, self.target, "fp32")
         mixed = self.session(net, tmp_path / "mixed", precision)
-        found = {task: value.copy() for task, value in mixed.run(image.numpy(), mixed.tasks).items()}
+        found = {task: value.copy() for task, value in by_tensor(mixed.run(image.numpy(), mixed.tasks)).items()}
         mixed.close()
-        simulated = simulate(net, precision, calibrate(net, images(8)), self.target.scheme)(image)
+        simulated = by_tensor(simulate(net, precision, calibrate(net, images(8)), self.target.scheme)(image))
         for task, value in simulated.items():
             rounding = (value - expected[task]).norm().item()
             apart = float(np.linalg.norm(found[task] - value.numpy()))
@@ -137,13 +138,13 @@ class TargetConformance:
         """Every subset is right: no token is dropped but those that the net drops itself."""
         net, image = experts_net(capacity), images(1, (64, 96))
         with torch.no_grad():
-            expected, free = net(image), experts_net(None)(image)
+            expected, free = by_tensor(net(image)), by_tensor(experts_net(None)(image))
         assert capacity is None or any(not torch.allclose(expected[task], free[task], atol=1e-2) for task in free)
         if self.target.dispatch.capacity is not None:
             pytest.skip(f"{self.target.traits.name} drops what has no place in its engines")
         session = self.session(net, tmp_path, {"engine": "fp32"})
         for names in [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]:
-            found = session.run(image.numpy(), names)
+            found = by_tensor(session.run(image.numpy(), names))
             for task in names:
                 np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
         session.close()
@@ -153,8 +154,10 @@ class TargetConformance:
         net, image = small_net().subset(["normals"]), images(1)
         session = self.session(net, tmp_path)
         with torch.no_grad():
-            expected = net(image)["normals"].numpy()
-        np.testing.assert_allclose(session.run(image.numpy(), ["normals"])["normals"], expected, rtol=2e-1, atol=2e-1)
+            expected = by_tensor(net(image))["normals"].numpy()
+        np.testing.assert_allclose(
+            by_tensor(session.run(image.numpy(), ["normals"]))["normals"], expected, rtol=2e-1, atol=2e-1
+        )
         session.close()
 
     def test_a_plain_file_answers_every_task_as_the_engine_does(self, tmp_path: Path) -> None:
@@ -173,11 +176,11 @@ class TargetConformance:
         assert sorted(spec.files.values()) == sorted(path.name for path in plain.iterdir())
         assert finished == [list(spec.tasks)] and not spec.flags
         session = self.session(net, tmp_path / "engine", precision)
-        expected = {task: value.copy() for task, value in session.run(image, session.tasks).items()}
+        expected = {task: value.copy() for task, value in by_tensor(session.run(image, session.tasks)).items()}
         session.close()
         spec.write(plain)
         session = open_engine(plain, threads=1, modes=[spec.tasks])
-        for task, value in session.run(image, spec.tasks).items():
+        for task, value in by_tensor(session.run(image, spec.tasks)).items():
             np.testing.assert_allclose(value, expected[task], rtol=1e-4, atol=1e-4)
         session.close()
 
@@ -188,10 +191,10 @@ class TargetConformance:
             for precision in ({"engine": engine}, mixed_precision(net, self.target, engine)):
                 ranges = calibrate(net, images(8))
                 session = self.session(net, tmp_path / f"{engine}{len(precision)}", precision)
-                found = session.run(image.numpy(), session.tasks)
-                simulated = simulate(net, precision, ranges, self.target.scheme)(image)
+                found = by_tensor(session.run(image.numpy(), session.tasks))
+                simulated = by_tensor(simulate(net, precision, ranges, self.target.scheme)(image))
                 with torch.no_grad():
-                    exact = net(image)
+                    exact = by_tensor(net(image))
                 for task, value in simulated.items():
                     rounding = (value - exact[task]).norm().item()
                     apart = float(np.linalg.norm(found[task] - value.numpy()))
@@ -220,10 +223,10 @@ class TargetConformance:
         session, same, apart, rounding = open_engine(tmp_path, threads=1), [], 0.0, 0.0
         simulation = simulate(net, precision, ranges, target.scheme)
         for image in images(4, seed=7).split(1):
-            found = session.run(image.numpy(), session.tasks)
+            found = by_tensor(session.run(image.numpy(), session.tasks))
             with torch.no_grad():
-                exact = net(image)
-            for task, value in simulation(image).items():
+                exact = by_tensor(net(image))
+            for task, value in by_tensor(simulation(image)).items():
                 same.append(found[task] == value.numpy())
                 apart += float(np.square(found[task] - value.numpy()).sum())
                 rounding += float((value - exact[task]).square().sum())
@@ -256,8 +259,10 @@ class TargetConformance:
         session = open_engine(tmp_path / "there", threads=1)
         fixed = image.numpy()
         fixed.flags.writeable = False
-        found = session.run(fixed, ["depth"])["depth"].copy()
-        np.testing.assert_array_equal(session.run(np.asfortranarray(image.numpy()), ["depth"])["depth"], found)
+        found = by_tensor(session.run(fixed, ["depth"]))["depth"].copy()
+        np.testing.assert_array_equal(
+            by_tensor(session.run(np.asfortranarray(image.numpy()), ["depth"]))["depth"], found
+        )
         session.close()
 
     def test_weights_are_stored_once(self, tmp_path: Path) -> None:

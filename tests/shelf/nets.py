@@ -10,7 +10,7 @@ from torch import nn
 from edgemtl.data import Sample, collate
 from edgemtl.models import MultiTaskNet
 from edgemtl.spaces import KEEP, find_family
-from edgemtl.tasks import Task, make_task
+from edgemtl.tasks import Task, by_tensor, make_task
 
 SIZE = (32, 64)
 TASKS = (
@@ -113,7 +113,8 @@ def samples_for(net: MultiTaskNet, count: int = 4) -> list[Sample]:
         image = np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC))
         with torch.no_grad():
             out = {
-                task: value[0] for task, value in net(torch.from_numpy(collate([Sample(image, {}, {})]).image)).items()
+                task: value[0]
+                for task, value in by_tensor(net(torch.from_numpy(collate([Sample(image, {}, {})]).image))).items()
             }
         for task in ("depth", "normals"):
             out[task] = out[task] + 0.2 * torch.from_numpy(rng.standard_normal(out[task].shape, np.float32))

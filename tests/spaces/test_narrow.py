@@ -9,7 +9,7 @@ from small import designs, pictures, small_space
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet
 from edgemtl.spaces import Plan, load_space, prunable_channels, with_channels
-from edgemtl.tasks import make_task
+from edgemtl.tasks import by_tensor, make_task
 
 TASKS = (make_task("semseg", "segmentation", classes=("wall", "floor")), make_task("kind", "classification", 3))
 
@@ -42,8 +42,8 @@ def test_a_narrowed_plan_is_a_net_that_runs_and_costs_what_its_parameters_say(tm
         counts = drawn(design.plan, rng)
         plan = with_channels(design.plan, counts)
         net = MultiTaskNet(plan, design.space.tasks).eval()
-        outputs = net(pictures(1, plan.input_size))
-        whole = MultiTaskNet(design.plan, design.space.tasks).eval()(pictures(1, plan.input_size))
+        outputs = by_tensor(net(pictures(1, plan.input_size)))
+        whole = by_tensor(MultiTaskNet(design.plan, design.space.tasks).eval()(pictures(1, plan.input_size)))
         assert {name: v.shape for name, v in outputs.items()} == {name: v.shape for name, v in whole.items()}
         weights = sum(p.numel() for name, p in net.named_parameters() if p.ndim > 1)
         assert plan.cost().params == weights + sum(conv.outputs for block in plan.blocks for conv in block.convs)
@@ -55,7 +55,7 @@ def test_experts_and_hidden_units_are_narrowed_for_every_task() -> None:
     plan = space.largest().plan
     made = with_channels(plan, {"b1.first": 24, "b2.experts.first": 16, "stem2.conv": 8})
     net = MultiTaskNet(made, TASKS).eval()
-    assert net(pictures(1, (64, 64)))["semseg"].shape == (1, 2, 64, 64)
+    assert by_tensor(net(pictures(1, (64, 64))))["semseg"].shape == (1, 2, 64, 64)
     assert net.get_parameter("blocks.b2.mixture.experts.3.second.weight").shape == (128, 16)
     assert made.cost().flops < plan.cost().flops
 

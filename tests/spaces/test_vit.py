@@ -12,7 +12,7 @@ from edgemtl.models import Supernet
 from edgemtl.models.graph.graph import trace
 from edgemtl.spaces import Space, load_space
 from edgemtl.spaces.families.vit import _TORCH_NAMES, window
-from edgemtl.tasks import Task, make_task
+from edgemtl.tasks import Task, by_tensor, make_task
 
 TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))
 TINY = """\
@@ -52,14 +52,14 @@ def test_a_task_may_be_called_like_what_torch_modules_have(tmp_path: Path, name:
     tasks = (make_task(name, "classification", 2), make_task("depth", "depth"))
     named = space(tmp_path, tasks=tasks)
     supernet = Supernet.of(named)
-    outputs = supernet(torch.randn(2, 3, 64, 96), named.largest())
+    outputs = by_tensor(supernet(torch.randn(2, 3, 64, 96), named.largest()).outputs)
     assert outputs[name].shape == (2, 2)
     outputs[name].sum().backward()
     trained = {part for part, p in supernet.shared.items() if p.grad is not None and ".routers." in part}
     assert trained == {
         f"blocks.{b}.mixture.routers.{name}_router.{p}" for b in ("b2", "b4") for p in ("weight", "bias")
     }
-    assert supernet.extract(named.smallest())(torch.randn(1, 3, 64, 96))[name].shape == (1, 2)
+    assert by_tensor(supernet.extract(named.smallest())(torch.randn(1, 3, 64, 96)))[name].shape == (1, 2)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -73,8 +73,8 @@ def test_any_design_is_cut_exactly_out_of_the_supernet(tiny: Space, seed: int) -
             module.train()  # as the supernet does: the batch's own statistics
             module.track_running_stats = False
     with torch.no_grad():
-        expected = supernet(image, design)
-        found = net(image)
+        expected = by_tensor(supernet(image, design).outputs)
+        found = by_tensor(net(image))
     for task in TASKS:
         assert torch.allclose(found[task.name], expected[task.name], atol=1e-5)
     assert found["depth"].shape == (2, 1, 64, 96)
@@ -84,8 +84,9 @@ def test_any_design_is_cut_exactly_out_of_the_supernet(tiny: Space, seed: int) -
 def test_training_sees_what_routers_do(tiny: Space) -> None:
     """The largest design has two layers of experts with a router for each of three tasks."""
     supernet = Supernet.of(tiny)
-    outputs = supernet(torch.randn(2, 3, 64, 96), tiny.largest(), features=True)
-    outputs["routing"].backward()
+    routing = supernet(torch.randn(2, 3, 64, 96), tiny.largest()).routing
+    assert routing is not None
+    routing.backward()
     routers = [p for name, p in supernet.shared.items() if ".routers." in name and name.endswith("weight")]
     assert len(routers) == 6
     assert all(p.grad is not None and bool(p.grad.any()) for p in routers)
@@ -117,7 +118,7 @@ def test_a_subset_runs_its_own_blocks(tiny: Space) -> None:
     torch.manual_seed(0)
     net, image = Supernet.of(tiny).extract(tiny.largest()), torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        assert torch.equal(net.subset(["depth"])(image)["depth"], net(image)["depth"])
+        assert torch.equal(by_tensor(net.subset(["depth"])(image))["depth"], by_tensor(net(image))["depth"])
     assert not any("semseg" in step.name for step in net.subset(["depth"]).wiring)
 
 
@@ -138,7 +139,7 @@ def test_a_dense_space_has_one_trunk_for_all(tmp_path: Path) -> None:
 def test_patches_without_a_stem(tmp_path: Path) -> None:
     cut = space(tmp_path, TINY.replace("stem: [8, 8, 16]", "stem: []"))
     net = Supernet.of(cut).extract(cut.largest())
-    assert net(torch.randn(1, 3, 64, 96))["semseg"].shape == (1, 3, 64, 96)
+    assert by_tensor(net(torch.randn(1, 3, 64, 96)))["semseg"].shape == (1, 3, 64, 96)
     assert cut.largest().plan.blocks[0].convs[0].kernel == 16
 
 
@@ -181,8 +182,8 @@ def test_a_gate_that_is_told_the_task_serves_each_in_its_own_way(tmp_path: Path)
     assert {name.split(".mixture.")[1] for name in supernet.shared if ".gate." in name and "b2" in name} == {
         f"gate.{part}.{kind}" for part in ("embed.0", "embed.2", "score") for kind in ("weight", "bias")
     }
-    outputs = supernet(torch.randn(2, 3, 64, 96), told.largest(), features=True)
-    (outputs["routing"] + sum(outputs[task.name].sum() for task in TASKS)).backward()
+    found = supernet(torch.randn(2, 3, 64, 96), told.largest())
+    (found.routing + sum(output.sum() for output in by_tensor(found.outputs).values())).backward()
     assert all(bool(p.grad.any()) for name, p in supernet.shared.items() if ".gate." in name and p.grad is not None)
     for design in (told.largest(), told.design({**told.largest(), "depth.experts": 2})):
         net, routers = supernet.extract(design), design.plan

@@ -13,6 +13,7 @@ from edgemtl.devices import any_processor, load_device
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime.backends.onnxruntime import DISABLED_OPTIMIZERS
 from edgemtl.targets import find_target
+from edgemtl.tasks import by_tensor
 
 LACKING = missing()
 CPUS = {"raspberry-pi-4": "cortex-a72", "raspberry-pi-5": "max"}
@@ -32,6 +33,6 @@ def test_int8_on_arm_is_the_simulation(tmp_path: Path, board: str, built_for: st
     precision, ranges = dict.fromkeys(net.blocks, "int8"), calibrate(net, images(8))
     target.build(net, precision, ranges, tmp_path)
     found = run_on_arm(CPUS[board], tmp_path / "model.onnx", batch.numpy(), DISABLED_OPTIMIZERS)
-    simulated = simulate(net, precision, ranges, target.scheme)(batch)
+    simulated = by_tensor(simulate(net, precision, ranges, target.scheme)(batch))
     same = np.concatenate([(found[task] == value.numpy()).ravel() for task, value in simulated.items()])
     assert same.mean() >= 0.97

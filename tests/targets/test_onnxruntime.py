@@ -13,6 +13,7 @@ from nets import images, small_net
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime import open_engine
 from edgemtl.targets import find_target
+from edgemtl.tasks import by_tensor
 
 ONNXRUNTIME = find_target("onnxruntime")
 
@@ -33,7 +34,7 @@ def test_all_int8_is_the_simulation_nearly_everywhere_to_the_bit(tmp_path: Path)
         session = open_engine(tmp_path / block, threads=1)
         simulation, same, total = simulate(net, precision, ranges, ONNXRUNTIME.scheme), 0, 0
         for image in images(6, seed=7).split(1):
-            expected, found = simulation(image), session.run(image.numpy(), session.tasks)
+            expected, found = by_tensor(simulation(image)), by_tensor(session.run(image.numpy(), session.tasks))
             for task, value in expected.items():
                 same += int((np.abs(found[task] - value.numpy()) < 1e-6).sum())
                 total += value.numel()

@@ -13,6 +13,7 @@ from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.models.quantization import calibrate
 from edgemtl.runtime import open_engine
 from edgemtl.targets import find_target
+from edgemtl.tasks import by_tensor
 
 OPENVINO = find_target("openvino")
 
@@ -28,9 +29,9 @@ def test_two_of_three_tasks_get_what_all_three_get(tmp_path: Path) -> None:
     net, image = small_net("fused"), images(1).numpy()
     OPENVINO.build(net, {"engine": "fp32"}, None, tmp_path)
     session = open_engine(tmp_path, threads=1)
-    whole = {task: value.copy() for task, value in session.run(image, session.tasks).items()}
+    whole = {task: value.copy() for task, value in by_tensor(session.run(image, session.tasks)).items()}
     session.run(images(1, seed=3).numpy(), ["semseg", "depth"])
-    for task, value in session.run(image, ["semseg", "depth"]).items():
+    for task, value in by_tensor(session.run(image, ["semseg", "depth"])).items():
         np.testing.assert_allclose(value, whole[task], rtol=1e-4, atol=1e-5)
     session.close()
 
@@ -39,7 +40,7 @@ def test_modes_named_at_opening_are_ready_and_no_others(tmp_path: Path) -> None:
     net, image = small_net(), images(1).numpy()
     OPENVINO.build(net, {"engine": "fp32"}, None, tmp_path)
     session = open_engine(tmp_path, threads=1, modes=[["depth", "normals"]])
-    assert set(session.run(image, ["normals", "depth"])) == {"depth", "normals"}
+    assert set(by_tensor(session.run(image, ["normals", "depth"]))) == {"depth", "normals"}
     with pytest.raises(UserError, match=r"ready are depth\+normals"):
         session.run(image, ["depth"])
     session.close()

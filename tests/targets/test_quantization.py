@@ -24,6 +24,7 @@ from edgemtl.models.quantization import (
     simulate,
     weight_scales,
 )
+from edgemtl.tasks import by_tensor
 
 UNSIGNED, SIGNED = QuantScheme("uint8"), QuantScheme("int8", symmetric=True)
 ENTERING = Parameters(0.02, 128, 0, 255)
@@ -62,7 +63,7 @@ def test_minmax_ranges_are_the_extremes_that_were_seen() -> None:
     ranges = calibrate(net, [batch[:4], batch[4:]], clipping="minmax")
     assert ranges["image"] == (float(batch.min()), float(batch.max()))
     with torch.no_grad():
-        depth = net(batch)["depth"]
+        depth = by_tensor(net(batch))["depth"]
     assert ranges["depth"] == pytest.approx((float(depth.min()), float(depth.max())), rel=1e-4)
 
 
@@ -105,7 +106,7 @@ def test_precision_outside_what_a_target_honours_is_refused(precision: dict[str,
 
 def test_plan_of_an_entering_scheme_rounds_only_what_enters_weights() -> None:
     graph = trace(small_net())
-    plan = plan_quantization(graph.nodes, {"s2_2": "int8"}, UNSIGNED, graph.outputs.values())
+    plan = plan_quantization(graph.nodes, {"s2_2": "int8"}, UNSIGNED, graph.output_tensors)
     convs = {node.name for node in graph.nodes if node.block == "s2_2" and node.op == "Conv"}
     assert plan.weights == convs
     assert plan.entries == {(name, 0) for name in convs}
@@ -114,7 +115,7 @@ def test_plan_of_an_entering_scheme_rounds_only_what_enters_weights() -> None:
 
 def test_plan_of_a_storing_scheme_keeps_eight_bits_from_convolution_to_convolution() -> None:
     graph = trace(small_net())
-    plan = plan_quantization(graph.nodes, dict.fromkeys(small_net().blocks, "int8"), STORED, graph.outputs.values())
+    plan = plan_quantization(graph.nodes, dict.fromkeys(small_net().blocks, "int8"), STORED, graph.output_tensors)
     assert plan.entries == {("blocks.stem.conv.conv", 0)}, "only the image enters from outside"
     assert "blocks.stem.conv.act" in plan.quantized
     assert "blocks.stem.conv.conv" not in plan.quantized, "rounded once, after its activation"
@@ -124,8 +125,8 @@ def test_plan_of_a_storing_scheme_keeps_eight_bits_from_convolution_to_convoluti
 def test_float_simulation_is_the_net() -> None:
     net, batch = small_net(), images(2)
     with torch.no_grad():
-        expected = net(batch)
-    for task, value in simulate(net, {"engine": "fp32"}, None, UNSIGNED)(batch).items():
+        expected = by_tensor(net(batch))
+    for task, value in by_tensor(simulate(net, {"engine": "fp32"}, None, UNSIGNED)(batch)).items():
         torch.testing.assert_close(value, expected[task], rtol=1e-4, atol=1e-4)
 
 
@@ -149,9 +150,9 @@ def test_int8_simulation_is_the_written_rounding_of_one_convolution() -> None:
 
 def test_bf16_simulation_carries_eight_bits_of_mantissa() -> None:
     net, batch = small_net("fused"), images(2)
-    rounded = simulate(net, {"engine": "bf16"}, None, UNSIGNED)(batch)
+    rounded = by_tensor(simulate(net, {"engine": "bf16"}, None, UNSIGNED)(batch))
     with torch.no_grad():
-        expected = net(batch)
+        expected = by_tensor(net(batch))
     for task, value in rounded.items():
         assert torch.equal(value, value.bfloat16().float())
         error = ((value - expected[task]).norm() / expected[task].norm()).item()

@@ -30,7 +30,7 @@ from edgemtl.spaces.families.vit import VitSpec, vit_plan
 from edgemtl.spaces.plan import ConvPlan, ExpertsPlan
 from edgemtl.targets import find_target
 from edgemtl.targets.streaming import stream_graph
-from edgemtl.tasks import make_task
+from edgemtl.tasks import by_tensor, make_task
 
 STREAMING = find_target("streaming")
 
@@ -90,10 +90,10 @@ def span(operators: list[Any]) -> tuple[int, int]:
 def test_experts_are_those_of_the_net_for_any_tasks(form: dict[str, Any], tmp_path: Path) -> None:
     net, image = vit(**form), images(1, SIZE)
     with torch.no_grad():
-        expected = net(image)
+        expected = by_tensor(net(image))
     with closing(opened(net, tmp_path)) as session:
         for names in (["depth"], ["kind", "semseg"], NAMES):
-            found = session.run(image.numpy(), names)
+            found = by_tensor(session.run(image.numpy(), names))
             assert set(found) == set(names)
             for task, value in found.items():
                 assert np.abs(value - expected[task].numpy()).max() < 1e-4
@@ -113,9 +113,9 @@ class OneMixture(nn.Module):
         self.blocks = nn.ModuleDict({"b": nn.ModuleDict({"tokens": ToTokens(12), "mixture": self.mixture})})
         self.block_tasks: dict[str, str | None] = {"b": None}
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
         block = self.blocks["b"]
-        return {"depth": block["mixture"](block["tokens"](image), "depth")}
+        return {"depth": {"tokens": block["mixture"](block["tokens"](image), "depth")}}
 
 
 def token_by_token(layer: Experts, image: Array, top_k: int, renormalise: bool) -> Array:
@@ -146,7 +146,7 @@ def test_a_mixture_is_the_published_sum(
     net = OneMixture(numbers, top_k, renormalise).eval()
     image = torch.randn(1, 3, 3, 4).numpy()
     with closing(opened(net, tmp_path)) as session:
-        found = session.run(image, ["depth"])["depth"]
+        found = by_tensor(session.run(image, ["depth"]))["depth"]
     np.testing.assert_allclose(found, token_by_token(net.mixture, image, top_k, renormalise), atol=1e-5)
 
 
@@ -184,7 +184,7 @@ def test_an_expert_without_tokens_is_never_read(tmp_path: Path) -> None:
         router.bias.data = torch.zeros(len(router.bias))
         router.bias.data[rows[[1, 3, 4]]] = -1000.0
     with closing(opened(net, tmp_path)) as session:
-        expected = session.run(image, ["depth"])["depth"]
+        expected = by_tensor(session.run(image, ["depth"]))["depth"]
         read = session.read_bytes
     content = bytearray((tmp_path / "weights.bin").read_bytes())
     unread = 0
@@ -195,7 +195,7 @@ def test_an_expert_without_tokens_is_never_read(tmp_path: Path) -> None:
             unread += size
     (tmp_path / "weights.bin").write_bytes(content)
     with closing(open_engine(tmp_path)) as session:
-        np.testing.assert_array_equal(session.run(image, ["depth"])["depth"], expected)
+        np.testing.assert_array_equal(by_tensor(session.run(image, ["depth"]))["depth"], expected)
     assert read == len(content) - unread
 
 
@@ -203,7 +203,7 @@ def test_no_token_for_any_expert_is_nothing_added(tmp_path: Path) -> None:
     """As in PyTorch, where a gate that is no number is not larger than 0 either."""
     net = OneMixture((0, 1, 2), 1, False).eval()
     with closing(opened(net, tmp_path)) as session, np.errstate(invalid="ignore"):
-        found = session.run(np.full((1, 3, 3, 4), np.nan, np.float32), ["depth"])["depth"]
+        found = by_tensor(session.run(np.full((1, 3, 3, 4), np.nan, np.float32), ["depth"]))["depth"]
     np.testing.assert_array_equal(found, np.zeros((1, 12, 3), np.float32))
 
 
@@ -334,7 +334,7 @@ def test_files_that_were_cut_or_mixed_up_are_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     opened(small_net(), tmp_path).close()
     spec = json.loads((tmp_path / "engine.json").read_text())
-    spec["options"]["outputs"]["depth"] = "another"
+    spec["options"]["outputs"]["depth"] = {"log_metres": "another"}
     (tmp_path / "engine.json").write_text(json.dumps(spec))
     with pytest.raises(UserError, match="no tensor 'another'"):
         open_engine(tmp_path)

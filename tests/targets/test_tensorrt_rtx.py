@@ -23,6 +23,7 @@ from edgemtl.runtime import open_engine
 from edgemtl.targets import TensorRtRtxTarget, emit, find_target, quantize
 from edgemtl.targets.onnx.float16 import to_half
 from edgemtl.targets.tensorrt_rtx import _build
+from edgemtl.tasks import by_tensor
 
 TENSORRT_RTX = find_target("tensorrt-rtx")
 
@@ -117,9 +118,9 @@ def test_what_is_built_in_fp16_and_int8_is_what_is_simulated() -> None:
         onnx.checker.check_model(model, full_check=True)
         names = [output.name for output in model.graph.output]
         found = ReferenceEvaluator(model).run(names, {"image": image.numpy()})
-        simulated = simulate(net, precision, ranges, TENSORRT_RTX.scheme)(image)
+        simulated = by_tensor(simulate(net, precision, ranges, TENSORRT_RTX.scheme)(image))
         with torch.no_grad():
-            exact = net(image)
+            exact = by_tensor(net(image))
         for name, value in zip(names, found, strict=True):
             assert value.dtype == np.float32
             rounding = (simulated[name] - exact[name]).norm().item()

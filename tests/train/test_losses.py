@@ -21,6 +21,18 @@ SIZE = (4, 5)
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 
 
+def raw(task: Task, output: Tensor) -> dict[str, Tensor]:
+    return {task.outputs[0].name: output}
+
+
+def loss_of(task: Task, output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    return task_loss(task, raw(task, output), target, mask)
+
+
+def distance_of(task: Task, output: Tensor, teacher: Tensor) -> Tensor:
+    return distillation_loss(task, raw(task, output), raw(task, teacher))
+
+
 def softplus(x: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
@@ -67,7 +79,7 @@ def test_a_loss_is_the_mean_of_its_formula_over_valid_places(task: Task, seed: i
     outputs = channels_last(output, places).reshape(places, -1)
     targets = channels_last(target, places)
     terms = [AT_ONE_PLACE[task.kind](outputs[n], targets[n]) for n in range(places) if bool(mask.flatten()[n])]
-    assert float(task_loss(task, output, target, mask)) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    assert float(loss_of(task, output, target, mask)) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
 def test_heat_maps_are_compared_with_a_bell_around_each_visible_point() -> None:
@@ -78,7 +90,7 @@ def test_heat_maps_are_compared_with_a_bell_around_each_visible_point() -> None:
         x, y = target[image, point].tolist()
         bell = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 2)
         terms.append(((output[image, point].numpy() - bell) ** 2).mean())
-    assert float(task_loss(TASKS["points"], output, target, mask)) == pytest.approx(np.mean(terms), rel=1e-5)
+    assert float(loss_of(TASKS["points"], output, target, mask)) == pytest.approx(np.mean(terms), rel=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -98,8 +110,8 @@ def test_what_is_masked_out_has_no_influence(seed: int, name: str, size: float) 
         other_target = size * other_target
     first = output.clone().requires_grad_()
     second = mixed(output, size * other_output).requires_grad_()
-    one = task_loss(task, first, target, mask)
-    two = task_loss(task, second, mixed(target, other_target), mask)
+    one = loss_of(task, first, target, mask)
+    two = loss_of(task, second, mixed(target, other_target), mask)
     assert float(one.detach()) == float(two.detach())
     one.backward()
     two.backward()
@@ -112,7 +124,7 @@ def test_what_is_masked_out_has_no_influence(seed: int, name: str, size: float) 
 def test_nothing_valid_is_a_loss_of_zero_that_trains_nothing(task: Task) -> None:
     output, target, mask = labels(task, 2, SIZE, 3)
     output.requires_grad_()
-    loss = task_loss(task, output, target, torch.zeros_like(mask))
+    loss = loss_of(task, output, target, torch.zeros_like(mask))
     loss.backward()
     assert float(loss.detach()) == 0
     assert output.grad is not None and not output.grad.any()
@@ -122,25 +134,25 @@ def test_nothing_valid_is_a_loss_of_zero_that_trains_nothing(task: Task) -> None
 def test_a_step_against_the_gradient_lowers_the_loss(task: Task) -> None:
     output, target, mask = labels(task, 3, SIZE, 4)
     output.requires_grad_()
-    before = task_loss(task, output, target, mask)
+    before = loss_of(task, output, target, mask)
     before.backward()
     assert output.grad is not None
-    after = task_loss(task, output - 1e-2 * output.grad / output.grad.norm(), target, mask)
+    after = loss_of(task, output - 1e-2 * output.grad / output.grad.norm(), target, mask)
     assert float(after.detach()) < float(before.detach())
 
 
 def test_a_depth_of_zero_metres_is_finite() -> None:
     task = TASKS["depth"]
     output, target, mask = labels(task, 1, SIZE, 5)
-    assert math.isfinite(float(task_loss(task, output, torch.zeros_like(target), mask)))
+    assert math.isfinite(float(loss_of(task, output, torch.zeros_like(target), mask)))
 
 
 def test_losses_of_half_precision_outputs_are_computed_in_full() -> None:
     task = TASKS["semseg"]
     output, target, mask = labels(task, 2, SIZE, 6)
     rounded = output.bfloat16()
-    assert task_loss(task, rounded, target, mask).dtype == torch.float32
-    assert torch.equal(task_loss(task, rounded, target, mask), task_loss(task, rounded.float(), target, mask))
+    assert loss_of(task, rounded, target, mask).dtype == torch.float32
+    assert torch.equal(loss_of(task, rounded, target, mask), loss_of(task, rounded.float(), target, mask))
 
 
 def entropy_of(teacher: Array, student: Array) -> float:
@@ -173,16 +185,16 @@ def test_distillation_is_the_mean_distance_to_the_teacher(task: Task) -> None:
     places = student.numel() // task.channels
     students, teachers = (channels_last(x, places).reshape(places, -1) for x in (student, teacher))
     expected = np.mean([TO_A_TEACHER[task.kind](t, s) for t, s in zip(teachers, students, strict=True)])
-    assert float(distillation_loss(task, student, teacher)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(distance_of(task, student, teacher)) == pytest.approx(float(expected), rel=1e-5)
 
 
 @every_task
 def test_a_teacher_has_nothing_to_tell_its_equal(task: Task) -> None:
     teacher, _, _ = labels(task, 2, SIZE, 9)
     student = teacher.clone().requires_grad_()
-    distillation_loss(task, student, teacher).backward()
+    distance_of(task, student, teacher).backward()
     assert student.grad is not None
     if task.kind not in ("depth", "regression"):  # a distance with a kink there
         assert float(student.grad.abs().max()) < 1e-6
     other, _, _ = labels(task, 2, SIZE, 10)
-    assert float(distillation_loss(task, other, teacher)) > float(distillation_loss(task, teacher, teacher))
+    assert float(distance_of(task, other, teacher)) > float(distance_of(task, teacher, teacher))

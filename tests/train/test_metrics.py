@@ -32,10 +32,14 @@ def batches(task: Task, count: int = 4) -> list[tuple[Tensor, Batch]]:
     return made
 
 
+def raw(task: Task, output: Tensor | Array) -> dict[str, dict[str, Tensor | Array]]:
+    return {task.name: {task.outputs[0].name: output}}
+
+
 def scored(task: Task, given: list[tuple[Tensor, Batch]]) -> dict[str, float]:
     scorer = Scorer([task])
     for output, batch in given:
-        scorer.update({task.name: output}, batch)
+        scorer.update(raw(task, output), batch)
     return scorer.compute()[task.name]
 
 
@@ -197,15 +201,15 @@ def test_samples_and_arrays_are_scored_like_batches_and_tensors() -> None:
     ]
     output = rng.standard_normal((3, 4, *SIZE)).astype(np.float32)
     first, second = Scorer([task]), Scorer([task])
-    first.update({"semseg": output}, samples)
-    second.update({"semseg": torch.from_numpy(output)}, collate(samples))
+    first.update(raw(task, output), samples)
+    second.update(raw(task, torch.from_numpy(output)), collate(samples))
     assert first.compute() == second.compute()
 
 
 def test_a_task_without_any_valid_label_is_named() -> None:
     output, batch = batches(TASKS["depth"])[0]
     scorer = Scorer([TASKS["depth"]])
-    scorer.update({"depth": output}, Batch(batch.image, batch.targets, {"depth": np.zeros((4, *SIZE), bool)}))
+    scorer.update(raw(TASKS["depth"], output), Batch(batch.image, batch.targets, {"depth": np.zeros((4, *SIZE), bool)}))
     with pytest.raises(UserError, match="task depth cannot be scored: none of the samples has a valid label"):
         scorer.compute()
 
@@ -213,8 +217,8 @@ def test_a_task_without_any_valid_label_is_named() -> None:
 class _Answers(nn.Module):
     """Predicts every pixel's class from the image itself."""
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        return {"semseg": torch.cat([image, image[:, :1] * 0], 1)}
+    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
+        return {"semseg": {"logits": torch.cat([image, image[:, :1] * 0], 1)}}
 
 
 def test_evaluate_runs_the_net_over_every_batch() -> None:

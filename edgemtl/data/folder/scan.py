@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -67,8 +67,8 @@ def open_folder(path: Path, size: tuple[int, int], problems: Problems) -> OpenFo
     spec, root = read_spec(path), path.resolve().parent
     splits = list_splits(root, spec, problems)
     files = {name: root / task.teacher for name, task in spec.tasks.items() if task.teacher is not None}
-    teachers = _open_teachers(root, files, problems)
     tasks = tuple(_task(name, task) for name, task in spec.tasks.items())
+    teachers = _open_teachers(root, tasks, files, problems)
     data = FolderData(root, spec.tasks, match_tables(root, spec, splits, problems), size, tasks, teachers)
     opened = OpenFolder(path, data, splits, {}, tuple(files.values()), set())
     _look_for_folders(opened, problems)
@@ -207,14 +207,16 @@ def _tell_absent(data: FolderData, split: Split, there: Mapping[str, int], probl
             problems.add(f"the split {split} has no label of task {name!r} at all: add some, or remove the task")
 
 
-def _open_teachers(root: Path, files: Mapping[str, Path], problems: Problems) -> dict[str, Teacher]:
+def _open_teachers(
+    root: Path, tasks: Iterable[Task], files: Mapping[str, Path], problems: Problems
+) -> dict[str, Teacher]:
     """Every task's teacher; one that lies elsewhere, is missing or cannot be used is a problem."""
-    teachers = {}
+    teachers, declared = {}, {task.name: task for task in tasks}
     for name, path in files.items():
         with problems.collect(), naming(path.relative_to(root).as_posix()):
             if not within(root, path):
                 raise UserError(f"is a link that leaves the folder {root.name}: copy the file into it")
             if not path.is_file():
                 raise UserError(f"the teacher of task {name!r} is missing: add it, or remove the key `teacher`")
-            teachers[name] = onnx_teacher(path, name)
+            teachers[name] = onnx_teacher(path, declared[name])
     return teachers

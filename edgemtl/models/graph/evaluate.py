@@ -12,6 +12,7 @@ from edgemtl.errors import UnsupportedError
 from edgemtl.models.graph.graph import Graph, Node
 from edgemtl.models.nets.experts import Combine, Dispatch, apply_capacity, sparse_gates
 from edgemtl.models.nets.tokens import Attention, ToMap, ToTokens
+from edgemtl.tasks import map_outputs
 
 __all__ = ["operator_of", "run_graph"]
 
@@ -120,7 +121,9 @@ def operator_of(node: Node) -> Operator:
     return _OPERATORS[node.op](node)
 
 
-def run_graph(graph: Graph, image: Tensor, observe: Callable[[str, Tensor], None] | None = None) -> dict[str, Tensor]:
+def run_graph(
+    graph: Graph, image: Tensor, observe: Callable[[str, Tensor], None] | None = None
+) -> dict[str, dict[str, Tensor]]:
     """Outputs of the graph for `image` (N, 3, H, W) in FP32; `observe` sees every tensor by name, the image too."""
     values, last_use = {graph.input: image}, {name: node.name for node in graph.nodes for name in node.inputs}
     if observe:
@@ -131,6 +134,6 @@ def run_graph(graph: Graph, image: Tensor, observe: Callable[[str, Tensor], None
             if observe:
                 observe(node.output, values[node.output])
             for name in node.inputs:
-                if last_use[name] == node.name and name not in graph.outputs.values():
+                if last_use[name] == node.name and name not in graph.output_tensors:
                     values.pop(name, None)
-    return {task: values[name] for task, name in graph.outputs.items()}
+    return map_outputs(values.__getitem__, graph.outputs)

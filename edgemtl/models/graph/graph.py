@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from edgemtl.errors import UnsupportedError
 from edgemtl.models.graph.lowering import FUNCTIONS, METHODS, MODULES, Lowered
+from edgemtl.tasks import by_tensor, map_outputs
 
 __all__ = ["Graph", "Node", "outside", "trace"]
 
@@ -43,13 +44,18 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Operators in execution order, the input `image` (1, 3, H, W) and the tensor that holds each task's output."""
+    """Operators in execution order, the input `image` (1, 3, H, W) and the tensor that each output of a task is."""
 
     nodes: tuple[Node, ...]
     input: str
     input_size: tuple[int, int]
-    outputs: Mapping[str, str]
+    outputs: Mapping[str, Mapping[str, str]]
     block_tasks: Mapping[str, str | None]
+
+    @property
+    def output_tensors(self) -> tuple[str, ...]:
+        """The tensors of all outputs."""
+        return tuple(by_tensor(self.outputs))
 
     def readers(self) -> dict[str, list[Node]]:
         """For each tensor the nodes that read it, in execution order."""
@@ -67,8 +73,8 @@ class Graph:
 def trace(net: nn.Module) -> Graph:
     """The operators of a static net in evaluation mode, batch normalisation folded.
 
-    `net` is a `MultiTaskNet`: it has `blocks`, `block_tasks` and `input_size` and maps an image to a dictionary of one
-    tensor per task. Raises `UnsupportedError` naming the module or function that has no ONNX counterpart here.
+    `net` is a `MultiTaskNet`: it has `blocks`, `block_tasks` and `input_size` and maps an image to a dictionary of the
+    outputs of each task. Raises `UnsupportedError` naming the module or function that has no ONNX counterpart here.
     """
     traced = _Tracer().trace(net)
     builder = _Builder(net)
@@ -93,14 +99,14 @@ class _Builder:
         self.block_tasks: dict[str, str | None] = dict(net.block_tasks)  # type: ignore[arg-type]
         self.values: dict[fx.Node, str] = {}
         self.nodes: dict[str, Node] = {}
-        self.outputs: dict[str, str] = {}
+        self.outputs: dict[str, dict[str, str]] = {}
         self.input = ""
 
     def add(self, node: fx.Node) -> None:
         if node.op == "placeholder":
             self.input = self.values[node] = "image"
         elif node.op == "output":
-            self.outputs = {task: self.values[value] for task, value in _output_values(node).items()}
+            self.outputs = map_outputs(self.values.__getitem__, _output_values(node))
         elif node.op == "call_module":
             self._call_module(node)
         elif node.op in ("call_function", "call_method"):
@@ -165,19 +171,21 @@ class _Builder:
         return unique
 
     def finish(self) -> Graph:
-        """The graph, each output tensor called like its task."""
-        nodes, outputs = list(self.nodes.values()), {}
-        renamed: dict[str, str] = {}
-        for task, tensor in self.outputs.items():
+        """The graph, each output's tensor called as `edgemtl.tasks.by_tensor` says."""
+        nodes, renamed = list(self.nodes.values()), dict[str, str]()
+        outputs: dict[str, dict[str, str]] = {task: {} for task in self.outputs}
+        origins = {task: {name: (task, name) for name in own} for task, own in self.outputs.items()}
+        for made, (task, name) in by_tensor(origins).items():
+            tensor = self.outputs[task][name]
             if tensor in renamed or tensor == self.input:
                 writer = self.nodes.get(tensor)
                 block = writer.block if writer else outside
-                nodes.append(Node(f"{outside}.{task}", "Identity", (tensor,), task, block, task))
+                nodes.append(Node(f"{outside}.{made}", "Identity", (tensor,), made, block, task))
             else:
-                renamed[tensor] = task
-            outputs[task] = task
+                renamed[tensor] = made
+            outputs[task][name] = made
         size: tuple[int, int] = self.net.input_size  # type: ignore[assignment]
-        used = _reachable(tuple(_rename(node, renamed) for node in nodes), set(outputs))
+        used = _reachable(tuple(_rename(node, renamed) for node in nodes), set(by_tensor(outputs)))
         return Graph(used, self.input, (int(size[0]), int(size[1])), outputs, self.block_tasks)
 
 
@@ -210,13 +218,14 @@ def _folded(constants: Mapping[str, Tensor], norm: nn.BatchNorm2d) -> dict[str, 
     return {"weight": (weight * scale.view(-1, 1, 1, 1)).float(), "bias": ((bias - mean) * scale + shift).float()}
 
 
-def _output_values(node: fx.Node) -> Mapping[str, fx.Node]:
-    value = node.args[0]
-    if not isinstance(value, Mapping) or not all(isinstance(tensor, fx.Node) for tensor in value.values()):
+def _output_values(node: fx.Node) -> Mapping[str, Mapping[str, fx.Node]]:
+    outputs: Any = node.args[0]
+    tasks = list(outputs.values()) if isinstance(outputs, Mapping) else [None]
+    if not all(isinstance(own, Mapping) and all(isinstance(t, fx.Node) for t in own.values()) for own in tasks):
         raise UnsupportedError(
-            "the net returns no dictionary of one tensor per task: only a MultiTaskNet can be traced"
+            "the net returns no dictionary of the outputs of each task: only a MultiTaskNet can be traced"
         )
-    return {str(task): tensor for task, tensor in value.items() if isinstance(tensor, fx.Node)}
+    return {str(task): {str(name): tensor for name, tensor in own.items()} for task, own in outputs.items()}
 
 
 def _scope(node: fx.Node) -> str:

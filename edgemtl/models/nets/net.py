@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgemtl.models.nets.blocks import build_block
 from edgemtl.models.nets.task_net import TaskNet
 from edgemtl.spaces import BlockPlan, Plan, with_channels
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, map_outputs
 
 __all__ = ["MultiTaskNet", "Step", "run_blocks"]
 
@@ -21,7 +21,7 @@ class MultiTaskNet(TaskNet):
 
     `blocks` holds the modules by the name of their parameters, which several blocks may share; `block_tasks` says whose
     each is (None: the trunk's). `wiring` lists, in order of execution, every block of the plan, and `outputs` the block
-    that gives each task's tensor. The tensors are raw: logits, log-metres, unnormalised normals.
+    that gives each output of each task. The tensors are raw: logits, log-metres, unnormalised normals.
     """
 
     def __init__(self, plan: Plan, tasks: Sequence[Task], blocks: nn.ModuleDict | None = None) -> None:
@@ -32,13 +32,13 @@ class MultiTaskNet(TaskNet):
         sharing = plan.copies()
         self.block_tasks = {name: _owner(copies) for name, copies in sharing.items()}
         self.wiring = [Step.of(block) for block in plan.blocks]
-        self.outputs = {block.task: block.name for block in plan.blocks if block.task is not None}
+        ends = {(block.task, block.output): block.name for block in plan.blocks}
+        self.outputs = {task.name: {o.name: ends[task.name, o.name] for o in task.outputs} for task in self.tasks}
         self.blocks = blocks or nn.ModuleDict({name: build_block(*copies) for name, copies in sharing.items()})
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W), normalised, to one raw tensor a task."""
-        values = self.run_all(image)
-        return {task.name: values[self.outputs[task.name]] for task in self.tasks}
+    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
+        """(N, 3, H, W), normalised, to the raw tensor of each output of each task."""
+        return map_outputs(self.run_all(image).__getitem__, self.outputs)
 
     def run_all(self, image: Tensor) -> dict[str, Tensor]:
         """Output of every block, by name; the image too."""

@@ -103,5 +103,4 @@ def _ties(plan: Plan) -> Iterator[tuple[Side, Side]]:
             output for conv, output in zip(block.convs, outputs, strict=True) if conv.name in block.tied
         )
         end[block.name] = outputs[-1]
-    heads = {block.task: block.name for block in plan.blocks if block.task is not None}
-    yield from ((end[name], _FIXED) for name in heads.values())
+    yield from ((end[block.name], _FIXED) for block in plan.blocks if block.output)

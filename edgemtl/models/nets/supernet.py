@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import torch
@@ -14,11 +14,26 @@ from edgemtl.models.nets.blocks import Subpixel, build_block
 from edgemtl.models.nets.experts import routing_loss
 from edgemtl.models.nets.net import MultiTaskNet
 from edgemtl.spaces import BlockPlan, Choice, DesignSource, Plan, Values
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, map_outputs
 
-__all__ = ["ROUTING", "Supernet", "recalibrate"]
+__all__ = ["Activations", "Supernet", "recalibrate"]
 
-ROUTING = "routing"
+
+@dataclass(frozen=True)
+class Activations:
+    """A forward pass as training sees it: raw `outputs` by task and name, the output of every `trunk` block by name.
+
+    `routing` is the loss of the routers, where there are any.
+    """
+
+    outputs: Mapping[str, Mapping[str, Tensor]]
+    trunk: Mapping[str, Tensor]
+    routing: Tensor | None = None
+
+    def detached(self) -> Activations:
+        """The same without gradients, and without the loss of the routers."""
+        trunk = {name: value.detach() for name, value in self.trunk.items()}
+        return Activations(map_outputs(Tensor.detach, self.outputs), trunk)
 
 
 class Supernet(nn.Module):
@@ -91,20 +106,14 @@ class Supernet(nn.Module):
         named = zip(skeleton.named_parameters(), _origin_names(skeleton), strict=True)
         return {name: _prefix(shared[origin], tuple(p.shape)) for (name, p), origin in named}
 
-    def forward(self, image: Tensor, values: Values, features: bool = False) -> dict[str, Tensor]:
-        """Raw outputs of every task under `values`, normalised with the batch's own statistics.
-
-        With `features`, also the output of every trunk block, under `trunk.BLOCK`, and the loss of routers, where there
-        are any, under `ROUTING`.
-        """
+    def forward(self, image: Tensor, values: Values) -> Activations:
+        """What a net gives under `values`, normalised with the batch's own statistics."""
         skeleton = self._skeleton(self._plan(values)).train()
         buffers = {name: _statistics(name, b, image.device) for name, b in skeleton.named_buffers()}
-        module: nn.Module = _WithFeatures(skeleton) if features else skeleton
-        prefix = "net." if features else ""
-        state = {f"{prefix}{name}": tensor for name, tensor in (self._cut(skeleton) | buffers).items()}
-        outputs: dict[str, Tensor] = functional_call(module, state, (image,))
-        routing = routing_loss(skeleton)
-        return {**outputs, ROUTING: routing} if features and routing is not None else outputs
+        state = {f"net.{name}": tensor for name, tensor in (self._cut(skeleton) | buffers).items()}
+        blocks: dict[str, Tensor] = functional_call(_AllBlocks(skeleton), state, (image,))
+        trunk = {step.name: blocks[step.name] for step in skeleton.wiring if step.task is None}
+        return Activations(map_outputs(blocks.__getitem__, skeleton.outputs), trunk, routing_loss(skeleton))
 
     def extract(self, values: Values) -> MultiTaskNet:
         """A static net with its own copy of the design's weights; `recalibrate` it before its outputs are used."""
@@ -116,17 +125,15 @@ class Supernet(nn.Module):
         return net.eval()
 
 
-class _WithFeatures(nn.Module):
-    """A net that also returns what its trunk's blocks give."""
+class _AllBlocks(nn.Module):
+    """A net that returns what every block gives, by name."""
 
     def __init__(self, net: MultiTaskNet) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        values = self.net.run_all(image)
-        trunk = {f"trunk.{step.name}": values[step.name] for step in self.net.wiring if step.task is None}
-        return trunk | {task.name: values[self.net.outputs[task.name]] for task in self.net.tasks}
+        return self.net.run_all(image)
 
 
 def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -152,7 +159,7 @@ def _enlarging(plans: Iterable[Plan]) -> Iterator[Plan]:
     """The plans with a block that those before them do not have: only these can need another parameter."""
     seen = set[BlockPlan]()
     for plan in plans:
-        alone = partial(replace, task=None, inputs=(), weights="", cut_from="")
+        alone = partial(replace, task=None, inputs=(), weights="", cut_from="", output="")
         blocks = {alone(block, name=block.origin) for block in plan.blocks}
         if not blocks <= seen:
             seen |= blocks

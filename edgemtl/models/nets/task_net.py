@@ -27,8 +27,8 @@ class TaskNet(nn.Module, ABC):
     block_tasks: Mapping[str, str | None]
 
     @abstractmethod
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W), normalised, to one raw tensor a task."""
+    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
+        """(N, 3, H, W), normalised, to the raw tensor of each output of each task."""
 
     @abstractmethod
     def subset(self, names: Iterable[str]) -> Self:

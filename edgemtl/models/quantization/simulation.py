@@ -26,6 +26,7 @@ from edgemtl.models.quantization.plan import (
     plan_quantization,
     weight_scales,
 )
+from edgemtl.tasks import map_outputs
 
 __all__ = ["Simulation", "simulate", "simulate_graph"]
 
@@ -79,7 +80,7 @@ class Simulation(nn.Module):
     def __init__(self, graph: Graph, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme) -> None:
         super().__init__()
         self.graph = graph
-        self.plan = plan_quantization(graph.nodes, precision, scheme, graph.outputs.values())
+        self.plan = plan_quantization(graph.nodes, precision, scheme, graph.output_tensors)
         engine = precision.get("engine", "fp32")
         self._narrow = _narrowing(engine)
         # A graph in FP16 has its scales in FP16 too; under BF16 they stay FP32.
@@ -89,15 +90,16 @@ class Simulation(nn.Module):
         self._roundings = roundings(graph, self.plan, self._tensors, scheme, self._written)
         builder = _Builder(graph, self.plan, self._tensors, scheme, self._narrow, narrow_scales, self._written)
         self._steps = [(node, builder.step(node)) for node in graph.nodes]
-        last = {name: node.name for node in graph.nodes for name in node.inputs if name not in graph.outputs.values()}
+        outputs = set(graph.output_tensors)
+        last = {name: node.name for node in graph.nodes for name in node.inputs if name not in outputs}
         self._dead = {node.name: [name for name in node.inputs if last.get(name) == node.name] for node in graph.nodes}
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W), normalised, to one raw tensor a task."""
+    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
+        """(N, 3, H, W), normalised, to the raw tensor of each output of each task."""
         return self.run(image, None)
 
     @torch.no_grad()
-    def run(self, image: Tensor, observe: Callable[[str, Tensor], None] | None) -> dict[str, Tensor]:
+    def run(self, image: Tensor, observe: Callable[[str, Tensor], None] | None) -> dict[str, dict[str, Tensor]]:
         """Like `forward`; `observe` sees every tensor that an engine would write, as real numbers."""
         values = _Values(self._tensors, self._roundings)
         values.real[self.graph.input] = (
@@ -109,7 +111,7 @@ class Simulation(nn.Module):
                 observe(node.output, values.as_real(node.output))
             for name in self._dead[node.name]:
                 values.forget(name)
-        return {task: values.as_real(name) for task, name in self.graph.outputs.items()}
+        return map_outputs(values.as_real, self.graph.outputs)
 
 
 class _Builder:
@@ -257,7 +259,7 @@ def _written(graph: Graph, plan: QuantPlan) -> frozenset[str]:
     bits: they are rounded once, from FP32.
     """
     readers = graph.readers()
-    kept = set(graph.outputs.values())
+    kept = set(graph.output_tensors)
     for name in (graph.input, *graph.writers()):
         after = readers.get(name, [])
         entered = all(

@@ -21,9 +21,10 @@ from edgemtl.models.quantization import Ranges, calibrate, simulate
 from edgemtl.nas.evaluation.problem import Evaluation
 from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.results import Latency
-from edgemtl.runtime import Session
+from edgemtl.runtime import Outputs, Session
 from edgemtl.spaces import Design
 from edgemtl.targets import ExportTarget, needs_of
+from edgemtl.tasks import map_outputs
 from edgemtl.train import Scorer, batches_of, evaluate, subsample
 
 __all__ = [
@@ -178,11 +179,8 @@ class NetEvaluator:
         names = [task.name for task in self.source.tasks]
         with self.engine(prepared) as session:
             for batch in batches_of(samples, BATCH):
-                outputs: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
-                for image in batch.image:
-                    for name, value in session.run(image[None], names).items():
-                        outputs[name].append(value.copy())  # a session may reuse its buffers
-                scorer.update({name: np.concatenate(values) for name, values in outputs.items()}, batch)
+                runs = [map_outputs(np.copy, session.run(image[None], names)) for image in batch.image]
+                scorer.update(_joined(runs), batch)
         return scorer.compute()
 
     def check_labels(self) -> None:
@@ -252,3 +250,10 @@ def recalibration_images(source: Source, count: int) -> list[Tensor]:
     batches = batches_of(source.split("train"), BATCH, count)
     images = [torch.from_numpy(b.image).to(memory_format=torch.channels_last) for b in batches]  # a third faster
     return [batch for batch in images if len(batch) > 1] or images
+
+
+def _joined(runs: Sequence[Outputs]) -> Outputs:
+    """What several runs gave, as that of one on all their images."""
+    return {
+        task: {name: np.concatenate([run[task][name] for run in runs]) for name in own} for task, own in runs[0].items()
+    }

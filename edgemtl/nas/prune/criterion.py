@@ -96,7 +96,7 @@ class LossCriterion:
                     sums[group.name][index] += each.square()
         return {group.name: [_order(part, group.step) for part in sums[group.name]] for group in groups}
 
-    def _loss(self, name: str, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def _loss(self, name: str, outputs: Mapping[str, Mapping[str, Tensor]], batch: Batch) -> Tensor:
         task = next(task for task in self.source.tasks if task.name == name)
         return task_loss(
             task, outputs[name], torch.from_numpy(batch.targets[name]), torch.from_numpy(batch.masks[name])

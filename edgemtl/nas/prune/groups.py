@@ -101,8 +101,9 @@ def reached_by(net: TaskNet) -> dict[str, set[str]]:
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     found: dict[str, set[str]] = {name: set() for names in owners.values() for name in names}
     with torch.enable_grad():
-        for task, output in net.eval()(torch.zeros(1, 3, *net.input_size)).items():
-            gradients = torch.autograd.grad(output.sum(), parameters, retain_graph=True, allow_unused=True)
+        for task, outputs in net.eval()(torch.zeros(1, 3, *net.input_size)).items():
+            total = torch.stack([output.sum() for output in outputs.values()]).sum()
+            gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
             for parameter, slope in zip(parameters, gradients, strict=True):
                 if slope is not None:
                     for name in owners[id(parameter)]:

@@ -15,7 +15,7 @@ from edgemtl.errors import EdgeMTLError, UserError, naming, one_line, unknown_na
 from edgemtl.models import TaskNet
 from edgemtl.nas.prune.plain_module import copied, eagerly, plain_module
 from edgemtl.plugins import load_user_function
-from edgemtl.tasks import Task
+from edgemtl.tasks import Output, Task, by_tensor
 
 __all__ = ["ModuleNet", "load_module"]
 
@@ -24,9 +24,10 @@ REPEATS = 6
 
 
 class ModuleNet(TaskNet):
-    """A module whose forward gives a dict of one tensor a task, with what pruning and exporters ask of a net.
+    """A module whose forward gives a dict of tasks, with what pruning and exporters ask of a net.
 
-    Paths of its layers begin with `module.`; it has no blocks, so that all of it is trunk.
+    What it gives of a task is a dict of its outputs, or the tensor itself where a task has one output. Paths of its
+    layers begin with `module.`; it has no blocks, so that all of it is trunk.
     """
 
     def __init__(self, module: nn.Module, tasks: Sequence[Task], input_size: tuple[int, int]) -> None:
@@ -36,8 +37,8 @@ class ModuleNet(TaskNet):
         self.input_size = input_size
         self.block_tasks: dict[str, str | None] = {}
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W), normalised, to one raw tensor a task; `UserError` for whatever the module's code raises."""
+    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
+        """(N, 3, H, W), normalised, to each task's raw outputs; `UserError` for whatever the module's code raises."""
         try:
             with eagerly():
                 outputs = self.module(image.contiguous())
@@ -48,7 +49,7 @@ class ModuleNet(TaskNet):
                 f"the module fails on a batch of {len(image)} ({one_line(error)}): it must take any batch of images, "
                 "and the same way through its layers whatever they show"
             ) from error
-        return {task.name: outputs[task.name] for task in self.tasks}
+        return {task.name: _by_name(task, outputs[task.name]) for task in self.tasks}
 
     def subset(self, names: Iterable[str]) -> ModuleNet:
         """The outputs of some tasks only; the same module gives them, so nothing is saved."""
@@ -63,12 +64,19 @@ class ModuleNet(TaskNet):
         return self
 
 
+def _by_name(task: Task, given: Any) -> dict[str, Any]:
+    """What a module gives of a task, by the names of its outputs."""
+    if len(task.outputs) == 1 and not isinstance(given, Mapping):
+        return {task.outputs[0].name: given}
+    return {output.name: given[output.name] for output in task.outputs}
+
+
 def load_module(spec: str, tasks: Sequence[Task], size: tuple[int, int]) -> tuple[ModuleNet, dict[str, int | None]]:
     """What the function `package.module:function` returns, copied, in evaluation mode, and the dimensions it declares.
 
     The function is the user's own code: it is imported, from the working directory too, and called. It returns a module
-    that maps (N, 3, H, W) to a dict of one raw tensor a task, or that module and the dimension of the channels of each
-    parameter that stands in no layer. Raises `UserError` for whatever is not so, in one line.
+    that maps (N, 3, H, W) to a dict of what `ModuleNet` takes of each task, or that module and the dimension of the
+    channels of each parameter that stands in no layer. Raises `UserError` for whatever is not so, in one line.
     """
     made = _called(spec)
     module, declared = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
@@ -192,11 +200,16 @@ def _check_outputs(spec: str, net: ModuleNet) -> None:
                     "would protect it: return the tasks alone"
                 )
         for task in net.tasks:
-            _check_output(spec, task, outputs[task.name], (count, height, width))
+            _check_names(spec, task, outputs[task.name])
+        found = {task.name: _by_name(task, outputs[task.name]) for task in net.tasks}
+        wanted = {task.name: {output.name: output for output in task.outputs} for task in net.tasks}
+        named = by_tensor(found)
+        for name, output in by_tensor(wanted).items():
+            _check_output(spec, name, output, named[name], (count, height, width))
     for _ in range(REPEATS):
-        again = _run(spec, net, image)
-        for name in names:
-            if not torch.equal(outputs[name], again[name]):
+        again = by_tensor(net(image))
+        for name, value in named.items():
+            if not torch.equal(value, again[name]):
                 raise UserError(
                     f"{spec}: output {name!r} differs between runs on one image, so no cut could be checked: mend "
                     "dropout or noise that heeds no self.training, state kept between calls, or its input changed"
@@ -215,22 +228,35 @@ def _run(spec: str, net: ModuleNet, image: Tensor) -> Any:
         ) from error
 
 
-def _check_output(spec: str, task: Task, found: Any, images: tuple[int, int, int]) -> None:
+def _check_names(spec: str, task: Task, given: Any) -> None:
+    """`UserError` unless this is a dict of a task's outputs, or what may be the only one."""
+    names = [output.name for output in task.outputs]
+    if isinstance(given, Mapping) and set(given) != set(names):
+        raise UserError(
+            f"{spec}: task {task.name!r} is given with the outputs {', '.join(map(str, given))}, not {', '.join(names)}"
+        )
+    if not isinstance(given, Mapping) and len(names) > 1:
+        raise UserError(
+            f"{spec}: task {task.name!r} is a {type(given).__name__}, not a dict of its outputs {', '.join(names)}"
+        )
+
+
+def _check_output(spec: str, name: str, output: Output, found: Any, images: tuple[int, int, int]) -> None:
     count, height, width = images
-    shape = (count, task.channels, height, width) if task.dense else (count, task.channels)
+    shape = (count, output.channels, height, width) if output.dense else (count, output.channels)
     if not isinstance(found, Tensor) or tuple(found.shape) != shape:
         given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise UserError(f"{spec}: output {task.name!r} is {given} for {count} images of {height}x{width}, not {shape}")
+        raise UserError(f"{spec}: output {name!r} is {given} for {count} images of {height}x{width}, not {shape}")
     if found.dtype != torch.float32:
-        raise UserError(f"{spec}: output {task.name!r} is {found.dtype} of a module in FP32: torch.float32 is wanted")
+        raise UserError(f"{spec}: output {name!r} is {found.dtype} of a module in FP32: torch.float32 is wanted")
     if not found.isfinite().all():
         share = 1 - float(found.isfinite().float().mean())
         raise UserError(
-            f"{spec}: {share:.0%} of output {task.name!r} is NaN or infinite on an image of noise, so no cut could be "
+            f"{spec}: {share:.0%} of output {name!r} is NaN or infinite on an image of noise, so no cut could be "
             "checked: mend its weights or its forward"
         )
     if not found.requires_grad:
         raise UserError(
-            f"{spec}: output {task.name!r} depends on no parameter that autograd can see: drop torch.no_grad and "
+            f"{spec}: output {name!r} depends on no parameter that autograd can see: drop torch.no_grad and "
             "detach from the module's forward"
         )

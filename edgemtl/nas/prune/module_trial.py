@@ -18,6 +18,7 @@ from edgemtl.errors import UserError
 from edgemtl.nas.prune.cut import Group, Member, reads_along, shared_tensors, whole_size
 from edgemtl.nas.prune.groups import cut_channels
 from edgemtl.nas.prune.module_net import ModuleNet
+from edgemtl.tasks import by_tensor
 
 __all__ = ["Trial", "odd_channels"]
 
@@ -66,7 +67,7 @@ class Trial:
     def _outputs(self, net: ModuleNet) -> list[Tensor]:
         """Every task's output for every batch."""
         with torch.no_grad():
-            return [value.clone() for images in self._images for value in net(images).values()]
+            return [value.clone() for images in self._images for value in by_tensor(net(images)).values()]
 
     def _layers_refuse(self, size: int, members: Sequence[Member]) -> str:
         """Why a layer cannot lose any channels; empty where all can."""
@@ -144,7 +145,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def _check_finite(net: ModuleNet, images: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for batch in images:
-            for name, value in net(batch).items():
+            for name, value in by_tensor(net(batch)).items():
                 if not value.isfinite().all():
                     raise UserError(
                         f"output {name!r} is NaN or infinite on images of the data, or on a black one, so no cut "
@@ -166,7 +167,7 @@ def _uneven(net: ModuleNet, images: Sequence[Tensor]) -> ModuleNet:
             for tensor in (*made.parameters(), *kept):
                 if tensor.numel() > 1 and tensor.is_floating_point() and bool(tensor.min() == tensor.max()):
                     tensor.add_(NOISE * torch.rand(tensor.shape, generator=random))
-            finite = all(bool(value.isfinite().all()) for batch in images for value in made(batch).values())
+            finite = all(bool(value.isfinite().all()) for batch in images for value in by_tensor(made(batch)).values())
     except Exception:  # her code may raise anything
         return net
     return made if finite else net

@@ -24,11 +24,13 @@ def parity_section(data: ReportData) -> Markup | None:
         where: Child = (target, " ", kind_badge("simulated")) if built.checked == "simulation" else target
         for task, parity in built.parity.items():
             checked[f"{parity.images} {parity.split or ''} images".replace("  ", " ")] = None
-            largest = (f"{parity.max_abs_error:.2g}", element("small", f" {parity.unit}") if parity.unit else None)
             scores = _parity_cells(parity.metric, parity.torch, parity.engine)
-            rows.append(
-                [where, task, parity.metric, *scores, largest, f"{parity.relative_error:.2g}", parity.tolerance]
-            )
+            outputs = parity.differences()
+            largest = [
+                (f" {label} {o.max_abs_error:.2g}", element("small", f" {o.unit or ''}")) for label, o in outputs
+            ]
+            relative = max(output.relative_error for _, output in outputs)
+            rows.append([where, task, parity.metric, *scores, largest, f"{relative:.2g}", parity.tolerance])
     lead = (
         f"Every engine against the trained FP32 net on the same images ({' and '.join(checked) or 'none here'}): the "
         "task's own metric, which is what counts, the largest difference of any value of the raw output, before "

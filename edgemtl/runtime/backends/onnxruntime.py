@@ -14,9 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.runtime.session import CLOSED, ENGINE_FILE, EngineSpec, OperatorTime, block_of, check_image, flag_name
+from edgemtl.runtime.session import (
+    CLOSED,
+    ENGINE_FILE,
+    EngineSpec,
+    OperatorTime,
+    Outputs,
+    block_of,
+    check_image,
+    flag_name,
+)
 from edgemtl.runtime.shared import assemble
-from edgemtl.tasks import check_tasks
+from edgemtl.tasks import check_tasks, map_outputs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -39,10 +48,11 @@ class OnnxRuntimeSession:
         self._inputs = {info.name for info in self._session.get_inputs()}
         shapes = {info.name: tuple(info.shape) for info in self._session.get_inputs()}
         given = {info.name for info in self._session.get_outputs()}
-        if shapes.get("image") != spec.input or not given.issuperset(self._outputs.values()):
+        wanted = {name for own in self._outputs.values() for name in own.values()}
+        if shapes.get("image") != spec.input or not given.issuperset(wanted):
             raise UserError(f"{self._path} has other inputs or outputs than its {ENGINE_FILE} says: export again")
 
-    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> Outputs:
         """Raw outputs of `tasks`; raises `UserError` for an unknown task, a wrong image or a closed engine."""
         return self._call(self._opened(), image, tasks)
 
@@ -64,16 +74,16 @@ class OnnxRuntimeSession:
         _trim()
         return session
 
-    def _call(
-        self, session: ort.InferenceSession, image: NDArray[np.float32], tasks: str | Sequence[str]
-    ) -> dict[str, NDArray[np.float32]]:
+    def _call(self, session: ort.InferenceSession, image: NDArray[np.float32], tasks: str | Sequence[str]) -> Outputs:
         wanted = check_tasks(tasks, self.tasks)
         feeds: dict[str, NDArray[Any]] = {"image": check_image(image, self.spec.input)}
         for task in self.tasks:
             if (flag := flag_name(task)) in self._inputs:
                 feeds[flag] = self._wants[task in wanted]
-        values = session.run([self._outputs[task] for task in wanted], feeds)
-        return dict(zip(wanted, values, strict=True))
+        outputs = {task: self._outputs[task] for task in wanted}
+        names = [name for own in outputs.values() for name in own.values()]
+        values = dict(zip(names, session.run(names, feeds), strict=True))
+        return map_outputs(values.__getitem__, outputs)
 
     def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
         """Mean time of each operator, from ONNX Runtime's profiler in a second session that is closed afterwards."""

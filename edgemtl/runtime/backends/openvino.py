@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from edgemtl.arithmetic import EXACT_INT8, NEEDS
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.runtime.session import CLOSED, EngineSpec, OperatorTime, block_of, check_image
+from edgemtl.runtime.session import CLOSED, EngineSpec, OperatorTime, Outputs, block_of, check_image
 from edgemtl.runtime.shared import assemble
-from edgemtl.tasks import check_tasks
+from edgemtl.tasks import check_tasks, map_outputs
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -37,7 +37,6 @@ _SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITHOUT_VNNI = ("sse41", "avx", "avx2", "avx512_core")
 """Instruction sets without VNNI that oneDNN, whose kernels OpenVINO uses, can be held to: sums saturate then."""
 
-Outputs = dict[str, NDArray[np.float32]]
 Mode = Callable[[NDArray[np.float32]], Outputs]
 
 
@@ -52,7 +51,7 @@ class OpenVinoSession:
         in_common = compiler.path() is not None and len(mode_tasks) > 1
         self._modes: dict[tuple[str, ...], Mode] = {}
         for wanted in [] if in_common else mode_tasks:
-            self._modes[wanted] = _whole(compiler.mode(wanted), wanted)
+            self._modes[wanted] = _whole(compiler.mode(wanted), {task: spec.outputs[task] for task in wanted})
         chained = in_common or (modes is None and len(mode_tasks) < 2 ** len(self.tasks) - 1)
         self._chain = _Chain(compiler) if chained else None
         self._closed = False
@@ -121,13 +120,14 @@ def _not_ready(wanted: Iterable[str], modes: Iterable[tuple[str, ...]]) -> str:
     return f"mode {'+'.join(wanted)} was not prepared when the engine was opened: ready are {ready}"
 
 
-def _whole(compiled: ov.CompiledModel, tasks: tuple[str, ...]) -> Mode:
-    request = compiled.create_infer_request()
-    outputs = {task: request.get_tensor(output).data for task, output in zip(tasks, compiled.outputs, strict=True)}
+def _whole(compiled: ov.CompiledModel, outputs: Mapping[str, Mapping[str, str]]) -> Mode:
+    """A mode of its own, of an engine whose results are these tensors, in this order."""
+    request, results = compiled.create_infer_request(), iter(compiled.outputs)
+    arrays = map_outputs(lambda _: request.get_tensor(next(results)).data, outputs)
 
     def run(image: NDArray[np.float32]) -> Outputs:
         _infer(request, image)
-        return dict(outputs)
+        return map_outputs(lambda array: array, arrays)
 
     return run
 
@@ -162,7 +162,7 @@ class _Chain:
         self._steps = [self._step(compiler.part(part), part["tasks"], part) for part in parts]
         if path is not None:
             self._steps += self._common(compiler, path)
-        self._outputs = {task: self._buffers[name].data for task, name in compiler.spec.outputs.items()}
+        self._outputs = map_outputs(lambda name: self._buffers[name].data, compiler.spec.outputs)
 
     def _step(
         self,
@@ -186,7 +186,7 @@ class _Chain:
         for task, sources in path["heads"].items():
             weights = {name: compiler.constant(own) for name, own in path["weights"][task].items()}
             yield replace(shared, tasks=frozenset([task]), weights=weights)
-            head = {"inputs": list(sources), "outputs": [compiler.spec.outputs[task]]}
+            head = {"inputs": list(sources), "outputs": [*compiler.spec.outputs[task].values()]}
             yield self._step(compiler.part(head), [task], head, sources)
 
     def run(self, image: NDArray[np.float32], tasks: tuple[str, ...]) -> Outputs:
@@ -201,7 +201,7 @@ class _Chain:
                 for name, weight in step.weights.items():
                     step.request.set_tensor(name, weight)
                 step.request.infer()
-        return {task: self._outputs[task] for task in tasks}
+        return {task: dict(self._outputs[task]) for task in tasks}
 
 
 class _Compiler:
@@ -239,7 +239,8 @@ class _Compiler:
 
     def mode(self, tasks: tuple[str, ...], counters: bool = False) -> ov.CompiledModel:
         """One engine for exactly these tasks, outputs in their order."""
-        outputs = [self._output(self._model, self.spec.outputs[task]) for task in tasks]
+        names = [name for task in tasks for name in self.spec.outputs[task].values()]
+        outputs = [self._output(self._model, name) for name in names]
         model = self._ov.Model([self._ov.opset13.result(output) for output in outputs], self._model.get_parameters())
         properties = self._properties | ({"PERF_COUNT": True} if counters else {})
         return self._core.compile_model(model, "CPU", properties)

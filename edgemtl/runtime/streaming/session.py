@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,15 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import UserError, one_line
-from edgemtl.runtime.session import CLOSED, EngineSpec, OperatorTime, check_image
+from edgemtl.runtime.session import CLOSED, EngineSpec, OperatorTime, Outputs, check_image
 from edgemtl.runtime.streaming.graph import IMAGE, Operator, Stretch, read_graph, weights_of
 from edgemtl.runtime.streaming.operators import OPERATORS, Routed
 from edgemtl.runtime.streaming.weights import Piece, WeightStream
-from edgemtl.tasks import check_tasks
+from edgemtl.tasks import check_tasks, map_outputs
 
 __all__ = ["StreamingSession", "open_session"]
 
-Outputs = dict[str, NDArray[np.float32]]
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _UNFIT = (ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError)
 
@@ -41,13 +40,12 @@ class StreamingSession:
         self._path, weights = spec.file(folder, "graph"), spec.file(folder, "weights")
         self._graph = read_graph(self._path, weights)
         self._outputs = spec.outputs
-        unwritten = set(self._outputs.values()) - {
-            operator.output for operator in self._graph.operators if operator.op != "Router"
-        }
+        tensors = _tensors(self._outputs, self.tasks)
+        unwritten = {*tensors} - {operator.output for operator in self._graph.operators if operator.op != "Router"}
         if unwritten:
             raise UserError(f"{self._path} writes no tensor {min(unwritten)!r}, which is a task's output: export again")
         self._stretches: dict[tuple[str, ...], Stretch] = {}
-        buffer_bytes = self._graph.buffer_bytes(list(self._outputs.values()))
+        buffer_bytes = self._graph.buffer_bytes(tensors)
         self._stream, self._closed = WeightStream(weights, buffer_bytes), False
 
     @property
@@ -88,9 +86,13 @@ class StreamingSession:
         wanted = check_tasks(tasks, self.tasks)
         image = check_image(image, self.spec.input)
         if wanted not in self._stretches:
-            self._stretches[wanted] = self._graph.stretch(self._outputs[task] for task in wanted)
+            self._stretches[wanted] = self._graph.stretch(_tensors(self._outputs, wanted))
         values = _Execution(self._stream, clock, self._path).run(self._stretches[wanted], image)
-        return {task: values[self._outputs[task]] for task in wanted}
+        return map_outputs(values.__getitem__, {task: self._outputs[task] for task in wanted})
+
+
+def _tensors(outputs: Mapping[str, Mapping[str, str]], tasks: Iterable[str]) -> list[str]:
+    return [name for task in tasks for name in outputs[task].values()]
 
 
 class _Execution:

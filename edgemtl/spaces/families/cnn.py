@@ -7,8 +7,8 @@ by the trunk and private to each decoder (ECMT, Aich et al. 2023). MobileNetV2 i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ from edgemtl.schema import Strict
 from edgemtl.spaces.choices import Choice, Option, Values
 from edgemtl.spaces.plan import BlockPlan, ConvPlan, Plan
 from edgemtl.spaces.slots import Slot
-from edgemtl.tasks import Task
+from edgemtl.tasks import Output, Task
 
 __all__ = [
     "CnnSpec",
@@ -30,8 +30,10 @@ __all__ = [
     "decoder_slots",
     "deep_enough",
     "dense_decoder",
+    "dense_outputs",
     "option_of",
     "pooled_decoder",
+    "pooled_outputs",
 ]
 
 _STEM_STRIDE = 2
@@ -83,7 +85,7 @@ class StageSpec(Strict):
 
 
 class DecoderSpec(Strict):
-    """A task's own part: `width` channels, `depth` 3x3 convolutions at stride 4 (dense tasks)."""
+    """A task's own part: `width` channels, `depth` 3x3 convolutions at stride 4 (for dense outputs)."""
 
     width: Widths
     depth: Depths = (1,)
@@ -116,14 +118,14 @@ class CnnSpec(Strict):
 def cnn_choices(spec: CnnSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     """Every architecture choice of the trunk, then of each task's decoder.
 
-    Raises `UserError` where a dense task cannot be decoded from the features that the space names, and where a task is
-    called like a part of the trunk, whose choices would have the same names.
+    Raises `UserError` where a dense output cannot be decoded from the features that the space names, and where a task
+    is called like a part of the trunk, whose choices would have the same names.
     """
     trunk = ("stem", *(stage.name for stage in spec.stages))
     for task in tasks:
         if task.name in trunk:
             raise UserError(f"task {task.name!r} is called like a part of the trunk ({', '.join(trunk)}): rename it")
-    if any(task.dense for task in tasks):
+    if any(dense_outputs(task) for task in tasks):
         _check_strides(spec)
     choices = [Choice("stem.width", spec.stem.width)]
     for stage in spec.stages:
@@ -138,7 +140,7 @@ def cnn_choices(spec: CnnSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
             choices.append(Choice(f"{stage.name}.kernel", stage.kernel, active_if=only if len(stage.block) > 1 else {}))
     for task in tasks:
         choices.append(Choice(f"{task.name}.width", spec.decoder.width, task.name))
-        if task.dense:
+        if dense_outputs(task):
             choices.append(Choice(f"{task.name}.depth", spec.decoder.depth, task.name))
     return tuple(choice for choice in choices if len(choice.options) > 1)
 
@@ -162,14 +164,13 @@ def deep_enough(choice: str, depths: Sequence[int], number: int) -> dict[str, tu
 
 
 def decoder_slots(tasks: Sequence[Task]) -> dict[str, Slot]:
-    """The blocks of every task's decoder, each in its task's column."""
-    parts = {True: ("neck", "body", "head"), False: ("neck", "head")}
-    return {f"{task.name}_{part}": Slot(task.name) for task in tasks for part in parts[task.dense]}
+    """The blocks of every task's decoders, each in its task's column."""
+    return {name: Slot(task.name) for task in tasks for name in _decoder_blocks(task)}
 
 
 def _has_last(spec: CnnSpec, tasks: Sequence[Task]) -> bool:
     """Only pooled decoders read the last convolution: without one it would be work for nobody."""
-    return spec.last is not None and not all(task.dense for task in tasks)
+    return spec.last is not None and any(pooled_outputs(task) for task in tasks)
 
 
 def option_of(values: Values, name: str, options: Sequence[Option]) -> Option:
@@ -205,8 +206,8 @@ def cnn_plan(spec: CnnSpec, tasks: Sequence[Task], values: Values, size: tuple[i
         blocks.append(BlockPlan("last", "conv", None, (conv,), (blocks[-1].name,), activation=spec.activation))
     top = blocks[-1]
     for task in tasks:
-        decode = partial(dense_decoder, taps=taps) if task.dense else partial(pooled_decoder, top=top)
-        blocks += decode(spec.decoder, task, values)
+        blocks += dense_decoder(spec.decoder, task, values, taps)
+        blocks += pooled_decoder(spec.decoder, task, values, top)
     return Plan(size, tuple(blocks))
 
 
@@ -237,6 +238,34 @@ def _stage_block(
     return BlockPlan(f"{stage.name}_{number}", kind, None, convs, (source,), residual, spec.activation)
 
 
+def dense_outputs(task: Task) -> tuple[Output, ...]:
+    """The outputs of a task that are maps over the image."""
+    return tuple(output for output in task.outputs if output.dense)
+
+
+def pooled_outputs(task: Task) -> tuple[Output, ...]:
+    """The outputs of a task that are one vector an image."""
+    return tuple(output for output in task.outputs if not output.dense)
+
+
+def _decoder_blocks(task: Task) -> list[str]:
+    """Names of a task's own blocks: of the decoder of its dense outputs, then of that of the others."""
+    dense, pooled = dense_outputs(task), pooled_outputs(task)
+    names = [f"{task.name}_neck", f"{task.name}_body"] if dense else []
+    names += [_head(task, output) for output in dense]
+    return names + ([_pooled_neck(task)] if pooled else []) + [_head(task, output) for output in pooled]
+
+
+def _head(task: Task, output: Output) -> str:
+    """The name of the block that gives one of a task's outputs."""
+    return f"{task.name}_head" if len(task.outputs) == 1 else f"{task.name}_head_{output.name}"
+
+
+def _pooled_neck(task: Task) -> str:
+    """The name of what a task's vectors come from, which is not that of what its maps come from."""
+    return f"{task.name}_pool" if dense_outputs(task) else f"{task.name}_neck"
+
+
 def dense_decoder(
     spec: DecoderSpec,
     task: Task,
@@ -244,10 +273,14 @@ def dense_decoder(
     taps: Sequence[tuple[str, int, int, int]],
     labels: Sequence[str] = (),
 ) -> list[BlockPlan]:
-    """Lateral 1x1 convolutions summed top-down to stride 4, 3x3 convolutions there, and a sub-pixel head.
+    """Lateral 1x1 convolutions summed top-down to stride 4, 3x3 convolutions there, and a sub-pixel head an output.
 
-    `labels` name the laterals; by default the stages that the taps' blocks belong to.
+    Nothing where the task has no dense output. `labels` name the laterals; by default the stages that the taps' blocks
+    belong to.
     """
+    outputs = dense_outputs(task)
+    if not outputs:
+        return []
     channels = int(option_of(values, f"{task.name}.width", spec.width))
     depth = int(option_of(values, f"{task.name}.depth", spec.depth))
     labels = labels or [name.rpartition("_")[0] or name for name, *_ in taps]
@@ -259,25 +292,32 @@ def dense_decoder(
     body = tuple(
         ConvPlan(f"conv{number}", channels, channels, 3, 1, 1, height, width) for number in range(1, depth + 1)
     )
-    head = ConvPlan("conv", channels, 16 * task.channels, 1, 1, 1, height, width)
-    return [
+    shared = [
         BlockPlan(f"{task.name}_neck", "pyramid", task.name, laterals, tuple(name for name, *_ in taps), parallel=True),
         BlockPlan(f"{task.name}_body", "convs", task.name, body, (f"{task.name}_neck",)),
-        BlockPlan(
-            f"{task.name}_head", "subpixel", task.name, (head,), (f"{task.name}_body",), activation="none", shuffle=4
-        ),
     ]
+    heads = [ConvPlan("conv", channels, 16 * output.channels, 1, 1, 1, height, width) for output in outputs]
+    return [*shared, *_heads(task, outputs, heads, shared[-1])]
 
 
 def pooled_decoder(spec: DecoderSpec, task: Task, values: Values, top: BlockPlan) -> list[BlockPlan]:
-    """Global average, a hidden layer of elastic width, a linear layer."""
+    """Global average, a hidden layer of elastic width, a linear layer an output; nothing where all are dense."""
+    outputs = pooled_outputs(task)
+    if not outputs:
+        return []
     channels = int(option_of(values, f"{task.name}.width", spec.width))
-    neck = ConvPlan("linear", top.convs[-1].outputs, channels, 1, 1, 1, 1, 1)
-    head = ConvPlan("linear", channels, task.channels, 1, 1, 1, 1, 1)
-    return [
-        BlockPlan(f"{task.name}_neck", "pool_linear", task.name, (neck,), (top.name,)),
-        BlockPlan(f"{task.name}_head", "linear", task.name, (head,), (f"{task.name}_neck",), activation="none"),
-    ]
+    hidden = ConvPlan("linear", top.convs[-1].outputs, channels, 1, 1, 1, 1, 1)
+    neck = BlockPlan(_pooled_neck(task), "pool_linear", task.name, (hidden,), (top.name,))
+    heads = [ConvPlan("linear", channels, output.channels, 1, 1, 1, 1, 1) for output in outputs]
+    return [neck, *_heads(task, outputs, heads, neck)]
+
+
+def _heads(task: Task, outputs: Sequence[Output], convs: Sequence[ConvPlan], before: BlockPlan) -> Iterator[BlockPlan]:
+    """The last block of each output, all of which read the same one."""
+    for output, conv in zip(outputs, convs, strict=True):
+        kind, shuffle = ("subpixel", 4) if output.dense else ("linear", 1)
+        last = BlockPlan(_head(task, output), kind, task.name, (conv,), (before.name,), activation="none")
+        yield replace(last, shuffle=shuffle, output=output.name)
 
 
 def _check_strides(spec: CnnSpec) -> None:

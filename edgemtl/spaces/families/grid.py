@@ -4,8 +4,8 @@ The space is FBNetV5's (Wu et al. 2021): paths at strides 4, 8, 16 and 32 run si
 path may add what the others found (HRNet's fusion, Wang et al. 2019). Only the topology is chosen: a mask for each
 task over blocks, edges, and the paths that its decoder reads; channels and kernels are what the YAML says. Ours: every
 choice adds to the path it stands in (`x + f(x)`, nothing after the sum), so that to skip it is exactly to leave `x`
-as it is, and no mask can cut a task off; and the finest path is read by every dense task, the coarsest by every other
-one.
+as it is, and no mask can cut a task off; and the finest path is read for every task's maps, the coarsest for its
+vectors.
 
 Tasks share what they compute alike: a block is computed once for all that keep the same blocks before it. Where they do
 not, each has a copy of its own, which begins with the supernet's weights.
@@ -28,7 +28,9 @@ from edgemtl.spaces.families.cnn import (
     Width,
     decoder_slots,
     dense_decoder,
+    dense_outputs,
     pooled_decoder,
+    pooled_outputs,
 )
 from edgemtl.spaces.plan import BlockPlan, ConvPlan, Plan
 from edgemtl.spaces.slots import Slot
@@ -127,7 +129,7 @@ def grid_choices(spec: GridSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     found = []
     for task in tasks:
         names = [step.name for steps in _steps(spec) for step in steps]
-        names += [_read(path) for path in range(1, len(spec.paths))] if task.dense else []
+        names += [_read(path) for path in range(1, len(spec.paths))] if dense_outputs(task) else []
         found += [Choice(mask_name(task.name, name), (SKIP, KEEP), task.name, mask_of=name) for name in names]
     return tuple(found)
 
@@ -194,11 +196,17 @@ class _Wiring:
 
 
 def _read_ends(spec: GridSpec, task: Task, values: Values, ends: Sequence[int]) -> dict[int, int]:
-    """The paths that a task's decoder reads, with their last values."""
-    if not task.dense:
-        return {len(ends) - 1: ends[-1]}
-    kept = [path for path in range(1, len(ends)) if values.get(mask_name(task.name, _read(path)), SKIP) == KEEP]
-    return {path: ends[path] for path in (0, *kept)}
+    """The paths that a task's decoders read, with their last values."""
+    paths = {*_dense_paths(spec, task, values), *([len(ends) - 1] if pooled_outputs(task) else [])}
+    return {path: ends[path] for path in sorted(paths)}
+
+
+def _dense_paths(spec: GridSpec, task: Task, values: Values) -> list[int]:
+    """The paths that the decoder of a task's dense outputs reads; pooled ones read the coarsest."""
+    if not dense_outputs(task):
+        return []
+    coarser = range(1, len(spec.paths))
+    return [0, *(path for path in coarser if values.get(mask_name(task.name, _read(path)), SKIP) == KEEP)]
 
 
 def grid_idle(spec: GridSpec, tasks: Sequence[Task], values: Values) -> list[str]:
@@ -291,9 +299,7 @@ def _decoder(
     size: tuple[int, int],
 ) -> list[BlockPlan]:
     """A task's own blocks, which read these ends of paths."""
-    if not task.dense:
-        return pooled_decoder(spec.decoder, task, values, next(iter(reads.values())))
-    taps = [
-        (block.name, spec.paths[path].width, size[0] >> path + 2, size[1] >> path + 2) for path, block in reads.items()
-    ]
-    return dense_decoder(spec.decoder, task, values, taps, [f"p{path}" for path in reads])
+    paths = _dense_paths(spec, task, values)
+    taps = [(reads[path].name, spec.paths[path].width, size[0] >> path + 2, size[1] >> path + 2) for path in paths]
+    dense = dense_decoder(spec.decoder, task, values, taps, [f"p{path}" for path in paths])
+    return dense + pooled_decoder(spec.decoder, task, values, reads[max(reads)])

@@ -33,6 +33,7 @@ from edgemtl.spaces.families.cnn import (
     decoder_slots,
     deep_enough,
     dense_decoder,
+    dense_outputs,
     option_of,
     pooled_decoder,
 )
@@ -197,7 +198,7 @@ def vit_choices(spec: VitSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
                 for number in _mixtures(spec, max(spec.depth))
             ]
         choices.append(Choice(f"{task.name}.width", spec.decoder.width, task.name))
-        if task.dense:
+        if dense_outputs(task):
             choices.append(Choice(f"{task.name}.depth", spec.decoder.depth, task.name))
     return tuple(choice for choice in choices if len(choice.options) > 1)
 
@@ -348,8 +349,13 @@ def _decoder(
     spec: VitSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]], top: BlockPlan
 ) -> list[BlockPlan]:
     """The CNN family's decoders; without a stem a sub-pixel step from stride 16 to 4 stands for the pyramid."""
-    if not task.dense:
-        return pooled_decoder(spec.decoder, task, values, top)
+    dense = _dense_decoder(spec, task, values, taps, top) if dense_outputs(task) else []
+    return dense + pooled_decoder(spec.decoder, task, values, top)
+
+
+def _dense_decoder(
+    spec: VitSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]], top: BlockPlan
+) -> list[BlockPlan]:
     conv = top.convs[0]
     if taps:
         return dense_decoder(spec.decoder, task, values, [*taps, (top.name, conv.outputs, conv.height, conv.width)])

@@ -1,7 +1,8 @@
 """From a traced net to an ONNX model, without torch's own exporter: milliseconds instead of seconds.
 
-One input `image` (1, 3, H, W), one output a task named like it. Node names carry the path of the module they come from,
-and the metadata says which block belongs to which task, so that a profile of the file can be read block by block.
+One input `image` (1, 3, H, W); a task's only output is named like the task, several are `TASK.OUTPUT`. Node names carry
+the path of the module they come from, and the metadata says which block belongs to which task, so that a profile of the
+file can be read block by block.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ def emit_graph(graph: Graph, dispatch: DispatchPolicy = DispatchPolicy()) -> onn
         writer.write(node)
     height, width = graph.input_size
     inputs = [helper.make_tensor_value_info(graph.input, TensorProto.FLOAT, [1, 3, height, width])]
-    outputs = [helper.make_empty_tensor_value_info(name) for name in graph.outputs.values()]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in graph.output_tensors]
     model = helper.make_model(
         helper.make_graph(writer.nodes, "edgemtl", inputs, outputs, list(writer.initializers.values())),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
         producer_name="edgemtl",
     )
-    tasks = {task: {"output": name} for task, name in graph.outputs.items()}
+    tasks = {task: {"outputs": list(own.values())} for task, own in graph.outputs.items()}
     metadata = {
         "schema": GRAPH_SCHEMA,
         "tasks": tasks,

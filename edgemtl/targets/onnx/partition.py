@@ -18,6 +18,8 @@ from edgemtl.runtime import flag_name
 __all__ = ["Group", "group_by_tasks", "with_conditions"]
 
 _SMALL_BYTES = 256
+Outputs = Mapping[str, Mapping[str, str]]
+"""The tensor of each output of each task."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Group:
     outputs: tuple[str, ...]
 
 
-def group_by_tasks(graph: onnx.GraphProto, tasks: Mapping[str, str]) -> list[Group]:
-    """Groups of operators, those that most tasks need first; `tasks` maps each task to its output tensor."""
-    needed = _tasks_of_tensors(graph, tasks)
+def group_by_tasks(graph: onnx.GraphProto, outputs: Outputs) -> list[Group]:
+    """Groups of operators, those that most tasks need first; `outputs` names the tensors that each task gives."""
+    needed = _tasks_of_tensors(graph, outputs)
     members: dict[frozenset[str], list[onnx.NodeProto]] = {}
     for node in graph.node:
         wanted_by = frozenset(task for name in node.output for task in needed.get(name, ()))
@@ -42,7 +44,7 @@ def group_by_tasks(graph: onnx.GraphProto, tasks: Mapping[str, str]) -> list[Gro
         for node in nodes:
             for name in node.input:
                 readers.setdefault(name, set()).add(key)
-    finals = set(tasks.values())
+    finals = {name for own in outputs.values() for name in own.values()}
     groups = []
     for key, nodes in members.items():
         written = [name for node in nodes for name in node.output]
@@ -51,10 +53,11 @@ def group_by_tasks(graph: onnx.GraphProto, tasks: Mapping[str, str]) -> list[Gro
     return sorted(groups, key=lambda group: (-len(group.tasks), sorted(group.tasks)))
 
 
-def _tasks_of_tensors(graph: onnx.GraphProto, tasks: Mapping[str, str]) -> dict[str, set[str]]:
+def _tasks_of_tensors(graph: onnx.GraphProto, outputs: Outputs) -> dict[str, set[str]]:
     needed: dict[str, set[str]] = {}
-    for task, name in tasks.items():
-        needed.setdefault(name, set()).add(task)
+    for task, own in outputs.items():
+        for name in own.values():
+            needed.setdefault(name, set()).add(task)
     for node in reversed(graph.node):
         wanted_by = {task for name in node.output for task in needed.get(name, ())}
         for name in node.input:
@@ -62,24 +65,24 @@ def _tasks_of_tensors(graph: onnx.GraphProto, tasks: Mapping[str, str]) -> dict[
     return needed
 
 
-def with_conditions(model: onnx.ModelProto, tasks: Mapping[str, str], static: bool = False) -> onnx.ModelProto:
+def with_conditions(model: onnx.ModelProto, outputs: Outputs, static: bool = False) -> onnx.ModelProto:
     """The model with every group that not all tasks need inside an `If`; unchanged where there is one task.
 
     A skipped branch gives tensors without elements. Where `static`, for runtimes that plan everything ahead, it gives
     zeros of the real shape instead, and no `If` gives an eight-bit tensor: each reader rounds the float one for itself.
     """
-    if len(tasks) < 2:
+    if len(outputs) < 2:
         return model
-    model = _restore_weights_in_each_group(model, tasks)
-    return _Rewriter(_round_in_each_group(model, tasks) if static else model, tasks, static).rewrite()
+    model = _restore_weights_in_each_group(model, outputs)
+    return _Rewriter(_round_in_each_group(model, outputs) if static else model, outputs, static).rewrite()
 
 
-def _restore_weights_in_each_group(model: onnx.ModelProto, tasks: Mapping[str, str]) -> onnx.ModelProto:
+def _restore_weights_in_each_group(model: onnx.ModelProto, outputs: Outputs) -> onnx.ModelProto:
     """The model with a `DequantizeLinear` of its own for every group that reads a rounded weight.
 
     A runtime computes in eight bits only where it finds it beside the reader; the weight itself stays one.
     """
-    needed = {name: frozenset(names) for name, names in _tasks_of_tensors(model.graph, tasks).items()}
+    needed = {name: frozenset(names) for name, names in _tasks_of_tensors(model.graph, outputs).items()}
     constants = {tensor.name for tensor in model.graph.initializer}
     restored = {
         node.output[0]: node
@@ -106,9 +109,9 @@ def _restore_weights_in_each_group(model: onnx.ModelProto, tasks: Mapping[str, s
     return result
 
 
-def _round_in_each_group(model: onnx.ModelProto, tasks: Mapping[str, str]) -> onnx.ModelProto:
+def _round_in_each_group(model: onnx.ModelProto, outputs: Outputs) -> onnx.ModelProto:
     """The model with a `QuantizeLinear` of its own for every group that reads a rounded tensor."""
-    needed = _tasks_of_tensors(model.graph, tasks)
+    needed = _tasks_of_tensors(model.graph, outputs)
     copies: dict[str, dict[frozenset[str], str]] = {}
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear":
@@ -135,11 +138,11 @@ def _twin(node: onnx.NodeProto, name: str) -> onnx.NodeProto:
 
 
 class _Rewriter:
-    def __init__(self, model: onnx.ModelProto, tasks: Mapping[str, str], static: bool) -> None:
-        self.model, self.tasks, self.static = model, tasks, static
+    def __init__(self, model: onnx.ModelProto, outputs: Outputs, static: bool) -> None:
+        self.model, self.tasks, self.static = model, tuple(outputs), static
         self.types = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.groups = group_by_tasks(model.graph, tasks)
+        self.groups = group_by_tasks(model.graph, outputs)
         self.owners = self._owners()
         self.nodes: list[onnx.NodeProto] = []
         self.outer: dict[str, TensorProto] = {}
@@ -169,7 +172,8 @@ class _Rewriter:
 
     def _assemble(self, wants: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         made = {name for node in self.nodes for name in node.output}
-        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self.tasks.values()]
+        names = [output.name for output in self.model.graph.output]
+        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
         graph = helper.make_graph(
             self.nodes, self.model.graph.name, [*self.model.graph.input, *wants], outputs, list(self.outer.values())
         )

@@ -18,7 +18,7 @@ from edgemtl.profiling import count_graph
 from edgemtl.runtime import open_engine
 from edgemtl.spaces import Space, prunable_channels, with_channels
 from edgemtl.targets import emit, find_target
-from edgemtl.tasks import make_task
+from edgemtl.tasks import by_tensor, make_task
 
 TASKS = (make_task("semseg", "segmentation", classes=("wall", "floor")), make_task("kind", "classification", 3))
 
@@ -81,7 +81,7 @@ def test_a_channel_that_nobody_reads_can_be_cut_and_nothing_changes(which: str, 
         if group.name == "patches.proj":
             continue  # what layer norms see of a silent channel is not what they see of none
         narrow = cut_channels(net, groups, everything_but(group, 3))
-        assert difference(narrow(image), silenced(net, group, 3)(image)) < 1e-4, group.name
+        assert difference(by_tensor(narrow(image)), by_tensor(silenced(net, group, 3)(image))) < 1e-4, group.name
 
 
 def half(group: Group) -> list[list[int]]:
@@ -102,11 +102,11 @@ def test_a_cut_net_has_the_shapes_of_its_plan_and_exports(
     assert {n: v.shape for n, v in narrow.state_dict().items()} == {n: v.shape for n, v in fresh.state_dict().items()}
     fresh.load_state_dict(narrow.state_dict())
     image = pictures(1, net.input_size)
-    expected = narrow(image)
-    assert difference(fresh.eval()(image), expected) == 0
+    expected = by_tensor(narrow(image))
+    assert difference(by_tensor(fresh.eval()(image)), expected) == 0
     find_target("onnxruntime").build(narrow, {"engine": "fp32"}, None, tmp_path)
     with closing(open_engine(tmp_path)) as session:
-        given = session.run(image.numpy(), [task.name for task in net.tasks])
+        given = by_tensor(session.run(image.numpy(), [task.name for task in net.tasks]))
         assert difference({name: torch.from_numpy(value) for name, value in given.items()}, expected) < 1e-5
     counted = count_graph(emit(narrow)).total
     assert narrow.plan.cost().flops == counted.flops
@@ -138,9 +138,9 @@ def test_heads_and_the_width_of_tokens_are_cut_in_every_layer_alike(experts: Mul
 
 def test_the_tasks_that_a_group_reaches_are_those_that_change_with_it(small: MultiTaskNet) -> None:
     image = pictures(1, small.input_size)
-    before = small(image)
+    before = by_tensor(small(image))
     for group in net_groups(small):
-        after = silenced(small, group, 0)(image)
+        after = by_tensor(silenced(small, group, 0)(image))
         changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
         assert set(changed) <= set(group.tasks)
         own = tuple(task.name for task in small.tasks if group.name.startswith(f"{task.name}_"))

@@ -15,6 +15,7 @@ from edgemtl.nas.prune.cut import Group
 from edgemtl.nas.prune.groups import cut_channels
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
 from edgemtl.nas.prune.module_net import ModuleNet, load_module
+from edgemtl.tasks import by_tensor
 from edgemtl.testing.world import TASKS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -60,7 +61,10 @@ def test_it_is_cut_and_counted_once(name: str, groups: list[str]) -> None:
     kept = {group.name: 8 for group in found}
     narrow = cut_channels(net, found, {group.name: [list(range(8))] for group in found})
     assert sum(parameter.numel() for parameter in narrow.parameters()) == costs.cost(kept).params
-    assert {name: value.shape for name, value in narrow(image(2)).items()} == {"depth": (2, 1, 64, 64), "kind": (2, 2)}
+    assert {name: value.shape for name, value in by_tensor(narrow(image(2))).items()} == {
+        "depth": (2, 1, 64, 64),
+        "kind": (2, 2),
+    }
     assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
 
 

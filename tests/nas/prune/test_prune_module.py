@@ -20,6 +20,7 @@ from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.runtime import open_engine
+from edgemtl.tasks import by_tensor
 from edgemtl.train import batches_of
 
 NETS = '''
@@ -195,7 +196,7 @@ def test_a_pruned_module_keeps_its_budget_and_comes_back_to_its_owner(ask: Prune
     with torch.no_grad():
         expected = narrow(IMAGE)
     session = open_engine(ask.out / "engine")
-    for name, value in session.run(IMAGE.numpy(), ["depth", "kind"]).items():
+    for name, value in by_tensor(session.run(IMAGE.numpy(), ["depth", "kind"])).items():
         assert float((torch.from_numpy(value) - expected[name]).abs().max()) < 1e-4
     session.close()
     train: Callable[[Tensor], dict[str, Tensor]] = narrow.train()

@@ -152,7 +152,7 @@ class MaskRun:
         losses = np.zeros((ARCHITECTURES, len(self.masks.tasks)))
         for row, mask in enumerate(masks):
             with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-                outputs = self.supernet(image, self.masks.values(mask))
+                outputs = self.supernet(image, self.masks.values(mask)).outputs
             by_task = [task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks]
             torch.stack(by_task).sum().div(ARCHITECTURES).backward()  # type: ignore[no-untyped-call]
             losses[row] = [float(loss.detach()) for loss in by_task]
