@@ -65,7 +65,7 @@ def best_agreed(run: MaskRun, flops: float) -> Design:
     def scores(design: Design) -> Scores:
         net = run.supernet.extract(design)
         recalibrate(net, recalibration)
-        return evaluate(net, run.space.tasks, batches_of(run.source.split("validation"), 16))
+        return evaluate(net, run.space.tasks, batches_of(run.source.split("validation"), 16, tasks=run.space.tasks))
 
     base = scores(run.space.largest())
     designs = [most_within(run.space, share_prefix(run.distribution, share), flops) for share in AGREEMENTS]
@@ -89,4 +89,4 @@ def trained(name: str, design: Design, weights: Supernet, source: ScenesSource, 
     load_supernet(supernet, folder / "supernet.safetensors", alone.fingerprint)
     net = supernet.extract({})
     recalibrate(net, (torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, 128)))
-    return evaluate(net, design.space.tasks, batches_of(source.split("test"), 16))
+    return evaluate(net, design.space.tasks, batches_of(source.split("test"), 16, tasks=design.space.tasks))

@@ -95,7 +95,7 @@ def stock_openvino(path: Path, images: Array, tasks: list[str]) -> tuple[Callabl
 def score(run: Run, evaluator: Evaluator, samples: list[Sample]) -> dict[str, dict[str, float]]:
     """Metrics of a runtime's outputs."""
     scorer = Scorer(evaluator.source.tasks)
-    for batch in batches_of(samples, 16):
+    for batch in batches_of(samples, 16, tasks=evaluator.source.tasks):
         runs = [{name: value.copy() for name, value in run(image[None]).items()} for image in batch.image]
         joined = {name: np.concatenate([each[name] for each in runs]) for name in runs[0]}
         tasks = {task.name: task.outputs[0].name for task in evaluator.source.tasks}  # each has one output here

@@ -30,7 +30,7 @@ def compared(evaluator: Evaluator, candidate: Candidate, target: ExportTarget, q
     same = total = 0
     with opened_int8(candidate, target) as session:
         for sample in samples_of(evaluator, quick):
-            batch = collate([sample])
+            batch = collate([sample], evaluator.source.tasks)
             found = map_outputs(np.copy, session.run(batch.image, tasks))
             expected = map_outputs(torch.Tensor.numpy, simulation(torch.from_numpy(batch.image)))
             scorers["engine"].update(found, batch)

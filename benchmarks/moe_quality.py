@@ -140,7 +140,7 @@ def scored(space: Space, source: Source, weights: Path) -> Scores:
     load_supernet(supernet, weights, space.fingerprint)
     net = supernet.extract(space.largest())
     recalibrate(net, (torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, 128)))
-    return evaluate(net, space.tasks, batches_of(source.split("test"), 16))
+    return evaluate(net, space.tasks, batches_of(source.split("test"), 16, tasks=space.tasks))
 
 
 if __name__ == "__main__":

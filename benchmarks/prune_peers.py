@@ -121,7 +121,7 @@ def _gradients(net: MultiTaskNet, opened: OpenedDesign) -> None:
     """Gradients of the summed losses, as the Taylor criterion reads them."""
     net.eval().zero_grad()
     source = opened.prunable.criterion.source
-    for batch in batches_of(source.split("calibration"), 16, IMAGES):
+    for batch in batches_of(source.split("calibration"), 16, IMAGES, tasks=source.tasks):
         outputs = net(torch.from_numpy(batch.image))
         losses = [
             task_loss(

@@ -63,7 +63,7 @@ UNITS = {"mean_angle": "deg"}
 def trivial_guesses(evaluator: Evaluator, images: int) -> dict[str, tuple[Array, Array]]:
     """Depth map and normals of guesses that never see a frame; made from rendered training scenes."""
     logs, normals, count = 0.0, 0.0, 0
-    for batch in batches_of(evaluator.source.split("train"), 16, images):
+    for batch in batches_of(evaluator.source.split("train"), 16, images, tasks=evaluator.source.tasks):
         logs = logs + np.log(batch.targets["depth"]).reshape(-1, *batch.image.shape[2:]).sum(0)
         normals = normals + batch.targets["normals"].sum(0)
         count += len(batch.image)

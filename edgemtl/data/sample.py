@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.files.images import normalize
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, kind_of
 
 __all__ = ["SPLITS", "Batch", "Sample", "Samples", "Source", "Split", "collate", "require_split"]
 
@@ -87,15 +87,21 @@ class Samples(Sequence[Sample]):
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples stacked: `image` float32 (N, 3, H, W) normalised; targets and masks (N, ...), normals (N, 3, H, W)."""
+    """Samples put together: `image` float32 (N, 3, H, W) normalised, and what the kinds of their tasks make of labels.
+
+    Targets are an array, or a tuple of one for each image where their sizes differ; masks are (N, ...).
+    """
 
     image: NDArray[np.float32]
-    targets: dict[str, Array]
+    targets: dict[str, Any]
     masks: dict[str, NDArray[np.bool_]]
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one size and the same tasks into a batch; raises `UserError` where they differ."""
+def collate(samples: Sequence[Sample], tasks: Sequence[Task] = ()) -> Batch:
+    """A batch of samples of one size, with the labels of `tasks` (none: images alone).
+
+    Raises `UserError` where sizes differ, or a sample lacks one of the tasks.
+    """
     if not samples:
         raise UserError("a batch needs at least one sample, 0 were given")
     sizes = sorted({sample.image.shape for sample in samples})
@@ -103,20 +109,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
         raise UserError(
             f"a batch needs images of one size, {' and '.join(map(str, sizes))} were given: crop or resize them"
         )
-    names = sorted({tuple(sorted(sample.targets)) for sample in samples})
-    if len(names) > 1:
-        raise UserError(f"a batch needs samples of the same tasks, {' and '.join(map(str, names))} were given")
-    targets = {name: np.stack([sample.targets[name] for sample in samples]) for name in samples[0].targets}
-    return Batch(
-        normalize(np.stack([sample.image for sample in samples])),
-        {name: _channels_first(target) for name, target in targets.items()},
-        {name: np.stack([sample.masks[name] for sample in samples]) for name in targets},
-    )
-
-
-def _channels_first(target: Array) -> Array:
-    """(N, H, W, C) to (N, C, H, W); everything else stays."""
-    return np.ascontiguousarray(target.transpose(0, 3, 1, 2)) if target.ndim == 4 else target
+    if lacking := [task.name for task in tasks if any(task.name not in sample.targets for sample in samples)]:
+        raise UserError(f"a batch needs samples of the same tasks, some have no label of {', '.join(lacking)}")
+    targets: dict[str, Any] = {}
+    masks: dict[str, NDArray[np.bool_]] = {}
+    for task in tasks:
+        own = [sample.targets[task.name] for sample in samples], [sample.masks[task.name] for sample in samples]
+        targets[task.name], masks[task.name] = kind_of(task).collate(*own)
+    return Batch(normalize(np.stack([sample.image for sample in samples])), targets, masks)
 
 
 def require_split(name: str) -> Split:

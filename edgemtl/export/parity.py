@@ -92,7 +92,7 @@ def measure_parity(net: MultiTaskNet, run: Run, samples: Sequence[Sample]) -> di
     names = [task.name for task in net.tasks]
     apart = {task.name: {output.name: _Difference() for output in task.outputs} for task in net.tasks}
     for sample in samples:
-        batch = collate([sample])
+        batch = collate([sample], net.tasks)
         with torch.no_grad():
             expected = map_outputs(Tensor.numpy, net(torch.from_numpy(batch.image)))
         found = map_outputs(np.copy, run(batch.image, names))

@@ -23,7 +23,8 @@ def _batch(samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, ran
     """The batch of one step, drawn and augmented with a generator seeded by (seed, rank, step)."""
     rng = np.random.default_rng([recipe.seed, rank, step])
     picks = rng.choice(len(samples), recipe.batch, replace=len(samples) < recipe.batch)
-    return collate([_augmented(samples[int(pick)], tasks, recipe.size_at(step), recipe.zoom, rng) for pick in picks])
+    drawn = [_augmented(samples[int(pick)], tasks, recipe.size_at(step), recipe.zoom, rng) for pick in picks]
+    return collate(drawn, tasks)
 
 
 def _augmented(
@@ -58,9 +59,11 @@ def subsample(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [samples[number * total // min(count, total)] for number in range(min(count, total))]
 
 
-def batches_of(samples: Sequence[Sample], size: int, limit: int | None = None) -> Iterator[Batch]:
+def batches_of(
+    samples: Sequence[Sample], size: int, limit: int | None = None, *, tasks: Sequence[Task] = ()
+) -> Iterator[Batch]:
     """Samples in order, `size` at a time; with `limit` at most so many, spread over the whole."""
     count = min(len(samples), limit or len(samples))
     for start in range(0, count, size):
         numbers = range(start, min(start + size, count))
-        yield collate([samples[number * len(samples) // count] for number in numbers])
+        yield collate([samples[number * len(samples) // count] for number in numbers], tasks)

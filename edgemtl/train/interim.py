@@ -48,7 +48,8 @@ class InterimScores:
         train = batches_of(self._source.split("train"), 16, INTERIM_IMAGES)
         recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
         try:
-            return evaluate(net, self._supernet.tasks, batches_of(self._source.split("validation"), 16, INTERIM_IMAGES))
+            samples, tasks = self._source.split("validation"), self._supernet.tasks
+            return evaluate(net, tasks, batches_of(samples, 16, INTERIM_IMAGES, tasks=tasks))
         except UserError:  # the scores at the end, from more images, tell it
             return {}
         finally:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from edgemtl.data import Batch, Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.tasks import Task, kind_of, map_outputs
+from edgemtl.train.losses import label_tensors
 
 __all__ = ["Scorer", "evaluate"]
 
@@ -42,14 +43,15 @@ class Scorer:
     """Accumulates every task's metrics over samples; `compute` gives {task: {metric: value}}."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = tasks
         self._scores = {task.name: _TaskScore(task) for task in tasks}
 
     def update(self, outputs: Mapping[str, Mapping[str, Any]], samples: Batch | Sequence[Sample]) -> None:
         """Add a batch of raw outputs (tensors or arrays, (N, …)) and the samples they belong to, in the same order."""
-        batch = samples if isinstance(samples, Batch) else collate(samples)
+        batch = samples if isinstance(samples, Batch) else collate(samples, self._tasks)
         given = map_outputs(_plain, outputs)
         for name, score in self._scores.items():
-            score.update(given[name], torch.as_tensor(batch.targets[name]), torch.as_tensor(batch.masks[name]))
+            score.update(given[name], label_tensors(batch.targets[name]), label_tensors(batch.masks[name]))
 
     def compute(self) -> dict[str, dict[str, float]]:
         """Metrics of every task over all that was added; raises `UserError` for a task that had no valid label."""

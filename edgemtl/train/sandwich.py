@@ -15,7 +15,7 @@ from edgemtl.models import Activations, Supernet
 from edgemtl.spaces import DesignSource, Values
 from edgemtl.train.distill import feature_distance, stage_ends
 from edgemtl.train.loop import Optimized
-from edgemtl.train.losses import distillation_loss, task_loss
+from edgemtl.train.losses import distillation_loss, label_tensors, task_loss
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.weighting import Weighting, make_weighting
 
@@ -70,7 +70,10 @@ class SupernetTraining:
         """Train the largest design and, once the sandwich has begun, narrow ones on a batch."""
         device = self.accelerator.device
         image = torch.from_numpy(batch.image).to(device, memory_format=torch.channels_last)
-        labels = {name: (self._tensor(batch.targets[name]), self._tensor(batch.masks[name])) for name in batch.targets}
+        labels = {
+            name: (label_tensors(batch.targets[name], device), label_tensors(batch.masks[name], device))
+            for name in batch.targets
+        }
         largest = self._design_step("largest", step, image, labels, self.space.largest(), self._teach(image))
         for values in self._narrow_designs(step):
             self._design_step("narrow", step, image, labels, values, largest)
@@ -92,9 +95,6 @@ class SupernetTraining:
             return None
         with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
             return Activations(self.teacher(image), {})
-
-    def _tensor(self, array: Any) -> Tensor:
-        return torch.from_numpy(array).to(self.accelerator.device)
 
     def _narrow_designs(self, step: int) -> list[Values]:
         if step < self.recipe.largest_steps * self.recipe.steps:

@@ -194,7 +194,8 @@ def _score(training: SupernetTraining, values: Values, source: Source) -> dict[s
     net = training.supernet.extract(values)
     train = batches_of(source.split("train"), 16, SCORED_IMAGES)
     recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
-    return evaluate(net, training.space.tasks, batches_of(source.split("validation"), 16, SCORED_IMAGES))
+    tasks = training.space.tasks
+    return evaluate(net, tasks, batches_of(source.split("validation"), 16, SCORED_IMAGES, tasks=tasks))
 
 
 def _finite(value: Any) -> Any:

@@ -123,7 +123,7 @@ def test_samples_hold_what_the_files_hold(root: Path) -> None:
     types = {name: target.dtype for name, target in sample.targets.items()}
     assert types["semseg"] == types["label"] == np.int64
     assert {types[name] for name in ("depth", "normals", "edges", "pose")} == {np.dtype(np.float32)}
-    assert collate(list(source.split("test"))).targets["normals"].shape == (2, 3, *RAW)
+    assert collate(list(source.split("test")), source.tasks).targets["normals"].shape == (2, 3, *RAW)
 
 
 def test_splits_are_disjoint_and_calibration_comes_from_train(root: Path) -> None:

@@ -10,6 +10,14 @@ from edgemtl.data import Sample, collate
 from edgemtl.data.sample import require_split
 from edgemtl.errors import UserError
 from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
+from edgemtl.tasks import make_task
+
+TASKS = (
+    make_task("semseg", "segmentation", 4),
+    make_task("normals", "normals"),
+    make_task("label", "classification", 9),
+    make_task("values", "regression", 2),
+)
 
 
 def sample(seed: int, height: int = 6, width: int = 5) -> Sample:
@@ -28,7 +36,7 @@ def sample(seed: int, height: int = 6, width: int = 5) -> Sample:
 
 def test_collate_keeps_every_number_in_its_place() -> None:
     samples = [sample(3), sample(4), sample(5)]
-    batch = collate(samples)
+    batch = collate(samples, TASKS)
     assert batch.image.shape == (3, 3, 6, 5)
     assert batch.image.dtype == np.float32
     for n, one in enumerate(samples):
@@ -50,7 +58,7 @@ def test_collate_refuses_what_cannot_be_stacked() -> None:
         collate([sample(1), sample(1, height=7)])
     other = sample(1)
     with pytest.raises(UserError, match="same tasks"):
-        collate([sample(1), Sample(other.image, {"semseg": other.targets["semseg"]}, other.masks)])
+        collate([sample(1), Sample(other.image, {"semseg": other.targets["semseg"]}, other.masks)], TASKS)
 
 
 def test_an_unknown_split_is_answered_with_the_nearest() -> None:

@@ -70,7 +70,7 @@ def test_every_kind_of_label_is_taken_from_raw_outputs() -> None:
     assert found["label"] == raw["label"].argmax()
     np.testing.assert_array_equal(found["pose"], raw["pose"])
     assert all(mask.all() for mask in sample.masks.values())
-    batch = collate([sample, sample])
+    batch = collate([sample, sample], TASKS)
     assert batch.targets["semseg"].dtype == np.int64
     assert batch.targets["normals"].shape == (2, 3, *SIZE)
 

@@ -49,7 +49,7 @@ def test_images_grow_and_every_size_gets_the_same_computation() -> None:
 
 def test_samples_come_in_order_up_to_a_limit() -> None:
     samples = Toys().split("test")
-    found = list(batches_of(samples, 3, 7))
+    found = list(batches_of(samples, 3, 7, tasks=TRAINED))
     assert [len(batch.image) for batch in found] == [3, 3, 1]
     assert all(
         np.array_equal(target, samples[index].targets["depth"])

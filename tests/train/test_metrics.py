@@ -202,7 +202,7 @@ def test_samples_and_arrays_are_scored_like_batches_and_tensors() -> None:
     output = rng.standard_normal((3, 4, *SIZE)).astype(np.float32)
     first, second = Scorer([task]), Scorer([task])
     first.update(raw(task, output), samples)
-    second.update(raw(task, torch.from_numpy(output)), collate(samples))
+    second.update(raw(task, torch.from_numpy(output)), collate(samples, [task]))
     assert first.compute() == second.compute()
 
 

@@ -174,11 +174,11 @@ class NetEvaluator:
         """Metrics on `samples` of the real engine's outputs; simulated where engines are not timed or give none."""
         precision = prepared.precision
         if precision is None or not (self.is_timed and self.measurer.runs(precision, needs_of(self.target, precision))):
-            return evaluate(self._simulation(prepared), self.source.tasks, batches_of(samples, BATCH))
+            return evaluate(self._simulation(prepared), self.source.tasks, batches_of(samples, BATCH, tasks=self.source.tasks))
         scorer = Scorer(self.source.tasks)
         names = [task.name for task in self.source.tasks]
         with self.engine(prepared) as session:
-            for batch in batches_of(samples, BATCH):
+            for batch in batches_of(samples, BATCH, tasks=self.source.tasks):
                 runs = [map_outputs(np.copy, session.run(image[None], names)) for image in batch.image]
                 scorer.update(_joined(runs), batch)
         return scorer.compute()
@@ -208,7 +208,8 @@ class NetEvaluator:
 
     @cached_property
     def _validation(self) -> list[Batch]:
-        return list(batches_of(self.source.split("validation"), BATCH, self._limit(VALIDATION_IMAGES)))
+        samples, limit = self.source.split("validation"), self._limit(VALIDATION_IMAGES)
+        return list(batches_of(samples, BATCH, limit, tasks=self.source.tasks))
 
     @property
     def validation_images(self) -> int:

@@ -19,7 +19,7 @@ from edgemtl.errors import UserError
 from edgemtl.models import TaskNet, recalibrate
 from edgemtl.nas.evaluation import recalibration_images
 from edgemtl.nas.prune.cut import Group, Member, reads_along
-from edgemtl.train import batches_of, evaluate, task_loss
+from edgemtl.train import batches_of, evaluate, label_tensors, task_loss
 
 __all__ = ["LossCriterion", "TrialOutcome"]
 
@@ -84,7 +84,8 @@ class LossCriterion:
         """
         sums = {g.name: [torch.zeros(g.size // g.step) for _ in g.parts] for g in groups}
         parameters = [p for p in net.eval().parameters() if p.ndim > 1 and p.requires_grad]
-        for batch in batches_of(self.source.split("calibration"), GRADIENT_BATCH, DECIDING_IMAGES):
+        samples, tasks = self.source.split("calibration"), self.source.tasks
+        for batch in batches_of(samples, GRADIENT_BATCH, DECIDING_IMAGES, tasks=tasks):
             outputs = net(torch.from_numpy(batch.image).to(memory_format=torch.channels_last))
             losses = [self._loss(task.name, outputs, batch) for task in net.tasks]
             total = torch.stack([loss / loss.detach().clamp(min=1e-6) for loss in losses]).sum()
@@ -98,9 +99,7 @@ class LossCriterion:
 
     def _loss(self, name: str, outputs: Mapping[str, Mapping[str, Tensor]], batch: Batch) -> Tensor:
         task = next(task for task in self.source.tasks if task.name == name)
-        return task_loss(
-            task, outputs[name], torch.from_numpy(batch.targets[name]), torch.from_numpy(batch.masks[name])
-        )
+        return task_loss(task, outputs[name], label_tensors(batch.targets[name]), label_tensors(batch.masks[name]))
 
     @cached_property
     def recalibration(self) -> list[Tensor]:
@@ -109,7 +108,8 @@ class LossCriterion:
 
     @cached_property
     def _batches(self) -> list[Batch]:
-        return list(batches_of(self.source.split("calibration"), BATCH, DECIDING_IMAGES))
+        samples = self.source.split("calibration")
+        return list(batches_of(samples, BATCH, DECIDING_IMAGES, tasks=self.source.tasks))
 
     @cached_property
     def _images(self) -> list[Tensor]:

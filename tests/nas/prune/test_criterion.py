@@ -45,7 +45,7 @@ def scaled(net: MultiTaskNet, group: Group, part: int, channel: int, factor: flo
 
 def share_of_losses(net: MultiTaskNet, whole: MultiTaskNet, criterion: LossCriterion) -> float:
     """Losses summed, each as a share of the whole net's, over all calibration images at once."""
-    batch = collate(criterion.source.split("calibration"))
+    batch = collate(criterion.source.split("calibration"), criterion.source.tasks)
     totals = []
     for each in (net, copy.deepcopy(whole).double()):
         outputs = each(torch.from_numpy(batch.image).double())

@@ -205,7 +205,7 @@ def test_a_floor_that_is_broken_before_pruning_is_refused(ask: PruneRequest, run
 
 def test_a_task_without_labels_to_decide_by_is_named(ask: PruneRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     def unlabelled(criterion: judging.LossCriterion) -> Any:
-        batches = list(judging.batches_of(criterion.source.split("calibration"), 4))
+        batches = list(judging.batches_of(criterion.source.split("calibration"), 4, tasks=criterion.source.tasks))
         return [replace(b, masks={name: mask & (name != "depth") for name, mask in b.masks.items()}) for b in batches]
 
     monkeypatch.setattr(judging.LossCriterion, "_batches", property(unlabelled))

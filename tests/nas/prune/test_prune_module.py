@@ -309,7 +309,7 @@ def test_what_cannot_be_pruned_is_refused_in_one_line(ask: PruneRequest, changes
 
 def test_a_task_without_labels_to_decide_by_is_named(ask: PruneRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     def unlabelled(criterion: LossCriterion) -> Any:
-        batches = list(batches_of(criterion.source.split("calibration"), 4))
+        batches = list(batches_of(criterion.source.split("calibration"), 4, tasks=criterion.source.tasks))
         return [replace(b, masks={name: mask & (name != "depth") for name, mask in b.masks.items()}) for b in batches]
 
     monkeypatch.setattr(LossCriterion, "_batches", property(unlabelled))

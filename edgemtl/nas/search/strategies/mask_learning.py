@@ -35,7 +35,7 @@ from edgemtl.nas.search.strategies.masks import (
 )
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Space
-from edgemtl.train import CHECKPOINT_FILE, Optimized, Recipe, TrainingLoop, task_loss, training_batches
+from edgemtl.train import CHECKPOINT_FILE, Optimized, Recipe, TrainingLoop, label_tensors, task_loss, training_batches
 
 __all__ = ["MASKS", "MASKS_FILE", "MaskRun"]
 
@@ -146,7 +146,7 @@ class MaskRun:
         masks = draw(chances, ARCHITECTURES, np.random.default_rng([self.recipe.seed, step]))
         image = torch.from_numpy(batch.image).to(memory_format=torch.channels_last)
         labels = {
-            task.name: (torch.from_numpy(batch.targets[task.name]), torch.from_numpy(batch.masks[task.name]))
+            task.name: (label_tensors(batch.targets[task.name]), label_tensors(batch.masks[task.name]))
             for task in self.space.tasks
         }
         losses = np.zeros((ARCHITECTURES, len(self.masks.tasks)))
