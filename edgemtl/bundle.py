@@ -23,7 +23,7 @@ from edgemtl.files.paths import inside
 from edgemtl.files.seals import sha256
 from edgemtl.results import PathCost
 from edgemtl.schema import Name, Strict, Text, read_document
-from edgemtl.tasks import Task, kind_of, make_task, tensor_name
+from edgemtl.tasks import Task, kind_of, make_task
 
 __all__ = [
     "MANIFEST_FILE",
@@ -363,7 +363,7 @@ def describe_task(task: Task, size: tuple[int, int]) -> BundleTask:
         outputs=tuple(
             BundleOutput(
                 name=out.name,
-                tensor=tensor_name(task, out),
+                tensor=task.tensors[out.name],
                 channels=out.channels,
                 dense=out.dense,
                 shape=(1, out.channels, *(size if out.dense else ())),

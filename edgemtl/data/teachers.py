@@ -17,7 +17,7 @@ from edgemtl.data.sample import Sample, Samples, Source, Split
 from edgemtl.errors import MissingDependencyError, UserError, reason_of, unknown_name
 from edgemtl.files.images import normalize
 from edgemtl.files.onnx import read_onnx
-from edgemtl.tasks import Task, kind_of, tensor_name
+from edgemtl.tasks import Task, kind_of
 
 __all__ = ["PseudoLabelled", "Teacher", "onnx_teacher", "with_pseudo_labels"]
 
@@ -113,7 +113,7 @@ def onnx_teacher(path: Path, task: Task) -> Teacher:
     except Exception as error:  # the runtime has its own kinds
         raise UserError(f"{what} cannot be opened ({reason_of(error)}): ONNX is wanted") from error
     inputs, outputs = [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
-    tensors = {tensor_name(task, output): output.name for output in task.outputs}
+    tensors = {tensor: output for output, tensor in task.tensors.items()}
     alone = len(outputs) == len(tensors) == 1
     if len(inputs) != 1 or not (alone or tensors.keys() <= set(outputs)):
         called = " and ".join(f"{name!r}" for name in tensors)

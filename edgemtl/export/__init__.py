@@ -19,6 +19,9 @@ from edgemtl.export.request import (
 from edgemtl.export.run import (
     export_run,
 )
+from edgemtl.export.wrap import (
+    with_postprocessing,
+)
 
 __all__ = [
     "Evidence",
@@ -30,4 +33,5 @@ __all__ = [
     "export_onnx",
     "export_plain",
     "export_run",
+    "with_postprocessing",
 ]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
-from edgemtl.tasks import IMAGE_INPUT, Task, kind_of, tensor_name
+from edgemtl.tasks import IMAGE_INPUT, Task, kind_of
 
 __all__ = ["with_normalisation", "with_postprocessing", "with_shapes"]
 
@@ -63,7 +63,7 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _append(graph: onnx.GraphProto, task: Task) -> None:
     """Put a task's step between its raw tensors, under other names from here on, and its outputs."""
-    tensors = {output.name: tensor_name(task, output) for output in task.outputs}
+    tensors = task.tensors
     infos = {info.name: info for info in graph.output}
     _rename(graph, {name: f"{name}.raw" for name in tensors.values()})
     shapes = {f"{name}.raw": [size.dim_value for size in infos[name].type.tensor_type.shape.dim] for name in infos}

@@ -42,7 +42,6 @@ from edgemtl.tasks.task import (
     Output,
     Task,
     check_tasks,
-    tensor_name,
 )
 from edgemtl.tasks.view import (
     View,
@@ -82,6 +81,5 @@ __all__ = [
     "relative_change",
     "remaining_drop",
     "resize_points",
-    "tensor_name",
     "worst_task",
 ]

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgemtl.errors import UserError, brief, unknown_name
+from edgemtl.tasks.outputs import by_tensor
 
-__all__ = ["FLAG_PREFIX", "IMAGE_INPUT", "Metric", "Output", "Task", "check_tasks", "tensor_name"]
+__all__ = ["FLAG_PREFIX", "IMAGE_INPUT", "Metric", "Output", "Task", "check_tasks"]
 
 
 IMAGE_INPUT, FLAG_PREFIX = "image", "want_"
@@ -62,14 +63,15 @@ class Task:
         """Whether one of its outputs is a map over the image."""
         return any(output.dense for output in self.outputs)
 
+    @property
+    def tensors(self) -> dict[str, str]:
+        """The name that graphs and engines have for each of its outputs."""
+        named = by_tensor({self.name: {output.name: output.name for output in self.outputs}})
+        return {output: tensor for tensor, output in named.items()}
+
     def class_name(self, number: int) -> str:
         """The name of a class, or its number in words where it has none."""
         return self.classes[number] if 0 <= number < len(self.classes) else f"class {number}"
-
-
-def tensor_name(task: Task, output: Output) -> str:
-    """Name of an output in graphs and engines: the task's if it has no other output, else TASK.OUTPUT."""
-    return task.name if len(task.outputs) == 1 else f"{task.name}.{output.name}"
 
 
 def check_tasks(wanted: str | Iterable[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -14,12 +14,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.export import with_postprocessing
 from edgemtl.tasks import Kind, Target, Task, View, kind_of
 from edgemtl.train import label_tensors
 
@@ -226,6 +229,32 @@ class KindConformance:
         own, larger = (self.kind.decode(self.task, raw, size) for size in (self.image_size, (480, 960)))
         assert [value.shape for value in _arrays(own)] == [value.shape for value in _arrays(larger)]
         assert all(np.isfinite(value).all() for value in (*_arrays(own), *_arrays(larger)))
+
+    def test_a_graph_that_decodes_gives_the_prediction(self) -> None:
+        """Where the kind has operators for it: each tensor that is a prediction is that of `decode`."""
+        raw, float32 = self.raw(self.noise(1)), onnx.TensorProto.FLOAT
+        names = self.task.tensors
+        inputs, outputs = (
+            [onnx.helper.make_tensor_value_info(name, float32, raw[key].shape) for key, name in each.items()]
+            for each in ({key: f"{name}.in" for key, name in names.items()}, names)
+        )
+        nodes = [onnx.helper.make_node("Identity", [f"{name}.in"], [name]) for name in names.values()]
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(nodes, "raw", inputs, outputs),
+            opset_imports=[onnx.helper.make_opsetid("", 17)],
+            ir_version=9,
+        )
+        try:
+            session = onnxruntime.InferenceSession(with_postprocessing(model, [self.task]).SerializeToString())
+        except UnsupportedError:
+            pytest.skip("its post-processing stays outside of graphs")
+        made = session.run(list(names.values()), {f"{name}.in": raw[key] for key, name in names.items()})
+        prediction = self.kind.decode(self.task, raw, self.image_size)
+        if not isinstance(prediction, Mapping):
+            prediction = {next(iter(names)): prediction}
+        for key, (value,) in zip(names, made, strict=True):
+            if key in prediction:
+                np.testing.assert_allclose(value, prediction[key], rtol=1e-5, atol=1e-6)
 
     def test_predictions_and_labels_are_drawn_over_the_image(self) -> None:
         """At its size, the image itself left as it is; with a legend as wide as is asked for."""

@@ -22,11 +22,10 @@ from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.export import Evidence, ExportRequest, Plain, Tolerance, export_bundle, export_plain
 from edgemtl.export.plain_readme import readme, write_readme
-from edgemtl.export.wrap import with_postprocessing
 from edgemtl.models import MultiTaskNet
 from edgemtl.progress import Progress, silent
 from edgemtl.runtime import Engine
-from edgemtl.tasks import by_tensor, kind_of, make_task
+from edgemtl.tasks import by_tensor
 
 Arrays = dict[str, NDArray[Any]]
 TARGETS = ("onnxruntime", "openvino")
@@ -173,30 +172,6 @@ def test_experts_become_a_plain_file_too(tmp_path: Path) -> None:
     for target in TARGETS:
         for name, value in answers(tmp_path / "plain", target, image).items():
             np.testing.assert_allclose(value, expected[name].numpy(), rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("kind", "channels"),
-    [("segmentation", 5), ("depth", 1), ("normals", 3), ("edges", 1), ("keypoints", 4), ("classification", 6),
-     ("regression", 2), ("saliency", 1)],
-)  # fmt: skip
-def test_every_postprocessing_inside_is_that_outside(kind: str, channels: int) -> None:
-    task, rng = make_task("t", kind, channels), np.random.default_rng(0)
-    shape = (1, channels, *((6, 8) if task.dense else ()))
-    raw = (4 * rng.standard_normal(shape)).astype(np.float32)
-    info = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Identity", ["image"], ["t"])],
-        "g",
-        [info("image", onnx.TensorProto.FLOAT, shape)],
-        [info("t", onnx.TensorProto.FLOAT, shape)],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
-    session = ort.InferenceSession(with_postprocessing(model, [task]).SerializeToString())
-    (found,) = session.run(["t"], {"image": raw})
-    expected = kind_of(task).decode(task, {task.outputs[0].name: raw}, (6, 8))
-    assert found[0].shape == expected.shape
-    np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_manifest_and_readme_say_what_a_caller_needs(net: MultiTaskNet, samples: list[Sample], tmp_path: Path) -> None:

@@ -83,8 +83,9 @@ class Counting(Kind):
         """Peaks of the heat map above a half, suppressed beside larger ones."""
         if outputs.keys() != {"heat", "count"}:
             raise UserError(f"task {task.name}: outputs {', '.join(outputs) or 'none'} given, not heat and count")
-        heat = 1 / (1 + np.exp(-np.clip(outputs["heat"][0], -50, 50)))
-        channel, row, column = np.nonzero((heat == _pooled(heat)) & (heat > _THRESHOLD))
+        logits = outputs["heat"][0]
+        heat = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
+        channel, row, column = np.nonzero((logits == _pooled(logits)) & (heat > _THRESHOLD))
         places = resize_points(np.stack([column, row], axis=1), heat.shape[1:], image_size)
         scores = heat[channel, row, column]
         points = np.concatenate([channel[:, None], places, scores[:, None]], axis=1).astype(np.float32)
@@ -139,8 +140,8 @@ class Counting(Kind):
     def append_decoding(self, task: Task, graph: GraphBuilder, raw: Mapping[str, str]) -> Mapping[str, str]:
         """The heat map but for places that a neighbour exceeds, and counts no less than 0."""
         heat = graph.node("Sigmoid", [raw["heat"]], "chance")
-        pool = graph.node("MaxPool", [heat], "pool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-        lower = graph.node("Less", [heat, pool], "lower")
+        pool = graph.node("MaxPool", [raw["heat"]], "pool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        lower = graph.node("Less", [raw["heat"], pool], "lower")
         kept = graph.node("Where", [lower, graph.constant("zero", np.float32(0)), heat], "centres")
         return {"heat": kept, "count": graph.node("Relu", [raw["count"]], "counts")}
 
@@ -151,7 +152,7 @@ class Counting(Kind):
         return LEARNING
 
 
-def _pooled(heat: Array) -> Array:
+def _pooled(logits: Array) -> Array:
     """The largest value of each place's 3 x 3 neighbourhood."""
-    padded = np.pad(heat, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+    padded = np.pad(logits, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
     return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2)).max((3, 4))

@@ -6,16 +6,45 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from plugged import install
 
+from edgemtl.data import open_source
 from edgemtl.errors import UserError
+from edgemtl.export import ExportRequest, Plain, export_run
+from edgemtl.nas.search import SearchRequest, search
+from edgemtl.report import draw_prediction, write_report
+from edgemtl.results import read_result
+from edgemtl.runtime import Engine
+from edgemtl.spaces import load_space
 from edgemtl.tasks import KINDS, Target, Task, find_kind, kind_of, make_task
 from edgemtl.testing import KindConformance
+from edgemtl.train import Recipe, train_supernet
 
 CLASSES = ("car", "dog")
+SIZE = (32, 64)
+DATA = """\
+images: {train: images/train, validation: images/validation, test: images/test}
+tasks:
+  cars: {kind: counting, csv: boxes.csv, image: file, classes: [car, dog], partial: true}
+  depth: {kind: depth, files: "depth/{split}/{name}.npy"}
+"""
+SPACE = """\
+schema: edgemtl.space/1
+family: cnn
+input: [32, 64]
+cnn:
+  stem: {width: [8]}
+  stages:
+    - {name: a, stride: 2, width: [8, 16], depth: [1, 2], block: [fused], expand: [1]}
+    - {name: b, stride: 2, width: [8, 16], depth: [1], block: [fused], expand: [1]}
+  features: [a, b]
+  decoder: {width: [8]}
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,3 +101,88 @@ def test_a_prediction_holds_the_centres_in_pixels_of_the_photo() -> None:
     np.testing.assert_allclose(prediction["points"], [[1, 14.5, 8.5, 0.982]], atol=1e-3)
     np.testing.assert_allclose(prediction["counts"], [0, 1.1], atol=1e-6)
     assert kind_of(task).summarize(task, prediction).words == "0.0 car, 1.1 dog"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run on a folder of photos with a table of boxes, trained for a few steps and searched."""
+    home = tmp_path_factory.mktemp("home")
+    write_photos(home / "photos")
+    (home / "nas").mkdir()
+    (home / "nas" / "small.yaml").write_text(SPACE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        source = open_source("photos", SIZE)
+        recipe = Recipe(steps=3, batch=4, sizes=(1.0,), bf16=False)
+        supernet = train_supernet(load_space("small", source.tasks), source, recipe, home / "trained")
+        few = {"space": "small", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1}
+        search(SearchRequest(home / "run", ("100%FLOPs",), supernet=supernet, **few))  # type: ignore[arg-type]
+        yield home / "run"
+
+
+def write_photos(folder: Path) -> None:
+    """Photos with squares in the colour of their class; a twelfth of them without any, one not labelled at all."""
+    rng, lines = np.random.default_rng(0), ["file,class,x0,y0,x1,y1"]
+    for split, count in (("train", 12), ("validation", 4), ("test", 4)):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "depth" / split).mkdir(parents=True)
+        for number in range(count):
+            name, image = f"{split}{number}", rng.integers(0, 40, (*SIZE, 3), np.uint8)
+            boxes = boxes_of(rng, SIZE) if number % 12 else np.zeros((0, 5))
+            for kind, x0, y0, x1, y1 in boxes.astype(int).tolist():
+                image[y0 : y1 + 1, x0 : x1 + 1] = ((255, 60, 60), (60, 255, 60))[kind]
+                lines.append(f"{name},{CLASSES[kind]},{x0},{y0},{x1},{y1}")
+            lines += [f"{name},,,,,"] if not len(boxes) and number else []
+            Image.fromarray(image).save(folder / "images" / split / f"{name}.png")
+            np.save(folder / "depth" / split / f"{name}.npy", 2 + image[..., 0] / np.float32(255))
+    (folder / "boxes.csv").write_text("\n".join(lines))
+    (folder / "data.yaml").write_text(DATA)
+
+
+def test_it_is_declared_trained_and_searched(run: Path) -> None:
+    result = read_result(run)
+    assert result.best is not None
+    assert result.best.metrics["cars"].keys() == {"count_error", "found"}
+    assert np.isfinite([*result.best.metrics["cars"].values()]).all()
+
+
+def test_it_is_exported_run_and_drawn(run: Path) -> None:
+    manifest = export_run(run, ExportRequest("onnxruntime"))
+    (cars,) = (task for task in manifest.tasks if task.kind == "counting")
+    assert [(output.tensor, len(output.shape or ())) for output in cars.outputs] == [
+        ("cars.heat", 4),
+        ("cars.count", 2),
+    ]
+    parity = manifest.targets["onnxruntime"].parity["cars"]
+    assert parity.outputs.keys() == {"heat", "count"} and parity.metric == "count_error"
+    photo = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    with Engine(run / "bundle") as engine:
+        assert engine.run(photo, "cars")["cars"].keys() == {"heat", "count"}
+        prediction = engine.predict(photo, "cars")["cars"]
+        task = next(task for task in engine.tasks if task.name == "cars")
+    assert prediction["counts"].shape == (2,) and prediction["points"].shape[1] == 4
+    assert draw_prediction(task, prediction, photo).width == 320
+    assert "cars" in write_report(run).read_text()
+
+
+def test_a_plain_file_holds_the_suppression(run: Path, tmp_path: Path) -> None:
+    """Peaks of the map that it gives are the centres that `decode` tells, but for the size of the photo."""
+    raw, decoded = (tmp_path / name for name in ("raw", "decoded"))
+    for out, inside in ((raw, False), (decoded, True)):
+        export_run(run, ExportRequest("onnxruntime"), out, layout=Plain("cars", postprocessing=inside))
+    image = np.random.default_rng(0).standard_normal((1, 3, *SIZE)).astype(np.float32)
+    names = ["cars.heat", "cars.count"]
+    sessions = [onnxruntime.InferenceSession(out / "engines/onnxruntime/model.onnx") for out in (raw, decoded)]
+    given, made = (dict(zip(names, session.run(names, {"image": image}), strict=True)) for session in sessions)
+    task = make_task("cars", "counting", classes=CLASSES)
+    prediction = kind_of(task).decode(task, {"heat": given["cars.heat"], "count": given["cars.count"]}, SIZE)
+    np.testing.assert_allclose(made["cars.count"][0], prediction["counts"], atol=1e-6)
+    channel, row, column = np.nonzero(made["cars.heat"][0] > 0.5)
+    assert np.array_equal(np.stack([channel, column, row], axis=1), prediction["points"][:, :3])
+
+
+def test_without_its_package_a_data_set_says_what_is_unknown(run: Path) -> None:
+    text = (run.parent / "photos" / "data.yaml").read_text().replace("kind: counting", "kind: countign")
+    (run.parent / "photos" / "other.yaml").write_text(text)
+    with pytest.raises(UserError, match="unknown kind 'countign': did you mean counting"):
+        open_source("photos/other.yaml", SIZE)
