@@ -145,13 +145,13 @@ def _bytes(image: BundleInput) -> BundleInput:
 
 def _predicting(task: BundleTask, types: Mapping[str, onnx.TypeProto.Tensor]) -> BundleTask:
     """The task whose outputs are results already, of these types."""
-    outputs = []
+    outputs, declared = [], {output.name: output for output in task.task().outputs}
     for output in task.outputs:
         kind = types[output.tensor]
         update = {
             "shape": tuple(size.dim_value for size in kind.shape.dim),
             "dtype": "int64" if kind.elem_type == onnx.TensorProto.INT64 else "float32",
-            "unit": task.result,
+            "unit": declared[output.name].decoded or task.result,
         }
         outputs.append(output.model_copy(update=update))
     return task.model_copy(update={"outputs": tuple(outputs), "postprocess": "none", "formula": "raw"})

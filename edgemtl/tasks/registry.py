@@ -35,6 +35,7 @@ def find_kind(name: str) -> Kind:
     return KINDS.find(name)
 
 
+@cache
 def all_kinds() -> tuple[Kind, ...]:
     """Every kind that there is; raises `UserError` for a plug-in that cannot be loaded."""
     return tuple(map(find_kind, KINDS.names()))

@@ -28,13 +28,15 @@ class Metric:
 class Output:
     """One tensor a task's head gives: `(N, channels, H, W)` where `dense`, else `(N, channels)`, its values in `unit`.
 
-    Its `name` is local to the task.
+    Its `name` is local to the task. `decoded` says what a graph that decodes has in its place, where that is not all of
+    what the kind's post-processing gives.
     """
 
     name: str
     channels: int
     dense: bool
     unit: str = ""
+    decoded: str = ""
 
 
 @dataclass(frozen=True)

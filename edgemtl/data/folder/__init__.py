@@ -1,4 +1,4 @@
-"""TODO"""
+"""A user's own data set: images in folders, labels in files and tables, a YAML file that describes them."""
 
 from edgemtl.data.folder.check import (
     CheckReport,

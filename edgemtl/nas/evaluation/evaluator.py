@@ -174,7 +174,9 @@ class NetEvaluator:
         """Metrics on `samples` of the real engine's outputs; simulated where engines are not timed or give none."""
         precision = prepared.precision
         if precision is None or not (self.is_timed and self.measurer.runs(precision, needs_of(self.target, precision))):
-            return evaluate(self._simulation(prepared), self.source.tasks, batches_of(samples, BATCH, tasks=self.source.tasks))
+            return evaluate(
+                self._simulation(prepared), self.source.tasks, batches_of(samples, BATCH, tasks=self.source.tasks)
+            )
         scorer = Scorer(self.source.tasks)
         names = [task.name for task in self.source.tasks]
         with self.engine(prepared) as session:

@@ -55,8 +55,8 @@ class Counting(Kind):
 
     def outputs(self, task: Task) -> tuple[Output, ...]:
         """Two tensors of different rank."""
-        heat = Output("heat", task.channels, dense=True, unit="logits")
-        return heat, Output("count", task.channels, dense=False, unit="objects")
+        heat = Output("heat", task.channels, dense=True, unit="logits", decoded="probability of a centre")
+        return heat, Output("count", task.channels, dense=False, unit="objects", decoded="objects")
 
     def missing(self, task: Task, image_size: tuple[int, int]) -> Target:
         """No boxes, and nobody who looked for any."""

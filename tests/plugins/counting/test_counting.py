@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from plugged import install
 
+from edgemtl.bundle import read_manifest
 from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.export import ExportRequest, Plain, export_run
@@ -21,7 +22,7 @@ from edgemtl.report import draw_prediction, write_report
 from edgemtl.results import read_result
 from edgemtl.runtime import Engine
 from edgemtl.spaces import load_space
-from edgemtl.tasks import KINDS, Target, Task, find_kind, kind_of, make_task
+from edgemtl.tasks import KINDS, Target, Task, all_kinds, find_kind, kind_of, make_task
 from edgemtl.testing import KindConformance
 from edgemtl.train import Recipe, train_supernet
 
@@ -55,8 +56,15 @@ def plugged_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parents[1]))
         patch.syspath_prepend(str(site))
+        forget_kinds()
         yield
-    find_kind.cache_clear()
+    forget_kinds()
+
+
+def forget_kinds() -> None:
+    """What a process has looked up stays, as packages do not come and go: but in tests they do."""
+    for looked_up in (find_kind, all_kinds):
+        looked_up.cache_clear()
 
 
 def boxes_of(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -176,6 +184,8 @@ def test_a_plain_file_holds_the_suppression(run: Path, tmp_path: Path) -> None:
     given, made = (dict(zip(names, session.run(names, {"image": image}), strict=True)) for session in sessions)
     task = make_task("cars", "counting", classes=CLASSES)
     prediction = kind_of(task).decode(task, {"heat": given["cars.heat"], "count": given["cars.count"]}, SIZE)
+    (declared,) = read_manifest(decoded).tasks
+    assert [output.unit for output in declared.outputs] == ["probability of a centre", "objects"]
     np.testing.assert_allclose(made["cars.count"][0], prediction["counts"], atol=1e-6)
     channel, row, column = np.nonzero(made["cars.heat"][0] > 0.5)
     assert np.array_equal(np.stack([channel, column, row], axis=1), prediction["points"][:, :3])
