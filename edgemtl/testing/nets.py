@@ -8,6 +8,7 @@ from torch import Tensor
 
 from edgemtl.errors import UserError
 from edgemtl.models import TaskNet
+from edgemtl.tasks import by_tensor
 from edgemtl.testing.examples import images
 
 __all__ = ["TaskNetConformance"]
@@ -22,14 +23,15 @@ class TaskNetConformance:
         raise NotImplementedError("give the conformance suite a net: a fixture called net")
 
     @pytest.mark.parametrize("count", [1, 3])
-    def test_every_task_has_its_declared_output_for_any_batch(self, net: TaskNet, count: int) -> None:
-        """Channels and rank are those that the task declares, in FP32."""
+    def test_every_task_has_its_declared_outputs_for_any_batch(self, net: TaskNet, count: int) -> None:
+        """Names, channels and rank are those that the task declares, in FP32."""
         outputs = run(net, count)
-        assert list(outputs) == [task.name for task in net.tasks]
+        assert list(outputs) == [tensor for task in net.tasks for tensor in task.tensors.values()]
         for task in net.tasks:
-            shape = (count, task.channels, *(net.input_size if task.dense else ()))
-            assert outputs[task.name].shape == shape
-            assert outputs[task.name].dtype == torch.float32
+            for output in task.outputs:
+                value = outputs[task.tensors[output.name]]
+                assert value.shape == (count, output.channels, *(net.input_size if output.dense else ()))
+                assert value.dtype == torch.float32
 
     def test_an_image_gives_the_same_again_alone_and_in_a_batch(self, net: TaskNet) -> None:
         """No randomness, no state between calls, no statistics of the batch."""
@@ -45,7 +47,8 @@ class TaskNetConformance:
         for task in net.tasks:
             subset = net.subset([task.name])
             assert [each.name for each in subset.tasks] == [task.name]
-            torch.testing.assert_close(run(subset)[task.name], whole[task.name])
+            for name, value in run(subset).items():
+                torch.testing.assert_close(value, whole[name])
         shared = {parameter.data_ptr() for parameter in net.parameters()}
         assert {parameter.data_ptr() for parameter in net.subset([net.tasks[0].name]).parameters()} <= shared
 
@@ -71,7 +74,6 @@ class TaskNetConformance:
 
 
 def run(net: TaskNet, count: int = 2) -> dict[str, Tensor]:
-    """What the net gives for the first `count` of one series of images."""
+    """What the net gives for the first `count` of one series of images, by the names of tensors."""
     with torch.no_grad():
-        outputs: dict[str, Tensor] = net(images(3, net.input_size)[:count])
-    return outputs
+        return by_tensor(net(images(3, net.input_size)[:count]))
