@@ -1,4 +1,4 @@
-"""Pseudo labels: what a teacher says of an image stands in for a label that is not there.
+"""Pseudo labels: a teacher's prediction replaces a missing label.
 
 So a proxy set needs labels of some tasks only, and a search need not touch the pipelines in which nets are trained
 later (FBNetV5, Wu et al. 2021). A label that is there is never replaced.
@@ -28,7 +28,7 @@ Teacher = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
 class PseudoLabelled:
     """A source whose missing labels are filled by `teachers`, by task; everything else is the source's own.
 
-    A label is missing where no pixel of the image has a valid one. `marks` tell teachers apart (a hash, a version):
+    A label is missing where no pixel of the image has a valid one. `marks` identify teachers (a hash, a version):
     they are part of `fingerprint`, which results carry. Raises `UserError` for a teacher of an unknown task.
     """
 
@@ -81,16 +81,16 @@ def _checked(
     task: Task, outputs: Mapping[str, NDArray[np.float32]], size: Sequence[int]
 ) -> dict[str, NDArray[np.float32]]:
     """A teacher's outputs of a task, each of the shape that it has for an image of `size` (H, W)."""
-    found = {}
+    labels = {}
     for output in task.outputs:
-        raw = found[output.name] = np.asarray(outputs[output.name], np.float32)
+        raw = labels[output.name] = np.asarray(outputs[output.name], np.float32)
         wanted = (1, output.channels, *(size if output.dense else ()))
         if raw.shape != wanted:
             raise UserError(
                 f"the teacher of task {task.name!r} gives {raw.shape}, {wanted} is wanted: the raw output of a net for "
                 "this task, as large as the image"
             )
-    return found
+    return labels
 
 
 def onnx_teacher(path: Path, task: Task) -> Teacher:
@@ -124,8 +124,8 @@ def onnx_teacher(path: Path, task: Task) -> Teacher:
 
     def run(image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         try:
-            found = session.run(outputs if alone else list(tensors), {inputs[0]: image})
-            return dict(zip(tensors.values(), map(np.asarray, found), strict=True))
+            arrays = session.run(outputs if alone else list(tensors), {inputs[0]: image})
+            return dict(zip(tensors.values(), map(np.asarray, arrays), strict=True))
         except Exception as error:
             reason = reason_of(error)
             raise UserError(

@@ -57,12 +57,12 @@ Run = Callable[[NDArray[np.float32], Sequence[str]], Outputs]
 
 
 def simulated_run(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> Run:
-    """What a target's engine computes, on a machine where it cannot run, or not right."""
+    """Simulation of a target's engine, for a machine where it cannot run or would compute wrongly."""
     simulation = simulate(net, precision, ranges, target.scheme)
 
     def run(image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
-        found = map_outputs(Tensor.numpy, simulation(torch.from_numpy(image)))
-        return {task: found[task] for task in tasks}
+        outputs = map_outputs(Tensor.numpy, simulation(torch.from_numpy(image)))
+        return {task: outputs[task] for task in tasks}
 
     return run
 
@@ -75,8 +75,8 @@ class _Difference:
     apart: float = 0.0
     norm: float = 0.0
 
-    def add(self, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-        difference = (found - expected).astype(np.float64)
+    def add(self, actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        difference = (actual - expected).astype(np.float64)
         self.largest = max(self.largest, float(np.abs(difference).max()))
         self.apart += float(np.square(difference).sum())
         self.norm += float(np.square(expected, dtype=np.float64).sum())
@@ -95,12 +95,12 @@ def measure_parity(net: MultiTaskNet, run: Run, samples: Sequence[Sample]) -> di
         batch = collate([sample], net.tasks)
         with torch.no_grad():
             expected = map_outputs(Tensor.numpy, net(torch.from_numpy(batch.image)))
-        found = map_outputs(np.copy, run(batch.image, names))
+        outputs = map_outputs(np.copy, run(batch.image, names))
         scorers["torch"].update(expected, batch)
-        scorers["engine"].update(found, batch)
+        scorers["engine"].update(outputs, batch)
         for task, differences in apart.items():
             for name, difference in differences.items():
-                difference.add(found[task][name], expected[task][name])
+                difference.add(outputs[task][name], expected[task][name])
     scores = {kind: scorer.compute() for kind, scorer in scorers.items()}
     return {
         task.name: Parity(
@@ -130,7 +130,7 @@ def check_parity(
 
     `image` (1, 3, H, W), normalised, is what the blocks are compared on.
     """
-    found = {}
+    parities = {}
     for task in net.tasks:
         reduced = _is_reduced(net, task.name, precision)
         problem = _problem(task, parity[task.name], reduced, tolerance)
@@ -138,8 +138,8 @@ def check_parity(
             limit = tolerance.diverging if reduced else tolerance.float_error
             where = first_divergence(net, target, precision, ranges, image, limit)
             raise UserError(f"engine for {target.traits.name}, task {task.name}: {problem}; {where}")
-        found[task.name] = parity[task.name].model_copy(update=_allowed(reduced, tolerance))
-    return found
+        parities[task.name] = parity[task.name].model_copy(update=_allowed(reduced, tolerance))
+    return parities
 
 
 def _allowed(reduced: bool, tolerance: Tolerance) -> dict[str, float | None]:
@@ -154,7 +154,7 @@ def _is_reduced(net: MultiTaskNet, task: str, precision: Mapping[str, str]) -> b
 
 
 def _problem(task: Task, parity: Parity, reduced: bool, tolerance: Tolerance) -> str | None:
-    """What is wrong with one task's parity, or None."""
+    """The problem with one task's parity, or None."""
     change = (parity.engine - parity.torch) / max(abs(parity.torch), _NEGLIGIBLE)
     worse = -change if task.metric.higher_is_better else change
     scores = f"{parity.metric} {parity.torch:.4g} in PyTorch, {parity.engine:.4g} in the engine"
@@ -195,10 +195,10 @@ def first_divergence(
     with torch.no_grad():
         exact = _arrays(exposed(pixels))
     simulated = _arrays(simulate(exposed, precision, ranges, target.scheme)(pixels))
-    found = simulated
+    exposed_run = simulated
     if is_runnable(target, precision):
-        found = _exposed_outputs(exposed, target, precision, ranges, image)
-    errors = {name: _relative(found[name], simulated[name]) for name in exact}
+        exposed_run = _exposed_outputs(exposed, target, precision, ranges, image)
+    errors = {name: _relative(exposed_run[name], simulated[name]) for name in exact}
     for name, error in errors.items():
         if error > limit:
             return (
@@ -258,5 +258,5 @@ def _exposed_outputs(
             return {name: value.copy() for name, value in by_tensor(session.run(image, names)).items()}
 
 
-def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    return float(np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), 1e-12))
+def _relative(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(actual - expected) / max(float(np.linalg.norm(expected)), 1e-12))

@@ -29,7 +29,7 @@ __all__ = ["Plain", "export_plain"]
 
 @dataclass(frozen=True)
 class Plain:
-    """What a plain file holds: `tasks` (None: all), and the steps that stand inside it, not left to the caller."""
+    """Content of a plain file: `tasks` (None: all), and the steps that stand inside it, not left to the caller."""
 
     tasks: str | Sequence[str] | None = None
     normalisation: bool = False
@@ -83,8 +83,8 @@ def export_plain(
 
 
 def _tasks(net: MultiTaskNet, layout: Plain) -> tuple[str, ...]:
-    known = [task.name for task in net.tasks]
-    return tuple(known) if layout.tasks is None else check_tasks(layout.tasks, known)
+    names = [task.name for task in net.tasks]
+    return tuple(names) if layout.tasks is None else check_tasks(layout.tasks, names)
 
 
 def _check(target: ExportTarget) -> ExportTarget:

@@ -1,4 +1,4 @@
-"""What a person reads beside plain files: how to feed them, what they answer, and how they are opened."""
+"""The README of plain files: their inputs, their outputs, and how to open them."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def with_postprocessing(model: onnx.ModelProto, tasks: Iterable[Task]) -> onnx.M
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the shape of every tensor that ONNX's inference can tell, outputs above all."""
+    """The model with the shape of every tensor that ONNX's inference finds, outputs above all."""
     inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     onnx.checker.check_model(inferred)
     return inferred

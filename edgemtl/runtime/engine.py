@@ -29,7 +29,7 @@ OPEN_LEVELS = 8
 class Engine:
     """A bundle's engine for one target (its first by default), with that many CPU threads (0: the runtime's choice).
 
-    `run` and `predict` answer the tasks they are given; without any, the active ones: all, until `switch` sets others.
+    `run` and `predict` run the tasks they are given; without any, the active ones: all, until `switch` sets others.
     A bundle of several levels opens at its first one; at most `open_levels` of them stay open, those used last.
 
     Wherever tasks are given, a string is the name of one. Not thread-safe. Opening verifies every hash of the bundle;
@@ -57,11 +57,11 @@ class Engine:
         self._open_levels = open_levels
         self._engines, self._threads = folder / self.manifest.targets[self.target].folder, threads
         self.session: Session = open_engine(self._engines, threads)
-        self._sessions = {0: self.session}  # the one that was used last stands last; none once it was closed
+        self._sessions = {0: self.session}  # in order of use, the latest last; empty once closed
 
     @property
     def active(self) -> tuple[str, ...]:
-        """Names of the tasks that `run` and `predict` answer where none are given."""
+        """Names of the tasks that `run` and `predict` run by default."""
         return self._active
 
     def switch(self, tasks: str | Sequence[str]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ Outputs = dict[str, dict[str, NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """Mean time of one operator of an engine in one run; `block` is empty where the runtime's name tells none."""
+    """Mean time of one operator of an engine in one run; `block` is empty where the runtime's name has none."""
 
     name: str
     op: str
@@ -52,7 +52,7 @@ class Session(Protocol):
     `tasks` are those the engine has. `run` pays for the wanted tasks only; its arrays belong to the session where its
     runtime lets buffers be reused, so they hold until the next `run`: copy what must live longer. Switching between
     subsets loads nothing and allocates nothing. `close` frees the engine, as dropping the last reference does; a closed
-    session answers everything but another `close` with `UserError`.
+    session raises `UserError` for everything but another `close`.
     """
 
     tasks: tuple[str, ...]
@@ -129,7 +129,7 @@ class EngineSpec:
     def at(self, level: int) -> EngineSpec:
         """The engine of one of several levels, with its own files and options; `UserError` where there is none.
 
-        The file `model-3` stands where `model` does, `options["levels"][3]` over the options, and so on.
+        The file `model-3` replaces `model`, `options["levels"][3]` override the options, and so on.
         """
         if "levels" not in self.options and level == 0:
             return self
@@ -147,8 +147,8 @@ class EngineSpec:
     def owners(self) -> dict[str, str]:
         """The task of each block of the net that belongs to one alone."""
         blocks = self.options.get("blocks")
-        found = blocks.items() if isinstance(blocks, dict) else ()
-        return {str(block): task for block, task in found if isinstance(task, str)}
+        owners = blocks.items() if isinstance(blocks, dict) else ()
+        return {str(block): task for block, task in owners if isinstance(task, str)}
 
     @property
     def flags(self) -> dict[str, str]:
@@ -157,7 +157,7 @@ class EngineSpec:
 
     @property
     def runtime_options(self) -> dict[str, str]:
-        """The options without which a plain runtime may answer otherwise than edgemtl's session does."""
+        """The options without which a plain runtime may give other results than edgemtl's session."""
         return dict(self.options.get("runtime_options", {}))
 
     @property
@@ -182,7 +182,7 @@ def _are_tensors(own: object) -> bool:
 
 
 def check_image(image: NDArray[np.float32], size: tuple[int, int, int, int]) -> NDArray[np.float32]:
-    """The image as an engine can read it in place, copied only where it is not contiguous or not writable.
+    """The image as an array that an engine can read, copied only where it is not contiguous or not writable.
 
     Raises `UserError` for another shape or type.
     """

@@ -68,7 +68,7 @@ class ConvPlan:
 
 @dataclass(frozen=True)
 class WeightPlan:
-    """A table of parameters that is stored once, whoever reads it: those of `convs`, and `others` beside them.
+    """A table of parameters that is stored once for all its readers: those of `convs`, and `others`.
 
     A router's stay `floating` whatever the precision.
     """
@@ -91,7 +91,7 @@ class WeightPlan:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a gate that all tasks share is told: that this is task number `task` of `tasks`; it scores `experts`."""
+    """Task input of a gate that all tasks share: task number `task` of `tasks`; the gate scores `experts`."""
 
     task: int
     tasks: int
@@ -105,8 +105,8 @@ class ExpertsPlan:
     `numbers` are the experts' own numbers, in the order of the `router`'s outputs; each is the linear layers `first`
     and `second`, which are planned as if every token went through. `renormalise` divides the kept gates by their sum;
     `noise` is what training adds to the router's logits, as a standard deviation times the number of experts. Of one
-    image's tokens an expert takes no more than `capacity` times an even share, none given: as many as there are. Where
-    there is a `condition` the router is a gate of all tasks, told which one it serves; that is a constant of a static
+    image's tokens an expert takes at most `capacity` times an even share (None: unlimited). Where
+    there is a `condition` the router is a gate of all tasks, conditioned on the task; that is a constant of a static
     net, so it is counted as what is left of it, a router of the task's own.
     """
 
@@ -146,9 +146,9 @@ class ExpertsPlan:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image when no token is dropped and no place is padded.
+        """Multiply-accumulates for one image when no token is dropped and no slot is padded.
 
-        Where tokens are routed, the sum of what a token's experts give is a product with its gates.
+        Where tokens are routed, the sum of a token's expert outputs is a product with its gates.
         """
         routed = self.top_k < len(self.numbers)
         combined = self.top_k * self.second.outputs * self.second.height * self.second.width if routed else 0
@@ -156,7 +156,7 @@ class ExpertsPlan:
 
 
 def expert_capacity(capacity: float | None, tokens: int, experts: int, top_k: int) -> int:
-    """How many of an image's tokens an expert takes: `capacity` times an even share, all where none is given."""
+    """Most tokens of an image that an expert takes: `capacity` times an even share, all of them for None."""
     return tokens if capacity is None else min(tokens, math.ceil(capacity * top_k * tokens / experts))
 
 
@@ -167,7 +167,7 @@ class BlockPlan:
     The first convolution reads what the block reads, each other one the one before it; where they are `parallel` each
     reads an input of its own, and their outputs are summed. A `residual` block adds its last input to what they give;
     the outputs of those that `tied` names are multiplied or added with each other, channel by channel. `shuffle` is by
-    how much a sub-pixel step enlarges the sides: its channels become places. `enlarge` is by how much a merge enlarges
+    how much a sub-pixel step enlarges the sides: its channels become pixels. `enlarge` is by how much a merge enlarges
     what it adds to.
 
     Blocks with one `weights` name share their parameters: a layer after the first mixture of experts sees each task's
@@ -215,7 +215,7 @@ class BlockPlan:
 
     @property
     def channels(self) -> int:
-        """Channels that it gives."""
+        """Output channels."""
         if self.heads:
             return self.convs[0].inputs
         return self.convs[-1].outputs // self.shuffle**2
@@ -241,7 +241,7 @@ class Cost:
     own: Mapping[str, float] = field(default_factory=dict)
 
     def amount(self, quantity: str) -> float:
-        """What it takes of a counted quantity, by name."""
+        """Amount of a counted quantity, by name."""
         return float(self.own[quantity] if quantity in self.own else getattr(self, quantity))
 
 
@@ -254,7 +254,7 @@ class Plan:
 
     @property
     def ends(self) -> set[str]:
-        """Origins of the blocks that give the tasks' outputs."""
+        """Origins of the blocks that produce the tasks' outputs."""
         return {block.origin for block in self.blocks if block.output}
 
     def copies(self) -> dict[str, tuple[BlockPlan, ...]]:

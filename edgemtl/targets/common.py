@@ -1,4 +1,4 @@
-"""What every exporter does first and last: check what was asked for, and describe what it wrote."""
+"""The first and last step of every exporter: check the request, and describe the result."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def write_spec(
 def make_spec(
     target: ExportTarget, graph: Graph, files: Mapping[str, str], precision: Mapping[str, str], **options: Any
 ) -> EngineSpec:
-    """What `engine.json` says of an engine."""
+    """Content of `engine.json` for an engine."""
     return EngineSpec(
         target=target.traits.name,
         runtime=target.traits.runtime,

@@ -1,4 +1,4 @@
-"""What is predicted: kinds of task, tasks, and how scores of several tasks are compared."""
+"""Tasks: their kinds, declarations, and how scores of several tasks are compared."""
 
 from edgemtl.tasks.kind import (
     GraphBuilder,

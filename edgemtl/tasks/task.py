@@ -90,5 +90,5 @@ def check_tasks(wanted: str | Iterable[str], known: Sequence[str]) -> tuple[str,
         if name not in known:
             raise unknown_name("task", name, known)
     if not names:
-        raise UserError(f"no task was asked for: give at least one of {', '.join(known)}")
+        raise UserError(f"no task was named: give at least one of {', '.join(known)}")
     return tuple(name for name in known if name in names)

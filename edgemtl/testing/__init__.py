@@ -1,4 +1,4 @@
-"""Conformance suites for pytest: a plug-in's tests inherit the one of what it brings, and so does edgemtl itself."""
+"""Conformance suites for pytest: the tests of a plug-in, and edgemtl's own, inherit the suite of its kind of thing."""
 
 from edgemtl.testing.examples import (
     SIZE,

@@ -1,4 +1,4 @@
-"""What every measurer keeps: whoever brings one inherits `MeasurerConformance` and gives it."""
+"""Conformance suite for measurers: inherit `MeasurerConformance` and provide the measurer."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class MeasurerConformance:
                 assert (len(each.samples_ms), each.warmup, each.visit) == (2 * ROUNDS * BURST, 1, BURST)
 
     def test_outputs_are_those_of_the_net(self, measurer: Measurer, session: Session, net: MultiTaskNet) -> None:
-        """Of the tasks that are wanted and of no other, where it says that it gives them."""
+        """Outputs are those of the wanted tasks only, where the measurer has outputs."""
         if not measurer.runs(FP32, ()):
             pytest.skip("it gives no outputs")
         image = images(1)
@@ -107,7 +107,7 @@ class MeasurerConformance:
         assert measurer.compare({"whole": both["whole"]}, 1, burst=1, settle=0, warmup=0)["whole"].median_ms > 0
 
     def test_a_closed_engine_is_closed(self, measurer: Measurer, folder: Path) -> None:
-        """Closing it twice does nothing; what else is asked of it is refused."""
+        """Closing it twice does nothing; every other call is refused."""
         session = measurer.open(folder, threads=1)
         session.close()
         session.close()

@@ -1,4 +1,4 @@
-"""What every net of tasks keeps: whoever brings one inherits `TaskNetConformance` and gives it."""
+"""Conformance suite for nets of tasks: inherit `TaskNetConformance` and provide the net."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TaskNetConformance:
             net.subset(["nothing"])
 
     def test_a_copy_gives_the_same_and_has_parameters_of_its_own(self, net: TaskNet) -> None:
-        """What is done to a copy leaves the net as it is."""
+        """Changes to a copy leave the net as it is."""
         before, copy = run(net), net.copy()
         assert not copy.training
         torch.testing.assert_close(run(copy), before)
@@ -74,6 +74,6 @@ class TaskNetConformance:
 
 
 def run(net: TaskNet, count: int = 2) -> dict[str, Tensor]:
-    """What the net gives for the first `count` of one series of images, by the names of tensors."""
+    """Outputs of the net for the first `count` of one series of images, by the names of tensors."""
     with torch.no_grad():
         return by_tensor(net(images(3, net.input_size)[:count]))

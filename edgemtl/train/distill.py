@@ -2,7 +2,7 @@
 
 The paper says that features of the largest encoder teach the slimmed ones within the same run; its exact distance is
 not public, so this form is ours: at the end of every stage a narrow design's channels are compared with the first
-channels of the largest one's, both of unit length at each place, and so are their maps of energy.
+channels of the largest one's, both of unit length at each position, and so are their maps of energy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["feature_distance", "stage_ends"]
 
 
 def stage_ends(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the last block of each stage gives, by the stage's name, among blocks called `STAGE_NUMBER`."""
+    """Output of the last block of each stage, by the stage's name, among blocks called `STAGE_NUMBER`."""
     ends = {name.rpartition("_")[0]: value for name, value in trunk.items()}
     ends.pop("", None)
     return ends

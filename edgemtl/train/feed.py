@@ -38,7 +38,7 @@ def _augmented(
 def training_batches(
     samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, first: int, rank: int
 ) -> Iterator[Batch]:
-    """Batches from step `first` on, made a few ahead in a thread beside the training.
+    """Batches from step `first` on, prefetched in a thread.
 
     A thread, not a process: forking after a runtime has started its own threads can end both.
     """

@@ -22,7 +22,7 @@ def task_loss(task: Task, outputs: Mapping[str, Tensor], target: Tensor, mask: T
 
 
 def distillation_loss(task: Task, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """How far a narrow design's raw outputs are from the largest one's: in-place distillation (Yu and Huang 2019)."""
+    """Distance of a narrow design's raw outputs from the largest one's: in-place distillation (Yu and Huang 2019)."""
     return kind_of(task).learning().distill(task, _planes(outputs), _planes(teacher))
 
 

@@ -206,7 +206,7 @@ def _finite(value: Any) -> Any:
 
 
 def _forget_after(log: Path, step: int) -> None:
-    """Drop what a log says of steps after a checkpoint's: they are done again, and a kill may have cut a line short."""
+    """Drop a log's lines after a checkpoint's step: those steps are repeated, and a kill may have cut a line short."""
     if log.is_file():
         content = log.read_bytes()
         lines = [line for line in content.splitlines(keepends=True) if _step_of(line) <= step]

@@ -1,4 +1,4 @@
-"""Opening a data set of one's own: every file's name and header is looked at, nothing is read whole."""
+"""Opening a user's own data set: every file's name and header is read, no file is read whole."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = ["OpenFolder", "open_folder"]
 
 @dataclass(frozen=True)
 class OpenFolder:
-    """A data set as its names and headers tell it.
+    """A data set as its file names and headers describe it.
 
-    `unusable` holds the images (under "") and labels (by task) that something is wrong with, which was told.
+    `unusable` holds the images (under "") and labels (by task) with problems, which were reported.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class OpenFolder:
     unusable: set[tuple[str, str]]
 
     def usable(self, item: Item, task: str = "") -> bool:
-        """Whether an image, or its label of a task, can be read as far as its header tells."""
+        """Whether an image, or its label of a task, can be read, judged by its header."""
         read = not task or isinstance(self.data.specs[task], FileSpec) or task in self.data.rows
         return read and (task, item.shown) not in self.unusable
 
@@ -82,7 +82,7 @@ def _task(name: str, spec: TaskSpec) -> Task:
 
 
 def _look_for_folders(opened: OpenFolder, problems: Problems) -> None:
-    """A folder of labels that is not there is told once, not for every image."""
+    """A missing folder of labels is reported once, not for every image."""
     data = opened.data
     for name, spec in data.specs.items():
         images: dict[str, list[Item]] = defaultdict(list)
@@ -108,7 +108,7 @@ def _missing(data: FolderData, folder: str) -> str:
 
 
 def _tell_folder(data: FolderData, folder: str, what: str, spec: TaskSpec, problems: Problems) -> None:
-    """That a folder is not there is a problem; with a teacher it is none, but told where one is near."""
+    """Report a missing folder as a problem; with a teacher, only if a folder of a similar name exists."""
     name, near = PurePosixPath(folder).name, _near_folder(data.names.find(data.root, folder))
     hint = "correct `files`, or add the labels" if near is None else f"did you mean {near}? correct `files`"
     if near is not None and name in SPLITS:
@@ -121,7 +121,7 @@ def _tell_folder(data: FolderData, folder: str, what: str, spec: TaskSpec, probl
 
 
 def _near_folder(path: Path) -> str | None:
-    """A folder beside the one that is not there, called nearly like it."""
+    """A folder next to the missing one, with a similar name."""
     there, wanted = sorted(nfc(other.name) for other in path.parent.iterdir() if other.is_dir()), nfc(path.name)
     short = [name for name in there if wanted.startswith(name) or name.startswith(wanted)]
     near = short or difflib.get_close_matches(wanted, there, n=1, cutoff=0.6)
@@ -163,7 +163,7 @@ def _scan(opened: OpenFolder, problems: Problems) -> None:
 
 
 def _look_at_image(data: FolderData, item: Item, sizes: dict[str, int], problems: Problems) -> tuple[int, int] | None:
-    """The image's size as its header tells it; a header that cannot be used is a problem, and the size is unknown."""
+    """The image's size from its header; an unusable header is a problem, and the size is then unknown."""
     size: tuple[int, int] | None = None
     with problems.collect(), naming(item.shown), open_picture(item.path) as picture:
         sizes[item.shown] = item.path.stat().st_size

@@ -1,4 +1,4 @@
-"""What each operator of a graph computes, in torch: the reference that engines are compared with."""
+"""Each operator of a graph in torch: the reference that engines are compared with."""
 
 from __future__ import annotations
 

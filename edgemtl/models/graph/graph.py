@@ -59,11 +59,11 @@ class Graph:
 
     def readers(self) -> dict[str, list[Node]]:
         """For each tensor the nodes that read it, in execution order."""
-        found: dict[str, list[Node]] = {}
+        readers: dict[str, list[Node]] = {}
         for node in self.nodes:
             for name in node.inputs:
-                found.setdefault(name, []).append(node)
-        return found
+                readers.setdefault(name, []).append(node)
+        return readers
 
     def writers(self) -> dict[str, Node]:
         """For each tensor the node that writes it."""
@@ -191,12 +191,12 @@ class _Builder:
 
 def _reachable(nodes: tuple[Node, ...], wanted: set[str]) -> tuple[Node, ...]:
     """Without the operators that no output needs (a subset's trunk may end early)."""
-    kept = []
+    reachable = []
     for node in reversed(nodes):
         if node.output in wanted:
             wanted.update(node.inputs)
-            kept.append(node)
-    return tuple(reversed(kept))
+            reachable.append(node)
+    return tuple(reversed(reachable))
 
 
 def _rename(node: Node, names: Mapping[str, str]) -> Node:

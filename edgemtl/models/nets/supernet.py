@@ -75,7 +75,7 @@ class Supernet(nn.Module):
         }
 
     def part(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """What a net whose parameter `name` has this shape gets of the shared one: a prefix, the centre of a kernel."""
+        """Slices of the shared parameter `name` for this shape: a prefix, the centre of a kernel."""
         return _prefix(self.shared[name], shape)
 
     def _enlarge(self, plan: Plan) -> None:
@@ -107,7 +107,7 @@ class Supernet(nn.Module):
         return {name: _prefix(shared[origin], tuple(p.shape)) for (name, p), origin in named}
 
     def forward(self, image: Tensor, values: Values) -> Activations:
-        """What a net gives under `values`, normalised with the batch's own statistics."""
+        """Outputs of a net under `values`, normalised with the batch's own statistics."""
         skeleton = self._skeleton(self._plan(values)).train()
         buffers = {name: _statistics(name, b, image.device) for name, b in skeleton.named_buffers()}
         state = {f"net.{name}": tensor for name, tensor in (self._cut(skeleton) | buffers).items()}
@@ -194,7 +194,7 @@ def _initial(parameter: Tensor) -> Tensor:
 
 
 def _one_for_all_subpixels(value: Tensor) -> Tensor:
-    """The same start for the pixels that one place becomes (ICNR, Aitken et al. 2017): no checkerboard to unlearn."""
+    """Equal initial weights for the pixels of one position (ICNR, Aitken et al. 2017): no checkerboard to unlearn."""
     return value[:: Subpixel.factor**2].repeat_interleave(Subpixel.factor**2, 0)
 
 

@@ -1,4 +1,4 @@
-"""What evaluation, pruning and exporters ask of a net: that it predicts tasks, and can be taken apart by them."""
+"""The interface of nets for evaluation, pruning and exporters: they predict tasks, and can be split by task."""
 
 from __future__ import annotations
 

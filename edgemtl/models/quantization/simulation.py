@@ -1,4 +1,4 @@
-"""What an engine with mixed precision computes, in torch and about as fast as FP32.
+"""Simulation of an engine with mixed precision, in torch and about as fast as FP32.
 
 An INT8 convolution runs in FP32 on whole numbers (eight-bit values less their zero point, eight-bit weights). Sums of
 such products are exact in FP32 below 2^24, so they are the engine's own integers; then come the engine's own scale,
@@ -208,7 +208,7 @@ class _Builder:
         return run
 
     def _finish(self, name: str) -> Callable[[_Values, Tensor], None]:
-        """What happens to an operator's real result: stored in eight bits, narrowed to the engine's float, or kept."""
+        """Round an operator's result as the engine does: to eight bits, to the engine's float, or not at all."""
         if name in self.plan.quantized:
             out = self.parameters[name]
             return lambda values, result: values.steps.__setitem__(name, to_steps(result / out.scale, out))
@@ -241,10 +241,10 @@ def _parameters(
 ) -> dict[str, Parameters]:
     inputs = {node.name: node.inputs for node in graph.nodes}
     tensors = set(plan.quantized) | {inputs[name][number] for name, number in plan.entries}
-    found = {name: parameters_of(ranges[plan.source.get(name, name)], scheme) for name in tensors}
+    parameters = {name: parameters_of(ranges[plan.source.get(name, name)], scheme) for name in tensors}
     if narrow is None:
-        return found
-    return {name: replace(p, scale=narrow(torch.tensor(p.scale)).item()) for name, p in found.items()}
+        return parameters
+    return {name: replace(p, scale=narrow(torch.tensor(p.scale)).item()) for name, p in parameters.items()}
 
 
 def _narrowing(engine: str) -> Narrowing | None:
@@ -259,7 +259,7 @@ def _written(graph: Graph, plan: QuantPlan) -> frozenset[str]:
     bits: they are rounded once, from FP32.
     """
     readers = graph.readers()
-    kept = set(graph.output_tensors)
+    written = set(graph.output_tensors)
     for name in (graph.input, *graph.writers()):
         after = readers.get(name, [])
         entered = all(
@@ -269,8 +269,8 @@ def _written(graph: Graph, plan: QuantPlan) -> frozenset[str]:
             if source == name
         )
         if after and not entered and not _in_registers(graph.writers().get(name), after, plan):
-            kept.add(name)
-    return frozenset(kept)
+            written.add(name)
+    return frozenset(written)
 
 
 def _in_registers(writer: Node | None, readers: list[Node], plan: QuantPlan) -> bool:

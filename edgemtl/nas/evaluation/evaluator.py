@@ -79,7 +79,7 @@ Prepared = Candidate | PreparedNet
 
 @dataclass
 class NetEvaluator:
-    """What scores and times nets for a target on a source's images; made once for a run.
+    """Score and time nets for a target on a source's images; made once per run.
 
     Statistics come from the training split, ranges from the calibration split, decisions from the validation split, and
     the reported scores from the test split: no image serves two of these. Engines are built, timed and scored where
@@ -230,7 +230,7 @@ class NetEvaluator:
 
 @dataclass
 class Evaluator(NetEvaluator):
-    """What scores and times the designs of a supernet."""
+    """Score and time the designs of a supernet."""
 
     supernet: Supernet = field(kw_only=True)
 
@@ -256,7 +256,7 @@ def recalibration_images(source: Source, count: int) -> list[Tensor]:
 
 
 def _joined(runs: Sequence[Outputs]) -> Outputs:
-    """What several runs gave, as that of one on all their images."""
+    """Outputs of several runs, joined as those of one run on all their images."""
     return {
         task: {name: np.concatenate([run[task][name] for run in runs]) for name in own} for task, own in runs[0].items()
     }

@@ -1,4 +1,4 @@
-"""What pruning asks of the data: which channels matter least, and what a narrower net loses in each task.
+"""Pruning criteria from data: which channels matter least, and what a narrower net loses in each task.
 
 Everything is decided on images of the calibration split; batch normalisation is measured anew on training images in
 every trial, without which most trials would fail for their statistics alone.
@@ -124,13 +124,13 @@ def _order(importance: Tensor, step: int) -> list[int]:
 
 def _without(net: nn.Module, size: int, members: Sequence[Member], change: Mapping[int, Tensor]) -> Tensor:
     """First-order change of the loss without each channel: the products of weight and slope of all that reads it."""
-    found = torch.zeros(size)
+    reduced = torch.zeros(size)
     for member in members:
         layer = None if member.outputs else net.get_submodule(member.module)
         if layer is not None and id(layer.weight) in change:
             each = change[id(layer.weight)].transpose(0, reads_along(layer)).flatten(1).sum(1)
-            found.index_add_(0, torch.tensor(member.channels), each[list(member.positions)])
-    return found
+            reduced.index_add_(0, torch.tensor(member.channels), each[list(member.positions)])
+    return reduced
 
 
 def _finite(value: float) -> float:

@@ -1,4 +1,4 @@
-"""What can be pruned of a net: channels that go together, and the tasks that would notice.
+"""Groups of prunable channels that are removed together, and the tasks that each group affects.
 
 The dependency graph (DepGraph, Fang et al. 2023, as torch-pruning builds it) is made from all heads at once: a channel
 of the trunk goes with all that reads it in any task. Which tasks a group reaches is read off the outputs' derivatives,
@@ -99,7 +99,7 @@ def reached_by(net: TaskNet) -> dict[str, set[str]]:
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), []).append(name)
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    found: dict[str, set[str]] = {name: set() for names in owners.values() for name in names}
+    tasks_of: dict[str, set[str]] = {name: set() for names in owners.values() for name in names}
     with torch.enable_grad():
         for task, outputs in net.eval()(torch.zeros(1, 3, *net.input_size)).items():
             total = torch.stack([output.sum() for output in outputs.values()]).sum()
@@ -107,8 +107,8 @@ def reached_by(net: TaskNet) -> dict[str, set[str]]:
             for parameter, slope in zip(parameters, gradients, strict=True):
                 if slope is not None:
                     for name in owners[id(parameter)]:
-                        found[name].add(task)
-    return found
+                        tasks_of[name].add(task)
+    return tasks_of
 
 
 def gives(layer: nn.Module) -> bool:
@@ -117,7 +117,7 @@ def gives(layer: nn.Module) -> bool:
 
 
 def _plan_names(plan: Plan) -> dict[str, str]:
-    """What the plan calls each layer, by its path in the net; the experts of a layer have one name."""
+    """Name of each layer in the plan, by its path in the net; the experts of a layer share one name."""
     names: dict[str, str] = {}
     for block in plan.blocks:
         path = f"blocks.{block.parameters}"
@@ -130,9 +130,9 @@ def _plan_names(plan: Plan) -> dict[str, str]:
     return names
 
 
-def _merged(before: Group | None, found: Group) -> Group:
+def _merged(before: Group | None, other: Group) -> Group:
     """Groups of one name (a layer's experts) are one group of several parts."""
     if before is None:
-        return found
-    tasks = tuple(dict.fromkeys((*before.tasks, *found.tasks)))
-    return replace(before, tasks=tasks, parts=(*before.parts, *found.parts))
+        return other
+    tasks = tuple(dict.fromkeys((*before.tasks, *other.tasks)))
+    return replace(before, tasks=tasks, parts=(*before.parts, *other.parts))

@@ -65,14 +65,14 @@ class ModuleNet(TaskNet):
 
 
 def _by_name(task: Task, given: Any) -> dict[str, Any]:
-    """What a module gives of a task, by the names of its outputs."""
+    """A module's tensors of a task, by the names of its outputs."""
     if len(task.outputs) == 1 and not isinstance(given, Mapping):
         return {task.outputs[0].name: given}
     return {output.name: given[output.name] for output in task.outputs}
 
 
 def load_module(spec: str, tasks: Sequence[Task], size: tuple[int, int]) -> tuple[ModuleNet, dict[str, int | None]]:
-    """What the function `package.module:function` returns, copied, in evaluation mode, and the dimensions it declares.
+    """The module that `package.module:function` returns, copied, in evaluation mode, and the dimensions it declares.
 
     The function is the user's own code: it is imported, from the working directory too, and called. It returns a module
     that maps (N, 3, H, W) to a dict of what `ModuleNet` takes of each task, or that module and the dimension of the
@@ -155,8 +155,8 @@ def _check_declared(spec: str, module: nn.Module, declared: Any) -> None:
                 f"{spec} declares dimension {dimension!r} of parameter {name}: 0 to {parameters[name].ndim - 1}, or "
                 "None where it has no channels, are possible"
             )
-    told = {id(parameters[name]) for name in declared}
-    lost = [name for name in _outside_layers(module) if id(parameters[name]) not in told]
+    declared_ids = {id(parameters[name]) for name in declared}
+    lost = [name for name in _outside_layers(module) if id(parameters[name]) not in declared_ids]
     if lost:
         raise UserError(
             f"{spec}: the dependency graph cannot follow {', '.join(lost[:8])}{' …' if len(lost) > 8 else ''}, which "
@@ -167,15 +167,15 @@ def _check_declared(spec: str, module: nn.Module, declared: Any) -> None:
 
 def _outside_layers(module: nn.Module) -> list[str]:
     """Parameters of more than one value that stand in no layer which the dependency graph knows, once each."""
-    found: dict[int, str] = {}
+    outside: dict[int, str] = {}
     inside = set[int]()
     for name, layer in module.named_modules():
         for key, parameter in layer.named_parameters(recurse=False):
             if module2type(layer) != OPTYPE.ELEMENTWISE:
                 inside.add(id(parameter))
             elif parameter.numel() > 1:
-                found.setdefault(id(parameter), f"{name}.{key}" if name else key)
-    return [name for key, name in found.items() if key not in inside]
+                outside.setdefault(id(parameter), f"{name}.{key}" if name else key)
+    return [name for key, name in outside.items() if key not in inside]
 
 
 def _check_outputs(spec: str, net: ModuleNet) -> None:
@@ -201,9 +201,9 @@ def _check_outputs(spec: str, net: ModuleNet) -> None:
                 )
         for task in net.tasks:
             _check_names(spec, task, outputs[task.name])
-        found = {task.name: _by_name(task, outputs[task.name]) for task in net.tasks}
+        by_task = {task.name: _by_name(task, outputs[task.name]) for task in net.tasks}
         wanted = {task.name: {output.name: output for output in task.outputs} for task in net.tasks}
-        named = by_tensor(found)
+        named = by_tensor(by_task)
         for name, output in by_tensor(wanted).items():
             _check_output(spec, name, output, named[name], (count, height, width))
     for _ in range(REPEATS):
@@ -241,21 +241,21 @@ def _check_names(spec: str, task: Task, given: Any) -> None:
         )
 
 
-def _check_output(spec: str, name: str, output: Output, found: Any, images: tuple[int, int, int]) -> None:
+def _check_output(spec: str, name: str, output: Output, value: Any, images: tuple[int, int, int]) -> None:
     count, height, width = images
     shape = (count, output.channels, height, width) if output.dense else (count, output.channels)
-    if not isinstance(found, Tensor) or tuple(found.shape) != shape:
-        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+        given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise UserError(f"{spec}: output {name!r} is {given} for {count} images of {height}x{width}, not {shape}")
-    if found.dtype != torch.float32:
-        raise UserError(f"{spec}: output {name!r} is {found.dtype} of a module in FP32: torch.float32 is wanted")
-    if not found.isfinite().all():
-        share = 1 - float(found.isfinite().float().mean())
+    if value.dtype != torch.float32:
+        raise UserError(f"{spec}: output {name!r} is {value.dtype} of a module in FP32: torch.float32 is wanted")
+    if not value.isfinite().all():
+        share = 1 - float(value.isfinite().float().mean())
         raise UserError(
             f"{spec}: {share:.0%} of output {name!r} is NaN or infinite on an image of noise, so no cut could be "
             "checked: mend its weights or its forward"
         )
-    if not found.requires_grad:
+    if not value.requires_grad:
         raise UserError(
             f"{spec}: output {name!r} depends on no parameter that autograd can see: drop torch.no_grad and "
             "detach from the module's forward"

@@ -26,7 +26,7 @@ TOLERANCE = 1e-3
 NOISE = 0.1
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.InstanceNorm2d, nn.PReLU)
 _NORMS = (nn.LayerNorm, nn.GroupNorm)
-"""What normalises channels by each other: silence is then not absence."""
+"""Layers that normalise channels by each other: a zeroed channel is then not the same as a removed one."""
 
 
 class Trial:
@@ -102,12 +102,12 @@ class Trial:
             for m in members:
                 if not m.outputs:
                     layer = made.get_submodule(m.module)
-                    places = [
+                    positions = [
                         position
                         for position, channel in zip(m.positions, m.channels, strict=True)
                         if channel in channels
                     ]
-                    layer.weight.index_fill_(reads_along(layer), torch.tensor(places), 0.0)  # type: ignore[operator]
+                    layer.weight.index_fill_(reads_along(layer), torch.tensor(positions), 0.0)  # type: ignore[operator]
         return made
 
 
@@ -161,10 +161,10 @@ def _uneven(net: ModuleNet, images: Sequence[Tensor]) -> ModuleNet:
     """
     made, random = net.copy(), torch.Generator().manual_seed(0)
     norms = [norm for norm in made.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
-    kept = [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var) if tensor is not None]
+    statistics = [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var) if tensor is not None]
     try:
         with torch.no_grad():
-            for tensor in (*made.parameters(), *kept):
+            for tensor in (*made.parameters(), *statistics):
                 if tensor.numel() > 1 and tensor.is_floating_point() and bool(tensor.min() == tensor.max()):
                     tensor.add_(NOISE * torch.rand(tensor.shape, generator=random))
             finite = all(bool(value.isfinite().all()) for batch in images for value in by_tensor(made(batch)).values())

@@ -33,7 +33,7 @@ _UNFIT = (ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, Ty
 
 
 class StreamingSession:
-    """Every run reads the weights of its tasks anew; output arrays are new ones too: the caller keeps them."""
+    """Every run reads the weights of its tasks again; output arrays are new ones too, and belong to the caller."""
 
     def __init__(self, folder: Path, spec: EngineSpec) -> None:
         self.spec, self.tasks = spec, spec.tasks
@@ -55,7 +55,7 @@ class StreamingSession:
 
     @property
     def peak_weight_bytes(self) -> int:
-        """The most bytes of weights held at once since opening: those in use and those being read beside them."""
+        """Peak bytes of weights held at once since opening: those in use and those being read ahead."""
         return self._stream.peak_bytes
 
     @property
@@ -68,7 +68,7 @@ class StreamingSession:
         return self._run(image, tasks, _Clock())
 
     def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
-        """Mean time of each operator; waiting for its weights stands beside it as `NAME.weights`, of type `Load`."""
+        """Mean time of each operator; waiting for its weights is the operator `NAME.weights`, of type `Load`."""
         clock = _Clock()
         for _ in range(runs):
             self._run(image, tasks, clock)
@@ -148,7 +148,7 @@ class _Execution:
         return total.reshape(x.shape)
 
     def _hold(self, operator: Operator, piece: Piece | None, following: Piece | None) -> NDArray[np.uint8]:
-        """The bytes of a piece, while the piece that follows is read beside it."""
+        """The bytes of a piece, while the next piece is read ahead."""
         if piece is None:
             return np.empty(0, np.uint8)
         memory = self.stream.take(piece)

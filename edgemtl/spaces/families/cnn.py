@@ -174,7 +174,7 @@ def _has_last(spec: CnnSpec, tasks: Sequence[Task]) -> bool:
 
 
 def option_of(values: Values, name: str, options: Sequence[Option]) -> Option:
-    """What `values` say of a choice, or its only option."""
+    """Option of a choice in `values`, or its only option."""
     return values.get(name, options[0])
 
 

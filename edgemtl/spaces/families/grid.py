@@ -126,16 +126,16 @@ def grid_choices(spec: GridSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
     for task in tasks:
         if task.name in trunk:
             raise UserError(f"task {task.name!r} is called like a part of the trunk ({', '.join(trunk)}): rename it")
-    found = []
+    choices = []
     for task in tasks:
         names = [step.name for steps in _steps(spec) for step in steps]
         names += [_read(path) for path in range(1, len(spec.paths))] if dense_outputs(task) else []
-        found += [Choice(mask_name(task.name, name), (SKIP, KEEP), task.name, mask_of=name) for name in names]
-    return tuple(found)
+        choices += [Choice(mask_name(task.name, name), (SKIP, KEEP), task.name, mask_of=name) for name in names]
+    return tuple(choices)
 
 
 def grid_blocks(spec: GridSpec, tasks: Sequence[Task]) -> dict[str, Slot]:
-    """Every block that some design has; which trunk blocks a design lacks is told by `grid_idle`.
+    """Every block that some design has; `grid_idle` lists the trunk blocks that a design lacks.
 
     Each resolution is a row; its first convolution stands in column 0, and all edges between two stages in one.
     """
@@ -211,15 +211,15 @@ def _dense_paths(spec: GridSpec, task: Task, values: Values) -> list[int]:
 
 def grid_idle(spec: GridSpec, tasks: Sequence[Task], values: Values) -> list[str]:
     """Choices without effect: masks over blocks that nothing leads from to the task, and precisions of no block."""
-    wiring, found, run = _Wiring(spec), list[str](), set[str]()
+    wiring, idle, run = _Wiring(spec), list[str](), set[str]()
     for task in tasks:
         reads = _read_ends(spec, task, values, wiring.ends(task, values))
         reached = {wiring.wires[number].block for number in wiring.upstream(list(reads.values()))}
         run |= reached
-        found += [
+        idle += [
             mask_name(task.name, step.name) for steps in _steps(spec) for step in steps if step.name not in reached
         ]
-    return found + [f"{name}.precision" for name in _trunk(spec) if name not in run]
+    return idle + [f"{name}.precision" for name in _trunk(spec) if name not in run]
 
 
 def grid_plan(spec: GridSpec, tasks: Sequence[Task], values: Values, size: tuple[int, int]) -> Plan:

@@ -3,7 +3,7 @@
 M3ViT (Liang et al. 2022): a transformer encoder whose every second block has experts in place of its MLP, and a router
 for each task; what a task runs is its own path through them. Ours: convolutions before the tokens (Xiao et al. 2021),
 whose maps the dense decoders of the CNN family read too; each task may reach a window of the experts only, which starts
-at its own place on their ring, so that a path needs its own experts' memory; depth, heads, hidden size, experts and
+at its own position on their ring, so that a path needs its own experts' memory; depth, heads, hidden size, experts and
 top-k are choices of a search.
 """
 
@@ -139,10 +139,10 @@ class ExpertsSpec(Strict):
     capacity: Annotated[float, Field(ge=1)] | None = None
 
     @model_serializer(mode="wrap")
-    def _told(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_unset_bound(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without a bound that is not there: a space that has none means what it did before there were any."""
-        told: dict[str, Any] = dump(self)
-        return told if self.capacity is not None else {name: told[name] for name in told if name != "capacity"}
+        fields: dict[str, Any] = dump(self)
+        return fields if self.capacity is not None else {name: fields[name] for name in fields if name != "capacity"}
 
     @model_validator(mode="after")
     def _reachable(self) -> ExpertsSpec:
@@ -238,10 +238,10 @@ def vit_plan(spec: VitSpec, tasks: Sequence[Task], values: Values, size: tuple[i
     return Plan(size, tuple(blocks))
 
 
-def window(count: int, kept: int, position: int, positions: int) -> tuple[int, ...]:
-    """The `kept` of `count` experts that task `place` of `positions` may reach: from its own start on, in a ring."""
+def window(count: int, reached: int, position: int, positions: int) -> tuple[int, ...]:
+    """The `reached` of `count` experts that task `place` of `positions` may reach: from its own start on, in a ring."""
     start = position * count // positions
-    return tuple((start + number) % count for number in range(kept))
+    return tuple((start + number) % count for number in range(reached))
 
 
 def _trunk(spec: VitSpec) -> tuple[str, ...]:
@@ -318,15 +318,15 @@ def _token_block(
 def _experts(
     spec: ExpertsSpec, values: Values, name: str, task: Task | None, position: int, positions: int, linear: ConvPlan
 ) -> ExpertsPlan:
-    kept, top_k, router, condition = max(spec.kept), max(spec.top_k), "all", None
+    reached, top_k, router, condition = max(spec.kept), max(spec.top_k), "all", None
     if task is not None:
-        kept = int(option_of(values, f"{task.name}.experts", spec.kept))
+        reached = int(option_of(values, f"{task.name}.experts", spec.kept))
         top_k, router = int(option_of(values, f"{task.name}.{name}.top_k", spec.top_k)), _router_name(task)
         condition = Condition(position, positions, spec.count) if spec.router == "conditioned" else None
     first = replace(linear, name="first", outputs=spec.hidden)
     second = replace(linear, name="second", inputs=spec.hidden, outputs=linear.inputs)
-    routing = replace(linear, name=router, outputs=kept)
-    numbers = window(spec.count, kept, position, positions)
+    routing = replace(linear, name=router, outputs=reached)
+    numbers = window(spec.count, reached, position, positions)
     return ExpertsPlan(
         routing, numbers, top_k, first, second, spec.renormalise, spec.noise, condition, capacity=spec.capacity
     )

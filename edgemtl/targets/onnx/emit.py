@@ -72,20 +72,20 @@ def _text(value: object) -> str:
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    known = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
+    info_of = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
     for output in model.graph.output:
-        output.CopyFrom(known[output.name])
+        output.CopyFrom(info_of[output.name])
     model.graph.value_info.extend(inferred.graph.value_info)
     return model
 
 
 def _takers(graph: Graph) -> dict[str, list[str]]:
     """For each router's gates, what its experts' tokens are called, in the order of the gates."""
-    found: dict[str, list[str]] = {}
+    takers: dict[str, list[str]] = {}
     for node in graph.nodes:
         if node.op == "Dispatch":
-            found.setdefault(node.inputs[1], []).append(node.output)
-    return found
+            takers.setdefault(node.inputs[1], []).append(node.output)
+    return takers
 
 
 class Writer:

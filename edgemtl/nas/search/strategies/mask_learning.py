@@ -57,7 +57,7 @@ _SEEN = 200
 
 @dataclass(frozen=True)
 class _Passed:
-    """What one step's architectures gave: masks (architectures, positions) and losses (architectures, tasks)."""
+    """Outcome of one step's architectures: masks (architectures, positions) and losses (architectures, tasks)."""
 
     masks: NDArray[np.bool_]
     losses: NDArray[np.float64]
@@ -93,7 +93,7 @@ class MaskRun:
         rate = min(0.2, _TRAVEL / self.learning_steps)
         self.log_odds = Optimized({self.logits: "logits"}, torch.optim.Adam([self.logits], rate))
         self.bf16 = recipe.computes_bf16()
-        self.spread, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
+        self.loss_scale, self.losses = np.ones(len(masks.tasks)), np.zeros(len(masks.tasks))
         self.prices = np.zeros(len(masks.tasks))
         self.control_variate = LinearControlVariate.none(len(masks.positions), len(masks.tasks))
         self.importance: deque[NDArray[np.float64]] = deque(maxlen=_SEEN)
@@ -124,8 +124,8 @@ class MaskRun:
         self._observe(step, passed)
 
     def state(self) -> dict[str, Tensor]:
-        """What the log-odds' next step depends on."""
-        state = {"spread": torch.from_numpy(self.spread), "prices": torch.from_numpy(self.prices)}
+        """State that the log-odds' next step depends on."""
+        state = {"loss_scale": torch.from_numpy(self.loss_scale), "prices": torch.from_numpy(self.prices)}
         state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.control_variate).items()}
         if self.importance:
             state["importance"] = torch.from_numpy(np.stack(list(self.importance)))
@@ -133,7 +133,7 @@ class MaskRun:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
-        self.spread, self.prices = (state[name].numpy().copy() for name in ("spread", "prices"))
+        self.loss_scale, self.prices = (state[name].numpy().copy() for name in ("loss_scale", "prices"))
         self.control_variate = LinearControlVariate(
             *(state[f"effects.{field.name}"].numpy().copy() for field in fields(LinearControlVariate))
         )
@@ -167,9 +167,9 @@ class MaskRun:
         chances = probabilities(self.logits.detach().numpy(), self.masks.present)
         weights = importance(log_probabilities(chances, passed.masks))
         share = 0.05 if self.importance else 1.0
-        self.spread = (1 - share) * self.spread + share * passed.losses.std(0, ddof=1)
+        self.loss_scale = (1 - share) * self.loss_scale + share * passed.losses.std(0, ddof=1)
         self.importance.append(weights)
-        losses = passed.losses / np.maximum(self.spread, 1e-6)
+        losses = passed.losses / np.maximum(self.loss_scale, 1e-6)
         gradient = policy_gradient(chances, passed.masks, weights, losses, self.control_variate.coefficients())
         self.control_variate = self.control_variate.seen(passed.masks, losses)
         self.prices = dual_ascent_step(self.prices, self.masks, self._used(), _PRICE / self.learning_steps)
@@ -180,7 +180,7 @@ class MaskRun:
         self.log_odds.optimizer.step()
 
     def _used(self) -> dict[str, float]:
-        """What the design that is believed in takes of every limit."""
+        """Amount of every limit that the most likely design takes."""
         design = self.space.design(self.masks.values(keep_above(self.distribution, 0.0)))
         return {
             name: design.cost([name] if name else None).flops / max(flops, 1.0)
