@@ -1,8 +1,15 @@
 """Network families, the shared supernet, and the static nets it gives."""
 
+from edgemtl.models.nets.module_net import (
+    ModuleNet,
+    load_module,
+)
 from edgemtl.models.nets.net import (
     MultiTaskNet,
     run_blocks,
+)
+from edgemtl.models.nets.plain_module import (
+    plain_module,
 )
 from edgemtl.models.nets.sorting import (
     sort_channels,
@@ -43,6 +50,7 @@ __all__ = [
     "Activations",
     "ExpertUsage",
     "Matched",
+    "ModuleNet",
     "MultiTaskNet",
     "Supernet",
     "TaskNet",
@@ -51,8 +59,10 @@ __all__ = [
     "expert_usage",
     "is_supernet",
     "load_matching",
+    "load_module",
     "load_pretrained",
     "load_supernet",
+    "plain_module",
     "read_header",
     "read_state",
     "recalibrate",

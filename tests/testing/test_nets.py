@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgemtl.models import TaskNet
-from edgemtl.nas.prune.module_net import load_module
+from edgemtl.models import TaskNet, load_module
 from edgemtl.testing import TaskNetConformance, experts_net, grid_net, small_net
 from edgemtl.testing.world import TASKS
 

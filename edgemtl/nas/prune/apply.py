@@ -13,9 +13,8 @@ from edgemtl.errors import UserError, naming, unknown_name
 from edgemtl.files.disk import read_json
 from edgemtl.files.paths import inside
 from edgemtl.files.seals import check_seal, sha256
-from edgemtl.models import check_state, read_state
+from edgemtl.models import check_state, plain_module, read_state
 from edgemtl.nas.prune.cut import Side, keep_places, whole_size
-from edgemtl.nas.prune.plain_module import plain_module
 
 __all__ = ["PRUNING_FILE", "PRUNING_SCHEMA", "WEIGHTS_FILE", "apply_pruning", "kept_json", "weights_bytes"]
 

@@ -17,12 +17,12 @@ from edgemtl.data import cache_root, open_source
 from edgemtl.errors import UserError, naming, reason_of
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.files.seals import sealed, sha256
+from edgemtl.models import ModuleNet, load_module
 from edgemtl.nas.evaluation import PreparedNet
 from edgemtl.nas.prune.apply import PRUNING_FILE, WEIGHTS_FILE, kept_json, weights_bytes
 from edgemtl.nas.prune.criterion import DECIDING_IMAGES, RECALIBRATION_IMAGES, LossCriterion
 from edgemtl.nas.prune.cut import places_kept
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
-from edgemtl.nas.prune.module_net import ModuleNet, load_module
 from edgemtl.nas.prune.opened import Cut, Opened
 from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.runs import Contender

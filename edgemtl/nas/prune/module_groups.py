@@ -15,9 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgemtl.errors import UserError, reason_of
+from edgemtl.models import ModuleNet
 from edgemtl.nas.prune.cut import Group, Member
 from edgemtl.nas.prune.groups import gives, reached_by, traced
-from edgemtl.nas.prune.module_net import ModuleNet
 from edgemtl.nas.prune.module_trial import Trial, odd_channels
 from edgemtl.spaces import Cost
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE, module2type
 
 from edgemtl.errors import UserError
+from edgemtl.models import ModuleNet
 from edgemtl.nas.prune.cut import Group, Member, reads_along, shared_tensors, whole_size
 from edgemtl.nas.prune.groups import cut_channels
-from edgemtl.nas.prune.module_net import ModuleNet
 from edgemtl.tasks import by_tensor
 
 __all__ = ["Trial", "odd_channels"]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from edgemtl.errors import UserError
+from edgemtl.models import ModuleNet, load_module
 from edgemtl.nas.prune import PruneRequest, UserModule, apply_pruning, prune
 from edgemtl.nas.prune.cut import Group
 from edgemtl.nas.prune.groups import cut_channels
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
-from edgemtl.nas.prune.module_net import ModuleNet, load_module
 from edgemtl.tasks import by_tensor
 from edgemtl.testing.world import TASKS
 

@@ -12,8 +12,8 @@ from torch.nn.parameter import UninitializedParameter
 from torch_pruning.ops import OPTYPE, module2type
 
 from edgemtl.errors import EdgeMTLError, UserError, naming, one_line, unknown_name
-from edgemtl.models import TaskNet
-from edgemtl.nas.prune.plain_module import copied, eagerly, plain_module
+from edgemtl.models.nets.plain_module import copied, eagerly, plain_module
+from edgemtl.models.nets.task_net import TaskNet
 from edgemtl.plugins import load_user_function
 from edgemtl.tasks import Output, Task, by_tensor
 
