@@ -23,12 +23,14 @@ from edgemtl.runtime.schedule import (
     run_schedule,
 )
 from edgemtl.runtime.session import (
+    CLOSED,
     ENGINE_FILE,
     EngineSpec,
     OperatorTime,
     Outputs,
     Session,
     block_of,
+    check_image,
     flag_name,
 )
 from edgemtl.runtime.shared import (
@@ -51,6 +53,7 @@ from edgemtl.runtime.streaming.weights import (
 
 __all__ = [
     "ALIGNMENT",
+    "CLOSED",
     "DISABLED_OPTIMIZERS",
     "ENGINE_FILE",
     "MIXTURE",
@@ -71,6 +74,7 @@ __all__ = [
     "TaskRun",
     "Weight",
     "block_of",
+    "check_image",
     "factor_name",
     "flag_name",
     "load_image",

@@ -1,7 +1,18 @@
 """Exporters: what a target is, and one module for each runtime."""
 
+from edgemtl.targets.common import (
+    check_build,
+    exact_on,
+    flags_of,
+    make_spec,
+    write_spec,
+)
 from edgemtl.targets.onnx.emit import (
     emit,
+    emit_graph,
+)
+from edgemtl.targets.onnx.partition import (
+    with_conditions,
 )
 from edgemtl.targets.onnx.quantize import (
     quantize,
@@ -45,11 +56,18 @@ __all__ = [
     "StreamingTarget",
     "TensorRtRtxTarget",
     "arithmetic_of",
+    "check_build",
     "emit",
+    "emit_graph",
+    "exact_on",
     "find_target",
+    "flags_of",
     "is_runnable",
+    "make_spec",
     "measurer_of",
     "needs_of",
     "quantize",
     "target_names",
+    "with_conditions",
+    "write_spec",
 ]

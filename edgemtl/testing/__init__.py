@@ -25,6 +25,10 @@ from edgemtl.testing.nets import (
 from edgemtl.testing.strategies import (
     StrategyConformance,
 )
+from edgemtl.testing.targets import (
+    TargetConformance,
+    mixed_precision,
+)
 
 __all__ = [
     "SIZE",
@@ -33,10 +37,12 @@ __all__ = [
     "KindConformance",
     "MeasurerConformance",
     "StrategyConformance",
+    "TargetConformance",
     "TaskNetConformance",
     "experts_net",
     "grid_net",
     "images",
+    "mixed_precision",
     "samples_for",
     "settle",
     "small_net",

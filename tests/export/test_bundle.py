@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from nets import SIZE, samples_for, small_net
 from onnx import numpy_helper
 from PIL import Image
 
@@ -31,6 +30,7 @@ from edgemtl.progress import Progress, silent
 from edgemtl.runtime import Engine
 from edgemtl.targets import find_target
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import SIZE, samples_for, small_net
 
 ONNXRUNTIME = find_target("onnxruntime")
 

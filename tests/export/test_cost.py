@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nets import images, small_net
 
 from edgemtl.models.quantization import calibrate
 from edgemtl.profiling import count_graph
 from edgemtl.targets import ExportTarget, emit, find_target, quantize
+from edgemtl.testing import images, small_net
 
 ONNXRUNTIME = find_target("onnxruntime")
 OPENVINO = find_target("openvino")

@@ -13,7 +13,6 @@ import onnxruntime as ort
 import openvino as ov
 import pytest
 import torch
-from nets import SIZE, experts_net, images, samples_for, small_net
 from numpy.typing import NDArray
 
 from edgemtl.bundle import Manifest, read_manifest
@@ -26,6 +25,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.progress import Progress, silent
 from edgemtl.runtime import Engine
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import SIZE, experts_net, images, samples_for, small_net
 
 Arrays = dict[str, NDArray[Any]]
 TARGETS = ("onnxruntime", "openvino")

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nets import SIZE, samples_for, small_net
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,6 +21,7 @@ from edgemtl.export import Evidence, ExportRequest, Plain, export_bundle, export
 from edgemtl.runtime import Engine
 from edgemtl.runtime import engine as _engine
 from edgemtl.tasks import KINDS
+from edgemtl.testing import SIZE, samples_for, small_net
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "deploy.md").read_text(encoding="utf-8")

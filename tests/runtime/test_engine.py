@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nets import SIZE, samples_for, small_net
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,6 +19,7 @@ from edgemtl.errors import UserError
 from edgemtl.export import Evidence, ExportRequest, export_bundle
 from edgemtl.runtime import Engine, open_engine, prepare_image
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import SIZE, samples_for, small_net
 
 TARGETS = ("onnxruntime", "openvino", "streaming")
 

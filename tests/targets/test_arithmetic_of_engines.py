@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nets import images, samples_for, small_net
 from torch import nn
 
 from edgemtl.arithmetic import ANY, EXACT_INT8, EXACT_WEIGHT, lacking, own_arithmetic
@@ -29,6 +28,7 @@ from edgemtl.models.quantization import Ranges, calibrate, parameters_of, simula
 from edgemtl.runtime import Engine, open_engine
 from edgemtl.targets import arithmetic_of, find_target, is_runnable
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import images, samples_for, small_net
 
 ROOT = Path(__file__).parents[2]
 EXACT_HERE = not lacking([EXACT_INT8], own_arithmetic())

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arm_root import missing, run_on_arm
-from nets import images, small_net
 
 from edgemtl.devices import any_processor, load_device
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime.backends.onnxruntime import DISABLED_OPTIMIZERS
 from edgemtl.targets import find_target
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import images, small_net
 
 LACKING = missing()
 CPUS = {"raspberry-pi-4": "cortex-a72", "raspberry-pi-5": "max"}

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nets import small_net
 from test_tokens import TASKS, YAML
 
 from edgemtl.errors import UserError
@@ -22,6 +21,7 @@ from edgemtl.targets.onnx.common_path import CommonPath, common_path
 from edgemtl.targets.onnx.emit import emit
 from edgemtl.targets.onnx.partition import group_by_tasks
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import small_net
 
 OPENVINO = find_target("openvino")
 

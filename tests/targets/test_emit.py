@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from nets import TASKS, images, small_net
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
@@ -18,6 +17,7 @@ from edgemtl.models.graph.evaluate import run_graph
 from edgemtl.models.graph.graph import trace
 from edgemtl.targets import emit
 from edgemtl.tasks import by_tensor, make_task
+from edgemtl.testing import TASKS, images, small_net
 
 
 @pytest.mark.parametrize("block", ["depthwise", "fused"])

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from conformance import TargetConformance
-from nets import images, small_net
 
 from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime import open_engine
 from edgemtl.targets import find_target
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import TargetConformance, images, small_net
 
 ONNXRUNTIME = find_target("onnxruntime")
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance import TargetConformance
-from nets import experts_net, images, small_net
 
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.models.quantization import calibrate
 from edgemtl.runtime import open_engine
 from edgemtl.targets import find_target
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import TargetConformance, experts_net, images, small_net
 
 OPENVINO = find_target("openvino")
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from grid import GRID
-from nets import images, settle
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from small import SMALL, pictures, small_space, with_batch_statistics
@@ -25,6 +24,7 @@ from edgemtl.runtime import EngineSpec, open_engine
 from edgemtl.spaces import Space, prunable_channels, with_channels
 from edgemtl.targets import PlainTarget, find_target
 from edgemtl.tasks import Metric, Output, Task, by_tensor, make_task, map_outputs
+from edgemtl.testing import images, settle
 
 Outputs = dict[str, dict[str, NDArray[np.float32]]]
 CROWD = Task(

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import images, small_net
 
 from edgemtl.errors import UserError
 from edgemtl.models.graph.graph import trace
@@ -25,6 +24,7 @@ from edgemtl.models.quantization import (
     weight_scales,
 )
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import images, small_net
 
 UNSIGNED, SIGNED = QuantScheme("uint8"), QuantScheme("int8", symmetric=True)
 ENTERING = Parameters(0.02, 128, 0, 255)

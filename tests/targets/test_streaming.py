@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conformance import TargetConformance
-from nets import TASKS, images, settle, small_net
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -31,6 +29,7 @@ from edgemtl.spaces.plan import ConvPlan, ExpertsPlan
 from edgemtl.targets import find_target
 from edgemtl.targets.streaming import stream_graph
 from edgemtl.tasks import by_tensor, make_task
+from edgemtl.testing import TASKS, TargetConformance, images, settle, small_net
 
 STREAMING = find_target("streaming")
 

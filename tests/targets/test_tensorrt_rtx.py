@@ -10,8 +10,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conformance import TargetConformance, mixed_precision
-from nets import images, samples_for, small_net
 from onnx.reference import ReferenceEvaluator
 
 from edgemtl.devices import load_device
@@ -24,6 +22,7 @@ from edgemtl.targets import TensorRtRtxTarget, emit, find_target, quantize
 from edgemtl.targets.onnx.float16 import to_half
 from edgemtl.targets.tensorrt_rtx import _build
 from edgemtl.tasks import by_tensor
+from edgemtl.testing import TargetConformance, images, mixed_precision, samples_for, small_net
 
 TENSORRT_RTX = find_target("tensorrt-rtx")
 
@@ -34,7 +33,6 @@ class TestTensorRtRtx(TargetConformance):
     """The contract, but for running."""
 
     target = TENSORRT_RTX
-    executes = False
     unstable_bytes = 256  # 199 bytes of 5.5 MB differed in 2 of 6 builds by TensorRT-RTX 1.7.1
 
     def test_weights_are_stored_once(self, tmp_path: Path) -> None:

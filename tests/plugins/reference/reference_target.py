@@ -21,9 +21,10 @@ from edgemtl.errors import UserError
 from edgemtl.files.disk import write_atomic
 from edgemtl.models import TaskNet
 from edgemtl.models.quantization import QuantScheme, Ranges
-from edgemtl.runtime import CLOSED, EngineSpec, OperatorTime, check_image
-from edgemtl.targets import DispatchPolicy, TargetTraits, check_build, emit_graph, write_spec
-from edgemtl.tasks import check_tasks
+from edgemtl.runtime import CLOSED, EngineSpec, OperatorTime, Outputs, check_image
+from edgemtl.targets import DispatchPolicy, check_build, emit_graph, write_spec
+from edgemtl.tasks import check_tasks, map_outputs
+from edgemtl.traits import TargetTraits
 from edgemtl.units import Quantity
 
 RUNTIME = "onnx-reference"
@@ -63,17 +64,17 @@ class ReferenceSession:
         self.model: onnx.ModelProto | None = onnx.load(spec.file(folder, "model"))
         self.parts: dict[tuple[str, ...], ReferenceEvaluator] = {}
 
-    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def run(self, image: NDArray[np.float32], tasks: str | Sequence[str]) -> Outputs:
         if self.model is None:
             raise UserError(CLOSED)
         wanted = check_tasks(tasks, self.tasks)
-        names = [self.spec.outputs[task] for task in wanted]
-        part = self.parts.setdefault(tuple(names), self.part(names))
-        return dict(zip(wanted, part.run(names, {"image": check_image(image, self.spec.input)}), strict=True))
-
-    def part(self, names: Sequence[str]) -> ReferenceEvaluator:
-        assert self.model is not None
-        return ReferenceEvaluator(onnx.utils.Extractor(self.model).extract_model(["image"], list(names)))
+        outputs = {task: self.spec.outputs[task] for task in wanted}
+        names = tuple(name for own in outputs.values() for name in own.values())
+        if names not in self.parts:
+            part = onnx.utils.Extractor(self.model).extract_model(["image"], list(names))
+            self.parts[names] = ReferenceEvaluator(part)
+        found = self.parts[names].run(names, {"image": check_image(image, self.spec.input)})
+        return map_outputs(dict(zip(names, found, strict=True)).__getitem__, outputs)
 
     def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
         self.run(image, tasks)

@@ -1,8 +1,4 @@
-"""What every export target must do; a third party's target inherits `TargetConformance` and sets `target`.
-
-class TestMyTarget(TargetConformance):
-    target = MY_TARGET
-"""
+"""What every export target keeps: whoever brings one inherits `TargetConformance` and sets `target`."""
 
 from __future__ import annotations
 
@@ -14,20 +10,22 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from nets import experts_net, grid_net, images, small_net
-from numpy.typing import NDArray
 from torch import nn
 
 from edgemtl.arithmetic import EXACT_INT8, EXACT_WEIGHT, lacking
 from edgemtl.devices import device_names, load_device
 from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.export import Evidence, ExportRequest, export_bundle
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate, simulate
 from edgemtl.runtime import EngineSpec, Session, open_engine
-from edgemtl.targets import ExportTarget, PlainTarget, emit, find_target, is_runnable, needs_of
+from edgemtl.targets import ExportTarget, PlainTarget, emit, find_target, is_runnable, measurer_of, needs_of
 from edgemtl.tasks import by_tensor
+from edgemtl.testing.examples import experts_net, grid_net, images, samples_for, small_net
 
-Outputs = dict[str, NDArray[np.float32]]
+__all__ = ["TargetConformance", "mixed_precision"]
+
+FP32 = {"engine": "fp32"}
 
 
 def mixed_precision(net: MultiTaskNet, target: ExportTarget, engine: str) -> dict[str, str]:
@@ -39,13 +37,13 @@ def mixed_precision(net: MultiTaskNet, target: ExportTarget, engine: str) -> dic
 
 
 class TargetConformance:
-    """Subclasses set `target`; `executes` is False where no engine of it can run on the machine that tests.
+    """The tests of one exporter, found by the name of its traits; what runs is skipped where no engine of it can.
 
-    `unstable_bytes` may differ between two builds where a runtime's own builder is not reproducible.
+    A subclass sets `target`, made for this machine. `unstable_bytes` may differ between two builds where a runtime's
+    own builder is not reproducible.
     """
 
     target: ExportTarget
-    executes = True
     unstable_bytes = 0
 
     def build(self, net: MultiTaskNet, folder: Path, precision: dict[str, str] | None = None) -> list[Path]:
@@ -58,19 +56,26 @@ class TargetConformance:
 
     def session(self, net: MultiTaskNet, folder: Path, precision: dict[str, str] | None = None) -> Session:
         """Build and open."""
-        if not self.executes:
-            pytest.skip(f"engines of {self.target.traits.name} do not run on this machine")
+        self.skip_unless_runnable()
         self.build(net, folder, precision)
-        return open_engine(folder, threads=1)
+        return measurer_of(self.target).open(folder, threads=1)
+
+    def skip_unless_runnable(self) -> None:
+        """Skip a test that needs a run."""
+        if not is_runnable(self.target, FP32):
+            pytest.skip(f"engines of {self.target.traits.name} do not run on this machine")
 
     def test_traits_name_a_runtime_and_a_first_precision(self) -> None:
         """The search reads them before it has a net."""
         traits = self.target.traits
+        assert find_target(traits.name, self.target.device).traits == traits
         assert traits.block_precisions[0] == "float"
-        assert traits.engine_precisions
+        assert set(traits.block_precisions) <= {"float", "int8"}
+        assert traits.engine_precisions[0] == "fp32"
         assert traits.channel_multiple >= 1
         assert traits.runtime
         assert traits.title
+        assert all(quantity.counted and quantity.count is not None for quantity in traits.quantities)
 
     @pytest.mark.parametrize("block", ["depthwise", "fused"])
     def test_fp32_outputs_are_the_nets(self, tmp_path: Path, block: str) -> None:
@@ -104,6 +109,9 @@ class TargetConformance:
         net, image = small_net(), images(1)
         session = self.session(net, tmp_path)
         times = session.operator_times(image.numpy(), ["depth"], 3)
+        if not times:
+            session.close()
+            pytest.skip(f"the runtime {self.target.traits.runtime} does not tell what it runs")
         blocks = {entry.block for entry in times}
         assert {"stem", "depth_neck"} <= blocks
         assert not [name for name in blocks if name.startswith(("semseg", "normals"))]
@@ -222,7 +230,7 @@ class TargetConformance:
             return
         session, same, apart, rounding = open_engine(tmp_path, threads=1), [], 0.0, 0.0
         simulation = simulate(net, precision, ranges, target.scheme)
-        for image in images(4, seed=7).split(1):
+        for image in images(4, seed=7)[:, None]:
             found = by_tensor(session.run(image.numpy(), session.tasks))
             with torch.no_grad():
                 exact = by_tensor(net(image))
@@ -235,6 +243,25 @@ class TargetConformance:
             assert np.concatenate([each.ravel() for each in same]).mean() >= 0.97
         else:  # ONNX Runtime for x86 rewrites signed INT8, partly in FP32: right, but not to the bit
             assert apart <= 0.25 * rounding
+
+    def test_a_bundle_keeps_every_tasks_metric(self, tmp_path: Path) -> None:
+        """Found by its name, held against the net on images: the engine where it runs, else its simulation."""
+        net, request = small_net("fused"), ExportRequest(self.target.traits.name, self.target.device)
+        samples = samples_for(net, 2)
+        manifest = export_bundle(net, "fp32", request, tmp_path / "bundle", Evidence(samples, samples))
+        engine = manifest.targets[self.target.traits.name]
+        assert engine.checked == ("engine" if is_runnable(self.target, FP32) else "simulation")
+        assert list(engine.parity) == [task.name for task in net.tasks]
+        assert all(parity.metric_allowed is not None for parity in engine.parity.values())
+
+    def test_an_engine_says_what_it_needs(self, tmp_path: Path) -> None:
+        """Of the processor that is to run it."""
+        net = small_net()
+        for precision in (FP32, mixed_precision(net, self.target, "fp32")):
+            self.build(net, tmp_path / str(len(precision)), precision)
+            spec = EngineSpec.read(tmp_path / str(len(precision)))
+            assert (spec.target, spec.runtime) == (self.target.traits.name, self.target.traits.runtime)
+            assert spec.needs == needs_of(self.target, precision)
 
     def test_the_same_net_gives_the_same_files(self, tmp_path: Path) -> None:
         """Twice into two folders, then again over the first."""
@@ -252,11 +279,10 @@ class TargetConformance:
     def test_an_engine_folder_can_be_moved(self, tmp_path: Path) -> None:
         """It reads nothing outside itself."""
         net, image = small_net(), images(1)
-        if not self.executes:
-            pytest.skip("needs a run")
+        self.skip_unless_runnable()
         self.build(net, tmp_path / "here")
         shutil.move(tmp_path / "here", tmp_path / "there")
-        session = open_engine(tmp_path / "there", threads=1)
+        session = measurer_of(self.target).open(tmp_path / "there", threads=1)
         fixed = image.numpy()
         fixed.flags.writeable = False
         found = by_tensor(session.run(fixed, ["depth"]))["depth"].copy()
