@@ -1,4 +1,4 @@
-"""What every export target keeps: whoever brings one inherits `TargetConformance` and sets `target`."""
+"""Conformance suite for export targets: inherit `TargetConformance` and set `target`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TargetConformance:
     unstable_bytes = 0
 
     def build(self, net: MultiTaskNet, folder: Path, precision: dict[str, str] | None = None) -> list[Path]:
-        """Build with ranges from eight images, in the target's first engine precision unless told otherwise."""
+        """Build with ranges from eight images, in the target's first engine precision by default."""
         ranges: Ranges | None = None
         precision = precision or {"engine": self.target.traits.engine_precisions[0]}
         if "int8" in precision.values():
@@ -84,10 +84,10 @@ class TargetConformance:
         session = self.session(net, tmp_path, {"engine": "fp32"})
         with torch.no_grad():
             expected = by_tensor(net(image))
-        found = by_tensor(session.run(image.numpy(), session.tasks))
-        assert list(found) == list(expected)
+        outputs = by_tensor(session.run(image.numpy(), session.tasks))
+        assert list(outputs) == list(expected)
         for task, value in expected.items():
-            np.testing.assert_allclose(found[task], value.numpy(), rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(outputs[task], value.numpy(), rtol=1e-3, atol=1e-3)
         session.close()
 
     def test_every_subset_returns_its_tasks_and_only_them(self, tmp_path: Path) -> None:
@@ -98,10 +98,10 @@ class TargetConformance:
             expected = by_tensor(net(image))
         subsets = [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]
         for names in [*subsets, *reversed(subsets)]:
-            found = by_tensor(session.run(image.numpy(), names[::-1]))
-            assert set(found) == set(names)
+            outputs = by_tensor(session.run(image.numpy(), names[::-1]))
+            assert set(outputs) == set(names)
             for task in names:
-                np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=2e-1, atol=2e-1)
+                np.testing.assert_allclose(outputs[task], expected[task].numpy(), rtol=2e-1, atol=2e-1)
         session.close()
 
     def test_an_unwanted_task_is_not_computed(self, tmp_path: Path) -> None:
@@ -125,20 +125,20 @@ class TargetConformance:
         with torch.no_grad():
             expected = by_tensor(net(image))
         for names in [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]:
-            found = by_tensor(session.run(image.numpy(), names))
+            outputs = by_tensor(session.run(image.numpy(), names))
             for task in names:
-                np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
+                np.testing.assert_allclose(outputs[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
         ran = {entry.block for entry in session.operator_times(image.numpy(), ["normals"], 2)}
         session.close()
         assert not [name for name in ran if name.endswith(("__depth", "__semseg")) or name == "f2p0to2"]
         precision = mixed_precision(net, self.target, "fp32")
         mixed = self.session(net, tmp_path / "mixed", precision)
-        found = {task: value.copy() for task, value in by_tensor(mixed.run(image.numpy(), mixed.tasks)).items()}
+        outputs = {task: value.copy() for task, value in by_tensor(mixed.run(image.numpy(), mixed.tasks)).items()}
         mixed.close()
         simulated = by_tensor(simulate(net, precision, calibrate(net, images(8)), self.target.scheme)(image))
         for task, value in simulated.items():
             rounding = (value - expected[task]).norm().item()
-            apart = float(np.linalg.norm(found[task] - value.numpy()))
+            apart = float(np.linalg.norm(outputs[task] - value.numpy()))
             assert apart <= 0.5 * rounding + 1e-4 * expected[task].norm().item(), task
 
     @pytest.mark.parametrize("capacity", [None, 1.0])
@@ -152,9 +152,9 @@ class TargetConformance:
             pytest.skip(f"{self.target.traits.name} drops what has no place in its engines")
         session = self.session(net, tmp_path, {"engine": "fp32"})
         for names in [names for size in (1, 2, 3) for names in itertools.combinations(session.tasks, size)]:
-            found = by_tensor(session.run(image.numpy(), names))
+            outputs = by_tensor(session.run(image.numpy(), names))
             for task in names:
-                np.testing.assert_allclose(found[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
+                np.testing.assert_allclose(outputs[task], expected[task].numpy(), rtol=1e-3, atol=1e-3)
         session.close()
 
     def test_a_net_of_one_task_builds(self, tmp_path: Path) -> None:
@@ -199,13 +199,13 @@ class TargetConformance:
             for precision in ({"engine": engine}, mixed_precision(net, self.target, engine)):
                 ranges = calibrate(net, images(8))
                 session = self.session(net, tmp_path / f"{engine}{len(precision)}", precision)
-                found = by_tensor(session.run(image.numpy(), session.tasks))
+                outputs = by_tensor(session.run(image.numpy(), session.tasks))
                 simulated = by_tensor(simulate(net, precision, ranges, self.target.scheme)(image))
                 with torch.no_grad():
                     exact = by_tensor(net(image))
                 for task, value in simulated.items():
                     rounding = (value - exact[task]).norm().item()
-                    apart = float(np.linalg.norm(found[task] - value.numpy()))
+                    apart = float(np.linalg.norm(outputs[task] - value.numpy()))
                     assert apart <= 0.5 * rounding + 1e-4 * exact[task].norm().item(), (precision, task)
                 session.close()
 
@@ -231,12 +231,12 @@ class TargetConformance:
         session, same, apart, rounding = open_engine(tmp_path, threads=1), [], 0.0, 0.0
         simulation = simulate(net, precision, ranges, target.scheme)
         for image in images(4, seed=7)[:, None]:
-            found = by_tensor(session.run(image.numpy(), session.tasks))
+            outputs = by_tensor(session.run(image.numpy(), session.tasks))
             with torch.no_grad():
                 exact = by_tensor(net(image))
             for task, value in by_tensor(simulation(image)).items():
-                same.append(found[task] == value.numpy())
-                apart += float(np.square(found[task] - value.numpy()).sum())
+                same.append(outputs[task] == value.numpy())
+                apart += float(np.square(outputs[task] - value.numpy()).sum())
                 rounding += float((value - exact[task]).square().sum())
         session.close()
         if target.scheme.activation == self.target.scheme.activation:
@@ -285,9 +285,9 @@ class TargetConformance:
         session = measurer_of(self.target).open(tmp_path / "there", threads=1)
         fixed = image.numpy()
         fixed.flags.writeable = False
-        found = by_tensor(session.run(fixed, ["depth"]))["depth"].copy()
+        outputs = by_tensor(session.run(fixed, ["depth"]))["depth"].copy()
         np.testing.assert_array_equal(
-            by_tensor(session.run(np.asfortranarray(image.numpy()), ["depth"]))["depth"], found
+            by_tensor(session.run(np.asfortranarray(image.numpy()), ["depth"]))["depth"], outputs
         )
         session.close()
 
