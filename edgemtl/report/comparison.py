@@ -144,21 +144,14 @@ def _scores(best: Entry, preferred: str) -> Iterator[tuple[str, _Figure]]:
 
 
 def _counts(data: ReportData) -> Iterator[tuple[str, _Figure]]:
-    flops: int | None
-    if data.result is not None and data.result.best is not None:
-        flops, params, stored = data.result.best.flops, data.result.best.params, data.result.best.bytes
-    elif data.manifest is not None:
-        cost = data.manifest.cost
-        flops, params, stored = cost.flops, cost.params, cost.weight_bytes
-    elif data.profiles and (counts := data.profiles[0].counts) is not None:
-        flops, params, stored = counts.total.flops, counts.total.params, counts.total.weight_bytes
-    else:
+    if data.cost is None:
         return
+    flops, params, weight_bytes = data.cost
     for what, unit, value in (
         ("FLOPs", "FLOPs", flops),
         ("MACs", "MACs", None if flops is None else flops // 2),
         ("parameters", "parameters", params),
-        ("weights", "B", stored),
+        ("weights", "B", weight_bytes),
     ):
         if value is not None:
             yield what, (unit, "counted", float(value), True, None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -20,7 +21,7 @@ from edgemtl.files.paths import inside
 from edgemtl.profiling import Profile, read_profile
 from edgemtl.results import RESULT_FILE, Result, read_result
 
-__all__ = ["Picture", "ReportData", "load_report_data"]
+__all__ = ["ModelCost", "Picture", "ReportData", "load_report_data"]
 
 PICTURES_LIMIT_BYTES = 3_500_000
 PICTURE_WIDTH = 1400
@@ -35,6 +36,14 @@ class Picture:
     name: str
     url: str
     wide: bool
+
+
+class ModelCost(NamedTuple):
+    """FLOPs of a call with all tasks (None where they were not counted), parameters, and bytes of weights."""
+
+    flops: int | None
+    params: int
+    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,19 @@ class ReportData:
         if self.manifest is not None and self.manifest.design:
             return self.manifest.design
         return self.result.best.design if self.result is not None and self.result.best is not None else {}
+
+    @property
+    def cost(self) -> ModelCost | None:
+        """Counted cost: of the result's best design, else the bundle, else the first profile, if it has counts."""
+        if self.result is not None and self.result.best is not None:
+            best = self.result.best
+            return ModelCost(best.flops, best.params, best.bytes)
+        if self.manifest is not None:
+            cost = self.manifest.cost
+            return ModelCost(cost.flops, cost.params, cost.weight_bytes)
+        if self.profiles and (counts := self.profiles[0].counts) is not None:
+            return ModelCost(counts.total.flops, counts.total.params, counts.total.weight_bytes)
+        return None
 
     @property
     def blocks(self) -> tuple[BlockRecord, ...]:

@@ -115,35 +115,22 @@ def fine_tune(
     limit in ms of engines that cannot be timed on this machine.
     """
     with claim(out, "train"):
-        return _fine_tune(run, out, recipe, name, processes, resume, command, report)
-
-
-def _fine_tune(
-    run: Path,
-    out: Path,
-    recipe: Recipe,
-    name: str,
-    processes: int,
-    resume: bool,
-    command: str,
-    report: Report,
-) -> Result:
-    started = time.monotonic()
-    subject, folder, before = _subject(run, name), RunFolder(out), RunFolder(run).config()
-    tuned = {"design": name, "fingerprint": subject.fingerprint, "recipe": recipe.as_json()}
-    config = before.model_copy(update={"tuned": tuned})
-    folder.check(config, resume)
-    if (out / RESULT_FILE).is_file():
-        return read_result(out)
-    _check_budgets(run, before.budgets)
-    folder.create(config)
-    trained = _trained(run, name, before.data, out / "training", recipe, processes, command, report)
-    problem, evaluator, base = _scoring(run, trained, open_source(before.data, subject.design.space.size))
-    candidate = evaluator.candidate(subject.design)
-    evaluation = Evaluation(subject.design, evaluator.simulated(candidate), evaluator.time(candidate))
-    searched = read_result(run)
-    info = RunInfo(command, recipe.seed, searched.strategy, searched.budgets, searched.evaluations, started)
-    return finalize_run(folder, info, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
+        started = time.monotonic()
+        subject, folder, before = _subject(run, name), RunFolder(out), RunFolder(run).config()
+        tuned = {"design": name, "fingerprint": subject.fingerprint, "recipe": recipe.as_json()}
+        config = before.model_copy(update={"tuned": tuned})
+        folder.check(config, resume)
+        if (out / RESULT_FILE).is_file():
+            return read_result(out)
+        _check_budgets(run, before.budgets)
+        folder.create(config)
+        trained = _trained(run, name, out / "training", recipe, processes, command, report)
+        problem, evaluator, base = _scoring(run, trained, open_source(before.data, subject.design.space.size))
+        candidate = evaluator.candidate(subject.design)
+        evaluation = Evaluation(subject.design, evaluator.simulated(candidate), evaluator.time(candidate))
+        searched = read_result(run)
+        info = RunInfo(command, recipe.seed, searched.strategy, searched.budgets, searched.evaluations, started)
+        return finalize_run(folder, info, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
 
 
 def _check_budgets(run: Path, budgets: Sequence[str]) -> None:
@@ -156,43 +143,26 @@ def _subject(run: Path, name: str) -> OneDesign:
     return OneDesign(candidate.design, candidate.net, sha256(run / "designs" / name / "weights.safetensors"))
 
 
-def _trained(
-    run: Path,
-    name: str,
-    data: str,
-    out: Path,
-    recipe: Recipe,
-    processes: int,
-    command: str,
-    report: Report,
-) -> Supernet:
+def _trained(run: Path, name: str, out: Path, recipe: Recipe, processes: int, command: str, report: Report) -> Supernet:
     """The one-design supernet after training, which is not begun where it was finished before."""
     if not (out / "training.json").is_file():
-        with worker_processes(partial(_train, run, name, data, out, recipe), processes):
-            _train(run, name, data, out, recipe, command, report)
+        with worker_processes(partial(_train, run, name, out, recipe), processes):
+            _train(run, name, out, recipe, command, report)
     subject = _subject(run, name)
     supernet = subject.supernet()
     load_supernet(supernet, out / "supernet.safetensors", subject.fingerprint)
     return supernet
 
 
-def _train(
-    run: Path,
-    name: str,
-    data: str,
-    out: Path,
-    recipe: Recipe,
-    command: str = "",
-    report: Report = silent,
-) -> None:
-    subject, teacher = _subject(run, name), RunFolder(run).load("baseline").net
+def _train(run: Path, name: str, out: Path, recipe: Recipe, command: str = "", report: Report = silent) -> None:
+    subject, folder = _subject(run, name), RunFolder(run)
     train_supernet(
         subject,
-        open_source(data, subject.design.space.size),
+        open_source(folder.config().data, subject.design.space.size),
         recipe,
         out,
         initial=InitialWeights(subject.supernet(), subject.weights_sha256),
-        teacher=teacher,
+        teacher=folder.load("baseline").net,
         command=command,
         report=report,
     )

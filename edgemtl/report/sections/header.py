@@ -138,24 +138,16 @@ def _tiles(data: ReportData) -> list[Tile]:
 
 
 def _cost_tiles(data: ReportData) -> list[Tile]:
-    flops: int | None
-    if data.result is not None and data.result.best is not None:
-        best = data.result.best
-        flops, params, stored = best.flops, best.params, best.bytes
-    elif data.manifest is not None:
-        cost = data.manifest.cost
-        flops, params, stored = cost.flops, cost.params, cost.weight_bytes
-    elif data.profiles and (counts := data.profiles[0].counts) is not None:
-        flops, params, stored = counts.total.flops, counts.total.params, counts.total.weight_bytes
-    else:
+    if data.cost is None:
         return []
+    flops, params, weight_bytes = data.cost
     compute: Tile = ("compute, all tasks", "not counted", "see the notes on latency")
     if flops is not None:
         macs = format_flops(flops).partition("(")[2].rstrip(")")
         compute = ("compute, all tasks", short_flops(flops), (macs, " ", kind_badge("counted")))
     return [
         compute,
-        ("weights", format_bytes(stored), (f"{count_text(params)} params ", kind_badge("counted"))),
+        ("weights", format_bytes(weight_bytes), (f"{count_text(params)} params ", kind_badge("counted"))),
     ]
 
 
