@@ -25,6 +25,7 @@ from edgemtl.nas.runs import RunFolder, run_tasks
 from edgemtl.runs import RunConfig
 from edgemtl.spaces import Space, load_space
 from edgemtl.targets import find_target
+from edgemtl.tasks import by_tensor
 from edgemtl.testing.landscape import TINY
 from edgemtl.testing.world import TASKS
 
@@ -91,7 +92,7 @@ def test_a_kept_net_is_the_one_that_was_saved(run: RunFolder) -> None:
     assert baseline.ranges is None
     assert best.ranges is not None
     with torch.no_grad():
-        outputs = best.net(IMAGES)
+        outputs = by_tensor(best.net(IMAGES))
     again = calibrate(best.net, IMAGES).limits
     assert set(again) == set(best.ranges.limits)
     assert all(again[name] == pytest.approx(limits, abs=1e-5) for name, limits in best.ranges.limits.items())
