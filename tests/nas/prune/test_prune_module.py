@@ -281,7 +281,7 @@ def test_a_budget_in_ms_is_met_on_the_engine(ask: PruneRequest) -> None:
         ({"module": "broken:build"}, "importing broken failed: ModuleNotFoundError: No module named 'torhc'"),
         ({"module": "nets:fails"}, "nets:fails failed: RuntimeError: no weights were found"),
         ({"module": "nets:text"}, "returns a str: a torch.nn.Module is wanted"),
-        ({"module": "nets:tensor"}, "returns a Tensor, not a dict of tasks: depth, kind are wanted"),
+        ({"module": "nets:tensor"}, "returns a Tensor, not a dict of one tensor a task: depth, kind"),
         ({"module": "nets:lacks"}, "output of nets:lacks for task 'depth': did you mean deph"),
         ({"module": "nets:more"}, "'edges', which is no task of the data"),
         ({"module": "nets:small"}, r"output 'depth' is \(2, 1, 32, 32\) for 2 images of 64x64, not \(2, 1, 64, 64\)"),
