@@ -59,12 +59,12 @@ def _metadata(path: Path, what: str) -> dict[str, str]:
     """The file's metadata; a file whose length does not match its header is refused before it is mapped."""
     with open_regular(path, what) as file, reading(f"{what} {path}"):
         start, size_bytes = file.read(8), os.fstat(file.fileno()).st_size
-        if start[:2] in _PICKLES:
-            raise UserError(
-                f"{what} {path} cannot be read: it is a pickle, which could run code: a safetensors file is wanted"
-            )
         header_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT_BYTES + 1
         header = file.read(header_bytes) if header_bytes <= HEADER_LIMIT_BYTES else b""
+    if start[:2] in _PICKLES and not header.startswith(b"{"):  # the length of a header may begin with these bytes too
+        raise UserError(
+            f"{what} {path} cannot be read: it is a pickle, which could run code: a safetensors file is wanted"
+        )
     if len(header) < header_bytes:
         raise UserError(f"{what} {path} cannot be read: it was truncated or damaged, or is no safetensors file")
     try:

@@ -107,11 +107,11 @@ class TrainingLoop:
         return self._saved_step is not None
 
     @property
-    def seconds_left(self) -> float:
-        """An estimate, from what the steps so far took and what those to come compute."""
+    def seconds_left(self) -> float | None:
+        """An estimate, from what the steps so far took and what those to come compute; None before the first one."""
         began, work_before = self._began
-        done = max(self._work[self.step] - work_before, 1e-9)
-        return (time.monotonic() - began) * (self._work[-1] - self._work[self.step]) / done
+        done = self._work[self.step] - work_before
+        return (time.monotonic() - began) * (self._work[-1] - self._work[self.step]) / done if done else None
 
     def run(self, batches: Iterable[Batch], report: Callable[[int], None]) -> None:
         """Take a step with each batch; `report` is called after every one with the number of steps that are done.

@@ -29,6 +29,15 @@ def test_tensors_and_texts_are_read(tmp_path: Path) -> None:
             file["c"]
 
 
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path: Path) -> None:
+    content = next(
+        c for n in range(1024) if (c := save({"a": np.ones(2, np.int8)}, {"key": n * "x"}))[0:2] == b"\x80\x02"
+    )
+    (tmp_path / "w").write_bytes(content)
+    with open_tensors(tmp_path / "w", "weights", "numpy") as file:
+        assert file["a"].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize(
     "content",
     [

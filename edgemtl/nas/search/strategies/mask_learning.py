@@ -201,7 +201,7 @@ class MaskRun:
         tasks = ", ".join(f"{task} {loss:.2f} at {gflops:.2f}" for task, loss, gflops in rows)
         least = min(self.effective_samples().values())
         text = f"loss at expected GFLOPs: {tasks}; effective samples at least {least:.0%}"
-        return Progress("masks", step, self.recipe.steps, text)
+        return Progress("masks", step, self.recipe.steps, text, self.loop.seconds_left)
 
     @property
     def _fingerprint(self) -> str:
