@@ -115,8 +115,8 @@ def change_value(path: Path, rng: random.Random) -> None:
     """One value of a document becomes another kind of value, goes, or comes twice."""
     text = path.read_text()
     document = _load(path, text)
-    places = list(_places(document))
-    parent, key = rng.choice(places)
+    positions = list(_positions(document))
+    parent, key = rng.choice(positions)
     change = rng.randrange(6)
     if change == 0:
         parent[key] = rng.choice(HOSTILE_TEXTS)
@@ -136,7 +136,7 @@ def change_value(path: Path, rng: random.Random) -> None:
 def write_value(path: Path, rng: random.Random) -> None:
     """One value of a document is written as no writer of ours would."""
     document = _load(path, path.read_text())
-    parent, key = rng.choice(list(_places(document)))
+    parent, key = rng.choice(list(_positions(document)))
     parent[key] = "@@HERE@@"
     _store(path, document)
     text, written = path.read_text(), rng.choice(WRITTEN)
@@ -183,12 +183,12 @@ def _store(path: Path, document: Any) -> None:
     path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=False), errors="surrogatepass")
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _positions(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every place of a value in a document, as its parent and its key there."""
     keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     for key in keys:
         yield value, key
-        yield from _places(value[key])
+        yield from _positions(value[key])
 
 
 BYTES: tuple[Damage, ...] = (flip_bits, flip_bits, flip_bits, cut_off, append, overwrite, repeat)

@@ -49,7 +49,7 @@ def learning(
 
 
 def most_within(space: Space, distribution: MaskDistribution, flops: float) -> Design:
-    """The design that keeps the most of what is believed in, within FLOPs."""
+    """The design that keeps the likeliest blocks, within FLOPs."""
     low, high = -20.0, 20.0
     for _ in range(24):
         middle = (low + high) / 2

@@ -83,8 +83,8 @@ def _begin(run: Path, size: tuple[int, int]) -> None:
         )
     )
     finalist = Finalist(base, Evaluation(base.design, metrics, evaluator.time(base)), 1.0)
-    asked = RunInfo("benchmarks/_prunings.py", 0, "none", (), 1, started)
-    finalize_run(RunFolder(run), asked, evaluator, Problem(space, (), (), even, metrics, True), base, [finalist])
+    info = RunInfo("benchmarks/_prunings.py", 0, "none", (), 1, started)
+    finalize_run(RunFolder(run), info, evaluator, Problem(space, (), (), even, metrics, True), base, [finalist])
 
 
 def pruned(whole: Path, name: str, *arguments: str) -> Path:

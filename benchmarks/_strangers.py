@@ -218,10 +218,10 @@ def _scored(evaluation: Evaluation) -> Any:
 
 def _shown(folder: Path) -> Any:
     """What `report` and `compare` say and write; a fault of theirs is one here."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
         statuses = [command_line(["report", "run", "--out", "page.html"]), command_line(["compare", "run", "run"])]
-    text = said.getvalue()
+    text = stream.getvalue()
     assert "".join(text.split("\n")).isprintable(), f"printed raw: {text[:300]!r}"
     assert not {*statuses} - {0, 1}, text[-600:]
     if 1 in statuses:

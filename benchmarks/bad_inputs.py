@@ -60,8 +60,10 @@ def read_damaged(kind: str, folder: Path, was: Any, linked: bool) -> tuple[str, 
     try:
         answer = KINDS[kind].read(folder)
     except UserError as error:
-        told = str(error)
-        return (REFUSED, told) if len(told) <= LONGEST_LINE else (FAULT, f"{len(told)} characters: {told[:200]}")
+        message = str(error)
+        if len(message) <= LONGEST_LINE:
+            return REFUSED, message
+        return FAULT, f"{len(message)} characters: {message[:200]}"
     except BaseException:
         return FAULT, traceback.format_exc()[-1500:]
     if linked and KINDS[kind].own:

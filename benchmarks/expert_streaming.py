@@ -2,7 +2,7 @@
 
 The stream counts what it holds. In M3ViT's net, with experts in every second block, that is two layers of a dense MLP,
 which are larger than two experts; with experts in every block it is two experts. As a check, each engine is opened and
-run in a process of its own, and by how much that one's resident set grew at most is told too: activations, the graph's
+run in a process of its own, and how much that one's resident set grew is printed too: activations, the graph's
 records and NumPy's own buffers are part of it.
 """
 

@@ -168,9 +168,9 @@ def stop(process: int, rng: random.Random) -> Iterator[str]:
         code = ended(process, END_SECONDS)
         yield f"did not end after {number.name}"
     elif code not in ([-signal.SIGKILL, 0] if number == signal.SIGKILL else right):
-        yield f"ended with {code} after {number.name}: {said()}"
-    elif code == 130 and not said().startswith("interrupted: "):
-        yield f"said after {number.name}: {said()}"
+        yield f"ended with {code} after {number.name}: {last_words()}"
+    elif code == 130 and not last_words().startswith("interrupted: "):
+        yield f"said after {number.name}: {last_words()}"
     deadline = time.monotonic() + GRACE_SECONDS
     while children := members(process):
         if time.monotonic() > deadline:
@@ -190,7 +190,7 @@ def members(group: int) -> list[str]:
     return found
 
 
-def said() -> str:
+def last_words() -> str:
     """The last line of the command's output."""
     return (Path("log.txt").read_text(errors="replace").splitlines() or [""])[-1][:300]
 
@@ -250,7 +250,7 @@ def one_run(name: str, out: Path, seconds: float, kills: int, rng: random.Random
             lost.append(f"{before} were finished, {now} are left")
         before = now
     if code:
-        lost.append(f"ended with {code}: {said()}")
+        lost.append(f"ended with {code}: {last_words()}")
     if out.is_dir():
         lost += [f"left behind: {path.relative_to(out)}" for path in out.rglob("*") if path.name.endswith(LEFT_BEHIND)]
     lost += [f"left behind: {path.name}" for path in out.parent.glob(f".{out.name}.*")]
@@ -262,19 +262,19 @@ def unbroken(name: str, out: Path) -> tuple[Any, float]:
     started = time.monotonic()
     code = ended(start(VERBS[name].words(out)), 10 * END_SECONDS)
     if code:
-        raise SystemExit(f"{name} failed unbroken: {said()}")
+        raise SystemExit(f"{name} failed unbroken: {last_words()}")
     return VERBS[name].answer(out), time.monotonic() - started
 
 
 def make_world() -> dict[str, tuple[Any, float]]:
     """What every verb reads, made by the verbs themselves; each one's answer and seconds."""
     make_workplace(Path())
-    places = {"train": "supernet", "search": "run", "tune": "tuned", "prune": "pruned", "export": "bundle"}
+    folders = {"train": "supernet", "search": "run", "tune": "tuned", "prune": "pruned", "export": "bundle"}
     files = {"profile": "profile.json", "report": "report.html"}
-    found = {name: unbroken(name, Path(position)) for name, position in {**places, **files}.items()}
+    found = {name: unbroken(name, Path(position)) for name, position in {**folders, **files}.items()}
     streaming = start(["export", "run", "--target", "streaming", "--out", "streaming"])
     if ended(streaming, END_SECONDS):
-        raise SystemExit(f"export failed unbroken: {said()}")
+        raise SystemExit(f"export failed unbroken: {last_words()}")
     (Path("streaming") / USERS_FILE).write_text("mine")
     return found
 

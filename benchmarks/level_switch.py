@@ -4,7 +4,7 @@ The levels are what `edgemtl export --levels 5` makes of a budget of 2 GFLOPs: a
 switch is `Engine.set_level`; the first one opens the level's engine, later ones find it open. Memory is by how much the
 resident set of a fresh process grows, its libraries loaded, until every engine is open and has run three times; a
 bundle by itself holds one level's design. Disk is the size of the folders. The limits are those of ONNX Runtime;
-OpenVINO, which compiles when it opens, is told beside it.
+OpenVINO, which compiles when it opens, is printed next to it.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 For each of three seeds masks are learnt on `scenes` at 64x96, for each task its own and, in a run of its own whose
 log-odds are tied, one for all. Of the former those are taken whose first part, none to all, tasks agree on, so that it
 is computed once: what scores best on validation images with the learnt weights, untrained. Every net takes half the
-FLOPs of the one that keeps everything at most, random masks as the found ones, by dropping first what is dearest for
-what it is believed to be worth. All, 20 random ones among them, begin with the weights that were learnt with the found
+FLOPs of the one that keeps everything at most, random masks as the found ones, by dropping first what costs most for
+what it is expected to bring. All, 20 random ones among them, begin with the weights that were learnt with the found
 masks (one mask for all with its own) and are trained for as many steps. Scores are of test images, which decide
 nothing; delta_m is against the net that keeps everything, trained alike.
 """

@@ -26,8 +26,8 @@ def run(options: argparse.Namespace) -> Outcome:
     for target in ("openvino", "onnxruntime"):
         name = f"moe-{target}-quick" if options.quick else f"moe-{target}"
         evaluations = QUICK_EVALUATIONS if options.quick else EVALUATIONS
-        asked = ["--space", "moe-vit", "--budget", BUDGET, "--target", target, "--evaluations", evaluations]
-        best = kept(searched(name, *asked))["best"]
+        arguments = ["--space", "moe-vit", "--budget", BUDGET, "--target", target, "--evaluations", evaluations]
+        best = kept(searched(name, *arguments))["best"]
         space, evaluator = scenes_evaluator(target, "moe-vit")
         twin = next(d for d in space.uniform(best.design) if set(d.precision.values()) == {"float", "fp32"})
         sides = {"searched": best, "fp32": Candidate(twin, best.net, None)}

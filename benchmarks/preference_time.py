@@ -1,6 +1,6 @@
 """From a preference over tasks and a budget in FLOPs to the widths of every block, with the table that is made once.
 
-The answer is a whole design whose cost was counted. How long making the table takes is told beside it.
+The answer is a whole design whose cost was counted. How long making the table takes is printed next to it.
 """
 
 from __future__ import annotations

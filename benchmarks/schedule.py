@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> Outcome:
             find_target(target).build(candidate.net, candidate.design.precision, candidate.ranges, Path(scratch))
             with closing(open_engine(Path(scratch))) as session:
                 first, *others = session.tasks
-                asked = Schedule({first: 20.0, **dict.fromkeys(others, 10.0)})
-                demand = measure_demand(session, frame, asked, seconds)
+                wanted = Schedule({first: 20.0, **dict.fromkeys(others, 10.0)})
+                demand = measure_demand(session, frame, wanted, seconds)
                 runs = {share: run_schedule(session, [frame], demand.keepable(share), seconds) for share in SHARES}
         raw[target] = {f"{share:.0%}": _figures(found) for share, found in runs.items()} | _capacity(demand)
         say(f"{target}: {raw[target]}")
@@ -61,7 +61,7 @@ def _not_in_time(found: ScheduleRun) -> float:
 
 def _achieved(found: ScheduleRun) -> float:
     """Achieved over asked rate of the task that fell behind most."""
-    return min(found.achieved_hz(task) / asked for task, asked in found.schedule.rates_hz.items())
+    return min(found.achieved_hz(task) / wanted for task, wanted in found.schedule.rates_hz.items())
 
 
 def _figures(found: ScheduleRun) -> dict[str, Any]:

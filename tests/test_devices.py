@@ -44,11 +44,11 @@ def test_what_a_device_multiplies_with_is_detected_or_stated() -> None:
 
 def test_any_processor_forgets_what_runtimes_say_of_theirs() -> None:
     """Also of a GPU behind a runtime that the host has: its engines are opened on processors too."""
-    said = {"onnxruntime": "amx", "openvino": "gpu", "tensorrt": "gpu", "tflite": "arm-dot"}
-    runtimes = tuple(Runtime(name=name, precisions=("int8",), arithmetic=found) for name, found in said.items())  # type: ignore[arg-type]
+    stated = {"onnxruntime": "amx", "openvino": "gpu", "tensorrt": "gpu", "tflite": "arm-dot"}
+    runtimes = tuple(Runtime(name=name, precisions=("int8",), arithmetic=found) for name, found in stated.items())  # type: ignore[arg-type]
     board = load_device("x86-vnni").model_copy(update={"runtimes": runtimes})
-    assert [board.arithmetic_of(name) for name in said] == list(said.values())
-    assert [any_processor(board).arithmetic_of(name) for name in said] == ["other", "other", "gpu", "other"]
+    assert [board.arithmetic_of(name) for name in stated] == list(stated.values())
+    assert [any_processor(board).arithmetic_of(name) for name in stated] == ["other", "other", "gpu", "other"]
 
 
 def test_only_this_machine_is_here() -> None:

@@ -101,19 +101,19 @@ def test_no_room_above_the_tasks_decides_by_the_kind_of_a_task() -> None:
 
 def decides_by_kind(node: ast.AST, names: set[str]) -> bool:
     """Whether a comparison, a look-up or a table is by the kind of a task."""
-    asked: list[ast.expr] = []
+    sides: list[ast.expr] = []
     if isinstance(node, ast.Compare):
-        asked = [node.left, *node.comparators]
-        literals = {part.value for each in asked for part in ast.walk(each) if isinstance(part, ast.Constant)}
-        if literals & names and any(ast.unparse(each).endswith("kind") for each in asked):
+        sides = [node.left, *node.comparators]
+        literals = {part.value for each in sides for part in ast.walk(each) if isinstance(part, ast.Constant)}
+        if literals & names and any(ast.unparse(each).endswith("kind") for each in sides):
             return True
     elif isinstance(node, ast.Subscript):
-        asked = [node.slice]
+        sides = [node.slice]
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
-        asked = node.args[:1]
+        sides = node.args[:1]
     elif isinstance(node, ast.Dict):
         return len(names & {key.value for key in node.keys if isinstance(key, ast.Constant)}) > 4
-    return any(ast.unparse(each).endswith(("task.kind", "spec.kind")) for each in asked)
+    return any(ast.unparse(each).endswith(("task.kind", "spec.kind")) for each in sides)
 
 
 @pytest.mark.parametrize(

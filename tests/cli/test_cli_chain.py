@@ -164,7 +164,7 @@ def test_plain_files_are_written_beside_the_bundle(workplace: Path, exported: An
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reason"),
     [
         (("--tasks", "depth"), "--tasks is for files of fixed tasks"),
         (("--with-postprocessing",), "add --layout plain"),
@@ -174,10 +174,10 @@ def test_plain_files_are_written_beside_the_bundle(workplace: Path, exported: An
     ],
 )
 def test_what_no_plain_file_can_be_is_one_line(
-    workplace: Path, searched: Any, here: Here, words: tuple[str, ...], said: str
+    workplace: Path, searched: Any, here: Here, words: tuple[str, ...], reason: str
 ) -> None:
     status, output, errors = here("export", "runs/first", "--out", "refused", *words)
-    assert (status, output) == (1, "") and said in errors and len(errors.splitlines()) == 1
+    assert (status, output) == (1, "") and reason in errors and len(errors.splitlines()) == 1
     assert not (workplace / "refused").exists()
 
 
@@ -289,7 +289,7 @@ def test_what_cannot_be_kept_is_said_before_and_is_no_error(workplace: Path, exp
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reason"),
     [
         (("dept:30",), "did you mean depth"),
         (("depth",), "TASK:HZ"),
@@ -299,10 +299,10 @@ def test_what_cannot_be_kept_is_said_before_and_is_no_error(workplace: Path, exp
     ],
 )
 def test_a_schedule_that_cannot_run_is_one_line(
-    workplace: Path, exported: Any, here: Here, words: tuple[str, ...], said: str
+    workplace: Path, exported: Any, here: Here, words: tuple[str, ...], reason: str
 ) -> None:
     status, output, errors = here(*RATES, *words, "--out", "refused")
-    assert (status, output) == (1, "") and said in errors and len(errors.splitlines()) == 1
+    assert (status, output) == (1, "") and reason in errors and len(errors.splitlines()) == 1
     assert not (workplace / "refused").exists()
 
 

@@ -80,17 +80,17 @@ def test_what_is_wrong_is_told_by_its_cause_and_ends_with_status_1(
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "reason"),
     [
         ("nowhere", "there is no file or folder nowhere"),
         ("scenes", "scenes comes with edgemtl, there is nothing to check"),
     ],
 )
 def test_what_is_no_data_set_of_ones_own_is_one_line(
-    path: str, told: str, photos: Path, capsys: pytest.CaptureFixture[str]
+    path: str, reason: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "check", path]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {told}")
+    assert capsys.readouterr().err.startswith(f"error: {reason}")
 
 
 def test_stopping_a_check_says_that_nothing_was_changed(

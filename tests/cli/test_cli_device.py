@@ -57,7 +57,7 @@ def run(here: Here, folder: Path) -> Path:
     return made
 
 
-def said(bundle: Path) -> Any:
+def record_of(bundle: Path) -> Any:
     return json.loads((bundle / "manifest.json").read_text())["targets"]["onnxruntime"]
 
 
@@ -78,13 +78,13 @@ def test_milliseconds_of_another_device_are_refused(here: Here) -> None:
 
 def test_a_run_is_exported_for_its_device_or_for_another(here: Here, run: Path, folder: Path) -> None:
     assert here("export", "runs/pi", "--out", "bundles/pi")[0] == 0
-    found = said(folder / "bundles/pi")
+    found = record_of(folder / "bundles/pi")
     assert (found["device"], found["arithmetic"]) == ("raspberry-pi-5", "arm-dot")
     assert found["checked"] == ("engine" if EXACT_HERE or not found["needs"] else "simulation")
     status, shown, _ = here("export", "runs/pi", "--device", "x86-avx2", "--out", "bundles/old")
     assert status == 0
     assert f"run on {own_arithmetic()}" in shown
-    found = said(folder / "bundles/old")
+    found = record_of(folder / "bundles/old")
     assert (found["device"], found["arithmetic"], found["needs"]) == ("x86-avx2", "avx2", [])
 
 
@@ -98,7 +98,7 @@ def test_the_host_of_a_run_from_another_machine_is_not_this_one(
     status, _, notes = here("export", "runs/pi", "--target", "onnxruntime", "--out", "bundles/elsewhere")
     assert status == 0
     assert f"made on another machine ({elsewhere})" in notes and "--device host" in notes
-    assert said(folder / "bundles/elsewhere")["arithmetic"] == elsewhere
+    assert record_of(folder / "bundles/elsewhere")["arithmetic"] == elsewhere
     words = ("export", "runs/pi", "--target", "onnxruntime", "--portable", "--out", "bundles/portable")
     status, _, notes = here(*words)
     assert status == 0
@@ -112,7 +112,7 @@ def test_the_host_of_a_run_from_another_machine_is_not_this_one(
 def test_a_portable_export_says_what_it_costs(here: Here, run: Path, folder: Path) -> None:
     status, shown, error = here("export", "runs/pi", "--device", "host", "--portable", "--out", "bundles/anywhere")
     assert status == 0, error
-    found = said(folder / "bundles/anywhere")
+    found = record_of(folder / "bundles/anywhere")
     assert (found["arithmetic"], found["needs"], found["checked"]) == ("other", [], "engine")
     cost = "What it costs to be portable" in shown
     assert cost == (found["own_parity"] is not None)
@@ -121,8 +121,8 @@ def test_a_portable_export_says_what_it_costs(here: Here, run: Path, folder: Pat
         *("export", "runs/pi", "--target", "openvino", "--device", "host", "--portable", "--out", "bundles/anywhere")
     )
     assert status == 0, error
-    told = shown.partition("openvino: no cost to tell" if "openvino: no cost" in shown else "What it costs")
-    assert told[1] and "onnxruntime" not in told[2].partition("FLOPs")[0], "that was told by the export before"
+    costs = shown.partition("openvino: no cost to tell" if "openvino: no cost" in shown else "What it costs")
+    assert costs[1] and "onnxruntime" not in costs[2].partition("FLOPs")[0], "that was told by the export before"
 
 
 def test_a_run_is_pruned_for_another_device(here: Here, run: Path, folder: Path) -> None:

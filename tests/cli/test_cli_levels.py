@@ -62,8 +62,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def searched(workplace: Path) -> Path:
     words = ("--space", "tiny", "--data", "data", "--supernet", "supernet.safetensors", "--evaluations", "2")
-    asked = ("--strategy", "preference", "--prefer", "depth=2,side=1", "--budget", "50%FLOPs", "--out", "runs/first")
-    assert main(["search", *words, *asked]) == 0
+    options = ("--strategy", "preference", "--prefer", "depth=2,side=1", "--budget", "50%FLOPs", "--out", "runs/first")
+    assert main(["search", *words, *options]) == 0
     return workplace / "runs/first"
 
 
@@ -135,7 +135,7 @@ def test_a_level_is_picked_by_preference_and_budget(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("options", "expected"),
     [
         ({"prefer": "dept=2"}, "unknown task in preference 'dept': did you mean depth"),
         ({"prefer": {"dept": 2.0}}, "unknown task in preference 'dept': did you mean depth"),
@@ -152,11 +152,11 @@ def test_a_level_is_picked_by_preference_and_budget(bundle: Path) -> None:
         ({"prefer": {"depth": "2"}}, "give a weight of 0 or more"),
     ],
 )
-def test_a_level_that_the_bundle_lacks_is_one_line(bundle: Path, asked: Any, expected: str) -> None:
+def test_a_level_that_the_bundle_lacks_is_one_line(bundle: Path, options: Any, expected: str) -> None:
     with Engine(bundle) as engine:
         before = engine.session
         with pytest.raises(UserError) as error:
-            engine.set_level(**asked)
+            engine.set_level(**options)
         assert expected in str(error.value) and "\n" not in str(error.value)
         assert engine.session is before
 

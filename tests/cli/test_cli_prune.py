@@ -129,8 +129,8 @@ def test_a_module_of_ones_own_is_pruned_and_comes_back(workplace: Path) -> None:
 def test_what_a_module_prints_stays_out_of_the_json(workplace: Path) -> None:
     (workplace / "nets.py").write_text(NETS)
     (workplace / "noisy.py").write_text(NOISY)
-    asked = ("--data", "data/data.yaml", "--size", "64x64", "--budget", "60%FLOPs", "--fast", "--format", "json")
-    process = edgemtl(workplace, "prune", "noisy:build", *asked, "--out", "runs/noisy")
+    options = ("--data", "data/data.yaml", "--size", "64x64", "--budget", "60%FLOPs", "--fast", "--format", "json")
+    process = edgemtl(workplace, "prune", "noisy:build", *options, "--out", "runs/noisy")
     assert json.loads(done(process))["strategy"] == "prune"
     for words in ("imported", "called", "past sys.stdout", "of a library", "of a process", "at exit"):
         assert f"noise: {words}" in process.stderr, words

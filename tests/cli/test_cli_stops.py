@@ -117,8 +117,8 @@ def test_a_search_says_what_it_finishes_and_a_second_ctrl_c_ends_it() -> None:
     once = at_call(Evaluator, "evaluate", signal.SIGINT, count=3)
     status, lines = in_child(*SEARCH, "once", "--evaluations", "4", change=once)
     assert status == 130
-    (said,) = (line for line in lines if line.startswith("stopping: the best of 2 designs so far is refined"))
-    assert "another Ctrl-C ends at once" in said
+    (stopping,) = (line for line in lines if line.startswith("stopping: the best of 2 designs so far is refined"))
+    assert "another Ctrl-C ends at once" in stopping
     assert Path("once/result.json").is_file()
 
     def twice() -> None:

@@ -24,7 +24,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def told(event: Preflight, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+def table_of(event: Preflight, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
     show_preflight(Screen(), event)
     return [" ".join(line.split()).split(" lost") for line in capsys.readouterr().out.splitlines()]
 
@@ -40,13 +40,13 @@ def told(event: Preflight, capsys: pytest.CaptureFixture[str]) -> list[list[str]
 def test_the_table_before_a_search_looks_at_floors(
     capsys: pytest.CaptureFixture[str], floors: Any, keeps_all: str, says: str
 ) -> None:
-    lines = told(Preflight("preflight", 1, 1, rows=ROWS, floors=floors, keeps_all=keeps_all), capsys)
+    lines = table_of(Preflight("preflight", 1, 1, rows=ROWS, floors=floors, keeps_all=keeps_all), capsys)
     assert [says] in lines
     assert (["floor depth=5% 5 %", " 40 %", " 10 %", " 0 %", " yes, by the largest"] in lines) == bool(floors)
 
 
 def test_one_budget_alone_needs_no_last_row(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not any("together" in line[0] for line in told(Preflight("preflight", 1, 1, rows=ROWS), capsys))
+    assert not any("together" in line[0] for line in table_of(Preflight("preflight", 1, 1, rows=ROWS), capsys))
 
 
 def limit(kind: Any, text: str, quantity: str, allowed: float, value: float) -> LimitCheck:

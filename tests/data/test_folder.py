@@ -394,7 +394,7 @@ def test_a_failed_table_does_not_accuse_every_image(root: Path) -> None:
 def test_links_that_leave_the_folder_are_refused(root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    for file, told in (
+    for file, cause in (
         ("images/train/a.png", "images/train/a.png: is a link that leaves the folder mine"),
         ("depth/a.png", "depth/a.png: is a link that leaves the folder mine"),
         ("labels.csv", "labels.csv: is a link that leaves"),
@@ -406,7 +406,7 @@ def test_links_that_leave_the_folder_are_refused(root: Path, tmp_path: Path) -> 
         path.rename(moved)
         path.symlink_to(moved)
         message = opening(root)
-        assert told in message, message
+        assert cause in message, message
         path.unlink()
         moved.rename(path)
     FolderSource(root, SIZE)

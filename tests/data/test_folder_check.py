@@ -72,7 +72,7 @@ def replace(root: Path, old: str, new: str, file: str = "data.yaml") -> None:
     (root / file).write_text(text.replace(old, new))
 
 
-def told(root: Path) -> tuple[list[str], list[str]]:
+def problems_of(root: Path) -> tuple[list[str], list[str]]:
     report = check_folder(root)
     return [str(finding) for finding in report.problems], [str(finding) for finding in report.warnings]
 
@@ -96,7 +96,7 @@ def test_a_good_data_set_is_counted_and_nothing_is_told(root: Path) -> None:
 def test_a_mask_of_0_and_255_whose_255_is_ignored_cannot_be_trained_on(root: Path) -> None:
     replace(root, "[bg, fg, far]", "[bg, fg]")
     change(root, "labels", lambda array: np.where(array, 255, 0).astype(np.uint8))
-    problems, warnings = told(root)
+    problems, warnings = problems_of(root)
     (line,) = problems
     assert line.startswith("the split train has no pixel of class 'fg' of task 'semseg' (")
     assert "of the pixels hold 255, which is taken as `ignore`): all that is valid is 'bg'" in line
@@ -111,7 +111,7 @@ def test_a_mask_of_0_and_255_whose_255_is_ignored_cannot_be_trained_on(root: Pat
 def test_a_class_that_a_split_lacks_is_a_warning(root: Path) -> None:
     change(root, "labels", lambda array: np.minimum(array, 1), "test")
     change(root, "labels", lambda array: np.where(array == 0, 255, array).astype(np.uint8), "validation")
-    problems, warnings = told(root)
+    problems, warnings = problems_of(root)
     assert problems == []
     assert warnings[0].startswith("the split validation has no pixel of class 'bg' of task 'semseg' (")
     assert warnings[1].startswith("the split test has no pixel of class 'far' of task 'semseg': add images of it")
@@ -123,7 +123,7 @@ def test_a_class_of_whole_images_and_maps_without_an_edge_are_told_too(root: Pat
     (root / "data.yaml").write_text(
         HEAD + WEATHER + '  edges: {kind: edges, files: "labels/{split}/{name}.png", threshold: 9}\n'
     )
-    problems, warnings = told(root)
+    problems, warnings = problems_of(root)
     assert problems[0].startswith("the split train has no image of class 'rain' of task 'weather': all that is valid")
     assert problems[1].startswith("the split train has no pixel of class '1' of task 'edges'")
     assert problems[1].endswith("correct `threshold` or the labels")
@@ -142,14 +142,14 @@ def test_depth_that_stands_for_nothing_is_told(root: Path, value: Any, written: 
         if path.parent.name == "train":
             array[0, :2] = value
         np.save(path.with_suffix(".npy"), array)
-    problems, warnings = told(root)
+    problems, warnings = problems_of(root)
     assert problems == []
     (line,) = warnings
     assert line.startswith(f"depth/train/train0.npy: holds the value {written} in 2 pixels, ")
     assert "set `invalid: " in line
     assert line.endswith("or `max_m` (and 5 more like it)")
     replace(root, f"scale: {scale}", f"scale: {scale}, max_m: 50")
-    assert told(root) == ([], [])
+    assert problems_of(root) == ([], [])
 
 
 def test_normals_that_point_away_from_the_camera_are_told(root: Path) -> None:
@@ -160,7 +160,7 @@ def test_normals_that_point_away_from_the_camera_are_told(root: Path) -> None:
             root / "normals" / path.parent.name / path.name,
             np.full((*SIZE, 3), (127, 127, 0 if toward else 255), np.uint8),
         )
-    problems, warnings = told(root)
+    problems, warnings = problems_of(root)
     assert problems == []
     (line,) = warnings
     assert line.startswith("normals/validation/validation0.png: has normals that point away from the camera in 100% of")
@@ -183,13 +183,13 @@ def test_a_label_that_is_to_be_turned_is_refused(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.fromarray(mask(1)).save(root / "labels" / "train" / "train0.png", exif=exif)
-    (line,) = told(root)[0]
+    (line,) = problems_of(root)[0]
     assert line.startswith("labels/train/train0.png: carries a note (EXIF) to turn it, which a label cannot follow")
 
 
 def test_depth_of_8_bits_is_refused(root: Path) -> None:
     change(root, "depth", lambda array: (array // 10).astype(np.uint8))
-    problems, _ = told(root)
+    problems, _ = problems_of(root)
     (line,) = problems
     assert "holds depth in 8 bits, 256 steps: 16 bits are needed" in line
     assert line.endswith("(and 9 more like it)")
@@ -199,7 +199,7 @@ def test_a_row_that_fits_several_images_is_refused_and_one_that_fits_none_is_tol
     for kind in ("images", "labels", "depth"):
         path = root / kind / "test" / "test0.png"
         path.rename(path.with_name("train0.png"))
-    problems, warnings = told(root)
+    problems, warnings = problems_of(root)
     assert problems == [
         "labels.csv: the name 'train0.png' fits 2 images, images/train/train0.png and images/test/train0.png: "
         "write their paths in the column 'file'"
@@ -207,7 +207,7 @@ def test_a_row_that_fits_several_images_is_refused_and_one_that_fits_none_is_tol
     assert warnings == ["labels.csv: no image is called 'test0.png': correct the column 'file', or remove the row"]
     replace(root, "\ntrain0.png,dry", "\nimages/train/train0.png,rain\nimages/test/train0.png,dry", "labels.csv")
     replace(root, "test0.png,dry\n", "", "labels.csv")
-    assert told(root) == ([], [])
+    assert problems_of(root) == ([], [])
     assert FolderSource(root, (8, 8)).split("test")[1].targets["weather"] == 0
 
 
@@ -217,7 +217,7 @@ def test_a_label_file_that_two_images_share_is_refused(root: Path) -> None:
         name = path.name.replace("test", "train")
         path.rename(path.with_name(name))
         save(root / "all" / name, depth(1))
-    problems, _ = told(root)
+    problems, _ = problems_of(root)
     assert problems == [
         "all/train0.png: is the label of images/train/train0.png and of images/test/train0.png: give each its own, "
         "with {split} in `files` (and 1 more like it)"
@@ -227,7 +227,7 @@ def test_a_label_file_that_two_images_share_is_refused(root: Path) -> None:
 def test_images_of_other_endings_are_left_out_with_a_word(root: Path) -> None:
     for name in ("a.heic", "b.HEIC", "c.gif", "notes", "labels.csv", "Thumbs.db", ".hidden.gif"):
         (root / "images" / "train" / name).write_bytes(b"x")
-    problems, warnings = told(root)
+    problems, warnings = problems_of(root)
     assert problems == []
     assert [line.split(" is none")[0] for line in warnings] == [
         "images/train: 2 files are left out: the ending .heic",
@@ -246,10 +246,10 @@ def test_names_are_the_same_in_every_unicode_form(root: Path) -> None:
     replace(root, "depth/{split}", unicodedata.normalize("NFD", "Tiefe-ü") + "/{split}")
     replace(root, "test0.png,dry", f"{composed}.png,{composed}", "labels.csv")
     replace(root, "[dry, rain]", f"[dry, rain, {apart}]")
-    assert told(root)[0] == []
+    assert problems_of(root)[0] == []
     assert FolderSource(root, (8, 8)).split("test")[0].targets["weather"] == 2
     save(root / "images" / "test" / f"{composed}.jpg", np.zeros((*SIZE, 3), np.uint8))
-    assert any("has the same name without its ending" in line for line in told(root)[0])
+    assert any("has the same name without its ending" in line for line in problems_of(root)[0])
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_folder_whose_name_is_written_in_another_form_is_found_where_a_split_i
     here = next(path for path in root.iterdir() if path.name.startswith("L"))
     (here / "validation").rename(here / unicodedata.normalize("NFD", "validätion"))
     replace(root, "labels/{split}", unicodedata.normalize("NFC", "Läbel") + "/{split}")
-    (line,) = told(root)[0]
+    (line,) = problems_of(root)[0]
     assert line.startswith("Läbel/validation: there is no such folder, in which task 'semseg' has the labels of 2")
     assert "did you mean validätion?" in line
 
@@ -295,7 +295,7 @@ def test_a_label_array_has_the_limit_of_pictures_and_is_not_decoded(root: Path) 
     with (root / "depth/train/train0.npy").open("wb") as file:  # of which nothing is on the disk
         np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": (11_600, 11_600)})
         file.truncate(2 * 11_600**2 + file.tell())
-    problems, _ = told(root)
+    problems, _ = problems_of(root)
     assert [line.split(": ")[0] for line in problems] == ["images/train/train0.png", "depth/train/train0.npy"]
     assert problems[1].endswith("is 11,600 x 11,600 pixels: 134,217,728 at most, make it smaller")
 
@@ -309,7 +309,7 @@ def test_a_label_whose_image_tells_no_size_is_not_decoded(root: Path, monkeypatc
         return read_array(path)
 
     monkeypatch.setattr("edgemtl.data.folder.data.read_array", reading)
-    (line,) = told(root)[0]
+    (line,) = problems_of(root)[0]
     assert line.startswith("images/train/train0.png: cannot be read")
     assert "train1.png" in read and "train0.png" not in read
 
@@ -335,7 +335,7 @@ def test_normals_of_16_bits_are_refused_whatever_notes_they_carry(root: Path) ->
     (root / "data.yaml").write_text(HEAD + '  normals: {kind: normals, files: "normals/{split}/{name}.png"}\n')
     for path in sorted(root.glob("labels/*/*.png")):
         write_wide_png(root / "normals" / path.relative_to(root / "labels"), b"<x:xmpmeta/>")
-    (line,) = told(root)[0]
+    (line,) = problems_of(root)[0]
     assert "3 channels of 16-bit whole numbers: needed is three channels (x, y, z): 8-bit RGB" in line
 
 
@@ -346,7 +346,7 @@ def test_every_problem_is_told_at_once_by_its_cause(root: Path) -> None:
         save(root / "labels" / "test" / f"test{index}.png", np.full(SIZE, 40 + index, np.uint16))
     image = root / "images" / "train" / "train3.png"
     image.write_bytes(image.read_bytes()[:200])
-    problems, warnings = told(root)
+    problems, warnings = problems_of(root)
     assert warnings == []
     assert [line.split(": ")[0] for line in problems] == [
         "depth/train/train0.png",

@@ -168,7 +168,7 @@ def pipe_of_weights(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (lambda root: (root / "edges.onnx").unlink(), "edges.onnx: the teacher of task 'edges' is missing"),
         (lambda root: (root / "edges.onnx").write_bytes(b"onnx"), "is no ONNX model"),
@@ -180,10 +180,10 @@ def pipe_of_weights(path: Path) -> None:
         ),
     ],
 )
-def test_a_teacher_that_cannot_teach_is_a_problem_of_the_data(folder: Path, change: object, said: str) -> None:
+def test_a_teacher_that_cannot_teach_is_a_problem_of_the_data(folder: Path, change: object, reason: str) -> None:
     assert callable(change)
     change(folder)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=reason):
         FolderSource(folder, SIZE)
 
 

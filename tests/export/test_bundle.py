@@ -79,9 +79,9 @@ def test_manifest_says_what_was_exported(net: MultiTaskNet, bundle: Path) -> Non
     assert ("semseg", "depth", "normals") in manifest.modes
     assert manifest.targets["onnxruntime"].flags == {task: f"want_{task}" for task in ("semseg", "depth", "normals")}
     assert manifest.targets["openvino"].flags == {}
-    said = {task.name: (task.outputs[0].unit, task.formula, task.result) for task in manifest.tasks}
-    assert said["depth"] == ("log-metres", "exp(raw)", "metres")
-    assert all(all(each) for each in said.values())
+    stated = {task.name: (task.outputs[0].unit, task.formula, task.result) for task in manifest.tasks}
+    assert stated["depth"] == ("log-metres", "exp(raw)", "metres")
+    assert all(all(each) for each in stated.values())
     plan = net.plan.cost()
     assert (manifest.cost.flops, manifest.cost.params) == (plan.flops, plan.params)
     assert manifest.cost.paths["depth"].flops == net.plan.cost(tasks=["depth"]).flops
@@ -165,8 +165,8 @@ def test_a_switch_needs_nothing_but_the_open_engine(copy: Path, samples: list[Sa
             for task in tasks:
                 np.testing.assert_array_equal(found[task], wanted[task])
         engine.switch(["normals", "depth"])
-        for wrong, said in ((["depht"], "did you mean depth"), ([], "at least one of")):
-            with pytest.raises(UserError, match=said) as caught:
+        for wrong, stated in ((["depht"], "did you mean depth"), ([], "at least one of")):
+            with pytest.raises(UserError, match=stated) as caught:
                 engine.switch(wrong)
             assert "\n" not in str(caught.value)
         assert engine.active == ("depth", "normals"), "a refused switch changes nothing"
@@ -207,13 +207,13 @@ def test_a_target_without_the_engine_precision_runs_fp32_and_says_so(
     net: MultiTaskNet, samples: list[Sample], tmp_path: Path
 ) -> None:
     export(net, samples, tmp_path / "b", "bf16", targets=["onnxruntime", "openvino"], tolerance=LOOSE)
-    said = {
+    stated = {
         name: json.loads((tmp_path / "b" / "engines" / name / "engine.json").read_text())
         for name in ("onnxruntime", "openvino")
     }
-    assert said["onnxruntime"]["options"]["precision"] == {"engine": "fp32"}
+    assert stated["onnxruntime"]["options"]["precision"] == {"engine": "fp32"}
     honoured = "bf16" if "bf16" in load_device("host").precisions else "fp32"
-    assert said["openvino"]["options"]["precision"] == {"engine": honoured}
+    assert stated["openvino"]["options"]["precision"] == {"engine": honoured}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -385,7 +385,7 @@ def test_a_folder_of_something_else_is_not_overwritten(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "stated"),
     [
         ({"targets": []}, "no target"),
         ({"targets": ["onnxrntime"]}, "did you mean onnxruntime"),
@@ -393,9 +393,9 @@ def test_a_folder_of_something_else_is_not_overwritten(
     ],
 )
 def test_what_cannot_be_exported_is_refused(
-    net: MultiTaskNet, samples: list[Sample], tmp_path: Path, change: dict[str, Any], said: str
+    net: MultiTaskNet, samples: list[Sample], tmp_path: Path, change: dict[str, Any], stated: str
 ) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=stated):
         export(net, samples, tmp_path / "b", **change)
 
 

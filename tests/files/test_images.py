@@ -147,7 +147,7 @@ def several(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "make", "told"),
+    ("ending", "make", "reason"),
     [
         ("png", lambda file: grey("u2").save(file), "holds whole numbers of 16 bits: 8 bits a channel are needed"),
         ("tif", lambda file: grey("u2").save(file), "holds whole numbers of 16 bits: 8 bits a channel are needed"),
@@ -171,12 +171,12 @@ def several(file: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_refused_is_refused_in_the_same_words(
-    tmp_path: Path, ending: str, make: Callable[[Path], object], told: str
+    tmp_path: Path, ending: str, make: Callable[[Path], object], reason: str
 ) -> None:
     file = tmp_path / f"picture.{ending}"
     make(file)
     running = words(lambda: prepare_image(file, (8, 8)))
-    assert told in running
+    assert reason in running
     assert running == words(lambda: seen_in_training(file, tmp_path / "set", (8, 8)))
 
 
@@ -232,7 +232,7 @@ def test_only_regular_files_of_a_bounded_size_are_opened(tmp_path: Path) -> None
     (tmp_path / "c.png").symlink_to("/dev/zero")
     (tmp_path / "d.png").symlink_to("d.png")
     (tmp_path / "e.png").symlink_to("nowhere.png")
-    for name, told in (
+    for name, reason in (
         ("a.png", "it is a pipe (FIFO), a regular file is wanted"),
         ("b.png", "it is a directory, a regular file is wanted"),
         ("c.png", "it is a device, a regular file is wanted"),
@@ -243,7 +243,7 @@ def test_only_regular_files_of_a_bounded_size_are_opened(tmp_path: Path) -> None
         with pytest.raises(UserError) as error:
             read_picture(tmp_path / name)
         assert str(error.value).startswith("cannot read picture ")
-        assert str(error.value).endswith(told)
+        assert str(error.value).endswith(reason)
     photo().save(tmp_path / "g.png")
     with (
         pytest.raises(UserError, match="is larger than 100 bytes, the most that is read: make it smaller"),

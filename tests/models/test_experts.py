@@ -88,8 +88,8 @@ def test_a_gate_of_all_tasks_joins_the_task_to_every_token() -> None:
     for index, (task, numbers) in enumerate({"depth": [0, 1, 2], "edges": [3, 0, 1]}.items()):
         layer(x, task)
         assert layer.gate is not None
-        told = layer.gate.embed(torch.nn.functional.one_hot(torch.tensor(index), 2).float())
-        joined = torch.cat([x, told.expand(1, 12, -1)], -1)
+        embedding = layer.gate.embed(torch.nn.functional.one_hot(torch.tensor(index), 2).float())
+        joined = torch.cat([x, embedding.expand(1, 12, -1)], -1)
         logits = joined @ layer.gate.score.weight.T + layer.gate.score.bias
         assert torch.allclose(
             layer.routers[task].routing.probabilities, logits[..., sorted(numbers)].softmax(-1), atol=1e-6

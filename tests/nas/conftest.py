@@ -34,7 +34,7 @@ def ask(home: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     monkeypatch.chdir(home)
 
     def request(out: Path, **changes: Any) -> SearchRequest:
-        asked: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "budgets": ("80%FLOPs",),
             "space": "tiny",
             "data": "photos",
@@ -45,7 +45,7 @@ def ask(home: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
             "finalists": 1,
             "settings": {} if "strategy" in changes else {"generations": 5},
         }
-        return SearchRequest(out, **(asked | changes))
+        return SearchRequest(out, **(defaults | changes))
 
     return request
 

@@ -38,10 +38,10 @@ def test_demand_is_the_time_of_every_call_that_the_schedule_makes() -> None:
 
 def test_a_schedule_beyond_the_engine_is_told_with_what_could_be_kept() -> None:
     found = Demand(Schedule({"depth": 30, "semseg": 10}), {}, 1.3)
-    said = found.objection()
-    assert said is not None and "\n" not in said
-    assert said.startswith("the schedule asks for 130% of this engine's time and cannot be kept")
-    assert said.endswith("at most depth:23.07,semseg:7.69 could be")
+    line = found.objection()
+    assert line is not None and "\n" not in line
+    assert line.startswith("the schedule asks for 130% of this engine's time and cannot be kept")
+    assert line.endswith("at most depth:23.07,semseg:7.69 could be")
     kept = found.keepable(0.5)
     assert str(kept) == "depth:11.52,semseg:3.84"
     assert kept.modes(100.0).keys() == found.schedule.modes(100.0).keys(), "jobs that met still meet"
@@ -55,6 +55,6 @@ def test_what_could_be_kept_is_never_more_than_the_engine_gives(utilisation: flo
 
 def test_a_call_that_is_longer_than_its_own_period_is_told() -> None:
     calls = {("depth",): 5.0, ("depth", "semseg"): 40.0}
-    said = Demand(Schedule({"depth": 30, "semseg": 1}), calls, 0.2).objection()
-    assert said is not None and said.startswith("a call of depth+semseg takes 40 ms, longer than the 33.3 ms")
+    line = Demand(Schedule({"depth": 30, "semseg": 1}), calls, 0.2).objection()
+    assert line is not None and line.startswith("a call of depth+semseg takes 40 ms, longer than the 33.3 ms")
     assert Demand(Schedule({"depth": 20, "semseg": 1}), calls, 0.2).objection() is None

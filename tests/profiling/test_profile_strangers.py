@@ -318,8 +318,8 @@ def test_more_than_a_profile_holds_is_said(tmp_path: Path) -> None:
     found = profile(path, runs=2)
     assert found.counts is not None and (found.counts.total.flops, found.counts.total.params) == (None, 16)
     assert f"FLOPs are left out above {10**18}" in found.notes
-    told, notes = _told_inputs(InputChoice({f"x{number}": (1,) for number in range(10_002)}))
-    assert len(told) == 10_000 and notes == ["2 more inputs are left out"]
+    listed, notes = _told_inputs(InputChoice({f"x{number}": (1,) for number in range(10_002)}))
+    assert len(listed) == 10_000 and notes == ["2 more inputs are left out"]
     assert _told_inputs(InputChoice({"x": (1, 2)})) == ({"x": (1, 2)}, [])
 
 

@@ -73,13 +73,13 @@ def test_other_processes_are_seen(quiet: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_spread_and_drift_are_named_with_the_worst_mode(quiet: Path) -> None:
-    spread = Samples((1.0, 1.5) * 50, 0, 100)
+    scattered = Samples((1.0, 1.5) * 50, 0, 100)
     drift = Samples((1.0,) * 50 + (1.08,) * 50, 0, 100)
     with Watch() as watch:
         pass
-    found = watch.stability({"calm": _steady(), "spread": spread, "drift": drift})
+    found = watch.stability({"calm": _steady(), "spread": scattered, "drift": drift})
     assert not found.stable
-    assert found.worst_cov == spread.cov
+    assert found.worst_cov == scattered.cov
     assert "in 1 of 3 modes, most in 'spread'" in found.reasons[0]
     assert "+8%" in found.reasons[1] and "'drift'" in found.reasons[1]
 

@@ -43,12 +43,12 @@ def test_weighted_means_are_ranked_only_where_the_weights_are_the_same(tmp_path:
     rows = {row["what"]: row for row in found["rows"]}
     assert rows["weighted delta_m, depth=2,semseg=1"]["better"] == rows["delta_m"]["better"] == "equal"
     assert not any("preferences" in note for note in found["notes"])
-    for other, told in ((plain, "none"), (write(tmp_path / "d.json", weighted(3)), "depth=3,semseg=1")):
+    for other, preferred in ((plain, "none"), (write(tmp_path / "d.json", weighted(3)), "depth=3,semseg=1")):
         found = compare(one, other)
         rows = {row["what"]: row for row in found["rows"]}
         assert rows["weighted delta_m, depth=2,semseg=1"]["better"] is None
         assert rows["delta_m"]["better"] == "equal"
-        assert any(f"preferences differ (depth=2,semseg=1 and {told})" in note for note in found["notes"])
+        assert any(f"preferences differ (depth=2,semseg=1 and {preferred})" in note for note in found["notes"])
 
 
 def test_scores_without_a_common_yardstick_are_not_ranked(tmp_path: Path) -> None:

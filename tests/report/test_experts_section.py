@@ -123,7 +123,7 @@ def test_no_experts_no_section(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         ({"task": "edges"}, "name a task or a target that the bundle lacks"),
         ({"dropped_by_target": {"tensorrt": 0.1}}, "name a task or a target that the bundle lacks"),
@@ -134,9 +134,9 @@ def test_no_experts_no_section(tmp_path: Path) -> None:
         ({"tokens": 0}, "greater than or equal to 1"),
     ],
 )
-def test_entries_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_entries_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     made = content(tmp_path, {**use("b2", "depth", [0, 1], [0.5, 0.5]), **change})
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=reason):
         Manifest.model_validate(made)
 
 

@@ -122,12 +122,12 @@ def test_colours_are_distinct_and_heat_grows_lighter() -> None:
 
 def test_a_sheet_has_a_column_a_task_and_truth_above_prediction() -> None:
     truth = {"depth": prediction("depth", 48, 64), "semseg": prediction("segmentation", 48, 64)}
-    said = {"depth": truth["depth"] + 1, "semseg": truth["semseg"]}
-    plain = contact_sheet([DEPTH, SEMSEG], [Example(IMAGE, said)], cell_width=64)
-    both = contact_sheet([DEPTH, SEMSEG], [Example(IMAGE, said, truth)], cell_width=64)
+    predictions = {"depth": truth["depth"] + 1, "semseg": truth["semseg"]}
+    plain = contact_sheet([DEPTH, SEMSEG], [Example(IMAGE, predictions)], cell_width=64)
+    both = contact_sheet([DEPTH, SEMSEG], [Example(IMAGE, predictions, truth)], cell_width=64)
     assert plain.width == both.width == 3 * 64 + 2 * 10 + 2 * 14
     assert both.height == plain.height + 48 + 3
-    wider = contact_sheet([DEPTH, SEMSEG], [Example(IMAGE, said)] * 2, cell_width=64)
+    wider = contact_sheet([DEPTH, SEMSEG], [Example(IMAGE, predictions)] * 2, cell_width=64)
     assert wider.height == plain.height + 48 + 10
 
 

@@ -143,9 +143,9 @@ def test_every_cpp_program_compiles_and_gives_what_the_engine_gives(here: Path, 
         expected = engine.predict(pixels)
     Path("image.rgb").write_bytes(pixels.tobytes())
     subprocess.run(shlex.split(build), check=True)
-    said = subprocess.run(shlex.split(run), text=True, capture_output=True, check=True).stdout
-    found = re.fullmatch(r"(\S+) m, class (\d+)\n", said)
-    assert found, said
+    output = subprocess.run(shlex.split(run), text=True, capture_output=True, check=True).stdout
+    found = re.fullmatch(r"(\S+) m, class (\d+)\n", output)
+    assert found, output
     row, column = SIZE[0] // 2, SIZE[1] // 2
     assert float(found[1]) == pytest.approx(expected["depth"][row, column], rel=1e-4)
     assert int(found[2]) == expected["semseg"][row, column]

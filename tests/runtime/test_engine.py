@@ -72,7 +72,7 @@ NORMALISED = np.zeros((1, 3, *SIZE), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "reason"),
     [
         (None, "NoneType"),
         ([[1, 2], [3, 4]], "type list"),
@@ -95,10 +95,10 @@ NORMALISED = np.zeros((1, 3, *SIZE), np.float32)
         ("a\0b.png", "null"),
     ],
 )
-def test_what_is_no_image_is_refused_in_one_line(bundle: Path, wrong: Any, said: str) -> None:
+def test_what_is_no_image_is_refused_in_one_line(bundle: Path, wrong: Any, reason: str) -> None:
     with Engine(bundle, threads=1) as engine:
         for call in (engine.run, engine.predict):
-            with pytest.raises(UserError, match=said) as caught:
+            with pytest.raises(UserError, match=reason) as caught:
                 call(wrong)
             assert "\n" not in str(caught.value)
 

@@ -42,7 +42,7 @@ def test_a_plugged_in_backend_that_fails_is_named(site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         ({"schema": "edgemtl.engine/9"}, "this version reads"),
         ({"runtime": "onnxruntme"}, "did you mean onnxruntime"),
@@ -51,11 +51,11 @@ def test_a_plugged_in_backend_that_fails_is_named(site: Path) -> None:
         ({"input": [1, 3]}, "is damaged"),
     ],
 )
-def test_a_spec_that_cannot_be_used_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_a_spec_that_cannot_be_used_is_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     SPEC.write(tmp_path)
     content = json.loads((tmp_path / "engine.json").read_text()) | change
     (tmp_path / "engine.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=reason) as caught:
         open_engine(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -137,7 +137,7 @@ def test_ctrl_c_ends_early_and_keeps_what_ran() -> None:
 
 
 def test_progress_is_told_ten_times_a_second_at_most() -> None:
-    session, told = Simulated(lambda _: 0.005), list[Progress]()
+    session, events = Simulated(lambda _: 0.005), list[Progress]()
     run = run_schedule(
         session,
         FRAMES,
@@ -145,12 +145,12 @@ def test_progress_is_told_ten_times_a_second_at_most() -> None:
         2.0,
         clock=session.clock,
         sleep=session.sleep,
-        report=told.append,
+        report=events.append,
     )
-    released = [progress.done for progress in told]
-    assert 15 < len(told) <= 21 and released == sorted(released)
+    released = [progress.done for progress in events]
+    assert 15 < len(events) <= 21 and released == sorted(released)
     unmet = sum(each.missed + each.skipped for each in run.tasks.values())
-    assert told[-1] == Progress("jobs", 204, 204, f"{unmet} missed or skipped")
+    assert events[-1] == Progress("jobs", 204, 204, f"{unmet} missed or skipped")
 
 
 TENTHS = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 400), min_size=1)
@@ -208,7 +208,7 @@ def test_a_schedule_is_written_as_people_write_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("", "TASK:HZ"),
         ("depth", "TASK:HZ"),
@@ -227,14 +227,14 @@ def test_a_schedule_is_written_as_people_write_it() -> None:
         ("depth:30,depth:10", "names task depth twice"),
     ],
 )
-def test_a_schedule_that_cannot_be_read_is_one_line(text: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def test_a_schedule_that_cannot_be_read_is_one_line(text: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
         parse_schedule(text, TASKS)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         ({"frames": []}, "at least one frame"),
         ({"seconds": 0}, "0 seconds"),
@@ -243,10 +243,10 @@ def test_a_schedule_that_cannot_be_read_is_one_line(text: str, said: str) -> Non
         ({"schedule": Schedule({"dept": 3})}, "did you mean depth"),
     ],
 )
-def test_a_schedule_that_cannot_run_is_refused_before_it_starts(change: dict[str, Any], said: str) -> None:
+def test_a_schedule_that_cannot_run_is_refused_before_it_starts(change: dict[str, Any], reason: str) -> None:
     session = Simulated(lambda _: 0.01)
     given = {"frames": FRAMES, "schedule": Schedule({"depth": 3}), "seconds": 1.0} | change
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=reason):
         run_schedule(session, **given, clock=session.clock, sleep=session.sleep)
     assert not session.frames
     with pytest.raises(UserError, match="names no task"):

@@ -75,22 +75,22 @@ class Toys:
 def labels(task: Task, count: int, size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """A raw output, a target and a mask of one task, random and of the shapes that a batch has."""
     rng = np.random.default_rng([seed, *task.name.encode()])
-    places = size if task.dense else ()
-    output = 2 * rng.standard_normal((count, task.channels, *places))
+    extent = size if task.dense else ()
+    output = 2 * rng.standard_normal((count, task.channels, *extent))
     if task.kind in ("segmentation", "classification"):
-        target = rng.integers(0, task.channels, (count, *places))
+        target = rng.integers(0, task.channels, (count, *extent))
     elif task.kind == "depth":
-        target = rng.uniform(0.2, 8, (count, *places))
+        target = rng.uniform(0.2, 8, (count, *extent))
     elif task.kind == "normals":
-        target = rng.standard_normal((count, 3, *places))
+        target = rng.standard_normal((count, 3, *extent))
         target /= np.linalg.norm(target, axis=1, keepdims=True)
     elif task.kind in ("edges", "saliency"):
-        target = (rng.random((count, *places)) < 0.3).astype(float)
+        target = (rng.random((count, *extent)) < 0.3).astype(float)
     elif task.kind == "keypoints":
         target = rng.random((count, task.channels, 2)) * np.array(size[::-1])
     else:
         target = rng.standard_normal((count, task.channels))
-    mask = rng.random((count, *((task.channels,) if task.kind == "keypoints" else places))) < 0.6
+    mask = rng.random((count, *((task.channels,) if task.kind == "keypoints" else extent))) < 0.6
     values = torch.from_numpy(target)
     return (
         torch.from_numpy(output).float(),

@@ -24,7 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Space:
 
 def masked(space: Space, **kept: set[str]) -> Design:
     """Every task keeps what is named for it, and nothing else."""
-    return space.design({f"{task}.{position}": KEEP for task, places in kept.items() for position in places})
+    return space.design({f"{task}.{position}": KEEP for task, positions in kept.items() for position in positions})
 
 
 def by_batch(net: MultiTaskNet) -> MultiTaskNet:
@@ -163,7 +163,7 @@ def test_the_plan_counts_what_the_net_has(tiny: Space) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "reason"),
     [
         ("width: 16", "width: 12", "multiple of 8"),
         ("width: [8], depth", "width: [8, 16], depth", "topology only"),
@@ -171,8 +171,8 @@ def test_the_plan_counts_what_the_net_has(tiny: Space) -> None:
         ("block: depthwise", "block: dense", "fused"),
     ],
 )
-def test_what_a_grid_cannot_be_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as error:
+def test_what_a_grid_cannot_be_is_refused(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as error:
         grid_space(tmp_path, GRID.replace(old, new))
     assert "\n" not in str(error.value)
 

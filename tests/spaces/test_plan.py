@@ -22,8 +22,8 @@ def counted(net: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
         nonlocal flops, params
         weight = layer.weight
         assert isinstance(weight, Tensor)
-        places = output.numel() // output.shape[1]  # one dot product for each channel of each place
-        flops += 2 * places * weight.numel()
+        pixels = output.numel() // output.shape[1]  # one dot product for each channel of each place
+        flops += 2 * pixels * weight.numel()
         params += weight.numel() + len(weight)  # and a bias a channel, once normalisation is folded in
 
     layers = [module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]

@@ -176,16 +176,16 @@ def test_one_router_for_all_tasks_gives_them_one_trunk(tmp_path: Path) -> None:
 
 
 def test_a_gate_that_is_told_the_task_serves_each_in_its_own_way(tmp_path: Path) -> None:
-    told = space(tmp_path, TINY.replace("top_k: [1, 2]", "top_k: [1, 2], router: conditioned"))
+    conditioned = space(tmp_path, TINY.replace("top_k: [1, 2]", "top_k: [1, 2], router: conditioned"))
     torch.manual_seed(0)
-    supernet = Supernet.of(told)
+    supernet = Supernet.of(conditioned)
     assert {name.split(".mixture.")[1] for name in supernet.shared if ".gate." in name and "b2" in name} == {
         f"gate.{part}.{kind}" for part in ("embed.0", "embed.2", "score") for kind in ("weight", "bias")
     }
-    found = supernet(torch.randn(2, 3, 64, 96), told.largest())
+    found = supernet(torch.randn(2, 3, 64, 96), conditioned.largest())
     (found.routing + sum(output.sum() for output in by_tensor(found.outputs).values())).backward()
     assert all(bool(p.grad.any()) for name, p in supernet.shared.items() if ".gate." in name and p.grad is not None)
-    for design in (told.largest(), told.design({**told.largest(), "depth.experts": 2})):
+    for design in (conditioned.largest(), conditioned.design({**conditioned.largest(), "depth.experts": 2})):
         net, routers = supernet.extract(design), design.plan
         counted = sum(block.experts.router.params for block in routers.blocks if block.experts)
         constants = [node.constants for node in trace(net).nodes if node.op == "Router"]
@@ -193,7 +193,7 @@ def test_a_gate_that_is_told_the_task_serves_each_in_its_own_way(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "reason"),
     [
         ("kept: [2, 4, 6]", "kept: [2, 8]", "8 experts are kept of 6"),
         ("top_k: [1, 2]", "top_k: [1, 3]", "a token goes to 3 experts where a task may keep only 2"),
@@ -202,8 +202,8 @@ def test_a_gate_that_is_told_the_task_serves_each_in_its_own_way(tmp_path: Path)
         ("stem: [8, 8, 16]", "stem: [8, 8]", "stem"),
     ],
 )
-def test_what_cannot_route_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_route_is_refused(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
         space(tmp_path, TINY.replace(old, new))
 
 

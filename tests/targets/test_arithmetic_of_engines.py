@@ -231,11 +231,10 @@ def test_an_engine_that_would_compute_wrongly_is_refused_in_one_line(
     monkeypatch.setattr("edgemtl.arithmetic.own_arithmetic", lambda: "avx2")
     monkeypatch.setattr("edgemtl.profiling.measurer.own_arithmetic", lambda: "avx2")
     export_bundle(net, precision, own, tmp_path / "exact", evidence)
-    said = read_manifest(tmp_path / "exact").targets["onnxruntime"]
-    assert (said.device, said.arithmetic, said.needs) == ("x86-vnni", "avx-vnni", (EXACT_INT8,))
-    assert (
-        said.checked == "simulation" and said.checked_on is None and set(said.parity) == {"semseg", "depth", "normals"}
-    )
+    record = read_manifest(tmp_path / "exact").targets["onnxruntime"]
+    assert (record.device, record.arithmetic, record.needs) == ("x86-vnni", "avx-vnni", (EXACT_INT8,))
+    assert (record.checked, record.checked_on) == ("simulation", None)
+    assert set(record.parity) == {"semseg", "depth", "normals"}
     for opens in (lambda: Engine(tmp_path / "exact"), lambda: open_engine(tmp_path / "exact/engines/onnxruntime")):
         with pytest.raises(
             UserError, match=r"needs sums of .* do not saturate .* \(avx2\) .*--device host.*--portable"
@@ -243,8 +242,8 @@ def test_an_engine_that_would_compute_wrongly_is_refused_in_one_line(
             opens()
         assert "\n" not in str(e.value)
     export_bundle(net, precision, portable, tmp_path / "any", evidence)
-    said = read_manifest(tmp_path / "any").targets["onnxruntime"]
-    assert (said.arithmetic, said.needs, said.checked) == (ANY, (), "engine")
+    record = read_manifest(tmp_path / "any").targets["onnxruntime"]
+    assert (record.arithmetic, record.needs, record.checked) == (ANY, (), "engine")
     export_bundle(net, "fp32", own, tmp_path / "float", evidence)
     for name in ("any", "float"):
         Engine(tmp_path / name).close()
@@ -265,9 +264,9 @@ def test_a_bf16_engine_is_checked_by_simulation_where_the_processor_has_none(
     assert is_runnable(target, {"engine": "fp32"})
     evidence = Evidence(samples, samples, tolerance=LOOSE)
     export_bundle(net, "bf16", ExportRequest("openvino", built_for), tmp_path / "bundle", evidence)
-    said = read_manifest(tmp_path / "bundle").targets["openvino"]
-    assert (said.checked, said.checked_on) == ("simulation", None)
-    assert said.parity["semseg"].outputs["logits"].max_abs_error > 1e-4, "that of BF16, not of FP32"
+    record = read_manifest(tmp_path / "bundle").targets["openvino"]
+    assert (record.checked, record.checked_on) == ("simulation", None)
+    assert record.parity["semseg"].outputs["logits"].max_abs_error > 1e-4, "that of BF16, not of FP32"
 
 
 def test_a_need_that_this_version_does_not_know_is_refused(tmp_path: Path, net: MultiTaskNet) -> None:

@@ -289,7 +289,7 @@ EXPERT = {"name": "e", "op": "Gelu", "inputs": ["t"], "output": "e"}
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "reason"),
     [
         (change(schema="edgemtl.streaming/9"), "this version reads 'edgemtl.streaming/1'"),
         (lambda graph: [graph], "schema 'list'"),
@@ -313,22 +313,22 @@ EXPERT = {"name": "e", "op": "Gelu", "inputs": ["t"], "output": "e"}
     ],
 )
 def test_a_graph_that_cannot_be_run_is_refused_in_one_line(
-    engine: Path, tmp_path: Path, changed: Callable[[Any], Any], said: str
+    engine: Path, tmp_path: Path, changed: Callable[[Any], Any], reason: str
 ) -> None:
     folder = shutil.copytree(engine, tmp_path / "engine")
     (folder / "graph.json").write_text(json.dumps(changed(graph_of(engine))))
     with pytest.raises(UserError) as caught:
         open_engine(folder)
-    assert said in str(caught.value)
+    assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_were_cut_or_mixed_up_are_refused(tmp_path: Path) -> None:
-    for name, said in (("graph.json", "not valid JSON"), ("weights.bin", "cut short")):
+    for name, reason in (("graph.json", "not valid JSON"), ("weights.bin", "cut short")):
         opened(small_net(), tmp_path).close()
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
-        with pytest.raises(UserError, match=said) as caught:
+        with pytest.raises(UserError, match=reason) as caught:
             open_engine(tmp_path)
         assert "\n" not in str(caught.value)
     opened(small_net(), tmp_path).close()

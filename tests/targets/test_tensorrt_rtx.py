@@ -77,11 +77,11 @@ def test_a_plain_plan_says_which_gpus_it_is_for(tmp_path: Path) -> None:
     samples = samples_for(net, 2)
     request = ExportRequest("tensorrt-rtx", portable=True)
     made = export_plain(net, "fp32", request, tmp_path / "plain", Evidence(samples, samples))
-    said = made.targets["tensorrt-rtx"]
-    assert (said.arithmetic, said.needs) == ("gpu", ())
-    assert said.hardware == "NVIDIA GPUs of the ampere generation (SM80, SM86)"
+    record = made.targets["tensorrt-rtx"]
+    assert (record.arithmetic, record.needs) == ("gpu", ())
+    assert record.hardware == "NVIDIA GPUs of the ampere generation (SM80, SM86)"
     page = (tmp_path / "plain/README.md").read_text()
-    assert f"| {said.hardware} |" in page and "every processor" not in page
+    assert f"| {record.hardware} |" in page and "every processor" not in page
 
 
 def test_running_is_refused_with_what_it_needs(tmp_path: Path) -> None:

@@ -147,6 +147,6 @@ def test_tasks_are_named_by_one_string_or_by_several() -> None:
     known = ("semseg", "depth", "d")
     assert check_tasks("depth", known) == ("depth",)
     assert check_tasks(["d", "semseg", "d"], known) == ("semseg", "d")
-    for wrong, said in (("dept", "did you mean depth"), ([], "at least one"), (3, "tasks 3"), (b"d", "task 100")):
-        with pytest.raises(UserError, match=said):
+    for wrong, reason in (("dept", "did you mean depth"), ([], "at least one"), (3, "tasks 3"), (b"d", "task 100")):
+        with pytest.raises(UserError, match=reason):
             check_tasks(wrong, known)  # type: ignore[arg-type]

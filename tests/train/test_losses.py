@@ -63,22 +63,22 @@ AT_ONE_PLACE: dict[str, Callable[[Array, Any], float]] = {
 }
 
 
-def channels_last(tensor: Tensor, places: int) -> Array:
+def channels_last(tensor: Tensor, positions: int) -> Array:
     """As (places, channels), or (places,) where there is one value a place."""
     array = tensor.double().numpy()
-    if array.size == places:
-        return array.reshape(places)
-    return np.moveaxis(array, 1, -1).reshape(places, -1)
+    if array.size == positions:
+        return array.reshape(positions)
+    return np.moveaxis(array, 1, -1).reshape(positions, -1)
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS.values() if task.kind in AT_ONE_PLACE], ids=str)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_loss_is_the_mean_of_its_formula_over_valid_places(task: Task, seed: int) -> None:
     output, target, mask = labels(task, 3, SIZE, seed)
-    places = mask.numel()
-    outputs = channels_last(output, places).reshape(places, -1)
-    targets = channels_last(target, places)
-    terms = [AT_ONE_PLACE[task.kind](outputs[n], targets[n]) for n in range(places) if bool(mask.flatten()[n])]
+    positions = mask.numel()
+    outputs = channels_last(output, positions).reshape(positions, -1)
+    targets = channels_last(target, positions)
+    terms = [AT_ONE_PLACE[task.kind](outputs[n], targets[n]) for n in range(positions) if bool(mask.flatten()[n])]
     assert float(loss_of(task, output, target, mask)) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
@@ -182,8 +182,8 @@ TO_A_TEACHER: dict[str, Callable[[Array, Array], float]] = {
 def test_distillation_is_the_mean_distance_to_the_teacher(task: Task) -> None:
     student, _, _ = labels(task, 2, SIZE, 7)
     teacher, _, _ = labels(task, 2, SIZE, 8)
-    places = student.numel() // task.channels
-    students, teachers = (channels_last(x, places).reshape(places, -1) for x in (student, teacher))
+    positions = student.numel() // task.channels
+    students, teachers = (channels_last(x, positions).reshape(positions, -1) for x in (student, teacher))
     expected = np.mean([TO_A_TEACHER[task.kind](t, s) for t, s in zip(teachers, students, strict=True)])
     assert float(distance_of(task, student, teacher)) == pytest.approx(float(expected), rel=1e-5)
 

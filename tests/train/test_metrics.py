@@ -136,9 +136,9 @@ def test_a_point_is_found_within_a_tenth_of_the_height() -> None:
     peaks = {0: (10, 15), 1: (0, 0), 2: (19, 29)}
     found = {0: (11, 16), 1: (0, 2), 2: (17, 28)}  # off by 1.4, 2.0 and 2.2 pixels of the 2 allowed
 
-    def heat(places: dict[int, tuple[int, int]]) -> Tensor:
+    def heat(maxima: dict[int, tuple[int, int]]) -> Tensor:
         maps = torch.zeros(1, 3, *size)
-        for channel, (row, column) in places.items():
+        for channel, (row, column) in maxima.items():
             maps[0, channel, row, column] = 1
         return maps
 

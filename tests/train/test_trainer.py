@@ -223,23 +223,23 @@ def test_validation_is_scored_on_the_way_and_changes_nothing(
     plain = train(space, recipe, tmp_path / "plain")
     monkeypatch.setattr("edgemtl.train.interim.INTERIM_SECONDS", 0.0)
     monkeypatch.setattr("edgemtl.train.interim.INTERIM_SHARE", 1e9)
-    told: list[TrainingProgress] = []
+    events: list[TrainingProgress] = []
     notes: list[str] = []
 
     def hear(news: Progress) -> None:
         if isinstance(news, TrainingProgress):
-            told.append(news)
+            events.append(news)
         else:
             notes.append(news.text)
 
     path = train_supernet(space, Toys(), recipe, tmp_path / "scored", command="edgemtl train", report=hear)
     assert path.read_bytes() == plain
-    assert [bool(news.validation) for news in told] == [True, True, False]  # the last ones are those of the end
-    assert set(told[0].validation) == {task.name for task in space.tasks}
+    assert [bool(news.validation) for news in events] == [True, True, False]  # the last ones are those of the end
+    assert set(events[0].validation) == {task.name for task in space.tasks}
     lines = [json.loads(line) for line in (tmp_path / "scored" / "train.jsonl").read_text().splitlines()]
-    assert [line["validation"] for line in lines] == [news.validation for news in told]
+    assert [line["validation"] for line in lines] == [news.validation for news in events]
     assert [note.split(",")[0] for note in notes] == ["validation after 20 steps", "validation after 40 steps"]
-    lefts = [news.seconds_left for news in told]
+    lefts = [news.seconds_left for news in events]
     assert lefts[0] > lefts[1] > lefts[2] == 0
 
 

@@ -30,7 +30,7 @@ SCHEMA = "edgemtl.supernet/1"
 
 
 def save_supernet(supernet: Supernet, path: Path, header: dict[str, Any]) -> None:
-    """Write the shared parameters and a JSON header (space, its identity, data, seed, command …), atomically."""
+    """Write the shared parameters and a JSON header (space, its fingerprint, data, seed, command …), atomically."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in supernet.shared.items()}
     own = {key: value for key, value in header.items() if key != "sha256"}
     header = sealed({"schema": SCHEMA, **own, "weights_sha256": state_sha256(tensors)})

@@ -125,7 +125,7 @@ def test_a_floor_is_looked_at_in_three_designs(pair: Space) -> None:
 )
 def test_what_is_known_of_all_limits_together(pair: Space, budget: str, floor: str, known: str) -> None:
     costs = {name: getattr(pair, name)().cost().flops for name in ("smallest", "middle")}
-    asked = budget.format(**costs)
-    task = problem(pair, [asked], [floor])
+    filled = budget.format(**costs)
+    task = problem(pair, [filled], [floor])
     floors = preflight_floors(task, Simulated())  # type: ignore[arg-type]
-    assert keeps_all(task, rows(pair, asked), floors) == known
+    assert keeps_all(task, rows(pair, filled), floors) == known

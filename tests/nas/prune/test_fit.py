@@ -85,16 +85,16 @@ def oracle(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -
 
 @pytest.mark.parametrize("part", [0.9, 0.6, 0.3])
 def test_trials_meet_the_budget_and_ask_only_the_tasks_that_a_group_reaches(part: float) -> None:
-    asked: dict[str, set[str]] = {name: set() for name in SIZES}
+    scopes: dict[str, set[str]] = {name: set() for name in SIZES}
 
     def criterion(kept: Mapping[str, int], group: Group, limits: Mapping[str, float]) -> TrialOutcome:
-        asked[group.name] |= set(limits)
+        scopes[group.name] |= set(limits)
         return oracle(kept, group, limits)
 
     found = by_trial(within(part), criterion, EVEN, EVEN)
     assert work(found.channels) <= part * work(SIZES)
-    assert all(tuple(sorted(tasks)) in (TASKS[name], ()) for name, tasks in asked.items())
-    assert asked["trunk"] or asked["wide"]
+    assert all(tuple(sorted(tasks)) in (TASKS[name], ()) for name, tasks in scopes.items())
+    assert scopes["trunk"] or scopes["wide"]
     assert set(found.blocked.values()) <= {"depth", "semseg"}
     assert found.blocked.get("own", "depth") == "depth"
 

@@ -39,7 +39,7 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
+def routed(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
     """The same with one gate that is told the task."""
     conditioned = VIT.replace("top_k: [2]}", "top_k: [2], router: conditioned}")
     return net_of(small_space(tmp_path_factory.mktemp("space"), TASKS, conditioned))
@@ -91,7 +91,7 @@ def half(group: Group) -> list[list[int]]:
     return [sorted(block * step + index for block in part for index in range(step)) for part in drawn]
 
 
-@pytest.mark.parametrize("which", ["small", "experts", "told", "grid"])
+@pytest.mark.parametrize("which", ["small", "experts", "routed", "grid"])
 def test_a_cut_net_has_the_shapes_of_its_plan_and_exports(
     which: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -208,12 +208,12 @@ def test_layers_that_cannot_be_followed_stay_whole_and_are_named(ask: PruneReque
     result = prune(of(ask, module="nets:odd", budgets=("80%FLOPs",)))
     assert result.best is not None and result.baseline is not None
     assert result.best.flops <= 0.8 * result.baseline.flops
-    said = pruning(ask.out)
-    rows = {row["group"]: row for row in said["groups"]}
+    record = pruning(ask.out)
+    rows = {row["group"]: row for row in record["groups"]}
     assert {"stem.0", "both.0", "expand", "mlp.0", "deep.0.0"} <= rows.keys()
     assert rows["mlp.0"]["tasks"] == ["kind"]
-    assert "grouped convolution" in said["whole"]["wide.0"]
-    assert said["not_exported"] and not (ask.out / "engine").exists()
+    assert "grouped convolution" in record["whole"]["wide.0"]
+    assert record["not_exported"] and not (ask.out / "engine").exists()
     narrow = apply_pruning(own("odd"), ask.out)
     with torch.no_grad():
         assert {name: tuple(v.shape) for name, v in narrow(IMAGE).items()} == {"depth": (1, 1, 64, 64), "kind": (1, 2)}

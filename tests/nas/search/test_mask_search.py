@@ -49,7 +49,7 @@ def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 
 @pytest.fixture
-def asked(ask: Ask, home: Path) -> Ask:
+def ask_masks(ask: Ask, home: Path) -> Ask:
     write_space(home, "small-grid", GRID)
 
     def request(out: Path, **changes: object) -> object:
@@ -87,9 +87,9 @@ def test_a_search_learns_masks_and_ends_in_a_run(
     assert result.best.flops <= 0.9 * RunFolder(out).space().largest().cost().flops
     news = [event.text for event in events if event.stage == "masks"]
     assert "effective samples" in news[-1]
-    told = json.loads((out / "masks" / "masks.json").read_text())
-    assert set(told["probabilities"]) == {"depth", "kind"}
-    assert all(0 < share <= 1 for share in told["effective_samples"].values())
+    content = json.loads((out / "masks" / "masks.json").read_text())
+    assert set(content["probabilities"]) == {"depth", "kind"}
+    assert all(0 < share <= 1 for share in content["effective_samples"].values())
     net = RunFolder(out).load("best").net
     assert {task.name for task in net.tasks} == {"depth", "kind"}
 
@@ -131,10 +131,10 @@ def test_paths_shrink_to_what_is_allowed(home: Path, tmp_path: Path, monkeypatch
 
 
 def test_the_supernet_is_kept_and_begins_another_search(
-    finished: tuple[Path, list[Progress]], asked: Ask, tmp_path: Path
+    finished: tuple[Path, list[Progress]], ask_masks: Ask, tmp_path: Path
 ) -> None:
     kept = finished[0] / "masks" / "supernet.safetensors"
-    assert search(asked(tmp_path / "again", supernet=kept, settings={"steps": 2}, evaluations=2)).best is not None
+    assert search(ask_masks(tmp_path / "again", supernet=kept, settings={"steps": 2}, evaluations=2)).best is not None
 
 
 def test_a_space_without_masks_is_refused_before_anything_is_written(ask: Ask, tmp_path: Path) -> None:
@@ -163,17 +163,17 @@ def test_first_designs_agree_to_several_extents_within_the_budget(home: Path, tm
     assert all(least < design.cost().flops <= limit for design in designs)
 
 
-def test_a_budget_in_ms_and_one_of_a_task_are_kept(asked: Ask, tmp_path: Path) -> None:
+def test_a_budget_in_ms_and_one_of_a_task_are_kept(ask_masks: Ask, tmp_path: Path) -> None:
     """The engine is timed; a path's FLOPs are counted."""
-    result = search(asked(tmp_path / "run", budgets=("95%ms", "depth:70%FLOPs"), evaluations=6))
+    result = search(ask_masks(tmp_path / "run", budgets=("95%ms", "depth:70%FLOPs"), evaluations=6))
     whole = RunFolder(tmp_path / "run").space().largest()
     assert result.best is not None
     assert result.best.paths["depth"].flops <= 0.7 * whole.cost(["depth"]).flops
 
 
-def test_no_steps_are_refused(asked: Ask, tmp_path: Path) -> None:
+def test_no_steps_are_refused(ask_masks: Ask, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="0 steps given"):
-        search(asked(tmp_path / "run", settings={"steps": 0}))
+        search(ask_masks(tmp_path / "run", settings={"steps": 0}))
 
 
 def test_a_grid_trains_as_other_spaces_do(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

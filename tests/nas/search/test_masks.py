@@ -223,6 +223,6 @@ def test_a_price_follows_the_tightest_limit_and_is_never_below_nothing(grid: Spa
 
 def test_probabilities_are_told_by_name(grid: Space) -> None:
     masks = mask_space(grid)
-    told = as_json(MaskDistribution(masks, np.zeros(masks.present.shape)))
-    assert told["depth"]["read1"] == 0.5
-    assert "read1" not in told["kind"]
+    content = as_json(MaskDistribution(masks, np.zeros(masks.present.shape)))
+    assert content["depth"]["read1"] == 0.5
+    assert "read1" not in content["kind"]

@@ -65,10 +65,10 @@ def test_a_ladder_leads_from_the_smallest_to_the_largest_decoder_in_single_steps
     for task in deep.tasks:
         names = [c.name for c in deep.choices if c.task == task.name and not is_precision(c)]
         ladder = table.ladders[task.name]
-        places = [[deep_index(deep, name, values) for name in names] for values in ladder]
+        positions = [[deep_index(deep, name, values) for name in names] for values in ladder]
         assert all(ladder[0][name] == deep.smallest()[name] for name in names)
         assert all(ladder[-1][name] == deep.largest()[name] for name in names)
-        for low, high in itertools.pairwise(places):
+        for low, high in itertools.pairwise(positions):
             assert sorted(b - a for a, b in zip(low, high, strict=True)) == [0] * (len(names) - 1) + [1]
 
 

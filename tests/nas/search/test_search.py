@@ -143,11 +143,11 @@ def test_it_tells_how_far_it_is(finished: tuple[SearchRequest, list[Progress]]) 
     events = finished[1]
     stages = list(dict.fromkeys(event.stage for event in events))
     assert stages == ["preflight", "search", "finalists", "score"]
-    (told,) = [event for event in events if event.stage == "preflight"]
-    rows = told.rows
-    assert told.floors is not None
-    assert [(row.floor.text, row.largest) for row in told.floors] == [("depth=1000%", 0)]
-    assert told.keeps_all in ("middle", "smallest"), "the largest is over both budgets"
+    (preflight,) = [event for event in events if event.stage == "preflight"]
+    rows = preflight.rows
+    assert preflight.floors is not None
+    assert [(row.floor.text, row.largest) for row in preflight.floors] == [("depth=1000%", 0)]
+    assert preflight.keeps_all in ("middle", "smallest"), "the largest is over both budgets"
     assert [row.budget.text for row in rows] == ["80%FLOPs", "90%MB"]
     assert all(row.satisfiable and row.smallest < row.middle < row.largest for row in rows)
     assert [event.done for event in events if event.stage == "search"] == [1, 2, 3, 4]
@@ -240,9 +240,9 @@ search(SearchRequest(**asked), report)
 
 def stopped_by(request: SearchRequest, name: str, home: Path) -> int:
     """Exit status of a process that a signal hits in the middle of its third evaluation."""
-    asked = json.dumps({**asdict(request), "out": str(request.out), "supernet": str(request.supernet)})
+    arguments = json.dumps({**asdict(request), "out": str(request.out), "supernet": str(request.supernet)})
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED, asked, name]
+    command = [sys.executable, "-c", KILLED, arguments, name]
     return subprocess.run(command, cwd=home, env=environment, capture_output=True, timeout=300, check=False).returncode
 
 

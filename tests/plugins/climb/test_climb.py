@@ -53,11 +53,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def request(out: Path, **changes: object) -> SearchRequest:
     """The search that the command line asks for; nothing in it is timed, so that two answers are the same."""
-    asked = {
+    defaults = {
         "budgets": ("80%FLOPs",), "space": "small", "data": "photos", "target": "tensorrt-rtx", "strategy": "climb",
         "settings": {"probes": 2}, "evaluations": 4, "supernet": Path("supernet.safetensors"),
     }  # fmt: skip
-    return SearchRequest(out, **(asked | changes))  # type: ignore[arg-type]
+    return SearchRequest(out, **(defaults | changes))  # type: ignore[arg-type]
 
 
 def killed_when(reached: Callable[[], bool], *more: str) -> None:

@@ -86,9 +86,9 @@ class Counting(Kind):
         logits = outputs["heat"][0]
         heat = 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
         channel, row, column = np.nonzero((logits == _pooled(logits)) & (heat > _THRESHOLD))
-        places = resize_points(np.stack([column, row], axis=1), heat.shape[1:], image_size)
+        positions = resize_points(np.stack([column, row], axis=1), heat.shape[1:], image_size)
         scores = heat[channel, row, column]
-        points = np.concatenate([channel[:, None], places, scores[:, None]], axis=1).astype(np.float32)
+        points = np.concatenate([channel[:, None], positions, scores[:, None]], axis=1).astype(np.float32)
         return {"points": points, "counts": np.maximum(outputs["count"][0], 0)}
 
     def pseudo_label(self, task: Task, outputs: Mapping[str, Array], image_size: tuple[int, int]) -> Target:
@@ -123,8 +123,8 @@ class Counting(Kind):
         pen, radius, colors = ImageDraw.Draw(picture), max(3, image.shape[1] // 60), class_colors(task.channels)
         for number, x, y, _ in prediction["points"].tolist():
             red, green, blue = (int(part) for part in colors[int(number)])
-            place = (scale * x - radius, scale * y - radius, scale * x + radius, scale * y + radius)
-            pen.ellipse(place, outline=(red, green, blue), width=2)
+            circle = (scale * x - radius, scale * y - radius, scale * x + radius, scale * y + radius)
+            pen.ellipse(circle, outline=(red, green, blue), width=2)
         return np.array(picture)
 
     def summarize(self, task: Task, prediction: Mapping[str, Array]) -> Summary:

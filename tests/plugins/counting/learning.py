@@ -56,18 +56,18 @@ def _metric(task: Task) -> MetricSet:
         metrics["count_error"].update((outputs["count"] - _counts(labels, outputs["count"])).abs()[mask])
         for heat, boxes, valid in zip(outputs["heat"], labels, mask, strict=True):
             if valid and len(boxes):
-                metrics["found"].update(_found(heat, boxes))
+                metrics["found"].update(_is_found(heat, boxes))
 
     return MetricSet(metrics, add)
 
 
-def _found(heat: Tensor, boxes: Tensor) -> Tensor:
+def _is_found(heat: Tensor, boxes: Tensor) -> Tensor:
     """For each box, whether the map of its class has a value above a half near its centre."""
     reach = max(1, round(_NEAR * heat.shape[1]))
     near = F.max_pool2d(heat[None], 2 * reach + 1, 1, reach)[0]
     x, y = (boxes[:, 1::2].mean(1).round().long(), boxes[:, 2::2].mean(1).round().long())
-    place = boxes[:, 0].long(), y.clamp(0, heat.shape[1] - 1), x.clamp(0, heat.shape[2] - 1)
-    return (near[place] > 0).float()
+    index = boxes[:, 0].long(), y.clamp(0, heat.shape[1] - 1), x.clamp(0, heat.shape[2] - 1)
+    return (near[index] > 0).float()
 
 
 LEARNING = Learning(_loss, _distill, _metric)

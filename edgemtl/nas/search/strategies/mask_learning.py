@@ -69,7 +69,7 @@ class MaskRun:
     Every step draws `ARCHITECTURES` masks from the mixture of all tasks' distributions and runs each once, for all
     tasks, on the same images. The weights follow the sum of the tasks' losses; after a warm-up with most positions
     kept, each task's log-odds follow its own loss, measured in its own spread, and the price of its path. Prices rise
-    while the design that is believed in takes more than `allowed_flops`, by task and "" for all together, and else
+    while the likeliest design takes more than `allowed_flops`, by task and "" for all together, and else
     fall.
     """
 

@@ -6,7 +6,7 @@ tasks. What the paper leaves open is ours: architectures come from the even mixt
 importance weight exceeds the number of tasks; the baseline of an architecture is the mean loss of the step's others on
 the same images; the effect of each position alone, estimated from earlier steps, is a linear control variate, whose
 gradient is exact; the expected cost is analytic, so it adds no variance, and its price follows the exact cost of the
-design that is believed in, in which what tasks share counts once; an entropy bonus fades to nothing.
+likeliest design, in which what tasks share counts once; an entropy bonus fades to nothing.
 """
 
 from __future__ import annotations
@@ -217,17 +217,15 @@ def keep_above(distribution: MaskDistribution, price: float | Array) -> NDArray[
 
 
 def share_prefix(distribution: MaskDistribution, share: float) -> MaskDistribution:
-    """The same with one belief of all tasks, the mean of their log-odds, for the first `share` of the positions.
+    """The same with the mean of all tasks' log-odds for the first `share` of the positions.
 
-    Places are in the order of execution, and what tasks keep alike from the image on is computed once: the more they
+    Positions are in the order of execution, and what tasks keep alike from the image on is computed once: the more they
     agree on, the wider the paths that a budget allows.
     """
-    present, shared = (
-        distribution.space.present,
-        np.arange(len(distribution.space.positions)) < share * len(distribution.space.positions),
-    )
-    mean = np.where(present, distribution.logits, 0.0).sum(0) / np.maximum(present.sum(0), 1)
-    return MaskDistribution(distribution.space, np.where(shared, mean, distribution.logits))
+    space = distribution.space
+    shared = np.arange(len(space.positions)) < share * len(space.positions)
+    mean = np.where(space.present, distribution.logits, 0.0).sum(0) / np.maximum(space.present.sum(0), 1)
+    return MaskDistribution(space, np.where(shared, mean, distribution.logits))
 
 
 def as_json(distribution: MaskDistribution) -> dict[str, dict[str, float]]:
