@@ -25,7 +25,7 @@ from edgemtl.profiling import Samples
 from edgemtl.runtime import Session
 from edgemtl.spaces.families.vit import VitSpec, vit_plan
 from edgemtl.targets import ExportTarget, find_target
-from edgemtl.targets.onnx.tokens import DispatchPolicy
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.tasks import Task, make_task
 
 SIZE = (224, 224)

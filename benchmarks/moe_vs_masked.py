@@ -13,7 +13,7 @@ from _vit_small import ENGINES, drawn_in_turns, vit_small, with_dispatch
 
 from edgemtl.profiling import ratios
 from edgemtl.targets import find_target
-from edgemtl.targets.onnx.tokens import DispatchPolicy
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
 
 OPENED = 3
 

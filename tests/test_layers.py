@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,63 @@ def test_every_room_is_entered_through_its_door() -> None:
         room = max((room for room in rooms if module.startswith(f"{room}.")), key=len, default=None)
         importers = [allowed for prefix, allowed in guards if f"{module}.".startswith(f"{prefix}.")]
         assert room is None or [room] in importers, f"{module} may be imported past {room}/__init__.py"
+
+
+def import_graph(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
+    """For each module those that it imports anywhere, in functions and under `TYPE_CHECKING` too."""
+    graph: dict[str, set[str]] = {}
+    for module, tree in trees.items():
+        names: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                of_package = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= of_package & trees.keys() or {str(node.module)}
+        graph[module] = names & trees.keys() - {module}
+    return graph
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or through others: Tarjan's strongly connected components."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    groups: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        order[module] = lowest[module] = len(order)
+        stack.append(module)
+        for other in graph[module]:
+            if other not in order:
+                visit(other)
+            if other in stack:
+                lowest[module] = min(lowest[module], lowest[other])
+        if lowest[module] == order[module]:
+            start = stack.index(module)
+            groups.append(sorted(stack[start:]))
+            del stack[start:]
+
+    for module in graph:
+        if module not in order:
+            visit(module)
+    return [group for group in groups if len(group) > 1]
+
+
+def test_no_file_imports_one_that_imports_it() -> None:
+    """Not in functions, for types or through others either."""
+    assert circles(import_graph(dict(sources()))) == []
+
+
+def test_a_circle_of_imports_is_seen() -> None:
+    texts = {
+        "p": "",
+        "p.a": "from p.b import f",
+        "p.b": "def f():\n    from p import c",
+        "p.c": "if TYPE_CHECKING:\n    import p.a",
+        "p.d": "import p.a, os",
+    }
+    assert circles(import_graph({name: ast.parse(text) for name, text in texts.items()})) == [["p.a", "p.b", "p.c"]]
 
 
 def test_no_module_is_called_like_a_thing_that_its_package_offers() -> None:

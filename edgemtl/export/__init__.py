@@ -1,27 +1,11 @@
 """From a static net to what a runtime opens: ONNX, quantization, one exporter for each runtime, bundles."""
 
-from edgemtl.export.bundle import (
-    export_bundle,
-    export_onnx,
-)
-from edgemtl.export.parity import (
-    Tolerance,
-)
-from edgemtl.export.plain import (
-    Plain,
-    export_plain,
-)
-from edgemtl.export.request import (
-    Evidence,
-    ExportRequest,
-    Origin,
-)
-from edgemtl.export.run import (
-    export_run,
-)
-from edgemtl.export.wrap import (
-    with_postprocessing,
-)
+from edgemtl.export.bundle import export_bundle, export_onnx
+from edgemtl.export.parity import Tolerance
+from edgemtl.export.plain import Plain, export_plain
+from edgemtl.export.request import Evidence, ExportRequest, Origin
+from edgemtl.export.run import export_run
+from edgemtl.export.wrap import with_postprocessing
 
 __all__ = [
     "Evidence",

@@ -6,14 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgemtl.bundle import (
-    BundleCost,
-    BundleInput,
-    BundleTarget,
-    Manifest,
-    Provenance,
-    describe_task,
-)
+from edgemtl.bundle import BundleCost, BundleInput, BundleTarget, Manifest, Provenance, describe_task
 from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.export.checked import checked, folder_of, honoured

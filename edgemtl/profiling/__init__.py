@@ -8,14 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgemtl.profiling.demand import Demand, measure_demand
-from edgemtl.profiling.measurer import (
-    Measurer,
-    NoMeasurer,
-    TimedCall,
-    Untimed,
-    find_measurer,
-    measurer_names,
-)
+from edgemtl.profiling.measurer import Measurer, NoMeasurer, TimedCall, Untimed, find_measurer, measurer_names
 from edgemtl.profiling.profiler import profile
 from edgemtl.profiling.samples import (
     LatencyBlock,

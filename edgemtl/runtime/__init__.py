@@ -1,27 +1,9 @@
 """Run a bundle or an engine on this machine: any subset of its tasks, without torch."""
 
-from edgemtl.runtime.backends.onnxruntime import (
-    DISABLED_OPTIMIZERS,
-)
-from edgemtl.runtime.engine import (
-    Engine,
-    load_image,
-    prepare_image,
-    read_bundle,
-)
-from edgemtl.runtime.opening import (
-    open_engine,
-    runtime_names,
-)
-from edgemtl.runtime.schedule import (
-    EngineCall,
-    Job,
-    Schedule,
-    ScheduleRun,
-    TaskRun,
-    parse_schedule,
-    run_schedule,
-)
+from edgemtl.runtime.backends.onnxruntime import DISABLED_OPTIMIZERS
+from edgemtl.runtime.engine import Engine, load_image, prepare_image, read_bundle
+from edgemtl.runtime.opening import open_engine, runtime_names
+from edgemtl.runtime.schedule import EngineCall, Job, Schedule, ScheduleRun, TaskRun, parse_schedule, run_schedule
 from edgemtl.runtime.session import (
     CLOSED,
     ENGINE_FILE,
@@ -33,23 +15,10 @@ from edgemtl.runtime.session import (
     check_image,
     flag_name,
 )
-from edgemtl.runtime.shared import (
-    SharedPart,
-    factor_name,
-)
-from edgemtl.runtime.streaming.graph import (
-    MIXTURE,
-    Expert,
-    Operator,
-    StreamGraph,
-    Weight,
-)
-from edgemtl.runtime.streaming.operators import (
-    OPERATORS,
-)
-from edgemtl.runtime.streaming.weights import (
-    ALIGNMENT,
-)
+from edgemtl.runtime.shared import SharedPart, factor_name
+from edgemtl.runtime.streaming.graph import MIXTURE, Expert, Operator, StreamGraph, Weight
+from edgemtl.runtime.streaming.operators import OPERATORS
+from edgemtl.runtime.streaming.weights import ALIGNMENT
 
 __all__ = [
     "ALIGNMENT",

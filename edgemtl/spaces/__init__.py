@@ -1,10 +1,6 @@
 """Search spaces: families of networks as data, without a tensor; designs, plans and their cost."""
 
-from edgemtl.spaces.choices import (
-    Choice,
-    Option,
-    Values,
-)
+from edgemtl.spaces.choices import Choice, Option, Values
 from edgemtl.spaces.design_source import DesignSource
 from edgemtl.spaces.families.cnn import (
     DecoderSpec,
@@ -15,35 +11,12 @@ from edgemtl.spaces.families.cnn import (
     option_of,
     pooled_decoder,
 )
-from edgemtl.spaces.families.grid import (
-    KEEP,
-    SKIP,
-    mask_name,
-)
-from edgemtl.spaces.family import (
-    Family,
-    find_family,
-)
+from edgemtl.spaces.families.grid import KEEP, SKIP, mask_name
+from edgemtl.spaces.family import Family, find_family
 from edgemtl.spaces.narrow import prunable_channels, with_channels
-from edgemtl.spaces.plan import (
-    BlockPlan,
-    Condition,
-    ConvPlan,
-    Cost,
-    ExpertsPlan,
-    Plan,
-    WeightPlan,
-    expert_capacity,
-)
+from edgemtl.spaces.plan import BlockPlan, Condition, ConvPlan, Cost, ExpertsPlan, Plan, WeightPlan, expert_capacity
 from edgemtl.spaces.slots import Slot
-from edgemtl.spaces.space import (
-    ENGINE,
-    Design,
-    Space,
-    is_precision,
-    load_space,
-    space_names,
-)
+from edgemtl.spaces.space import ENGINE, Design, Space, is_precision, load_space, space_names
 
 __all__ = [
     "ENGINE",

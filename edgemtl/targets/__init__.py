@@ -1,50 +1,16 @@
 """Exporters: what a target is, and one module for each runtime."""
 
-from edgemtl.targets.common import (
-    check_build,
-    exact_on,
-    flags_of,
-    make_spec,
-    write_spec,
-)
-from edgemtl.targets.onnx.emit import (
-    emit,
-    emit_graph,
-)
-from edgemtl.targets.onnx.partition import (
-    with_conditions,
-)
-from edgemtl.targets.onnx.quantize import (
-    quantize,
-)
-from edgemtl.targets.onnx.tokens import (
-    DispatchPolicy,
-)
-from edgemtl.targets.onnxruntime import (
-    OnnxRuntimeTarget,
-)
-from edgemtl.targets.openvino import (
-    OpenVinoTarget,
-)
-from edgemtl.targets.registry import (
-    find_target,
-    target_names,
-)
-from edgemtl.targets.streaming import (
-    StreamingTarget,
-)
-from edgemtl.targets.target import (
-    ExportTarget,
-    PlainTarget,
-    arithmetic_of,
-    is_runnable,
-    measurer_of,
-    needs_of,
-)
-from edgemtl.targets.tensorrt_rtx import (
-    GENERATIONS,
-    TensorRtRtxTarget,
-)
+from edgemtl.targets.common import check_build, exact_on, flags_of, make_spec, write_spec
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
+from edgemtl.targets.onnx.emit import emit, emit_graph
+from edgemtl.targets.onnx.partition import with_conditions
+from edgemtl.targets.onnx.quantize import quantize
+from edgemtl.targets.onnxruntime import OnnxRuntimeTarget
+from edgemtl.targets.openvino import OpenVinoTarget
+from edgemtl.targets.registry import find_target, target_names
+from edgemtl.targets.streaming import StreamingTarget
+from edgemtl.targets.target import ExportTarget, PlainTarget, arithmetic_of, is_runnable, measurer_of, needs_of
+from edgemtl.targets.tensorrt_rtx import GENERATIONS, TensorRtRtxTarget
 
 __all__ = [
     "GENERATIONS",

@@ -20,10 +20,10 @@ from edgemtl.files.disk import write_atomic
 from edgemtl.models.quantization import WEIGHTED, QuantScheme, Ranges
 from edgemtl.runtime import DISABLED_OPTIMIZERS, EngineSpec
 from edgemtl.targets.common import check_build, exact_on, flags_of, make_spec, write_spec
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
-from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:

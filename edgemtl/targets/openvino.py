@@ -21,12 +21,12 @@ from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets.common import check_build, exact_on, make_spec, write_spec
 from edgemtl.targets.onnx.common_path import common_path
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.partition import Group, group_by_tasks
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.shuffle import transpose_shuffles
 from edgemtl.targets.onnx.stack import stack_experts
-from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from edgemtl.models.graph import Graph, Node, outside
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import ALIGNMENT, MIXTURE, OPERATORS, Expert, Operator, StreamGraph, Weight
 from edgemtl.targets.common import check_build, write_spec
-from edgemtl.targets.onnx.tokens import DispatchPolicy
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgemtl.models import TaskNet
     from edgemtl.models.quantization import QuantScheme, Ranges
     from edgemtl.runtime import EngineSpec
-    from edgemtl.targets.onnx.tokens import DispatchPolicy
+    from edgemtl.targets.onnx.dispatch import DispatchPolicy
 
 __all__ = [
     "ExportTarget",

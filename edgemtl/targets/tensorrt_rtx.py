@@ -18,11 +18,11 @@ from edgemtl.files.disk import write_atomic
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets.common import check_build, flags_of, make_spec, write_spec
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.float16 import to_half
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
-from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:

@@ -1,11 +1,6 @@
 """Tasks: their kinds, declarations, and how scores of several tasks are compared."""
 
-from edgemtl.tasks.kind import (
-    GraphBuilder,
-    Kind,
-    Postprocess,
-    Summary,
-)
+from edgemtl.tasks.kind import GraphBuilder, Kind, Postprocess, Summary
 from edgemtl.tasks.labels import (
     Exact,
     FileSpec,
@@ -18,35 +13,11 @@ from edgemtl.tasks.labels import (
     parse_number,
     relative,
 )
-from edgemtl.tasks.outputs import (
-    by_tensor,
-    map_outputs,
-)
-from edgemtl.tasks.registry import (
-    KINDS,
-    all_kinds,
-    find_kind,
-    kind_of,
-    make_task,
-)
-from edgemtl.tasks.scores import (
-    delta_m,
-    relative_change,
-    remaining_drop,
-    worst_task,
-)
-from edgemtl.tasks.task import (
-    FLAG_PREFIX,
-    IMAGE_INPUT,
-    Metric,
-    Output,
-    Task,
-    check_tasks,
-)
-from edgemtl.tasks.view import (
-    View,
-    resize_points,
-)
+from edgemtl.tasks.outputs import by_tensor, map_outputs
+from edgemtl.tasks.registry import KINDS, all_kinds, find_kind, kind_of, make_task
+from edgemtl.tasks.scores import delta_m, relative_change, remaining_drop, worst_task
+from edgemtl.tasks.task import FLAG_PREFIX, IMAGE_INPUT, Metric, Output, Task, check_tasks
+from edgemtl.tasks.view import View, resize_points
 
 __all__ = [
     "FLAG_PREFIX",

@@ -13,15 +13,7 @@ from pathlib import Path
 
 import optuna
 
-from edgemtl.nas.evaluation import (
-    Evaluation,
-    Limit,
-    Problem,
-    limits_of,
-    preflight_budgets,
-    record,
-    space_distributions,
-)
+from edgemtl.nas.evaluation import Evaluation, Limit, Problem, limits_of, preflight_budgets, record, space_distributions
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.tasks import Task, make_task
 from edgemtl.traits import TargetTraits

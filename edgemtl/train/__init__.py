@@ -1,40 +1,14 @@
 """Training: losses, task weighting, sandwich and distillation steps, scores."""
 
-from edgemtl.train.checkpoint import (
-    CHECKPOINT_FILE,
-)
-from edgemtl.train.feed import (
-    batches_of,
-    subsample,
-    training_batches,
-)
-from edgemtl.train.loop import (
-    Optimized,
-    TrainingLoop,
-)
-from edgemtl.train.losses import (
-    label_tensors,
-    task_loss,
-)
-from edgemtl.train.metrics import (
-    Scorer,
-    evaluate,
-)
-from edgemtl.train.processes import (
-    worker_processes,
-)
-from edgemtl.train.recipe import (
-    Recipe,
-)
-from edgemtl.train.trainer import (
-    InitialWeights,
-    TrainingProgress,
-    fresh_supernet,
-    train_supernet,
-)
-from edgemtl.train.weighting import (
-    weighting_names,
-)
+from edgemtl.train.checkpoint import CHECKPOINT_FILE
+from edgemtl.train.feed import batches_of, subsample, training_batches
+from edgemtl.train.loop import Optimized, TrainingLoop
+from edgemtl.train.losses import label_tensors, task_loss
+from edgemtl.train.metrics import Scorer, evaluate
+from edgemtl.train.processes import worker_processes
+from edgemtl.train.recipe import Recipe
+from edgemtl.train.trainer import InitialWeights, TrainingProgress, fresh_supernet, train_supernet
+from edgemtl.train.weighting import weighting_names
 
 __all__ = [
     "CHECKPOINT_FILE",

@@ -21,8 +21,8 @@ from edgemtl.models import MultiTaskNet, Supernet, expert_usage
 from edgemtl.models.graph.graph import trace
 from edgemtl.spaces import load_space
 from edgemtl.targets import ExportTarget, TensorRtRtxTarget, find_target
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
-from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.tasks import make_task
 
 ONNXRUNTIME = find_target("onnxruntime")

@@ -17,10 +17,10 @@ from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.models.graph.graph import trace
 from edgemtl.models.quantization import QuantScheme, calibrate
 from edgemtl.spaces import load_space
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.stack import stack_experts
-from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.tasks import make_task
 
 TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))

@@ -20,8 +20,8 @@ from edgemtl.profiling import count_graph
 from edgemtl.runtime import Session, open_engine
 from edgemtl.spaces import Design, load_space
 from edgemtl.targets import find_target
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
-from edgemtl.targets.onnx.tokens import DispatchPolicy
 from edgemtl.tasks import by_tensor, make_task
 
 TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))

@@ -1,8 +1,6 @@
 """INT8 and BF16 before they are built: ranges, a target's scheme, and a simulation that agrees with its engine."""
 
-from edgemtl.models.quantization.calibration import (
-    calibrate,
-)
+from edgemtl.models.quantization.calibration import calibrate
 from edgemtl.models.quantization.plan import (
     WEIGHTED,
     Parameters,
@@ -14,11 +12,7 @@ from edgemtl.models.quantization.plan import (
     plan_quantization,
     weight_scales,
 )
-from edgemtl.models.quantization.simulation import (
-    Simulation,
-    simulate,
-    simulate_graph,
-)
+from edgemtl.models.quantization.simulation import Simulation, simulate, simulate_graph
 
 __all__ = [
     "WEIGHTED",

@@ -17,9 +17,7 @@ from edgemtl.nas.evaluation.finalists import (
     measure_finalists,
     pick_architectures,
 )
-from edgemtl.nas.evaluation.images import (
-    prepare_images,
-)
+from edgemtl.nas.evaluation.images import prepare_images
 from edgemtl.nas.evaluation.preflight import (
     FloorRow,
     PreflightRow,
@@ -40,16 +38,8 @@ from edgemtl.nas.evaluation.problem import (
     non_dominated,
     timed_scopes,
 )
-from edgemtl.nas.evaluation.sensitivity import (
-    Sensitivity,
-    find_sensitivity,
-    measure_into_run,
-    one_step_down,
-)
-from edgemtl.nas.evaluation.shrinkage import (
-    shrinkage_estimate,
-    standard_error,
-)
+from edgemtl.nas.evaluation.sensitivity import Sensitivity, find_sensitivity, measure_into_run, one_step_down
+from edgemtl.nas.evaluation.shrinkage import shrinkage_estimate, standard_error
 from edgemtl.nas.evaluation.trials import (
     BEAT_SECONDS,
     evaluation_of,

@@ -1,24 +1,10 @@
 """PAGCP pruning, of designs of a run and of modules of a user's own."""
 
-from edgemtl.nas.prune.apply import (
-    PRUNING_FILE,
-    apply_pruning,
-)
-from edgemtl.nas.prune.groups import (
-    cut_channels,
-    net_groups,
-)
-from edgemtl.nas.prune.module import (
-    MODULE_FILE,
-    UserModule,
-)
-from edgemtl.nas.prune.pipeline import (
-    PruneRequest,
-    prune,
-)
-from edgemtl.nas.prune.run import (
-    RunDesign,
-)
+from edgemtl.nas.prune.apply import PRUNING_FILE, apply_pruning
+from edgemtl.nas.prune.groups import cut_channels, net_groups
+from edgemtl.nas.prune.module import MODULE_FILE, UserModule
+from edgemtl.nas.prune.pipeline import PruneRequest, prune
+from edgemtl.nas.prune.run import RunDesign
 
 __all__ = [
     "MODULE_FILE",

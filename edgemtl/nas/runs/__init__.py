@@ -1,21 +1,8 @@
 """The folder of a run, its outcome, and fine-tuning of what a run kept."""
 
-from edgemtl.nas.runs.finetune import (
-    TUNING,
-    OneDesign,
-    fine_tune,
-)
-from edgemtl.nas.runs.folder import (
-    RunFolder,
-    check_free,
-    run_tasks,
-)
-from edgemtl.nas.runs.outcome import (
-    Contender,
-    RunInfo,
-    finalize_run,
-    score_result,
-)
+from edgemtl.nas.runs.finetune import TUNING, OneDesign, fine_tune
+from edgemtl.nas.runs.folder import RunFolder, check_free, run_tasks
+from edgemtl.nas.runs.outcome import Contender, RunInfo, finalize_run, score_result
 
 __all__ = [
     "TUNING",

@@ -1,14 +1,8 @@
 """The search itself: one loop, and the strategies that propose designs."""
 
-from edgemtl.nas.search.problem import (
-    Preflight,
-)
-from edgemtl.nas.search.request import (
-    SearchRequest,
-)
-from edgemtl.nas.search.run import (
-    search,
-)
+from edgemtl.nas.search.problem import Preflight
+from edgemtl.nas.search.request import SearchRequest
+from edgemtl.nas.search.run import search
 from edgemtl.nas.search.strategies import (
     STRATEGIES,
     DesignSampler,

@@ -8,24 +8,23 @@ file can be read block by block.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edgemtl.errors import UnsupportedError
 from edgemtl.models.graph import Graph, Node, trace
 from edgemtl.targets.onnx import tokens
-from edgemtl.targets.onnx.tokens import DispatchPolicy
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
+from edgemtl.targets.onnx.writer import Writer
 
 if TYPE_CHECKING:
     from edgemtl.models import TaskNet
 
-__all__ = ["GRAPH_SCHEMA", "OPSET", "Writer", "emit", "emit_graph"]
+__all__ = ["GRAPH_SCHEMA", "OPSET", "emit", "emit_graph"]
 
 GRAPH_SCHEMA = "edgemtl.graph/1"
 OPSET = 17
@@ -44,7 +43,10 @@ def emit_graph(graph: Graph, dispatch: DispatchPolicy = DispatchPolicy()) -> onn
     """
     writer = Writer(dispatch, _takers(graph))
     for node in graph.nodes:
-        writer.write(node)
+        write = _WRITERS.get(node.op)
+        if write is None:
+            raise UnsupportedError(f"operator {node.op} of {node.name} cannot be written to ONNX")
+        write(writer, writer.resolved(node))
     height, width = graph.input_size
     inputs = [helper.make_tensor_value_info(graph.input, TensorProto.FLOAT, [1, 3, height, width])]
     outputs = [helper.make_empty_tensor_value_info(name) for name in graph.output_tensors]
@@ -86,80 +88,6 @@ def _takers(graph: Graph) -> dict[str, list[str]]:
         if node.op == "Dispatch":
             takers.setdefault(node.inputs[1], []).append(node.output)
     return takers
-
-
-class Writer:
-    """Collects ONNX nodes and initializers; a tensor that two operators share is stored once.
-
-    `even_tokens` says of tensors whose length depends on the image how long they are where experts share evenly; their
-    sum never changes, so FLOPs that are counted with it are exact; where the net bounds its experts they are the most.
-    """
-
-    def __init__(self, dispatch: DispatchPolicy, takers: Mapping[str, list[str]]) -> None:
-        self.dispatch, self.takers, self.tokens = dispatch, takers, 0
-        self._taken = {name for names in takers.values() for name in names}
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, TensorProto] = {}
-        self.routed: dict[str, Any] = {}
-        self.sorted: set[str] = set()
-        self.totals: set[str] = set()
-        self.even_tokens: dict[str, int] = {}
-        self._stored: dict[tuple[int, tuple[int, ...]], str] = {}
-        self._aliases: dict[str, str] = {}
-
-    def write(self, node: Node) -> None:
-        """Append one operator, as one ONNX node or several."""
-        make = _WRITERS.get(node.op)
-        if make is None:
-            raise UnsupportedError(f"operator {node.op} of {node.name} cannot be written to ONNX")
-        make(self, replace(node, inputs=tuple(self._aliases.get(name, name) for name in node.inputs)))
-
-    def alias(self, name: str, other: str) -> None:
-        """From here on, `name` is the tensor `other`."""
-        self._aliases[name] = other
-
-    def constant(self, name: str, value: NDArray[np.generic]) -> str:
-        """An initializer, once; its name."""
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
-        return name
-
-    def array(self, node: Node, name: str, value: NDArray[np.generic]) -> str:
-        """An initializer of one operator."""
-        return self.constant(f"{node.name}.{name}", value)
-
-    def integers(self, node: Node, name: str, value: int | Iterable[int]) -> str:
-        """Integers (one, or a list) that one operator reads."""
-        return self.array(node, name, np.array(value if isinstance(value, int) else [*value], np.int64))
-
-    def number(self, name: str, value: float) -> str:
-        """A number that many operators read."""
-        return self.constant(name, np.array(value, np.float32))
-
-    def step(self, node: Node, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """One ONNX node of an operator that takes several; `output` is a full name or a part of the operator's."""
-        return self.steps(node, op, inputs, [output], **attributes)[0]
-
-    def steps(self, node: Node, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> list[str]:
-        """Like `step`, with several outputs. The ONNX nodes say which operator they are parts of: they stay float."""
-        shared = tuple(f"{gates}." for gates in self.routed)
-        full = {name for name in outputs if name == node.output or name in self._taken or name.startswith(shared)}
-        names = [name if name in full else f"{node.name}.{name}" for name in outputs]
-        self.nodes.append(helper.make_node(op, list(inputs), names, name=names[0], doc_string=node.op, **attributes))
-        return names
-
-    def add(self, node: Node, extra: list[str] | None = None, **attributes: Any) -> None:
-        """The ONNX node that an operator is."""
-        inputs = [*node.inputs, *(extra or [])]
-        self.nodes.append(helper.make_node(node.op, inputs, [node.output], name=node.name, **attributes))
-
-    def weights(self, node: Node) -> list[str]:
-        """An operator's constants, as initializers."""
-        names = []
-        for key, tensor in node.constants.items():
-            name = self._stored.setdefault((tensor.data_ptr(), tuple(tensor.shape)), f"{node.name}.{key}")
-            names.append(self.constant(name, tensor.numpy()))
-        return names
 
 
 def _plain(writer: Writer, node: Node) -> None:

@@ -1,74 +1,16 @@
-"""How tokens, attention and experts are written to ONNX, where batch 1 leaves tokens two dimensions: (tokens, C).
-
-Experts get their tokens in one of three forms, and a target chooses. `segments` sorts the tokens by expert and splits
-them where one expert's end and the next one's begin: nothing is dropped and no place is empty, but the pieces' lengths
-depend on the image. `buckets` gives every expert a number of places: every shape is known ahead, and the smallest gates
-beyond it are dropped (none where places are as many as tokens). `masked` runs every expert on every token: what the
-others are measured against. None scatters.
-"""
+"""How tokens, attention and experts are written to ONNX, where batch 1 leaves tokens two dimensions: (tokens, C)."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 from onnx import TensorProto
 
 from edgemtl.models.graph import Node
-from edgemtl.spaces import expert_capacity
+from edgemtl.targets.onnx.dispatch import Routed
+from edgemtl.targets.onnx.writer import Writer
 
-if TYPE_CHECKING:
-    from edgemtl.targets.onnx.emit import Writer
-
-__all__ = ["DispatchPolicy", "Form", "attention", "combine", "dispatch", "gelu", "router", "to_map", "to_tokens"]
-
-
-Form = Literal["segments", "buckets", "masked"]
-
-
-@dataclass(frozen=True)
-class DispatchPolicy:
-    """How experts get their tokens; `capacity` is a multiple of an even share, None means unlimited.
-
-    Where the net itself bounds what an expert takes they get them in the form `bounded`, if one is given.
-    """
-
-    form: Form = "segments"
-    capacity: float | None = None
-    bounded: Form | None = None
-
-    def expert_capacity(self, tokens: int, experts: int, top_k: int) -> int:
-        """Places that each expert has in the form `buckets`."""
-        return expert_capacity(self.capacity, tokens, experts, top_k)
-
-    def limit(self, tokens: int, experts: int, top_k: int) -> int:
-        """The most tokens that an expert can take: all of them, except in smaller buckets."""
-        return self.expert_capacity(tokens, experts, top_k) if self.form == "buckets" and top_k < experts else tokens
-
-    def form_within(self, limit: int, tokens: int) -> Form:
-        """The form for experts of which each takes `limit` of an image's `tokens` by the net's own bound."""
-        return self.form if self.bounded is None or limit >= tokens else self.bounded
-
-
-@dataclass(frozen=True)
-class _Routed:
-    """Names of a router's tensors, for the experts after it; each expert takes up to `expert_capacity` tokens.
-
-    `mask` is 1 where a token goes to an expert; `order` has every expert's tokens in a column, largest gates first, and
-    `ranks` the place of each token in it. The last two are there only where something may be dropped or has its place.
-    """
-
-    experts: int
-    top_k: int
-    tokens: int
-    form: Form
-    expert_capacity: int
-    values: str
-    chosen: str = ""
-    mask: str = ""
-    order: str = ""
-    ranks: str = ""
+__all__ = ["attention", "combine", "dispatch", "gelu", "router", "to_map", "to_tokens"]
 
 
 def to_tokens(writer: Writer, node: Node) -> None:
@@ -123,13 +65,13 @@ def router(writer: Writer, node: Node) -> None:
     probabilities = writer.step(node, "Softmax", [logits], "probabilities", axis=-1)
     if top_k == experts:
         values = _shares(writer, node, probabilities, probabilities)
-        writer.routed[node.output] = _Routed(experts, top_k, tokens, form, tokens, values)
+        writer.routed[node.output] = Routed(experts, top_k, tokens, form, tokens, values)
         return
     count = writer.integers(node, "top_k", [top_k])
     largest, chosen = writer.steps(node, "TopK", [probabilities, count], ["values", "chosen"], axis=-1)
     values, mask = _shares(writer, node, largest, largest), _mask(writer, node, chosen, experts)
     if form == "segments" and limit == tokens:
-        writer.routed[node.output] = _Routed(experts, top_k, tokens, form, limit, values, chosen, mask)
+        writer.routed[node.output] = Routed(experts, top_k, tokens, form, limit, values, chosen, mask)
         return
     gates = _shares(writer, node, writer.step(node, "Mul", [mask, probabilities], "sparse"), largest)
     order = ranks = ""
@@ -143,9 +85,9 @@ def router(writer: Writer, node: Node) -> None:
         gates = writer.step(node, "Mul", [gates, mask], "fitting_gates")
         values = writer.step(node, "GatherElements", [gates, chosen], "fitting_values", axis=1)
     if form == "masked":
-        writer.routed[node.output] = _Routed(experts, experts, tokens, form, tokens, gates)
+        writer.routed[node.output] = Routed(experts, experts, tokens, form, tokens, gates)
         return
-    writer.routed[node.output] = _Routed(experts, top_k, tokens, form, limit, values, chosen, mask, order, ranks)
+    writer.routed[node.output] = Routed(experts, top_k, tokens, form, limit, values, chosen, mask, order, ranks)
 
 
 _FLOAT = TensorProto.FLOAT
@@ -191,7 +133,7 @@ def dispatch(writer: Writer, node: Node) -> None:
         (_segments if routed.form == "segments" else _buckets)(writer, node, x, gates, routed)
 
 
-def _segments(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -> None:
+def _segments(writer: Writer, node: Node, x: str, gates: str, routed: Routed) -> None:
     by_expert = writer.step(node, "Transpose", [routed.mask], f"{gates}.by_expert", perm=[1, 0])
     indices = writer.step(node, "NonZero", [by_expert], f"{gates}.found")
     order = writer.step(node, "Gather", [indices, writer.integers(node, "row", 1)], f"{gates}.row", axis=0)
@@ -217,7 +159,7 @@ def _segments(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -
         writer.step(node, "Min", [slot, last], f"{gates}.inside")
 
 
-def _rank(writer: Writer, node: Node, gates: str, routed: _Routed) -> str:
+def _rank(writer: Writer, node: Node, gates: str, routed: Routed) -> str:
     """For each token and each of its experts: how many tokens before it go to that expert."""
     until = writer.step(
         node, "CumSum", [routed.mask, writer.integers(node, "from_first", 0)], f"{gates}.until", exclusive=1
@@ -226,7 +168,7 @@ def _rank(writer: Writer, node: Node, gates: str, routed: _Routed) -> str:
     return writer.step(node, "Cast", [rank], f"{gates}.rank", to=TensorProto.INT64)
 
 
-def _buckets(writer: Writer, node: Node, x: str, gates: str, routed: _Routed) -> None:
+def _buckets(writer: Writer, node: Node, x: str, gates: str, routed: Routed) -> None:
     bounds = [writer.integers(node, name, [value]) for name, value in (("from", 0), ("places", routed.expert_capacity))]
     first = writer.step(node, "Slice", [routed.order, *bounds, writer.integers(node, "rows", [0])], f"{gates}.first")
     by_expert = writer.step(node, "Transpose", [first], f"{gates}.by_expert", perm=[1, 0])
@@ -262,7 +204,7 @@ def combine(writer: Writer, node: Node) -> None:
     writer.step(node, "Squeeze", [mixed, writer.integers(node, "middle", [1])], node.output)
 
 
-def _weighted_sum(writer: Writer, node: Node, routed: _Routed, given: list[str]) -> None:
+def _weighted_sum(writer: Writer, node: Node, routed: Routed, given: list[str]) -> None:
     columns = [f"column{index}" for index in range(routed.experts)]
     names = [routed.values]
     if routed.experts > 1:
