@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
@@ -25,16 +26,23 @@ R = TypeVar("R")
 class Registry(Generic[T]):
     """Entries of one kind, found by name: edgemtl's own, and those that installed packages bring.
 
-    `what` is what messages call the kind, `group` the entry-point group of its plug-ins, `instance_of` a class that
-    every plugged-in entry must be an instance of. A built-in entry is a function that imports and returns it, so that
+    `what` is what messages call the kind, `group` the entry-point group of its plug-ins. Of a plugged-in entry,
+    `instance_of` is the class that it must be an instance of, and by its own name of; `returns` is the class, or the
+    protocol, of what a call of it must give. A built-in entry is a function that imports and returns it, so that
     listing names imports nothing; a plug-in cannot replace it.
     """
 
     def __init__(
-        self, what: str, group: str, built_in: Mapping[str, Callable[[], T]], instance_of: type[T] | None = None
+        self,
+        what: str,
+        group: str,
+        built_in: Mapping[str, Callable[[], T]],
+        *,
+        instance_of: type[T] | None = None,
+        returns: type[Any] | None = None,
     ) -> None:
         self.what, self.group = what, group
-        self._built_in, self._instance_of = built_in, instance_of
+        self._built_in, self._instance_of, self._returns = built_in, instance_of, returns
 
     def names(self) -> list[str]:
         """Every name, built in and plugged in, sorted."""
@@ -50,8 +58,13 @@ class Registry(Generic[T]):
         point = self._plugged(name)
         with self._blaming(point, "cannot be loaded"):
             entry = point.load()
-            if self._instance_of is not None and not isinstance(entry, self._instance_of):
-                raise TypeError(f"it is a {type(entry).__name__}, not a {self._instance_of.__name__}")
+            if self._instance_of is None:
+                if not callable(entry):
+                    raise TypeError(f"it is a {type(entry).__name__}, not a function")
+            else:
+                _check_contract("it is", entry, self._instance_of)
+                if (own_name := getattr(entry, "name", name)) != name:
+                    raise TypeError(f"it calls itself {own_name!r}, not {name!r}")
         return cast("T", entry)
 
     def call(self: Registry[Callable[P, R]], name: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -60,7 +73,10 @@ class Registry(Generic[T]):
         if name in self._built_in:
             return entry(*args, **kwargs)
         with self._blaming(self._plugged(name), "fails"):
-            return entry(*args, **kwargs)
+            result = entry(*args, **kwargs)
+            if self._returns is not None:
+                _check_contract("it gives", result, self._returns)
+        return result
 
     def _plugged(self, name: str) -> EntryPoint:
         points = list(entry_points(group=self.group, name=name))
@@ -76,6 +92,18 @@ class Registry(Generic[T]):
         prefix = f"{self.what} {point.name!r}, which {point.value} brings, {failure}"
         with _foreign_code(prefix, "mend or uninstall that package"):
             yield
+
+
+def _check_contract(is_or_gives: str, value: object, contract: type[Any]) -> None:
+    """Raise `TypeError` for what is no instance of a class, or lacks public names of a class or a protocol."""
+    if not getattr(contract, "_is_protocol", False) and not isinstance(value, contract):
+        raise TypeError(f"{is_or_gives} a {type(value).__name__}, not a {contract.__name__}")
+    bases = [base for base in contract.__mro__ if base.__module__ not in ("abc", "builtins", "typing")]
+    names = {name for base in bases for name in (*vars(base), *get_annotations(base)) if not name.startswith("_")}
+    # A property counts by its class: to ask for its value may take long.
+    lacking = sorted(name for name in names if not hasattr(type(value), name) and not hasattr(value, name))
+    if lacking:
+        raise TypeError(f"{is_or_gives} a {type(value).__name__} without {', '.join(lacking)}")
 
 
 @contextmanager

@@ -87,7 +87,10 @@ _TABLE: tuple[Quantity, ...] = (
 )
 _BUILT_IN = {quantity.name: quantity for quantity in _TABLE}
 _QUANTITIES: Registry[Quantity] = Registry(
-    "quantity", "edgemtl.quantities", {name: partial(_BUILT_IN.__getitem__, name) for name in _BUILT_IN}, Quantity
+    "quantity",
+    "edgemtl.quantities",
+    {name: partial(_BUILT_IN.__getitem__, name) for name in _BUILT_IN},
+    instance_of=Quantity,
 )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from plugged import install
 
 from edgemtl.errors import UserError
 from edgemtl.plugins import Registry, load_user_function
+from edgemtl.tasks import Kind
+from edgemtl.units import Quantity
 
 GROUP = "edgemtl.tests.tools"
 PACKAGE = Path(__file__).parents[1] / "edgemtl"
@@ -92,6 +95,44 @@ def test_an_entry_of_another_class_is_refused(site: Path) -> None:
     assert (numbers.find("one"), numbers.find("three")) == (1, 3)
     with pytest.raises(UserError, match=r"cannot be loaded .*it is a str, not a int"):
         numbers.find("two")
+
+
+def test_a_plug_in_gives_what_its_registry_promises(site: Path) -> None:
+    class Shape(Protocol):
+        colour: str
+
+        @property
+        def area(self) -> float: ...
+
+        def draw(self) -> None: ...
+
+    shapes = Registry[Callable[[], Shape]]("shape", GROUP, {}, returns=Shape)
+    asked = "    @property\n    def area(self):\n        raise MemoryError('asked too early')\n"
+    install(site, GROUP, "square = square_tool:Square", f"class Square:\n    colour = 'red'\n    draw = print\n{asked}")
+    assert type(shapes.call("square")).__name__ == "Square"
+    install(site, GROUP, "bare = bare_tool:Bare", "class Bare:\n    area = 1.0\n")
+    with pytest.raises(UserError, match=r"'bare', which .* fails \(TypeError: it gives a Bare without colour, draw\)"):
+        shapes.call("bare")
+    install(site, GROUP, "flat = flat_tool:flat", "flat = 3\n")
+    with pytest.raises(UserError, match=r"cannot be loaded \(TypeError: it is a int, not a function\)"):
+        shapes.find("flat")
+    numbers = Registry[Callable[[], int]]("number", GROUP, {}, returns=int)
+    install(site, GROUP, "word = word_tool:word", "def word():\n    return 'two'\n")
+    with pytest.raises(UserError, match=r"fails \(TypeError: it gives a str, not a int\)"):
+        numbers.call("word")
+
+
+def test_an_object_is_whole_and_called_as_it_is_found(site: Path) -> None:
+    kind = "from edgemtl.units import Quantity\nother = Quantity('flops', {}, (), str)\n"
+    quantities = Registry[Quantity]("quantity", GROUP, {}, instance_of=Quantity)
+    install(site, GROUP, "mine = other_quantity:other", kind)
+    with pytest.raises(UserError, match=r"\(TypeError: it calls itself 'flops', not 'mine'\)"):
+        quantities.find("mine")
+    kinds = Registry[Kind]("task kind", GROUP, {}, instance_of=Kind)
+    bare = "from edgemtl.tasks import Kind\nclass Bare(Kind):\n    name = 'bare'\n"
+    install(site, GROUP, "bare = bare_kind:bare", f"{bare}Bare.__abstractmethods__ = frozenset()\nbare = Bare()\n")
+    with pytest.raises(UserError, match=r"\(TypeError: it is a Bare without loss, metrics, postprocess\)"):
+        kinds.find("bare")
 
 
 def test_a_function_of_the_user_is_found_in_the_working_directory(site: Path) -> None:

@@ -27,9 +27,17 @@ def tasks(screen: Screen, data: str | None) -> None:
     if data is not None:
         _of_data(screen, data)
         return
-    from edgemtl.tasks import all_kinds, make_task
+    from edgemtl.errors import UserError
+    from edgemtl.tasks import KINDS, find_kind, make_task
 
-    kinds = [(kind, make_task("any", kind.name, kind.channels or 2)) for kind in all_kinds() if kind.labels is not None]
+    kinds = []
+    for name in KINDS.names():
+        try:
+            kind = find_kind(name)
+            if kind.labels is not None:
+                kinds.append((kind, make_task("any", name, kind.channels or 2)))
+        except UserError as error:  # one broken package must not hide the other kinds
+            screen.note(f"warning: {error}")
     if not screen.as_json:
         rows = [
             (

@@ -155,7 +155,10 @@ class NoMeasurer(LocalMeasurer):
 
 
 _MEASURERS: Registry[Callable[[Device, str], Measurer]] = Registry(
-    "measurer", "edgemtl.measurers", {"local": lambda: LocalMeasurer, "none": lambda: NoMeasurer}
+    "measurer",
+    "edgemtl.measurers",
+    {"local": lambda: LocalMeasurer, "none": lambda: NoMeasurer},
+    returns=Measurer,
 )
 
 

@@ -27,6 +27,7 @@ _RUNTIMES: Registry[Opener] = Registry(
         "streaming": lambda: streaming.open_session,
         "tensorrt-rtx": lambda: tensorrt_rtx.open_session,
     },
+    returns=Session,
 )
 
 

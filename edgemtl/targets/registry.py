@@ -27,6 +27,7 @@ _TARGETS: Registry[Callable[[Device], ExportTarget]] = Registry(
         "streaming": lambda: StreamingTarget,
         "tensorrt-rtx": lambda: TensorRtRtxTarget,
     },
+    returns=ExportTarget,
 )
 
 

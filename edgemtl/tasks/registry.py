@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
@@ -18,7 +19,7 @@ from edgemtl.tasks.normals.kind import Normals
 from edgemtl.tasks.regression.kind import Regression
 from edgemtl.tasks.saliency.kind import Saliency
 from edgemtl.tasks.segmentation.kind import Segmentation
-from edgemtl.tasks.task import FLAG_PREFIX, IMAGE_INPUT, Task
+from edgemtl.tasks.task import FLAG_PREFIX, IMAGE_INPUT, Output, Task
 
 __all__ = ["KINDS", "all_kinds", "find_kind", "kind_of", "make_task"]
 
@@ -37,8 +38,12 @@ def find_kind(name: str) -> Kind:
 
 @cache
 def all_kinds() -> tuple[Kind, ...]:
-    """Every kind that there is; raises `UserError` for a plug-in that cannot be loaded."""
-    return tuple(map(find_kind, KINDS.names()))
+    """Every kind that can be loaded: a plug-in that cannot be hides none of the others."""
+    kinds = []
+    for name in KINDS.names():
+        with suppress(UserError):
+            kinds.append(find_kind(name))
+    return tuple(kinds)
 
 
 def kind_of(task: Task) -> Kind:
@@ -73,4 +78,15 @@ def make_task(name: str, kind: str, channels: int | None = None, classes: Sequen
     if classes and len(classes) != count:
         raise UserError(f"task {name!r} names {len(classes)} classes but has {count} channels")
     task = Task(name, kind, count, tuple(classes), own.metrics)
-    return replace(task, outputs=own.outputs(task))
+    return replace(task, outputs=_checked(own.outputs(task), kind))
+
+
+def _checked(outputs: tuple[Output, ...], kind: str) -> tuple[Output, ...]:
+    """The outputs; raises `UserError` where a kind gives none, or two with one name."""
+    names = [check_name(output.name, f"output of task kind {kind}:") for output in outputs]
+    if not names or len({*names}) < len(names):
+        raise UserError(
+            f"task kind {kind} gives the outputs {', '.join(names) or '(none)'}: it must give one or more, each with a "
+            "name of its own"
+        )
+    return outputs

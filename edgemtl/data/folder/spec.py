@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from edgemtl.data.folder.models import Folders, FolderSpec, Fractions, folder_kinds
 from edgemtl.data.folder.problems import Problems
 from edgemtl.files.yaml import read_yaml
-from edgemtl.tasks import Exact, FileSpec, TaskSpec, find_kind, relative
+from edgemtl.tasks import KINDS, Exact, FileSpec, TaskSpec, find_kind, relative
 
 __all__ = ["read_spec"]
 
@@ -151,6 +151,8 @@ def _read_task(document: _Document, name: Any, value: Any) -> TaskSpec | None:
         return None
     kind = value.get("kind") if isinstance(value, Mapping) else None
     kinds = folder_kinds()
+    if isinstance(kind, str) and kind in KINDS.names():
+        find_kind(kind)  # one that cannot be loaded says why
     if not isinstance(kind, str) or kind not in kinds:
         given = "this key is missing" if kind is None else f"unknown kind {_short(kind)}"
         near = difflib.get_close_matches(str(kind), kinds, n=1, cutoff=0.5) if isinstance(kind, str) else []

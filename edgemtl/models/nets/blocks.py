@@ -142,7 +142,10 @@ _BUILT_IN: dict[str, Builder] = {
     **TOKEN_BLOCKS,
 }
 _KINDS: Registry[Builder] = Registry(
-    "kind of block", "edgemtl.blocks", {kind: partial(_BUILT_IN.__getitem__, kind) for kind in _BUILT_IN}
+    "kind of block",
+    "edgemtl.blocks",
+    {kind: partial(_BUILT_IN.__getitem__, kind) for kind in _BUILT_IN},
+    returns=nn.Module,
 )
 
 

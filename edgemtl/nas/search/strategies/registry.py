@@ -54,6 +54,7 @@ STRATEGIES = Registry[Callable[..., Strategy]](
         "preference": lambda: preference,
         "random": lambda: random,
     },
+    returns=Strategy,
 )
 """Functions of a strategy's settings, each with a default, that return the strategy."""
 
