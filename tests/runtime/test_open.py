@@ -18,7 +18,13 @@ from edgemtl.errors import UserError
 from edgemtl.runtime import EngineSpec, open_engine, runtime_names
 from edgemtl.tasks import by_tensor
 
-PLUGGED = "def opened(*given):\n    return given\n"
+PLUGGED = """
+class Opened:
+    tasks, run, operator_times, close = ("a", "b"), None, None, None
+
+    def __init__(self, *given):
+        self.given = given
+"""
 SPEC = EngineSpec("mine", "my-runtime", ("a", "b"), (1, 3, 4, 4), {"model": "model.bin"}, {"level": 2})
 
 
@@ -28,9 +34,9 @@ def test_a_spec_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_plugged_in_backend_opens_its_engines(site: Path) -> None:
-    install(site, "edgemtl.runtimes", "my-runtime = my_runtime:opened", PLUGGED)
+    install(site, "edgemtl.runtimes", "my-runtime = my_runtime:Opened", PLUGGED)
     SPEC.write(site)
-    assert open_engine(site, threads=3, modes=[["a"]]) == (site, SPEC, 3, [["a"]])
+    assert vars(open_engine(site, threads=3, modes=[["a"]]))["given"] == (site, SPEC, 3, [["a"]])
     assert runtime_names() == ["my-runtime", "onnxruntime", "openvino", "streaming", "tensorrt-rtx"]
 
 

@@ -17,6 +17,7 @@ from edgemtl.traits import TargetTraits
 
 class Mine:
     traits = TargetTraits("mine", "Mine", ("float",), ("fp32",), 8, "onnxruntime", "mine")
+    scheme = dispatch = build = None
 
     def __init__(self, device):
         self.device = device
