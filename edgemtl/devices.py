@@ -152,13 +152,18 @@ class Device(Strict):
         return own or self.arithmetic
 
     @property
+    def is_host(self) -> bool:
+        """Whether it stands for the machine that a command runs on, whatever that is."""
+        return self.kind == "host"
+
+    @property
     def is_here(self) -> bool:
         """Whether this machine is that device, so that timings and outputs here hold there.
 
         The host of a run that was made on another machine may have another processor, or a precision that this lacks.
         """
         is_own = own_precisions(self.precisions) == self.precisions
-        return self.kind == "host" and self.arithmetic == own_arithmetic() and is_own
+        return self.is_host and self.arithmetic == own_arithmetic() and is_own
 
     def as_json(self) -> dict[str, Any]:
         """The properties that decide how engines are built; the rest may change while a run is resumed."""
@@ -201,7 +206,7 @@ def load_device(name: str) -> Device:
         raise UserError(
             f"device file {path} calls itself {device.name!r}: rename the file or the device so that they agree"
         )
-    return _detected(device) if device.kind == "host" else device
+    return _detected(device) if device.is_host else device
 
 
 def any_processor(device: Device) -> Device:

@@ -43,7 +43,7 @@ def _overview(screen: Screen, devices: list[Device]) -> None:
             device.arithmetic,
             " ".join(device.precisions),
             " ".join(runtime.name for runtime in device.runtimes),
-            "yes" if device.kind == "host" or device.measurer else "no",
+            "yes" if device.is_host or device.measurer else "no",
         )
         for device in devices
     ]

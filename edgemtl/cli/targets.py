@@ -37,7 +37,7 @@ def targets(screen: Screen, device: str) -> None:
         try:
             offered.append(find_target(name, where))
         except UserError as error:  # one broken package must not hide the other targets
-            screen.note(f"{'warning: ' if where.kind == 'host' else ''}{error}")
+            screen.note(f"{'warning: ' if where.is_host else ''}{error}")
     if not screen.as_json:
         rows = [
             (

@@ -91,7 +91,7 @@ def _origin(folder: RunFolder, candidate: Candidate, source: Source) -> Origin:
 def _own_device(folder: RunFolder, report: Report) -> Device:
     """The device that a run was made for; reports if that was another machine than this one."""
     device = folder.device()
-    if device.kind == "host" and not device.is_here:
+    if device.is_host and not device.is_here:
         note(
             report,
             f"run {folder.path} was made on another machine ({device.arithmetic}), and its engines are for that; "

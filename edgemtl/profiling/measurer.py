@@ -113,7 +113,7 @@ class LocalMeasurer:
         device = self.device
         if device.is_here:
             return None
-        if device.kind == "host":
+        if device.is_host:
             reason = f"the run was made on another machine ({device.arithmetic})"
             return Untimed(reason, f"for this one add --device {HOST}, or {Untimed.remedy}")
         return Untimed(f"device {device.name} ({device.arithmetic}) is not this machine")

@@ -10,16 +10,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from experts import decisive, experts_yaml
 from onnx import TensorProto, helper
+from small import small_space
 
 from edgemtl.bundle import read_manifest, share_dropped_by_model, share_dropped_by_target
 from edgemtl.data import Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.export import Evidence, ExportRequest, export_bundle
 from edgemtl.export.usage import dropping_nothing
-from edgemtl.models import MultiTaskNet, Supernet, expert_usage
+from edgemtl.models import MultiTaskNet, expert_usage
 from edgemtl.models.graph.graph import trace
-from edgemtl.spaces import load_space
 from edgemtl.targets import ExportTarget, TensorRtRtxTarget, find_target
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
@@ -29,20 +30,7 @@ ONNXRUNTIME = find_target("onnxruntime")
 TENSORRT_RTX = find_target("tensorrt-rtx")
 
 TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))
-YAML = """\
-schema: edgemtl.space/1
-family: vit
-input: [64, 96]
-vit:
-  stem: [8, 8, 16]
-  width: 32
-  head_width: 16
-  heads: [2]
-  depth: [2]
-  hidden: [32]
-  experts: {every: 2, count: 6, hidden: 16, kept: [4], top_k: [1]}
-  decoder: {width: [8], depth: [1]}
-"""
+YAML = experts_yaml("kept: [4], top_k: [1]", depth="[2]", hidden="[32]")
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +39,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
 
 
 def net_of(text: str, folder: Path) -> MultiTaskNet:
-    path = folder / "usage.yaml"
-    path.write_text(text)
-    torch.manual_seed(0)
-    space = load_space(str(path), TASKS)
-    supernet = Supernet.of(space)
-    with torch.no_grad():
-        for name, parameter in supernet.shared.items():
-            if ".routers." in name:
-                parameter.mul_(8)  # so that experts are chosen clearly
-    return supernet.extract(space.largest()).eval()
+    space = small_space(folder, TASKS, text)
+    return decisive(space).extract(space.largest()).eval()
 
 
 @pytest.fixture(scope="module")

@@ -5,42 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from experts import TASKS, experts_yaml, largest_net
 
 from edgemtl.errors import UserError
-from edgemtl.models import ExpertUsage, MultiTaskNet, Supernet, expert_usage
+from edgemtl.models import ExpertUsage, MultiTaskNet, expert_usage
 from edgemtl.models.nets.experts import Router
-from edgemtl.spaces import load_space
-from edgemtl.tasks import make_task
 
-TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))
-YAML = """\
-schema: edgemtl.space/1
-family: vit
-input: [64, 96]
-vit:
-  stem: [8, 8, 16]
-  width: 32
-  head_width: 16
-  heads: [2]
-  depth: [4]
-  hidden: [64]
-  experts: {every: 2, count: 6, hidden: 16, kept: [4], top_k: [2]}
-  decoder: {width: [8], depth: [1]}
-"""
+YAML = experts_yaml("kept: [4], top_k: [2]")
 TOKENS = 4 * 6
-
-
-def make_net(folder: Path, text: str = YAML) -> MultiTaskNet:
-    path = folder / "usage.yaml"
-    path.write_text(text)
-    torch.manual_seed(0)
-    space = load_space(str(path), TASKS)
-    return Supernet.of(space).extract(space.largest())
 
 
 @pytest.fixture
 def net(tmp_path: Path) -> MultiTaskNet:
-    return make_net(tmp_path)
+    return largest_net(tmp_path, YAML)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +80,7 @@ def test_the_net_is_left_as_it_was(net: MultiTaskNet, images: torch.Tensor) -> N
 
 
 def test_nets_without_experts_use_none(tmp_path: Path, images: torch.Tensor) -> None:
-    dense = make_net(tmp_path, "".join(line for line in YAML.splitlines(True) if "experts" not in line))
+    dense = largest_net(tmp_path, "".join(line for line in YAML.splitlines(True) if "experts" not in line))
     assert expert_usage(dense, [images]) == ()
 
 
@@ -114,7 +91,7 @@ def test_nets_without_experts_use_none(tmp_path: Path, images: torch.Tensor) -> 
 )
 def test_other_kinds_of_router(tmp_path: Path, images: torch.Tensor, router: str, tasks: list[str | None]) -> None:
     """One router for all tasks is no task's; a gate of all tasks is told which one it serves."""
-    net = make_net(tmp_path, YAML.replace("top_k: [2]", f"top_k: [2], router: {router}"))
+    net = largest_net(tmp_path, YAML.replace("top_k: [2]", f"top_k: [2], router: {router}"))
     usage = expert_usage(net, [images])
     assert [use.task for use in usage if use.layer == "b4"] == tasks
     assert all(sum(map(sum, use.counts)) == 5 * TOKENS * 2 for use in usage)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from experts import TASKS, experts_yaml
+from small import small_space
 from torch import nn
 
 from edgemtl.errors import UserError
@@ -14,27 +16,11 @@ from edgemtl.spaces import Space, load_space
 from edgemtl.spaces.families.vit import _TORCH_NAMES, window
 from edgemtl.tasks import Task, by_tensor, make_task
 
-TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))
-TINY = """\
-schema: edgemtl.space/1
-family: vit
-input: [64, 96]
-vit:
-  stem: [8, 8, 16]
-  width: 32
-  head_width: 16
-  heads: [1, 2]
-  depth: [2, 4]
-  hidden: [32, 64]
-  experts: {every: 2, count: 6, hidden: 16, kept: [2, 4, 6], top_k: [1, 2]}
-  decoder: {width: [8, 16], depth: [1, 2]}
-"""
+TINY = experts_yaml("kept: [2, 4, 6], top_k: [1, 2]", "[1, 2]", "[2, 4]", "[32, 64]", "{width: [8, 16], depth: [1, 2]}")
 
 
 def space(folder: Path, text: str = TINY, tasks: tuple[Task, ...] = TASKS) -> Space:
-    path = folder / "tiny-vit.yaml"
-    path.write_text(text)
-    return load_space(str(path), tasks)
+    return small_space(folder, tasks, text)
 
 
 @pytest.fixture

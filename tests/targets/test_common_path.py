@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_tokens import TASKS, YAML
+from experts import TASKS, experts_yaml
+from small import small_space
 
 from edgemtl.errors import UserError
 from edgemtl.files.disk import read_json, write_json
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.models.graph import trace
 from edgemtl.runtime import open_engine
-from edgemtl.spaces import load_space
 from edgemtl.targets import find_target
 from edgemtl.targets.onnx.common_path import CommonPath, common_path
 from edgemtl.targets.onnx.emit import emit
@@ -28,9 +28,7 @@ OPENVINO = find_target("openvino")
 
 def net_of(folder: Path, choices: Mapping[str, int] = MappingProxyType({})) -> MultiTaskNet:
     """A small net; its tasks reach all six experts, where `choices` do not say otherwise."""
-    path = folder / "alike.yaml"
-    path.write_text(YAML.replace("kept: [2, 4]", "kept: [4, 6]"))
-    space = load_space(str(path), TASKS)
+    space = small_space(folder, TASKS, experts_yaml("kept: [4, 6], top_k: [1, 2]"))
     torch.manual_seed(0)
     return Supernet.of(space).extract(space.design({**space.largest(), **choices}))
 

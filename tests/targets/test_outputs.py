@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from experts import experts_yaml
 from grid import GRID
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from small import SMALL, pictures, small_space, with_batch_statistics
-from test_tokens import YAML
 
 from edgemtl.export import export_onnx
 from edgemtl.models import MultiTaskNet, Supernet
@@ -39,7 +39,7 @@ CROWD = Task(
     ),
 )
 TASKS = (make_task("depth", "depth"), CROWD, make_task("kind", "classification", 4))
-TEXTS = {"cnn": SMALL, "grid": GRID, "vit": YAML}
+TEXTS = {"cnn": SMALL, "grid": GRID, "vit": experts_yaml("kept: [2, 4], top_k: [1, 2]")}
 NAMES = tuple(task.name for task in TASKS)
 TENSORS = ("depth", "crowd.density", "crowd.count", "crowd.parts", "kind")
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from experts import experts_yaml, largest_net
 from numpy.typing import NDArray
 
-from edgemtl.models import MultiTaskNet, Supernet
+from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph.graph import trace
 from edgemtl.models.quantization import QuantScheme, calibrate
-from edgemtl.spaces import load_space
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.quantize import quantize
@@ -24,35 +23,14 @@ from edgemtl.targets.onnx.stack import stack_experts
 from edgemtl.tasks import make_task
 
 TASKS = (make_task("depth", "depth"), make_task("kind", "classification", 4))
-YAML = """\
-schema: edgemtl.space/1
-family: vit
-input: [64, 96]
-vit:
-  stem: [8, 8, 16]
-  width: 32
-  head_width: 16
-  heads: [2]
-  depth: [4]
-  hidden: [32]
-  experts: {every: 2, count: 6, hidden: 16, kept: [4], top_k: [2], capacity: 1.25}
-  decoder: {width: [8], depth: [1]}
-"""
+YAML = experts_yaml("kept: [4], top_k: [2], capacity: 1.25", hidden="[32]")
 MIXTURES = 4
 """Two layers, each with the windows of two tasks."""
 
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskNet:
-    return net_of(YAML, tmp_path_factory.mktemp("space"))
-
-
-def net_of(text: str, folder: Path) -> MultiTaskNet:
-    path = folder / "stack.yaml"
-    path.write_text(text)
-    torch.manual_seed(0)
-    space = load_space(str(path), TASKS)
-    return Supernet.of(space).extract(space.largest()).eval()
+    return largest_net(tmp_path_factory.mktemp("space"), YAML, TASKS)
 
 
 def stacked(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -81,7 +59,7 @@ def test_joined_experts_compute_the_same_from_the_same_weights(
     tmp_path_factory: pytest.TempPathFactory, window: int, stored: str
 ) -> None:
     """Experts of overlapping windows are stored one by one; where all tasks reach the same they are one constant."""
-    net = net_of(YAML.replace("kept: [4]", f"kept: [{window}]"), tmp_path_factory.mktemp("window"))
+    net = largest_net(tmp_path_factory.mktemp("window"), YAML.replace("kept: [4]", f"kept: [{window}]"), TASKS)
     model = emit_graph(trace(net), DispatchPolicy("buckets"))
     joined = stacked(model)
     image = np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)

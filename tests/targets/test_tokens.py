@@ -10,35 +10,23 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from experts import TASKS, decisive, experts_yaml
+from small import small_space
 
-from edgemtl.models import MultiTaskNet, Supernet
+from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph.evaluate import run_graph
 from edgemtl.models.graph.graph import trace
 from edgemtl.models.nets.experts import Experts
 from edgemtl.models.quantization import calibrate
 from edgemtl.profiling import count_graph
 from edgemtl.runtime import Session, open_engine
-from edgemtl.spaces import Design, load_space
+from edgemtl.spaces import Design
 from edgemtl.targets import find_target
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
-from edgemtl.tasks import by_tensor, make_task
+from edgemtl.tasks import by_tensor
 
-TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"), make_task("kind", "classification", 4))
-YAML = """\
-schema: edgemtl.space/1
-family: vit
-input: [64, 96]
-vit:
-  stem: [8, 8, 16]
-  width: 32
-  head_width: 16
-  heads: [2]
-  depth: [4]
-  hidden: [64]
-  experts: {every: 2, count: 6, hidden: 16, kept: [2, 4], top_k: [1, 2]}
-  decoder: {width: [8], depth: [1]}
-"""
+YAML = experts_yaml("kept: [2, 4], top_k: [1, 2]")
 
 
 Designs = list[tuple[Design, MultiTaskNet]]
@@ -56,17 +44,10 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Designs:
 
 
 def designs_of(text: str, folder: Path) -> Designs:
-    path = folder / "tokens.yaml"
-    path.write_text(text)
-    space = load_space(str(path), TASKS)
-    torch.manual_seed(0)
-    supernet = Supernet.of(space)
-    with torch.no_grad():
-        for name, parameter in supernet.shared.items():
-            if ".routers." in name:
-                parameter.mul_(8)  # so that experts are chosen clearly
-    found = [space.largest(), space.smallest(), space.random(random.Random(1))]
-    plain = [space.design({k: v for k, v in d.items() if not k.endswith("precision")}) for d in found]
+    space = small_space(folder, TASKS, text)
+    supernet = decisive(space)
+    drawn = [space.largest(), space.smallest(), space.random(random.Random(1))]
+    plain = [space.design({k: v for k, v in d.items() if not k.endswith("precision")}) for d in drawn]
     return [(design, supernet.extract(design)) for design in plain]
 
 

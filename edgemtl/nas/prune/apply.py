@@ -14,7 +14,7 @@ from edgemtl.files.disk import read_json
 from edgemtl.files.paths import inside
 from edgemtl.files.seals import check_seal, sha256
 from edgemtl.models import check_state, plain_module, read_state
-from edgemtl.nas.prune.cut import Side, keep_places, whole_size
+from edgemtl.nas.prune.cut import Side, keep_positions, whole_size
 
 __all__ = ["PRUNING_FILE", "PRUNING_SCHEMA", "WEIGHTS_FILE", "apply_pruning", "kept_json", "weights_bytes"]
 
@@ -36,7 +36,7 @@ def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
         raise UserError(f"{folder} holds no pruned module: give the folder that `edgemtl prune package.module:f` wrote")
     with naming("the module"):
         made = plain_module(module)
-    keep_places(made, _kept(folder / PRUNING_FILE, content["kept"], made))
+    keep_positions(made, _kept(folder / PRUNING_FILE, content["kept"], made))
     path = inside(folder, WEIGHTS_FILE, "pruned module")
     state, _ = read_state(path, "weights")
     try:
@@ -54,7 +54,7 @@ def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
 def kept_json(kept_positions: Mapping[Side, Sequence[int]]) -> list[dict[str, Any]]:
     """The positions that each side of a layer keeps, as JSON, by the layer's path in the user's module."""
     return [
-        {"layer": name.removeprefix("module."), "side": side, "places": list(positions)}
+        {"layer": name.removeprefix("module."), "side": side, "positions": list(positions)}
         for (name, side), positions in kept_positions.items()
     ]
 
@@ -69,7 +69,11 @@ def _kept(file: Path, rows: Any, module: nn.Module) -> dict[Side, list[int]]:
     kept_positions: dict[Side, list[int]] = {}
     try:
         for row in rows:
-            name, side, positions = str(row["layer"]), str(row["side"]), [int(position) for position in row["places"]]
+            name, side, positions = (
+                str(row["layer"]),
+                str(row["side"]),
+                [int(position) for position in row["positions"]],
+            )
             named: Mapping[str, object] = layers if side in ("inputs", "outputs") else parameters
             if name not in named:
                 raise unknown_name("layer of the module", name, named)
@@ -78,7 +82,7 @@ def _kept(file: Path, rows: Any, module: nn.Module) -> dict[Side, list[int]]:
                 or positions != sorted({*positions})
                 or not 0 <= positions[0] <= positions[-1] < whole_size(module, (name, side))
             ):
-                raise ValueError(f"places of {name}")
+                raise ValueError(f"positions of {name}")
             kept_positions[name, side] = positions
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"pruning {file} is damaged, or of another module ({error}): prune again") from error

@@ -9,7 +9,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-__all__ = ["Group", "Member", "Side", "keep_places", "places_kept", "reads_along", "shared_tensors", "whole_size"]
+__all__ = ["Group", "Member", "Side", "keep_positions", "positions_kept", "reads_along", "shared_tensors", "whole_size"]
 
 _GRAPH = torch_pruning.DependencyGraph()
 """Its table of layer types says how each is cut."""
@@ -54,7 +54,7 @@ class Group:
     step: int = 1
 
 
-def places_kept(
+def positions_kept(
     net: nn.Module, groups: Iterable[Group], kept: Mapping[str, Sequence[Sequence[int]]]
 ) -> dict[Side, list[int]]:
     """For each side that groups of `kept` touch, the positions that stay, where each part keeps only these channels."""
@@ -82,7 +82,7 @@ def whole_size(net: nn.Module, side: Side) -> int:
     return int((pruner.get_out_channels if what == "outputs" else pruner.get_in_channels)(layer))
 
 
-def keep_places(net: nn.Module, kept: Mapping[Side, Sequence[int]]) -> None:
+def keep_positions(net: nn.Module, kept: Mapping[Side, Sequence[int]]) -> None:
     """Cut layers of a module, in place, so that each side of `kept` has only these positions.
 
     Layers that share a parameter share what is left of it: they must be cut alike.

@@ -18,7 +18,7 @@ from torch import nn
 from torch_pruning.ops import _OutputOp
 
 from edgemtl.models import MultiTaskNet, TaskNet
-from edgemtl.nas.prune.cut import Group, Member, keep_places, places_kept
+from edgemtl.nas.prune.cut import Group, Member, keep_positions, positions_kept
 from edgemtl.nas.prune.token_groups import token_groups
 from edgemtl.spaces import Plan, prunable_channels
 
@@ -53,7 +53,7 @@ def cut_channels(net: Net, groups: Iterable[Group], kept: Kept) -> Net:
     """
     chosen = [group for group in groups if group.name in kept]
     made = net.copy()
-    keep_places(made, places_kept(net, chosen, kept))
+    keep_positions(made, positions_kept(net, chosen, kept))
     return made.with_channels({name: len(kept[group.name][0]) for group in chosen for name in group.convolutions})
 
 

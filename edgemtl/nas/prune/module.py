@@ -21,7 +21,7 @@ from edgemtl.models import ModuleNet, load_module
 from edgemtl.nas.evaluation import PreparedNet
 from edgemtl.nas.prune.apply import PRUNING_FILE, WEIGHTS_FILE, kept_json, weights_bytes
 from edgemtl.nas.prune.criterion import DECIDING_IMAGES, RECALIBRATION_IMAGES, LossCriterion
-from edgemtl.nas.prune.cut import places_kept
+from edgemtl.nas.prune.cut import positions_kept
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
 from edgemtl.nas.prune.opened import Cut, Opened
 from edgemtl.nas.prune.prunable import Channels, Prunable
@@ -111,7 +111,7 @@ class OpenedModule(Opened):
         return {"schema": SCHEMA, **settings, "data": self.subject.data, **self.prunable.cache_key}
 
     def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:
-        """Write the weights, the engine, and `pruning.json` with the places that every layer keeps."""
+        """Write the weights, the engine, and `pruning.json` with the positions that every layer keeps."""
         net = best.prepared.net
         assert isinstance(net, ModuleNet)
         write_atomic(out / WEIGHTS_FILE, weights_bytes(net.module))
@@ -122,7 +122,7 @@ class OpenedModule(Opened):
             "module": self.subject.module,
             "whole": dict(self.whole),
             "not_exported": self.not_exported,
-            "kept": kept_json(places_kept(self.prunable.net, self.prunable.groups, cut)),
+            "kept": kept_json(positions_kept(self.prunable.net, self.prunable.groups, cut)),
             "weights_sha256": sha256(out / WEIGHTS_FILE),
         }
         write_json(out / PRUNING_FILE, sealed(content))

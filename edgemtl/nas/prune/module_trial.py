@@ -119,7 +119,7 @@ def odd_channels(group: Group) -> list[int]:
 def _cut_of(
     layer: nn.Module, key: str, members: Sequence[Member], named: Mapping[str, nn.Module]
 ) -> frozenset[tuple[bool, int, int]]:
-    """Which places of a layer's parameter stand for which channels of a group, by side; a bias has outputs alone."""
+    """Which positions of a layer's parameter stand for which channels of a group, by side; a bias has outputs alone."""
     one_sided = key == "bias" and isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
     sides = [m for m in members if named.get(m.module) is layer and (m.outputs or not one_sided)]
     return frozenset((m.outputs, *pair) for m in sides for pair in zip(m.positions, m.channels, strict=True))

@@ -324,7 +324,7 @@ def test_another_module_or_a_damaged_folder_is_refused(ask: PruneRequest) -> Non
     with pytest.raises(UserError, match="are not the weights of this module"):
         apply_pruning(own("declared"), ask.out)
     content = pruning(ask.out)
-    for wrong in ([{"layer": "stem.0", "side": "outputs", "places": [0, 99]}], [{"layer": "stem.0"}], 3):
+    for wrong in ([{"layer": "stem.0", "side": "outputs", "positions": [0, 99]}], [{"layer": "stem.0"}], 3):
         (ask.out / "pruning.json").write_text(json.dumps({**content, "kept": wrong}))
         with pytest.raises(UserError, match="damaged"):
             apply_pruning(own("build"), ask.out)
