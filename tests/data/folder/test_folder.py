@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from refusals import refused
 
 from edgemtl.data import Split, collate, open_source
 from edgemtl.data.folder import CheckReport, FolderSource
-from edgemtl.errors import UserError
 
 SIZE = (12, 16)
 RAW = (24, 32)
@@ -84,18 +84,12 @@ def edit(root: Path, old: str, new: str) -> None:
     (root / "data.yaml").write_text(text.replace(old, new))
 
 
-def refused(action: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as error:
-        action()
-    return str(error.value)
-
-
 def opening(root: Path) -> str:
-    return refused(lambda: FolderSource(root, SIZE))
+    return refused(lambda: FolderSource(root, SIZE), one_line=False)
 
 
 def checking(root: Path) -> str:
-    return refused(FolderSource(root, SIZE).check)
+    return refused(FolderSource(root, SIZE).check, one_line=False)
 
 
 def test_samples_hold_what_the_files_hold(root: Path) -> None:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from edgemtl.data.folder.models import Folders, Fractions
 from edgemtl.data.folder.spec import read_spec
@@ -31,10 +32,8 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def refused(folder: Path, text: str) -> str:
-    with pytest.raises(UserError) as error:
-        read_spec(write(folder, text))
-    return str(error.value)
+def refusal(folder: Path, text: str) -> str:
+    return refused(lambda: read_spec(write(folder, text)), one_line=False)
 
 
 def test_every_kind_is_read(tmp_path: Path) -> None:
@@ -137,24 +136,24 @@ def test_one_folder_with_shares(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_every_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
     assert old in GOOD
-    message = refused(tmp_path, GOOD.replace(old, new, 1))
+    message = refusal(tmp_path, GOOD.replace(old, new, 1))
     for text in expected:
         assert text in message, message
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     text = GOOD.replace("scale:", "scal:").replace("kind: edges", "kind: edge").replace("columns:", "column:")
-    message = refused(tmp_path, text)
+    message = refusal(tmp_path, text)
     assert "has 4 problems:" in message
     assert all(part in message for part in ("depth.scal", "edges.kind", "angle.column:", "angle.columns"))
 
 
 def test_what_is_no_yaml_is_told_with_its_place(tmp_path: Path) -> None:
-    assert "data.yaml line 2, column 13: not valid YAML (" in refused(tmp_path, "images: a\ntasks: {b: [}\n")
-    assert "keys and values are needed here, not nothing" in refused(tmp_path, "")
-    assert "keys and values are needed here, not a list" in refused(tmp_path, "[1, 2]")
-    assert "not valid YAML" in refused(tmp_path, "a: !!python/object/apply:os.system [ls]")
-    assert "not valid YAML" in refused(tmp_path, "[" * 500)
+    assert "data.yaml line 2, column 13: not valid YAML (" in refusal(tmp_path, "images: a\ntasks: {b: [}\n")
+    assert "keys and values are needed here, not nothing" in refusal(tmp_path, "")
+    assert "keys and values are needed here, not a list" in refusal(tmp_path, "[1, 2]")
+    assert "not valid YAML" in refusal(tmp_path, "a: !!python/object/apply:os.system [ls]")
+    assert "not valid YAML" in refusal(tmp_path, "[" * 500)
     (tmp_path / "data.yaml").write_bytes(b"images: \xff\xfe")
     with pytest.raises(UserError, match="not UTF-8"):
         read_spec(tmp_path / "data.yaml")
@@ -164,7 +163,7 @@ def test_what_is_no_yaml_is_told_with_its_place(tmp_path: Path) -> None:
 
 def test_a_bomb_of_aliases_is_refused_quickly(tmp_path: Path) -> None:
     levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))
-    message = refused(tmp_path, f"a0: &a0 [x]\n{levels}\nimages: all\ntasks: *a29\n")
+    message = refusal(tmp_path, f"a0: &a0 [x]\n{levels}\nimages: all\ntasks: *a29\n")
     assert "there are more than 25000 values, aliases written out" in message
     (tmp_path / "data.yaml").write_text("#" * 2**21)
     with pytest.raises(UserError, match="larger than"):
@@ -172,18 +171,18 @@ def test_a_bomb_of_aliases_is_refused_quickly(tmp_path: Path) -> None:
 
 
 def test_huge_values_do_not_fill_the_message(tmp_path: Path) -> None:
-    assert len(refused(tmp_path, GOOD.replace("0.001", "x" * 5000))) < 1000
-    huge = refused(tmp_path, GOOD.replace("partial: true", "partial: 0x" + "f" * 9000))
+    assert len(refusal(tmp_path, GOOD.replace("0.001", "x" * 5000))) < 1000
+    huge = refusal(tmp_path, GOOD.replace("partial: true", "partial: 0x" + "f" * 9000))
     assert "a whole number of more than 100 digits" in huge
 
 
 def test_as_many_mistakes_as_a_file_holds_are_told_quickly(tmp_path: Path) -> None:
     begun = time.process_time()
     names = ", ".join(f"c{number}" for number in range(20_000))
-    assert "at most 10000 items" in refused(tmp_path, GOOD.replace("[road, car, 3]", f"[{names}]"))
+    assert "at most 10000 items" in refusal(tmp_path, GOOD.replace("[road, car, 3]", f"[{names}]"))
     names = ", ".join(f"c{number % 5000}" for number in range(10_000))
-    assert "c0, c1, c10, c100, c1000 are there twice" in refused(tmp_path, GOOD.replace("[road, car, 3]", f"[{names}]"))
+    assert "c0, c1, c10, c100, c1000 are there twice" in refusal(tmp_path, GOOD.replace("[road, car, 3]", f"[{names}]"))
     keys = "\n".join(f"k{number}: 1" for number in range(4_000))
-    message = refused(tmp_path, f"{GOOD}{keys}\n")
+    message = refusal(tmp_path, f"{GOOD}{keys}\n")
     assert "has 4000 problems" in message and "line 9: k0: unknown key" in message
     assert time.process_time() - begun < 20

@@ -5,18 +5,17 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load, save
 from small_world import Ask
 
 from edgemtl.devices import load_device
-from edgemtl.errors import UserError
 from edgemtl.files.seals import sealed
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
 from edgemtl.models.quantization import calibrate
@@ -70,13 +69,6 @@ def made(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(made: Path, tmp_path: Path, ask: Ask) -> RunFolder:
     """A copy of it to damage; the working directory has its space."""
     return RunFolder(Path(shutil.copytree(made, tmp_path / "run")))
-
-
-def refused(action: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as error:
-        action()
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def rewrite(path: Path, **changes: Any) -> None:
