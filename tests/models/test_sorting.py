@@ -62,11 +62,11 @@ def is_sorted(values: Tensor) -> bool:
 
 def test_hidden_channels_are_sorted_by_the_weights_that_read_them(space: Space) -> None:
     supernet = scrambled(Supernet.of(space), 5)
-    unsorted = importance(supernet.shared["blocks.b_2.project.conv.weight"])
+    unsorted = importance(supernet.shared["blocks.b_2.pointwise.conv.weight"])
     sort_channels(supernet)
     table = supernet.shared
     for name in (
-        "b_2.project",
+        "b_2.pointwise",
         "b_1.project",
         "a_2.project",
         "depth_head.conv",
@@ -77,7 +77,7 @@ def test_hidden_channels_are_sorted_by_the_weights_that_read_them(space: Space) 
         assert weight is not None
         if "body" not in name and "depth_head" not in name:  # those share their channels with others
             assert is_sorted(importance(weight)), name
-    assert torch.allclose(importance(table["blocks.b_2.project.conv.weight"]), unsorted.sort(descending=True).values)
+    assert torch.allclose(importance(table["blocks.b_2.pointwise.conv.weight"]), unsorted.sort(descending=True).values)
 
 
 def test_a_stream_is_sorted_by_all_that_read_it_each_counting_the_same(space: Space) -> None:
@@ -88,7 +88,7 @@ def test_a_stream_is_sorted_by_all_that_read_it_each_counting_the_same(space: Sp
     readers = [f"b_{n}.{conv}" for n in (2, 3) for conv in ("expand", "dense")] + ["c_1.dense"]
     norms = [importance(supernet.shared[f"blocks.{name}.conv.weight"]) for name in readers]
     # expand 1: the first depthwise block of stage c reads the stream as its own hidden channels
-    norms.append(importance(supernet.shared["blocks.c_1.project.conv.weight"]))
+    norms.append(importance(supernet.shared["blocks.c_1.pointwise.conv.weight"]))
     assert is_sorted(torch.stack([norm / norm.mean() for norm in norms]).sum(0))
 
 
@@ -126,7 +126,7 @@ def test_channels_that_are_hidden_ones_in_some_designs_are_sorted_among_themselv
     # expand 1 or 2: in one design the depthwise convolution's channels are the stream's, in the other twice as many
     supernet = scrambled(Supernet.of(space), 10)
     sort_channels(supernet)
-    readers = importance(supernet.shared["blocks.d_2.project.conv.weight"])
+    readers = importance(supernet.shared["blocks.d_2.pointwise.conv.weight"])
     assert len(readers) == 64
     assert is_sorted(readers[32:])
     assert not is_sorted(readers)

@@ -95,7 +95,7 @@ def test_a_design_trains_its_prefixes_and_nothing_else(space: Space) -> None:
     sum(
         output.square().sum() for output in by_tensor(supernet(pictures(2, SIZE), space.smallest()).outputs).values()
     ).backward()
-    lower = supernet.shared["blocks.b_1.project.conv.weight"]
+    lower = supernet.shared["blocks.b_1.pointwise.conv.weight"]
     assert lower.shape == (24, 48, 1, 1)
     assert lower.grad is not None
     assert bool((lower.grad[:8, :16] != 0).all())
@@ -105,7 +105,7 @@ def test_a_design_trains_its_prefixes_and_nothing_else(space: Space) -> None:
     assert depthwise.grad is not None
     centre = depthwise.grad[:16, :, 2:5, 2:5]
     assert int((depthwise.grad != 0).sum()) == int((centre != 0).sum()) > 16
-    assert supernet.shared["blocks.b_3.project.conv.weight"].grad is None
+    assert supernet.shared["blocks.b_3.pointwise.conv.weight"].grad is None
 
 
 def test_features_are_the_trunk_s(space: Space, supernet: Supernet) -> None:

@@ -14,6 +14,7 @@ from edgemtl.errors import UserError
 from edgemtl.spaces import Plan, Space, find_family, load_space
 from edgemtl.spaces.families.cnn import CnnSpec, cnn_blocks, cnn_choices
 from edgemtl.spaces.space import _read_yaml
+from edgemtl.testing import small_net
 
 DENSE = TASKS[:2]
 POOLED = TASKS[2:]
@@ -143,3 +144,12 @@ def test_dense_tasks_want_features_that_double(raw: dict[str, Any], features: li
     with pytest.raises(UserError, match=r"features have strides .* dense decoders want 4, 8, 16"):
         cnn_choices(spec, TASKS)
     assert cnn_choices(spec, POOLED)
+
+
+def test_fused_and_depthwise_blocks_share_no_weights() -> None:
+    """A supernet keeps one tensor for each name, so another name is all that keeps two layers apart."""
+    names = {
+        kind: {conv.name for block in small_net(kind).plan.blocks if block.kind == kind for conv in block.convs}
+        for kind in ("fused", "depthwise")
+    }
+    assert names["fused"] and names["depthwise"] and not names["fused"] & names["depthwise"]

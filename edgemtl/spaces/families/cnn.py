@@ -226,14 +226,15 @@ def _stage_block(
     expansion = int(option_of(values, f"{stage.name}.expand", stage.expand))
     kind = str(option_of(values, f"{stage.name}.block", stage.block))
     hidden = inputs * expansion
-    project = ConvPlan("project", hidden, outputs, 1, 1, 1, height, width)
+    # The two projections do not share weights: a supernet keeps one tensor for each name.
+    last = ConvPlan("project" if kind == "fused" else "pointwise", hidden, outputs, 1, 1, 1, height, width)
     if kind == "fused":
-        convs: tuple[ConvPlan, ...] = (ConvPlan("dense", inputs, hidden, 3, stride, 1, height, width), project)
+        convs: tuple[ConvPlan, ...] = (ConvPlan("dense", inputs, hidden, 3, stride, 1, height, width), last)
     else:
         kernel = int(option_of(values, f"{stage.name}.kernel", stage.kernel))
         expand = ConvPlan("expand", inputs, hidden, 1, 1, 1, *size)
         depthwise = ConvPlan("depthwise", hidden, hidden, kernel, stride, hidden, height, width)
-        convs = (depthwise, project) if expansion == 1 else (expand, depthwise, project)
+        convs = (depthwise, last) if expansion == 1 else (expand, depthwise, last)
     residual = stride == 1 and inputs == outputs and number > 1
     return BlockPlan(f"{stage.name}_{number}", kind, None, convs, (source,), residual, spec.activation)
 

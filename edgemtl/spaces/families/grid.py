@@ -272,12 +272,12 @@ def _trunk_block(spec: GridSpec, wire: _Wire, sources: Sequence[int], size: tupl
     if len(sources) > 1:
         return _edge(spec, wire, sources[0], size)
     hidden = path.width * spec.expand
-    project = ConvPlan("project", hidden, path.width, 1, 1, 1, height, width)
+    last = ConvPlan("project" if path.block == "fused" else "pointwise", hidden, path.width, 1, 1, 1, height, width)
     if path.block == "fused":
-        convs: tuple[ConvPlan, ...] = (ConvPlan("dense", path.width, hidden, 3, 1, 1, height, width), project)
+        convs: tuple[ConvPlan, ...] = (ConvPlan("dense", path.width, hidden, 3, 1, 1, height, width), last)
     else:
         expand = ConvPlan("expand", path.width, hidden, 1, 1, 1, height, width)
-        convs = (expand, ConvPlan("depthwise", hidden, hidden, 3, 1, hidden, height, width), project)
+        convs = (expand, ConvPlan("depthwise", hidden, hidden, 3, 1, hidden, height, width), last)
     return BlockPlan(wire.block, path.block, None, convs, (), True, spec.activation)
 
 

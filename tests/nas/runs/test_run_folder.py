@@ -346,7 +346,7 @@ def test_a_pruned_design_keeps_its_channels_and_other_runs_open_as_before(run: R
 
 
 @pytest.mark.parametrize(
-    "pruned", [{"s1_1.project": 99}, {"nothing": 8}, {"s1_1.project": "x"}, [1], {"s2_2.project": 8}]
+    "pruned", [{"s1_1.project": 99}, {"nothing": 8}, {"s1_1.project": "x"}, [1], {"s2_2.pointwise": 8}]
 )
 def test_channels_that_no_net_has_are_damage(run: RunFolder, pruned: Any) -> None:
     rewrite(run.path / "designs" / "baseline" / "design.json", pruned=pruned)
