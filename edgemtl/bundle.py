@@ -169,9 +169,9 @@ class Parity(Strict):
 
 
 class BundleDispatch(Strict):
-    """How an engine's experts get their tokens: `buckets` have places for `capacity` times an even share.
+    """How an engine's experts get their tokens: `buckets` hold `capacity` times an even share.
 
-    No capacity is a place for every token; that and the other forms drop none.
+    No capacity means room for every token; that and the other forms drop none.
     """
 
     form: Literal["segments", "buckets", "masked"]
@@ -239,7 +239,7 @@ class BundleExperts(Strict):
 class BundleCost(Strict):
     """Counts of the exported graph: all tasks in one call, and what each task runs alone.
 
-    Those of a net with experts are without the places that a target's buckets leave empty.
+    Those of a net with experts are without what a target's buckets leave empty.
     """
 
     flops: Amount

@@ -11,16 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgemtl.errors import UserError, brief
 from edgemtl.files.disk import read_json
 
-__all__ = [
-    "Name",
-    "Strict",
-    "Text",
-    "check_schema",
-    "first_problem",
-    "parse_document",
-    "read_document",
-    "validated",
-]
+__all__ = ["Name", "Strict", "Text", "check_schema", "first_problem", "parse_document", "read_document", "validated"]
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Text = Annotated[str, Field(max_length=2000)]

@@ -67,13 +67,7 @@ _TABLE: tuple[Quantity, ...] = (
         lambda flops: f"{_scaled(flops)}FLOPs ({_scaled(flops / 2)}MACs)",
     ),
     Quantity("params", _prefixed("params"), ("%params",), lambda count: f"{_scaled(count)}parameters"),
-    Quantity(
-        "latency_ms",
-        {"us": 1e-3, "ms": 1.0, "s": 1e3},
-        ("%ms",),
-        lambda ms: f"{_digits(ms)} ms",
-        counted=False,
-    ),
+    Quantity("latency_ms", {"us": 1e-3, "ms": 1.0, "s": 1e3}, ("%ms",), lambda ms: f"{_digits(ms)} ms", counted=False),
     Quantity("weight_bytes", _prefixed("B", prefixes="kMG"), ("%MB",), lambda count: f"{_scaled(count)}B"),
     Quantity(
         "energy_mj",

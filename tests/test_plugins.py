@@ -107,8 +107,8 @@ def test_a_plug_in_gives_what_its_registry_promises(site: Path) -> None:
         def draw(self) -> None: ...
 
     shapes = Registry[Callable[[], Shape]]("shape", GROUP, {}, returns=Shape)
-    asked = "    @property\n    def area(self):\n        raise MemoryError('asked too early')\n"
-    install(site, GROUP, "square = square_tool:Square", f"class Square:\n    colour = 'red'\n    draw = print\n{asked}")
+    early = "    @property\n    def area(self):\n        raise MemoryError('asked too early')\n"
+    install(site, GROUP, "square = square_tool:Square", f"class Square:\n    colour = 'red'\n    draw = print\n{early}")
     assert type(shapes.call("square")).__name__ == "Square"
     install(site, GROUP, "bare = bare_tool:Bare", "class Bare:\n    area = 1.0\n")
     with pytest.raises(UserError, match=r"'bare', which .* fails \(TypeError: it gives a Bare without colour, draw\)"):

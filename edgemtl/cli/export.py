@@ -53,8 +53,8 @@ LAYOUTS = ("bundle", "plain")
 @click.option(
     "--exact",
     is_flag=True,
-    help="Drop no token of a mixture of experts: where a target needs fixed places, each expert has one for every "
-    "token, and computes as many.",
+    help="Drop no token of a mixture of experts: where a target needs a fixed capacity, each expert has one of "
+    "all tokens, and computes as many.",
 )
 @click.option(
     "--levels",

@@ -156,13 +156,7 @@ def _check_weighting(recipe: Recipe) -> None:
 
 
 def _tune(
-    screen: Screen,
-    run: Path,
-    design: str,
-    folder: Path,
-    recipe: Recipe,
-    how: _How,
-    own: Mapping[str, object],
+    screen: Screen, run: Path, design: str, folder: Path, recipe: Recipe, how: _How, own: Mapping[str, object]
 ) -> None:
     from edgemtl.files.disk import read_json
     from edgemtl.nas.runs import fine_tune

@@ -15,10 +15,7 @@ from edgemtl.plugins import Registry
 __all__ = ["open_source", "source_names"]
 
 _SOURCES: Registry[Callable[[tuple[int, int]], Source]] = Registry(
-    "data set",
-    "edgemtl.sources",
-    {"elpv": lambda: ElpvSource, "scenes": lambda: ScenesSource},
-    returns=Source,
+    "data set", "edgemtl.sources", {"elpv": lambda: ElpvSource, "scenes": lambda: ScenesSource}, returns=Source
 )
 
 

@@ -90,13 +90,7 @@ def check_sharing(targets: str | Sequence[str], device: Device | None = None) ->
 
 
 def export_levels(
-    planned: Levels,
-    target: ExportTarget,
-    folder: Path,
-    *,
-    validation: Sequence[Sample],
-    origin: Origin,
-    report: Report,
+    planned: Levels, target: ExportTarget, folder: Path, *, validation: Sequence[Sample], origin: Origin, report: Report
 ) -> Manifest:
     """Write the levels as one bundle for a target, each checked against its net; returns its manifest.
 

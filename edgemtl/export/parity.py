@@ -24,13 +24,7 @@ from edgemtl.targets import ExportTarget, is_runnable, measurer_of
 from edgemtl.tasks import Task, by_tensor, map_outputs
 from edgemtl.train import Scorer
 
-__all__ = [
-    "Tolerance",
-    "check_parity",
-    "first_divergence",
-    "measure_parity",
-    "simulated_run",
-]
+__all__ = ["Tolerance", "check_parity", "first_divergence", "measure_parity", "simulated_run"]
 
 PARITY_SPLIT: Split = "validation"
 _NEGLIGIBLE = 1e-2

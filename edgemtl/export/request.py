@@ -90,12 +90,7 @@ class ExportedNet:
 
     @classmethod
     def of(
-        cls,
-        net: MultiTaskNet,
-        precision: Mapping[str, str],
-        request: ExportRequest,
-        evidence: Evidence,
-        report: Report,
+        cls, net: MultiTaskNet, precision: Mapping[str, str], request: ExportRequest, evidence: Evidence, report: Report
     ) -> ExportedNet:
         """The net in evaluation mode, with the ranges that INT8 needs; `UserError` where images do not fit it."""
         check_samples(net, evidence.validation, "validation")

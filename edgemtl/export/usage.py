@@ -30,9 +30,9 @@ def dropping_nothing(target: ExportTarget, net: MultiTaskNet) -> ExportTarget:
         return target
     if not _is_adjustable(target):
         raise UserError(
-            f"target {target.traits.name} gives an expert places for {target.dispatch.capacity} times an even share of "
-            f"the tokens and nothing else, so that {dropping[0]} may drop some: export without --exact, or for another "
-            "target"
+            f"target {target.traits.name} gives an expert a capacity of {target.dispatch.capacity} times an even share "
+            f"of the tokens and nothing else, so that {dropping[0]} may drop some: export without --exact, or for "
+            "another target"
         )
     made: Any = target
     return cast("ExportTarget", replace(made, dispatch=replace(target.dispatch, capacity=None)))

@@ -29,11 +29,7 @@ def parse_json(content: bytes | str) -> Any:
         raise ValueError(f"it holds more than {VALUES:,} values")
     try:
         value = json.loads(
-            data.decode(),
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_number,
-            parse_int=_integer,
+            data.decode(), object_pairs_hook=_object, parse_constant=_constant, parse_float=_number, parse_int=_integer
         )
         if _SURROGATE.search(data):
             json.dumps(value, ensure_ascii=False).encode()

@@ -99,12 +99,7 @@ def _supernet_of(run: RunFolder, config: RunConfig, source: Source, given: Path 
 
 
 def _sensitivity(
-    run: RunFolder,
-    supernet: Path,
-    space: Space,
-    evaluator: Evaluator,
-    cache_key: Mapping[str, str],
-    report: Report,
+    run: RunFolder, supernet: Path, space: Space, evaluator: Evaluator, cache_key: Mapping[str, str], report: Report
 ) -> Sensitivity:
     """The supernet's map, from its file, the run, or measured now into the run."""
     sensitivity = find_sensitivity(supernet, run.path, cache_key)

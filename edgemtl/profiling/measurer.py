@@ -155,10 +155,7 @@ class NoMeasurer(LocalMeasurer):
 
 
 _MEASURERS: Registry[Callable[[Device, str], Measurer]] = Registry(
-    "measurer",
-    "edgemtl.measurers",
-    {"local": lambda: LocalMeasurer, "none": lambda: NoMeasurer},
-    returns=Measurer,
+    "measurer", "edgemtl.measurers", {"local": lambda: LocalMeasurer, "none": lambda: NoMeasurer}, returns=Measurer
 )
 
 

@@ -56,11 +56,7 @@ def _choice(content: dict[str, Any]) -> InputChoice:
 
 
 def run_in_subprocess(
-    question: Callable[[], None],
-    path: Path,
-    target: str | None,
-    threads: int,
-    choice: InputChoice | None = None,
+    question: Callable[[], None], path: Path, target: str | None, threads: int, choice: InputChoice | None = None
 ) -> str:
     """Run `question`, a function of this package, on `path` in a subprocess; returns the last line that it prints."""
     chosen = None if choice is None else asdict(choice)

@@ -143,14 +143,7 @@ class Samples:
         return float(np.std(self.samples_ms, ddof=1)) / self.mean_ms if n > 1 and self.mean_ms > 0 else 0.0
 
     def block(
-        self,
-        *,
-        device: str,
-        runtime: str,
-        threads: int,
-        includes: str,
-        batch: int = 1,
-        kind: FigureKind = "measured",
+        self, *, device: str, runtime: str, threads: int, includes: str, batch: int = 1, kind: FigureKind = "measured"
     ) -> LatencyBlock:
         """The samples as a report of latency."""
         shown = {f"p{round(100 * q)}": q for q in (0.5, 0.9, 0.99)}

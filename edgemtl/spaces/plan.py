@@ -14,16 +14,7 @@ from edgemtl.errors import UserError
 from edgemtl.traits import INT8_CHANNEL_BYTES
 from edgemtl.units import Quantity
 
-__all__ = [
-    "BlockPlan",
-    "Condition",
-    "ConvPlan",
-    "Cost",
-    "ExpertsPlan",
-    "Plan",
-    "WeightPlan",
-    "expert_capacity",
-]
+__all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan", "WeightPlan", "expert_capacity"]
 
 ROUTERS = "routers"
 """Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""

@@ -19,14 +19,7 @@ if TYPE_CHECKING:
     from edgemtl.runtime import EngineSpec
     from edgemtl.targets.onnx.dispatch import DispatchPolicy
 
-__all__ = [
-    "ExportTarget",
-    "PlainTarget",
-    "arithmetic_of",
-    "is_runnable",
-    "measurer_of",
-    "needs_of",
-]
+__all__ = ["ExportTarget", "PlainTarget", "arithmetic_of", "is_runnable", "measurer_of", "needs_of"]
 
 
 class ExportTarget(Protocol):

@@ -14,7 +14,7 @@ __all__ = ["distillation_loss", "label_tensors", "task_loss"]
 
 
 def task_loss(task: Task, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor) -> Tensor:
-    """The task's loss (a scalar) of its raw outputs against labels, over the places where `mask` is true.
+    """The task's loss (a scalar) of its raw outputs against labels, over the positions where `mask` is true.
 
     Labels and masks are those of `edgemtl.data.Batch`, as tensors.
     """

@@ -118,12 +118,7 @@ class _Reporter:
     """Writes a line of the log and reports, every `REPORT_STEPS` steps and at the end."""
 
     def __init__(
-        self,
-        training: SupernetTraining,
-        loop: TrainingLoop,
-        source: Source,
-        log: Path,
-        report: Report,
+        self, training: SupernetTraining, loop: TrainingLoop, source: Source, log: Path, report: Report
     ) -> None:
         self._training, self._loop, self._log, self._report = training, loop, log, report
         self._interim = InterimScores(training.supernet, training.average, source, training.space.largest)

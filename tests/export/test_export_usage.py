@@ -163,6 +163,6 @@ def test_a_capacity_that_would_drop_tokens_is_refused_where_exactness_was_asked(
         build = TENSORRT_RTX.build
 
     target: ExportTarget = Fixed()
-    with pytest.raises(UserError, match=r"places for 1\.25 times an even share .* b2_depth may drop some") as caught:
+    with pytest.raises(UserError, match=r"capacity of 1\.25 times an even share .* b2_depth may drop some") as caught:
         dropping_nothing(target, net)
     assert "\n" not in str(caught.value)

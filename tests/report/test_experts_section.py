@@ -84,7 +84,7 @@ def test_each_task_is_told_what_it_owns_and_shares(tmp_path: Path) -> None:
 def test_each_target_says_what_it_drops(tmp_path: Path) -> None:
     text = section(tmp_path)[1].text
     assert "openvino sorts tokens by expert: none is dropped, on any image." in text
-    assert "tensorrt-rtx has places at each expert for 1.5 times an even share of the tokens: 2.00% of" in text
+    assert "tensorrt-rtx gives each expert a capacity of 1.5 times an even share of the tokens: 2.00% of" in text
     assert "edgemtl export --exact" in text
 
 

@@ -173,12 +173,7 @@ def _look_at_image(data: FolderData, item: Item, sizes: dict[str, int], problems
 
 
 def _look_at_label(
-    data: FolderData,
-    name: str,
-    item: Item,
-    size: tuple[int, int] | None,
-    safe: dict[Path, bool],
-    sizes: dict[str, int],
+    data: FolderData, name: str, item: Item, size: tuple[int, int] | None, safe: dict[Path, bool], sizes: dict[str, int]
 ) -> bool:
     """Whether the label is there; raises where it is missing and must not, lies elsewhere, or does not fit."""
     spec = data.specs[name]

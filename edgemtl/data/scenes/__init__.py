@@ -4,9 +4,4 @@ from edgemtl.data.scenes.rendering import render
 from edgemtl.data.scenes.source import ScenesSource
 from edgemtl.data.scenes.types import CLASSES, Frame
 
-__all__ = [
-    "CLASSES",
-    "Frame",
-    "ScenesSource",
-    "render",
-]
+__all__ = ["CLASSES", "Frame", "ScenesSource", "render"]

@@ -21,12 +21,7 @@ Operator = Callable[[Sequence[Tensor]], Tensor]
 
 def _conv(node: Node) -> Operator:
     weight, bias, get = node.constants["weight"], node.constants.get("bias"), node.attributes
-    strides, pads, dilations, group = (
-        get["strides"],
-        get["pads"][:2],
-        get["dilations"],
-        get["group"],
-    )
+    strides, pads, dilations, group = (get["strides"], get["pads"][:2], get["dilations"], get["group"])
     return lambda x: F.conv2d(x[0], weight, bias, strides, pads, dilations, group)
 
 

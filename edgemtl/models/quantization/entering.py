@@ -28,11 +28,7 @@ _FUSING = ("GlobalAveragePool", "MaxPool", "Resize")
 
 
 def roundings(
-    graph: Graph,
-    plan: QuantPlan,
-    parameters: Mapping[str, Parameters],
-    scheme: QuantScheme,
-    written: Collection[str],
+    graph: Graph, plan: QuantPlan, parameters: Mapping[str, Parameters], scheme: QuantScheme, written: Collection[str]
 ) -> dict[str, Rounding]:
     """For each tensor with parameters, from real numbers to steps around its zero point.
 

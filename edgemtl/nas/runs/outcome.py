@@ -122,10 +122,7 @@ def score_result(
 
 
 def _entry(
-    contender: Contender,
-    metrics: Mapping[str, Mapping[str, float]],
-    required: Requirements,
-    evaluator: NetEvaluator,
+    contender: Contender, metrics: Mapping[str, Mapping[str, float]], required: Requirements, evaluator: NetEvaluator
 ) -> Entry:
     """A contender with its `metrics` on test images."""
     design, checks = contender.design, contender.checks

@@ -113,9 +113,7 @@ def _lane(task: str, task_run: TaskRun, x: Scale, shown_s: float, top: float, co
     """Releases, waiting, calls and marks of one task, marks last so that nothing hides them."""
     middle = top + LANE / 2
     jobs = [(number, job) for number, job in enumerate(task_run.jobs) if job.release_s <= shown_s]
-    below: list[Child] = [
-        element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=top + LANE, y2=top + LANE, stroke=LINE),
-    ]
+    below: list[Child] = [element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=top + LANE, y2=top + LANE, stroke=LINE)]
     marks: list[Child] = []
     for number, job in jobs:
         at = x(job.release_s)

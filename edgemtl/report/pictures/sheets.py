@@ -106,12 +106,7 @@ def _values(task: Task, example: Example) -> list[Any]:
 
 
 def _cell(
-    task: Task,
-    value: Any,
-    example: Example,
-    width: int,
-    limits: Range | None,
-    mask: NDArray[np.generic] | None = None,
+    task: Task, value: Any, example: Example, width: int, limits: Range | None, mask: NDArray[np.generic] | None = None
 ) -> Image.Image:
     """A drawn value at the cell's width, or an empty cell."""
     height, full = example.image.shape[:2]

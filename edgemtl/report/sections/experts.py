@@ -193,7 +193,7 @@ def _words(target: str, manifest: Manifest) -> Child:
     share = share_dropped_by_target(manifest.experts, target)
     lost = f"{share:.2%} of what routers send is dropped" if share else "none was dropped here"
     return (
-        f"{target} has places at each expert for {dispatch.capacity:g} times an even share of the tokens: {lost}; ",
+        f"{target} gives each expert a capacity of {dispatch.capacity:g} times an even share of the tokens: {lost}; ",
         element("code", "edgemtl export --exact", class_="named"),
         " never drops any.",
     )
@@ -201,6 +201,6 @@ def _words(target: str, manifest: Manifest) -> Child:
 
 _FORMS = {
     "segments": "sorts tokens by expert",
-    "buckets": "has as many places at every expert as the net",
+    "buckets": "gives every expert the capacity that the net does",
     "masked": "runs every expert on every token",
 }

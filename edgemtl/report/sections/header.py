@@ -145,10 +145,7 @@ def _cost_tiles(data: ReportData) -> list[Tile]:
     if flops is not None:
         macs = format_flops(flops).partition("(")[2].rstrip(")")
         compute = ("compute, all tasks", short_flops(flops), (macs, " ", kind_badge("counted")))
-    return [
-        compute,
-        ("weights", format_bytes(weight_bytes), (f"{count_text(params)} params ", kind_badge("counted"))),
-    ]
+    return [compute, ("weights", format_bytes(weight_bytes), (f"{count_text(params)} params ", kind_badge("counted")))]
 
 
 def _latency_tiles(data: ReportData) -> list[Tile]:

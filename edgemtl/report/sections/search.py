@@ -27,11 +27,7 @@ ROWS_LIMIT = 200
 ROWS_OPEN = 12
 _ROUNDING = 1e-6
 _LEGEND = (
-    (
-        "chosen",
-        "chosen",
-        '<polygon points="10,2 12,7 18,8 14,11 15,17 10,14 5,17 6,11 2,8 8,7" class="mark chosen"/>',
-    ),
+    ("chosen", "chosen", '<polygon points="10,2 12,7 18,8 14,11 15,17 10,14 5,17 6,11 2,8 8,7" class="mark chosen"/>'),
     ("front", "on the front", '<circle cx="10" cy="10" r="4.5" class="mark front"/>'),
     ("baseline", "baseline", '<polygon points="10,3 17,10 10,17 3,10" class="mark baseline"/>'),
     ("infeasible", "breaks a budget or floor", '<circle cx="10" cy="10" r="4.5" class="mark infeasible"/>'),

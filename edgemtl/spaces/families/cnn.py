@@ -268,11 +268,7 @@ def _pooled_neck(task: Task) -> str:
 
 
 def dense_decoder(
-    spec: DecoderSpec,
-    task: Task,
-    values: Values,
-    taps: Sequence[tuple[str, int, int, int]],
-    labels: Sequence[str] = (),
+    spec: DecoderSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]], labels: Sequence[str] = ()
 ) -> list[BlockPlan]:
     """Lateral 1x1 convolutions summed top-down to stride 4, 3x3 convolutions there, and a sub-pixel head an output.
 

@@ -292,11 +292,7 @@ def _edge(spec: GridSpec, wire: _Wire, source: int, size: tuple[int, int]) -> Bl
 
 
 def _decoder(
-    spec: GridSpec,
-    task: Task,
-    values: Values,
-    reads: Mapping[int, BlockPlan],
-    size: tuple[int, int],
+    spec: GridSpec, task: Task, values: Values, reads: Mapping[int, BlockPlan], size: tuple[int, int]
 ) -> list[BlockPlan]:
     """A task's own blocks, which read these ends of paths."""
     paths = _dense_paths(spec, task, values)

@@ -233,7 +233,7 @@ def vit_plan(spec: VitSpec, tasks: Sequence[Task], values: Values, size: tuple[i
 
 
 def window(count: int, reached: int, position: int, positions: int) -> tuple[int, ...]:
-    """The `reached` of `count` experts that task `place` of `positions` may reach: from its own start on, in a ring."""
+    """The `reached` of `count` experts that a task may reach: a window of a ring, begun at its own `position`."""
     start = position * count // positions
     return tuple((start + number) % count for number in range(reached))
 

@@ -80,7 +80,7 @@ def router(writer: Writer, node: Node) -> None:
     if form == "buckets":
         limit = min(limit, writer.dispatch.expert_capacity(tokens, experts, top_k))
     elif limit < tokens:
-        fits = writer.step(node, "Less", [ranks, writer.integers(node, "places", limit)], "fits")
+        fits = writer.step(node, "Less", [ranks, writer.integers(node, "capacity", limit)], "fits")
         mask = writer.step(node, "Mul", [mask, writer.step(node, "Cast", [fits], "within", to=_FLOAT)], "fitting")
         gates = writer.step(node, "Mul", [gates, mask], "fitting_gates")
         values = writer.step(node, "GatherElements", [gates, chosen], "fitting_values", axis=1)
@@ -169,7 +169,9 @@ def _rank(writer: Writer, node: Node, gates: str, routed: Routed) -> str:
 
 
 def _buckets(writer: Writer, node: Node, x: str, gates: str, routed: Routed) -> None:
-    bounds = [writer.integers(node, name, [value]) for name, value in (("from", 0), ("places", routed.expert_capacity))]
+    bounds = [
+        writer.integers(node, name, [value]) for name, value in (("from", 0), ("capacity", routed.expert_capacity))
+    ]
     first = writer.step(node, "Slice", [routed.order, *bounds, writer.integers(node, "rows", [0])], f"{gates}.first")
     by_expert = writer.step(node, "Transpose", [first], f"{gates}.by_expert", perm=[1, 0])
     flat = writer.step(node, "Reshape", [by_expert, writer.integers(node, "flat", [-1])], f"{gates}.all")
@@ -177,7 +179,7 @@ def _buckets(writer: Writer, node: Node, x: str, gates: str, routed: Routed) -> 
     sizes = writer.integers(node, "sizes", [routed.expert_capacity] * routed.experts)
     writer.steps(node, "Split", [bucketed, sizes], writer.takers[gates], axis=0)
     rank = writer.step(node, "GatherElements", [routed.ranks, routed.chosen], f"{gates}.rank", axis=1)
-    last = writer.integers(node, "last_place", [routed.expert_capacity - 1])
+    last = writer.integers(node, "last_position", [routed.expert_capacity - 1])
     inside = writer.step(node, "Min", [rank, last], f"{gates}.inside")
     start = writer.step(node, "Mul", [routed.chosen, bounds[1]], f"{gates}.start")
     writer.step(node, "Add", [start, inside], f"{gates}.slot")

@@ -14,7 +14,6 @@ from chain import environment, make_workplace
 from plugged import install
 
 from edgemtl.arithmetic import own_arithmetic
-from edgemtl.cli import main
 from edgemtl.devices import load_device
 from edgemtl.profiling import Measurer, find_measurer, measurer_names
 from edgemtl.testing import MeasurerConformance
@@ -59,18 +58,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv(name, env[name])
         yield folder
         server.terminate()
-
-
-@pytest.fixture
-def command(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command in this process: its status, its JSON and its errors."""
-
-    def call(*words: str) -> tuple[int, Any, str]:
-        status = main([*words, "--format", "json"])
-        shown = capsys.readouterr()
-        return status, json.loads(shown.out) if status == 0 else None, shown.err
-
-    return call
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from chain import environment, make_workplace
 from plugged import install
 
-from edgemtl.cli import main
 from edgemtl.devices import load_device
 from edgemtl.nas.runs import RunFolder
 from edgemtl.targets import find_target
@@ -56,18 +55,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("COLUMNS", "EDGEMTL_CACHE"):
             patch.setenv(name, env[name])
         yield folder
-
-
-@pytest.fixture
-def command(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command in this process: its status, its JSON and its errors."""
-
-    def call(*words: str) -> tuple[int, Any, str]:
-        status = main([*words, "--format", "json"])
-        shown = capsys.readouterr()
-        return status, json.loads(shown.out) if status == 0 else None, shown.err
-
-    return call
 
 
 @pytest.fixture
