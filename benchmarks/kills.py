@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process that is forked after torch was imported has no other thread
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "cli"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "shelf"))
 
 from _common import Outcome, Row, main, say
 from chain import make_workplace
