@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from edgemtl.profiling.samples import Samples
 from edgemtl.profiling.timing import compare
 from edgemtl.progress import Report
 from edgemtl.results import FigureKind
-from edgemtl.runtime import OperatorTime
+from edgemtl.runtime import OperatorTime, kernel_times
 
 if TYPE_CHECKING:
     import onnx
@@ -128,8 +127,8 @@ class OnnxFile:
             feeds = {info.name: self._feeds[info.name] for info in session.get_inputs()}
             for _ in range(runs):
                 session.run(wanted, feeds)
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return _kernel_times(events, runs, _producers(self._path))
+            times = kernel_times(session, runs, _producers(self._path))
+        return [OperatorTime(name, kind, _block(name), ms) for (name, kind), ms in times.items()]
 
     def close(self) -> None:
         """Release the model."""
@@ -193,22 +192,9 @@ def _cut(path: Path, outputs: list[str]) -> onnx.ModelProto:
 
 
 def _producers(path: Path) -> dict[str, str]:
-    """The node that makes each tensor: ONNX Runtime calls a node whose layout it changed after its output."""
+    """The node that makes each tensor."""
     graph = read_onnx(path).graph
     return {output: node.name for node in graph.node for output in node.output if node.name}
-
-
-def _kernel_times(events: Sequence[dict[str, Any]], runs: int, producers: Mapping[str, str]) -> list[OperatorTime]:
-    """Operators of ONNX Runtime's trace, summed by node; one that runs others is left out: they count themselves."""
-    spent: dict[tuple[str, str], float] = {}
-    for event in events:
-        label = str(event.get("name", ""))
-        kind = str(event.get("args", {}).get("op_name", ""))
-        if label.endswith("_kernel_time") and kind and kind not in ("If", "Loop", "Scan"):
-            label = label.removesuffix("_kernel_time")
-            key = (producers.get(label.removesuffix("_nchwc"), label), kind)
-            spent[key] = spent.get(key, 0.0) + float(event.get("dur", 0)) / 1000
-    return [OperatorTime(name, kind, _block(name), ms / runs) for (name, kind), ms in spent.items()]
 
 
 def _block(name: str) -> str:

@@ -1,6 +1,6 @@
 """Run a bundle or an engine on this machine: any subset of its tasks, without torch."""
 
-from edgemtl.runtime.backends.onnxruntime import DISABLED_OPTIMIZERS
+from edgemtl.runtime.backends.onnxruntime import DISABLED_OPTIMIZERS, kernel_times
 from edgemtl.runtime.engine import Engine, load_image, prepare_image, read_bundle
 from edgemtl.runtime.opening import open_engine, runtime_names
 from edgemtl.runtime.schedule import EngineCall, Job, Schedule, ScheduleRun, TaskRun, parse_schedule, run_schedule
@@ -46,6 +46,7 @@ __all__ = [
     "check_image",
     "factor_name",
     "flag_name",
+    "kernel_times",
     "load_image",
     "open_engine",
     "parse_schedule",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from edgemtl.tasks import check_tasks, map_outputs
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["DISABLED_OPTIMIZERS", "open_session"]
+__all__ = ["DISABLED_OPTIMIZERS", "kernel_times", "open_session"]
 
 DISABLED_OPTIMIZERS = ("WeightBiasQuantization",)
 """Optimizers that round the weights of a float convolution between two INT8 ones to eight bits."""
@@ -94,8 +95,8 @@ class OnnxRuntimeSession:
             session = self._open(str(Path(scratch) / "profile"))
             for _ in range(runs):
                 self._call(session, image, tasks)
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return _operator_times(events, runs)
+            times = kernel_times(session, runs)
+        return [OperatorTime(name, kind, block_of(name), ms) for (name, kind), ms in times.items()]
 
     def close(self) -> None:
         """Free the session."""
@@ -152,13 +153,19 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _operator_times(events: Sequence[dict[str, Any]], runs: int) -> list[OperatorTime]:
-    """Sum a profile's kernel events by operator; an `If` is left out: the operators inside it count themselves."""
-    total: dict[str, tuple[str, float]] = {}
-    for event in events:
-        name, kind = str(event.get("name", "")), str(event.get("args", {}).get("op_name", ""))
-        if event.get("cat") != "Node" or not name.endswith("_kernel_time") or kind in ("", "If"):
-            continue
-        label = name.removesuffix("_kernel_time")
-        total[label] = (kind, total.get(label, (kind, 0.0))[1] + float(event["dur"]) / 1000)
-    return [OperatorTime(name, kind, block_of(name), spent / runs) for name, (kind, spent) in total.items()]
+def kernel_times(
+    session: ort.InferenceSession, runs: int, producers: Mapping[str, str] = MappingProxyType({})
+) -> dict[tuple[str, str], float]:
+    """Mean ms a run of each kernel, by node and operator, from the profile of a session, which ends.
+
+    An operator that runs others is left out: they count themselves. `producers` names the node that makes a tensor,
+    since ONNX Runtime calls a node whose layout it changed after its output.
+    """
+    spent: dict[tuple[str, str], float] = {}
+    for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
+        label, kind = str(event.get("name", "")), str(event.get("args", {}).get("op_name", ""))
+        if label.endswith("_kernel_time") and kind and kind not in ("If", "Loop", "Scan"):
+            label = label.removesuffix("_kernel_time")
+            key = producers.get(label.removesuffix("_nchwc"), label), kind
+            spent[key] = spent.get(key, 0.0) + float(event.get("dur", 0)) / 1000 / runs
+    return spent
