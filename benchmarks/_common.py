@@ -1,4 +1,4 @@
-"""What every benchmark shares: its flags, its rows, its environment, and where full results are kept."""
+"""The common part of every benchmark: its flags, its rows, its environment, and where full results are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can happen to a file, and what somebody may do to it on purpose: one change at a time, drawn from a seed."""
+"""Damage to a file, by accident or on purpose: one change at a time, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WRITTEN = (
     '{"a":' * 50_000, "[" + "1," * 200_000 + "1]", "01", "0x10", "'a'", "2024-02-31",
     "!!python/object/apply:os.getcwd []",
 )  # fmt: skip
-"""What a writer of ours would never write in place of a value."""
+"""Replacements of a value that no writer of ours would write."""
 
 
 # Bytes
@@ -198,7 +198,7 @@ YAML: tuple[Damage, ...] = (*JSON, alias_bomb)
 
 
 def damages(path: Path) -> tuple[Damage, ...]:
-    """What can be done to a file, by its ending: half of it to what is written, the rest to bytes and to the file."""
+    """Changes of a file, by its ending: half of it to what is written, the rest to bytes and to the file."""
     if path.suffix in (".json", ".yaml"):
         written = JSON if path.suffix == ".json" else YAML
         return (*written, *written, *BYTES, *PLACES)

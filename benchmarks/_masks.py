@@ -1,4 +1,4 @@
-"""What the benchmarks of the strategy `masks` share: the grid at a small size, learning, and a short training."""
+"""The base of the benchmarks of the strategy `masks`: the grid at a small size, learning, and a short training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of pruning start from: the largest net of the default space, trained by itself, and its map.
+"""The start of the benchmarks of pruning: the largest net of the default space, trained by itself, and its map.
 
 Images are 96x128 pixels, so that training the net, pruning it by trials and training it again take minutes. Everything
 is kept under `runs/` and made once.
@@ -40,7 +40,7 @@ BATCH = 8
 
 
 def begun(path: Path) -> list[str]:
-    """What goes on with a run that is there."""
+    """The words that go on with a run, where there is one."""
     return ["--resume"] if (path / "config.json").is_file() else []
 
 

@@ -217,7 +217,7 @@ def _scored(evaluation: Evaluation) -> Any:
 
 
 def _shown(folder: Path) -> Any:
-    """What `report` and `compare` say and write; a fault of theirs is one here."""
+    """Call `report` and `compare` and return their output; a fault of theirs is one here."""
     stream = io.StringIO()
     with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
         statuses = [command_line(["report", "run", "--out", "page.html"]), command_line(["compare", "run", "run"])]

@@ -39,7 +39,7 @@ FAULT, HANG, ACCEPTED = "fault", "hang", "accepted"
 
 @dataclass(frozen=True)
 class Case:
-    """What was done to which file, and what came of it."""
+    """The change made to a file, and its outcome."""
 
     number: int
     kind: str
@@ -78,7 +78,7 @@ def read_damaged(kind: str, folder: Path, was: Any, linked: bool) -> tuple[str, 
 
 
 def serve(connection: Connection, whole: str, kinds: Sequence[str]) -> None:
-    """What the process of its own runs: cases, one after another, until the other end closes."""
+    """Run cases in a process of its own, one after another, until the other end closes."""
     from _strangers import KINDS
 
     _quiet()

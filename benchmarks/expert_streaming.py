@@ -40,7 +40,7 @@ def vit(count: int, every: int, quick: bool) -> MultiTaskNet:
 
 
 def measured(net: MultiTaskNet) -> dict[str, int | None]:
-    """What the net's engine holds and reads for one image."""
+    """Bytes that the net's engine holds and reads for one image."""
     with tempfile.TemporaryDirectory() as scratch:
         find_target("streaming").build(net, {}, None, Path(scratch))
         with closing(open_engine(Path(scratch))) as session:

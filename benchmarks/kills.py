@@ -196,7 +196,7 @@ def last_words() -> str:
 
 
 def damage(out: Path) -> Iterator[str]:
-    """What is wrong with the files of a folder, or with a file; hidden ones may be half-written."""
+    """Yield faults of the files of a folder, or of a file; hidden ones may be half-written."""
     for path in [out, *out.rglob("*")] if out.exists() else []:
         inside = path.relative_to(out.parent)
         if not path.is_file() or any(part.startswith(".") for part in inside.parts):
@@ -226,7 +226,7 @@ def progress(verb: Verb, out: Path) -> int:
 
 
 def prepare(name: str, out: Path, rng: random.Random) -> None:
-    """What is there before: an export meets a bundle of another target, with a user's own file in it, or nothing."""
+    """Prepare the place: an export meets a bundle of another target, with a user's own file in it, or nothing."""
     if name == "export" and rng.random() < 0.6:
         shutil.copytree("streaming", out)
 
@@ -267,7 +267,7 @@ def unbroken(name: str, out: Path) -> tuple[Any, float]:
 
 
 def make_world() -> dict[str, tuple[Any, float]]:
-    """What every verb reads, made by the verbs themselves; each one's answer and seconds."""
+    """Make what every verb reads, by the verbs themselves; each one's answer and seconds."""
     make_workplace(Path())
     folders = {"train": "supernet", "search": "run", "tune": "tuned", "prune": "pruned", "export": "bundle"}
     files = {"profile": "profile.json", "report": "report.html"}

@@ -1,4 +1,4 @@
-"""What `edgemtl search --space moe-vit` finds under a latency budget, against FP32 of the same architecture.
+"""Designs that `edgemtl search --space moe-vit` finds under a latency budget, against FP32 of the same architecture.
 
 The best design's engine and its FP32 twin are timed in turns over several engines; delta_m is of test images by both
 engines, the searched one against its twin. Their architecture, weights and statistics are the same.

@@ -111,7 +111,7 @@ def write_scores(sheet: Sheet, score: Mapping[str, Mapping[str, float]], positio
 
 
 def write_keys(sheet: Sheet, classes: Iterable[str], limits: tuple[float, float], top: int, wide: int) -> None:
-    """What the colours mean."""
+    """The legend of the colours."""
     half = (wide - 2 * MARGIN) // 8
     sheet.legend({name: CLASS_COLOURS[name] for name in classes}, (MARGIN, top), half, 8)
     sheet.depth_scale(limits, (MARGIN, top + 50), 3 * half - 110)

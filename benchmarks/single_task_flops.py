@@ -59,7 +59,7 @@ def decoder_flops(task: Task) -> float:
 
 
 def mixing_flops() -> float:
-    """What the units of Cross-Stitch add after each block of all nets."""
+    """FLOPs that the units of Cross-Stitch add after each block of all nets."""
     blocks = [block for block in vit_plan(spec(None), TASKS[:1], {}, SIZE).blocks if block.kind == "tokens"]
     values = sum(block.convs[0].inputs * block.convs[0].height * block.convs[0].width for block in blocks)
     return 2 * len(TASKS) ** 2 * values

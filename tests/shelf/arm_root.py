@@ -37,7 +37,7 @@ np.savez("/opt/outputs.npz", **{name: np.concatenate([run[n] for run in runs]) f
 
 
 def missing() -> str:
-    """What this machine lacks to emulate Arm, empty where nothing is."""
+    """Things that this machine lacks to emulate Arm, empty where nothing is."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return "needs root's rights, for chroot"
     tools = [name for name in (QEMU, "debootstrap", "dpkg-deb") if shutil.which(name) is None]

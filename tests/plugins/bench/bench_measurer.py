@@ -90,7 +90,7 @@ class BenchMeasurer:
         }
 
     def ask(self, verb: str, **request: Any) -> Any:
-        """What the server answers to one line of JSON."""
+        """The server's answer to one line of JSON."""
         reach = self.device.reach
         try:
             with socket.create_connection((reach.host, reach.port), TIMEOUT_S) as connection:

@@ -99,7 +99,7 @@ class Counting(Kind):
         return points[:, [0, 1, 2, 1, 2]], np.asarray(finite)
 
     def as_prediction(self, task: Task, value: Any) -> dict[str, Array]:
-        """What `decode` gives, or boxes (M, 5) in its form."""
+        """The result of `decode`, or boxes (M, 5) in its form."""
         if isinstance(value, Mapping) and value.keys() == {"points", "counts"}:
             return dict(value)
         boxes = np.asarray(value)

@@ -62,7 +62,7 @@ def plugged_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def forget_kinds() -> None:
-    """What a process has looked up stays, as packages do not come and go: but in tests they do."""
+    """Forget the kinds that were looked up: packages do not come and go, but in tests they do."""
     for looked_up in (find_kind, all_kinds):
         looked_up.cache_clear()
 
