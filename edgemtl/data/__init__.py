@@ -4,7 +4,7 @@ from edgemtl.data.augmentation import augment
 from edgemtl.data.cache import cache_root
 from edgemtl.data.elpv import ElpvSource
 from edgemtl.data.opening import open_source, source_names
-from edgemtl.data.sample import SPLITS, Batch, Sample, Source, Split, collate
+from edgemtl.data.sample import SPLITS, Batch, Sample, Samples, Source, Split, collate, require_split
 from edgemtl.data.teachers import PseudoLabelled, Teacher, onnx_teacher
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ElpvSource",
     "PseudoLabelled",
     "Sample",
+    "Samples",
     "Source",
     "Split",
     "Teacher",
@@ -21,5 +22,6 @@ __all__ = [
     "collate",
     "onnx_teacher",
     "open_source",
+    "require_split",
     "source_names",
 ]

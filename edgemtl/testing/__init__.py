@@ -5,6 +5,7 @@ from edgemtl.testing.families import FamilyConformance
 from edgemtl.testing.kinds import KindConformance
 from edgemtl.testing.measurers import MeasurerConformance
 from edgemtl.testing.nets import TaskNetConformance
+from edgemtl.testing.sources import SourceConformance
 from edgemtl.testing.strategies import StrategyConformance
 from edgemtl.testing.targets import TargetConformance, mixed_precision
 
@@ -14,6 +15,7 @@ __all__ = [
     "FamilyConformance",
     "KindConformance",
     "MeasurerConformance",
+    "SourceConformance",
     "StrategyConformance",
     "TargetConformance",
     "TaskNetConformance",
