@@ -93,7 +93,7 @@ class SourceConformance:
         assert_equal(samples[0], before)
 
     def test_samples_become_batches_and_views(self, source: Source) -> None:
-        """What training does to them first."""
+        """As training does first."""
         rng = np.random.default_rng(1)
         samples = self.samples(source)
         views = [augment(sample, source.tasks, rng, self.size, (0.8, 1.2)) for sample in samples]
