@@ -27,8 +27,6 @@ TINY = ("--space", "tiny", "--data", "data")
 TRAIN = ("train", *TINY, "--steps", "12", "--batch", "4", "--sizes", "1")
 SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4")
 
-pytestmark = pytest.mark.xdist_group("chain")
-
 
 def value(done: subprocess.CompletedProcess[str]) -> Any:
     """The one JSON value of standard output, of a command that succeeded."""

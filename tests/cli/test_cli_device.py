@@ -19,7 +19,6 @@ TINY = ("--space", "tiny", "--data", "data")
 SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4")
 EXACT_HERE = not lacking([EXACT_INT8], own_arithmetic())
 
-pytestmark = pytest.mark.xdist_group("device")
 
 Here = Callable[..., tuple[int, str, str]]
 

@@ -31,8 +31,6 @@ vit:
 """
 SIDE = ("--space", "tiny-vit", "--data", "data")
 
-pytestmark = pytest.mark.xdist_group("experts")
-
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:

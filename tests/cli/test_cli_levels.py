@@ -35,7 +35,6 @@ DEEP = SPACE.replace("decoder: {width: [8, 16], depth: [1]}", "decoder: {width: 
 PHOTO = "data/images/test/test0.png"
 LEVELS = 5
 
-pytestmark = pytest.mark.xdist_group("levels")
 
 Here = Callable[..., tuple[int, str, str]]
 

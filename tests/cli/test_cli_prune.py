@@ -12,8 +12,6 @@ from chain import edgemtl, make_workplace
 
 SIDE = ("--space", "tiny", "--data", "data")
 
-pytestmark = pytest.mark.xdist_group("prune")
-
 
 NETS = """
 import torch

@@ -22,8 +22,6 @@ TINY = ("--space", "tiny", "--data", "data")
 TRAIN = ("train", *TINY, "--steps", "6", "--batch", "4", "--sizes", "1", "--out")
 SEARCH = ("search", *TINY, "--supernet", "supernet/supernet.safetensors", "--target", "tensorrt-rtx", "--out")
 
-pytestmark = pytest.mark.xdist_group("stops")
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -33,8 +33,6 @@ reach: {{host: 127.0.0.1, port: {port}}}
 TINY = ("--space", "tiny", "--data", "data")
 Command = Callable[..., tuple[int, Any, str]]
 
-pytestmark = pytest.mark.xdist_group("bench")
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -35,8 +35,6 @@ runtimes: [{name: onnx-reference, precisions: [fp32]}]
 TINY = ("--space", "tiny", "--data", "data")
 Command = Callable[..., tuple[int, Any, str]]
 
-pytestmark = pytest.mark.xdist_group("reference")
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
