@@ -82,7 +82,7 @@ class BundleInput(Strict):
 class BundleOutput(Strict):
     """One output of a task, the `tensor` of graphs and engines that it is, its values in `unit`.
 
-    A raw one is (1, channels, H, W) where `dense`, else (1, channels). Older bundles tell no `shape` and no `unit`.
+    A raw one is (1, channels, H, W) where `dense`, else (1, channels). `unit` is None where the kind has none.
     """
 
     name: Name

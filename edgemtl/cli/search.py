@@ -163,6 +163,7 @@ def _show_event(screen: Screen, stages: Stages, event: Progress) -> None:
     from edgemtl.nas.search import Preflight
 
     if isinstance(event, Preflight):
+        stages.end()
         show_preflight(screen, event)
     else:
         stages(event)

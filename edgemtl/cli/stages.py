@@ -43,7 +43,12 @@ class Stages:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Leave the last line of the stage: a live bar and a table on one terminal would write over each other."""
         self._bar.end()
+        self._stage, self._bar = "", _Bar("")
 
     def __call__(self, progress: Progress) -> None:
         """Show one event."""

@@ -273,7 +273,7 @@ def _open(space: str, data: str, size: tuple[int, int] | None, images: int | Non
 def _initial_weights(space: Space, weights: str | None, seed: int, report: Report = silent) -> InitialWeights | None:
     """Weights of a trained supernet, or public ones, most important channels first; None to train from scratch.
 
-    `tell` gets a line on what was taken from a supernet of other tasks.
+    `report` gets a note of what was taken from a supernet of other tasks.
     """
     if weights is None:
         return None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.data.sample import Sample, Samples, Source, Split
-from edgemtl.errors import MissingDependencyError, UserError, reason_of, unknown_name
+from edgemtl.errors import MissingDependencyError, UserError, brief, reason_of, unknown_name
 from edgemtl.files.images import normalize
 from edgemtl.files.onnx import read_onnx
 from edgemtl.tasks import Task, kind_of
@@ -81,6 +81,12 @@ def _checked(
     task: Task, outputs: Mapping[str, NDArray[np.float32]], size: Sequence[int]
 ) -> dict[str, NDArray[np.float32]]:
     """A teacher's outputs of a task, each of the shape that it has for an image of `size` (H, W)."""
+    names = [output.name for output in task.outputs]
+    if not isinstance(outputs, Mapping) or not outputs.keys() >= {*names}:
+        raise UserError(
+            f"the teacher of task {task.name!r} gives {brief(outputs)}: a dict of the raw outputs {', '.join(names)} "
+            "is wanted"
+        )
     labels = {}
     for output in task.outputs:
         raw = labels[output.name] = np.asarray(outputs[output.name], np.float32)

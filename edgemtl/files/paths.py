@@ -49,10 +49,10 @@ def inside(folder: Path, name: str, what: str) -> Path:
 
 
 def check_folder(folder: Path, what: str) -> None:
-    """Whether everything in a folder may be read, written and removed there; `what` names it in errors ("run").
+    """Check that everything in a folder may be read, written and removed there; `what` names it in errors ("run").
 
-    Raises `UserError` for a link in it, however deep, that leads out of it, and for what is neither file nor folder: a
-    reading a pipe would block forever. A folder that does not exist yet is fine.
+    Raises `UserError` for a link in it, however deep, that leads out of it, and for anything that is neither file
+    nor folder: reading a pipe would block forever. A folder that does not exist yet is fine.
     """
     for parent, folders, files in os.walk(folder):
         for path in (Path(parent, name) for name in (*folders, *files)):

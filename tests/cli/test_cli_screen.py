@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
@@ -128,3 +132,32 @@ def test_a_word_that_no_screen_holds_is_folded(
     Screen().table("names", ("name", "ms"), [("n" * 300, 1.5)])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100 and sum(line.count("n") for line in lines) >= 300
+
+
+TABLE_AFTER_A_BAR = """
+from functools import partial
+from edgemtl.cli.screen import Screen
+from edgemtl.cli.search import _show_event
+from edgemtl.cli.stages import Stages
+from edgemtl.nas.evaluation import PreflightRow
+from edgemtl.nas.search import Preflight
+from edgemtl.progress import Progress
+from edgemtl.units import parse_budget
+
+with Stages() as stages:
+    show = partial(_show_event, Screen(), stages)
+    show(Progress("images", 1, 2))
+    show(Preflight("preflight", 1, 1, rows=(PreflightRow(parse_budget("2GFLOPs"), 2e9, 1e9, 2e9, 3e9),)))
+"""
+
+
+def test_the_table_before_a_search_ends_the_bar_and_is_on_standard_output() -> None:
+    """As in `edgemtl search > log` on a terminal."""
+    terminal, side = pty.openpty()
+    command = [sys.executable, "-c", TABLE_AFTER_A_BAR]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=side, env={**os.environ, "TERM": "xterm"}, check=True)
+    shown = os.read(terminal, 1 << 16).decode()
+    os.close(side)
+    os.close(terminal)
+    assert "images: 1/2" in shown
+    assert "Before the search" in done.stdout.decode()

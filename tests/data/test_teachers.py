@@ -100,6 +100,10 @@ def test_teachers_of_unknown_tasks_and_wrong_shapes_are_refused() -> None:
     small = PseudoLabelled(Bare(), {"edges": lambda image: {EDGES.outputs[0].name: image[:, :1, ::2]}})
     with pytest.raises(UserError, match=r"edges.*\(1, 1, 8, 24\).*\(1, 1, 16, 24\) is wanted"):
         small.split("train")[0]
+    for wrong in (lambda image: image[:, :1], lambda image: {"edges_of_another": image[:, :1]}):
+        bare = PseudoLabelled(Bare(), {"edges": wrong})  # type: ignore[dict-item]
+        with pytest.raises(UserError, match=r"edges.*a dict of the raw outputs logits is wanted"):
+            bare.split("train")[0]
 
 
 def write_teacher(path: Path, outputs: tuple[str, ...] = ("edges",), channels: int = 3) -> Path:

@@ -155,3 +155,10 @@ def test_frames_of_an_animation_have_one_size_and_one_meaning_of_colours() -> No
     assert not np.array_equal(np.array(alone), np.array(frames[0]))
     with pytest.raises(UserError, match="0 tasks is empty"):
         animation([], [near])
+
+
+def test_points_that_are_not_there_are_not_drawn() -> None:
+    task = make_task("pose", "keypoints", 3)
+    nothing = overlay(task, np.zeros((3, 2)), IMAGE, mask=np.zeros(3, bool))
+    assert np.array_equal(nothing, IMAGE)
+    assert not np.array_equal(overlay(task, np.full((3, 2), 20.0), IMAGE, mask=np.array([False, True, False])), IMAGE)

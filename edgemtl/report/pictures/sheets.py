@@ -101,7 +101,9 @@ def _values(task: Task, example: Example) -> list[Any]:
     values = [kind.as_prediction(task, example.predictions[task.name])] if task.name in example.predictions else []
     if task.name in example.truths:
         truth, mask = kind.as_prediction(task, example.truths[task.name]), example.masks.get(task.name)
-        values.append(truth if mask is None or mask.shape != np.shape(truth) else truth[mask.astype(bool)])
+        if mask is not None and isinstance(truth, np.ndarray) and mask.shape == truth.shape:
+            truth = truth[mask.astype(bool)]
+        values.append(truth)
     return values
 
 

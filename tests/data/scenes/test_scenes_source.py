@@ -183,3 +183,32 @@ def test_sizes_and_counts_outside_the_range_are_refused() -> None:
         open_source("scene", SIZE)
     assert open_source("scenes", SIZE).size == SIZE
     assert len(open_source("scenes", SIZE).split("train")) == 8192
+
+
+DRAWN = (
+    (0, 233836, [221, 240, 0, 28, 175, 0, 21, 0, 0, 11, 2, 2, 28, 1, 0, 39], 2581.7, [-126.4, -162.9, -404.0], 257),
+    (7, 242415, [83, 63, 0, 32, 112, 0, 0, 408, 0, 41, 0, 0, 29], 1858.4, [-168.2, -80.6, -518.0], 255),
+    (
+        1000003,
+        251608,
+        [295, 46, 0, 20, 74, 46, 0, 57, 112, 0, 8, 65, 0, 5, 12, 28],
+        3360.0,
+        [51.3, -127.2, -432.0],
+        284,
+    ),
+)
+"""Of three frames of 24 x 32: sums of colours, pixels of each class, sums of depth, of normals and of edges."""
+
+
+@pytest.mark.parametrize(("seed", "colours", "classes", "depth", "normals", "edges"), DRAWN)
+def test_what_is_drawn_has_the_version_it_is_kept_under(
+    seed: int, colours: int, classes: list[int], depth: float, normals: list[float], edges: int
+) -> None:
+    """Where this fails the renderer draws something else: give it another `RENDERER_VERSION`, and these sums."""
+    assert module.RENDERER_VERSION == "bb22d7626d7d"
+    frame = render(seed, 24, 32)
+    assert int(frame.rgb.astype(int).sum()) == pytest.approx(colours, abs=24)
+    assert np.abs(np.bincount(frame.semseg.ravel(), minlength=len(classes)) - classes).max() <= 1
+    assert float(frame.depth.sum()) == pytest.approx(depth, abs=2)
+    assert frame.normals.reshape(-1, 3).sum(0) == pytest.approx(normals, abs=2)
+    assert int(frame.edges.sum()) == pytest.approx(edges, abs=2)
