@@ -84,11 +84,10 @@ def write_config(run: Path, config: RunConfig) -> None:
 
 def changed_fields(stored: RunConfig, wanted: RunConfig) -> list[str]:
     """Names of what differs, sorted; of the strategy's own settings those that differ."""
-    before, after = _flat(stored), _flat(wanted)
-    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    before, after = stored.as_json(), wanted.as_json()
+    settings = before.pop("strategy_config"), after.pop("strategy_config")
+    return sorted({*_changed(before, after), *_changed(*settings)})
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
-    content = config.as_json()
-    own: dict[str, Any] = content.pop("strategy_config")
-    return {**own, **content}
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    return {name for name in {*before, *after} if before.get(name) != after.get(name)}

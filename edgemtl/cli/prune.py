@@ -78,8 +78,8 @@ def prune(
     the unpruned net then teaches.
 
     A module is given as package.module:function, and --data with it: the function, which is imported and called,
-    returns a torch.nn.Module that maps images to a dict of one tensor a task. edgemtl.nas.prune.apply_pruning cuts such
-    a module as the folder that is written says.
+    returns a torch.nn.Module that maps images to a dict of one tensor a task, or of a dict of outputs where a task has
+    several. edgemtl.nas.prune.apply_pruning cuts such a module as the folder that is written says.
     """
     from edgemtl.nas.prune import MODULE_FILE, PruneRequest, RunDesign, UserModule
     from edgemtl.nas.prune import prune as prune_net

@@ -6,6 +6,7 @@ does: to the bit but for what `exp` and its like are rounded to by each library.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -79,21 +80,27 @@ def _append(graph: onnx.GraphProto, task: Task) -> None:
 
 
 class _Maker:
-    """Collects the nodes of one step, whose name begins all of theirs."""
+    """Collects the nodes of one task, whose name begins all of theirs; labels that repeat are numbered."""
 
     def __init__(self, graph: onnx.GraphProto, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
         self.graph, self.name, self.shapes = graph, name, shapes
         self.nodes: list[onnx.NodeProto] = []
+        self._labels: Counter[str] = Counter()
+
+    def _unique(self, label: str) -> str:
+        self._labels[label] += 1
+        number = self._labels[label]
+        return f"{self.name}.{label}" if number == 1 else f"{self.name}.{label}_{number}"
 
     def node(self, op: str, inputs: Sequence[str], label: str, output: str = "", **attributes: Any) -> str:
         """Append a node; the name of its output."""
-        made = output or f"{self.name}.{label}"
+        made = output or self._unique(label)
         self.nodes.append(helper.make_node(op, list(inputs), [made], name=made, **attributes))
         return made
 
     def constant(self, label: str, value: NDArray[np.generic] | np.generic) -> str:
         """Add an initializer; its name."""
-        name = f"{self.name}.{label}"
+        name = self._unique(label)
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 

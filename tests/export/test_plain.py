@@ -21,6 +21,7 @@ from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.export import Evidence, ExportRequest, Plain, Tolerance, export_bundle, export_plain
 from edgemtl.export.plain_readme import readme, write_readme
+from edgemtl.export.wrap import _Maker
 from edgemtl.models import MultiTaskNet
 from edgemtl.progress import Progress, silent
 from edgemtl.runtime import Engine
@@ -280,3 +281,15 @@ def _normalised(engine: Engine, image: NDArray[np.uint8]) -> NDArray[np.float32]
     given = engine.manifest.input
     value = (image.astype(np.float32) / np.float32(given.scale) - np.float32(given.mean)) / np.float32(given.std)
     return np.ascontiguousarray(value.transpose(2, 0, 1)[None])
+
+
+def test_steps_that_repeat_a_label_have_tensors_of_their_own() -> None:
+    """A task with two outputs decodes each with the same operators."""
+    maker = _Maker(onnx.GraphProto(), "postprocessing.pose", {})
+    names = [
+        maker.node("Relu", ["raw"], "step"),
+        maker.node("Relu", ["raw"], "step"),
+        maker.constant("step", np.zeros(1)),
+    ]
+    assert len(set(names)) == 3
+    assert maker.node("Relu", ["raw"], "", output="pose") == "pose"

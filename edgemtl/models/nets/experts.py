@@ -264,6 +264,6 @@ def routing_loss(net: nn.Module) -> Tensor | None:
 
 def _over_all(probabilities: Tensor, numbers: Sequence[int], every: Sequence[int]) -> Tensor:
     """Probabilities of a task's own experts, in their positions among `every` expert of the layer."""
-    expert_capacity = torch.tensor([every.index(number) for number in numbers], device=probabilities.device)
+    positions = torch.tensor([every.index(number) for number in numbers], device=probabilities.device)
     wider = torch.zeros(*probabilities.shape[:-1], len(every), device=probabilities.device)
-    return wider.index_copy(-1, expert_capacity, probabilities)
+    return wider.index_copy(-1, positions, probabilities)

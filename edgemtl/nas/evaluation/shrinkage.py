@@ -49,8 +49,8 @@ def shrinkage_estimate(problem: Problem, evaluations: Sequence[Evaluation]) -> S
         return lambda evaluation: problem.delta_m(evaluation.metrics)
     guesses = np.array([_guess(problem, evaluation) for evaluation in evaluations])
     measured = np.array([problem.delta_m(evaluation.metrics) for evaluation in evaluations])
-    subsample = float(((guesses - guesses.mean()) ** 2).sum())
-    slope = float(((guesses - guesses.mean()) * measured).sum()) / subsample if subsample else 0.0
+    variation = float(((guesses - guesses.mean()) ** 2).sum())
+    slope = float(((guesses - guesses.mean()) * measured).sum()) / variation if variation else 0.0
     start = float(measured.mean() - slope * guesses.mean())
     scatter = float(((measured - start - slope * guesses) ** 2).sum()) / (len(evaluations) - 2)
     trust = max(0.0, 1 - problem.noise**2 / scatter) if scatter else 1.0

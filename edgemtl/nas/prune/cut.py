@@ -33,7 +33,7 @@ class Member:
 
     @property
     def side(self) -> Side:
-        """The net to cut."""
+        """The module or parameter, and its inputs, its outputs or the dimension along which it is cut."""
         return self.module, str(self.dimension) if self.dimension is not None else ("inputs", "outputs")[self.outputs]
 
 

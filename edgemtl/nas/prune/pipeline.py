@@ -28,6 +28,7 @@ from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.runs import RunInfo, check_free, score_result
 from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result, write_result
+from edgemtl.schema import check_schema
 from edgemtl.signals import deferred
 from edgemtl.tasks import relative_change, remaining_drop
 from edgemtl.units import MOST_DROP, Floor, parse_floor
@@ -123,7 +124,7 @@ def _begin(request: PruneRequest, opened: Opened, floors: Sequence[Floor], *, wr
     else:
         check_folder(out, what)
         stored = read_json(out / file, what)
-        stored = stored if isinstance(stored, dict) else {}
+        check_schema(stored, f"{what} {out}", config["schema"], "choose another --out")
         if changed := sorted(key for key in {*stored, *config} if stored.get(key) != config.get(key)):
             raise UserError(
                 f"{what} {out} was started with another {', '.join(changed)}: resume it with the same, or choose "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgemtl.errors import UserError
-from edgemtl.nas.prune import PruneRequest, UserModule, apply_pruning, prune
+from edgemtl.nas.prune import MODULE_FILE, PruneRequest, UserModule, apply_pruning, prune
 from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
@@ -259,6 +259,11 @@ def test_a_second_budget_needs_no_second_map_and_a_kill_loses_nothing(ask: Prune
         prune(slow)
     with pytest.raises(UserError, match="another budgets"):
         prune(replace(slow, resume=True, budgets=("40%FLOPs",)))
+    config = (slow.out / MODULE_FILE).read_text()
+    (slow.out / MODULE_FILE).write_text("[1]")
+    with pytest.raises(UserError, match=r"has schema 'list', this version reads .*: choose another --out"):
+        prune(replace(slow, resume=True))
+    (slow.out / MODULE_FILE).write_text(config)
     tried = (slow.out / "trials.jsonl").read_text()
     first = prune(replace(slow, resume=True))
     assert (slow.out / "trials.jsonl").read_text().startswith(tried)

@@ -306,6 +306,7 @@ def test_a_run_begins_only_in_an_empty_folder(tmp_path: Path, config: RunConfig)
         ({"seed": 2}, "seed"),
         ({"seed": 2, "target": "openvino"}, "seed, target"),
         ({"strategy_config": {"steps": 9}}, "steps"),
+        ({"strategy_config": {"seed": 9}}, "seed"),
         ({"threads": 2}, "threads"),
     ],
 )

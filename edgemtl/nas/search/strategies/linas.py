@@ -49,8 +49,8 @@ class LinasSampler(DesignSampler):
         fresh = [d for d in self._proposed[1][offset:] + self._proposed[1][:offset] if d.key not in seen]
         if fresh:
             return fresh[0]
-        subsample = first_designs(self._problem, self._batch, random.Random(f"{self._seed}/{position}/more"), seen)
-        return subsample[position % len(subsample)]
+        designs = first_designs(self._problem, self._batch, random.Random(f"{self._seed}/{position}/more"), seen)
+        return designs[position % len(designs)]
 
     def _propose(self, study: Study, number: int) -> list[Design]:
         """The designs of batch `number`: they follow from the evaluations of the batches before it."""

@@ -98,10 +98,8 @@ class MaskSampler(DesignSampler):
         def at(prices: Array) -> Design:
             return self._design(distribution.space.values(keep_above(distribution, prices[:, None])), precision)
 
-        def cheapest(prices: Array, dual_ascent_step: Array, own: Sequence[Limit], least: float = 0.0) -> Array:
-            return prices + dual_ascent_step * _cheapest(
-                lambda price: _within(at(prices + dual_ascent_step * price), own), least
-            )
+        def cheapest(prices: Array, direction: Array, own: Sequence[Limit], least: float = 0.0) -> Array:
+            return prices + direction * _cheapest(lambda price: _within(at(prices + direction * price), own), least)
 
         prices = np.zeros(len(tasks))
         for row, task in enumerate(tasks):
