@@ -94,6 +94,7 @@ def _written(
 
 
 def cost_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:
+    """Count the graph that a target is given, all tasks and each alone; `UserError` where an operator has no count."""
     model = quantize(emit(net), honoured(precision, target.traits), ranges or Ranges({}), target.scheme)
     cost = count_graph(model)
     if not cost.total.exact:
