@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def find_hits(scene: Scene, buffers: Buffers, view: View) -> Hits:
     normal[:, outside] = -view.axes[2][:, None]
     toward = direction[:, outside]
     u[outside], v[outside] = np.arctan2(toward[1], toward[0]), toward[2] / np.hypot(toward[0], toward[1])
-    for which, shape in ((BOX, _box_hits), (ELLIPSOID, _ellipsoid_hits), (FRUSTUM, _frustum_hits)):
+    for which, shape in ((BOX, partial(_box_hits, view)), (ELLIPSOID, _ellipsoid_hits), (FRUSTUM, _frustum_hits)):
         at = np.flatnonzero(kind == which)
         if len(at):
             local, table = _to_local(scene.surfaces, surface[at], point[:, at])
@@ -77,13 +78,19 @@ def _half_size(surfaces: Surfaces, ids: Array) -> Array:
     return np.ascontiguousarray(surfaces.half.T, np.float32).take(ids, axis=1)
 
 
-def _box_hits(surfaces: Surfaces, ids: Array, local: list[Array]) -> tuple[list[Array], Array, Array, Array]:
+def _box_hits(
+    view: View, surfaces: Surfaces, ids: Array, local: list[Array]
+) -> tuple[list[Array], Array, Array, Array]:
+    """Only faces that the view is outside of can be seen: on an edge, rounding must not take the hidden one."""
     half = _half_size(surfaces, ids)
-    a, b, c = (np.abs(p) / h for p, h in zip(local, half, strict=True))
+    position = np.einsum("pij,pj->pi", surfaces.rotation, view.position - surfaces.centre)
+    facing = (np.sign(position) * (np.abs(position) > surfaces.half)).astype(np.float32).T
+    toward = np.ascontiguousarray(facing).take(ids, axis=1)
+    a, b, c = (p * sign / h for p, sign, h in zip(local, toward, half, strict=True))
     is_x = (a >= b) & (a >= c)
     is_z = (c > b) & ~is_x
     is_y = ~(is_x | is_z)
-    normal = [np.where(flag, np.sign(p), np.float32(0)) for flag, p in zip((is_x, is_y, is_z), local, strict=True)]
+    normal = [np.where(flag, sign, np.float32(0)) for flag, sign in zip((is_x, is_y, is_z), toward, strict=True)]
     face = is_y * 1 + is_z * 2 + 3 * (normal[0] + normal[1] + normal[2] > 0)
     return normal, np.where(is_x, local[1], local[0]), np.where(is_z, local[1], local[2]), face
 

@@ -36,7 +36,7 @@ SCENES_TASKS: tuple[Task, ...] = (
 _FIRST_SEED: dict[Split, int] = {"train": 0, "calibration": 1_000_000, "validation": 2_000_000, "test": 3_000_000}
 _MOST = 1_000_000
 _TASK_ROWS = 8
-RENDERER_VERSION = "bb22d7626d7d"
+RENDERER_VERSION = "0076015746b0"
 """Version of the renderer: it changes with every pixel or label, so that frames of two versions are never mixed."""
 
 

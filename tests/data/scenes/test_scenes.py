@@ -91,9 +91,8 @@ def test_every_frame_keeps_the_contract(seed: int, height: int, width: int) -> N
     assert 50.0 <= math.degrees(2 * math.atan(width / 2 / frame.focal_px)) <= 75.0
 
 
-@pytest.mark.xfail(strict=True, reason="on a box's edge rounding may take the hidden face")
 def test_a_pixel_on_the_edge_of_a_box_faces_the_camera() -> None:
-    """Hypothesis found this frame. A repair changes the identity of the data, so of all that was trained on it."""
+    """Hypothesis found this frame: rounding took the hidden one of two faces."""
     frame = render(169_342, 9, 39)
     facing = (frame.normals * points_of(frame)).sum(-1) / np.linalg.norm(points_of(frame), axis=-1)
     assert facing.max() < 0.02
