@@ -10,25 +10,28 @@ from torch import Tensor
 
 from edgemtl.tasks import Task, kind_of
 
-__all__ = ["distillation_loss", "label_tensors", "task_loss"]
+__all__ = ["distillation_loss", "label_tensors", "planes", "task_loss"]
 
 
 def task_loss(task: Task, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor) -> Tensor:
-    """The task's loss (a scalar) of its raw outputs against labels, over the positions where `mask` is true.
+    """The task's loss (a scalar) of its raw outputs, as `planes`, against labels where `mask` is true.
 
     Labels and masks are those of `edgemtl.data.Batch`, as tensors.
     """
-    return kind_of(task).learning().loss(task, _planes(outputs), target, mask)
+    return kind_of(task).learning().loss(task, outputs, target, mask)
 
 
 def distillation_loss(task: Task, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """Distance of a narrow design's raw outputs from the largest one's: in-place distillation (Yu and Huang 2019)."""
-    return kind_of(task).learning().distill(task, _planes(outputs), _planes(teacher))
+    """Distance of a narrow design's raw outputs from the largest one's: in-place distillation (Yu and Huang 2019).
+
+    Both are given as `planes`.
+    """
+    return kind_of(task).learning().distill(task, outputs, teacher)
 
 
-def _planes(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In FP32, one channel after another: sums over channels are then vectorised over pixels."""
-    return {name: output.float().contiguous() for name, output in outputs.items()}
+def planes(output: Tensor) -> Tensor:
+    """An output in FP32, one channel after another: sums over channels are then vectorised over pixels."""
+    return output.float().contiguous()
 
 
 def label_tensors(labels: Any, device: torch.device | None = None) -> Any:

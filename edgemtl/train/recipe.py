@@ -37,7 +37,7 @@ class Recipe:
     learning_rate: float = 2.5e-3
     weight_decay: float = 0.02
     largest_steps: float = 0.475
-    random_designs: int = 1
+    random_designs: int = 2
     label_share: float = 0.5
     feature_weight: float = 0.5
     average: float = 0.995

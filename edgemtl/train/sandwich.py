@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from edgemtl.data import Batch
 from edgemtl.models import Activations, Supernet
 from edgemtl.spaces import DesignSource, Values
+from edgemtl.tasks import map_outputs
 from edgemtl.train.distill import feature_distance, stage_ends
 from edgemtl.train.loop import Optimized
-from edgemtl.train.losses import distillation_loss, label_tensors, task_loss
+from edgemtl.train.losses import distillation_loss, label_tensors, planes, task_loss
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.weighting import Weighting, make_weighting
 
@@ -94,7 +96,7 @@ class SupernetTraining:
         if self.teacher is None:
             return None
         with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            return Activations(self.teacher(image), {})
+            return Activations(map_outputs(planes, self.teacher(image)), {})
 
     def _narrow_designs(self, step: int) -> list[Values]:
         if step < self.recipe.largest_steps * self.recipe.steps:
@@ -113,7 +115,8 @@ class SupernetTraining:
     ) -> Activations:
         """Forward and backward of one design; what it gave, without gradients, to teach narrower ones."""
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            given: Activations = self.supernet(image, values)
+            made: Activations = self.supernet(image, values)
+        given = replace(made, outputs=map_outputs(planes, made.outputs))
         outputs, tasks = given.outputs, self.space.tasks
         losses = {task.name: task_loss(task, outputs[task.name], *labels[task.name]) for task in tasks}
         extra: Tensor | None = None
