@@ -3,7 +3,7 @@
 from edgemtl.train.checkpoint import CHECKPOINT_FILE
 from edgemtl.train.feed import batches_of, subsample, training_batches
 from edgemtl.train.loop import Optimized, TrainingLoop
-from edgemtl.train.losses import label_tensors, task_loss
+from edgemtl.train.losses import label_tensors, planes, task_loss
 from edgemtl.train.metrics import Scorer, evaluate
 from edgemtl.train.processes import worker_processes
 from edgemtl.train.recipe import Recipe
@@ -22,6 +22,7 @@ __all__ = [
     "evaluate",
     "fresh_supernet",
     "label_tensors",
+    "planes",
     "subsample",
     "task_loss",
     "train_supernet",

@@ -14,7 +14,7 @@ from torch import Tensor
 from toys import TASKS, labels
 
 from edgemtl.tasks import Task
-from edgemtl.train.losses import distillation_loss, task_loss
+from edgemtl.train.losses import distillation_loss, planes, task_loss
 
 Array = NDArray[Any]
 SIZE = (4, 5)
@@ -22,7 +22,7 @@ every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 
 
 def raw(task: Task, output: Tensor) -> dict[str, Tensor]:
-    return {task.outputs[0].name: output}
+    return {task.outputs[0].name: planes(output)}
 
 
 def loss_of(task: Task, output: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -35,7 +35,17 @@ from edgemtl.nas.search.strategies.masks import (
 )
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Space
-from edgemtl.train import CHECKPOINT_FILE, Optimized, Recipe, TrainingLoop, label_tensors, task_loss, training_batches
+from edgemtl.tasks import map_outputs
+from edgemtl.train import (
+    CHECKPOINT_FILE,
+    Optimized,
+    Recipe,
+    TrainingLoop,
+    label_tensors,
+    planes,
+    task_loss,
+    training_batches,
+)
 
 __all__ = ["MASKS", "MASKS_FILE", "MaskRun"]
 
@@ -152,7 +162,8 @@ class MaskRun:
         losses = np.zeros((ARCHITECTURES, len(self.masks.tasks)))
         for row, mask in enumerate(masks):
             with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-                outputs = self.supernet(image, self.masks.values(mask)).outputs
+                made = self.supernet(image, self.masks.values(mask)).outputs
+            outputs = map_outputs(planes, made)
             by_task = [task_loss(task, outputs[task.name], *labels[task.name]) for task in self.space.tasks]
             torch.stack(by_task).sum().div(ARCHITECTURES).backward()  # type: ignore[no-untyped-call]
             losses[row] = [float(loss.detach()) for loss in by_task]
