@@ -73,6 +73,11 @@ class MetricSet:
     metrics: Mapping[str, TorchMetric]
     add: Callable[[Tensors, Any, Tensor], None]
 
+    def __post_init__(self) -> None:
+        """Keep scores one process's own: torchmetrics would wait for others that train together but score nothing."""
+        for metric in self.metrics.values():
+            metric.distributed_available_fn = lambda: False
+
     def update(self, outputs: Tensors, labels: Any, mask: Tensor) -> None:
         """See `Score.update`."""
         self.add(outputs, labels, mask)
