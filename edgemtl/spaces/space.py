@@ -51,9 +51,9 @@ class Design(Mapping[str, Option]):
 
     >>> from edgemtl.tasks import make_task
     >>> space = load_space("cnn", [make_task("depth", "depth")])
-    >>> design = space.design({**space.smallest(), "stem.width": 24})
-    >>> design["stem.width"], design == space.smallest()
-    (24, False)
+    >>> design = space.design({**space.smallest(), "s1.width": 32})
+    >>> design["s1.width"], design == space.smallest()
+    (32, False)
     """
 
     space: Space = field(repr=False, compare=False, hash=False)
