@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from _runs import RUNS
+from _trainings import scored_on_test, trained_alone
 
 from edgemtl.data.scenes import ScenesSource
-from edgemtl.models import Supernet, load_supernet, recalibrate
-from edgemtl.nas.runs.finetune import OneDesign
+from edgemtl.models import Supernet, recalibrate
 from edgemtl.nas.search.strategies.mask_learning import MASKS, MaskRun
 from edgemtl.nas.search.strategies.mask_sampler import AGREEMENTS
 from edgemtl.nas.search.strategies.masks import MaskDistribution, keep_above, mask_space, share_prefix
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.tasks import Task, delta_m
-from edgemtl.train import InitialWeights, Recipe, batches_of, evaluate, fresh_supernet, train_supernet
+from edgemtl.train import Recipe, batches_of, evaluate, fresh_supernet
 
 SIZE = (64, 96)
 BUDGET = 0.5
@@ -81,12 +81,6 @@ def trained(name: str, design: Design, weights: Supernet, source: ScenesSource, 
     """Test scores of a design after a short training, begun with a supernet's weights; kept in `runs/`, resumable."""
     folder = RUNS / "masks" / f"{name}-{design.key}-{steps}-{seed}"
     torch.manual_seed(seed)
-    alone = OneDesign(design, weights.extract(design), f"seed {seed}")
     recipe = Recipe(steps=steps, batch=24, sizes=(1.0,), largest_steps=1.0, seed=seed)
-    if not (folder / "training.json").is_file():
-        train_supernet(alone, source, recipe, folder, initial=InitialWeights(Supernet.of(alone)))
-    supernet = Supernet.of(alone)
-    load_supernet(supernet, folder / "supernet.safetensors", alone.fingerprint)
-    net = supernet.extract({})
-    recalibrate(net, (torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, 128)))
-    return evaluate(net, design.space.tasks, batches_of(source.split("test"), 16, tasks=design.space.tasks))
+    net = trained_alone(design, weights.extract(design), f"seed {seed}", source, recipe, folder)
+    return scored_on_test(net, design.space.tasks, source)

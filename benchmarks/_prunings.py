@@ -6,6 +6,7 @@ is kept under `runs/` and made once.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from _runs import RUNS, drawn, edgemtl, opened, scenes_evaluator
 
 from edgemtl.data import open_source
 from edgemtl.models import TaskNet
+from edgemtl.nas.evaluation import Candidate
 from edgemtl.nas.evaluation.finalists import Finalist
 from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem
 from edgemtl.nas.prune import RunDesign
@@ -92,6 +94,15 @@ def pruned(whole: Path, name: str, *arguments: str) -> Path:
     path = whole.with_name(f"{whole.name}-{name}")
     edgemtl("prune", str(whole), *arguments, "--out", str(path), *begun(path))
     return path
+
+
+def with_another(run: Path, best: Candidate, out: Path) -> None:
+    """Write a copy of a run with another best design, whole or not at all."""
+    unfinished = out.with_name(f"{out.name}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(run, unfinished)
+    RunFolder(unfinished).save("best", best)
+    unfinished.rename(out)
 
 
 def trained(run: Path, out: Path, steps: int, *arguments: str) -> Path:

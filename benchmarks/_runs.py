@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,18 +17,19 @@ from _common import say
 from edgemtl.data import open_source
 from edgemtl.devices import Device
 from edgemtl.environment import environment
+from edgemtl.errors import UserError
 from edgemtl.files.seals import sha256
 from edgemtl.files.share import find_shared
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, load_supernet
-from edgemtl.nas.evaluation import Candidate, Evaluator
-from edgemtl.nas.evaluation.sensitivity import Sensitivity, read_sensitivity
+from edgemtl.nas.evaluation import Candidate, Evaluator, Sensitivity, find_sensitivity, measure_into_run
 from edgemtl.nas.runs import RunFolder
 from edgemtl.profiling import Call, Samples, compare
 from edgemtl.runtime import Session, open_engine
-from edgemtl.spaces import Space, load_space
+from edgemtl.spaces import Design, Space, load_space
 from edgemtl.targets import ExportTarget, find_target, measurer_of
 
 ROUNDS, BURST = 4, 10
+SIZE = (192, 256)
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / environment()["cpu"]["class"]
 """Where benchmarks keep their runs: what is chosen on one class of processor is not what is right on another."""
@@ -47,11 +49,28 @@ def edgemtl(*arguments: str, capture: bool = False, cache: Path | None = None) -
 
 
 def searched(name: str, *arguments: str) -> RunFolder:
-    """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`."""
+    """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`.
+
+    One of an earlier supernet or of other data is begun anew, and with it the runs `NAME-...` that were made from it.
+    """
     path = RUNS / name
+    if (path / "config.json").is_file() and not is_current(RunFolder(path)):
+        say(f"{path} is of an earlier supernet, or of other data: it is begun anew")
+        for old in (path, *path.parent.glob(f"{name}-*")):
+            shutil.rmtree(old)
     resume = ["--resume"] if (path / "config.json").is_file() else []
     edgemtl("search", *arguments, "--out", str(path), *resume)
     return RunFolder(path)
+
+
+def is_current(run: RunFolder) -> bool:
+    """Whether a run can be read, and its space, its data and its supernet are those of today."""
+    try:
+        config = run.config()
+        run.source(), run.space()
+    except UserError:
+        return False
+    return config.supernet_sha256 is None or config.supernet_sha256 == supernet_hash(config.space)
 
 
 def tuned(run: RunFolder, *recipe: str) -> RunFolder:
@@ -63,10 +82,21 @@ def tuned(run: RunFolder, *recipe: str) -> RunFolder:
     return RunFolder(path)
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """An input size (H, W), as HEIGHTxWIDTH.
+
+    >>> size_of("96x128")
+    (96, 128)
+    """
+    height, _, width = text.partition("x")
+    return int(height), int(width)
+
+
 def scenes_evaluator(
-    target: str, name: str = "cnn", size: tuple[int, int] = (192, 256), device: Device | None = None
+    target: str, name: str = "cnn", size: tuple[int, int] | None = None, device: Device | None = None
 ) -> tuple[Space, Evaluator]:
     """A space with its shipped supernet, and what scores its designs for a target on a device (None: here)."""
+    size = size or SIZE
     source = open_source("scenes", size)
     space = load_space(name, source.tasks, size)
     supernet = Supernet.of(space)
@@ -77,13 +107,24 @@ def scenes_evaluator(
 
 
 def scenes_sensitivity() -> Sensitivity:
-    """The map that ships with the default space's supernet."""
-    path = _shipped("cnn")
-    cache_key = {"supernet_sha256": sha256(path), "data_fingerprint": open_source("scenes", (192, 256)).fingerprint}
-    found = read_sensitivity(path.with_suffix(".sensitivity.json"), cache_key)
-    if found is None:
-        sys.exit(f"the supernet {path.name} has no sensitivity map of its own")
-    return found
+    """The map that ships with the default space's supernet; where none does it is measured, once."""
+    path, run = _shipped("cnn"), RUNS / "sensitivity"
+    cache_key = {"supernet_sha256": supernet_hash("cnn"), "data_fingerprint": open_source("scenes", SIZE).fingerprint}
+    kept_map = find_sensitivity(path, run, cache_key)
+    if kept_map is not None:
+        return kept_map
+    space, evaluator = scenes_evaluator("onnxruntime")
+
+    def score(design: Design) -> dict[str, dict[str, float]]:
+        return evaluator.simulated(evaluator.candidate(design))
+
+    say("the supernet has no sensitivity map beside it: it is measured")
+    return measure_into_run(run, cache_key, space, score, score(space.largest()), lambda news: say(f"{news.text}"))
+
+
+def supernet_hash(space: str) -> str:
+    """SHA-256 of a space's shipped supernet."""
+    return sha256(_shipped(space))
 
 
 def _shipped(space: str) -> Path:

@@ -15,11 +15,9 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
-import numpy as np
 from _common import Outcome, Row, main, say
+from _figures import hypervolume, kendall
 from _runs import scenes_evaluator, scenes_sensitivity
-from pymoo.indicators.hv import HV
-from scipy.stats import kendalltau
 
 from edgemtl.nas.evaluation import Evaluator
 from edgemtl.nas.evaluation.problem import Limit
@@ -67,10 +65,10 @@ def grid(names: Sequence[str], steps: int) -> Iterator[dict[str, float]]:
             yield dict(zip(names, map(float, weights), strict=True))
 
 
-def hypervolume(points: Sequence[Changes], reference: Changes) -> float:
-    """The volume between points and reference, in which more is better."""
-    found = np.array([[-point[name] for name in reference] for point in points])
-    return float(HV(ref_point=-np.array(list(reference.values())))(found))
+def volume(points: Sequence[Changes], reference: Changes) -> float:
+    """The hypervolume between points and reference, in which more is better."""
+    losses = [[-point[name] for name in reference] for point in points]
+    return hypervolume(losses, [-change for change in reference.values()])
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -84,14 +82,14 @@ def run(options: argparse.Namespace) -> Outcome:
     for name in names[:2] if options.quick else names:
         shares = QUICK_SHARES if options.quick else SHARES
         rows_of = _swept(table, scored, limits, list(sweep(names, name, shares)), name)
-        tau = float(kendalltau(shares, [each["change"] for each in rows_of]).statistic)
+        tau = kendall(shares, [each["change"] for each in rows_of])
         rows.append(Row(f"tau_{name}", tau, "", 0.8, None, lower_is_better=False))
         raw["sweeps"][name] = rows_of
     reference = scored.changes(space.smallest())
     ours = _distinct(widths_for(table, each, limits) for each in grid(names, QUICK_STEPS if options.quick else STEPS))
     alike = _distinct(ranked_for(table, dict.fromkeys(names, 1.0), limits))
     volumes = {
-        kind: hypervolume([scored.changes(design) for design in designs], reference)
+        kind: volume([scored.changes(design) for design in designs], reference)
         for kind, designs in (("preferences", ours), ("encoder_alone", alike))
     }
     gain = volumes["preferences"] / volumes["encoder_alone"]

@@ -12,11 +12,11 @@ nothing; delta_m is against the net that keeps everything, trained alike.
 from __future__ import annotations
 
 import argparse
-import statistics
 
 import numpy as np
 import torch
 from _common import Outcome, Row, main, say
+from _figures import mean_interval
 from _masks import BUDGET, best_agreed, learning, most_within, random_beliefs, scenes, small_grid, trained
 from _runs import RUNS
 
@@ -78,11 +78,13 @@ def run(options: argparse.Namespace) -> Outcome:
         leads.append(deltas["own"] - best_random)
         shared_leads.append(deltas["own"] - deltas["shared"])
         raw[f"seed{seed}"] = {"delta_m": deltas, "flops": {n: d.cost().flops for n, (d, _) in nets.items()}}
+    over_random, over_shared = mean_interval(leads), mean_interval(shared_leads)
     rows = [
-        Row("lead_over_the_best_random_masks", statistics.mean(leads), "points", 0.0, None, False),
-        Row("lead_over_one_mask_for_all_tasks", statistics.mean(shared_leads), "points", None, 0.0, False),
+        Row("lead_over_the_best_random_masks", over_random.mean, "points", 0.0, None, False),
+        Row("lead_over_one_mask_for_all_tasks", over_shared.mean, "points", None, 0.0, False),
     ]
-    return Outcome(rows, {"leads": leads, "leads_over_shared": shared_leads, **raw})
+    intervals = {"random": over_random, "shared": over_shared}
+    return Outcome(rows, {"leads": leads, "leads_over_shared": shared_leads, "intervals": intervals, **raw})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ net is the default space's largest on images of 96x128 pixels; fine-tuning is sh
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 import torch_pruning
 from _common import Outcome, Row, main, say
-from _prunings import pruned, trained, unpruned
+from _prunings import pruned, trained, unpruned, with_another
 from torch import nn
 
 from edgemtl.data.scenes.source import SCENES_TASKS
@@ -110,11 +109,7 @@ def _peer(opened: OpenedDesign, importance: Any, flops: int, ours: Path, out: Pa
     design = before.design.space.design(before.design, channels.items())
     made = MultiTaskNet(design.plan, net.tasks, net.blocks).eval()
     recalibrate(made, opened.prunable.criterion.recalibration)
-    unfinished = out.with_name(f"{out.name}.new")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(ours, unfinished)
-    RunFolder(unfinished).save("best", Candidate(design, made, None))
-    unfinished.rename(out)
+    with_another(ours, Candidate(design, made, None), out)
 
 
 def _gradients(net: MultiTaskNet, opened: OpenedDesign) -> None:

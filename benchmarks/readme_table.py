@@ -47,7 +47,7 @@ DECIDING = (
         "against_int8",
         "onnxruntime_latency",
         "ms",
-        lambda raw: (raw["onnxruntime"]["median_ms"]["tuned"], raw["onnxruntime"]["median_ms"]["stock"]),
+        lambda raw: tuple(raw["onnxruntime"]["median_ms"][name] for name in (raw["onnxruntime"]["chosen"], "stock")),
     ),
     Deciding(
         "searched precision, ONNX Runtime; peer: the best uniform one",

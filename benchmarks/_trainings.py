@@ -1,0 +1,61 @@
+"""Trainings that several benchmarks start: made once, kept under names that say what of, gone on with after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from _common import say
+from torch import nn
+
+from edgemtl.data import Source
+from edgemtl.models import MultiTaskNet, Supernet, load_supernet, recalibrate
+from edgemtl.nas.runs import OneDesign
+from edgemtl.spaces import Design, DesignSource
+from edgemtl.tasks import Task
+from edgemtl.train import InitialWeights, Recipe, batches_of, evaluate, train_supernet
+
+BATCH = 16
+RECALIBRATION_IMAGES = 128
+Scores = Mapping[str, Mapping[str, float]]
+
+
+def trained_once(
+    space: DesignSource,
+    source: Source,
+    recipe: Recipe,
+    folder: Path,
+    initial: Supernet | None = None,
+    teacher: nn.Module | None = None,
+) -> Supernet:
+    """The supernet after a training, which is not begun where it was finished before, and resumed where it was not.
+
+    Other data, another space or another recipe get a folder of their own.
+    """
+    content = json.dumps([space.fingerprint, source.fingerprint, recipe.as_json(), teacher is not None])
+    kept = folder.with_name(f"{folder.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}")
+    if not (kept / "training.json").is_file():
+        say(f"training {kept.name}")
+        begun_with = InitialWeights(initial) if initial is not None else None
+        train_supernet(space, source, recipe, kept, initial=begun_with, teacher=teacher)
+    trained = Supernet.of(space)
+    load_supernet(trained, kept / "supernet.safetensors", space.fingerprint)
+    return trained
+
+
+def trained_alone(
+    design: Design, begin: MultiTaskNet, label: str, source: Source, recipe: Recipe, folder: Path
+) -> MultiTaskNet:
+    """A design's net after a training of its own that `begin` starts; `label` tells apart what it begins with."""
+    alone = OneDesign(design, begin, label)
+    return trained_once(alone, source, recipe, folder, initial=alone.supernet()).extract({})
+
+
+def scored_on_test(net: MultiTaskNet, tasks: tuple[Task, ...], source: Source) -> dict[str, dict[str, float]]:
+    """Metrics on all test images, with statistics measured anew on training images."""
+    train = batches_of(source.split("train"), BATCH, RECALIBRATION_IMAGES)
+    recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
+    return evaluate(net, tasks, batches_of(source.split("test"), BATCH, tasks=tasks))
