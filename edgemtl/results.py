@@ -59,10 +59,12 @@ class PathCost(Strict):
 class LimitCheck(Strict):
     """A budget or floor against one design, as it was decided: floors on validation images, latency measured there.
 
-    `text` is the limit as given on the command line, `quantity` that of a budget, or "drop" of a floor; `task` the one
-    that it limits (None: all). `allowed` and `value` are in the quantity's own unit, a drop being the fraction of
-    its metric that a task loses against the baseline. `excess` tells by how much the limit is broken: of a budget as a
-    fraction of it, of a floor as a fraction of the baseline's metric; 0 or less where it is `kept`.
+    `text` is the limit as given on the command line, `task` the one that it limits (None: all). `quantity` is that of a
+    budget; of a floor "drop", the fraction of its metric that a task loses against the baseline, or "score", the
+    metric's value in its `unit`. `metric` names the floor's, None where it is the deciding one that is lost. `allowed`
+    and `value` are in the quantity's own unit; `allowed` is the least where `at_least`, else the most. `excess` tells
+    by how much the limit is broken: of a budget as a fraction of it, of a floor as a fraction of the baseline's metric;
+    0 or less where it is `kept`.
     """
 
     kind: Literal["budget", "floor"]
@@ -73,6 +75,9 @@ class LimitCheck(Strict):
     value: float
     excess: float
     kept: bool
+    metric: Name | None = None
+    unit: Annotated[str, Field(max_length=20)] = ""
+    at_least: bool = False
 
     @property
     def name(self) -> str:
@@ -81,13 +86,24 @@ class LimitCheck(Strict):
 
     @property
     def words(self) -> str:
-        """The amount and the limit in words: `takes 3.36 MB where 3.00 MB is allowed`."""
-        if self.kind == "floor":
-            allowed = f"on validation images where {format_quantity(self.quantity, self.allowed)} is allowed"
-            change = f"{'loses' if self.value >= 0 else 'gains'} {format_quantity(self.quantity, abs(self.value))}"
-            return f"{self.task} {change} {allowed}"
-        taken, allowed = (format_quantity(self.quantity, amount) for amount in (self.value, self.allowed))
-        return f"{f'{self.task} ' if self.task else ''}takes {taken} where {allowed} is allowed"
+        """The amount and the limit: `takes 3.36 MB where 3.00 MB is allowed`; of a broken floor also by how much."""
+        if self.kind == "budget":
+            who = f"{self.task} " if self.task else ""
+            return f"{who}takes {self.amount(self.value)} where {self.amount(self.allowed)} is allowed"
+        missed = "" if self.kept else f", missed by {self.amount(abs(self.value - self.allowed))}"
+        if self.quantity == "score":
+            bound = f"at {'least' if self.at_least else 'most'} {self.amount(self.allowed)}"
+            has = f"{self.task} has {self.metric} {self.amount(self.value)}"
+            return f"{has} on validation images where {bound} is allowed{missed}"
+        change = f"{'loses' if self.value >= 0 else 'gains'} {self.amount(abs(self.value))}"
+        of_metric = f" of {self.metric}" if self.metric else ""
+        return (
+            f"{self.task} {change}{of_metric} on validation images where {self.amount(self.allowed)} is allowed{missed}"
+        )
+
+    def amount(self, value: float) -> str:
+        """A value of its quantity in words: `3.36 MB`, `2 %`, `0.412`, `0.9 m`."""
+        return f"{format_quantity(self.quantity, value)} {self.unit}".rstrip()
 
 
 class Entry(Strict):

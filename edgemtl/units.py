@@ -1,7 +1,7 @@
-"""Budgets, floors and preferences: quantities with a unit and a scope, and how they are printed.
+"""Budgets and preferences: quantities with a unit and a scope, and how they are printed.
 
 1 MAC is 2 FLOPs everywhere, and tables print both. The quantity of floors is `drop`, the fraction of its metric that a
-task loses.
+task loses, or `score`, a metric's value.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.plugins import Registry
 
 __all__ = [
-    "MOST_DROP",
     "Budget",
-    "Floor",
     "Quantity",
     "find_quantity",
     "format_bytes",
@@ -27,7 +25,6 @@ __all__ = [
     "format_flops",
     "format_quantity",
     "parse_budget",
-    "parse_floor",
     "parse_preference",
     "preference_text",
 ]
@@ -78,6 +75,7 @@ _TABLE: tuple[Quantity, ...] = (
         unavailable="energy is not measured in this version; give a limit in ms, FLOPs or MB, for example 2GFLOPs",
     ),
     Quantity("drop", {}, (), lambda fraction: f"{_percent(fraction)} %"),
+    Quantity("score", {}, (), lambda value: _trimmed(_digits(value, 4))),
 )
 _BUILT_IN = {quantity.name: quantity for quantity in _TABLE}
 _QUANTITIES: Registry[Quantity] = Registry(
@@ -99,8 +97,6 @@ _BUDGET = re.compile(
     r"(?:@(?P<device>[\w.-]+)(?:/(?P<runtime>[\w.-]+))?)?"
 )
 TEXT_LIMIT = 300
-MOST_DROP = 99.99
-"""The largest drop that a floor allows: 9999 %."""
 EXAMPLES = "2GFLOPs, 1GMACs, 8ms, 8ms@host/openvino, 5MB, 60%FLOPs, depth:1GFLOPs"
 
 
@@ -129,19 +125,6 @@ class Budget:
     def limit(self, largest: float) -> float:
         """The limit in the quantity's unit, given the largest design's value."""
         return self.value * largest if self.relative else self.value
-
-
-@dataclass(frozen=True)
-class Floor:
-    """A task may lose at most `max_drop` (a fraction: 0.02 is 2 %) of its metric against the baseline."""
-
-    task: str
-    max_drop: float
-
-    @property
-    def text(self) -> str:
-        """As on the command line: `depth=2%`."""
-        return f"{self.task}={_percent(self.max_drop)}%"
 
 
 def parse_budget(text: str) -> Budget:
@@ -195,24 +178,6 @@ def _unit(text: str, unit: str) -> tuple[Quantity, float, bool]:
     if same and unit not in _PREFIXES:
         raise UserError(f"budget {brief(text)}: unknown unit {unit!r}, did you mean {same[0]!r}? examples: {EXAMPLES}")
     raise unknown_name(f"unit in budget {brief(text)}:", unit, offered)
-
-
-def parse_floor(text: str, tasks: Iterable[str]) -> Floor:
-    """Read `depth=2%`: depth may lose at most 2 % of its metric; `UserError` for an unknown task or no percentage.
-
-    >>> parse_floor("depth=2%", ["semseg", "depth"])
-    Floor(task='depth', max_drop=0.02)
-    """
-    name, _, amount = text.partition("=")
-    match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,9})?)%", amount)
-    if not match:
-        raise UserError(
-            f"floor {brief(text)} is not understood: write TASK=PERCENT, 0 % to {100 * MOST_DROP:.0f} %, "
-            "for example depth=2%"
-        )
-    if name not in (allowed := tuple(tasks)):
-        raise unknown_name("task in floor", name, allowed)
-    return Floor(name, float(match[1]) / 100)
 
 
 def parse_preference(text: str, tasks: Iterable[str]) -> dict[str, float]:
@@ -279,12 +244,17 @@ def _scaled(value: float) -> str:
 
 def _percent(fraction: float) -> str:
     """Two decimals at most, and no zeros at the end."""
-    percent = round(100 * fraction, 2) + 0.0  # never -0
-    return f"{percent:.2f}".rstrip("0").rstrip(".")
+    return _trimmed(f"{round(100 * fraction, 2) + 0.0:.2f}")  # never -0
 
 
-def _digits(value: float) -> str:
-    """Three significant digits, never with an exponent."""
-    rounded = float(f"{value:.3g}")
-    decimals = 2 - math.floor(math.log10(abs(rounded))) if rounded else 2
+def _trimmed(digits: str) -> str:
+    """A number without zeros at the end of its decimals."""
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+def _digits(value: float, significant: int = 3) -> str:
+    """So many significant digits, never with an exponent."""
+    rounded = float(f"{value:.{significant}g}")
+    last = significant - 1
+    decimals = last - math.floor(math.log10(abs(rounded))) if rounded else last
     return f"{rounded:.{max(0, decimals)}f}"

@@ -12,13 +12,11 @@ from edgemtl.devices import resolve
 from edgemtl.errors import UserError
 from edgemtl.units import (
     Budget,
-    Floor,
     format_bytes,
     format_duration,
     format_flops,
     format_quantity,
     parse_budget,
-    parse_floor,
     parse_preference,
 )
 
@@ -158,28 +156,6 @@ def test_bytes_have_decimal_prefixes() -> None:
     assert format_bytes(999) == "999 B"
 
 
-def test_a_floor_is_a_share_of_a_known_task() -> None:
-    assert parse_floor("depth=2%", TASKS) == Floor("depth", 0.02)
-    assert parse_floor("semseg=0.5%", TASKS) == Floor("semseg", 0.005)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("depth", "write TASK=PERCENT"),
-        ("depth=2", "write TASK=PERCENT"),
-        ("depth=-2%", "write TASK=PERCENT"),
-        ("depth=two%", "write TASK=PERCENT"),
-        ("dept=2%", "unknown task in floor 'dept': did you mean depth? allowed: depth, semseg"),
-        ("", "write TASK=PERCENT"),
-    ],
-)
-def test_a_bad_floor_says_what_is_wanted(text: str, expected: str) -> None:
-    with pytest.raises(UserError) as error:
-        parse_floor(text, TASKS)
-    assert expected in str(error.value)
-
-
 def test_a_task_without_preference_weighs_one() -> None:
     assert parse_preference("depth=2", TASKS) == {"semseg": 1.0, "depth": 2.0}
     assert parse_preference("depth=0,semseg=0.5", TASKS) == {"semseg": 0.5, "depth": 0.0}
@@ -204,8 +180,6 @@ def test_a_bad_preference_says_what_is_wanted(text: str, expected: str) -> None:
 
 def test_digits_without_end_and_a_task_twice_are_refused_in_one_short_line() -> None:
     for parse, text, expected in (
-        (parse_floor, f"depth={'9' * 400}%", "0 % to 9999 %"),
-        (parse_floor, f"depth=2.{'0' * 400}%", "0 % to 9999 %"),
         (parse_preference, "depth=2,depth=3", "names depth twice: give each task one weight"),
         (lambda text, tasks: parse_budget(text), f"2.{'0' * 5000}GFLOPs", "15 digits at most"),
         (lambda text, tasks: parse_budget(text), f"{'t' * 400}:2GFLOPs", "is not understood"),

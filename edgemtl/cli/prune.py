@@ -26,6 +26,7 @@ __all__ = ["prune"]
     "prune",
     examples=(
         "edgemtl prune runs/first --budget 40%FLOPs --floor depth=2% --out runs/pruned",
+        "edgemtl prune runs/first --budget 40%FLOPs --floor 'semseg.miou>0.5'",
         "edgemtl prune runs/first --budget 50%params --fast",
         "edgemtl prune runs/first --design baseline --budget 1.5GFLOPs --budget 3MB --precisions",
         "edgemtl train --run runs/pruned --steps 1000 --out runs/pruned-tuned",
@@ -43,9 +44,10 @@ __all__ = ["prune"]
 @click.option(
     "--floor",
     "floors",
-    metavar="TASK=PERCENT",
+    metavar="FLOOR",
     multiple=True,
-    help="A task's own limit: depth=2% lets depth lose 2 % at most against the run's baseline.",
+    help="A task's own limit: depth=2% lets depth lose 2 % at most against the run's baseline; 'depth.rmse<0.9' (in "
+    "quotes) is a metric's value.",
 )
 @click.option("--design", metavar="NAME", help="Which of the run's designs; the best by default.")
 @click.option("--data", metavar="DATA", help="For a module: a data set, as in a search.")

@@ -21,6 +21,7 @@ from edgemtl.units import format_quantity
 if TYPE_CHECKING:
     from edgemtl.nas.search import Preflight
     from edgemtl.progress import Progress
+    from edgemtl.tasks import Floor
 
 __all__ = ["search"]
 
@@ -30,6 +31,7 @@ __all__ = ["search"]
     examples=(
         "edgemtl search --budget 2GFLOPs --out runs/first",
         "edgemtl search --budget 8ms@host/openvino --budget 5MB --floor depth=2%",
+        "edgemtl search --budget 2GFLOPs --floor 'semseg.miou>0.5' --floor 'normals.mean_angle<20'",
         "edgemtl search --budget 60%FLOPs --prefer depth=2,semseg=1 --seed 1",
         "edgemtl search --budget 2GFLOPs --device raspberry-pi-5",
         "edgemtl search --strategy preference --prefer depth=2,semseg=1 --budget 2GFLOPs",
@@ -47,9 +49,10 @@ __all__ = ["search"]
 @click.option(
     "--floor",
     "floors",
-    metavar="TASK=PERCENT",
+    metavar="FLOOR",
     multiple=True,
-    help="A task's own limit: depth=2% lets depth lose 2 % at most.",
+    help="A task's own limit: depth=2% lets depth lose 2 % at most; 'semseg.miou>0.5' and 'depth.rmse<0.9' (in quotes) "
+    "are values of a metric.",
 )
 @click.option("--prefer", "preference", metavar="WEIGHTS", default="", help="Weights of tasks: depth=2,semseg=1.")
 @click.option(
@@ -177,8 +180,8 @@ def show_preflight(screen: Screen, event: Preflight) -> None:
         texts = (format_quantity(row.budget.quantity, value) for value in figures)
         rows.append((row.budget.text, *texts, "yes" if row.satisfiable else "no"))
     for each in event.floors or ():
-        losses = (each.floor.max_drop, each.smallest, each.middle, each.largest)
-        texts = (f"{format_quantity('drop', value)} lost" for value in losses)
+        figures = (each.floor.allowed, each.smallest, each.middle, each.largest)
+        texts = (_floor_amount(each.floor, value) for value in figures)
         rows.append((f"floor {each.floor.text}", *texts, "yes, by the largest"))
     if event.floors is None:
         rows.append(("floors", *[None] * 4, "known once weights are learnt"))
@@ -188,3 +191,10 @@ def show_preflight(screen: Screen, event: Preflight) -> None:
     if rows:
         columns = ("limit", "allows", "smallest design", "middle", "largest", "can be kept")
         screen.table("Before the search", columns, rows)
+
+
+def _floor_amount(floor: Floor, value: float) -> str:
+    """`2 % lost`, or the metric's value in its unit."""
+    if floor.relative:
+        return f"{format_quantity('drop', value)} lost"
+    return f"{format_quantity('score', value)} {floor.metric.unit}".rstrip()

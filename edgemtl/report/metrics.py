@@ -41,11 +41,12 @@ class Change:
         return change if self.metric.higher_is_better else -change
 
 
-def changes(entry: Entry, baseline: Entry, kinds: Mapping[str, str]) -> list[Change]:
-    """Every task's change, for the tasks that both designs score in the same deciding metric."""
+def changes(entry: Entry, baseline: Entry, kinds: Mapping[str, str], name: str | None = None) -> list[Change]:
+    """Every task's change, for the tasks that both designs score in the metric: called `name`, or the deciding one."""
     rows = []
     for task, scores in entry.metrics.items():
-        metric, base = deciding_metric(scores, kinds.get(task)), baseline.metrics.get(task, {})
+        metric = deciding_metric(scores, kinds.get(task)) if name is None else known_metric(name)
+        base = baseline.metrics.get(task, {})
         if metric is not None and metric.name in scores and metric.name in base:
             rows.append(Change(task, metric, scores[metric.name], base[metric.name]))
     return rows

@@ -1,5 +1,6 @@
-"""Tasks: their kinds, declarations, and how scores of several tasks are compared."""
+"""Tasks: their kinds, declarations and floors, and how scores of several tasks are compared."""
 
+from edgemtl.tasks.floors import MOST_DROP, Floor, parse_floor
 from edgemtl.tasks.kind import GraphBuilder, Kind, Postprocess, Summary
 from edgemtl.tasks.labels import (
     Exact,
@@ -15,7 +16,7 @@ from edgemtl.tasks.labels import (
 )
 from edgemtl.tasks.outputs import by_tensor, map_outputs
 from edgemtl.tasks.registry import KINDS, all_kinds, find_kind, kind_of, make_task
-from edgemtl.tasks.scores import delta_m, relative_change, remaining_drop, worst_task
+from edgemtl.tasks.scores import delta_m, metric_size, relative_change, remaining_drop, worst_task
 from edgemtl.tasks.task import FLAG_PREFIX, IMAGE_INPUT, Metric, Output, Task, check_tasks
 from edgemtl.tasks.view import View, resize_points
 
@@ -23,8 +24,10 @@ __all__ = [
     "FLAG_PREFIX",
     "IMAGE_INPUT",
     "KINDS",
+    "MOST_DROP",
     "Exact",
     "FileSpec",
+    "Floor",
     "GraphBuilder",
     "Header",
     "Kind",
@@ -47,6 +50,8 @@ __all__ = [
     "kind_of",
     "make_task",
     "map_outputs",
+    "metric_size",
+    "parse_floor",
     "parse_number",
     "relative",
     "relative_change",

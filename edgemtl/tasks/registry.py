@@ -23,7 +23,7 @@ from edgemtl.tasks.task import FLAG_PREFIX, IMAGE_INPUT, Output, Task
 
 __all__ = ["KINDS", "all_kinds", "find_kind", "kind_of", "make_task"]
 
-_SIGNS = ".,:=@+"
+_SIGNS = ".,:=@+<>"
 _BUILT_IN = (Segmentation, Depth, Normals, Edges, Saliency, Keypoints, Classification, Regression)
 KINDS: Registry[Kind] = Registry(
     "task kind", "edgemtl.kinds", {kind.name: kind for kind in _BUILT_IN}, instance_of=Kind
@@ -54,8 +54,8 @@ def kind_of(task: Task) -> Kind:
 def make_task(name: str, kind: str, channels: int | None = None, classes: Sequence[str] = ()) -> Task:
     """A task with its kind's metrics and outputs; `UserError` where kind or channels do not fit.
 
-    Names obey `check_name`, hold none of the signs that budgets and modes are written with, and are none that an
-    engine's inputs have; classes obey `check_label`.
+    Names obey `check_name`, hold none of the signs that budgets, floors and modes are written with, and are none that
+    an engine's inputs have; classes obey `check_label`.
 
     >>> task = make_task("semseg", "segmentation", classes=["floor", "wall"])
     >>> task.channels, task.metrics[0].name

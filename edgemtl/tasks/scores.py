@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edgemtl.tasks.task import Task
+from edgemtl.tasks.task import Metric, Task
 
-__all__ = ["delta_m", "relative_change", "remaining_drop", "worst_task"]
-
-
-def relative_change(task: Task, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:
-    """Relative change of the task's deciding metric against the baseline, above zero where it is better."""
-    value, base = metrics[task.metric.name], baseline[task.metric.name]
-    change = (value - base) / _size(base)
-    return change if task.metric.higher_is_better else -change
+__all__ = ["delta_m", "metric_size", "relative_change", "remaining_drop", "worst_task"]
 
 
-def remaining_drop(task: Task, metrics: Mapping[str, float], baseline: Mapping[str, float], max_drop: float) -> float:
-    """The share of its own deciding metric that a task may still lose before it has lost `max_drop` of the baseline's.
+def relative_change(
+    task: Task, metrics: Mapping[str, float], baseline: Mapping[str, float], metric: Metric | None = None
+) -> float:
+    """Relative change of a metric (none: the deciding one) against the baseline, above zero where it is better."""
+    metric = metric or task.metric
+    value, base = metrics[metric.name], baseline[metric.name]
+    change = (value - base) / metric_size(base)
+    return change if metric.higher_is_better else -change
+
+
+def remaining_drop(
+    task: Task,
+    metrics: Mapping[str, float],
+    baseline: Mapping[str, float],
+    max_drop: float,
+    metric: Metric | None = None,
+) -> float:
+    """The share of a metric (none: the deciding one) that a task may still lose before `max_drop` of the baseline's.
 
     Zero or below where it has lost that already. It is the inverse of `relative_change`, whichever way is better.
     """
-    left = max_drop + relative_change(task, metrics, baseline)
-    return left * _size(baseline[task.metric.name]) / _size(metrics[task.metric.name])
+    name = (metric or task.metric).name
+    left = max_drop + relative_change(task, metrics, baseline, metric)
+    return left * metric_size(baseline[name]) / metric_size(metrics[name])
 
 
-def _size(value: float) -> float:
+def metric_size(value: float) -> float:
     """Denominator of a metric's relative change; never zero."""
     return max(abs(value), 1e-12)
 

@@ -15,9 +15,9 @@ import optuna
 
 from edgemtl.nas.evaluation import Evaluation, Limit, Problem, limits_of, preflight_budgets, record, space_distributions
 from edgemtl.spaces import Design, Space, load_space
-from edgemtl.tasks import Task, make_task
+from edgemtl.tasks import Task, make_task, parse_floor
 from edgemtl.traits import TargetTraits
-from edgemtl.units import Budget, parse_budget, parse_floor
+from edgemtl.units import Budget, parse_budget
 
 __all__ = ["KIND", "PAIR", "TINY", "TRAITS", "Paper", "drive", "evaluate", "problem", "space", "write_space"]
 
@@ -114,7 +114,7 @@ def problem(
     return Problem(
         where,
         limits,
-        tuple(parse_floor(text, names) for text in floors),
+        tuple(parse_floor(text, where.tasks) for text in floors),
         preference or dict.fromkeys(names, 1.0),
         evaluate(where.largest()).metrics,
         measures_latency=True,

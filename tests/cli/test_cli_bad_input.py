@@ -25,6 +25,8 @@ SEARCH = [
     ("--budget 20mJ", "energy"),
     ("--floor dept=2%", "did you mean depth"),
     ("--floor depth", "depth=2%"),
+    ("--floor 'semseg.mio>0.5'", "did you mean miou"),
+    ("--floor 'depth.rmse>0.9'", "so a floor on it is 'depth.rmse<0.9'"),
     ("--prefer depht=2", "did you mean depth"),
     ("--strategy preference --prefer depht=2", "did you mean depth"),
     ("--strategy preference --prefer depth=0,semseg=0,normals=0,edges=0", "add up to a finite number above 0"),

@@ -13,10 +13,15 @@ from edgemtl.cli.tables import show_result
 from edgemtl.nas.evaluation import FloorRow, PreflightRow
 from edgemtl.nas.search import Preflight
 from edgemtl.results import Entry, LimitCheck, Result
-from edgemtl.units import Floor, parse_budget
+from edgemtl.tasks import make_task, parse_floor
+from edgemtl.units import parse_budget
 
 ROWS = (PreflightRow(parse_budget("3MB"), 3e6, 1e6, 2e6, 6e6),)
-FLOORS = (FloorRow(Floor("depth", 0.05), 0.4, 0.1, 0.0),)
+DEPTH = [make_task("depth", "depth")]
+FLOORS = (
+    FloorRow(parse_floor("depth=5%", DEPTH), 0.4, 0.1, 0.0),
+    FloorRow(parse_floor("depth<0.9", DEPTH), 1.31, 0.95, 0.871),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +48,7 @@ def test_the_table_before_a_search_looks_at_floors(
     lines = table_of(Preflight("preflight", 1, 1, rows=ROWS, floors=floors, keeps_all=keeps_all), capsys)
     assert [says] in lines
     assert (["floor depth=5% 5 %", " 40 %", " 10 %", " 0 %", " yes, by the largest"] in lines) == bool(floors)
+    assert (["floor depth.rmse<0.9 0.9 m 1.31 m 0.95 m 0.871 m yes, by the largest"] in lines) == bool(floors)
 
 
 def test_one_budget_alone_needs_no_last_row(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +82,10 @@ def test_the_result_names_the_limit_that_is_broken(capsys: pytest.CaptureFixture
     )  # fmt: skip
     show_result(Screen(), result)
     shown = capsys.readouterr().out
-    assert "nearest (floor depth=5%: depth loses 7.2 % on validation images where 5 % is allowed)" in shown
+    assert (
+        "nearest (floor depth=5%: depth loses 7.2 % on validation images where 5 % is allowed, missed by 2.2 %)"
+        in shown
+    )
     assert "3MB" not in shown, "it is kept"
     assert "weighted delta_m: the mean of tasks weighted by depth=2,semseg=1" in shown
     assert "-7.20 %" in shown and "-8.00 %" in shown

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation.evaluator import Evaluator
-from edgemtl.nas.evaluation.problem import Limit, Problem
+from edgemtl.nas.evaluation.problem import Limit, Problem, check_floor
 from edgemtl.profiling import Measurer
 from edgemtl.spaces import Design, Space
 from edgemtl.targets import ExportTarget, measurer_of
-from edgemtl.units import Budget, Floor, find_quantity, format_quantity
+from edgemtl.tasks import Floor
+from edgemtl.units import Budget, find_quantity, format_quantity
 
 __all__ = [
     "FloorRow",
@@ -50,9 +51,9 @@ class PreflightRow:
 
 @dataclass(frozen=True)
 class FloorRow:
-    """One floor: the fraction of its metric that the task loses in three designs of the space, in float.
+    """One floor: its amount in three designs of the space, in float: the fraction lost, or the metric's own value.
 
-    The largest is the baseline and loses nothing.
+    The largest is the baseline, which loses nothing.
     """
 
     floor: Floor
@@ -80,15 +81,21 @@ def preflight_budgets(space: Space, budgets: Sequence[Budget], evaluator: Evalua
 
 
 def preflight_floors(problem: Problem, evaluator: Evaluator) -> list[FloorRow]:
-    """A row for every floor, by simulation on validation images; nothing is scored where there is no floor."""
+    """A row for every floor, by simulation on validation images; nothing is scored where there is no floor.
+
+    Raises `UserError` for a floor that the largest design itself misses.
+    """
+    space, baseline = problem.space, problem.baseline
+    for floor in problem.floors:
+        if floor.shortfall(floor.value(baseline, baseline)) > 0:
+            raise UserError(_too_high(floor, problem))
     if not problem.floors:
         return []
-    space, largest = problem.space, problem.changes(problem.baseline)
-    smallest, middle = (
-        problem.changes(evaluator.simulated(evaluator.candidate(design)))
-        for design in (space.smallest(), space.middle())
-    )
-    return [FloorRow(each, *(-drawn[each.task] for drawn in (smallest, middle, largest))) for each in problem.floors]
+    scores = [evaluator.simulated(evaluator.candidate(design)) for design in (space.smallest(), space.middle())]
+    return [
+        FloorRow(floor, *(floor.value(metrics, baseline) for metrics in (*scores, baseline)))
+        for floor in problem.floors
+    ]
 
 
 def keeps_all(problem: Problem, rows: Sequence[PreflightRow], floors: Sequence[FloorRow]) -> str:
@@ -105,7 +112,7 @@ def keeps_all(problem: Problem, rows: Sequence[PreflightRow], floors: Sequence[F
     keeping = (
         name
         for name, held in budgets.items()
-        if held and all(getattr(row, name) <= row.floor.max_drop for row in floors)
+        if held and all(row.floor.shortfall(getattr(row, name)) <= 0 for row in floors)
     )
     return next(keeping, "")
 
@@ -129,6 +136,16 @@ def too_tight(budget: Budget, limit: float, smallest: float, space: Space) -> st
     return (
         f"budget {budget.text!r} allows {given}, but the smallest design of space {space.name} takes {least}: "
         "raise the budget, choose another space, or a smaller --size"
+    )
+
+
+def _too_high(floor: Floor, problem: Problem) -> str:
+    """The line for a floor that even the largest design misses."""
+    check = check_floor(floor, problem.baseline, problem.baseline)
+    return (
+        f"floor {floor.text!r}: the largest design of space {problem.space.name} has {floor.metric.name} "
+        f"{check.amount(check.value)} on validation images, and smaller ones have less to give: allow that, or train "
+        "the supernet further"
     )
 
 

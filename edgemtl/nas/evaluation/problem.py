@@ -11,8 +11,8 @@ from edgemtl.blocks import BlockRecord
 from edgemtl.nas.evaluation.sensitivity import Sensitivity
 from edgemtl.results import LimitCheck
 from edgemtl.spaces import Cost, Design, Option, Space
-from edgemtl.tasks import Task, delta_m, relative_change
-from edgemtl.units import Budget, Floor
+from edgemtl.tasks import Floor, Task, delta_m, metric_size, relative_change
+from edgemtl.units import Budget
 
 __all__ = [
     "Evaluation",
@@ -103,18 +103,23 @@ class Limit:
         return self.amount(evaluation.design, evaluation.latency_ms)
 
 
-def check_floor(floor: Floor, change: float) -> LimitCheck:
-    """A floor against its task's relative change, above zero where it is better."""
-    excess = _finite(-change - floor.max_drop)
+def check_floor(floor: Floor, metrics: Metrics, baseline: Metrics) -> LimitCheck:
+    """A floor against a net's metrics, and those of the baseline."""
+    value = floor.value(metrics, baseline)
+    scale = 1.0 if floor.relative else metric_size(baseline[floor.task.name][floor.metric.name])
+    excess = _finite(floor.shortfall(value) / scale)
     return LimitCheck(
         kind="floor",
         text=floor.text,
-        quantity="drop",
-        task=floor.task,
-        allowed=floor.max_drop,
-        value=_finite(-change),
+        quantity="drop" if floor.relative else "score",
+        task=floor.task.name,
+        allowed=floor.allowed,
+        value=_finite(value),
         excess=excess,
         kept=excess <= 0,
+        metric=None if floor.relative and floor.decides else floor.metric.name,
+        unit="" if floor.relative else floor.metric.unit,
+        at_least=floor.at_least,
     )
 
 
@@ -146,11 +151,20 @@ class Requirements:
         """Relative change of every task against the baseline."""
         return {t.name: relative_change(t, metrics[t.name], self.baseline[t.name]) for t in self.tasks}
 
+    @property
+    def drops(self) -> dict[str, float]:
+        """The most that tasks with floors may lose of their deciding metric, as fractions of the baseline's."""
+        drops: dict[str, float] = {}
+        for floor in self.floors:
+            if floor.decides:
+                name = floor.task.name
+                drops[name] = min(floor.drop(self.baseline), drops.get(name, math.inf))
+        return drops
+
     def checks(self, design: NetDesign, metrics: Metrics, latency_ms: Mapping[str, float]) -> tuple[LimitCheck, ...]:
         """Every budget, then every floor, against a net."""
-        changes = self.changes(metrics)
         budgets = (limit.check(limit.amount(design, latency_ms)) for limit in self.limits)
-        return (*budgets, *(check_floor(floor, changes[floor.task]) for floor in self.floors))
+        return (*budgets, *(check_floor(floor, metrics, self.baseline) for floor in self.floors))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.progress import Progress, Report
 from edgemtl.targets import ExportTarget
-from edgemtl.units import Budget, Floor, find_quantity, format_quantity, parse_budget
+from edgemtl.units import Budget, find_quantity, format_quantity, parse_budget
 
 __all__ = ["LATENCY_TRIES", "Decision", "check_feasible", "fit_map", "resolve_budgets", "task_weights"]
 
@@ -59,9 +59,11 @@ def resolve_budgets(prunable: Prunable, budgets: Sequence[str], target: ExportTa
     return tuple(limits)
 
 
-def task_weights(preference: Mapping[str, float], floors: Sequence[Floor]) -> dict[str, float]:
-    """How much a relative rise of each task's loss counts: more for a preferred task, and for one with a low floor."""
-    drops = {floor.task: floor.max_drop for floor in floors}
+def task_weights(preference: Mapping[str, float], drops: Mapping[str, float]) -> dict[str, float]:
+    """How much a relative rise of each task's loss counts: more for a preferred task, and for one that may lose little.
+
+    `drops` are the fractions that tasks with floors may lose.
+    """
     return {
         task: USUAL_FLOOR * max(0.01, weight) / max(0.001, drops.get(task, USUAL_FLOOR))
         for task, weight in preference.items()

@@ -28,7 +28,7 @@ from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.runs import Contender
 from edgemtl.spaces import Cost
 from edgemtl.targets import ExportTarget, find_target
-from edgemtl.units import Floor
+from edgemtl.tasks import Floor
 
 __all__ = ["ENGINE_FOLDER", "MODULE_FILE", "UserModule"]
 

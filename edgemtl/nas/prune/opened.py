@@ -14,7 +14,7 @@ from edgemtl.nas.prune.decide import LATENCY_TRIES
 from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.runs import Contender
 from edgemtl.targets import ExportTarget
-from edgemtl.units import Floor
+from edgemtl.tasks import Floor
 
 __all__ = ["Cut", "Opened"]
 

@@ -15,7 +15,15 @@ from edgemtl.files.claim import claim
 from edgemtl.files.disk import read_json, write_json
 from edgemtl.files.paths import check_folder
 from edgemtl.models import TaskNet
-from edgemtl.nas.evaluation import Limit, NetEvaluator, Requirements, check_budgets, prepare_images, timed_scopes
+from edgemtl.nas.evaluation import (
+    Limit,
+    NetEvaluator,
+    Requirements,
+    check_budgets,
+    check_floor,
+    prepare_images,
+    timed_scopes,
+)
 from edgemtl.nas.prune.apply import PRUNING_SCHEMA
 from edgemtl.nas.prune.decide import Decision, check_feasible, resolve_budgets, task_weights
 from edgemtl.nas.prune.fit import Fit
@@ -30,10 +38,11 @@ from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result, write_result
 from edgemtl.schema import check_schema
 from edgemtl.signals import deferred
-from edgemtl.tasks import relative_change, remaining_drop
-from edgemtl.units import MOST_DROP, Floor, parse_floor
+from edgemtl.tasks import MOST_DROP, Floor, parse_floor, remaining_drop
 
 __all__ = ["PruneRequest", "prune"]
+
+Metrics = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     opened = request.subject.open()
     prunable, source = opened.prunable, opened.prunable.criterion.source
     limits = resolve_budgets(prunable, request.budgets, opened.target)
-    floors = tuple(parse_floor(text, [task.name for task in source.tasks]) for text in request.floors)
+    floors = tuple(parse_floor(text, source.tasks) for text in request.floors)
     evaluator = _evaluator(opened, limits)
     prepare_images(source, report)
     prunable.criterion.check_labels()
@@ -93,7 +102,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     check_feasible(prunable, required.limits, latency_ms, request.subject.noun)
     _begin(request, opened, floors, write=True)
     trials = Trials(request.out / "trials.jsonl")
-    weights = task_weights({task.name: opened.preference[task.name] for task in source.tasks}, floors)
+    weights = task_weights({task.name: opened.preference[task.name] for task in source.tasks}, required.drops)
     decision = Decision(prunable, required.limits, weights, trials, latency_ms, report)
     prune_map, fit = decision.by_map() if request.fast else decision.by_trial()
     narrow = prunable.narrow(prune_map.orders, fit.channels)
@@ -150,29 +159,34 @@ def _remaining(opened: Opened, floors: tuple[Floor, ...]) -> tuple[Floor, ...]:
 
     Raises `UserError` for a floor that it breaks already.
     """
-    baseline = opened.baseline() if floors else None
+    baseline = opened.baseline() if any(floor.relative for floor in floors) else None
     if baseline is None:
         return floors
-    criterion, remaining = opened.prunable.criterion, []
-    tasks = {task.name: task for task in criterion.source.tasks}
+    criterion = opened.prunable.criterion
     scores, before = criterion.scores(opened.prunable.net), criterion.scores(baseline)
-    for floor in floors:
-        change = tasks[floor.task], scores[floor.task], before[floor.task]
-        drop = remaining_drop(*change, floor.max_drop)
-        if drop <= 0:
-            raise UserError(
-                f"floor {floor.task}={100 * floor.max_drop:g}%: {opened.name} has lost "
-                f"{100 * abs(relative_change(*change)):.2f} % of {floor.task} against its run's baseline before "
-                "anything is pruned: raise the floor, or prune another --design"
-            )
-        remaining.append(Floor(floor.task, min(drop, MOST_DROP)))
-    return tuple(remaining)
+    return tuple(_left_of(floor, scores, before, opened) if floor.relative else floor for floor in floors)
+
+
+def _left_of(floor: Floor, scores: Metrics, before: Metrics, opened: Opened) -> Floor:
+    """A floor against the baseline's scores, `before`, as one against those of the unpruned net."""
+    task = floor.task.name
+    drop = remaining_drop(floor.task, scores[task], before[task], floor.allowed, floor.metric)
+    if drop <= 0:
+        lost = task if floor.decides else f"{task} {floor.metric.name}"
+        raise UserError(
+            f"floor {floor.text}: {opened.name} has lost {100 * abs(floor.value(scores, before)):.2f} % of {lost} "
+            "against its run's baseline before anything is pruned: raise the floor, or prune another --design"
+        )
+    return replace(floor, allowed=min(drop, MOST_DROP))
 
 
 def _requirements(
     opened: Opened, evaluator: NetEvaluator, limits: Sequence[Limit], floors: tuple[Floor, ...]
 ) -> Requirements:
-    """The problem of the pruned net: limits in ms resolved, and the unpruned net as baseline."""
+    """The problem of the pruned net: limits in ms resolved, and the unpruned net as baseline.
+
+    Raises `UserError` for a floor that the unpruned net misses.
+    """
     ms = evaluator.time(opened.unpruned) if any(not limit.exact for limit in limits) else {}
     resolved = tuple(
         limit if limit.exact else replace(limit, value=limit.budget.limit(ms[limit.budget.task or ""]))
@@ -180,6 +194,12 @@ def _requirements(
     )
     baseline = evaluator.simulated(opened.unpruned)
     _check_finite(baseline, "validation", opened)
+    for check in (check_floor(floor, baseline, baseline) for floor in floors):
+        if not check.kept:
+            raise UserError(
+                f"{check.name}: {opened.name} has {check.metric} {check.amount(check.value)} on validation images "
+                "before anything is pruned: allow that, or train it further first"
+            )
     return Requirements(evaluator.source.tasks, resolved, floors, opened.preference, baseline)
 
 

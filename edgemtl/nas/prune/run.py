@@ -32,7 +32,7 @@ from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.runs import Contender, OneDesign, RunFolder
 from edgemtl.runs import CONFIG_FILE
 from edgemtl.spaces import Cost, Design, Space, is_precision, with_channels
-from edgemtl.units import Floor
+from edgemtl.tasks import Floor
 
 __all__ = ["OpenedDesign", "RunDesign"]
 
@@ -105,7 +105,7 @@ class OpenedDesign(Opened):
             "strategy_config": {},
             "device": self.target.device,
             "budgets": tuple(settings["budgets"]),
-            "floors": tuple(f"{floor.task}={100 * floor.max_drop:.4f}%" for floor in floors),
+            "floors": tuple(floor.text for floor in floors),
             "tuned": None,
             "pruned": {**settings, "precisions": self.subject.precisions, **self.prunable.cache_key},
         }

@@ -32,9 +32,9 @@ from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.spaces import Choice, Design, Plan, Values
 from edgemtl.targets import measurer_of
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, parse_floor
 from edgemtl.train import InitialWeights, Recipe, train_supernet, worker_processes
-from edgemtl.units import parse_budget, parse_floor
+from edgemtl.units import parse_budget
 
 __all__ = ["TUNING", "OneDesign", "fine_tune"]
 
@@ -179,6 +179,6 @@ def _scoring(run: Path, supernet: Supernet, source: Source) -> tuple[Problem, Ev
     metrics = evaluator.simulated(base)
     of_base = Evaluation(base.design, metrics, latency_ms)
     limits = tuple(Limit(budget, budget.limit(Limit(budget, 0).measured(of_base))) for budget in budgets)
-    floors = tuple(parse_floor(text, [task.name for task in source.tasks]) for text in config.floors)
+    floors = tuple(parse_floor(text, source.tasks) for text in config.floors)
     problem = Problem(base.design.space, limits, floors, config.preference, metrics, evaluator.is_timed)
     return problem, evaluator, base

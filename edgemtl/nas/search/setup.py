@@ -19,8 +19,9 @@ from edgemtl.nas.search.strategies import Strategy, make_strategy
 from edgemtl.runs import RunConfig
 from edgemtl.spaces import Space, is_precision, load_space
 from edgemtl.targets import find_target
+from edgemtl.tasks import Floor, parse_floor
 from edgemtl.train import fresh_supernet
-from edgemtl.units import Budget, Floor, parse_budget, parse_floor, parse_preference
+from edgemtl.units import Budget, parse_budget, parse_preference
 
 __all__ = ["Setup", "set_up"]
 
@@ -59,7 +60,7 @@ def set_up(request: SearchRequest) -> Setup:
     for budget in budgets:
         if budget.task is not None and budget.task not in names:
             raise unknown_name(f"task in budget {budget.text!r}:", budget.task, names)
-    floors = tuple(parse_floor(text, names) for text in request.floors)
+    floors = tuple(parse_floor(text, source.tasks) for text in request.floors)
     preference = parse_preference(request.preference, names) if request.preference else dict.fromkeys(names, 1.0)
     weights = _weights(request, strategy, source)
     supernet = Supernet.of(space) if weights else fresh_supernet(space, request.seed)

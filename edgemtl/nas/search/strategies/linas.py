@@ -93,7 +93,7 @@ def _draw(problem: Problem, rng: random.Random) -> Design:
 
 
 class _Predicted:
-    """Predictors of every task's relative change and of every latency that a limit or the objective needs."""
+    """Predictors of every task's relative change, and of other metrics and of latencies that limits need."""
 
     def __init__(self, problem: Problem, evaluations: Sequence[Evaluation]) -> None:
         self._problem = problem
@@ -103,6 +103,11 @@ class _Predicted:
         self.changes = {
             t.name: Predictor(rows, list(np.array([c[t.name] for c in changes]) - self._expected(designs, t.name)))
             for t in problem.space.tasks
+        }
+        self.others = {
+            floor.text: Predictor(rows, [floor.change(e.metrics, problem.baseline) for e in evaluations])
+            for floor in problem.floors
+            if not floor.decides
         }
         scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | (
             {""} if problem.measures_latency else set()
@@ -130,7 +135,9 @@ class _Predicted:
         for limit in problem.limits:
             values = np.array([limit.count(d) for d in designs]) if limit.exact else latency[limit.budget.task or ""]
             excess.append(values / limit.value - 1)
-        excess += [-changes[floor.task] - floor.max_drop for floor in problem.floors]
+        for floor in problem.floors:
+            change = changes[floor.task.name] if floor.decides else self.others[floor.text](rows)
+            excess.append(-change - floor.drop(problem.baseline))
         return objectives, np.stack(excess, axis=1) if excess else np.zeros((len(designs), 1))
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import Limit, Sensitivity, too_tight
 from edgemtl.spaces import ENGINE, BlockPlan, Choice, Design, Option, Plan, Space, is_precision
-from edgemtl.units import Floor, Quantity
+from edgemtl.units import Quantity
 
 __all__ = ["PreferenceTable", "make_table", "ranked_for", "widths_for"]
 
@@ -76,18 +76,18 @@ def widths_for(
     table: PreferenceTable,
     preference: Mapping[str, float],
     limits: Sequence[Limit],
-    floors: Sequence[Floor] = (),
+    drops: Mapping[str, float] | None = None,
     precision: Values | None = None,
 ) -> Design:
     """The design for a preference (weights of tasks) within counted limits, in milliseconds; see `ranked_for`."""
-    return next(_answers(table, preference, limits, floors, precision))
+    return next(_answers(table, preference, limits, drops, precision))
 
 
 def ranked_for(
     table: PreferenceTable,
     preference: Mapping[str, float],
     limits: Sequence[Limit],
-    floors: Sequence[Floor] = (),
+    drops: Mapping[str, float] | None = None,
     precision: Values | None = None,
 ) -> list[Design]:
     """The design for a preference, then its neighbours: all decoders larger or smaller, best expected first.
@@ -95,12 +95,13 @@ def ranked_for(
     A task's rung is its share of the preference, times the number of tasks, times a scale that the limits alone decide
     (where equal shares promise most): so it never falls as the preference rises. Where the smallest encoder does not
     fit, the least preferred decoder shrinks first. The encoder is the one with the best weighted quality that fits;
-    `floors` count as far as they are predicted. `precision` holds options of precision choices (none: float).
+    `drops` are the fractions that tasks with floors may lose, which count as far as they are predicted. `precision`
+    holds options of precision choices (none: float).
 
     Every design keeps every limit, counted exactly. Raises `UserError` for a limit that is measured (ms), and for one
     that the smallest design exceeds, saying what that takes.
     """
-    design_of = {design.key: design for design in _answers(table, preference, limits, floors, precision)}
+    design_of = {design.key: design for design in _answers(table, preference, limits, drops, precision)}
     return list(design_of.values())
 
 
@@ -108,7 +109,7 @@ def _answers(
     table: PreferenceTable,
     preference: Mapping[str, float],
     limits: Sequence[Limit],
-    floors: Sequence[Floor],
+    drops: Mapping[str, float] | None,
     precision: Values | None,
 ) -> Iterator[Design]:
     """One design after another; at least one."""
@@ -118,7 +119,7 @@ def _answers(
                 f"budget {limit.budget.text!r} is measured, not counted: give FLOPs, MACs or MB, "
                 "or search with --strategy preference, which measures"
             )
-    chooser = _Chooser(table, tuple(limits), tuple(floors), dict(precision or {}))
+    chooser = _Chooser(table, tuple(limits), dict(drops or {}), dict(precision or {}))
     equal = np.full(len(table.space.tasks), 1 / len(table.space.tasks))
     scale = max(_scales(table), key=lambda scale: chooser.expected(equal, scale))
     shares = table.shares(preference)
@@ -137,11 +138,11 @@ def _scales(table: PreferenceTable) -> list[float]:
 
 @dataclass(frozen=True)
 class _Chooser:
-    """Limits and floors over a table, in one precision."""
+    """Limits and allowed drops over a table, in one precision."""
 
     table: PreferenceTable
     limits: tuple[Limit, ...]
-    floors: tuple[Floor, ...]
+    drops: Mapping[str, float]
     precision: Values
 
     @property
@@ -204,8 +205,8 @@ class _Chooser:
         changes = self.table.changes(rungs)
         scores: Array = changes @ shares
         names = [task.name for task in self.table.space.tasks]
-        for floor in self.floors:
-            scores -= _FLOOR_WEIGHT * np.maximum(0.0, -changes[:, names.index(floor.task)] - floor.max_drop)
+        for task, drop in self.drops.items():
+            scores -= _FLOOR_WEIGHT * np.maximum(0.0, -changes[:, names.index(task)] - drop)
         for limit in self.limits:
             scores[self.table.taken(limit, rungs, self._kind) > limit.value] = -np.inf
         return scores

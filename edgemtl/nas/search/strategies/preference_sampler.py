@@ -63,7 +63,7 @@ class PreferenceSampler(DesignSampler):
         limits = self._counted if bound is None else (*self._counted, Limit(_FLOPS, bound))
         try:
             problem = self._problem
-            ranked = ranked_for(self._table, problem.preference, limits, problem.floors, precision)
+            ranked = ranked_for(self._table, problem.preference, limits, problem.requirements.drops, precision)
         except UserError:  # this precision cannot keep the limits
             return []
         measured = ranked[0].key in {evaluation.design.key for evaluation in own}

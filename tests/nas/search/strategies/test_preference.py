@@ -21,7 +21,7 @@ from edgemtl.spaces import Design, Space, load_space
 from edgemtl.spaces.space import is_precision
 from edgemtl.tasks import make_task
 from edgemtl.testing.landscape import PAIR, TINY, drive, evaluate, problem, space
-from edgemtl.units import Floor, parse_budget
+from edgemtl.units import parse_budget
 
 DEEP = TINY.replace("decoder: {width: [8, 16], depth: [1]}", "decoder: {width: [8, 16, 24], depth: [1, 2]}")
 THREE = (*PAIR, make_task("kind", "classification", 4))
@@ -174,7 +174,7 @@ def test_a_floor_counts_as_far_as_it_is_predicted(deep: Space) -> None:
     preference = {"semseg": 5.0, "depth": 1.0, "kind": 0.0}
     before = float(sensitivity.expect([widths_for(table, preference, limits)], "depth")[0])
     assert before < -0.1
-    floored = widths_for(table, preference, limits, [Floor("depth", 0.1)])
+    floored = widths_for(table, preference, limits, {"depth": 0.1})
     assert float(sensitivity.expect([floored], "depth")[0]) > before
 
 
