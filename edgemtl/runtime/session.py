@@ -20,6 +20,7 @@ __all__ = [
     "CLOSED",
     "ENGINE_FILE",
     "ENGINE_SCHEMA",
+    "WARMUP_RUNS",
     "EngineSpec",
     "OperatorTime",
     "Outputs",
@@ -31,6 +32,8 @@ __all__ = [
 
 ENGINE_FILE = "engine.json"
 ENGINE_SCHEMA = "edgemtl.engine/1"
+WARMUP_RUNS = 3
+"""Runs before a profile of operators: the first ones take memory."""
 CLOSED = "this engine was closed: open it again"
 Outputs = dict[str, dict[str, NDArray[np.float32]]]
 """The raw arrays of each task, by the names of its outputs: (1, C, H, W) where dense, else (1, C)."""
@@ -62,7 +65,7 @@ class Session(Protocol):
         ...
 
     def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
-        """Mean time of each operator over `runs` runs, by the runtime's own profiler, in execution order."""
+        """Mean time of each operator over `runs` warm runs, by the runtime's own profiler, in execution order."""
         ...
 
     def close(self) -> None:

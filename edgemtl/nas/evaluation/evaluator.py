@@ -148,7 +148,11 @@ class NetEvaluator:
 
     def _medians(self, prepared: Prepared) -> dict[str, float]:
         with self.engine(prepared) as session:
-            return {scope: self._median_ms({scope: call}) for scope, call in self.calls(session).items()}
+            return self.medians(session)
+
+    def medians(self, session: Session) -> dict[str, float]:
+        """Median latency in ms of one open engine, in each scope."""
+        return {scope: self._median_ms({scope: call}) for scope, call in self.calls(session).items()}
 
     def _median_ms(self, call: Mapping[str, TimedCall]) -> float:
         """Median latency of one call, drawn without a pause."""

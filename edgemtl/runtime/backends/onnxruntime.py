@@ -18,6 +18,7 @@ from edgemtl.errors import MissingDependencyError, UserError
 from edgemtl.runtime.session import (
     CLOSED,
     ENGINE_FILE,
+    WARMUP_RUNS,
     EngineSpec,
     OperatorTime,
     Outputs,
@@ -93,9 +94,9 @@ class OnnxRuntimeSession:
         self._opened()
         with tempfile.TemporaryDirectory() as scratch:
             session = self._open(str(Path(scratch) / "profile"))
-            for _ in range(runs):
+            for _ in range(WARMUP_RUNS + runs):
                 self._call(session, image, tasks)
-            times = kernel_times(session, runs)
+            times = kernel_times(session, runs, warmup=WARMUP_RUNS)
         return [OperatorTime(name, kind, block_of(name), ms) for (name, kind), ms in times.items()]
 
     def close(self) -> None:
@@ -154,18 +155,19 @@ def _first_line(error: Exception) -> str:
 
 
 def kernel_times(
-    session: ort.InferenceSession, runs: int, producers: Mapping[str, str] = MappingProxyType({})
+    session: ort.InferenceSession, runs: int, producers: Mapping[str, str] = MappingProxyType({}), warmup: int = 0
 ) -> dict[tuple[str, str], float]:
     """Mean ms a run of each kernel, by node and operator, from the profile of a session, which ends.
 
-    An operator that runs others is left out: they count themselves. `producers` names the node that makes a tensor,
-    since ONNX Runtime calls a node whose layout it changed after its output.
+    The session was run `warmup` times before, which do not count. An operator that runs others is left out: they count
+    themselves. `producers` names the node that makes a tensor, since ONNX Runtime calls a node whose layout it changed
+    after its output.
     """
-    spent: dict[tuple[str, str], float] = {}
+    spent: dict[tuple[str, str], list[float]] = {}
     for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
         label, kind = str(event.get("name", "")), str(event.get("args", {}).get("op_name", ""))
         if label.endswith("_kernel_time") and kind and kind not in ("If", "Loop", "Scan"):
             label = label.removesuffix("_kernel_time")
             key = producers.get(label.removesuffix("_nchwc"), label), kind
-            spent[key] = spent.get(key, 0.0) + float(event.get("dur", 0)) / 1000 / runs
-    return spent
+            spent.setdefault(key, []).append(float(event.get("dur", 0)) / 1000)
+    return {key: sum(times[len(times) * warmup // (warmup + runs) :]) / runs for key, times in spent.items()}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from edgemtl.arithmetic import EXACT_INT8, NEEDS
 from edgemtl.errors import MissingDependencyError, UserError
-from edgemtl.runtime.session import CLOSED, EngineSpec, OperatorTime, Outputs, block_of, check_image
+from edgemtl.runtime.session import CLOSED, WARMUP_RUNS, EngineSpec, OperatorTime, Outputs, block_of, check_image
 from edgemtl.runtime.shared import assemble
 from edgemtl.tasks import check_tasks, map_outputs
 
@@ -76,6 +76,8 @@ class OpenVinoSession:
         wanted = self._wanted(tasks)
         request = self._read().mode(wanted, counters=True).create_infer_request()
         total: dict[str, tuple[str, float]] = {}
+        for _ in range(WARMUP_RUNS):
+            _infer(request, check_image(image, self.spec.input))
         for _ in range(runs):
             _infer(request, check_image(image, self.spec.input))
             for info in request.get_profiling_info():
