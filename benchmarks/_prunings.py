@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from _common import say
-from _runs import RUNS, drawn, edgemtl, opened, scenes_evaluator
+from _runs import RUNS, clear_outdated, drawn, edgemtl, opened, scenes_evaluator, supernet_hash
 
 from edgemtl.data import open_source
 from edgemtl.models import TaskNet
@@ -53,6 +53,7 @@ def unpruned(quick: bool) -> Path:
     """
     name, size = ("prune-quick", QUICK_SIZE) if quick else ("prune", SIZE)
     run, path = RUNS / name, RUNS / f"{name}-unpruned"
+    clear_outdated(run)
     if not (run / "result.json").is_file():
         _begin(run, size)
     trained(run, path, QUICK_STEPS if quick else STEPS, "--design", "baseline")
@@ -81,7 +82,7 @@ def _begin(run: Path, size: tuple[int, int]) -> None:
             preference=even,
             precisions={},
             seed=0,
-            supernet_sha256=None,
+            supernet_sha256=supernet_hash("cnn"),
         )
     )
     finalist = Finalist(base, Evaluation(base.design, metrics, evaluator.time(base)), 1.0)

@@ -51,16 +51,21 @@ def edgemtl(*arguments: str, capture: bool = False, cache: Path | None = None) -
 def searched(name: str, *arguments: str) -> RunFolder:
     """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`.
 
-    One of an earlier supernet or of other data is begun anew, and with it the runs `NAME-...` that were made from it.
+    One of an earlier supernet or of other data is begun anew.
     """
     path = RUNS / name
-    if (path / "config.json").is_file() and not is_current(RunFolder(path)):
-        say(f"{path} is of an earlier supernet, or of other data: it is begun anew")
-        for old in (path, *path.parent.glob(f"{name}-*")):
-            shutil.rmtree(old)
+    clear_outdated(path)
     resume = ["--resume"] if (path / "config.json").is_file() else []
     edgemtl("search", *arguments, "--out", str(path), *resume)
     return RunFolder(path)
+
+
+def clear_outdated(run: Path) -> None:
+    """Remove a run of an earlier supernet or of other data, and with it the runs `NAME-...` that were made from it."""
+    if (run / "config.json").is_file() and not is_current(RunFolder(run)):
+        say(f"{run} is of an earlier supernet, or of other data: it is begun anew")
+        for old in (run, *run.parent.glob(f"{run.name}-*")):
+            shutil.rmtree(old)
 
 
 def is_current(run: RunFolder) -> bool:
