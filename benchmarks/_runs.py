@@ -49,14 +49,14 @@ def edgemtl(*arguments: str, capture: bool = False, cache: Path | None = None) -
 
 
 def searched(name: str, *arguments: str) -> RunFolder:
-    """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`.
+    """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`; its nets have the supernet's weights.
 
     One of an earlier supernet or of other data is begun anew.
     """
     path = RUNS / name
     clear_outdated(path)
     resume = ["--resume"] if (path / "config.json").is_file() else []
-    edgemtl("search", *arguments, "--out", str(path), *resume)
+    edgemtl("search", *arguments, "--finetune", "0", "--out", str(path), *resume)
     return RunFolder(path)
 
 

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> Outcome:
     evaluations = ["--evaluations", "12"] if options.quick else []
     resume = ["--resume"] if (run / "config.json").is_file() else []
     budget = ["--space", "mobilenetv2", "--data", "elpv", "--budget", BUDGET]
-    edgemtl("search", *budget, *weights, *evaluations, "--out", str(run), *resume)
+    edgemtl("search", *budget, *weights, *evaluations, "--finetune", "0", "--out", str(run), *resume)
     steps = QUICK_TUNING_STEPS if options.quick else TUNING_STEPS
     further = tuned(RunFolder(run), *COMMON, "--steps", str(steps)).path
     edgemtl("export", str(further), "--target", "onnxruntime", "--target", "openvino")

@@ -104,7 +104,7 @@ VERBS = {
     ),
     "search": Verb(
         lambda out: ["search", *TINY, "--supernet", "supernet/supernet.safetensors", "--target", "tensorrt-rtx",
-                     "--budget", "70%FLOPs", "--evaluations", "15", "--out", str(out)],
+                     "--budget", "70%FLOPs", "--evaluations", "15", "--finetune", "12", "--out", str(out)],
         evaluated, designs, "config.json", 0.25,
     ),
     "prune": Verb(

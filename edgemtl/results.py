@@ -21,6 +21,7 @@ __all__ = [
     "RESULT_FILE",
     "Entry",
     "FigureKind",
+    "FineTuning",
     "Latency",
     "LimitCheck",
     "PathCost",
@@ -106,6 +107,17 @@ class LimitCheck(Strict):
         return f"{format_quantity(self.quantity, value)} {self.unit}".rstrip()
 
 
+class FineTuning(Strict):
+    """The training of a design after it was searched: optimizer steps, and delta_m on validation images around it.
+
+    Both delta_m, fractions, are those that the search ranks by.
+    """
+
+    steps: Amount
+    delta_m_before: float
+    delta_m_after: float
+
+
 class Entry(Strict):
     """One design with its cost and its scores; `bytes` are those of the weights.
 
@@ -113,7 +125,8 @@ class Entry(Strict):
     alike; `weighted_delta_m` the same weighted by the search's preference, None where that prefers no task. `metrics`
     hold every task's scores by metric name. `limits` are the budgets and floors one by one, `feasible` tells whether
     all are kept; `kind` tells whether it is the "baseline" that delta_m refers to or a "candidate", `name` is what its
-    files are called. `blocks` are those of its net, in order of execution; none where the net is no design of a space.
+    files are called. `fine_tuning` tells of its own training, None where its weights are the supernet's. `blocks`
+    are those of its net, in order of execution; none where the net is no design of a space.
     """
 
     design: Annotated[dict[Name, int | float | str | bool], Field(max_length=5000)]
@@ -130,6 +143,7 @@ class Entry(Strict):
     name: Name | None = None
     weighted_delta_m: float | None = None
     limits: Annotated[tuple[LimitCheck, ...], Field(max_length=150)] = ()
+    fine_tuning: FineTuning | None = None
     blocks: Blocks = ()
 
     @property

@@ -35,7 +35,8 @@ class RunConfig(Strict):
     `fingerprint` is the whole space's, before its target restricts it; `precisions` are the options of each precision
     choice after that. `supernet_sha256` is None where the run learns its own weights, `threads` where nothing is timed
     on this machine. What one trade alone reads is kept apart: the settings of a search's strategy in
-    `strategy_config`, those of a fine-tuning in `tuned`, those of a pruning in `pruned`.
+    `strategy_config`, the recipe that its finalists are trained by in `finetune` (None: they are not), those of a
+    fine-tuning in `tuned`, those of a pruning in `pruned`.
     """
 
     schema_: Literal["edgemtl.run/1"] = Field(default="edgemtl.run/1", alias="schema")
@@ -56,6 +57,7 @@ class RunConfig(Strict):
     seed: int
     supernet_sha256: str | None
     threads: int | None = None
+    finetune: Mapping[str, JsonValue] | None = None
     tuned: Mapping[str, JsonValue] | None = None
     pruned: Mapping[str, JsonValue] | None = None
 

@@ -16,7 +16,7 @@ from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_result
 from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
 from edgemtl.errors import UserError
-from edgemtl.units import format_quantity
+from edgemtl.units import format_duration, format_quantity
 
 if TYPE_CHECKING:
     from edgemtl.nas.search import Preflight
@@ -79,6 +79,13 @@ __all__ = ["search"]
 @click.option("--evaluations", default=36, show_default=True, help="Designs to evaluate.")
 @click.option("--steps", type=int, help="Training steps of a strategy that has some: masks, 600 by default.")
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="A setting of the strategy's own.")
+@click.option(
+    "--finetune",
+    metavar="STEPS",
+    default=150,
+    show_default=True,
+    help="Training steps of what may be chosen, taught by the largest net; 0 for none.",
+)
 @click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
 @click.option(
     "--storage", metavar="URL", help="An Optuna URL, for many workers; a journal in the run's folder by default."
@@ -103,6 +110,7 @@ def search(
     evaluations: int,
     steps: int | None,
     settings: Sequence[str],
+    finetune: int,
     supernet: Path | None,
     storage: str | None,
     threads: int,
@@ -119,6 +127,7 @@ def search(
     from edgemtl.nas import search as room
     from edgemtl.results import RESULT_FILE
     from edgemtl.runs import CONFIG_FILE, read_config
+    from edgemtl.train import training_processes
 
     folder = new_run(out, "search", resume)
     request = room.SearchRequest(
@@ -134,6 +143,8 @@ def search(
         strategy=strategy,
         evaluations=evaluations,
         settings=_settings(settings, steps),
+        finetune=finetune,
+        processes=training_processes(),
         seed=seed,
         supernet=supernet,
         storage=storage,
@@ -191,6 +202,10 @@ def show_preflight(screen: Screen, event: Preflight) -> None:
     if rows:
         columns = ("limit", "allows", "smallest design", "middle", "largest", "can be kept")
         screen.table("Before the search", columns, rows)
+    if (tuning := event.finetune) is not None:
+        who = "the best design" if tuning.designs == 1 else f"each of up to {tuning.designs} designs"
+        about = format_duration(tuning.seconds)
+        screen.note(f"after the search {who} is trained for {tuning.steps} steps, {about} at most (--finetune 0: none)")
 
 
 def _floor_amount(floor: Floor, value: float) -> str:

@@ -22,6 +22,7 @@ TITLES = {
     "search": "designs evaluated",
     "sensitivity": "choices tried a step lower",
     "finalists": "architectures refined",
+    "finetune": "steps of fine-tuning",
     "score": "designs scored",
     "map": "groups measured",
     "trial": "groups judged",

@@ -4,7 +4,7 @@ from edgemtl.models.nets.module_net import ModuleNet, load_module
 from edgemtl.models.nets.net import MultiTaskNet, run_blocks
 from edgemtl.models.nets.plain_module import plain_module
 from edgemtl.models.nets.sorting import sort_channels
-from edgemtl.models.nets.supernet import Activations, Supernet, recalibrate
+from edgemtl.models.nets.supernet import Activations, SharedWeights, Supernet, recalibrate
 from edgemtl.models.nets.task_net import TaskNet
 from edgemtl.models.nets.usage import ExpertUsage, expert_usage
 from edgemtl.models.weights.files import is_supernet, load_supernet, read_header, save_supernet
@@ -18,6 +18,7 @@ __all__ = [
     "Matched",
     "ModuleNet",
     "MultiTaskNet",
+    "SharedWeights",
     "Supernet",
     "TaskNet",
     "check_sha256",

@@ -5,7 +5,7 @@ from edgemtl.train.feed import batches_of, subsample, training_batches
 from edgemtl.train.loop import Optimized, TrainingLoop
 from edgemtl.train.losses import label_tensors, planes, task_loss
 from edgemtl.train.metrics import Scorer, evaluate
-from edgemtl.train.processes import worker_processes
+from edgemtl.train.processes import training_processes, worker_processes
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.trainer import InitialWeights, TrainingProgress, fresh_supernet, train_supernet
 from edgemtl.train.weighting import weighting_names
@@ -27,6 +27,7 @@ __all__ = [
     "task_loss",
     "train_supernet",
     "training_batches",
+    "training_processes",
     "weighting_names",
     "worker_processes",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgemtl.data import Source
 from edgemtl.errors import UserError
-from edgemtl.models import Supernet, recalibrate
+from edgemtl.models import SharedWeights, recalibrate
 from edgemtl.spaces import Values
 from edgemtl.train.feed import batches_of
 from edgemtl.train.metrics import evaluate
@@ -31,7 +31,7 @@ class InterimScores:
     """
 
     def __init__(
-        self, supernet: Supernet, average: Mapping[str, Tensor], source: Source, largest: Callable[[], Values]
+        self, supernet: SharedWeights, average: Mapping[str, Tensor], source: Source, largest: Callable[[], Values]
     ) -> None:
         self._supernet, self._average, self._source, self._largest = supernet, average, source, largest
         self._ended, self._took = time.monotonic(), 0.0
@@ -58,7 +58,7 @@ class InterimScores:
 
 
 @contextmanager
-def _weights(supernet: Supernet, values: Mapping[str, Tensor]) -> Iterator[None]:
+def _weights(supernet: SharedWeights, values: Mapping[str, Tensor]) -> Iterator[None]:
     """The supernet with other weights, for as long as the block runs."""
     own = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
     try:
@@ -68,7 +68,7 @@ def _weights(supernet: Supernet, values: Mapping[str, Tensor]) -> Iterator[None]
         _copy(supernet, own)
 
 
-def _copy(supernet: Supernet, values: Mapping[str, Tensor]) -> None:
+def _copy(supernet: SharedWeights, values: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in supernet.shared.items():
             parameter.copy_(values[name])

@@ -14,11 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from accelerate.state import AcceleratorState
 
 from edgemtl.errors import UserError
 from edgemtl.signals import end_with_parent
 
-__all__ = ["worker_processes"]
+__all__ = ["training_processes", "worker_processes"]
+
+
+def training_processes() -> int:
+    """A process for each of at most two cores; one where a GPU trains, or where torch is given one thread."""
+    return 1 if torch.cuda.is_available() else min(2, torch.get_num_threads())
 
 
 @contextmanager
@@ -41,6 +47,7 @@ def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]
     for helper in helpers:
         helper.start()
     before = dict(os.environ), torch.get_num_threads()
+    _leave_group()
     try:
         _join(0, processes, port, threads)
         yield
@@ -57,6 +64,7 @@ def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]
     finally:
         for helper in helpers:
             helper.kill()
+        _leave_group()
         os.environ.clear()
         os.environ.update(before[0])
         torch.set_num_threads(before[1])
@@ -78,6 +86,13 @@ def _join(rank: int, processes: int, port: int, threads: int) -> None:
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
+def _leave_group() -> None:
+    """Leave the processes of an earlier training, which accelerate would otherwise take for those of the next one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _free_port() -> int:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgemtl.data import Batch
-from edgemtl.models import Activations, Supernet
+from edgemtl.models import Activations, SharedWeights
 from edgemtl.spaces import DesignSource, Values
 from edgemtl.tasks import map_outputs
 from edgemtl.train.distill import feature_distance, stage_ends
@@ -38,7 +38,7 @@ class SupernetTraining:
         self,
         space: DesignSource,
         recipe: Recipe,
-        supernet: Supernet,
+        supernet: SharedWeights,
         teacher: nn.Module | None,
         accelerator: Accelerator,
     ) -> None:

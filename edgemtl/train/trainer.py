@@ -23,7 +23,7 @@ from edgemtl.files.claim import claim
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.files.json import parse_json
 from edgemtl.files.paths import check_folder
-from edgemtl.models import Supernet, recalibrate, save_supernet
+from edgemtl.models import SharedWeights, Supernet, recalibrate, save_supernet
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import DesignSource, Values
 from edgemtl.train.checkpoint import CHECKPOINT_FILE
@@ -62,9 +62,9 @@ class TrainingProgress(Progress):
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """A supernet whose weights training begins with, and the hash of the file that they are from, if any."""
+    """The weights that training begins with, and the hash of the file that they are from, if any."""
 
-    supernet: Supernet
+    supernet: SharedWeights
     sha256: str | None = None
 
 

@@ -25,7 +25,7 @@ from edgemtl.cli.run import _names
 TASKS = {"regions", "depth", "side"}
 TINY = ("--space", "tiny", "--data", "data")
 TRAIN = ("train", *TINY, "--steps", "12", "--batch", "4", "--sizes", "1")
-SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4")
+SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4", "--finetune", "4")
 
 
 def value(done: subprocess.CompletedProcess[str]) -> Any:

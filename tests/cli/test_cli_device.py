@@ -16,7 +16,7 @@ from edgemtl.devices import load_device
 from edgemtl.nas.runs import RunFolder
 
 TINY = ("--space", "tiny", "--data", "data")
-SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4")
+SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4", "--finetune", "0")
 EXACT_HERE = not lacking([EXACT_INT8], own_arithmetic())
 
 

@@ -44,7 +44,19 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def searched(workplace: Path) -> Any:
     done(edgemtl(workplace, "train", *SIDE, "--steps", "8", "--batch", "4", "--sizes", "1", "--out", "runs/supernet"))
     supernet = ("--supernet", "runs/supernet/supernet.safetensors")
-    search = ("search", *SIDE, *supernet, "--budget", "90%FLOPs", "--evaluations", "4", "--out", "runs/experts")
+    search = (
+        "search",
+        *SIDE,
+        *supernet,
+        "--budget",
+        "90%FLOPs",
+        "--evaluations",
+        "4",
+        "--finetune",
+        "0",
+        "--out",
+        "runs/experts",
+    )
     return json.loads(done(edgemtl(workplace, *search, "--format", "json")))
 
 

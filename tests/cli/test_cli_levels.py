@@ -60,7 +60,18 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def searched(workplace: Path) -> Path:
-    words = ("--space", "tiny", "--data", "data", "--supernet", "supernet.safetensors", "--evaluations", "2")
+    words = (
+        "--space",
+        "tiny",
+        "--data",
+        "data",
+        "--supernet",
+        "supernet.safetensors",
+        "--evaluations",
+        "2",
+        "--finetune",
+        "0",
+    )
     options = ("--strategy", "preference", "--prefer", "depth=2,side=1", "--budget", "50%FLOPs", "--out", "runs/first")
     assert main(["search", *words, *options]) == 0
     return workplace / "runs/first"

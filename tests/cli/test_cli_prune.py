@@ -73,7 +73,22 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_workplace(folder)
     done(edgemtl(folder, "train", *SIDE, "--steps", "8", "--batch", "4", "--sizes", "1", "--out", "runs/supernet"))
     supernet = ("--supernet", "runs/supernet/supernet.safetensors")
-    done(edgemtl(folder, "search", *SIDE, *supernet, "--budget", "100%FLOPs", "--evaluations", "2", "--out", "runs/a"))
+    done(
+        edgemtl(
+            folder,
+            "search",
+            *SIDE,
+            *supernet,
+            "--budget",
+            "100%FLOPs",
+            "--evaluations",
+            "2",
+            "--finetune",
+            "0",
+            "--out",
+            "runs/a",
+        )
+    )
     return folder
 
 

@@ -113,7 +113,7 @@ def test_training_that_had_not_begun_says_so() -> None:
 
 def test_a_search_says_what_it_finishes_and_a_second_ctrl_c_ends_it() -> None:
     once = at_call(Evaluator, "evaluate", signal.SIGINT, count=3)
-    status, lines = in_child(*SEARCH, "once", "--evaluations", "4", change=once)
+    status, lines = in_child(*SEARCH, "once", "--evaluations", "4", "--finetune", "0", change=once)
     assert status == 130
     (stopping,) = (line for line in lines if line.startswith("stopping: the best of 2 designs so far is refined"))
     assert "another Ctrl-C ends at once" in stopping
@@ -123,7 +123,7 @@ def test_a_search_says_what_it_finishes_and_a_second_ctrl_c_ends_it() -> None:
         once()
         at_call(Evaluator, "score", signal.SIGINT)()
 
-    status, lines = in_child(*SEARCH, "twice", "--evaluations", "4", change=twice)
+    status, lines = in_child(*SEARCH, "twice", "--evaluations", "4", "--finetune", "0", change=twice)
     assert status == 130
     assert lines[-1].startswith("interrupted: what was evaluated is kept in twice; go on with: edgemtl search ")
     assert sorted(path.name for path in Path("twice").iterdir()) == ["config.json", "study.journal"]

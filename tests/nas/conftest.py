@@ -43,6 +43,7 @@ def ask(home: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
             "supernet": home / "supernet.safetensors",
             "threads": 1,
             "finalists": 1,
+            "finetune": 0,
             "settings": {} if "strategy" in changes else {"generations": 5},
         }
         return SearchRequest(out, **(defaults | changes))

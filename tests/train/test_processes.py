@@ -29,6 +29,30 @@ def test_two_processes_train_one_supernet_and_say_so(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in (tmp_path / "two/train.jsonl").read_text().splitlines()] == [4]
 
 
+AGAIN = """
+import torch
+from accelerate import Accelerator
+from edgemtl.train import worker_processes
+
+def work() -> None:
+    print(int(Accelerator().reduce(torch.ones(()), "sum")), flush=True)
+
+if __name__ == "__main__":
+    for processes in (1, 2, 2, 1):
+        with worker_processes(work, processes):
+            work()
+"""
+
+
+def test_one_training_after_another_has_processes_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "again.py").write_text(AGAIN)
+    done = subprocess.run([sys.executable, "again.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    numbers = done.stdout.split()
+    assert (numbers[0], numbers[-1]) == ("1", "1")
+    assert numbers.count("2") >= 2, "a helper may be ended before it prints"
+
+
 def children(parent: int) -> list[int]:
     """Training helpers of a process, by /proc: those that multiprocessing spawned to run what it was given."""
     found = []

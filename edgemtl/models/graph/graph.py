@@ -18,7 +18,7 @@ from edgemtl.errors import UnsupportedError
 from edgemtl.models.graph.lowering import FUNCTIONS, METHODS, MODULES, Lowered
 from edgemtl.tasks import by_tensor, map_outputs
 
-__all__ = ["Graph", "Node", "outside", "trace"]
+__all__ = ["Graph", "Node", "Program", "outside", "trace", "trace_program"]
 
 outside = "net"
 """Block name of operators that stand in no block of the net."""
@@ -70,17 +70,37 @@ class Graph:
         return {node.output: node for node in self.nodes}
 
 
+@dataclass(frozen=True)
+class Program:
+    """A graph together with the calls of torch.fx that it was made of.
+
+    `operators` names the operator that a call became, `tensors` the tensor that its value is. `folded` are the
+    normalisations that went into the convolution before them: no operators, and their value is the convolution's.
+    """
+
+    graph: Graph
+    calls: fx.Graph
+    operators: Mapping[fx.Node, str]
+    tensors: Mapping[fx.Node, str]
+    folded: frozenset[fx.Node]
+
+
 def trace(net: nn.Module) -> Graph:
     """The operators of a static net in evaluation mode, batch normalisation folded.
 
     `net` is a `MultiTaskNet`: it has `blocks`, `block_tasks` and `input_size` and maps an image to a dictionary of the
     outputs of each task. Raises `UnsupportedError` naming the module or function that has no ONNX counterpart here.
     """
+    return trace_program(net).graph
+
+
+def trace_program(net: nn.Module) -> Program:
+    """Like `trace`, with the calls that the operators stand for: to run the net itself, operator by operator."""
     traced = _Tracer().trace(net)
     builder = _Builder(net)
     for node in traced.nodes:
         builder.add(node)
-    return builder.finish()
+    return builder.finish(traced)
 
 
 class _Tracer(fx.Tracer):
@@ -91,13 +111,18 @@ class _Tracer(fx.Tracer):
 
 
 class _Builder:
-    """Turns fx nodes into operators one by one; `values` maps each fx node to the tensor name it became."""
+    """Turns fx nodes into operators one by one; `values` maps each fx node to the name of the tensor it became.
+
+    `operators` are the names of those that became an operator of their own, `folded` the normalisations that did not.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
         self.modules = dict(net.named_modules())
         self.block_tasks: dict[str, str | None] = dict(net.block_tasks)  # type: ignore[arg-type]
         self.values: dict[fx.Node, str] = {}
+        self.operators: dict[fx.Node, str] = {}
+        self.folded: set[fx.Node] = set()
         self.nodes: dict[str, Node] = {}
         self.outputs: dict[str, dict[str, str]] = {}
         self.input = ""
@@ -142,7 +167,7 @@ class _Builder:
             return
         name = self._unique(name)
         block = self._block(name)
-        self.values[node] = name
+        self.values[node] = self.operators[node] = name
         inputs = tuple(self.values[source] for source in sources)
         task = self.block_tasks.get(block)
         self.nodes[name] = Node(name, lowered.op, inputs, name, block, task, lowered.attributes, lowered.constants)
@@ -157,6 +182,7 @@ class _Builder:
             before.name, "Conv", before.inputs, before.output, before.block, before.task, before.attributes, constants
         )
         self.values[node] = before.output
+        self.folded.add(node)
         return True
 
     def _block(self, name: str) -> str:
@@ -170,8 +196,8 @@ class _Builder:
             unique = f"{name}_{count}"
         return unique
 
-    def finish(self) -> Graph:
-        """The graph, each output's tensor called as `edgemtl.tasks.by_tensor` says."""
+    def finish(self, calls: fx.Graph) -> Program:
+        """The graph of `calls`, each output's tensor called as `edgemtl.tasks.by_tensor` says."""
         nodes, renamed = list(self.nodes.values()), dict[str, str]()
         outputs: dict[str, dict[str, str]] = {task: {} for task in self.outputs}
         origins = {task: {name: (task, name) for name in own} for task, own in self.outputs.items()}
@@ -186,7 +212,9 @@ class _Builder:
             outputs[task][name] = made
         size: tuple[int, int] = self.net.input_size  # type: ignore[assignment]
         used = _reachable(tuple(_rename(node, renamed) for node in nodes), set(by_tensor(outputs)))
-        return Graph(used, self.input, (int(size[0]), int(size[1])), outputs, self.block_tasks)
+        graph = Graph(used, self.input, (int(size[0]), int(size[1])), outputs, self.block_tasks)
+        tensors = {node: renamed.get(name, name) for node, name in self.values.items()}
+        return Program(graph, calls, self.operators, tensors, frozenset(self.folded))
 
 
 def _reachable(nodes: tuple[Node, ...], wanted: set[str]) -> tuple[Node, ...]:

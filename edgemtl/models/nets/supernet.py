@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from edgemtl.models.nets.net import MultiTaskNet
 from edgemtl.spaces import BlockPlan, Choice, DesignSource, Plan, Values
 from edgemtl.tasks import Task, map_outputs
 
-__all__ = ["Activations", "Supernet", "recalibrate"]
+__all__ = ["Activations", "SharedWeights", "Supernet", "recalibrate"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,29 @@ class Activations:
         """The same without gradients, and without the loss of the routers."""
         trunk = {name: value.detach() for name, value in self.trunk.items()}
         return Activations(map_outputs(Tensor.detach, self.outputs), trunk)
+
+
+class SharedWeights(Protocol):
+    """The weights of a space's designs, which training updates: a `Supernet`, or those of one net."""
+
+    tasks: tuple[Task, ...]
+
+    @property
+    def shared(self) -> dict[str, nn.Parameter]:
+        """Every parameter that is trained, by name."""
+        ...
+
+    def __call__(self, image: Tensor, values: Values) -> Activations:
+        """Outputs of the design `values` for images (N, 3, H, W), normalised with the batch's own statistics."""
+        ...
+
+    def extract(self, values: Values) -> MultiTaskNet:
+        """The design's static net with its own copy of the weights; `recalibrate` it before its outputs are used."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Move the parameters to a device."""
+        ...
 
 
 class Supernet(nn.Module):

@@ -1,6 +1,8 @@
 """INT8 and BF16 before they are built: ranges, a target's scheme, and a simulation that agrees with its engine."""
 
+from edgemtl.models.quantization.bias import correct_biases
 from edgemtl.models.quantization.calibration import calibrate
+from edgemtl.models.quantization.learning import RoundedNet
 from edgemtl.models.quantization.plan import (
     WEIGHTED,
     Parameters,
@@ -20,9 +22,11 @@ __all__ = [
     "QuantPlan",
     "QuantScheme",
     "Ranges",
+    "RoundedNet",
     "Simulation",
     "calibrate",
     "check_precision",
+    "correct_biases",
     "parameters_of",
     "plan_quantization",
     "simulate",

@@ -20,7 +20,7 @@ from edgemtl.files.disk import write_atomic
 from edgemtl.files.json import parse_json
 from edgemtl.files.safetensors import open_tensors
 from edgemtl.files.seals import sealed
-from edgemtl.models.nets.supernet import Supernet
+from edgemtl.models.nets.supernet import SharedWeights
 from edgemtl.models.weights.tensors import check_sha256, read_state, state_sha256
 from edgemtl.schema import check_schema
 
@@ -29,7 +29,7 @@ __all__ = ["is_supernet", "load_supernet", "read_header", "read_supernet", "save
 SCHEMA = "edgemtl.supernet/1"
 
 
-def save_supernet(supernet: Supernet, path: Path, header: dict[str, Any]) -> None:
+def save_supernet(supernet: SharedWeights, path: Path, header: dict[str, Any]) -> None:
     """Write the shared parameters and a JSON header (space, its fingerprint, data, seed, command …), atomically."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in supernet.shared.items()}
     own = {key: value for key, value in header.items() if key != "sha256"}
@@ -59,7 +59,7 @@ def read_supernet(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, header
 
 
-def load_supernet(supernet: Supernet, path: Path, fingerprint: str) -> dict[str, Any]:
+def load_supernet(supernet: SharedWeights, path: Path, fingerprint: str) -> dict[str, Any]:
     """Fill a supernet from a file made for the same space and tasks (`fingerprint`), and return the file's header."""
     state, header = read_supernet(path)
     if header.get("fingerprint") != fingerprint:

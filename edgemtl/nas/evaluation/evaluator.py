@@ -103,6 +103,14 @@ class NetEvaluator:
         eight_bit = precision is not None and "int8" in precision.values()
         return PreparedNet(net, precision, self.ranges(net) if eight_bit else None)
 
+    def candidate_of(self, design: Design, net: MultiTaskNet, learnt: Mapping[str, tuple[float, float]]) -> Candidate:
+        """A design's net, its statistics measured anew in place, with ranges where a block is INT8.
+
+        They are those of a calibration, but for the tensors whose limits are `learnt`.
+        """
+        ranges = self.prepare(net, design.precision).ranges
+        return Candidate(design, net, ranges and Ranges({**ranges.limits, **learnt}))
+
     def ranges(self, net: TaskNet) -> Ranges:
         """Activation ranges of a recalibrated net."""
         return calibrate(net, self._calibration_images)
@@ -240,8 +248,7 @@ class Evaluator(NetEvaluator):
 
     def candidate(self, design: Design) -> Candidate:
         """The design's net, extracted and recalibrated, with ranges where a block is INT8."""
-        net = self.supernet.extract(design)
-        return Candidate(design, net, self.prepare(net, design.precision).ranges)
+        return self.candidate_of(design, self.supernet.extract(design), {})
 
     def evaluate(self, design: Design) -> Evaluation:
         """Metrics of the quantized net, simulated as the target's engine computes, and the latency if there is one."""

@@ -15,6 +15,7 @@ from statistics import median
 from edgemtl.nas.evaluation.evaluator import Candidate, Evaluator
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
 from edgemtl.nas.evaluation.shrinkage import ShrinkageEstimate, shrinkage_estimate
+from edgemtl.results import FineTuning
 from edgemtl.spaces import Design, Space
 from edgemtl.tasks import relative_change
 
@@ -42,11 +43,15 @@ BURST = 6
 
 @dataclass(frozen=True)
 class Finalist:
-    """A measured candidate; `ratio` is its latency over the fastest uniform precision of its architecture."""
+    """A measured candidate; `ratio` is its latency over the fastest uniform precision of its architecture.
+
+    `fine_tuning` tells of its own training, None where its weights are the supernet's.
+    """
 
     candidate: Candidate
     evaluation: Evaluation
     ratio: float
+    fine_tuning: FineTuning | None = None
 
 
 def precision_variants(space: Space, design: Design) -> list[Design]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from edgemtl.environment import environment
 from edgemtl.nas.evaluation import (
     Candidate,
-    Evaluator,
     Finalist,
     NetDesign,
     NetEvaluator,
@@ -19,7 +18,7 @@ from edgemtl.nas.evaluation import (
 )
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.progress import Progress, Report, silent
-from edgemtl.results import Entry, LimitCheck, PathCost, Result, write_result
+from edgemtl.results import Entry, FineTuning, LimitCheck, PathCost, Result, write_result
 from edgemtl.signals import deferred
 from edgemtl.tasks import delta_m
 from edgemtl.units import preference_text
@@ -41,19 +40,23 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Contender:
-    """A net that a result tells of: its latency, and the limits that it was found to keep on validation images."""
+    """A net that a result tells of: its latency, and the limits that it was found to keep on validation images.
+
+    `fine_tuning` tells of its own training after a search, if any.
+    """
 
     name: str
     design: NetDesign
     prepared: Prepared
     latency_ms: Mapping[str, float]
     checks: tuple[LimitCheck, ...]
+    fine_tuning: FineTuning | None = None
 
 
 def finalize_run(
     folder: RunFolder,
     info: RunInfo,
-    evaluator: Evaluator,
+    evaluator: NetEvaluator,
     problem: Problem,
     base: Candidate,
     front: Sequence[Finalist],
@@ -64,7 +67,12 @@ def finalize_run(
     candidates = {name: finalist.candidate for name, finalist in zip(names, front, strict=True)}
     contenders = [
         Contender(
-            name, each.candidate.design, each.candidate, each.evaluation.latency_ms, problem.checks(each.evaluation)
+            name,
+            each.candidate.design,
+            each.candidate,
+            each.evaluation.latency_ms,
+            problem.checks(each.evaluation),
+            each.fine_tuning,
         )
         for name, each in zip(names, front, strict=True)
     ]
@@ -143,5 +151,6 @@ def _entry(
         name=contender.name,
         weighted_delta_m=required.delta_m(metrics) if preference_text(required.preference) else None,
         limits=checks,
+        fine_tuning=contender.fine_tuning,
         blocks=design.blocks,
     )

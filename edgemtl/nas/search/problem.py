@@ -21,6 +21,7 @@ from edgemtl.nas.evaluation import (
     standard_error,
 )
 from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.search.finetuning import FineTuneEstimate, estimate
 from edgemtl.nas.search.setup import Setup
 from edgemtl.nas.search.strategies import Preparation, Prepared
 from edgemtl.progress import Progress, Report
@@ -33,11 +34,13 @@ class Preflight(Progress):
     """The table before the search: what three designs take of every limit, and lose of every floor.
 
     `floors` are None where the weights are still to be learnt; `keeps_all` names the design that is known to keep all.
+    `finetune` is the training to come after it, None where there is none.
     """
 
     rows: tuple[PreflightRow, ...] = ()
     floors: tuple[FloorRow, ...] | None = ()
     keeps_all: str = ""
+    finetune: FineTuneEstimate | None = None
 
 
 def look_ahead(setup: Setup, report: Report) -> tuple[list[PreflightRow], Problem | None]:
@@ -47,14 +50,21 @@ def look_ahead(setup: Setup, report: Report) -> tuple[list[PreflightRow], Proble
     """
     setup.evaluator.check_labels()
     rows = preflight_budgets(setup.space, setup.budgets, setup.evaluator)
+    tuning = _estimate(setup, rows)
     if not setup.strategy.needs.supernet:
-        report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=None if setup.floors else ()))
+        report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=None if setup.floors else (), finetune=tuning))
         return rows, None
     problem = _problem(setup, rows)
     floors = preflight_floors(problem, setup.evaluator)
     named = keeps_all(problem, rows, floors)
-    report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=tuple(floors), keeps_all=named))
+    report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=tuple(floors), keeps_all=named, finetune=tuning))
     return rows, problem
+
+
+def _estimate(setup: Setup, rows: Sequence[PreflightRow]) -> FineTuneEstimate | None:
+    if not setup.request.finetune:
+        return None
+    return estimate(setup.request, limits_of(rows), setup.evaluator, setup.space.largest())
 
 
 def prepare_strategy(

@@ -21,7 +21,8 @@ class SearchRequest:
     `evaluations` designs are measured in batches of `batch`; up to `finalists` architectures are refined at the end,
     and up to `front_size` designs kept. `storage` is an Optuna URL, for many workers; by default a journal in `out`.
     An empty `target` is the runtime that a budget names, else `onnxruntime`; `device` is the one that it is for.
-    `threads` 0 leaves the number to the runtime.
+    `threads` 0 leaves the number to the runtime. The finalists are trained for `finetune` steps before one is chosen
+    (0: not at all), in so many `processes`; a script that asks for several guards its main module, as they import it.
     """
 
     out: Path
@@ -43,6 +44,8 @@ class SearchRequest:
     supernet: Path | None = None
     storage: str | None = None
     threads: int = 0
+    finetune: int = 150
+    processes: int = 1
     resume: bool = False
     command: str = "edgemtl search"
 
@@ -59,5 +62,9 @@ def check_numbers(request: SearchRequest) -> None:
         )
     if not 0 <= request.seed < 2**32:
         raise UserError(f"seed {request.seed} cannot be used: give a number from 0 to {2**32 - 1}")
+    if request.finetune < 0:
+        raise UserError(f"--finetune {request.finetune}: give the steps that finalists are trained for, 0 for none")
+    if request.processes < 1:
+        raise UserError(f"{request.processes} training processes given: give 1 or more")
     if request.threads < 0:
         raise UserError(f"{request.threads} threads given: give 0 (the runtime's choice) or more")

@@ -11,6 +11,7 @@ from edgemtl.errors import UserError, reason_of
 from edgemtl.files.claim import claim
 from edgemtl.nas.evaluation import Problem, prepare_images
 from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run
+from edgemtl.nas.search.finetuning import tune_finalists
 from edgemtl.nas.search.loop import evaluate_all
 from edgemtl.nas.search.problem import look_ahead, prepare_strategy
 from edgemtl.nas.search.refinement import choose_front, refine
@@ -68,11 +69,14 @@ def _finalize(
     refined, cut_short = refine(problem, evaluator, evaluations, 1 if interrupted else request.finalists, report)
     if cut_short and interrupted:
         raise KeyboardInterrupt
+    baseline = evaluator.candidate(setup.space.largest())
+    if request.finetune and not interrupted and not cut_short:
+        RunFolder(request.out).save("baseline", baseline)
+        refined, cut_short = tune_finalists(request, problem, evaluator, refined, report)
     if cut_short:
         report(_stopping("what was refined is scored and written"))
     front = choose_front(problem, refined, evaluations, request.front_size)
     info = RunInfo(request.command, request.seed, request.strategy, request.budgets, len(evaluations), started)
-    baseline = evaluator.candidate(setup.space.largest())
     result = finalize_run(RunFolder(request.out), info, evaluator, problem, baseline, front, report)
     if interrupted or cut_short:
         raise KeyboardInterrupt

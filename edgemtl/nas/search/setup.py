@@ -14,6 +14,7 @@ from edgemtl.files.share import find_shared
 from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation import Evaluator, check_budgets, timed_scopes
 from edgemtl.nas.runs import run_tasks
+from edgemtl.nas.search.finetuning import check_train_labels, finetune_config
 from edgemtl.nas.search.request import SearchRequest, check_numbers
 from edgemtl.nas.search.strategies import Strategy, make_strategy
 from edgemtl.runs import RunConfig
@@ -67,6 +68,8 @@ def set_up(request: SearchRequest) -> Setup:
     if weights:
         load_supernet(supernet, weights, space.fingerprint)
     measurer = check_budgets(budgets, target)
+    if request.finetune:
+        check_train_labels(source)
     searched = space.for_target(target.traits)
     evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), request.threads, supernet=supernet)
     config = RunConfig(
@@ -87,6 +90,7 @@ def set_up(request: SearchRequest) -> Setup:
         seed=request.seed,
         supernet_sha256=sha256(weights) if weights else None,
         threads=request.threads if evaluator.is_timed else None,
+        finetune=finetune_config(request),
     )
     return Setup(request, strategy, searched, source, supernet, weights, evaluator, budgets, floors, preference, config)
 

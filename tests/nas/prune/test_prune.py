@@ -47,6 +47,7 @@ def searched(home: Path, out: Path, name: str, space: str) -> Path:
         tasks = open_source("photos", (64, 64)).tasks
         supernet = write_supernet(load_space(name, tasks), home / f"{name}.safetensors")
         few: dict[str, Any] = {"space": name, "data": "photos", "evaluations": 2, "batch": 2, "threads": 1}
+        few["finetune"] = 0
         search(SearchRequest(out, ("100%FLOPs",), supernet=supernet, **few))
     return out
 

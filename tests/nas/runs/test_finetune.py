@@ -24,7 +24,7 @@ def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "first"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        few = {"space": "tiny", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1}
+        few = {"space": "tiny", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1, "finetune": 0}
         search(SearchRequest(out, ("500%ms", "80%FLOPs"), supernet=home / "supernet.safetensors", **few))  # type: ignore[arg-type]
     return out
 

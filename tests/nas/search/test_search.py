@@ -38,7 +38,7 @@ KEYS = {
 }  # fmt: skip
 BEST_KEYS = {
     "design", "flops", "macs", "params", "bytes", "latency_ms", "metrics", "delta_m", "paths", "feasible", "kind",
-    "name", "weighted_delta_m", "limits", "blocks",
+    "name", "weighted_delta_m", "limits", "blocks", "fine_tuning",
 }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         patch.chdir(home)
         request = SearchRequest(
             tmp_path_factory.mktemp("runs") / "first", ("80%FLOPs", "90%MB"), space="tiny", data="photos",
-            floors=("depth=1000%",), preference="depth=3", evaluations=4, batch=2, threads=1,
+            floors=("depth=1000%",), preference="depth=3", evaluations=4, batch=2, threads=1, finetune=0,
             settings={"generations": 5}, supernet=home / "supernet.safetensors",
         )  # fmt: skip
         search(request, events.append)

@@ -64,7 +64,7 @@ def run(command: Command, home: Path) -> Path:
     if not (home / "runs/board/result.json").is_file():
         trained = command("train", *TINY, "--steps", "4", "--batch", "4", "--sizes", "1", "--out", "runs/supernet")
         assert trained[0] == 0, trained[2]
-        words = (*TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "2")
+        words = (*TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "2", "--finetune", "0")
         limits = ("--budget", "500%ms@board", "--budget", "depth:1s")
         searched = command("search", *words, *limits, "--device", "board", "--out", "runs/board")
         assert searched[0] == 0, searched[2]

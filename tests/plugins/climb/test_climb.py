@@ -28,7 +28,7 @@ from edgemtl.testing.world import write_data, write_supernet
 HERE = Path(__file__).parent
 SEARCH = shlex.split(
     "search --strategy climb --set probes=2 --budget 80%FLOPs --space small --data photos "
-    "--supernet supernet.safetensors --target tensorrt-rtx --evaluations 4 --out killed"
+    "--supernet supernet.safetensors --target tensorrt-rtx --evaluations 4 --finetune 0 --out killed"
 )
 
 
@@ -55,7 +55,7 @@ def request(out: Path, **changes: object) -> SearchRequest:
     """The search that the command line asks for; nothing in it is timed, so that two answers are the same."""
     defaults = {
         "budgets": ("80%FLOPs",), "space": "small", "data": "photos", "target": "tensorrt-rtx", "strategy": "climb",
-        "settings": {"probes": 2}, "evaluations": 4, "supernet": Path("supernet.safetensors"),
+        "settings": {"probes": 2}, "evaluations": 4, "finetune": 0, "supernet": Path("supernet.safetensors"),
     }  # fmt: skip
     return SearchRequest(out, **(defaults | changes))  # type: ignore[arg-type]
 

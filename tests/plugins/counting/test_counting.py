@@ -123,7 +123,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         source = open_source("photos", SIZE)
         recipe = Recipe(steps=3, batch=4, sizes=(1.0,), bf16=False)
         supernet = train_supernet(load_space("small", source.tasks), source, recipe, home / "trained")
-        few = {"space": "small", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1}
+        few = {"space": "small", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1, "finetune": 0}
         search(SearchRequest(home / "run", ("100%FLOPs",), supernet=supernet, **few))  # type: ignore[arg-type]
         yield home / "run"
 

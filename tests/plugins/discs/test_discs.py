@@ -42,7 +42,19 @@ def test_it_is_found_by_its_name_trained_on_and_searched_for(command: Callable[.
     status, _, errors = command("train", "--space", "small", "--data", "discs", "--steps", "2", "--out", "trained")
     assert status == 0, errors
     status, result, errors = command(
-        *("search", "--space", "small", "--data", "discs", "--budget", "80%FLOPs", "--evaluations", "2"),
+        *(
+            "search",
+            "--space",
+            "small",
+            "--data",
+            "discs",
+            "--budget",
+            "80%FLOPs",
+            "--evaluations",
+            "2",
+            "--finetune",
+            "0",
+        ),
         *("--supernet", "trained/supernet.safetensors", "--target", "tensorrt-rtx", "--out", "searched"),
     )
     assert status == 0, errors

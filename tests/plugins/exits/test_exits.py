@@ -74,7 +74,7 @@ def pruned(home: Path) -> Path:
     space = load_space("exits", source.tasks)
     recipe = Recipe(steps=3, batch=2, sizes=(1.0,), bf16=False)
     supernet = train_supernet(space, source, recipe, home / "trained")
-    few = {"space": "exits", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1}
+    few = {"space": "exits", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1, "finetune": 0}
     search(SearchRequest(home / "run", ("100%FLOPs",), supernet=supernet, **few))  # type: ignore[arg-type]
     prune(PruneRequest(RunDesign(home / "run"), home / "pruned", ("70%FLOPs",), fast=True))
     return home / "pruned"

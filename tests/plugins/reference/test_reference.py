@@ -61,7 +61,7 @@ def run(command: Command, home: Path) -> Path:
     if not (home / "runs/fabric/result.json").is_file():
         trained = command("train", *TINY, "--steps", "4", "--batch", "4", "--sizes", "1", "--out", "runs/supernet")
         assert trained[0] == 0, trained[2]
-        words = (*TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4")
+        words = (*TINY, "--supernet", "runs/supernet/supernet.safetensors", "--evaluations", "4", "--finetune", "0")
         limits = ("--budget", "60%LUT", "--budget", "depth:90kLUT", "--target", "reference", "--device", "fabric")
         searched = command("search", *words, *limits, "--out", "runs/fabric")
         assert searched[0] == 0, searched[2]

@@ -41,7 +41,7 @@ def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
         search(
             SearchRequest(
                 out, ("90%FLOPs",), space="small-grid", data="photos", strategy="masks", evaluations=4, batch=2,
-                settings={"steps": 8}, finalists=1, threads=1,
+                settings={"steps": 8}, finalists=1, threads=1, finetune=0,
             ),
             events.append,
         )  # fmt: skip

@@ -1,0 +1,174 @@
+"""Quantization in the loop: a net that is trained through the rounding of its own INT8 blocks.
+
+Weights and activations are rounded in every forward pass where the target's scheme rounds them, and gradients pass
+straight through (Bengio et al. 2013). Each activation's scale is learnt along (LSQ, Esser et al. 2020): by its
+logarithm, so that an optimizer that divides by a gradient's size moves small and large ones alike. Weights take their
+scale from their largest magnitude, as every exporter does. A normalisation stays one, with the batch's statistics: a
+weight's scale for each output channel is the same, however much folding multiplies that channel by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+
+from edgemtl.models.graph import Program, trace_program
+from edgemtl.models.nets.experts import routing_loss
+from edgemtl.models.nets.net import MultiTaskNet
+from edgemtl.models.nets.supernet import Activations
+from edgemtl.models.quantization.plan import (
+    QuantPlan,
+    QuantScheme,
+    Ranges,
+    parameters_of,
+    plan_quantization,
+)
+from edgemtl.spaces import Values
+
+__all__ = ["RoundedNet"]
+
+_SCALE = "scales."
+
+
+class RoundedNet(nn.Module):
+    """The shared weights of one design that has INT8 blocks: its net, and the scales that its activations learn.
+
+    It trains as a supernet does. `scales` begin with `ranges`, those of a calibration; zero points stay as these have
+    them, so that the limits of a tensor keep their ratio.
+    """
+
+    def __init__(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme) -> None:
+        super().__init__()
+        self.net, self.tasks = net, net.tasks
+        program = trace_program(net.eval())
+        graph = program.graph
+        plan = plan_quantization(graph.nodes, precision, scheme, graph.output_tensors)
+        self._parameters_of = {name: parameters_of(ranges[name], scheme) for name in _rounded_tensors(program, plan)}
+        self.scales = nn.ParameterDict(
+            {name.replace(".", "/"): torch.tensor(p.scale).log() for name, p in self._parameters_of.items()}
+        )
+        self._interpreter = _Interpreter(self, program, plan, scheme)
+
+    @property
+    def shared(self) -> dict[str, nn.Parameter]:
+        """Every parameter by name: the net's own as it calls them, and the logarithms of the scales."""
+        scales = {f"{_SCALE}{name.replace('/', '.')}": scale for name, scale in self.scales.items()}
+        return {**dict(self.net.named_parameters()), **scales}
+
+    def forward(self, image: Tensor, values: Values) -> Activations:
+        """Outputs of the net, rounded, normalised with the batch's own statistics; there is one design only."""
+        self.net.train()
+        return self._interpreter.activations(image)
+
+    def extract(self, values: Values) -> MultiTaskNet:
+        """A copy of the net; `recalibrate` it before its outputs are used."""
+        return self.net.copy()
+
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest value of each rounded tensor, as they were learnt."""
+        limits = {}
+        for name, p in self._parameters_of.items():
+            scale = float(self.scales[name.replace(".", "/")].detach().exp())
+            limits[name] = ((p.low - p.zero) * scale, (p.high - p.zero) * scale)
+        return limits
+
+    def rounded(self, name: str, value: Tensor) -> Tensor:
+        """A tensor rounded as the one called `name` is, with gradients for it and for its scale."""
+        p = self._parameters_of[name]
+        log_scale = self.scales[name.replace(".", "/")]
+        rounded: Tensor = _Round.apply(value.float(), log_scale, p.low - p.zero, p.high - p.zero)  # type: ignore[no-untyped-call]
+        return rounded
+
+
+def _rounded_tensors(program: Program, plan: QuantPlan) -> Iterator[str]:
+    """Names of the tensors whose ranges a plan rounds by, each once."""
+    inputs = {node.name: node.inputs for node in program.graph.nodes}
+    tensors = [*plan.quantized, *(inputs[name][number] for name, number in plan.entries)]
+    yield from sorted({plan.source.get(name, name) for name in tensors})
+
+
+class _Interpreter(fx.Interpreter):
+    """Runs a net's calls one by one, and rounds what its plan says."""
+
+    def __init__(self, owner: RoundedNet, program: Program, plan: QuantPlan, scheme: QuantScheme) -> None:
+        super().__init__(fx.GraphModule(owner.net, program.calls))
+        self._round, self._program, self._plan, self._limit = owner.rounded, program, plan, scheme.weight_limit
+        self._net = owner.net
+        self._folding = {call.args[0] for call in program.folded}
+        trunk = {node.name for node in program.graph.nodes if node.task is None}
+        self._trunk_calls = {call for call, name in program.operators.items() if name in trunk}
+        self._trunk: dict[str, Tensor] = {}
+
+    def activations(self, image: Tensor) -> Activations:
+        self._trunk = {}
+        outputs = self.run(image)
+        trunk, self._trunk = self._trunk, {}
+        return Activations(outputs, trunk, routing_loss(self._net))
+
+    def run_node(self, n: fx.Node) -> Any:
+        operator = self._program.operators.get(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if operator is not None:
+            args = tuple(self._entering(n, operator, number, value) for number, value in enumerate(args))
+        if operator in self._plan.weights:
+            value = self._with_rounded_weights(str(n.target), args)
+        else:
+            value = getattr(self, n.op)(n.target, args, kwargs)
+        tensor = self._program.tensors.get(n)
+        if tensor in self._plan.quantized and n not in self._folding:
+            value = self._round(self._plan.source[tensor], value)
+        if n in self._trunk_calls:
+            self._trunk[n.name] = value
+        return value
+
+    def _entering(self, call: fx.Node, operator: str, number: int, value: Any) -> Any:
+        if (operator, number) not in self._plan.entries:
+            return value
+        source = call.args[number]
+        assert isinstance(source, fx.Node)
+        name = self._program.tensors[source]
+        return self._round(self._plan.source.get(name, name), value)
+
+    def _with_rounded_weights(self, path: str, args: tuple[Any, ...]) -> Tensor:
+        layer = self._net.get_submodule(path)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        value: Tensor = functional_call(layer, {"weight": _rounded_weight(layer.weight, self._limit)}, args)
+        return value
+
+
+def _rounded_weight(weight: Tensor, limit: int) -> Tensor:
+    """Symmetric rounding with a scale for each output channel (axis 0); the gradient passes straight through."""
+    with torch.no_grad():
+        largest = weight.abs().flatten(1).amax(1).clamp(min=1e-8)
+        scale = (largest / limit).view(-1, *[1] * (weight.ndim - 1))
+        change = (weight / scale).round_().clamp_(-limit, limit).mul_(scale).sub_(weight)
+    return weight + change
+
+
+class _Round(torch.autograd.Function):
+    """Rounding to whole steps of a scale within `low` to `high` steps around the zero point (LSQ).
+
+    The gradient of a value passes where it is not clipped; that of the scale is the rounding error in steps there, and
+    the limit in steps where it is clipped.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, log_scale: Tensor, low: int, high: int) -> Tensor:
+        scale = log_scale.exp()
+        steps = value / scale
+        ctx.save_for_backward(steps, scale)
+        ctx.limits = low, high
+        return steps.round().clamp_(low, high).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        steps, scale = ctx.saved_tensors
+        rounded = steps.round().clamp_(*ctx.limits)
+        error = rounded - steps
+        inside = error.abs() <= 0.5
+        of_scale = (torch.where(inside, error, rounded).mul_(gradient)).sum() * scale
+        return gradient * inside, of_scale, None, None

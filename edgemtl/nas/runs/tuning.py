@@ -1,0 +1,143 @@
+"""Training one design of a run further: its own weights, in its own precision, taught by the run's baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from edgemtl.data import open_source
+from edgemtl.files.seals import sha256
+from edgemtl.models import MultiTaskNet, SharedWeights, Supernet, load_supernet
+from edgemtl.models.quantization import QuantScheme, Ranges, RoundedNet
+from edgemtl.nas.runs.folder import RunFolder
+from edgemtl.progress import Report, silent
+from edgemtl.spaces import Choice, Design, Plan, Values
+from edgemtl.tasks import Task
+from edgemtl.train import CHECKPOINT_FILE, InitialWeights, Recipe, train_supernet, worker_processes
+
+__all__ = ["TUNING", "OneDesign", "Tuned", "subject_of", "tune_design"]
+
+TUNING = Recipe(steps=600, sizes=(0.67, 1.0), learning_rate=1e-3, largest_steps=1.0)
+"""Defaults of a fine-tuning."""
+
+
+@dataclass(frozen=True)
+class OneDesign:
+    """A space of one design, so that it trains as supernets do: with the batch's statistics, distilled, resumable.
+
+    `ranges` are those of its INT8 blocks, None where it has none.
+    """
+
+    design: Design
+    begin: MultiTaskNet
+    weights_sha256: str
+    ranges: Ranges | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its space."""
+        return self.design.space.name
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Tasks of the design."""
+        return self.design.space.tasks
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the space, the design and the weights that training begins with."""
+        content = f"{self.design.space.fingerprint} {self.design.key} {self.weights_sha256}"
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def architecture(self) -> tuple[Choice, ...]:
+        """No choice is left."""
+        return ()
+
+    def plan(self, values: Values) -> Plan:
+        """The net of the design."""
+        return self.design.plan.standing_alone()
+
+    def weights(self, scheme: QuantScheme) -> SharedWeights:
+        """The net's own, trained through the rounding of its INT8 blocks where it has any."""
+        if self.ranges is None:
+            return self.supernet()
+        return RoundedNet(self.begin, self.design.precision, self.ranges, scheme)
+
+    def supernet(self) -> Supernet:
+        """Shared weights that are the net's own, in float."""
+        supernet = Supernet.of(self)
+        with torch.no_grad():
+            for name, parameter in self.begin.named_parameters():
+                supernet.shared[name].copy_(parameter)
+        return supernet
+
+    def largest(self) -> Values:
+        """The one design."""
+        return {}
+
+    def smallest(self) -> Values:
+        """The one design."""
+        return {}
+
+    def random(self, rng: random.Random) -> Values:
+        """The one design."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A design's net after its training, statistics still to be measured, and the limits that its activations learnt.
+
+    A net without INT8 blocks has learnt no `limits`.
+    """
+
+    net: MultiTaskNet
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def subject_of(run: Path, name: str) -> OneDesign:
+    """The kept design `name` of a run, to be trained further; `UserError` where it is unknown or was changed."""
+    candidate = RunFolder(run).load(name)
+    weights = sha256(run / "designs" / name / "weights.safetensors")
+    return OneDesign(candidate.design, candidate.net, weights, candidate.ranges)
+
+
+def tune_design(
+    run: Path, name: str, out: Path, recipe: Recipe, processes: int = 1, command: str = "", report: Report = silent
+) -> Tuned:
+    """Train the kept design `name` of a run further, in the folder `out`, where it was not finished before.
+
+    It learns from labels and, in equal parts, from the outputs of the run's baseline. INT8 blocks are rounded in every
+    step as the run's target rounds them, with scales that are learnt. A training that was stopped goes on from its
+    checkpoint; `processes` share the cores, each with a batch of its own.
+    """
+    if not (out / "training.json").is_file():
+        with worker_processes(partial(_train, run, name, out, recipe), processes):
+            _train(run, name, out, recipe, command, report)
+    (out / CHECKPOINT_FILE).unlink(missing_ok=True)
+    subject = subject_of(run, name)
+    weights = subject.weights(RunFolder(run).target().scheme)
+    load_supernet(weights, out / "supernet.safetensors", subject.fingerprint)
+    limits = weights.limits() if isinstance(weights, RoundedNet) else {}
+    return Tuned(weights.extract(subject.largest()), limits)
+
+
+def _train(run: Path, name: str, out: Path, recipe: Recipe, command: str = "", report: Report = silent) -> None:
+    subject, folder = subject_of(run, name), RunFolder(run)
+    train_supernet(
+        subject,
+        open_source(folder.config().data, subject.design.space.size),
+        recipe,
+        out,
+        initial=InitialWeights(subject.weights(folder.target().scheme), subject.weights_sha256),
+        teacher=folder.load("baseline").net,
+        command=command,
+        report=report,
+    )

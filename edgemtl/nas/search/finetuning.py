@@ -1,0 +1,207 @@
+"""The finalists' own training: what may be chosen is trained further in its own precision, and only then one is chosen.
+
+A training costs minutes, so it goes to those that can win: the fastest precision of the best architectures, which it
+wins back what rounding had cost. The other precisions of that architecture are scored with its weights too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+
+from edgemtl.data import Source
+from edgemtl.errors import UserError
+from edgemtl.models import MultiTaskNet
+from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Limit, Problem, fast_enough
+from edgemtl.nas.runs import TUNING, RunFolder, Tuned, tune_design
+from edgemtl.nas.search.request import SearchRequest
+from edgemtl.progress import Progress, Report, note
+from edgemtl.results import FineTuning
+from edgemtl.spaces import Design
+from edgemtl.train import Recipe
+
+__all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimate", "finetune_config", "tune_finalists"]
+
+FINETUNE_FOLDER = "finetune"
+MOST_TUNED = 2
+WORTH_TUNING = 0.03
+"""Of delta_m: an architecture that is further behind the best one is not trained."""
+
+
+@dataclass(frozen=True)
+class FineTuneEstimate:
+    """A fine-tuning before it begins: steps of each of at most `designs` designs, and about how long all take."""
+
+    steps: int
+    designs: int
+    seconds: float
+
+
+def recipe_of(request: SearchRequest) -> Recipe:
+    """The recipe of a search's fine-tuning: small batches, most of them of small images."""
+    return replace(TUNING, steps=request.finetune, batch=8, sizes=(0.5, 1.0), seed=request.seed)
+
+
+def finetune_config(request: SearchRequest) -> dict[str, JsonValue] | None:
+    """The part of a run's configuration that a fine-tuning follows from; None where there is none."""
+    return {**recipe_of(request).as_json(), "processes": request.processes} if request.finetune else None
+
+
+def check_train_labels(source: Source) -> None:
+    """`UserError` where no training image has a valid label of a task: nothing could be learnt."""
+    missing = {task.name for task in source.tasks}
+    samples = iter(source.split("train"))
+    while missing and (sample := next(samples, None)) is not None:
+        missing -= {name for name in missing if np.any(sample.masks[name])}
+    if missing:
+        raise UserError(
+            f"data set {source.name}: no training image has a valid label of task {min(missing)!r}, so finalists "
+            "cannot be trained further: add labels, or give --finetune 0"
+        )
+
+
+def tune_finalists(
+    request: SearchRequest,
+    problem: Problem,
+    evaluator: Evaluator,
+    finalists: Sequence[Finalist],
+    report: Report,
+) -> tuple[list[Finalist], bool]:
+    """The finalists, each with the weights that serve it best, and whether Ctrl-C cut this short.
+
+    A design whose training did not help on the validation images keeps the weights that it had. What was trained, also
+    in part, is kept in the run's folder, so that a search that was stopped goes on from there.
+    """
+    subjects = _subjects(problem, finalists)
+    tuned = list(finalists)
+    try:
+        for number, subject in enumerate(subjects):
+            trained = _train(request, subject.candidate, _numbered(report, number, len(subjects)))
+            tuned = _with_weights(problem, evaluator, tuned, subject.candidate.design, trained, request.finetune)
+            _tell(subject, tuned, report)
+    except KeyboardInterrupt:
+        return tuned, True
+    return tuned, False
+
+
+def _subjects(problem: Problem, finalists: Sequence[Finalist]) -> list[Finalist]:
+    """The finalists to train: of each architecture that may be chosen one, the best architecture first."""
+    architectures: dict[str, list[Finalist]] = {}
+    for each in fast_enough(problem, finalists):
+        architectures.setdefault(repr(each.candidate.design.plan), []).append(each)
+    ranked = sorted(architectures.values(), key=lambda group: min(_badness(problem, each) for each in group))
+    best = _delta_m(problem, ranked[0])
+    worth = [group for group in ranked if _delta_m(problem, group) >= best - WORTH_TUNING]
+    return [min(group, key=lambda each: _slowness(problem, each)) for group in worth[:MOST_TUNED]]
+
+
+def _delta_m(problem: Problem, finalists: Iterable[Finalist]) -> float:
+    return max(problem.delta_m(each.evaluation.metrics) for each in finalists)
+
+
+def _badness(problem: Problem, finalist: Finalist) -> tuple[float, float]:
+    """Order of finalists by what decides: how far they are from keeping every limit, then minus delta_m."""
+    return problem.violation(finalist.evaluation), -problem.delta_m(finalist.evaluation.metrics)
+
+
+def _slowness(problem: Problem, finalist: Finalist) -> tuple[float, float]:
+    """Order of the precisions of one architecture: limits first, then latency."""
+    return problem.violation(finalist.evaluation), problem.objectives(finalist.evaluation)[1]
+
+
+def _train(request: SearchRequest, candidate: Candidate, report: Report) -> Tuned:
+    """A finalist after its training, which goes on from its checkpoint in the run's folder where there is one."""
+    name = candidate.design.key
+    RunFolder(request.out).save(name, candidate)
+    folder = request.out / FINETUNE_FOLDER / name
+    return tune_design(request.out, name, folder, recipe_of(request), request.processes, request.command, report)
+
+
+def _with_weights(
+    problem: Problem,
+    evaluator: Evaluator,
+    finalists: Sequence[Finalist],
+    design: Design,
+    trained: Tuned,
+    steps: int,
+) -> list[Finalist]:
+    """The finalists, those of the trained design's architecture with its weights where these are better for them."""
+    own = evaluator.candidate_of(design, trained.net, trained.limits)
+    eight_bit = any(each.candidate.ranges for each in finalists if each.candidate.design.plan == design.plan)
+    ranges = own.ranges or (evaluator.ranges(own.net) if eight_bit else None)
+
+    def better(finalist: Finalist) -> Finalist:
+        before, variant = finalist.evaluation, finalist.candidate.design
+        if variant.plan != design.plan:
+            return finalist
+        candidate = Candidate(variant, own.net, ranges)
+        after = Evaluation(variant, evaluator.simulated(candidate), before.latency_ms)
+        delta_m_before, delta_m_after = (problem.delta_m(each.metrics) for each in (before, after))
+        record = FineTuning(steps=steps, delta_m_before=delta_m_before, delta_m_after=delta_m_after)
+        with_weights = Finalist(candidate, after, finalist.ratio, record)
+        return min(finalist, with_weights, key=lambda each: _badness(problem, each))
+
+    return [better(each) for each in finalists]
+
+
+def _numbered(report: Report, number: int, count: int) -> Report:
+    """Receive the progress of training `number` of `count` as that of all of them."""
+    began = time.monotonic()
+
+    def receive(progress: Progress) -> None:
+        if progress.seconds_left is None:
+            left = None
+        else:
+            whole = time.monotonic() - began + progress.seconds_left
+            left = progress.seconds_left + (count - number - 1) * whole
+        done, total = number * progress.total + progress.done, count * progress.total
+        report(replace(progress, stage="finetune", done=done, total=total, seconds_left=left))
+
+    return receive
+
+
+def _tell(subject: Finalist, finalists: Sequence[Finalist], report: Report) -> None:
+    """Report one line: what the training of `subject` did for it on the validation images."""
+    design = subject.candidate.design
+    (record,) = (each.fine_tuning for each in finalists if each.candidate.design.key == design.key)
+    if record is None:
+        note(report, f"fine-tuning {design.key} did not help on validation images: its weights stay as they were")
+    else:
+        before, after = 100 * record.delta_m_before, 100 * record.delta_m_after
+        note(report, f"fine-tuning {design.key}: validation delta_m {before:+.1f} % before, {after:+.1f} % after")
+
+
+def estimate(
+    request: SearchRequest, limits: Sequence[Limit], evaluator: Evaluator, largest: Design
+) -> FineTuneEstimate:
+    """How long a fine-tuning takes at most: its work, counted, at the speed of a forward and backward pass, timed now.
+
+    The largest net is the teacher; what is trained takes as many FLOPs as a budget allows, or as the largest net.
+    """
+    recipe, flops = recipe_of(request), largest.cost().flops
+    allowed = [limit.value for limit in limits if limit.budget.quantity == "flops" and limit.budget.task is None]
+    images = recipe.batch * request.processes
+    seconds_per_flop = _pass_seconds(evaluator.supernet.extract(largest), recipe, images) / (
+        3 * flops * recipe.sizes[0] ** 2 * images
+    )
+    work = sum(map(recipe.work_at, range(recipe.steps))) * images * (3 * min([flops, *allowed]) + flops)
+    designs = min(request.finalists, MOST_TUNED)
+    return FineTuneEstimate(recipe.steps, designs, designs * work * seconds_per_flop)
+
+
+def _pass_seconds(net: MultiTaskNet, recipe: Recipe, images: int) -> float:
+    """Seconds of a forward and a backward pass at the first of the recipe's sizes, the second time."""
+    height, width = (max(32, 32 * round(side * recipe.sizes[0] / 32)) for side in net.input_size)
+    image = torch.zeros(images, 3, height, width).to(memory_format=torch.channels_last)
+    net.train()
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.computes_bf16()):
+            outputs = [output for own in net(image).values() for output in own.values()]
+        torch.stack([output.float().mean() for output in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+    return time.perf_counter() - began

@@ -1,0 +1,109 @@
+"""Quantization in the loop: a forward pass rounds as the simulation does, and scales and weights learn through it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgemtl.models import MultiTaskNet, recalibrate
+from edgemtl.models.quantization import QuantScheme, Ranges, RoundedNet, calibrate, parameters_of, simulate
+from edgemtl.tasks import by_tensor
+from edgemtl.testing import images, small_net
+
+SCHEMES = [
+    QuantScheme("uint8", rounding="scaled"),
+    QuantScheme("int8", symmetric=True),
+    QuantScheme("uint8", quantize_outputs=True, quantized_ops=("Add",), passthrough_ops=("Resize", "DepthToSpace"),
+                bias="int32", weight_limit=64),
+]  # fmt: skip
+
+
+def in_eight_bits(net: MultiTaskNet) -> dict[str, str]:
+    return {"engine": "fp32", **dict.fromkeys(net.block_tasks, "int8")}
+
+
+@pytest.fixture(scope="module")
+def net() -> MultiTaskNet:
+    """Shallow: a value between two steps may be rounded either way, and what follows grows from layer to layer."""
+    net = small_net(widths=(16, 24))
+    recalibrate(net, [images(8)])
+    return net
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_it_computes_what_the_simulation_does(net: MultiTaskNet, scheme: QuantScheme) -> None:
+    """With the statistics that the simulation folds: all INT8 blocks, sums and resized maps included."""
+    image, precision, ranges = images(4), in_eight_bits(net), calibrate(net, images(8))
+    rounded = RoundedNet(net.copy(), precision, ranges, scheme)
+    rounded.net.eval()
+    with torch.no_grad():
+        given = by_tensor(rounded._interpreter.activations(image).outputs)
+    expected = by_tensor(simulate(net, precision, ranges, scheme)(image))
+    plain = by_tensor(net(image))
+    for name, value in expected.items():
+        error = (given[name] - value).abs().mean()
+        of_rounding = (plain[name] - value).abs().mean()
+        # an output that is stored in eight bits differs by whole steps where it differs
+        assert error < (0.6 if scheme.quantize_outputs else 0.2) * of_rounding
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_weights_and_scales_learn_to_give_what_the_float_net_gives(net: MultiTaskNet, scheme: QuantScheme) -> None:
+    """Begun with ranges of a quarter of what is right: the scales must grow, or the error stays."""
+    image, precision = images(8), in_eight_bits(net)
+    ranges = calibrate(net, image)
+    narrow = Ranges({name: (low / 4, high / 4) for name, (low, high) in ranges.limits.items()})
+    rounded = RoundedNet(net.copy(), precision, narrow, scheme)
+    with torch.no_grad():
+        wanted = by_tensor(net.copy().train()(image))
+    optimizer = torch.optim.Adam(rounded.shared.values(), lr=0.02)
+    errors = []
+    for _ in range(40):
+        given = by_tensor(rounded(image, {}).outputs)
+        error = torch.stack([(given[name] - value).square().mean() for name, value in wanted.items()]).sum()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(float(error))
+    assert errors[-1] < 0.5 * errors[0]
+    changes = [high / narrow[name][1] for name, (_, high) in rounded.limits().items() if high]
+    assert sum(change > 1 for change in changes) > 0.7 * len(changes)
+
+
+def test_learnt_limits_give_the_scales_that_were_learnt(net: MultiTaskNet) -> None:
+    scheme = SCHEMES[2]
+    rounded = RoundedNet(net.copy(), in_eight_bits(net), calibrate(net, images(8)), scheme)
+    for name, limits in rounded.limits().items():
+        learnt, used = rounded._parameters_of[name], parameters_of(limits, scheme)
+        assert (used.zero, used.low, used.high) == (learnt.zero, learnt.low, learnt.high)
+        assert used.scale == pytest.approx(learnt.scale, rel=1e-5)
+
+
+def test_float_blocks_and_clipped_values_are_left_alone(net: MultiTaskNet) -> None:
+    """One INT8 block: its own tensors have scales and no others; the gradient of a clipped value is none."""
+    block = next(iter(net.block_tasks))
+    scheme = SCHEMES[1]
+    rounded = RoundedNet(net.copy(), {"engine": "fp32", block: "int8"}, calibrate(net, images(8)), scheme)
+    (name,) = rounded.limits()
+    assert name == "image"
+    value = torch.tensor([0.5, 1.49, 900.0]) * rounded._parameters_of[name].scale
+    value.requires_grad_()
+    result = rounded.rounded(name, value)
+    result.sum().backward()
+    assert value.grad is not None
+    assert value.grad.tolist() == [1.0, 1.0, 0.0]
+    steps = (result / rounded._parameters_of[name].scale).detach()
+    assert steps.tolist() == pytest.approx([0.0, 1.0, 127.0])
+    gradient = rounded.shared["scales.image"].grad
+    assert gradient is not None
+    expected = ((0 - 0.5) + (1 - 1.49) + 127) * rounded._parameters_of[name].scale
+    assert float(gradient) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_net_extracted_from_it_is_its_own(net: MultiTaskNet) -> None:
+    rounded = RoundedNet(net.copy(), in_eight_bits(net), calibrate(net, images(8)), SCHEMES[0])
+    extracted = rounded.extract({})
+    assert not extracted.training
+    for (name, ours), theirs in zip(rounded.net.named_parameters(), extracted.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+        assert ours is not theirs
