@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -100,25 +100,14 @@ def search(
     screen: Screen,
     budgets: Sequence[str],
     floors: Sequence[str],
-    preference: str,
-    space: str,
-    data: str,
     size: str | None,
-    target: str,
-    device: str,
-    strategy: str,
-    evaluations: int,
     steps: int | None,
     settings: Sequence[str],
-    finetune: int,
-    supernet: Path | None,
-    storage: str | None,
-    threads: int,
     out: Path | None,
     resume: bool,
-    seed: int,
+    **options: Any,
 ) -> None:
-    """Search architecture and precision under budgets.
+    """Search architecture and precision under budgets, and train what may be chosen further.
 
     Prints first what the smallest, a middle and the largest design take of each budget, then the front of the best
     designs and the chosen one, scored and timed on its exported engine. Writes a run folder.
@@ -134,23 +123,12 @@ def search(
         out=folder,
         budgets=tuple(budgets),
         floors=tuple(floors),
-        preference=preference,
-        space=space,
-        data=data,
         size=parse_size(size),
-        target=target,
-        device=device,
-        strategy=strategy,
-        evaluations=evaluations,
         settings=_settings(settings, steps),
-        finetune=finetune,
         processes=training_processes(),
-        seed=seed,
-        supernet=supernet,
-        storage=storage,
-        threads=threads,
         resume=resume,
         command=shlex.join(["edgemtl", *sys.argv[1:]]),
+        **options,
     )
     usable = f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}"
     with interruptible(usable, [folder / CONFIG_FILE]), Stages() as stages:
