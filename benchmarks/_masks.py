@@ -80,7 +80,6 @@ def random_beliefs(distribution: MaskDistribution, rng: np.random.Generator) -> 
 def trained(name: str, design: Design, weights: Supernet, source: ScenesSource, steps: int, seed: int) -> Scores:
     """Test scores of a design after a short training, begun with a supernet's weights; kept in `runs/`, resumable."""
     folder = RUNS / "masks" / f"{name}-{design.key}-{steps}-{seed}"
-    torch.manual_seed(seed)
     recipe = Recipe(steps=steps, batch=24, sizes=(1.0,), largest_steps=1.0, seed=seed)
-    net = trained_alone(design, weights.extract(design), f"seed {seed}", source, recipe, folder)
+    net = trained_alone(design, weights.extract(design), source, recipe, folder)
     return scored_on_test(net, design.space.tasks, source)

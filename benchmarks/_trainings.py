@@ -33,9 +33,10 @@ def trained_once(
 ) -> Supernet:
     """The supernet after a training, which is not begun where it was finished before, and resumed where it was not.
 
-    Other data, another space or another recipe get a folder of their own.
+    Other data, spaces, recipes, first weights and teachers get a folder of their own.
     """
-    content = json.dumps([space.fingerprint, source.fingerprint, recipe.as_json(), teacher is not None])
+    nets = [weights_hash(net) if net is not None else "" for net in (initial, teacher)]
+    content = json.dumps([space.fingerprint, source.fingerprint, recipe.as_json(), *nets])
     kept = folder.with_name(f"{folder.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}")
     if not (kept / "training.json").is_file():
         say(f"training {kept.name}")
@@ -46,12 +47,18 @@ def trained_once(
     return trained
 
 
-def trained_alone(
-    design: Design, begin: MultiTaskNet, label: str, source: Source, recipe: Recipe, folder: Path
-) -> MultiTaskNet:
-    """A design's net after a training of its own that `begin` starts; `label` tells apart what it begins with."""
-    alone = OneDesign(design, begin, label)
+def trained_alone(design: Design, begin: MultiTaskNet, source: Source, recipe: Recipe, folder: Path) -> MultiTaskNet:
+    """A design's net after a training of its own that starts with the weights of `begin`."""
+    alone = OneDesign(design, begin, weights_hash(begin))
     return trained_once(alone, source, recipe, folder, initial=alone.supernet()).extract({})
+
+
+def weights_hash(net: nn.Module) -> str:
+    """SHA-256 of a net's parameters, in order."""
+    digest = hashlib.sha256()
+    for parameter in net.parameters():
+        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def scored_on_test(net: MultiTaskNet, tasks: tuple[Task, ...], source: Source) -> dict[str, dict[str, float]]:

@@ -157,7 +157,7 @@ def _trained(designs: dict[str, Design], source: ScenesSource, steps: int, work:
     fresh: Supernet = fresh_supernet(space, recipe.seed)
     scores = {}
     for key, design in designs.items():
-        net = trained_alone(design, fresh.extract(design), f"seed {recipe.seed}", source, recipe, work / key)
+        net = trained_alone(design, fresh.extract(design), source, recipe, work / key)
         scores[key] = scored_on_test(net, space.tasks, source)
         say(f"{len(scores)}/{len(designs)} trained alone: {scores[key]}")
     return scores
