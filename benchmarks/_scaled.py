@@ -31,7 +31,7 @@ def net_of(supernet: Supernet, design: Design) -> MultiTaskNet:
     return net.eval()
 
 
-def scale_for(ratio: Callable[[float], float], tries: int = 6, low: float = LEAST_SCALE) -> float:
+def scale_for(ratio: Callable[[float], float], tries: int, low: float = LEAST_SCALE) -> float:
     """The scale at which `ratio`, a latency over the wanted one, comes nearest to 1, by bisection between `low` and 1.
 
     Of what was tried the nearest that is no faster is taken: the net by hand gets the last word. The smallest scale is

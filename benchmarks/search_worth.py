@@ -113,7 +113,7 @@ def pruned_to(run: Path, milliseconds: float, quick: bool) -> Path:
     return path
 
 
-def scaled_to(space: Space, evaluator: Evaluator, chosen: Candidate) -> Candidate:
+def scaled_to(space: Space, evaluator: Evaluator, chosen: Candidate, tries: int = 6) -> Candidate:
     """The largest net, scaled evenly to the latency of `chosen` in the uniform precision that is its fastest."""
     uniform = [evaluator.candidate(design) for design in space.uniform(space.largest())]
     times = timed_together(evaluator, uniform, 1)
@@ -127,7 +127,7 @@ def scaled_to(space: Space, evaluator: Evaluator, chosen: Candidate) -> Candidat
         say(f"scaled to {scale:.3f}: {scaled / ours:.3f} of the latency")
         return scaled / ours
 
-    return made(scale_for(ratio))
+    return made(scale_for(ratio, tries))
 
 
 def _candidate(evaluator: Evaluator, design: Design) -> Candidate:

@@ -19,6 +19,7 @@ from edgemtl.data.scenes.source import SCENES_TASKS
 from edgemtl.results import read_result
 
 LIMITS = {"2GFLOPs": (-6.0, -3.0), "1.4GFLOPs": (-10.0, -6.0), "0.9GFLOPs": (-16.0, -10.0)}
+RUN_NAMES = {"2GFLOPs": "first", "1.4GFLOPs": "second", "0.9GFLOPs": "third"}
 QUICK_BUDGETS = ("1.4GFLOPs",)
 QUICK_EVALUATIONS = "6"
 LARGEST = {"semseg": 0.571, "depth": 0.871, "normals": 17.7, "edges": 0.552}
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> Outcome:
     evaluations = ["--evaluations", QUICK_EVALUATIONS] if options.quick else []
     rows, raw, largest = [], {}, {}
     for budget in QUICK_BUDGETS if options.quick else LIMITS:
-        name = f"{'quick-' if options.quick else ''}straight-{budget}"
+        name = f"quick-{budget}" if options.quick else RUN_NAMES[budget]
         result = read_result(searched(name, "--budget", budget, *evaluations).path)
         assert result.best is not None and result.baseline is not None and result.best.delta_m is not None
         delta, (least, aim) = 100 * result.best.delta_m, LIMITS[budget]
