@@ -19,6 +19,7 @@ from edgemtl.units import format_quantity, preference_text
 
 __all__ = [
     "RESULT_FILE",
+    "EarlyStops",
     "Entry",
     "FigureKind",
     "FineTuning",
@@ -158,13 +159,36 @@ class Entry(Strict):
         return self
 
 
+class EarlyStops(Strict):
+    """Candidates of a search whose scoring was stopped early, as they could not keep one of the `floors`.
+
+    So many `designs`, with `images_saved` of the `images` that all candidates would have been scored on; the chance
+    that any of them would have kept its floors is at most `wrong_chance`.
+    """
+
+    floors: Annotated[tuple[Text, ...], Field(max_length=100)]
+    designs: Amount
+    images_saved: Amount
+    images: Amount
+    wrong_chance: Annotated[float, Field(ge=0, le=1)]
+
+    def words(self, evaluations: int) -> str:
+        """How many of a search's `evaluations` were stopped, what that saved, and the bound, on one line."""
+        return (
+            f"{self.designs} of {evaluations} designs were stopped early by floors that they could not keep "
+            f"({', '.join(self.floors)}), which saved {self.images_saved / max(1, self.images):.0%} of the scored "
+            f"images; at most {format_quantity('drop', self.wrong_chance)} chance that any of them was stopped wrongly"
+        )
+
+
 class Result(Strict):
     """A finished search, pruning or training: what was asked, what came out, and where it ran.
 
     `budgets` and `floors` are texts as on the command line; floors refer to the `baseline`. `preference` holds every
     task's weight; it is empty in a result that does not tell. `best` is the chosen design, which is the nearest one
     where none keeps all limits (None where there is none), `front` the Pareto-optimal ones. `seconds` is wall-clock
-    time, `evaluations` how many designs were scored.
+    time, `evaluations` how many designs were scored; `early_stops` how many of them on a part of the images (None where
+    no floor could stop one).
     """
 
     schema_: Literal["edgemtl.result/1"] = Field(default="edgemtl.result/1", alias="schema")
@@ -182,6 +206,7 @@ class Result(Strict):
     environment: dict[Name, JsonValue]
     floors: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     preference: Annotated[dict[Name, Weight], Field(max_length=100)] = Field(default_factory=dict)
+    early_stops: EarlyStops | None = None
 
     @property
     def preferred(self) -> str:

@@ -50,6 +50,8 @@ def show_result(screen: Screen, result: Result) -> None:
     if result.preferred:
         screen.say(f"{WEIGHTED}: the mean of tasks weighted by {result.preferred}; delta_m counts them alike")
     screen.say(f"{result.evaluations} designs evaluated in {result.seconds:.0f} s")
+    if result.early_stops is not None and result.early_stops.designs:
+        screen.say(result.early_stops.words(result.evaluations))
 
 
 def _entry(entry: Entry, columns: list[tuple[str, str]], result: Result) -> tuple[object, ...]:

@@ -17,11 +17,17 @@ IMAGE_INPUT, FLAG_PREFIX = "image", "want_"
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of one task: `higher_is_better` gives its direction, `unit` is for people ("m", "deg", "")."""
+    """A score of one task: `higher_is_better` gives its direction, `unit` is for people ("m", "deg", "").
+
+    `power` is 1 where the score is a mean over all valid labels of all images, and 2 where it is the root of a mean of
+    squares; None where it is neither. Such a mean is of shares of up to 1 where higher is better, else of errors that
+    are 0 or more: an image's score alone then tells its part, whatever the others have.
+    """
 
     name: str
     higher_is_better: bool
     unit: str = ""
+    power: int | None = None
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,16 @@ class KindConformance:
 
     # Labels.
 
+    def test_metrics_that_are_means_are_those_of_images_by_themselves(self) -> None:
+        """Weighted by each image's valid labels, in the power that a metric declares."""
+        labels, outputs = self.labels(), self.noise()
+        whole, counts = self.scores(outputs, labels), [int(np.sum(mask)) for _, mask in labels]
+        alone = [self.scores({n: t[[i]] for n, t in outputs.items()}, [each]) for i, each in enumerate(labels)]
+        for metric in self.kind.metrics:
+            if metric.power is not None:
+                mean = np.average([each[metric.name] ** metric.power for each in alone], weights=counts)
+                assert whole[metric.name] == pytest.approx(mean ** (1 / metric.power), rel=1e-4, abs=1e-6)
+
     def test_a_missing_label_stands_beside_others_in_a_batch(self) -> None:
         """Its mask is false everywhere, and the loss is that of the others."""
         labels = [*self.labels(2), self.kind.missing(self.task, self.image_size)]

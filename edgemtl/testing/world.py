@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,11 @@ COUNTS = {"train": 6, "val": 3, "test": 3}
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
-def write_data(folder: Path) -> Path:
-    """A data set in a folder: a dozen pictures of a slope, with its depth and whether it is bright; the folder."""
+def write_data(folder: Path, counts: Mapping[str, int] = COUNTS) -> Path:
+    """A data set in a folder: pictures of a slope, with its depth and whether it is bright, a dozen; the folder."""
     rows = ["file,kind"]
     rng = np.random.default_rng(0)
-    for split, count in COUNTS.items():
+    for split, count in counts.items():
         for number in range(count):
             slope = np.linspace(0, 1, 64)[:, None] * rng.uniform(0.5, 1) * np.ones((64, 64))
             light = rng.integers(40, 215)

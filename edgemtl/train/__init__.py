@@ -4,7 +4,7 @@ from edgemtl.train.checkpoint import CHECKPOINT_FILE
 from edgemtl.train.feed import batches_of, subsample, training_batches
 from edgemtl.train.loop import Optimized, TrainingLoop
 from edgemtl.train.losses import label_tensors, planes, task_loss
-from edgemtl.train.metrics import Scorer, evaluate
+from edgemtl.train.metrics import Scorer, evaluate, raw_outputs, scores_by_image
 from edgemtl.train.processes import training_processes, worker_processes
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.trainer import InitialWeights, TrainingProgress, fresh_supernet, train_supernet
@@ -23,6 +23,8 @@ __all__ = [
     "fresh_supernet",
     "label_tensors",
     "planes",
+    "raw_outputs",
+    "scores_by_image",
     "subsample",
     "task_loss",
     "train_supernet",

@@ -13,7 +13,7 @@ from edgemtl.errors import UserError
 from edgemtl.tasks import Task, kind_of, map_outputs
 from edgemtl.train.losses import label_tensors
 
-__all__ = ["Scorer", "evaluate"]
+__all__ = ["Scorer", "evaluate", "raw_outputs", "scores_by_image"]
 
 
 class _TaskScore:
@@ -53,6 +53,11 @@ class Scorer:
         for name, score in self._scores.items():
             score.update(given[name], label_tensors(batch.targets[name]), label_tensors(batch.masks[name]))
 
+    @property
+    def complete(self) -> bool:
+        """Whether every task has had a valid label."""
+        return not any(score.empty for score in self._scores.values())
+
     def compute(self) -> dict[str, dict[str, float]]:
         """Metrics of every task over all that was added; raises `UserError` for a task that had no valid label."""
         return {name: score.compute() for name, score in self._scores.items()}
@@ -63,8 +68,30 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Metrics of a net (a module giving each task's raw outputs) over batches, with BF16 arithmetic where asked."""
     scorer = Scorer(tasks)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        for batch in batches:
-            image = torch.from_numpy(batch.image).to(memory_format=torch.channels_last)  # a third faster on processors
-            scorer.update(net(image), batch)
+    for batch in batches:
+        scorer.update(raw_outputs(net, batch, bf16), batch)
     return scorer.compute()
+
+
+def raw_outputs(net: nn.Module, batch: Batch, bf16: bool = False) -> Mapping[str, Mapping[str, Tensor]]:
+    """Outputs of a net for a batch, without gradients, with BF16 arithmetic where asked."""
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        image = torch.from_numpy(batch.image).to(memory_format=torch.channels_last)  # a third faster on processors
+        outputs: Mapping[str, Mapping[str, Tensor]] = net(image)
+        return outputs
+
+
+def scores_by_image(
+    outputs: Mapping[str, Mapping[str, Any]], batch: Batch, tasks: Sequence[Task]
+) -> dict[str, list[dict[str, float]]]:
+    """Metrics of each image of a batch by itself, by task; empty where it has no valid label."""
+    given = map_outputs(_plain, outputs)
+    scores: dict[str, list[dict[str, float]]] = {task.name: [] for task in tasks}
+    with torch.inference_mode():
+        for task in tasks:
+            labels, masks = label_tensors(batch.targets[task.name]), label_tensors(batch.masks[task.name])
+            for number in range(len(batch.image)):
+                one, score = slice(number, number + 1), _TaskScore(task)
+                score.update({name: each[one] for name, each in given[task.name].items()}, labels[one], masks[one])
+                scores[task.name].append({} if score.empty else score.compute())
+    return scores

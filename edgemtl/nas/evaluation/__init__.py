@@ -40,6 +40,7 @@ from edgemtl.nas.evaluation.problem import (
 )
 from edgemtl.nas.evaluation.sensitivity import Sensitivity, find_sensitivity, measure_into_run, one_step_down
 from edgemtl.nas.evaluation.shrinkage import shrinkage_estimate, standard_error
+from edgemtl.nas.evaluation.stopping import Stopped, Watch
 from edgemtl.nas.evaluation.trials import (
     BEAT_SECONDS,
     evaluation_of,
@@ -68,6 +69,8 @@ __all__ = [
     "Problem",
     "Requirements",
     "Sensitivity",
+    "Stopped",
+    "Watch",
     "check_budgets",
     "check_floor",
     "choose",

@@ -14,18 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgemtl.data import Batch, Sample, Source
+from edgemtl.data import Batch, Sample, Source, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
 from edgemtl.models.quantization import Ranges, calibrate, simulate
-from edgemtl.nas.evaluation.problem import Evaluation
+from edgemtl.nas.evaluation.problem import Evaluation, Metrics
+from edgemtl.nas.evaluation.stopping import Audit, Stopped, Watch, image_order, watch_floors
 from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.results import Latency
 from edgemtl.runtime import Outputs, Session
 from edgemtl.spaces import Design
 from edgemtl.targets import ExportTarget, needs_of
-from edgemtl.tasks import map_outputs
-from edgemtl.train import Scorer, batches_of, evaluate, subsample
+from edgemtl.tasks import Floor, map_outputs
+from edgemtl.train import Scorer, batches_of, evaluate, raw_outputs, scores_by_image, subsample
 
 __all__ = [
     "TEST_IMAGES",
@@ -43,6 +44,8 @@ CALIBRATION_IMAGES = 32
 VALIDATION_IMAGES = (64, 1024)
 TEST_IMAGES = (192, 4096)
 BATCH = 16
+WATCHED_BATCH = 8
+"""Images between two looks at whether a candidate can keep its floors."""
 LATENCY_RUNS = 20
 LATENCY_WARMUP = 6
 LATENCY_ENGINES = 3
@@ -118,6 +121,42 @@ class NetEvaluator:
     def simulated(self, prepared: Prepared) -> dict[str, dict[str, float]]:
         """Metrics on the validation images, simulated as the target's engine computes."""
         return evaluate(self._simulation(prepared), self.source.tasks, self._validation)
+
+    def watch(self, prepared: Prepared, metrics: Metrics, floors: Sequence[Floor]) -> Watch | None:
+        """The watch over floors of candidates; None where there is nothing to watch.
+
+        The net is what relative floors refer to, and has these `metrics`. Only the tasks of floors on means over labels
+        are scored, image by image.
+        """
+        tasks = list({floor.task.name: floor.task for floor in floors if floor.metric.power is not None}.values())
+        if not tasks:
+            return None
+        simulation, by_image = self._simulation(prepared), {task.name: list[Mapping[str, float]]() for task in tasks}
+        labels = {task.name: list[int]() for task in tasks}
+        for batch in self._validation:
+            for name, scores in scores_by_image(raw_outputs(simulation, batch), batch, tasks).items():
+                by_image[name] += scores
+                labels[name] += [int(mask.sum()) for mask in batch.masks[name]]
+        return watch_floors(floors, metrics, by_image, labels)
+
+    def simulated_until(self, prepared: Prepared, watch: Watch, key: str) -> tuple[Metrics, Stopped | None]:
+        """As `simulated`, in an order that follows from `key`, until a floor of the watch cannot be kept any more.
+
+        Then metrics are those of a part of the images, and in place of watched ones what is expected of all.
+        """
+        order, audit = image_order(key, watch.images), Audit(watch)
+        simulation, scorer = self._simulation(prepared), Scorer(self.source.tasks)
+        watched = list({each.floor.task.name: each.floor.task for each in watch.floors}.values())
+        for start in range(0, len(order), WATCHED_BATCH):
+            images = order[start : start + WATCHED_BATCH]
+            batch = collate([self._validation_samples[number] for number in images], self.source.tasks)
+            outputs = raw_outputs(simulation, batch)
+            scorer.update(outputs, batch)
+            audit.add(images, scores_by_image(outputs, batch, watched))
+            seen = start + len(images)
+            if audit.broken and scorer.complete and seen < len(order):
+                return audit.completed(scorer.compute()), Stopped(audit.broken.text, seen, len(order))
+        return scorer.compute(), None
 
     def _simulation(self, prepared: Prepared) -> nn.Module:
         if prepared.precision is None:
@@ -221,9 +260,12 @@ class NetEvaluator:
         return [torch.from_numpy(batch.image) for batch in batches]
 
     @cached_property
+    def _validation_samples(self) -> list[Sample]:
+        return subsample(self.source.split("validation"), self._limit(VALIDATION_IMAGES))
+
+    @cached_property
     def _validation(self) -> list[Batch]:
-        samples, limit = self.source.split("validation"), self._limit(VALIDATION_IMAGES)
-        return list(batches_of(samples, BATCH, limit, tasks=self.source.tasks))
+        return list(batches_of(self._validation_samples, BATCH, tasks=self.source.tasks))
 
     @property
     def validation_images(self) -> int:
@@ -250,10 +292,16 @@ class Evaluator(NetEvaluator):
         """The design's net, extracted and recalibrated, with ranges where a block is INT8."""
         return self.candidate_of(design, self.supernet.extract(design), {})
 
-    def evaluate(self, design: Design) -> Evaluation:
-        """Metrics of the quantized net, simulated as the target's engine computes, and the latency if there is one."""
+    def evaluate(self, design: Design, watch: Watch | None = None) -> Evaluation:
+        """Metrics of the quantized net, simulated as the target's engine computes, and the latency if there is one.
+
+        Scoring is stopped early where the design cannot keep a floor of the `watch`.
+        """
         candidate = self.candidate(design)
-        return Evaluation(design, self.simulated(candidate), self.time(candidate))
+        if watch is None:
+            return Evaluation(design, self.simulated(candidate), self.time(candidate))
+        metrics, stopped = self.simulated_until(candidate, watch, design.key)
+        return Evaluation(design, metrics, self.time(candidate), stopped)
 
 
 def recalibration_images(source: Source, count: int) -> list[Tensor]:

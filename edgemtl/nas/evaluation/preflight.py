@@ -144,8 +144,8 @@ def _too_high(floor: Floor, problem: Problem) -> str:
     check = check_floor(floor, problem.baseline, problem.baseline)
     return (
         f"floor {floor.text!r}: the largest design of space {problem.space.name} has {floor.metric.name} "
-        f"{check.amount(check.value)} on validation images, and smaller ones have less to give: allow that, or train "
-        "the supernet further"
+        f"{check.amount(check.value)} on validation images, and no smaller one can be expected to do better: ask "
+        "for less, or train the supernet further"
     )
 
 

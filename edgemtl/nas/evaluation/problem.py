@@ -9,7 +9,8 @@ from typing import Protocol
 
 from edgemtl.blocks import BlockRecord
 from edgemtl.nas.evaluation.sensitivity import Sensitivity
-from edgemtl.results import LimitCheck
+from edgemtl.nas.evaluation.stopping import WRONG_CHANCE, Stopped, Watch
+from edgemtl.results import EarlyStops, LimitCheck
 from edgemtl.spaces import Cost, Design, Option, Space
 from edgemtl.tasks import Floor, Task, delta_m, metric_size, relative_change
 from edgemtl.units import Budget
@@ -56,12 +57,14 @@ class Evaluation:
     """Evaluation of one design: its metrics under its precision on the validation split, and its latency there.
 
     `latency_ms` maps "" (all tasks) and single tasks to the median of the exported engine; it is empty where
-    nothing measures the target's engines on their device.
+    nothing measures the target's engines on their device. Where scoring was `stopped` early, `metrics` are those of the
+    images until then, and of floors that were watched what is expected of all images.
     """
 
     design: Design
     metrics: Metrics
     latency_ms: Mapping[str, float]
+    stopped: Stopped | None = None
 
 
 @dataclass(frozen=True)
@@ -173,8 +176,7 @@ class Problem:
 
     `baseline` are the metrics of the largest design in float; delta_m and floors refer to it. `sensitivity` is what
     one step down in each choice was found to cost, where that is known; `noise` is the standard error of a measured
-    delta_m,
-    where a task has one label an image.
+    delta_m, where a task has one label an image; `watch` is what stops candidates early that cannot keep a floor.
     """
 
     space: Space
@@ -185,6 +187,7 @@ class Problem:
     measures_latency: bool
     sensitivity: Sensitivity | None = None
     noise: float = 0.0
+    watch: Watch | None = None
 
     @property
     def requirements(self) -> Requirements:
@@ -225,6 +228,19 @@ class Problem:
         """Objectives to minimise: minus delta_m, and the latency (FLOPs where the target does not run here)."""
         second = evaluation.latency_ms[""] if self.measures_latency else float(evaluation.design.cost().flops)
         return -self.delta_m(evaluation.metrics), second
+
+    def early_stops(self, evaluations: Sequence[Evaluation]) -> EarlyStops | None:
+        """The account of evaluations that were stopped early; None where no floor could stop one."""
+        if self.watch is None:
+            return None
+        stopped = [each.stopped for each in evaluations if each.stopped]
+        return EarlyStops(
+            floors=tuple(watched.floor.text for watched in self.watch.floors),
+            designs=len(stopped),
+            images_saved=sum(each.total - each.images for each in stopped),
+            images=self.watch.images * len(evaluations),
+            wrong_chance=min(1.0, WRONG_CHANCE * len(evaluations)),
+        )
 
 
 def timed_scopes(budgets: Iterable[Budget]) -> list[str]:

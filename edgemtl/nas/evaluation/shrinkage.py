@@ -45,6 +45,7 @@ def shrinkage_estimate(problem: Problem, evaluations: Sequence[Evaluation]) -> S
 
     The measured one, where the problem has no noise or no sensitivity map, or there are too few evaluations.
     """
+    evaluations = [each for each in evaluations if not each.stopped]  # others are noisier
     if not problem.noise or problem.sensitivity is None or len(evaluations) < _FEWEST:
         return lambda evaluation: problem.delta_m(evaluation.metrics)
     guesses = np.array([_guess(problem, evaluation) for evaluation in evaluations])

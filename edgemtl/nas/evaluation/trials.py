@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ from edgemtl.errors import UserError, one_line
 from edgemtl.files.disk import open_regular, read_bytes
 from edgemtl.files.seals import check_seal, sealed
 from edgemtl.nas.evaluation.problem import Evaluation
+from edgemtl.nas.evaluation.stopping import Stopped
 from edgemtl.spaces import Design, Space
 
 __all__ = [
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 JOURNAL_LIMIT_BYTES = 2**28
-_RECORDED = ("key", "metrics", "latency_ms", "sha256")
+_RECORDED = ("key", "metrics", "latency_ms", "stopped", "sha256")
 BEAT_SECONDS, GRACE_SECONDS = 10, 60
 """Heartbeat interval of a worker of a shared study, and the silence after which others take over its trial."""
 _OPENING_SECONDS = 60.0
@@ -146,7 +148,13 @@ def space_distributions(space: Space) -> dict[str, BaseDistribution]:
 def record(trial: Trial, evaluation: Evaluation) -> None:
     """Keep an evaluation with its trial, and the hash of it."""
     metrics = {task: dict(scores) for task, scores in evaluation.metrics.items()}
-    content = {"key": evaluation.design.key, "metrics": metrics, "latency_ms": dict(evaluation.latency_ms)}
+    stopped = asdict(evaluation.stopped) if evaluation.stopped else None
+    content = {
+        "key": evaluation.design.key,
+        "metrics": metrics,
+        "latency_ms": dict(evaluation.latency_ms),
+        "stopped": stopped,
+    }
     for name, value in sealed(content).items():
         trial.set_user_attr(name, value)
 
@@ -163,7 +171,8 @@ def evaluation_of(trial: FrozenTrial, space: Space) -> Evaluation:
         ) from error
     if design.key != content["key"]:
         raise UserError(f"trial {trial.number} of the study names another design than was evaluated: begin again")
-    return Evaluation(design, content["metrics"], content["latency_ms"])
+    stopped = Stopped(**content["stopped"]) if content["stopped"] else None
+    return Evaluation(design, content["metrics"], content["latency_ms"], stopped)
 
 
 def design_of(params: Mapping[str, Any], space: Space) -> Design:

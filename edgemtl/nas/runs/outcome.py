@@ -18,7 +18,7 @@ from edgemtl.nas.evaluation import (
 )
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.progress import Progress, Report, silent
-from edgemtl.results import Entry, FineTuning, LimitCheck, PathCost, Result, write_result
+from edgemtl.results import EarlyStops, Entry, FineTuning, LimitCheck, PathCost, Result, write_result
 from edgemtl.signals import deferred
 from edgemtl.tasks import delta_m
 from edgemtl.units import preference_text
@@ -28,7 +28,10 @@ __all__ = ["Contender", "RunInfo", "finalize_run", "score_result"]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The request as the result records it; `started` is the monotonic clock's time at its start."""
+    """The request as the result records it; `started` is the monotonic clock's time at its start.
+
+    `early_stops` is the account of evaluations that floors stopped early, None where none could.
+    """
 
     command: str
     seed: int | None
@@ -36,6 +39,7 @@ class RunInfo:
     budgets: tuple[str, ...]
     evaluations: int
     started: float
+    early_stops: EarlyStops | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ def score_result(
         environment=environment(),
         floors=tuple(floor.text for floor in required.floors),
         preference=dict(required.preference),
+        early_stops=info.early_stops,
     )
 
 

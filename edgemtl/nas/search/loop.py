@@ -49,7 +49,11 @@ def _evaluate_next(problem: Problem, evaluator: Evaluator, study: optuna.Study, 
         design = problem.space.design(trial.params)
         same_design = [each for each in finished(study) if each.user_attrs.get("key") == design.key]
         with working(study, trial):
-            evaluation = evaluation_of(same_design[0], problem.space) if same_design else evaluator.evaluate(design)
+            evaluation = (
+                evaluation_of(same_design[0], problem.space)
+                if same_design
+                else evaluator.evaluate(design, problem.watch)
+            )
     except KeyboardInterrupt:  # so that other workers need not wait before they take it over
         study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         raise
@@ -64,4 +68,5 @@ def _news(problem: Problem, evaluation: Evaluation) -> str:
     cost = f"{second:.2f} ms" if problem.measures_latency else f"{second / 1e9:.2f} GFLOPs"
     broken = [check.name for check in problem.checks(evaluation) if not check.kept]
     verdict = f", breaks {' and '.join(broken)}" if broken else ""
-    return f"delta_m {-100 * minus_delta:+.1f} %, {cost}{verdict}"
+    early = f" (stopped after {each.images} of {each.total} images)" if (each := evaluation.stopped) else ""
+    return f"delta_m {-100 * minus_delta:+.1f} %, {cost}{verdict}{early}"

@@ -80,13 +80,22 @@ def prepare_strategy(
 
 def _problem(setup: Setup, rows: Sequence[PreflightRow]) -> Problem:
     evaluator = setup.evaluator
-    baseline = evaluator.simulated(evaluator.candidate(setup.space.largest()))
+    largest = evaluator.candidate(setup.space.largest())
+    baseline = evaluator.simulated(largest)
     for task, scores in baseline.items():
         if not all(map(math.isfinite, scores.values())):
             raise UserError(f"the largest design has no finite score in task {task!r}: train the supernet again")
     noise = standard_error(setup.source.tasks, baseline, evaluator.validation_images, setup.preference)
-    is_timed = evaluator.is_timed
-    return Problem(setup.space, limits_of(rows), setup.floors, setup.preference, baseline, is_timed, noise=noise)
+    return Problem(
+        setup.space,
+        limits_of(rows),
+        setup.floors,
+        setup.preference,
+        baseline,
+        evaluator.is_timed,
+        noise=noise,
+        watch=evaluator.watch(largest, baseline, setup.floors),
+    )
 
 
 def _with_sensitivity(setup: Setup, problem: Problem, report: Report) -> Problem:

@@ -76,7 +76,15 @@ def _finalize(
     if cut_short:
         report(_stopping("what was refined is scored and written"))
     front = choose_front(problem, refined, evaluations, request.front_size)
-    info = RunInfo(request.command, request.seed, request.strategy, request.budgets, len(evaluations), started)
+    info = RunInfo(
+        request.command,
+        request.seed,
+        request.strategy,
+        request.budgets,
+        len(evaluations),
+        started,
+        problem.early_stops(evaluations),
+    )
     result = finalize_run(RunFolder(request.out), info, evaluator, problem, baseline, front, report)
     if interrupted or cut_short:
         raise KeyboardInterrupt

@@ -33,6 +33,8 @@ def limits_section(data: ReportData) -> Markup | None:
             "or has of the metric where the floor is a value. Floors are decided on validation images; what the same "
             "design loses or has on test images stands beside."
         )
+    if result.early_stops is not None and result.early_stops.designs:
+        lead += f" {result.early_stops.words(result.evaluations)}."
     marks = ["" if check.kept else "worst" for check in result.best.limits]
     return card("Budgets and floors", lead, table(head, rows, numbers=range(2, 5), marked=marks))
 

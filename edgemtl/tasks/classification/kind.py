@@ -28,7 +28,7 @@ class Classification(ImageKind):
     """The class of the whole image."""
 
     name: ClassVar[str] = "classification"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", True),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", True, power=1),)
     loss: ClassVar[str] = "cross_entropy"
     postprocess: ClassVar[Postprocess] = Postprocess(
         "softmax", "exp(raw) / sum of exp(raw) along the channels", "probability of each class"

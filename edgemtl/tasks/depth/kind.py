@@ -30,9 +30,9 @@ class Depth(MapKind):
     name: ClassVar[str] = "depth"
     channels: ClassVar[int | None] = 1
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("rmse", False, "m"),
-        Metric("abs_rel", False),
-        Metric("delta1", True),
+        Metric("rmse", False, "m", power=2),
+        Metric("abs_rel", False, power=1),
+        Metric("delta1", True, power=1),
     )
     loss: ClassVar[str] = "log_l1"
     postprocess: ClassVar[Postprocess] = Postprocess("exp", "exp(raw)", "metres")

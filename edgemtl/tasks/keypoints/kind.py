@@ -33,7 +33,7 @@ class Keypoints(Kind):
     """Positions of several points, which `Task.classes` may name."""
 
     name: ClassVar[str] = "keypoints"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("pck", True),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("pck", True, power=1),)
     loss: ClassVar[str] = "heatmap_mse"
     postprocess: ClassVar[Postprocess] = Postprocess(
         "peaks", "of each channel the position of the largest value, and the value", "x and y in pixels, value"

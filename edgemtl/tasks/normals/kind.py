@@ -36,7 +36,10 @@ class Normals(MapKind):
 
     name: ClassVar[str] = "normals"
     channels: ClassVar[int | None] = 3
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("mean_angle", False, "deg"), Metric("within_11", True))
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("mean_angle", False, "deg", power=1),
+        Metric("within_11", True, power=1),
+    )
     loss: ClassVar[str] = "cosine"
     postprocess: ClassVar[Postprocess] = Postprocess(
         "normalize",

@@ -26,7 +26,7 @@ class Regression(ImageKind):
     """Numbers of the whole image."""
 
     name: ClassVar[str] = "regression"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("mae", False),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("mae", False, power=1),)
     loss: ClassVar[str] = "l1"
     postprocess: ClassVar[Postprocess] = Postprocess("none", "raw", "values in the units of the labels")
     labels: ClassVar[type[TaskSpec] | None] = RegressionSpec

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from edgemtl.errors import UserError
+from edgemtl.nas.evaluation import Stopped
 from edgemtl.nas.evaluation.trials import _KernelLock, design_of, evaluation_of, open_study, record, space_distributions
 from edgemtl.spaces import Space
 from edgemtl.testing.landscape import PAIR, evaluate, problem, space
@@ -43,6 +45,19 @@ def test_an_evaluation_reads_back_as_it_was(pair: Space, tmp_path: Path) -> None
         assert found == evaluate(found.design)
         assert found.design == design_of(trial.params, pair)
         assert trial.user_attrs["key"] == found.design.key
+
+
+def test_an_evaluation_that_was_stopped_reads_back_so(pair: Space, tmp_path: Path) -> None:
+    study = open_study("search", tmp_path / "study.journal", None)
+    trial = study.ask(space_distributions(pair))
+    stopped = replace(evaluate(pair.design(trial.params)), stopped=Stopped("depth=2%", 24, 64))
+    record(trial, stopped)
+    study.tell(trial, [0.0, 0.0])
+    (read,) = open_study("search", tmp_path / "study.journal", None).trials
+    assert evaluation_of(read, pair) == stopped
+    read.set_user_attr("stopped", None)
+    with pytest.raises(UserError, match="is damaged"):
+        evaluation_of(read, pair)
 
 
 def test_options_keep_their_types_in_the_file(pair: Space, tmp_path: Path) -> None:

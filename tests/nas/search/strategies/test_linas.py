@@ -3,9 +3,11 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import JournalStorage
@@ -14,7 +16,7 @@ from optuna.trial import TrialState
 
 from edgemtl.nas.evaluation.problem import Evaluation, Problem
 from edgemtl.nas.evaluation.trials import design_of, record, space_distributions
-from edgemtl.nas.search.strategies.linas import LinasSampler, first_designs
+from edgemtl.nas.search.strategies.linas import LinasSampler, _Predicted, first_designs
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
 from edgemtl.spaces import Design, Space
 from edgemtl.testing.landscape import PAIR, drive, evaluate, problem, space
@@ -100,6 +102,25 @@ def test_a_latency_budget_and_a_floor_are_learned(pair: Space) -> None:
     assert sum(late) / len(late) > 0.5
     best = [max((task.delta_m(e.metrics) for e in found), default=-1.0) for found in kept]
     assert best[0] > best[1]
+
+
+def test_floors_of_every_form_constrain_alike(pair: Space) -> None:
+    """A loss, the value that it comes to, and a loss of another metric that follows the first one."""
+
+    def scored(design: Design) -> Evaluation:
+        found = evaluate(design)
+        depth = found.metrics["depth"]["rmse"]
+        return replace(found, metrics={**found.metrics, "depth": {"rmse": depth, "abs_rel": depth / 5}})
+
+    baseline = scored(pair.largest()).metrics
+    worst = 1.2 * baseline["depth"]["rmse"]
+    task = replace(problem(pair, floors=["depth=20%", f"depth<{worst:.9f}", "depth.abs_rel=20%"]), baseline=baseline)
+    rng = random.Random(0)
+    designs = [pair.random(rng) for _ in range(16)]
+    _, excess = _Predicted(task, [scored(design) for design in designs[:12]])(designs[12:])
+    for column in (1, 2):
+        np.testing.assert_allclose(excess[:, column], excess[:, 0], atol=1e-6)
+    assert task.requirements.drops == {"depth": pytest.approx(0.2)}
 
 
 def test_every_proposal_keeps_what_can_be_counted(pair: Space) -> None:
