@@ -30,6 +30,15 @@ from edgemtl.models import Supernet, load_supernet, save_supernet
 from edgemtl.nas.evaluation.problem import Evaluation
 from edgemtl.nas.evaluation.sensitivity import Sensitivity, read_sensitivity, write_sensitivity
 from edgemtl.nas.evaluation.trials import evaluation_of, finished, open_study
+from edgemtl.nas.latency import (
+    MeasuredDesign,
+    design_parts,
+    fit_table,
+    key_of,
+    read_table,
+    spread_designs,
+    write_table,
+)
 from edgemtl.nas.prune.criterion import TrialOutcome
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.runs import RunFolder
@@ -40,6 +49,7 @@ from edgemtl.profiling.subjects import open_subject
 from edgemtl.results import read_result
 from edgemtl.runtime import Engine, EngineSpec, open_engine
 from edgemtl.spaces import Space, load_space
+from edgemtl.targets import find_target
 from edgemtl.tasks import by_tensor
 from edgemtl.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -117,8 +127,18 @@ def build(folder: Path, with_run: bool = True) -> None:
         trials.add(f"net{number}", TrialOutcome({"depth": 0.5 + number, "kind": 1.0}, "kind" if number % 2 else None))
     changes = {"s1.width": {"depth": -0.1, "kind": -0.02}, "s2.width": {"depth": -0.3, "kind": 0.0}}
     write_sensitivity(folder / "sensitivity.json", Sensitivity(changes), MADE_FOR)
+    _write_table(space, folder / "latency.json")
     if with_run:
         _write_run(folder)
+
+
+def _write_table(space: Space, path: Path) -> None:
+    measured = []
+    for design in spread_designs(space, 4):
+        parts = tuple(1e-6 * part.macs + 1e-3 for part in design_parts(design))
+        measured.append(MeasuredDesign(design, {"": (sum(parts),)}, parts, 0.0))
+    key = key_of(space, find_target("onnxruntime"), "measured", 1)
+    write_table(path, key, measured, 1.0, fit_table(measured))
 
 
 def _write_run(folder: Path) -> None:
@@ -267,6 +287,11 @@ def _sensitivity(folder: Path) -> Any:
     return None if found is None else found.changes
 
 
+def _latency(folder: Path) -> Any:
+    table = read_table(folder / "latency.json", _space(folder)).table
+    return [[each.design.key, each.latency_ms[""]] for each in table.measured]
+
+
 def _pictures(folder: Path) -> Any:
     with Engine(folder / "run" / "bundle", threads=1) as engine:
         return [_digest(by_tensor(engine.run(path))) for path in sorted((folder / "photos").iterdir())]
@@ -295,6 +320,7 @@ KINDS: dict[str, Kind] = {
     "onnx": Kind((f"{_ENGINE}/model.onnx",), _onnx, own=False),
     "trials": Kind(("trials.jsonl",), _trials, own=False, sealed=True, lines=True),
     "sensitivity": Kind(("sensitivity.json",), _sensitivity, own=False, sealed=True),
+    "latency": Kind(("latency.json",), _latency, own=False, sealed=True),
     "pictures": Kind(("photos/*",), _pictures, own=False),
 }
-WITHOUT_RUN = ("space", "device", "data", "supernet", "checkpoint", "trials", "sensitivity")
+WITHOUT_RUN = ("space", "device", "data", "supernet", "checkpoint", "trials", "sensitivity", "latency")

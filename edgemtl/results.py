@@ -43,12 +43,21 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class Latency(Strict):
-    """A latency in ms, how it was obtained, and where."""
+    """A latency in ms, how it was obtained, and where; `error` is that of predictions of it on designs held out.
+
+    That is the mean absolute error, a fraction; None of what was not predicted.
+    """
 
     value: Annotated[float, Field(ge=0)]
     kind: FigureKind
     device: Name
     runtime: Name
+    error: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def origin(self) -> str:
+        """How it was obtained, with the error of what was predicted: `measured`, `predicted (error 3.1 %)`."""
+        return self.kind if self.error is None else f"{self.kind} (error {100 * self.error:.1f} %)"
 
 
 class PathCost(Strict):
@@ -188,7 +197,8 @@ class Result(Strict):
     task's weight; it is empty in a result that does not tell. `best` is the chosen design, which is the nearest one
     where none keeps all limits (None where there is none), `front` the Pareto-optimal ones. `seconds` is wall-clock
     time, `evaluations` how many designs were scored; `early_stops` how many of them on a part of the images (None where
-    no floor could stop one).
+    no floor could stop one). `known_from` says in words what figures that others than the front's own engines gave are
+    known from: latencies of candidates, sensitivities.
     """
 
     schema_: Literal["edgemtl.result/1"] = Field(default="edgemtl.result/1", alias="schema")
@@ -207,6 +217,7 @@ class Result(Strict):
     floors: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     preference: Annotated[dict[Name, Weight], Field(max_length=100)] = Field(default_factory=dict)
     early_stops: EarlyStops | None = None
+    known_from: Annotated[dict[Name, Text], Field(max_length=20)] = Field(default_factory=dict)
 
     @property
     def preferred(self) -> str:

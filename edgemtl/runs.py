@@ -33,10 +33,10 @@ class RunConfig(Strict):
     """The configuration of a run. Texts are as on the command line; sizes are (height, width).
 
     `fingerprint` is the whole space's, before its target restricts it; `precisions` are the options of each precision
-    choice after that. `supernet_sha256` is None where the run learns its own weights, `threads` where nothing is timed
-    on this machine. What one trade alone reads is kept apart: the settings of a search's strategy in
-    `strategy_config`, the recipe that its finalists are trained by in `finetune` (None: they are not), those of a
-    fine-tuning in `tuned`, those of a pruning in `pruned`.
+    choice after that. `supernet_sha256` is None where the run learns its own weights, `threads` and `latency` (where
+    candidates' come from) where nothing is timed on this machine. What one trade alone reads is kept apart: the
+    settings of a search's strategy in `strategy_config`, the recipe that its finalists are trained by in `finetune`
+    (None: they are not), those of a fine-tuning in `tuned`, those of a pruning in `pruned`.
     """
 
     schema_: Literal["edgemtl.run/1"] = Field(default="edgemtl.run/1", alias="schema")
@@ -58,6 +58,7 @@ class RunConfig(Strict):
     supernet_sha256: str | None
     threads: int | None = None
     finetune: Mapping[str, JsonValue] | None = None
+    latency: str | None = None
     tuned: Mapping[str, JsonValue] | None = None
     pruned: Mapping[str, JsonValue] | None = None
 

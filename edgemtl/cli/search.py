@@ -32,6 +32,7 @@ __all__ = ["search"]
         "edgemtl search --budget 2GFLOPs --out runs/first",
         "edgemtl search --budget 8ms@host/openvino --budget 5MB --floor depth=2%",
         "edgemtl search --budget 2GFLOPs --floor 'semseg.miou>0.5' --floor 'normals.mean_angle<20'",
+        "edgemtl search --budget 30%ms --latency predicted",
         "edgemtl search --budget 60%FLOPs --prefer depth=2,semseg=1 --seed 1",
         "edgemtl search --budget 2GFLOPs --device raspberry-pi-5",
         "edgemtl search --strategy preference --prefer depth=2,semseg=1 --budget 2GFLOPs",
@@ -89,6 +90,13 @@ __all__ = ["search"]
 @click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
 @click.option(
     "--storage", metavar="URL", help="An Optuna URL, for many workers; a journal in the run's folder by default."
+)
+@click.option(
+    "--latency",
+    metavar="auto|measured|predicted|FILE",
+    default="auto",
+    show_default=True,
+    help="Where latencies of candidates come from; FILE is a latency table. Finalists are always measured.",
 )
 @click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
 @click.option(

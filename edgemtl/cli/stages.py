@@ -27,6 +27,7 @@ TITLES = {
     "map": "groups measured",
     "trial": "groups judged",
     "latency": "engines timed",
+    "latency table": "engines of a latency table timed",
 }
 """Units of stages whose names do not say what is counted."""
 

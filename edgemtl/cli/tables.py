@@ -9,7 +9,7 @@ from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
     from edgemtl.profiling import Counts, Figure, Profile
-    from edgemtl.results import Entry, Result
+    from edgemtl.results import Entry, Latency, Result
 
 __all__ = ["show_profile", "show_result"]
 
@@ -25,7 +25,7 @@ def show_result(screen: Screen, result: Result) -> None:
         if result.front
         else []
     )
-    latency = next((entry.latency_ms for entry in result.front if entry.latency_ms), None)
+    latency = next((entry.latency_ms for entry in reversed(result.front) if entry.latency_ms), None)
     timed = f"{latency.kind} ms, {latency.runtime}" if latency else "ms"
     names = (
         "design",
@@ -49,6 +49,8 @@ def show_result(screen: Screen, result: Result) -> None:
         screen.say(f"no evaluated design keeps every limit, {nearest}: raise a limit, or {more}")
     if result.preferred:
         screen.say(f"{WEIGHTED}: the mean of tasks weighted by {result.preferred}; delta_m counts them alike")
+    for figure, origin in result.known_from.items():
+        screen.say(f"{figure}: {origin}")
     screen.say(f"{result.evaluations} designs evaluated in {result.seconds:.0f} s")
     if result.early_stops is not None and result.early_stops.designs:
         screen.say(result.early_stops.words(result.evaluations))
@@ -63,9 +65,13 @@ def _entry(entry: Entry, columns: list[tuple[str, str]], result: Result) -> tupl
         *([_change(entry.weighted_delta_m)] if result.preferred else []),
         format_flops(entry.flops),
         format_bytes(entry.bytes),
-        None if entry.latency_ms is None else f"{entry.latency_ms.value:.2f}",
+        None if entry.latency_ms is None else _latency(entry.latency_ms),
         f"no: {', '.join(check.name for check in entry.broken)}" if entry.broken else _YES_NO[entry.feasible],
     )
+
+
+def _latency(latency: Latency) -> str:
+    return f"{latency.value:.2f}{'' if latency.error is None else f' {latency.origin}'}"
 
 
 def _change(fraction: float | None) -> str | None:

@@ -12,7 +12,7 @@ from edgemtl.cli.search import show_preflight
 from edgemtl.cli.tables import show_result
 from edgemtl.nas.evaluation import FloorRow, PreflightRow
 from edgemtl.nas.search import Preflight
-from edgemtl.results import Entry, LimitCheck, Result
+from edgemtl.results import Entry, Latency, LimitCheck, Result
 from edgemtl.tasks import make_task, parse_floor
 from edgemtl.units import parse_budget
 
@@ -89,3 +89,25 @@ def test_the_result_names_the_limit_that_is_broken(capsys: pytest.CaptureFixture
     assert "3MB" not in shown, "it is kept"
     assert "weighted delta_m: the mean of tasks weighted by depth=2,semseg=1" in shown
     assert "-7.20 %" in shown and "-8.00 %" in shown
+
+
+def test_a_predicted_latency_stands_with_its_error(capsys: pytest.CaptureFixture[str]) -> None:
+    place: dict[str, str] = {"device": "host", "runtime": "onnxruntime"}
+    entries = [
+        Entry(
+            design={"a": number}, flops=2, macs=1, params=1, bytes=8, latency_ms=latency, paths={}, name=f"net{number}",
+            metrics={"depth": {"rmse": 0.5}}, delta_m=0.0,
+        )
+        for number, latency in enumerate(
+            (Latency(value=5, kind="predicted", error=0.031, **place), Latency(value=6, kind="measured", **place))
+        )
+    ]  # fmt: skip
+    result = Result(
+        command="edgemtl search", seed=0, data="photos", space="cnn", strategy="linas", budgets=(), feasible=True,
+        best=entries[0], front=tuple(entries), evaluations=2, seconds=1.0, environment={},
+        known_from={"latency of candidates": "predicted by a table"},
+    )  # fmt: skip
+    show_result(Screen(), result)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "5.00 predicted (error 3.1 %)" in shown and "6.00" in shown
+    assert "latency of candidates: predicted by a table" in shown

@@ -189,6 +189,18 @@ def test_latencies_of_different_kinds_never_share_a_chart(tmp_path: Path) -> Non
     assert "not measured" in page.text
 
 
+def test_a_prediction_stands_with_its_error_and_the_page_says_what_is_known_from_where(tmp_path: Path) -> None:
+    place = {"device": "host", "runtime": "onnxruntime"}
+    best = entry_content(latency_ms={"value": 5.0, "kind": "predicted", "error": 0.031, **place})
+    known_from = {"latency of candidates": "predicted by a table", "sensitivities": "measured in this run"}
+    content = result_content(best=best, known_from=known_from)
+    content["front"][0] = best
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    page = Page(write_report(tmp_path).read_text())
+    assert page.text.count("error 3.1 %") >= 2, "in the tile and in the table"
+    assert all(text in page.text for pair in known_from.items() for text in pair)
+
+
 def test_many_designs_stand_behind_a_click(tmp_path: Path) -> None:
     content = result_content()
     content["front"] += [entry_content(design={"stem.width": i}, delta_m=-i / 1000) for i in range(100, 400)]

@@ -30,6 +30,8 @@ from edgemtl.nas.evaluation.preflight import (
 )
 from edgemtl.nas.evaluation.problem import (
     Evaluation,
+    LatencyPrediction,
+    LatencyPredictor,
     Limit,
     NetDesign,
     Problem,
@@ -38,7 +40,13 @@ from edgemtl.nas.evaluation.problem import (
     non_dominated,
     timed_scopes,
 )
-from edgemtl.nas.evaluation.sensitivity import Sensitivity, find_sensitivity, measure_into_run, one_step_down
+from edgemtl.nas.evaluation.sensitivity import (
+    SENSITIVITY_FILE,
+    Sensitivity,
+    find_sensitivity,
+    measure_into_run,
+    one_step_down,
+)
 from edgemtl.nas.evaluation.shrinkage import shrinkage_estimate, standard_error
 from edgemtl.nas.evaluation.stopping import Stopped, Watch
 from edgemtl.nas.evaluation.trials import (
@@ -55,11 +63,14 @@ from edgemtl.nas.evaluation.trials import (
 __all__ = [
     "BATCH",
     "BEAT_SECONDS",
+    "SENSITIVITY_FILE",
     "Candidate",
     "Evaluation",
     "Evaluator",
     "Finalist",
     "FloorRow",
+    "LatencyPrediction",
+    "LatencyPredictor",
     "Limit",
     "NetDesign",
     "NetEvaluator",

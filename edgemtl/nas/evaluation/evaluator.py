@@ -18,7 +18,7 @@ from edgemtl.data import Batch, Sample, Source, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
 from edgemtl.models.quantization import Ranges, calibrate, simulate
-from edgemtl.nas.evaluation.problem import Evaluation, Metrics
+from edgemtl.nas.evaluation.problem import Evaluation, LatencyPrediction, Metrics
 from edgemtl.nas.evaluation.stopping import Audit, Stopped, Watch, image_order, watch_floors
 from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.results import Latency
@@ -206,12 +206,17 @@ class NetEvaluator:
         (samples,) = self.measurer.compare(call, 1, burst=LATENCY_RUNS // 2, settle=0, warmup=LATENCY_WARMUP).values()
         return samples.median_ms
 
-    def latency(self, ms: float | None) -> Latency | None:
-        """A latency as a result holds it: where it comes from, of which device and runtime."""
+    def latency(self, ms: float | None, error: float | None = None) -> Latency | None:
+        """A latency as a result holds it: where it comes from, of which device and runtime.
+
+        It was predicted where there is an `error` of it.
+        """
         if ms is None:
             return None
-        runtime = self.target.traits.runtime
-        return Latency(value=ms, kind=self.measurer.kind, device=self.target.device.name, runtime=runtime)
+        device, runtime = self.target.device.name, self.target.traits.runtime
+        if error is None:
+            return Latency(value=ms, kind=self.measurer.kind, device=device, runtime=runtime)
+        return Latency(value=ms, kind="predicted", device=device, runtime=runtime, error=error)
 
     @contextmanager
     def engine(self, prepared: Prepared) -> Iterator[Session]:
@@ -292,15 +297,22 @@ class Evaluator(NetEvaluator):
         """The design's net, extracted and recalibrated, with ranges where a block is INT8."""
         return self.candidate_of(design, self.supernet.extract(design), {})
 
-    def evaluate(self, design: Design, watch: Watch | None = None) -> Evaluation:
+    def evaluate(
+        self, design: Design, watch: Watch | None = None, predicted: LatencyPrediction | None = None
+    ) -> Evaluation:
         """Metrics of the quantized net, simulated as the target's engine computes, and the latency if there is one.
 
-        Scoring is stopped early where the design cannot keep a floor of the `watch`.
+        Scoring is stopped early where the design cannot keep a floor of the `watch`. Where the latency is `predicted`
+        no engine is built.
         """
         candidate = self.candidate(design)
+        stopped = None
         if watch is None:
-            return Evaluation(design, self.simulated(candidate), self.time(candidate))
-        metrics, stopped = self.simulated_until(candidate, watch, design.key)
+            metrics: Metrics = self.simulated(candidate)
+        else:
+            metrics, stopped = self.simulated_until(candidate, watch, design.key)
+        if predicted is not None:
+            return Evaluation(design, metrics, predicted.latency_ms, stopped, predicted.error)
         return Evaluation(design, metrics, self.time(candidate), stopped)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgemtl.blocks import BlockRecord
 from edgemtl.nas.evaluation.sensitivity import Sensitivity
@@ -17,6 +20,8 @@ from edgemtl.units import Budget
 
 __all__ = [
     "Evaluation",
+    "LatencyPrediction",
+    "LatencyPredictor",
     "Limit",
     "NetDesign",
     "Problem",
@@ -52,19 +57,42 @@ class NetDesign(Protocol):
         ...
 
 
+class LatencyPredictor(Protocol):
+    """Latencies of designs without their engines, by scope: all tasks under "", and single tasks."""
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """The error of each scope on designs held out: mean absolute, as a fraction."""
+        ...
+
+    def predict(self, designs: Sequence[Design], scope: str = "") -> NDArray[np.float64]:
+        """Latencies in ms."""
+        ...
+
+
+@dataclass(frozen=True)
+class LatencyPrediction:
+    """Predicted latencies of one design by scope, and the error of each on designs held out, as a fraction."""
+
+    latency_ms: Mapping[str, float]
+    error: Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Evaluation of one design: its metrics under its precision on the validation split, and its latency there.
 
     `latency_ms` maps "" (all tasks) and single tasks to the median of the exported engine; it is empty where
     nothing measures the target's engines on their device. Where scoring was `stopped` early, `metrics` are those of the
-    images until then, and of floors that were watched what is expected of all images.
+    images until then, and of floors that were watched what is expected of all images. `latency_error` has the error (a
+    fraction, on designs held out) of latencies that were predicted; it is empty where they were measured.
     """
 
     design: Design
     metrics: Metrics
     latency_ms: Mapping[str, float]
     stopped: Stopped | None = None
+    latency_error: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,6 +205,7 @@ class Problem:
     `baseline` are the metrics of the largest design in float; delta_m and floors refer to it. `sensitivity` is what
     one step down in each choice was found to cost, where that is known; `noise` is the standard error of a measured
     delta_m, where a task has one label an image; `watch` is what stops candidates early that cannot keep a floor.
+    `latency` predicts latencies, where there is a table; `known_from` says in words what figures are known from.
     """
 
     space: Space
@@ -188,6 +217,8 @@ class Problem:
     sensitivity: Sensitivity | None = None
     noise: float = 0.0
     watch: Watch | None = None
+    latency: LatencyPredictor | None = None
+    known_from: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def requirements(self) -> Requirements:
@@ -197,6 +228,17 @@ class Problem:
     def delta_m(self, metrics: Metrics) -> float:
         """Mean relative change against the baseline (a fraction), weighted by the preference."""
         return self.requirements.delta_m(metrics)
+
+    def predict_latency(self, design: Design) -> LatencyPrediction | None:
+        """The predicted latency of a design; None where nothing predicts it, or a limit lies within its error."""
+        if self.latency is None:
+            return None
+        errors = self.latency.errors
+        latency_ms = {scope: float(self.latency.predict([design], scope)[0]) for scope in errors}
+        timed = [(limit, limit.budget.task or "") for limit in self.limits if not limit.exact]
+        if any(abs(latency_ms[scope] / limit.value - 1) <= errors[scope] for limit, scope in timed):
+            return None
+        return LatencyPrediction(latency_ms, errors)
 
     def affordable(self, design: Design) -> bool:
         """Whether a design keeps every budget that is counted."""

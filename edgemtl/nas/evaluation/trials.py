@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 JOURNAL_LIMIT_BYTES = 2**28
-_RECORDED = ("key", "metrics", "latency_ms", "stopped", "sha256")
+_RECORDED = ("key", "metrics", "latency_ms", "latency_error", "stopped", "sha256")
 BEAT_SECONDS, GRACE_SECONDS = 10, 60
 """Heartbeat interval of a worker of a shared study, and the silence after which others take over its trial."""
 _OPENING_SECONDS = 60.0
@@ -153,6 +153,7 @@ def record(trial: Trial, evaluation: Evaluation) -> None:
         "key": evaluation.design.key,
         "metrics": metrics,
         "latency_ms": dict(evaluation.latency_ms),
+        "latency_error": dict(evaluation.latency_error),
         "stopped": stopped,
     }
     for name, value in sealed(content).items():
@@ -172,7 +173,7 @@ def evaluation_of(trial: FrozenTrial, space: Space) -> Evaluation:
     if design.key != content["key"]:
         raise UserError(f"trial {trial.number} of the study names another design than was evaluated: begin again")
     stopped = Stopped(**content["stopped"]) if content["stopped"] else None
-    return Evaluation(design, content["metrics"], content["latency_ms"], stopped)
+    return Evaluation(design, content["metrics"], content["latency_ms"], stopped, content["latency_error"])
 
 
 def design_of(params: Mapping[str, Any], space: Space) -> Design:

@@ -24,11 +24,13 @@ from edgemtl.spaces import Space
 from edgemtl.targets import ExportTarget
 
 __all__ = [
+    "UNFINISHED",
     "Document",
     "StoredTable",
     "TableKey",
     "key_of",
     "measured_in",
+    "misfits",
     "read_document",
     "read_table",
     "table_file",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 SCHEMA = "edgemtl.latency/1"
+UNFINISHED = "it is not whole"
 _WHAT, _REMEDY = "latency table", "delete it, it is made again"
 
 Ms = Annotated[float, Field(ge=0, le=1e9)]
@@ -96,7 +99,7 @@ class Document(Strict):
     key: TableKey
     held_out: Annotated[dict[str, _Scope], Field(max_length=101)]
     times_ms: Annotated[dict[Text, Ms], Field(max_length=100_000)]
-    designs: Annotated[tuple[_Design, ...], Field(max_length=10_000)]
+    designs: Annotated[tuple[_Design, ...], Field(min_length=1, max_length=10_000)]
     seconds: Annotated[float, Field(ge=0)]
     environment: dict[Name, JsonValue]
     sha256: str
@@ -189,12 +192,25 @@ def read_document(path: Path) -> Document:
     return document
 
 
+def misfits(path: Path, key: TableKey, scopes: Iterable[str]) -> list[str]:
+    """Why a table cannot serve where `key` holds and `scopes` are wanted, in words; nothing where it can."""
+    document = read_document(path)
+    differences = document.key.differences(key)
+    if not differences and not document.held_out:
+        return [UNFINISHED]
+    missing = [scope or "all tasks" for scope in scopes if document.held_out and scope not in document.held_out]
+    return differences + ([f"it has no latency of {' and '.join(missing)} alone"] if missing else [])
+
+
 def measured_in(document: Document, space: Space, path: Path) -> list[MeasuredDesign]:
     """The designs of a file, in the space that it was made for; `UserError` where they are none of it."""
     measured = []
+    scopes = document.designs[0].medians_ms.keys()
     for each in document.designs:
         design = space.design(each.options)
-        if len(each.profiled_ms) != len(design_parts(design)):
+        if "" not in scopes or each.medians_ms.keys() != scopes or document.held_out.keys() not in (set(), scopes):
+            raise UserError(f"{_WHAT} {path} has not the same latencies of every design: {_REMEDY}")
+        if len(each.profiled_ms) != len(design_parts(design)) or not sum(each.profiled_ms):
             raise UserError(f"{_WHAT} {path} times other parts than its designs have: {_REMEDY}")
         measured.append(MeasuredDesign(design, each.medians_ms, each.profiled_ms, each.unnamed_ms))
     return measured

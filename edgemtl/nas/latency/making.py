@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,12 @@ from edgemtl.nas.latency.table import LatencyTable, MeasuredDesign, fit_table
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Design, Space
 
-__all__ = ["DESIGNS", "make_table", "spread_designs"]
+__all__ = ["DESIGNS", "PASSES", "make_table", "measure_designs", "spread_designs"]
 
 DESIGNS = 40
 """How many designs a table is made of."""
 PASSES = 3
-"""Engines of each design. A pass goes through all designs, every other one backwards, so that a drift weighs alike."""
+"""How many engines of each design are timed."""
 PROFILE_RUNS = 15
 _IMAGES = 4
 _DRAWS, _NEAR = 200, 12
@@ -89,43 +89,58 @@ class _Record:
 def make_table(path: Path, key: TableKey, space: Space, evaluator: Evaluator, report: Report = silent) -> LatencyTable:
     """Measure a table of `DESIGNS` designs with an evaluator's target, device, threads and scopes.
 
-    What is measured is written into `path` after each engine, so that a table that was stopped goes on; the last write
-    makes it whole. Engines lie in a temporary folder meanwhile. Raises `UnsupportedError` where the runtime tells no
-    times of its operators.
+    Raises `UnsupportedError` where the runtime tells no times of its operators.
+    """
+    measured, seconds = measure_designs(spread_designs(space, DESIGNS), path, key, evaluator, PASSES, report)
+    table = fit_table(measured)
+    write_table(path, key, measured, seconds, table)
+    return table
+
+
+def measure_designs(
+    designs: Sequence[Design],
+    path: Path,
+    key: TableKey,
+    evaluator: Evaluator,
+    passes: int = PASSES,
+    report: Report = silent,
+) -> tuple[list[MeasuredDesign], float]:
+    """Designs with the latencies of an engine in each of `passes` and one profile, and the seconds that it took.
+
+    A pass goes through all designs, every other one backwards, so that a drift weighs on all alike. What is measured is
+    written into `path` after each engine, so that what was stopped goes on. Engines lie in a temporary folder
+    meanwhile. Raises `UnsupportedError` where the runtime tells no times of its operators.
     """
     started = time.monotonic()
-    records = [_Record(design) for design in spread_designs(space, DESIGNS)]
-    spent = _go_on(records, path, key, space, evaluator)
-    total, done = PASSES * len(records), sum(each.engines for each in records)
+    records = [_Record(design) for design in designs]
+    spent = _go_on(records, path, key, evaluator)
+    total, done = passes * len(records), sum(each.engines for each in records)
     report(Progress("latency table", done, total))
     with tempfile.TemporaryDirectory(prefix="edgemtl-") as scratch:
-        for number, record in _visits(records):
+        for number, record in _visits(records, passes):
             _measure(record, evaluator, Path(scratch) / str(number))
             done += 1
             begun = [each.measured() for each in records if each.engines]
             write_table(path, key, begun, spent + time.monotonic() - started)
             report(Progress("latency table", done, total, f"{min(record.medians_ms['']):.2f} ms"))
-    measured = [each.measured() for each in records]
-    table = fit_table(measured)
-    write_table(path, key, measured, spent + time.monotonic() - started, table)
-    return table
+    return [each.measured() for each in records], spent + time.monotonic() - started
 
 
-def _visits(records: list[_Record]) -> Iterator[tuple[int, _Record]]:
+def _visits(records: Sequence[_Record], passes: int) -> Iterator[tuple[int, _Record]]:
     """The designs of every pass that are still to be timed in it."""
-    for turn in range(PASSES):
+    for turn in range(passes):
         numbered = list(enumerate(records))
         yield from ((n, each) for n, each in (reversed(numbered) if turn % 2 else numbered) if each.engines <= turn)
 
 
-def _go_on(records: list[_Record], path: Path, key: TableKey, space: Space, evaluator: Evaluator) -> float:
+def _go_on(records: Sequence[_Record], path: Path, key: TableKey, evaluator: Evaluator) -> float:
     """Take over what a part of this very table holds; the seconds that it took."""
     if not path.is_file():
         return 0.0
     document = read_document(path)
     if document.key != key:
         return 0.0
-    before = {each.design.key: each for each in measured_in(document, space, path)}
+    before = {each.design.key: each for each in measured_in(document, records[0].design.space, path)}
     for record in records:
         each = before.get(record.design.key)
         if each is not None and [*each.medians_ms] == [*evaluator.scopes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgemtl.environment import environment
 from edgemtl.nas.evaluation import (
@@ -30,7 +30,8 @@ __all__ = ["Contender", "RunInfo", "finalize_run", "score_result"]
 class RunInfo:
     """The request as the result records it; `started` is the monotonic clock's time at its start.
 
-    `early_stops` is the account of evaluations that floors stopped early, None where none could.
+    `early_stops` is the account of evaluations that floors stopped early, None where none could; `known_from` says in
+    words what figures of the run are known from.
     """
 
     command: str
@@ -40,6 +41,7 @@ class RunInfo:
     evaluations: int
     started: float
     early_stops: EarlyStops | None = None
+    known_from: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Contender:
     """A net that a result tells of: its latency, and the limits that it was found to keep on validation images.
 
     `fine_tuning` tells of its own training after a search, if any.
+    `latency_error` is that of a latency that was predicted; it is empty where it was measured.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Contender:
     latency_ms: Mapping[str, float]
     checks: tuple[LimitCheck, ...]
     fine_tuning: FineTuning | None = None
+    latency_error: Mapping[str, float] = field(default_factory=dict)
 
 
 def finalize_run(
@@ -77,6 +81,7 @@ def finalize_run(
             each.evaluation.latency_ms,
             problem.checks(each.evaluation),
             each.fine_tuning,
+            each.evaluation.latency_error,
         )
         for name, each in zip(names, front, strict=True)
     ]
@@ -131,6 +136,7 @@ def score_result(
         floors=tuple(floor.text for floor in required.floors),
         preference=dict(required.preference),
         early_stops=info.early_stops,
+        known_from=dict(info.known_from),
     )
 
 
@@ -147,7 +153,7 @@ def _entry(
         macs=cost.flops // 2,
         params=cost.params,
         bytes=cost.weight_bytes,
-        latency_ms=evaluator.latency(contender.latency_ms.get("")),
+        latency_ms=evaluator.latency(contender.latency_ms.get(""), contender.latency_error.get("")),
         metrics={task: dict(scores) for task, scores in metrics.items()},
         delta_m=delta_m(required.tasks, metrics, required.baseline),
         paths={task: PathCost(flops=c.flops, params=c.params) for task, c in paths.items()},

@@ -49,11 +49,10 @@ def _evaluate_next(problem: Problem, evaluator: Evaluator, study: optuna.Study, 
         design = problem.space.design(trial.params)
         same_design = [each for each in finished(study) if each.user_attrs.get("key") == design.key]
         with working(study, trial):
-            evaluation = (
-                evaluation_of(same_design[0], problem.space)
-                if same_design
-                else evaluator.evaluate(design, problem.watch)
-            )
+            if same_design:
+                evaluation = evaluation_of(same_design[0], problem.space)
+            else:
+                evaluation = evaluator.evaluate(design, problem.watch, problem.predict_latency(design))
     except KeyboardInterrupt:  # so that other workers need not wait before they take it over
         study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         raise
@@ -66,6 +65,8 @@ def _evaluate_next(problem: Problem, evaluator: Evaluator, study: optuna.Study, 
 def _news(problem: Problem, evaluation: Evaluation) -> str:
     minus_delta, second = problem.objectives(evaluation)
     cost = f"{second:.2f} ms" if problem.measures_latency else f"{second / 1e9:.2f} GFLOPs"
+    if evaluation.latency_error:
+        cost += f" predicted (error {100 * evaluation.latency_error['']:.1f} %)"
     broken = [check.name for check in problem.checks(evaluation) if not check.kept]
     verdict = f", breaks {' and '.join(broken)}" if broken else ""
     early = f" (stopped after {each.images} of {each.total} images)" if (each := evaluation.stopped) else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import (
+    SENSITIVITY_FILE,
     FloorRow,
     PreflightRow,
     Problem,
@@ -115,4 +116,8 @@ def _with_sensitivity(setup: Setup, problem: Problem, report: Report) -> Problem
             problem.baseline,
             report,
         )
-    return replace(problem, sensitivity=sensitivity)
+    if sensitivity is None:
+        return problem
+    measured = (request.out / SENSITIVITY_FILE).is_file()
+    origin = "measured in this run" if measured else f"the map beside the supernet {setup.weights.name}"
+    return replace(problem, sensitivity=sensitivity, known_from={**problem.known_from, "sensitivities": origin})

@@ -9,7 +9,10 @@ from pathlib import Path
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError
 
-__all__ = ["SearchRequest", "check_numbers"]
+__all__ = ["AUTO", "MEASURED", "PREDICTED", "SearchRequest", "check_numbers"]
+
+AUTO, MEASURED, PREDICTED = "auto", "measured", "predicted"
+"""Where latencies of candidates come from: what is less work, engines, or a table; a file's name is that table."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class SearchRequest:
     An empty `target` is the runtime that a budget names, else `onnxruntime`; `device` is the one that it is for.
     `threads` 0 leaves the number to the runtime. The finalists are trained for `finetune` steps before one is chosen
     (0: not at all), in so many `processes`; a script that asks for several guards its main module, as they import it.
+    `latency` says where latencies of candidates come from: "measured",
+    "predicted", a table's file, or "auto": predicted where a table fits or is less work to make than measuring.
     """
 
     out: Path
@@ -46,6 +51,7 @@ class SearchRequest:
     threads: int = 0
     finetune: int = 150
     processes: int = 1
+    latency: str = AUTO
     resume: bool = False
     command: str = "edgemtl search"
 

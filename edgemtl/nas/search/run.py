@@ -12,6 +12,7 @@ from edgemtl.files.claim import claim
 from edgemtl.nas.evaluation import Problem, prepare_images
 from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run
 from edgemtl.nas.search.finetuning import tune_finalists
+from edgemtl.nas.search.latency import check_latency, with_latency_table
 from edgemtl.nas.search.loop import evaluate_all
 from edgemtl.nas.search.problem import look_ahead, prepare_strategy
 from edgemtl.nas.search.refinement import choose_front, refine
@@ -46,12 +47,14 @@ def _search(request: SearchRequest, report: Report) -> Result:
     folder.check(setup.config, request.resume)
     if has_ended(setup):
         return read_result(request.out)
+    check_latency(setup)
     prepare_images(setup.source, report)
     rows, foreseen = look_ahead(setup, report)
     study = study_of(setup)
-    evaluations_in(study, setup)  # a damaged study is reported before anything is measured
+    before = evaluations_in(study, setup)  # a damaged study is reported before anything is measured
     folder.create(setup.config)
     prepared, problem = prepare_strategy(setup, rows, foreseen, report)
+    problem = with_latency_table(setup, problem, before, report)
     study.sampler = prepared.sampler(problem, request.seed, request.batch)
     interrupted = evaluate_all(request, problem, setup.evaluator, study, report)
     return _finalize(setup, problem, study, interrupted, started, report)
@@ -84,6 +87,7 @@ def _finalize(
         len(evaluations),
         started,
         problem.early_stops(evaluations),
+        problem.known_from,
     )
     result = finalize_run(RunFolder(request.out), info, evaluator, problem, baseline, front, report)
     if interrupted or cut_short:

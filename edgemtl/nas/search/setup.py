@@ -91,6 +91,7 @@ def set_up(request: SearchRequest) -> Setup:
         supernet_sha256=sha256(weights) if weights else None,
         threads=request.threads if evaluator.is_timed else None,
         finetune=finetune_config(request),
+        latency=request.latency if evaluator.is_timed else None,
     )
     return Setup(request, strategy, searched, source, supernet, weights, evaluator, budgets, floors, preference, config)
 

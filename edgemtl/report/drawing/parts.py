@@ -56,8 +56,8 @@ def kind_badge(kind: str) -> Markup:
 
 
 def latency_text(latency: Latency) -> str:
-    """`6.1 ms measured on host/onnxruntime`."""
-    return f"{ms_text(latency.value)} ms {latency.kind} on {latency.device}/{latency.runtime}"
+    """`6.1 ms measured on host/onnxruntime`, with the error of what was predicted."""
+    return f"{ms_text(latency.value)} ms {latency.origin} on {latency.device}/{latency.runtime}"
 
 
 def count_text(count: float) -> str:

@@ -119,4 +119,11 @@ def origins_section(data: ReportData) -> Markup:
         "search with a preference ranks by the weighted delta_m, the mean with its weights. Figures of different kinds "
         "never share an axis."
     )
-    return card("How each number was obtained", notes, table(["kind", "what it means"], rows, numbers=NONE))
+    known_from = dict(data.result.known_from) if data.result is not None else {}
+    origins: list[list[Child]] = [[figure, origin] for figure, origin in known_from.items()]
+    return card(
+        "How each number was obtained",
+        notes,
+        table(["kind", "what it means"], rows, numbers=NONE),
+        table(["figure of the search", "known from"], origins, numbers=NONE) if origins else None,
+    )

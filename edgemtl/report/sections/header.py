@@ -78,7 +78,7 @@ def _measured_twice(data: ReportData) -> Child:
         counts = "unstable, so it does not count: profile again on a machine that does nothing else"
     return element(
         "p",
-        f"Two latencies stand here. {ms_text(latency.value)} ms, {latency.kind} by the search"
+        f"Two latencies stand here. {ms_text(latency.value)} ms, {latency.origin} by the search"
         f"{_when(result.environment, None)}, decided the budgets. "
         f"{ms_text(profile.latency.typical_ms)} ms, measured by the profile"
         f"{_when(profile.environment, profile.stability.load_average)}: {counts}.",
@@ -154,7 +154,9 @@ def _latency_tiles(data: ReportData) -> list[Tile]:
     latency = data.result.best.latency_ms if data.result is not None and data.result.best is not None else None
     if latency is None:
         return []
-    return [(f"latency, {latency.device}/{latency.runtime}", f"{ms_text(latency.value)} ms", kind_badge(latency.kind))]
+    error = "" if latency.error is None else f" error {100 * latency.error:.1f} %"
+    badge = kind_badge(latency.kind), error
+    return [(f"latency, {latency.device}/{latency.runtime}", f"{ms_text(latency.value)} ms", badge)]
 
 
 def _profile_tile(profile: Profile) -> Tile:

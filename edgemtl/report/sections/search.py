@@ -169,7 +169,7 @@ def _entries_table(entries: Sequence[Entry], result: Result, data: ReportData) -
 
 
 def _origin(latency: Latency) -> str:
-    return f"{latency.kind}, {latency.device}/{latency.runtime}"
+    return f"{latency.origin}, {latency.device}/{latency.runtime}"
 
 
 def _column(task: str, entries: Sequence[Entry], data: ReportData) -> str:

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
-from edgemtl.spaces import Space
+from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem, non_dominated
+from edgemtl.spaces import Design, Space
 from edgemtl.tasks import delta_m
 from edgemtl.testing.landscape import PAIR, evaluate, problem, space
+from edgemtl.units import parse_budget
 
 coordinate = st.integers(0, 5).map(float)
 
@@ -159,3 +165,27 @@ def test_the_pair_really_has_a_shared_trunk(tmp_path: Path) -> None:
     design = space(tmp_path, PAIR).largest()
     apart = sum(design.cost([task.name]).flops for task in PAIR)
     assert design.cost().flops < apart
+
+
+class Guess:
+    """Predicts 2 ms of all tasks and 1 ms of depth alone."""
+
+    errors: ClassVar[dict[str, float]] = {"": 0.05, "depth": 0.1}
+
+    def predict(self, designs: Sequence[Design], scope: str = "") -> NDArray[np.float64]:
+        return np.full(len(designs), 1.0 if scope else 2.0)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "close"),
+    [((), False), (("3ms",), False), (("1ms",), False), (("2.09ms",), True), (("3ms", "depth:0.95ms"), True)],
+)
+def test_a_latency_is_predicted_unless_a_limit_lies_within_its_error(
+    pair: Space, budgets: tuple[str, ...], close: bool
+) -> None:
+    limits = tuple(Limit(parse_budget(text), parse_budget(text).value) for text in budgets)
+    task = replace(problem(pair), limits=limits, latency=Guess())
+    predicted = task.predict_latency(pair.largest())
+    assert (predicted is None) == close
+    assert predicted is None or predicted.latency_ms == {"": 2.0, "depth": 1.0}
+    assert problem(pair).predict_latency(pair.largest()) is None

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusals import refused
 
+from edgemtl.files.seals import sealed
 from edgemtl.nas.latency import (
     LatencyTable,
     MeasuredDesign,
@@ -111,6 +112,18 @@ def test_a_damaged_file_is_refused_in_one_line(stored: Path, pair: Space) -> Non
     assert "cannot be used: designs" in refused(lambda: read_table(damaged(stored, designs=[{"options": {}}]), pair))
     stored.write_text(content[:200])
     assert "latency table" in refused(lambda: read_table(stored, pair))
+
+
+def test_a_file_that_contradicts_itself_is_refused_though_its_seal_fits(stored: Path, pair: Space) -> None:
+    def forged(**changes: object) -> Path:
+        content = {k: v for k, v in json.loads(stored.read_text()).items() if k != "sha256"}
+        other = stored.with_name("forged.json")
+        other.write_text(json.dumps(sealed({**content, "designs": [content["designs"][0] | changes]})))
+        return other
+
+    assert "has not the same latencies" in refused(lambda: read_table(forged(medians_ms={"depth": [1.0]}), pair))
+    assert "times other parts" in refused(lambda: read_table(forged(profiled_ms=[1.0]), pair))
+    assert "choice in space tiny" in refused(lambda: read_table(forged(options={"no": 1}), pair))
 
 
 def test_a_foreign_file_is_refused_in_one_line(tmp_path: Path, pair: Space) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ __all__ = ["GENERATIONS", "LinasSampler", "first_designs"]
 GENERATIONS = 60
 _POPULATION = 40
 _DRAWS = 400
+Array = NDArray[np.float64]
+PredictLatency = Callable[[Sequence[Design], Array], Array]
+"""From designs and their rows of `features` to latencies in ms."""
 
 
 class LinasSampler(DesignSampler):
@@ -112,9 +115,15 @@ class _Predicted:
         scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | (
             {""} if problem.measures_latency else set()
         )
-        self.latency_ms = {
-            s: LatencyPredictor(designs, [e.latency_ms[s] for e in evaluations], rows, s) for s in scopes
-        }
+        self.latency_ms = {scope: self._latency(evaluations, rows, scope) for scope in scopes}
+
+    def _latency(self, evaluations: Sequence[Evaluation], rows: Array, scope: str) -> PredictLatency:
+        """The prediction of the problem's table, else of what is learnt from the evaluations."""
+        if (table := self._problem.latency) is not None:
+            return lambda designs, rows: table.predict(designs, scope)
+        return LatencyPredictor(
+            [e.design for e in evaluations], [e.latency_ms[scope] for e in evaluations], rows, scope
+        )
 
     def _expected(self, designs: Sequence[Design], task: str) -> NDArray[np.float64]:
         """A task's change as the sensitivity map has it; the predictors learn what that leaves over."""

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from refusals import refused
+from small_world import Ask
+
+from edgemtl.nas.evaluation import Problem
+from edgemtl.nas.latency import MeasuredDesign, TableKey, design_parts, fit_table, making, spread_designs, write_table
+from edgemtl.nas.search import latency, search
+from edgemtl.nas.search.latency import check_latency, with_latency_table
+from edgemtl.nas.search.setup import Setup, set_up
+from edgemtl.progress import Progress
+from edgemtl.testing.landscape import evaluate, problem
+
+TABLE = "supernet.latency.host-onnxruntime.json"
+MEASURED = {"latency of candidates": "measured now"}
+Decide = Callable[..., tuple[Problem, list[str]]]
+
+
+@pytest.fixture
+def decide(ask: Ask, tmp_path: Path) -> Decide:
+    """What a search decides about its latencies, and its notes."""
+
+    def decided(before: str = "", **changes: object) -> tuple[Problem, list[str]]:
+        notes = list[Progress]()
+        setup = set_up(ask(tmp_path / "run", **changes))
+        error = {"": 0.1} if before == "predicted" else {}
+        done = [replace(evaluate(setup.space.middle()), latency_error=error)] if before else []
+        return with_latency_table(setup, problem(setup.space), done, notes.append), [each.text for each in notes]
+
+    return decided
+
+
+def write_paper_table(setup: Setup, path: Path, **changes: object) -> Path:
+    """A table of latencies that follow FLOPs, made on no engine; `changes` are those of its key."""
+    measured = []
+    for design in spread_designs(setup.space, 8):
+        macs = [part.macs for part in design_parts(design)]
+        whole = sum(macs) / 1e6 + 0.1
+        measured.append(MeasuredDesign(design, {"": (whole,)}, tuple(each / 1e6 for each in macs), 0.1))
+    key: TableKey = latency._key(setup).model_copy(update=changes)
+    write_table(path, key, measured, 1.0, fit_table(measured))
+    return path
+
+
+@pytest.fixture
+def table(ask: Ask, home: Path, tmp_path: Path) -> Path:
+    """A table beside the supernet."""
+    return write_paper_table(set_up(ask(tmp_path / "run")), home / TABLE)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(home: Path) -> object:
+    """No table is left in the home that tests share."""
+    yield
+    (home / TABLE).unlink(missing_ok=True)
+
+
+def test_a_search_makes_a_table_predicts_candidates_and_measures_finalists(
+    ask: Ask, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "DESIGNS", 5)
+    monkeypatch.setattr(making, "PASSES", 1)
+    monkeypatch.setattr(latency, "ERROR_LIMIT", 1e9)
+    events = list[Progress]()
+    result = search(ask(tmp_path / "run", latency="predicted"), events.append)
+    assert all("predicted (error" in event.text for event in events if event.stage == "search")
+    (note,) = (event.text for event in events if not event.total)
+    assert TABLE in note and "designs held out" in note
+    assert result.known_from["latency of candidates"] == f"predicted by {note.partition(';')[0]}"
+    for entry in result.front:
+        assert entry.latency_ms is not None
+        assert (entry.latency_ms.kind, entry.latency_ms.error) == ("measured", None)
+    assert (tmp_path / "run" / "latency.json").read_bytes() == (home / TABLE).read_bytes()
+
+
+def test_a_table_that_fits_serves_again_and_the_run_keeps_it(decide: Decide, table: Path, tmp_path: Path) -> None:
+    decided, notes = decide()
+    assert decided.latency is not None and len(notes) == 1
+    assert "candidates are predicted, close calls and finalists measured" in notes[0]
+    assert (tmp_path / "run" / "latency.json").read_bytes() == table.read_bytes()
+    table.unlink()
+    assert decide(before="measured")[0].latency is not None, "a run goes on with the table that it began with"
+
+
+def test_without_a_table_a_short_search_measures(decide: Decide) -> None:
+    decided, notes = decide()
+    assert (decided.latency, decided.known_from, notes) == (None, MEASURED, [])
+
+
+def test_measured_is_measured(decide: Decide, table: Path) -> None:
+    assert decide(latency="measured")[0].known_from == MEASURED
+
+
+def test_a_run_that_began_without_a_table_goes_on_without(decide: Decide, table: Path) -> None:
+    assert decide(before="measured")[0].latency is None
+
+
+def test_a_worker_that_joins_one_that_predicts_does_so_too(decide: Decide, table: Path) -> None:
+    assert decide(before="predicted")[0].latency is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runtime_version": "0.1"},
+        {"arithmetic": "amx", "processor": "another"},
+        {"threads": 64},
+        {"fingerprint": "0123"},
+    ],
+)
+def test_a_stale_table_is_noticed_and_refused_where_it_was_named(
+    decide: Decide, ask: Ask, home: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    setup = set_up(ask(tmp_path / "run"))
+    path = write_paper_table(setup, home / TABLE, **changes)
+    decided, notes = decide()
+    assert decided.latency is None and len(notes) == 1
+    for name, value in changes.items():
+        assert f"{name.replace('_', ' ')} {value} (" in notes[0]
+    assert notes[0].endswith("engines are measured")
+    line = refused(lambda: check_latency(set_up(ask(tmp_path / "run", latency=str(path)))))
+    assert "does not fit this search" in line and "--latency predicted, which makes one" in line
+
+
+def test_a_table_that_lacks_a_task_does_not_fit(decide: Decide, table: Path) -> None:
+    _, notes = decide(budgets=("depth:100ms",))
+    assert "it has no latency of depth alone" in notes[0]
+
+
+def test_a_table_that_is_not_sure_is_not_predicted_with(
+    decide: Decide, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "ERROR_LIMIT", -1.0)
+    decided, notes = decide()
+    assert decided.latency is None
+    assert "of all tasks it is more: engines are measured" in notes[0]
+
+
+def test_a_table_follows_what_it_was_made_of(decide: Decide, table: Path) -> None:
+    decided, _ = decide()
+    assert decided.latency is not None
+    rng = random.Random(0)
+    designs = [decided.space.random(rng) for _ in range(20)]
+    macs = [sum(part.macs for part in design_parts(design)) for design in designs]
+    order = sorted(range(20), key=macs.__getitem__)
+    predicted = decided.latency.predict(designs)
+    assert predicted[order[-1]] > predicted[order[0]]
+
+
+def test_a_foreign_or_missing_table_is_refused_in_one_line(ask: Ask, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.json"
+    foreign.write_text('{"schema": "edgemtl.result/1"}')
+    line = refused(lambda: search(ask(tmp_path / "a", latency=str(foreign))))
+    assert "this version reads 'edgemtl.latency/1'" in line
+    assert "cannot read latency table" in refused(lambda: search(ask(tmp_path / "b", latency="no-such.json")))
+    line = refused(lambda: search(ask(tmp_path / "c", latency="predicted", device="raspberry-pi-5")))
+    assert "--latency predicted: device raspberry-pi-5" in line
+    assert not any((tmp_path / name).exists() for name in "abc")
