@@ -67,6 +67,7 @@ def main(
     content: dict[str, Any] = {
         "benchmark": name,
         "quick": options.quick,
+        "options": _given(options),
         "rows": [{**_shown(row), "holds": row.holds} for row in outcome.rows],
         "seconds": round(time.monotonic() - started, 1),
         "environment": environment(),
@@ -83,6 +84,14 @@ def main(
 def say(text: str) -> None:
     """A line about progress, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The benchmark's own options, as JSON values: a run that was made smaller by them says so."""
+    own = {
+        name: value for name, value in vars(options).items() if name not in ("format", "quick") and value is not None
+    }
+    return {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
 
 
 def _shown(row: Row) -> dict[str, Any]:

@@ -14,7 +14,7 @@ evaluations it first reached that. A strategy that never did is counted with all
 often that was is in the raw figures. LINAS measures batches of 12, its default, NSGA-II has a population of 50 as in
 the paper (Cummings et al. 2022), which reports 155 evaluations against 1,000.
 
-The table takes half an hour on two cores with AVX-512, the strategies as long again; the table is kept in --work.
+The table takes half an hour on two cores with AVX-512, the strategies an hour or two; the table is kept in --work.
 --quick has a table of 24 designs on small images and 100 evaluations of one seed, in under three minutes.
 """
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from _surrogate import Surrogate, measured, split_table, table_designs
-from search_efficiency import Climb, Scale, climb, counted, error_rows, problem_of, ratio_rows
+from search_efficiency import STRATEGIES, Climb, Scale, climb, counted, error_rows, problem_of, ratio_rows
 
 from edgemtl.nas.evaluation import Evaluation, Problem
 from edgemtl.nas.search.strategies import make_strategy
@@ -74,6 +74,16 @@ def test_a_climb_never_loses_volume_and_ends_at_its_target(problem: Problem, sca
     assert len(short.volumes) == whole.reached(halfway) <= 13
     assert whole.reached(whole.volumes[-1] + 1) is None
     assert all(whole.front[0].latency_ms != other.latency_ms for other in whole.front[1:])
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "tpe"])
+def test_every_strategy_climbs_on_the_surrogate(
+    name: str, table: list[Evaluation], problem: Problem, scale: Scale
+) -> None:
+    surrogate = Surrogate.fitted(problem.space, table)
+    sampler = make_strategy(name).sampler(problem, 0, 6)  # type: ignore[attr-defined]
+    climbed = climb(problem, sampler, surrogate, scale, 9)
+    assert len(climbed.volumes) == 9 and climbed.volumes[-1] > 0
 
 
 def test_what_was_not_reached_counts_in_full_and_is_told() -> None:
