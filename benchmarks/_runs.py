@@ -48,15 +48,18 @@ def edgemtl(*arguments: str, capture: bool = False, cache: Path | None = None) -
     return done.stdout or ""
 
 
-def searched(name: str, *arguments: str) -> RunFolder:
-    """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`; its nets have the supernet's weights.
+def searched(name: str, *arguments: str, finetuned: bool = False) -> RunFolder:
+    """The run `runs/CLASS/NAME`, made (or finished) by `edgemtl search`.
+
+    Its nets have the supernet's weights, or are `finetuned` by the search's default.
 
     One of an earlier supernet or of other data is begun anew.
     """
     path = RUNS / name
     clear_outdated(path)
     resume = ["--resume"] if (path / "config.json").is_file() else []
-    edgemtl("search", *arguments, "--finetune", "0", "--out", str(path), *resume)
+    finetune = [] if finetuned else ["--finetune", "0"]
+    edgemtl("search", *arguments, *finetune, "--out", str(path), *resume)
     return RunFolder(path)
 
 

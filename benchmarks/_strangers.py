@@ -43,6 +43,7 @@ from edgemtl.nas.prune.criterion import TrialOutcome
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import SearchRequest, search
+from edgemtl.nas.search.shortlist import read_shortlist
 from edgemtl.profiling import count_graph, profile, read_profile, write_profile
 from edgemtl.profiling.inputs import InputChoice
 from edgemtl.profiling.subjects import open_subject
@@ -145,7 +146,7 @@ def _write_run(folder: Path) -> None:
     supernet = folder / "supernet.safetensors"
     request = SearchRequest(folder / "run", ("80%FLOPs",), space="tiny", data="data", supernet=supernet, size=SIZE)
     with contextlib.redirect_stdout(io.StringIO()):
-        search(replace(request, strategy="random", evaluations=4, batch=2))
+        search(replace(request, strategy="random", evaluations=4, batch=2, finetune=2))
         status = command_line(["export", "run", "--target", "onnxruntime"])
     assert status == 0, "the small bundle cannot be made"
     write_profile(profile(folder / "run" / "bundle", runs=20), folder / "run" / "profile.json")
@@ -292,6 +293,13 @@ def _latency(folder: Path) -> Any:
     return [[each.design.key, each.latency_ms[""]] for each in table.measured]
 
 
+def _finalists(folder: Path) -> Any:
+    run = folder / "run"
+    state = {"evaluations": read_result(run).evaluations, "architectures": 3}
+    measured = read_shortlist(run, state, RunFolder(run).space())
+    return None if measured is None else [[*_scored(evaluation), ratio] for evaluation, ratio in measured]
+
+
 def _pictures(folder: Path) -> Any:
     with Engine(folder / "run" / "bundle", threads=1) as engine:
         return [_digest(by_tensor(engine.run(path))) for path in sorted((folder / "photos").iterdir())]
@@ -310,6 +318,7 @@ KINDS: dict[str, Kind] = {
     "profile": Kind(("run/profile.json",), _profile, own=False, says=_written("run/profile.json")),
     "design": Kind(("run/designs/best/*",), _design, sealed=True),
     "config": Kind(("run/config.json",), _config, says=_written("run/config.json")),
+    "finalists": Kind(("run/finalists.json",), _finalists, sealed=True),
     "journal": Kind(("run/study.journal",), _studied, sealed=True, lines=True),
     "report": Kind(("run/result.json", "run/profile.json", "run/bundle/manifest.json", "run/pictures/*.png"), _shown),
     "space": Kind(("nas/tiny.yaml",), lambda folder: _space(folder).fingerprint, own=False),

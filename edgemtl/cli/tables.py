@@ -49,6 +49,9 @@ def show_result(screen: Screen, result: Result) -> None:
         screen.say(f"no evaluated design keeps every limit, {nearest}: raise a limit, or {more}")
     if result.preferred:
         screen.say(f"{WEIGHTED}: the mean of tasks weighted by {result.preferred}; delta_m counts them alike")
+    if result.best is not None and (tuned := result.best.fine_tuning) is not None:
+        before, after = _change(tuned.delta_m_before), _change(tuned.delta_m_after)
+        screen.say(f"the chosen design was trained for {tuned.steps} steps: validation delta_m {before} to {after}")
     for figure, origin in result.known_from.items():
         screen.say(f"{figure}: {origin}")
     screen.say(f"{result.evaluations} designs evaluated in {result.seconds:.0f} s")

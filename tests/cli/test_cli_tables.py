@@ -12,7 +12,7 @@ from edgemtl.cli.search import show_preflight
 from edgemtl.cli.tables import show_result
 from edgemtl.nas.evaluation import FloorRow, PreflightRow
 from edgemtl.nas.search import Preflight
-from edgemtl.results import Entry, Latency, LimitCheck, Result
+from edgemtl.results import Entry, FineTuning, Latency, LimitCheck, Result
 from edgemtl.tasks import make_task, parse_floor
 from edgemtl.units import parse_budget
 
@@ -89,6 +89,11 @@ def test_the_result_names_the_limit_that_is_broken(capsys: pytest.CaptureFixture
     assert "3MB" not in shown, "it is kept"
     assert "weighted delta_m: the mean of tasks weighted by depth=2,semseg=1" in shown
     assert "-7.20 %" in shown and "-8.00 %" in shown
+    assert "trained for" not in shown
+    tuned = best.model_copy(update={"fine_tuning": FineTuning(steps=150, delta_m_before=-0.05, delta_m_after=-0.021)})
+    show_result(Screen(), result.model_copy(update={"best": tuned}))
+    trained = "the chosen design was trained for 150 steps: validation delta_m -5.00 % to -2.10 %"
+    assert trained in capsys.readouterr().out
 
 
 def test_a_predicted_latency_stands_with_its_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,14 @@ def test_a_run_tells_everything(run: Path) -> None:
     assert titles >= 2
 
 
+def test_a_fine_tuned_answer_says_for_how_long_and_what_for(tmp_path: Path) -> None:
+    content = result_content()
+    content["best"]["fine_tuning"] = {"steps": 150, "delta_m_before": -0.054, "delta_m_after": -0.02}
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    text = Page(write_report(tmp_path).read_text()).text
+    assert "fine-tuned 150 steps, delta_m on validation images -5.4 % before, -2.0 % after" in " ".join(text.split())
+
+
 def test_a_profile_of_an_engine_that_was_replaced_is_left_out(tmp_path: Path) -> None:
     content = manifest_content(tmp_path)
     manifest = Manifest.model_validate(content)

@@ -65,8 +65,8 @@ class RoundedNet(nn.Module):
         return self._interpreter.activations(image)
 
     def extract(self, values: Values) -> MultiTaskNet:
-        """A copy of the net; `recalibrate` it before its outputs are used."""
-        return self.net.copy()
+        """A copy of the net on the processor; `recalibrate` it before its outputs are used."""
+        return self.net.copy().cpu()
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """Lowest and highest value of each rounded tensor, as they were learnt."""

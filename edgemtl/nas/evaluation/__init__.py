@@ -11,6 +11,7 @@ from edgemtl.nas.evaluation.evaluator import (
 )
 from edgemtl.nas.evaluation.finalists import (
     Finalist,
+    candidates_of,
     choose,
     fast_enough,
     front_of,
@@ -82,6 +83,7 @@ __all__ = [
     "Sensitivity",
     "Stopped",
     "Watch",
+    "candidates_of",
     "check_budgets",
     "check_floor",
     "choose",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgemtl.data import Batch, Sample, Source, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
-from edgemtl.models.quantization import Ranges, calibrate, simulate
+from edgemtl.models.quantization import Ranges, calibrate, correct_biases, simulate
 from edgemtl.nas.evaluation.problem import Evaluation, LatencyPrediction, Metrics
 from edgemtl.nas.evaluation.stopping import Audit, Stopped, Watch, image_order, watch_floors
 from edgemtl.profiling import Measurer, TimedCall
@@ -113,6 +113,14 @@ class NetEvaluator:
         """
         ranges = self.prepare(net, design.precision).ranges
         return Candidate(design, net, ranges and Ranges({**ranges.limits, **learnt}))
+
+    def bias_corrected(self, candidate: Candidate) -> Candidate:
+        """The candidate with what rounding adds to the means of its INT8 layers taken out; itself without such."""
+        if candidate.ranges is None or "int8" not in candidate.precision.values():
+            return candidate
+        of_target = candidate.ranges, self.target.scheme
+        net = correct_biases(candidate.net, candidate.precision, *of_target, self._calibration_images)
+        return replace(candidate, net=net)
 
     def ranges(self, net: TaskNet) -> Ranges:
         """Activation ranges of a recalibrated net."""

@@ -21,6 +21,7 @@ from edgemtl.tasks import relative_change
 
 __all__ = [
     "Finalist",
+    "candidates_of",
     "choose",
     "fast_enough",
     "measure_finalists",
@@ -112,7 +113,7 @@ def measure_finalists(
     does. Where engines cannot be timed here the design alone is given, and its other precisions only where it would be
     dropped itself.
     """
-    candidates = _variants(problem.space, evaluator, design)
+    candidates = candidates_of(evaluator, precision_variants(problem.space, design))
     plain = next((c for c in candidates if set(c.design.precision.values()) == {"fp32", "float"}), candidates[0])
     least = evaluator.simulated(plain)
 
@@ -137,12 +138,17 @@ def measure_finalists(
     return feasible or [f for f in slow if problem.feasible(f.evaluation)] or [*fast, *slow]
 
 
-def _variants(space: Space, evaluator: Evaluator, design: Design) -> list[Candidate]:
-    """The precisions of one net, the design's own first."""
-    base, variants = evaluator.candidate(design), precision_variants(space, design)
-    eight_bit = any("int8" in variant.precision.values() for variant in variants)
-    ranges = base.ranges or (evaluator.ranges(base.net) if eight_bit else None)
-    return [Candidate(variant, base.net, ranges) for variant in variants]
+def candidates_of(evaluator: Evaluator, designs: Sequence[Design]) -> list[Candidate]:
+    """The designs as candidates: those of one architecture share its net, and ranges where one of them has INT8."""
+    architectures: dict[str, list[Design]] = {}
+    for design in designs:
+        architectures.setdefault(repr(design.plan), []).append(design)
+    shared = {}
+    for plan, alike in architectures.items():
+        base = evaluator.candidate(alike[0])
+        eight_bit = any("int8" in design.precision.values() for design in alike)
+        shared[plan] = base.net, base.ranges or (evaluator.ranges(base.net) if eight_bit else None)
+    return [Candidate(design, *shared[repr(design.plan)]) for design in designs]
 
 
 def fast_enough(problem: Problem, finalists: Sequence[Finalist]) -> list[Finalist]:

@@ -258,6 +258,10 @@ class Problem:
         """The sum of relative excesses over budgets and of drops below floors; 0 where all hold."""
         return total_violation(self.checks(evaluation))
 
+    def rank(self, evaluation: Evaluation) -> tuple[float, float]:
+        """Order of evaluations that cost alike, the best first: how far limits are broken, then minus delta_m."""
+        return self.violation(evaluation), -self.delta_m(evaluation.metrics)
+
     def checks(self, evaluation: Evaluation) -> tuple[LimitCheck, ...]:
         """Every budget, then every floor, against an evaluated design."""
         return self.requirements.checks(evaluation.design, evaluation.metrics, evaluation.latency_ms)

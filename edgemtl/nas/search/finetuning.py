@@ -94,7 +94,7 @@ def _subjects(problem: Problem, finalists: Sequence[Finalist]) -> list[Finalist]
     architectures: dict[str, list[Finalist]] = {}
     for each in fast_enough(problem, finalists):
         architectures.setdefault(repr(each.candidate.design.plan), []).append(each)
-    ranked = sorted(architectures.values(), key=lambda group: min(_badness(problem, each) for each in group))
+    ranked = sorted(architectures.values(), key=lambda group: min(problem.rank(each.evaluation) for each in group))
     best = _delta_m(problem, ranked[0])
     worth = [group for group in ranked if _delta_m(problem, group) >= best - WORTH_TUNING]
     return [min(group, key=lambda each: _slowness(problem, each)) for group in worth[:MOST_TUNED]]
@@ -102,11 +102,6 @@ def _subjects(problem: Problem, finalists: Sequence[Finalist]) -> list[Finalist]
 
 def _delta_m(problem: Problem, finalists: Iterable[Finalist]) -> float:
     return max(problem.delta_m(each.evaluation.metrics) for each in finalists)
-
-
-def _badness(problem: Problem, finalist: Finalist) -> tuple[float, float]:
-    """Order of finalists by what decides: how far they are from keeping every limit, then minus delta_m."""
-    return problem.violation(finalist.evaluation), -problem.delta_m(finalist.evaluation.metrics)
 
 
 def _slowness(problem: Problem, finalist: Finalist) -> tuple[float, float]:
@@ -144,7 +139,7 @@ def _with_weights(
         delta_m_before, delta_m_after = (problem.delta_m(each.metrics) for each in (before, after))
         record = FineTuning(steps=steps, delta_m_before=delta_m_before, delta_m_after=delta_m_after)
         with_weights = Finalist(candidate, after, finalist.ratio, record)
-        return min(finalist, with_weights, key=lambda each: _badness(problem, each))
+        return min(finalist, with_weights, key=lambda each: problem.rank(each.evaluation))
 
     return [better(each) for each in finalists]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgemtl.nas.evaluation import (
     Evaluation,
     Evaluator,
     Finalist,
     Problem,
+    candidates_of,
     choose,
     fast_enough,
     front_of,
@@ -18,7 +20,7 @@ from edgemtl.nas.evaluation import (
 )
 from edgemtl.progress import Progress, Report
 
-__all__ = ["choose_front", "refine"]
+__all__ = ["choose_front", "finalists_of", "refine", "with_corrected_biases"]
 
 
 def refine(
@@ -36,6 +38,26 @@ def refine(
         return refined or [Finalist(evaluator.candidate(designs[0]), as_evaluated, 1.0)], True
     report(Progress("finalists", len(designs), len(designs)))
     return refined, False
+
+
+def finalists_of(evaluator: Evaluator, measured: Sequence[tuple[Evaluation, float]]) -> list[Finalist]:
+    """Finalists that were measured before, each an evaluation and its ratio, with their nets extracted anew."""
+    candidates = candidates_of(evaluator, [evaluation.design for evaluation, _ in measured])
+    return [Finalist(candidate, *each) for candidate, each in zip(candidates, measured, strict=True)]
+
+
+def with_corrected_biases(problem: Problem, evaluator: Evaluator, finalist: Finalist) -> Finalist:
+    """The finalist with corrected biases where that is better on the validation images and breaks no limit."""
+    corrected = evaluator.bias_corrected(finalist.candidate)
+    if corrected is finalist.candidate:
+        return finalist
+    before = finalist.evaluation
+    after = replace(before, metrics=evaluator.simulated(corrected))
+    return min(
+        finalist,
+        replace(finalist, candidate=corrected, evaluation=after),
+        key=lambda each: problem.rank(each.evaluation),
+    )
 
 
 def choose_front(

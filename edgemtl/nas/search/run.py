@@ -15,9 +15,10 @@ from edgemtl.nas.search.finetuning import tune_finalists
 from edgemtl.nas.search.latency import check_latency, with_latency_table
 from edgemtl.nas.search.loop import evaluate_all
 from edgemtl.nas.search.problem import look_ahead, prepare_strategy
-from edgemtl.nas.search.refinement import choose_front, refine
+from edgemtl.nas.search.refinement import choose_front, finalists_of, refine, with_corrected_biases
 from edgemtl.nas.search.request import SearchRequest
 from edgemtl.nas.search.setup import Setup, set_up
+from edgemtl.nas.search.shortlist import read_shortlist, write_shortlist
 from edgemtl.nas.search.study import evaluations_in, has_ended, mark_refined, study_of
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import Result, read_result
@@ -69,16 +70,24 @@ def _finalize(
         raise KeyboardInterrupt
     if interrupted:
         report(_stopping(f"the best of {len(evaluations)} designs so far is refined, scored and written"))
-    refined, cut_short = refine(problem, evaluator, evaluations, 1 if interrupted else request.finalists, report)
+    count = 1 if interrupted else request.finalists
+    state = {"evaluations": len(evaluations), "architectures": count}
+    measured = read_shortlist(request.out, state, problem.space)
+    if measured is None:
+        refined, cut_short = refine(problem, evaluator, evaluations, count, report)
+    else:
+        refined, cut_short = finalists_of(evaluator, measured), False
     if cut_short and interrupted:
         raise KeyboardInterrupt
     baseline = evaluator.candidate(setup.space.largest())
     if request.finetune and not interrupted and not cut_short:
+        write_shortlist(request.out, state, refined)
         RunFolder(request.out).save("baseline", baseline)
         refined, cut_short = tune_finalists(request, problem, evaluator, refined, report)
     if cut_short:
         report(_stopping("what was refined is scored and written"))
     front = choose_front(problem, refined, evaluations, request.front_size)
+    front = [with_corrected_biases(problem, evaluator, each) for each in front]
     info = RunInfo(
         request.command,
         request.seed,

@@ -107,12 +107,21 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
         facts += [("designs scored", f"{result.evaluations}"), ("took", format_duration(result.seconds))]
         facts += [("seed", f"{result.seed}")] if result.seed is not None else []
         facts += [("preference", result.preferred)] if result.preferred else []
+        facts += [("fine-tuned", text)] if (text := _fine_tuned(result)) else []
     if data.manifest is not None:
         height, width = data.manifest.input.height, data.manifest.input.width
         facts += [("bundle", data.manifest.name), ("made", data.manifest.created), ("input", f"{height} x {width}")]
     if data.tasks:
         facts.append(("tasks", ", ".join(data.tasks)))
     return facts
+
+
+def _fine_tuned(result: Result) -> str:
+    """How long the chosen design was trained after the search, and what for; empty where it was not."""
+    if result.best is None or (tuned := result.best.fine_tuning) is None:
+        return ""
+    before, after = (format_change(change) for change in (tuned.delta_m_before, tuned.delta_m_after))
+    return f"{tuned.steps} steps, delta_m on validation images {before} before, {after} after"
 
 
 def _data(result: Result) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from small_world import VIT
 
 from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.models.quantization import QuantScheme, Ranges, RoundedNet, calibrate, parameters_of, simulate
+from edgemtl.spaces import load_space
 from edgemtl.tasks import by_tensor
 from edgemtl.testing import images, small_net
+from edgemtl.testing.landscape import PAIR, write_space
 
 SCHEMES = [
     QuantScheme("uint8", rounding="scaled"),
@@ -98,6 +103,24 @@ def test_float_blocks_and_clipped_values_are_left_alone(net: MultiTaskNet) -> No
     assert gradient is not None
     expected = ((0 - 0.5) + (1 - 1.49) + 127) * rounded._parameters_of[name].scale
     assert float(gradient) == pytest.approx(expected, rel=1e-3)
+
+
+def test_experts_and_their_routers_learn_through_the_rounding(tmp_path: Path) -> None:
+    """Tokens go to experts by number, so a layer may get none; attention and sums stand between the layers."""
+    space = load_space(str(write_space(tmp_path, "vit", VIT)), PAIR)
+    plan = space.largest().plan
+    net = MultiTaskNet(plan, space.tasks)
+    recalibrate(net, [images(4, (64, 64))])
+    rounded = RoundedNet(net, in_eight_bits(net), calibrate(net, images(4, (64, 64))), SCHEMES[1])
+    given = rounded(images(2, (32, 64)), {})
+    assert given.routing is not None
+    assert given.trunk
+    total = torch.stack([output.square().mean() for output in by_tensor(given.outputs).values()]).sum()
+    (total + given.routing).backward()  # type: ignore[no-untyped-call]
+    learnt = [name for name, parameter in rounded.shared.items() if parameter.grad is not None and parameter.grad.any()]
+    assert any(".mixture.experts." in name for name in learnt)
+    assert any(".routers." in name for name in learnt)
+    assert any(name.startswith("scales.") and ".mixture.experts." in name for name in learnt)
 
 
 def test_a_net_extracted_from_it_is_its_own(net: MultiTaskNet) -> None:

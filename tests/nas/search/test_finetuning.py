@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 from small_world import Ask
 
-from edgemtl.nas.runs import RunFolder
-from edgemtl.nas.search import Preflight, search
+from edgemtl.nas.runs import TUNING, RunFolder
+from edgemtl.nas.search import Preflight, SearchRequest, finetuning, search
 from edgemtl.progress import Progress
 from edgemtl.results import Result, read_result
 
 STEPS = 12
-UNTIMED = "tensorrt-rtx"
-"""Nothing is timed for it here, so that two searches give the same answer."""
+QUICK = replace(TUNING, learning_rate=5e-3, average=0.5, bf16=False)
+"""A recipe under which a dozen steps show in the weights that are kept."""
 
 
 @pytest.fixture(autouse=True)
 def quick_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recipe under which a dozen steps show in the weights that are kept."""
-    from edgemtl.nas.search import finetuning
-
-    change = {"learning_rate": 5e-3, "average": 0.5, "bf16": False, "batch": 4}
-    monkeypatch.setattr(finetuning, "TUNING", finetuning.replace(finetuning.TUNING, **change))
+    monkeypatch.setattr(finetuning, "TUNING", QUICK)
 
 
 def answer(out: Path) -> tuple[Result, dict[str, torch.Tensor]]:
@@ -64,3 +64,116 @@ def test_without_it_nothing_is_trained(ask: Ask, tmp_path: Path) -> None:
     assert RunFolder(request.out).config().finetune is None
     assert "finetune" not in {event.stage for event in events}
     assert not (request.out / "finetune").exists()
+
+
+def stopping(stage: str, done: int, error: type[BaseException]) -> Callable[[Progress], None]:
+    def report(news: Progress) -> None:
+        if news.stage == stage and news.done >= done:
+            raise error
+
+    return report
+
+
+def again(request: SearchRequest) -> SearchRequest:
+    return SearchRequest(**(vars(request) | {"resume": True}))
+
+
+@pytest.fixture(scope="module")
+def whole(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, torch.Tensor]]:
+    """The answer of a search that nothing stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setattr(finetuning, "TUNING", QUICK)
+        out = tmp_path_factory.mktemp("runs") / "whole"
+        search(request(home, out))
+        return answer(out)
+
+
+def request(home: Path, out: Path) -> SearchRequest:
+    """Nothing is timed for its target here, so that two searches give the same answer; it is signed INT8."""
+    few = {"space": "tiny", "data": "photos", "evaluations": 2, "batch": 2, "finalists": 1, "finetune": STEPS}
+    return SearchRequest(
+        out,
+        ("60%MB",),
+        target="tensorrt-rtx",
+        supernet=home / "supernet.safetensors",
+        **few,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.usefixtures("ask")
+def test_a_design_of_int8_blocks_learns_through_their_rounding(
+    whole: tuple[Result, dict[str, torch.Tensor]],
+) -> None:
+    best = whole[0].best
+    assert best is not None
+    assert best.fine_tuning is not None
+    assert "int8" in best.design.values(), "60 % of the bytes are kept by INT8 alone"
+    assert best.fine_tuning.delta_m_after > best.fine_tuning.delta_m_before
+
+
+@pytest.mark.usefixtures("ask")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_search_stopped_while_it_trains_goes_on_to_the_same_answer(
+    whole: tuple[Result, dict[str, torch.Tensor]], home: Path, tmp_path: Path, error: type[BaseException]
+) -> None:
+    """Ctrl-C leaves a result of what there is; whatever else ends it does not; both go on."""
+    stopped = request(home, tmp_path / "run")
+    with pytest.raises(error):
+        search(stopped, stopping("finetune", 1, error))
+    assert (stopped.out / "result.json").is_file() == (error is KeyboardInterrupt)
+    events: list[Progress] = []
+    result = search(again(stopped), events.append)
+    assert "finalists" not in {event.stage for event in events}, "they were measured before"
+    assert result.best == whole[0].best
+    weights = answer(stopped.out)[1]
+    assert all(torch.equal(value, weights[name]) for name, value in whole[1].items())
+    assert search(again(stopped)) == read_result(stopped.out)
+
+
+def test_a_training_that_does_not_help_changes_nothing(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning, "TUNING", replace(QUICK, learning_rate=0.9, average=0.0))
+    events: list[Progress] = []
+    result = search(ask(tmp_path / "run", finetune=2, evaluations=2), events.append)
+    assert result.best is not None
+    assert result.best.fine_tuning is None
+    assert any("did not help on validation images: its weights stay" in event.text for event in events)
+
+
+def test_a_task_without_training_labels_is_refused(ask: Ask, tmp_path: Path, home: Path) -> None:
+    folder = Path(shutil.copytree(home / "photos", tmp_path / "photos"))
+    rows = (folder / "kinds.csv").read_text().splitlines()
+    (folder / "kinds.csv").write_text("\n".join(row for row in rows if not row.startswith("train")) + "\n")
+    asked = ask(tmp_path / "run", data=str(folder), finetune=STEPS)
+    line = refused(lambda: search(asked))
+    assert "no training image has a valid label of task 'kind'" in line
+    assert "give --finetune 0" in line
+    assert not asked.out.exists()
+
+
+def test_measured_finalists_are_read_again_for_their_own_search_only(
+    whole: tuple[Result, dict[str, torch.Tensor]], ask: Ask, home: Path, tmp_path: Path
+) -> None:
+    stopped = request(home, tmp_path / "run")
+    with pytest.raises(RuntimeError):
+        search(stopped, stopping("finetune", 1, RuntimeError))
+    more: list[Progress] = []
+    with pytest.raises(RuntimeError):
+        search(SearchRequest(**(vars(again(stopped)) | {"evaluations": 3})), _both(more.append, "finetune"))
+    assert "finalists" in {event.stage for event in more}, "a third design may be one of them"
+    file = stopped.out / "finalists.json"
+    file.write_text(file.read_text().replace('"ratio": 1', '"ratio": 2'))
+    assert "was changed after edgemtl wrote it" in refused(lambda: search(SearchRequest(
+        **(vars(again(stopped)) | {"evaluations": 3})
+    )))  # fmt: skip
+
+
+def _both(collect: Callable[[Progress], None], stage: str) -> Callable[[Progress], None]:
+    def report(news: Progress) -> None:
+        collect(news)
+        if news.stage == stage:
+            raise RuntimeError
+
+    return report
