@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from edgemtl.data import Source
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet
-from edgemtl.nas.evaluation import Candidate, Evaluation, Evaluator, Finalist, Limit, Problem, fast_enough
+from edgemtl.nas.evaluation import Candidate, Evaluator, Finalist, Limit, Problem, fast_enough
 from edgemtl.nas.runs import TUNING, RunFolder, Tuned, tune_design
 from edgemtl.nas.search.request import SearchRequest
 from edgemtl.progress import Progress, Report, note
@@ -135,7 +135,7 @@ def _with_weights(
         if variant.plan != design.plan:
             return finalist
         candidate = Candidate(variant, own.net, ranges)
-        after = Evaluation(variant, evaluator.simulated(candidate), before.latency_ms)
+        after = replace(before, metrics=evaluator.simulated(candidate))
         delta_m_before, delta_m_after = (problem.delta_m(each.metrics) for each in (before, after))
         record = FineTuning(steps=steps, delta_m_before=delta_m_before, delta_m_after=delta_m_after)
         with_weights = Finalist(candidate, after, finalist.ratio, record)

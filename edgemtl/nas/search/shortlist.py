@@ -29,6 +29,7 @@ class _Measured(Strict):
     design: dict[Name, int | str]
     metrics: dict[Name, dict[Name, float]]
     latency_ms: dict[str, Annotated[float, Field(ge=0)]]
+    latency_error: dict[str, float]
     ratio: Annotated[float, Field(ge=0)]
 
 
@@ -49,6 +50,7 @@ def write_shortlist(run: Path, state: Mapping[str, int], finalists: Sequence[Fin
             "design": dict(each.candidate.design),
             "metrics": each.evaluation.metrics,
             "latency_ms": each.evaluation.latency_ms,
+            "latency_error": each.evaluation.latency_error,
             "ratio": each.ratio,
         }
         for each in finalists
@@ -69,4 +71,10 @@ def read_shortlist(run: Path, state: Mapping[str, int], space: Space) -> list[tu
     check_seal(content, path, "finalists")
     if {"evaluations": stored.evaluations, "architectures": stored.architectures} != state:
         return None
-    return [(Evaluation(space.design(e.design), e.metrics, e.latency_ms), e.ratio) for e in stored.finalists]
+    return [
+        (
+            Evaluation(space.design(each.design), each.metrics, each.latency_ms, latency_error=each.latency_error),
+            each.ratio,
+        )
+        for each in stored.finalists
+    ]
