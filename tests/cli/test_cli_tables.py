@@ -97,14 +97,14 @@ def test_the_result_names_the_limit_that_is_broken(capsys: pytest.CaptureFixture
 
 
 def test_a_predicted_latency_stands_with_its_error(capsys: pytest.CaptureFixture[str]) -> None:
-    place: dict[str, str] = {"device": "host", "runtime": "onnxruntime"}
+    on_host: dict[str, str] = {"device": "host", "runtime": "onnxruntime"}
     entries = [
         Entry(
             design={"a": number}, flops=2, macs=1, params=1, bytes=8, latency_ms=latency, paths={}, name=f"net{number}",
             metrics={"depth": {"rmse": 0.5}}, delta_m=0.0,
         )
         for number, latency in enumerate(
-            (Latency(value=5, kind="predicted", error=0.031, **place), Latency(value=6, kind="measured", **place))
+            (Latency(value=5, kind="predicted", error=0.031, **on_host), Latency(value=6, kind="measured", **on_host))
         )
     ]  # fmt: skip
     result = Result(

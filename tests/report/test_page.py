@@ -198,8 +198,8 @@ def test_latencies_of_different_kinds_never_share_a_chart(tmp_path: Path) -> Non
 
 
 def test_a_prediction_stands_with_its_error_and_the_page_says_what_is_known_from_where(tmp_path: Path) -> None:
-    place = {"device": "host", "runtime": "onnxruntime"}
-    best = entry_content(latency_ms={"value": 5.0, "kind": "predicted", "error": 0.031, **place})
+    on_host = {"device": "host", "runtime": "onnxruntime"}
+    best = entry_content(latency_ms={"value": 5.0, "kind": "predicted", "error": 0.031, **on_host})
     known_from = {"latency of candidates": "predicted by a table", "sensitivities": "measured in this run"}
     content = result_content(best=best, known_from=known_from)
     content["front"][0] = best

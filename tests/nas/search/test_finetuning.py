@@ -146,11 +146,11 @@ def test_a_task_without_training_labels_is_refused(ask: Ask, tmp_path: Path, hom
     folder = Path(shutil.copytree(home / "photos", tmp_path / "photos"))
     rows = (folder / "kinds.csv").read_text().splitlines()
     (folder / "kinds.csv").write_text("\n".join(row for row in rows if not row.startswith("train")) + "\n")
-    asked = ask(tmp_path / "run", data=str(folder), finetune=STEPS)
-    line = refused(lambda: search(asked))
+    wanted = ask(tmp_path / "run", data=str(folder), finetune=STEPS)
+    line = refused(lambda: search(wanted))
     assert "no training image has a valid label of task 'kind'" in line
     assert "give --finetune 0" in line
-    assert not asked.out.exists()
+    assert not wanted.out.exists()
 
 
 def test_measured_finalists_are_read_again_for_their_own_search_only(
