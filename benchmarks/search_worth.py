@@ -1,13 +1,13 @@
 """Whether a search is worth it: its design against what one does by hand and by pruning, at the same latency.
 
 For each runtime a search for a share of the largest net's latency gives a design (without fine-tuning of its own).
-Its rivals meet that latency. One is the largest net scaled evenly, all widths by one factor, with the first channels
-of the supernet as its weights, in the uniform precision that is the fastest for the largest net; the factor is found by
+Its rivals are made from the largest net in the uniform precision that is its fastest, and meet that latency. One is
+scaled evenly, all widths by one factor, with the first channels of the supernet as its weights; the factor is found by
 timing it and the searched design in turns, and the scaled net is never the faster one by that measurement. The other is
-the largest net pruned by PAGCP, `edgemtl prune --budget MS --precisions`, with the same milliseconds. All three are
-then trained alike by `edgemtl train --run`, taught by the largest net, with three seeds; delta_m is against the largest
-net, on test images, which decide nothing, by the real engines. At the end the latencies of all three are drawn in
-turns: a rival that is more than a tenth faster has not been given what it may take.
+pruned by PAGCP, `edgemtl prune --budget MS`, with the same milliseconds. All three are then trained alike by `edgemtl
+train --run`, taught by the largest net, with three seeds; delta_m is against the largest net in FP32, on test images,
+which decide nothing, by the real engines. At the end the latencies of all three are drawn in turns: a rival that is
+more than a tenth faster has not been given what it may take.
 
 Two searches, two prunings by trials and 18 trainings on images of 96x128 pixels: two to three hours on two cores with
 AVX-512. Everything is kept under `runs/` and gone on with after a kill. --quick takes one runtime, one seed, two
@@ -23,7 +23,7 @@ from pathlib import Path
 from _common import Outcome, Row, main, say
 from _figures import mean_interval
 from _prunings import begun, trained, with_another
-from _runs import RUNS, edgemtl, scenes_evaluator, searched, size_of
+from _runs import edgemtl, scenes_evaluator, searched, size_of
 from _scaled import net_of, scale_for, scaled_evenly
 
 from edgemtl.nas.evaluation import Candidate, Evaluator
@@ -31,6 +31,7 @@ from edgemtl.nas.evaluation.finalists import timed_together
 from edgemtl.nas.runs import RunFolder
 from edgemtl.results import read_result
 from edgemtl.spaces import Design, Space
+from edgemtl.tasks import delta_m
 
 TARGETS = ("onnxruntime", "openvino")
 BUDGET = "45%ms"
@@ -61,15 +62,16 @@ def one_target(target: str, options: argparse.Namespace) -> tuple[list[Row], dic
     shape = ["--size", f"{size[0]}x{size[1]}"]
     chosen = searched(name, "--budget", BUDGET, "--target", target, *shape, *evaluations)
     space, evaluator = scenes_evaluator(target, size=size)
-    milliseconds = evaluator.time(chosen.load())[""]
-    pruned = pruned_to(chosen.path, milliseconds, quick)
-    scaled = RUNS / f"{name}-scaled"
-    if not scaled.exists():
-        with_another(pruned, scaled_to(space, evaluator, chosen.load()), scaled)
-    paths = {"chosen": chosen.path, "scaled": scaled, "pruned": pruned}
+    paths = {"chosen": chosen.path, **rivals(chosen, space, evaluator, quick)}
     steps = options.steps or (QUICK_STEPS if quick else STEPS)
+    base = read_result(chosen.path).baseline
+    assert base is not None
     deltas: dict[str, list[float]] = {
-        each: [tuned_delta(path, steps, seed) for seed in SEEDS[: 1 if quick else None]] for each, path in paths.items()
+        each: [
+            delta_m(space.tasks, tuned_metrics(path, steps, seed), base.metrics)
+            for seed in SEEDS[: 1 if quick else None]
+        ]
+        for each, path in paths.items()
     }
     nets = {each: RunFolder(path).load() for each, path in paths.items()}
     times = timed_together(evaluator, list(nets.values()), QUICK_ENGINES if quick else ENGINES)
@@ -103,24 +105,34 @@ def rows_of(target: str, deltas: Mapping[str, list[float]], median_ms: Mapping[s
     return rows
 
 
-def pruned_to(run: Path, milliseconds: float, quick: bool) -> Path:
-    """PAGCP on the run's baseline under a latency, made once."""
-    path = run.with_name(f"{run.name}-pruned")
-    if not (path / "result.json").is_file():
-        budget = RunFolder(path).config().budgets[0] if begun(path) else f"{milliseconds:.4g}ms"
-        how = ["--design", "baseline", "--precisions", *(["--fast"] if quick else [])]
-        edgemtl("prune", str(run), "--budget", budget, *how, "--out", str(path), *begun(path))
-    return path
+def rivals(chosen: RunFolder, space: Space, evaluator: Evaluator, quick: bool) -> dict[str, Path]:
+    """The runs of both rivals beside the search's, each made once."""
+    name, best = chosen.path.name, chosen.load()
+    whole, scaled, pruned = (chosen.path.with_name(f"{name}-{each}") for each in ("whole", *RIVALS))
+    if not whole.exists():
+        with_another(chosen.path, fastest_uniform(space, evaluator), whole)
+    if not (pruned / "result.json").is_file():
+        milliseconds = f"{evaluator.time(best)['']:.4g}ms"
+        budget = RunFolder(pruned).config().budgets[0] if begun(pruned) else milliseconds
+        how = ["--budget", budget, *(["--fast"] if quick else [])]
+        edgemtl("prune", str(whole), *how, "--out", str(pruned), *begun(pruned))
+    if not scaled.exists():
+        with_another(pruned, scaled_to(RunFolder(whole).load().design, evaluator, best), scaled)
+    return {"scaled": scaled, "pruned": pruned}
 
 
-def scaled_to(space: Space, evaluator: Evaluator, chosen: Candidate, tries: int = 6) -> Candidate:
-    """The largest net, scaled evenly to the latency of `chosen` in the uniform precision that is its fastest."""
+def fastest_uniform(space: Space, evaluator: Evaluator) -> Candidate:
+    """The largest net in the uniform precision in which its engine is fastest."""
     uniform = [evaluator.candidate(design) for design in space.uniform(space.largest())]
     times = timed_together(evaluator, uniform, 1)
-    fastest = uniform[min(range(len(uniform)), key=lambda number: times[number][""])].design
+    return min(zip(uniform, times, strict=True), key=lambda pair: pair[1][""])[0]
+
+
+def scaled_to(largest: Design, evaluator: Evaluator, chosen: Candidate, tries: int = 6) -> Candidate:
+    """The largest net, in its precision, scaled evenly to the latency of `chosen`."""
 
     def made(scale: float) -> Candidate:
-        return _candidate(evaluator, scaled_evenly(fastest, scale, evaluator.target.traits.channel_multiple))
+        return _candidate(evaluator, scaled_evenly(largest, scale, evaluator.target.traits.channel_multiple))
 
     def ratio(scale: float) -> float:
         ours, scaled = (ms[""] for ms in timed_together(evaluator, [chosen, made(scale)], 2))
@@ -135,11 +147,11 @@ def _candidate(evaluator: Evaluator, design: Design) -> Candidate:
     return Candidate(design, net, evaluator.prepare(net, design.precision).ranges)
 
 
-def tuned_delta(run: Path, steps: int, seed: int) -> float:
-    """delta_m on test images of a run's best design after training it further."""
+def tuned_metrics(run: Path, steps: int, seed: int) -> dict[str, dict[str, float]]:
+    """Metrics on test images of a run's best design after training it further."""
     best = read_result(trained(run, run.with_name(f"{run.name}-{steps}-{seed}"), steps, "--seed", str(seed))).best
-    assert best is not None and best.delta_m is not None
-    return best.delta_m
+    assert best is not None
+    return best.metrics
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from search_worth import rows_of, scaled_to
+from search_worth import fastest_uniform, rows_of, scaled_to
 
 from edgemtl.nas.evaluation import Evaluator
 from edgemtl.spaces import prunable_channels
@@ -25,11 +25,12 @@ def test_the_largest_net_is_scaled_in_one_precision_by_timing_it_beside_the_chos
 ) -> None:
     tiny = space(tmp_path, tiny_evaluator.source.tasks, tiny_evaluator.target.traits)
     chosen = tiny_evaluator.candidate(tiny.smallest())
-    scaled = scaled_to(tiny, tiny_evaluator, chosen, tries=2)
-    largest = tiny.largest()
+    largest = fastest_uniform(tiny, tiny_evaluator).design
+    scaled = scaled_to(largest, tiny_evaluator, chosen, tries=2)
     assert len({kind for block, kind in scaled.precision.items() if block != "engine"}) == 1
     assert {name: scaled.design[name] for name in ("s1.width", "s2.depth")} == {"s1.width": 16, "s2.depth": 2}
     channels = prunable_channels(scaled.design.plan)
     assert all(count <= channels[name] for name, count in dict(scaled.design.pruned).items())
-    assert scaled.design.cost().flops <= largest.cost().flops
+    assert scaled.design.cost().flops <= largest.cost().flops and scaled.design.key not in ("", chosen.design.key)
+    assert dict(scaled.design) == dict(largest)
     assert set(tiny_evaluator.simulated(scaled)) == {task.name for task in tiny.tasks}
