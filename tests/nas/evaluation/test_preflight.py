@@ -129,3 +129,15 @@ def test_what_is_known_of_all_limits_together(pair: Space, budget: str, floor: s
     task = problem(pair, [filled], [floor])
     floors = preflight_floors(task, Simulated())  # type: ignore[arg-type]
     assert keeps_all(task, rows(pair, filled), floors) == known
+
+
+def test_a_value_is_looked_at_in_its_own_unit_and_refused_where_the_largest_misses_it(pair: Space) -> None:
+    largest = evaluate(pair.largest()).metrics["depth"]["rmse"]
+    scorer, kept = Simulated(), problem(pair, floors=[f"depth<{largest + 0.01:.6f}"])
+    (row,) = preflight_floors(kept, scorer)  # type: ignore[arg-type]
+    assert row.largest == largest < row.middle < row.smallest == evaluate(pair.smallest()).metrics["depth"]["rmse"]
+    assert keeps_all(kept, [], [row]) == "largest"
+    missed, unused = problem(pair, floors=[f"depth<{largest - 0.01:.6f}"]), Simulated()
+    with pytest.raises(UserError, match=r"the largest design of space tiny has rmse .* m on validation images"):
+        preflight_floors(missed, unused)  # type: ignore[arg-type]
+    assert unused.scored == [], "it is known before anything else is scored"

@@ -123,6 +123,16 @@ def test_a_broken_limit_is_named_with_how_much(pair: Space) -> None:
     assert task.violation(worse(task, 1.05)) == pytest.approx(checks[0].excess + 0.03)
 
 
+def test_a_broken_value_is_named_in_its_own_unit(pair: Space) -> None:
+    base = problem(pair).baseline["depth"]["rmse"]
+    task = problem(pair, floors=[f"depth<{base:.9f}", "semseg>0.001"])
+    rmse, miou = task.checks(worse(task, 1.05))
+    assert (rmse.quantity, rmse.metric, rmse.unit, rmse.kept, rmse.at_least) == ("score", "rmse", "m", False, False)
+    assert rmse.excess == pytest.approx(0.05, abs=1e-6) and rmse.value == pytest.approx(1.05 * base)
+    assert rmse.words.startswith("depth has rmse ") and " m is allowed, missed by " in rmse.words
+    assert miou.kept and miou.at_least and miou.words.endswith("where at least 0.001 is allowed")
+
+
 def test_what_has_no_finite_score_breaks_its_floor(pair: Space) -> None:
     task = problem(pair, floors=["depth=2%"])
     found = worse(task, math.nan)
