@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ from edgemtl.progress import Report, note, silent
 if TYPE_CHECKING:
     from edgemtl.data import Source, Split
     from edgemtl.spaces import Space
-    from edgemtl.train import InitialWeights, Recipe
+    from edgemtl.train import InitialWeights, Launched, Recipe
 
 __all__ = ["train"]
 
@@ -64,6 +65,12 @@ class _How(TypedDict):
     "--weighting", metavar="NAME", help="How tasks are weighed: equal, uncertainty, or an aggregator of torchjd."
 )
 @click.option("--largest-steps", type=float, help="Share of the steps that train the largest design alone.")
+@click.option(
+    "--random-designs",
+    metavar="N",
+    type=int,
+    help="Designs drawn at random in a step, beside the largest and the smallest.  [default: 2]",
+)
 @click.option(
     "--weights",
     metavar="FILE",
@@ -108,6 +115,7 @@ def train(
     from edgemtl.nas.runs import TUNING
     from edgemtl.train import CHECKPOINT_FILE, Recipe
 
+    launched = _launched(out, run, processes)
     folder = new_run(out, "train" if run is None else "tuned", resume)
     given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
     given |= {name: _numbers(name, text) for name, text in (("sizes", sizes), ("zoom", zoom)) if text is not None}
@@ -121,6 +129,10 @@ def train(
     if design is not None:
         raise UserError(f"--design {design}: names a design of a run, which --run gives")
     space, data = space or "cnn", data or "scenes"
+    helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
+    if launched.rank:
+        helper()
+        return
     _check_folder(folder, resume)
     chosen, source = _open(space, data, parse_size(size), images)
     if not _is_finished(folder, chosen, source, recipe):
@@ -130,7 +142,6 @@ def train(
             _prepare(source)
         resumable = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
         with interruptible(resumable, [folder / CHECKPOINT_FILE]):
-            helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
             _train(chosen, source, recipe, folder, initial, (helper, processes))
     summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
     if not screen.as_json:
@@ -139,6 +150,22 @@ def train(
             f"written: {path}; next: edgemtl search --space {space} --data {data} --supernet {path} --budget 60%FLOPs"
         )
     screen.json(summary)
+
+
+def _launched(out: Path | None, run: Path | None, processes: int) -> Launched:
+    """This process among those of a launcher; raises `UserError` for what they could not do together."""
+    from edgemtl.train import Launched
+
+    launched = Launched.here()
+    if launched.processes == 1:
+        return launched
+    if processes > 1:
+        raise UserError(f"--processes {processes}: a launcher has started {launched.processes} already: leave it out")
+    if run is not None:
+        raise UserError(f"--run {run}: trains in its own processes: leave the launcher out and give --processes")
+    if out is None:
+        raise UserError("--out is wanted under a launcher: its processes train in one folder")
+    return launched
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
@@ -200,6 +227,9 @@ def _help_train(
     from edgemtl.train import train_supernet
 
     chosen, source = _open(space, data, parse_size(size), images)
+    if _is_finished(folder, chosen, source, recipe):
+        return
+    _prepare(source)
     train_supernet(chosen, source, recipe, folder, initial=_initial_weights(chosen, weights, recipe.seed))
 
 
@@ -299,12 +329,17 @@ def _initial_weights(space: Space, weights: str | None, seed: int, report: Repor
 
 
 def _prepare(source: Source) -> None:
-    """Render a rendered data set ahead of time, on all cores."""
+    """Render a rendered data set ahead of time, on all cores; of processes on one machine the first one does it."""
     from edgemtl.data.scenes import ScenesSource
+    from edgemtl.train import Launched
 
     if not isinstance(source, ScenesSource):
         return
     splits: tuple[Split, ...] = ("train", "validation")
+    if Launched.here().local_rank:
+        while not all(map(source.is_prepared, splits)):
+            time.sleep(1)
+        return
     with Stages() as stages:
         for split in splits:
             source.prepare(split, os.cpu_count() or 1, stages)

@@ -36,7 +36,8 @@ class Sample:
 class Source(Protocol):
     """A data set: its tasks, and four disjoint splits of samples of one size (height, width).
 
-    `fingerprint` is a hash of all it holds; `license_note` is empty where nothing restricts its use.
+    `fingerprint` is a hash of all it holds; `license_note` is empty where nothing restricts its use. Training reads
+    samples from several threads.
     """
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Protocol
 
 from edgemtl.spaces.choices import Choice, Values
@@ -33,6 +34,11 @@ class DesignSource(Protocol):
     @property
     def architecture(self) -> tuple[Choice, ...]:
         """The choices in which designs differ, smallest option first."""
+        ...
+
+    @property
+    def stages(self) -> Mapping[str, str]:
+        """The stage of every block of the trunk, by the block's origin: what designs of several sizes have alike."""
         ...
 
     def plan(self, values: Values) -> Plan:

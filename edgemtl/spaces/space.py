@@ -222,6 +222,12 @@ class Space:
         """The choices that decide which net is meant, without those of precision."""
         return tuple(choice for choice in self.choices if not is_precision(choice))
 
+    @property
+    def stages(self) -> dict[str, str]:
+        """The stage of every block of the trunk, by the block's origin (`Slot.stage`)."""
+        slots = self.family.blocks(self.spec, self.tasks)
+        return {name: slot.stage for name, slot in slots.items() if slot.task is None and slot.stage is not None}
+
     def for_target(self, traits: TargetTraits) -> Space:
         """The space with the precisions that a target honours only, its weights counted as that target stores them."""
         allowed = {True: traits.engine_precisions, False: traits.block_precisions}

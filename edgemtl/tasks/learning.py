@@ -1,7 +1,8 @@
 """Learning of a kind of task, with torch: the record that its `learning` module fills, and common parts.
 
-Functions take a task's raw outputs in FP32 by name, and labels and mask as the kind's `collate` made them, as tensors.
-Masked-out positions count nowhere. Losses are scaled so that those of a half-trained net are of the same order.
+Functions take a task's raw outputs in FP32 by name, and labels and mask as the kind's `collate` made them, as tensors
+on whichever device the net is. Masked-out positions count nowhere. Losses are scaled so that those of a half-trained
+net are of the same order.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ __all__ = [
     "Score",
     "Tensors",
     "cross_entropy",
+    "log_probabilities",
     "masked_mean",
     "no_noise",
     "only_tensor",
     "soft_cross_entropy",
+    "unprepared",
 ]
 
 Tensors = Mapping[str, Tensor]
@@ -50,20 +53,28 @@ def no_noise(task: Task, scores: Mapping[str, float], images: int) -> float:
     return 0.0
 
 
+def unprepared(task: Task, outputs: Tensors) -> Tensors:
+    """The outputs as they are: what losses read where they have nothing in common to prepare."""
+    return outputs
+
+
 @dataclass(frozen=True)
 class Learning:
     """How a kind is learnt.
 
     `loss(task, outputs, labels, mask)` is a scalar, zero (with gradients of zero) where nothing is valid.
     `distill(task, outputs, teacher)` is how far a narrow design's outputs are from the largest one's (in-place
-    distillation, Yu and Huang 2019), lowest where they are equal. `metric(task)` begins a score. `noise(task, scores,
-    images)` is the standard error of the deciding metric over so many images, relative to it; zero where unknown.
+    distillation, Yu and Huang 2019), lowest where they are equal. Both read what `prepare(task, outputs)` makes once of
+    a net's raw outputs, such as logarithms of probabilities. `metric(task)` begins a score of raw outputs.
+    `noise(task, scores, images)` is the standard error of the deciding metric over so many images, relative to it; zero
+    where unknown.
     """
 
     loss: Callable[[Task, Tensors, Any, Tensor], Tensor]
     distill: Callable[[Task, Tensors, Tensors], Tensor]
     metric: Callable[[Task], Score]
     noise: Callable[[Task, Mapping[str, float], int], float] = no_noise
+    prepare: Callable[[Task, Tensors], Tensors] = unprepared
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,9 @@ class MetricSet:
             metric.distributed_available_fn = lambda: False
 
     def update(self, outputs: Tensors, labels: Any, mask: Tensor) -> None:
-        """See `Score.update`."""
+        """See `Score.update`; sums are kept where the outputs are."""
+        for metric in self.metrics.values():
+            metric.to(mask.device)
         self.add(outputs, labels, mask)
 
     def compute(self) -> dict[str, float]:
@@ -99,12 +112,17 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
-def cross_entropy(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
-    """Mean cross-entropy of logits against class ids."""
-    logits = only_tensor(outputs)
-    return masked_mean(F.cross_entropy(logits, torch.where(mask, labels, 0), reduction="none"), mask)
+def log_probabilities(task: Task, outputs: Tensors) -> Tensors:
+    """Logarithms of the probabilities that logits mean, which both cross-entropies read."""
+    return {name: logits.log_softmax(1) for name, logits in outputs.items()}
 
 
-def soft_cross_entropy(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
-    """Mean cross-entropy of logits against a teacher's probabilities."""
-    return -(only_tensor(teacher).softmax(1) * only_tensor(outputs).log_softmax(1)).sum(1).mean()
+def cross_entropy(task: Task, prepared: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross-entropy of `log_probabilities` against class ids."""
+    error = F.nll_loss(only_tensor(prepared), torch.where(mask, labels, 0), reduction="none")
+    return masked_mean(error, mask)
+
+
+def soft_cross_entropy(task: Task, prepared: Tensors, teacher: Tensors) -> Tensor:
+    """Mean cross-entropy of `log_probabilities` against a teacher's."""
+    return -(only_tensor(teacher).exp() * only_tensor(prepared)).sum(1).mean()

@@ -85,7 +85,8 @@ class KindConformance:
 
     def loss(self, outputs: Mapping[str, Tensor], labels: Sequence[Target]) -> Tensor:
         """The loss of raw outputs."""
-        return self.kind.learning().loss(self.task, outputs, *self.batch(labels))
+        learning = self.kind.learning()
+        return learning.loss(self.task, learning.prepare(self.task, outputs), *self.batch(labels))
 
     def scores(self, outputs: Mapping[str, Tensor], labels: Sequence[Target]) -> dict[str, float]:
         """The metrics of raw outputs."""
@@ -221,8 +222,9 @@ class KindConformance:
 
     def test_a_teacher_has_nothing_to_tell_its_equal(self) -> None:
         """Distillation is lowest where student and teacher agree."""
-        distill, teacher = self.kind.learning().distill, self.noise(seed=2)
-        same, other = (distill(self.task, outputs, teacher) for outputs in (teacher, self.noise(seed=3)))
+        learning = self.kind.learning()
+        teacher, unlike = (learning.prepare(self.task, self.noise(seed=seed)) for seed in (2, 3))
+        same, other = (learning.distill(self.task, outputs, teacher) for outputs in (teacher, unlike))
         assert bool(same.isfinite()) and float(same) < float(other)
 
     def test_the_noise_of_a_score_is_no_less_than_zero(self) -> None:

@@ -5,17 +5,20 @@ from edgemtl.train.feed import batches_of, subsample, training_batches
 from edgemtl.train.loop import Optimized, TrainingLoop
 from edgemtl.train.losses import label_tensors, planes, task_loss
 from edgemtl.train.metrics import Scorer, evaluate, raw_outputs, scores_by_image
-from edgemtl.train.processes import training_processes, worker_processes
+from edgemtl.train.processes import Launched, training_processes, worker_processes
 from edgemtl.train.recipe import Recipe
+from edgemtl.train.sandwich import SupernetTraining
 from edgemtl.train.trainer import InitialWeights, TrainingProgress, fresh_supernet, train_supernet
 from edgemtl.train.weighting import weighting_names
 
 __all__ = [
     "CHECKPOINT_FILE",
     "InitialWeights",
+    "Launched",
     "Optimized",
     "Recipe",
     "Scorer",
+    "SupernetTraining",
     "TrainingLoop",
     "TrainingProgress",
     "batches_of",

@@ -23,7 +23,7 @@ SCHEMA = "edgemtl.checkpoint/1"
 
 def save_checkpoint(path: Path, step: int, fingerprint: str, state: Mapping[str, Tensor]) -> None:
     """Write all tensors of the run after `step` steps; `fingerprint` says which run they belong to."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     header = sealed(
         {"schema": SCHEMA, "step": step, "fingerprint": fingerprint, "weights_sha256": state_sha256(tensors)}
     )

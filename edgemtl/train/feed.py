@@ -1,13 +1,16 @@
-"""Training batches: the same ones for the same seed, wherever a run is resumed."""
+"""Training batches: the same ones for the same seed, wherever a run is resumed and however many threads make them."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
+import torch
 
 from edgemtl.data import Batch, Sample, augment, collate
 from edgemtl.tasks import Task
@@ -15,7 +18,7 @@ from edgemtl.train.recipe import Recipe
 
 __all__ = ["batches_of", "subsample", "training_batches"]
 
-_AHEAD = 4
+_THREADS = 8
 _STRIDE = 32
 
 
@@ -36,21 +39,40 @@ def _augmented(
 
 
 def training_batches(
-    samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, first: int, rank: int
+    samples: Sequence[Sample], tasks: Sequence[Task], recipe: Recipe, first: int, rank: int, *, pinned: bool = False
 ) -> Iterator[Batch]:
-    """Batches from step `first` on, prefetched in a thread.
+    """Batches from step `first` on, prefetched by as many threads as torch may use, `pinned` for copies to a GPU.
 
-    A thread, not a process: forking after a runtime has started its own threads can end both.
+    Threads, not processes: forking after a runtime has started its own threads can end both.
     """
-    pool = ThreadPoolExecutor(1)
+    threads = min(_THREADS, torch.get_num_threads())
+    pool = ThreadPoolExecutor(threads)
+
+    def made(step: int) -> Batch:
+        batch = _batch(samples, tasks, recipe, rank, step)
+        return _pinned(batch) if pinned else batch
+
     steps = iter(range(first, recipe.steps))
     try:
-        ahead = deque(pool.submit(_batch, samples, tasks, recipe, rank, step) for step in islice(steps, _AHEAD))
+        ahead = deque(pool.submit(made, step) for step in islice(steps, 2 * threads + 2))
         while ahead:
             yield ahead.popleft().result()
-            ahead.extend(pool.submit(_batch, samples, tasks, recipe, rank, step) for step in islice(steps, 1))
+            ahead.extend(pool.submit(made, step) for step in islice(steps, 1))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _pinned(batch: Batch) -> Batch:
+    """The batch in memory that a GPU reads by itself."""
+
+    def pin(labels: Any) -> Any:
+        if isinstance(labels, tuple):
+            return tuple(pin(each) for each in labels)
+        return torch.from_numpy(labels).pin_memory().numpy()
+
+    targets = {name: pin(labels) for name, labels in batch.targets.items()}
+    masks = {name: pin(mask) for name, mask in batch.masks.items()}
+    return replace(batch, image=pin(batch.image), targets=targets, masks=masks)
 
 
 def subsample(samples: Sequence[Sample], count: int) -> list[Sample]:

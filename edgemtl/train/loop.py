@@ -59,7 +59,10 @@ class Optimized:
             for parameter, name in self.names.items():
                 parameter.copy_(state[f"parameter.{name}"])
                 if name in moments:
-                    self.optimizer.state[parameter] = moments[name]
+                    self.optimizer.state[parameter] = {
+                        key: value if key == "step" else value.to(parameter.device)  # steps are counted by the host
+                        for key, value in moments[name].items()
+                    }
 
 
 class Training(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgemtl.data import Batch, Sample, collate
 from edgemtl.errors import UserError
 from edgemtl.tasks import Task, kind_of, map_outputs
-from edgemtl.train.losses import label_tensors
+from edgemtl.train.losses import label_tensors, to_device
 
 __all__ = ["Scorer", "evaluate", "raw_outputs", "scores_by_image"]
 
@@ -35,8 +35,8 @@ class _TaskScore:
 
 
 def _plain(output: Any) -> Tensor:
-    """In FP32 on the processor, without gradients."""
-    return torch.as_tensor(output).detach().float().cpu().contiguous()
+    """In FP32, one channel after another, without gradients."""
+    return torch.as_tensor(output).detach().float().contiguous()
 
 
 class Scorer:
@@ -51,7 +51,9 @@ class Scorer:
         batch = samples if isinstance(samples, Batch) else collate(samples, self._tasks)
         given = map_outputs(_plain, outputs)
         for name, score in self._scores.items():
-            score.update(given[name], label_tensors(batch.targets[name]), label_tensors(batch.masks[name]))
+            device = next(iter(given[name].values())).device
+            labels = (label_tensors(part[name], device) for part in (batch.targets, batch.masks))
+            score.update(given[name], *labels)
 
     @property
     def complete(self) -> bool:
@@ -74,10 +76,13 @@ def evaluate(
 
 
 def raw_outputs(net: nn.Module, batch: Batch, bf16: bool = False) -> Mapping[str, Mapping[str, Tensor]]:
-    """Outputs of a net for a batch, without gradients, with BF16 arithmetic where asked."""
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        image = torch.from_numpy(batch.image).to(memory_format=torch.channels_last)  # a third faster on processors
-        outputs: Mapping[str, Mapping[str, Tensor]] = net(image)
+    """Outputs of a net for a batch, on its own device, without gradients, with BF16 arithmetic where asked."""
+    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        image = to_device(torch.from_numpy(batch.image), device)
+        outputs: Mapping[str, Mapping[str, Tensor]] = net(
+            image.contiguous(memory_format=torch.channels_last)  # a third faster on processors
+        )
         return outputs
 
 

@@ -1,7 +1,8 @@
-"""Training in several processes on one machine: accelerate finds them by the variables that launchers set.
+"""Training in several processes: accelerate finds them by the variables that launchers set.
 
-On a processor, a convolution's backward pass gains little from a second thread, and a second process nearly doubles
-the images a second (`benchmarks/training_throughput.py`).
+`worker_processes` is the launcher of `--processes`; `torchrun` and `accelerate launch` are others, for several
+machines too. On a processor, a convolution's backward pass gains little from a second thread, and a second process
+nearly doubles the images a second (`benchmarks/training_throughput.py`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,34 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from edgemtl.errors import UserError
 from edgemtl.signals import end_with_parent
 
-__all__ = ["training_processes", "worker_processes"]
+__all__ = ["Launched", "join_group", "leave_group", "training_processes", "worker_processes"]
+
+
+@dataclass(frozen=True)
+class Launched:
+    """This process among those that a launcher has started: its number, that on its machine, and how many there are."""
+
+    rank: int
+    local_rank: int
+    processes: int
+
+    @classmethod
+    def here(cls) -> Launched:
+        """As the launcher's variables say; alone where there is none."""
+        rank, local_rank, processes = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+        return cls(rank, local_rank, processes)
+
+
+_VARIABLES = (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
 
 
 def training_processes() -> int:
@@ -27,16 +48,34 @@ def training_processes() -> int:
     return 1 if torch.cuda.is_available() else min(2, torch.get_num_threads())
 
 
+def join_group() -> Accelerator:
+    """Join the processes that a launcher has started, if any, each with a GPU of its own where the machine has them."""
+    return Accelerator(cpu=Launched.here().processes > 1 and not torch.cuda.is_available())
+
+
+def leave_group() -> None:
+    """Leave the processes that trained together: what follows is this one's own, and another training may join others.
+
+    Accelerate would otherwise take them for those of the next training.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @contextmanager
 def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]:
     """Run `work` in `processes` - 1 further processes while the block does the same here; cores are shared out.
 
     `work` must be picklable. Helpers leave Ctrl-C and SIGTERM to this process and end with it, however it ends. Raises
-    `UserError` where one of them ended with an error.
+    `UserError` where one of them ended with an error, and for more processes than the machine has GPUs, where it has
+    any.
     """
     if processes == 1:
         yield
         return
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise UserError(f"--processes {processes}: this machine has {torch.cuda.device_count()} GPUs, one for each")
     threads = max(1, torch.get_num_threads() // processes)
     port = _free_port()
     context = multiprocessing.get_context("spawn")
@@ -47,7 +86,7 @@ def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]
     for helper in helpers:
         helper.start()
     before = dict(os.environ), torch.get_num_threads()
-    _leave_group()
+    leave_group()
     try:
         _join(0, processes, port, threads)
         yield
@@ -64,7 +103,7 @@ def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]
     finally:
         for helper in helpers:
             helper.kill()
-        _leave_group()
+        leave_group()
         os.environ.clear()
         os.environ.update(before[0])
         torch.set_num_threads(before[1])
@@ -84,15 +123,6 @@ def _join(rank: int, processes: int, port: int, threads: int) -> None:
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ.update({name: str(number) for name, number in numbers.items()})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
-    if not torch.cuda.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-
-
-def _leave_group() -> None:
-    """Leave the processes of an earlier training, which accelerate would otherwise take for those of the next one."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _free_port() -> int:

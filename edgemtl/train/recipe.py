@@ -20,9 +20,9 @@ class Recipe:
     """Every number of a training run; together with the data and the space it fixes the result.
 
     `largest_steps` (a fraction) train the largest design alone before the sandwich begins: its widest, its smallest
-    and `random_designs` others in every step (Yu and Huang 2019). `label_share` is the part of hard labels in a
-    narrow design's loss, the rest is in-place distillation; `feature_weight` scales the distillation of features,
-    which grows from 0 over the first tenth of the sandwich steps.
+    and `random_designs` others in every step (Yu and Huang 2019): each adds about half the work of the largest one.
+    `label_share` is the part of hard labels in a narrow design's loss, the rest is in-place distillation;
+    `feature_weight` scales the distillation of features, which grows from 0 over the first tenth of the sandwich steps.
 
     Images grow as training goes on (progressive resizing, as Tan and Le 2021 do it): each of `sizes`, fractions of the
     input size, gets the same computation, so small images make most of the steps. `zoom` is the range of scales about
@@ -57,6 +57,8 @@ class Recipe:
         if len(self.zoom) != 2 or not 0.2 <= self.zoom[0] <= self.zoom[1] <= 5:
             given = ",".join(f"{scale:g}" for scale in self.zoom)
             raise UserError(f"--zoom {given}: two scales from 0.2 to 5 are wanted, the smaller first, as in 0.9,1.4")
+        if not 0 <= self.random_designs <= 16:
+            raise UserError(f"--random-designs {self.random_designs}: 0 to 16 are wanted")
         if not 0 < self.learning_rate < 1:
             raise UserError(f"--learning-rate {self.learning_rate}: a number above 0 and below 1 is wanted")
 
@@ -85,8 +87,10 @@ class Recipe:
         """Whether to compute in BF16: as the recipe says, else where the hardware does it."""
         if self.bf16 is not None:
             return self.bf16
+        if torch.cuda.is_available():
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         flags = set(environment()["cpu"]["flags"])
-        return torch.cuda.is_available() or bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+        return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON values."""

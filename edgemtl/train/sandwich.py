@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +15,9 @@ from edgemtl.data import Batch
 from edgemtl.models import Activations, SharedWeights
 from edgemtl.spaces import DesignSource, Values
 from edgemtl.tasks import map_outputs
-from edgemtl.train.distill import feature_distance, stage_ends
+from edgemtl.train.distill import StageEnd, differing_stages, feature_distance, stage_ends
 from edgemtl.train.loop import Optimized
-from edgemtl.train.losses import distillation_loss, label_tensors, planes, task_loss
+from edgemtl.train.losses import distillation_loss, label_loss, label_tensors, planes, prepared, to_device
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.weighting import Weighting, make_weighting
 
@@ -27,11 +27,24 @@ ROUTING_WEIGHT = 0.01
 """Of the losses that keep experts in use and apart by task (M3ViT, Mod-Squad); nets without experts have none."""
 
 
+@dataclass(frozen=True)
+class _Passed:
+    """A design's forward pass: by task what its losses read, and the features at the ends of its stages."""
+
+    outputs: Mapping[str, Mapping[str, Tensor]]
+    features: Mapping[StageEnd, Tensor]
+
+    def detached(self) -> _Passed:
+        """The same without gradients: a teacher."""
+        features = {end: value.detach() for end, value in self.features.items()}
+        return _Passed(map_outputs(Tensor.detach, self.outputs), features)
+
+
 class SupernetTraining:
     """The largest design of a space, then narrower ones that it teaches, on every batch.
 
     Satisfies `edgemtl.train.loop.Training`. `average` holds the moving average of the weights by name, `loss_sums` the
-    losses since `mean_losses` was called.
+    losses since `mean_losses` was called, as tensors: to read one in every step would have a GPU wait.
     """
 
     def __init__(
@@ -46,13 +59,15 @@ class SupernetTraining:
         self.bf16 = recipe.computes_bf16()
         self.supernet = supernet.to(accelerator.device)
         self.teacher = None if teacher is None else teacher.to(accelerator.device).eval()
-        self.weighting: Weighting = make_weighting(recipe.weighting, [task.name for task in space.tasks])
+        self.stages = differing_stages(space)
+        own = [task.name for task in space.tasks]
+        self.weighting: Weighting = make_weighting(recipe.weighting, own, accelerator.device)
         names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.shared.items()}
         names |= {parameter: f"weighting{number}" for number, parameter in enumerate(self.weighting.parameters())}
         optimizer = torch.optim.AdamW(decay_groups(names, recipe), lr=recipe.learning_rate)
         self.weights = Optimized(names, accelerator.prepare(optimizer))
         self.average = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
-        self.loss_sums: dict[str, float] = {}
+        self.loss_sums: dict[str, Tensor] = {}
 
     @property
     def optimized(self) -> Sequence[Optimized]:
@@ -71,13 +86,13 @@ class SupernetTraining:
     def one_step(self, step: int, batch: Batch) -> None:
         """Train the largest design and, once the sandwich has begun, narrow ones on a batch."""
         device = self.accelerator.device
-        image = torch.from_numpy(batch.image).to(device, memory_format=torch.channels_last)
+        image = to_device(torch.from_numpy(batch.image), device).contiguous(memory_format=torch.channels_last)
         labels = {
             name: (label_tensors(batch.targets[name], device), label_tensors(batch.masks[name], device))
             for name in batch.targets
         }
         largest = self._design_step("largest", step, image, labels, self.space.largest(), self._teach(image))
-        for values in self._narrow_designs(step):
+        for values in self.narrow_designs(step):
             self._design_step("narrow", step, image, labels, values, largest)
         self._average_gradients()
         self.weights.update(self.recipe.rate_at(step))
@@ -87,18 +102,24 @@ class SupernetTraining:
         """Mean losses of the last `steps` steps, those since the last call."""
         narrow = 1 + self.recipe.random_designs
         means = {
-            name: value / steps / (narrow if name.startswith("narrow") else 1) for name, value in self.loss_sums.items()
+            name: float(value) / steps / (narrow if name.startswith("narrow") else 1)
+            for name, value in self.loss_sums.items()
         }
         self.loss_sums = {}
         return means
 
-    def _teach(self, image: Tensor) -> Activations | None:
+    def _teach(self, image: Tensor) -> _Passed | None:
         if self.teacher is None:
             return None
         with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            return Activations(map_outputs(planes, self.teacher(image)), {})
+            return _Passed(self._prepared(self.teacher(image)), {})
 
-    def _narrow_designs(self, step: int) -> list[Values]:
+    def _prepared(self, outputs: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Mapping[str, Tensor]]:
+        own = map_outputs(planes, outputs)
+        return {task.name: prepared(task, own[task.name]) for task in self.space.tasks}
+
+    def narrow_designs(self, step: int) -> list[Values]:
+        """The designs that a step trains after the largest one, which teaches them; none before the sandwich begins."""
         if step < self.recipe.largest_steps * self.recipe.steps:
             return []
         rng = random.Random(f"{self.recipe.seed}/{step}")  # the same designs in every process
@@ -111,29 +132,34 @@ class SupernetTraining:
         image: Tensor,
         labels: Mapping[str, tuple[Tensor, Tensor]],
         values: Values,
-        teacher: Activations | None,
-    ) -> Activations:
+        teacher: _Passed | None,
+    ) -> _Passed:
         """Forward and backward of one design; what it gave, without gradients, to teach narrower ones."""
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
             made: Activations = self.supernet(image, values)
-        given = replace(made, outputs=map_outputs(planes, made.outputs))
+        given = _Passed(self._prepared(made.outputs), self._features(values, made))
         outputs, tasks = given.outputs, self.space.tasks
-        losses = {task.name: task_loss(task, outputs[task.name], *labels[task.name]) for task in tasks}
+        losses = {task.name: label_loss(task, outputs[task.name], *labels[task.name]) for task in tasks}
         extra: Tensor | None = None
         if teacher is not None:
             share = self.recipe.label_share
             soft = {t.name: distillation_loss(t, outputs[t.name], teacher.outputs[t.name]) for t in tasks}
             losses = {name: share * loss + (1 - share) * soft[name] for name, loss in losses.items()}
-            if ends := stage_ends(teacher.trunk):
-                extra = self._feature_weight(step) * feature_distance(stage_ends(given.trunk), ends)
-        if given.routing is not None:
-            routing = ROUTING_WEIGHT * given.routing
+            if teacher.features:
+                extra = self._feature_weight(step) * feature_distance(given.features, teacher.features)
+        if made.routing is not None:
+            routing = ROUTING_WEIGHT * made.routing
             extra = routing if extra is None else extra + routing
         for name, loss in losses.items():
             key = f"{role}.{name}"
-            self.loss_sums[key] = self.loss_sums.get(key, 0.0) + float(loss.detach())
-        self.weighting.backward(losses, extra, list(given.trunk.values()), self.accelerator.backward)
+            self.loss_sums[key] = self.loss_sums[key] + loss.detach() if key in self.loss_sums else loss.detach()
+        self.weighting.backward(losses, extra, list(made.trunk.values()), self.accelerator.backward)
         return given.detached()
+
+    def _features(self, values: Values, made: Activations) -> dict[StageEnd, Tensor]:
+        blocks = {**made.trunk, **made.copies}
+        ends = stage_ends(self.space.plan(values), self.space.stages)
+        return {end: blocks[name] for end, name in ends.items() if end[0] in self.stages}
 
     def _feature_weight(self, step: int) -> float:
         began = self.recipe.largest_steps * self.recipe.steps

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from edgemtl.data import Source
@@ -30,7 +29,9 @@ from edgemtl.train.checkpoint import CHECKPOINT_FILE
 from edgemtl.train.feed import batches_of, training_batches
 from edgemtl.train.interim import InterimScores
 from edgemtl.train.loop import TrainingLoop
+from edgemtl.train.memory import memory_kept
 from edgemtl.train.metrics import evaluate
+from edgemtl.train.processes import join_group, leave_group
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.sandwich import SupernetTraining
 
@@ -89,22 +90,23 @@ def train_supernet(
     where another process trains there, and at the end where weights are not finite.
     """
     check_folder(out, "training run")
-    accelerator = Accelerator()
+    accelerator = join_group()
     initial = initial or InitialWeights(fresh_supernet(space, recipe.seed))
     is_main = accelerator.is_main_process
-    with claim(out, "train") if is_main else nullcontext():
+    with claim(out, "train") if is_main else nullcontext(), memory_kept():
         training = SupernetTraining(space, recipe, initial.supernet, teacher, accelerator)
         fingerprint = _fingerprint(space, source, recipe)
         loop = TrainingLoop(training, recipe, out / CHECKPOINT_FILE, fingerprint, writes=is_main)
         if loop.resumed and is_main:
             _forget_after(out / LOG_FILE, loop.step)
-        feed = training_batches(source.split("train"), space.tasks, recipe, loop.step, accelerator.process_index)
+        rank, pinned = accelerator.process_index, accelerator.device.type == "cuda"
+        feed = training_batches(source.split("train"), space.tasks, recipe, loop.step, rank, pinned=pinned)
         loop.run(feed, _Reporter(training, loop, source, out / LOG_FILE, report))
-        _take_average(training)
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # the scores below are one process's, with none to wait for
+        origin = {"processes": accelerator.num_processes, "weights_sha256": initial.sha256, "command": command}
+        leave_group()  # the others end here, and wait for no scores
         if is_main:
-            _write(out, training, source, {"weights_sha256": initial.sha256, "command": command})
+            _take_average(training)
+            _write(out, training, source, origin)
         return out / SUPERNET_FILE
 
 
@@ -128,9 +130,10 @@ class _Reporter:
         recipe, accelerator, (last_step, last_time) = self._training.recipe, self._training.accelerator, self._last
         if step % REPORT_STEPS and step != recipe.steps:
             return
-        now = time.monotonic()
-        steps, self._last = step - last_step, (step, now)
+        steps = step - last_step
         losses = self._training.mean_losses(steps)
+        now = time.monotonic()  # a GPU is done with the steps only once their losses are read
+        self._last = step, now
         if not accelerator.is_main_process:
             return
         speed = steps * recipe.batch * accelerator.num_processes / max(now - last_time, 1e-9)
@@ -166,7 +169,7 @@ def _take_average(training: SupernetTraining) -> None:
                 )
 
 
-def _write(out: Path, training: SupernetTraining, source: Source, origin: Mapping[str, str | None]) -> None:
+def _write(out: Path, training: SupernetTraining, source: Source, origin: Mapping[str, int | str | None]) -> None:
     """The supernet's file, then what it scores in its largest and smallest design."""
     space = training.space
     header = {
@@ -175,7 +178,6 @@ def _write(out: Path, training: SupernetTraining, source: Source, origin: Mappin
         "tasks": [task.name for task in space.tasks],
         "data": {"name": source.name, "fingerprint": source.fingerprint},
         "recipe": training.recipe.as_json(),
-        "processes": training.accelerator.num_processes,
         **origin,
     }
     save_supernet(training.supernet, out / SUPERNET_FILE, header)

@@ -76,8 +76,8 @@ class Equal:
 class Uncertainty:
     """Homoscedastic uncertainty (Kendall et al. 2018): each loss divided by a learnt variance, plus its logarithm."""
 
-    def __init__(self, tasks: Sequence[str]) -> None:
-        self.log_variance = {task: nn.Parameter(torch.zeros(())) for task in tasks}
+    def __init__(self, tasks: Sequence[str], device: torch.device | None = None) -> None:
+        self.log_variance = {task: nn.Parameter(torch.zeros((), device=device)) for task in tasks}
 
     def backward(
         self,
@@ -163,12 +163,15 @@ def weighting_names() -> list[str]:
     return sorted(["equal", "uncertainty", *_AGGREGATORS])
 
 
-def make_weighting(name: str, tasks: Sequence[str]) -> Weighting:
-    """The weighting called `name`; raises `UserError` with the nearest names, or where its package is not installed."""
+def make_weighting(name: str, tasks: Sequence[str], device: torch.device | None = None) -> Weighting:
+    """The weighting called `name`, its parameters on `device`.
+
+    Raises `UserError` with the nearest names, or where its package is not installed.
+    """
     if name == "equal":
         return Equal()
     if name == "uncertainty":
-        return Uncertainty(tasks)
+        return Uncertainty(tasks, device)
     if name not in _AGGREGATORS:
         raise unknown_name("task weighting", name, weighting_names())
     try:

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from grid import grid_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import small_space
 from torch import Tensor
+from toys import TRAINED
 
-from edgemtl.train.distill import feature_distance, stage_ends
+from edgemtl.spaces import load_space
+from edgemtl.train.distill import StageEnd, differing_stages, feature_distance, stage_ends
 
 
-def features(seed: int, channels: int, names: tuple[str, ...] = ("a", "b")) -> dict[str, Tensor]:
+def features(seed: int, channels: int, names: tuple[str, ...] = ("a", "b")) -> dict[StageEnd, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(2, channels, 3, 4, generator=generator) for name in names}
+    return {(name, None): torch.randn(2, channels, 3, 4, generator=generator) for name in names}
 
 
 def reference(student: np.ndarray, teacher: np.ndarray) -> float:
@@ -54,7 +60,44 @@ def test_the_teacher_gets_no_gradient() -> None:
     assert all(value.grad is None for value in teacher.values())
 
 
-def test_a_stage_ends_with_its_last_block() -> None:
-    names = ["stem", "s1_1", "s1_2", "my_stage_1", "last"]
-    given = {name: torch.full((1,), float(n)) for n, name in enumerate(names)}
-    assert {name: float(value) for name, value in stage_ends(given).items()} == {"s1": 2.0, "my_stage": 3.0}
+def test_tokens_and_vectors_are_compared_like_the_maps_that_they_are() -> None:
+    student, teacher = features(4, 5)["a", None], features(5, 8)["a", None]
+    tokens = [{("top", "depth"): value.flatten(2).transpose(1, 2)} for value in (student, teacher)]
+    expected = float(feature_distance({("top", "depth"): student}, {("top", "depth"): teacher}))
+    assert float(feature_distance(*tokens)) == pytest.approx(expected, rel=1e-5)
+    vectors = [{("last", None): value[:, :, 0, 0]} for value in (student, teacher)]
+    at_one_place = [{("last", None): value[:, :, :1, :1]} for value in (student, teacher)]
+    assert float(feature_distance(*vectors)) == pytest.approx(float(feature_distance(*at_one_place)), rel=1e-5)
+
+
+def test_a_copy_of_a_task_learns_from_what_tasks_share_in_the_largest_design() -> None:
+    student, teacher = features(6, 5)["a", None], features(7, 8)["a", None]
+    shared = feature_distance({("1/8", "depth"): student}, {("1/8", None): teacher})
+    assert float(shared) == float(feature_distance({("1/8", None): student}, {("1/8", None): teacher}))
+    assert float(feature_distance({("1/8", "depth"): student}, {("1/4", None): teacher})) == 0
+
+
+@pytest.mark.parametrize(("size", "number"), [("largest", 2), ("smallest", 1)])
+def test_a_stage_of_a_convolutional_net_ends_where_decoders_read_it(tmp_path: Path, size: str, number: int) -> None:
+    space = small_space(tmp_path)
+    design = space.largest() if size == "largest" else space.smallest()
+    ends = stage_ends(space.plan(design), space.stages)
+    assert ends == {("last", None): "last"} | {(name, None): f"{name}_{number}" for name in "acd"}
+    assert differing_stages(space) == {"a", "c", "d", "last"}
+
+
+def test_the_stages_of_a_grid_are_its_resolutions(tmp_path: Path) -> None:
+    space = grid_space(tmp_path)
+    ends = stage_ends(space.plan(space.largest()), space.stages)
+    assert ends == {(f"1/{4 << path}", None): f"s2p{path}_2" for path in range(3)}
+    assert differing_stages(space) == {"1/4", "1/8", "1/16"}
+    smallest = stage_ends(space.plan(space.smallest()), space.stages)
+    assert smallest == {("1/4", None): "open0", ("1/16", "kind"): "open2"}, "maps read the finest, a class the coarsest"
+
+
+def test_a_transformer_is_compared_where_its_decoders_read_tokens_and_not_where_all_designs_are_alike() -> None:
+    space = load_space("moe-vit", TRAINED)
+    ends = stage_ends(space.plan(space.smallest()), space.stages)
+    tokens = {("top", task.name): f"top_{task.name}" for task in TRAINED}
+    assert ends == {(stem, None): stem for stem in ("stem2", "stem3")} | tokens
+    assert differing_stages(space) == {"top"}

@@ -14,7 +14,7 @@ from torch import Tensor
 from toys import TASKS, labels
 
 from edgemtl.tasks import Task
-from edgemtl.train.losses import distillation_loss, planes, task_loss
+from edgemtl.train.losses import distillation_loss, planes, prepared, task_loss
 
 Array = NDArray[Any]
 SIZE = (4, 5)
@@ -30,7 +30,7 @@ def loss_of(task: Task, output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def distance_of(task: Task, output: Tensor, teacher: Tensor) -> Tensor:
-    return distillation_loss(task, raw(task, output), raw(task, teacher))
+    return distillation_loss(task, prepared(task, raw(task, output)), prepared(task, raw(task, teacher)))
 
 
 def softplus(x: float) -> float:

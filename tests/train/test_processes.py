@@ -10,14 +10,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from small import small_space
+
+from edgemtl.cli import main
 
 TRAIN = ("train", "--space", "cnn", "--data", "scenes", "--size", "64x64", "--images", "16", "--sizes", "1")
 
 
 def edgemtl(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run([sys.executable, "-m", "edgemtl", *words], cwd)
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-m", "edgemtl", *words]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_two_processes_train_one_supernet_and_say_so(tmp_path: Path) -> None:
@@ -91,3 +99,57 @@ def test_a_process_too_many_is_refused(tmp_path: Path) -> None:
     done = edgemtl(*TRAIN, "--processes", "0", cwd=tmp_path)
     assert done.returncode == 2
     assert "--processes" in done.stderr
+
+
+SCORED_OFTEN = """\
+import sys
+
+from edgemtl.cli import main
+from edgemtl.train import interim
+
+if __name__ == "__main__":
+    interim.INTERIM_SECONDS, interim.INTERIM_SHARE = 0.0, 1e9
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> list[str]:
+    """Words that train a small space."""
+    small_space(tmp_path)
+    return ["small.yaml" if word == "cnn" else word for word in TRAIN]
+
+
+def test_one_of_two_processes_scores_on_the_way_while_the_other_goes_on(tmp_path: Path, small: list[str]) -> None:
+    (tmp_path / "scored_often.py").write_text(SCORED_OFTEN)
+    words = [*small, "--steps", "41", "--batch", "2", "--largest-steps", "1", "--processes", "2", "--out", "two"]
+    done = run([sys.executable, "scored_often.py", *words], tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "two/train.jsonl").read_text().splitlines()]
+    assert [(line["step"], bool(line["validation"])) for line in lines] == [(20, True), (40, True), (41, False)]
+
+
+def test_processes_of_a_launcher_train_one_supernet_in_one_folder(tmp_path: Path, small: list[str]) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgemtl"]
+    words = [*small, "--steps", "2", "--batch", "2", "--out", "two"]
+    done = run([*launcher, *words], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two/training.json").read_text())["processes"] == 2
+    assert done.stdout.count("written: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--processes", "2", "--out", "one"], "--processes 2: a launcher has started 3 already: leave it out"),
+        (["--run", "runs/first", "--out", "one"], "leave the launcher out and give --processes"),
+        ([], "--out is wanted under a launcher"),
+    ],
+)
+def test_what_processes_of_a_launcher_cannot_do_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", *words]) == 1
+    assert message in capsys.readouterr().err

@@ -29,7 +29,7 @@ from edgemtl.train import (
     loop,
     train_supernet,
 )
-from edgemtl.train.losses import task_loss
+from edgemtl.train.losses import label_loss
 from edgemtl.train.sandwich import decay_groups
 from edgemtl.train.trainer import _forget_after
 
@@ -45,13 +45,14 @@ class Watched:
     """A space that counts steps by its largest design, and may stop the run at one of them."""
 
     def __init__(self, space: Space, stop: Callable[[int], None] = lambda step: None) -> None:
-        self.space, self.stop, self.step = space, stop, 0
+        self.space, self.stop, self.step = space, stop, -1  # a training looks at its ends before it begins
         self.name, self.tasks, self.fingerprint = space.name, space.tasks, space.fingerprint
-        self.architecture, self.plan = space.architecture, space.plan
+        self.architecture, self.plan, self.stages = space.architecture, space.plan, space.stages
         self.drawn: list[Design] = []
 
     def largest(self) -> Values:
-        self.stop(self.step)
+        if self.step >= 0:
+            self.stop(self.step)
         self.step += 1
         return self.space.largest()
 
@@ -247,9 +248,10 @@ def test_a_loss_that_is_not_finite_is_null_in_the_log_which_a_resumed_run_keeps(
     space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(*given: Any) -> Tensor:
-        return task_loss(*given) * math.nan
+        return label_loss(*given) * math.nan
 
-    monkeypatch.setattr("edgemtl.train.sandwich.task_loss", lost)
+    monkeypatch.setattr("edgemtl.train.sandwich.label_loss", lost)
+    monkeypatch.setattr("edgemtl.train.interim.INTERIM_SECONDS", math.inf)  # scores look at the largest design too
     recipe = replace(RECIPE, steps=45)
     with pytest.raises(KeyboardInterrupt):
         train(space, recipe, tmp_path, stopping(40, KeyboardInterrupt))

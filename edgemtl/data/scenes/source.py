@@ -84,6 +84,11 @@ class ScenesSource:
         split = require_split(name)
         return _ScenesSplit(_rows(split, self.size), _FIRST_SEED[split], self.counts[split])
 
+    def is_prepared(self, split: Split) -> bool:
+        """Whether every image of a split is rendered, as where another process called `prepare`."""
+        rows = _rows(require_split(split), self.size)
+        return all(rows.claimed(index) for index in range(self.counts[split]))
+
     def prepare(self, split: Split, workers: int = 1, report: Report = silent) -> None:
         """Render what the cache lacks of a split in `workers` processes; `report` gets the number of images done.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Protocol, Self
 
@@ -24,17 +24,14 @@ __all__ = ["Activations", "SharedWeights", "Supernet", "recalibrate"]
 class Activations:
     """A forward pass as training sees it: raw `outputs` by task and name, the output of every `trunk` block by name.
 
-    `routing` is the loss of the routers, where there are any.
+    `routing` is the loss of the routers, where there are any; `copies` are outputs of blocks that a task runs as a copy
+    of the trunk's, by name.
     """
 
     outputs: Mapping[str, Mapping[str, Tensor]]
     trunk: Mapping[str, Tensor]
     routing: Tensor | None = None
-
-    def detached(self) -> Activations:
-        """The same without gradients, and without the loss of the routers."""
-        trunk = {name: value.detach() for name, value in self.trunk.items()}
-        return Activations(map_outputs(Tensor.detach, self.outputs), trunk)
+    copies: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class SharedWeights(Protocol):
@@ -137,12 +134,14 @@ class Supernet(nn.Module):
         state = {f"net.{name}": tensor for name, tensor in (self._cut(skeleton) | buffers).items()}
         blocks: dict[str, Tensor] = functional_call(_AllBlocks(skeleton), state, (image,))
         trunk = {step.name: blocks[step.name] for step in skeleton.wiring if step.task is None}
-        return Activations(map_outputs(blocks.__getitem__, skeleton.outputs), trunk, routing_loss(skeleton))
+        copies = {block.name: blocks[block.name] for block in skeleton.plan.blocks if block.origin != block.name}
+        outputs = map_outputs(blocks.__getitem__, skeleton.outputs)
+        return Activations(outputs, trunk, routing_loss(skeleton), copies)
 
     def extract(self, values: Values) -> MultiTaskNet:
         """A static net with its own copy of the design's weights; `recalibrate` it before its outputs are used."""
-        net = MultiTaskNet(self._plan(values), self.tasks)
         shared = self.shared
+        net = MultiTaskNet(self._plan(values), self.tasks).to(next(iter(shared.values())).device)
         with torch.no_grad():
             for origin, parameter in zip(_origin_names(net), net.parameters(), strict=True):
                 parameter.copy_(_prefix(shared[origin], tuple(parameter.shape)))
@@ -163,7 +162,7 @@ class _AllBlocks(nn.Module):
 def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """Measure a static net's batch-norm statistics: the plain average over `batches` of images, as in US-Nets.
 
-    The net is left in evaluation mode. Weights do not change.
+    The net is left in evaluation mode, on its own device. Weights do not change.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     net.eval()
@@ -175,7 +174,7 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.train()
     with torch.no_grad():
         for images in batches:
-            net(images)
+            net(images.to(norms[0].weight.device))
     net.eval()
 
 
@@ -223,12 +222,13 @@ def _one_for_all_subpixels(value: Tensor) -> Tensor:
 
 
 def _prefix(parameter: Tensor, shape: tuple[int, ...]) -> Tensor:
-    index = [slice(0, size) for size in shape]
+    """A view of the prefix: one operation, whose gradient fills one table of zeros and not one for each dimension."""
+    if tuple(parameter.shape) == shape:
+        return parameter
+    strides, start = parameter.stride(), parameter.storage_offset()
     if len(shape) == 4:
-        for axis in (2, 3):
-            start = (parameter.shape[axis] - shape[axis]) // 2
-            index[axis] = slice(start, start + shape[axis])
-    return parameter[tuple(index)]
+        start += sum((parameter.shape[axis] - shape[axis]) // 2 * strides[axis] for axis in (2, 3))
+    return parameter.as_strided(shape, strides, start)
 
 
 def _statistics(name: str, buffer: Tensor, device: torch.device) -> Tensor:

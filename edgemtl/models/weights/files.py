@@ -31,7 +31,7 @@ SCHEMA = "edgemtl.supernet/1"
 
 def save_supernet(supernet: SharedWeights, path: Path, header: dict[str, Any]) -> None:
     """Write the shared parameters and a JSON header (space, its fingerprint, data, seed, command …), atomically."""
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in supernet.shared.items()}
+    tensors = {name: tensor.detach().half().cpu().contiguous() for name, tensor in supernet.shared.items()}
     own = {key: value for key, value in header.items() if key != "sha256"}
     header = sealed({"schema": SCHEMA, **own, "weights_sha256": state_sha256(tensors)})
     write_atomic(path, save(tensors, {"edgemtl": json.dumps(header)}))

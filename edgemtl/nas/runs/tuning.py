@@ -60,6 +60,11 @@ class OneDesign:
         """No choice is left."""
         return ()
 
+    @property
+    def stages(self) -> dict[str, str]:
+        """None: there is no narrower design whose stages could learn from its own."""
+        return {}
+
     def plan(self, values: Values) -> Plan:
         """The net of the design."""
         return self.design.plan.standing_alone()

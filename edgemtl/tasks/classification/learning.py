@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-from edgemtl.tasks.learning import Learning, MetricSet, Tensors, cross_entropy, only_tensor, soft_cross_entropy
+from edgemtl.tasks.learning import (
+    Learning,
+    MetricSet,
+    Tensors,
+    cross_entropy,
+    log_probabilities,
+    only_tensor,
+    soft_cross_entropy,
+)
 from edgemtl.tasks.task import Task
 
 __all__ = ["LEARNING"]
@@ -29,4 +37,4 @@ def _noise(task: Task, scores: Mapping[str, float], images: int) -> float:
     return math.sqrt((1 - share) / (share * images))
 
 
-LEARNING = Learning(cross_entropy, soft_cross_entropy, _metric, _noise)
+LEARNING = Learning(cross_entropy, soft_cross_entropy, _metric, _noise, log_probabilities)

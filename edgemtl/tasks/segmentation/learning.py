@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from edgemtl.tasks.learning import Learning, MetricSet, Tensors, cross_entropy, only_tensor, soft_cross_entropy
+from edgemtl.tasks.learning import (
+    Learning,
+    MetricSet,
+    Tensors,
+    cross_entropy,
+    log_probabilities,
+    only_tensor,
+    soft_cross_entropy,
+)
 from edgemtl.tasks.task import Task
 
 __all__ = ["LEARNING"]
@@ -23,4 +31,4 @@ def _metric(task: Task) -> MetricSet:
     return MetricSet({"miou": miou}, add)
 
 
-LEARNING = Learning(cross_entropy, soft_cross_entropy, _metric)
+LEARNING = Learning(cross_entropy, soft_cross_entropy, _metric, prepare=log_probabilities)
