@@ -100,15 +100,21 @@ def size_of(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def scenes_supernet(name: str = "cnn", size: tuple[int, int] = SIZE) -> tuple[Space, Supernet]:
+    """A space and its shipped supernet."""
+    space = load_space(name, open_source("scenes", size).tasks, size)
+    supernet = Supernet.of(space)
+    load_supernet(supernet, _shipped(name), space.fingerprint)
+    return space, supernet
+
+
 def scenes_evaluator(
     target: str, name: str = "cnn", size: tuple[int, int] | None = None, device: Device | None = None
 ) -> tuple[Space, Evaluator]:
     """A space with its shipped supernet, and what scores its designs for a target on a device (None: here)."""
     size = size or SIZE
     source = open_source("scenes", size)
-    space = load_space(name, source.tasks, size)
-    supernet = Supernet.of(space)
-    load_supernet(supernet, _shipped(name), space.fingerprint)
+    space, supernet = scenes_supernet(name, size)
     found = find_target(target, device)
     evaluator = Evaluator(source, found, measurer_of(found), [""], supernet=supernet)
     return space.for_target(found.traits), evaluator

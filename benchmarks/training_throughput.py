@@ -1,6 +1,12 @@
-"""Training throughput of the default space on this machine, by whole runs of `edgemtl train` taken in turns.
+"""Cost of a step of the sandwich, and training throughput of the default space on this machine.
 
-Images a second of sandwich steps (largest, smallest and a random design) at half the input size, data loading and
+`supernet_speed` is the time that the designs of a step (the largest, the smallest and two random ones) take when each
+is a net of its own in training, on the same images with the same threads, over the time of the supernet's step: above
+1 sharing weights costs less than training apart. The supernet's step has what they do not: slices of shared weights
+and distillation; it has one update where they have four. Both are taken in turns (A B B A), new random designs each
+time, after one step of each that does not count.
+
+Then images a second of such steps at half the input size by whole runs of `edgemtl train` in turns, data loading and
 augmentation included: FP32 against BF16, one process with all cores against a process per core.
 """
 
@@ -11,31 +17,81 @@ import json
 import os
 import statistics
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from _common import Outcome, Row, main
+from _common import Outcome, Row, main, say
 from _runs import edgemtl
+from accelerate import Accelerator
+
+from edgemtl.data.scenes import ScenesSource
+from edgemtl.nas.runs import OneDesign
+from edgemtl.spaces import Design, Space, load_space
+from edgemtl.train import Recipe, SupernetTraining, fresh_supernet, training_batches
 
 BATCH = 16
+RECIPE = Recipe(steps=1000, batch=BATCH, sizes=(0.5,), largest_steps=0.0)
 
 
 def run(options: argparse.Namespace) -> Outcome:
+    """The step against its nets, then whole runs."""
+    ratio, seconds = _step_against_nets(3 if options.quick else 16)
+    rows = [Row("supernet_speed", ratio, "x", 0.6, 0.9, lower_is_better=False)]
+    speeds = _throughput(options.quick)
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    rows += [Row(name, value, "images/s") for name, value in medians.items()]
+    rows.append(Row("bf16_gain", medians["bf16_one_process"] / medians["fp32_one_process"], "x"))
+    rows.append(Row("processes_gain", medians["bf16_process_per_core"] / medians["bf16_one_process"], "x"))
+    return Outcome(rows, {"step_seconds": seconds, "images_per_second": speeds, "cores": os.cpu_count()})
+
+
+def _step_against_nets(rounds: int) -> tuple[float, dict[str, list[float]]]:
+    source = ScenesSource((192, 256), train=64)
+    space = load_space("cnn", source.tasks)
+    training = SupernetTraining(space, RECIPE, fresh_supernet(space, 0), None, Accelerator())
+    feed = training_batches(source.split("train"), source.tasks, RECIPE, 0, 0)
+    seconds: dict[str, list[float]] = {"supernet": [], "nets": []}
+    for step, batch in zip(range(rounds), feed, strict=False):
+        designs = [space.largest(), *map(space.design, training.narrow_designs(step))]
+        nets = [_alone(space, training, design) for design in designs]
+        calls = {
+            "supernet": lambda step=step, batch=batch: training.one_step(step, batch),
+            "nets": lambda nets=nets, batch=batch: [net.one_step(0, batch) for net in nets],
+        }
+        for call in calls.values():
+            call()
+        for name in ("supernet", "nets", "nets", "supernet"):
+            seconds[name].append(_timed(calls[name]))
+        say(f"round {step + 1} of {rounds}: {seconds['nets'][-1] / seconds['supernet'][-1]:.2f} x")
+    return sum(seconds["nets"]) / sum(seconds["supernet"]), seconds
+
+
+def _alone(space: Space, training: SupernetTraining, design: Design) -> SupernetTraining:
+    """A net of the design, in a training of its own."""
+    one = OneDesign(design, training.supernet.extract(design), "")
+    return SupernetTraining(one, replace(RECIPE, largest_steps=1.0), one.supernet(), None, training.accelerator)
+
+
+def _timed(call: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def _throughput(quick: bool) -> dict[str, list[float]]:
     """Train a little, several times; a run's speed is the median of its reports but for the first one's."""
-    cores = os.cpu_count() or 1
     kinds = {
         "fp32_one_process": ["--no-bf16", "--batch", str(BATCH)],
         "bf16_one_process": ["--batch", str(BATCH)],
-        "bf16_process_per_core": ["--batch", str(BATCH), "--processes", str(cores)],
+        "bf16_process_per_core": ["--batch", str(BATCH), "--processes", str(os.cpu_count() or 1)],
     }
     speeds: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(1 if options.quick else 2):
+    for _ in range(1 if quick else 2):
         for name, arguments in kinds.items():
-            speeds[name].append(_speed(arguments, 40 if options.quick else 80))
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
-    rows = [Row(name, value, "images/s") for name, value in medians.items()]
-    rows.append(Row("bf16_gain", medians["bf16_one_process"] / medians["fp32_one_process"], "x"))
-    rows.append(Row("processes_gain", medians["bf16_process_per_core"] / medians["bf16_one_process"], "x"))
-    return Outcome(rows, {"images_per_second": speeds, "cores": cores})
+            speeds[name].append(_speed(arguments, 40 if quick else 80))
+    return speeds
 
 
 def _speed(arguments: list[str], steps: int) -> float:
