@@ -41,6 +41,8 @@ def check_latency(setup: Setup) -> None:
         return
     if untimed is not None:
         raise UserError(f"--latency {mode}: {untimed.reason}; leave it out, or {untimed.remedy}")
+    if mode != PREDICTED and not Path(mode).is_file():
+        raise UserError(f"--latency {mode}: no such file; give {AUTO}, {MEASURED}, {PREDICTED}, or a latency table")
     if mode != PREDICTED and (differences := misfits(Path(mode), _key(setup), setup.evaluator.scopes)):
         raise UserError(
             f"latency table {mode} does not fit this search: {'; '.join(differences)}; give another, or --latency "

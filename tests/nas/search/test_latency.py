@@ -158,7 +158,8 @@ def test_a_foreign_or_missing_table_is_refused_in_one_line(ask: Ask, tmp_path: P
     foreign.write_text('{"schema": "edgemtl.result/1"}')
     line = refused(lambda: search(ask(tmp_path / "a", latency=str(foreign))))
     assert "this version reads 'edgemtl.latency/1'" in line
-    assert "cannot read latency table" in refused(lambda: search(ask(tmp_path / "b", latency="no-such.json")))
+    line = refused(lambda: search(ask(tmp_path / "b", latency="predict")))
+    assert line == "--latency predict: no such file; give auto, measured, predicted, or a latency table"
     line = refused(lambda: search(ask(tmp_path / "c", latency="predicted", device="raspberry-pi-5")))
     assert "--latency predicted: device raspberry-pi-5" in line
     assert not any((tmp_path / name).exists() for name in "abc")
