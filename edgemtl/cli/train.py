@@ -111,7 +111,6 @@ def train(
     A supernet holds every design of its space. Writes supernet.safetensors, training.json and train.jsonl into the
     run's folder, and a checkpoint at least every minute. With --run it writes a run that exports like any other.
     """
-    from edgemtl.files.disk import read_json
     from edgemtl.nas.runs import TUNING
     from edgemtl.train import CHECKPOINT_FILE, Recipe
 
@@ -143,13 +142,9 @@ def train(
         resumable = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
         with interruptible(resumable, [folder / CHECKPOINT_FILE]):
             _train(chosen, source, recipe, folder, initial, (helper, processes))
-    summary, path = read_json(folder / "training.json", "training"), folder / "supernet.safetensors"
-    if not screen.as_json:
-        _scores(screen, summary["validation"])
-        screen.say(
-            f"written: {path}; next: edgemtl search --space {space} --data {data} --supernet {path} --budget 60%FLOPs"
-        )
-    screen.json(summary)
+    path = folder / "supernet.safetensors"
+    following = f"edgemtl search --space {space} --data {data} --supernet {path} --budget 60%FLOPs"
+    _show(screen, folder, f"written: {path}; next: {following}")
 
 
 def _launched(out: Path | None, run: Path | None, processes: int) -> Launched:
@@ -352,6 +347,17 @@ def _look_at(screen: Screen, source: Source) -> None:
     if isinstance(source, FolderSource):
         for warning in source.first_look():
             screen.note(f"warning: {warning}")
+
+
+def _show(screen: Screen, folder: Path, line: str) -> None:
+    """Show the scores of a training and a line, or its whole record as JSON."""
+    from edgemtl.files.disk import read_json
+
+    summary = read_json(folder / "training.json", "training")
+    if not screen.as_json:
+        _scores(screen, summary["validation"])
+        screen.say(line)
+    screen.json(summary)
 
 
 def _scores(screen: Screen, scores: dict[str, dict[str, dict[str, float]]]) -> None:
