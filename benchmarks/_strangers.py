@@ -27,9 +27,9 @@ from edgemtl.data.folder import FolderSource
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.models import Supernet, load_supernet, save_supernet
+from edgemtl.nas.evaluation import evaluation_of, finished, open_storage, open_study
 from edgemtl.nas.evaluation.problem import Evaluation
 from edgemtl.nas.evaluation.sensitivity import Sensitivity, read_sensitivity, write_sensitivity
-from edgemtl.nas.evaluation.trials import evaluation_of, finished, open_study
 from edgemtl.nas.latency import (
     MeasuredDesign,
     design_parts,
@@ -41,7 +41,7 @@ from edgemtl.nas.latency import (
 )
 from edgemtl.nas.prune.criterion import TrialOutcome
 from edgemtl.nas.prune.trials import Trials
-from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.runs import RunFolder, read_measurements
 from edgemtl.nas.search import SearchRequest, search
 from edgemtl.nas.search.shortlist import read_shortlist
 from edgemtl.profiling import count_graph, profile, read_profile, write_profile
@@ -229,8 +229,13 @@ def _config(folder: Path) -> Any:
 
 def _studied(folder: Path) -> Any:
     space = RunFolder(folder / "run").space()
-    study = open_study("search", folder / "run" / "study.journal", None)
+    study = open_study("search", open_storage(folder / "run" / "study.journal"))
     return [_scored(evaluation_of(trial, space)) for trial in finished(study)]
+
+
+def _measurements(folder: Path) -> Any:
+    measurements = read_measurements(folder / "run", RunFolder(folder / "run").space())
+    return [measurements.baseline, [[*_scored(each.evaluation), each.ratio] for each in measurements.measured]]
 
 
 def _scored(evaluation: Evaluation) -> Any:
@@ -319,6 +324,7 @@ KINDS: dict[str, Kind] = {
     "design": Kind(("run/designs/best/*",), _design, sealed=True),
     "config": Kind(("run/config.json",), _config, says=_written("run/config.json")),
     "finalists": Kind(("run/finalists.json",), _finalists, sealed=True),
+    "measurements": Kind(("run/measurements.json",), _measurements, sealed=True),
     "journal": Kind(("run/study.journal",), _studied, sealed=True, lines=True),
     "report": Kind(("run/result.json", "run/profile.json", "run/bundle/manifest.json", "run/pictures/*.png"), _shown),
     "space": Kind(("nas/tiny.yaml",), lambda folder: _space(folder).fingerprint, own=False),

@@ -33,7 +33,7 @@ from safetensors.numpy import load_file
 from edgemtl import export as _export  # noqa: F401 (imported before the fork: torch takes seconds)
 from edgemtl.bundle import read_manifest
 from edgemtl.cli import main as edgemtl
-from edgemtl.nas.evaluation.trials import finished, open_study
+from edgemtl.nas.evaluation import finished, open_storage, open_study
 from edgemtl.profiling import read_profile
 from edgemtl.results import read_result
 from edgemtl.train import loop as _loop
@@ -72,7 +72,7 @@ def weights(out: Path) -> Any:
 
 
 def evaluated(out: Path) -> int:
-    return len(finished(open_study("search", out / "study.journal", None)))
+    return len(finished(open_study("search", open_storage(out / "study.journal"))))
 
 
 def designs(out: Path) -> Any:

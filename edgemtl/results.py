@@ -25,6 +25,7 @@ __all__ = [
     "FineTuning",
     "Latency",
     "LimitCheck",
+    "Origin",
     "PathCost",
     "Result",
     "read_result",
@@ -190,6 +191,19 @@ class EarlyStops(Strict):
         )
 
 
+class Origin(Strict):
+    """The run whose measurements served again: `evaluations` designs; `unmeasured` says what was not measured anew."""
+
+    run: Text
+    evaluations: Amount
+    unmeasured: Text
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        return f"from {self.run}: its {self.evaluations} measured designs served again; {self.unmeasured}"
+
+
 class Result(Strict):
     """A finished search, pruning or training: what was asked, what came out, and where it ran.
 
@@ -198,7 +212,8 @@ class Result(Strict):
     where none keeps all limits (None where there is none), `front` the Pareto-optimal ones. `seconds` is wall-clock
     time, `evaluations` how many designs were scored; `early_stops` how many of them on a part of the images (None where
     no floor could stop one). `known_from` says in words what figures that others than the front's own engines gave are
-    known from: latencies of candidates, sensitivities.
+    known from: latencies of candidates, sensitivities; `origin` tells which run the evaluations are of, where it is
+    another one.
     """
 
     schema_: Literal["edgemtl.result/1"] = Field(default="edgemtl.result/1", alias="schema")
@@ -218,6 +233,7 @@ class Result(Strict):
     preference: Annotated[dict[Name, Weight], Field(max_length=100)] = Field(default_factory=dict)
     early_stops: EarlyStops | None = None
     known_from: Annotated[dict[Name, Text], Field(max_length=20)] = Field(default_factory=dict)
+    origin: Origin | None = None
 
     @property
     def preferred(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,20 @@ from edgemtl.files.disk import write_json
 from edgemtl.files.paths import check_folder
 from edgemtl.schema import Strict, read_document
 
-__all__ = ["CONFIG_FILE", "RUN_SCHEMA", "RunConfig", "RunTask", "changed_fields", "read_config", "write_config"]
+__all__ = [
+    "CONFIG_FILE",
+    "RUN_SCHEMA",
+    "RunConfig",
+    "RunTask",
+    "changed_fields",
+    "difference_of",
+    "read_config",
+    "write_config",
+]
 
 CONFIG_FILE = "config.json"
 RUN_SCHEMA = "edgemtl.run/1"
+_NAMED = ("space", "data", "size", "target", "strategy", "budgets", "floors", "seed")
 
 
 class RunTask(Strict):
@@ -53,6 +63,7 @@ class RunConfig(Strict):
     budgets: tuple[str, ...]
     floors: tuple[str, ...]
     preference: Mapping[str, Annotated[float, Field(ge=0)]]
+    objectives: tuple[str, ...] = ()
     precisions: Mapping[str, tuple[str, ...]]
     seed: int
     supernet_sha256: str | None
@@ -90,6 +101,26 @@ def changed_fields(stored: RunConfig, wanted: RunConfig) -> list[str]:
     before, after = stored.as_json(), wanted.as_json()
     settings = before.pop("strategy_config"), after.pop("strategy_config")
     return sorted({*_changed(before, after), *_changed(*settings)})
+
+
+def difference_of(stored: RunConfig, wanted: RunConfig, fields: Collection[str] = ()) -> str:
+    """The difference of two configurations, in words; empty where they, or those `fields` of them, are the same.
+
+    The fields that a user names come with their values, and alone where there are some: the rest follows from them.
+    """
+    if fields:
+        rest = RunConfig.model_fields.keys() - {*fields}
+        stored = stored.model_copy(update={name: getattr(wanted, name) for name in rest})
+    changed = changed_fields(stored, wanted)
+    before, after = stored.as_json(), wanted.as_json()
+    named = [f"{name} ({_shown(before[name])}, here {_shown(after[name])})" for name in _NAMED if name in changed]
+    return " and ".join(named) or ", ".join(changed)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return ("x" if isinstance(value[0], int) else " ").join(map(str, value)) if value else "none"
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:

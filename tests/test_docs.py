@@ -33,6 +33,7 @@ SMALLER = {
     "train": ["--steps", "2", "--batch", "2", "--images", "8", "--sizes", "1", "--size", "64x64"],
     "train --run": ["--steps", "2", "--batch", "2"],
     "train --data streets": ["--steps", "2", "--batch", "2", "--sizes", "1", "--size", "64x64"],
+    "search --from": [],
     "search": ["--evaluations", "4", "--finetune", "2"],
     "search --strategy masks": ["--evaluations", "4", "--steps", "2", "--finetune", "2"],
     "profile": ["--runs", "20"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.stages import Stages
@@ -38,6 +39,10 @@ __all__ = ["search"]
         "edgemtl search --strategy preference --prefer depth=2,semseg=1 --budget 2GFLOPs",
         "edgemtl search --strategy masks --space grid --budget 1.2GFLOPs --steps 600",
         "edgemtl search --budget 2GFLOPs --out runs/first --resume",
+        "edgemtl search --from runs/first --budget 1.4GFLOPs --out runs/second",
+        "edgemtl search --budget 2GFLOPs --workers 4",
+        "edgemtl search --budget 2GFLOPs --storage postgresql://me@server/studies --out runs/first",
+        "edgemtl search --budget 2GFLOPs --objective delta_m --objective latency --objective bytes",
     ),
 )
 @click.option(
@@ -76,8 +81,22 @@ __all__ = ["search"]
 @click.option(
     "--device", metavar="NAME", default="host", show_default=True, help="What it is for: edgemtl devices lists them."
 )
+@click.option(
+    "--objective",
+    "objectives",
+    metavar="NAME",
+    multiple=True,
+    help="What the front is of, two or more: delta_m, latency, flops, params, bytes or a task; delta_m and latency by "
+    "default.",
+)
 @click.option("--strategy", metavar="NAME", default="linas", show_default=True, help="How designs are proposed.")
-@click.option("--evaluations", default=36, show_default=True, help="Designs to evaluate.")
+@click.option("--evaluations", type=int, help="Designs to evaluate, 36 by default; with --from besides its own, 0.")
+@click.option(
+    "--from",
+    "origin",
+    type=click.Path(path_type=Path),
+    help="A finished run, whose measurements serve again for another budget, floor or preference, in seconds.",
+)
 @click.option("--steps", type=int, help="Training steps of a strategy that has some: masks, 600 by default.")
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="A setting of the strategy's own.")
 @click.option(
@@ -85,11 +104,20 @@ __all__ = ["search"]
     metavar="STEPS",
     default=150,
     show_default=True,
-    help="Training steps of what may be chosen, taught by the largest net; 0 for none.",
+    help="Training steps of what may be chosen, taught by the largest net; 0 for none, and with --from by default.",
 )
 @click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
 @click.option(
-    "--storage", metavar="URL", help="An Optuna URL, for many workers; a journal in the run's folder by default."
+    "--storage",
+    metavar="URL",
+    help="A study that many workers share: journal:///PATH, sqlite:///PATH, postgresql://USER@HOST/DATABASE; a journal "
+    "in the run's folder by default.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    help="Processes of this machine that evaluate designs at once; latencies are still timed one at a time.",
 )
 @click.option(
     "--latency",
@@ -111,6 +139,9 @@ def search(
     size: str | None,
     steps: int | None,
     settings: Sequence[str],
+    objectives: Sequence[str],
+    evaluations: int | None,
+    origin: Path | None,
     out: Path | None,
     resume: bool,
     **options: Any,
@@ -122,6 +153,7 @@ def search(
     """
     from edgemtl.files.disk import read_json
     from edgemtl.nas import search as room
+    from edgemtl.nas.evaluation import hide_password
     from edgemtl.results import RESULT_FILE
     from edgemtl.runs import CONFIG_FILE, read_config
     from edgemtl.train import training_processes
@@ -135,9 +167,14 @@ def search(
         settings=_settings(settings, steps),
         processes=training_processes(),
         resume=resume,
-        command=shlex.join(["edgemtl", *sys.argv[1:]]),
+        command=hide_password(shlex.join(["edgemtl", *sys.argv[1:]])),
+        objectives=tuple(objectives),
+        evaluations=evaluations if evaluations is not None else 0 if origin else room.EVALUATIONS,
+        origin=origin,
         **options,
     )
+    if origin:
+        request = room.as_before(request, origin, _given())
     usable = f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}"
     with interruptible(usable, [folder / CONFIG_FILE]), Stages() as stages:
         result = room.search(request, partial(_show_event, screen, stages))
@@ -146,6 +183,12 @@ def search(
         target = read_config(folder).target
         screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {target}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
+
+
+def _given() -> set[str]:
+    """Names of the parameters that the command line gives a value for."""
+    context = click.get_current_context()
+    return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
 
 
 def _settings(texts: Sequence[str], steps: int | None) -> dict[str, int | str]:

@@ -24,6 +24,7 @@ TITLES = {
     "finalists": "architectures refined",
     "finetune": "steps of fine-tuning",
     "score": "designs scored",
+    "again": "steps to another answer",
     "map": "groups measured",
     "trial": "groups judged",
     "latency": "engines timed",

@@ -54,6 +54,8 @@ def show_result(screen: Screen, result: Result) -> None:
         screen.say(f"the chosen design was trained for {tuned.steps} steps: validation delta_m {before} to {after}")
     for figure, origin in result.known_from.items():
         screen.say(f"{figure}: {origin}")
+    if result.origin is not None:
+        screen.say(result.origin.words)
     screen.say(f"{result.evaluations} designs evaluated in {result.seconds:.0f} s")
     if result.early_stops is not None and result.early_stops.designs:
         screen.say(result.early_stops.words(result.evaluations))

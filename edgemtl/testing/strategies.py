@@ -28,7 +28,7 @@ from edgemtl.nas.evaluation import (
     record,
     space_distributions,
 )
-from edgemtl.nas.search import Preparation, Prepared, Strategy
+from edgemtl.nas.search import Preparation, Prepared, Strategy, evaluated_before
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Space, load_space
 from edgemtl.targets import find_target, measurer_of
@@ -210,14 +210,27 @@ class StrategyConformance:
                 study.tell(trial, list(task.objectives(evaluation)))
         assert len(finished(study)) == 9
 
+    def test_workers_propose_what_one_would(self, prepared: Prepared, task: Problem, unbroken: list[str]) -> None:
+        """As many at once as may be, and the last one ends first."""
+        study, proposed = new_study(), dict[int, str]()
+        while (done := len(proposed)) < COUNT:
+            at_once = []
+            for position in range(done, COUNT):
+                study.sampler = self.sampler(prepared, task)
+                if evaluated_before(study.sampler, position) <= done:
+                    at_once.append((position, study.ask(space_distributions(task.space))))
+            for position, trial in reversed(at_once):
+                evaluation = evaluate(task.space.design(trial.params))
+                record(trial, evaluation)
+                study.tell(trial, list(task.objectives(evaluation)))
+                proposed[position] = evaluation.design.key
+        assert [proposed[position] for position in range(COUNT)] == unbroken
+
     def test_three_objectives(self, prepared: Prepared, task: Problem) -> None:
-        """A study may have more objectives than the strategy uses."""
-        study = new_study(3, self.sampler(prepared, task))
-        for _ in range(COUNT):
-            trial = study.ask(space_distributions(task.space))
-            evaluation = evaluate(task.space.design(trial.params))
-            record(trial, evaluation)
-            study.tell(trial, [*task.objectives(evaluation), float(evaluation.design.cost().params)])
+        """The strategy serves a problem with more than two."""
+        more = replace(task, objectives_given=("delta_m", "latency", "params"))
+        study = new_study(3)
+        assert len({*keys(drive(more, self.sampler(prepared, more), COUNT, study)[0])}) > 1
         assert len(finished(study)) == COUNT
 
     def test_a_budget_that_hardly_any_design_keeps(self, prepared: Prepared, task: Problem) -> None:

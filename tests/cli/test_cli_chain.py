@@ -136,6 +136,21 @@ def test_a_finished_search_is_read_again_where_that_is_asked_for(workplace: Path
     assert status == 0 and "Pareto front" in output
 
 
+def test_another_budget_is_answered_from_a_finished_search(workplace: Path, searched: Any, here: Here) -> None:
+    """What is not given is as it was; the run is one like any other, and says which it is from."""
+    words = ("search", "--from", "runs/first", "--supernet", "runs/supernet/supernet.safetensors")
+    status, output, _ = here(*words, "--budget", "50%FLOPs", "--out", "runs/second", "--format", "json")
+    result = json.loads(output)
+    assert status == 0 and result["feasible"]
+    assert result["origin"]["run"] == "runs/first"
+    assert (result["space"], result["budgets"]) == ("tiny", ["50%FLOPs"])
+    assert result["front"][-1]["metrics"] == searched["result"]["front"][-1]["metrics"]
+    assert here("report", "runs/second", "--out", "second.html")[0] == 0
+    assert "from runs/first: its " in (workplace / "second.html").read_text()
+    status, _, errors = here(*words, "--data", "scenes", "--out", "runs/third")
+    assert status == 1 and len(errors.splitlines()) == 1
+
+
 def test_a_budget_below_the_smallest_design_names_what_that_takes(workplace: Path, trained: Any, here: Here) -> None:
     status, output, errors = here(*SEARCH, "--budget", "1kFLOPs", "--out", "runs/none")
     assert (status, output) == (1, "")

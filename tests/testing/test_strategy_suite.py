@@ -40,6 +40,11 @@ class TestRandom(StrategyConformance):
     strategy = make_strategy("random")
 
 
+class TestTpe(StrategyConformance):
+    strategy = make_strategy("tpe")
+    keeps_budgets = False
+
+
 class Forgetful(DesignSampler):
     """Draws whatever comes next in this process, budgets or not."""
 

@@ -20,6 +20,7 @@ from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
 from edgemtl.models.quantization import Ranges, calibrate, correct_biases, simulate
 from edgemtl.nas.evaluation.problem import Evaluation, LatencyPrediction, Metrics
 from edgemtl.nas.evaluation.stopping import Audit, Stopped, Watch, image_order, watch_floors
+from edgemtl.nas.evaluation.turns import Turns
 from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.results import Latency
 from edgemtl.runtime import Outputs, Session
@@ -297,9 +298,10 @@ class NetEvaluator:
 
 @dataclass
 class Evaluator(NetEvaluator):
-    """Score and time the designs of a supernet."""
+    """Score and time the designs of a supernet; `turns` are those with other processes on this machine."""
 
     supernet: Supernet = field(kw_only=True)
+    turns: Turns = field(kw_only=True, default=Turns())
 
     def candidate(self, design: Design) -> Candidate:
         """The design's net, extracted and recalibrated, with ranges where a block is INT8."""
@@ -313,15 +315,13 @@ class Evaluator(NetEvaluator):
         Scoring is stopped early where the design cannot keep a floor of the `watch`. Where the latency is `predicted`
         no engine is built.
         """
-        candidate = self.candidate(design)
-        stopped = None
-        if watch is None:
-            metrics: Metrics = self.simulated(candidate)
-        else:
-            metrics, stopped = self.simulated_until(candidate, watch, design.key)
+        with self.turns.among_others():
+            candidate = self.candidate(design)
+            scored = self.simulated_until(candidate, watch, design.key) if watch else (self.simulated(candidate), None)
         if predicted is not None:
-            return Evaluation(design, metrics, predicted.latency_ms, stopped, predicted.error)
-        return Evaluation(design, metrics, self.time(candidate), stopped)
+            return Evaluation(design, scored[0], predicted.latency_ms, scored[1], predicted.error)
+        with self.turns.alone():
+            return Evaluation(design, scored[0], self.time(candidate), scored[1])
 
 
 def recalibration_images(source: Source, count: int) -> list[Tensor]:

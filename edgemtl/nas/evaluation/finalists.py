@@ -11,19 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol, TypeVar
 
 from edgemtl.nas.evaluation.evaluator import Candidate, Evaluator
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
 from edgemtl.nas.evaluation.shrinkage import ShrinkageEstimate, shrinkage_estimate
 from edgemtl.results import FineTuning
-from edgemtl.spaces import Design, Space
+from edgemtl.spaces import Design, Option, Space, is_precision
 from edgemtl.tasks import relative_change
 
 __all__ = [
     "Finalist",
+    "Measured",
+    "Rated",
     "candidates_of",
     "choose",
     "fast_enough",
+    "is_exportable",
     "measure_finalists",
     "pick_architectures",
     "precision_variants",
@@ -40,6 +44,34 @@ NEAR, NEAR_UNIFORM = 1.2, 1.6
 ENGINES = 4
 ROUNDS = 4
 BURST = 6
+
+
+class Rated(Protocol):
+    """An evaluation with a `ratio`: its latency over that of its architecture's fastest uniform precision.
+
+    None where it was not timed beside those.
+    """
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Of the design."""
+        ...
+
+    @property
+    def ratio(self) -> float | None:
+        """The ratio."""
+        ...
+
+
+R = TypeVar("R", bound=Rated)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluated design without its net, and its ratio where that is known."""
+
+    evaluation: Evaluation
+    ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +122,7 @@ def pick_architectures(
     estimate = estimate or shrinkage_estimate(problem, ())
     feasible = [e for e in evaluations if problem.feasible(e)]
     if feasible:
-        points = [(-estimate(e), problem.objectives(e)[1]) for e in feasible]
+        points = [(-estimate(e), *_other_objectives(problem, e)) for e in feasible]
         ordered = [feasible[i] for i in sorted(non_dominated(points), key=points.__getitem__)]
     else:
         ordered = sorted(evaluations, key=problem.violation)
@@ -101,6 +133,12 @@ def pick_architectures(
     if feasible or count < 2 or not problem.floors or not problem.affordable(largest):
         return nearest
     return [*nearest, *([] if any(design.plan == largest.plan for design in nearest) else [largest])]
+
+
+def _other_objectives(problem: Problem, evaluation: Evaluation) -> list[float]:
+    """All but delta_m."""
+    values = zip(problem.objective_names, problem.objectives(evaluation), strict=True)
+    return [value for name, value in values if name != "delta_m"]
 
 
 def measure_finalists(
@@ -151,15 +189,35 @@ def candidates_of(evaluator: Evaluator, designs: Sequence[Design]) -> list[Candi
     return [Candidate(design, *shared[repr(design.plan)]) for design in designs]
 
 
-def fast_enough(problem: Problem, finalists: Sequence[Finalist]) -> list[Finalist]:
+def fast_enough(problem: Problem, finalists: Sequence[R]) -> list[R]:
     """Without those that are slow for their architecture, unless no other is feasible."""
-    usable = [f for f in finalists if _is_fast(f.candidate.design, f.ratio) and problem.feasible(f.evaluation)]
+    usable = [f for f in finalists if _is_fast(f.evaluation.design, f.ratio) and problem.feasible(f.evaluation)]
     return usable or list(finalists)
 
 
-def _is_fast(design: Design, ratio: float) -> bool:
-    """Whether a design is as fast as the best uniform precision, clearly so where it is none itself."""
-    return ratio <= (1.0 if is_uniform(design) else RATIO_ALLOWED)
+def _is_fast(design: Design, ratio: float | None) -> bool:
+    """Whether a design is as fast as the best uniform precision, clearly so where it is none itself; None passes."""
+    return ratio is None or ratio <= (1.0 if is_uniform(design) else RATIO_ALLOWED)
+
+
+def is_exportable(problem: Problem, evaluator: Evaluator, measured: Finalist, known: Iterable[Rated]) -> bool:
+    """Whether a net loses no more to its precision than an export accepts: against itself in float.
+
+    Those figures are taken from what is `known`, and measured where they are not there.
+    """
+    candidate = measured.candidate
+    if "int8" not in candidate.precision.values():
+        return True
+    design = candidate.design
+    plain = design.space.design({**design, **_in_float(design.space)}, design.pruned)
+    known_metrics = (e.evaluation.metrics for e in known if e.evaluation.design.key == plain.key)
+    metrics = next(known_metrics, None) or evaluator.simulated(Candidate(plain, candidate.net, None))
+    return _lost(problem, measured.evaluation.metrics, metrics) <= EXPORT_LOSS
+
+
+def _in_float(space: Space) -> dict[str, Option]:
+    largest = space.largest()
+    return {choice.name: largest[choice.name] for choice in space.choices if is_precision(choice)}
 
 
 def _lost(problem: Problem, metrics: Metrics, plain: Metrics) -> float:
@@ -202,7 +260,7 @@ def timed_together(
     return [{scope: median(values) for scope, values in scopes.items()} for scopes in drawn]
 
 
-def choose(problem: Problem, finalists: Sequence[Finalist], estimate: ShrinkageEstimate | None = None) -> Finalist:
+def choose(problem: Problem, finalists: Sequence[R], estimate: ShrinkageEstimate | None = None) -> R:
     """The fastest finalist whose delta_m is within 1 % of the best feasible one; the nearest to feasible if none is.
 
     Each delta_m is what `estimate` makes of the measured one. Where its standard error is known, that much less of it
@@ -214,10 +272,10 @@ def choose(problem: Problem, finalists: Sequence[Finalist], estimate: ShrinkageE
         return min(finalists, key=lambda f: problem.violation(f.evaluation))
     best = max(estimate(f.evaluation) for f in feasible)
     near = [f for f in feasible if estimate(f.evaluation) >= best - max(0.0, TOLERANCE - problem.noise)]
-    return min(near, key=lambda f: (problem.objectives(f.evaluation)[1], -estimate(f.evaluation)))
+    return min(near, key=lambda f: (problem.speed(f.evaluation), -estimate(f.evaluation)))
 
 
-def front_of(problem: Problem, finalists: Sequence[Finalist]) -> list[Finalist]:
-    """The finalists that no other one beats in both delta_m and latency, the feasible ones first."""
+def front_of(problem: Problem, finalists: Sequence[R]) -> list[R]:
+    """The finalists that no other one beats in every objective, the feasible ones first."""
     candidates = [f for f in finalists if problem.feasible(f.evaluation)] or list(finalists)
     return [candidates[i] for i in non_dominated([problem.objectives(f.evaluation) for f in candidates])]

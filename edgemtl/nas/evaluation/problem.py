@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.blocks import BlockRecord
+from edgemtl.errors import UserError, unknown_name
 from edgemtl.nas.evaluation.sensitivity import Sensitivity
 from edgemtl.nas.evaluation.stopping import WRONG_CHANCE, Stopped, Watch
 from edgemtl.results import EarlyStops, LimitCheck
@@ -27,12 +28,17 @@ __all__ = [
     "Problem",
     "Requirements",
     "check_floor",
+    "check_objectives",
     "non_dominated",
     "timed_scopes",
     "total_violation",
 ]
 
 Metrics = Mapping[str, Mapping[str, float]]
+COUNTED = {"flops": "flops", "params": "params", "bytes": "weight_bytes"}
+"""Objectives that are counted, and what a `Cost` calls them."""
+OBJECTIVES = ("delta_m", "latency", *COUNTED)
+"""Names of objectives, besides those of tasks."""
 
 
 class NetDesign(Protocol):
@@ -206,6 +212,8 @@ class Problem:
     one step down in each choice was found to cost, where that is known; `noise` is the standard error of a measured
     delta_m, where a task has one label an image; `watch` is what stops candidates early that cannot keep a floor.
     `latency` predicts latencies, where there is a table; `known_from` says in words what figures are known from.
+    `objectives_given` are names of `OBJECTIVES` or of tasks (their relative changes); none: delta_m and latency, or
+    FLOPs where the target does not run here.
     """
 
     space: Space
@@ -219,6 +227,12 @@ class Problem:
     watch: Watch | None = None
     latency: LatencyPredictor | None = None
     known_from: Mapping[str, str] = field(default_factory=dict)
+    objectives_given: tuple[str, ...] = ()
+
+    @property
+    def objective_names(self) -> tuple[str, ...]:
+        """Names of the objectives, in order."""
+        return self.objectives_given or ("delta_m", "latency" if self.measures_latency else "flops")
 
     @property
     def requirements(self) -> Requirements:
@@ -270,10 +284,25 @@ class Problem:
         """Relative change of every task against the baseline."""
         return self.requirements.changes(metrics)
 
-    def objectives(self, evaluation: Evaluation) -> tuple[float, float]:
-        """Objectives to minimise: minus delta_m, and the latency (FLOPs where the target does not run here)."""
-        second = evaluation.latency_ms[""] if self.measures_latency else float(evaluation.design.cost().flops)
-        return -self.delta_m(evaluation.metrics), second
+    def objectives(self, evaluation: Evaluation) -> tuple[float, ...]:
+        """Objectives to minimise: what is better where it is more counts negative."""
+        return tuple(self._objective(name, evaluation) for name in self.objective_names)
+
+    def _objective(self, name: str, evaluation: Evaluation) -> float:
+        if name == "delta_m":
+            return -self.delta_m(evaluation.metrics)
+        if name == "latency":
+            return evaluation.latency_ms[""]
+        return self.count(name, evaluation.design) if name in COUNTED else -self.changes(evaluation.metrics)[name]
+
+    def count(self, name: str, design: NetDesign) -> float:
+        """One of the objectives `COUNTED` of a design."""
+        return float(getattr(design.cost(), COUNTED[name]))
+
+    def speed(self, evaluation: Evaluation) -> float:
+        """The cost that decides at equal quality: the first objective that is one, else latency or FLOPs."""
+        costs = (name for name in self.objective_names if name == "latency" or name in COUNTED)
+        return self._objective(next(costs, "latency" if self.measures_latency else "flops"), evaluation)
 
     def early_stops(self, evaluations: Sequence[Evaluation]) -> EarlyStops | None:
         """The account of evaluations that were stopped early; None where no floor could stop one."""
@@ -287,6 +316,18 @@ class Problem:
             images=self.watch.images * len(evaluations),
             wrong_chance=min(1.0, WRONG_CHANCE * len(evaluations)),
         )
+
+
+def check_objectives(names: Sequence[str], tasks: Sequence[str], is_timed: bool) -> tuple[str, ...]:
+    """Names of objectives, checked; `UserError` for one alone, an unknown one, or a latency that nothing measures."""
+    for name in names:
+        if name not in OBJECTIVES and name not in tasks:
+            raise unknown_name("objective", name, [*OBJECTIVES, *tasks])
+    if names and (len(names) < 2 or len({*names}) < len(names)):
+        raise UserError(f"objectives {', '.join(names)} given: give two or more different ones, or none (the default)")
+    if "latency" in names and not is_timed:
+        raise UserError("objective latency: engines are not timed for this device here; give flops")
+    return tuple(names)
 
 
 def timed_scopes(budgets: Iterable[Budget]) -> list[str]:

@@ -2,12 +2,14 @@
 
 from edgemtl.nas.runs.finetune import fine_tune
 from edgemtl.nas.runs.folder import RunFolder, check_free, run_tasks
+from edgemtl.nas.runs.measurements import Measurements, read_measurements, write_measurements
 from edgemtl.nas.runs.outcome import Contender, RunInfo, finalize_run, score_result
 from edgemtl.nas.runs.tuning import TUNING, OneDesign, Tuned, tune_design
 
 __all__ = [
     "TUNING",
     "Contender",
+    "Measurements",
     "OneDesign",
     "RunFolder",
     "RunInfo",
@@ -15,7 +17,9 @@ __all__ = [
     "check_free",
     "finalize_run",
     "fine_tune",
+    "read_measurements",
     "run_tasks",
     "score_result",
     "tune_design",
+    "write_measurements",
 ]

@@ -18,7 +18,7 @@ from edgemtl.nas.evaluation import (
 )
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.progress import Progress, Report, silent
-from edgemtl.results import EarlyStops, Entry, FineTuning, LimitCheck, PathCost, Result, write_result
+from edgemtl.results import EarlyStops, Entry, FineTuning, LimitCheck, Origin, PathCost, Result, write_result
 from edgemtl.signals import deferred
 from edgemtl.tasks import delta_m
 from edgemtl.units import preference_text
@@ -31,7 +31,8 @@ class RunInfo:
     """The request as the result records it; `started` is the monotonic clock's time at its start.
 
     `early_stops` is the account of evaluations that floors stopped early, None where none could; `known_from` says in
-    words what figures of the run are known from.
+    words what figures of the run are known from; `origin` is the run whose measurements serve again, if that is
+    another one.
     """
 
     command: str
@@ -42,6 +43,7 @@ class RunInfo:
     started: float
     early_stops: EarlyStops | None = None
     known_from: Mapping[str, str] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,12 @@ def finalize_run(
     base: Candidate,
     front: Sequence[Finalist],
     report: Report = silent,
+    known_baseline: Entry | None = None,
 ) -> Result:
-    """Score the front, the chosen design first, and the baseline; keep the nets and write the result."""
+    """Score the front, the chosen design first, and the baseline; keep the nets and write the result.
+
+    The baseline's scores and latency are those of `known_baseline`, of an earlier result, where that is given.
+    """
     names = ["best", *(finalist.candidate.design.key for finalist in front[1:])]
     candidates = {name: finalist.candidate for name, finalist in zip(names, front, strict=True)}
     contenders = [
@@ -86,7 +92,8 @@ def finalize_run(
         for name, each in zip(names, front, strict=True)
     ]
     required = problem.requirements
-    result = score_result(info, problem.space.name, evaluator, required, (base.design, base), contenders, report)
+    own = (base.design, base)
+    result = score_result(info, problem.space.name, evaluator, required, own, contenders, report, known_baseline)
     with deferred():  # an older result and newer designs would not go together
         for name, candidate in {"baseline": base, **candidates}.items():
             folder.save(name, candidate)
@@ -103,15 +110,18 @@ def score_result(
     base: tuple[NetDesign, Prepared],
     front: Sequence[Contender],
     report: Report = silent,
+    known_baseline: Entry | None = None,
 ) -> Result:
     """The result of a run: the front, the chosen net first, and the baseline, scored on test images by their engines.
 
-    Nothing here decides: what is feasible was found on validation images.
+    Nothing here decides: what is feasible was found on validation images. Figures of a `known_baseline` are taken as
+    they are.
     """
     samples, total = evaluator.test_samples, len(front) + 1
     report(Progress("score", 0, total, "baseline on test images"))
-    required = replace(required, baseline=evaluator.score(base[1], samples))
-    latency_ms = evaluator.time(base[1])
+    known = known_baseline.metrics if known_baseline else None
+    required = replace(required, baseline=known or evaluator.score(base[1], samples))
+    latency_ms = _known_latency(known_baseline, evaluator.scopes) or evaluator.time(base[1])
     checks = required.checks(base[0], required.baseline, latency_ms)
     baseline = _entry(Contender("baseline", *base, latency_ms, checks), required.baseline, required, evaluator)
     entries = []
@@ -137,7 +147,13 @@ def score_result(
         preference=dict(required.preference),
         early_stops=info.early_stops,
         known_from=dict(info.known_from),
+        origin=info.origin,
     )
+
+
+def _known_latency(baseline: Entry | None, scopes: Sequence[str]) -> dict[str, float]:
+    """A known baseline's latency; empty where a single task's is asked for too, which no result holds."""
+    return {"": baseline.latency_ms.value} if baseline and baseline.latency_ms and [*scopes] == [""] else {}
 
 
 def _entry(

@@ -1,7 +1,7 @@
 """The search itself: one loop, and the strategies that propose designs."""
 
 from edgemtl.nas.search.problem import Preflight
-from edgemtl.nas.search.request import SearchRequest
+from edgemtl.nas.search.request import EVALUATIONS, SearchRequest, as_before
 from edgemtl.nas.search.run import search
 from edgemtl.nas.search.strategies import (
     STRATEGIES,
@@ -12,6 +12,7 @@ from edgemtl.nas.search.strategies import (
     Prepared,
     SamplerStrategy,
     Strategy,
+    evaluated_before,
     make_strategy,
     make_table,
     measured_in,
@@ -19,6 +20,7 @@ from edgemtl.nas.search.strategies import (
 )
 
 __all__ = [
+    "EVALUATIONS",
     "STRATEGIES",
     "DesignSampler",
     "MaskDistribution",
@@ -29,6 +31,8 @@ __all__ = [
     "SamplerStrategy",
     "SearchRequest",
     "Strategy",
+    "as_before",
+    "evaluated_before",
     "make_strategy",
     "make_table",
     "measured_in",

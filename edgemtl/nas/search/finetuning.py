@@ -106,7 +106,7 @@ def _delta_m(problem: Problem, finalists: Iterable[Finalist]) -> float:
 
 def _slowness(problem: Problem, finalist: Finalist) -> tuple[float, float]:
     """Order of the precisions of one architecture: limits first, then latency."""
-    return problem.violation(finalist.evaluation), problem.objectives(finalist.evaluation)[1]
+    return problem.violation(finalist.evaluation), problem.speed(finalist.evaluation)
 
 
 def _train(request: SearchRequest, candidate: Candidate, report: Report) -> Tuned:

@@ -4,51 +4,103 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from edgemtl.nas.evaluation import Evaluation, Evaluator, Problem, evaluation_of, finished, record
+from edgemtl.nas.evaluation import (
+    Evaluation,
+    Evaluator,
+    Problem,
+    evaluation_of,
+    finished,
+    free_position,
+    position_of,
+    record,
+)
 from edgemtl.nas.search.request import SearchRequest
-from edgemtl.nas.search.workers import begin, busy_elsewhere, end_abandoned, end_silent, working
+from edgemtl.nas.search.strategies import evaluated_before
+from edgemtl.nas.search.workers import SilenceWatch, begin, working
 from edgemtl.progress import Progress, Report
 from edgemtl.signals import deferred
 
-__all__ = ["evaluate_all"]
+__all__ = ["Worker", "evaluate_all", "worker_name"]
 
-_WAIT_SECONDS = 1.0
+_WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who evaluates: its name, whether others may work at the same study, and a check that it makes now and then."""
+
+    name: str
+    shares: bool
+    check: Callable[[], None] = lambda: None
+
+
+def worker_name(request: SearchRequest) -> str:
+    """The name of the process that owns a run's folder, the same after it was killed."""
+    return f"{socket.gethostname()}:{request.out.resolve()}"
 
 
 def evaluate_all(
-    request: SearchRequest, problem: Problem, evaluator: Evaluator, study: optuna.Study, report: Report
+    evaluations: int, problem: Problem, evaluator: Evaluator, study: optuna.Study, worker: Worker, report: Report
 ) -> bool:
-    """Run trials until `evaluations` are complete; whether Ctrl-C cut it short."""
-    worker = f"{socket.gethostname()}:{request.out.resolve()}"
-    end_abandoned(study, worker if request.storage else None)
+    """Run trials until the first `evaluations` positions are evaluated; whether Ctrl-C cut it short.
+
+    A position is proposed for once those that its sampler follows from are evaluated, by whomever: so it is what one
+    worker alone would propose.
+    """
+    watch = SilenceWatch()
     try:
-        while (done := len(finished(study))) < request.evaluations:
-            if done + busy_elsewhere(study, worker) >= request.evaluations:
-                report(Progress("search", done, request.evaluations, "other workers are at the last designs"))
+        while (done := _evaluated(study, evaluations)) < evaluations:
+            may_begin = partial(_may_begin, study, evaluations)
+            evaluation = None
+            if may_begin(free_position(study)):
+                evaluation = _evaluate_next(may_begin, problem, evaluator, study, worker)
+            if evaluation is None:
+                report(Progress("search", done, evaluations, "other workers are at the designs that come first"))
                 time.sleep(_WAIT_SECONDS)
-                end_silent(study)
-                continue
-            evaluation = _evaluate_next(problem, evaluator, study, worker)
-            report(Progress("search", done + 1, request.evaluations, _news(problem, evaluation)))
+            else:
+                report(Progress("search", _evaluated(study, evaluations), evaluations, _news(problem, evaluation)))
+            watch.end_silent(study)
+            worker.check()
     except KeyboardInterrupt:
         return True
     return False
 
 
-def _evaluate_next(problem: Problem, evaluator: Evaluator, study: optuna.Study, worker: str) -> Evaluation:
-    """The evaluation of the next design, kept in the study; Ctrl-C is held back while the study is written."""
-    with deferred():
-        trial = begin(study, problem.space, worker)
+def _evaluated(study: optuna.Study, evaluations: int) -> int:
+    """How many of the first positions are evaluated."""
+    return sum(position_of(trial) < evaluations for trial in finished(study))
+
+
+def _may_begin(study: optuna.Study, evaluations: int, position: int) -> bool:
+    """Whether a position is wanted, and what its proposal follows from is there."""
+    first = evaluated_before(study.sampler, position)
+    return position < evaluations and _evaluated(study, first) == first
+
+
+def _evaluate_next(
+    may_begin: Callable[[int], bool], problem: Problem, evaluator: Evaluator, study: optuna.Study, worker: Worker
+) -> Evaluation | None:
+    """The evaluation of the next design, kept in the study; Ctrl-C is held back while the study is written.
+
+    None where other workers have all that may begin.
+    """
+    with deferred(), evaluator.turns.among_others():
+        trial = begin(study, problem.space, worker.name, may_begin)
+    if trial is None:
+        return None
     try:
         design = problem.space.design(trial.params)
         same_design = [each for each in finished(study) if each.user_attrs.get("key") == design.key]
-        with working(study, trial):
+        with working(study, trial) if worker.shares else nullcontext():
             if same_design:
                 evaluation = evaluation_of(same_design[0], problem.space)
             else:
@@ -63,11 +115,11 @@ def _evaluate_next(problem: Problem, evaluator: Evaluator, study: optuna.Study, 
 
 
 def _news(problem: Problem, evaluation: Evaluation) -> str:
-    minus_delta, second = problem.objectives(evaluation)
-    cost = f"{second:.2f} ms" if problem.measures_latency else f"{second / 1e9:.2f} GFLOPs"
+    ms, flops = evaluation.latency_ms.get(""), evaluation.design.cost().flops
+    cost = f"{flops / 1e9:.2f} GFLOPs" if ms is None else f"{ms:.2f} ms"
     if evaluation.latency_error:
         cost += f" predicted (error {100 * evaluation.latency_error['']:.1f} %)"
     broken = [check.name for check in problem.checks(evaluation) if not check.kept]
     verdict = f", breaks {' and '.join(broken)}" if broken else ""
     early = f" (stopped after {each.images} of {each.total} images)" if (each := evaluation.stopped) else ""
-    return f"delta_m {-100 * minus_delta:+.1f} %, {cost}{verdict}{early}"
+    return f"delta_m {100 * problem.delta_m(evaluation.metrics):+.1f} %, {cost}{verdict}{early}"

@@ -10,6 +10,7 @@ from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import (
     SENSITIVITY_FILE,
     FloorRow,
+    Limit,
     PreflightRow,
     Problem,
     find_sensitivity,
@@ -25,9 +26,9 @@ from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search.finetuning import FineTuneEstimate, estimate
 from edgemtl.nas.search.setup import Setup
 from edgemtl.nas.search.strategies import Preparation, Prepared
-from edgemtl.progress import Progress, Report
+from edgemtl.progress import Progress, Report, silent
 
-__all__ = ["Preflight", "look_ahead", "prepare_strategy"]
+__all__ = ["Preflight", "look_ahead", "prepare_again", "prepare_strategy"]
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,21 @@ def prepare_strategy(
     setup: Setup, rows: Sequence[PreflightRow], problem: Problem | None, report: Report
 ) -> tuple[Prepared, Problem]:
     """The strategy after its own stage, and the problem with what it needs to know of the weights."""
-    folder = RunFolder(setup.request.out).path / setup.request.strategy
-    prepared = setup.strategy.prepare(
-        Preparation(setup.space, limits_of(rows), setup.supernet, setup.evaluator, setup.request.seed, folder, report)
-    )
+    prepared = _prepared(setup, limits_of(rows), report)
     return prepared, _with_sensitivity(setup, problem or _problem(setup, rows), report)
+
+
+def prepare_again(setup: Setup, problem: Problem) -> Prepared:
+    """The strategy of a run whose own stage has ended, as another process finds it."""
+    return _prepared(setup, problem.limits, silent)
+
+
+def _prepared(setup: Setup, limits: tuple[Limit, ...], report: Report) -> Prepared:
+    request = setup.request
+    folder = RunFolder(request.out).path / request.strategy
+    return setup.strategy.prepare(
+        Preparation(setup.space, limits, setup.supernet, setup.evaluator, request.seed, folder, report)
+    )
 
 
 def _problem(setup: Setup, rows: Sequence[PreflightRow]) -> Problem:
@@ -96,6 +107,7 @@ def _problem(setup: Setup, rows: Sequence[PreflightRow]) -> Problem:
         evaluator.is_timed,
         noise=noise,
         watch=evaluator.watch(largest, baseline, setup.floors),
+        objectives_given=setup.objectives,
     )
 
 

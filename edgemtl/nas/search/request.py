@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError
+from edgemtl.runs import read_config
 
-__all__ = ["AUTO", "MEASURED", "PREDICTED", "SearchRequest", "check_numbers"]
+__all__ = ["AUTO", "EVALUATIONS", "MEASURED", "PREDICTED", "SearchRequest", "as_before", "check_numbers"]
 
 AUTO, MEASURED, PREDICTED = "auto", "measured", "predicted"
 """Where latencies of candidates come from: what is less work, engines, or a table; a file's name is that table."""
+EVALUATIONS = 36
+MOST_WORKERS = 64
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,14 @@ class SearchRequest:
     `space` and `target` are names, `data` a source's name or path, `supernet` a file (None: the one that ships for this
     space and data, or none where the strategy trains its own). `settings` are the strategy's own, as values or texts.
     `evaluations` designs are measured in batches of `batch`; up to `finalists` architectures are refined at the end,
-    and up to `front_size` designs kept. `storage` is an Optuna URL, for many workers; by default a journal in `out`.
+    and up to `front_size` designs kept. `objectives` are names, in their order; none: quality and cost. `storage` is an
+    Optuna URL, for many workers; by default a journal in `out`. `workers` processes of this machine share the work.
+    `origin` is a finished run, whose measurements serve again: `evaluations` more are made, and none where that is 0.
     An empty `target` is the runtime that a budget names, else `onnxruntime`; `device` is the one that it is for.
     `threads` 0 leaves the number to the runtime. The finalists are trained for `finetune` steps before one is chosen
-    (0: not at all), in so many `processes`; a script that asks for several guards its main module, as they import it.
-    `latency` says where latencies of candidates come from: "measured",
-    "predicted", a table's file, or "auto": predicted where a table fits or is less work to make than measuring.
+    (0: not at all), in so many `processes`; a script that asks for several of either guards its main module, as they
+    import it. `latency` says where latencies of candidates come from: "measured", "predicted", a table's file, or
+    "auto": predicted where a table fits or is less work to make than measuring.
     """
 
     out: Path
@@ -41,13 +47,16 @@ class SearchRequest:
     device: str = HOST
     strategy: str = "linas"
     settings: Mapping[str, int | float | str] = field(default_factory=dict)
-    evaluations: int = 36
+    evaluations: int = EVALUATIONS
     batch: int = 12
     finalists: int = 3
     front_size: int = 6
     seed: int = 0
     supernet: Path | None = None
     storage: str | None = None
+    workers: int = 1
+    origin: Path | None = None
+    objectives: tuple[str, ...] = ()
     threads: int = 0
     finetune: int = 150
     processes: int = 1
@@ -56,9 +65,33 @@ class SearchRequest:
     command: str = "edgemtl search"
 
 
+def as_before(request: SearchRequest, origin: Path, given: Collection[str]) -> SearchRequest:
+    """The request with everything that is not `given` (names of fields) as it was in the run `origin`, or left out."""
+    config = read_config(origin)
+    before = dict(
+        budgets=config.budgets,
+        floors=config.floors,
+        preference=",".join(f"{task}={weight:g}" for task, weight in config.preference.items()),
+        space=config.space,
+        data=config.data,
+        size=config.size,
+        target=config.target,
+        device=config.device.name,
+        objectives=config.objectives,
+        strategy=config.strategy,
+        settings=dict(config.strategy_config),
+        seed=config.seed,
+        finetune=0,
+        threads=config.threads or 0,
+    )
+    kept = {*given, *({"settings"} if {"strategy", "steps"} & {*given} else ())}
+    changes: dict[str, Any] = {name: value for name, value in before.items() if name not in kept}
+    return replace(request, **changes)
+
+
 def check_numbers(request: SearchRequest) -> None:
     """`UserError` for a number of a request that no search can use."""
-    if request.evaluations < 2 or request.batch < 2:
+    if request.evaluations < (0 if request.origin else 2) or request.batch < 2:
         raise UserError(
             f"a search needs at least 2 evaluations in batches of 2, given: {request.evaluations} and {request.batch}"
         )
@@ -72,5 +105,7 @@ def check_numbers(request: SearchRequest) -> None:
         raise UserError(f"--finetune {request.finetune}: give the steps that finalists are trained for, 0 for none")
     if request.processes < 1:
         raise UserError(f"{request.processes} training processes given: give 1 or more")
+    if not 1 <= request.workers <= MOST_WORKERS:
+        raise UserError(f"{request.workers} workers given: give 1 to {MOST_WORKERS} processes of this machine")
     if request.threads < 0:
         raise UserError(f"{request.threads} threads given: give 0 (the runtime's choice) or more")

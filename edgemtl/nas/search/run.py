@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import optuna
 from optuna.exceptions import StorageInternalError
 
 from edgemtl.errors import UserError, reason_of
 from edgemtl.files.claim import claim
-from edgemtl.nas.evaluation import Problem, prepare_images
-from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run
+from edgemtl.nas.evaluation import Problem, hide_password, prepare_images
+from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run, write_measurements
+from edgemtl.nas.search.again import choose_again, known_in, origin_of
 from edgemtl.nas.search.finetuning import tune_finalists
+from edgemtl.nas.search.helpers import helpers
 from edgemtl.nas.search.latency import check_latency, with_latency_table
-from edgemtl.nas.search.loop import evaluate_all
+from edgemtl.nas.search.loop import Worker, evaluate_all, worker_name
 from edgemtl.nas.search.problem import look_ahead, prepare_strategy
 from edgemtl.nas.search.refinement import choose_front, finalists_of, refine, with_corrected_biases
 from edgemtl.nas.search.request import SearchRequest
 from edgemtl.nas.search.setup import Setup, set_up
 from edgemtl.nas.search.shortlist import read_shortlist, write_shortlist
-from edgemtl.nas.search.study import evaluations_in, has_ended, mark_refined, study_of
+from edgemtl.nas.search.study import (
+    check_shared,
+    evaluations_in,
+    has_ended,
+    mark_refined,
+    study_of,
+    take_known,
+    wanted_in,
+)
+from edgemtl.nas.search.workers import end_abandoned
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import Result, read_result
 
@@ -38,7 +50,7 @@ def search(request: SearchRequest, report: Report = silent) -> Result:
         try:
             return _search(request, report)
         except StorageInternalError as error:  # a database that is full, or cannot be reached any more
-            reason = reason_of(error.__cause__ or error)
+            reason = hide_password(reason_of(error.__cause__ or error))
             raise UserError(f"the study in --storage failed ({reason}): mend it, then go on with --resume") from error
 
 
@@ -46,10 +58,14 @@ def _search(request: SearchRequest, report: Report) -> Result:
     started = time.monotonic()
     folder, setup = RunFolder(request.out), set_up(request)
     folder.check(setup.config, request.resume)
+    check_shared(setup)
     if has_ended(setup):
         return read_result(request.out)
     check_latency(setup)
     prepare_images(setup.source, report)
+    known = known_in(setup) if request.origin else None
+    if known and not request.evaluations:
+        return choose_again(setup, known, started, report)
     rows, foreseen = look_ahead(setup, report)
     study = study_of(setup)
     before = evaluations_in(study, setup)  # a damaged study is reported before anything is measured
@@ -57,12 +73,26 @@ def _search(request: SearchRequest, report: Report) -> Result:
     prepared, problem = prepare_strategy(setup, rows, foreseen, report)
     problem = with_latency_table(setup, problem, before, report)
     study.sampler = prepared.sampler(problem, request.seed, request.batch)
-    interrupted = evaluate_all(request, problem, setup.evaluator, study, report)
-    return _finalize(setup, problem, study, interrupted, started, report)
+    if known:
+        take_known(study, problem, [each.evaluation for each in known.measurements.measured])
+    interrupted = _evaluate(setup, problem, study, report)
+    origin = origin_of(known, f"{request.evaluations} more were measured") if known else None
+    info = RunInfo(request.command, request.seed, request.strategy, request.budgets, 0, started, origin=origin)
+    return _finalize(setup, problem, study, interrupted, info, report)
+
+
+def _evaluate(setup: Setup, problem: Problem, study: optuna.Study, report: Report) -> bool:
+    """Evaluate what is wanted, by as many processes as are; whether Ctrl-C cut it short."""
+    request, wanted = setup.request, wanted_in(study, setup)
+    name, shares = worker_name(request), request.storage is not None
+    end_abandoned(study, name if shares else None)
+    with helpers(setup, problem, study, wanted, report) as check:
+        worker = Worker(name, shares or request.workers > 1, check)
+        return evaluate_all(wanted, problem, setup.evaluator, study, worker, report)
 
 
 def _finalize(
-    setup: Setup, problem: Problem, study: optuna.Study, interrupted: bool, started: float, report: Report
+    setup: Setup, problem: Problem, study: optuna.Study, interrupted: bool, info: RunInfo, report: Report
 ) -> Result:
     """Refine, choose and score what was evaluated, and write the result; after Ctrl-C, less of it, and end so."""
     request, evaluator, evaluations = setup.request, setup.evaluator, evaluations_in(study, setup)
@@ -79,6 +109,7 @@ def _finalize(
         refined, cut_short = finalists_of(evaluator, measured), False
     if cut_short and interrupted:
         raise KeyboardInterrupt
+    write_measurements(request.out, problem.baseline, evaluations, refined)
     baseline = evaluator.candidate(setup.space.largest())
     if request.finetune and not interrupted and not cut_short:
         write_shortlist(request.out, state, refined)
@@ -88,15 +119,11 @@ def _finalize(
         report(_stopping("what was refined is scored and written"))
     front = choose_front(problem, refined, evaluations, request.front_size)
     front = [with_corrected_biases(problem, evaluator, each) for each in front]
-    info = RunInfo(
-        request.command,
-        request.seed,
-        request.strategy,
-        request.budgets,
-        len(evaluations),
-        started,
-        problem.early_stops(evaluations),
-        problem.known_from,
+    info = replace(
+        info,
+        evaluations=len(evaluations),
+        early_stops=problem.early_stops(evaluations),
+        known_from=problem.known_from,
     )
     result = finalize_run(RunFolder(request.out), info, evaluator, problem, baseline, front, report)
     if interrupted or cut_short:

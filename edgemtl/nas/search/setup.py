@@ -12,7 +12,7 @@ from edgemtl.errors import UserError, unknown_name
 from edgemtl.files.seals import sha256
 from edgemtl.files.share import find_shared
 from edgemtl.models import Supernet, load_supernet
-from edgemtl.nas.evaluation import Evaluator, check_budgets, timed_scopes
+from edgemtl.nas.evaluation import Evaluator, check_budgets, check_objectives, timed_scopes
 from edgemtl.nas.runs import run_tasks
 from edgemtl.nas.search.finetuning import check_train_labels, finetune_config
 from edgemtl.nas.search.request import SearchRequest, check_numbers
@@ -46,6 +46,7 @@ class Setup:
     budgets: tuple[Budget, ...]
     floors: tuple[Floor, ...]
     preference: Mapping[str, float]
+    objectives: tuple[str, ...]
     config: RunConfig
 
 
@@ -72,6 +73,7 @@ def set_up(request: SearchRequest) -> Setup:
         check_train_labels(source)
     searched = space.for_target(target.traits)
     evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), request.threads, supernet=supernet)
+    objectives = check_objectives(request.objectives, names, evaluator.is_timed)
     config = RunConfig(
         space=request.space,
         fingerprint=space.fingerprint,
@@ -86,6 +88,7 @@ def set_up(request: SearchRequest) -> Setup:
         budgets=request.budgets,
         floors=request.floors,
         preference=preference,
+        objectives=objectives,
         precisions={c.name: tuple(map(str, c.options)) for c in searched.choices if is_precision(c)},
         seed=request.seed,
         supernet_sha256=sha256(weights) if weights else None,
@@ -93,7 +96,20 @@ def set_up(request: SearchRequest) -> Setup:
         finetune=finetune_config(request),
         latency=request.latency if evaluator.is_timed else None,
     )
-    return Setup(request, strategy, searched, source, supernet, weights, evaluator, budgets, floors, preference, config)
+    return Setup(
+        request,
+        strategy,
+        searched,
+        source,
+        supernet,
+        weights,
+        evaluator,
+        budgets,
+        floors,
+        preference,
+        objectives,
+        config,
+    )
 
 
 def _target_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:

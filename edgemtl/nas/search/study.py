@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Sequence
 
 import optuna
 
-from edgemtl.nas.evaluation import Evaluation, evaluation_of, finished, open_study
+from edgemtl.errors import UserError
+from edgemtl.nas.evaluation import (
+    Evaluation,
+    Problem,
+    evaluation_of,
+    finished,
+    known_trial,
+    open_storage,
+    open_study,
+    position_of,
+)
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search.setup import Setup
 from edgemtl.results import RESULT_FILE
+from edgemtl.runs import RUN_SCHEMA, RunConfig, difference_of
+from edgemtl.schema import parse_document
 
-__all__ = ["evaluations_in", "has_ended", "mark_refined", "study_of"]
+__all__ = ["check_shared", "evaluations_in", "has_ended", "mark_refined", "study_of", "take_known", "wanted_in"]
 
-_REFINED = "evaluations_refined"
+_REFINED, _CONFIG, _KNOWN = "evaluations_refined", "config", "evaluations_known"
 
 
 def study_of(setup: Setup) -> optuna.Study:
-    """The run's study; in a shared storage its name identifies the request, so that two searches never mix."""
-    out, storage = setup.request.out, setup.request.storage
-    digest = hashlib.sha256(json.dumps(setup.config.as_json(), sort_keys=True).encode()).hexdigest()[:12]
-    return open_study(f"{out.name}-{digest}" if storage else "search", RunFolder(out).journal, storage)
+    """The run's study; in a shared storage it has the name of the run's folder, and keeps what it was begun for.
+
+    Raises `UserError` where that is something else than is asked for now.
+    """
+    request = setup.request
+    name = request.out.absolute().name if request.storage else "search"
+    objectives = len(setup.objectives) or 2
+    study = open_study(name, open_storage(RunFolder(request.out).journal, request.storage), objectives)
+    if request.storage:
+        if _CONFIG not in study.user_attrs:
+            study.set_user_attr(_CONFIG, setup.config.as_json())
+        _check_same(study, setup.config)
+    return study
+
+
+def check_shared(setup: Setup) -> None:
+    """`UserError` where a shared storage cannot be used, or holds a study of that name of something else."""
+    request = setup.request
+    if request.storage:
+        storage, name = open_storage(RunFolder(request.out).journal, request.storage), request.out.absolute().name
+        if name in optuna.get_all_study_names(storage):
+            _check_same(optuna.load_study(study_name=name, storage=storage), setup.config)
+
+
+def _check_same(study: optuna.Study, config: RunConfig) -> None:
+    subject, remedy = f"study {study.study_name!r} in --storage", "choose an --out with another name"
+    stored = parse_document(study.user_attrs.get(_CONFIG), subject, RunConfig, RUN_SCHEMA, remedy)
+    if difference := difference_of(stored, config):
+        raise UserError(f"{subject} is of another {difference}: ask for the same, or {remedy}")
 
 
 def evaluations_in(study: optuna.Study, setup: Setup) -> list[Evaluation]:
@@ -30,13 +66,29 @@ def evaluations_in(study: optuna.Study, setup: Setup) -> list[Evaluation]:
     return list({each.design.key: each for each in evaluations}.values())
 
 
+def take_known(study: optuna.Study, problem: Problem, known: Sequence[Evaluation]) -> None:
+    """Give a study evaluations that are known already, at the first positions; those that it has stay."""
+    there = {position_of(trial) for trial in finished(study)}
+    for position, evaluation in enumerate(known):
+        if position not in there:
+            study.add_trial(known_trial(evaluation, position, problem.objectives(evaluation)))
+    study.set_user_attr(_KNOWN, len(known))
+
+
+def wanted_in(study: optuna.Study, setup: Setup) -> int:
+    """How many evaluations the study is to hold: the request's, besides those that were known."""
+    return int(study.user_attrs.get(_KNOWN, 0)) + setup.request.evaluations
+
+
 def has_ended(setup: Setup) -> bool:
     """Whether the existing result covers every requested evaluation."""
     if not (setup.request.out / RESULT_FILE).is_file():
         return False
+    if setup.request.origin and not setup.request.evaluations:
+        return True
     study = study_of(setup)
     refined = study.user_attrs.get(_REFINED) == len(evaluations_in(study, setup))
-    return len(finished(study)) >= setup.request.evaluations and refined
+    return len(finished(study)) >= wanted_in(study, setup) and refined
 
 
 def mark_refined(study: optuna.Study, evaluations: int) -> None:

@@ -68,6 +68,8 @@ def front_section(data: ReportData) -> Markup | None:
         f"Each mark is one design: up is better for the tasks (mean relative change against the baseline{weighted}), "
         "left is cheaper. Hover over a mark for its figures."
     )
+    if result.origin is not None:
+        lead += f" The measurements are {result.origin.words}."
     picture = (element("div", charts, class_="charts"), element("ul", legend, class_="legend")) if charts else None
     return card("Pareto front", lead, picture, _front_table(entries, result, data))
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from refusals import refused
 
-from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem, non_dominated
+from edgemtl.nas.evaluation.problem import Evaluation, Limit, Problem, check_objectives, non_dominated
 from edgemtl.spaces import Design, Space
 from edgemtl.tasks import delta_m
 from edgemtl.testing.landscape import PAIR, evaluate, problem, space
@@ -160,6 +161,29 @@ def test_objectives_are_minimised(pair: Space) -> None:
     assert task.objectives(found) == (-task.delta_m(found.metrics), found.latency_ms[""])
     blind = Problem(pair, (), (), task.preference, task.baseline, measures_latency=False)
     assert blind.objectives(Evaluation(found.design, found.metrics, {}))[1] == found.design.cost().flops
+
+
+def test_objectives_are_any_that_are_named(pair: Space) -> None:
+    task, found = problem(pair), worse(problem(pair), 1.2)
+    named = replace(task, objectives_given=("depth", "params", "bytes", "delta_m", "flops", "latency"))
+    cost = found.design.cost()
+    expected = (0.2, cost.params, cost.weight_bytes, 0.1, cost.flops, found.latency_ms[""])
+    assert named.objectives(found) == pytest.approx(expected)
+    assert named.speed(found) == cost.params, "the first that is a cost"
+    assert replace(task, objectives_given=("depth", "delta_m")).speed(found) == found.latency_ms[""]
+
+
+@pytest.mark.parametrize(
+    ("names", "timed", "expected"),
+    [
+        (("delta_m", "latncy"), True, "unknown objective 'latncy': did you mean latency"),
+        (("delta_m",), True, "objectives delta_m given: give two or more different ones"),
+        (("flops", "flops"), True, "give two or more different ones"),
+        (("delta_m", "latency"), False, "objective latency: engines are not timed for this device here; give flops"),
+    ],
+)
+def test_objectives_that_cannot_be_are_one_line(names: tuple[str, ...], timed: bool, expected: str) -> None:
+    assert expected in refused(lambda: check_objectives(names, ["depth", "semseg"], timed))
 
 
 def test_the_most_frugal_design_keeps_whatever_can_be_kept(pair: Space) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 import time
 from dataclasses import replace
 from multiprocessing.synchronize import Event
@@ -11,10 +12,12 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from refusals import refused
 
 from edgemtl.errors import UserError
-from edgemtl.nas.evaluation import Stopped
-from edgemtl.nas.evaluation.trials import _KernelLock, design_of, evaluation_of, open_study, record, space_distributions
+from edgemtl.nas.evaluation import Stopped, storage
+from edgemtl.nas.evaluation.storage import _KernelLock, hide_password, open_storage
+from edgemtl.nas.evaluation.trials import design_of, evaluation_of, finished, position, record, space_distributions
 from edgemtl.spaces import Space
 from edgemtl.testing.landscape import PAIR, evaluate, problem, space
 
@@ -31,6 +34,10 @@ def tell(pair: Space, study: optuna.Study, count: int) -> None:
         evaluation = evaluate(pair.design(trial.params))
         record(trial, evaluation)
         study.tell(trial, list(task.objectives(evaluation)))
+
+
+def open_study(name: str, journal: Path, url: str | None) -> optuna.Study:
+    return storage.open_study(name, open_storage(journal, url))
 
 
 def complete(study: optuna.Study) -> int:
@@ -93,13 +100,64 @@ def test_another_file_in_its_place_is_told(tmp_path: Path, content: bytes) -> No
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "sqlite:////nowhere/at/all/x.db", "oracle9://a/b"])
-def test_a_storage_that_cannot_be_reached_is_told(tmp_path: Path, url: str) -> None:
-    with pytest.raises(UserError) as error:
-        open_study("search", tmp_path / "study.journal", url)
-    assert "the study in --storage cannot be opened" in str(error.value)
-    assert "check its URL" in str(error.value)
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("nonsense", "--storage 'nonsense' is of no kind that is known: give journal:///PATH"),
+        ("oracle9://a/b", "or postgresql://USER@HOST/DATABASE"),
+        ("journal://", "is of no kind that is known"),
+        ("mongo://me:secret@host/x", "--storage 'mongo://me:***@host/x' is of no kind that is known"),
+        ("sqlite:////nowhere/at/all/x.db", "the database sqlite:////nowhere/at/all/x.db in --storage cannot be opened"),
+        ("journal:///nowhere/at/all/x", "there is no folder /nowhere/at/all; create it where all workers see it"),
+        ("sqlite+nodriver:///x.db", "in --storage cannot be opened"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_one_line(tmp_path: Path, url: str, expected: str) -> None:
+    line = refused(lambda: open_storage(tmp_path / "study.journal", url))
+    assert expected in line
+    assert "secret" not in line
+
+
+def test_an_unreachable_database_is_one_line_which_says_how_to_start_one(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    line = refused(lambda: open_storage(tmp_path / "j", "postgresql://me:secret@127.0.0.1:9/studies"))
+    assert "the database postgresql://me:***@127.0.0.1:9/studies in --storage cannot be reached" in line
+    assert "start one with `initdb -D pg && pg_ctl -D pg start && createdb edgemtl`, or give journal:///PATH" in line
+
+
+def test_a_missing_driver_is_one_line_which_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    line = refused(lambda: open_storage(tmp_path / "j", "postgresql://me@127.0.0.1:9/studies"))
+    assert line == (
+        "--storage with PostgreSQL needs the package psycopg, which is not installed: pip install 'edgemtl[postgresql]'"
+    )
+
+
+@pytest.mark.parametrize("written", ["journal://{}", "{}"])
+def test_a_journal_is_shared_by_its_url_or_its_path(pair: Space, tmp_path: Path, written: str) -> None:
+    url = written.format(tmp_path / "shared.journal")
+    tell(pair, open_study("first", tmp_path / "own", url), 2)
+    assert complete(open_study("first", tmp_path / "own", url)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["shared.journal"]
+
+
+def test_passwords_are_hidden() -> None:
+    assert hide_password("a sqlite:///x b://u:p@h/d c://u@h:5/d") == "a sqlite:///x b://u:***@h/d c://u@h:5/d"
+
+
+def test_a_position_that_was_given_up_is_taken_by_the_next(pair: Space, tmp_path: Path) -> None:
+    study = open_study("search", tmp_path / "study.journal", None)
+    trials = [study.ask(space_distributions(pair)) for _ in range(4)]
+    positions = [position(study, study._storage.get_trial(trial._trial_id)) for trial in reversed(trials)]
+    assert positions == [3, 2, 1, 0], "each leaves the lower ones to those that asked before"
+    study.tell(trials[1], state=TrialState.FAIL)
+    later = study.ask(space_distributions(pair))
+    assert position(study, study._storage.get_trial(later._trial_id)) == 1
+    for trial in (trials[3], later, trials[0]):
+        evaluation = evaluate(pair.design(trial.params))
+        record(trial, evaluation)
+        study.tell(trial, list(problem(pair).objectives(evaluation)))
+    assert [trial.number for trial in finished(study)] == [0, later.number, 3]
 
 
 def test_a_database_serves_many_studies(pair: Space, tmp_path: Path) -> None:

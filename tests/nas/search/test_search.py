@@ -34,7 +34,7 @@ from edgemtl.testing.world import TASKS, write_data, write_supernet
 
 KEYS = {
     "schema", "command", "seed", "data", "space", "strategy", "budgets", "feasible", "best", "front", "evaluations",
-    "seconds", "environment", "floors", "preference", "early_stops", "known_from",
+    "seconds", "environment", "floors", "preference", "early_stops", "known_from", "origin",
 }  # fmt: skip
 BEST_KEYS = {
     "design", "flops", "macs", "params", "bytes", "latency_ms", "metrics", "delta_m", "paths", "feasible", "kind",
@@ -424,7 +424,8 @@ def test_a_target_that_does_not_run_here_is_searched_by_flops(ask: Ask, tmp_path
         ({"threads": -1}, "-1 threads given"),
         ({"supernet": None}, "no supernet ships for space tiny and data photos: train one with `edgemtl train"),
         ({"supernet": Path("nowhere.safetensors")}, "cannot read supernet nowhere.safetensors: No such file"),
-        ({"storage": "nonsense"}, "the study in --storage cannot be opened"),
+        ({"storage": "nonsense"}, "--storage 'nonsense' is of no kind that is known"),
+        ({"objectives": ("delta_m", "latncy")}, "unknown objective 'latncy': did you mean latency"),
     ],
 )
 def test_what_cannot_be_met_or_understood_is_one_line_and_nothing_is_written(
@@ -432,6 +433,23 @@ def test_what_cannot_be_met_or_understood_is_one_line_and_nothing_is_written(
 ) -> None:
     assert expected in refusal(ask(tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_shared_study_of_something_else_is_one_line(ask: Ask, home: Path, tmp_path: Path) -> None:
+    changes = {"storage": f"journal://{tmp_path / 'studies.journal'}", "target": "tensorrt-rtx", "strategy": "random"}
+    first = search(ask(tmp_path / "a" / "run", evaluations=2, **changes))
+    events: list[Progress] = []
+    joined = search(ask(tmp_path / "b" / "run", evaluations=2, **changes), events.append)
+    assert joined.front == first.front
+    assert not [event for event in events if event.stage == "search"], "everything was evaluated by the first"
+    line = refusal(ask(tmp_path / "c" / "run", budgets=("70%FLOPs",), **changes))
+    assert line.startswith("study 'run' in --storage is of another budgets (80%FLOPs, here 70%FLOPs): ask for the same")
+    (tmp_path / "nas").mkdir()
+    wide = tmp_path / "nas" / "wide.yaml"
+    wide.write_text(TINY.replace("[8, 16, 24]", "[8, 24]"))
+    weights = write_supernet(load_space(str(wide), TASKS), tmp_path / "wide.safetensors")
+    line = refusal(ask(tmp_path / "c" / "run", space=str(wide), supernet=weights, **changes))
+    assert f"study 'run' in --storage is of another space (tiny, here {wide})" in line
 
 
 def test_a_folder_with_something_else_is_left_alone(ask: Ask, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study
 
-from edgemtl.nas.evaluation import Evaluation, Problem, non_dominated, seen_keys
+from edgemtl.nas.evaluation import Evaluation, Problem, non_dominated
 from edgemtl.nas.search.strategies.predictor import LatencyPredictor, Predictor, features
 from edgemtl.nas.search.strategies.sampler import DesignSampler, measured_in
 from edgemtl.spaces import Design
@@ -33,9 +34,9 @@ PredictLatency = Callable[[Sequence[Design], Array], Array]
 class LinasSampler(DesignSampler):
     """Proposes the designs of one batch after another; every batch is predicted from all that were evaluated before it.
 
-    The first batch spreads over the affordable designs. `batch` is how many are measured between two fits. State
-    lives in the study alone, so a resumed or a second worker's sampler continues from what is stored. `generations` are
-    those of each inner search.
+    The first batch spreads over the affordable designs. `batch` is how many are measured between two fits, by any
+    number of workers. State lives in the study alone, so a resumed or a second worker's sampler continues from what is
+    stored. `generations` are those of each inner search.
     """
 
     def __init__(self, problem: Problem, seed: int, batch: int, generations: int = GENERATIONS) -> None:
@@ -44,26 +45,33 @@ class LinasSampler(DesignSampler):
         self._proposed: tuple[int, list[Design]] = (-1, [])
 
     def next_design(self, study: Study, position: int) -> Design:
-        """The next design of the batch that was not seen; spread ones where the batch has no more."""
-        seen, number = seen_keys(study, self._problem.space), position // self._batch
+        """The design of its batch at that position; where the batch has no more, one of it again."""
+        number, offset = divmod(position, self._batch)
         if self._proposed[0] != number:  # else it is what would be proposed again
             self._proposed = number, self._propose(study, number)
-        offset = position % self._batch  # so that workers that ask at the same moment get different ones
-        fresh = [d for d in self._proposed[1][offset:] + self._proposed[1][:offset] if d.key not in seen]
-        if fresh:
-            return fresh[0]
-        designs = first_designs(self._problem, self._batch, random.Random(f"{self._seed}/{position}/more"), seen)
-        return designs[position % len(designs)]
+        designs = self._proposed[1]
+        return designs[offset % len(designs)]
+
+    def evaluated_before(self, position: int) -> int:
+        """The batches before."""
+        return position - position % self._batch
 
     def _propose(self, study: Study, number: int) -> list[Design]:
-        """The designs of batch `number`: they follow from the evaluations of the batches before it."""
+        """The designs of batch `number`: they follow from the evaluations of the batches before it.
+
+        None was evaluated there; spread ones fill up what the inner search leaves.
+        """
         begun = number * self._batch
-        rng, evaluations = random.Random(f"{self._seed}/{begun}"), measured_in(study, self._problem)[:begun]
+        rng, evaluations = random.Random(f"{self._seed}/{begun}"), measured_in(study, self._problem, begun)
         seen = {evaluation.design.key for evaluation in evaluations}
-        if len(evaluations) < self._batch:  # the first batch, or one whose predecessors other workers still evaluate
+        if len(evaluations) < self._batch:
             return first_designs(self._problem, self._batch, rng, seen)
         proposed = _inner_search(self._problem, evaluations, rng, self._generations)
-        return [d for d in proposed if d.key not in seen][: self._batch]
+        fresh = [d for d in proposed if d.key not in seen][: self._batch]
+        if len(fresh) == self._batch:
+            return fresh
+        seen |= {design.key for design in fresh}
+        return [*fresh, *first_designs(self._problem, self._batch - len(fresh), rng, seen)]
 
 
 def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[str]) -> list[Design]:
@@ -112,9 +120,8 @@ class _Predicted:
             for floor in problem.floors
             if not floor.decides
         }
-        scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | (
-            {""} if problem.measures_latency else set()
-        )
+        timed = {""} if "latency" in problem.objective_names else set()
+        scopes = {limit.budget.task or "" for limit in problem.limits if not limit.exact} | timed
         self.latency_ms = {scope: self._latency(evaluations, rows, scope) for scope in scopes}
 
     def _latency(self, evaluations: Sequence[Evaluation], rows: Array, scope: str) -> PredictLatency:
@@ -131,15 +138,19 @@ class _Predicted:
         return sensitivity.expect(designs, task) if sensitivity else np.zeros(len(designs))
 
     def __call__(self, designs: Sequence[Design]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Objectives (n, 2) and constraints (n, m), as pymoo wants them: to be minimised, and at most 0."""
+        """Objectives (n, k) and constraints (n, m), as pymoo wants them: to be minimised, and at most 0."""
         problem = self._problem
         rows = features(problem.space, designs)
         changes = {name: self._expected(designs, name) + predict(rows) for name, predict in self.changes.items()}
         latency = {scope: predict(designs, rows) for scope, predict in self.latency_ms.items()}
         weights = problem.preference
-        quality = sum(weights[name] * change for name, change in changes.items()) / sum(weights.values())
-        flops = np.array([design.cost().flops for design in designs], float)
-        objectives = np.stack([-quality, latency.get("", flops)], axis=1)
+        known = {name: -change for name, change in changes.items()}
+        known["delta_m"] = np.average([known[n] for n in changes], axis=0, weights=[weights[n] for n in changes])
+        known |= {"latency": latency[""]} if "" in latency else {}
+        for name in problem.objective_names:
+            if name not in known:
+                known[name] = np.array([problem.count(name, design) for design in designs])
+        objectives = np.stack([known[name] for name in problem.objective_names], axis=1)
         excess = []
         for limit in problem.limits:
             values = np.array([limit.count(d) for d in designs]) if limit.exact else latency[limit.budget.task or ""]
@@ -153,12 +164,8 @@ class _Predicted:
 def _inner_search(
     problem: Problem, evaluations: Sequence[Evaluation], rng: random.Random, generations: int
 ) -> list[Design]:
-    """NSGA-II on the predictors, from the measured front on; the affordable designs of its last population."""
-    from pymoo.algorithms.moo.nsga2 import NSGA2
+    """The affordable designs of the last population of a search on the predictors, from the measured front on."""
     from pymoo.core.problem import Problem as PymooProblem
-    from pymoo.operators.crossover.sbx import SBX
-    from pymoo.operators.mutation.pm import PM
-    from pymoo.operators.repair.rounding import RoundingRepair
     from pymoo.optimize import minimize
 
     space, predicted = problem.space, _Predicted(problem, evaluations)
@@ -168,7 +175,7 @@ def _inner_search(
         def __init__(self) -> None:
             super().__init__(
                 n_var=len(upper),
-                n_obj=2,
+                n_obj=len(problem.objective_names),
                 n_ieq_constr=max(1, len(problem.limits) + len(problem.floors)),
                 xl=0,
                 xu=upper,
@@ -181,19 +188,38 @@ def _inner_search(
     candidates = [e for e in evaluations if problem.feasible(e)] or list(evaluations)
     front = [candidates[i].design for i in non_dominated([problem.objectives(e) for e in candidates])]
     start = [space.encode(d) for d in [*front, *(_draw(problem, rng) for _ in range(_POPULATION))]][:_POPULATION]
-    repair = RoundingRepair()
-    algorithm = NSGA2(
-        pop_size=_POPULATION,
-        sampling=np.array(start),
-        crossover=SBX(prob=0.9, eta=15, vtype=float, repair=repair),
-        mutation=PM(prob_var=2 / len(upper), eta=20, vtype=float, repair=repair),
-        eliminate_duplicates=True,
-    )
+    algorithm = _algorithm(len(problem.objective_names), np.array(start), len(upper))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcome = minimize(Inner(), algorithm, ("n_gen", generations), seed=rng.randrange(2**31))
     designs = {design.key: design for design in (space.decode(x) for x in outcome.pop.get("X"))}
     return _in_turns([design for design in designs.values() if problem.affordable(design)], predicted)
+
+
+def _algorithm(objectives: int, start: NDArray[np.int64], choices: int) -> Any:
+    """NSGA-II for two objectives; U-NSGA-III for more, of which NSGA-II would call nearly every design good.
+
+    (Deb et al. 2002; Seada and Deb 2016, with the reference directions of Das and Dennis 1998.)
+    """
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.algorithms.moo.unsga3 import UNSGA3
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.util.ref_dirs import get_reference_directions
+
+    repair = RoundingRepair()
+    shared = {
+        "pop_size": _POPULATION,
+        "sampling": start,
+        "crossover": SBX(prob=0.9, eta=15, vtype=float, repair=repair),
+        "mutation": PM(prob_var=2 / choices, eta=20, vtype=float, repair=repair),
+        "eliminate_duplicates": True,
+    }
+    if objectives <= 2:
+        return NSGA2(**shared)
+    partitions = next(n for n in range(_POPULATION, 0, -1) if comb(n + objectives - 1, n) <= _POPULATION or n == 1)
+    return UNSGA3(get_reference_directions("das-dennis", objectives, n_partitions=partitions), **shared)
 
 
 def _in_turns(designs: Sequence[Design], predicted: _Predicted) -> list[Design]:

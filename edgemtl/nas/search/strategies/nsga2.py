@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from edgemtl.nas.evaluation import Problem, evaluation_of, position
+from edgemtl.nas.evaluation import Problem
+from edgemtl.nas.search.strategies.replay import ReplayedSampler
 
 __all__ = ["Nsga2Sampler"]
 
@@ -25,46 +23,16 @@ class _Ordered(NSGAIISampler):
         return sorted(super().get_parent_population(study, generation), key=lambda trial: trial.number)
 
 
-class Nsga2Sampler(BaseSampler):
-    """Optuna's NSGA-II with a population of `batch`, constrained by the problem's budgets and floors.
-
-    Every trial gets a sampler of its own, seeded by its position: Optuna's draws from one generator for a whole
-    process, and a search that was stopped would draw other designs than one that was not.
-    """
+class Nsga2Sampler(ReplayedSampler):
+    """Optuna's NSGA-II with a population of `batch`, constrained by the problem's budgets and floors."""
 
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
-        self._problem, self._seed, self._batch = problem, seed, max(2, batch)
-        self._sampler = self._seeded(0)
+        super().__init__(problem, seed, max(2, batch))
 
-    def _seeded(self, position: int) -> NSGAIISampler:
-        seed = random.Random(f"{self._seed}/{position}").randrange(2**32)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `constraints_func` works from Optuna 4 on; what replaces it came with 5
-            return _Ordered(population_size=self._batch, seed=seed, constraints_func=self._violation)
+    def seeded(self, seed: int) -> BaseSampler:
+        """Optuna's, as seeded."""
+        return _Ordered(population_size=self._batch, seed=seed, constraints_func=lambda trial: ())
 
-    def _violation(self, trial: FrozenTrial) -> Sequence[float]:
-        return (self._problem.violation(evaluation_of(trial, self._problem.space)),)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Seed the sampler for this trial."""
-        self._sampler = self._seeded(position(study, trial))
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As Optuna's."""
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As Optuna's."""
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As Optuna's."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Keep how far a trial is from the budgets and floors."""
-        self._sampler.after_trial(study, trial, state, values)
+    def attributes(self, position: int) -> Mapping[str, Any]:
+        """The generation of a position."""
+        return {_Ordered._get_generation_key(): position // self._batch}

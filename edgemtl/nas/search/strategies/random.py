@@ -21,6 +21,10 @@ class RandomDesignSampler(DesignSampler):
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
         super().__init__(problem, seed)
 
+    def evaluated_before(self, position: int) -> int:
+        """None: draws follow from the position alone."""
+        return 0
+
     def next_design(self, study: Study, position: int) -> Design:
         """One affordable design."""
         space, rng = self._problem.space, random.Random(f"{self._seed}/{position}")

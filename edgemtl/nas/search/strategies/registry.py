@@ -16,6 +16,7 @@ from edgemtl.nas.search.strategies.nsga2 import Nsga2Sampler
 from edgemtl.nas.search.strategies.preference_sampler import PreferenceSampler
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
 from edgemtl.nas.search.strategies.strategy import Needs, SamplerStrategy, Strategy
+from edgemtl.nas.search.strategies.tpe import TpeSampler
 from edgemtl.plugins import Registry
 
 __all__ = ["STRATEGIES", "make_strategy"]
@@ -44,6 +45,11 @@ def random() -> Strategy:
     return SamplerStrategy(RandomDesignSampler)
 
 
+def tpe() -> Strategy:
+    """Tree-structured Parzen estimators of several objectives."""
+    return SamplerStrategy(TpeSampler)
+
+
 STRATEGIES = Registry[Callable[..., Strategy]](
     "strategy",
     "edgemtl.strategies",
@@ -53,6 +59,7 @@ STRATEGIES = Registry[Callable[..., Strategy]](
         "nsga2": lambda: nsga2,
         "preference": lambda: preference,
         "random": lambda: random,
+        "tpe": lambda: tpe,
     },
     returns=Strategy,
 )

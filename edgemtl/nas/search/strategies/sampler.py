@@ -7,16 +7,25 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from edgemtl.nas.evaluation import Evaluation, Problem, evaluation_of, finished, position, space_distributions
+from edgemtl.nas.evaluation import (
+    Evaluation,
+    Problem,
+    evaluation_of,
+    finished,
+    position,
+    position_of,
+    space_distributions,
+)
 from edgemtl.spaces import Design
 
-__all__ = ["DesignSampler", "measured_in"]
+__all__ = ["DesignSampler", "evaluated_before", "measured_in"]
 
 
-class DesignSampler(optuna.samplers.BaseSampler):
+class DesignSampler(BaseSampler):
     """A sampler over a problem's space; a strategy says `next_design`.
 
     What it proposes follows from the seed, the position and what the study holds, never from what the process did
@@ -29,6 +38,13 @@ class DesignSampler(optuna.samplers.BaseSampler):
     @abstractmethod
     def next_design(self, study: Study, position: int) -> Design:
         """The design of the trial at `position` (0, 1, ...) of those that are evaluated."""
+
+    def evaluated_before(self, position: int) -> int:
+        """How many of the first positions must be evaluated before one is proposed for `position`: all, by default.
+
+        The fewer, the more workers can be busy at once; what is proposed may follow from those alone.
+        """
+        return position
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Every choice of the space."""
@@ -49,6 +65,15 @@ class DesignSampler(optuna.samplers.BaseSampler):
         )
 
 
-def measured_in(study: Study, problem: Problem) -> list[Evaluation]:
-    """Every finished trial's evaluation, in order."""
-    return [evaluation_of(trial, problem.space) for trial in finished(study)]
+def evaluated_before(sampler: BaseSampler, position: int) -> int:
+    """How many of the first positions must be evaluated before `sampler` proposes for `position`; all of a foreign one.
+
+    Then it proposes what it would in a search of one worker.
+    """
+    return sampler.evaluated_before(position) if isinstance(sampler, DesignSampler) else position
+
+
+def measured_in(study: Study, problem: Problem, before: int | None = None) -> list[Evaluation]:
+    """Every evaluation, in order of positions; with `before`, those of the positions below it."""
+    trials = [trial for trial in finished(study) if before is None or position_of(trial) < before]
+    return [evaluation_of(trial, problem.space) for trial in trials]

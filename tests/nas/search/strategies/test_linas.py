@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from edgemtl.nas.evaluation.problem import Evaluation, Problem
-from edgemtl.nas.evaluation.trials import design_of, record, space_distributions
+from edgemtl.nas.evaluation.trials import design_of, finished, record, space_distributions
 from edgemtl.nas.search.strategies.linas import LinasSampler, _Predicted, first_designs
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
 from edgemtl.spaces import Design, Space
@@ -213,18 +213,19 @@ def test_what_is_stored_alone_decides_how_it_goes_on(kind: Space, tmp_path: Path
 
 
 def test_two_workers_on_one_study_never_measure_the_same_design(kind: Space, tmp_path: Path) -> None:
-    """They take turns, and each begins before the other has finished."""
+    """They take turns, and each begins before the other has finished, but for the batches before."""
     task = problem(kind)
     workers = [(stored(tmp_path), quick(task, seed=0, batch=6)) for _ in range(2)]
     proposed, running = [], []
     for turn in range(16):
         study, sampler = workers[turn % 2]
+        while len(finished(study)) < sampler.evaluated_before(turn):
+            finish(task, *running.pop(0))
         trial, design = ask(task, study, sampler)
         proposed.append(design.key)
         running.append((study, trial, evaluate(design)))
         if len(running) == 2:
-            study, trial, evaluation = running.pop(0)
-            finish(task, study, trial, evaluation)
+            finish(task, *running.pop(0))
     assert len(set(proposed)) == len(proposed)
 
 

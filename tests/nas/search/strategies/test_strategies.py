@@ -16,6 +16,7 @@ from edgemtl.nas.search import STRATEGIES, SamplerStrategy, make_strategy
 from edgemtl.nas.search.strategies.linas import LinasSampler
 from edgemtl.nas.search.strategies.nsga2 import Nsga2Sampler
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
+from edgemtl.nas.search.strategies.tpe import TpeSampler
 from edgemtl.spaces import Space
 from edgemtl.testing.landscape import drive, evaluate, problem, space
 
@@ -26,7 +27,12 @@ from edgemtl.nas.search.strategies.random import RandomDesignSampler
 def mine(shift: int = 1):
     return SamplerStrategy(lambda problem, seed, batch: RandomDesignSampler(problem, seed + shift, batch))
 """
-SAMPLERS = {"linas": partial(LinasSampler, generations=5), "nsga2": Nsga2Sampler, "random": RandomDesignSampler}
+SAMPLERS = {
+    "linas": partial(LinasSampler, generations=5),
+    "nsga2": Nsga2Sampler,
+    "random": RandomDesignSampler,
+    "tpe": TpeSampler,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +50,12 @@ def keys(task: Problem, name: str, seed: int) -> list[str]:
     return [evaluation.design.key for evaluation in found]
 
 
-def test_three_are_built_in() -> None:
+def test_six_are_built_in() -> None:
     assert STRATEGIES.names() == sorted(STRATEGIES.names())
-    assert {"linas", "nsga2", "random"} <= set(STRATEGIES.names())
+    assert {"linas", "masks", "nsga2", "preference", "random", "tpe"} <= set(STRATEGIES.names())
 
 
-@pytest.mark.parametrize("name", ["linas", "nsga2", "random"])
+@pytest.mark.parametrize("name", ["linas", "nsga2", "random", "tpe"])
 def test_a_strategy_proposes_designs_and_its_seed_decides_which(limited: Problem, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
@@ -80,7 +86,9 @@ def evaluate_largest(task: Problem) -> float:
     return evaluate(task.space.largest()).latency_ms[""]
 
 
-@pytest.mark.parametrize(("given", "expected"), [("lina", "did you mean linas"), ("", "allowed: "), ("tpe", "allowed")])
+@pytest.mark.parametrize(
+    ("given", "expected"), [("lina", "did you mean linas"), ("", "allowed: "), ("tpee", "did you mean tpe")]
+)
 def test_an_unknown_strategy_names_the_nearest(given: str, expected: str) -> None:
     with pytest.raises(UserError) as error:
         make_strategy(given)

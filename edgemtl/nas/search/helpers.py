@@ -1,0 +1,125 @@
+"""Further processes of a search on this machine: they evaluate designs of its study, and share out its cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import optuna
+import torch
+
+from edgemtl.errors import UserError
+from edgemtl.nas.evaluation import Limit, Problem, Sensitivity, Turns
+from edgemtl.nas.latency import read_table
+from edgemtl.nas.search.latency import TABLE_FILE
+from edgemtl.nas.search.loop import Worker, evaluate_all, worker_name
+from edgemtl.nas.search.problem import prepare_again
+from edgemtl.nas.search.request import SearchRequest
+from edgemtl.nas.search.setup import Setup, set_up
+from edgemtl.nas.search.study import study_of
+from edgemtl.nas.search.workers import end_abandoned
+from edgemtl.progress import Report, note, silent
+from edgemtl.signals import end_with_parent
+
+__all__ = ["helpers"]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The part of a helper: what it is asked, and what of the problem was measured, so that all have the same."""
+
+    request: SearchRequest
+    limits: tuple[Limit, ...]
+    baseline: Mapping[str, Mapping[str, float]]
+    sensitivity: Sensitivity | None
+    noise: float
+    predicts: bool
+    evaluations: int
+    turns: Turns
+    threads: int
+
+
+@contextmanager
+def helpers(
+    setup: Setup, problem: Problem, study: optuna.Study, evaluations: int, report: Report
+) -> Iterator[Callable[[], None]]:
+    """Run all workers of a request but this process while the block evaluates here; yields a check of them.
+
+    They leave Ctrl-C to this process and end with it, however it ends. The check reports one that ended before its
+    time, and gives its design back at once; the others go on.
+    """
+    request = setup.request
+    if request.workers == 1:
+        yield lambda: None
+        return
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
+        setup.evaluator.turns = Turns(Path(folder))
+        own = max(1, threads // request.workers)
+        known = (problem.limits, problem.baseline, problem.sensitivity, problem.noise, problem.latency is not None)
+        work = _Work(request, *known, evaluations, setup.evaluator.turns, own)
+        context = multiprocessing.get_context("spawn")
+        processes: dict[str, BaseProcess] = {}
+        for number in range(1, request.workers):
+            name = f"{worker_name(request)}#{number}"
+            processes[name] = context.Process(target=_help, args=(work, name, os.getpid()), daemon=True)
+            processes[name].start()
+        torch.set_num_threads(own)
+        try:
+            yield lambda: _check(processes, study, report)
+        finally:
+            torch.set_num_threads(threads)
+            for process in processes.values():
+                process.kill()
+                process.join()
+            setup.evaluator.turns = Turns()
+
+
+def _check(processes: dict[str, BaseProcess], study: optuna.Study, report: Report) -> None:
+    for name, process in [*processes.items()]:
+        if process.exitcode:
+            del processes[name]
+            end_abandoned(study, name)
+            how = f"signal {-process.exitcode}" if process.exitcode < 0 else f"status {process.exitcode}"
+            note(report, f"a worker ended ({how}): {1 + len(processes)} left, which do its design again")
+
+
+def _problem(setup: Setup, work: _Work) -> Problem:
+    evaluator = setup.evaluator
+    largest = evaluator.candidate(setup.space.largest()) if setup.floors else None
+    return Problem(
+        setup.space,
+        work.limits,
+        setup.floors,
+        setup.preference,
+        work.baseline,
+        evaluator.is_timed,
+        work.sensitivity,
+        work.noise,
+        evaluator.watch(largest, work.baseline, setup.floors) if largest else None,
+        read_table(setup.request.out / TABLE_FILE, setup.space).table if work.predicts else None,
+        objectives_given=setup.objectives,
+    )
+
+
+def _help(work: _Work, name: str, parent: int) -> None:
+    """Evaluate designs in a process of its own."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent(parent)
+    torch.set_num_threads(work.threads)
+    try:
+        setup = set_up(work.request)
+        setup.evaluator.turns = work.turns
+        study, problem = study_of(setup), _problem(setup, work)
+        study.sampler = prepare_again(setup, problem).sampler(problem, work.request.seed, work.request.batch)
+        evaluate_all(work.evaluations, problem, setup.evaluator, study, Worker(name, True), silent)
+    except UserError as error:
+        raise SystemExit(str(error)) from error

@@ -1,0 +1,158 @@
+"""Another budget, floor or preference from a finished run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from refusals import refused
+
+from edgemtl.data import open_source
+from edgemtl.nas.evaluation import Evaluator
+from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.search import SearchRequest, as_before, search
+from edgemtl.progress import Progress
+from edgemtl.results import read_result
+from edgemtl.spaces import load_space
+from edgemtl.testing.world import write_data, write_supernet
+
+pytestmark = pytest.mark.usefixtures("ask")  # the working directory
+
+
+@pytest.fixture(scope="module")
+def first(home: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchRequest:
+    """A finished search without a limit, timed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        request = SearchRequest(
+            tmp_path_factory.mktemp("runs") / "first", space="tiny", data="photos", strategy="random", seed=3,
+            evaluations=8, batch=2, threads=1, finalists=1, finetune=0,
+            latency="measured", supernet=home / "supernet.safetensors",
+        )  # fmt: skip
+        search(request)
+    return request
+
+
+def again(first: SearchRequest, out: Path, **changes: Any) -> SearchRequest:
+    """As on the command line: what is not given is as it was."""
+    given = {"out": out, "origin": first.out, "supernet": first.supernet, "evaluations": 0, **changes}
+    return as_before(SearchRequest(**given), given["origin"], {*given})
+
+
+def test_another_budget_takes_what_is_known_and_measures_nothing_else(
+    first: SearchRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*given: object) -> None:
+        raise AssertionError("a design was evaluated or timed")
+
+    monkeypatch.setattr(Evaluator, "evaluate", measure)
+    monkeypatch.setattr(Evaluator, "time", measure)
+    before, out = read_result(first.out), tmp_path / "second"
+    events: list[Progress] = []
+    result = search(again(first, out, budgets=("60%FLOPs",)), events.append)
+    assert result.best is not None and result.baseline is not None and before.baseline is not None
+    assert result.feasible and result.best.flops <= 0.6 * before.baseline.flops
+    assert (result.baseline.metrics, result.baseline.latency_ms) == (
+        before.baseline.metrics,
+        before.baseline.latency_ms,
+    )
+    assert result.origin is not None
+    assert Path(result.origin.run).resolve() == first.out.resolve()
+    stored = json.loads((first.out / "measurements.json").read_text())["evaluations"]
+    assert result.evaluations == result.origin.evaluations == len(stored) >= 8
+    known = next(each for each in stored if each["design"] == result.best.design)
+    assert result.best.latency_ms is not None
+    assert result.best.latency_ms.value == known["latency_ms"][""]
+    assert dict(RunFolder(out).load().design) == dict(result.best.design)
+    assert RunFolder(out).names() == ["baseline", "best"]
+    assert [event.stage for event in events] == ["preflight", "again", "again", "again"]
+    assert search(again(first, out, budgets=("60%FLOPs",), resume=True)) == result
+    third = search(again(first, tmp_path / "third", origin=out, floors=("depth=1000%",)))
+    assert third.budgets == ("60%FLOPs",), "what is not given is as it was"
+    assert third.floors == ("depth=1000%",)
+
+
+def test_a_few_more_designs_are_proposed_after_those_that_are_known(first: SearchRequest, tmp_path: Path) -> None:
+    changes = {"budgets": ("50%FLOPs",), "evaluations": 2, "strategy": "linas", "settings": {"generations": 3}}
+    request = again(first, tmp_path / "more", batch=2, finalists=1, **changes)
+    known = len(json.loads((first.out / "measurements.json").read_text())["evaluations"])
+    events: list[Progress] = []
+    result = search(request, events.append)
+    assert [(event.done, event.total) for event in events if event.stage == "search"] == [
+        (known + 1, known + 2), (known + 2, known + 2),
+    ]  # fmt: skip
+    assert result.evaluations == known + 2
+    assert result.origin is not None
+    assert "2 more were measured" in result.origin.words
+    assert search(again(first, tmp_path / "more", batch=2, finalists=1, resume=True, **changes)) == result
+
+
+def test_a_limit_that_nothing_known_keeps_is_answered_with_the_nearest(first: SearchRequest, tmp_path: Path) -> None:
+    result = search(again(first, tmp_path / "run", budgets=("0.001ms",)))
+    assert not result.feasible
+    assert result.best is not None
+    assert [check.text for check in result.best.broken] == ["0.001ms"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"target": "openvino"}, "is of another target (onnxruntime, here openvino), so that --from cannot"),
+        ({"size": (96, 96)}, "is of another size (64x64, here 96x96)"),
+        ({"budgets": ("depth:3ms",)}, "budget 'depth:3ms': run "),
+        ({"budgets": ("1kFLOPs",)}, "but the smallest design of space tiny takes "),
+        ({"floors": ("dept=2%",)}, "unknown task in floor 'dept': did you mean depth"),
+        ({"origin": Path("nowhere")}, "nowhere is no run: it holds no config.json"),
+    ],
+)
+def test_what_cannot_be_served_again_is_one_line(
+    first: SearchRequest, tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
+    assert expected in refused(lambda: search(again(first, tmp_path / "run", **changes)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_data_set_or_space_is_one_line(first: SearchRequest, home: Path, tmp_path: Path) -> None:
+    photos = write_data(tmp_path / "others")
+    line = refused(lambda: search(again(first, tmp_path / "run", data=str(photos))))
+    assert f"is of another data (photos, here {photos}), so that --from cannot take its measurements" in line
+    (tmp_path / "nas").mkdir()
+    text = (home / "nas" / "tiny.yaml").read_text()
+    (tmp_path / "nas" / "wide.yaml").write_text(text.replace("[8, 16, 24]", "[8, 24]"))
+    weights = tmp_path / "wide.safetensors"
+    write_supernet(load_space(str(tmp_path / "nas" / "wide.yaml"), open_source("photos", (64, 64)).tasks), weights)
+    changes = {"space": str(tmp_path / "nas" / "wide.yaml"), "supernet": weights}
+    line = refused(lambda: search(again(first, tmp_path / "run", **changes)))
+    assert "is of another space (tiny, here " in line
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda run: (run / "measurements.json").unlink(), "holds no measurements.json, so that it has not ended"),
+        (lambda run: (run / "result.json").unlink(), "has no result.json"),
+        (
+            lambda run: (run / "measurements.json").write_text(
+                (run / "measurements.json").read_text().replace('"ratio": null', '"ratio": 0.1')
+            ),
+            "was changed after edgemtl wrote it",
+        ),
+    ],
+)
+def test_a_damaged_run_is_one_line(
+    first: SearchRequest, tmp_path: Path, damage: Callable[[Path], object], expected: str
+) -> None:
+    run = Path(shutil.copytree(first.out, tmp_path / "copy"))
+    damage(run)
+    assert expected in refused(lambda: search(again(first, tmp_path / "run", origin=run)))
+
+
+def test_another_supernet_is_one_line(first: SearchRequest, tmp_path: Path) -> None:
+    weights = tmp_path / "other.safetensors"
+    write_supernet(load_space("tiny", open_source("photos", (64, 64)).tasks), weights, seed=5)
+    line = refused(lambda: search(again(first, tmp_path / "run", supernet=weights)))
+    assert "is of another supernet_sha256, so that --from cannot take its measurements: give a supernet" in line
