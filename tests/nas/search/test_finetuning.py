@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from refusals import refused
 from small_world import Ask
 
@@ -144,11 +146,11 @@ def test_a_training_that_does_not_help_changes_nothing(
 
 def test_a_task_without_training_labels_is_refused(ask: Ask, tmp_path: Path, home: Path) -> None:
     folder = Path(shutil.copytree(home / "photos", tmp_path / "photos"))
-    rows = (folder / "kinds.csv").read_text().splitlines()
-    (folder / "kinds.csv").write_text("\n".join(row for row in rows if not row.startswith("train")) + "\n")
+    for picture in (folder / "depth" / "train").iterdir():  # 0 is no depth
+        Image.fromarray(np.zeros((64, 64), np.uint16)).save(picture)
     wanted = ask(tmp_path / "run", data=str(folder), finetune=STEPS)
     line = refused(lambda: search(wanted))
-    assert "no training image has a valid label of task 'kind'" in line
+    assert "no training image has a valid label of task 'depth'" in line
     assert "give --finetune 0" in line
     assert not wanted.out.exists()
 
