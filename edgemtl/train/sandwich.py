@@ -157,7 +157,7 @@ class SupernetTraining:
         return given.detached()
 
     def _features(self, values: Values, made: Activations) -> dict[StageEnd, Tensor]:
-        blocks = {**made.trunk, **made.copies}
+        blocks = {**made.trunk, **made.private}
         ends = stage_ends(self.space.plan(values), self.space.stages)
         return {end: blocks[name] for end, name in ends.items() if end[0] in self.stages}
 

@@ -76,7 +76,7 @@ def test_a_climb_never_loses_volume_and_ends_at_its_target(problem: Problem, sca
     assert all(whole.front[0].latency_ms != other.latency_ms for other in whole.front[1:])
 
 
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "tpe"])
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_climbs_on_the_surrogate(
     name: str, table: list[Evaluation], problem: Problem, scale: Scale
 ) -> None:

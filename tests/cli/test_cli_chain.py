@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -139,11 +140,14 @@ def test_a_finished_search_is_read_again_where_that_is_asked_for(workplace: Path
 def test_another_budget_is_answered_from_a_finished_search(workplace: Path, searched: Any, here: Here) -> None:
     """What is not given is as it was; the run is one like any other, and says which it is from."""
     words = ("search", "--from", "runs/first", "--supernet", "runs/supernet/supernet.safetensors")
-    status, output, _ = here(*words, "--budget", "50%FLOPs", "--out", "runs/second", "--format", "json")
+    first = searched["result"]
+    budget = f"{math.ceil(1000 * first['best']['flops'] / first['front'][-1]['flops']) / 10}%FLOPs"
+    assert budget != "60.0%FLOPs"
+    status, output, _ = here(*words, "--budget", budget, "--out", "runs/second", "--format", "json")
     result = json.loads(output)
     assert status == 0 and result["feasible"]
     assert result["origin"]["run"] == "runs/first"
-    assert (result["space"], result["budgets"]) == ("tiny", ["50%FLOPs"])
+    assert (result["space"], result["budgets"]) == ("tiny", [budget])
     assert result["front"][-1]["metrics"] == searched["result"]["front"][-1]["metrics"]
     assert here("report", "runs/second", "--out", "second.html")[0] == 0
     assert "from runs/first: its " in (workplace / "second.html").read_text()

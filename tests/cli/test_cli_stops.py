@@ -126,7 +126,8 @@ def test_a_search_says_what_it_finishes_and_a_second_ctrl_c_ends_it() -> None:
     status, lines = in_child(*SEARCH, "twice", "--evaluations", "4", "--finetune", "0", change=twice)
     assert status == 130
     assert lines[-1].startswith("interrupted: what was evaluated is kept in twice; go on with: edgemtl search ")
-    assert sorted(path.name for path in Path("twice").iterdir()) == ["config.json", "study.journal"]
+    there = sorted(path.name for path in Path("twice").iterdir())
+    assert there == ["config.json", "measurements.json", "study.journal"]
     assert resumed(lines[-1]) == 0
     assert Path("twice/result.json").is_file()
 

@@ -24,14 +24,14 @@ __all__ = ["Activations", "SharedWeights", "Supernet", "recalibrate"]
 class Activations:
     """A forward pass as training sees it: raw `outputs` by task and name, the output of every `trunk` block by name.
 
-    `routing` is the loss of the routers, where there are any; `copies` are outputs of blocks that a task runs as a copy
-    of the trunk's, by name.
+    `routing` is the loss of the routers, where there are any; `private` are outputs of the blocks that one task alone
+    runs, by name, its own of the trunk's kinds among them.
     """
 
     outputs: Mapping[str, Mapping[str, Tensor]]
     trunk: Mapping[str, Tensor]
     routing: Tensor | None = None
-    copies: Mapping[str, Tensor] = field(default_factory=dict)
+    private: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class SharedWeights(Protocol):
@@ -134,9 +134,9 @@ class Supernet(nn.Module):
         state = {f"net.{name}": tensor for name, tensor in (self._cut(skeleton) | buffers).items()}
         blocks: dict[str, Tensor] = functional_call(_AllBlocks(skeleton), state, (image,))
         trunk = {step.name: blocks[step.name] for step in skeleton.wiring if step.task is None}
-        copies = {block.name: blocks[block.name] for block in skeleton.plan.blocks if block.origin != block.name}
+        private = {step.name: blocks[step.name] for step in skeleton.wiring if step.task is not None}
         outputs = map_outputs(blocks.__getitem__, skeleton.outputs)
-        return Activations(outputs, trunk, routing_loss(skeleton), copies)
+        return Activations(outputs, trunk, routing_loss(skeleton), private)
 
     def extract(self, values: Values) -> MultiTaskNet:
         """A static net with its own copy of the design's weights; `recalibrate` it before its outputs are used."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
@@ -239,7 +241,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, user = tmp_path_factory.mktemp("server"), "postgres" if os.geteuid() == 0 else None
     if user:  # which refuses to be started by root
         folder.chmod(0o755)
-        for parent in folder.parents[:2]:
+        for parent in itertools.takewhile(lambda each: each != Path(tempfile.gettempdir()), folder.parents):
             parent.chmod(0o755)
         shutil.chown(folder, user)
     with socket.socket() as one:
