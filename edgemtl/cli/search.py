@@ -232,9 +232,10 @@ def show_preflight(screen: Screen, event: Preflight) -> None:
         columns = ("limit", "allows", "smallest design", "middle", "largest", "can be kept")
         screen.table("Before the search", columns, rows)
     if (tuning := event.finetune) is not None:
-        who = "the best design" if tuning.designs == 1 else f"each of up to {tuning.designs} designs"
         about = format_duration(tuning.seconds)
-        screen.note(f"after the search {who} is trained for {tuning.steps} steps, {about} at most (--finetune 0: none)")
+        screen.note(
+            f"after the search the best design is trained for {tuning.steps} steps, {about} at most (--finetune 0: none)"
+        )
 
 
 def _floor_amount(floor: Floor, value: float) -> str:

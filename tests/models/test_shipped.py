@@ -20,7 +20,7 @@ IMAGES = 32
 
 
 def test_the_smallest_design_of_the_shipped_cnn_has_learnt() -> None:
-    """32.6 degrees on all test images; with weights of another layer in place of its own it has more than 50."""
+    """23.2 degrees on 96 validation images; with weights of another layer in place of its own it has more than 50."""
     source = open_source("scenes", (192, 256))
     space = load_space("cnn", source.tasks)
     supernet = Supernet.of(space)
@@ -30,8 +30,8 @@ def test_the_smallest_design_of_the_shipped_cnn_has_learnt() -> None:
     net = supernet.extract(space.smallest())
     recalibrate(net, [torch.from_numpy(batch.image) for batch in batches_of(source.split("train"), 16, IMAGES)])
     scores = evaluate(net, source.tasks, list(batches_of(source.split("validation"), 16, IMAGES, tasks=source.tasks)))
-    assert scores["normals"]["mean_angle"] < 42
-    assert scores["depth"]["rmse"] < 1.6
+    assert scores["normals"]["mean_angle"] < 30
+    assert scores["depth"]["rmse"] < 1.3
 
 
 @pytest.mark.parametrize("name", ["cnn", "moe-vit"])

@@ -56,9 +56,9 @@ def test_one_training_after_another_has_processes_of_its_own(tmp_path: Path) -> 
     (tmp_path / "again.py").write_text(AGAIN)
     done = subprocess.run([sys.executable, "again.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    numbers = done.stdout.split()
-    assert (numbers[0], numbers[-1]) == ("1", "1")
-    assert numbers.count("2") >= 2, "a helper may be ended before it prints"
+    sums = "".join(done.stdout.split())  # processes may print into each other's lines
+    assert (sums[0], sums[-1]) == ("1", "1")
+    assert sums.count("2") >= 2, "a helper may be ended before it prints"
 
 
 def children(parent: int) -> list[int]:

@@ -1,13 +1,13 @@
 """The finalists' own training: what may be chosen is trained further in its own precision, and only then one is chosen.
 
-A training costs minutes, so it goes to those that can win: the fastest precision of the best architectures, which it
-wins back what rounding had cost. The other precisions of that architecture are scored with its weights too.
+A training costs minutes, so it goes to the one that can win: the fastest precision of the best architecture, for which
+it wins back what rounding had cost. The other precisions of that architecture are scored with its weights too.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.nas.evaluation import Candidate, Evaluator, Finalist, Limit, Problem, fast_enough
 from edgemtl.nas.runs import TUNING, RunFolder, Tuned, tune_design
 from edgemtl.nas.search.request import SearchRequest
-from edgemtl.progress import Progress, Report, note
+from edgemtl.progress import Report, note
 from edgemtl.results import FineTuning
 from edgemtl.spaces import Design
 from edgemtl.train import Recipe
@@ -28,23 +28,22 @@ from edgemtl.train import Recipe
 __all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimate", "finetune_config", "tune_finalists"]
 
 FINETUNE_FOLDER = "finetune"
-MOST_TUNED = 2
-WORTH_TUNING = 0.03
-"""Of delta_m: an architecture that is further behind the best one is not trained."""
 
 
 @dataclass(frozen=True)
 class FineTuneEstimate:
-    """A fine-tuning before it begins: steps of each of at most `designs` designs, and about how long all take."""
+    """A fine-tuning before it begins: its steps, and about how long they take at most."""
 
     steps: int
-    designs: int
     seconds: float
 
 
 def recipe_of(request: SearchRequest) -> Recipe:
-    """The recipe of a search's fine-tuning: small batches, most of them of small images."""
-    return replace(TUNING, steps=request.finetune, batch=8, sizes=(0.5, 1.0), seed=request.seed)
+    """The recipe of a search's fine-tuning: small batches of whole images.
+
+    Smaller images, as a supernet's training begins with, unlearn more of depth in so few steps than they teach.
+    """
+    return replace(TUNING, steps=request.finetune, batch=8, sizes=(1.0,), learning_rate=5e-4, seed=request.seed)
 
 
 def finetune_config(request: SearchRequest) -> dict[str, JsonValue] | None:
@@ -77,31 +76,23 @@ def tune_finalists(
     A design whose training did not help on the validation images keeps the weights that it had. What was trained, also
     in part, is kept in the run's folder, so that a search that was stopped goes on from there.
     """
-    subjects = _subjects(problem, finalists)
-    tuned = list(finalists)
+    subject = _subject(problem, finalists)
     try:
-        for number, subject in enumerate(subjects):
-            trained = _train(request, subject.candidate, _numbered(report, number, len(subjects)))
-            tuned = _with_weights(problem, evaluator, tuned, subject.candidate.design, trained, request.finetune)
-            _tell(subject, tuned, report)
+        trained = _train(request, subject.candidate, _as_stage(report))
+        tuned = _with_weights(problem, evaluator, finalists, subject.candidate.design, trained, request.finetune)
     except KeyboardInterrupt:
-        return tuned, True
+        return list(finalists), True
+    _tell(subject, tuned, report)
     return tuned, False
 
 
-def _subjects(problem: Problem, finalists: Sequence[Finalist]) -> list[Finalist]:
-    """The finalists to train: of each architecture that may be chosen one, the best architecture first."""
-    architectures: dict[str, list[Finalist]] = {}
-    for each in fast_enough(problem, finalists):
-        architectures.setdefault(repr(each.candidate.design.plan), []).append(each)
-    ranked = sorted(architectures.values(), key=lambda group: min(problem.rank(each.evaluation) for each in group))
-    best = _delta_m(problem, ranked[0])
-    worth = [group for group in ranked if _delta_m(problem, group) >= best - WORTH_TUNING]
-    return [min(group, key=lambda each: _slowness(problem, each)) for group in worth[:MOST_TUNED]]
-
-
-def _delta_m(problem: Problem, finalists: Iterable[Finalist]) -> float:
-    return max(problem.delta_m(each.evaluation.metrics) for each in finalists)
+def _subject(problem: Problem, finalists: Sequence[Finalist]) -> Finalist:
+    """The finalist to train: of the best architecture that may be chosen the fastest precision."""
+    candidates = fast_enough(problem, finalists)
+    best = min(candidates, key=lambda each: problem.rank(each.evaluation)).candidate.design.plan
+    return min(
+        (each for each in candidates if each.candidate.design.plan == best), key=lambda each: _slowness(problem, each)
+    )
 
 
 def _slowness(problem: Problem, finalist: Finalist) -> tuple[float, float]:
@@ -144,20 +135,9 @@ def _with_weights(
     return [better(each) for each in finalists]
 
 
-def _numbered(report: Report, number: int, count: int) -> Report:
-    """Receive the progress of training `number` of `count` as that of all of them."""
-    began = time.monotonic()
-
-    def receive(progress: Progress) -> None:
-        if progress.seconds_left is None:
-            left = None
-        else:
-            whole = time.monotonic() - began + progress.seconds_left
-            left = progress.seconds_left + (count - number - 1) * whole
-        done, total = number * progress.total + progress.done, count * progress.total
-        report(replace(progress, stage="finetune", done=done, total=total, seconds_left=left))
-
-    return receive
+def _as_stage(report: Report) -> Report:
+    """Receive the progress of a training as that of a search's stage."""
+    return lambda progress: report(replace(progress, stage="finetune"))
 
 
 def _tell(subject: Finalist, finalists: Sequence[Finalist], report: Report) -> None:
@@ -185,8 +165,7 @@ def estimate(
         3 * flops * recipe.sizes[0] ** 2 * images
     )
     work = sum(map(recipe.work_at, range(recipe.steps))) * images * (3 * min([flops, *allowed]) + flops)
-    designs = min(request.finalists, MOST_TUNED)
-    return FineTuneEstimate(recipe.steps, designs, designs * work * seconds_per_flop)
+    return FineTuneEstimate(recipe.steps, work * seconds_per_flop)
 
 
 def _pass_seconds(net: MultiTaskNet, recipe: Recipe, images: int) -> float:
