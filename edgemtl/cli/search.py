@@ -233,9 +233,8 @@ def show_preflight(screen: Screen, event: Preflight) -> None:
         screen.table("Before the search", columns, rows)
     if (tuning := event.finetune) is not None:
         about = format_duration(tuning.seconds)
-        screen.note(
-            f"after the search the best design is trained for {tuning.steps} steps, {about} at most (--finetune 0: none)"
-        )
+        training = f"the best design is trained for {tuning.steps} steps, {about} at most"
+        screen.note(f"after the search {training} (--finetune 0: none)")
 
 
 def _floor_amount(floor: Floor, value: float) -> str:

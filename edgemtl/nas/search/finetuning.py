@@ -28,6 +28,8 @@ from edgemtl.train import Recipe
 __all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimate", "finetune_config", "tune_finalists"]
 
 FINETUNE_FOLDER = "finetune"
+FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=5e-4)
+"""Small batches of whole images: half sizes unlearn more of depth in so few steps than they teach."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,8 @@ class FineTuneEstimate:
 
 
 def recipe_of(request: SearchRequest) -> Recipe:
-    """The recipe of a search's fine-tuning: small batches of whole images.
-
-    Smaller images, as a supernet's training begins with, unlearn more of depth in so few steps than they teach.
-    """
-    return replace(TUNING, steps=request.finetune, batch=8, sizes=(1.0,), learning_rate=5e-4, seed=request.seed)
+    """The recipe of a search's fine-tuning."""
+    return replace(FINETUNING, steps=request.finetune, seed=request.seed)
 
 
 def finetune_config(request: SearchRequest) -> dict[str, JsonValue] | None:

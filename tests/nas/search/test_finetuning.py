@@ -27,7 +27,7 @@ QUICK = replace(TUNING, learning_rate=5e-3, average=0.5, bf16=False)
 
 @pytest.fixture(autouse=True)
 def quick_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetuning, "TUNING", QUICK)
+    monkeypatch.setattr(finetuning, "FINETUNING", QUICK)
 
 
 def answer(out: Path) -> tuple[Result, dict[str, torch.Tensor]]:
@@ -85,7 +85,7 @@ def whole(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result,
     """The answer of a search that nothing stopped."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        patch.setattr(finetuning, "TUNING", QUICK)
+        patch.setattr(finetuning, "FINETUNING", QUICK)
         out = tmp_path_factory.mktemp("runs") / "whole"
         search(request(home, out))
         return answer(out)
@@ -136,7 +136,7 @@ def test_a_search_stopped_while_it_trains_goes_on_to_the_same_answer(
 def test_a_training_that_does_not_help_changes_nothing(
     ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetuning, "TUNING", replace(QUICK, learning_rate=0.9, average=0.0))
+    monkeypatch.setattr(finetuning, "FINETUNING", replace(QUICK, learning_rate=0.9, average=0.0))
     events: list[Progress] = []
     result = search(ask(tmp_path / "run", finetune=2, evaluations=2), events.append)
     assert result.best is not None
