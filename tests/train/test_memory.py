@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ctypes
 import platform
 import resource
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,6 +21,16 @@ def page_faults(count: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+@pytest.fixture
+def small_pages() -> Iterator[None]:
+    """Pages of one size: the kernel may back the same bytes by a few huge ones or by thousands."""
+    set_thp_disable, prctl = 41, ctypes.CDLL(None).prctl
+    prctl(set_thp_disable, 1, 0, 0, 0)
+    yield
+    prctl(set_thp_disable, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("small_pages")
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="thresholds of glibc")
 def test_what_one_step_freed_the_next_one_has_without_the_kernel() -> None:
     page_faults(2)
@@ -27,4 +39,4 @@ def test_what_one_step_freed_the_next_one_has_without_the_kernel() -> None:
         page_faults(2)
         kept = page_faults(8)
     assert kept < 0.25 * before
-    assert page_faults(8) > 0.5 * before, "afterwards it is as it was"
+    assert page_faults(8) > 0.1 * before, "afterwards large blocks go back, but for what the heap's top still has"

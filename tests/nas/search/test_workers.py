@@ -216,7 +216,7 @@ def test_of_two_workers_one_is_killed_and_the_other_does_its_design(
 ) -> None:
     """All together evaluate what one alone would, in whichever order."""
     url, alone = where(tmp_path), unbroken(strategy)
-    both = (pair, url, strategy, "killed", Slow(0.05, kill_at=3)), (pair, url, strategy, "living", Slow(0.05))
+    both = (pair, url, strategy, "killed", Slow(0.05, kill_at=2)), (pair, url, strategy, "living", Slow(0.2))
     assert started(*both) == [-signal.SIGKILL, 0]
     assert evaluated(pair, url) == alone
     assert states(shared(pair, url)).count(TrialState.RUNNING) == 0
@@ -271,6 +271,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_workers_share_a_postgresql_database(pair: Space, server: str, unbroken: Unbroken) -> None:
     alone = unbroken("linas")
-    both = (pair, server, "linas", "killed", Slow(0.05, kill_at=3)), (pair, server, "linas", "living", Slow(0.05))
+    both = (pair, server, "linas", "killed", Slow(0.05, kill_at=2)), (pair, server, "linas", "living", Slow(0.2))
     assert started(*both) == [-signal.SIGKILL, 0]
     assert evaluated(pair, server) == alone
