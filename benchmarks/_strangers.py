@@ -80,13 +80,13 @@ schema: edgemtl.device/1
 name: board
 title: A board
 kind: board
-memory_bytes: 4000000000
+memory: 4 GB
 precisions: [fp32, int8]
 runtimes:
   - {name: onnxruntime, precisions: [fp32, int8], note: as it ships}
 peaks:
-  - {unit: cpu, precision: fp32, ops_per_s: 1.0e+11, kind: derived}
-power_modes: [{name: full, watts: 15}]
+  - {unit: cpu, precision: fp32, rate: 100 GOPS, kind: derived}
+power_modes: [{name: full, limit: 15 W}]
 notes: [made here]
 """
 SIZE = (64, 64)

@@ -65,4 +65,4 @@ def first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     position = ".".join(str(part)[:60] for part in first["loc"][:10]) or "the whole file"
     given = "" if first["type"] in ("missing", "value_error") else f" (given: {brief(first.get('input'))})"
-    return f"{position}: {first['msg']:.300}{given}"
+    return f"{position}: {first['msg'].removeprefix('Value error, '):.500}{given}"

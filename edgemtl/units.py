@@ -24,6 +24,7 @@ __all__ = [
     "format_duration",
     "format_flops",
     "format_quantity",
+    "parse_amount",
     "parse_budget",
     "parse_preference",
     "preference_text",
@@ -178,6 +179,36 @@ def _unit(text: str, unit: str) -> tuple[Quantity, float, bool]:
     if same and unit not in _PREFIXES:
         raise UserError(f"budget {brief(text)}: unknown unit {unit!r}, did you mean {same[0]!r}? examples: {EXAMPLES}")
     raise unknown_name(f"unit in budget {brief(text)}:", unit, offered)
+
+
+_BYTES = _prefixed("B", prefixes="kMGT")
+_AMOUNTS: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "bytes": ("8 GiB", _BYTES | {"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}),
+    "bytes/s": ("68 GB/s", {f"{unit}/s": scale for unit, scale in _BYTES.items()}),
+    "operations/s": ("40 TOPS", _prefixed("OPS", prefixes="MGT") | _prefixed("FLOPS", prefixes="MGT")),
+    "watts": ("15 W", {"mW": 1e-3, "W": 1.0}),
+}
+"""Kinds of amounts in device files: an example, and how much of the base unit one of each unit is."""
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([A-Za-z]+(?:/[A-Za-z]+)?)")
+
+
+def parse_amount(text: object, base: str) -> float:
+    """Read an amount with its unit; in its base unit: bytes, bytes/s, operations/s or watts.
+
+    Raises `UserError` for a number without a unit, and with the nearest units for an unknown one.
+
+    >>> parse_amount("8 GiB", "bytes")
+    8589934592.0
+    >>> parse_amount("1.28 TFLOPS", "operations/s")
+    1280000000000.0
+    """
+    example, units = _AMOUNTS[base]
+    match = _AMOUNT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise UserError(f"{brief(text)} is no amount with a unit: write, for example, {example}")
+    if match[2] not in units:
+        raise unknown_name(f"unit in {brief(text)}:", match[2], units)
+    return float(f"{float(match[1]) * units[match[2]]:.15g}")  # 17.1 GB/s is no fraction of a byte more
 
 
 def parse_preference(text: str, tasks: Iterable[str]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from edgemtl.units import (
     format_duration,
     format_flops,
     format_quantity,
+    parse_amount,
     parse_budget,
     parse_preference,
 )
@@ -104,7 +105,6 @@ def test_scope(text: str, scope: tuple[str | None, ...]) -> None:
         ("8ms@nowhere", "unknown device 'nowhere': allowed: "),
         ("8ms@hots", "did you mean host?"),
         ("8ms@host/openvin", "did you mean openvino?"),
-        ("8ms@jetson-orin-nano", "latency is measured only on the host"),
     ],
 )
 def test_a_bad_budget_is_one_line_that_says_what_is_allowed(text: str, expected: str) -> None:
@@ -193,3 +193,30 @@ def test_durations_are_told_in_the_unit_that_fits() -> None:
     assert [format_duration(seconds) for seconds in (0.5, 45.2, 119, 720, 12_600)] == [
         "0.5 s", "45 s", "119 s", "12 min", "3.5 h",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "amount"),
+    [
+        ("8 GiB", "bytes", 8 * 2**30),
+        ("1.5GB", "bytes", 1.5e9),
+        ("17.1 GB/s", "bytes/s", 17.1e9),
+        ("40 TOPS", "operations/s", 40e12),
+        ("57.6 GFLOPS", "operations/s", 57.6e9),
+        ("750 mW", "watts", 0.75),
+    ],
+)
+def test_an_amount_is_read_with_its_unit(text: str, base: str, amount: float) -> None:
+    assert parse_amount(text, base) == amount
+
+
+@pytest.mark.parametrize("given", [8, 8.5, None, "8", "GiB", "8 GiB more", "-8 GiB", "1e9 B", "8  GiB", ["8 GiB"]])
+def test_an_amount_without_a_number_or_a_unit_is_refused(given: object) -> None:
+    with pytest.raises(UserError, match="is no amount with a unit: write, for example, 8 GiB") as caught:
+        parse_amount(given, "bytes")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_unit_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="'GIB': did you mean"):
+        parse_amount("40 GIB", "bytes")

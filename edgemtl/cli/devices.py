@@ -11,7 +11,7 @@ from edgemtl.cli.verb import verb
 from edgemtl.units import format_bytes
 
 if TYPE_CHECKING:
-    from edgemtl.devices import Device
+    from edgemtl.devices import Device, Fpga, Peak, System
 
 __all__ = ["devices"]
 
@@ -51,22 +51,38 @@ def _overview(screen: Screen, devices: list[Device]) -> None:
 
 
 def _details(screen: Screen, device: Device) -> None:
-    rates = [
-        (f"peak {p.unit} {p.precision}", f"{p.ops_per_s:.3g} operations/s ({p.kind})", p.note) for p in device.peaks
-    ]
+    rates = [(f"peak {p.unit} {p.precision}{' sparse' if p.sparse else ''}", _rate(p), p.note) for p in device.peaks]
     if device.memory_bytes_per_s:
         rates.append(("memory bandwidth", f"{format_bytes(device.memory_bytes_per_s)}/s", ""))
     runtimes = [
-        (f"runtime {r.name}", f"{' '.join(r.precisions)}, by {device.arithmetic_of(r.name)}", r.note)
+        (f"runtime {r.name}", f"{' '.join(r.precisions)} on {r.unit}, by {device.arithmetic_of(r.name)}", r.note)
         for r in device.runtimes
     ]
+    systems = [(s.name, _versions(s), s.note) for s in device.systems]
     modes = [(f"power mode {m.name}", f"{m.watts:g} W" if m.watts else None, "") for m in device.power_modes]
     sensors = [(f"sensor {s.name}", s.quantity, s.read) for s in device.sensors]
+    fpga = [(f"FPGA {device.fpga.part}", _resources(device.fpga), "")] if device.fpga else []
+    sources = [(f"source of {', '.join(s.facts)}", s.document, s.url) for s in device.sources]
     facts = [
         (what, text, "")
         for what, text in (("SoC", device.soc), ("CPU", device.cpu), ("accelerator", device.accelerator))
         if text
     ]
-    screen.table(device.title, ("what", "value", "note"), [*facts, *rates, *runtimes, *modes, *sensors])
+    rows = [*facts, *rates, *fpga, *runtimes, *systems, *modes, *sensors, *sources]
+    screen.table(device.title, ("what", "value", "note"), rows)
     for note in device.notes:
         screen.say(note)
+
+
+def _rate(peak: Peak) -> str:
+    scale, prefix = (1e12, "T") if peak.ops_per_s >= 1e12 else (1e9, "G")
+    return f"{peak.ops_per_s / scale:.4g} {prefix}OPS ({peak.kind})"
+
+
+def _versions(system: System) -> str:
+    return ", ".join([f"Python {system.python}", *(f"{name} {version}" for name, version in system.versions.items())])
+
+
+def _resources(fpga: Fpga) -> str:
+    counts = {"LUT": fpga.luts, "FF": fpga.flip_flops, "BRAM36": fpga.bram_36k, "DSP": fpga.dsps, "URAM": fpga.urams}
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -43,7 +43,7 @@ SEARCH = [
     ("--resume", "--out"),
 ]
 OTHERS = [
-    ("devices jetson", "did you mean jetson-orin-nano"),
+    ("devices jetson-orin-nan", "did you mean jetson-orin-nano"),
     ("tasks --data elp", "did you mean elpv"),
     ("train --weighting equ --out r", "did you mean equal"),
     ("train --steps 0 --out r", "a step or more"),

@@ -102,7 +102,8 @@ def test_levels_in_bf16_are_checked_by_simulation_where_the_processor_has_none(
     board = load_device("x86-vnni").model_copy(update={"precisions": ("fp32", "bf16"), "runtimes": runtimes})
     machine = environment()
     machine["cpu"] |= {"flags": ["avx2"]}
-    monkeypatch.setattr("edgemtl.devices.environment", lambda: machine)
+    for module in ("loading", "schema"):
+        monkeypatch.setattr(f"edgemtl.devices.{module}.environment", lambda: machine)
     target, net = find_target("openvino", board), levels[0].candidate.net
     design = levels[0].candidate.design.space.design({**levels[0].candidate.design, ENGINE: "bf16"})
     level = replace(levels[0], candidate=Candidate(design, net, None))

@@ -258,7 +258,8 @@ def test_a_bf16_engine_is_checked_by_simulation_where_the_processor_has_none(
     built_for = board.model_copy(update={"precisions": ("fp32", "bf16", "int8"), "runtimes": runtimes})
     machine = environment()
     machine["cpu"] |= {"flags": ["avx2"]}
-    monkeypatch.setattr("edgemtl.devices.environment", lambda: machine)
+    for module in ("loading", "schema"):
+        monkeypatch.setattr(f"edgemtl.devices.{module}.environment", lambda: machine)
     target = find_target("openvino", built_for)
     assert not is_runnable(target, {"engine": "bf16"})
     assert is_runnable(target, {"engine": "fp32"})

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import save
 
 from edgemtl.data import Source, open_source
-from edgemtl.devices import Device
+from edgemtl.devices import Device, reached_now
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.files.claim import LOCK_FILE
 from edgemtl.files.disk import read_json, write_atomic, write_json
@@ -79,7 +79,7 @@ class RunFolder:
 
     def device(self) -> Device:
         """The device that the run was made for, as it was then."""
-        return self.config().device.reached_now()
+        return reached_now(self.config().device)
 
     def source(self) -> Source:
         """The data set of the run; `UserError` where it has changed since."""

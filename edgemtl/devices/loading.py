@@ -1,0 +1,134 @@
+"""Device files: found, read and checked; the host's is filled in from the machine itself."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edgemtl.arithmetic import ANY
+from edgemtl.devices.schema import DECIDING, Device, own_precisions
+from edgemtl.environment import environment
+from edgemtl.errors import UnsupportedError, UserError, unknown_name
+from edgemtl.files.share import find_shared, list_shared
+from edgemtl.files.yaml import read_yaml
+from edgemtl.schema import first_problem
+from edgemtl.units import Budget, find_quantity
+
+__all__ = ["HOST", "Place", "any_processor", "device_file", "device_names", "load_device", "reached_now", "resolve"]
+
+HOST = "host"
+"""Name of this machine as a device."""
+
+FOLDER = "profiles"
+FILE_LIMIT_BYTES = 64 * 1024
+_NO_PROCESSOR = ("gpu", "dsp", "fpga")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the latency of a budget is that of: a device and one of its runtimes (None: any)."""
+
+    device: Device
+    runtime: str | None
+
+
+def device_names() -> list[str]:
+    """Names of every device file, the user's own and the shipped ones."""
+    return list_shared(FOLDER)
+
+
+def device_file(name: str) -> Path:
+    """The file of the device called `name`; raises `UserError` with the nearest names."""
+    path = find_shared(FOLDER, f"{name}.yaml") if name in device_names() else None
+    if path is None:
+        raise unknown_name("device", name, device_names())
+    return path
+
+
+def load_device(name: str) -> Device:
+    """The device called `name`; the host's processor, memory and precisions are filled in from the machine itself.
+
+    Raises `UserError` with the nearest names, or with the first thing that is wrong in its file.
+
+    >>> load_device("raspberry-pi-5").arithmetic
+    'arm-dot'
+    """
+    path = device_file(name)
+    device = _read(path)
+    if device.name != name:
+        raise UserError(
+            f"device file {path} calls itself {device.name!r}: rename the file or the device so that they agree"
+        )
+    return _detected(device) if device.is_host else device
+
+
+def reached_now(device: Device) -> Device:
+    """A device that a run keeps, with what its file says today of its access, its memory and its rates.
+
+    What decides how engines are built stays as the run has it.
+    """
+    if device.is_host or device.name not in device_names():
+        return device
+    decided = {name: getattr(device, name) for name in DECIDING}
+    return load_device(device.name).model_copy(update=decided)
+
+
+def any_processor(device: Device) -> Device:
+    """The device with an unknown processor: an engine that is correct on it is correct on every processor.
+
+    Its runtimes' claims about the processor are dropped too. A GPU, DSP or FPGA is not one and stays, except where the
+    host has the runtime: that opens the same engines on a processor.
+    """
+    on_processors = {runtime.name for runtime in load_device(HOST).runtimes}
+    runtimes = tuple(
+        runtime
+        if runtime.arithmetic in _NO_PROCESSOR and runtime.name not in on_processors
+        else runtime.model_copy(update={"arithmetic": None})
+        for runtime in device.runtimes
+    )
+    return device.model_copy(update={"arithmetic": ANY, "runtimes": runtimes})
+
+
+def _read(path: Path) -> Device:
+    _, content = read_yaml(path, "device file", FILE_LIMIT_BYTES)
+    try:
+        return Device.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"device file {path}: {first_problem(error)}; compare it with a shipped device") from error
+
+
+def _detected(device: Device) -> Device:
+    machine = environment()
+    precisions = own_precisions(device.precisions)
+    runtimes = tuple(
+        runtime.model_copy(update={"precisions": tuple(p for p in runtime.precisions if p in precisions)})
+        for runtime in device.runtimes
+    )
+    return device.model_copy(
+        update={
+            "cpu": f"{machine['cpu']['model'] or platform.machine()}, {machine['cpu']['usable_threads']} threads",
+            "memory_bytes": machine["memory"]["total_bytes"],
+            "precisions": precisions,
+            "arithmetic": machine["cpu"]["class"],
+            "runtimes": runtimes,
+        }
+    )
+
+
+def resolve(budget: Budget) -> Place | None:
+    """The device and the runtime that `budget` is about; None for a count, which is the same everywhere.
+
+    Raises `UserError` for an unknown device or runtime, and `UnsupportedError` for a quantity that this version cannot
+    measure, which is energy.
+    """
+    if budget.counted:
+        return None
+    device = load_device(budget.device or HOST)
+    if budget.runtime is not None:
+        device.runtime(budget.runtime)
+    if unavailable := find_quantity(budget.quantity).unavailable:
+        raise UnsupportedError(f"budget {budget.text!r}: {unavailable}")
+    return Place(device, budget.runtime)
