@@ -8,6 +8,7 @@ import yaml
 from edgemtl.devices import Device, Runtime, any_processor, device_names, load_device, reached_now, resolve
 from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.jetpack import JETPACKS
 from edgemtl.units import parse_budget
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,19 @@ def test_the_boards_of_a_user_are_there_with_their_figures() -> None:
     assert pi.memory_bytes_per_s == 17.1e9
     fpga = load_device("kv260").fpga
     assert fpga is not None and (fpga.luts, fpga.dsps, fpga.bram_36k, fpga.urams) == (117120, 1248, 144, 64)
+
+
+def test_versions_by_system_are_those_of_the_jetpack_releases() -> None:
+    listed = 0
+    for device in map(load_device, SHIPPED):
+        for system in device.systems:
+            release = JETPACKS.get(system.name.removeprefix("JetPack "))
+            if release is not None and "tensorrt" in system.versions:
+                assert system.versions == {"tensorrt": release.tensorrt, "cuda": release.cuda}
+                assert system.python == release.python
+                assert any(module in device.soc.lower() for module in release.modules)
+                listed += 1
+    assert listed > 10
 
 
 def test_host_is_filled_in_from_the_machine() -> None:
