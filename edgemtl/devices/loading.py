@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgemtl.arithmetic import ANY
 from edgemtl.devices.schema import DECIDING, Device, own_precisions
@@ -97,7 +98,30 @@ def _read(path: Path) -> Device:
     try:
         return Device.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"device file {path}: {first_problem(error)}; compare it with a shipped device") from error
+        problem = _unknown_field(error) or first_problem(error)
+        raise UserError(f"device file {path}: {problem}; compare it with a shipped device") from error
+
+
+def _unknown_field(error: ValidationError) -> str:
+    """The first problem in words, with the nearest names, where it is a field that its part has not."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] != "extra_forbidden":
+        return ""
+    *where, name = map(str, first["loc"])
+    part: type[BaseModel] = Device
+    for step in where:
+        if step in (names := _fields_by_name(part)):
+            part = next(each for each in (names[step], *get_args(names[step])) if _is_part(each))
+    return f"{'.'.join(where) or 'the whole file'}: {unknown_name('field', name, _fields_by_name(part))}"
+
+
+def _fields_by_name(part: type[BaseModel]) -> dict[str, Any]:
+    """The types of a part's fields, by the names that they have in a file."""
+    return {str(field.validation_alias or name): field.annotation for name, field in part.model_fields.items()}
+
+
+def _is_part(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _detected(device: Device) -> Device:

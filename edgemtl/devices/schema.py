@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -52,20 +51,7 @@ OperationRate = Annotated[float, BeforeValidator(partial(_amount, "operations/s"
 Watts = Annotated[float, BeforeValidator(partial(_amount, "watts")), Field(gt=0, le=2000)]
 
 
-class _Part(Strict):
-    """A part of a device file: a field that it has not is named with the nearest ones."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_fields(cls, content: Any) -> Any:
-        allowed = [str(field.validation_alias or name) for name, field in cls.model_fields.items()]
-        for name in content if isinstance(content, Mapping) else ():
-            if name not in allowed:
-                raise ValueError(str(unknown_name("field", str(name), allowed)))
-        return content
-
-
-class Runtime(_Part):
+class Runtime(Strict):
     """A runtime that runs on the device, and the precisions it honours there.
 
     It runs on a `unit` of the device ("cpu", "gpu", "fpga", ...), whose `peaks` it can reach. `arithmetic` is what it
@@ -79,7 +65,7 @@ class Runtime(_Part):
     note: Text = ""
 
 
-class System(_Part):
+class System(Strict):
     """A system that the board runs, `JetPack 6.2`, its Python, and the versions that it brings: `tensorrt: "10.3"`."""
 
     name: Title
@@ -90,7 +76,7 @@ class System(_Part):
     note: Text = ""
 
 
-class Peak(_Part):
+class Peak(Strict):
     """A peak rate of arithmetic of a unit (operations per second, 2 per multiply-accumulate) and who says so.
 
     `stated`: by the vendor; `derived`: units x width x clock. Neither is a measurement. A `sparse` one holds where two
@@ -105,14 +91,14 @@ class Peak(_Part):
     note: Text = ""
 
 
-class PowerMode(_Part):
+class PowerMode(Strict):
     """A power mode as the vendor names it, and the watts that it allows."""
 
     name: Annotated[str, Field(max_length=40)]
     watts: Watts | None = Field(default=None, validation_alias="limit")
 
 
-class Sensor(_Part):
+class Sensor(Strict):
     """A reading of the device: energy (a counter), power, temperature, clock or throttling; `read` names its source."""
 
     name: Title
@@ -120,7 +106,7 @@ class Sensor(_Part):
     read: Text
 
 
-class Fpga(_Part):
+class Fpga(Strict):
     """Resources of an FPGA; `part` is the vendor tools' name for it."""
 
     part: Title
@@ -131,7 +117,7 @@ class Fpga(_Part):
     urams: Count = 0
 
 
-class Reach(_Part):
+class Reach(Strict):
     """How to log in over ssh; empty until the user fills it in (keys live in the ssh agent, never here)."""
 
     host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9._:-]*$")] = ""
@@ -139,7 +125,7 @@ class Reach(_Part):
     port: Annotated[int, Field(ge=1, le=65535)] = 22
 
 
-class Citation(_Part):
+class Citation(Strict):
     """The document that `facts`, fields of the file, were read in."""
 
     facts: tuple[str, ...] = Field(min_length=1, max_length=20)
@@ -147,7 +133,7 @@ class Citation(_Part):
     url: Annotated[str, Field(max_length=500, pattern=r"^(https://\S+)?$")] = ""
 
 
-class Device(_Part):
+class Device(Strict):
     """One device. Sizes are in bytes, rates in bytes or operations per second, power in watts.
 
     `arithmetic` is what its processor multiplies eight-bit numbers with; it decides how INT8 is written. Where a file

@@ -9,6 +9,7 @@ from edgemtl.devices import Device, Runtime, any_processor, device_names, load_d
 from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.jetpack import JETPACKS
+from edgemtl.schema import validated
 from edgemtl.units import parse_budget
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +127,7 @@ def test_a_machine_without_bf16_is_not_one_that_has_it(monkeypatch: pytest.Monke
 def test_what_a_run_keeps_of_a_device_is_the_device_again() -> None:
     for name in SHIPPED:
         device = load_device(name)
-        kept = Device.model_validate(device.as_json())
+        kept = validated(Device, device.as_json())
         assert kept.as_json() == device.as_json()
         assert (kept.name, kept.arithmetic, kept.runtimes) == (device.name, device.arithmetic, device.runtimes)
 
@@ -190,6 +191,13 @@ def test_a_users_own_device_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
     ("changes", "says"),
     [
         ({"colour": "red"}, "the whole file: unknown field 'colour'"),
+        ({"runtimes": [{"name": "onnxruntime", "precision": ["fp32"]}]}, "runtimes.0.precisions: Field required"),
+        (
+            {"power_modes": [{"name": "15W", "watts": "15 W"}]},
+            "power_modes.0: unknown field 'watts': allowed: limit, name",
+        ),
+        ({"reach": {"hosts": "board"}}, "reach: unknown field 'hosts': did you mean host"),
+        ({"fpga": {"part": "a", "luts": 1, "flip_flops": 1, "bram_36k": 1, "dsp": 1}}, "fpga.dsps: Field required"),
         ({"memroy": "8 GiB"}, "unknown field 'memroy': did you mean memory"),
         ({"memory": "8 GIB"}, "memory: unknown unit in '8 GIB': 'GIB': did you mean"),
         ({"memory": 8589934592}, "memory: 8589934592 is no amount with a unit: write, for example, 8 GiB"),
