@@ -10,8 +10,8 @@ import os
 import platform
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from functools import cache
+from datetime import datetime, timezone
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from edgemtl.version import __version__
 
 __all__ = ["CPU_FLAGS", "PROCESSOR_CLASSES", "environment", "processor_class"]
 
-PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt-rtx", "torch")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt-rtx", "torch")
 CPU_FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
@@ -61,11 +61,11 @@ def environment() -> dict[str, Any]:
         "memory": _memory(),
         "load_average": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "git_commit": _git_commit(Path.cwd()),
-        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-@cache
+@lru_cache(maxsize=None)
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -102,7 +102,7 @@ def _cpu() -> dict[str, Any]:
 
 def _cores(fields: dict[str, list[str]]) -> int | None:
     """Physical cores: distinct (socket, core) pairs where the kernel names them."""
-    pairs = set(zip(fields.get("physical id", []), fields.get("core id", []), strict=False))
+    pairs = set(zip(fields.get("physical id", []), fields.get("core id", [])))
     return len(pairs) or os.cpu_count()
 
 
@@ -125,7 +125,7 @@ def _git_commit(start: Path) -> str | None:
         if marker.is_dir():
             return _head(marker)
         if marker.is_file() and (text := _read(marker)) and text.startswith("gitdir:"):
-            return _head((folder / text.removeprefix("gitdir:").strip()).resolve())
+            return _head((folder / text[len("gitdir:") :].strip()).resolve())
     return None
 
 
@@ -133,7 +133,7 @@ def _head(git: Path) -> str | None:
     head = _read(git / "HEAD") or ""
     if not head.startswith("ref:"):
         return head or None
-    name = head.removeprefix("ref:").strip()
+    name = head[len("ref:") :].strip()
     shared = _read(git / "commondir")
     for root in (git, (git / shared).resolve() if shared else git):
         if commit := _read(root / name):

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgemtl.errors import UserError, brief
 from edgemtl.files.disk import read_json
+from edgemtl.files.json import check_schema
 
-__all__ = ["Name", "Strict", "Text", "check_schema", "first_problem", "parse_document", "read_document", "validated"]
+__all__ = ["Name", "Strict", "Text", "first_problem", "parse_document", "read_document", "validated"]
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Text = Annotated[str, Field(max_length=2000)]
@@ -43,13 +44,6 @@ def parse_document(content: Any, subject: str, model: type[M], schema: str, reme
         raise UserError(
             f"{subject} cannot be used: {first_problem(error)}; it was changed by hand or is damaged: {remedy}"
         ) from error
-
-
-def check_schema(content: Any, subject: str, schema: str, remedy: str) -> None:
-    """Raise `UserError` where a file's content is of another schema, or of none."""
-    given = content.get("schema") if isinstance(content, dict) else type(content).__name__
-    if given != schema:
-        raise UserError(f"{subject} has schema {brief(given)}, this version reads {schema!r}: {remedy}")
 
 
 def validated(model: type[M], content: Any) -> M:

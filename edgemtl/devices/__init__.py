@@ -15,6 +15,7 @@ from edgemtl.devices.loading import (
     reached_now,
     resolve,
 )
+from edgemtl.devices.reach import SSH, parse_reach
 from edgemtl.devices.schema import (
     Citation,
     Device,
@@ -30,6 +31,7 @@ from edgemtl.devices.schema import (
 
 __all__ = [
     "HOST",
+    "SSH",
     "Citation",
     "Device",
     "Fpga",
@@ -45,6 +47,7 @@ __all__ = [
     "device_names",
     "load_device",
     "own_precisions",
+    "parse_reach",
     "reached_now",
     "resolve",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -10,7 +11,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from edgemtl.arithmetic import ANY
-from edgemtl.devices.schema import DECIDING, Device, own_precisions
+from edgemtl.devices.reach import SCHEME, SSH, parse_reach
+from edgemtl.devices.schema import DECIDING, Device, Precision, Reach, Runtime, own_precisions
 from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError, unknown_name
 from edgemtl.files.share import find_shared, list_shared
@@ -52,18 +54,39 @@ def device_file(name: str) -> Path:
 def load_device(name: str) -> Device:
     """The device called `name`; the host's processor, memory and precisions are filled in from the machine itself.
 
-    Raises `UserError` with the nearest names, or with the first thing that is wrong in its file.
+    `ssh://user@host` is a board that has no file: nothing is taken for granted of it. A board whose file says how it is
+    reached is measured over ssh, unless it names another measurer. Raises `UserError` with the nearest names, or with
+    the first thing that is wrong in its file.
 
     >>> load_device("raspberry-pi-5").arithmetic
     'arm-dot'
     """
+    if name.startswith(SCHEME):
+        return _unknown_board(parse_reach(name))
     path = device_file(name)
     device = _read(path)
     if device.name != name:
         raise UserError(
             f"device file {path} calls itself {device.name!r}: rename the file or the device so that they agree"
         )
-    return _detected(device) if device.is_host else device
+    if device.is_host:
+        return _detected(device)
+    return device.model_copy(update={"measurer": SSH}) if device.reach.host and not device.measurer else device
+
+
+def _unknown_board(reach: Reach) -> Device:
+    """A board of which only the address is known."""
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    return Device(
+        schema="edgemtl.device/1",
+        name=re.sub("[^a-z0-9.-]", "-", reach.host.lower()).strip(".-")[:64] or "board",
+        title=reach.url,
+        kind="board",
+        precisions=precisions,
+        runtimes=tuple(Runtime(name=name, precisions=precisions) for name in ("onnxruntime", "openvino", "tensorrt")),
+        reach=reach,
+        measurer=SSH,
+    )
 
 
 def reached_now(device: Device) -> Device:

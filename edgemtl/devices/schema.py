@@ -32,6 +32,8 @@ __all__ = [
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "fp4", "int8", "int4", "fixed"]
 ShortName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Title = Annotated[str, Field(min_length=1, max_length=60)]
+SYSTEM_PYTHON = "/usr/bin/python3"
+_WORD, _PATH = r"[A-Za-z0-9_][A-Za-z0-9._-]*", r"/[A-Za-z0-9._/+-]*"
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
@@ -118,11 +120,23 @@ class Fpga(Strict):
 
 
 class Reach(Strict):
-    """How to log in over ssh; empty until the user fills it in (keys live in the ssh agent, never here)."""
+    """How to log in over ssh; empty until the user fills it in (keys live in the ssh agent, never here).
 
-    host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9._:-]*$")] = ""
-    user: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] = ""
-    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    `python` is what runs the agent on the board. Without a user or a port, ssh's own configuration decides.
+    """
+
+    host: Annotated[str, Field(max_length=253, pattern=r"^([A-Za-z0-9_:][A-Za-z0-9._:-]*)?$")] = ""
+    user: Annotated[str, Field(max_length=64, pattern=rf"^({_WORD})?$")] = ""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    python: Annotated[str, Field(max_length=500, pattern=rf"^{_PATH}$")] = SYSTEM_PYTHON
+
+    @property
+    def url(self) -> str:
+        """As it is written for `--device`."""
+        user = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = f":{self.port}" if self.port else ""
+        return f"ssh://{user}{host}{port}{'' if self.python == SYSTEM_PYTHON else self.python}"
 
 
 class Citation(Strict):

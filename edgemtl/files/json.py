@@ -7,7 +7,9 @@ import math
 import re
 from typing import Any
 
-__all__ = ["INTEGER_DIGITS", "parse_json"]
+from edgemtl.errors import UserError, brief
+
+__all__ = ["INTEGER_DIGITS", "check_schema", "parse_json"]
 
 INTEGER_DIGITS = 100
 """More than any count or seed has; Python's own whole numbers grow without end, and cannot be printed then."""
@@ -67,3 +69,10 @@ def _integer(text: str) -> int:
     if digits > INTEGER_DIGITS:
         raise ValueError(f"a whole number has {digits} digits, at most {INTEGER_DIGITS} are read")
     return int(text)
+
+
+def check_schema(content: Any, subject: str, schema: str, remedy: str) -> None:
+    """Raise `UserError` where a file's content is of another schema, or of none."""
+    given = content.get("schema") if isinstance(content, dict) else type(content).__name__
+    if given != schema:
+        raise UserError(f"{subject} has schema {brief(given)}, this version reads {schema!r}: {remedy}")

@@ -18,7 +18,8 @@ FILE_NAME_BYTES, _PATH_BYTES = 255, 4096
 def within(folder: Path, path: Path) -> bool:
     """Whether a path lies in a folder, links followed."""
     try:
-        return path.resolve().is_relative_to(folder.resolve())
+        root, resolved = folder.resolve(), path.resolve()
+        return root == resolved or root in resolved.parents
     except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL
         return False
 

@@ -13,11 +13,16 @@ from edgemtl.files.disk import open_regular, reading
 
 __all__ = ["check_seal", "sealed", "sha256"]
 
+_CHUNK_BYTES = 2**20
+
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a regular file's content; raises `UserError` where it cannot be read."""
+    digest = hashlib.sha256()
     with open_regular(path, "file") as file, reading(f"file {path}"):
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgemtl.profiling.demand import Demand, measure_demand
-from edgemtl.profiling.measurer import Measurer, NoMeasurer, TimedCall, Untimed, find_measurer, measurer_names
+from edgemtl.profiling.measurer import Measurer, NoMeasurer, Observation, ObservedSession, TimedCall, Untimed
+from edgemtl.profiling.measurers import find_measurer, measurer_names
 from edgemtl.profiling.profiler import profile
+from edgemtl.profiling.remote.board import close_boards
 from edgemtl.profiling.samples import (
     LatencyBlock,
     Ratio,
@@ -46,6 +48,8 @@ __all__ = [
     "LevelCost",
     "Measurer",
     "NoMeasurer",
+    "Observation",
+    "ObservedSession",
     "OperatorShare",
     "Profile",
     "Ratio",
@@ -53,6 +57,7 @@ __all__ = [
     "Stability",
     "TimedCall",
     "Untimed",
+    "close_boards",
     "compare",
     "count_graph",
     "find_measurer",

@@ -1,30 +1,35 @@
-"""How a latency, and an output, of a target's engine on a device comes about: here, there, simulated, or not at all.
-
-A measurer is found by name: the one that the device's profile names, else the one of the target's traits. Others plug
-in through the entry-point group `edgemtl.measurers`, as a function of a `Device` and a target's name.
-"""
+"""How a latency, and an output, of a target's engine on a device comes about: here, there, simulated, or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.arithmetic import Arithmetic, lacking, own_arithmetic
 from edgemtl.devices import HOST, Device, own_precisions
-from edgemtl.plugins import Registry
 from edgemtl.profiling.samples import Samples
+from edgemtl.profiling.schema import Opening
 from edgemtl.profiling.timing import compare
+from edgemtl.profiling.watch import Disturbance
 from edgemtl.progress import Report, silent
 from edgemtl.results import FigureKind
 from edgemtl.runtime import Session, open_engine
 
-__all__ = ["LocalMeasurer", "Measurer", "NoMeasurer", "TimedCall", "Untimed", "find_measurer", "measurer_names"]
+__all__ = [
+    "LocalMeasurer",
+    "Measurer",
+    "NoMeasurer",
+    "Observation",
+    "ObservedSession",
+    "TimedCall",
+    "Untimed",
+]
 
 Modes = Sequence[Sequence[str]]
 
@@ -44,6 +49,22 @@ class TimedCall:
     session: Session
     image: NDArray[np.float32]
     tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Readings of another machine: its `environment`, and what disturbed it while calls were timed."""
+
+    environment: Mapping[str, Any]
+    disturbance: Disturbance
+
+
+@runtime_checkable
+class ObservedSession(Session, Protocol):
+    """A session on another machine that tells what was seen there: when it was opened, and when it was timed last."""
+
+    opening: Opening | None
+    observation: Observation | None
 
 
 class Measurer(Protocol):
@@ -152,21 +173,3 @@ class NoMeasurer(LocalMeasurer):
     def runs(self, precision: Mapping[str, str], needs: Sequence[str]) -> bool:
         """Never."""
         return False
-
-
-_MEASURERS: Registry[Callable[[Device, str], Measurer]] = Registry(
-    "measurer", "edgemtl.measurers", {"local": lambda: LocalMeasurer, "none": lambda: NoMeasurer}, returns=Measurer
-)
-
-
-def measurer_names() -> list[str]:
-    """Names of every measurer, built in and plugged in."""
-    return _MEASURERS.names()
-
-
-def find_measurer(device: Device, target: str, usual: str = "local") -> Measurer:
-    """The measurer of a target's engines on a device: the one that its profile names, else the `usual` one.
-
-    Raises `UserError` with the nearest names for an unknown one, and for a plug-in that fails.
-    """
-    return _MEASURERS.call(device.measurer or usual, device, target)

@@ -25,8 +25,10 @@ from edgemtl.profiling.inputs import (
     settle_inputs,
     sizes_text,
 )
+from edgemtl.profiling.measurer import Observation
 from edgemtl.profiling.names import short_name, short_names
 from edgemtl.profiling.samples import Samples
+from edgemtl.profiling.schema import Opening
 from edgemtl.profiling.timing import compare
 from edgemtl.progress import Report
 from edgemtl.results import FigureKind
@@ -50,6 +52,8 @@ class OnnxFile:
     target = runtime = "onnxruntime"
     kind: FigureKind = "measured"
     engine_sha256: str | None = None
+    opening: Opening | None = None
+    observation: Observation | None = None
     includes = "one run of the outputs' own subgraph by ONNX Runtime on random inputs; no post-processing"
 
     def __init__(self, path: Path, threads: int, choice: InputChoice) -> None:

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from edgemtl.errors import EdgeMTLError, UserError
 from edgemtl.files.onnx import read_onnx
+from edgemtl.profiling.fresh import measure_first_run
 from edgemtl.profiling.inputs import InputChoice
 from edgemtl.profiling.schema import Opening
-from edgemtl.profiling.subjects import open_subject
+from edgemtl.profiling.subjects import ProfiledModel, open_subject
 
-__all__ = ["measure_opening", "open_apart", "resident_bytes", "run_in_subprocess", "subprocess_main"]
+__all__ = ["measure_opening", "open_apart", "run_in_subprocess", "subprocess_main"]
 
 TIMEOUT_S = 600
 REFUSED = 4
@@ -89,19 +88,6 @@ def run_in_subprocess(
     return done.stdout.strip().splitlines()[-1]
 
 
-def resident_bytes(field: str) -> int | None:
-    """`VmRSS` (now) or `VmHWM` (peak) of this process, None where the system does not tell.
-
-    Not `getrusage`: on Linux its peak is inherited from the process that forked this one, and may be far larger.
-    """
-    try:
-        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    match = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
-    return int(match[1]) * 1024 if match else None
-
-
 def subprocess_main() -> None:
     """Main function of the subprocess; it exits with `REFUSED`, the reason on stderr's last line, if opening fails."""
     try:
@@ -116,16 +102,12 @@ def subprocess_main() -> None:
 
 
 def _open_and_run(path: Path, target: str | None, threads: int, choice: InputChoice) -> Opened:
-    baseline = resident_bytes("VmRSS")
-    start = perf_counter()
-    subject = open_subject(path, target, threads, choice)
-    opened, open_peak = perf_counter(), resident_bytes("VmHWM")
-    notes, first_run_ms = subject.settle()
-    opening = Opening(
-        open_ms=1000 * (opened - start),
-        first_run_ms=first_run_ms,
-        baseline_bytes=baseline,
-        open_peak_bytes=open_peak,
-        run_peak_bytes=resident_bytes("VmHWM"),
-    )
-    return Opened(opening, subject.choice, notes)
+    notes: list[str] = []
+
+    def settle(subject: ProfiledModel) -> float:
+        assumed, first_run_ms = subject.settle()
+        notes.extend(assumed)
+        return first_run_ms
+
+    subject, costs = measure_first_run(lambda: open_subject(path, target, threads, choice), settle)
+    return Opened(Opening.model_validate(costs), subject.choice, notes)

@@ -13,12 +13,14 @@ from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.profiling.derive import count_file, mode_sets, operator_shares, separate_ms, task_profiles, trunk_ms
 from edgemtl.profiling.inputs import InputChoice
+from edgemtl.profiling.measurer import Observation
 from edgemtl.profiling.names import short_names
 from edgemtl.profiling.opening import open_apart
 from edgemtl.profiling.samples import Samples
 from edgemtl.profiling.schema import MOST_INPUTS, Mode, Profile
+from edgemtl.profiling.stability import judge_stability, unwatched
 from edgemtl.profiling.subjects import ProfiledModel, open_subject
-from edgemtl.profiling.watch import Watch, unwatched
+from edgemtl.profiling.watch import Watch
 from edgemtl.progress import Report, silent
 from edgemtl.tasks import check_tasks
 
@@ -59,6 +61,7 @@ def profile(
         modes = mode_sets(wanted)
         with Watch() as watch:
             samples = subject.compare(modes, rounds, burst=burst, report=report)
+        seen = Observation(environment(), watch.disturbance) if opened else subject.observation
         operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), subject.owners, OPERATOR_RUNS)
     finally:
         subject.close()
@@ -80,13 +83,13 @@ def profile(
         separate_ms=separate_ms(wanted, latencies),
         counts=counts,
         operators=operators,
-        opening=opened.opening if opened else None,
+        opening=opened.opening if opened else subject.opening,
         inputs=inputs,
         notes=_fitting(notes),
         engine_sha256=subject.engine_sha256,
-        stability=watch.stability(samples) if opened else unwatched(samples),
+        stability=judge_stability(samples, seen.disturbance) if seen else unwatched(samples),
         seconds=perf_counter() - start,
-        environment=environment(),
+        environment={**seen.environment, "sensors": seen.disturbance.sensors} if seen else environment(),
     )
 
 

@@ -13,10 +13,12 @@ from edgemtl.bundle import MANIFEST_FILE, Manifest
 from edgemtl.devices import HOST, Device, load_device
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.profiling.inputs import InputChoice
-from edgemtl.profiling.measurer import TimedCall, find_measurer
+from edgemtl.profiling.measurer import Observation, ObservedSession, TimedCall
+from edgemtl.profiling.measurers import find_measurer
 from edgemtl.profiling.names import short_name
 from edgemtl.profiling.onnx_file import OnnxFile
 from edgemtl.profiling.samples import Samples
+from edgemtl.profiling.schema import Opening
 from edgemtl.progress import Report
 from edgemtl.results import FigureKind
 from edgemtl.runtime import ENGINE_FILE, EngineSpec, OperatorTime, read_bundle
@@ -50,6 +52,16 @@ class ProfiledModel(Protocol):
     @property
     def owners(self) -> Mapping[str, str]:
         """The task of each block that belongs to one alone."""
+        ...
+
+    @property
+    def opening(self) -> Opening | None:
+        """Cost of opening it on another machine, where that told."""
+        ...
+
+    @property
+    def observation(self) -> Observation | None:
+        """Readings of another machine where it was timed last, where that told."""
         ...
 
     def settle(self) -> tuple[list[str], float]:
@@ -134,7 +146,16 @@ class _EngineFolder:
         self.heads: Mapping[str, str] | None = None
         self.choice = InputChoice()
         self.includes = "one run of the engine on a normalised image; no decoding, no post-processing"
+        self._observed = session if isinstance(session, ObservedSession) else None
         self._image = np.random.default_rng(0).standard_normal(spec.input, dtype=np.float32)
+
+    @property
+    def opening(self) -> Opening | None:
+        return self._observed.opening if self._observed else None
+
+    @property
+    def observation(self) -> Observation | None:
+        return self._observed.observation if self._observed else None
 
     def settle(self) -> tuple[list[str], float]:
         start = perf_counter()

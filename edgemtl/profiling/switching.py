@@ -12,7 +12,8 @@ from time import perf_counter
 import numpy as np
 
 from edgemtl.errors import EdgeMTLError
-from edgemtl.profiling.opening import resident_bytes, run_in_subprocess
+from edgemtl.profiling.fresh import resident_bytes
+from edgemtl.profiling.opening import run_in_subprocess
 from edgemtl.runtime import Engine
 
 __all__ = ["LevelCost", "measure_levels"]

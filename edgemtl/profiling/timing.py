@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from time import perf_counter_ns
+from collections.abc import Mapping
 
-from edgemtl.errors import UserError
 from edgemtl.profiling.samples import Samples
-from edgemtl.progress import Progress, Report, silent
+from edgemtl.profiling.turns import Call, draw_alone, draw_in_turns, untimed_calls
+from edgemtl.progress import Report, silent
 
 __all__ = ["Call", "compare", "measure"]
-
-Call = Callable[[], object]
-"""Called with how many samples are drawn and how many will be, never while the clock runs."""
 
 
 def measure(call: Call, *, runs: int = 200, warmup: int = 20) -> Samples:
@@ -26,11 +20,7 @@ def measure(call: Call, *, runs: int = 200, warmup: int = 20) -> Samples:
     >>> len(samples.samples_ms), samples.warmup
     (10, 2)
     """
-    _positive("runs", runs)
-    with _no_collection():
-        for _ in range(warmup):
-            call()
-        return Samples(tuple(_timed(call, runs)), warmup, runs)
+    return Samples(tuple(draw_alone(call, runs, warmup)), warmup, runs)
 
 
 def compare(
@@ -52,46 +42,5 @@ def compare(
     >>> samples["short"].median_ms < samples["long"].median_ms
     True
     """
-    for name, value in (("rounds", rounds), ("burst", burst)):
-        _positive(name, value)
-    if not calls:
-        raise UserError("compare was given no call: name at least one")
-    drawn: dict[str, list[float]] = {name: [] for name in calls}
-    total = 2 * rounds * burst * len(calls)
-    with _no_collection():
-        for call in calls.values():
-            for _ in range(warmup):
-                call()
-        for _ in range(rounds):
-            for name in (*calls, *reversed(tuple(calls))):
-                for _ in range(settle):
-                    calls[name]()
-                drawn[name] += _timed(calls[name], burst)
-                report(Progress("samples", sum(map(len, drawn.values())), total))
-    return {name: Samples(tuple(samples), warmup + 2 * rounds * settle, burst) for name, samples in drawn.items()}
-
-
-def _timed(call: Call, runs: int) -> list[float]:
-    stamps = [0] * runs
-    for index in range(runs):
-        start = perf_counter_ns()
-        call()
-        stamps[index] = perf_counter_ns() - start
-    return [stamp / 1e6 for stamp in stamps]
-
-
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise UserError(f"{name} is {value}: at least 1 is needed to measure anything")
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    drawn = draw_in_turns(calls, rounds, burst=burst, settle=settle, warmup=warmup, report=report)
+    return {name: Samples(tuple(ms), untimed_calls(rounds, settle, warmup), burst) for name, ms in drawn.items()}

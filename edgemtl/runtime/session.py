@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Dict, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
 from edgemtl.files.disk import read_json, write_json
+from edgemtl.files.json import check_schema
 from edgemtl.files.paths import inside
-from edgemtl.schema import check_schema
 from edgemtl.tasks import FLAG_PREFIX
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "CLOSED",
@@ -35,7 +37,7 @@ ENGINE_SCHEMA = "edgemtl.engine/1"
 WARMUP_RUNS = 3
 """Runs before a profile of operators: the first ones take memory."""
 CLOSED = "this engine was closed: open it again"
-Outputs = dict[str, dict[str, NDArray[np.float32]]]
+Outputs = Dict[str, Dict[str, "NDArray[np.float32]"]]
 """The raw arrays of each task, by the names of its outputs: (1, C, H, W) where dense, else (1, C)."""
 
 
@@ -137,7 +139,7 @@ class EngineSpec:
         if "levels" not in self.options and level == 0:
             return self
         suffix = f"-{level}"
-        own = {key.removesuffix(suffix): name for key, name in self.files.items() if key.endswith(suffix)}
+        own = {key[: -len(suffix)]: name for key, name in self.files.items() if key.endswith(suffix)}
         if not own:
             raise UserError(f"{ENGINE_FILE} names no file for level {level}: export the bundle again")
         try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemtl.errors import UserError
 from edgemtl.files.safetensors import open_tensors
 from edgemtl.runtime.session import EngineSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["SharedPart", "assemble", "factor_name"]
 
@@ -66,8 +68,10 @@ def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
 
 def _part(whole: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """A prefix in every dimension, of a convolution the centre of the kernel."""
+    if whole.ndim != len(shape):
+        raise ValueError(f"a weight of {whole.ndim} dimensions is wanted in {len(shape)}")
     first = [
         (size - own) // 2 if whole.ndim == 4 and axis > 1 else 0
-        for axis, (size, own) in enumerate(zip(whole.shape, shape, strict=True))
+        for axis, (size, own) in enumerate(zip(whole.shape, shape))
     ]
-    return whole[tuple(slice(start, start + own) for start, own in zip(first, shape, strict=True))]
+    return whole[tuple(slice(start, start + own) for start, own in zip(first, shape))]

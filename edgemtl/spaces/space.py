@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgemtl.blocks import BlockRecord
 from edgemtl.errors import UserError, brief, unknown_name
+from edgemtl.files.json import check_schema
 from edgemtl.files.share import find_shared, list_shared
 from edgemtl.files.yaml import read_yaml
-from edgemtl.schema import check_schema, first_problem
+from edgemtl.schema import first_problem
 from edgemtl.spaces.choices import Choice, Option
 from edgemtl.spaces.family import Family, find_family
 from edgemtl.spaces.narrow import prunable_channels, with_channels

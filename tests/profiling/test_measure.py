@@ -45,7 +45,7 @@ def test_compare_cancels_a_linear_drift(monkeypatch: pytest.MonkeyPatch) -> None
     def call() -> None:
         now[0] += 1_000_000 + now[0] // 1000
 
-    monkeypatch.setattr("edgemtl.profiling.timing.perf_counter_ns", lambda: now[0])
+    monkeypatch.setattr("edgemtl.profiling.turns.perf_counter_ns", lambda: now[0])
     turns = compare({"A": call, "B": call}, rounds=10, burst=5, settle=0, warmup=0)
     assert turns["A"].mean_ms == pytest.approx(turns["B"].mean_ms, rel=1e-3)
     first, second = measure(call, runs=100, warmup=0), measure(call, runs=100, warmup=0)

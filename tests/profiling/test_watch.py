@@ -5,86 +5,101 @@ from pathlib import Path
 import pytest
 
 from edgemtl.profiling import Samples
-from edgemtl.profiling import watch as watch_module
-from edgemtl.profiling.watch import Watch
+from edgemtl.profiling.stability import judge_stability, unwatched
+from edgemtl.profiling.watch import Disturbance, Watch
+
+JIFFIES = "cpu {user} 0 0 1000 0 0 0 {stolen}\n"
 
 
-def _steady(n: int = 100, ms: float = 1.0) -> Samples:
+def steady(n: int = 100, ms: float = 1.0) -> Samples:
     return Samples((ms,) * n, 0, n)
 
 
+def put(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
 @pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def quiet(tmp_path: Path) -> Path:
     """A machine whose counters are files of ours."""
     for cpu in ("cpu0", "cpu1"):
-        folder = tmp_path / "cpu" / cpu / "thermal_throttle"
-        folder.mkdir(parents=True)
-        (folder / "core_throttle_count").write_text("3\n")
-    monkeypatch.setattr(watch_module, "_SYS", tmp_path / "cpu")
-    monkeypatch.setattr(watch_module, "_THERMAL", tmp_path / "thermal")
-    monkeypatch.setattr(watch_module, "_jiffies", lambda: (0.0, 0.0))
+        put(tmp_path / f"sys/devices/system/cpu/{cpu}/thermal_throttle/core_throttle_count", "3\n")
+    put(tmp_path / "proc/stat", JIFFIES.format(user=0, stolen=0))
     return tmp_path
 
 
 def test_a_quiet_machine_is_stable(quiet: Path) -> None:
-    with Watch() as watch:
+    with Watch(quiet) as watch:
         pass
-    found = watch.stability({"all": _steady()})
-    assert (found.stable, found.throttled, found.reasons, found.worst_cov) == (True, "no", (), 0.0)
+    verdict = judge_stability({"all": steady()}, watch.disturbance)
+    assert (verdict.stable, verdict.throttled, verdict.reasons, verdict.worst_cov) == (True, "no", (), 0.0)
 
 
 def test_throttling_is_seen(quiet: Path) -> None:
-    with Watch() as watch:
-        (quiet / "cpu/cpu1/thermal_throttle/core_throttle_count").write_text("4\n")
-    found = watch.stability({"all": _steady()})
-    assert (found.stable, found.throttled) == (False, "yes")
-    assert "throttled" in found.reasons[0]
+    with Watch(quiet) as watch:
+        put(quiet / "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count", "4\n")
+    verdict = judge_stability({"all": steady()}, watch.disturbance)
+    assert (verdict.stable, verdict.throttled) == (False, "yes")
+    assert "throttled" in verdict.reasons[0]
+
+
+def test_the_supply_monitor_of_a_jetson_throttles_too(tmp_path: Path) -> None:
+    put(tmp_path / "sys/class/hwmon/hwmon1/oc3_event_cnt", "0\n")
+    with Watch(tmp_path) as watch:
+        pass
+    assert watch.disturbance.throttled == "no"
+    with Watch(tmp_path) as watch:
+        put(tmp_path / "sys/class/hwmon/hwmon1/oc3_event_cnt", "2\n")
+    assert watch.disturbance.throttled == "yes"
 
 
 def test_a_cooling_device_at_work_is_throttling(quiet: Path) -> None:
-    folder = quiet / "thermal" / "cooling_device0"
-    folder.mkdir(parents=True)
-    (folder / "type").write_text("thermal-cpufreq-0")
-    (folder / "cur_state").write_text("0")
-    with Watch() as watch:
+    device = quiet / "sys/class/thermal/cooling_device0"
+    put(device / "type", "thermal-cpufreq-0")
+    put(device / "cur_state", "0")
+    with Watch(quiet) as watch:
         pass
-    assert watch.throttled == "no"
-    with Watch() as watch:
-        (folder / "cur_state").write_text("2")
-    assert watch.throttled == "yes"
+    assert watch.disturbance.throttled == "no"
+    with Watch(quiet) as watch:
+        put(device / "cur_state", "2")
+    assert watch.disturbance.throttled == "yes"
 
 
-def test_where_nothing_tells_it_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(watch_module, "_SYS", tmp_path)
-    monkeypatch.setattr(watch_module, "_THERMAL", tmp_path)
-    monkeypatch.setattr(watch_module, "_jiffies", lambda: None)
-    with Watch() as watch:
+def test_where_nothing_tells_it_is_unknown(tmp_path: Path) -> None:
+    with Watch(tmp_path) as watch:
         pass
-    found = watch.stability({"all": _steady()})
-    assert (found.throttled, found.others_cpu, found.stolen_cpu) == ("unknown", None, None)
+    verdict = judge_stability({"all": steady()}, watch.disturbance)
+    assert (verdict.throttled, verdict.others_cpu, verdict.stolen_cpu) == ("unknown", None, None)
 
 
-def test_other_processes_are_seen(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Watch() as watch:
-        monkeypatch.setattr(watch_module, "_jiffies", lambda: (1e6, 1e5))
-    found = watch.stability({"all": _steady()})
-    assert (found.stable, found.others_cpu, found.stolen_cpu) == (False, 1.0, 1.0)
-    assert "other processes" in found.reasons[0] and "virtual machines" in found.reasons[1]
+def test_other_processes_are_seen(quiet: Path) -> None:
+    with Watch(quiet) as watch:
+        put(quiet / "proc/stat", JIFFIES.format(user=10**8, stolen=10**7))
+    verdict = judge_stability({"all": steady()}, watch.disturbance)
+    assert (verdict.stable, verdict.others_cpu, verdict.stolen_cpu) == (False, 1.0, 1.0)
+    assert "other processes" in verdict.reasons[0] and "virtual machines" in verdict.reasons[1]
 
 
-def test_spread_and_drift_are_named_with_the_worst_mode(quiet: Path) -> None:
+def test_spread_and_drift_are_named_with_the_worst_mode() -> None:
+    calm = Disturbance("no", 0.0, 0.0, 0.0, {})
     scattered = Samples((1.0, 1.5) * 50, 0, 100)
     drift = Samples((1.0,) * 50 + (1.08,) * 50, 0, 100)
+    verdict = judge_stability({"calm": steady(), "spread": scattered, "drift": drift}, calm)
+    assert not verdict.stable
+    assert verdict.worst_cov == scattered.cov
+    assert "in 1 of 3 modes, most in 'spread'" in verdict.reasons[0]
+    assert "+8%" in verdict.reasons[1] and "'drift'" in verdict.reasons[1]
+
+
+def test_what_nothing_watched_is_not_certified() -> None:
+    verdict = unwatched({"all": steady()})
+    assert not verdict.stable and "nothing watched" in verdict.reasons[0]
+
+
+def test_this_machine_is_read() -> None:
     with Watch() as watch:
         pass
-    found = watch.stability({"calm": _steady(), "spread": scattered, "drift": drift})
-    assert not found.stable
-    assert found.worst_cov == scattered.cov
-    assert "in 1 of 3 modes, most in 'spread'" in found.reasons[0]
-    assert "+8%" in found.reasons[1] and "'drift'" in found.reasons[1]
-
-
-def test_kernel_counters_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    busy = watch_module._jiffies()
-    if busy is not None:
-        assert busy[0] > 0 and busy[1] >= 0
+    seen = watch.disturbance
+    assert seen.others_cpu is None or 0 <= seen.others_cpu <= 1
+    assert set(seen.sensors) == {"before", "after"}

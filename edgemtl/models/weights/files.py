@@ -17,12 +17,11 @@ from torch import Tensor
 
 from edgemtl.errors import UserError, brief
 from edgemtl.files.disk import write_atomic
-from edgemtl.files.json import parse_json
+from edgemtl.files.json import check_schema, parse_json
 from edgemtl.files.safetensors import open_tensors
 from edgemtl.files.seals import sealed
 from edgemtl.models.nets.supernet import SharedWeights
 from edgemtl.models.weights.tensors import check_sha256, read_state, state_sha256
-from edgemtl.schema import check_schema
 
 __all__ = ["is_supernet", "load_supernet", "read_header", "read_supernet", "save_supernet"]
 

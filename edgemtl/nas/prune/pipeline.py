@@ -13,6 +13,7 @@ from typing import Any
 from edgemtl.errors import UserError
 from edgemtl.files.claim import claim
 from edgemtl.files.disk import read_json, write_json
+from edgemtl.files.json import check_schema
 from edgemtl.files.paths import check_folder
 from edgemtl.models import TaskNet
 from edgemtl.nas.evaluation import (
@@ -36,7 +37,6 @@ from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.runs import RunInfo, check_free, score_result
 from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result, write_result
-from edgemtl.schema import check_schema
 from edgemtl.signals import deferred
 from edgemtl.tasks import MOST_DROP, Floor, parse_floor, remaining_drop
 

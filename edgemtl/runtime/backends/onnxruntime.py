@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemtl.errors import MissingDependencyError, UserError
 from edgemtl.runtime.session import (
@@ -26,11 +26,11 @@ from edgemtl.runtime.session import (
     check_image,
     flag_name,
 )
-from edgemtl.runtime.shared import assemble
 from edgemtl.tasks import check_tasks, map_outputs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+    from numpy.typing import NDArray
 
 __all__ = ["DISABLED_OPTIMIZERS", "kernel_times", "open_session"]
 
@@ -69,6 +69,8 @@ class OnnxRuntimeSession:
             return _open(self._path, self._threads, profile)
         import tempfile
 
+        from edgemtl.runtime.shared import assemble  # it needs the package safetensors, which a board may lack
+
         with tempfile.NamedTemporaryFile(prefix="edgemtl-", suffix=".onnx") as file:
             file.writelines(assemble(self._folder, self.spec, "model"))
             file.flush()
@@ -84,7 +86,7 @@ class OnnxRuntimeSession:
                 feeds[flag] = self._wants[task in wanted]
         outputs = {task: self._outputs[task] for task in wanted}
         names = [name for own in outputs.values() for name in own.values()]
-        values = dict(zip(names, session.run(names, feeds), strict=True))
+        values = dict(zip(names, session.run(names, feeds)))
         return map_outputs(values.__getitem__, outputs)
 
     def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
@@ -111,7 +113,7 @@ def open_session(
     return OnnxRuntimeSession(folder, spec, threads)
 
 
-@cache
+@lru_cache(maxsize=None)
 def _make_arena() -> None:
     """Register one arena for the whole process: levels run one at a time, so their activations share its memory."""
     import onnxruntime as ort
@@ -167,7 +169,7 @@ def kernel_times(
     for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
         label, kind = str(event.get("name", "")), str(event.get("args", {}).get("op_name", ""))
         if label.endswith("_kernel_time") and kind and kind not in ("If", "Loop", "Scan"):
-            label = label.removesuffix("_kernel_time")
-            key = producers.get(label.removesuffix("_nchwc"), label), kind
+            label = label[: -len("_kernel_time")]
+            key = producers.get(re.sub("_nchwc$", "", label), label), kind
             spent.setdefault(key, []).append(float(event.get("dur", 0)) / 1000)
     return {key: sum(times[len(times) * warmup // (warmup + runs) :]) / runs for key, times in spent.items()}

@@ -13,23 +13,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Callable
 
 from edgemtl.arithmetic import EXACT_INT8, NEEDS
 from edgemtl.errors import MissingDependencyError, UserError
 from edgemtl.runtime.session import CLOSED, WARMUP_RUNS, EngineSpec, OperatorTime, Outputs, block_of, check_image
-from edgemtl.runtime.shared import assemble
 from edgemtl.tasks import check_tasks, map_outputs
 
 if TYPE_CHECKING:
+    import numpy as np
     import openvino as ov
+    from numpy.typing import NDArray
 
 __all__ = ["open_session"]
 
@@ -37,7 +35,7 @@ _SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITHOUT_VNNI = ("sse41", "avx", "avx2", "avx512_core")
 """Instruction sets without VNNI that oneDNN, whose kernels OpenVINO uses, can be held to: sums saturate then."""
 
-Mode = Callable[[NDArray[np.float32]], Outputs]
+Mode = Callable[["NDArray[np.float32]"], Outputs]
 
 
 class OpenVinoSession:
@@ -218,6 +216,8 @@ class _Compiler:
         path, weights = spec.file(folder, "model"), spec.file(folder, "weights")
         try:
             if "shared" in spec.files:
+                from edgemtl.runtime.shared import assemble  # it needs the package safetensors, which a board may lack
+
                 content = b"".join(map(bytes, assemble(folder, spec, "weights")))
                 self._model = self._core.read_model(path.read_bytes(), content)
             else:
@@ -229,7 +229,8 @@ class _Compiler:
             "INFERENCE_PRECISION_HINT": self._precision(),
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
-        } | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+            **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
+        }
 
     def _precision(self) -> str:
         if self.spec.options.get("engine") != "bf16":
@@ -244,7 +245,7 @@ class _Compiler:
         names = [name for task in tasks for name in self.spec.outputs[task].values()]
         outputs = [self._output(self._model, name) for name in names]
         model = self._ov.Model([self._ov.opset13.result(output) for output in outputs], self._model.get_parameters())
-        properties = self._properties | ({"PERF_COUNT": True} if counters else {})
+        properties = {**self._properties, **({"PERF_COUNT": True} if counters else {})}
         return self._core.compile_model(model, "CPU", properties)
 
     def parts(self) -> list[Mapping[str, Sequence[str]]]:
