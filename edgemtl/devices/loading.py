@@ -77,16 +77,18 @@ def load_device(name: str) -> Device:
 def _unknown_board(reach: Reach) -> Device:
     """A board of which only the address is known."""
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-    return Device(
-        schema="edgemtl.device/1",
-        name=re.sub("[^a-z0-9.-]", "-", reach.host.lower()).strip(".-")[:64] or "board",
-        title=reach.url,
-        kind="board",
-        precisions=precisions,
-        runtimes=tuple(Runtime(name=name, precisions=precisions) for name in ("onnxruntime", "openvino", "tensorrt")),
-        reach=reach,
-        measurer=SSH,
-    )
+    runtimes = [Runtime(name=name, precisions=precisions) for name in ("onnxruntime", "openvino", "tensorrt")]
+    content = {
+        "schema": "edgemtl.device/1",
+        "name": re.sub("[^a-z0-9.-]", "-", reach.host.lower()).strip(".-")[:64] or "board",
+        "title": reach.url,
+        "kind": "board",
+        "precisions": precisions,
+        "runtimes": runtimes,
+        "reach": reach,
+        "measurer": SSH,
+    }
+    return Device.model_validate(content)
 
 
 def reached_now(device: Device) -> Device:

@@ -108,7 +108,8 @@ class Worker:
 
     def _run(self, fields: dict[str, Any], arrays: dict[str, Any]) -> Frame:
         outputs = self._session(fields["session"]).run(arrays["image"], fields["tasks"])
-        names, values = [], {}
+        names: list[list[str]] = []
+        values: dict[str, Any] = {}
         for task, own in outputs.items():
             for name, value in own.items():
                 values[str(len(names))] = value

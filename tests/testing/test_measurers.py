@@ -29,7 +29,7 @@ def test_another_device_is_named_with_what_it_computes_with(usual: str) -> None:
 
 
 def test_an_unknown_measurer_of_a_profile_names_the_nearest() -> None:
-    assert measurer_names() == ["local", "none"]
+    assert measurer_names() == ["local", "none", "ssh"]
     device = load_device("host").model_copy(update={"measurer": "locl"})
     with pytest.raises(UserError, match="unknown measurer 'locl': did you mean local"):
         find_measurer(device, "onnxruntime")
