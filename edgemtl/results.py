@@ -44,9 +44,10 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class Latency(Strict):
-    """A latency in ms, how it was obtained, and where; `error` is that of predictions of it on designs held out.
+    """A latency in ms, how it was obtained, and where; `error` is that of predictions or estimates of it.
 
-    That is the mean absolute error, a fraction; None of what was not predicted.
+    That is the mean absolute error on designs held out, a fraction; None of what was measured, and where it is not
+    known. The one of an estimate was found where it was `fitted_on`, if that is another processor or runtime.
     """
 
     value: Annotated[float, Field(ge=0)]
@@ -54,11 +55,15 @@ class Latency(Strict):
     device: Name
     runtime: Name
     error: Annotated[float, Field(ge=0)] | None = None
+    fitted_on: Name | None = None
 
     @property
     def origin(self) -> str:
-        """How it was obtained, with the error of what was predicted: `measured`, `predicted (error 3.1 %)`."""
-        return self.kind if self.error is None else f"{self.kind} (error {100 * self.error:.1f} %)"
+        """How it was obtained, with its error: `measured`, `predicted (error 3.1 %)`, `estimated (error not known)`."""
+        if self.error is None:
+            return "estimated (error not known)" if self.kind == "estimated" else self.kind
+        there = f" on {self.fitted_on}" if self.fitted_on else ""
+        return f"{self.kind} (error {100 * self.error:.1f} %{there})"
 
 
 class PathCost(Strict):

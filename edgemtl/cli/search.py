@@ -76,10 +76,14 @@ __all__ = ["search"]
     "--target",
     metavar="NAME",
     default="",
-    help="The runtime to search for: what a budget names, else onnxruntime, by default.",
+    help="The runtime to search for: what a budget names, else the device's first, by default.",
 )
 @click.option(
-    "--device", metavar="NAME", default="host", show_default=True, help="What it is for: edgemtl devices lists them."
+    "--device",
+    metavar="NAME",
+    default="host",
+    show_default=True,
+    help="What it is for, if no budget names it: edgemtl devices lists them.",
 )
 @click.option(
     "--objective",

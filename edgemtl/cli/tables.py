@@ -76,7 +76,8 @@ def _entry(entry: Entry, columns: list[tuple[str, str]], result: Result) -> tupl
 
 
 def _latency(latency: Latency) -> str:
-    return f"{latency.value:.2f}{'' if latency.error is None else f' {latency.origin}'}"
+    origin = "" if latency.kind == "measured" else f" {latency.origin}"
+    return f"{latency.value:.2f}{origin}"
 
 
 def _change(fraction: float | None) -> str | None:

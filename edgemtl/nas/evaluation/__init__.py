@@ -34,6 +34,7 @@ from edgemtl.nas.evaluation.preflight import (
 )
 from edgemtl.nas.evaluation.problem import (
     Evaluation,
+    LatencyEstimator,
     LatencyPrediction,
     LatencyPredictor,
     Limit,
@@ -78,6 +79,7 @@ __all__ = [
     "Evaluator",
     "Finalist",
     "FloorRow",
+    "LatencyEstimator",
     "LatencyPrediction",
     "LatencyPredictor",
     "Limit",

@@ -18,7 +18,7 @@ from edgemtl.data import Batch, Sample, Source, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
 from edgemtl.models.quantization import Ranges, calibrate, correct_biases, simulate
-from edgemtl.nas.evaluation.problem import Evaluation, LatencyPrediction, Metrics
+from edgemtl.nas.evaluation.problem import Evaluation, LatencyEstimator, LatencyPrediction, Metrics
 from edgemtl.nas.evaluation.stopping import Audit, Stopped, Watch, image_order, watch_floors
 from edgemtl.nas.evaluation.turns import Turns
 from edgemtl.profiling import Measurer, TimedCall
@@ -87,7 +87,7 @@ class NetEvaluator:
 
     Statistics come from the training split, ranges from the calibration split, decisions from the validation split, and
     the reported scores from the test split: no image serves two of these. Engines are built, timed and scored where
-    `measurer` times them; else nets are simulated and have no latency.
+    `measurer` times them; else nets are simulated, and the latencies of designs are those of an `estimate`, if any.
     """
 
     source: Source
@@ -95,11 +95,12 @@ class NetEvaluator:
     measurer: Measurer
     scopes: Sequence[str]
     threads: int = 0
+    estimate: LatencyEstimator | None = None
 
     @property
     def is_timed(self) -> bool:
-        """Whether engines have latencies."""
-        return self.measurer.untimed is None
+        """Whether nets have latencies, of their engines or estimated."""
+        return self.estimate is not None or self.measurer.untimed is None
 
     def prepare(self, net: TaskNet, precision: Mapping[str, str] | None) -> PreparedNet:
         """The net, its statistics measured anew in place, with ranges where a block is INT8."""
@@ -193,14 +194,22 @@ class NetEvaluator:
     def time(self, prepared: Prepared) -> dict[str, float]:
         """Median latency in ms of the exported engine: all tasks under "", single ones that a budget names.
 
-        Empty where nothing times engines, or the net has none.
+        Estimated where the evaluator has an estimate; empty where nothing times engines, or the net has none.
         Of several engines the fastest counts: two of one file differ by a tenth for as long as they live, and whatever
         else runs on the machine makes one slower, never faster.
         """
         if not self.is_timed or prepared.precision is None:
             return {}
+        if self.estimate is not None:
+            return self._estimated(prepared, self.estimate)
         drawn = [self._medians(prepared) for _ in range(LATENCY_ENGINES)]
         return {scope: min(medians[scope] for medians in drawn) for scope in self.scopes}
+
+    def _estimated(self, prepared: Prepared, estimate: LatencyEstimator) -> dict[str, float]:
+        """Estimated latencies in ms of a design; empty for a net that is none."""
+        if not isinstance(prepared, Candidate):
+            return {}
+        return {scope: float(estimate.predict([prepared.design], scope)[0]) for scope in self.scopes}
 
     def _medians(self, prepared: Prepared) -> dict[str, float]:
         with self.engine(prepared) as session:
@@ -223,6 +232,11 @@ class NetEvaluator:
         if ms is None:
             return None
         device, runtime = self.target.device.name, self.target.traits.runtime
+        if self.estimate is not None:
+            fit_error, fitted_on = self.estimate.errors.get(""), self.estimate.fitted_on
+            return Latency(
+                value=ms, kind="estimated", device=device, runtime=runtime, error=fit_error, fitted_on=fitted_on
+            )
         if error is None:
             return Latency(value=ms, kind=self.measurer.kind, device=device, runtime=runtime)
         return Latency(value=ms, kind="predicted", device=device, runtime=runtime, error=error)
@@ -238,7 +252,8 @@ class NetEvaluator:
     def score(self, prepared: Prepared, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
         """Metrics on `samples` of the real engine's outputs; simulated where engines are not timed or give none."""
         precision = prepared.precision
-        if precision is None or not (self.is_timed and self.measurer.runs(precision, needs_of(self.target, precision))):
+        timed = self.measurer.untimed is None
+        if precision is None or not (timed and self.measurer.runs(precision, needs_of(self.target, precision))):
             return evaluate(
                 self._simulation(prepared), self.source.tasks, batches_of(samples, BATCH, tasks=self.source.tasks)
             )

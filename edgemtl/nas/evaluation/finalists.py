@@ -243,7 +243,12 @@ def _time(evaluator: Evaluator, candidates: Sequence[Candidate]) -> list[dict[st
 def timed_together(
     evaluator: Evaluator, candidates: Sequence[Candidate], engines: int, rounds: int = ROUNDS
 ) -> list[dict[str, float]]:
-    """Median latency in ms of each candidate in each scope, drawn in turns, over `engines` engines of each."""
+    """Median latency in ms of each candidate in each scope, drawn in turns, over `engines` engines of each.
+
+    Where latencies are estimated nothing is drawn.
+    """
+    if evaluator.estimate is not None:
+        return [evaluator.time(candidate) for candidate in candidates]
     drawn: list[dict[str, list[float]]] = [{scope: [] for scope in evaluator.scopes} for _ in candidates]
     for _ in range(engines):
         with ExitStack() as stack:

@@ -21,6 +21,7 @@ from edgemtl.units import Budget
 
 __all__ = [
     "Evaluation",
+    "LatencyEstimator",
     "LatencyPrediction",
     "LatencyPredictor",
     "Limit",
@@ -73,6 +74,23 @@ class LatencyPredictor(Protocol):
 
     def predict(self, designs: Sequence[Design], scope: str = "") -> NDArray[np.float64]:
         """Latencies in ms."""
+        ...
+
+
+class LatencyEstimator(LatencyPredictor, Protocol):
+    """Latencies of designs on a device that nothing reaches; `errors` are those of the fit, found on `fitted_on`.
+
+    There are no errors where nothing was fitted, and `fitted_on` is None where it was fitted on the device's class.
+    """
+
+    @property
+    def fitted_on(self) -> str | None:
+        """The class of processor and the runtime of the fit, where they are others than the device's."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """Where the latencies are known from, on one line."""
         ...
 
 

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from edgemtl.runtime import OperatorTime
 from edgemtl.spaces import BlockPlan, ConvPlan, Design
 
-__all__ = ["Part", "attributed", "conversions", "design_parts"]
+__all__ = ["OPERATORS", "Part", "attributed", "conversions", "design_parts"]
 
+OPERATORS = ("dense", "pointwise", "depthwise", "products", "elementwise")
+"""Classes of operators: convolutions by shape, products of activations (attention, experts), and all else."""
+
+_ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 _PRODUCTS = ("conv", "gemm", "matmul", "fullyconnected")
 """Words in the types of operators that multiply, of whichever runtime."""
 
@@ -24,7 +28,8 @@ class Part:
     """One part of a design. Parts with one `key` take the same time.
 
     `kind` are all that a rate is shared by; `macs`, `reads`, `writes` (elements) and `weights` are counted for one
-    image. `layer` is the convolution's name in its `block`, empty for what else the block does.
+    image. `layer` is the convolution's name in its `block`, empty for what else the block does. An estimate takes its
+    class of `operator` (one of `OPERATORS`), the `precision` that it computes in, and the bytes that it moves.
     """
 
     key: str
@@ -35,6 +40,9 @@ class Part:
     reads: int
     writes: int
     weights: int
+    operator: str
+    precision: str
+    moved_bytes: int
 
 
 def design_parts(design: Design, task: str = "") -> list[Part]:
@@ -97,15 +105,20 @@ def _block_parts(block: BlockPlan, precision_of: Mapping[str, str], readers: set
         summed = block.residual and number == len(block.convs) - 1
         yield _conv_part(block.name, conv, own, before, summed)
     ends = f"{'+'.join(sorted({*sources}))} to {'+'.join(sorted(readers))}"
+    macs = block.attention_macs + (block.experts.macs if block.experts else 0)
+    reads, writes = _read(block.convs[0]), _written(block)
     yield Part(
         key=f"{block.kind}{_inside(block)} {_shape(block)}, {own} from {ends}",
         kind=f"{block.kind} {own} from {ends}",
         block=block.name,
         layer="",
-        macs=block.attention_macs + (block.experts.macs if block.experts else 0),
-        reads=_read(block.convs[0]),
-        writes=_written(block),
+        macs=macs,
+        reads=reads,
+        writes=writes,
         weights=0,
+        operator="products" if macs else "elementwise",
+        precision=own,
+        moved_bytes=reads * _ELEMENT_BYTES[sources[0]] + writes * _ELEMENT_BYTES[own],
     )
 
 
@@ -127,8 +140,21 @@ def _conv_part(block: str, conv: ConvPlan, precision: str, before: str, summed: 
     shape = "depthwise" if conv.groups > 1 else "dense"
     kind = f"{shape} {conv.kernel}x{conv.kernel} {precision} from {before}{' and a sum' if summed else ''}"
     size = f"{conv.inputs}>{conv.outputs} {conv.height}x{conv.width} stride {conv.stride}"
-    written = conv.outputs * conv.height * conv.width
-    return Part(f"{kind}, {size}", kind, block, conv.name, conv.macs, _read(conv), written, conv.weights)
+    reads, writes = _read(conv), conv.outputs * conv.height * conv.width
+    moved = reads * _ELEMENT_BYTES[before] + (writes + conv.weights) * _ELEMENT_BYTES[precision]
+    return Part(
+        key=f"{kind}, {size}",
+        kind=kind,
+        block=block,
+        layer=conv.name,
+        macs=conv.macs,
+        reads=reads,
+        writes=writes,
+        weights=conv.weights,
+        operator="depthwise" if conv.groups > 1 else "pointwise" if conv.kernel == 1 else "dense",
+        precision=precision,
+        moved_bytes=moved,
+    )
 
 
 def _read(conv: ConvPlan) -> int:

@@ -18,6 +18,7 @@ from edgemtl.nas.evaluation import (
     check_budgets,
     timed_scopes,
 )
+from edgemtl.nas.latency import estimate_for
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.nas.runs.outcome import RunInfo, finalize_run
 from edgemtl.nas.runs.tuning import TUNING, subject_of, tune_design
@@ -71,7 +72,8 @@ def fine_tune(
 
 def _check_budgets(run: Path, budgets: Sequence[str]) -> None:
     remedy = f"train run {run} further on that machine, or search here first"
-    check_budgets(map(parse_budget, budgets), RunFolder(run).target(), remedy)
+    target, parsed = RunFolder(run).target(), [parse_budget(text) for text in budgets]
+    check_budgets(parsed, target, remedy, estimated=estimate_for(target, parsed) is not None)
 
 
 def _scoring(run: Path, source: Source) -> tuple[Problem, NetEvaluator, Candidate]:
@@ -80,7 +82,8 @@ def _scoring(run: Path, source: Source) -> tuple[Problem, NetEvaluator, Candidat
     target = RunFolder(run).target()
     budgets = [parse_budget(text) for text in config.budgets]
     scopes, threads = timed_scopes(budgets), config.threads or 0
-    evaluator = NetEvaluator(source, target, measurer_of(target), scopes, threads)
+    estimate = estimate_for(target, budgets, config.objectives)
+    evaluator = NetEvaluator(source, target, measurer_of(target), scopes, threads, estimate)
     latency_ms = evaluator.time(base)
     metrics = evaluator.simulated(base)
     of_base = Evaluation(base.design, metrics, latency_ms)

@@ -55,6 +55,9 @@ def with_latency_table(setup: Setup, problem: Problem, before: Sequence[Evaluati
 
     Where all that was evaluated `before` was measured, the search goes on without, unless it has a table of its own.
     """
+    if (estimate := setup.evaluator.estimate) is not None:
+        note(report, f"latencies are estimates, nothing is timed: {estimate.words}")
+        return replace(problem, known_from={**problem.known_from, "latency": f"estimated by the {estimate.words}"})
     if not setup.evaluator.is_timed:
         return problem
     begun = bool(before) and not any(each.latency_error for each in before)

@@ -67,7 +67,8 @@ def evaluate_all(
                 report(Progress("search", done, evaluations, "other workers are at the designs that come first"))
                 time.sleep(_WAIT_SECONDS)
             else:
-                report(Progress("search", _evaluated(study, evaluations), evaluations, _news(problem, evaluation)))
+                news = _news(problem, evaluation, evaluator.estimate is not None)
+                report(Progress("search", _evaluated(study, evaluations), evaluations, news))
             watch.end_silent(study)
             worker.check()
     except KeyboardInterrupt:
@@ -114,9 +115,9 @@ def _evaluate_next(
     return evaluation
 
 
-def _news(problem: Problem, evaluation: Evaluation) -> str:
+def _news(problem: Problem, evaluation: Evaluation, estimated: bool) -> str:
     ms, flops = evaluation.latency_ms.get(""), evaluation.design.cost().flops
-    cost = f"{flops / 1e9:.2f} GFLOPs" if ms is None else f"{ms:.2f} ms"
+    cost = f"{flops / 1e9:.2f} GFLOPs" if ms is None else f"{ms:.2f} ms{' estimated' if estimated else ''}"
     if evaluation.latency_error:
         cost += f" predicted (error {100 * evaluation.latency_error['']:.1f} %)"
     broken = [check.name for check in problem.checks(evaluation) if not check.kept]

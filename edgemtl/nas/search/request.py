@@ -29,7 +29,8 @@ class SearchRequest:
     and up to `front_size` designs kept. `objectives` are names, in their order; none: quality and cost. `storage` is an
     Optuna URL, for many workers; by default a journal in `out`. `workers` processes of this machine share the work.
     `origin` is a finished run, whose measurements serve again: `evaluations` more are made, and none where that is 0.
-    An empty `target` is the runtime that a budget names, else `onnxruntime`; `device` is the one that it is for.
+    An empty `target` is the runtime that a budget names, else the device's first one that is a target; `device` is the
+    one that it is for, which a budget may name instead of the host.
     `threads` 0 leaves the number to the runtime. The finalists are trained for `finetune` steps before one is chosen
     (0: not at all), in so many `processes`; a script that asks for several of either guards its main module, as they
     import it. `latency` says where latencies of candidates come from: "measured", "predicted", a table's file, or

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemtl.data import Source, open_source
-from edgemtl.devices import load_device, resolve
+from edgemtl.devices import HOST, Device, load_device, resolve
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.files.seals import sha256
 from edgemtl.files.share import find_shared
 from edgemtl.models import Supernet, load_supernet
 from edgemtl.nas.evaluation import Evaluator, check_budgets, check_objectives, timed_scopes
+from edgemtl.nas.latency import estimate_for
 from edgemtl.nas.runs import run_tasks
 from edgemtl.nas.search.finetuning import check_train_labels, finetune_config
 from edgemtl.nas.search.request import SearchRequest, check_numbers
 from edgemtl.nas.search.strategies import Strategy, make_strategy
 from edgemtl.runs import RunConfig
 from edgemtl.spaces import Space, is_precision, load_space
-from edgemtl.targets import find_target
+from edgemtl.targets import find_target, target_names
 from edgemtl.tasks import Floor, parse_floor
 from edgemtl.train import fresh_supernet
 from edgemtl.units import Budget, parse_budget, parse_preference
@@ -55,8 +56,8 @@ def set_up(request: SearchRequest) -> Setup:
     check_numbers(request)
     strategy = make_strategy(request.strategy, request.settings)
     budgets = tuple(parse_budget(text) for text in request.budgets)
-    device = load_device(request.device)
-    target = find_target(_target_name(request, budgets), device)
+    device = load_device(_device_name(request, budgets))
+    target = find_target(_target_name(request, budgets, device), device)
     source, space = _open(request)
     names = [task.name for task in source.tasks]
     for budget in budgets:
@@ -68,11 +69,13 @@ def set_up(request: SearchRequest) -> Setup:
     supernet = Supernet.of(space) if weights else fresh_supernet(space, request.seed)
     if weights:
         load_supernet(supernet, weights, space.fingerprint)
-    measurer = check_budgets(budgets, target)
+    estimate = estimate_for(target, budgets, request.objectives)
+    measurer = check_budgets(budgets, target, estimated=estimate is not None)
     if request.finetune:
         check_train_labels(source)
     searched = space.for_target(target.traits)
-    evaluator = Evaluator(source, target, measurer, timed_scopes(budgets), request.threads, supernet=supernet)
+    scopes = timed_scopes(budgets)
+    evaluator = Evaluator(source, target, measurer, scopes, request.threads, estimate, supernet=supernet)
     objectives = check_objectives(request.objectives, names, evaluator.is_timed)
     config = RunConfig(
         space=request.space,
@@ -112,17 +115,28 @@ def set_up(request: SearchRequest) -> Setup:
     )
 
 
-def _target_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
-    """The target of a search: the requested one and the runtimes of its budgets must be the same."""
+def _device_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
+    """The device of a search: the requested one, else the board that its budgets name."""
     for budget in budgets:
         resolve(budget)
+    named = {budget.device for budget in budgets if budget.device}
+    return named.pop() if request.device == HOST and len(named) == 1 else request.device
+
+
+def _target_name(request: SearchRequest, budgets: Sequence[Budget], device: Device) -> str:
+    """The target of a search: the requested one and the runtimes of its budgets must be the same.
+
+    Where none is named it is the first of the device's runtimes that there is a target for.
+    """
     named = {budget.runtime for budget in budgets if budget.runtime} | ({request.target} if request.target else set())
     if len(named) > 1:
         raise UserError(
             f"budgets and target name the runtimes {' and '.join(sorted(named))}: a search serves one, "
             "start one for each"
         )
-    return named.pop() if named else DEFAULT_TARGET
+    if named:
+        return named.pop()
+    return next((each.name for each in device.runtimes if each.name in target_names()), DEFAULT_TARGET)
 
 
 def _open(request: SearchRequest) -> tuple[Source, Space]:

@@ -15,6 +15,7 @@ from edgemtl.nas.search import latency, search
 from edgemtl.nas.search.latency import check_latency, with_latency_table
 from edgemtl.nas.search.setup import Setup, set_up
 from edgemtl.progress import Progress
+from edgemtl.runs import read_config
 from edgemtl.testing.landscape import evaluate, problem
 
 TABLE = "supernet.latency.host-onnxruntime.json"
@@ -163,3 +164,33 @@ def test_a_foreign_or_missing_table_is_refused_in_one_line(ask: Ask, tmp_path: P
     line = refused(lambda: search(ask(tmp_path / "c", latency="predicted", device="raspberry-pi-5")))
     assert "--latency predicted: device raspberry-pi-5" in line
     assert not any((tmp_path / name).exists() for name in "abc")
+
+
+def test_a_board_that_nothing_reaches_is_searched_for_on_estimates(ask: Ask, tmp_path: Path) -> None:
+    """The budget names the board; every latency is called an estimate, with its error where efficiencies are fitted."""
+    events = list[Progress]()
+    budgets = ("90%ms@raspberry-pi-5", "depth:1s")
+    result = search(ask(tmp_path / "run", budgets=budgets, evaluations=3), events.append)
+    (note,) = (event.text for event in events if not event.total and "estimates" in event.text)
+    assert "nothing is timed: roofline of raspberry-pi-5/onnxruntime by the rates that its file states" in note
+    assert result.known_from["latency"].startswith("estimated by the roofline of raspberry-pi-5/onnxruntime")
+    assert all(" ms estimated" in event.text for event in events if event.stage == "search" and event.done)
+    assert result.best is not None and [check.text for check in result.best.limits] == [*budgets]
+    for entry in result.front:
+        assert entry.latency_ms is not None and entry.latency_ms.value > 0
+        assert (entry.latency_ms.kind, entry.latency_ms.device) == ("estimated", "raspberry-pi-5")
+    config = read_config(tmp_path / "run")
+    assert (config.device.name, config.target) == ("raspberry-pi-5", "onnxruntime")
+
+
+def test_an_objective_in_latency_is_estimated_too_and_counts_are_not(ask: Ask, tmp_path: Path) -> None:
+    timed = set_up(ask(tmp_path / "run", device="raspberry-pi-5", objectives=("delta_m", "latency")))
+    assert timed.evaluator.is_timed and timed.evaluator.estimate is not None
+    counted = set_up(ask(tmp_path / "run", device="raspberry-pi-5"))
+    assert not counted.evaluator.is_timed and counted.evaluator.estimate is None
+
+
+def test_two_boards_are_not_one_search(ask: Ask, tmp_path: Path) -> None:
+    budgets = ("8ms@raspberry-pi-5", "8ms@raspberry-pi-4")
+    message = refused(lambda: set_up(ask(tmp_path / "run", budgets=budgets, device="raspberry-pi-5")))
+    assert "latencies are those of device raspberry-pi-5 here; drop @raspberry-pi-4" in message

@@ -110,9 +110,9 @@ def test_a_board_that_is_switched_off_is_said_in_one_line(run: Path, command: Co
 
 def test_latencies_of_another_device_than_the_searched_for_are_refused(command: Command) -> None:
     words = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "--out", "runs/none")
-    status, _, error = command(*words, "--budget", "8ms@board")
+    status, _, error = command(*words, "--budget", "8ms@host", "--device", "board")
     assert status == 1
-    assert "budget '8ms@board': latencies are those of device host here; drop @board, or give --device board" in error
+    assert "budget '8ms@host': latencies are those of device board here; drop @host, or give --device host" in error
 
 
 def test_it_is_listed(home: Path, command: Command) -> None:
