@@ -49,7 +49,7 @@ class Roofs:
 
 @dataclass(frozen=True)
 class Efficiencies:
-    """What a runtime makes of a device's rates.
+    """Shares of a device's rates that a runtime reaches, and what it takes besides.
 
     `compute` has the share of the peak that a class of operator reaches in a precision, by `compute_key`, `memory` the
     share of the bandwidth, by `memory_key`; from a cache it may be more than all of it. `launch_ms` is what every part
