@@ -1,5 +1,6 @@
 """Network families, the shared supernet, and the static nets it gives."""
 
+from edgemtl.models.nets.experts import Experts
 from edgemtl.models.nets.module_net import ModuleNet, load_module
 from edgemtl.models.nets.net import MultiTaskNet, run_blocks
 from edgemtl.models.nets.plain_module import plain_module
@@ -15,6 +16,7 @@ from edgemtl.models.weights.tensors import check_sha256, check_state, read_state
 __all__ = [
     "Activations",
     "ExpertUsage",
+    "Experts",
     "Matched",
     "ModuleNet",
     "MultiTaskNet",

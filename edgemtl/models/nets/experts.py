@@ -197,6 +197,12 @@ class Experts(nn.Module):
         )
         return out
 
+    def router(self, name: str) -> Router | TaskConditionedRouter:
+        """The router called `name`."""
+        router = self.routers[name]
+        assert isinstance(router, (Router, TaskConditionedRouter))
+        return router
+
     def _sorted(self, x: Tensor, gates: Tensor, router: str) -> Tensor:
         """The same with all tokens gathered at once: one gather and one sum to differentiate, not two an expert."""
         flat, by_expert = x.flatten(0, 1), gates.flatten(0, 1).T
@@ -250,9 +256,8 @@ def routing_loss(net: nn.Module) -> Tensor | None:
     losses = []
     for layer in (module for module in net.modules() if isinstance(module, Experts)):
         tasks, every = [], sorted(map(int, layer.experts))
-        for name, router in layer.routers.items():
-            assert isinstance(router, (Router, TaskConditionedRouter))
-            routing = router.routing
+        for name in layer.routers:
+            routing = layer.router(name).routing
             if routing.probabilities is not None:
                 losses.append(balance_loss(routing.probabilities, routing.plan.top_k))
                 tasks.append(_over_all(routing.probabilities, layer.numbers[name], every))
