@@ -11,7 +11,7 @@ from edgemtl.profiling.demand import Demand, measure_demand
 from edgemtl.profiling.measurer import Measurer, NoMeasurer, Observation, ObservedSession, TimedCall, Untimed
 from edgemtl.profiling.measurers import find_measurer, measurer_names
 from edgemtl.profiling.profiler import profile
-from edgemtl.profiling.remote.board import close_boards
+from edgemtl.profiling.remote.board import Board, board_at, close_boards
 from edgemtl.profiling.samples import (
     LatencyBlock,
     Ratio,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgemtl.profiling.count import Cost, Count, count_graph
 
 __all__ = [
+    "Board",
     "Call",
     "Cost",
     "Count",
@@ -57,6 +58,7 @@ __all__ = [
     "Stability",
     "TimedCall",
     "Untimed",
+    "board_at",
     "close_boards",
     "compare",
     "count_graph",

@@ -1,4 +1,4 @@
-"""Receives the agent on a board and becomes it: the name of its folder and its size are given, then it comes on stdin.
+"""Receives the agent on a board and becomes it: its folder's name, its size and its lease are given, it comes on stdin.
 
 Runs as text of `python3 -I -c`, so that it says in one line what an old or bare Python lacks. Nothing is left behind
 where the agent does not arrive whole.
@@ -49,4 +49,4 @@ try:
     agent, folder = receive(sys.argv[1], int(sys.argv[2]))
 except OSError as error:
     fail("no temporary folder can be made: {}".format(error))
-os.execv(sys.executable, [sys.executable, agent, "relay", folder])
+os.execv(sys.executable, [sys.executable, agent, "relay", folder, sys.argv[3]])

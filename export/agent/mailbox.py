@@ -14,17 +14,14 @@ from time import monotonic
 
 from edgemtl.profiling.frames import Frame, read_frame, write_frame
 
-__all__ = ["LEASE_S", "Mailbox"]
-
-LEASE_S = 120.0
-"""How long the worker outlives the last connection; then it removes everything and ends."""
+__all__ = ["Mailbox"]
 
 
 class Mailbox:
-    """The agent's folder on the board."""
+    """The agent's folder on the board. The worker outlives the last connection by `lease_s`, then removes it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, lease_s: float) -> None:
+        self.folder, self._lease_s = folder, lease_s
         self.store, self.engines = folder / "store", folder / "engines"
         self.scratch = folder / "scratch"  # for what runtimes leave in temporary folders and caches
         self._requests, self._replies = folder / "requests", folder / "replies"
@@ -38,14 +35,14 @@ class Mailbox:
         fcntl.flock(self._connected, fcntl.LOCK_SH)
 
     def is_abandoned(self) -> bool:
-        """Whether no connection was there for `LEASE_S`, as far as the worker looked."""
+        """Whether no connection was there for the whole lease, as far as the worker looked."""
         try:
             fcntl.flock(self._connected, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._last_seen = monotonic()
             return False
         fcntl.flock(self._connected, fcntl.LOCK_UN)
-        return monotonic() - self._last_seen > LEASE_S
+        return monotonic() - self._last_seen > self._lease_s
 
     def worker_lock(self) -> int | None:
         """The worker's lock as an open file, where no worker holds it."""
@@ -79,6 +76,14 @@ class Mailbox:
         self.withdraw(number)
         if (self.folder / "progress").exists():
             (self.folder / "progress").unlink()
+
+    def give_up(self, number: int) -> None:
+        """Say that nobody waits for the answer to a request any more."""
+        (self.folder / f"given-up-{number}").touch()
+
+    def is_given_up(self, number: int) -> bool:
+        """Whether nobody waits for an answer."""
+        return (self.folder / f"given-up-{number}").exists()
 
     def withdraw(self, number: int) -> None:
         """Take a request out."""

@@ -9,13 +9,13 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """`relay FOLDER` or `work FOLDER LOCK`, where LOCK is the number of an open, locked file."""
-    role, folder = sys.argv[1], Path(sys.argv[2])
+    """`relay FOLDER LEASE` or `work FOLDER LEASE LOCK`: a lease in seconds, and the number of an open, locked file."""
+    role, folder, lease_s = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
     if role == "relay":
         from agent.relay import Relay
 
-        Relay(folder).run()
+        Relay(folder, lease_s).run()
     else:
         from agent.worker import Worker
 
-        Worker(folder, int(sys.argv[3])).run()
+        Worker(folder, lease_s, int(sys.argv[4])).run()

@@ -32,10 +32,11 @@ PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt")
 class Relay:
     """One connection to the agent's folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._box = Mailbox(folder)
+    def __init__(self, folder: Path, lease_s: float) -> None:
+        self._box, self._lease_s = Mailbox(folder, lease_s), lease_s
         self._worker: subprocess.Popen[bytes] | None = None
         self._ended: subprocess.Popen[bytes] | None = None
+        self._next: Frame | None = None
         self._input = os.fdopen(0, "rb", buffering=0)
         self._output = os.fdopen(1, "wb", closefd=False)
 
@@ -46,7 +47,7 @@ class Relay:
         try:
             write_frame(self._output, Frame(_greeting()))
             while True:
-                request = read_frame(self._input)
+                request, self._next = self._next or read_frame(self._input), None
                 if request.fields.get("do") == "remove":
                     self._remove(request)
                     return
@@ -68,18 +69,18 @@ class Relay:
             reply = Frame({"error": str(error), "kind": type(error).__name__})
         except OSError as error:
             reply = Frame({"error": one_line(error), "kind": "OSError"})
-        write_frame(self._output, Frame({**reply.fields, "number": number}, reply.payload))
+        if self._next is None:
+            write_frame(self._output, Frame({**reply.fields, "number": number}, reply.payload))
 
     def _await(self, number: int) -> Frame:
-        """The worker's answer. What comes on stdin meanwhile is the end of the connection, or of the agent."""
+        """The worker's answer; one of no content where the next request comes first, for which this one is given up."""
         wait_s, shown = FIRST_WAIT_S, None
         while True:
             ready, _, _ = select.select([self._input], [], [], wait_s)
             if ready:
-                request = read_frame(self._input)
-                if request.fields.get("do") == "remove":
-                    self._remove(request)
-                raise ConnectionCut("the request was given up")
+                self._next = read_frame(self._input)
+                self._box.give_up(number)
+                return Frame({})
             reply = self._box.reply(number)
             if reply is not None:
                 return reply
@@ -100,7 +101,7 @@ class Relay:
         self._ended = self._worker
         with (self._box.folder / "log").open("ab") as log:
             self._worker = subprocess.Popen(
-                [sys.executable, sys.argv[0], "work", str(self._box.folder), str(lock)],
+                [sys.executable, sys.argv[0], "work", str(self._box.folder), str(self._lease_s), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

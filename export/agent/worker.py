@@ -30,13 +30,17 @@ class Abandoned(Exception):
     """Nobody was connected for longer than the lease."""
 
 
+class GivenUp(Exception):
+    """Nobody waits for the answer to the request that is being carried out."""
+
+
 class Worker:
     """Open engines by the numbers that the other side gave them. `lock` is the open file that says that it lives."""
 
-    def __init__(self, folder: Path, lock: int) -> None:
-        self._box, self._lock = Mailbox(folder), lock
+    def __init__(self, folder: Path, lease_s: float, lock: int) -> None:
+        self._box, self._lock = Mailbox(folder, lease_s), lock
         self._sessions: dict[int, Any] = {}
-        self._reported = 0.0
+        self._number, self._reported = 0, 0.0
         self._verbs: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
             "open": self._open,
             "run": self._run,
@@ -52,7 +56,8 @@ class Worker:
             while self._box.folder.exists():
                 request = self._box.next_request()
                 if request is not None:
-                    self._box.answer(request[0], self._carry_out(request[1]))
+                    self._number = request[0]
+                    self._box.answer(self._number, self._carry_out(request[1]))
                     wait_s = FIRST_WAIT_S
                     continue
                 self._check_lease()
@@ -151,6 +156,8 @@ class Worker:
         if monotonic() - self._reported > PROGRESS_S:
             self._reported = monotonic()
             self._check_lease()
+            if self._box.is_given_up(self._number):
+                raise GivenUp
             self._box.show_progress(Frame({"progress": [progress.stage, progress.done, progress.total]}))
 
     def _check_lease(self) -> None:

@@ -25,8 +25,8 @@ from edgemtl.progress import Progress, Report, note, silent
 __all__ = ["Board", "board_at", "close_boards"]
 
 PIECE_BYTES = 2**20
-PATIENCE_S = 90.0
-"""How long a lost board is looked for: less than the agent waits there (`LEASE_S` of its mailbox)."""
+PATIENCE_S, LONGER = 90.0, 4 / 3
+"""How long a lost board is looked for, and by what factor the agent waits longer there before it removes itself."""
 ENDING_S = 15.0
 _RECEIVE = 'import os;exec(b"".join(os.read(0,1) for _ in range({})).decode())'
 """Runs what comes first on standard input, and reads no byte more than that."""
@@ -39,7 +39,7 @@ class Board:
     """
 
     def __init__(self, reach: Reach, patience_s: float = PATIENCE_S) -> None:
-        self.reach, self._patience_s = reach, patience_s
+        self.reach, self._patience_s, self._lease_s = reach, patience_s, LONGER * patience_s
         self._name, self._number = f"edgemtl-{secrets.token_hex(8)}", 0
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
@@ -128,7 +128,8 @@ class Board:
         """Log in, send the agent and wait until it greets; raises `UserError` with the reason where it does not."""
         bootstrap, agent = bootstrap_source().encode(), agent_zip()
         receive = _RECEIVE.format(len(bootstrap))
-        program = [self.reach.python, "-I", "-c", receive, self._name, str(len(agent))]
+        lease_s = f"{self._lease_s:g}"
+        program = [self.reach.python, "-I", "-c", receive, self._name, str(len(agent)), lease_s]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             process = self._process = subprocess.Popen(

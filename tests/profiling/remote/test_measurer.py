@@ -1,33 +1,18 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
 import pytest
-from loopback import LoopbackBoard, free_port, need_sshd
+from loopback import LoopbackBoard, free_port
 
 from edgemtl.devices import Device, load_device
-from edgemtl.profiling import Measurer, close_boards, find_measurer
+from edgemtl.profiling import Measurer, find_measurer
 from edgemtl.testing import MeasurerConformance
 
 
-@pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackBoard]:
-    need_sshd()
-    board = LoopbackBoard(tmp_path_factory.mktemp("board")).start()
-    yield board
-    board.stop()
-
-
-@pytest.fixture
-def device(board: LoopbackBoard, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
-    monkeypatch.setenv("PATH", f"{board.folder / 'bin'}:{os.environ['PATH']}")
-    yield load_device(board.url())
-    close_boards()
-    assert board.left == []
-
-
 class TestSsh(MeasurerConformance):
+    @pytest.fixture
+    def device(self, board: LoopbackBoard) -> Device:
+        return load_device(board.url())
+
     @pytest.fixture
     def measurer(self, device: Device) -> Measurer:
         return find_measurer(device, self.target)
