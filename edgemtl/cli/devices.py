@@ -8,6 +8,7 @@ import click
 
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.verb import verb
+from edgemtl.errors import UserError
 from edgemtl.units import format_bytes
 
 if TYPE_CHECKING:
@@ -16,15 +17,34 @@ if TYPE_CHECKING:
 __all__ = ["devices"]
 
 
-@verb("devices", examples=("edgemtl devices", "edgemtl devices jetson-orin-nano", "edgemtl devices --format json"))
-@click.argument("names", metavar="[NAME]...", nargs=-1)
-def devices(screen: Screen, names: tuple[str, ...]) -> None:
-    """List the known devices, or show some in full.
+@verb(
+    "devices",
+    examples=(
+        "edgemtl devices",
+        "edgemtl devices jetson-orin-nano",
+        "edgemtl devices new my-jetson --like jetson-orin-nano",
+        "edgemtl devices --format json",
+    ),
+)
+@click.argument("names", metavar="[NAME]... | new NAME", nargs=-1)
+@click.option("--like", metavar="BOARD", help="With new: begin with the facts of this board.")
+def devices(screen: Screen, names: tuple[str, ...], like: str | None) -> None:
+    """List the known devices, show some in full, or begin a file of your own.
 
-    Your own device is a YAML file in the folder profiles/ of the working directory.
+    Your own device is a YAML file in the folder profiles/ of the working directory: devices new NAME writes one that
+    explains itself and works as it is.
     """
-    from edgemtl.devices import device_names, load_device
+    from edgemtl.devices import device_names, load_device, new_device
 
+    if names[:1] == ("new",):
+        if len(names) != 2:
+            raise UserError(f"devices new: {len(names) - 1} names given, give one, for example devices new my-board")
+        path = new_device(names[1], like)
+        screen.say(f"{path} was written: change what differs, then edgemtl doctor --device {names[1]}")
+        screen.json([load_device(names[1]).model_dump(mode="json", by_alias=True)])
+        return
+    if like:
+        raise UserError(f"--like {like} is for devices new NAME: name the new board, or drop it")
     chosen = [load_device(name) for name in names or device_names()]
     if not screen.as_json:
         _overview(screen, chosen)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
+
 from edgemtl.cli.installed import EXTRAS, install_line, version_of
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.verb import verb
@@ -15,12 +17,25 @@ from edgemtl.units import format_bytes
 __all__ = ["doctor"]
 
 
-@verb("doctor", examples=("edgemtl doctor", "edgemtl doctor --format json > doctor.json"))
-def doctor(screen: Screen) -> None:
+@verb(
+    "doctor",
+    examples=(
+        "edgemtl doctor",
+        "edgemtl doctor --device jetson-orin-nano",
+        "edgemtl doctor --format json > doctor.json",
+    ),
+)
+@click.option("--device", metavar="NAME", help="Show what can be done for this board from here, and what is missing.")
+def doctor(screen: Screen, device: str | None) -> None:
     """Show what is installed and what is missing.
 
     Also how to install it, and the properties of this machine. Add the output to a bug report.
     """
+    if device is not None:
+        from edgemtl.cli.board import show_board
+
+        show_board(screen, device)
+        return
     from edgemtl.data import cache_root
     from edgemtl.devices import device_names
     from edgemtl.environment import environment

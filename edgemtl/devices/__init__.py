@@ -15,6 +15,7 @@ from edgemtl.devices.loading import (
     reached_now,
     resolve,
 )
+from edgemtl.devices.own import new_device
 from edgemtl.devices.reach import SSH, parse_reach
 from edgemtl.devices.schema import (
     Citation,
@@ -46,6 +47,7 @@ __all__ = [
     "device_file",
     "device_names",
     "load_device",
+    "new_device",
     "own_precisions",
     "parse_reach",
     "reached_now",

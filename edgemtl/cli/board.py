@@ -1,0 +1,117 @@
+"""`edgemtl doctor --device NAME`: what can be done for a board from here, what its file lacks, and how to get it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from edgemtl.cli.installed import install_line, is_installed
+from edgemtl.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from edgemtl.devices import Device
+    from edgemtl.targets import ExportTarget
+
+__all__ = ["Finding", "findings_of", "show_board"]
+
+_FACTS = ("memory", "bandwidth", "peaks", "systems", "power_modes", "sensors")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about a board: whether it is as it should be, in words, and what to do where it is not."""
+
+    about: str
+    good: bool
+    state: str
+    remedy: str = ""
+
+
+def show_board(screen: Screen, name: str) -> None:
+    """Show the findings of the device called `name`; raises `UserError` with the nearest names."""
+    from edgemtl.devices import load_device
+
+    device = load_device(name)
+    findings = list(findings_of(device))
+    if not screen.as_json:
+        rows = [(each.about, "ok" if each.good else "missing", each.state, each.remedy) for each in findings]
+        screen.table(f"{device.name}: {device.title}", ("what", "", "found", "to do"), rows)
+    screen.json({"device": device.name, "findings": [asdict(each) for each in findings]})
+
+
+def findings_of(device: Device) -> Iterator[Finding]:
+    """Everything that is known of a board from here: its file, access, runtimes with their latencies, and facts."""
+    from edgemtl.devices import device_file, device_names
+
+    if device.name in device_names():
+        yield Finding("file", True, str(device_file(device.name)))
+    yield _access(device)
+    for runtime in device.runtimes:
+        yield from _runtime(device, runtime.name)
+    yield from _facts(device)
+    quantities = {sensor.quantity for sensor in device.sensors}
+    energy = sorted(quantities & {"energy", "power"})
+    yield Finding("energy", bool(energy), ", ".join(energy) or "no sensor is stated: energy is not measured")
+
+
+def _access(device: Device) -> Finding:
+    if device.is_host:
+        return Finding("access", True, "this machine")
+    if device.reach.host:
+        return Finding("access", True, device.reach.url)
+    remedy = "fill in reach: {host: ..., user: ...} in a file of your own (edgemtl devices new), or give its address"
+    return Finding("access", False, "nothing says how to reach it", remedy)
+
+
+def _runtime(device: Device, name: str) -> Iterator[Finding]:
+    """Whether there is a target for a runtime, whether it is installed here, and where its latencies come from."""
+    from edgemtl.errors import UserError
+    from edgemtl.targets import find_target, target_names
+
+    about = f"runtime {name}"
+    if name not in target_names():
+        yield Finding(about, False, "there is no target for it here", "export for another of its runtimes")
+        return
+    try:
+        target = find_target(name, device)
+    except UserError as error:
+        yield Finding(about, False, str(error))
+        return
+    needed = bool(target.traits.extra) and not is_installed(target.traits.runtime)
+    precisions = ", ".join((*target.traits.block_precisions, *target.traits.engine_precisions))
+    state = f"target {name}: {precisions}{'; not installed here' if needed else ''}"
+    yield Finding(about, True, state, install_line(target.traits.extra) if needed and device.is_host else "")
+    yield _latency(device, target)
+
+
+def _latency(device: Device, target: ExportTarget) -> Finding:
+    from edgemtl.errors import UserError
+    from edgemtl.nas.latency import estimate_latency
+    from edgemtl.targets import measurer_of
+
+    about, runtime = f"latency by {target.traits.name}", target.traits.runtime
+    measurer = measurer_of(target)
+    if measurer.untimed is None:
+        return Finding(about, True, f"{measurer.kind} {'here' if device.is_host else 'there'}")
+    try:
+        return Finding(about, True, f"estimated: {estimate_latency(device, runtime).words}")
+    except UserError as error:
+        return Finding(about, False, "neither measured nor estimated", str(error))
+
+
+def _facts(device: Device) -> Iterator[Finding]:
+    """The facts that a file may state: which are there, and which of those name no document."""
+    if device.is_host:
+        return
+    values = {"memory": device.memory_bytes, "bandwidth": device.memory_bytes_per_s}
+    values |= {name: getattr(device, name) for name in _FACTS if name not in values}
+    stated = [name for name in _FACTS if values[name]]
+    absent = [name for name in _FACTS if name not in stated]
+    cited = {fact for source in device.sources for fact in source.facts}
+    unsourced = [name for name in stated if name not in cited]
+    yield Finding(
+        "facts", not absent, f"stated: {', '.join(stated) or 'none'}", f"add {', '.join(absent)}" if absent else ""
+    )
+    if unsourced:
+        yield Finding("sources", False, f"no document is named for {', '.join(unsourced)}", "name it under sources")
