@@ -38,7 +38,7 @@ kind: board
 precisions: [fp32, int8]
 
 # What the processor multiplies eight-bit numbers with, which decides how INT8 is written: `edgemtl doctor` on the board
-# says it (CPU class). One of amx, avx512-vnni, avx-vnni, avx2, arm-dot, arm; with other INT8 is right on every processor.
+# says it (CPU class). One of amx, avx512-vnni, avx-vnni, avx2, arm-dot, arm; with other, INT8 is right on all of them.
 arithmetic: other
 
 # What runs there, on which unit of the board, and what it computes in there. Name the one to search for first.
@@ -77,8 +77,8 @@ runtimes:
 def new_device(name: str, like: str | None = None) -> Path:
     """Write `profiles/NAME.yaml` in the working directory; it can be used as it is. Returns the file.
 
-    With `like` it begins with the facts of that board. Raises `UserError` for a name that is none or is taken, so that no
-    file is written over, and for `like` this machine, which is detected.
+    With `like` it begins with the facts of that board. Raises `UserError` for a name that is none or is taken, so that
+    no file is written over, and for `like` this machine, which is detected.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"device name {brief(name)}: give small letters, digits, dots and dashes, for example my-board")
