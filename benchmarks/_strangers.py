@@ -31,12 +31,18 @@ from edgemtl.nas.evaluation import evaluation_of, finished, open_storage, open_s
 from edgemtl.nas.evaluation.problem import Evaluation
 from edgemtl.nas.evaluation.sensitivity import Sensitivity, read_sensitivity, write_sensitivity
 from edgemtl.nas.latency import (
+    UNFITTED,
+    Fit,
+    HeldOut,
     MeasuredDesign,
+    Roofs,
     design_parts,
     fit_table,
     key_of,
+    read_fit,
     read_table,
     spread_designs,
+    write_fit,
     write_table,
 )
 from edgemtl.nas.prune.criterion import TrialOutcome
@@ -129,6 +135,8 @@ def build(folder: Path, with_run: bool = True) -> None:
     changes = {"s1.width": {"depth": -0.1, "kind": -0.02}, "s2.width": {"depth": -0.3, "kind": 0.0}}
     write_sensitivity(folder / "sensitivity.json", Sensitivity(changes), MADE_FOR)
     _write_table(space, folder / "latency.json")
+    roofs, held_out = Roofs({"fp32": 1e11}, 2e10), HeldOut(0.1, 0.9, 30)
+    write_fit(folder / "fits", Fit("avx2", "onnxruntime", ("tiny",), UNFITTED, roofs, held_out))
     if with_run:
         _write_run(folder)
 
@@ -293,6 +301,11 @@ def _sensitivity(folder: Path) -> Any:
     return None if found is None else found.changes
 
 
+def _fit(folder: Path) -> Any:
+    fit = read_fit(folder / "fits" / "avx2.onnxruntime.json")
+    return [fit.where, fit.held_out.error, fit.roofs.bytes_per_s]
+
+
 def _latency(folder: Path) -> Any:
     table = read_table(folder / "latency.json", _space(folder)).table
     return [[each.design.key, each.latency_ms[""]] for each in table.measured]
@@ -336,6 +349,7 @@ KINDS: dict[str, Kind] = {
     "trials": Kind(("trials.jsonl",), _trials, own=False, sealed=True, lines=True),
     "sensitivity": Kind(("sensitivity.json",), _sensitivity, own=False, sealed=True),
     "latency": Kind(("latency.json",), _latency, own=False, sealed=True),
+    "fit": Kind(("fits/avx2.onnxruntime.json",), _fit, own=False, sealed=True),
     "pictures": Kind(("photos/*",), _pictures, own=False),
 }
-WITHOUT_RUN = ("space", "device", "data", "supernet", "checkpoint", "trials", "sensitivity", "latency")
+WITHOUT_RUN = ("space", "device", "data", "supernet", "checkpoint", "trials", "sensitivity", "latency", "fit")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgemtl.errors import UserError
-from edgemtl.results import Entry, Result, read_result, write_result
+from edgemtl.results import Entry, Latency, Result, read_result, write_result
 
 KEYS = {
     "schema", "command", "seed", "data", "space", "strategy", "budgets", "feasible", "best", "front", "evaluations",
@@ -113,3 +113,20 @@ def test_nothing_is_taken_for_something_else(tmp_path: Path, changed: dict[str, 
     (tmp_path / "result.json").write_text(json.dumps(result() | changed))
     with pytest.raises(UserError, match=next(iter(changed))):
         read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "origin"),
+    [
+        ({"kind": "measured"}, "measured"),
+        ({"kind": "predicted", "error": 0.031}, "predicted (error 3.1 %)"),
+        ({"kind": "estimated", "error": 0.14}, "estimated (error 14.0 %)"),
+        (
+            {"kind": "estimated", "error": 0.14, "fitted_on": "amx/onnxruntime"},
+            "estimated (error 14.0 % on amx/onnxruntime)",
+        ),
+        ({"kind": "estimated"}, "estimated (error not known)"),
+    ],
+)
+def test_a_latency_says_how_it_was_obtained(changes: dict[str, Any], origin: str) -> None:
+    assert Latency(value=1.0, device="host", runtime="onnxruntime", **changes).origin == origin

@@ -25,7 +25,7 @@ from edgemtl.nas.search.request import AUTO, MEASURED, PREDICTED
 from edgemtl.nas.search.setup import Setup
 from edgemtl.progress import Report, note
 
-__all__ = ["TABLE_FILE", "check_latency", "with_latency_table"]
+__all__ = ["TABLE_FILE", "check_latency", "tell_estimate", "with_latency_table"]
 
 TABLE_FILE = "latency.json"
 """The table of a run, in its folder: it goes on with the one that it began with."""
@@ -35,8 +35,10 @@ TABLE_LIMIT_BYTES = 2**26
 
 
 def check_latency(setup: Setup) -> None:
-    """`UserError` where latencies are to be predicted and nothing times engines, or a named table does not fit."""
+    """`UserError` where latencies are to be measured or predicted and nothing times engines, or a table is unfit."""
     mode, untimed = setup.request.latency, setup.evaluator.measurer.untimed
+    if mode == MEASURED and setup.evaluator.estimate is not None and untimed is not None:
+        raise UserError(f"--latency {mode}: {untimed.reason}; leave it out for estimates, or {untimed.remedy}")
     if mode in (AUTO, MEASURED) or (setup.request.out / TABLE_FILE).is_file():
         return
     if untimed is not None:
@@ -50,13 +52,18 @@ def check_latency(setup: Setup) -> None:
         )
 
 
+def tell_estimate(setup: Setup, report: Report) -> None:
+    """A line that says that latencies are estimates, and where they follow from; nothing where they are none."""
+    if (estimate := setup.evaluator.estimate) is not None:
+        note(report, f"latencies are estimates, nothing is timed: {estimate.words}")
+
+
 def with_latency_table(setup: Setup, problem: Problem, before: Sequence[Evaluation], report: Report) -> Problem:
     """The problem with the table that predicts its latencies, if there is to be one; a line says which, or why not.
 
     Where all that was evaluated `before` was measured, the search goes on without, unless it has a table of its own.
     """
     if (estimate := setup.evaluator.estimate) is not None:
-        note(report, f"latencies are estimates, nothing is timed: {estimate.words}")
         return replace(problem, known_from={**problem.known_from, "latency": f"estimated by the {estimate.words}"})
     if not setup.evaluator.is_timed:
         return problem

@@ -15,7 +15,7 @@ from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run, write_measurement
 from edgemtl.nas.search.again import choose_again, known_in, origin_of
 from edgemtl.nas.search.finetuning import tune_finalists
 from edgemtl.nas.search.helpers import helpers
-from edgemtl.nas.search.latency import check_latency, with_latency_table
+from edgemtl.nas.search.latency import check_latency, tell_estimate, with_latency_table
 from edgemtl.nas.search.loop import Worker, evaluate_all, worker_name
 from edgemtl.nas.search.problem import look_ahead, prepare_strategy
 from edgemtl.nas.search.refinement import choose_front, finalists_of, refine, with_corrected_biases
@@ -66,6 +66,7 @@ def _search(request: SearchRequest, report: Report) -> Result:
     known = known_in(setup) if request.origin else None
     if known and not request.evaluations:
         return choose_again(setup, known, started, report)
+    tell_estimate(setup, report)
     rows, foreseen = look_ahead(setup, report)
     study = study_of(setup)
     before = evaluations_in(study, setup)  # a damaged study is reported before anything is measured

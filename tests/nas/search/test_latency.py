@@ -194,3 +194,11 @@ def test_two_boards_are_not_one_search(ask: Ask, tmp_path: Path) -> None:
     budgets = ("8ms@raspberry-pi-5", "8ms@raspberry-pi-4")
     message = refused(lambda: set_up(ask(tmp_path / "run", budgets=budgets, device="raspberry-pi-5")))
     assert "latencies are those of device raspberry-pi-5 here; drop @raspberry-pi-4" in message
+
+
+def test_a_board_that_nothing_reaches_cannot_be_measured(ask: Ask, tmp_path: Path) -> None:
+    setup = set_up(ask(tmp_path / "run", budgets=("1s@raspberry-pi-5",), latency="measured"))
+    message = refused(lambda: check_latency(setup))
+    assert message.startswith(
+        "--latency measured: device raspberry-pi-5 (arm-dot) is not this machine; leave it out for"
+    )
