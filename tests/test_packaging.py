@@ -79,6 +79,7 @@ def test_the_package_declares_what_it_imports_and_nothing_else() -> None:
     needed = imported()
     suites = needed.pop("pytest")  # who inherits a conformance suite runs it with pytest
     assert all(file.startswith("edgemtl/testing/") for file in suites)
+    assert needed.pop("tensorrt") == {"edgemtl/runtime/tensorrt/session.py"}  # JetPack brings it, to boards alone
     assert {name: files for name, files in needed.items() if name not in declared()} == {}
     assert declared() - set(needed) == set()
 

@@ -36,9 +36,9 @@ def doctor(screen: Screen, device: str | None) -> None:
 
         show_board(screen, device)
         return
-    from edgemtl.data import cache_root
     from edgemtl.devices import device_names
     from edgemtl.environment import environment
+    from edgemtl.files.cache import cache_root
 
     machine = environment()
     extras = {extra: version_of(package) for extra, (package, _) in EXTRAS.items()}

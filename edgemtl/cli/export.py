@@ -29,6 +29,7 @@ LAYOUTS = ("bundle", "plain")
         "edgemtl export runs/first --design baseline --target tensorrt-rtx --out bundles/largest",
         "edgemtl export runs/first --device raspberry-pi-5 --out bundles/pi",
         "edgemtl export runs/first --portable --out bundles/anywhere",
+        "edgemtl export runs/first --target tensorrt --device jetson-orin-nano --jetpack 6.2 --out bundles/orin",
         "edgemtl export runs/experts --target tensorrt-rtx --exact",
         "edgemtl export runs/first --levels 5 --target onnxruntime --out bundles/levels",
         "edgemtl export runs/first --target onnxruntime --layout plain --tasks depth,semseg --with-postprocessing",
@@ -48,6 +49,12 @@ LAYOUTS = ("bundle", "plain")
     is_flag=True,
     help="Engines that are right on every processor: weights of seven bits where others have eight. What that costs is "
     "printed.",
+)
+@click.option(
+    "--jetpack",
+    metavar="RELEASE",
+    help="For the target tensorrt: the board's JetPack, whose TensorRT builds the engines. Without it graphs are for "
+    "each of TensorRT 8.5 to 11.",
 )
 @click.option("--design", metavar="NAME", default="best", show_default=True, help="Which of the run's designs.")
 @click.option(
@@ -89,6 +96,7 @@ def export(
     targets: tuple[str, ...],
     device: str | None,
     portable: bool,
+    jetpack: str | None,
     design: str,
     exact: bool,
     levels: int,
@@ -116,7 +124,7 @@ def export(
     with interruptible(usable), Stages() as stages:
         manifest = export_run(
             run,
-            ExportRequest(targets, load_device(device) if device else None, exact, portable),
+            ExportRequest(targets, load_device(device) if device else None, exact, portable, jetpack),
             folder,
             design=design,
             levels=levels,

@@ -6,7 +6,6 @@ counts only when its checksum in `done.npy` fits, so half-written rows, whoever 
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import zlib
@@ -20,17 +19,11 @@ from numpy.typing import NDArray
 from edgemtl.data.pictures import NPY_BROKEN
 from edgemtl.errors import UserError
 
-__all__ = ["SEGMENT", "RowCache", "cache_root"]
+__all__ = ["SEGMENT", "RowCache"]
 
 Array = NDArray[Any]
 SEGMENT = 1024
 """Rows in one folder of files: data sets of different lengths share what is there."""
-
-
-def cache_root() -> Path:
-    """Where caches live: `$EDGEMTL_CACHE`, else `~/.cache/edgemtl`."""
-    given = os.environ.get("EDGEMTL_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "edgemtl"
 
 
 class RowCache:

@@ -17,7 +17,7 @@ from edgemtl.export.usage import dropping_nothing
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate
 from edgemtl.progress import Report, note
-from edgemtl.targets import ExportTarget, find_target
+from edgemtl.targets import ExportTarget, find_target, for_jetpack
 
 __all__ = ["Evidence", "ExportRequest", "ExportedNet", "Origin", "batches", "check_samples"]
 
@@ -28,13 +28,14 @@ class ExportRequest:
 
     With `exact` no target drops tokens of experts: where its capacity might, every expert takes every token,
     so that it computes as many. With `portable` engines are right on every processor; what that costs in quality stands
-    in the manifest.
+    in the manifest. `jetpack` is the release whose TensorRT builds the engines of the target `tensorrt` (None: any).
     """
 
     targets: str | Sequence[str] = ()
     device: Device | None = None
     exact: bool = False
     portable: bool = False
+    jetpack: str | None = None
 
     def find_targets(self, net: MultiTaskNet) -> list[ExportTarget]:
         """The exporters, each once; raises `UserError` where there is none, or one cannot be `exact` for `net`."""
@@ -44,6 +45,7 @@ class ExportRequest:
         targets = [find_target(name, device) for name in dict.fromkeys(names)]
         if not targets:
             raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
+        targets = targets if self.jetpack is None else for_jetpack(targets, self.jetpack)
         return [dropping_nothing(target, net) for target in targets] if self.exact else targets
 
 
@@ -92,11 +94,11 @@ class ExportedNet:
     def of(
         cls, net: MultiTaskNet, precision: Mapping[str, str], request: ExportRequest, evidence: Evidence, report: Report
     ) -> ExportedNet:
-        """The net in evaluation mode, with the ranges that INT8 needs; `UserError` where images do not fit it."""
+        """The net in evaluation mode, with the ranges that it needs; `UserError` where images do not fit it."""
         check_samples(net, evidence.validation, "validation")
         net.eval()
         ranges = evidence.ranges
-        if ranges is None and "int8" in precision.values():
+        if ranges is None and ("int8" in precision.values() or precision.get("engine") == "fp16"):
             check_samples(net, evidence.calibration, "calibration")
             note(report, f"calibrating on {len(evidence.calibration)} images")
             ranges = calibrate(net, batches(evidence.calibration))

@@ -11,6 +11,7 @@ from edgemtl.plugins import Registry
 from edgemtl.runtime.backends import onnxruntime, openvino, tensorrt_rtx
 from edgemtl.runtime.session import EngineSpec, Session
 from edgemtl.runtime.streaming import session as streaming
+from edgemtl.runtime.tensorrt import session as tensorrt
 
 __all__ = ["open_engine", "runtime_names"]
 
@@ -25,6 +26,7 @@ _RUNTIMES: Registry[Opener] = Registry(
         "onnxruntime": lambda: onnxruntime.open_session,
         "openvino": lambda: openvino.open_session,
         "streaming": lambda: streaming.open_session,
+        "tensorrt": lambda: tensorrt.open_session,
         "tensorrt-rtx": lambda: tensorrt_rtx.open_session,
     },
     returns=Session,

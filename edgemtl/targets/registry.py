@@ -14,6 +14,7 @@ from edgemtl.targets.onnxruntime import OnnxRuntimeTarget
 from edgemtl.targets.openvino import OpenVinoTarget
 from edgemtl.targets.streaming import StreamingTarget
 from edgemtl.targets.target import ExportTarget
+from edgemtl.targets.tensorrt.target import TensorRtTarget
 from edgemtl.targets.tensorrt_rtx import TensorRtRtxTarget
 
 __all__ = ["find_target", "target_names"]
@@ -25,6 +26,7 @@ _TARGETS: Registry[Callable[[Device], ExportTarget]] = Registry(
         "onnxruntime": lambda: OnnxRuntimeTarget,
         "openvino": lambda: OpenVinoTarget,
         "streaming": lambda: StreamingTarget,
+        "tensorrt": lambda: TensorRtTarget,
         "tensorrt-rtx": lambda: TensorRtRtxTarget,
     },
     returns=ExportTarget,

@@ -21,6 +21,7 @@ from edgemtl.targets.common import check_build, flags_of, make_spec, write_spec
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.float16 import to_half
+from edgemtl.targets.onnx.magnitude import wide_nodes
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.traits import TargetTraits
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from edgemtl.models import TaskNet
     from edgemtl.models.graph import Graph
 
-__all__ = ["GENERATIONS", "TensorRtRtxTarget"]
+__all__ = ["GENERATIONS", "TensorRtRtxTarget", "build_plan"]
 
 GENERATIONS = {"turing": ("SM75",), "ampere": ("SM80", "SM86"), "ada": ("SM89",), "blackwell": ("SM120",)}
 """Names of GPU generations, and the compute capabilities that an engine for one holds kernels of."""
@@ -101,16 +102,21 @@ class TensorRtRtxTarget:
 
     def _model(self, graph: Graph, precision: Mapping[str, str], ranges: Ranges) -> onnx.ModelProto:
         model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
-        return to_half(model) if precision.get("engine") == "fp16" else model
+        return to_half(model, wide_nodes(model, ranges)) if precision.get("engine") == "fp16" else model
 
     def _options(self, precision: Mapping[str, str]) -> dict[str, str]:
         return {"engine": precision.get("engine", "fp32"), "generation": self.generation}
 
     def _write(self, model: onnx.ModelProto, folder: Path) -> None:
-        write_atomic(folder / _PLAN, _build(model.SerializeToString(), GENERATIONS[self.generation]))
+        write_atomic(folder / _PLAN, build_plan(model.SerializeToString(), GENERATIONS[self.generation]))
 
 
-def _build(model: bytes, capabilities: tuple[str, ...]) -> bytes:
+def build_plan(model: bytes, capabilities: tuple[str, ...]) -> bytes:
+    """The engine of a serialized ONNX model for GPUs of these compute capabilities ("SM86"), strongly typed.
+
+    Raises `UnsupportedError` with the node that the parser refuses or the builder's reason, `MissingDependencyError`
+    without the package.
+    """
     try:
         import tensorrt_rtx as trt
     except ImportError as error:

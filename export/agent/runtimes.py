@@ -22,4 +22,8 @@ def open_engine(folder: Path, threads: int, modes: Sequence[Sequence[str]] | Non
         from edgemtl.runtime.backends.openvino import open_session as open_openvino
 
         return open_openvino(folder, spec, threads, modes)
-    raise UnsupportedError(f"the agent opens engines of onnxruntime and openvino, not of {spec.runtime}")
+    if spec.runtime == "tensorrt":
+        from edgemtl.runtime.tensorrt.session import open_session as open_tensorrt
+
+        return open_tensorrt(folder, spec, threads, modes)
+    raise UnsupportedError(f"the agent opens engines of onnxruntime, openvino and tensorrt, not of {spec.runtime}")

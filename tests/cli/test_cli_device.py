@@ -87,6 +87,24 @@ def test_a_run_is_exported_for_its_device_or_for_another(here: Here, run: Path, 
     assert (found["device"], found["arithmetic"], found["needs"]) == ("x86-avx2", "avx2", [])
 
 
+def test_a_run_is_exported_for_a_jetson_and_its_jetpack(here: Here, run: Path, folder: Path) -> None:
+    """Graphs for its TensorRT, and one clear line for a JetPack that is unknown, of another board or of no use."""
+    board = ("export", "runs/pi", "--target", "tensorrt", "--device", "jetson-orin-nano")
+    assert here(*board, "--jetpack", "6.2", "--out", "bundles/orin")[0] == 0
+    manifest = json.loads((folder / "bundles/orin/manifest.json").read_text())
+    record = manifest["targets"]["tensorrt"]
+    assert (record["device"], record["arithmetic"], record["checked"]) == ("jetson-orin-nano", "gpu", "simulation")
+    assert record["hardware"] == "NVIDIA Jetson Orin Nano 8 GB with JetPack 6.2"
+    for words, message in (
+        ((*board, "--jetpack", "6.9"), "unknown JetPack '6.9'"),
+        ((*board, "--jetpack", "7.1"), "JetPack 7.1 does not run on device jetson-orin-nano: give one of 5.1"),
+        (("export", "runs/pi", "--jetpack", "6.2"), "JetPack 6.2 given for onnxruntime"),
+    ):
+        status, _, error = here(*words, "--out", "bundles/none")
+        assert status == 1 and message in error and error.count("\n") == 1
+    assert not (folder / "bundles/none").exists()
+
+
 def test_the_host_of_a_run_from_another_machine_is_not_this_one(
     here: Here, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edgemtl.data import cache as _cache
-from edgemtl.data.cache import SEGMENT, RowCache, cache_root
+from edgemtl.data.cache import SEGMENT, RowCache
 from edgemtl.errors import UserError
+from edgemtl.files.cache import cache_root
 
 FIELDS: dict[str, tuple[tuple[int, ...], str]] = {"a": ((3, 4), "<f2"), "b": ((5,), "|i1")}
 

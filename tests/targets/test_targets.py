@@ -27,10 +27,10 @@ class Mine:
 def test_built_in_targets_are_listed_in_order() -> None:
     names = target_names()
     assert names == sorted(names)
-    assert {"onnxruntime", "openvino", "streaming", "tensorrt-rtx"} <= set(names)
+    assert {"onnxruntime", "openvino", "streaming", "tensorrt", "tensorrt-rtx"} <= set(names)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "streaming", "tensorrt-rtx"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "streaming", "tensorrt", "tensorrt-rtx"])
 def test_a_target_is_what_it_is_called(name: str) -> None:
     traits = find_target(name).traits
     assert traits.name == name
@@ -42,7 +42,8 @@ def test_a_target_is_what_it_is_called(name: str) -> None:
 
 def test_engines_of_the_cpu_targets_are_measured_here_and_those_for_a_gpu_are_not() -> None:
     timed = {name: measurer_of(find_target(name)).untimed is None for name in target_names()}
-    assert timed == {"onnxruntime": True, "openvino": True, "streaming": True, "tensorrt-rtx": False}
+    here = {"onnxruntime": True, "openvino": True, "streaming": True}
+    assert timed == {**here, "tensorrt": False, "tensorrt-rtx": False}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,7 @@ def test_a_broken_target_of_another_package_does_not_hide_the_rest(site: Path) -
         "onnxruntime",
         "openvino",
         "streaming",
+        "tensorrt",
         "tensorrt-rtx",
     ]
     assert json.loads(listed.stdout)[2]["installed"] is True, "it comes with edgemtl"

@@ -20,7 +20,7 @@ from edgemtl.models.quantization import calibrate, simulate
 from edgemtl.runtime import open_engine
 from edgemtl.targets import TensorRtRtxTarget, emit, find_target, quantize
 from edgemtl.targets.onnx.float16 import to_half
-from edgemtl.targets.tensorrt_rtx import _build
+from edgemtl.targets.tensorrt_rtx import build_plan
 from edgemtl.tasks import by_tensor
 from edgemtl.testing import TargetConformance, images, mixed_precision, samples_for, small_net
 
@@ -95,7 +95,7 @@ def test_an_operator_that_its_parser_refuses_is_named() -> None:
     node = model.graph.node[3]
     node.op_type = "Unheard"
     with pytest.raises(UnsupportedError, match=rf"tensorrt-rtx .* refuses Unheard at {node.name}"):
-        _build(model.SerializeToString(), ("SM86",))
+        build_plan(model.SerializeToString(), ("SM86",))
 
 
 def test_without_the_package_the_install_line_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.data.cache import RowCache, cache_root
+from edgemtl.data.cache import RowCache
 from edgemtl.data.sample import Sample, Samples, Split, require_split
 from edgemtl.data.scenes.rendering import render
 from edgemtl.data.scenes.types import CLASSES
 from edgemtl.errors import UserError
+from edgemtl.files.cache import cache_root
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.signals import end_with_parent
 from edgemtl.tasks import Task, make_task

@@ -4,6 +4,8 @@ from edgemtl.models.quantization.bias import correct_biases
 from edgemtl.models.quantization.calibration import calibrate
 from edgemtl.models.quantization.learning import RoundedNet
 from edgemtl.models.quantization.plan import (
+    HALF_LARGEST,
+    HALF_ROOM,
     WEIGHTED,
     Parameters,
     QuantPlan,
@@ -17,6 +19,8 @@ from edgemtl.models.quantization.plan import (
 from edgemtl.models.quantization.simulation import Simulation, simulate, simulate_graph
 
 __all__ = [
+    "HALF_LARGEST",
+    "HALF_ROOM",
     "WEIGHTED",
     "Parameters",
     "QuantPlan",

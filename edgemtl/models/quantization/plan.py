@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from edgemtl.errors import UserError, unknown_name
 
 __all__ = [
+    "HALF_LARGEST",
+    "HALF_ROOM",
+    "WEIGHTED",
     "Operator",
     "Parameters",
     "QuantPlan",
@@ -30,6 +33,10 @@ __all__ = [
 
 WEIGHTED = ("Conv", "Gemm")
 _ACTIVATIONS = ("Relu", "Clip")
+HALF_LARGEST = 65504.0
+"""The largest number of FP16."""
+HALF_ROOM = 8.0
+"""How far beyond what calibration met a value may go: its images are few, and its ranges clipped."""
 _LARGEST_BIAS = 2**30
 """In steps; half of int32, whose other half holds the sum of 33,000 products of eight bits."""
 
@@ -113,6 +120,11 @@ class Ranges:
                 f"no calibrated range for tensor {tensor!r}: calibrate the net that is exported, all tasks included"
             )
         return self.limits[tensor]
+
+    def fit_half(self, tensor: str) -> bool:
+        """Whether FP16 holds a tensor's values, with `HALF_ROOM` to spare; so it does where calibration saw none."""
+        low, high = self.limits.get(tensor, (0.0, 0.0))
+        return HALF_ROOM * max(-low, high) <= HALF_LARGEST
 
 
 @dataclass(frozen=True)

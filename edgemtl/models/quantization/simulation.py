@@ -87,6 +87,8 @@ class Simulation(nn.Module):
         narrow_scales = self._narrow if engine == "fp16" else None
         self._tensors = _parameters(graph, self.plan, ranges, scheme, narrow_scales)
         self._written = _written(graph, self.plan)
+        if engine == "fp16":  # what it cannot hold stays in FP32
+            self._written = frozenset(name for name in self._written if ranges.fit_half(name))
         self._roundings = roundings(graph, self.plan, self._tensors, scheme, self._written)
         builder = _Builder(graph, self.plan, self._tensors, scheme, self._narrow, narrow_scales, self._written)
         self._steps = [(node, builder.step(node)) for node in graph.nodes]

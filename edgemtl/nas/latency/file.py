@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from edgemtl.data import cache_root
 from edgemtl.environment import environment
 from edgemtl.errors import UserError
+from edgemtl.files.cache import cache_root
 from edgemtl.files.disk import read_json, write_json
 from edgemtl.files.seals import check_seal, sealed
 from edgemtl.nas.latency.parts import design_parts

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 from torch import nn
 
 from edgemtl.blocks import BlockRecord
-from edgemtl.data import cache_root, open_source
+from edgemtl.data import open_source
 from edgemtl.errors import UserError, naming, reason_of
+from edgemtl.files.cache import cache_root
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.files.seals import sealed, sha256
 from edgemtl.models import ModuleNet, load_module

@@ -69,7 +69,8 @@ def with_conditions(model: onnx.ModelProto, outputs: Outputs, static: bool = Fal
     """The model with every group that not all tasks need inside an `If`; unchanged where there is one task.
 
     A skipped branch gives tensors without elements. Where `static`, for runtimes that plan everything ahead, it gives
-    zeros of the real shape instead, and no `If` gives an eight-bit tensor: each reader rounds the float one for itself.
+    zeros of the real shape instead, and no eight-bit tensor goes into an `If` or out of it: each reader rounds the
+    float one for itself, and each branch has its own copy of rounded weights.
     """
     if len(outputs) < 2:
         return model
@@ -113,8 +114,9 @@ def _round_in_each_group(model: onnx.ModelProto, outputs: Outputs) -> onnx.Model
     """The model with a `QuantizeLinear` of its own for every group that reads a rounded tensor."""
     needed = _tasks_of_tensors(model.graph, outputs)
     copies: dict[str, dict[frozenset[str], str]] = {}
+    rounded = {node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     for node in model.graph.node:
-        if node.op_type == "DequantizeLinear":
+        if node.op_type == "DequantizeLinear" and node.input[0] in rounded:
             keys = copies.setdefault(node.input[0], {})
             keys.setdefault(frozenset(needed.get(node.output[0], ())), f"{node.input[0]}.{len(keys)}")
     result = onnx.ModelProto()
@@ -123,7 +125,7 @@ def _round_in_each_group(model: onnx.ModelProto, outputs: Outputs) -> onnx.Model
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear" and len(copies.get(node.output[0], {})) > 1:
             result.graph.node.extend(_twin(node, name) for name in copies[node.output[0]].values())
-        elif node.op_type == "DequantizeLinear" and len(copies[node.input[0]]) > 1:
+        elif node.op_type == "DequantizeLinear" and len(copies.get(node.input[0], {})) > 1:
             twin = copies[node.input[0]][frozenset(needed.get(node.output[0], ()))]
             result.graph.node.append(_renamed(node, {node.input[0]: twin}))
         else:
@@ -173,7 +175,10 @@ class _Rewriter:
     def _assemble(self, wants: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         made = {name for node in self.nodes for name in node.output}
         names = [output.name for output in self.model.graph.output]
-        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+        outputs = [
+            self.types[name] if self.static else helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            for name in names
+        ]
         graph = helper.make_graph(
             self.nodes, self.model.graph.name, [*self.model.graph.input, *wants], outputs, list(self.outer.values())
         )
@@ -207,7 +212,7 @@ class _Rewriter:
         for name in dict.fromkeys(name for node in group.nodes for name in node.input if name in self.constants):
             if len(self.owners[name]) == 1:
                 own[name] = self.constants[name]
-            elif self.constants[name].ByteSize() <= _SMALL_BYTES:
+            elif self._is_copied(self.constants[name]):
                 copies[name] = f"{name}.{'.'.join(sorted(group.tasks))}"
                 own[name] = TensorProto()
                 own[name].CopyFrom(self.constants[name])
@@ -229,6 +234,10 @@ class _Rewriter:
                 "If", [condition], list(group.outputs), name=f"modes.{label}", then_branch=then, else_branch=skipped
             )
         )
+
+    def _is_copied(self, tensor: TensorProto) -> bool:
+        """Whether every branch that reads a constant has it for itself."""
+        return tensor.ByteSize() <= _SMALL_BYTES or (self.static and tensor.data_type == TensorProto.INT8)
 
     def _typed(self, name: str, label: str) -> onnx.ValueInfoProto:
         info = onnx.ValueInfoProto()

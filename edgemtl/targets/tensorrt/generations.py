@@ -17,7 +17,7 @@ __all__ = ["GENERATIONS", "TESTED", "Generation", "generation_of"]
 
 @dataclass(frozen=True)
 class Generation:
-    """TensorRT from version `since` on, until the next one; `opsets` are the oldest and newest that its parser reads."""
+    """TensorRT from version `since` on, until the next; `opsets` are the oldest and newest that its parser reads."""
 
     since: str
     opsets: tuple[int, int]
