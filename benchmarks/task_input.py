@@ -7,9 +7,11 @@ turns. An engine in which the wanted task costs more the more others there are i
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 from _common import Outcome, Row, main
 from _runs import drawn, opened
@@ -39,9 +41,6 @@ def net_of(count: int, size: tuple[int, int]) -> MultiTaskNet:
 
 def is_built(net: MultiTaskNet) -> bool:
     """Whether TensorRT-RTX builds the net with its tasks inside `If`, with every second block in INT8."""
-    import tempfile
-    from pathlib import Path
-
     eight = {name: "int8" for number, name in enumerate(net.blocks) if number % 2}
     with tempfile.TemporaryDirectory() as folder:
         try:

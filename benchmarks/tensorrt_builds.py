@@ -35,7 +35,7 @@ ENGINES = ("fp32", "fp16")
 def small_nets() -> Iterator[tuple[str, MultiTaskNet]]:
     """A net of every family, and of every kind of block."""
     yield "cnn/fused", small_net("fused", widths=(16, 24))
-    yield "cnn/depthwise/hardswish", small_net("depthwise", "hardswish", widths=(16, 24))
+    yield "cnn/depthwise", small_net("depthwise", "relu6", widths=(16, 24))
     yield "grid", grid_net()
     yield "vit/experts", experts_net(1.0, (32, 64))
 

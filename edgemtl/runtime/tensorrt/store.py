@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgemtl.errors import UserError
 from edgemtl.files.cache import cache_root
 from edgemtl.files.disk import read_bytes, read_json, write_atomic, write_json
 from edgemtl.runtime.tensorrt.board import EngineKey, differences
@@ -32,8 +33,8 @@ def stored_or_built(key: EngineKey, build: Callable[[bytes], tuple[bytes, bytes]
     own = cache_root() / _FOLDER / key.graph[:16]
     stored = _read_key(own)
     if stored is not None:
-        differing = differences(stored, key)
-        plan = _read_plan(own, stored) if not differing else None
+        differing = differences(stored, key) if stored else []
+        plan = None if differing else _read_plan(own, stored)
         if plan is not None:
             return plan
         reason = "is of {}".format(", ".join(differing)) if differing else "is damaged"
@@ -49,9 +50,15 @@ def stored_or_built(key: EngineKey, build: Callable[[bytes], tuple[bytes, bytes]
 
 
 def _read_key(own: Path) -> dict[str, Any] | None:
+    """The key of the stored engine; empty where it cannot be read, None where there is no engine."""
     path = own / _KEY
-    content = read_json(path, "key of an engine") if path.is_file() else None
-    return content if isinstance(content, dict) else None
+    if not path.is_file():
+        return None
+    try:
+        content = read_json(path, "key of an engine")
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_plan(own: Path, stored: dict[str, Any]) -> bytes | None:

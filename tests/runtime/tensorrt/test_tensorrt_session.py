@@ -110,9 +110,10 @@ def test_an_engine_is_built_once_and_again_for_what_differs(
     with pytest.warns(RuntimeWarning, match=r"is of tensorrt 10\.3\.0 \(here 10\.13\.3\), another settings"):
         opened(engine, newer, monkeypatch, root, FakeCuda((11, 0))).close()
     (plan,) = own_cache.rglob("engine.plan")
-    plan.write_bytes(plan.read_bytes()[:-9])
-    with pytest.warns(RuntimeWarning, match=r"is damaged: it is built again"):
-        opened(engine, newer, monkeypatch, root, FakeCuda((11, 0))).close()
+    for damaged, content in ((plan, b"another plan"), (plan.with_name("engine.key.json"), b"[]")):
+        damaged.write_bytes(content)
+        with pytest.warns(RuntimeWarning, match=r"is damaged: it is built again"):
+            opened(engine, newer, monkeypatch, root, FakeCuda((11, 0))).close()
 
 
 def test_a_plan_of_another_gpu_is_refused_by_what_tensorrt_says(engine: Path, tmp_path: Path) -> None:
