@@ -219,3 +219,18 @@ def test_only_a_board_that_nothing_reaches_is_estimated_where_milliseconds_are_a
     message = refused(lambda: estimate_for(find_target("onnxruntime", load_device("x86-avx2")), [ms]))
     assert message.startswith("budget '8ms': device x86-avx2 states no bandwidth and no peak of fp32 on its cpu")
     assert message.endswith("or give FLOPs or MB")
+
+
+def test_a_jetson_is_estimated_on_its_gpu_in_each_precision(tmp_path: Path) -> None:
+    orin = load_device("jetson-orin-nano")
+    target = find_target("tensorrt", orin)
+    where = space(tmp_path, PAIR, traits=target.traits)
+    estimate = estimate_for(target, [parse_budget("8ms@jetson-orin-nano")])
+    assert estimate is not None and estimate.runtime == "tensorrt"
+    assert estimate.roofs.ops_per_s["fp16"] == 10e12
+    plain, eight_bit = where.uniform(where.largest())
+    assert estimate.predict([eight_bit])[0] < estimate.predict([plain])[0]
+    half = [part("dense", "fp16", 10**9, 4), part("dense", "fp32", 10**9, 4)]
+    np.testing.assert_allclose(Workload.of(half, estimate.roofs).ms(UNFITTED), [0.2, 1.5625])
+    agx = estimate_latency(load_device("jetson-agx-orin"), "tensorrt")
+    assert agx.predict([plain])[0] < estimate.predict([plain])[0]

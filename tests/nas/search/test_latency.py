@@ -169,18 +169,18 @@ def test_a_foreign_or_missing_table_is_refused_in_one_line(ask: Ask, tmp_path: P
 def test_a_board_that_nothing_reaches_is_searched_for_on_estimates(ask: Ask, tmp_path: Path) -> None:
     """The budget names the board; every latency is called an estimate, with its error where efficiencies are fitted."""
     events = list[Progress]()
-    budgets = ("90%ms@raspberry-pi-5", "depth:1s")
+    budgets = ("90%ms@jetson-orin-nano", "depth:1s")
     result = search(ask(tmp_path / "run", budgets=budgets, evaluations=3), events.append)
     (note,) = (event.text for event in events if not event.total and "estimates" in event.text)
-    assert "nothing is timed: roofline of raspberry-pi-5/onnxruntime by the rates that its file states" in note
-    assert result.known_from["latency"].startswith("estimated by the roofline of raspberry-pi-5/onnxruntime")
+    assert "nothing is timed: roofline of jetson-orin-nano/tensorrt by the rates that its file states" in note
+    assert result.known_from["latency"].startswith("estimated by the roofline of jetson-orin-nano/tensorrt")
     assert all(" ms estimated" in event.text for event in events if event.stage == "search" and event.done)
     assert result.best is not None and [check.text for check in result.best.limits] == [*budgets]
     for entry in result.front:
         assert entry.latency_ms is not None and entry.latency_ms.value > 0
-        assert (entry.latency_ms.kind, entry.latency_ms.device) == ("estimated", "raspberry-pi-5")
+        assert (entry.latency_ms.kind, entry.latency_ms.device) == ("estimated", "jetson-orin-nano")
     config = read_config(tmp_path / "run")
-    assert (config.device.name, config.target) == ("raspberry-pi-5", "onnxruntime")
+    assert (config.device.name, config.target) == ("jetson-orin-nano", "tensorrt")
 
 
 def test_an_objective_in_latency_is_estimated_too_and_counts_are_not(ask: Ask, tmp_path: Path) -> None:
