@@ -23,7 +23,7 @@ from edgemtl.errors import UnsupportedError
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate
 from edgemtl.spaces import load_space
-from edgemtl.targets import TESTED, build_plan, find_target, lint
+from edgemtl.targets import TENSORRT_VERSIONS, build_plan, find_target, lint
 from edgemtl.testing import grid_net, images, small_net
 from edgemtl.testing.examples import TASKS, experts_net
 
@@ -74,7 +74,7 @@ def problems_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges,
     spec = json.loads((folder / "engine.json").read_text())
     graph_of = {"8.5": "8.5", "10.3": "10.0", "10.13": "10.13", "11.4": "11.0"}
     builds = {each["since"]: spec["files"][each["graph"]] for each in spec["options"]["builds"]}
-    checked = {version: lint(onnx.load(folder / builds[graph_of[version]]), version) for version in TESTED}
+    checked = {version: lint(onnx.load(folder / builds[graph_of[version]]), version) for version in TENSORRT_VERSIONS}
     return {version: [str(each) for each in problems] for version, problems in checked.items() if problems}
 
 

@@ -10,14 +10,14 @@ from edgemtl.targets.openvino import OpenVinoTarget
 from edgemtl.targets.registry import find_target, target_names
 from edgemtl.targets.streaming import StreamingTarget
 from edgemtl.targets.target import ExportTarget, PlainTarget, arithmetic_of, is_runnable, measurer_of, needs_of
-from edgemtl.targets.tensorrt.generations import TESTED
+from edgemtl.targets.tensorrt.generations import TENSORRT_VERSIONS
 from edgemtl.targets.tensorrt.lint import Problem, check_graph, lint
 from edgemtl.targets.tensorrt.target import TensorRtTarget, for_jetpack
 from edgemtl.targets.tensorrt_rtx import GENERATIONS, TensorRtRtxTarget, build_plan
 
 __all__ = [
     "GENERATIONS",
-    "TESTED",
+    "TENSORRT_VERSIONS",
     "DispatchPolicy",
     "ExportTarget",
     "OnnxRuntimeTarget",

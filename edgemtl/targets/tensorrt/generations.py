@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edgemtl.errors import UserError
 from edgemtl.jetpack import version_of
 
-__all__ = ["GENERATIONS", "TESTED", "Generation", "generation_of"]
+__all__ = ["GENERATIONS", "TENSORRT_VERSIONS", "Generation", "generation_of"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ GENERATIONS = (
 )
 """Oldest first."""
 
-TESTED = ("8.5", "10.3", "10.13", "11.4")
+TENSORRT_VERSIONS = ("8.5", "10.3", "10.13", "11.4")
 """The versions that every graph is held against: those of JetPack 5.1, 6.2, 7.1 and 7.2."""
 
 

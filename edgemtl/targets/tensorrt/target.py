@@ -26,7 +26,7 @@ from edgemtl.targets.onnx.magnitude import wide_nodes
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.target import ExportTarget
-from edgemtl.targets.tensorrt.generations import TESTED, generation_of
+from edgemtl.targets.tensorrt.generations import TENSORRT_VERSIONS, generation_of
 from edgemtl.targets.tensorrt.lint import check_graph
 from edgemtl.targets.tensorrt.lowering import lower_normalisations
 from edgemtl.targets.tensorrt.settings import settings_for
@@ -87,7 +87,7 @@ class TensorRtTarget:
     @property
     def versions(self) -> tuple[str, ...]:
         """The versions of TensorRT that graphs are for."""
-        return TESTED if self.jetpack is None else (find_jetpack(self.jetpack).tensorrt,)
+        return TENSORRT_VERSIONS if self.jetpack is None else (find_jetpack(self.jetpack).tensorrt,)
 
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write graphs and settings; `UnsupportedError` names the node and rule where a version refuses a graph."""

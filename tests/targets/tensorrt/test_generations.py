@@ -6,7 +6,7 @@ import pytest
 
 from edgemtl.errors import UserError
 from edgemtl.jetpack import JETPACKS
-from edgemtl.targets.tensorrt.generations import TESTED, generation_of
+from edgemtl.targets.tensorrt.generations import TENSORRT_VERSIONS, generation_of
 
 
 def test_every_jetpack_brings_a_generation() -> None:
@@ -28,4 +28,4 @@ def test_what_is_older_than_all_is_refused() -> None:
 
 
 def test_precision_is_a_flag_up_to_8_and_a_type_from_10_on() -> None:
-    assert [generation_of(version).strongly_typed for version in TESTED] == [False, True, True, True]
+    assert [generation_of(version).strongly_typed for version in TENSORRT_VERSIONS] == [False, True, True, True]
