@@ -247,9 +247,10 @@ class Space:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the family's specification, the tasks and the input size: what a supernet's weights depend on."""
+        """Hash of the family's specification, the tasks, and the kinds of block: what a supernet's weights depend on."""
         tasks = [(t.name, t.kind, t.channels) for t in self.tasks]
-        content = json.dumps([self.spec.model_dump(mode="json"), tasks], sort_keys=True)
+        kinds = {block.name: block.kind for block in self.plan(self.largest()).blocks}
+        content = json.dumps([self.spec.model_dump(mode="json"), tasks, kinds], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 

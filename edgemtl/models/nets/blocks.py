@@ -56,6 +56,28 @@ class ConvChain(nn.Module):
         return x + y if self.residual else y
 
 
+class Refinement(nn.Module):
+    """A convolution, then more of which each adds to what it reads.
+
+    So a shallower one is the beginning of a deeper one; without the sums every depth of a supernet would want something
+    else of the first convolution.
+    """
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        self.names = [conv.name for conv in plan.convs]
+        for conv in plan.convs:
+            self.add_module(conv.name, _conv(conv, plan.activation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H, W)."""
+        first, *others = self.names
+        y: Tensor = getattr(self, first)(x)
+        for name in others:
+            y = y + getattr(self, name)(y)
+        return y
+
+
 class Pyramid(nn.Module):
     """1x1 laterals from every feature, finest first, summed from the coarsest up (feature pyramid, Lin et al. 2017)."""
 
@@ -131,13 +153,13 @@ Builder = Callable[[Sequence[BlockPlan]], nn.Module]
 
 _BUILT_IN: dict[str, Builder] = {
     "conv": lambda plans: ConvChain(plans[0], linear_end=False),
-    "convs": lambda plans: ConvChain(plans[0], linear_end=False),
     "depthwise": lambda plans: ConvChain(plans[0], linear_end=True),
     "fused": lambda plans: ConvChain(plans[0], linear_end=True),
     "linear": lambda plans: PooledLinear(plans[0], pool=False),
     "merge": lambda plans: Merge(plans[0]),
     "pool_linear": lambda plans: PooledLinear(plans[0], pool=True),
     "pyramid": lambda plans: Pyramid(plans[0]),
+    "refinement": lambda plans: Refinement(plans[0]),
     "subpixel": lambda plans: Subpixel(plans[0]),
     **TOKEN_BLOCKS,
 }

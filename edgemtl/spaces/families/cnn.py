@@ -85,7 +85,10 @@ class StageSpec(Strict):
 
 
 class DecoderSpec(Strict):
-    """A task's own part: `width` channels, `depth` 3x3 convolutions at stride 4 (for dense outputs)."""
+    """A task's own part: `width` channels, `depth` 3x3 convolutions at stride 4 (for dense outputs).
+
+    From the second on each adds to what it reads.
+    """
 
     width: Widths
     depth: Depths = (1,)
@@ -270,7 +273,7 @@ def _pooled_neck(task: Task) -> str:
 def dense_decoder(
     spec: DecoderSpec, task: Task, values: Values, taps: Sequence[tuple[str, int, int, int]], labels: Sequence[str] = ()
 ) -> list[BlockPlan]:
-    """Lateral 1x1 convolutions summed top-down to stride 4, 3x3 convolutions there, and a sub-pixel head an output.
+    """Lateral 1x1 convolutions summed top-down to stride 4, a refinement there, and a sub-pixel head an output.
 
     Nothing where the task has no dense output. `labels` name the laterals; by default the stages that the taps' blocks
     belong to.
@@ -289,9 +292,10 @@ def dense_decoder(
     body = tuple(
         ConvPlan(f"conv{number}", channels, channels, 3, 1, 1, height, width) for number in range(1, depth + 1)
     )
+    tied = tuple(conv.name for conv in body) if depth > 1 else ()
     shared = [
         BlockPlan(f"{task.name}_neck", "pyramid", task.name, laterals, tuple(name for name, *_ in taps), parallel=True),
-        BlockPlan(f"{task.name}_body", "convs", task.name, body, (f"{task.name}_neck",)),
+        BlockPlan(f"{task.name}_body", "refinement", task.name, body, (f"{task.name}_neck",), tied=tied),
     ]
     heads = [ConvPlan("conv", channels, 16 * output.channels, 1, 1, 1, height, width) for output in outputs]
     return [*shared, *_heads(task, outputs, heads, shared[-1])]
