@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from edgemtl.progress import Report, note, silent
 
 if TYPE_CHECKING:
     from edgemtl.data import Source, Split
-    from edgemtl.spaces import Space
+    from edgemtl.spaces import DesignSource, Space
     from edgemtl.train import InitialWeights, Launched, Recipe
 
 __all__ = ["train"]
@@ -42,6 +42,7 @@ class _How(TypedDict):
         "edgemtl train --space cnn --data scenes --out runs/supernet",
         "edgemtl train --data photos/data.yaml --steps 4000 --out runs/mine",
         "edgemtl search --budget 2GFLOPs --data photos/data.yaml --supernet runs/mine/supernet.safetensors",
+        "edgemtl train --near runs/first --weights cnn-scenes --steps 2000 --out runs/shifted",
         "edgemtl train --run runs/first --steps 1000 --out runs/tuned",
     ),
 )
@@ -72,6 +73,14 @@ class _How(TypedDict):
     help="Designs drawn at random in a step, beside the largest and the smallest.  [default: 2]",
 )
 @click.option(
+    "--near",
+    metavar="RUN",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A finished search of the same space: random designs are drawn near its front, where nets will be chosen, and "
+    "not anywhere. May be given several times.",
+)
+@click.option(
     "--weights",
     metavar="FILE",
     help="Begin with a trained supernet, its trunk and the tasks that match, or with public weights: a file, a shipped "
@@ -99,6 +108,7 @@ def train(
     images: int | None,
     sizes: str | None,
     zoom: str | None,
+    near: tuple[Path, ...],
     weights: str | None,
     processes: int,
     no_bf16: bool,
@@ -123,17 +133,19 @@ def train(
     _check_weighting(recipe)
     if run is not None:
         own = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
+        own |= {"near": near[0] if near else None}
         _tune(screen, run, design or "best", folder, recipe, {"processes": processes, "resume": resume}, own)
         return
     if design is not None:
         raise UserError(f"--design {design}: names a design of a run, which --run gives")
     space, data = space or "cnn", data or "scenes"
-    helper = partial(_help_train, space, data, size, images, weights, recipe, folder)
+    helper = partial(_help_train, space, data, size, images, weights, near, recipe, folder)
     if launched.rank:
         helper()
         return
     _check_folder(folder, resume)
     chosen, source = _open(space, data, parse_size(size), images)
+    drawn, recipe = _draws(chosen, near, recipe)
     if not _is_finished(folder, chosen, source, recipe):
         _look_at(screen, source)
         initial = _initial_weights(chosen, weights, recipe.seed, Stages())
@@ -141,7 +153,7 @@ def train(
             _prepare(source)
         resumable = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
         with interruptible(resumable, [folder / CHECKPOINT_FILE]):
-            _train(chosen, source, recipe, folder, initial, (helper, processes))
+            _train(drawn, source, recipe, folder, initial, (helper, processes))
     path = folder / "supernet.safetensors"
     following = f"edgemtl search --space {space} --data {data} --supernet {path} --budget 60%FLOPs"
     _show(screen, folder, f"written: {path}; next: {following}")
@@ -200,8 +212,19 @@ def _tune(
     screen.json(read_json(folder / RESULT_FILE, "result"))
 
 
+def _draws(space: Space, near: Sequence[Path], recipe: Recipe) -> tuple[DesignSource, Recipe]:
+    """Where random designs are drawn from, and the recipe that says so."""
+    from edgemtl.nas.runs import front_designs
+    from edgemtl.spaces import NearDesigns
+
+    if not near:
+        return space, recipe
+    designs = NearDesigns(space, tuple(dict.fromkeys(design for run in near for design in front_designs(run, space))))
+    return designs, replace(recipe, near=designs.drawn)
+
+
 def _train(
-    space: Space,
+    space: DesignSource,
     source: Source,
     recipe: Recipe,
     folder: Path,
@@ -216,16 +239,24 @@ def _train(
 
 
 def _help_train(
-    space: str, data: str, size: str | None, images: int | None, weights: str | None, recipe: Recipe, folder: Path
+    space: str,
+    data: str,
+    size: str | None,
+    images: int | None,
+    weights: str | None,
+    near: Sequence[Path],
+    recipe: Recipe,
+    folder: Path,
 ) -> None:
     """Run the same training in a further process, which writes and shows nothing."""
     from edgemtl.train import train_supernet
 
     chosen, source = _open(space, data, parse_size(size), images)
+    drawn, recipe = _draws(chosen, near, recipe)
     if _is_finished(folder, chosen, source, recipe):
         return
     _prepare(source)
-    train_supernet(chosen, source, recipe, folder, initial=_initial_weights(chosen, weights, recipe.seed))
+    train_supernet(drawn, source, recipe, folder, initial=_initial_weights(chosen, weights, recipe.seed))
 
 
 def _check_folder(folder: Path, resume: bool) -> None:

@@ -14,6 +14,7 @@ from edgemtl.spaces.families.cnn import (
 from edgemtl.spaces.families.grid import KEEP, SKIP, mask_name
 from edgemtl.spaces.family import Family, find_family
 from edgemtl.spaces.narrow import prunable_channels, with_channels
+from edgemtl.spaces.near import NearDesigns
 from edgemtl.spaces.plan import BlockPlan, Condition, ConvPlan, Cost, ExpertsPlan, Plan, WeightPlan, expert_capacity
 from edgemtl.spaces.slots import Slot
 from edgemtl.spaces.space import ENGINE, Design, Space, is_precision, load_space, space_names
@@ -32,6 +33,7 @@ __all__ = [
     "DesignSource",
     "ExpertsPlan",
     "Family",
+    "NearDesigns",
     "Option",
     "Options",
     "Plan",

@@ -247,7 +247,7 @@ class Space:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the family's specification, the tasks, and the kinds of block: what a supernet's weights depend on."""
+        """Hash of what a supernet's weights depend on: the family's specification, the tasks, the kinds of block."""
         tasks = [(t.name, t.kind, t.channels) for t in self.tasks]
         kinds = {block.name: block.kind for block in self.plan(self.largest()).blocks}
         content = json.dumps([self.spec.model_dump(mode="json"), tasks, kinds], sort_keys=True)

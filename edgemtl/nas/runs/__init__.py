@@ -2,7 +2,7 @@
 
 from edgemtl.nas.runs.finetune import fine_tune
 from edgemtl.nas.runs.folder import RunFolder, check_free, run_tasks
-from edgemtl.nas.runs.measurements import Measurements, read_measurements, write_measurements
+from edgemtl.nas.runs.measurements import Measurements, front_designs, read_measurements, write_measurements
 from edgemtl.nas.runs.outcome import Contender, RunInfo, finalize_run, score_result
 from edgemtl.nas.runs.tuning import TUNING, OneDesign, Tuned, tune_design
 
@@ -17,6 +17,7 @@ __all__ = [
     "check_free",
     "finalize_run",
     "fine_tune",
+    "front_designs",
     "read_measurements",
     "run_tasks",
     "score_result",

@@ -12,11 +12,13 @@ from pydantic import Field
 from edgemtl.errors import UserError
 from edgemtl.files.disk import read_json, write_json
 from edgemtl.files.seals import check_seal, sealed
-from edgemtl.nas.evaluation import Evaluation, Measured, Rated
+from edgemtl.nas.evaluation import Evaluation, Measured, Rated, non_dominated
+from edgemtl.runs import read_config
 from edgemtl.schema import Name, Strict, parse_document
-from edgemtl.spaces import Space
+from edgemtl.spaces import Design, Space
+from edgemtl.tasks import delta_m
 
-__all__ = ["Measurements", "read_measurements", "write_measurements"]
+__all__ = ["Measurements", "front_designs", "read_measurements", "write_measurements"]
 
 MEASUREMENTS_FILE = "measurements.json"
 SCHEMA = "edgemtl.measurements/1"
@@ -92,3 +94,21 @@ def read_measurements(run: Path, space: Space) -> Measurements:
         for each in document.evaluations
     )
     return Measurements(document.baseline, tuple(measured))
+
+
+def front_designs(run: Path, space: Space) -> tuple[Design, ...]:
+    """The architectures that a finished run found to lose least of delta_m for their FLOPs, fewest FLOPs first.
+
+    `UserError` where the run is of another space, or has not ended.
+    """
+    if read_config(run).fingerprint != space.fingerprint:
+        raise UserError(f"run {run} searched another space than {space.name!r}: give a search of this one")
+    known = read_measurements(run, space)
+    kept = {choice.name for choice in space.architecture}
+    points: dict[Design, tuple[float, float]] = {}
+    for each in known.measured:
+        design = space.design({name: option for name, option in each.evaluation.design.items() if name in kept})
+        lost = -delta_m(space.tasks, each.evaluation.metrics, known.baseline)
+        points[design] = float(design.cost().flops), min(lost, points.get(design, (0.0, lost))[1])
+    designs = sorted(points, key=points.__getitem__)
+    return tuple(designs[number] for number in non_dominated([points[design] for design in designs]))
