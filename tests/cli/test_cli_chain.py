@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import shutil
@@ -9,18 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from chain import edgemtl, environment, make_workplace
+from chain import Here, edgemtl, environment, make_workplace
 from PIL import Image
 
-from edgemtl.cli import main
 from edgemtl.cli.run import _names
 
 TASKS = {"regions", "depth", "side"}
@@ -33,26 +30,6 @@ def value(done: subprocess.CompletedProcess[str]) -> Any:
     """The one JSON value of standard output, of a command that succeeded."""
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-Here = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def here(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
-    """The command in this process, in the workplace: its status, output and errors. It spares an import of torch."""
-    monkeypatch.chdir(workplace)
-    for name in ("COLUMNS", "EDGEMTL_CACHE"):
-        monkeypatch.setenv(name, environment(workplace)[name])
-
-    def call(*words: str) -> tuple[int, str, str]:
-        status = main(words)
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    with warnings.catch_warnings():
-        yield call
-    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import environment, make_workplace
+from chain import Here, make_workplace
 
 from edgemtl.arithmetic import EXACT_INT8, lacking, own_arithmetic
-from edgemtl.cli import main
 from edgemtl.devices import load_device
 from edgemtl.nas.runs import RunFolder
 
@@ -20,35 +18,17 @@ SEARCH = ("search", *TINY, "--supernet", "runs/supernet/supernet.safetensors", "
 EXACT_HERE = not lacking([EXACT_INT8], own_arithmetic())
 
 
-Here = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("devices")
     make_workplace(made)
     return made
 
 
 @pytest.fixture
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
-    """The command in this process: its status, output and errors."""
-    monkeypatch.chdir(folder)
-    for name in ("COLUMNS", "EDGEMTL_CACHE"):
-        monkeypatch.setenv(name, environment(folder)[name])
-
-    def call(*words: str) -> tuple[int, str, str]:
-        status = main(words)
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    yield call
-
-
-@pytest.fixture
-def run(here: Here, folder: Path) -> Path:
+def run(here: Here, workplace: Path) -> Path:
     """A run for a Raspberry Pi 5, made once."""
-    made = folder / "runs/pi"
+    made = workplace / "runs/pi"
     if not (made / "result.json").is_file():
         assert here("train", *TINY, "--steps", "4", "--batch", "4", "--sizes", "1", "--out", "runs/supernet")[0] == 0
         done = here(*SEARCH, "--budget", "70%FLOPs", "--device", "raspberry-pi-5", "--out", "runs/pi")
@@ -75,15 +55,15 @@ def test_milliseconds_of_another_device_are_refused(here: Here) -> None:
     assert status == 1 and "did you mean raspberry-pi-5" in error
 
 
-def test_a_run_is_exported_for_its_device_or_for_another(here: Here, run: Path, folder: Path) -> None:
+def test_a_run_is_exported_for_its_device_or_for_another(here: Here, run: Path, workplace: Path) -> None:
     assert here("export", "runs/pi", "--out", "bundles/pi")[0] == 0
-    found = record_of(folder / "bundles/pi")
+    found = record_of(workplace / "bundles/pi")
     assert (found["device"], found["arithmetic"]) == ("raspberry-pi-5", "arm-dot")
     assert found["checked"] == ("engine" if EXACT_HERE or not found["needs"] else "simulation")
     status, shown, _ = here("export", "runs/pi", "--device", "x86-avx2", "--out", "bundles/old")
     assert status == 0
     assert f"run on {own_arithmetic()}" in shown
-    found = record_of(folder / "bundles/old")
+    found = record_of(workplace / "bundles/old")
     assert (found["device"], found["arithmetic"], found["needs"]) == ("x86-avx2", "avx2", [])
 
 
@@ -106,7 +86,7 @@ def test_a_run_is_exported_for_a_jetson_and_its_jetpack(here: Here, run: Path, f
 
 
 def test_the_host_of_a_run_from_another_machine_is_not_this_one(
-    here: Here, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its engines are for that machine, and the export says so."""
     elsewhere = "amx" if own_arithmetic() != "amx" else "avx-vnni"
@@ -115,7 +95,7 @@ def test_the_host_of_a_run_from_another_machine_is_not_this_one(
     status, _, notes = here("export", "runs/pi", "--target", "onnxruntime", "--out", "bundles/elsewhere")
     assert status == 0
     assert f"made on another machine ({elsewhere})" in notes and "--device host" in notes
-    assert record_of(folder / "bundles/elsewhere")["arithmetic"] == elsewhere
+    assert record_of(workplace / "bundles/elsewhere")["arithmetic"] == elsewhere
     words = ("export", "runs/pi", "--target", "onnxruntime", "--portable", "--out", "bundles/portable")
     status, _, notes = here(*words)
     assert status == 0
@@ -126,10 +106,10 @@ def test_the_host_of_a_run_from_another_machine_is_not_this_one(
     assert f"made on another machine ({elsewhere}); for this one add --device host, or give FLOPs or MB" in error
 
 
-def test_a_portable_export_says_what_it_costs(here: Here, run: Path, folder: Path) -> None:
+def test_a_portable_export_says_what_it_costs(here: Here, run: Path, workplace: Path) -> None:
     status, shown, error = here("export", "runs/pi", "--device", "host", "--portable", "--out", "bundles/anywhere")
     assert status == 0, error
-    found = record_of(folder / "bundles/anywhere")
+    found = record_of(workplace / "bundles/anywhere")
     assert (found["arithmetic"], found["needs"], found["checked"]) == ("other", [], "engine")
     cost = "What it costs to be portable" in shown
     assert cost == (found["own_parity"] is not None)
@@ -142,9 +122,9 @@ def test_a_portable_export_says_what_it_costs(here: Here, run: Path, folder: Pat
     assert costs[1] and "onnxruntime" not in costs[2].partition("FLOPs")[0], "that was told by the export before"
 
 
-def test_a_run_is_pruned_for_another_device(here: Here, run: Path, folder: Path) -> None:
+def test_a_run_is_pruned_for_another_device(here: Here, run: Path, workplace: Path) -> None:
     words = ("prune", "runs/pi", "--design", "baseline", "--budget", "80%FLOPs", "--fast", "--device", "x86-avx2")
     status, _, error = here(*words, "--out", "runs/narrow")
     assert status == 0, error
-    assert RunFolder(folder / "runs/narrow").device().name == "x86-avx2"
-    assert RunFolder(folder / "runs/narrow").target().scheme.weight_limit == 64
+    assert RunFolder(workplace / "runs/narrow").device().name == "x86-avx2"
+    assert RunFolder(workplace / "runs/narrow").target().scheme.weight_limit == 64

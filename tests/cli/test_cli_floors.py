@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from chain import Here
 from page_reader import Page
 
-from edgemtl.cli import main
 from edgemtl.data import open_source
 from edgemtl.models import Supernet, save_supernet
 from edgemtl.spaces import load_space
@@ -26,16 +23,15 @@ SEARCH = (
     "search", "--space", "tiny", "--data", "photos", "--supernet", "supernet.safetensors", "--strategy", "random",
     "--device", "raspberry-pi-5", "--finetune", "0",
 )  # fmt: skip
-Here = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A space, pictures, and weights with which a narrow decoder of depth is a good deal worse than a wide one.
 
     The logarithm of a depth is a sum over the decoder's channels, which are positive: half of them give half of it.
     """
-    folder = tmp_path_factory.mktemp("world")
+    folder = tmp_path_factory.mktemp("workplace")
     write_space(folder)
     source = open_source(str(write_data(folder / "photos", {"train": 6, "val": VALIDATION, "test": 3})), (64, 64))
     space = load_space(str(folder / "nas" / "tiny.yaml"), source.tasks)
@@ -48,22 +44,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     header = {"space": space.name, "fingerprint": space.fingerprint, "tasks": [task.name for task in space.tasks]}
     save_supernet(supernet, folder / "supernet.safetensors", header)
     return folder
-
-
-@pytest.fixture
-def here(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
-    """The command in this process and that folder: its status, output and errors."""
-    monkeypatch.chdir(world)
-    monkeypatch.setenv("COLUMNS", "400")
-
-    def call(*words: str) -> tuple[int, str, str]:
-        status = main(words)
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    with warnings.catch_warnings():
-        yield call
-    logging.disable(logging.NOTSET)
 
 
 def result_of(run: str) -> dict[str, Any]:

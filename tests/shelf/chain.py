@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+Here = Callable[..., tuple[int, str, str]]
+"""The command in this process: its words to its status, output and errors."""
 SPACE = """
 schema: edgemtl.space/1
 family: cnn
