@@ -43,7 +43,7 @@ def small_net(
             "stem": {"width": [16]},
             "stages": stages,
             "features": features,
-            "decoder": {"width": [16], "depth": [1]},
+            "decoder": {"width": [16], "depth": [2]},
         }
     )
     torch.manual_seed(seed)

@@ -30,7 +30,8 @@ def drawn(plan: Plan, rng: random.Random) -> dict[str, int]:
     for block in plan.blocks:
         for conv in block.convs:
             name = f"{block.parameters}.{conv.name}"
-            first = f"{block.parameters}.{block.convs[0].name}" if block.kind == "pyramid" else leader.get(name, name)
+            is_sum = block.parallel or conv.name in block.tied
+            first = f"{block.parameters}.{block.convs[0].name}" if is_sum else leader.get(name, name)
             if name in whole:
                 counts[name] = counts.setdefault(first, rng.randint(1, whole.get(first, whole[name])))
     return {name: count for name, count in counts.items() if name in whole}
@@ -74,6 +75,7 @@ def test_no_channels_is_the_same_plan(tmp_path: Path) -> None:
         ({"semseg_head.conv": 1}, "unknown prunable convolution"),
         ({"a_2.project": 8}, "make them equal"),
         ({"semseg_neck.lateral_a": 8}, "make them equal"),
+        ({"semseg_body.conv2": 8}, "block semseg_body adds tensors of 16 and 8 channels: make them equal"),
     ],
 )
 def test_counts_that_no_net_can_have_are_refused(tmp_path: Path, channels: dict[str, int], says: str) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from plugged import install
 
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet
-from edgemtl.spaces import Design, Space, load_space, space_names
+from edgemtl.spaces import Design, Plan, Space, load_space, space_names
 from edgemtl.tasks import Task, make_task
 from edgemtl.traits import TargetTraits
 
@@ -224,6 +226,19 @@ def test_identity_is_what_weights_depend_on(tmp_path: Path, tiny: Space) -> None
     assert len({tiny.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
+def test_a_block_of_another_kind_is_another_identity(tiny: Space) -> None:
+    """Weights are of what a block computes, not of their shapes alone."""
+    plan = tiny.family.plan
+
+    def otherwise(*arguments: Any) -> Plan:
+        made = plan(*arguments)
+        return replace(made, blocks=tuple(replace(each, kind="other") for each in made.blocks))
+
+    other = replace(tiny, family=replace(tiny.family, plan=otherwise))
+    assert other.largest().cost() == tiny.largest().cost()
+    assert other.fingerprint != tiny.fingerprint == replace(tiny).fingerprint
+
+
 def test_an_identity_stays_what_it_was() -> None:
     """A supernet file carries it: what is already trained must go on to load."""
     tasks = (
@@ -231,8 +246,8 @@ def test_an_identity_stays_what_it_was() -> None:
         make_task("depth", "depth"),
         make_task("kind", "classification", 2),
     )
-    assert load_space("cnn", tasks).fingerprint.startswith("11d2bb392b6f")
-    assert load_space("mobilenetv2", tasks).fingerprint.startswith("44884c4f4da8")
+    assert load_space("cnn", tasks).fingerprint.startswith("69d026bdc099")
+    assert load_space("mobilenetv2", tasks).fingerprint.startswith("4b35c8aa640d")
 
 
 def test_a_supernet_has_the_largest_design_s_parameters(tiny: Space) -> None:
