@@ -164,8 +164,11 @@ def test_public_weights_are_where_training_begins(space: Space, tmp_path: Path) 
     supernet = fresh_supernet(space, 8)
     before = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
     recipe = replace(RECIPE, steps=1, learning_rate=1e-6)
-    train_supernet(space, Toys(), recipe, tmp_path, initial=InitialWeights(supernet))
+    path = train_supernet(space, Toys(), recipe, tmp_path, initial=InitialWeights(supernet, "b" * 64))
     assert all(torch.allclose(before[name], value, atol=1e-3) for name, value in supernet.shared.items())
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert read_header(path)["begun_with_sha256"] == record["begun_with_sha256"] == "b" * 64
+    assert read_header(path)["weights_sha256"] != "b" * 64, "that is of the weights in the file"
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(space: Space, tmp_path: Path) -> None:
