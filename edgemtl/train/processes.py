@@ -118,9 +118,10 @@ def _help(work: Callable[[], None], rank: int, processes: int, port: int, thread
 
 
 def _join(rank: int, processes: int, port: int, threads: int) -> None:
-    """The rank and world size that a launcher set, read before accelerate starts."""
+    """Set what a launcher would, before accelerate reads it; without a number of threads it warns and takes its own."""
     torch.set_num_threads(threads)
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    numbers["OMP_NUM_THREADS"] = threads
     os.environ.update({name: str(number) for name, number in numbers.items()})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
 
