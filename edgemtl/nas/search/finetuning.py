@@ -30,6 +30,8 @@ __all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimat
 FINETUNE_FOLDER = "finetune"
 FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=5e-4)
 """Small batches of whole images: half sizes unlearn more of depth in so few steps than they teach."""
+_TIMED_IMAGES = 4
+"""Images of the pass that an estimate times: the search should begin soon, and so few take no less time each."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,9 @@ def estimate(
     recipe, flops = recipe_of(request), largest.cost().flops
     allowed = [limit.value for limit in limits if limit.budget.quantity == "flops" and limit.budget.task is None]
     images = recipe.batch * request.processes
-    seconds_per_flop = _pass_seconds(evaluator.supernet.extract(largest), recipe, images) / (
-        3 * flops * recipe.sizes[0] ** 2 * images
+    timed = min(images, _TIMED_IMAGES)
+    seconds_per_flop = _pass_seconds(evaluator.supernet.extract(largest), recipe, timed) / (
+        3 * flops * recipe.sizes[0] ** 2 * timed
     )
     work = sum(map(recipe.work_at, range(recipe.steps))) * images * (3 * min([flops, *allowed]) + flops)
     return FineTuneEstimate(recipe.steps, work * seconds_per_flop)

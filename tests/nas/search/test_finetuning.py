@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,16 @@ from PIL import Image
 from refusals import refused
 from small_world import Ask
 
+from edgemtl.models import MultiTaskNet, Supernet
+from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.runs import TUNING, RunFolder
 from edgemtl.nas.search import Preflight, SearchRequest, finetuning, search
 from edgemtl.progress import Progress
 from edgemtl.results import Result, read_result
+from edgemtl.spaces import load_space
+from edgemtl.testing.world import TASKS
+from edgemtl.train import Recipe
+from edgemtl.units import parse_budget
 
 STEPS = 12
 QUICK = replace(TUNING, learning_rate=5e-3, average=0.5, bf16=False)
@@ -56,6 +64,27 @@ def test_the_answer_is_trained_further_and_says_so(ask: Ask, tmp_path: Path) -> 
     assert any("validation delta_m" in event.text for event in events)
     stored = json.loads((request.out / "result.json").read_text())
     assert stored["best"]["fine_tuning"]["steps"] == STEPS
+
+
+def test_an_estimate_times_few_images_and_counts_the_rest(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine where a forward and a backward pass of the largest net take half a second an image."""
+    timed: list[int] = []
+
+    def pass_seconds(net: MultiTaskNet, recipe: Recipe, images: int) -> float:
+        timed.append(images)
+        return 0.5 * images
+
+    monkeypatch.setattr(finetuning, "_pass_seconds", pass_seconds)
+    monkeypatch.setattr(finetuning, "FINETUNING", replace(QUICK, batch=8, sizes=(1.0,)))
+    largest = load_space("tiny", TASKS).largest()
+    half = Limit(parse_budget("50%FLOPs"), largest.cost().flops / 2)
+    evaluator: Any = SimpleNamespace(supernet=Supernet.of(largest.space))
+    found = finetuning.estimate(ask(tmp_path / "run", finetune=6, processes=2), [half], evaluator, largest)
+    assert timed == [4]
+    passes = 1 / 3 + 1 / 2  # the teacher's forward, then forward and backward of a net of half its FLOPs
+    assert found.seconds == pytest.approx(6 * 8 * 2 * 0.5 * passes)
 
 
 def test_without_it_nothing_is_trained(ask: Ask, tmp_path: Path) -> None:
