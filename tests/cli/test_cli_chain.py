@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -19,6 +20,8 @@ from chain import Here, edgemtl, environment, make_workplace
 from PIL import Image
 
 from edgemtl.cli.run import _names
+from edgemtl.nas.runs import RunFolder, front_designs
+from edgemtl.spaces import NearDesigns, load_space
 
 TASKS = {"regions", "depth", "side"}
 TINY = ("--space", "tiny", "--data", "data")
@@ -130,6 +133,47 @@ def test_another_budget_is_answered_from_a_finished_search(workplace: Path, sear
     assert "from runs/first: its " in (workplace / "second.html").read_text()
     status, _, errors = here(*words, "--data", "scenes", "--out", "runs/third")
     assert status == 1 and len(errors.splitlines()) == 1
+
+
+NEAR = (
+    "train", *TINY, "--near", "runs/first", "--weights", "runs/supernet/supernet.safetensors", "--steps", "4",
+    "--batch", "2", "--sizes", "1",
+)  # fmt: skip
+
+
+def test_a_training_near_a_search_s_front_has_a_recipe_of_its_own(workplace: Path, searched: Any, here: Here) -> None:
+    """In two processes, each of which finds the same front; what it gives is a supernet like any other."""
+    words = (*NEAR, "--processes", "2", "--out", "runs/near")
+    record = value(edgemtl(workplace, *words, "--format", "json"))
+    space = load_space("tiny", RunFolder(Path("runs/first")).space().tasks)
+    front = front_designs(Path("runs/first"), space)
+    assert front and record["recipe"]["near"] == NearDesigns(space, front).drawn
+    assert record["fingerprint"] == space.fingerprint
+    first = workplace / "runs/supernet/supernet.safetensors"
+    assert record["begun_with_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    status, shown, _ = here(*words, "--near", "runs/first", "--resume", "--format", "json")
+    assert status == 0 and json.loads(shown) == record, "a run that is given twice is one front"
+    anywhere = [word for word in words if word not in ("--near", "runs/first")]
+    status, _, errors = here(*anywhere, "--resume")
+    assert status == 1 and "another recipe" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--near", "runs/supernet"), "runs/supernet is no run"),
+        (("--near", "runs/nowhere"), "runs/nowhere is no run"),
+        (("--near", "runs/first", "--space", "cnn"), "run runs/first searched another space than 'cnn'"),
+        (("--near", "runs/first", "--run", "runs/first"), "--near runs/first does not go with --run"),
+    ],
+)
+def test_what_nothing_can_be_drawn_near_is_one_line(
+    workplace: Path, searched: Any, here: Here, words: tuple[str, ...], reason: str
+) -> None:
+    own = () if "--run" in words else TINY
+    status, output, errors = here("train", *own, "--steps", "4", "--out", "refused", *words)
+    assert (status, output) == (1, "") and reason in errors and len(errors.splitlines()) == 1
+    assert not (workplace / "refused").exists()
 
 
 def test_a_budget_below_the_smallest_design_names_what_that_takes(workplace: Path, trained: Any, here: Here) -> None:
