@@ -132,8 +132,8 @@ def train(
     recipe = Recipe(**given) if run is None else replace(TUNING, **given)
     _check_weighting(recipe)
     if run is not None:
-        own = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
-        own |= {"near": near[0] if near else None}
+        own: dict[str, object] = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
+        own["near"] = near[0] if near else None
         _tune(screen, run, design or "best", folder, recipe, {"processes": processes, "resume": resume}, own)
         return
     if design is not None:
