@@ -77,11 +77,11 @@ class NearDesigns:
         values = dict(rng.choice(self.designs))
         for choice in self.architecture:
             if choice.name in values and rng.random() < _CHANGED:
-                values[choice.name] = _beside(choice, values[choice.name], rng)
+                values[choice.name] = _neighbour(choice, values[choice.name], rng)
         return self.space.design(values)
 
 
-def _beside(choice: Choice, option: Option, rng: random.Random) -> Option:
+def _neighbour(choice: Choice, option: Option, rng: random.Random) -> Option:
     """The option before or after one, where there is one."""
     position = choice.options.index(option) + rng.choice((-1, 1))
     return choice.options[min(max(position, 0), len(choice.options) - 1)]

@@ -99,16 +99,18 @@ def read_measurements(run: Path, space: Space) -> Measurements:
 def front_designs(run: Path, space: Space) -> tuple[Design, ...]:
     """The architectures that a finished run found to lose least of delta_m for their FLOPs, fewest FLOPs first.
 
-    `UserError` where the run is of another space, or has not ended.
+    `UserError` where the run is of another space, has not ended, or scored no design to its end.
     """
     if read_config(run).fingerprint != space.fingerprint:
         raise UserError(f"run {run} searched another space than {space.name!r}: give a search of this one")
     known = read_measurements(run, space)
-    kept = {choice.name for choice in space.architecture}
+    names = {choice.name for choice in space.architecture}
     points: dict[Design, tuple[float, float]] = {}
     for each in known.measured:
-        design = space.design({name: option for name, option in each.evaluation.design.items() if name in kept})
+        design = space.design({name: option for name, option in each.evaluation.design.items() if name in names})
         lost = -delta_m(space.tasks, each.evaluation.metrics, known.baseline)
         points[design] = float(design.cost().flops), min(lost, points.get(design, (0.0, lost))[1])
+    if not points:
+        raise UserError(f"run {run} stopped the scoring of every design early: give a search that keeps its floors")
     designs = sorted(points, key=points.__getitem__)
     return tuple(designs[number] for number in non_dominated([points[design] for design in designs]))

@@ -10,7 +10,7 @@ import pytest
 from refusals import refused
 
 from edgemtl.devices import load_device
-from edgemtl.nas.evaluation import Evaluation, Measured
+from edgemtl.nas.evaluation import Evaluation, Measured, Stopped
 from edgemtl.nas.runs import RunFolder, front_designs, run_tasks, write_measurements
 from edgemtl.runs import RunConfig
 from edgemtl.spaces import Design, Space, load_space
@@ -82,7 +82,7 @@ def test_an_architecture_stands_there_once_with_its_best_precision(
         assert front_designs(run, space) == (ladder[1], ladder[2])
 
 
-def test_refined_figures_count_and_stopped_designs_do_not(space: Space, ladder: list[Design], tmp_path: Path) -> None:
+def test_the_finer_figures_of_a_refined_design_count(space: Space, ladder: list[Design], tmp_path: Path) -> None:
     refined = [Measured(scored(ladder[1], 0.5), None)]
     run = finished(tmp_path, space, [scored(ladder[1], 9.0), scored(ladder[2], 1.0)], refined)
     assert front_designs(run, space) == (ladder[1],)
@@ -93,6 +93,12 @@ def test_a_run_of_another_space_is_refused(space: Space, ladder: list[Design], t
     wider = load_space(str(write_space(tmp_path, text=TINY.replace("[8, 16, 24]", "[8, 16, 24, 32]"))), TASKS)
     assert "searched another space than 'tiny': give a search of this one" in refused(lambda: front_designs(run, wider))
     assert front_designs(run, replace(space, size=(128, 128))) == (ladder[0],), "weights do not depend on the size"
+
+
+def test_a_run_without_a_scored_design_is_refused(space: Space, ladder: list[Design], tmp_path: Path) -> None:
+    early = replace(scored(ladder[0], 1.0), stopped=Stopped("depth=5%", 8, 40))
+    run = finished(tmp_path, space, [early])
+    assert "stopped the scoring of every design early" in refused(lambda: front_designs(run, space))
 
 
 def test_a_run_that_has_not_ended_is_refused(space: Space, tmp_path: Path) -> None:
