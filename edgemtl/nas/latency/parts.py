@@ -102,7 +102,8 @@ def _block_parts(block: BlockPlan, precision_of: Mapping[str, str], readers: set
     own, sources = precision_of[block.name], [precision_of[source] for source in block.inputs]
     for number, conv in enumerate(block.convs):
         before = sources[number] if block.parallel and number < len(sources) else sources[0] if number == 0 else own
-        yield _conv_part(block.name, conv, own, before, _meets_another(block, number))
+        summed = block.residual and number == len(block.convs) - 1
+        yield _conv_part(block.name, conv, own, before, summed)
     ends = f"{'+'.join(sorted({*sources}))} to {'+'.join(sorted(readers))}"
     macs = block.attention_macs + (block.experts.macs if block.experts else 0)
     reads, writes = _read(block.convs[0]), _written(block)
@@ -119,16 +120,6 @@ def _block_parts(block: BlockPlan, precision_of: Mapping[str, str], readers: set
         precision=own,
         moved_bytes=reads * _ELEMENT_BYTES[sources[0]] + writes * _ELEMENT_BYTES[own],
     )
-
-
-def _meets_another(block: BlockPlan, number: int) -> bool:
-    """Whether a convolution's output is added to (or multiplied with) a tensor that is there by then.
-
-    Runtimes do that in the convolution's own operator where they can.
-    """
-    last, first_tied = len(block.convs) - 1, next(iter(block.tied), "")
-    name = block.convs[number].name
-    return (block.residual and number == last) or (name in block.tied and name != first_tied)
 
 
 def _inside(block: BlockPlan) -> str:

@@ -113,18 +113,6 @@ def test_the_precision_of_what_feeds_a_part_is_part_of_its_key(wide: Space) -> N
     assert (conversions(plain), rounded > 0, floating > 0) == ((0, 0), True, True)
 
 
-def test_a_convolution_that_adds_is_another_part_than_one_that_does_not(tmp_path: Path) -> None:
-    """Runtimes sum in the convolution's own operator, which then takes longer."""
-    deep = space(tmp_path, PAIR, text=TINY.replace("depth: [1]}\n", "depth: [3]}\n")).largest()
-    kinds = {(part.block, part.layer): part.kind for part in design_parts(deep)}
-    assert "depth_body" in {block.name for block in deep.plan.blocks if block.tied}
-    summed = {each for each, kind in kinds.items() if kind.endswith(" and a sum")}
-    bodies = {(f"{task}_body", f"conv{number}") for task in ("semseg", "depth") for number in (2, 3)}
-    assert summed == bodies | {("s2_2", "project"), ("s2_2", "pointwise")} & kinds.keys()
-    keys = {part.layer: part.key for part in design_parts(deep) if part.block == "depth_body"}
-    assert keys["conv1"] != keys["conv2"] == keys["conv3"]
-
-
 def test_operators_are_parts_by_their_names(wide: Space) -> None:
     parts = design_parts(wide.largest())
     times = [
