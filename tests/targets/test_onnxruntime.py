@@ -41,13 +41,14 @@ def test_all_int8_is_the_simulation_nearly_everywhere_to_the_bit(tmp_path: Path)
 
 
 def test_int8_reaches_the_integer_kernels_inside_conditions_too(tmp_path: Path) -> None:
-    """The profile shows QLinearConv in a task's own blocks, and no float convolution."""
+    """The profile shows QLinearConv in a task's own blocks, and no float convolution or sum."""
     net = small_net()
     ONNXRUNTIME.build(net, dict.fromkeys(net.blocks, "int8"), calibrate(net, images(8)), tmp_path)
     session = open_engine(tmp_path, threads=1)
     kinds = [(entry.block, entry.op) for entry in session.operator_times(images(1).numpy(), ["depth"], 1)]
     assert {"depth_neck", "depth_body", "depth_head", "stem"} <= {block for block, op in kinds if op == "QLinearConv"}
-    assert not {op for _, op in kinds} & {"Conv", "FusedConv"}
+    assert {("depth_body", "QLinearAdd"), ("s4_2", "QLinearAdd")} <= set(kinds), "both tensors of a sum are stored"
+    assert not {op for _, op in kinds} & {"Add", "Conv", "FusedConv"}
 
 
 def test_what_only_moves_values_works_on_eight_bits(tmp_path: Path) -> None:
