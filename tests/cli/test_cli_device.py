@@ -47,7 +47,7 @@ def test_a_run_says_its_device_and_its_designs_are_not_timed_here(run: Path) -> 
     assert RunFolder(run).target().scheme.activation == "int8"
 
 
-def test_milliseconds_of_another_device_are_refused(here: Here) -> None:
+def test_milliseconds_of_another_device_are_refused(here: Here, run: Path) -> None:
     status, _, error = here(*SEARCH, "--budget", "8ms", "--device", "x86-avx2", "--out", "runs/none")
     assert status == 1
     assert "budget '8ms': device x86-avx2 states no bandwidth and no peak of fp32 on its cpu" in error
