@@ -24,7 +24,7 @@ from edgemtl.progress import Report, note, silent
 if TYPE_CHECKING:
     from edgemtl.data import Source, Split
     from edgemtl.spaces import DesignSource, Space
-    from edgemtl.train import InitialWeights, Launched, Recipe
+    from edgemtl.train import InitialWeights, Launched, Recipe, Teacher
 
 __all__ = ["train"]
 
@@ -43,6 +43,7 @@ class _How(TypedDict):
         "edgemtl train --data photos/data.yaml --steps 4000 --out runs/mine",
         "edgemtl search --budget 2GFLOPs --data photos/data.yaml --supernet runs/mine/supernet.safetensors",
         "edgemtl train --near runs/first --weights cnn-scenes --steps 2000 --out runs/shifted",
+        "edgemtl train --space moe-vit --teacher cnn-scenes --out runs/vit",
         "edgemtl train --run runs/first --steps 1000 --out runs/tuned",
     ),
 )
@@ -81,6 +82,12 @@ class _How(TypedDict):
     "not anywhere. May be given several times.",
 )
 @click.option(
+    "--teacher",
+    metavar="SUPERNET",
+    help="A trained supernet of the same tasks, of any space: its largest design teaches this one's. A shipped one "
+    "(cnn-scenes) or a file.",
+)
+@click.option(
     "--weights",
     metavar="FILE",
     help="Begin with a trained supernet, its trunk and the tasks that match, or with public weights: a file, a shipped "
@@ -109,6 +116,7 @@ def train(
     sizes: str | None,
     zoom: str | None,
     near: tuple[Path, ...],
+    teacher: str | None,
     weights: str | None,
     processes: int,
     no_bf16: bool,
@@ -133,19 +141,20 @@ def train(
     _check_weighting(recipe)
     if run is not None:
         own: dict[str, object] = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
-        own["near"] = near[0] if near else None
+        own |= {"near": near[0] if near else None, "teacher": teacher}
         _tune(screen, run, design or "best", folder, recipe, {"processes": processes, "resume": resume}, own)
         return
     if design is not None:
         raise UserError(f"--design {design}: names a design of a run, which --run gives")
     space, data = space or "cnn", data or "scenes"
-    helper = partial(_help_train, space, data, size, images, weights, near, recipe, folder)
+    helper = partial(_help_train, space, data, size, images, weights, near, teacher, recipe, folder)
     if launched.rank:
         helper()
         return
     _check_folder(folder, resume)
     chosen, source = _open(space, data, parse_size(size), images)
     drawn, recipe = _draws(chosen, near, recipe)
+    taught_by, recipe = _teacher(teacher, source, recipe)
     if not _is_finished(folder, chosen, source, recipe):
         _look_at(screen, source)
         initial = _initial_weights(chosen, weights, recipe.seed, Stages())
@@ -153,7 +162,7 @@ def train(
             _prepare(source)
         resumable = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
         with interruptible(resumable, [folder / CHECKPOINT_FILE]):
-            _train(drawn, source, recipe, folder, initial, (helper, processes))
+            _train(drawn, source, recipe, folder, initial, taught_by, (helper, processes))
     path = folder / "supernet.safetensors"
     following = f"edgemtl search --space {space} --data {data} --supernet {path} --budget 60%FLOPs"
     _show(screen, folder, f"written: {path}; next: {following}")
@@ -223,19 +232,31 @@ def _draws(space: Space, near: Sequence[Path], recipe: Recipe) -> tuple[DesignSo
     return designs, replace(recipe, near=designs.drawn)
 
 
+def _teacher(name: str | None, source: Source, recipe: Recipe) -> tuple[Teacher | None, Recipe]:
+    """The supernet that teaches the largest design, if any, and the recipe that says so."""
+    from edgemtl.train import find_teacher
+
+    if name is None:
+        return None, recipe
+    teacher = find_teacher(name, source)
+    return teacher, replace(recipe, taught_by=teacher.sha256)
+
+
 def _train(
     space: DesignSource,
     source: Source,
     recipe: Recipe,
     folder: Path,
     initial: InitialWeights | None,
+    taught_by: Teacher | None,
     helpers: tuple[Callable[[], None], int],
 ) -> None:
     from edgemtl.train import train_supernet, worker_processes
 
     with Stages() as stages, worker_processes(*helpers):
         command = shlex.join(["edgemtl", *sys.argv[1:]])
-        train_supernet(space, source, recipe, folder, initial=initial, command=command, report=stages)
+        teacher = None if taught_by is None else taught_by.net(source)
+        train_supernet(space, source, recipe, folder, initial=initial, teacher=teacher, command=command, report=stages)
 
 
 def _help_train(
@@ -245,6 +266,7 @@ def _help_train(
     images: int | None,
     weights: str | None,
     near: Sequence[Path],
+    teacher: str | None,
     recipe: Recipe,
     folder: Path,
 ) -> None:
@@ -253,10 +275,13 @@ def _help_train(
 
     chosen, source = _open(space, data, parse_size(size), images)
     drawn, recipe = _draws(chosen, near, recipe)
+    taught_by, recipe = _teacher(teacher, source, recipe)
     if _is_finished(folder, chosen, source, recipe):
         return
     _prepare(source)
-    train_supernet(drawn, source, recipe, folder, initial=_initial_weights(chosen, weights, recipe.seed))
+    initial = _initial_weights(chosen, weights, recipe.seed)
+    net = None if taught_by is None else taught_by.net(source)
+    train_supernet(drawn, source, recipe, folder, initial=initial, teacher=net)
 
 
 def _check_folder(folder: Path, resume: bool) -> None:

@@ -8,6 +8,7 @@ from edgemtl.train.metrics import Scorer, evaluate, raw_outputs, scores_by_image
 from edgemtl.train.processes import Launched, training_processes, worker_processes
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.sandwich import SupernetTraining
+from edgemtl.train.teacher import Teacher, find_teacher
 from edgemtl.train.trainer import InitialWeights, TrainingProgress, fresh_supernet, train_supernet
 from edgemtl.train.weighting import weighting_names
 
@@ -19,10 +20,12 @@ __all__ = [
     "Recipe",
     "Scorer",
     "SupernetTraining",
+    "Teacher",
     "TrainingLoop",
     "TrainingProgress",
     "batches_of",
     "evaluate",
+    "find_teacher",
     "fresh_supernet",
     "label_tensors",
     "planes",

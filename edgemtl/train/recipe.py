@@ -27,7 +27,8 @@ class Recipe:
     Images grow as training goes on (progressive resizing, as Tan and Le 2021 do it): each of `sizes`, fractions of the
     input size, gets the same computation, so small images make most of the steps. `zoom` is the range of scales about
     that size. Weights are averaged with `average` per step. `bf16` None computes in BF16 where the processor multiplies
-    it in hardware. `near` is the hash of the designs that random ones lie near, where they are not drawn anywhere.
+    it in hardware. `near` is the hash of the designs that random ones lie near, where they are not drawn anywhere;
+    `taught_by` that of the weights of a teacher, where there is one.
     """
 
     steps: int = 2000
@@ -45,6 +46,7 @@ class Recipe:
     seed: int = 0
     bf16: bool | None = None
     near: str = ""
+    taught_by: str = ""
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot train anything."""
