@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toys import SPACE, TASKS, Toys
+
+from edgemtl.errors import UserError
+from edgemtl.spaces import load_space
+from edgemtl.train import Recipe, find_teacher, fresh_supernet, train_supernet
+
+RECIPE = Recipe(steps=2, batch=2, sizes=(1.0,), largest_steps=1.0, seed=3, bf16=False)
+
+
+@pytest.fixture
+def supernet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("nas").mkdir()
+    Path("nas/toy.yaml").write_text(SPACE)
+    return train_supernet(load_space("toy", Toys().tasks), Toys(), RECIPE, tmp_path / "run")
+
+
+def test_another_spaces_largest_net_learns_its_outputs(supernet: Path, tmp_path: Path) -> None:
+    Path("nas/wide.yaml").write_text(SPACE.replace("width: [8, 16]", "width: [24]"))
+    teacher = find_teacher(str(supernet), Toys())
+    net, pupil = teacher.net(Toys()), load_space("wide", Toys().tasks)
+    assert (teacher.space, net.training) == ("toy", False)
+
+    recipe = replace(RECIPE, steps=40, label_share=0.0, learning_rate=5e-3, taught_by=teacher.sha256)
+    path = train_supernet(pupil, Toys(), recipe, tmp_path / "taught", teacher=net)
+    own = find_teacher(str(path), Toys()).net(Toys())
+    untaught = fresh_supernet(pupil, RECIPE.seed).extract(pupil.largest())
+    images = torch.stack(
+        [torch.from_numpy(each.image).permute(2, 0, 1).float() / 255 for each in Toys().split("validation")]
+    )
+    with torch.no_grad():
+        wanted, learnt, before = (next(iter(each(images)["depth"].values())) for each in (net, own, untaught.eval()))
+    assert (learnt - wanted).abs().mean() < 0.5 * (before - wanted).abs().mean()
+
+
+def test_a_teacher_of_other_tasks_is_refused(supernet: Path) -> None:
+    with pytest.raises(UserError, match=r"was trained for tasks .*semseg.*, the data set has .*normals"):
+        find_teacher(str(supernet), replace(Toys(), tasks=(TASKS["normals"],)))
+
+
+def test_a_file_that_is_no_supernet_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no-such"):
+        find_teacher(str(tmp_path / "no-such.safetensors"), Toys())
