@@ -106,7 +106,7 @@ __all__ = ["search"]
 @click.option(
     "--finetune",
     metavar="STEPS",
-    default=150,
+    default=400,
     show_default=True,
     help="Training steps of what may be chosen, taught by the largest net; 0 for none, and with --from by default.",
 )

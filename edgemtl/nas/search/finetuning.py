@@ -28,7 +28,7 @@ from edgemtl.train import Recipe
 __all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimate", "finetune_config", "tune_finalists"]
 
 FINETUNE_FOLDER = "finetune"
-FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=5e-4)
+FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=1e-3)
 """Small batches of whole images: half sizes unlearn more of depth in so few steps than they teach."""
 _TIMED_IMAGES = 4
 """Images of the pass that an estimate times: the search should begin soon, and so few take no less time each."""

@@ -59,7 +59,7 @@ class SearchRequest:
     origin: Path | None = None
     objectives: tuple[str, ...] = ()
     threads: int = 0
-    finetune: int = 150
+    finetune: int = 400
     processes: int = 1
     latency: str = AUTO
     resume: bool = False
