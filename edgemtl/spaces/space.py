@@ -87,6 +87,12 @@ class Design(Mapping[str, Option]):
         blocks = {block.parameters: chosen.get(block.origin, "float") for block in self.plan.blocks}
         return {"engine": chosen.get("engine", "fp32"), **blocks}
 
+    def in_float(self) -> Design:
+        """The same architecture, with every block and the engine in float."""
+        largest = self.space.largest()
+        plain = {choice.name: largest[choice.name] for choice in self.space.choices if is_precision(choice)}
+        return self.space.design({**self, **plain}, self.pruned)
+
     def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
         """Exact FLOPs, parameters, bytes, and what the space's target counts itself, of what `tasks` (all) run."""
         return self.plan.cost(self.precision, tasks, self.space.int8_channel_bytes, self.space.quantities)

@@ -17,7 +17,7 @@ from edgemtl.nas.evaluation.evaluator import Candidate, Evaluator
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
 from edgemtl.nas.evaluation.shrinkage import ShrinkageEstimate, shrinkage_estimate
 from edgemtl.results import FineTuning
-from edgemtl.spaces import Design, Option, Space, is_precision
+from edgemtl.spaces import Design, Space
 from edgemtl.tasks import relative_change
 
 __all__ = [
@@ -208,16 +208,10 @@ def is_exportable(problem: Problem, evaluator: Evaluator, measured: Finalist, kn
     candidate = measured.candidate
     if "int8" not in candidate.precision.values():
         return True
-    design = candidate.design
-    plain = design.space.design({**design, **_in_float(design.space)}, design.pruned)
+    plain = candidate.design.in_float()
     known_metrics = (e.evaluation.metrics for e in known if e.evaluation.design.key == plain.key)
     metrics = next(known_metrics, None) or evaluator.simulated(Candidate(plain, candidate.net, None))
     return _lost(problem, measured.evaluation.metrics, metrics) <= EXPORT_LOSS
-
-
-def _in_float(space: Space) -> dict[str, Option]:
-    largest = space.largest()
-    return {choice.name: largest[choice.name] for choice in space.choices if is_precision(choice)}
 
 
 def _lost(problem: Problem, metrics: Metrics, plain: Metrics) -> float:

@@ -30,6 +30,8 @@ __all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimat
 FINETUNE_FOLDER = "finetune"
 FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=1e-3)
 """Small batches of whole images: half sizes unlearn more of depth in so few steps than they teach."""
+ROUNDED_SHARE, ROUNDED_RATE = 0.25, 0.5
+"""The last part of the steps, which goes through the rounding of INT8 blocks, and its share of the learning rate."""
 _TIMED_IMAGES = 4
 """Images of the pass that an estimate times: the search should begin soon, and so few take no less time each."""
 
@@ -79,7 +81,7 @@ def tune_finalists(
     """
     subject = _subject(problem, finalists)
     try:
-        trained = _train(request, subject.candidate, _as_stage(report))
+        trained = _train(request, evaluator, subject.candidate, _as_stage(report))
         tuned = _with_weights(problem, evaluator, finalists, subject.candidate.design, trained, request.finetune)
     except KeyboardInterrupt:
         return list(finalists), True
@@ -101,12 +103,37 @@ def _slowness(problem: Problem, finalist: Finalist) -> tuple[float, float]:
     return problem.violation(finalist.evaluation), problem.speed(finalist.evaluation)
 
 
-def _train(request: SearchRequest, candidate: Candidate, report: Report) -> Tuned:
-    """A finalist after its training, which goes on from its checkpoint in the run's folder where there is one."""
-    name = candidate.design.key
-    RunFolder(request.out).save(name, candidate)
+def _train(request: SearchRequest, evaluator: Evaluator, candidate: Candidate, report: Report) -> Tuned:
+    """A finalist after its training: in float first, and, where it has INT8 blocks, through their rounding then.
+
+    A step through rounding takes half as long again, and what rounding costs is won back in few. Each part goes on from
+    its checkpoint in the run's folder where there is one.
+    """
+    recipe = recipe_of(request)
+    rounded = max(1, round(ROUNDED_SHARE * recipe.steps))
+    in_float = recipe.steps - rounded
+    if "int8" not in candidate.precision.values() or not in_float:
+        return _part(request, candidate, recipe, report)
+    design, whole = candidate.design, _of_whole(report, 0, recipe.steps)
+    plain = evaluator.candidate_of(design.in_float(), candidate.net.copy(), {})
+    trained = _part(request, plain, replace(recipe, steps=in_float), whole)
+    begun = evaluator.candidate_of(design, trained.net, {})
+    last = replace(recipe, steps=rounded, learning_rate=ROUNDED_RATE * recipe.learning_rate)
+    return _part(request, begun, last, _of_whole(report, in_float, recipe.steps))
+
+
+def _part(request: SearchRequest, candidate: Candidate, recipe: Recipe, report: Report) -> Tuned:
+    """A candidate after `recipe`, kept under its key; what was trained before is not begun anew."""
+    name, run = candidate.design.key, RunFolder(request.out)
     folder = request.out / FINETUNE_FOLDER / name
-    return tune_design(request.out, name, folder, recipe_of(request), request.processes, request.command, report)
+    if name not in run.names():
+        run.save(name, candidate)
+    return tune_design(request.out, name, folder, recipe, request.processes, request.command, report)
+
+
+def _of_whole(report: Report, before: int, steps: int) -> Report:
+    """Receive the progress of a part as that of all `steps`, of which `before` are done."""
+    return lambda part: report(replace(part, done=before + part.done, total=steps) if part.total else part)
 
 
 def _with_weights(

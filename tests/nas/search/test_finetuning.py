@@ -144,14 +144,15 @@ def test_a_design_of_int8_blocks_learns_through_their_rounding(
 
 
 @pytest.mark.usefixtures("ask")
+@pytest.mark.parametrize("done", [1, STEPS - 1], ids=["in float", "through rounding"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_search_stopped_while_it_trains_goes_on_to_the_same_answer(
-    whole: tuple[Result, dict[str, torch.Tensor]], home: Path, tmp_path: Path, error: type[BaseException]
+    whole: tuple[Result, dict[str, torch.Tensor]], home: Path, tmp_path: Path, error: type[BaseException], done: int
 ) -> None:
     """Ctrl-C leaves a result of what there is; whatever else ends it does not; both go on."""
     stopped = request(home, tmp_path / "run")
     with pytest.raises(error):
-        search(stopped, stopping("finetune", 1, error))
+        search(stopped, stopping("finetune", done, error))
     assert (stopped.out / "result.json").is_file() == (error is KeyboardInterrupt)
     events: list[Progress] = []
     result = search(again(stopped), events.append)
