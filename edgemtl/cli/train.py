@@ -136,8 +136,7 @@ def train(
     folder = new_run(out, "train" if run is None else "tuned", resume)
     given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
     given |= {name: _numbers(name, text) for name, text in (("sizes", sizes), ("zoom", zoom)) if text is not None}
-    given |= {"bf16": False} if no_bf16 else {}
-    recipe = Recipe(**given) if run is None else replace(TUNING, **given)
+    recipe = replace(Recipe() if run is None else TUNING, **given, **_precision(no_bf16))
     _check_weighting(recipe)
     if run is not None:
         own: dict[str, object] = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
@@ -189,6 +188,10 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise UserError(f"--{name} {text}: numbers with commas between them are wanted, as in 0.5,0.67,1") from error
+
+
+def _precision(no_bf16: bool) -> dict[str, Any]:
+    return {"bf16": False} if no_bf16 else {}
 
 
 def _check_weighting(recipe: Recipe) -> None:

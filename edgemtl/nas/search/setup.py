@@ -60,9 +60,7 @@ def set_up(request: SearchRequest) -> Setup:
     target = find_target(_target_name(request, budgets, device), device)
     source, space = _open(request)
     names = [task.name for task in source.tasks]
-    for budget in budgets:
-        if budget.task is not None and budget.task not in names:
-            raise unknown_name(f"task in budget {budget.text!r}:", budget.task, names)
+    _check_tasks(budgets, names)
     floors = tuple(parse_floor(text, source.tasks) for text in request.floors)
     preference = parse_preference(request.preference, names) if request.preference else dict.fromkeys(names, 1.0)
     weights = _weights(request, strategy, source)
@@ -121,6 +119,13 @@ def _device_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
         resolve(budget)
     named = {budget.device for budget in budgets if budget.device}
     return named.pop() if request.device == HOST and len(named) == 1 else request.device
+
+
+def _check_tasks(budgets: Sequence[Budget], names: Sequence[str]) -> None:
+    """`UserError` where a budget is of a task that the data set does not have."""
+    for budget in budgets:
+        if budget.task is not None and budget.task not in names:
+            raise unknown_name(f"task in budget {budget.text!r}:", budget.task, names)
 
 
 def _target_name(request: SearchRequest, budgets: Sequence[Budget], device: Device) -> str:
