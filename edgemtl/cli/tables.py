@@ -8,7 +8,7 @@ from edgemtl.cli.screen import Screen
 from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
-    from edgemtl.profiling import Counts, Figure, Profile
+    from edgemtl.profiling import Counts, EnergyFigure, Figure, Profile
     from edgemtl.results import Entry, Latency, Result
 
 __all__ = ["show_profile", "show_result"]
@@ -107,6 +107,15 @@ def show_profile(screen: Screen, profile: Profile) -> None:
     if profile.trunk_ms is not None:
         costs.insert(0, ("shared trunk", _figure(profile.trunk_ms), None, None))
     screen.table("What each task costs in ms", ("part", "alone", "own part", "saved without it"), costs)
+    if profile.energy is not None:
+        rows = [(name, _energy(figure)) for name, figure in profile.energy.modes.items()]
+        rows += [(f"{task} at the margin", _energy(figure)) for task, figure in profile.energy.marginal.items()]
+        title = (
+            f"Energy of a call in mJ, above {profile.energy.idle_w:.3g} W of idling: {', '.join(profile.energy.rails)}"
+        )
+        screen.table(title, ("tasks in the call", "mJ"), rows)
+    elif profile.energy_unmeasured:
+        screen.say(f"energy: not measured, {profile.energy_unmeasured}")
     if profile.counts is not None:
         screen.table("Counted on the graph", ("part", "FLOPs (MACs)", "parameters", "weights"), _counts(profile.counts))
     if profile.operators is not None:
@@ -118,6 +127,10 @@ def show_profile(screen: Screen, profile: Profile) -> None:
         screen.say(f"note: {note}")
     for reason in profile.stability.reasons:
         screen.note(f"note: {reason}")
+
+
+def _energy(figure: EnergyFigure) -> str:
+    return f"{figure.mj:.3g} ± {figure.uncertainty_mj:.2g}"
 
 
 def _counts(counts: Counts) -> list[tuple[str | None, ...]]:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgemtl.profiling.demand import Demand, measure_demand
-from edgemtl.profiling.measurer import Measurer, NoMeasurer, Observation, ObservedSession, TimedCall, Untimed
+from edgemtl.profiling.measurer import (
+    Measurer,
+    MeteredMeasurer,
+    NoMeasurer,
+    Observation,
+    ObservedSession,
+    TimedCall,
+    Untimed,
+)
 from edgemtl.profiling.measurers import find_measurer, measurer_names
 from edgemtl.profiling.profiler import profile
 from edgemtl.profiling.remote.board import Board, board_at, close_boards
@@ -23,6 +31,8 @@ from edgemtl.profiling.samples import (
 )
 from edgemtl.profiling.schema import (
     Counts,
+    Energy,
+    EnergyFigure,
     Figure,
     OperatorShare,
     Profile,
@@ -44,10 +54,13 @@ __all__ = [
     "Count",
     "Counts",
     "Demand",
+    "Energy",
+    "EnergyFigure",
     "Figure",
     "LatencyBlock",
     "LevelCost",
     "Measurer",
+    "MeteredMeasurer",
     "NoMeasurer",
     "Observation",
     "ObservedSession",

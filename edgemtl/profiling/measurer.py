@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from edgemtl.arithmetic import Arithmetic, lacking, own_arithmetic
 from edgemtl.devices import HOST, Device, own_precisions
+from edgemtl.profiling.energy import draw_energy
 from edgemtl.profiling.samples import Samples
 from edgemtl.profiling.schema import Opening
-from edgemtl.profiling.timing import compare
+from edgemtl.profiling.timing import Call, compare
 from edgemtl.profiling.watch import Disturbance
 from edgemtl.progress import Report, silent
 from edgemtl.results import FigureKind
@@ -24,6 +25,7 @@ from edgemtl.runtime import Session, open_engine
 __all__ = [
     "LocalMeasurer",
     "Measurer",
+    "MeteredMeasurer",
     "NoMeasurer",
     "Observation",
     "ObservedSession",
@@ -115,6 +117,15 @@ class Measurer(Protocol):
         ...
 
 
+@runtime_checkable
+class MeteredMeasurer(Protocol):
+    """A measurer that meters energy too, where its device tells it."""
+
+    def draw_energy(self, calls: Mapping[str, TimedCall], *, report: Report = silent) -> Mapping[str, Any]:
+        """Loops of calls and of idling in turns, as `edgemtl.profiling.energy.draw_energy` gives them."""
+        ...
+
+
 @dataclass(frozen=True)
 class LocalMeasurer:
     """Engines that run on this machine: measured where it is the device, and computed wherever that is right here."""
@@ -158,8 +169,15 @@ class LocalMeasurer:
         report: Report = silent,
     ) -> dict[str, Samples]:
         """Time the calls in this process."""
-        timed = {name: partial(call.session.run, call.image, call.tasks) for name, call in calls.items()}
-        return compare(timed, rounds, burst=burst, settle=settle, warmup=warmup, report=report)
+        return compare(_own_calls(calls), rounds, burst=burst, settle=settle, warmup=warmup, report=report)
+
+    def draw_energy(self, calls: Mapping[str, TimedCall], *, report: Report = silent) -> Mapping[str, Any]:
+        """Meter the calls in this process."""
+        return draw_energy(_own_calls(calls), report=report)
+
+
+def _own_calls(calls: Mapping[str, TimedCall]) -> dict[str, Call]:
+    return {name: partial(call.session.run, call.image, call.tasks) for name, call in calls.items()}
 
 
 class NoMeasurer(LocalMeasurer):

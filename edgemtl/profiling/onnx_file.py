@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgemtl.errors import MissingDependencyError, UserError
 from edgemtl.files.onnx import read_onnx
 from edgemtl.profiling.bounded import FATAL, run_once
+from edgemtl.profiling.energy import draw_energy
 from edgemtl.profiling.inputs import (
     SIDES,
     Declared,
@@ -111,6 +112,10 @@ class OnnxFile:
     ) -> dict[str, Samples]:
         """Latencies of each set of outputs, in turns."""
         return compare({name: self.call(tasks) for name, tasks in modes.items()}, rounds, burst=burst, report=report)
+
+    def draw_energy(self, modes: Mapping[str, Sequence[str]], *, report: Report) -> Mapping[str, Any]:
+        """Energy of each set of outputs."""
+        return draw_energy({name: self.call(tasks) for name, tasks in modes.items()}, report=report)
 
     @cached_property
     def owners(self) -> dict[str, str]:

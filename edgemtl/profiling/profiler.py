@@ -11,6 +11,7 @@ from time import perf_counter
 from edgemtl.devices import HOST, Device, load_device
 from edgemtl.environment import environment
 from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.profiling.consumption import energy_of
 from edgemtl.profiling.derive import count_file, mode_sets, operator_shares, separate_ms, task_profiles, trunk_ms
 from edgemtl.profiling.inputs import InputChoice
 from edgemtl.profiling.measurer import Observation
@@ -62,12 +63,14 @@ def profile(
         with Watch() as watch:
             samples = subject.compare(modes, rounds, burst=burst, report=report)
         seen = Observation(environment(), watch.disturbance) if opened else subject.observation
+        drawn = subject.draw_energy(modes, report=report)
         operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), subject.owners, OPERATOR_RUNS)
     finally:
         subject.close()
     counts, count_notes = count_file(subject.graph, wanted, subject.heads, subject.choice)
     inputs, input_notes = _told_inputs(subject.choice)
     notes = (*(opened.notes if opened else ()), *_drawn_notes(runs, 2 * rounds * burst), *input_notes, *count_notes)
+    energy, unmeasured = energy_of(drawn, modes)
     latencies = {frozenset(chosen): samples[name].median_ms for name, chosen in modes.items()}
     return Profile(
         name=subject.name,
@@ -88,6 +91,8 @@ def profile(
         notes=_fitting(notes),
         engine_sha256=subject.engine_sha256,
         stability=judge_stability(samples, seen.disturbance) if seen else unwatched(samples),
+        energy=energy,
+        energy_unmeasured=unmeasured,
         seconds=perf_counter() - start,
         environment={**seen.environment, "sensors": seen.disturbance.sensors} if seen else environment(),
     )

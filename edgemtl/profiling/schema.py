@@ -13,8 +13,8 @@ from edgemtl.results import FigureKind
 from edgemtl.schema import Name, Strict, Text, read_document
 
 __all__ = [
-    "Count", "Counts", "Figure", "Mode", "Opening", "OperatorShare", "Operators", "Profile", "Stability", "TaskProfile",
-    "profile_file", "read_profile", "write_profile",
+    "Count", "Counts", "Energy", "EnergyFigure", "Figure", "Mode", "Opening", "OperatorShare", "Operators", "Profile",
+    "Stability", "TaskProfile", "profile_file", "read_profile", "write_profile",
 ]  # fmt: skip
 
 PROFILE_FILE = "profile.json"
@@ -105,6 +105,29 @@ class Opening(Strict):
     kind: Literal["measured"] = "measured"
 
 
+class EnergyFigure(Strict):
+    """Energy in mJ of one call, idle taken off, with its standard uncertainty; below zero it is noise, shown."""
+
+    mj: float
+    uncertainty_mj: Annotated[float, Field(ge=0)]
+
+
+class Energy(Strict):
+    """Energy of each mode, and what each task costs at the margin: all tasks minus all but it.
+
+    `visits` are the loops that were metered, (seconds, joules, calls) each, "" those that idled, at `idle_w` in the
+    mean. `rails` were covered, `rate_hz` is how often they were read (None: counters, at both ends).
+    """
+
+    rails: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
+    rate_hz: Annotated[float, Field(gt=0)] | None
+    idle_w: float
+    modes: Annotated[dict[Name, EnergyFigure], Field(max_length=200)]
+    marginal: Annotated[dict[Name, EnergyFigure], Field(max_length=100)]
+    visits: Annotated[dict[str, tuple[tuple[float, float, float], ...]], Field(max_length=201)]
+    kind: Literal["measured"] = "measured"
+
+
 class Stability(Strict):
     """Whether the figures may be trusted: every reason against them is written out.
 
@@ -127,6 +150,7 @@ class Profile(Strict):
     `separate_ms` is what the tasks would cost run one after another: against the first mode it says whether sharing
     pays. `inputs` are the sizes that an ONNX file was run with; `notes` say what was assumed and what was not counted.
     `engine_sha256` tells which of a bundle's engines was measured (`Manifest.engine_sha256`), None for other sources.
+    Without `energy`, `energy_unmeasured` says why.
     """
 
     schema_: Literal["edgemtl.profile/1"] = Field(default="edgemtl.profile/1", alias="schema")
@@ -148,6 +172,8 @@ class Profile(Strict):
     notes: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     engine_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     stability: Stability
+    energy: Energy | None = None
+    energy_unmeasured: Text = ""
     seconds: Annotated[float, Field(ge=0)]
     environment: dict[Name, JsonValue]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from edgemtl.bundle import MANIFEST_FILE, Manifest
 from edgemtl.devices import HOST, Device, load_device
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.profiling.inputs import InputChoice
-from edgemtl.profiling.measurer import Observation, ObservedSession, TimedCall
+from edgemtl.profiling.measurer import MeteredMeasurer, Observation, ObservedSession, TimedCall
 from edgemtl.profiling.measurers import find_measurer
 from edgemtl.profiling.names import short_name
 from edgemtl.profiling.onnx_file import OnnxFile
@@ -79,6 +79,10 @@ class ProfiledModel(Protocol):
 
     def operators(self, tasks: Sequence[str], runs: int) -> list[OperatorTime]:
         """Mean time of each operator, by the runtime's own profiler."""
+        ...
+
+    def draw_energy(self, modes: Mapping[str, Sequence[str]], *, report: Report) -> Mapping[str, Any]:
+        """Energy of each set of tasks, as `edgemtl.profiling.energy.draw_energy` gives it."""
         ...
 
     def close(self) -> None:
@@ -165,8 +169,15 @@ class _EngineFolder:
     def compare(
         self, modes: Mapping[str, Sequence[str]], rounds: int, *, burst: int, report: Report
     ) -> dict[str, Samples]:
-        calls = {name: TimedCall(self._session, self._image, tuple(tasks)) for name, tasks in modes.items()}
-        return self._measurer.compare(calls, rounds, burst=burst, report=report)
+        return self._measurer.compare(self._calls(modes), rounds, burst=burst, report=report)
+
+    def draw_energy(self, modes: Mapping[str, Sequence[str]], *, report: Report) -> Mapping[str, Any]:
+        if not isinstance(self._measurer, MeteredMeasurer):
+            return {"reason": "what measures this device meters no energy"}
+        return self._measurer.draw_energy(self._calls(modes), report=report)
+
+    def _calls(self, modes: Mapping[str, Sequence[str]]) -> dict[str, TimedCall]:
+        return {name: TimedCall(self._session, self._image, tuple(tasks)) for name, tasks in modes.items()}
 
     def operators(self, tasks: Sequence[str], runs: int) -> list[OperatorTime]:
         return self._session.operator_times(self._image, tasks, runs)

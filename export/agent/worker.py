@@ -14,6 +14,7 @@ from agent.runtimes import open_engine
 from agent.store import lay_out
 from edgemtl.errors import EdgeMTLError, UserError, one_line
 from edgemtl.profiling.arrays import join_arrays, split_arrays
+from edgemtl.profiling.energy import draw_energy
 from edgemtl.profiling.frames import Frame
 from edgemtl.profiling.fresh import measure_first_run
 from edgemtl.profiling.turns import Call, draw_in_turns
@@ -45,6 +46,7 @@ class Worker:
             "open": self._open,
             "run": self._run,
             "compare": self._compare,
+            "energy": self._energy,
             "operators": self._operators,
             "close": self._close,
         }
@@ -134,6 +136,10 @@ class Worker:
                 report=self._report,
             )
         return {"samples": samples, "disturbance": watch.disturbance.as_json()}
+
+    def _energy(self, fields: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
+        calls = {name: self._call(call, arrays) for name, call in fields["calls"].items()}
+        return {"energy": draw_energy(calls, report=self._report)}
 
     def _call(self, call: dict[str, Any], arrays: dict[str, Any]) -> Call:
         session, tasks, image = self._session(call["session"]), tuple(call["tasks"]), arrays[call["image"]]

@@ -15,6 +15,7 @@ from edgemtl.devices import Device
 from edgemtl.errors import UserError, brief, one_line
 from edgemtl.files.seals import sha256
 from edgemtl.profiling.arrays import join_arrays, split_arrays
+from edgemtl.profiling.consumption import energy_of
 from edgemtl.profiling.measurer import Observation, TimedCall, Untimed
 from edgemtl.profiling.remote.board import Board, board_at
 from edgemtl.profiling.samples import Samples
@@ -85,15 +86,10 @@ class SshMeasurer:
     ) -> dict[str, Samples]:
         """Time the calls on the board, by the same lines as here."""
         sessions = [_own_session(call.session) for call in calls.values()]
-        images = {id(call.image): call.image for call in calls.values()}
-        table, payload = join_arrays({str(key): image for key, image in images.items()})
-        requests = {
-            name: {"session": session.number, "tasks": list(call.tasks), "image": str(id(call.image))}
-            for (name, call), session in zip(calls.items(), sessions, strict=True)
-        }
-        fields = {"calls": requests, "arrays": table, "rounds": rounds, "burst": burst, "settle": settle}
+        requests, payload = _requests(calls)
+        settings = {"rounds": rounds, "burst": burst, "settle": settle, "warmup": warmup}
         board = board_at(self.device.reach)
-        reply = board.ask("compare", {**fields, "warmup": warmup}, payload, report).fields
+        reply = board.ask("compare", {**requests, **settings}, payload, report).fields
         untimed, wanted = untimed_calls(rounds, settle, warmup), 2 * rounds * burst
         try:
             drawn = {name: Samples(tuple(map(float, reply["samples"][name])), untimed, burst) for name in calls}
@@ -104,6 +100,18 @@ class SshMeasurer:
             raise _not_understood(board, error) from error
         for session in sessions:
             session.observation = observation
+        return drawn
+
+    def draw_energy(self, calls: Mapping[str, TimedCall], *, report: Report = silent) -> Mapping[str, Any]:
+        """Meter the calls on the board."""
+        requests, payload = _requests(calls)
+        board = board_at(self.device.reach)
+        reply = board.ask("energy", requests, payload, report).fields
+        try:
+            drawn: dict[str, Any] = dict(reply["energy"])
+            energy_of(drawn, dict.fromkeys(calls, ()))
+        except _FOREIGN as error:
+            raise _not_understood(board, error) from error
         return drawn
 
 
@@ -151,6 +159,17 @@ class RemoteSession:
         if self._closed:
             raise UserError(CLOSED)
         return check_image(image, self.spec.input)
+
+
+def _requests(calls: Mapping[str, TimedCall]) -> tuple[dict[str, Any], bytes]:
+    """Calls as the agent reads them, and the bytes of their images, each once."""
+    images = {str(id(call.image)): call.image for call in calls.values()}
+    table, payload = join_arrays(images)
+    rows = {
+        name: {"session": _own_session(call.session).number, "tasks": list(call.tasks), "image": str(id(call.image))}
+        for name, call in calls.items()
+    }
+    return {"calls": rows, "arrays": table}, payload
 
 
 def _own_session(session: object) -> RemoteSession:

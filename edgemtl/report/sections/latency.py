@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgemtl.profiling import LatencyBlock, OperatorShare, Profile, Stability, samples_needed
+from edgemtl.profiling import EnergyFigure, LatencyBlock, OperatorShare, Profile, Stability, samples_needed
 from edgemtl.report.drawing.html import Child, Markup, element, table
 from edgemtl.report.drawing.parts import card, kind_badge, meter, ms_text, task_class
 from edgemtl.report.drawing.svg import histogram
@@ -28,7 +28,7 @@ def profile_section(data: ReportData, profile: Profile) -> Markup:
     lines = {name: value for name in _PERCENTILES if (value := _percentile(block, name)) is not None}
     picture = histogram(block.samples_ms, lines, title="samples of latency, all tasks", unit="ms")
     caption = element("figcaption", f"All tasks in one call: {block.n} samples ", kind_badge(block.kind))
-    words = element("div", _sharing(profile), _opening(profile))
+    words = element("div", _sharing(profile), _opening(profile), _energy(profile))
     return card(
         f"Latency on {profile.device}/{profile.runtime}",
         lead,
@@ -104,6 +104,24 @@ def _opening(profile: Profile) -> Child:
         grown = format_bytes(opening.run_peak_bytes - opening.baseline_bytes)
         text += f"; its memory peaks at {format_bytes(opening.run_peak_bytes)}, {grown} more than before"
     return element("p", element("b", "Opening. "), text, " ", kind_badge("measured"))
+
+
+def _energy(profile: Profile) -> Child:
+    energy = profile.energy
+    if energy is None:
+        reason = profile.energy_unmeasured
+        return element("p", element("b", "Energy. "), f"Not measured: {reason}.") if reason else None
+    whole, rate = energy.modes[profile.modes[0].name], energy.rate_hz
+    how = "counters read at both ends" if rate is None else f"power read {rate:.0f} times a second and integrated"
+    covered = ", ".join(energy.rails)
+    text = f"A call of all tasks takes {_mj(whole)} above {energy.idle_w:.3g} W of idling; {covered}, {how}."
+    margins = "; ".join(f"{task} {_mj(figure)}" for task, figure in energy.marginal.items())
+    at_margin = f" Each task at the margin: {margins}." if margins else ""
+    return element("p", element("b", "Energy. "), text + at_margin, " ", kind_badge(energy.kind))
+
+
+def _mj(figure: EnergyFigure) -> str:
+    return f"{figure.mj:.3g} ± {figure.uncertainty_mj:.2g} mJ"
 
 
 def _costs_table(data: ReportData, profile: Profile) -> Child:
