@@ -25,11 +25,16 @@ LONGEST_STEM = 200
         "edgemtl profile runs/first/bundle --target openvino --threads 1 --tasks depth",
         "edgemtl profile model.onnx --runs 500 --out model.profile.json",
         "edgemtl profile model.onnx --shape image=1x3x480x640",
+        "edgemtl profile runs/first/bundle --device ssh://pi@raspberrypi.local",
     ),
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
-    "--device", metavar="NAME", default="host", show_default=True, help="Where to measure; see edgemtl devices."
+    "--device",
+    metavar="NAME",
+    default="host",
+    show_default=True,
+    help="Where to measure: a device (see edgemtl devices), or ssh://user@host[:port][/path/to/python3].",
 )
 @click.option("--target", metavar="NAME", help="Which engine of the bundle; its first by default.")
 @click.option("--tasks", metavar="NAMES", help="Only these tasks: depth,normals.")
@@ -56,7 +61,7 @@ def profile(
     shapes: tuple[str, ...],
     out: Path | None,
 ) -> None:
-    """Measure a bundle, an engine folder or an ONNX file.
+    """Measure a bundle, an engine folder or an ONNX file, here or on a board.
 
     All tasks together, each alone, and all but each are timed in turns, so that what the trunk and each task cost is
     known.

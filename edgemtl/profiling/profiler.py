@@ -153,8 +153,8 @@ def _fitting(notes: Sequence[str]) -> tuple[str, ...]:
 def _check(path: Path, device: Device, runs: int, threads: int) -> None:
     if device.kind != "host" and device.measurer is None:
         raise UnsupportedError(
-            f"device {device.name} is not this machine and is not reached from here in this version: copy {path.name} "
-            "and edgemtl there, run edgemtl profile on it, and bring the profile.json back"
+            f"device {device.name} is not this machine, and its file does not say how it is reached: write its host "
+            "there under reach, or give its address, --device ssh://user@host"
         )
     if runs < 1 or threads < 0:
         raise UserError(

@@ -10,10 +10,8 @@ from time import monotonic, perf_counter
 from typing import Any, Callable
 
 from agent.mailbox import Mailbox
-from agent.runtimes import open_engine
 from agent.store import lay_out
 from edgemtl.errors import EdgeMTLError, UserError, one_line
-from edgemtl.profiling.arrays import join_arrays, split_arrays
 from edgemtl.profiling.energy import draw_energy
 from edgemtl.profiling.frames import Frame
 from edgemtl.profiling.fresh import measure_first_run
@@ -71,6 +69,8 @@ class Worker:
     def _carry_out(self, request: Frame) -> Frame:
         fields = dict(request.fields)
         try:
+            from edgemtl.profiling.arrays import split_arrays  # numpy: a worker without it can still clear up
+
             arrays = split_arrays(fields.get("arrays", []), request.payload)
             reply = self._verbs[str(fields.get("do"))](fields, arrays)
             return reply if isinstance(reply, Frame) else Frame(reply)
@@ -86,6 +86,8 @@ class Worker:
     def _open(self, fields: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
         """Open an engine of files that are in the store, and run it once: its tasks, and what that cost."""
         import numpy as np
+
+        from agent.runtimes import open_engine
 
         number, folder = int(fields["session"]), self._box.engines / str(int(fields["session"]))
         lay_out(self._box.store, folder, fields["files"])
@@ -114,6 +116,8 @@ class Worker:
         return session
 
     def _run(self, fields: dict[str, Any], arrays: dict[str, Any]) -> Frame:
+        from edgemtl.profiling.arrays import join_arrays
+
         outputs = self._session(fields["session"]).run(arrays["image"], fields["tasks"])
         names: list[list[str]] = []
         values: dict[str, Any] = {}
