@@ -45,16 +45,16 @@ def run(options: argparse.Namespace) -> Outcome:
 
 def compared(engine: Path, board: LoopbackBoard, turns: int) -> Outcome:
     devices = {"here": load_device(HOST), "ssh": load_device(board.url())}
-    measurers = {place: find_measurer(device, TARGET) for place, device in devices.items()}
-    samples: dict[str, dict[str, list[float]]] = {place: {} for place in measurers}
+    measurers = {where: find_measurer(device, TARGET) for where, device in devices.items()}
+    samples: dict[str, dict[str, list[float]]] = {where: {} for where in measurers}
     with ExitStack() as stack:
-        sessions = {place: each.open(engine, THREADS) for place, each in measurers.items()}
+        sessions = {where: each.open(engine, THREADS) for where, each in measurers.items()}
         for session in sessions.values():
             stack.callback(session.close)
         for turn in range(turns):
-            for place in (*sessions, *reversed(sessions)):
-                for mode, drawn in draw(measurers[place], sessions[place]).items():
-                    samples[place].setdefault(mode, []).extend(drawn)
+            for where in (*sessions, *reversed(sessions)):
+                for mode, drawn in draw(measurers[where], sessions[where]).items():
+                    samples[where].setdefault(mode, []).extend(drawn)
             say(f"turn {turn + 1} of {turns}")
     ratios = {mode: median(samples["ssh"][mode]) / median(samples["here"][mode]) for mode in samples["here"]}
     rows = [Row(f"{mode}: ssh apart from here", 100 * abs(ratio - 1), "%", 3, 1) for mode, ratio in ratios.items()]

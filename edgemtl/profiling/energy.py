@@ -60,7 +60,7 @@ def draw_energy(
                 for name in (*loops, *reversed(tuple(loops))):
                     spans.append((name, *_loop(loops[name], visit_s, meter.stamp)))
                 report(Progress("energy", number + 1, rounds))
-            meter.conclude()
+            meter.finish()
         for name, start, end, count in spans:
             visits[name].append([(end - start) / 1e9, meter.joules(start, end), count])
     except EnergyVoid as error:
@@ -101,7 +101,7 @@ class _Counters:
         self._readings[now] = [float(value or 0) for value in values]
         return now
 
-    def conclude(self) -> None:
+    def finish(self) -> None:
         """Nothing is left to read."""
 
     def joules(self, start: int, end: int) -> float:
@@ -143,7 +143,7 @@ class _Watcher:
 
     stamp = staticmethod(monotonic_ns)
 
-    def conclude(self) -> None:
+    def finish(self) -> None:
         """Take the readings, the last of which comes after the last loop."""
         sleep(2 * PERIOD_S)
         if self._process.poll() is not None:
