@@ -98,14 +98,14 @@ class Relay:
         lock = self._box.worker_lock()
         if lock is None:
             return False
-        self._ended = self._worker
+        self._ended, scratch = self._worker, str(self._box.scratch)
         with (self._box.folder / "log").open("ab") as log:
             self._worker = subprocess.Popen(
                 [sys.executable, sys.argv[0], "work", str(self._box.folder), str(self._lease_s), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TMPDIR": str(self._box.scratch), "XDG_CACHE_HOME": str(self._box.scratch)},
+                env={"EDGEMTL_CACHE": scratch, **os.environ, "TMPDIR": scratch, "XDG_CACHE_HOME": scratch},
                 pass_fds=[lock],
                 start_new_session=True,
             )
