@@ -11,6 +11,7 @@ from small_world import Ask
 
 from edgemtl.nas.evaluation import Problem
 from edgemtl.nas.latency import MeasuredDesign, TableKey, design_parts, fit_table, making, spread_designs, write_table
+from edgemtl.nas.runs import TUNING, fine_tune
 from edgemtl.nas.search import latency, search
 from edgemtl.nas.search.latency import check_latency, with_latency_table
 from edgemtl.nas.search.setup import Setup, set_up
@@ -181,6 +182,9 @@ def test_a_board_that_nothing_reaches_is_searched_for_on_estimates(ask: Ask, tmp
         assert (entry.latency_ms.kind, entry.latency_ms.device) == ("estimated", "jetson-orin-nano")
     config = read_config(tmp_path / "run")
     assert (config.device.name, config.target) == ("jetson-orin-nano", "tensorrt")
+    recipe = replace(TUNING, steps=1, batch=2, sizes=(1.0,))
+    tuned = fine_tune(tmp_path / "run", tmp_path / "tuned", recipe).best
+    assert tuned is not None and tuned.latency_ms == result.best.latency_ms, "an estimate follows from the design alone"
 
 
 def test_an_objective_in_latency_is_estimated_too_and_counts_are_not(ask: Ask, tmp_path: Path) -> None:

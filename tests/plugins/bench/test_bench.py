@@ -116,5 +116,5 @@ def test_latencies_of_another_device_than_the_searched_for_are_refused(command: 
 
 
 def test_it_is_listed(home: Path, command: Command) -> None:
-    assert measurer_names() == ["bench", "local", "none"]
+    assert measurer_names() == ["bench", "local", "none", "ssh"]
     assert command("devices", "board")[1][0]["measurer"] == "bench"
