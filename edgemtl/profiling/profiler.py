@@ -60,17 +60,14 @@ def profile(
     try:
         wanted = _wanted(subject, tasks)
         modes = mode_sets(wanted)
-        with Watch() as watch:
-            samples = subject.compare(modes, rounds, burst=burst, report=report)
-        seen = Observation(environment(), watch.disturbance) if opened else subject.observation
-        drawn = subject.draw_energy(modes, report=report)
+        samples, seen = _time(subject, modes, (rounds, burst), report, here=opened is not None)
+        energy, unmeasured = energy_of(subject.draw_energy(modes, report=report), modes)
         operators = operator_shares(subject.operators(wanted, OPERATOR_RUNS), subject.owners, OPERATOR_RUNS)
     finally:
         subject.close()
     counts, count_notes = count_file(subject.graph, wanted, subject.heads, subject.choice)
     inputs, input_notes = _told_inputs(subject.choice)
     notes = (*(opened.notes if opened else ()), *_drawn_notes(runs, 2 * rounds * burst), *input_notes, *count_notes)
-    energy, unmeasured = energy_of(drawn, modes)
     latencies = {frozenset(chosen): samples[name].median_ms for name, chosen in modes.items()}
     return Profile(
         name=subject.name,
@@ -96,6 +93,16 @@ def profile(
         seconds=perf_counter() - start,
         environment={**seen.environment, "sensors": seen.disturbance.sensors} if seen else environment(),
     )
+
+
+def _time(
+    subject: ProfiledModel, modes: Mapping[str, tuple[str, ...]], visits: tuple[int, int], report: Report, here: bool
+) -> tuple[dict[str, Samples], Observation | None]:
+    """Samples of each mode in rounds of visits, and what the machine that they were drawn on told, if it told."""
+    rounds, burst = visits
+    with Watch() as watch:
+        samples = subject.compare(modes, rounds, burst=burst, report=report)
+    return samples, Observation(environment(), watch.disturbance) if here else subject.observation
 
 
 def _modes(
