@@ -27,7 +27,7 @@ class TargetTraits:
     itself, so that budgets may limit them. `int8_channel_bytes` are stored for each output
     channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them). Where engines do not run on the device's
     processor, `arithmetic` is what they multiply with, and `hardware` says in words what an engine is for ("NVIDIA GPUs
-    of the ampere generation").
+    of the ampere generation"). With `needs_ranges` every engine needs the ranges of activations, not INT8 alone.
     """
 
     name: str
@@ -42,6 +42,7 @@ class TargetTraits:
     int8_channel_bytes: int = INT8_CHANNEL_BYTES
     arithmetic: Arithmetic | None = None
     hardware: str = ""
+    needs_ranges: bool = False
 
     def on(self, device: Device) -> TargetTraits:
         """These traits with the precisions that `device` says its runtime honours; all, where it knows no such runtime.

@@ -57,6 +57,18 @@ def _prefixed(unit: str, scale: float = 1.0, prefixes: str = "kMGT") -> dict[str
     return {f"{prefix}{unit}": scale * _PREFIXES[prefix] for prefix in ("", *prefixes)}
 
 
+def _by_target(blocks: Sequence[Any], precision: Mapping[str, str]) -> float:
+    """Stands for a count that a target's own traits bring: it differs from FPGA to FPGA."""
+    raise UserError("LUT, DSP, BRAM and cycles are those of an FPGA: add --target hls and its --device")
+
+
+def _estimated(name: str, unit: str) -> Quantity:
+    """A resource of FPGAs, or their cycles; values say that they come from a model."""
+    return Quantity(
+        name, _prefixed(unit), (f"%{unit}",), lambda count: f"{_scaled(count)}{unit} (estimated)", count=_by_target
+    )
+
+
 _TABLE: tuple[Quantity, ...] = (
     Quantity(
         "flops",
@@ -75,6 +87,7 @@ _TABLE: tuple[Quantity, ...] = (
         counted=False,
         unavailable="energy is not measured in this version; give a limit in ms, FLOPs or MB, for example 2GFLOPs",
     ),
+    *(_estimated(*each) for each in (("luts", "LUT"), ("dsps", "DSP"), ("brams", "BRAM"), ("cycles", "cycles"))),
     Quantity("drop", {}, (), lambda fraction: f"{_percent(fraction)} %"),
     Quantity("score", {}, (), lambda value: _trimmed(_digits(value, 4))),
 )

@@ -9,6 +9,7 @@ __all__ = ["EXTRAS", "install_line", "is_installed", "version_of"]
 EXTRAS = {
     "openvino": ("openvino", "target openvino"),
     "tensorrt-rtx": ("tensorrt-rtx", "target tensorrt-rtx"),
+    "fpga": ("hls4ml", "target hls"),
     "torchjd": ("torchjd", "gradient aggregation in training"),
     "elpv": ("elpv-dataset", "data set elpv (non-commercial)"),
 }

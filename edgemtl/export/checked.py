@@ -13,7 +13,15 @@ from edgemtl.data import collate
 from edgemtl.export.parity import check_parity, measure_parity, simulated_run
 from edgemtl.export.request import ExportedNet
 from edgemtl.export.usage import describe_dispatch
-from edgemtl.targets import ExportTarget, arithmetic_of, find_target, is_runnable, measurer_of, needs_of
+from edgemtl.targets import (
+    ExportTarget,
+    SimulatingTarget,
+    arithmetic_of,
+    find_target,
+    is_runnable,
+    measurer_of,
+    needs_of,
+)
 from edgemtl.traits import TargetTraits
 
 __all__ = ["Build", "checked", "folder_of", "honoured"]
@@ -35,6 +43,9 @@ def checked(subject: ExportedNet, target: ExportTarget, folder: Path, build: Bui
     parity: dict[str, Parity] = {}
     if runnable:
         parity = _measured(subject, target, folder)
+    elif isinstance(target, SimulatingTarget):
+        with target.simulation(folder) as simulated:
+            parity = measure_parity(subject.net, simulated, subject.samples)
     elif dispatch is None or dispatch.capacity is None:
         run = simulated_run(subject.net, precision, subject.ranges, target)
         parity = measure_parity(subject.net, run, subject.samples)
@@ -79,11 +90,9 @@ def folder_of(target: ExportTarget) -> str:
 
 
 def honoured(precision: Mapping[str, str], traits: TargetTraits) -> dict[str, str]:
-    """The precision that a target runs: what it lacks is done in FP32, which is never less exact."""
+    """The precision that a target runs: what it lacks is done in its first one, FP32 where it has that."""
     return {
-        name: value
-        if value in (traits.engine_precisions if name == "engine" else traits.block_precisions)
-        else fallback
+        name: value if value in offered else offered[0]
         for name, value in precision.items()
-        for fallback in ["fp32" if name == "engine" else "float"]
+        for offered in [traits.engine_precisions if name == "engine" else traits.block_precisions]
     }

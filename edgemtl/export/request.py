@@ -98,7 +98,8 @@ class ExportedNet:
         check_samples(net, evidence.validation, "validation")
         net.eval()
         ranges = evidence.ranges
-        if ranges is None and ("int8" in precision.values() or precision.get("engine") == "fp16"):
+        needed = "int8" in precision.values() or precision.get("engine") == "fp16"
+        if ranges is None and (needed or any(target.traits.needs_ranges for target in request.find_targets(net))):
             check_samples(net, evidence.calibration, "calibration")
             note(report, f"calibrating on {len(evidence.calibration)} images")
             ranges = calibrate(net, batches(evidence.calibration))

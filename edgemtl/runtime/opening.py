@@ -8,7 +8,7 @@ from pathlib import Path
 from edgemtl.arithmetic import check_needs
 from edgemtl.errors import UserError
 from edgemtl.plugins import Registry
-from edgemtl.runtime.backends import onnxruntime, openvino, tensorrt_rtx
+from edgemtl.runtime.backends import hls4ml, onnxruntime, openvino, tensorrt_rtx
 from edgemtl.runtime.session import EngineSpec, Session
 from edgemtl.runtime.streaming import session as streaming
 from edgemtl.runtime.tensorrt import session as tensorrt
@@ -23,6 +23,7 @@ _RUNTIMES: Registry[Opener] = Registry(
     "runtime",
     "edgemtl.runtimes",
     {
+        "hls4ml": lambda: hls4ml.open_session,
         "onnxruntime": lambda: onnxruntime.open_session,
         "openvino": lambda: openvino.open_session,
         "streaming": lambda: streaming.open_session,

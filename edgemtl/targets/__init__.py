@@ -1,6 +1,7 @@
 """Exporters: what a target is, and one module for each runtime."""
 
 from edgemtl.targets.common import check_build, exact_on, flags_of, make_spec, write_spec
+from edgemtl.targets.hls.target import HlsTarget
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit, emit_graph
 from edgemtl.targets.onnx.partition import with_conditions
@@ -9,7 +10,15 @@ from edgemtl.targets.onnxruntime import OnnxRuntimeTarget
 from edgemtl.targets.openvino import OpenVinoTarget
 from edgemtl.targets.registry import find_target, target_names
 from edgemtl.targets.streaming import StreamingTarget
-from edgemtl.targets.target import ExportTarget, PlainTarget, arithmetic_of, is_runnable, measurer_of, needs_of
+from edgemtl.targets.target import (
+    ExportTarget,
+    PlainTarget,
+    SimulatingTarget,
+    arithmetic_of,
+    is_runnable,
+    measurer_of,
+    needs_of,
+)
 from edgemtl.targets.tensorrt.generations import TENSORRT_VERSIONS
 from edgemtl.targets.tensorrt.lint import Problem, check_graph, lint
 from edgemtl.targets.tensorrt.target import TensorRtTarget, for_jetpack
@@ -20,10 +29,12 @@ __all__ = [
     "TENSORRT_VERSIONS",
     "DispatchPolicy",
     "ExportTarget",
+    "HlsTarget",
     "OnnxRuntimeTarget",
     "OpenVinoTarget",
     "PlainTarget",
     "Problem",
+    "SimulatingTarget",
     "StreamingTarget",
     "TensorRtRtxTarget",
     "TensorRtTarget",

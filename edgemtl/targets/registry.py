@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from edgemtl.devices import HOST, Device, load_device
 from edgemtl.plugins import Registry
+from edgemtl.targets.hls.target import HlsTarget
 from edgemtl.targets.onnxruntime import OnnxRuntimeTarget
 from edgemtl.targets.openvino import OpenVinoTarget
 from edgemtl.targets.streaming import StreamingTarget
@@ -23,6 +24,7 @@ _TARGETS: Registry[Callable[[Device], ExportTarget]] = Registry(
     "target",
     "edgemtl.targets",
     {
+        "hls": lambda: HlsTarget,
         "onnxruntime": lambda: OnnxRuntimeTarget,
         "openvino": lambda: OpenVinoTarget,
         "streaming": lambda: StreamingTarget,

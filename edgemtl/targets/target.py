@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -12,14 +13,16 @@ from edgemtl.profiling import Measurer, find_measurer
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+    from numpy.typing import NDArray
 
     from edgemtl.models import TaskNet
     from edgemtl.models.quantization import QuantScheme, Ranges
-    from edgemtl.runtime import EngineSpec
+    from edgemtl.runtime import EngineSpec, Outputs
     from edgemtl.targets.onnx.dispatch import DispatchPolicy
 
-__all__ = ["ExportTarget", "PlainTarget", "arithmetic_of", "is_runnable", "measurer_of", "needs_of"]
+__all__ = ["ExportTarget", "PlainTarget", "SimulatingTarget", "arithmetic_of", "is_runnable", "measurer_of", "needs_of"]
 
 
 class ExportTarget(Protocol):
@@ -56,6 +59,20 @@ class ExportTarget(Protocol):
 
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine files of `net` into `folder`."""
+        ...
+
+
+@runtime_checkable
+class SimulatingTarget(Protocol):
+    """An exporter whose engines no processor runs, but whose own simulation computes what they will, to the bit."""
+
+    def simulation(
+        self, folder: Path
+    ) -> AbstractContextManager[Callable[[NDArray[np.float32], Sequence[str]], Outputs]]:
+        """Outputs of wanted tasks for an image (1, 3, H, W), normalised, by the engine that was just built in `folder`.
+
+        It may execute what the folder holds: never give it one from elsewhere.
+        """
         ...
 
 

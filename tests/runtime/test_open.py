@@ -37,7 +37,8 @@ def test_a_plugged_in_backend_opens_its_engines(site: Path) -> None:
     install(site, "edgemtl.runtimes", "my-runtime = my_runtime:Opened", PLUGGED)
     SPEC.write(site)
     assert vars(open_engine(site, threads=3, modes=[["a"]]))["given"] == (site, SPEC, 3, [["a"]])
-    assert runtime_names() == ["my-runtime", "onnxruntime", "openvino", "streaming", "tensorrt", "tensorrt-rtx"]
+    cpus = ["onnxruntime", "openvino", "streaming"]
+    assert runtime_names() == ["hls4ml", "my-runtime", *cpus, "tensorrt", "tensorrt-rtx"]
 
 
 def test_a_plugged_in_backend_that_fails_is_named(site: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_target_is_what_it_is_called(name: str) -> None:
 def test_engines_of_the_cpu_targets_are_measured_here_and_those_for_a_gpu_are_not() -> None:
     timed = {name: measurer_of(find_target(name)).untimed is None for name in target_names()}
     here = {"onnxruntime": True, "openvino": True, "streaming": True}
-    assert timed == {**here, "tensorrt": False, "tensorrt-rtx": False}
+    assert timed == {**here, "hls": False, "tensorrt": False, "tensorrt-rtx": False}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,7 @@ def test_a_broken_target_of_another_package_does_not_hide_the_rest(site: Path) -
     assert listed.exit_code == 0
     assert "warning: target 'mine'" in listed.stderr
     assert [each["name"] for each in json.loads(listed.stdout)] == [
+        "hls",
         "onnxruntime",
         "openvino",
         "streaming",

@@ -1,0 +1,166 @@
+"""FPGAs: a project for the vendor's tools, with types of each layer's own range and reuse that fits the part.
+
+What is written runs on no processor: it is simulated here, to the bit, and synthesized elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.devices import Device, Fpga
+from edgemtl.errors import UserError
+from edgemtl.files.disk import write_json
+from edgemtl.models.quantization import QuantScheme, Ranges
+from edgemtl.runtime import EngineSpec, Outputs
+from edgemtl.spaces import BlockPlan
+from edgemtl.targets.common import check_build, write_spec
+from edgemtl.targets.hls.csim import compiled
+from edgemtl.targets.hls.layers import HlsNet, flat_net
+from edgemtl.targets.hls.project import CLOCK_NS, write_project
+from edgemtl.targets.hls.resources import (
+    Resources,
+    check_fits,
+    choose_reuse,
+    products_of,
+    smallest,
+)
+from edgemtl.targets.onnx.dispatch import DispatchPolicy
+from edgemtl.traits import TargetTraits
+from edgemtl.units import find_quantity
+
+if TYPE_CHECKING:
+    from edgemtl.models import TaskNet
+
+__all__ = ["HlsTarget"]
+
+_Take = Callable[[Sequence[BlockPlan], Mapping[str, str]], Resources]
+USUAL_DEVICE = "zcu104"
+REPORT = "estimate.json"
+_TRAITS = TargetTraits(
+    name="hls",
+    title="FPGA project (hls4ml, Vitis HLS)",
+    block_precisions=("float", "int8"),
+    engine_precisions=("fixed",),
+    channel_multiple=1,
+    runtime="hls4ml",
+    extra="fpga",
+    measurer="none",
+    arithmetic="fpga",
+    needs_ranges=True,
+)
+
+
+@dataclass(frozen=True)
+class HlsTarget:
+    """Writes a project for the FPGA of `device`: 16 bits where a block is "float", 8 where it is "int8".
+
+    Scales are powers of two, each layer's from its own range. All tasks are computed for every image.
+    """
+
+    device: Device
+    dispatch: DispatchPolicy = DispatchPolicy()  # noqa: RUF009 (frozen)
+
+    @property
+    def traits(self) -> TargetTraits:
+        """Those of every FPGA, and what a net takes of this one."""
+        traits = _TRAITS.on(self.device)
+        if self.device.fpga is None:
+            return traits
+        counts: dict[str, _Take] = {
+            "luts": _least,
+            "dsps": _least,
+            "brams": _least,
+            "cycles": partial(_fastest, self.device.fpga),
+        }
+        quantities = tuple(
+            replace(find_quantity(name), count=partial(_count, name, take)) for name, take in counts.items()
+        )
+        return replace(traits, hardware=f"FPGA {self.device.fpga.part}", quantities=quantities)
+
+    @property
+    def scheme(self) -> QuantScheme:
+        """Nearest to it, for what is scored before a project is made: symmetric, and scales are not powers of two."""
+        return QuantScheme("int8", symmetric=True)
+
+    def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
+        """Write the project; see `edgemtl.targets.ExportTarget`.
+
+        Raises `UserError` too where the device has no FPGA, or one that is too small, and where there are no ranges.
+        """
+        fpga = _fpga_of(self.device)
+        graph, ranges = check_build(net, precision, ranges, self.traits)
+        flat = flat_net(graph, precision, ranges)
+        check_fits(smallest(flat.products), self.device)
+        reuse, resources = choose_reuse(flat.products, fpga)
+        files = write_project(flat, reuse, fpga, folder)
+        write_json(folder / REPORT, _report(flat, reuse, resources))
+        layers = {
+            tensor: {"layer": name, "shuffle": factor, "flat": tensor in flat.flattened}
+            for tensor, (name, factor) in flat.outputs.items()
+        }
+        names = {"report": REPORT, **{f"file{index}": path.as_posix() for index, path in enumerate(files)}}
+        return write_spec(folder, self, graph, names, precision, layers=layers, engine="fixed", part=fpga.part,
+                          shapes=_shapes(flat))  # fmt: skip
+
+    @contextmanager
+    def simulation(self, folder: Path) -> Iterator[Callable[[NDArray[np.float32], Sequence[str]], Outputs]]:
+        """C simulation of the project that `build` has just written; see `edgemtl.targets.SimulatingTarget`."""
+        spec = EngineSpec.read(folder)
+        shapes = {name: (int(c), int(h), int(w)) for name, (c, h, w) in spec.options["shapes"].items()}
+        with compiled(folder, shapes) as run:
+            yield run
+
+
+def _shapes(net: HlsNet) -> dict[str, tuple[int, int, int]]:
+    """Shapes of the project's outputs in the order in which it has them: that of its layers."""
+    names = {name for name, _ in net.outputs.values()}
+    return {layer.name: layer.shape for layer in net.layers if layer.name in names}
+
+
+def _fpga_of(device: Device) -> Fpga:
+    if device.fpga is None:
+        raise UserError(
+            f"target hls needs a device with an FPGA, {device.name} has none: add --device {USUAL_DEVICE}, or another "
+            "that `edgemtl devices` lists with one"
+        )
+    return device.fpga
+
+
+def _report(net: HlsNet, reuse: Mapping[str, int], resources: Resources) -> dict[str, Any]:
+    """The estimate that stands beside the project."""
+    return {
+        "kind": "estimated",
+        "luts": round(resources.luts),
+        "dsps": round(resources.dsps),
+        "brams_36k": round(resources.brams),
+        "cycles": round(resources.cycles),
+        "interval_ms": resources.cycles * CLOCK_NS * 1e-6,
+        "clock_ns": CLOCK_NS,
+        "reuse": dict(reuse),
+        "types": {layer.name: layer.result.ap_fixed for layer in net.layers},
+    }
+
+
+def _least(blocks: Sequence[BlockPlan], precision: Mapping[str, str]) -> Resources:
+    return smallest(products_of(blocks, precision))
+
+
+def _fastest(fpga: Fpga, blocks: Sequence[BlockPlan], precision: Mapping[str, str]) -> Resources:
+    return choose_reuse(products_of(blocks, precision), fpga)[1]
+
+
+def _count(
+    name: str,
+    take: _Take,
+    blocks: Sequence[BlockPlan],
+    precision: Mapping[str, str],
+) -> float:
+    return float(getattr(take(blocks, precision), name))

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from edgemtl.devices import load_device
+from edgemtl.errors import UserError
+from edgemtl.targets.hls.resources import Product, check_fits, choose_reuse, resources_of, reuse_factors, smallest
+from edgemtl.units import find_quantity, parse_budget
+
+CONV = Product("conv", 9 * 16, 32, 3, 24, 32, 16)
+POINTWISE = Product("pointwise", 64, 16, 1, 24, 32, 16)
+
+
+def test_reuse_factors_divide_the_products_evenly() -> None:
+    factors = reuse_factors(CONV)
+    assert factors[0] == 1 and factors[-1] == 9 * 16 * 32
+    assert all(9 * 16 * 32 % each == 0 for each in factors)
+    assert 5 not in factors and 144 in factors and 288 in factors and 192 not in factors
+
+
+def test_reuse_factors_are_those_that_hls4ml_accepts() -> None:
+    backends = pytest.importorskip("hls4ml.backends")
+    backend = backends.get_backend("Vitis")
+    for inputs, outputs in ((27, 16), (144, 32), (72, 10)):
+        layer = Product("conv", inputs, outputs, 3, 8, 8, 16)
+        assert reuse_factors(layer) == backend.get_valid_reuse_factors(inputs, outputs)
+
+
+def test_a_1x1_convolution_is_reused_no_more_often_than_it_has_inputs() -> None:
+    """Such a project would not compile."""
+    assert reuse_factors(POINTWISE)[-1] == 64
+
+
+def test_reuse_trades_multipliers_for_cycles() -> None:
+    fast, slow = resources_of(CONV, 1), resources_of(CONV, 144)
+    assert (fast.dsps, slow.dsps) == (144 * 32, 32)
+    assert slow.cycles > 20 * fast.cycles
+
+
+def test_a_part_is_filled_and_no_more() -> None:
+    fpga = load_device("zcu104").fpga
+    assert fpga is not None
+    layers = [CONV, POINTWISE, Product("wide", 9 * 64, 64, 3, 12, 16, 16)]
+    reuse, total = choose_reuse(layers, fpga)
+    assert not total.lacking(fpga)
+    paces = sorted({layer.cycles(each) for layer in layers for each in reuse_factors(layer)})
+    faster = paces[paces.index(total.cycles) - 1]
+    hurried = [max(each for each in reuse_factors(x) if x.cycles(each) <= max(faster, x.cycles(1))) for x in layers]
+    assert sum(resources_of(x, each).dsps for x, each in zip(layers, hurried, strict=True)) > 0.8 * fpga.dsps
+    assert all(layer.cycles(reuse[layer.name]) <= total.cycles for layer in layers)
+
+
+def test_a_part_that_is_too_small_says_by_how_much_and_which_would_fit() -> None:
+    net = smallest([Product("conv", 9 * 128, 500, 3, 12, 16, 16)])
+    check_fits(net, load_device("zcu102"))
+    needs = (
+        r"^device kv260 is too small: the net needs an estimated \d+ BRAM \(\d+% more than the 115 that can be filled\)"
+    )
+    with pytest.raises(UserError, match=rf"{needs}: device zcu102 has room; one of about \d+% of its products would"):
+        check_fits(net, load_device("kv260"))
+    with pytest.raises(UserError, match=r"no device known here has room; one of about \d+% of its products would fit"):
+        check_fits(smallest([Product("conv", 9 * 4096, 4000, 3, 12, 16, 16)]), load_device("zcu102"))
+
+
+def test_budgets_in_resources_are_understood_and_say_whose_they_are() -> None:
+    assert parse_budget("900DSP").value == 900
+    assert parse_budget("80kLUT").quantity == "luts"
+    assert parse_budget("2Mcycles").value == 2e6
+    count = find_quantity("dsps").count
+    assert count is not None
+    with pytest.raises(UserError, match="add --target hls and its --device"):
+        count([], {})
