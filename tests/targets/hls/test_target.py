@@ -12,15 +12,19 @@ import torch
 
 from edgemtl.devices import Device, load_device
 from edgemtl.errors import MissingDependencyError, UnsupportedError, UserError
+from edgemtl.export import Evidence, ExportRequest, export_bundle
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph import trace
 from edgemtl.models.quantization import Ranges, calibrate
+from edgemtl.nas.evaluation import check_budgets
 from edgemtl.runtime import open_engine
+from edgemtl.spaces import load_space
 from edgemtl.targets import ExportTarget, SimulatingTarget, find_target
 from edgemtl.targets.hls.fifo import fifo_depths
 from edgemtl.targets.hls.layers import HlsNet, flat_net
 from edgemtl.tasks import make_task
-from edgemtl.testing import images, small_net
+from edgemtl.testing import images, samples_for, small_net
+from edgemtl.units import parse_budget
 
 SIZE = (16, 32)
 TASKS = (make_task("semseg", "segmentation", 3), make_task("depth", "depth"))
@@ -143,6 +147,17 @@ def test_what_a_net_takes_is_counted_on_its_plan_and_named_estimated() -> None:
     assert all("estimated" in each.text(1000.0) for each in traits.quantities)
 
 
+def test_a_search_counts_budgets_in_resources_on_its_designs() -> None:
+    target = on("zcu104")
+    space = load_space("cnn", TASKS).for_target(target.traits)
+    check_budgets([parse_budget("900DSP"), parse_budget("depth:2Mcycles")], target)
+    smallest, largest = space.smallest().cost(), space.largest().cost()
+    for name in ("luts", "dsps", "brams", "cycles"):
+        assert 0 < smallest.amount(name) < largest.amount(name), name
+    with pytest.raises(UserError, match="target onnxruntime does not count it; give FLOPs or MB"):
+        check_budgets([parse_budget("900DSP")], find_target("onnxruntime"))
+
+
 def test_a_project_names_part_types_and_reuse(tmp_path: Path) -> None:
     pytest.importorskip("hls4ml")
     net, (one, other) = small(), (tmp_path / "one", tmp_path / "other")
@@ -179,3 +194,18 @@ def test_the_c_simulation_computes_the_net(tmp_path: Path) -> None:
                 for name, value in each.items():
                     largest = float(value.abs().max())
                     assert np.abs(outputs[task][name] - value.numpy()).max() < 5e-3 * max(largest, 1.0)
+
+
+@pytest.mark.slow
+def test_a_bundle_has_each_tasks_metric_by_c_simulation(tmp_path: Path) -> None:
+    """An engine's precision that the target lacks gives way to its own."""
+    pytest.importorskip("hls4ml")
+    net, request = small_net("fused", size=SIZE, widths=(8, 8)), ExportRequest("hls", load_device("zcu104"))
+    samples = samples_for(net, 2)
+    manifest = export_bundle(net, "fp32", request, tmp_path / "bundle", Evidence(samples, samples))
+    engine = manifest.targets["hls"]
+    assert (engine.checked, engine.device, engine.hardware) == ("simulation", "zcu104", "FPGA xczu7ev-ffvc1156-2-e")
+    assert list(engine.parity) == ["semseg", "depth", "normals"]
+    for parity in engine.parity.values():
+        assert parity.metric_allowed is not None
+        assert all(0 < output.relative_error < 0.01 for output in parity.outputs.values())
