@@ -20,8 +20,8 @@ from edgemtl.targets.hls.resources import FIXED_BITS, Product
 __all__ = ["HlsNet", "Layer", "flat_net"]
 
 INPUT = "image"
-_HEADROOM = 1.5
-"""Calibration images are not all images: types hold this much more than the largest value seen."""
+_HEADROOM = {8: 1.0, 16: 1.5}
+"""Calibration images are not all images: types hold this much more than the largest value seen, where bits allow it."""
 _BIAS_BITS = 24
 
 
@@ -112,8 +112,8 @@ class _Builder:
         add(self, node)
 
     def _format(self, tensor: str, precision: str) -> Format:
-        low, high = self.ranges[tensor]
-        return fitting(FIXED_BITS[precision], [[_HEADROOM * low, _HEADROOM * high]])
+        bits = FIXED_BITS[precision]
+        return fitting(bits, [[_HEADROOM[bits] * limit for limit in self.ranges[tensor]]])
 
     def _module(self, node: Node, module: nn.Module, shape: tuple[int, int, int], **types: Format) -> None:
         name = re.sub(r"\W+", "_", node.name)
