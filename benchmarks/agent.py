@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import subprocess
 import sys
@@ -12,6 +11,9 @@ import time
 from pathlib import Path
 
 from _common import Outcome, Row, main
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "shelf"))
+from loopback import python_of
 
 from edgemtl.profiling.frames import ConnectionCut, read_frame
 from edgemtl.profiling.remote.pack import agent_zip, bootstrap_source
@@ -22,7 +24,7 @@ LEASE_S = "1"
 
 def run(options: argparse.Namespace) -> Outcome:
     """Start it as a board does, without ssh: its source on standard input, its greeting on standard output."""
-    pythons = {version: python for version in VERSIONS if (python := other_python(version))}
+    pythons = {version: python for version in VERSIONS if (python := python_of(version))}
     seconds = [started(sys.executable) for _ in range(3 if options.quick else 20)]
     by_version = {version: started(python) for version, python in pythons.items()}
     failing = [version for version, spent in by_version.items() if spent is None]
@@ -58,15 +60,6 @@ def started(python: str) -> float | None:
                 if not any(Path(folder).iterdir()):  # the worker removes the agent when its lease ends
                     break
                 time.sleep(0.1)
-
-
-def other_python(version: str) -> str | None:
-    """A Python of that version that starts, as `python3.8` or in a folder of pyenv's."""
-    folders = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    for command in (shutil.which(f"python{version}"), *map(str, folders)):
-        if command and subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return command
-    return None
 
 
 if __name__ == "__main__":

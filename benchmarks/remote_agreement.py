@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from _common import Outcome, Row, main, say
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shelf"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "shelf"))
 from loopback import SSHD, LoopbackBoard
 from two_heads import engine_in
 

@@ -121,6 +121,21 @@ def test_a_result_alone_is_enough(tmp_path: Path) -> None:
     assert "Pareto front" in page.text and "Latency on" not in page.text
 
 
+def test_energy_stands_with_its_uncertainty_or_with_why_it_was_not_measured(tmp_path: Path) -> None:
+    figure = {"mj": 12.5, "uncertainty_mj": 0.25}
+    energy = {"rails": ["VDD_IN"], "rate_hz": 96.4, "idle_w": 4.2, "modes": {"all tasks": figure}, "visits": {}}
+    measured = {**profile_content(), "energy": {**energy, "marginal": {"depth": figure}}}
+    missing = {**profile_content(), "energy_unmeasured": "it has no <sensor>"}
+    texts = []
+    for content in (measured, missing):
+        (tmp_path / "profile.json").write_text(json.dumps(content))
+        write_report(tmp_path / "profile.json", tmp_path / "page.html")
+        texts.append((tmp_path / "page.html").read_text())
+    assert "12.5 ± 0.25 mJ above 4.2 W of idling; VDD_IN, power read 96 times a second and integrated." in texts[0]
+    assert "Each task at the margin: depth 12.5 ± 0.25 mJ." in texts[0]
+    assert "Not measured: it has no &lt;sensor&gt;." in texts[1]
+
+
 def test_a_profile_alone_is_enough(tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_text(json.dumps(profile_content()))
     page = Page(write_report(tmp_path).read_text())

@@ -144,6 +144,15 @@ class Cable:
                     other[end].sendall(content)
 
 
+def python_of(version: str) -> str | None:
+    """A Python of that version that starts, as `python3.8` or in a folder of pyenv's."""
+    folders = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for command in (shutil.which(f"python{version}"), *map(str, folders)):
+        if command and subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return command
+    return None
+
+
 def need_sshd() -> None:
     """Skip a test where there is no OpenSSH server to start."""
     if SSHD is None:

@@ -23,5 +23,6 @@ class TestSsh(MeasurerConformance):
         return find_measurer(device.model_copy(update={"reach": reach}), self.target)
 
 
+@pytest.mark.slow
 class TestSshWithOpenVino(TestSsh):
     target = "openvino"

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import ast
 import io
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from loopback import python_of
 
 from edgemtl.profiling.remote.pack import agent_files, agent_zip, bootstrap_source
 
@@ -23,15 +23,6 @@ NEWER = {
 """Names of the standard library's methods and functions that Python 3.8 lacks."""
 NOT_EVERYWHERE = {"numpy", "safetensors"}
 SOURCES = {name: text for name, text in agent_files().items() if text}
-
-
-def other_python(version: str) -> str:
-    """A Python of that version that starts, as `python3.8` or in a folder of pyenv's."""
-    folders = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    for command in (shutil.which(f"python{version}"), *map(str, folders)):
-        if command and subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return command
-    pytest.skip(f"no Python {version} on this machine")
 
 
 def test_it_is_one_small_file_that_is_always_the_same() -> None:
@@ -82,7 +73,9 @@ def test_python_3_8_can_read_it(name: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_python_imports_all_of_it(version: str, tmp_path: Path) -> None:
     """But for what needs numpy, which not each of them has here: `test_python_3_8.py` runs that."""
-    python = other_python(version)
+    python = python_of(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
     (tmp_path / "agent.pyz").write_bytes(agent_zip())
     modules = [
         name[:-3].replace("/", ".")
