@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from typing import IO, Any
 
 from edgemtl.devices import Reach
-from edgemtl.errors import UserError, printable
+from edgemtl.errors import UserError, one_line, printable
 from edgemtl.files.disk import open_regular
 from edgemtl.files.seals import sha256
 from edgemtl.profiling.frames import ConnectionCut, Frame, read_frame, write_frame
@@ -22,9 +22,11 @@ from edgemtl.profiling.remote.pack import agent_zip, bootstrap_source
 from edgemtl.profiling.remote.ssh import Unreachable, failure, no_ssh, ssh_command
 from edgemtl.progress import Progress, Report, note, silent
 
-__all__ = ["Board", "board_at", "close_boards"]
+__all__ = ["FOREIGN", "Board", "board_at", "close_boards"]
 
 PIECE_BYTES = 2**20
+FOREIGN = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What reading an answer raises that is not as the agent gives it."""
 PATIENCE_S, LONGER = 90.0, 4 / 3
 """How long a lost board is looked for, and by what factor the agent waits longer there before it removes itself."""
 ENDING_S = 15.0
@@ -83,18 +85,26 @@ class Board:
                 raise UserError(f"file {folder / name} was changed while it was copied: measure again")
         paths = {digest: folder / name for name, digest in names.items()}
         sizes = {digest: path.stat().st_size for digest, path in paths.items()}
-        missing = dict(self.ask("missing", {"sizes": sizes}).fields["missing"])
-        total = sum(sizes[digest] - int(there) for digest, there in missing.items())
+        try:
+            answer = dict(self.ask("missing", {"sizes": sizes}).fields["missing"])
+            missing = {digest: min(int(answer[digest]), size) for digest, size in sizes.items() if digest in answer}
+        except FOREIGN as error:
+            raise self.not_understood(error) from error
+        total = sum(sizes[digest] - there for digest, there in missing.items())
         copied = 0
         for digest, there in missing.items():
             with open_regular(paths[digest], "engine file") as file:
-                file.seek(int(there))
-                for offset in range(int(there), max(sizes[digest], int(there) + 1), PIECE_BYTES):
+                file.seek(there)
+                for offset in range(there, max(sizes[digest], there + 1), PIECE_BYTES):
                     piece = file.read(PIECE_BYTES)
                     self.ask("piece", {"sha256": digest, "size": sizes[digest], "offset": offset}, piece, report)
                     copied += len(piece)
                     report(Progress("bytes copied", copied, total))
         return dict(names)
+
+    def not_understood(self, error: Exception) -> UserError:
+        """The error for an answer that is none."""
+        return UserError(f"board {self.reach.url} answers what is not understood ({one_line(error)}): measure again")
 
     def close(self) -> None:
         """Remove the agent and everything it has from the board, and end the connection."""
@@ -121,8 +131,12 @@ class Board:
                 continue
             if not reply.fields.get("partial"):
                 return reply
-            stage, done, total = reply.fields.get("progress", ["samples", 0, 0])
-            report(Progress(str(stage), int(done), int(total)))
+            try:
+                stage, done, total = reply.fields["progress"]
+                progress = Progress(str(stage), int(done), int(total))
+            except FOREIGN as error:
+                raise self.not_understood(error) from error
+            report(progress)
 
     def _connect(self) -> None:
         """Log in, send the agent and wait until it greets; raises `UserError` with the reason where it does not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 
 from edgemtl.arithmetic import ANY, NEEDS, Arithmetic, lacking
 from edgemtl.devices import Device
-from edgemtl.errors import UserError, brief, one_line
+from edgemtl.errors import UserError, printable
 from edgemtl.files.seals import sha256
 from edgemtl.profiling.arrays import join_arrays, split_arrays
 from edgemtl.profiling.consumption import energy_of
 from edgemtl.profiling.measurer import Observation, TimedCall, Untimed
-from edgemtl.profiling.remote.board import Board, board_at
+from edgemtl.profiling.remote.board import FOREIGN, Board, board_at
 from edgemtl.profiling.samples import Samples
 from edgemtl.profiling.schema import Opening
 from edgemtl.profiling.turns import untimed_calls
@@ -31,7 +32,6 @@ __all__ = ["RemoteSession", "SshMeasurer"]
 
 RUNTIMES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 """The package that the agent needs on the board for each runtime."""
-_FOREIGN = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,14 @@ class SshMeasurer:
         number = board.new_number()
         fields = {"session": number, "files": files, "threads": threads, "modes": modes, "level": level}
         reply = board.ask("open", fields).fields
-        return RemoteSession(board, number, spec, _opening(reply.get("opening")))
+        try:
+            costs, notes = reply["opening"], [str(text)[:500] for text in reply["notes"]]
+            session = RemoteSession(board, number, spec, None if costs is None else Opening.model_validate(costs))
+        except FOREIGN as error:
+            raise board.not_understood(error) from error
+        for text in notes:
+            warnings.warn(printable(f"board {board.reach.url}: {text}"), stacklevel=2)
+        return session
 
     def compare(
         self,
@@ -96,8 +103,8 @@ class SshMeasurer:
             if any(len(each.samples_ms) != wanted or min(each.samples_ms) < 0 for each in drawn.values()):
                 raise ValueError("other samples than were asked for")
             observation = Observation(_environment(board), Disturbance(**reply["disturbance"]))
-        except _FOREIGN as error:
-            raise _not_understood(board, error) from error
+        except FOREIGN as error:
+            raise board.not_understood(error) from error
         for session in sessions:
             session.observation = observation
         return drawn
@@ -110,8 +117,8 @@ class SshMeasurer:
         try:
             drawn: dict[str, Any] = dict(reply["energy"])
             energy_of(drawn, dict.fromkeys(calls, ()))
-        except _FOREIGN as error:
-            raise _not_understood(board, error) from error
+        except FOREIGN as error:
+            raise board.not_understood(error) from error
         return drawn
 
 
@@ -134,8 +141,8 @@ class RemoteSession:
             outputs: Outputs = {task: {} for task in wanted}
             for position, (task, name) in enumerate(reply.fields["names"]):
                 outputs[task][str(name)] = arrays[str(position)]
-        except _FOREIGN as error:
-            raise _not_understood(self.board, error) from error
+        except FOREIGN as error:
+            raise self.board.not_understood(error) from error
         return outputs
 
     def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
@@ -146,8 +153,8 @@ class RemoteSession:
         reply = self.board.ask("operators", fields, payload).fields
         try:
             return [OperatorTime(str(a), str(b), str(c), float(ms)) for a, b, c, ms in reply["operators"]]
-        except _FOREIGN as error:
-            raise _not_understood(self.board, error) from error
+        except FOREIGN as error:
+            raise self.board.not_understood(error) from error
 
     def close(self) -> None:
         """Close the engine and remove its files from the board's disk; a second time does nothing."""
@@ -209,12 +216,3 @@ def _check_board(board: Board, device: Device, spec: EngineSpec) -> None:
 def _environment(board: Board) -> dict[str, Any]:
     environment = board.greeting.get("environment")
     return dict(environment) if isinstance(environment, dict) else {}
-
-
-def _opening(costs: object) -> Opening | None:
-    return None if costs is None else Opening.model_validate(costs)
-
-
-def _not_understood(board: Board, error: Exception) -> UserError:
-    reason = brief(one_line(error))
-    return UserError(f"board {board.reach.url} answers what is not understood ({reason}): measure again")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback import LoopbackBoard, free_port, run
@@ -19,6 +20,7 @@ from edgemtl.devices import load_device, parse_reach
 from edgemtl.errors import UserError
 from edgemtl.files.seals import sha256
 from edgemtl.profiling import Board, close_boards, find_measurer, profile, read_profile
+from edgemtl.profiling.remote.pack import bootstrap_source
 from edgemtl.progress import Progress
 from edgemtl.runtime import EngineSpec
 
@@ -253,6 +255,43 @@ def test_a_board_without_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     finally:
         server.stop()
         subprocess.run(["umount", "-l", str(scratch)], check=False)
+
+
+LIAR = """#!{python}
+import sys
+sys.path.insert(0, {root!r})
+from edgemtl.profiling.frames import Frame, read_frame, write_frame
+
+sys.stdin.buffer.read(int(sys.argv[-2]) + {bootstrap})
+write_frame(sys.stdout.buffer, Frame({{"packages": ["numpy", "onnxruntime"], "environment": {{}}}}))
+while True:
+    request = read_frame(sys.stdin.buffer).fields
+    if request["do"] == {verb!r}:
+        write_frame(sys.stdout.buffer, Frame({{"number": request["number"], **{answer!r}}}))
+    elif request["do"] == "missing":
+        write_frame(sys.stdout.buffer, Frame({{"number": request["number"], "missing": {{}}}}))
+    else:
+        write_frame(sys.stdout.buffer, Frame({{"number": request["number"], "opening": None, "notes": []}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "answer"),
+    [
+        ("missing", {"missing": 5}),
+        ("missing", {"partial": True, "progress": "much"}),
+        ("open", {"opening": {"open_ms": -1}, "notes": []}),
+        ("compare", {"samples": {"all tasks": [1e99] * 10}, "disturbance": {}}),
+    ],
+)
+def test_a_board_that_answers_nonsense(board: LoopbackBoard, tmp_path: Path, verb: str, answer: dict[str, Any]) -> None:
+    liar = tmp_path / "python3"
+    bootstrap = len(bootstrap_source().encode())
+    text = LIAR.format(python=sys.executable, root=str(Path.cwd()), bootstrap=bootstrap, verb=verb, answer=answer)
+    liar.write_text(text)
+    liar.chmod(0o755)
+    line = refusal(lambda: profile(engine_in(tmp_path / "engine"), board.url(str(liar)), runs=10))
+    assert "answers what is not understood" in line
 
 
 def test_where_there_is_no_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
