@@ -19,7 +19,7 @@ from two_heads import bundle_in, engine_in
 from edgemtl.devices import load_device, parse_reach
 from edgemtl.errors import UserError
 from edgemtl.files.seals import sha256
-from edgemtl.profiling import Board, close_boards, find_measurer, profile, read_profile
+from edgemtl.profiling import Board, board_at, close_boards, find_measurer, profile, read_profile
 from edgemtl.profiling.remote.pack import bootstrap_source
 from edgemtl.progress import Progress
 from edgemtl.runtime import EngineSpec
@@ -195,7 +195,7 @@ def test_a_python_without_the_runtime(board: LoopbackBoard, tmp_path: Path) -> N
 def test_another_architecture_than_the_device_file_says(board: LoopbackBoard, tmp_path: Path) -> None:
     reach = parse_reach(board.url())
     pi = load_device("raspberry-pi-5").model_copy(update={"reach": reach, "measurer": "ssh"})
-    if Board(reach).greeting["environment"]["cpu"]["class"] == pi.arithmetic:
+    if board_at(reach).greeting["environment"]["cpu"]["class"] == pi.arithmetic:
         pytest.skip("this machine is one")
     close_boards()
     line = refusal(lambda: find_measurer(pi, "onnxruntime").open(engine_in(tmp_path / "engine")))
