@@ -106,11 +106,11 @@ DECIDING = (
         lambda raw: tuple(100 * fmean(raw["delta_m"][name]) for name in ("ours", "taylor")),
     ),
     Deciding(
-        "net for 2 GFLOPs, ONNX Runtime; peer: the largest of the space",
-        "design_ladder",
-        "onnxruntime_largest_over_chosen",
-        "ms",
-        lambda raw: tuple(raw[name]["onnxruntime_ms"] for name in ("chosen", "largest")),
+        "mIoU of the answer at 2 GFLOPs; peer: the largest net, of 4.2",
+        "search_answer",
+        "miou",
+        "",
+        lambda raw: tuple(raw[name]["semseg"]["miou"] for name in ("metrics", "largest")),
     ),
 )
 """The ten figures of the README."""
@@ -139,7 +139,7 @@ def deciding_table(runs_of: Runs) -> str:
             if row is not None
         }
         shown = {
-            name: f"{_three_digits(ours)} {each.unit}, peer {_three_digits(peer)} {each.unit}: "
+            name: f"{_figure(ours, each.unit)}, peer {_figure(peer, each.unit)}: "
             for name, (ours, peer) in pairs.items()
         }
         lines.append(_line((f"{each.title} (`{each.benchmark}`)",), rows, shown))
@@ -177,8 +177,9 @@ def _line(
     return f"| {' | '.join(cells)} |"
 
 
-def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+def _figure(value: float, unit: str) -> str:
+    digits = f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+    return f"{digits} {unit}".rstrip()
 
 
 def _value(row: Mapping[str, Any] | None) -> str:
