@@ -50,6 +50,11 @@ class NearDesigns:
         """Hash of the designs that draws lie near."""
         return hashlib.sha256(json.dumps([dict(each) for each in self.designs]).encode()).hexdigest()
 
+    def as_json(self) -> list[dict[str, Option]]:
+        """The designs' architectures, as a supernet's file keeps them: a search begins with these."""
+        kept = {choice.name for choice in self.architecture}
+        return [{name: option for name, option in each.items() if name in kept} for each in self.designs]
+
     @property
     def architecture(self) -> tuple[Choice, ...]:
         """The space's choices, without precisions."""

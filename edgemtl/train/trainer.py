@@ -24,7 +24,7 @@ from edgemtl.files.json import parse_json
 from edgemtl.files.paths import check_folder
 from edgemtl.models import SharedWeights, Supernet, recalibrate, save_supernet
 from edgemtl.progress import Progress, Report, silent
-from edgemtl.spaces import DesignSource, Values
+from edgemtl.spaces import DesignSource, NearDesigns, Values
 from edgemtl.train.checkpoint import CHECKPOINT_FILE
 from edgemtl.train.feed import batches_of, training_batches
 from edgemtl.train.interim import InterimScores
@@ -178,6 +178,7 @@ def _write(out: Path, training: SupernetTraining, source: Source, origin: Mappin
         "tasks": [task.name for task in space.tasks],
         "data": {"name": source.name, "fingerprint": source.fingerprint},
         "recipe": training.recipe.as_json(),
+        **({"near": space.as_json()} if isinstance(space, NearDesigns) else {}),
         **origin,
     }
     save_supernet(training.supernet, out / SUPERNET_FILE, header)

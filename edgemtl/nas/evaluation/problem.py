@@ -230,6 +230,7 @@ class Problem:
     one step down in each choice was found to cost, where that is known; `noise` is the standard error of a measured
     delta_m, where a task has one label an image; `watch` is what stops candidates early that cannot keep a floor.
     `latency` predicts latencies, where there is a table; `known_from` says in words what figures are known from.
+    `trained_near` are the designs that the supernet's training drew near, where it did: a search begins with them.
     `objectives_given` are names of `OBJECTIVES` or of tasks (their relative changes); none: delta_m and latency, or
     FLOPs where the target does not run here.
     """
@@ -246,6 +247,7 @@ class Problem:
     latency: LatencyPredictor | None = None
     known_from: Mapping[str, str] = field(default_factory=dict)
     objectives_given: tuple[str, ...] = ()
+    trained_near: tuple[Design, ...] = ()
 
     @property
     def objective_names(self) -> tuple[str, ...]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from edgemtl.errors import UserError
+from edgemtl.models import read_header
 from edgemtl.nas.evaluation import (
     SENSITIVITY_FILE,
     FloorRow,
@@ -27,8 +32,12 @@ from edgemtl.nas.search.finetuning import FineTuneEstimate, estimate
 from edgemtl.nas.search.setup import Setup
 from edgemtl.nas.search.strategies import Preparation, Prepared
 from edgemtl.progress import Progress, Report, silent
+from edgemtl.schema import Name
+from edgemtl.spaces import Design, Space
 
-__all__ = ["Preflight", "look_ahead", "prepare_again", "prepare_strategy"]
+__all__ = ["Preflight", "look_ahead", "prepare_again", "prepare_strategy", "trained_near"]
+
+_NEAR = TypeAdapter(Annotated[list[dict[Name, int | str]], Field(max_length=1000)])
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ def _problem(setup: Setup, rows: Sequence[PreflightRow]) -> Problem:
     for task, scores in baseline.items():
         if not all(map(math.isfinite, scores.values())):
             raise UserError(f"the largest design has no finite score in task {task!r}: train the supernet again")
+    near = trained_near(setup.weights, setup.space)
     noise = standard_error(setup.source.tasks, baseline, evaluator.validation_images, setup.preference)
     return Problem(
         setup.space,
@@ -108,7 +118,23 @@ def _problem(setup: Setup, rows: Sequence[PreflightRow]) -> Problem:
         noise=noise,
         watch=evaluator.watch(largest, baseline, setup.floors),
         objectives_given=setup.objectives,
+        trained_near=near,
+        known_from={"first designs": f"{len(near)} that the supernet was trained near"} if near else {},
     )
+
+
+def trained_near(weights: Path | None, space: Space) -> tuple[Design, ...]:
+    """The designs that a supernet's training drew near, by the file's header; none where it drew anywhere.
+
+    Raises `UserError` where the header names designs that the space does not have.
+    """
+    near = read_header(weights).get("near", []) if weights else []
+    try:
+        return tuple(space.design(values) for values in _NEAR.validate_python(near, strict=True))
+    except (ValidationError, UserError) as error:
+        raise UserError(
+            f"supernet {weights}: the designs that it was trained near are damaged: train it again"
+        ) from error
 
 
 def _with_sensitivity(setup: Setup, problem: Problem, report: Report) -> Problem:

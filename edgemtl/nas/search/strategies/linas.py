@@ -75,18 +75,29 @@ class LinasSampler(DesignSampler):
 
 
 def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[str]) -> list[Design]:
-    """Affordable designs spread over sizes: for each of `count` targets the nearest of many random draws.
+    """Affordable designs spread over sizes, half of them of those that the supernet was trained near, if any.
 
     Each uniform precision takes its turn, so that every one is seen at every size: what a precision gains depends on
     the blocks, and a draw of every block's precision would never be uniform.
     """
     space = problem.space
+    near = _over_sizes(_pools(problem, problem.trained_near, seen), count // 2)
+    seen = seen | {design.key for design in near}
     drawn = [*(space.random(rng) for _ in range(_DRAWS)), space.middle(), space.smallest()]
-    kinds = zip(*(space.uniform(design) for design in drawn), strict=True)
-    pools = [{d.key: d for d in kind if problem.affordable(d) and d.key not in seen} for kind in kinds]
+    return [*near, *_over_sizes(_pools(problem, drawn, seen), count - len(near))] or [problem.cheapest()]
+
+
+def _pools(problem: Problem, designs: Sequence[Design], seen: set[str]) -> list[dict[str, Design]]:
+    """The affordable ones by key, a pool for each uniform precision."""
+    kinds = zip(*(problem.space.uniform(design) for design in designs), strict=True)
+    return [{d.key: d for d in kind if problem.affordable(d) and d.key not in seen} for kind in kinds]
+
+
+def _over_sizes(pools: Sequence[dict[str, Design]], count: int) -> list[Design]:
+    """Designs of the pools in turn: for each of `count` targets of FLOPs the nearest one."""
     designs = {key: design for pool in pools for key, design in pool.items()}
     if len(designs) <= count:
-        return list(designs.values()) or [problem.cheapest()]
+        return list(designs.values())
     sizes = {key: float(np.log(design.cost().flops)) for key, design in designs.items()}
     lightest, heaviest = min(sizes.values()), max(sizes.values())
     picked: list[Design] = []

@@ -257,3 +257,14 @@ def test_a_parameter_of_a_users_own_is_drawn(kind: Space) -> None:
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=LinasSampler(task, 0, 4))
     trial = study.ask(space_distributions(kind))
     assert 0 <= trial.suggest_float("own", 0, 1) <= 1
+
+
+def test_half_of_the_first_batch_is_what_the_supernet_was_trained_near(pair: Space) -> None:
+    task = problem(pair, ["90%FLOPs"])
+    near = tuple(pair.random(random.Random(number)) for number in range(40))
+    designs = first_designs(replace(task, trained_near=near), 12, random.Random(0), set())
+    known = {variant.key for design in near for variant in pair.uniform(design)}
+    assert len({design.key for design in designs}) == 12
+    assert sum(design.key in known for design in designs[:6]) == 6
+    assert all(task.affordable(design) for design in designs)
+    assert max(design.cost().flops for design in designs[:6]) > 2 * min(design.cost().flops for design in designs[:6])
