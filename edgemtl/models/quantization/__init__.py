@@ -16,6 +16,7 @@ from edgemtl.models.quantization.plan import (
     plan_quantization,
     weight_scales,
 )
+from edgemtl.models.quantization.rounding import round_weights
 from edgemtl.models.quantization.simulation import Simulation, simulate, simulate_graph
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "correct_biases",
     "parameters_of",
     "plan_quantization",
+    "round_weights",
     "simulate",
     "simulate_graph",
     "weight_scales",

@@ -14,25 +14,32 @@ from torch import Tensor, fx, nn
 
 from edgemtl.models.graph import Node, Program, operator_of, run_graph, trace_program
 from edgemtl.models.nets.net import MultiTaskNet
-from edgemtl.models.quantization.entering import Rounding, roundings
-from edgemtl.models.quantization.plan import QuantScheme, Ranges, parameters_of, plan_quantization, weight_scales
+from edgemtl.models.quantization.layers import EightBitLayer, eight_bit_layers
+from edgemtl.models.quantization.plan import QuantScheme, Ranges
 
 __all__ = ["correct_biases"]
 
 
 def correct_biases(
-    net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme, images: Iterable[Tensor]
+    net: MultiTaskNet,
+    precision: Mapping[str, str],
+    ranges: Ranges,
+    scheme: QuantScheme,
+    images: Iterable[Tensor],
+    reference: MultiTaskNet | None = None,
 ) -> MultiTaskNet:
     """A copy of a recalibrated net whose INT8 layers have, channel by channel, the mean output that they have in float.
 
-    The means are those over `images`, batches (N, 3, H, W), normalised. A layer without a bias, and without a
-    normalisation after it, stays as it is; one that several tasks run gets the mean of its corrections.
+    The means are those over `images`, batches (N, 3, H, W), normalised. What float is, the `reference` says where the
+    net's own weights are rounded already. A layer without a bias, and without a normalisation after it, stays as it is;
+    one that several tasks run gets the mean of its corrections.
     """
     corrected = net.copy()
     program = trace_program(corrected)
-    layers = _layers(program, precision, ranges, scheme)
+    floating = program.graph if reference is None else trace_program(reference).graph
+    layers = _layers(eight_bit_layers(program, precision, ranges, scheme), floating.nodes, scheme.weight_limit)
     for batch in images:
-        run_graph(program.graph, batch, lambda name, value: _observe(layers.get(name, ()), value))
+        run_graph(floating, batch, lambda name, value: _observe(layers.get(name, ()), value))
     calls = {name: call for call, name in program.operators.items()}
     changes: dict[nn.Parameter, list[Tensor]] = {}
     for layer in (each for same_input in layers.values() for each in same_input):
@@ -51,29 +58,20 @@ class _Layer:
 
     node: Node
     rounded: Node
-    rounding: Rounding
-    scale: float
+    eight_bit: EightBitLayer
     errors: list[Tensor] = field(default_factory=list)
 
 
 def _layers(
-    program: Program, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme
+    eight_bit: Mapping[str, Iterable[EightBitLayer]], floating: Iterable[Node], limit: int
 ) -> dict[str, list[_Layer]]:
-    """The INT8 layers by the tensor that they read."""
-    graph = program.graph
-    plan = plan_quantization(graph.nodes, precision, scheme, graph.output_tensors)
+    """The INT8 layers by the tensor that they read, each with its operator in float."""
+    nodes = {node.name: node for node in floating}
     layers: dict[str, list[_Layer]] = {}
-    for node in (each for each in graph.nodes if each.name in plan.weights):
-        name = node.inputs[0]
-        entering = parameters_of(ranges[plan.source.get(name, name)], scheme)
-        weight, bias = node.constants["weight"], node.constants.get("bias")
-        given = None if bias is None else bias.numpy()
-        shape = (-1, *[1] * (weight.ndim - 1))
-        scales = torch.from_numpy(weight_scales(weight.numpy(), scheme, given, entering)).view(shape)
-        whole = torch.clamp(torch.round(weight / scales), -scheme.weight_limit, scheme.weight_limit)
-        rounded = replace(node, constants={**node.constants, "weight": whole * scales})
-        rounding = roundings(graph, plan, {name: entering}, scheme, ())[name]
-        layers.setdefault(name, []).append(_Layer(node, rounded, rounding, entering.scale))
+    for name, each in ((name, each) for name, same_input in eight_bit.items() for each in same_input):
+        constants = {**each.node.constants, "weight": each.nearest(limit) * each.scales}
+        layer = _Layer(nodes[each.node.name], replace(each.node, constants=constants), each)
+        layers.setdefault(name, []).append(layer)
     return layers
 
 
@@ -82,7 +80,7 @@ def _observe(layers: Iterable[_Layer], value: Tensor) -> None:
     for layer in layers:
         if not value.numel():
             continue  # an expert that no token of these images reached
-        error = operator_of(layer.node)([value]) - operator_of(layer.rounded)([layer.rounding(value) * layer.scale])
+        error = operator_of(layer.node)([value]) - operator_of(layer.rounded)([layer.eight_bit.rounded_input(value)])
         channels = 1 if layer.node.op == "Conv" else error.ndim - 1
         layer.errors.append(error.mean([axis for axis in range(error.ndim) if axis != channels]))
 

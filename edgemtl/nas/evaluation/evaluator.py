@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgemtl.data import Batch, Sample, Source, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
-from edgemtl.models.quantization import Ranges, calibrate, correct_biases, simulate
+from edgemtl.models.quantization import Ranges, calibrate, correct_biases, round_weights, simulate
 from edgemtl.nas.evaluation.problem import Evaluation, LatencyEstimator, LatencyPrediction, Metrics
 from edgemtl.nas.evaluation.stopping import Audit, Stopped, Watch, image_order, watch_floors
 from edgemtl.nas.evaluation.turns import Turns
@@ -116,13 +116,17 @@ class NetEvaluator:
         ranges = self.prepare(net, design.precision).ranges
         return Candidate(design, net, ranges and Ranges({**ranges.limits, **learnt}))
 
-    def bias_corrected(self, candidate: Candidate) -> Candidate:
-        """The candidate with what rounding adds to the means of its INT8 layers taken out; itself without such."""
+    def corrections(self, candidate: Candidate) -> list[Candidate]:
+        """The candidate with what rounding changes in its INT8 layers made less, without labels; none without such.
+
+        In the first biases take out what it adds to means, in the second weights are rounded adaptively as well.
+        """
         if candidate.ranges is None or "int8" not in candidate.precision.values():
-            return candidate
-        of_target = candidate.ranges, self.target.scheme
-        net = correct_biases(candidate.net, candidate.precision, *of_target, self._calibration_images)
-        return replace(candidate, net=net)
+            return []
+        net, of_target = candidate.net, (candidate.precision, candidate.ranges, self.target.scheme)
+        rounded = round_weights(net, *of_target, self._calibration_images)
+        corrected = [correct_biases(each, *of_target, self._calibration_images, net) for each in (net, rounded)]
+        return [replace(candidate, net=each) for each in corrected]
 
     def ranges(self, net: TaskNet) -> Ranges:
         """Activation ranges of a recalibrated net."""

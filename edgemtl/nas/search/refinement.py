@@ -20,7 +20,7 @@ from edgemtl.nas.evaluation import (
 )
 from edgemtl.progress import Progress, Report
 
-__all__ = ["choose_front", "finalists_of", "refine", "with_corrected_biases"]
+__all__ = ["choose_front", "finalists_of", "refine", "with_corrections"]
 
 
 def refine(
@@ -46,18 +46,13 @@ def finalists_of(evaluator: Evaluator, measured: Sequence[tuple[Evaluation, floa
     return [Finalist(candidate, *each) for candidate, each in zip(candidates, measured, strict=True)]
 
 
-def with_corrected_biases(problem: Problem, evaluator: Evaluator, finalist: Finalist) -> Finalist:
-    """The finalist with corrected biases where that is better on the validation images and breaks no limit."""
-    corrected = evaluator.bias_corrected(finalist.candidate)
-    if corrected is finalist.candidate:
-        return finalist
-    before = finalist.evaluation
-    after = replace(before, metrics=evaluator.simulated(corrected))
-    return min(
-        finalist,
-        replace(finalist, candidate=corrected, evaluation=after),
-        key=lambda each: problem.rank(each.evaluation),
-    )
+def with_corrections(problem: Problem, evaluator: Evaluator, finalist: Finalist) -> Finalist:
+    """The best on the validation images of a finalist and those that corrections of its INT8 layers make of it."""
+    finalists = [finalist]
+    for candidate in evaluator.corrections(finalist.candidate):
+        evaluation = replace(finalist.evaluation, metrics=evaluator.simulated(candidate))
+        finalists.append(replace(finalist, candidate=candidate, evaluation=evaluation))
+    return min(finalists, key=lambda each: problem.rank(each.evaluation))
 
 
 def choose_front(

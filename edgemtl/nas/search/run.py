@@ -18,7 +18,7 @@ from edgemtl.nas.search.helpers import helpers
 from edgemtl.nas.search.latency import check_latency, tell_estimate, with_latency_table
 from edgemtl.nas.search.loop import Worker, evaluate_all, worker_name
 from edgemtl.nas.search.problem import look_ahead, prepare_strategy
-from edgemtl.nas.search.refinement import choose_front, finalists_of, refine, with_corrected_biases
+from edgemtl.nas.search.refinement import choose_front, finalists_of, refine, with_corrections
 from edgemtl.nas.search.request import SearchRequest
 from edgemtl.nas.search.setup import Setup, set_up
 from edgemtl.nas.search.shortlist import read_shortlist, write_shortlist
@@ -119,7 +119,7 @@ def _finalize(
     if cut_short:
         report(_stopping("what was refined is scored and written"))
     front = choose_front(problem, refined, evaluations, request.front_size)
-    front = [with_corrected_biases(problem, evaluator, each) for each in front]
+    front = [with_corrections(problem, evaluator, each) for each in front]
     info = replace(
         info,
         evaluations=len(evaluations),

@@ -8,7 +8,7 @@ import torch
 
 from edgemtl.data import open_source
 from edgemtl.models import Supernet, load_supernet
-from edgemtl.nas.evaluation import Evaluator
+from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.spaces import Space, load_space
 from edgemtl.targets import find_target, measurer_of
 from edgemtl.testing.world import TASKS
@@ -40,6 +40,22 @@ def test_a_candidate_is_recalibrated_and_has_ranges_where_it_needs_them(evaluato
     assert any(bool(value.abs().max() > 0) for value in means)
     for name, value in eight.net.state_dict().items():
         assert torch.equal(value, state[name]), "precision changes neither weights nor statistics"
+
+
+def test_corrections_are_of_int8_layers_only(evaluator: Evaluator, where: Space) -> None:
+    assert evaluator.corrections(evaluator.candidate(where.largest())) == []
+    eight = evaluator.candidate(where.largest("int8"))
+    biases, weights_too = evaluator.corrections(eight)
+
+    def changed(candidate: Candidate) -> set[str]:
+        after = candidate.net.state_dict()
+        return {name for name, value in eight.net.state_dict().items() if not torch.equal(value, after[name])}
+
+    assert changed(biases)
+    assert all(name.endswith(".bias") for name in changed(biases))
+    assert changed(weights_too) - changed(biases)
+    assert all(name.endswith((".bias", ".weight")) for name in changed(weights_too))
+    assert changed(eight) == set()
 
 
 def test_the_engine_scores_as_the_simulation_does(evaluator: Evaluator, where: Space) -> None:
