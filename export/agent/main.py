@@ -1,4 +1,4 @@
-"""What the zipapp is started as: the relay of one connection, or the worker that outlives connections."""
+"""Entry point of the zipapp: the relay of one connection, or the worker that outlives connections."""
 
 from __future__ import annotations
 

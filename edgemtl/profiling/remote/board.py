@@ -26,7 +26,7 @@ __all__ = ["FOREIGN", "Board", "board_at", "close_boards"]
 
 PIECE_BYTES = 2**20
 FOREIGN = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-"""What reading an answer raises that is not as the agent gives it."""
+"""Errors of reading an answer that is not as the agent gives it."""
 PATIENCE_S, LONGER = 90.0, 4 / 3
 """How long a lost board is looked for, and by what factor the agent waits longer there before it removes itself."""
 ENDING_S = 15.0
