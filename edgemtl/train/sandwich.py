@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class SupernetTraining:
         self.space, self.recipe, self.accelerator = space, recipe, accelerator
         self.bf16 = recipe.computes_bf16()
         self.supernet = supernet.to(accelerator.device)
-        self.teacher = None if teacher is None else teacher.to(accelerator.device).eval()
+        # With the batch's statistics, as its pupils: those of whole images mislead it about zoomed ones, of depth most.
+        self.teacher = None if teacher is None else copy.deepcopy(teacher).to(accelerator.device).train()
         self.stages = differing_stages(space)
         own = [task.name for task in space.tasks]
         self.weighting: Weighting = make_weighting(recipe.weighting, own, accelerator.device)

@@ -83,7 +83,8 @@ def train_supernet(
     """Train a supernet for `space` on `source` and write `out/supernet.safetensors`; its path.
 
     `initial` brings weights, public ones or those of an earlier training; otherwise training starts from scratch. A
-    `teacher`, a net in evaluation mode that gives each task's raw outputs, distils into the largest design too. `out`
+    `teacher`, a net that gives each task's raw outputs, distils into the largest design too; it is normalised with the
+    batch's statistics. `out`
     gets `checkpoint.safetensors` (calling again with the same recipe goes on from it), `train.jsonl` (one line per
     report) and `training.json` (recipe, environment, metrics of the largest and smallest design on the validation
     split). Runs on the device and processes that accelerate finds, in BF16 where the recipe says so. Raises `UserError`

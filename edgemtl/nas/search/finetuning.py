@@ -28,7 +28,7 @@ from edgemtl.train import Recipe
 __all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimate", "finetune_config", "tune_finalists"]
 
 FINETUNE_FOLDER = "finetune"
-FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=1e-3)
+FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=3e-4)
 """Small batches of whole images: half sizes unlearn more of depth in so few steps than they teach."""
 ROUNDED_SHARE, ROUNDED_RATE = 0.25, 0.5
 """The last part of the steps, which goes through the rounding of INT8 blocks, and its share of the learning rate."""
