@@ -67,11 +67,11 @@ def test_a_run_is_exported_for_its_device_or_for_another(here: Here, run: Path, 
     assert (found["device"], found["arithmetic"], found["needs"]) == ("x86-avx2", "avx2", [])
 
 
-def test_a_run_is_exported_for_a_jetson_and_its_jetpack(here: Here, run: Path, folder: Path) -> None:
+def test_a_run_is_exported_for_a_jetson_and_its_jetpack(here: Here, run: Path, workplace: Path) -> None:
     """Graphs for its TensorRT, and one clear line for a JetPack that is unknown, of another board or of no use."""
     board = ("export", "runs/pi", "--target", "tensorrt", "--device", "jetson-orin-nano")
     assert here(*board, "--jetpack", "6.2", "--out", "bundles/orin")[0] == 0
-    manifest = json.loads((folder / "bundles/orin/manifest.json").read_text())
+    manifest = json.loads((workplace / "bundles/orin/manifest.json").read_text())
     record = manifest["targets"]["tensorrt"]
     assert (record["device"], record["arithmetic"], record["checked"]) == ("jetson-orin-nano", "gpu", "simulation")
     assert record["hardware"] == "NVIDIA Jetson Orin Nano 8 GB with JetPack 6.2"
@@ -82,7 +82,7 @@ def test_a_run_is_exported_for_a_jetson_and_its_jetpack(here: Here, run: Path, f
     ):
         status, _, error = here(*words, "--out", "bundles/none")
         assert status == 1 and message in error and error.count("\n") == 1
-    assert not (folder / "bundles/none").exists()
+    assert not (workplace / "bundles/none").exists()
 
 
 def test_the_host_of_a_run_from_another_machine_is_not_this_one(

@@ -61,11 +61,11 @@ def test_a_teacher_sees_images_with_the_statistics_of_their_batch(supernet: Path
     space = load_space("toy", Toys().tasks)
     training = SupernetTraining(space, RECIPE, fresh_supernet(space, 0), net, Accelerator(cpu=True))
     image = torch.rand(2, 3, 32, 32) * 255
-    taught = training._teach(image)
+    given = training._teach(image)
     with torch.no_grad():
         wanted = net.copy().train()(image)
-    assert taught is not None
-    (outputs,), (depth,) = taught.outputs["depth"].values(), wanted["depth"].values()
+    assert given is not None
+    (outputs,), (depth,) = given.outputs["depth"].values(), wanted["depth"].values()
     assert torch.allclose(outputs.flatten(), depth.flatten(), atol=1e-5)
     assert not torch.allclose(outputs.flatten(), _with_own_statistics(net, image).flatten(), atol=1e-2)
 

@@ -142,7 +142,7 @@ class Slow:
 
     def __init__(self, seconds: float = 0.0, kill_at: int = -1) -> None:
         self._seconds, self._kill_at, self._count = seconds, kill_at, 0
-        self.turns = Turns()
+        self.turns, self.estimate = Turns(), None
 
     def evaluate(self, design: Design, *unused: object) -> Evaluation:
         self._count += 1

@@ -82,7 +82,7 @@ def test_a_search_keeps_a_limit_in_the_targets_own_quantity(run: Path) -> None:
     assert share["value"] == design.cost().amount("luts") == pytest.approx(design.cost().flops * 2 / 1024)
     assert share["allowed"] == pytest.approx(0.6 * space.largest().cost().amount("luts"))
     assert own["value"] == design.cost("depth").amount("luts") < share["value"]
-    assert format_quantity("luts", 1234.0) == "1234 LUT"
+    assert format_quantity("luts", 1234.0) == "1.23 kLUT (estimated)"
 
 
 def test_its_engine_is_held_against_the_net_profiled_and_run(run: Path, command: Command, home: Path) -> None:
