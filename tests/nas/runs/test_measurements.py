@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from configs import config_of
 from refusals import refused
 
-from edgemtl.devices import load_device
 from edgemtl.nas.evaluation import Evaluation, Measured, Stopped
-from edgemtl.nas.runs import RunFolder, front_designs, run_tasks, write_measurements
-from edgemtl.runs import RunConfig
+from edgemtl.nas.runs import RunFolder, front_designs, write_measurements
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.testing.landscape import TINY, write_space
 from edgemtl.testing.world import TASKS
@@ -35,24 +34,7 @@ def finished(folder: Path, space: Space, evaluations: Sequence[Evaluation], refi
 
 
 def unfinished(folder: Path, space: Space) -> Path:
-    config = RunConfig(
-        space=space.name,
-        fingerprint=space.fingerprint,
-        size=space.size,
-        data="photos",
-        data_fingerprint="0",
-        tasks=run_tasks(TASKS),
-        target="onnxruntime",
-        device=load_device("host"),
-        strategy="random",
-        budgets=(),
-        floors=(),
-        preference={"depth": 1.0, "kind": 1.0},
-        precisions={},
-        seed=0,
-        supernet_sha256=None,
-    )
-    RunFolder(folder / "run").create(config)
+    RunFolder(folder / "run").create(config_of(space))
     return folder / "run"
 
 

@@ -11,44 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from configs import config_of
 from refusals import refused
 from safetensors.torch import load, save
 from small_world import Ask
 
-from edgemtl.devices import load_device
 from edgemtl.files.seals import sealed
 from edgemtl.models import MultiTaskNet, Supernet, recalibrate
 from edgemtl.models.quantization import calibrate
 from edgemtl.nas.evaluation import Candidate
-from edgemtl.nas.runs import RunFolder, run_tasks
+from edgemtl.nas.runs import RunFolder
 from edgemtl.runs import RunConfig
-from edgemtl.spaces import Space, load_space
+from edgemtl.spaces import load_space
 from edgemtl.targets import find_target
 from edgemtl.tasks import by_tensor
 from edgemtl.testing.landscape import TINY
 from edgemtl.testing.world import TASKS
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32))
-
-
-def config_of(space: Space) -> RunConfig:
-    return RunConfig(
-        space="tiny",
-        fingerprint=space.fingerprint,
-        size=space.size,
-        data="photos",
-        data_fingerprint="0",
-        tasks=run_tasks(TASKS),
-        target="onnxruntime",
-        device=load_device("host"),
-        strategy="linas",
-        budgets=(),
-        floors=(),
-        preference={"depth": 1.0, "kind": 1.0},
-        precisions={},
-        seed=0,
-        supernet_sha256=None,
-    )
 
 
 @pytest.fixture(scope="module")
