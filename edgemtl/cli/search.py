@@ -237,7 +237,7 @@ def show_preflight(screen: Screen, event: Preflight) -> None:
         screen.table("Before the search", columns, rows)
     if (tuning := event.finetune) is not None:
         about = format_duration(tuning.seconds)
-        training = f"the best design is trained for {tuning.steps} steps, {about} at most"
+        training = f"the best design is trained for {tuning.steps} steps, about {about}"
         screen.note(f"after the search {training} (--finetune 0: none)")
 
 
