@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +126,28 @@ def test_levels_stay_open_side_by_side(engine: Path, levels: list[Level], image:
     assert len({value.tobytes() for value in first}) == COUNT
     for session in sessions:
         session.close()
+
+
+INTERRUPTED = """
+import gc, signal, sys
+from pathlib import Path
+from edgemtl.runtime import open_engine
+
+sessions = [open_engine(Path(sys.argv[1]), 1, level=number) for number in range(3)]
+while sessions:
+    sessions.pop(0).close()
+    gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_is_one_after_engines_were_closed_first_one_first(engine: Path) -> None:
+    """Engines of OpenVINO leave signal handlers the stack of one that is gone, where nobody puts it back."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, str(engine)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_a_level_that_the_engine_lacks(engine: Path) -> None:

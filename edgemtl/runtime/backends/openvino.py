@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from edgemtl.arithmetic import EXACT_INT8, NEEDS
 from edgemtl.errors import MissingDependencyError, UserError
+from edgemtl.runtime.backends.signal_stack import signal_stack_kept
 from edgemtl.runtime.session import CLOSED, WARMUP_RUNS, EngineSpec, OperatorTime, Outputs, block_of, check_image
 from edgemtl.tasks import check_tasks, map_outputs
 
@@ -246,7 +247,7 @@ class _Compiler:
         outputs = [self._output(self._model, name) for name in names]
         model = self._ov.Model([self._ov.opset13.result(output) for output in outputs], self._model.get_parameters())
         properties = {**self._properties, **({"PERF_COUNT": True} if counters else {})}
-        return self._core.compile_model(model, "CPU", properties)
+        return self._compile(model, properties)
 
     def parts(self) -> list[Mapping[str, Sequence[str]]]:
         """The groups of operators that the exporter found; raises `UserError` where `engine.json` lacks them."""
@@ -287,7 +288,11 @@ class _Compiler:
             source.set_names(set())
             parameters.append(parameter)
         results = [ov.opset13.result(output) for output in outputs]
-        return self._core.compile_model(ov.Model(results, parameters), "CPU", self._properties)
+        return self._compile(ov.Model(results, parameters), self._properties)
+
+    def _compile(self, model: ov.Model, properties: Mapping[str, Any]) -> ov.CompiledModel:
+        with signal_stack_kept():
+            return self._core.compile_model(model, "CPU", properties)
 
     @staticmethod
     def _output(model: ov.Model, name: str) -> Any:
