@@ -104,7 +104,7 @@ def scenes_supernet(name: str = "cnn", size: tuple[int, int] = SIZE) -> tuple[Sp
     """A space and its shipped supernet."""
     space = load_space(name, open_source("scenes", size).tasks, size)
     supernet = Supernet.of(space)
-    load_supernet(supernet, _shipped(name), space.fingerprint)
+    load_supernet(supernet, shipped_supernet(name), space.fingerprint)
     return space, supernet
 
 
@@ -122,7 +122,7 @@ def scenes_evaluator(
 
 def scenes_sensitivity() -> Sensitivity:
     """The map that ships with the default space's supernet; where none does it is measured, once."""
-    path, run = _shipped("cnn"), RUNS / "sensitivity"
+    path, run = shipped_supernet("cnn"), RUNS / "sensitivity"
     cache_key = {"supernet_sha256": supernet_hash("cnn"), "data_fingerprint": open_source("scenes", SIZE).fingerprint}
     kept_map = find_sensitivity(path, run, cache_key)
     if kept_map is not None:
@@ -138,10 +138,11 @@ def scenes_sensitivity() -> Sensitivity:
 
 def supernet_hash(space: str) -> str:
     """SHA-256 of a space's shipped supernet."""
-    return sha256(_shipped(space))
+    return sha256(shipped_supernet(space))
 
 
-def _shipped(space: str) -> Path:
+def shipped_supernet(space: str) -> Path:
+    """The file of a space's shipped supernet."""
     path = find_shared("nas/supernets", f"{space}-scenes.safetensors")
     if path is None:
         sys.exit(f"the supernet nas/supernets/{space}-scenes.safetensors is missing")

@@ -35,9 +35,7 @@ def trained_once(
 
     Other data, spaces, recipes, first weights and teachers get a folder of their own.
     """
-    nets = [weights_hash(net) if net is not None else "" for net in (initial, teacher)]
-    content = json.dumps([space.fingerprint, source.fingerprint, recipe.as_json(), *nets])
-    kept = folder.with_name(f"{folder.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}")
+    kept = folder_of(folder, space, source, recipe, initial, teacher)
     if not (kept / "training.json").is_file():
         say(f"training {kept.name}")
         begun_with = InitialWeights(initial) if initial is not None else None
@@ -45,6 +43,13 @@ def trained_once(
     trained = Supernet.of(space)
     load_supernet(trained, kept / "supernet.safetensors", space.fingerprint)
     return trained
+
+
+def folder_of(folder: Path, space: DesignSource, source: Source, recipe: Recipe, *nets: nn.Module | None) -> Path:
+    """The folder of a training, beside `folder`: its name ends with a hash of all that the training follows from."""
+    hashes = [weights_hash(net) if net is not None else "" for net in nets]
+    content = json.dumps([space.fingerprint, source.fingerprint, recipe.as_json(), *hashes])
+    return folder.with_name(f"{folder.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}")
 
 
 def trained_alone(design: Design, begin: MultiTaskNet, source: Source, recipe: Recipe, folder: Path) -> MultiTaskNet:

@@ -1,6 +1,7 @@
 """Write the tables of results: all rows into docs/results.md, those that decide into the README, a column a class.
 
-The figures are those of the full runs in `benchmarks/results/CLASS/`.
+What a step down in each choice costs goes into docs/spaces.md. The figures are those of the full runs in
+`benchmarks/results/CLASS/`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "results.md"
+SPACES_PAGE = ROOT / "docs" / "spaces.md"
 PLACE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.S)
 
 
@@ -158,6 +160,24 @@ def full_table(runs_of: Runs) -> str:
     return "\n".join(lines) + f"\n\nMeasured on:\n\n{machines}\n"
 
 
+def span_table(runs_of: Runs) -> str | None:
+    """What one step down from the largest design costs, by part and choice; None where no run of `space_span` is kept.
+
+    Each is the mean of the tasks' changes in %, for a task's own choice that task's.
+    """
+    run = next((of_class["space_span"] for of_class in runs_of.values() if "space_span" in of_class), None)
+    if run is None:
+        return None
+    steps: dict[str, dict[str, float]] = {}
+    for name, by_option in run["raw"]["changes"].items():
+        (part, choice), changes = name.split("."), [*by_option.values()][-1]  # of all smaller options the largest
+        steps.setdefault(part, {})[choice] = 100 * (changes[part] if part in changes else fmean(changes.values()))
+    titles = list(dict.fromkeys(choice for by_choice in steps.values() for choice in by_choice))
+    cells = {part: [f"{by[title]:.1f}" if title in by else "" for title in titles] for part, by in steps.items()}
+    lines = [*_head(("", *titles)), *(f"| `{part}` | {' | '.join(row)} |" for part, row in cells.items())]
+    return "\n".join(lines) + "\n"
+
+
 def _head(titles: Iterable[str]) -> list[str]:
     titles = list(titles)
     return [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
@@ -200,12 +220,17 @@ def _machine(environment: Mapping[str, Any]) -> str:
     return f"{cpu['model']}, {cpu['threads']} threads, {versions}"
 
 
+def pages(runs_of: Runs) -> dict[Path, str | None]:
+    """The pages that show results, each with its table."""
+    return {README: deciding_table(runs_of), PAGE: full_table(runs_of), SPACES_PAGE: span_table(runs_of)}
+
+
 def main() -> None:
-    """Write both tables."""
-    runs_of = runs()
-    for page, table in ((README, deciding_table(runs_of)), (PAGE, full_table(runs_of))):
-        text = page.read_text(encoding="utf-8")
-        write_atomic(page, PLACE.sub(lambda _, table=table: table, text))
+    """Write the tables; one of which no run is kept stays as it is."""
+    for page, table in pages(runs()).items():
+        if table is not None:
+            text = page.read_text(encoding="utf-8")
+            write_atomic(page, PLACE.sub(lambda _, table=table: table, text))
 
 
 if __name__ == "__main__":

@@ -18,11 +18,21 @@ def script() -> ModuleType:
 
 def test_pages_show_what_was_measured() -> None:
     module = script()
-    kept = module.runs()
-    for page, table in ((module.README, module.deciding_table(kept)), (module.PAGE, module.full_table(kept))):
+    for page, table in module.pages(module.runs()).items():
         shown = module.PLACE.search(page.read_text(encoding="utf-8"))
         assert shown is not None
-        assert shown[0] == table
+        assert table is None or shown[0] == table
+
+
+def test_the_table_of_a_space_has_one_step_down_a_decoders_in_its_own_task() -> None:
+    changes = {
+        "s1.width": {"24": {"depth": -0.5, "semseg": -0.5}, "32": {"depth": -0.01, "semseg": -0.03}},
+        "s1.block": {"depthwise": {"depth": -0.06, "semseg": 0.0}},
+        "depth.width": {"24": {"depth": -0.302, "semseg": 0.0}},
+    }
+    table = script().span_table({"avx2": {"space_span": {"raw": {"changes": changes}}}})
+    assert table == "|  | width | block |\n|---|---|---|\n| `s1` | -2.0 | -3.0 |\n| `depth` | -30.2 |  |\n"
+    assert script().span_table({"avx2": {}}) is None
 
 
 def test_every_deciding_figure_was_measured_somewhere() -> None:
