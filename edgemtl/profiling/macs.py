@@ -208,6 +208,29 @@ def _grouped_query_attention(op: Operation) -> int:
     return 2 * batch * queries * op.output(1)[2] * width
 
 
+def _linear_attention(op: Operation) -> int:
+    """ai.onnx: every step adds key by value to a head's state and multiplies the query with it.
+
+    A rule that corrects (`delta`) multiplies the key with the state before.
+    """
+    query, value = op.input(0), op.input(2)
+    heads, key_heads = (int(op.attribute(name, 0)) for name in ("q_num_heads", "kv_num_heads"))
+    corrects = b"delta" in op.attribute("update_rule", b"gated_delta")
+    state = query[2] // heads * (value[2] // key_heads)
+    return math.prod(query[:2]) * state * (heads + key_heads * (2 if corrects else 1))
+
+
+def _flex_attention(op: Operation) -> int:
+    """ai.onnx.preview: queries by keys and scores by values, (batch, heads, length, width) each.
+
+    The graphs that change the scores and the probabilities between them must not multiply matrices themselves.
+    """
+    if any(has_rule(inner) for attribute in op.node.attribute for inner in attribute.g.node):
+        raise UnknownOperatorError
+    query, value = op.input(0), op.input(2)
+    return math.prod(query[:3]) * value[2] * (query[3] + value[3])
+
+
 def _mixture_of_experts(op: Operation) -> int:
     """com.microsoft MoE: every token meets the weights of `k` of the experts, which are the weights' first axis."""
     weights = [op.input(position) for position in (2, 4, 6) if op.has(position)]
@@ -228,7 +251,14 @@ def _linear_model(op: Operation) -> int:
     return (shape[0] if len(shape) > 1 else 1) * len(op.attribute("coefficients", ()))
 
 
+def _support_vectors(op: Operation) -> int:
+    """ai.onnx.ml: every row meets every support vector, and what their kernels give every coefficient."""
+    rows = op.input(0)[0] if len(op.input(0)) > 1 else 1
+    return rows * sum(len(op.attribute(name, ())) for name in ("support_vectors", "coefficients"))
+
+
 _STANDARD: Mapping[str, Rule] = {
+    "AffineGrid": lambda op: math.prod(op.output()) * op.input(0)[-1],
     "Attention": _attention,
     "CausalConvWithState": _convolution(1),
     "Conv": _convolution(1),
@@ -239,6 +269,7 @@ _STANDARD: Mapping[str, Rule] = {
     "GRU": _recurrent,
     "Gemm": _matrix_product,
     "LSTM": _recurrent,
+    "LinearAttention": _linear_attention,
     "MatMul": _matrix_product,
     "MatMulInteger": _matrix_product,
     "QLinearConv": _convolution(3),
@@ -286,11 +317,18 @@ _RULES: Mapping[str, Mapping[str, Rule]] = {
     "com.microsoft": _MICROSOFT,
     "com.microsoft.nchwc": _LAYOUTS,
     "com.ms.internal.nhwc": _LAYOUTS,
-    "ai.onnx.ml": {"LinearClassifier": _linear_model, "LinearRegressor": _linear_model},
+    "ai.onnx.ml": {
+        "LinearClassifier": _linear_model,
+        "LinearRegressor": _linear_model,
+        "SVMClassifier": _support_vectors,
+        "SVMRegressor": _support_vectors,
+    },
+    "ai.onnx.preview": {"FlexAttention": _flex_attention},
+    "ai.onnx.preview.training": {},
 }
 """Domain, operator, and how its MACs follow. ONNX Runtime writes the operators that are not of ONNX's own domain."""
 
-_WITHOUT_RULE = frozenset({"DFT", "LinearAttention", "STFT", "SVMClassifier", "SVMRegressor", "SequenceMap"})
+_WITHOUT_RULE = frozenset({"DFT", "Gradient", "STFT", "SequenceMap"})
 """Operators of known domains that multiply and have no rule."""
 
 _PLAIN_MICROSOFT = """

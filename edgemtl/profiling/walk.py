@@ -120,7 +120,7 @@ class Walker:
     def _node(self, node: onnx.NodeProto, scope: str) -> Iterator[Item]:
         if node.op_type == "If":
             yield from self._branches(node, scope)
-        elif bodies(node):
+        elif bodies(node) and not has_rule(node):
             yield from self._repeated(node, scope)
         elif node.op_type == "Constant":
             yield self._constant_node(node)

@@ -91,6 +91,7 @@ SCALE, ZERO = np.asarray(FLOAT), np.asarray(BYTE)
             {},
             2 * 4 * 5 * 14 * 12,
         ),
+        ("AffineGrid", [(2, 2, 3), np.array([2, 3, 5, 6])], {}, 2 * 5 * 6 * 2 * 3),
         ("QLinearMatMul", [ones(5, 7, kind=np.uint8), SCALE, ZERO, ones(7, 3, kind=np.uint8), SCALE, ZERO] * 1
          + [SCALE, ZERO], {}, 5 * 7 * 3),
         ("Relu", [(1, 4)], {}, 0),
@@ -118,6 +119,31 @@ def test_attention_counts_as_what_onnx_says_it_is_made_of(sizes: Any, attributes
     parts = onnx.inliner.inline_selected_functions(model, [("", "Attention")], inline_schema_functions=True)
     assert sum(each.op_type == "MatMul" for each in parts.graph.node) == 2
     assert count_graph(parts).total.flops == count_graph(model).total.flops > 0
+
+
+@pytest.mark.parametrize(("rule", "times"), [("linear", 1), ("gated", 1), ("delta", 2), ("gated_delta", 2)])
+def test_linear_attention_multiplies_with_its_state(rule: str, times: int) -> None:
+    given: list[Any] = [(2, 5, 4 * 6), (2, 5, 2 * 6), (2, 5, 2 * 8), None]
+    given += [(2, 5, 2) if "gated" in rule else None, (2, 5, 2) if "delta" in rule else None]
+    names = ["" if each is None else f"i{index}" for index, each in enumerate(given)]
+    node = helper.make_node("LinearAttention", names, ["y"], q_num_heads=4, kv_num_heads=2, update_rule=rule)
+    tensors = {name: each for name, each in zip(names, given, strict=True) if name}
+    cost = count_graph(graph_of([node], tensors, ["y"], opset_imports=[helper.make_opsetid("", 27)]))
+    assert (cost.total.flops, cost.notes) == (2 * 2 * 5 * 6 * 8 * (4 + 2 * times), ())
+
+
+def test_flexible_attention_counts_where_its_own_graphs_do_not_multiply() -> None:
+    given = {"q": (2, 4, 5, 6), "k": (2, 2, 7, 6), "v": (2, 2, 7, 8)}
+    opsets = [helper.make_opsetid("", 26), helper.make_opsetid("ai.onnx.preview", 1)]
+
+    def cost(inner: onnx.NodeProto) -> Cost:
+        body = helper.make_graph([inner], "b", [value("s", sizes=(2, 4, 5, 7))], [value("r", sizes=(2, 4, 5, 7))])
+        node = helper.make_node("FlexAttention", ["q", "k", "v"], ["y"], domain="ai.onnx.preview", score_mod=body)
+        return count_graph(graph_of([node], given, ["y"], opset_imports=opsets))
+
+    assert cost(helper.make_node("Tanh", ["s"], ["r"])).total.flops == 2 * 2 * 4 * 5 * 7 * (6 + 8)
+    (note,) = cost(helper.make_node("MatMul", ["s", "m"], ["r"])).notes
+    assert note == "FlexAttention of ai.onnx.preview 'y': its FLOPs are not counted, no rule says what it multiplies"
 
 
 PACKED = np.zeros((6, 2, 8), np.uint8)
@@ -197,6 +223,8 @@ def test_scales_and_zero_points_of_eight_bit_operators_are_no_parameters(operato
 def test_classic_models_keep_their_weights_in_attributes() -> None:
     cost = cost_of("LinearRegressor", "ai.onnx.ml", [(5, 3)], coefficients=[1.0] * 6, intercepts=[0.0, 0.0], targets=2)
     assert (cost.total.flops, cost.total.params, cost.total.weight_bytes) == (2 * 30, 8, 32)
+    vectors = {"support_vectors": [1.0] * 12, "coefficients": [1.0] * 4, "rho": [0.5], "n_supports": 4}
+    assert cost_of("SVMRegressor", "ai.onnx.ml", [(5, 3)], **vectors).total.flops == 2 * 5 * 4 * (3 + 1)
 
 
 @pytest.mark.parametrize(("operator", "domain"), [("CDist", "com.microsoft"), ("Anything", "of.others")])
