@@ -28,6 +28,7 @@ class TargetTraits:
     channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them). Where engines do not run on the device's
     processor, `arithmetic` is what they multiply with, and `hardware` says in words what an engine is for ("NVIDIA GPUs
     of the ampere generation"). With `needs_ranges` every engine needs the ranges of activations, not INT8 alone.
+    `lacking` are kinds of block, and activations, that the exporter refuses.
     """
 
     name: str
@@ -43,6 +44,7 @@ class TargetTraits:
     arithmetic: Arithmetic | None = None
     hardware: str = ""
     needs_ranges: bool = False
+    lacking: tuple[str, ...] = ()
 
     def on(self, device: Device) -> TargetTraits:
         """These traits with the precisions that `device` says its runtime honours; all, where it knows no such runtime.

@@ -67,20 +67,20 @@ def _access(device: Device) -> Finding:
 def _runtime(device: Device, name: str) -> Iterator[Finding]:
     """Whether there is a target for a runtime, whether it is installed here, and where its latencies come from."""
     from edgemtl.errors import UserError
-    from edgemtl.targets import find_target, target_names
+    from edgemtl.targets import find_target, target_of
 
-    about = f"runtime {name}"
-    if name not in target_names():
+    about, written_by = f"runtime {name}", target_of(name)
+    if written_by is None:
         yield Finding(about, False, "there is no target for it here", "export for another of its runtimes")
         return
     try:
-        target = find_target(name, device)
+        target = find_target(written_by, device)
     except UserError as error:
         yield Finding(about, False, str(error))
         return
     needed = bool(target.traits.extra) and not is_installed(target.traits.runtime)
     precisions = ", ".join((*target.traits.block_precisions, *target.traits.engine_precisions))
-    state = f"target {name}: {precisions}{'; not installed here' if needed else ''}"
+    state = f"target {written_by}: {precisions}{'; not installed here' if needed else ''}"
     yield Finding(about, True, state, install_line(target.traits.extra) if needed and device.is_host else "")
     yield _latency(device, target)
 

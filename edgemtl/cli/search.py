@@ -36,6 +36,7 @@ __all__ = ["search"]
         "edgemtl search --budget 30%ms --latency predicted",
         "edgemtl search --budget 60%FLOPs --prefer depth=2,semseg=1 --seed 1",
         "edgemtl search --budget 2GFLOPs --device raspberry-pi-5",
+        "edgemtl search --budget 900DSP --budget 2Mcycles --device zcu104",
         "edgemtl search --strategy preference --prefer depth=2,semseg=1 --budget 2GFLOPs",
         "edgemtl search --strategy masks --space grid --budget 1.2GFLOPs --steps 600",
         "edgemtl search --budget 2GFLOPs --out runs/first --resume",

@@ -18,7 +18,8 @@ class Choice:
 
     `active_if` names other choices and the options under which this one matters; elsewhere it has no effect and a
     canonical design holds its first option. `precision_of` is the block, or `engine`, whose precision it is about;
-    other choices are about the architecture. `mask_of` is what a choice of `skip` or `keep` lets its task leave out.
+    other choices are about the architecture. `mask_of` is what a choice of `skip` or `keep` lets its task leave out,
+    `kind_of` the stage whose blocks are of the kind that it names: a target may lack some (`TargetTraits.lacking`).
     """
 
     name: str
@@ -27,6 +28,7 @@ class Choice:
     active_if: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
     precision_of: str = ""
     mask_of: str = ""
+    kind_of: str = ""
 
     def active(self, values: Values) -> bool:
         """Whether this choice has an effect under `values`."""

@@ -128,8 +128,8 @@ class Space:
 
     `size` is the input's (H, W). `choices` hold every architecture choice, then a precision for every block, then the
     engine's. `int8_channel_bytes` are stored beside the weights of an INT8 output channel, by the target that the
-    space is for, and `quantities` are those that it counts itself. `fingerprint` is a hash of all that decides what a
-    design means.
+    space is for, and `quantities` are those that it counts itself; `left_out` are options of choices whose blocks that
+    target lacks. `fingerprint` is a hash of all that decides what a design means.
     """
 
     name: str
@@ -140,6 +140,7 @@ class Space:
     choices: tuple[Choice, ...]
     int8_channel_bytes: int = INT8_CHANNEL_BYTES
     quantities: tuple[Quantity, ...] = ()
+    left_out: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
 
     def design(self, values: Mapping[str, Option], pruned: Iterable[tuple[str, int]] = ()) -> Design:
         """The canonical design of some options; raises `UserError` for an unknown choice or option.
@@ -236,20 +237,25 @@ class Space:
         return {name: slot.stage for name, slot in slots.items() if slot.task is None and slot.stage is not None}
 
     def for_target(self, traits: TargetTraits) -> Space:
-        """The space with the precisions that a target honours only, its weights counted as that target stores them."""
-        allowed = {True: traits.engine_precisions, False: traits.block_precisions}
-        choices = []
-        for choice in self.choices:
-            if is_precision(choice):
-                options = tuple(o for o in choice.options if o in allowed[choice.name == ENGINE])
-                choice = replace(choice, options=options or choice.options[:1])
-            choices.append(choice)
-        return replace(
+        """The space with the precisions and blocks that a target honours only, weights counted as it stores them.
+
+        Raises `UserError` where every design has blocks that it lacks.
+        """
+        left_out = {
+            choice.name: tuple(option for option in choice.options if option in traits.lacking)
+            for choice in self.choices
+            if choice.kind_of and set(choice.options) & set(traits.lacking)
+        }
+        choices = [_honoured(choice, traits) for choice in self.choices]
+        space = replace(
             self,
-            choices=tuple(c for c in choices if len(c.options) > 1),
+            choices=tuple(c for c in choices if len(c.options) > 1 or c.name in left_out),
             int8_channel_bytes=traits.int8_channel_bytes,
             quantities=traits.quantities,
+            left_out=left_out,
         )
+        _check_blocks(space, traits)
+        return space
 
     @cached_property
     def fingerprint(self) -> str:
@@ -263,6 +269,30 @@ class Space:
 def is_precision(choice: Choice) -> bool:
     """Whether a choice is about precision rather than architecture."""
     return bool(choice.precision_of)
+
+
+def _honoured(choice: Choice, traits: TargetTraits) -> Choice:
+    """A choice with the options that a target has; of those that it has none of, the first."""
+    if choice.kind_of:
+        options = tuple(option for option in choice.options if option not in traits.lacking)
+    elif is_precision(choice):
+        honoured = traits.engine_precisions if choice.name == ENGINE else traits.block_precisions
+        options = tuple(option for option in choice.options if option in honoured)
+    else:
+        return choice
+    return replace(choice, options=options or choice.options[:1])
+
+
+def _check_blocks(space: Space, traits: TargetTraits) -> None:
+    """`UserError` where even the smallest design has blocks that a target lacks."""
+    if not traits.lacking:
+        return
+    words = {word for block in space.smallest().plan.blocks for word in (block.kind, block.activation)}
+    if lacking := sorted(words & set(traits.lacking)):
+        raise UserError(
+            f"target {traits.name} has no {' and no '.join(lacking)}, which every design of space {space.name} has: "
+            "search another space, as --space cnn, or for another target"
+        )
 
 
 def _is_block_precision(choice: Choice) -> bool:

@@ -8,7 +8,7 @@ from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnxruntime import OnnxRuntimeTarget
 from edgemtl.targets.openvino import OpenVinoTarget
-from edgemtl.targets.registry import find_target, target_names
+from edgemtl.targets.registry import find_target, target_names, target_of
 from edgemtl.targets.streaming import StreamingTarget
 from edgemtl.targets.target import (
     ExportTarget,
@@ -55,6 +55,7 @@ __all__ = [
     "needs_of",
     "quantize",
     "target_names",
+    "target_of",
     "with_conditions",
     "write_spec",
 ]

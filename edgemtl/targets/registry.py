@@ -18,7 +18,7 @@ from edgemtl.targets.target import ExportTarget
 from edgemtl.targets.tensorrt.target import TensorRtTarget
 from edgemtl.targets.tensorrt_rtx import TensorRtRtxTarget
 
-__all__ = ["find_target", "target_names"]
+__all__ = ["find_target", "target_names", "target_of"]
 
 _TARGETS: Registry[Callable[[Device], ExportTarget]] = Registry(
     "target",
@@ -38,6 +38,18 @@ _TARGETS: Registry[Callable[[Device], ExportTarget]] = Registry(
 def target_names() -> list[str]:
     """Names of every export target, built in and plugged in."""
     return _TARGETS.names()
+
+
+def target_of(runtime: str) -> str | None:
+    """The name of the target that writes for a runtime, which most are called like; None where there is none.
+
+    >>> target_of("openvino"), target_of("hls4ml"), target_of("telegraph")
+    ('openvino', 'hls', None)
+    """
+    names = target_names()
+    if runtime in names:
+        return runtime
+    return next((name for name in names if find_target(name).traits.runtime == runtime), None)
 
 
 def find_target(name: str, device: Device | None = None) -> ExportTarget:

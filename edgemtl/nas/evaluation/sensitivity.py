@@ -74,7 +74,7 @@ def one_step_down(space: Space) -> dict[str, Design]:
     lowered = {
         choice.name: space.design({**largest, choice.name: choice.options[-2]})
         for choice in space.choices
-        if not is_precision(choice) and choice.active(largest)
+        if not is_precision(choice) and len(choice.options) > 1 and choice.active(largest)
     }
     return {name: design for name, design in lowered.items() if design.key != largest.key}
 

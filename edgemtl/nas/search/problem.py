@@ -33,7 +33,7 @@ from edgemtl.nas.search.setup import Setup
 from edgemtl.nas.search.strategies import Preparation, Prepared
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.schema import Name
-from edgemtl.spaces import Design, Space
+from edgemtl.spaces import Design, Space, Values
 
 __all__ = ["Preflight", "look_ahead", "prepare_again", "prepare_strategy", "trained_near"]
 
@@ -126,15 +126,21 @@ def _problem(setup: Setup, rows: Sequence[PreflightRow]) -> Problem:
 def trained_near(weights: Path | None, space: Space) -> tuple[Design, ...]:
     """The designs that a supernet's training drew near, by the file's header; none where it drew anywhere.
 
-    Raises `UserError` where the header names designs that the space does not have.
+    Those with blocks that the space's target lacks are not among them. Raises `UserError` where the header names
+    designs that the space does not have.
     """
     near = read_header(weights).get("near", []) if weights else []
     try:
-        return tuple(space.design(values) for values in _NEAR.validate_python(near, strict=True))
+        drawn = _NEAR.validate_python(near, strict=True)
+        return tuple(space.design(values) for values in drawn if not _has_left_out(values, space))
     except (ValidationError, UserError) as error:
         raise UserError(
             f"supernet {weights}: the designs that it was trained near are damaged: train it again"
         ) from error
+
+
+def _has_left_out(values: Values, space: Space) -> bool:
+    return any(values.get(name) in options for name, options in space.left_out.items())
 
 
 def _with_sensitivity(setup: Setup, problem: Problem, report: Report) -> Problem:

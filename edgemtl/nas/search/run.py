@@ -20,7 +20,7 @@ from edgemtl.nas.search.loop import Worker, evaluate_all, worker_name
 from edgemtl.nas.search.problem import look_ahead, prepare_strategy
 from edgemtl.nas.search.refinement import choose_front, finalists_of, refine, with_corrections
 from edgemtl.nas.search.request import SearchRequest
-from edgemtl.nas.search.setup import Setup, set_up
+from edgemtl.nas.search.setup import Setup, set_up, tell_left_out
 from edgemtl.nas.search.shortlist import read_shortlist, write_shortlist
 from edgemtl.nas.search.study import (
     check_shared,
@@ -66,6 +66,7 @@ def _search(request: SearchRequest, report: Report) -> Result:
     known = known_in(setup) if request.origin else None
     if known and not request.evaluations:
         return choose_again(setup, known, started, report)
+    tell_left_out(setup, report)
     tell_estimate(setup, report)
     rows, foreseen = look_ahead(setup, report)
     study = study_of(setup)

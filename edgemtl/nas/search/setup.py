@@ -18,14 +18,15 @@ from edgemtl.nas.runs import run_tasks
 from edgemtl.nas.search.finetuning import check_train_labels, finetune_config
 from edgemtl.nas.search.request import SearchRequest, check_numbers
 from edgemtl.nas.search.strategies import Strategy, make_strategy
+from edgemtl.progress import Report, note
 from edgemtl.runs import RunConfig
 from edgemtl.spaces import Space, is_precision, load_space
-from edgemtl.targets import find_target, target_names
+from edgemtl.targets import find_target, target_of
 from edgemtl.tasks import Floor, parse_floor
 from edgemtl.train import fresh_supernet
 from edgemtl.units import Budget, parse_budget, parse_preference
 
-__all__ = ["Setup", "set_up"]
+__all__ = ["Setup", "set_up", "tell_left_out"]
 
 DEFAULT_TARGET = "onnxruntime"
 
@@ -131,7 +132,7 @@ def _check_tasks(budgets: Sequence[Budget], names: Sequence[str]) -> None:
 def _target_name(request: SearchRequest, budgets: Sequence[Budget], device: Device) -> str:
     """The target of a search: the requested one and the runtimes of its budgets must be the same.
 
-    Where none is named it is the first of the device's runtimes that there is a target for.
+    Where none is named it is the target of the first of the device's runtimes that has one.
     """
     named = {budget.runtime for budget in budgets if budget.runtime} | ({request.target} if request.target else set())
     if len(named) > 1:
@@ -141,7 +142,15 @@ def _target_name(request: SearchRequest, budgets: Sequence[Budget], device: Devi
         )
     if named:
         return named.pop()
-    return next((each.name for each in device.runtimes if each.name in target_names()), DEFAULT_TARGET)
+    return next((name for each in device.runtimes if (name := target_of(each.name))), DEFAULT_TARGET)
+
+
+def tell_left_out(setup: Setup, report: Report) -> None:
+    """A line on the options of the space whose blocks the target lacks; nothing where it has all."""
+    space, target = setup.space, setup.config.target
+    if space.left_out:
+        options = "; ".join(f"{name} {', '.join(map(str, each))}" for name, each in space.left_out.items())
+        note(report, f"left out of space {space.name}, since target {target} cannot be built with it: {options}")
 
 
 def _open(request: SearchRequest) -> tuple[Source, Space]:

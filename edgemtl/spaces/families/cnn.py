@@ -136,7 +136,7 @@ def cnn_choices(spec: CnnSpec, tasks: Sequence[Task]) -> tuple[Choice, ...]:
             Choice(f"{stage.name}.width", stage.width),
             Choice(f"{stage.name}.depth", stage.depth),
             Choice(f"{stage.name}.expand", stage.expand),
-            Choice(f"{stage.name}.block", stage.block),
+            Choice(f"{stage.name}.block", stage.block, kind_of=stage.name),
         ]
         if "depthwise" in stage.block:
             only: dict[str, tuple[Option, ...]] = {f"{stage.name}.block": ("depthwise",)}

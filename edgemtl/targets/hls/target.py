@@ -55,6 +55,7 @@ _TRAITS = TargetTraits(
     measurer="none",
     arithmetic="fpga",
     needs_ranges=True,
+    lacking=("depthwise", "relu6", "tokens"),
 )
 
 
