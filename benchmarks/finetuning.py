@@ -1,4 +1,4 @@
-"""What fine-tuning one design brings, and what its steps cost: those in float, and those through rounding.
+"""Gain of fine-tuning one design, and the cost of its steps: those in float, and those through rounding.
 
 The design is the largest within 2 GFLOPs of those that the shipped supernet was trained near (the middle one where its
 file names none), with INT8 in every block that can have it. It is trained by the recipe of `edgemtl search --finetune`,

@@ -161,7 +161,7 @@ def full_table(runs_of: Runs) -> str:
 
 
 def span_table(runs_of: Runs) -> str | None:
-    """What one step down from the largest design costs, by part and choice; None where no run of `space_span` is kept.
+    """Cost of one step down from the largest design, by part and choice; None where no run of `space_span` is kept.
 
     Each is the mean of the tasks' changes in %, for a task's own choice that task's.
     """
