@@ -63,7 +63,7 @@ def levels(quick: bool) -> Levels:
 def write(found: Levels, target: str, folder: Path, samples: list[Sample]) -> None:
     """One bundle of all levels, and one of each."""
     exporter, heard = find_target(target), lambda news: say(news.text)
-    export_levels(found, exporter, folder / "levels", validation=samples, origin=Origin(), report=heard)
+    export_levels(found, exporter, folder / "levels", evidence=Evidence((), samples), origin=Origin(), report=heard)
     for number, level in enumerate(found.levels):
         request, evidence = ExportRequest(target), Evidence((), samples)
         export_bundle(level.candidate.net, "fp32", request, folder / f"alone{number}", evidence)

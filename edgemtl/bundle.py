@@ -279,15 +279,16 @@ class Manifest(Strict):
     """`manifest.json`. `design` are the options of the space that were chosen, `precision` that of engine and blocks.
 
     In the `layout` bundle, engines answer any subset of the tasks and `Engine` opens them; in the layout plain each is
-    a file of fixed tasks for its runtime alone. `modes` are the sets of tasks that an engine holds ready; in the layout
-    bundle any other subset runs as well. `files` maps every file but the manifest to its SHA-256. `experts` tell each
-    task's use of each layer of experts, where there are any. `levels` are the designs that can be switched to at run
-    time, the one that `design` and `cost` describe first; none where the bundle holds one design only. `blocks` are
-    those of the net, in order of execution; none where who exported it did not tell.
+    a file of fixed tasks for its runtime alone, in the layout triton a model repository with a model for each mode.
+    `modes` are the sets of tasks that an engine holds ready; in the layout bundle any other subset runs as well.
+    `files` maps every file but the manifest to its SHA-256. `experts` tell each task's use of each layer of experts,
+    where there are any. `levels` are the designs that can be switched to at run time, the one that `design` and `cost`
+    describe first; none where the bundle holds one design only. `blocks` are those of the net, in order of execution;
+    none where who exported it did not tell.
     """
 
     schema_: Literal["edgemtl.bundle/1"] = Field(default="edgemtl.bundle/1", alias="schema")
-    layout: Literal["bundle", "plain"] = "bundle"
+    layout: Literal["bundle", "plain", "triton"] = "bundle"
     name: Name
     created: Text
     space: Text

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -15,11 +15,19 @@ from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
     from edgemtl.bundle import BundleTarget, Manifest
-    from edgemtl.export import Plain
+    from edgemtl.export import Form, Plain
+    from edgemtl.profiling import LevelCost
 
 __all__ = ["export"]
 
-LAYOUTS = ("bundle", "plain")
+LAYOUTS = ("bundle", "plain", "triton")
+_NEXT = {
+    "bundle": "edgemtl profile {}",
+    "plain": "{}/README.md says how to open it",
+    "triton": "on the board sh {0}/models/build.sh, then tritonserver --model-repository {0}/models",
+}
+REASONS = 5
+"""Operators that the DLA refuses which are shown."""
 
 
 @verb(
@@ -30,6 +38,8 @@ LAYOUTS = ("bundle", "plain")
         "edgemtl export runs/first --device raspberry-pi-5 --out bundles/pi",
         "edgemtl export runs/first --portable --out bundles/anywhere",
         "edgemtl export runs/first --target tensorrt --device jetson-orin-nano --jetpack 6.2 --out bundles/orin",
+        "edgemtl export runs/first --target tensorrt --device jetson-agx-orin --jetpack 6.2 --dla --out bundles/dla",
+        "edgemtl export runs/first --target tensorrt --jetpack 6.2 --layout triton --out repository",
         "edgemtl export runs/experts --target tensorrt-rtx --exact",
         "edgemtl export runs/first --levels 5 --target onnxruntime --out bundles/levels",
         "edgemtl export runs/first --target onnxruntime --layout plain --tasks depth,semseg --with-postprocessing",
@@ -56,6 +66,12 @@ LAYOUTS = ("bundle", "plain")
     help="For the target tensorrt: the board's JetPack, whose TensorRT builds the engines. Without it graphs are for "
     "each of TensorRT 8.5 to 11.",
 )
+@click.option(
+    "--dla",
+    is_flag=True,
+    help="For the target tensorrt: layers run on the DLA of --device where it takes them, in INT8 and FP16, the others "
+    "on the GPU.",
+)
 @click.option("--design", metavar="NAME", default="best", show_default=True, help="Which of the run's designs.")
 @click.option(
     "--exact",
@@ -75,18 +91,19 @@ LAYOUTS = ("bundle", "plain")
     type=click.Choice(LAYOUTS),
     default=LAYOUTS[0],
     show_default=True,
-    help="plain: for each target one file of fixed tasks and shapes that its runtime opens without edgemtl.",
+    help="plain: for each target one file of fixed tasks and shapes that its runtime opens without edgemtl. triton: a "
+    "model repository for Triton, for the target tensorrt.",
 )
-@click.option("--tasks", metavar="NAMES", help="For --layout plain: only these tasks: depth,semseg.")
+@click.option("--tasks", metavar="NAMES", help="For --layout plain and triton: only these tasks: depth,semseg.")
 @click.option(
     "--with-normalisation",
     is_flag=True,
-    help="For --layout plain: the input is the picture's bytes (1, H, W, 3), and is normalised inside.",
+    help="For --layout plain and triton: the input is the picture's bytes (1, H, W, 3), and is normalised inside.",
 )
 @click.option(
     "--with-postprocessing",
     is_flag=True,
-    help="For --layout plain: outputs are class numbers, metres, unit vectors and probabilities.",
+    help="For --layout plain and triton: outputs are class numbers, metres, unit vectors and probabilities.",
 )
 @click.option("--supernet", type=click.Path(path_type=Path), help="For --levels: the run's supernet, where none ships.")
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; RUN/bundle or RUN/plain by default.")
@@ -97,6 +114,7 @@ def export(
     device: str | None,
     portable: bool,
     jetpack: str | None,
+    dla: bool,
     design: str,
     exact: bool,
     levels: int,
@@ -124,7 +142,7 @@ def export(
     with interruptible(usable), Stages() as stages:
         manifest = export_run(
             run,
-            ExportRequest(targets, load_device(device) if device else None, exact, portable, jetpack),
+            ExportRequest(targets, load_device(device) if device else None, exact, portable, jetpack, dla),
             folder,
             design=design,
             levels=levels,
@@ -137,21 +155,22 @@ def export(
         if portable:
             _cost_of_portable(screen, manifest, targets or (read_config(run).target,))
         _dropped(screen, manifest)
+        if dla:
+            _placed(screen, manifest, folder)
         _levels(screen, manifest, folder)
         cost = manifest.cost
         screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
-        following = f"edgemtl profile {folder}" if plain is None else f"{folder}/README.md says how to open it"
-        screen.say(f"written: {folder}; next: {following}")
+        screen.say(f"written: {folder}; next: {_NEXT[layout].format(folder)}")
     screen.json(read_json(folder / MANIFEST_FILE, "manifest"))
 
 
 def _plain(layout: str, tasks: str | None, normalisation: bool, postprocessing: bool) -> Plain | None:
-    """The requested content of a plain file; None for the layout bundle, where its flags raise `UserError`."""
+    """The requested content of plain files; None for the layout bundle, where their flags raise `UserError`."""
     from edgemtl.errors import UserError
     from edgemtl.export import Plain
 
-    if layout == "plain":
-        return Plain(None if tasks is None else tasks.split(","), normalisation, postprocessing)
+    if layout != "bundle":
+        return Plain(None if tasks is None else tasks.split(","), normalisation, postprocessing, cast("Form", layout))
     given = {
         "--tasks": tasks is not None,
         "--with-normalisation": normalisation,
@@ -171,16 +190,18 @@ def _levels(screen: Screen, manifest: Manifest, folder: Path) -> None:
 
     if not manifest.levels:
         return
+    runs_here = all(target.checked == "engine" for target in manifest.targets.values())
+    costs = measure_levels(folder) if runs_here else []
     rows: list[tuple[object, ...]] = []
-    costs = measure_levels(folder)
-    for level, cost in zip(manifest.levels, costs, strict=True):
+    for number, level in enumerate(manifest.levels):
         scores = (each.engine for each in level.parity.values())
-        memory = None if cost.resident_bytes is None else format_bytes(cost.resident_bytes)
-        switch = (cost.first_ms, cost.again_ms, memory)
-        rows.append((level.name, level.budget, format_flops(level.cost.flops), *scores, *switch))
+        rows.append((level.name, level.budget, format_flops(level.cost.flops), *scores, *_switch(costs, number)))
     tasks = (f"{task} {each.metric}" for task, each in manifest.levels[0].parity.items())
-    columns = ("level", "within", "FLOPs (MACs)", *tasks, "first switch in ms", "after", "memory grows by")
-    screen.table("Levels, scored by their engines on the images of the check", columns, rows)
+    columns = ("level", "within", "FLOPs (MACs)", *tasks, *(_SWITCH if runs_here else ()))
+    scored = "their engines" if runs_here else "simulation of their engines, which a board opens,"
+    screen.table(f"Levels, scored by {scored} on the images of the check", columns, rows)
+    if not runs_here:
+        return
     grown = [cost.resident_bytes for cost in costs if cost.resident_bytes is not None]
     if len(grown) == len(costs):
         whole, added = format_bytes(sum(grown)), format_bytes(sum(grown[1:]))
@@ -188,6 +209,18 @@ def _levels(screen: Screen, manifest: Manifest, folder: Path) -> None:
             f"all {len(costs)} levels open take {whole} of memory, {added} more than the first alone, which is opened "
             "with the bundle and counts the runtime's libraries"
         )
+
+
+_SWITCH = ("first switch in ms", "after", "memory grows by")
+
+
+def _switch(costs: Sequence[LevelCost], number: int) -> tuple[object, ...]:
+    """The columns of what a switch to a level costs; none where levels were not opened."""
+    if not costs:
+        return ()
+    cost = costs[number]
+    memory = None if cost.resident_bytes is None else format_bytes(cost.resident_bytes)
+    return cost.first_ms, cost.again_ms, memory
 
 
 def _parity(screen: Screen, manifest: Manifest) -> None:
@@ -230,6 +263,19 @@ def _cost_of_portable(screen: Screen, manifest: Manifest, made: Collection[str])
     if rows:
         columns = ("target", "task", "metric", "the device's own scheme", "portable", "change")
         screen.table("What it costs to be portable, on the images of the check", columns, rows)
+
+
+def _placed(screen: Screen, manifest: Manifest, folder: Path) -> None:
+    """The blocks that the DLA takes, and why it refuses the others."""
+    from edgemtl.runtime import EngineSpec
+
+    spec = EngineSpec.read(folder / manifest.targets["tensorrt"].folder).at(0)
+    taken, refused = spec.options["dla"], spec.options["gpu"]
+    screen.say(f"the DLA takes {len(taken)} of {len(spec.options['blocks'])} blocks: {', '.join(taken) or 'none'}")
+    for reason in refused[:REASONS]:
+        screen.say(f"on the GPU: {reason}")
+    if len(refused) > REASONS:
+        screen.say(f"and {len(refused) - REASONS} more operators on the GPU: engine.json names them under gpu")
 
 
 def _dropped(screen: Screen, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ from edgemtl.cli.screen import Screen
 from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
-    from edgemtl.profiling import Counts, EnergyFigure, Figure, Profile
+    from edgemtl.profiling import Counts, EnergyFigure, Figure, Operators, Profile
     from edgemtl.results import Entry, Latency, Result
 
 __all__ = ["show_profile", "show_result"]
@@ -119,14 +119,25 @@ def show_profile(screen: Screen, profile: Profile) -> None:
     if profile.counts is not None:
         screen.table("Counted on the graph", ("part", "FLOPs (MACs)", "parameters", "weights"), _counts(profile.counts))
     if profile.operators is not None:
-        shares = [
-            (s.name, s.owner or None, s.operators, f"{s.share:.1%}") for s in profile.operators.by_block[:OPERATORS]
-        ]
-        screen.table("Where the time goes", ("block", "task", "operators", "share"), shares)
+        _operators(screen, profile.operators)
     for note in profile.notes:
         screen.say(f"note: {note}")
     for reason in profile.stability.reasons:
         screen.note(f"note: {reason}")
+
+
+def _operators(screen: Screen, operators: Operators) -> None:
+    """Time by block, and by the unit that ran it where the runtime has several."""
+    has_units = bool(operators.by_unit)
+    shares = [
+        (s.name, s.owner or None, *([s.unit or None] if has_units else []), s.operators, f"{s.share:.1%}")
+        for s in operators.by_block[:OPERATORS]
+    ]
+    columns = ("block", "task", *(["ran on"] if has_units else []), "operators", "share")
+    screen.table("Where the time goes", columns, shares)
+    if has_units:
+        rows = [(s.name, s.operators, f"{s.share:.1%}") for s in operators.by_unit]
+        screen.table("What ran it", ("unit", "operators", "share"), rows)
 
 
 def _energy(figure: EnergyFigure) -> str:

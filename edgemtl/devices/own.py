@@ -67,6 +67,9 @@ runtimes:
 # The part and the resources of an FPGA.
 #>fpga: {part: xczu7ev-ffvc1156-2-e, luts: 230400, flip_flops: 460800, bram_36k: 312, dsps: 1728, urams: 96}
 
+# How many deep-learning accelerators (DLA) an NVIDIA module has.
+#>dla: 2
+
 # The documents that these facts were read in.
 #>sources:
 #>  - {facts: [memory, bandwidth], document: "Data sheet of the board", url: "https://example.org/board.pdf"}

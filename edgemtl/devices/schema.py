@@ -152,7 +152,8 @@ class Device(Strict):
 
     `arithmetic` is what its processor multiplies eight-bit numbers with; it decides how INT8 is written. Where a file
     does not say, nothing is taken for granted. `measurer` names what reaches it from here (`edgemtl.profiling`), None
-    where nothing does but this machine itself. `sources` are where its facts were read.
+    where nothing does but this machine itself. `dla` counts NVIDIA's deep-learning accelerators. `sources` are where
+    its facts were read.
     """
 
     schema_: Literal["edgemtl.device/1"] = Field(validation_alias="schema", serialization_alias="schema")
@@ -172,6 +173,7 @@ class Device(Strict):
     power_modes: tuple[PowerMode, ...] = Field(default=(), max_length=16)
     sensors: tuple[Sensor, ...] = Field(default=(), max_length=64)
     fpga: Fpga | None = None
+    dla: Annotated[int, Field(ge=0, le=16)] = 0
     reach: Reach = Reach()
     measurer: ShortName | None = None
     sources: tuple[Citation, ...] = Field(default=(), max_length=32)

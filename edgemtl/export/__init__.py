@@ -2,14 +2,16 @@
 
 from edgemtl.export.bundle import export_bundle, export_onnx
 from edgemtl.export.parity import Tolerance
-from edgemtl.export.plain import Plain, export_plain
+from edgemtl.export.plain import Form, Plain, export_plain
 from edgemtl.export.request import Evidence, ExportRequest, Origin
 from edgemtl.export.run import export_run
+from edgemtl.export.triton import export_triton
 from edgemtl.export.wrap import with_postprocessing
 
 __all__ = [
     "Evidence",
     "ExportRequest",
+    "Form",
     "Origin",
     "Plain",
     "Tolerance",
@@ -17,5 +19,6 @@ __all__ = [
     "export_onnx",
     "export_plain",
     "export_run",
+    "export_triton",
     "with_postprocessing",
 ]

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal, cast
 
 import onnx
 
@@ -24,16 +24,24 @@ from edgemtl.runtime import EngineSpec
 from edgemtl.targets import ExportTarget, PlainTarget, is_runnable
 from edgemtl.tasks import check_tasks
 
-__all__ = ["Plain", "export_plain"]
+__all__ = ["Form", "Plain", "Types", "checked_plain", "describe_plain", "export_plain", "finished", "tasks_of"]
+
+Form = Literal["plain", "triton"]
+Types = dict[str, onnx.TypeProto.Tensor]
+"""The type of each output of a file, by its tensor."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """Content of a plain file: `tasks` (None: all), and the steps that stand inside it, not left to the caller."""
+    """Content of plain files: `tasks` (None: all), and the steps that stand inside them, not left to the caller.
+
+    They lie in a folder for each target, or, where `form` is "triton", in a model repository.
+    """
 
     tasks: str | Sequence[str] | None = None
     normalisation: bool = False
     postprocessing: bool = False
+    form: Form = "plain"
 
 
 def export_plain(
@@ -54,7 +62,7 @@ def export_plain(
     target without files that another program can open.
     """
     wanted = {"engine": precision} if isinstance(precision, str) else dict(precision)
-    net = net.subset(_tasks(net, layout))
+    net = net.subset(tasks_of(net, layout))
     wanted = {name: value for name, value in wanted.items() if name == "engine" or name in net.block_tasks}
     targets = [_check(target) for target in request.find_targets(net)]
     subject = ExportedNet.of(net, wanted, request, evidence, report)
@@ -62,12 +70,12 @@ def export_plain(
     with placing(folder) as position:
         position.check(digest, [target.traits.name for target in targets], layout="plain")
         scratch, parts = position.scratch, {}
-        types: dict[str, onnx.TypeProto.Tensor] = {}
+        types: Types = {}
         for target in targets:
             note(report, f"building for {target.traits.name}")
             parts[target.traits.name], types = _write(subject, target, scratch / folder_of(target), layout)
         cost = cost_of(net, wanted, subject.ranges, targets[0])
-        made = _described(manifest_of(net, digest, wanted, parts, cost, origin, scratch), layout, types)
+        made = describe_plain(manifest_of(net, digest, wanted, parts, cost, origin, scratch), layout, types)
         if (before := position.before) is not None and (before.input, before.tasks) != (made.input, made.tasks):
             raise UserError(f"{folder} holds files with other steps inside: choose another --out, or the same flags")
 
@@ -82,7 +90,8 @@ def export_plain(
         return position.publish(made, page)
 
 
-def _tasks(net: MultiTaskNet, layout: Plain) -> tuple[str, ...]:
+def tasks_of(net: MultiTaskNet, layout: Plain) -> tuple[str, ...]:
+    """The tasks that a layout has files of; raises `UserError` for one that the net lacks."""
     names = [task.name for task in net.tasks]
     return tuple(names) if layout.tasks is None else check_tasks(layout.tasks, names)
 
@@ -96,46 +105,56 @@ def _check(target: ExportTarget) -> ExportTarget:
     return target
 
 
-def _write(
-    subject: ExportedNet, target: ExportTarget, folder: Path, layout: Plain
-) -> tuple[BundleTarget, dict[str, onnx.TypeProto.Tensor]]:
-    """Write one target's file; what the manifest says of it, and the type of each of its outputs.
-
-    Its parity is that of the file as it is without steps around the net.
-    """
-    net, types = subject.net, dict[str, onnx.TypeProto.Tensor]()
-
-    def finish(model: onnx.ModelProto) -> onnx.ModelProto:
-        model = with_normalisation(model) if layout.normalisation else model
-        model = with_shapes(with_postprocessing(model, net.tasks) if layout.postprocessing else model)
-        types.update({info.name: info.type.tensor_type for info in model.graph.output})
-        return model
-
-    def built(target: ExportTarget, position: Path, finish: Callable[[onnx.ModelProto], onnx.ModelProto]) -> EngineSpec:
-        precision = honoured(subject.precision, target.traits)
-        return cast("PlainTarget", target).build_plain(net, precision, subject.ranges, position, finish)
-
-    def bare(target: ExportTarget, position: Path) -> None:
-        built(target, position, with_shapes).write(position)
-
+def _write(subject: ExportedNet, target: ExportTarget, folder: Path, layout: Plain) -> tuple[BundleTarget, Types]:
+    """Write one target's file; what the manifest says of it, and the type of each of its outputs."""
+    types: Types = {}
     folder.mkdir(parents=True)
-    spec = built(target, folder, finish)
-    with tempfile.TemporaryDirectory(prefix="edgemtl-") as alone:
-        if is_runnable(target, honoured(subject.precision, target.traits)):
-            bare(target, Path(alone))
-        about = checked(subject, target, Path(alone), bare)
+    spec = _built(subject, target, folder, lambda model: finished(model, subject.net, layout, types))
+    about = checked_plain(subject, target)
     files = tuple(spec.files.values())
     return BundleTarget(folder=folder_of(target), files=files, options=spec.runtime_options, **about), types
 
 
-def _described(manifest: Manifest, layout: Plain, types: Mapping[str, onnx.TypeProto.Tensor]) -> Manifest:
-    """A bundle's manifest as that of a plain layout: one mode, and what stands inside the files is left to nobody."""
-    names = tuple(task.name for task in manifest.tasks)
+def finished(model: onnx.ModelProto, net: MultiTaskNet, layout: Plain, types: Types) -> onnx.ModelProto:
+    """The model with the steps of a layout around the net; `types` gets those of its outputs."""
+    model = with_normalisation(model) if layout.normalisation else model
+    model = with_shapes(with_postprocessing(model, net.tasks) if layout.postprocessing else model)
+    types.update({info.name: info.type.tensor_type for info in model.graph.output})
+    return model
+
+
+def checked_plain(subject: ExportedNet, target: ExportTarget) -> dict[str, Any]:
+    """Manifest entry of a target's file: parity is that of the file as it is without steps around the net."""
+
+    def bare(target: ExportTarget, position: Path) -> None:
+        _built(subject, target, position, with_shapes).write(position)
+
+    with tempfile.TemporaryDirectory(prefix="edgemtl-") as alone:
+        if is_runnable(target, honoured(subject.precision, target.traits)):
+            bare(target, Path(alone))
+        return checked(subject, target, Path(alone), bare)
+
+
+def _built(
+    subject: ExportedNet,
+    target: ExportTarget,
+    position: Path,
+    finish: Callable[[onnx.ModelProto], onnx.ModelProto],
+) -> EngineSpec:
+    precision = honoured(subject.precision, target.traits)
+    return cast("PlainTarget", target).build_plain(subject.net, precision, subject.ranges, position, finish)
+
+
+def describe_plain(
+    manifest: Manifest, layout: Plain, types: Types, modes: tuple[tuple[str, ...], ...] | None = None
+) -> Manifest:
+    """A bundle's manifest as that of plain files, of all tasks or of `modes`: what stands in them is left to nobody."""
+    modes = modes or (tuple(task.name for task in manifest.tasks),)
     image = _bytes(manifest.input) if layout.normalisation else manifest.input
     tasks = manifest.tasks
     if layout.postprocessing:
         tasks = tuple(_predicting(task, types) for task in tasks)
-    return manifest.model_copy(update={"layout": "plain", "modes": (names,), "input": image, "tasks": tasks})
+    return manifest.model_copy(update={"layout": layout.form, "modes": modes, "input": image, "tasks": tasks})
 
 
 def _bytes(image: BundleInput) -> BundleInput:
@@ -143,7 +162,7 @@ def _bytes(image: BundleInput) -> BundleInput:
     return image.model_copy(update=whole)
 
 
-def _predicting(task: BundleTask, types: Mapping[str, onnx.TypeProto.Tensor]) -> BundleTask:
+def _predicting(task: BundleTask, types: Types) -> BundleTask:
     """The task whose outputs are results already, of these types."""
     outputs, declared = [], {output.name: output for output in task.task().outputs}
     for output in task.outputs:

@@ -17,7 +17,7 @@ from edgemtl.export.usage import dropping_nothing
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate
 from edgemtl.progress import Report, note
-from edgemtl.targets import ExportTarget, find_target, for_jetpack
+from edgemtl.targets import ExportTarget, find_target, on_board
 
 __all__ = ["Evidence", "ExportRequest", "ExportedNet", "Origin", "batches", "check_samples"]
 
@@ -28,7 +28,8 @@ class ExportRequest:
 
     With `exact` no target drops tokens of experts: where its capacity might, every expert takes every token,
     so that it computes as many. With `portable` engines are right on every processor; what that costs in quality stands
-    in the manifest. `jetpack` is the release whose TensorRT builds the engines of the target `tensorrt` (None: any).
+    in the manifest. `jetpack` is the release whose TensorRT builds the engines of the target `tensorrt` (None: any);
+    with `dla` they run on the DLA of the device where it takes their layers.
     """
 
     targets: str | Sequence[str] = ()
@@ -36,6 +37,7 @@ class ExportRequest:
     exact: bool = False
     portable: bool = False
     jetpack: str | None = None
+    dla: bool = False
 
     def find_targets(self, net: MultiTaskNet) -> list[ExportTarget]:
         """The exporters, each once; raises `UserError` where there is none, or one cannot be `exact` for `net`."""
@@ -45,7 +47,7 @@ class ExportRequest:
         targets = [find_target(name, device) for name in dict.fromkeys(names)]
         if not targets:
             raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
-        targets = targets if self.jetpack is None else for_jetpack(targets, self.jetpack)
+        targets = on_board(targets, self.jetpack, self.dla)
         return [dropping_nothing(target, net) for target in targets] if self.exact else targets
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from edgemtl.arithmetic import own_arithmetic
 from edgemtl.bundle import Manifest
-from edgemtl.data import Sample, Source
+from edgemtl.data import Source
 from edgemtl.devices import Device
 from edgemtl.errors import UserError
 from edgemtl.export.bundle import export_bundle
 from edgemtl.export.levels import check_sharing, export_levels
 from edgemtl.export.plain import Plain, export_plain
 from edgemtl.export.request import Evidence, ExportRequest, Origin
+from edgemtl.export.triton import export_triton
+from edgemtl.models.quantization import Ranges
 from edgemtl.nas.evaluation import Candidate
 from edgemtl.nas.levels import plan_levels
 from edgemtl.nas.runs import RunFolder
@@ -43,9 +45,9 @@ def export_run(
     The targets and the device of `request` default to those that the run was searched for. Parity is checked on
     validation images of the run's data. With `levels` the bundle holds so many designs, float, over one copy of the
     weights instead (see `nas.levels`), all cut from the run's supernet: `supernet`, or the one that ships. With a plain
-    `layout` there are files for use without edgemtl instead, by default in `run/plain`. Raises `UserError` where the
-    run, the design, its data or that supernet are missing, damaged or changed since the search, and for a design or a
-    supernet that would not be used.
+    `layout` there are files for use without edgemtl instead, by default in `run/plain` or `run/triton`. Raises
+    `UserError` where the run, the design, its data or that supernet are missing, damaged or changed since the search,
+    and for a design or a supernet that would not be used.
     """
     _check_levels(levels, layout, design, supernet)
     folder = RunFolder(run)
@@ -55,19 +57,21 @@ def export_run(
     if levels:
         return _export_levels(folder, request, out or run / "bundle", levels, supernet, report)
     candidate, source = folder.load(design), folder.source()
-    evidence = Evidence(
-        subsample(source.split("calibration"), CALIBRATION_IMAGES), _validation(source), candidate.ranges
-    )
-    what = candidate.net, candidate.design.precision, request, out or run / ("bundle" if layout is None else "plain")
+    evidence = _evidence(source, candidate.ranges)
+    destination = out or run / ("bundle" if layout is None else layout.form)
+    what = candidate.net, candidate.design.precision, request, destination
     origin = _origin(folder, candidate, source)
     if layout is None:
         return export_bundle(*what, evidence, origin, report)
-    return export_plain(*what, evidence, layout, origin, report)
+    write = export_triton if layout.form == "triton" else export_plain
+    return write(*what, evidence, layout, origin, report)
 
 
 def _check_levels(levels: int, layout: Plain | None, design: str, supernet: Path | None) -> None:
     if levels and layout is not None:
-        raise UserError(f"{levels} levels and the layout plain given: levels share weights, which plain files cannot")
+        raise UserError(
+            f"{levels} levels and the layout {layout.form} given: levels share weights, which plain files cannot"
+        )
     if levels and design != "best":
         raise UserError(f"design {design!r} and {levels} levels given: levels are designs of their own, drop --design")
     if supernet is not None and not levels:
@@ -100,16 +104,19 @@ def _own_device(folder: RunFolder, report: Report) -> Device:
     return device
 
 
-def _validation(source: Source) -> list[Sample]:
-    """The images that parity is checked on."""
-    return subsample(source.split("validation"), PARITY_IMAGES[not any(task.dense for task in source.tasks)])
+def _evidence(source: Source, ranges: Ranges | None = None) -> Evidence:
+    """The images that ranges are measured on, where they are not given, and those that parity is checked on."""
+    count = PARITY_IMAGES[not any(task.dense for task in source.tasks)]
+    return Evidence(
+        subsample(source.split("calibration"), CALIBRATION_IMAGES), subsample(source.split("validation"), count), ranges
+    )
 
 
 def _export_levels(
     folder: RunFolder, request: ExportRequest, out: Path, count: int, supernet: Path | None, report: Report
 ) -> Manifest:
     config = folder.config()
-    target = check_sharing(request.targets, request.device)
+    target = check_sharing(request.targets, request.device, request.jetpack, request.dla)
     planned = plan_levels(folder, count, supernet, report)
     origin = Origin(
         space=config.space,
@@ -118,4 +125,4 @@ def _export_levels(
         seed=config.seed,
         data={"name": planned.source.name, "fingerprint": planned.source.fingerprint},
     )
-    return export_levels(planned, target, out, validation=_validation(planned.source), origin=origin, report=report)
+    return export_levels(planned, target, out, evidence=_evidence(planned.source), origin=origin, report=report)

@@ -122,12 +122,36 @@ def operator_shares(times: Sequence[OperatorTime], owners: Mapping[str, str], ru
     total = math.fsum(each.mean_ms for each in times)
     if total <= 0:
         return None
-    names = {each.block: short_name(each.block) or "(outside of blocks)" for each in times}
-    blocks = _shares([(names[each.block], each.mean_ms) for each in times], total, MOST_BLOCKS)
-    tasks = {names[block]: task for block, task in owners.items() if block in names}
-    owned = tuple(row.model_copy(update={"owner": tasks.get(row.name, "")}) for row in blocks)
+    blocks = _shares([(_block_name(each), each.mean_ms) for each in times], total, MOST_BLOCKS)
+    tasks = {_block_name(each): _owner(each, owners) for each in times}
+    units: dict[str, set[str]] = {}
+    for each in times:
+        units.setdefault(_block_name(each), set()).add(short_name(each.unit))
+    owned = tuple(
+        row.model_copy(
+            update={"owner": tasks.get(row.name, ""), "unit": ", ".join(sorted(units.get(row.name, set()) - {""}))}
+        )
+        for row in blocks
+    )
     types = _shares([(short_name(each.op), each.mean_ms) for each in times], total, MOST_TYPES)
-    return Operators(runs=runs, total_ms=total, by_block=owned, by_type=types)
+    ran = [(short_name(each.unit) or "(not told)", each.mean_ms) for each in times]
+    by_unit = _shares(ran, total, MOST_TYPES) if any(each.unit for each in times) else ()
+    return Operators(runs=runs, total_ms=total, by_block=owned, by_type=types, by_unit=by_unit)
+
+
+def _block_name(each: OperatorTime) -> str:
+    """The row that an operator counts for: its block, the blocks that it was fused of, or neither."""
+    if each.fused:
+        listed = " + ".join(each.fused)
+        ends = f"{each.fused[0]} to {each.fused[-1]}"
+        return short_name(f"fused: {listed if len(each.fused) < 4 else f'{ends}, {len(each.fused)} blocks'}")
+    return short_name(each.block) or "(outside of blocks)"
+
+
+def _owner(each: OperatorTime, owners: Mapping[str, str]) -> str:
+    """The task that all of an operator's blocks belong to; empty where they belong to several, or to all tasks."""
+    tasks = {owners.get(block, "") for block in each.fused or (each.block,)}
+    return tasks.pop() if len(tasks) == 1 else ""
 
 
 def _shares(rows: Sequence[tuple[str, float]], total: float, most: int) -> tuple[OperatorShare, ...]:

@@ -71,22 +71,31 @@ class Counts(Strict):
 
 
 class OperatorShare(Strict):
-    """Time of the operators of one block or of one type: mean ms in one run, and share of all operators."""
+    """Time of the operators of one block, of one type or on one unit: mean ms in one run, and share of all operators.
+
+    `unit` is what ran them, or all that did; empty where the runtime does not tell.
+    """
 
     name: Name
     owner: Text = ""
+    unit: Text = ""
     operators: Amount
     ms: Annotated[float, Field(ge=0)]
     share: Fraction
 
 
 class Operators(Strict):
-    """The runtime's own profile of all tasks at once. Profiling costs time itself: compare shares, not ms."""
+    """The runtime's own profile of all tasks at once. Profiling costs time itself: compare shares, not ms.
+
+    Operators that the runtime fused across blocks are rows of their own. `by_unit` is where the time was spent (GPU,
+    DLA, what fell back to the GPU), empty where the runtime does not tell.
+    """
 
     runs: Amount
     total_ms: Annotated[float, Field(ge=0)]
     by_block: Annotated[tuple[OperatorShare, ...], Field(max_length=MOST_BLOCKS)]
     by_type: Annotated[tuple[OperatorShare, ...], Field(max_length=MOST_TYPES)]
+    by_unit: Annotated[tuple[OperatorShare, ...], Field(max_length=MOST_TYPES)] = ()
     kind: Literal["measured"] = "measured"
 
 

@@ -145,8 +145,8 @@ def read_bundle(folder: Path, target: str | None = None) -> tuple[Manifest, str]
     manifest = read_manifest(folder)
     if manifest.layout != "bundle":
         raise UserError(
-            f"bundle {folder} has the layout {manifest.layout}: its files are for their runtimes alone, as README.md "
-            "in it says; name an ONNX file in it to profile that, or export the run without --layout"
+            f"bundle {folder} has the layout {manifest.layout}: its files are for their runtimes alone; "
+            "name an ONNX file in it to profile that, or export the run without --layout"
         )
     target = target or next(iter(manifest.targets))
     if target not in manifest.targets:

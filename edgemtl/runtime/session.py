@@ -43,12 +43,18 @@ Outputs = Dict[str, Dict[str, "NDArray[np.float32]"]]
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """Mean time of one operator of an engine in one run; `block` is empty where the runtime's name has none."""
+    """Mean time of one operator of an engine in one run; `block` is empty where the runtime's name has none.
+
+    One that the runtime `fused` of operators of several blocks names those instead. `unit` is what ran it ("gpu",
+    "dla"), empty where the runtime has only one.
+    """
 
     name: str
     op: str
     block: str
     mean_ms: float
+    fused: tuple[str, ...] = ()
+    unit: str = ""
 
 
 class Session(Protocol):

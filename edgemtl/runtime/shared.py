@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +18,24 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedPart", "assemble", "factor_name"]
 
+_KINDS = ("float32", "float16")
+
 
 @dataclass(frozen=True)
 class SharedPart:
-    """The weight `name` of this shape, whose bytes belong at `position` of the file that was stored without them."""
+    """The weight `name` of this shape, whose bytes belong at `position` of the file that was stored without them.
+
+    Its values are FP32, or FP16 where `kind` is "float16".
+    """
 
     position: int
     name: str
     shape: tuple[int, ...]
+    kind: str = "float32"
 
     def as_json(self) -> list[Any]:
         """The entry in `engine.json`."""
-        position, name, shape = astuple(self)
-        return [position, name, list(shape)]
+        return [self.position, self.name, list(self.shape), self.kind]
 
 
 def factor_name(level: int, name: str) -> str:
@@ -48,9 +53,11 @@ def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
     stored, end, scaled = memoryview(spec.file(folder, key).read_bytes()), 0, np.empty(0, np.float32)
     try:
         with open_tensors(weights, "weights", "numpy") as file:
-            for position, name, shape in spec.options["shared"]:
+            for position, name, shape, kind in spec.options["shared"][key]:
                 if not end <= position <= len(stored):
                     raise ValueError(f"{name} belongs at byte {position}")
+                if kind not in _KINDS:
+                    raise ValueError(f"{name} is {kind}")
                 part, factor = _part(file[name], tuple(shape)), file[factor_name(level, name)]
                 if part.shape != tuple(shape):
                     raise ValueError(f"{name} has the shape {part.shape}")
@@ -59,7 +66,7 @@ def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
                 flat = part.reshape(len(part), -1)  # NumPy is slow where it multiplies along the short rows of a kernel
                 value = np.multiply(flat, factor[:, None], out=scaled[: part.size].reshape(flat.shape))
                 yield stored[end:position]
-                yield memoryview(value)
+                yield memoryview(value if kind == "float32" else value.astype(np.float16))
                 end = position
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{weights} and level {level} do not fit ({error}): export the bundle again") from error

@@ -366,7 +366,7 @@ def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = 
 def _precision_choices(family: Family, spec: Any, tasks: Sequence[Task], options: tuple[str, ...]) -> list[Choice]:
     slots = family.blocks(spec, tasks)
     choices = [Choice(f"{name}.precision", options, slot.task, slot.active_if, name) for name, slot in slots.items()]
-    return [*choices, Choice(ENGINE, ("fp32", "bf16"), precision_of="engine")]
+    return [*choices, Choice(ENGINE, ("fp32", "bf16", "fp16"), precision_of="engine")]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from edgemtl.targets.target import (
 )
 from edgemtl.targets.tensorrt.generations import TENSORRT_VERSIONS
 from edgemtl.targets.tensorrt.lint import Problem, check_graph, lint
-from edgemtl.targets.tensorrt.target import TensorRtTarget, for_jetpack
+from edgemtl.targets.tensorrt.target import TensorRtTarget, on_board
 from edgemtl.targets.tensorrt_rtx import GENERATIONS, TensorRtRtxTarget, build_plan
 
 __all__ = [
@@ -47,12 +47,12 @@ __all__ = [
     "exact_on",
     "find_target",
     "flags_of",
-    "for_jetpack",
     "is_runnable",
     "lint",
     "make_spec",
     "measurer_of",
     "needs_of",
+    "on_board",
     "quantize",
     "target_names",
     "target_of",

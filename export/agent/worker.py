@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Callable
@@ -152,7 +153,7 @@ class Worker:
     def _operators(self, fields: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
         session = self._session(fields["session"])
         times = session.operator_times(arrays["image"], fields["tasks"], int(fields["runs"]))
-        return {"operators": [[each.name, each.op, each.block, each.mean_ms] for each in times]}
+        return {"operators": [asdict(each) for each in times]}
 
     def _close(self, fields: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
         session = self._sessions.pop(int(fields["session"]), None)

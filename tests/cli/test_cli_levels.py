@@ -185,6 +185,15 @@ def test_int8_levels_are_refused_in_one_line(workplace: Path, searched: Path, he
     assert all("int8" not in level.design.values() for level in read_manifest(workplace / "eight").levels)
 
 
+def test_levels_for_a_board_are_scored_by_simulation_and_opened_there(searched: Path, here: Here) -> None:
+    words = ("--levels", "2", "--target", "tensorrt", "--jetpack", "6.2", "--supernet", "supernet.safetensors")
+    status, shown, _ = here("export", "runs/first", *words, "--out", "board")
+    assert status == 0 and "simulation of their engines, which a board opens" in " ".join(shown.split())
+    assert "first switch" not in shown
+    manifest = read_manifest(searched.parent.parent / "board")
+    assert len(manifest.levels) == 2 and manifest.targets["tensorrt"].checked == "simulation"
+
+
 def test_only_the_levels_that_were_used_last_stay_open(bundle: Path) -> None:
     photo = np.full((64, 64, 3), 99, np.uint8)
 

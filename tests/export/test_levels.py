@@ -7,12 +7,14 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from small import TASKS, designs, pictures, scrambled, small_space
+from tensorrt_fake import FakeCuda, fake_tensorrt, write_board
 
 from edgemtl.data import Sample
 from edgemtl.devices import Runtime, load_device
@@ -21,9 +23,12 @@ from edgemtl.errors import UserError
 from edgemtl.export import Tolerance
 from edgemtl.export.levels import WEIGHTS_FILE, _checked, _write, check_sharing
 from edgemtl.models import Supernet, recalibrate
+from edgemtl.models.quantization import calibrate
 from edgemtl.nas.evaluation import Candidate
 from edgemtl.nas.levels import Level
 from edgemtl.runtime import EngineSpec, open_engine
+from edgemtl.runtime.tensorrt.cuda import Cuda
+from edgemtl.runtime.tensorrt.session import open_session
 from edgemtl.spaces import Space
 from edgemtl.spaces.space import ENGINE
 from edgemtl.targets import find_target
@@ -118,6 +123,50 @@ def test_levels_in_bf16_are_checked_by_simulation_where_the_processor_has_none(
     assert found.parity["depth"].outputs["log_metres"].max_abs_error > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("engine_precision", "version"), [("fp32", "8.5.2.2"), ("fp16", "8.5.2.2"), ("fp16", "10.3.0")]
+)
+def test_levels_for_tensorrt_are_put_together_on_the_board(
+    levels: list[Level],
+    supernet: Supernet,
+    where: Space,
+    image: NDArray[np.float32],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine_precision: str,
+    version: str,
+) -> None:
+    """In FP32 for 8.5, in FP16 by a flag there and by types from 10 on: two graphs a level over one copy of weights."""
+    chosen = []
+    for level in levels[:2]:
+        design = where.design({**level.candidate.design, ENGINE: engine_precision})
+        ranges = calibrate(level.candidate.net, [pictures(2, where.size, 3)])
+        chosen.append(replace(level, candidate=replace(level.candidate, design=design, ranges=ranges)))
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    written = _write(chosen, supernet, find_target("tensorrt"), folder)
+    assert written.shared_bytes < written.alone_bytes
+    shared = EngineSpec.read(folder).options["levels"][1]["shared"]
+    kinds = {key: {kind for *_, kind in parts} for key, parts in shared.items()}
+    assert kinds == {"model": {"float32"}, **({"typed": {"float16"}} if engine_precision == "fp16" else {})}
+    monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
+    trt = fake_tensorrt(version)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    for number, level in enumerate(chosen):
+        with torch.no_grad():
+            expected = by_tensor(level.candidate.net(torch.from_numpy(image)))
+        spec = EngineSpec.read(folder).at(number)
+        connect = lambda: Cuda(FakeCuda())  # noqa: E731
+        session = open_session(folder, spec, 0, None, connect, write_board(tmp_path))
+        found = by_tensor(session.run(image, NAMES))
+        for name in NAMES:
+            limit = 0.02 if version.startswith("10") else 1e-4
+            scale = max(1.0, float(expected[name].abs().max()))
+            assert np.abs(found[name] - expected[name].numpy()).max() < limit * scale
+        session.close()
+    assert len(trt.built) == 2
+
+
 def test_levels_stay_open_side_by_side(engine: Path, levels: list[Level], image: NDArray[np.float32]) -> None:
     sessions = [open_engine(engine, 1, level=number) for number in range(COUNT)]
     first = [by_tensor(session.run(image, NAMES))["depth"].copy() for session in sessions]
@@ -155,16 +204,24 @@ def test_a_level_that_the_engine_lacks(engine: Path) -> None:
         open_engine(engine, 1, level=7)
 
 
+def parts(options: Any) -> list[Any]:
+    """The first shared weight of level 1, in whichever file holds it."""
+    (shared,) = options["levels"][1]["shared"].values()
+    first: list[Any] = shared[0]
+    return first
+
+
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
         (lambda options: options.pop("levels"), "does not describe level 1"),
         (lambda options: options["levels"].__delitem__(slice(1, None)), "does not describe level 1"),
         (lambda options: options["levels"][1].pop("shared"), "do not fit"),
-        (lambda options: options["levels"][1]["shared"][0].__setitem__(0, 10**9), "belongs at byte 1000000000"),
-        (lambda options: options["levels"][1]["shared"][0].__setitem__(1, "nowhere"), "nowhere"),
-        (lambda options: options["levels"][1]["shared"][0].__setitem__(2, [10**6, 1, 1, 1]), "do not fit"),
-        (lambda options: options["levels"][1]["shared"][0].__setitem__(2, "wide"), "do not fit"),
+        (lambda options: parts(options).__setitem__(0, 10**9), "belongs at byte 1000000000"),
+        (lambda options: parts(options).__setitem__(1, "nowhere"), "nowhere"),
+        (lambda options: parts(options).__setitem__(2, [10**6, 1, 1, 1]), "do not fit"),
+        (lambda options: parts(options).__setitem__(2, "wide"), "do not fit"),
+        (lambda options: parts(options).__setitem__(3, "float8"), "is float8"),
     ],
 )
 def test_parts_that_do_not_fit_are_one_line(engine: Path, spoil: object, expected: str) -> None:

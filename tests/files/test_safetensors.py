@@ -12,6 +12,9 @@ from safetensors.numpy import save
 from edgemtl.errors import UserError
 from edgemtl.files.safetensors import open_tensors
 
+ARRAYS = {
+    kind: np.arange(6).reshape(3, 2).astype(kind) for kind in ("?", "i1", "u1", "i2", "i4", "i8", "f2", "f4", "f8")
+}
 GOOD = save({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, np.int8)}, {"key": "x"})
 
 
@@ -27,6 +30,14 @@ def test_tensors_and_texts_are_read(tmp_path: Path) -> None:
         assert file["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
         with pytest.raises(KeyError):
             file["c"]
+
+
+def test_numpy_s_arrays_are_read_as_the_library_wrote_them(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(save({**ARRAYS, "empty": np.zeros((0, 3), np.float32), "one": np.array(7)}))
+    with open_tensors(tmp_path / "w", "weights", "numpy") as file:
+        for name, value in ARRAYS.items():
+            assert file[name].dtype == value.dtype and np.array_equal(file[name], value)
+        assert file["empty"].shape == (0, 3) and file["one"].shape == () and file["one"] == 7
 
 
 def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path: Path) -> None:
@@ -54,6 +65,11 @@ def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path: Path) -> Non
         file_of('{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', bytes(8)),
         file_of('{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', bytes(4)),
         file_of('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": 1}', bytes(4)),
+        file_of('{"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}', bytes(4)),
+        file_of('{"a": {"dtype": "U8", "shape": [4], "data_offsets": [-4, 0]}}', bytes(0)),
+        file_of('{"a": {"dtype": "U8", "shape": 4, "data_offsets": [0, 4]}}', bytes(4)),
+        file_of('{"a": {"dtype": "U8", "shape": [true], "data_offsets": [0, 1]}}', bytes(1)),
+        file_of('{"a": {"dtype": "U8", "shape": [2], "data_offsets": [2, 4]}}', bytes(4)),
         file_of(json.dumps({"a": {"dtype": "F32", "shape": [10**30], "data_offsets": [0, 4]}}), bytes(4)),
     ],
 )

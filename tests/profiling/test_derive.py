@@ -69,6 +69,24 @@ def test_operators_are_summed_by_block_and_type() -> None:
     assert operator_shares([], {}, 1) is None
 
 
+def test_what_is_fused_across_blocks_and_the_unit_that_ran_it_are_shown() -> None:
+    times = [
+        OperatorTime("a + b", "DLA, fused", "", 3.0, ("d_1", "d_2"), "dla"),
+        OperatorTime("c", "Conv", "s_1", 1.0, (), "gpu (fallback)"),
+        OperatorTime("d", "Conv", "s_1", 2.0, (), "dla"),
+        OperatorTime("e", "Myelin, fused", "", 2.0, ("s_1", "s_2", "d_1", "d_2"), "gpu"),
+    ]
+    found = operator_shares(times, {"d_1": "depth", "d_2": "depth"}, 7)
+    assert found is not None
+    rows = {row.name: (row.owner, row.unit) for row in found.by_block}
+    assert rows == {
+        "fused: d_1 + d_2": ("depth", "dla"),
+        "s_1": ("", "dla, gpu (fallback)"),
+        "fused: s_1 to d_2, 4 blocks": ("", "gpu"),
+    }
+    assert [(row.name, row.ms) for row in found.by_unit] == [("dla", 5.0), ("gpu", 2.0), ("gpu (fallback)", 1.0)]
+
+
 def test_more_blocks_and_types_than_a_profile_holds_are_one_last_row() -> None:
     times = [OperatorTime(f"b{n}.a", f"Op{n}", f"b{n}", 2.0 if n < 3 else 1.0) for n in range(10_003)]
     found = operator_shares(times, {}, 1)

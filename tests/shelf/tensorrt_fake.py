@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 from enum import IntEnum
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,16 @@ import onnxruntime
 
 VERSIONS = {"8.5.2.2": 17, "10.3.0": 20, "10.13.3": 24, "11.4.1": 25}
 """Each version, and the newest opset that its parser reads."""
+
+
+LAYERS = {
+    "blocks.stem.conv + blocks.stem.act": ("CaskConvolution", ("blocks.stem.conv", "blocks.stem.act")),
+    "{ForeignNode[blocks.s1_1.conv...blocks.s2_1.conv]}": (
+        "DLA", ("blocks.s1_1.conv", "blocks.s1_2.conv", "blocks.s2_1.conv"),
+    ),
+    "Reformatting CopyNode for Output Tensor 0 to blocks.s1_1.conv": ("Reformat", ()),
+}  # fmt: skip
+"""Layers that every engine is said to have, with their types and nodes."""
 
 
 class ILogger:
@@ -81,8 +91,8 @@ class FakeCuda:
         return 0
 
 
-def fake_tensorrt(version: str, gpu: str = "sm_87") -> Any:
-    """The module `tensorrt` of a version, on a board with this GPU."""
+def fake_tensorrt(version: str, gpu: str = "sm_87", dla_cores: int = 0) -> Any:
+    """The module `tensorrt` of a version, on a board with this GPU and so many DLAs."""
     major = int(version.split(".")[0])
     module: Any = ModuleType("tensorrt")
     kinds = {"FLOAT": np.float32, "HALF": np.float16, "BOOL": np.bool_}
@@ -96,28 +106,41 @@ def fake_tensorrt(version: str, gpu: str = "sm_87") -> Any:
     names = ["DEBUG", "GPU_FALLBACK", "REFIT", "TF32"]
     names += ["FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"] if major < 11 else []
     module.BuilderFlag = IntEnum("BuilderFlag", {name: number for number, name in enumerate(names)})
+    module.DeviceType = IntEnum("DeviceType", {"GPU": 0, "DLA": 1})
     module.MemoryPoolType = IntEnum("MemoryPoolType", {"WORKSPACE": 0, "DLA_MANAGED_SRAM": 1})
-    classes = _classes(module, major, VERSIONS[version], gpu)
+    module.ProfilingVerbosity = IntEnum("ProfilingVerbosity", {"LAYER_NAMES_ONLY": 0, "NONE": 1, "DETAILED": 2})
+    module.LayerInformationFormat = IntEnum("LayerInformationFormat", {"ONELINE": 0, "JSON": 1})
+    classes = _classes(module, major, VERSIONS[version], gpu, dla_cores)
     for each in classes:
         setattr(module, each.__name__, each)
     return module
 
 
-def _classes(module: Any, major: int, opset: int, gpu: str) -> list[type]:  # noqa: C901 (one closure for each class)
+def _classes(  # noqa: C901 (one closure for each class)
+    module: Any, major: int, opset: int, gpu: str, dla_cores: int
+) -> list[type]:
     weakly_typed_allowed = major < 11
+
+    class Tensor:
+        def __init__(self, name: str, dtype: str, ranges: dict[str, tuple[float, float]]) -> None:
+            self.name, self.dtype = name, dtype
+            if major < 11:
+                self.set_dynamic_range = lambda min, max: ranges.__setitem__(name, (min, max))
 
     class Layer(_Settable):
         _fields = ("precision",)
 
-        def __init__(self, node: onnx.NodeProto, kind: str, typed: bool) -> None:
-            self._node, self._kind, self._typed, self._held = node, kind, typed, False
+        def __init__(self, node: onnx.NodeProto, kind: str, network: Network) -> None:
+            self._node, self._kind, self._typed, self._held = node, kind, network.typed, False
+            self._ranges = network.ranges
+            self.__dict__["num_outputs"] = len(node.output)
 
         @property
         def name(self) -> str:
             return self._node.name
 
         def get_output(self, index: int) -> Any:
-            return SimpleNamespace(dtype=self._kind)
+            return Tensor(self._node.output[index], self._kind, self._ranges)
 
         def set_output_type(self, index: int, dtype: str) -> None:
             if self._typed or not weakly_typed_allowed:
@@ -139,6 +162,16 @@ def _classes(module: Any, major: int, opset: int, gpu: str) -> list[type]:  # no
             self.typed = major >= 11 or (strong is not None and bool(flags & (1 << int(strong))))
             self.layers: list[Layer] = []
             self.model: onnx.ModelProto | None = None
+            self.ranges: dict[str, tuple[float, float]] = {}
+
+        @property
+        def num_inputs(self) -> int:
+            assert self.model is not None
+            return len(self.model.graph.input)
+
+        def get_input(self, index: int) -> Tensor:
+            assert self.model is not None
+            return Tensor(self.model.graph.input[index].name, "FLOAT", self.ranges)
 
         @property
         def num_layers(self) -> int:
@@ -183,8 +216,8 @@ def _classes(module: Any, major: int, opset: int, gpu: str) -> list[type]:  # no
             names = {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF"}
             self._network.model = loaded
             self._network.layers = [
-                Layer(node, names.get(kinds.get(node.output[0], 0), "INT64"), self._network.typed)
-                for node in loaded.graph.node
+                Layer(node, names.get(kinds.get(node.output[0], 0), "INT64"), self._network)
+                for node in _nodes(loaded.graph)
             ]
             return True
 
@@ -203,6 +236,8 @@ def _classes(module: Any, major: int, opset: int, gpu: str) -> list[type]:  # no
             self._flags: set[Any] = set()
             self._workspace = 0
             self._cache: TimingCache | None = None
+            self.default_device_type, self.DLA_core = module.DeviceType.GPU, -1
+            self.profiling_verbosity = module.ProfilingVerbosity.LAYER_NAMES_ONLY
 
         def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
             if not isinstance(pool, module.MemoryPoolType):
@@ -231,6 +266,7 @@ def _classes(module: Any, major: int, opset: int, gpu: str) -> list[type]:  # no
             if not isinstance(logger, ILogger):
                 raise TypeError("incompatible constructor arguments")
             self._logger: Any = logger
+            self.num_DLA_cores = dla_cores
 
         def create_network(self, flags: int = 0) -> Network:
             return Network(flags)
@@ -252,9 +288,18 @@ def _classes(module: Any, major: int, opset: int, gpu: str) -> list[type]:  # no
             if config._workspace < 1 << 20:
                 self._logger.log(ILogger.ERROR, "no workspace")
                 return None
+            for_dla = config.default_device_type == module.DeviceType.DLA
+            if for_dla and (rounded or network.typed or not names & {"FP16", "INT8"} or config.DLA_core >= dla_cores):
+                self._logger.log(ILogger.ERROR, "the DLA takes no Q/DQ, and runs in FP16 or INT8")
+                return None
+            if for_dla and "GPU_FALLBACK" not in names:
+                self._logger.log(ILogger.ERROR, "a layer is not supported on DLA, and GPU fallback is off")
+                return None
             held = sorted(layer.name for layer in network.layers if layer._held)
-            module.built.append({"flags": sorted(names), "held": held, "typed": network.typed, "cache": config._cache})
-            head = {"version": module.__version__, "gpu": gpu, "held": held}
+            built = {"flags": sorted(names), "held": held, "typed": network.typed, "cache": config._cache}
+            module.built.append({**built, "dla": for_dla, "ranges": network.ranges})
+            detailed = config.profiling_verbosity == module.ProfilingVerbosity.DETAILED
+            head = {"version": module.__version__, "gpu": gpu, "held": held, "detailed": detailed}
             return memoryview(json.dumps(head).encode() + b"\0" + model.SerializeToString())
 
     class Runtime:
@@ -267,10 +312,11 @@ def _classes(module: Any, major: int, opset: int, gpu: str) -> list[type]:  # no
             if (made["version"], made["gpu"]) != (module.__version__, gpu):
                 self._logger.log(ILogger.ERROR, f"the engine is of {made['version']} on {made['gpu']}\nmore")
                 return None
-            return Engine(model)
+            return Engine(model, made)
 
     class Engine:
-        def __init__(self, model: bytes) -> None:
+        def __init__(self, model: bytes, made: dict[str, Any]) -> None:
+            self._made = made
             options = onnxruntime.SessionOptions()
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -289,6 +335,24 @@ def _classes(module: Any, major: int, opset: int, gpu: str) -> list[type]:  # no
 
         def create_execution_context(self) -> Context:
             return Context(self)
+
+        def create_engine_inspector(self) -> Inspector:
+            return Inspector(self._made)
+
+    class Inspector:
+        def __init__(self, made: dict[str, Any]) -> None:
+            self._made = made
+
+        def get_engine_information(self, format: Any) -> str:
+            if not isinstance(format, module.LayerInformationFormat):
+                raise TypeError("incompatible function arguments")
+            layers: list[Any] = list(LAYERS)
+            if self._made["detailed"]:
+                layers = [{"Name": name, "LayerType": kind} for name, (kind, _) in LAYERS.items()]
+                if major >= 10:
+                    for layer, (_, nodes) in zip(layers, LAYERS.values(), strict=True):
+                        layer["Metadata"] = "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes)
+            return json.dumps({"Layers": layers, "Bindings": []})
 
     class Context(_Settable):
         _fields = ("profiler",)
@@ -310,8 +374,8 @@ def _classes(module: Any, major: int, opset: int, gpu: str) -> list[type]:  # no
                 self._view(name)[...] = value
             profiler = getattr(self, "profiler", None)
             if profiler is not None:
-                profiler.report_layer_time("blocks.stem.conv + blocks.stem.act", 0.5)
-                profiler.report_layer_time("{ForeignNode[blocks.s1_1.conv...blocks.s1_2.conv]}", 0.25)
+                for name, ms in zip(LAYERS, (0.5, 0.25, 0.125), strict=True):
+                    profiler.report_layer_time(name, ms)
             return True
 
         def _view(self, name: str) -> Any:

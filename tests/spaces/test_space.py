@@ -97,7 +97,7 @@ def test_choices_come_from_the_file_with_a_precision_a_block(tiny: Space) -> Non
         ("semseg_head.precision", ("float", "int8"), "semseg"),
         ("kind_neck.precision", ("float", "int8"), "kind"),
         ("kind_head.precision", ("float", "int8"), "kind"),
-        ("engine.precision", ("fp32", "bf16"), None),
+        ("engine.precision", ("fp32", "bf16", "fp16"), None),
     ]
 
 

@@ -103,10 +103,10 @@ class NetEvaluator:
         return self.estimate is not None or self.measurer.untimed is None
 
     def prepare(self, net: TaskNet, precision: Mapping[str, str] | None) -> PreparedNet:
-        """The net, its statistics measured anew in place, with ranges where a block is INT8."""
+        """The net, its statistics measured anew in place, with ranges where a block is INT8 or the engine is FP16."""
         recalibrate(net, self._train_images)
-        eight_bit = precision is not None and "int8" in precision.values()
-        return PreparedNet(net, precision, self.ranges(net) if eight_bit else None)
+        bounded = precision is not None and not {"int8", "fp16"}.isdisjoint(precision.values())
+        return PreparedNet(net, precision, self.ranges(net) if bounded else None)
 
     def candidate_of(self, design: Design, net: MultiTaskNet, learnt: Mapping[str, tuple[float, float]]) -> Candidate:
         """A design's net, its statistics measured anew in place, with ranges where a block is INT8.

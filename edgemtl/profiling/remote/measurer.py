@@ -152,7 +152,7 @@ class RemoteSession:
         fields = {"session": self.number, "tasks": wanted, "runs": runs, "arrays": table}
         reply = self.board.ask("operators", fields, payload).fields
         try:
-            return [OperatorTime(str(a), str(b), str(c), float(ms)) for a, b, c, ms in reply["operators"]]
+            return [_operator_time(each) for each in reply["operators"]]
         except FOREIGN as error:
             raise self.board.not_understood(error) from error
 
@@ -166,6 +166,11 @@ class RemoteSession:
         if self._closed:
             raise UserError(CLOSED)
         return check_image(image, self.spec.input)
+
+
+def _operator_time(entry: Mapping[str, Any]) -> OperatorTime:
+    name, op, block, unit = (str(entry[key]) for key in ("name", "op", "block", "unit"))
+    return OperatorTime(name, op, block, float(entry["mean_ms"]), tuple(map(str, entry["fused"])), unit)
 
 
 def _requests(calls: Mapping[str, TimedCall]) -> tuple[dict[str, Any], bytes]:

@@ -153,6 +153,9 @@ def operators_section(data: ReportData, profile: Profile) -> Markup | None:
         "div",
         element("div", element("h3", "By block"), _shares(operators.by_block, "block", data)),
         element("div", element("h3", "By type"), _shares(operators.by_type, "type", data)),
+        element("div", element("h3", "By unit"), _shares(operators.by_unit, "unit", data))
+        if operators.by_unit
+        else None,
         class_="charts",
     )
     return card(f"Operators on {profile.device}/{profile.runtime}", lead, halves)

@@ -26,6 +26,7 @@ from edgemtl.runtime.session import (
     check_image,
     flag_name,
 )
+from edgemtl.runtime.shared import assemble
 from edgemtl.tasks import check_tasks, map_outputs
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ class OnnxRuntimeSession:
         if "shared" not in self.spec.files:
             return _open(self._path, self._threads, profile)
         import tempfile
-
-        from edgemtl.runtime.shared import assemble  # it needs the package safetensors, which a board may lack
 
         with tempfile.NamedTemporaryFile(prefix="edgemtl-", suffix=".onnx") as file:
             file.writelines(assemble(self._folder, self.spec, "model"))

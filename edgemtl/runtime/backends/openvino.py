@@ -23,6 +23,7 @@ from edgemtl.arithmetic import EXACT_INT8, NEEDS
 from edgemtl.errors import MissingDependencyError, UserError
 from edgemtl.runtime.backends.signal_stack import signal_stack_kept
 from edgemtl.runtime.session import CLOSED, WARMUP_RUNS, EngineSpec, OperatorTime, Outputs, block_of, check_image
+from edgemtl.runtime.shared import assemble
 from edgemtl.tasks import check_tasks, map_outputs
 
 if TYPE_CHECKING:
@@ -217,8 +218,6 @@ class _Compiler:
         path, weights = spec.file(folder, "model"), spec.file(folder, "weights")
         try:
             if "shared" in spec.files:
-                from edgemtl.runtime.shared import assemble  # it needs the package safetensors, which a board may lack
-
                 content = b"".join(map(bytes, assemble(folder, spec, "weights")))
                 self._model = self._core.read_model(path.read_bytes(), content)
             else:

@@ -12,9 +12,7 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgemtl.runtime.session import EngineSpec
-
-__all__ = ["EngineKey", "available_bytes", "differences", "graph_sha256", "key_of"]
+__all__ = ["EngineKey", "available_bytes", "differences", "key_of"]
 
 _UNKNOWN = "unknown"
 _MODEL, _RELEASE = "proc/device-tree/model", "etc/nv_tegra_release"
@@ -68,11 +66,6 @@ def _linux(text: str) -> str:
     """The release of Jetson Linux (36.4.3) in `# R36 (release), REVISION: 4.3, …`."""
     match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text)
     return "Jetson Linux {}.{}".format(*match.groups()) if match else _UNKNOWN
-
-
-def graph_sha256(folder: Path, spec: EngineSpec, graph: str) -> str:
-    """The hash of one of an engine's graphs; raises `UserError` where it is missing."""
-    return hashlib.sha256(spec.file(folder, graph).read_bytes()).hexdigest()
 
 
 def differences(stored: dict[str, object], key: EngineKey) -> list[str]:

@@ -15,20 +15,25 @@ __all__ = ["build", "choose_settings", "quiet_logger", "workspace_bytes"]
 
 _MOST_WORKSPACE = 1 << 30
 _LEAST_WORKSPACE = 16 << 20
+_REMEDY = "export for the board's own JetPack with edgemtl export RUN --target tensorrt --jetpack RELEASE"
 
 
 def choose_settings(builds: Sequence[Mapping[str, Any]], version: str) -> dict[str, Any]:
     """The last settings that are not newer than this TensorRT.
 
-    Raises `UnsupportedError` where all are: the graphs need a newer version.
+    Raises `UnsupportedError` where all are, and where those are for older versions alone.
     """
     own = _numbers(version)
     fitting = [each for each in builds if _numbers(str(each["since"])) <= own]
     if not fitting:
         oldest = str(builds[0]["since"]) if builds else "none"
         raise UnsupportedError(
-            f"this board has TensorRT {version}, the engine's graphs need {oldest} or newer: export for the board's "
-            "own JetPack with edgemtl export RUN --target tensorrt --jetpack RELEASE"
+            f"this board has TensorRT {version}, the engine's graphs need {oldest} or newer: {_REMEDY}"
+        )
+    before = fitting[-1]["before"]
+    if before is not None and own >= _numbers(before):
+        raise UnsupportedError(
+            f"this board has TensorRT {version}, the engine's graphs are for versions before {before}: {_REMEDY}"
         )
     return dict(fitting[-1])
 
@@ -77,7 +82,11 @@ def build(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     for name in settings["builder_flags"]:
         config.set_flag(getattr(trt.BuilderFlag, name))
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else its inspector tells names of layers alone
     _hold_to_fp32(trt, network, set(settings["fp32_nodes"]))
+    if settings["dla"]:
+        _place_on_dla(trt, builder, config)
+        _set_magnitudes(network, settings["magnitudes"])
     cache = config.create_timing_cache(timings)
     config.set_timing_cache(cache, False)
     plan = builder.build_serialized_network(network, config)
@@ -102,3 +111,24 @@ def _hold_to_fp32(trt: Any, network: Any, names: Any) -> None:
         if layer.name in names and layer.get_output(0).dtype in (trt.float32, trt.float16):
             layer.precision = trt.float32
             layer.set_output_type(0, trt.float32)
+
+
+def _place_on_dla(trt: Any, builder: Any, config: Any) -> None:
+    """Make the DLA what layers run on unless it refuses them; raises `UnsupportedError` on a board that has none."""
+    if builder.num_DLA_cores == 0:
+        raise UnsupportedError(
+            f"TensorRT {trt.__version__} finds no DLA on this board: export without --dla, or for a board that has one"
+        )
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = 0
+
+
+def _set_magnitudes(network: Any, magnitudes: Mapping[str, float]) -> None:
+    """Give tensors the range that eight bits stand for, from minus to plus their largest magnitude."""
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        tensors += [layer.get_output(number) for number in range(layer.num_outputs)]
+    for tensor in tensors:
+        if tensor.name in magnitudes:
+            tensor.set_dynamic_range(-magnitudes[tensor.name], magnitudes[tensor.name])

@@ -1,12 +1,12 @@
 """An engine of the target `tensorrt` on its board: built where it was not, opened, run, and profiled layer by layer.
 
-A fused layer's time counts for a block only where all operators in it are that block's. Elsewhere than on a board with
+Layers are those of TensorRT's inspector (`layers`): what they fuse and what runs them. Elsewhere than on a board with
 TensorRT's bindings opening is refused with what is missing.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,13 +21,14 @@ from edgemtl.runtime.session import (
     EngineSpec,
     OperatorTime,
     Outputs,
-    block_of,
     check_image,
     flag_name,
 )
-from edgemtl.runtime.tensorrt.board import available_bytes, graph_sha256, key_of
+from edgemtl.runtime.shared import assemble
+from edgemtl.runtime.tensorrt.board import available_bytes, key_of
 from edgemtl.runtime.tensorrt.build import build, choose_settings, quiet_logger, workspace_bytes
 from edgemtl.runtime.tensorrt.cuda import Cuda
+from edgemtl.runtime.tensorrt.layers import inspect_layers, named_layer, time_of
 from edgemtl.runtime.tensorrt.store import stored_or_built
 from edgemtl.tasks import check_tasks, map_outputs
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["TensorRtSession", "open_session"]
-
-_PARTS = re.compile(r"\s*\+\s*|\s*,\s*|\.\.\.|[{}\[\]]")
 
 
 class TensorRtSession:
@@ -81,7 +80,7 @@ class TensorRtSession:
         return map_outputs(self._arrays.__getitem__, outputs)
 
     def operator_times(self, image: NDArray[np.float32], tasks: str | Sequence[str], runs: int) -> list[OperatorTime]:
-        """Mean time of each layer, by TensorRT's own profiler; a fused one carries the names of all its operators."""
+        """Mean time of each layer, by TensorRT's own profiler, with the blocks in it and the unit that runs it."""
         self.run(image, tasks)
         times = _profiler(self._trt)
         self._context.profiler = times
@@ -90,7 +89,11 @@ class TensorRtSession:
         times.spent.clear()
         for _ in range(runs):
             self.run(image, tasks)
-        return [OperatorTime(name, _kind_of(name), _block_of(name), ms / runs) for name, ms in times.spent.items()]
+        layers = inspect_layers(self._trt, self._engine)
+        for_dla = self.spec.options.get("dla", ())
+        return [
+            time_of(name, layers.get(name) or named_layer(name), ms / runs, for_dla) for name, ms in times.spent.items()
+        ]
 
     def close(self) -> None:
         """Free the engine, and its memory on the device."""
@@ -114,20 +117,6 @@ def _profiler(trt: Any) -> Any:
     return Profiler()
 
 
-def _operators(layer: str) -> list[str]:
-    return [name for name in _PARTS.split(layer) if block_of(name)]
-
-
-def _block_of(layer: str) -> str:
-    """The block of all operators of a layer; empty where they are of several, or of none."""
-    blocks = {block_of(name) for name in _operators(layer)}
-    return blocks.pop() if len(blocks) == 1 else ""
-
-
-def _kind_of(layer: str) -> str:
-    return "fused" if len(_operators(layer)) > 1 else "layer"
-
-
 def open_session(
     folder: Path,
     spec: EngineSpec,
@@ -144,13 +133,20 @@ def open_session(
     settings = choose_settings(spec.options.get("builds", ()), trt.__version__)
     graph = settings["graph"]
     cuda, logger = connect(), _logger(trt)
-    key = key_of(trt.__version__, cuda.capability, graph_sha256(folder, spec, graph), settings, root)
+    model = _graph_of(folder, spec, graph)
+    key = key_of(trt.__version__, cuda.capability, hashlib.sha256(model).hexdigest(), settings, root)
 
     def built(timings: bytes) -> Any:
-        model = spec.file(folder, graph).read_bytes()
         return build(trt, logger, model, settings, workspace_bytes(available_bytes(root)), timings)
 
     return TensorRtSession(spec, trt, cuda, stored_or_built(key, built), logger)
+
+
+def _graph_of(folder: Path, spec: EngineSpec, graph: str) -> bytes:
+    """An ONNX graph of the engine, put together where it is a level's; raises `UserError` where a file is missing."""
+    if "shared" not in spec.files:
+        return spec.file(folder, graph).read_bytes()
+    return b"".join(map(bytes, assemble(folder, spec, graph)))
 
 
 @lru_cache(maxsize=None)

@@ -20,6 +20,7 @@ from edgemtl.targets.tensorrt.graph import View, attribute, view_of
 from edgemtl.targets.tensorrt.rules import (
     AXES,
     CONSTANT_INPUTS,
+    DLA_REMEDIES,
     LIMITS,
     OPERATORS,
     REFUSED_TYPES,
@@ -27,7 +28,7 @@ from edgemtl.targets.tensorrt.rules import (
     RESIZE,
 )
 
-__all__ = ["Problem", "check_graph", "lint"]
+__all__ = ["Problem", "check_graph", "lint", "problem_at"]
 
 _SHOWN = 3
 _EIGHT_BIT = (TensorProto.INT8, TensorProto.UINT8)
@@ -46,7 +47,7 @@ class Problem:
     @property
     def remedy(self) -> str:
         """The remedy of the rule."""
-        return REMEDIES[self.rule]
+        return {**REMEDIES, **DLA_REMEDIES}[self.rule]
 
     def __str__(self) -> str:
         where = f"{self.op} at {self.node}" if self.node else "the model"
@@ -81,7 +82,8 @@ def _before(version: str, first: str | None) -> bool:
     return first is None or version_of(version) < version_of(first)
 
 
-def _problem(node: NodeProto, rule: str, detail: str) -> Problem:
+def problem_at(node: NodeProto, rule: str, detail: str) -> Problem:
+    """The problem of a rule that a node breaks."""
     return Problem(node.name or node.output[0], node.op_type, rule, detail)
 
 
@@ -94,13 +96,13 @@ def _opset(view: View, version: str) -> Iterator[Problem]:
 def _operators(view: View, version: str) -> Iterator[Problem]:
     for node in view.nodes:
         if node.domain not in ("", "ai.onnx"):
-            yield _problem(node, "domain", f"operators of {node.domain} are not ONNX's")
+            yield problem_at(node, "domain", f"operators of {node.domain} are not ONNX's")
         elif node.op_type not in OPERATORS:
             others = "the target onnxruntime has it" if _is_standard(node.op_type) else "no target has it"
-            yield _problem(node, "operator", f"no version of TensorRT has it, {others}")
+            yield problem_at(node, "operator", f"no version of TensorRT has it, {others}")
         elif _before(version, OPERATORS[node.op_type]):
             first = OPERATORS[node.op_type]
-            yield _problem(node, "operator", f"it needs TensorRT {first} or newer, the target onnxruntime has it too")
+            yield problem_at(node, "operator", f"it needs TensorRT {first} or newer, the target onnxruntime has it too")
 
 
 def _is_standard(op: str) -> bool:
@@ -113,7 +115,7 @@ def _constants(view: View, version: str) -> Iterator[Problem]:
             if node.op_type == op and len(node.input) > number and _before(version, first):
                 name = node.input[number]
                 if name and name not in view.constants:
-                    yield _problem(node, "constant", f"its input {name} is computed")
+                    yield problem_at(node, "constant", f"its input {name} is computed")
 
 
 def _types(view: View, version: str) -> Iterator[Problem]:
@@ -121,12 +123,12 @@ def _types(view: View, version: str) -> Iterator[Problem]:
         for name in (*node.output, *(name for name in node.input if name in view.constants or name in view.inputs)):
             kind = view.kinds.get(name, TensorProto.UNDEFINED)
             if kind in REFUSED_TYPES and _before(version, REFUSED_TYPES[kind]):
-                yield _problem(node, "type", f"{name} is {TensorProto.DataType.Name(kind)}")
+                yield problem_at(node, "type", f"{name} is {TensorProto.DataType.Name(kind)}")
         bytes_read = [name for name in node.input if view.kinds.get(name) == TensorProto.UINT8]
         if bytes_read and node.op_type not in ("Cast", "QuantizeLinear", "DequantizeLinear"):
-            yield _problem(node, "type", f"{bytes_read[0]} is UINT8, which Cast alone reads")
+            yield problem_at(node, "type", f"{bytes_read[0]} is UINT8, which Cast alone reads")
         if node.op_type == "TopK" and _before(version, "8.6") and view.kinds.get(node.input[0]) in _INTEGERS:
-            yield _problem(node, "type", f"{node.input[0]} is of integers, which TopK reads from TensorRT 8.6 on")
+            yield problem_at(node, "type", f"{node.input[0]} is of integers, which TopK reads from TensorRT 8.6 on")
 
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -140,9 +142,9 @@ def _shapes(view: View, version: str) -> Iterator[Problem]:
         for name in node.output:
             shape = view.shapes.get(name)
             if name and not _is_fixed(shape):
-                yield _problem(node, "shape", f"{name} is of shape {_shown(shape)}")
+                yield problem_at(node, "shape", f"{name} is of shape {_shown(shape)}")
             elif shape is not None and len(shape) > LIMITS["rank"]:
-                yield _problem(node, "limit", f"{name} has {len(shape)} dimensions, {LIMITS['rank']} are allowed")
+                yield problem_at(node, "limit", f"{name} has {len(shape)} dimensions, {LIMITS['rank']} are allowed")
 
 
 def _is_fixed(shape: tuple[int | None, ...] | None) -> bool:
@@ -161,14 +163,14 @@ def _attributes(view: View, version: str) -> Iterator[Problem]:
         if node.op_type == "TopK" and node.input[1] in view.constants:
             count = int(view.array(node.input[1]).reshape(-1)[0])
             if count > LIMITS["TopK"]:
-                yield _problem(node, "limit", f"it gives {count}, at most {LIMITS['TopK']} are allowed")
+                yield problem_at(node, "limit", f"it gives {count}, at most {LIMITS['TopK']} are allowed")
         if node.op_type.startswith("Scatter") and attribute(node, "reduction", b"none") != b"none":
-            yield _problem(node, "scatter", "it scatters with a reduction")
+            yield problem_at(node, "scatter", "it scatters with a reduction")
         if node.op_type == "Resize":
             for name, allowed in RESIZE.items():
                 value = attribute(node, name, allowed[0].encode()).decode()
                 if value not in allowed:
-                    yield _problem(node, "resize", f"{name} is {value}, and {', '.join(allowed)} are known")
+                    yield problem_at(node, "resize", f"{name} is {value}, and {', '.join(allowed)} are known")
 
 
 def _rounding(view: View, version: str) -> Iterator[Problem]:
@@ -177,39 +179,39 @@ def _rounding(view: View, version: str) -> Iterator[Problem]:
         if node.op_type not in ("QuantizeLinear", _IN_FLOAT):
             continue
         if len(node.input) < 3 or not node.input[2]:
-            yield _problem(node, "zero point", "it has none, and is unsigned or not read")
+            yield problem_at(node, "zero point", "it has none, and is unsigned or not read")
         elif node.input[2] not in view.constants:
-            yield _problem(node, "zero point", f"{node.input[2]} is computed")
+            yield problem_at(node, "zero point", f"{node.input[2]} is computed")
         elif view.kinds[node.input[2]] != TensorProto.INT8:
             name = TensorProto.DataType.Name(view.kinds[node.input[2]])
-            yield _problem(node, "zero point", f"{node.input[2]} is {name}, INT8 is needed")
+            yield problem_at(node, "zero point", f"{node.input[2]} is {name}, INT8 is needed")
         elif view.array(node.input[2]).any():
-            yield _problem(node, "zero point", f"{node.input[2]} is {view.array(node.input[2]).flat[0]}")
+            yield problem_at(node, "zero point", f"{node.input[2]} is {view.array(node.input[2]).flat[0]}")
         yield from _scale(view, node)
         if view.kinds.get(node.input[1]) == TensorProto.FLOAT16 and not generation_of(version).strongly_typed:
-            yield _problem(node, "half scales", f"{node.input[1]} is FP16, which is read from TensorRT 10 on")
+            yield problem_at(node, "half scales", f"{node.input[1]} is FP16, which is read from TensorRT 10 on")
 
 
 def _scale(view: View, node: NodeProto) -> Iterator[Problem]:
     if node.input[1] not in view.constants:
-        yield _problem(node, "scale", f"{node.input[1]} is computed")
+        yield problem_at(node, "scale", f"{node.input[1]} is computed")
         return
     scale = view.array(node.input[1])
     if (np.asarray(scale, np.float64) <= 0).any():
-        yield _problem(node, "scale", f"{node.input[1]} is not positive")
+        yield problem_at(node, "scale", f"{node.input[1]} is not positive")
     if scale.size == 1:
         return
     axis = int(attribute(node, "axis", 1))
     shape = view.shapes.get(node.input[0]) or ()
     if node.input[0] not in view.constants:
-        yield _problem(node, "scale", f"it has {scale.size} scales for a tensor that is computed")
+        yield problem_at(node, "scale", f"it has {scale.size} scales for a tensor that is computed")
     elif axis >= len(shape) or shape[axis] != scale.size:
-        yield _problem(node, "scale", f"it has {scale.size} scales along axis {axis} of {_shown(shape)}")
+        yield problem_at(node, "scale", f"it has {scale.size} scales along axis {axis} of {_shown(shape)}")
     for reader in view.readers.get(node.output[0], ()):
         wanted = AXES.get(reader.op_type, axis)
         wanted = 1 - wanted if reader.op_type == "Gemm" and not attribute(reader, "transB", 0) else wanted
         if axis != wanted:
-            yield _problem(
+            yield problem_at(
                 node, "scale", f"its scales stand along axis {axis}, output channels of {reader.name} on {wanted}"
             )
 
@@ -220,14 +222,14 @@ def _placement(view: View, version: str) -> Iterator[Problem]:
         if node.op_type == "QuantizeLinear":
             for reader in view.readers.get(node.output[0], ()):
                 if reader.op_type != _IN_FLOAT:
-                    yield _problem(node, "rounded tensor", f"{reader.op_type} {reader.name} reads it as it is")
+                    yield problem_at(node, "rounded tensor", f"{reader.op_type} {reader.name} reads it as it is")
         if node.op_type in AXES and _is_rounded(view, node.input[1]) and not _is_rounded(view, node.input[0]):
-            yield _problem(node, "weights", f"{node.input[1]} is rounded and {node.input[0]} is not")
+            yield problem_at(node, "weights", f"{node.input[1]} is rounded and {node.input[0]} is not")
         if node.op_type == "Add" and len({_is_rounded(view, name) for name in node.input}) == 2:
             terms = [name for name in node.input if name not in view.constants]
             if len(terms) == 2:
                 (plain,) = (name for name in node.input if not _is_rounded(view, name))
-                yield _problem(node, "sum", f"{plain} is not rounded, the other input is")
+                yield problem_at(node, "sum", f"{plain} is not rounded, the other input is")
 
 
 def _is_rounded(view: View, name: str) -> bool:
@@ -239,10 +241,10 @@ def _conditions(view: View, version: str) -> Iterator[Problem]:
     for node in view.nodes:
         within = view.within.get(node.output[0], "")
         if within and node.op_type == "Attention":
-            yield _problem(node, "Attention in If", f"it stands inside {within}")
+            yield problem_at(node, "Attention in If", f"it stands inside {within}")
         if node.op_type == "If":
             if within:
-                yield _problem(node, "If in If", f"it stands inside {within}")
+                yield problem_at(node, "If in If", f"it stands inside {within}")
             yield from _branches(view, node)
         for name in node.input:
             crosses = view.kinds.get(name) in _EIGHT_BIT and name not in view.inputs
@@ -252,7 +254,7 @@ def _conditions(view: View, version: str) -> Iterator[Problem]:
                 and view.within.get(name, "") != within
                 and node.op_type in ("QuantizeLinear", _IN_FLOAT)
             ):
-                yield _problem(node, "rounded in If", f"{name} comes from outside of {within}")
+                yield problem_at(node, "rounded in If", f"{name} comes from outside of {within}")
 
 
 def _branches(view: View, node: NodeProto) -> Iterator[Problem]:
@@ -260,11 +262,11 @@ def _branches(view: View, node: NodeProto) -> Iterator[Problem]:
     for output, *names in zip(node.output, *([info.name for info in each.output] for each in branches), strict=False):
         shapes, kinds = ({table.get(name) for name in names} for table in (view.shapes, view.kinds))
         if len(set(names)) < len(names):
-            yield _problem(node, "branches", f"both give {names[0]} for {output}")
+            yield problem_at(node, "branches", f"both give {names[0]} for {output}")
         if len(shapes) > 1 or len(kinds) > 1:
-            yield _problem(node, "branches", f"{' and '.join(names)} differ in type or shape")
+            yield problem_at(node, "branches", f"{' and '.join(names)} differ in type or shape")
         if kinds & set(_EIGHT_BIT):
-            yield _problem(node, "rounded in If", f"{output} has eight bits")
+            yield problem_at(node, "rounded in If", f"{output} has eight bits")
 
 
 _CHECKS: tuple[Check, ...] = (

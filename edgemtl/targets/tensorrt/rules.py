@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-__all__ = ["AXES", "CONSTANT_INPUTS", "LIMITS", "OPERATORS", "REFUSED_TYPES", "REMEDIES", "RESIZE"]
+__all__ = ["AXES", "CONSTANT_INPUTS", "DLA_REMEDIES", "LIMITS", "OPERATORS", "REFUSED_TYPES", "REMEDIES", "RESIZE"]
 
 _SINCE_8_5 = """
 Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil Celu Clip Concat
@@ -90,3 +90,11 @@ REMEDIES = {
     "If in If": "give each task an If of its own: nested, every branch costs time (NVIDIA/TensorRT#4059)",
 }
 """The name of each rule, and what to do where a graph breaks it."""
+
+DLA_REMEDIES = {
+    "dla branch": "the DLA has no control flow: export one task alone (--layout plain --tasks NAME) to place it too",
+    "dla operator": "choose blocks of convolutions with ReLU, ReLU6 or sigmoid, sums and pools, or leave it to the GPU",
+    "dla shape": "keep maps of four dimensions, of sides up to 8192, or leave it to the GPU",
+    "dla limit": "keep to the sizes that the DLA has, or leave it to the GPU",
+}
+"""The same for what the DLA refuses, which then runs on the GPU."""

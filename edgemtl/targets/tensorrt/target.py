@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgemtl.devices import Device
+from edgemtl.devices import Device, device_names, load_device
 from edgemtl.errors import UserError
 from edgemtl.files.disk import write_atomic
-from edgemtl.jetpack import JETPACKS, find_jetpack
+from edgemtl.jetpack import JETPACKS, find_jetpack, version_of
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets.common import check_build, flags_of, make_spec, write_spec
@@ -26,10 +26,11 @@ from edgemtl.targets.onnx.magnitude import wide_nodes
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.target import ExportTarget
+from edgemtl.targets.tensorrt.dla import DLA_SCHEME, DLA_VERSIONS, placement_of
 from edgemtl.targets.tensorrt.generations import TENSORRT_VERSIONS, generation_of
 from edgemtl.targets.tensorrt.lint import check_graph
 from edgemtl.targets.tensorrt.lowering import lower_normalisations
-from edgemtl.targets.tensorrt.settings import settings_for
+from edgemtl.targets.tensorrt.settings import dla_settings_for, settings_for
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from edgemtl.models import TaskNet
     from edgemtl.models.graph import Graph
 
-__all__ = ["TensorRtTarget", "for_jetpack"]
+__all__ = ["TensorRtTarget", "on_board"]
 
 _FILES = {"model": "model.onnx", "typed": "model-fp16.onnx"}
 _BUCKETS = DispatchPolicy("buckets", capacity=1.5)
@@ -61,33 +62,41 @@ class TensorRtTarget:
 
     With `jetpack` there is one of them, for the TensorRT of that release alone; without it graphs are for 8.5 to 11.4.
     Unwanted tasks stand inside `If` on the boolean inputs `want_TASK`; experts have buckets, since no shape may depend
-    on data. Raises `UserError` for a release that is unknown, or that does not run on the device.
+    on data. With `dla` the graph is one in floats, with a scale for every tensor of INT8 blocks beside it, and layers
+    run on the DLA where it takes them; the rest of the engine is FP16. Raises `UserError` for a release that is
+    unknown or does not run on the device, and for `dla` where there is none.
     """
 
     device: Device
     jetpack: str | None = None
+    dla: bool = False
     dispatch: DispatchPolicy = _BUCKETS
 
     def __post_init__(self) -> None:
         if self.jetpack is not None:
             _check_board(self.device, self.jetpack)
+        if self.dla:
+            _check_dla(self.device, self.jetpack)
 
     @property
     def traits(self) -> TargetTraits:
         """The same on every board, but for what they say of it."""
         board = "NVIDIA Jetson boards" if self.device.is_host else self.device.title
         named = f"{board} with JetPack {self.jetpack}" if self.jetpack else board
-        return replace(_TRAITS.on(self.device), hardware=named)
+        traits = replace(_TRAITS.on(self.device), hardware=named)
+        return replace(traits, engine_precisions=("fp16",), needs_ranges=True) if self.dla else traits
 
     @property
     def scheme(self) -> QuantScheme:
         """The GPU's products are exact, whatever the CPU."""
-        return QuantScheme("int8", symmetric=True, quantized_ops=("Add",))
+        return DLA_SCHEME if self.dla else QuantScheme("int8", symmetric=True, quantized_ops=("Add",))
 
     @property
     def versions(self) -> tuple[str, ...]:
         """The versions of TensorRT that graphs are for."""
-        return TENSORRT_VERSIONS if self.jetpack is None else (find_jetpack(self.jetpack).tensorrt,)
+        if self.jetpack is None:
+            return DLA_VERSIONS if self.dla else TENSORRT_VERSIONS
+        return (find_jetpack(self.jetpack).tensorrt,)
 
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write graphs and settings; `UnsupportedError` names the node and rule where a version refuses a graph."""
@@ -121,6 +130,8 @@ class TensorRtTarget:
         finish: Callable[[onnx.ModelProto], onnx.ModelProto],
     ) -> tuple[dict[str, str], dict[str, Any]]:
         """Write the graphs that `versions` need, once all of them pass; the engine's files and options."""
+        if self.dla:
+            return self._write_for_dla(graph, precision, ranges, folder, finish)
         model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
         lower_normalisations(model)
         half = precision.get("engine") == "fp16"
@@ -142,16 +153,63 @@ class TensorRtTarget:
         }
         return {key: _FILES[key] for key in models}, options
 
+    def _write_for_dla(
+        self,
+        graph: Graph,
+        precision: Mapping[str, str],
+        ranges: Ranges,
+        folder: Path,
+        finish: Callable[[onnx.ModelProto], onnx.ModelProto],
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        """Write the graph in floats, its settings with scales, and what the DLA takes of it and what it refuses."""
+        model = emit_graph(graph, self.dispatch)
+        lower_normalisations(model)
+        wide = sorted(wide_nodes(model, ranges))
+        model = finish(model)
+        check_graph(model, self.versions)
+        placed = placement_of(model, precision, ranges)
+        write_atomic(folder / _FILES["model"], model.SerializeToString(deterministic=True))
+        files = {"model": _FILES["model"]}
+        settings = dla_settings_for(self.versions, "model", placed.magnitudes, wide)
+        options = {
+            "engine": "fp16",
+            "jetpack": self.jetpack,
+            "builds": [each.as_json(files) for each in settings],
+            "dla": list(placed.blocks),
+            "gpu": [str(problem) for problem in placed.refused],
+        }
+        return files, options
 
-def for_jetpack(targets: Sequence[ExportTarget], jetpack: str) -> list[ExportTarget]:
-    """The targets, TensorRT's for one release of JetPack.
 
-    Raises `UserError` for a release that is unknown or does not run on the device, and where no target is TensorRT's.
+def on_board(targets: Sequence[ExportTarget], jetpack: str | None = None, dla: bool = False) -> list[ExportTarget]:
+    """The targets, TensorRT's for one release of JetPack (None: any), and placed on the DLA where `dla` says so.
+
+    Raises `UserError` for a release that is unknown or does not run on the device, for a device without a DLA, and
+    where one of them is given and no target is TensorRT's.
     """
-    if not any(isinstance(target, TensorRtTarget) for target in targets):
-        names = " and ".join(target.traits.name for target in targets)
-        raise UserError(f"JetPack {jetpack} given for {names}: it decides the graphs of the target tensorrt alone")
-    return [replace(target, jetpack=jetpack) if isinstance(target, TensorRtTarget) else target for target in targets]
+    if (jetpack or dla) and not any(isinstance(target, TensorRtTarget) for target in targets):
+        names, given = (
+            " and ".join(target.traits.name for target in targets),
+            f"JetPack {jetpack}" if jetpack else "DLA",
+        )
+        raise UserError(f"{given} given for {names}: it decides the graphs of the target tensorrt alone")
+    return [
+        replace(target, jetpack=jetpack, dla=dla) if isinstance(target, TensorRtTarget) else target
+        for target in targets
+    ]
+
+
+def _check_dla(device: Device, jetpack: str | None) -> None:
+    """Raise `UserError` for a device without a DLA, and a JetPack whose TensorRT is told no scales beside a graph."""
+    if device.dla == 0:
+        with_dla = ", ".join(name for name in device_names() if load_device(name).dla)
+        raise UserError(f"device {device.name} has no DLA: give --device with one that has ({with_dla}), or drop --dla")
+    version = None if jetpack is None else find_jetpack(jetpack).tensorrt
+    if version is not None and version_of(version) >= (10, 13):
+        raise UserError(
+            f"JetPack {jetpack} brings TensorRT {version}, which is told no scales for the DLA: give JetPack 5.1 to "
+            "6.2, or drop --dla"
+        )
 
 
 def _check_board(device: Device, jetpack: str) -> None:

@@ -20,6 +20,7 @@ from edgemtl.runtime import EngineSpec
 from edgemtl.runtime.tensorrt.board import available_bytes
 from edgemtl.runtime.tensorrt.build import build, choose_settings, quiet_logger, workspace_bytes
 from edgemtl.runtime.tensorrt.cuda import Cuda
+from edgemtl.runtime.tensorrt.layers import inspect_layers, named_layer, time_of
 from edgemtl.runtime.tensorrt.session import TensorRtSession, open_session
 from edgemtl.targets import TensorRtTarget, find_target
 from edgemtl.tasks import by_tensor
@@ -157,14 +158,36 @@ def test_a_refusal_by_parser_or_builder_is_one_line(engine: Path) -> None:
         build(newer, quiet_logger(newer), typed, {**strong, "builder_flags": ["INT8"]}, 1 << 26, b"")
 
 
-def test_times_of_layers_are_those_of_blocks_where_they_are_of_one(
-    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("version", "fused"), [("8.5.2.2", ("s1_1", "s2_1")), ("10.3.0", ("s1_1", "s1_2", "s2_1"))])
+def test_times_of_layers_say_which_blocks_are_in_them_and_what_ran_them(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, fused: tuple[str, ...]
 ) -> None:
-    session = opened(engine, fake_tensorrt("10.3.0"), monkeypatch, write_board(tmp_path))
-    first, second = session.operator_times(images(1).numpy(), ["depth"], 4)
-    assert (first.op, first.block, first.mean_ms) == ("fused", "stem", 0.5)
-    assert (second.op, second.block, second.mean_ms) == ("fused", "", 0.25)
+    """8.5 names the ends of a region alone; a copy between units is no operator of the net."""
+    session = opened(engine, fake_tensorrt(version), monkeypatch, write_board(tmp_path))
+    session.spec.options["dla"] = ["stem", "s1_1"]  # type: ignore[index]
+    first, second, third = session.operator_times(images(1).numpy(), ["depth"], 4)
+    assert (first.op, first.block, first.mean_ms) == ("CaskConvolution, fused", "stem", 0.5)
+    assert (first.fused, first.unit) == ((), "gpu (fallback)")
+    assert (second.op, second.block, second.mean_ms) == ("DLA, fused", "", 0.25)
+    assert (second.fused, second.unit) == (fused, "dla")
+    assert (third.op, third.block, third.fused, third.unit) == ("Reformat", "", (), "gpu")
     session.close()
+
+
+@pytest.mark.parametrize(
+    "content", ["no JSON", "[]", '{"Layers": ["blocks.stem.conv"]}', '{"Layers": [{"LayerType": 1}]}']
+)
+def test_an_inspector_that_tells_nothing_leaves_names(content: str) -> None:
+    class Engine:
+        def create_engine_inspector(self) -> Engine:
+            return self
+
+        def get_engine_information(self, format: Any) -> str:
+            return content
+
+    assert inspect_layers(fake_tensorrt("10.3.0"), Engine()) == {}
+    layer = named_layer("blocks.stem.conv + blocks.stem.act")
+    assert layer.blocks == ("stem",) and time_of("x", layer, 1.0, ()).op == "layer, fused"
 
 
 def test_no_memory_on_the_device_is_one_line(engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
