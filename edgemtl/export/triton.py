@@ -36,7 +36,11 @@ BUILD_FILE = "build.sh"
 CONFIG_FILE = "config.pbtxt"
 ALL_TASKS = "all-tasks"
 _VERSION, _PLAN = "1", "model.plan"
-_TYPES = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64", TensorProto.UINT8: "TYPE_UINT8"}
+_TYPES: dict[int, str] = {
+    TensorProto.FLOAT: "TYPE_FP32",
+    TensorProto.INT64: "TYPE_INT64",
+    TensorProto.UINT8: "TYPE_UINT8",
+}
 
 
 def export_triton(
