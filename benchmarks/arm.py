@@ -1,0 +1,157 @@
+"""Engines of every family and precision on emulated Arm processors against the simulation of the Arm scheme.
+
+Boards are processors that QEMU emulates, reached over ssh on loopback; edgemtl's agent opens the engines there with the
+aarch64 wheels of ONNX Runtime and OpenVINO. What is computed is what the board computes, how long it takes says
+nothing: nothing is timed. Nets of the shipped supernets see test images of the scenes, the net of the grid, which has
+no supernet, pictures whose truth is about what it predicts. Needs root, QEMU, debootstrap, gcc and an OpenSSH server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from _common import Outcome, Row, main, say
+from _runs import scenes_evaluator, size_of
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "shelf"))
+from arm_board import CPUS, emulated_board, missing
+
+from edgemtl.data import Sample, collate
+from edgemtl.devices import Device, any_processor
+from edgemtl.models import MultiTaskNet
+from edgemtl.models.quantization import Ranges, calibrate, simulate
+from edgemtl.profiling import board_at
+from edgemtl.targets import ExportTarget, find_target, measurer_of
+from edgemtl.tasks import by_tensor, map_outputs, relative_change
+from edgemtl.testing import grid_net, images, mixed_precision, samples_for
+from edgemtl.train import Scorer
+
+SUPERNETS = {"cnn": "cnn", "vit": "moe-vit"}
+"""The space of the shipped supernet of each family that has one."""
+RUNTIMES = ("onnxruntime", "openvino")
+QUICK_BOARD = "raspberry-pi-5"
+LEAST_CHANGE = 0.5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net with the images it is scored on, and its calibrated ranges."""
+
+    net: MultiTaskNet
+    ranges: Ranges
+    samples: Sequence[Sample]
+
+
+def subjects(size: tuple[int, int], count: int) -> dict[str, Subject]:
+    """The smallest design of each family, which has every kind of operator that the family has."""
+    found = {}
+    for family, name in SUPERNETS.items():
+        space, evaluator = scenes_evaluator("onnxruntime", name, size)
+        candidate = evaluator.candidate(space.smallest())
+        calibrated = evaluator.ranges(candidate.net)
+        found[family] = Subject(candidate.net, calibrated, evaluator.test_samples[:count])
+    net = grid_net()
+    return {**found, "grid": Subject(net, calibrate(net, images(8, net.input_size)), samples_for(net, count))}
+
+
+def compared(subject: Subject, precision: Mapping[str, str], target: ExportTarget) -> dict[str, float]:
+    """Share of equal values, their largest difference (of the output's range), the largest change of any metric."""
+    simulation = simulate(subject.net, precision, subject.ranges, target.scheme)
+    scorers = {name: Scorer(subject.net.tasks) for name in ("engine", "simulation")}
+    same, total, apart = 0, 0, 0.0
+    for batch, engine in on_board(subject, precision, target):
+        with torch.no_grad():
+            expected = map_outputs(torch.Tensor.numpy, simulation(torch.from_numpy(batch.image)))
+        scorers["engine"].update(engine, batch)
+        scorers["simulation"].update(expected, batch)
+        values = by_tensor(engine)
+        for name, value in by_tensor(expected).items():
+            same, total = same + int((value == values[name]).sum()), total + value.size
+            apart = max(apart, float(np.abs(value - values[name]).max() / np.ptp(value)))
+    scores = {name: scorer.compute() for name, scorer in scorers.items()}
+    changes = (relative_change(task, *(scores[name][task.name] for name in scorers)) for task in subject.net.tasks)
+    return {"equal": same / total, "largest_difference": apart, "metric_change": max(map(abs, changes))}
+
+
+def on_board(subject: Subject, precision: Mapping[str, str], target: ExportTarget) -> Iterator[tuple[Any, Any]]:
+    """Each image as a batch, with the raw outputs of all tasks as the board computes them."""
+    tasks = [task.name for task in subject.net.tasks]
+    with TemporaryDirectory() as folder:
+        target.build(subject.net, precision, subject.ranges, Path(folder))
+        with closing(measurer_of(target).open(Path(folder), 1, [tasks])) as session:
+            for sample in subject.samples:
+                batch = collate([sample], subject.net.tasks)
+                yield batch, session.run(batch.image, tasks)
+
+
+def targets(device: Device) -> dict[str, ExportTarget]:
+    """Every runtime that is compared, by the board's own scheme, and by the one that is right on every processor."""
+    portable = any_processor(device).model_copy(update={"measurer": device.measurer})
+    own = {name: find_target(name, device) for name in RUNTIMES}
+    return {**own, "onnxruntime_portable": find_target("onnxruntime", portable)}
+
+
+def precisions(net: MultiTaskNet, target: ExportTarget) -> dict[str, Mapping[str, str]]:
+    """Every block in each precision that the target has, and every second one in INT8."""
+    uniform = {name: {"engine": "fp32", **dict.fromkeys(net.blocks, name)} for name in target.traits.block_precisions}
+    return uniform if len(uniform) < 2 else {**uniform, "mixed": mixed_precision(net, target, "fp32")}
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """The worst of all boards and families, for each runtime, scheme and precision."""
+    if lacking := missing():
+        say(f"Arm is not emulated on this machine: {lacking}")
+        return Outcome([], {"reason": lacking})
+    nets = subjects(size_of(options.size), 1 if options.quick else options.images)
+    boards, raw = [QUICK_BOARD] if options.quick else list(CPUS), {}
+    with TemporaryDirectory() as folder:
+        for board in boards:
+            with emulated_board(board, Path(folder) / board) as device:
+                environment = board_at(device.reach).greeting["environment"]
+                raw[board] = {"environment": environment, "figures": compare_all(nets, device)}
+    kinds = dict.fromkeys(kind for board in raw.values() for kind in board["figures"])
+    rows = [row for kind in kinds for row in rows_of(kind, [raw[board]["figures"][kind] for board in boards])]
+    return Outcome(rows, raw)
+
+
+def compare_all(nets: Mapping[str, Subject], device: Device) -> dict[str, dict[str, dict[str, float]]]:
+    """Figures of each family, by runtime, scheme and precision."""
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for name, target in targets(device).items():
+        for family, subject in nets.items():
+            for kind, precision in precisions(subject.net, target).items():
+                if kind != "float" or name in RUNTIMES:  # a scheme is of INT8 alone
+                    worst = figures.setdefault(f"{name}_{kind}", {})
+                    worst[family] = compared(subject, precision, target)
+                    say(f"{device.name} {name} {family} {kind}: {worst[family]}")
+    return figures
+
+
+def rows_of(kind: str, boards: Sequence[Mapping[str, Mapping[str, float]]]) -> list[Row]:
+    """The worst figures of one kind; float engines add in another order, so that last bits differ."""
+    figures = [each for board in boards for each in board.values()]
+    change = 100 * max(each["metric_change"] for each in figures)
+    rows = [Row(f"metric_change_on_{kind}", change, "%", LEAST_CHANGE, 0.0)]
+    if not kind.endswith("float"):
+        equal = min(each["equal"] for each in figures)
+        rows.append(Row(f"equal_values_on_{kind}", equal, "fraction", None, 1.0, lower_is_better=False))
+    return rows
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Options that make it smaller or larger: an emulated processor is a hundred times slower than a real one."""
+    parser.add_argument("--size", default="96x128", help="input of the nets from supernets (default %(default)s)")
+    parser.add_argument("--images", type=int, default=4, help="test images of each engine (default %(default)s)")
+
+
+if __name__ == "__main__":
+    main(run, __doc__, add)
