@@ -26,11 +26,11 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "shelf"))
 from arm_board import CPUS, emulated_board, missing
 
 from edgemtl.data import Sample, collate
-from edgemtl.devices import Device, any_processor
+from edgemtl.devices import HOST, Device, any_processor, load_device
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate, simulate
-from edgemtl.profiling import board_at
-from edgemtl.targets import ExportTarget, find_target, measurer_of
+from edgemtl.profiling import board_at, find_measurer
+from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import by_tensor, map_outputs, relative_change
 from edgemtl.testing import grid_net, images, mixed_precision, samples_for
 from edgemtl.train import Scorer
@@ -63,12 +63,12 @@ def subjects(size: tuple[int, int], count: int) -> dict[str, Subject]:
     return {**found, "grid": Subject(net, calibrate(net, images(8, net.input_size)), samples_for(net, count))}
 
 
-def compared(subject: Subject, precision: Mapping[str, str], target: ExportTarget) -> dict[str, float]:
+def compared(subject: Subject, precision: Mapping[str, str], target: ExportTarget, device: Device) -> dict[str, float]:
     """Share of equal values, their largest difference (of the output's range), the largest change of any metric."""
     simulation = simulate(subject.net, precision, subject.ranges, target.scheme)
     scorers = {name: Scorer(subject.net.tasks) for name in ("engine", "simulation")}
     same, total, apart = 0, 0, 0.0
-    for batch, engine in on_board(subject, precision, target):
+    for batch, engine in on_board(subject, precision, target, device):
         with torch.no_grad():
             expected = map_outputs(torch.Tensor.numpy, simulation(torch.from_numpy(batch.image)))
         scorers["engine"].update(engine, batch)
@@ -82,22 +82,24 @@ def compared(subject: Subject, precision: Mapping[str, str], target: ExportTarge
     return {"equal": same / total, "largest_difference": apart, "metric_change": max(map(abs, changes))}
 
 
-def on_board(subject: Subject, precision: Mapping[str, str], target: ExportTarget) -> Iterator[tuple[Any, Any]]:
+def on_board(
+    subject: Subject, precision: Mapping[str, str], target: ExportTarget, device: Device
+) -> Iterator[tuple[Any, Any]]:
     """Each image as a batch, with the raw outputs of all tasks as the board computes them."""
     tasks = [task.name for task in subject.net.tasks]
     with TemporaryDirectory() as folder:
         target.build(subject.net, precision, subject.ranges, Path(folder))
-        with closing(measurer_of(target).open(Path(folder), 1, [tasks])) as session:
+        with closing(find_measurer(device, target.traits.name).open(Path(folder), 1, [tasks])) as session:
             for sample in subject.samples:
                 batch = collate([sample], subject.net.tasks)
                 yield batch, session.run(batch.image, tasks)
 
 
 def targets(device: Device) -> dict[str, ExportTarget]:
-    """Every runtime that is compared, by the board's own scheme, and by the one that is right on every processor."""
-    portable = any_processor(device).model_copy(update={"measurer": device.measurer})
+    """Every runtime by the board's own scheme, and as it is exported on this machine for every processor."""
+    portable = any_processor(load_device(HOST))
     own = {name: find_target(name, device) for name in RUNTIMES}
-    return {**own, "onnxruntime_portable": find_target("onnxruntime", portable)}
+    return {**own, **{f"{name}_portable": find_target(name, portable) for name in RUNTIMES}}
 
 
 def precisions(net: MultiTaskNet, target: ExportTarget) -> dict[str, Mapping[str, str]]:
@@ -131,7 +133,7 @@ def compare_all(nets: Mapping[str, Subject], device: Device) -> dict[str, dict[s
             for kind, precision in precisions(subject.net, target).items():
                 if kind != "float" or name in RUNTIMES:  # a scheme is of INT8 alone
                     worst = figures.setdefault(f"{name}_{kind}", {})
-                    worst[family] = compared(subject, precision, target)
+                    worst[family] = compared(subject, precision, target, device)
                     say(f"{device.name} {name} {family} {kind}: {worst[family]}")
     return figures
 

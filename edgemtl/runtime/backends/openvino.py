@@ -12,6 +12,7 @@ hold those weights once a task. Then one engine serves them all and is given the
 from __future__ import annotations
 
 import os
+import platform
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,9 @@ __all__ = ["open_session"]
 _SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITHOUT_VNNI = ("sse41", "avx", "avx2", "avx512_core")
 """Instruction sets without VNNI that oneDNN, whose kernels OpenVINO uses, can be held to: sums saturate then."""
+_ARM = ("aarch64", "arm64")
+"""Machines where OpenVINO 2026.4 turns most INT8 convolutions into FP16 ones, whatever the engine's precision says, and
+outputs are percents apart from what was simulated; without these transformations it computes INT8 in FP32, exactly."""
 
 Mode = Callable[["NDArray[np.float32]"], Outputs]
 
@@ -230,6 +234,7 @@ class _Compiler:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
             **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
+            **({"LP_TRANSFORMS_MODE": False} if platform.machine() in _ARM else {}),
         }
 
     def _precision(self) -> str:
