@@ -43,7 +43,7 @@ LEAST_CHANGE = 0.5
 
 
 @dataclass(frozen=True)
-class Subject:
+class ScoredNet:
     """A net with the images it is scored on, and its calibrated ranges."""
 
     net: MultiTaskNet
@@ -51,24 +51,24 @@ class Subject:
     samples: Sequence[Sample]
 
 
-def subjects(size: tuple[int, int], count: int) -> dict[str, Subject]:
+def scored_nets(size: tuple[int, int], count: int) -> dict[str, ScoredNet]:
     """The smallest design of each family, which has every kind of operator that the family has."""
-    found = {}
+    nets = {}
     for family, name in SUPERNETS.items():
         space, evaluator = scenes_evaluator("onnxruntime", name, size)
         candidate = evaluator.candidate(space.smallest())
         calibrated = evaluator.ranges(candidate.net)
-        found[family] = Subject(candidate.net, calibrated, evaluator.test_samples[:count])
+        nets[family] = ScoredNet(candidate.net, calibrated, evaluator.test_samples[:count])
     net = grid_net()
-    return {**found, "grid": Subject(net, calibrate(net, images(8, net.input_size)), samples_for(net, count))}
+    return {**nets, "grid": ScoredNet(net, calibrate(net, images(8, net.input_size)), samples_for(net, count))}
 
 
-def compared(subject: Subject, precision: Mapping[str, str], target: ExportTarget, device: Device) -> dict[str, float]:
+def compared(scored: ScoredNet, precision: Mapping[str, str], target: ExportTarget, device: Device) -> dict[str, float]:
     """Share of equal values, their largest difference (of the output's range), the largest change of any metric."""
-    simulation = simulate(subject.net, precision, subject.ranges, target.scheme)
-    scorers = {name: Scorer(subject.net.tasks) for name in ("engine", "simulation")}
+    simulation = simulate(scored.net, precision, scored.ranges, target.scheme)
+    scorers = {name: Scorer(scored.net.tasks) for name in ("engine", "simulation")}
     same, total, apart = 0, 0, 0.0
-    for batch, engine in on_board(subject, precision, target, device):
+    for batch, engine in on_board(scored, precision, target, device):
         with torch.no_grad():
             expected = map_outputs(torch.Tensor.numpy, simulation(torch.from_numpy(batch.image)))
         scorers["engine"].update(engine, batch)
@@ -78,20 +78,20 @@ def compared(subject: Subject, precision: Mapping[str, str], target: ExportTarge
             same, total = same + int((value == values[name]).sum()), total + value.size
             apart = max(apart, float(np.abs(value - values[name]).max() / np.ptp(value)))
     scores = {name: scorer.compute() for name, scorer in scorers.items()}
-    changes = (relative_change(task, *(scores[name][task.name] for name in scorers)) for task in subject.net.tasks)
+    changes = (relative_change(task, *(scores[name][task.name] for name in scorers)) for task in scored.net.tasks)
     return {"equal": same / total, "largest_difference": apart, "metric_change": max(map(abs, changes))}
 
 
 def on_board(
-    subject: Subject, precision: Mapping[str, str], target: ExportTarget, device: Device
+    scored: ScoredNet, precision: Mapping[str, str], target: ExportTarget, device: Device
 ) -> Iterator[tuple[Any, Any]]:
     """Each image as a batch, with the raw outputs of all tasks as the board computes them."""
-    tasks = [task.name for task in subject.net.tasks]
+    tasks = [task.name for task in scored.net.tasks]
     with TemporaryDirectory() as folder:
-        target.build(subject.net, precision, subject.ranges, Path(folder))
+        target.build(scored.net, precision, scored.ranges, Path(folder))
         with closing(find_measurer(device, target.traits.name).open(Path(folder), 1, [tasks])) as session:
-            for sample in subject.samples:
-                batch = collate([sample], subject.net.tasks)
+            for sample in scored.samples:
+                batch = collate([sample], scored.net.tasks)
                 yield batch, session.run(batch.image, tasks)
 
 
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> Outcome:
     if lacking := missing():
         say(f"Arm is not emulated on this machine: {lacking}")
         return Outcome([], {"reason": lacking})
-    nets = subjects(size_of(options.size), 1 if options.quick else options.images)
+    nets = scored_nets(size_of(options.size), 1 if options.quick else options.images)
     boards, raw = [QUICK_BOARD] if options.quick else list(CPUS), {}
     with TemporaryDirectory() as folder:
         for board in boards:
@@ -125,15 +125,15 @@ def run(options: argparse.Namespace) -> Outcome:
     return Outcome(rows, raw)
 
 
-def compare_all(nets: Mapping[str, Subject], device: Device) -> dict[str, dict[str, dict[str, float]]]:
+def compare_all(nets: Mapping[str, ScoredNet], device: Device) -> dict[str, dict[str, dict[str, float]]]:
     """Figures of each family, by runtime, scheme and precision."""
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for name, target in targets(device).items():
-        for family, subject in nets.items():
-            for kind, precision in precisions(subject.net, target).items():
+        for family, scored in nets.items():
+            for kind, precision in precisions(scored.net, target).items():
                 if kind != "float" or name in RUNTIMES:  # a scheme is of INT8 alone
                     worst = figures.setdefault(f"{name}_{kind}", {})
-                    worst[family] = compared(subject, precision, target, device)
+                    worst[family] = compared(scored, precision, target, device)
                     say(f"{device.name} {name} {family} {kind}: {worst[family]}")
     return figures
 
