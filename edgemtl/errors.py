@@ -20,6 +20,7 @@ __all__ = [
     "UnsupportedError",
     "UserError",
     "brief",
+    "first_line",
     "naming",
     "one_line",
     "printable",
@@ -116,6 +117,11 @@ def brief(value: object) -> str:
 def reason_of(error: BaseException) -> str:
     """The text of a foreign exception on one short line; its class where it has none."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a foreign exception's text, where most say what happened; its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]
 
 
 def one_line(error: BaseException) -> str:

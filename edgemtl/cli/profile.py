@@ -24,7 +24,7 @@ LONGEST_STEM = 200
         "edgemtl profile runs/first/bundle",
         "edgemtl profile runs/first/bundle --target openvino --threads 1 --tasks depth",
         "edgemtl profile model.onnx --runs 500 --out model.profile.json",
-        "edgemtl profile model.onnx --shape image=1x3x480x640",
+        "edgemtl profile model.onnx --target openvino --shape image=1x3x480x640",
         "edgemtl profile runs/first/bundle --device ssh://pi@raspberrypi.local",
     ),
 )
@@ -36,7 +36,11 @@ LONGEST_STEM = 200
     show_default=True,
     help="Where to measure: a device (see edgemtl devices), or ssh://user@host[:port][/path/to/python3].",
 )
-@click.option("--target", metavar="NAME", help="Which engine of the bundle; its first by default.")
+@click.option(
+    "--target",
+    metavar="NAME",
+    help="Which engine of the bundle, its first by default; for an ONNX file onnxruntime (the default) or openvino.",
+)
 @click.option("--tasks", metavar="NAMES", help="Only these tasks: depth,normals.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")
 @click.option("--runs", default=200, show_default=True, help="Samples for each set of tasks.")

@@ -117,7 +117,8 @@ def show_profile(screen: Screen, profile: Profile) -> None:
     elif profile.energy_unmeasured:
         screen.say(f"energy: not measured, {profile.energy_unmeasured}")
     if profile.counts is not None:
-        screen.table("Counted on the graph", ("part", "FLOPs (MACs)", "parameters", "weights"), _counts(profile.counts))
+        columns = ("part", "FLOPs (MACs)", "parameters", "weights", "activations at once", "fewer without it")
+        screen.table("Counted on the graph", columns, _counts(profile.counts))
     if profile.operators is not None:
         _operators(screen, profile.operators)
     for note in profile.notes:
@@ -154,9 +155,15 @@ def _counts(counts: Counts) -> list[tuple[str | None, ...]]:
             "not counted" if each.flops is None else format_flops(each.flops),
             f"{each.params:,}",
             format_bytes(each.weight_bytes),
+            _bytes(each.activation_bytes),
+            _bytes(counts.activations_saved.get(name)),
         )
         for name, each in shown
     ]
+
+
+def _bytes(value: int | None) -> str | None:
+    return None if value is None else format_bytes(value)
 
 
 def _ms(value: float | None) -> str | None:

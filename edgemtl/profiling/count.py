@@ -16,10 +16,11 @@ import onnx
 from edgemtl.errors import UserError, reason_of
 from edgemtl.files.json import parse_json
 from edgemtl.files.onnx import read_onnx
+from edgemtl.profiling.activations import Activations, peaks_of
 from edgemtl.profiling.inputs import InputChoice, declared_in, settle_inputs
 from edgemtl.profiling.names import short_name
 from edgemtl.profiling.shapes import known_model
-from edgemtl.profiling.walk import Count, Item, Remark, Walker
+from edgemtl.profiling.walk import Count, Item, Remark, Walker, tensor_bytes
 
 __all__ = ["Cost", "Count", "count_graph"]
 
@@ -29,6 +30,7 @@ class Cost:
     """Counts of a whole graph, of what several tasks share, of each task's own part, and of all that each task runs.
 
     `notes` hold one line for every operator that could not be counted, with the reason, and for every assumption.
+    `activations` are there where they were asked for and every size is known.
     """
 
     total: Count
@@ -36,6 +38,7 @@ class Cost:
     tasks: Mapping[str, Count]
     paths: Mapping[str, Count]
     notes: tuple[str, ...] = ()
+    activations: Activations | None = None
 
 
 def count_graph(
@@ -44,6 +47,7 @@ def count_graph(
     heads: Mapping[str, str] | None = None,
     only: Collection[str] | None = None,
     choice: InputChoice | None = None,
+    activations: bool = False,
 ) -> Cost:
     """Counts of an ONNX model or file; a batch dimension without a number is taken as 1.
 
@@ -52,36 +56,46 @@ def count_graph(
     the dearer branch's FLOPs count, and in `Loop` and `Scan`, whose FLOPs count as often as they run.
 
     `heads` gives each task's output tensor; without it the metadata or the outputs' names do. `only` leaves out other
-    tasks and what they alone need. `choice` settles open inputs as in `profile`. Raises `UserError` for a file that is
-    no ONNX model, sizes that do not fit, and a task of `only` that is not there; whatever else cannot be counted is
-    noted.
+    tasks and what they alone need. `choice` settles open inputs as in `profile`. `activations` asks for their peaks:
+    a file whose sizes cannot all be inferred is run once for them. Raises `UserError` for a file that is no ONNX model,
+    sizes that do not fit, and a task of `only` that is not there; whatever else cannot be counted is noted.
     """
     folder = model.parent.resolve() if isinstance(model, Path) else None
     file = model.name if isinstance(model, Path) else "the model"
     model = read_onnx(model) if isinstance(model, Path) else model
     try:
-        return _count(model, file, folder, heads, only, choice or InputChoice())
+        return _count(model, file, folder, _Wanted(heads, only, activations), choice or InputChoice())
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = reason_of(error)
         raise UserError(f"{file} is no valid ONNX graph ({reason}): it was damaged, export it again") from error
 
 
-def _count(
-    model: onnx.ModelProto,
-    file: str,
-    folder: Path | None,
-    heads: Mapping[str, str] | None,
-    only: Collection[str] | None,
-    choice: InputChoice,
-) -> Cost:
+@dataclass(frozen=True)
+class _Wanted:
+    """The arguments of `count_graph` that say what is counted."""
+
+    heads: Mapping[str, str] | None
+    only: Collection[str] | None
+    activations: bool
+
+
+def _count(model: onnx.ModelProto, file: str, folder: Path | None, wanted: _Wanted, choice: InputChoice) -> Cost:
+    heads, only = wanted.heads, wanted.only
     inputs = settle_inputs(declared_in(model.graph), choice.shapes, file)
-    shaped, reason = known_model(model, inputs, choice.integers, folder, _metadata(model, "even_tokens"))
-    items = list(Walker({}, {}, {}, reason).walk(shaped.graph, ""))
+    lengths = _metadata(model, "even_tokens")
+    shaped, reason = known_model(model, inputs, choice.integers, folder, lengths, wanted.activations)
+    walker = Walker({}, {}, {}, reason)
+    items = list(walker.walk(shaped.graph, ""))
     outputs = dict.fromkeys(output.name for output in model.graph.output)
     named = _tasks(model, outputs) if heads is None else {task: {name} for task, name in heads.items()}
     if missing := [task for task in only or () if task not in named]:
         raise UserError(f"{file} has no output for {', '.join(missing)}: it has {', '.join(map(short_name, named))}")
-    cost = _split(items, {task: names for task, names in named.items() if only is None or task in only})
+    chosen = {task: names for task, names in named.items() if only is None or task in only}
+    needed = _needed(items, chosen)
+    cost = _split(needed, chosen)
+    if wanted.activations:
+        sizes = {each.name: tensor_bytes(each.sizes, walker.kinds.get(each.name)) for each in inputs}
+        cost = _with_activations(cost, peaks_of(needed, sizes, chosen))
     if not cost.total.flops and not cost.notes:
         return replace(cost, notes=("none of its operators multiplies matrices: there are no FLOPs to count",))
     return cost
@@ -113,19 +127,30 @@ def _tasks(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, set[st
     return tensors if named and named <= set(outputs) else {name: {name} for name in outputs}
 
 
-def _split(items: Sequence[Item], tasks: Mapping[str, set[str]]) -> Cost:
+def _with_activations(cost: Cost, peaks: Activations | str) -> Cost:
+    if isinstance(peaks, Activations):
+        return replace(cost, activations=peaks)
+    note = f"the peak of activations is not known: the size of {short_name(peaks)!r} is not"
+    return replace(cost, notes=(*cost.notes, note))
+
+
+def _needed(items: Sequence[Item], tasks: Mapping[str, set[str]]) -> list[tuple[Item, frozenset[str]]]:
+    """The items that tasks need, in order, each with those tasks."""
     needed: dict[str, set[str]] = {}
     for task, names in tasks.items():
         for name in names:
             needed.setdefault(name, set()).add(task)
-    owners: list[set[str]] = []
+    owners: list[frozenset[str]] = []
     for item in reversed(items):
-        wanted_by = {task for name in item.writes for task in needed.get(name, ())}
+        wanted_by = frozenset(task for name in item.writes for task in needed.get(name, ()))
         for name in item.reads:
             needed.setdefault(name, set()).update(wanted_by)
         owners.append(wanted_by)
     owners.reverse()
-    wanted = [(item, wanted_by) for item, wanted_by in zip(items, owners, strict=True) if wanted_by]
+    return [(item, wanted_by) for item, wanted_by in zip(items, owners, strict=True) if wanted_by]
+
+
+def _split(wanted: Sequence[tuple[Item, frozenset[str]]], tasks: Collection[str]) -> Cost:
     pairs = [(item.count, wanted_by) for item, wanted_by in wanted]
     return Cost(
         total=_sum(count for count, _ in pairs),

@@ -98,20 +98,32 @@ def count_file(
     from edgemtl.profiling.count import count_graph  # it imports onnx
 
     try:
-        cost = count_graph(graph, heads=heads, only=tasks, choice=choice)
+        cost = count_graph(graph, heads=heads, only=tasks, choice=choice, activations=True)
     except UserError as error:
         return None, (f"nothing is counted: {error}",)
     if max(cost.total.params, cost.total.weight_bytes) > MOST:
         return None, (f"nothing is counted: the graph claims more than {MOST} parameters or bytes of them",)
-    own = {task: _count(cost.tasks[task]) for task in tasks}
+    peaks = cost.activations
     large = [f"FLOPs are left out above {MOST}"] if cost.total.flops > MOST else []
-    return Counts(total=_count(cost.total), trunk=_count(cost.trunk), tasks=own), (*large, *cost.notes)
+    counts = Counts(
+        total=_count(cost.total, peaks.total if peaks else None),
+        trunk=_count(cost.trunk, peaks.trunk if peaks else None),
+        tasks={task: _count(cost.tasks[task], peaks.tasks[task] if peaks else None) for task in tasks},
+        activations_saved={task: peaks.saved[task] for task in tasks} if peaks and len(tasks) > 1 else {},
+    )
+    return counts, (*large, *cost.notes)
 
 
-def _count(part: GraphCount) -> Count:
+def _count(part: GraphCount, activation_bytes: int | None) -> Count:
     flops = part.flops if part.exact and part.flops <= MOST else None
     macs = None if flops is None else flops // 2
-    return Count(flops=flops, macs=macs, params=part.params, weight_bytes=part.weight_bytes)
+    return Count(
+        flops=flops,
+        macs=macs,
+        params=part.params,
+        weight_bytes=part.weight_bytes,
+        activation_bytes=activation_bytes,
+    )
 
 
 def operator_shares(times: Sequence[OperatorTime], owners: Mapping[str, str], runs: int) -> Operators | None:

@@ -53,21 +53,29 @@ class TaskProfile(Strict):
 class Count(Strict):
     """Exact counts of a part of the graph; 1 MAC is 2 FLOPs, bytes are those of the weights as stored.
 
-    FLOPs are None where an operator of the part cannot be counted: the profile's notes name it.
+    FLOPs are None where an operator of the part cannot be counted: the profile's notes name it. `activation_bytes` is
+    the most that activations take at once while operators of the part run, in a call of all tasks; None where a size is
+    not known.
     """
 
     flops: Amount | None
     macs: Amount | None
     params: Amount
     weight_bytes: Amount
+    activation_bytes: Amount | None = None
 
 
 class Counts(Strict):
-    """Counts on the exported graph: the whole, the part that several tasks share, and each task's own part."""
+    """Counts on the exported graph: the whole, the part that several tasks share, and each task's own part.
+
+    Its own part is what a task costs at the margin; of activations, whose peaks do not add up, `activations_saved` is:
+    by how many bytes the peak falls without the task.
+    """
 
     total: Count
     trunk: Count
     tasks: Annotated[dict[Name, Count], Field(max_length=100)]
+    activations_saved: Annotated[dict[Name, Amount], Field(max_length=100)] = Field(default_factory=dict)
 
 
 class OperatorShare(Strict):

@@ -7,6 +7,7 @@ told apart afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,25 @@ from edgemtl.profiling.inline import inlined
 from edgemtl.profiling.inputs import ModelInput, made_up
 from edgemtl.profiling.macs import Shape, UnknownOperatorError, UnknownShapeError, has_rule, macs_of
 
-__all__ = ["bodies", "declared_shapes", "known_model", "multiplies", "read_by", "shape_of"]
+__all__ = ["bodies", "declared_kinds", "declared_shapes", "known_model", "multiplies", "read_by", "shape_of"]
 
 FIRST_OPSET = 17
 NESTED_LOOPS = 4
+_KINDS = {f"tensor({name.lower()})": kind for name, kind in TensorProto.DataType.items()}
+"""ONNX Runtime's names of element types."""
 
 
 def known_model(
-    model: onnx.ModelProto, inputs: Sequence[ModelInput], integers: int, folder: Path | None, lengths: Mapping[str, Any]
+    model: onnx.ModelProto,
+    inputs: Sequence[ModelInput],
+    integers: int,
+    folder: Path | None,
+    lengths: Mapping[str, Any],
+    every: bool = False,
 ) -> tuple[onnx.ModelProto, str]:
     """A copy of a model, its functions inlined, with the shapes that a count needs, and why some lack ("" for none).
+
+    `every` asks for the shapes and element types of all tensors, not those of products alone.
 
     Where a run is needed, integer inputs are `integers`, and external data lie in `folder`. `lengths` are sizes of
     first axes that the data decide and the file tells. Every `Loop` has a last output more, as long as its iterations.
@@ -40,13 +50,20 @@ def known_model(
         _give_lengths(inferred.graph, lengths)
         inferred = _inferred(inferred)
     missing = _missing(inferred.graph, {})
-    if not missing:
+    untold = _untold(inferred.graph) if every else set[str]()
+    if not missing | untold:
         return inferred, ""
     try:
-        shapes = _shapes_by_running(model, missing, made_up(inputs, integers, "the model"), folder)
+        run = partial(_shapes_by_running, model, feeds=made_up(inputs, integers, "the model"), folder=folder)
+        try:
+            shapes, kinds = run(missing | untold)
+        except Exception:  # of a tensor that only `every` asks for, perhaps
+            if not missing or missing >= untold:
+                raise
+            shapes, kinds = run(missing)
     except Exception as error:  # any failure of the runtime on an untrusted file becomes a note of the count
         return inferred, (str(error).strip() or type(error).__name__).splitlines()[0]
-    _give_shapes(inferred.graph, shapes)
+    _give_shapes(inferred.graph, shapes, kinds)
     return _inferred(inferred), ""
 
 
@@ -72,6 +89,13 @@ def declared_shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
             if node.op_type == "Constant" and attribute.name == "value":
                 shapes[node.output[0]] = tuple(attribute.t.dims)
     return shapes
+
+
+def declared_kinds(graph: onnx.GraphProto) -> dict[str, int]:
+    """Element types that a graph declares for its tensors."""
+    infos = (*graph.input, *graph.value_info, *graph.output)
+    kinds = {info.name: info.type.tensor_type.elem_type for info in infos if info.type.tensor_type.elem_type}
+    return kinds | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
 def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
@@ -189,6 +213,14 @@ def _missing(graph: onnx.GraphProto, outer: Mapping[str, Shape]) -> set[str]:
     return missing
 
 
+def _untold(graph: onnx.GraphProto) -> set[str]:
+    """Tensors whose shape or element type is not known, sequences and the like aside."""
+    infos = {info.name: info for info in (*graph.value_info, *graph.output)}
+    others = {name for name, info in infos.items() if info.type.WhichOneof("value") not in (None, "tensor_type")}
+    known = declared_shapes(graph).keys() & declared_kinds(graph).keys()
+    return {name for node in graph.node for name in node.output if name} - known - others
+
+
 def multiplies(graph: onnx.GraphProto) -> bool:
     """Whether an operator of the graph, or inside one of its operators, is counted."""
     return any(has_rule(node) or any(map(multiplies, bodies(node))) for node in graph.node)
@@ -206,23 +238,25 @@ def _tell_turns(graph: onnx.GraphProto, prefix: str = "") -> None:
                 node.output.append(f"{name}s")
 
 
-def _give_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> None:
+def _give_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Shape], kinds: Mapping[str, int] | None = None) -> None:
     info_of = {info.name: info for info in (*graph.value_info, *graph.output)}
     for name, shape in shapes.items():
         info = info_of.get(name) or graph.value_info.add(name=name)
         _write(info, shape)
+        if kinds and name in kinds:
+            info.type.tensor_type.elem_type = kinds[name]
 
 
 def _shapes_by_running(
     model: onnx.ModelProto, names: Iterable[str], feeds: Mapping[str, Any], folder: Path | None
-) -> dict[str, Shape]:
-    """Tensor shapes of one unoptimised run; a `Shape` node reports each, so that no tensor is kept."""
+) -> tuple[dict[str, Shape], dict[str, int]]:
+    """Shapes and element types of tensors in one unoptimised run; a `Shape` node reports each, so none is kept."""
     import onnxruntime as ort
 
     own = {name for node in model.graph.node for name in node.output}
     wanted = sorted(own.intersection(names))
     if not wanted:
-        return {}
+        return {}, {}
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     if all(opset.domain not in ("", "ai.onnx") for opset in probed.opset_import):
@@ -231,6 +265,7 @@ def _shapes_by_running(
     for index, name in enumerate(wanted):
         probed.graph.node.append(helper.make_node("Shape", [name], [f"edgemtl_shape_{index}"]))
         probed.graph.output.append(helper.make_tensor_value_info(f"edgemtl_shape_{index}", TensorProto.INT64, None))
+    probed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = FATAL
@@ -239,5 +274,7 @@ def _shapes_by_running(
     content = probed.SerializeToString()
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     read = {each.name for each in session.get_inputs()}
-    sizes = run_once(session, None, {name: value for name, value in feeds.items() if name in read})
-    return {name: tuple(int(size) for size in shape) for name, shape in zip(wanted, sizes, strict=True)}
+    shapes = [f"edgemtl_shape_{index}" for index in range(len(wanted))]
+    sizes = run_once(session, shapes, {name: value for name, value in feeds.items() if name in read})
+    kinds = {each.name: _KINDS[each.type] for each in session.get_outputs() if each.type in _KINDS}
+    return {name: tuple(int(size) for size in shape) for name, shape in zip(wanted, sizes, strict=True)}, kinds

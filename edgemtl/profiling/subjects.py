@@ -16,7 +16,7 @@ from edgemtl.profiling.inputs import InputChoice
 from edgemtl.profiling.measurer import MeteredMeasurer, Observation, ObservedSession, TimedCall
 from edgemtl.profiling.measurers import find_measurer
 from edgemtl.profiling.names import short_name
-from edgemtl.profiling.onnx_file import OnnxFile
+from edgemtl.profiling.onnx_file import open_file
 from edgemtl.profiling.samples import Samples
 from edgemtl.profiling.schema import Opening
 from edgemtl.progress import Report
@@ -99,17 +99,16 @@ def open_subject(
 ) -> ProfiledModel:
     """Open a bundle (a folder with `manifest.json`), an engine folder (`engine.json`) or an ONNX file.
 
-    A bundle is opened as `edgemtl.runtime.Engine` does, with the engine of `target` or its first. `choice` is of
-    an ONNX file's inputs. Engines are opened by what measures `device` (None: this machine). Raises `UserError` for
-    anything else, and for a target that the path does not have.
+    A bundle is opened as `edgemtl.runtime.Engine` does, with the engine of `target` or its first; an ONNX file by ONNX
+    Runtime, or by the runtime of `target`. `choice` is of an ONNX file's inputs. Engines are opened by what measures
+    `device` (None: this machine). Raises `UserError` for anything else, and for a target that the path does not
+    have.
     """
     choice, device = choice or InputChoice(), device or load_device(HOST)
     if path.is_file():
-        if target not in (None, "onnxruntime"):
-            raise UserError(f"{path} is one ONNX file: only onnxruntime runs it, not {target!r}; drop --target")
         if device.measurer is not None:
             raise UserError(f"{path} is one ONNX file, which runs on this machine only: export an engine for --device")
-        return OnnxFile(path, threads, choice)
+        return open_file(path, target, threads, choice)
     if choice.shapes:
         raise UserError(f"{path} has one input of one size: --shape is for an ONNX file; drop it")
     if (path / MANIFEST_FILE).is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl.profiling.macs import Shape, UnknownOperatorError, UnknownShapeError, has_rule, macs_of
 from edgemtl.profiling.names import short_name
-from edgemtl.profiling.shapes import bodies, declared_shapes, multiplies, shape_of
+from edgemtl.profiling.shapes import bodies, declared_kinds, declared_shapes, multiplies, shape_of
 
-__all__ = ["Count", "Item", "Remark", "Walker"]
+__all__ = ["Count", "Item", "Remark", "Walker", "tensor_bytes"]
 
 _NOT_PARAMETERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 _UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "ReduceMean", "Sigmoid", "Softmax")
@@ -44,6 +44,57 @@ _SETTINGS: Mapping[str, Collection[int]] = {
 """Inputs that are settings (bounds, scales, zero points), not parameters; `_is_setting` covers variadic inputs."""
 _ELEMENT_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "STRING": 0, "UNDEFINED": 0}
 """Element types that NumPy stores differently from ONNX; strings count as zero."""
+_VIEWS = frozenset(
+    {"Flatten", "Identity", "Optional", "OptionalGetElement", "Reshape", "SplitToSequence", "Squeeze", "Unsqueeze"}
+)
+_ELEMENTWISE = frozenset(
+    [
+        "Abs",
+        "Add",
+        "BatchNormalization",
+        "BiasGelu",
+        "Celu",
+        "Ceil",
+        "Clip",
+        "Cos",
+        "Div",
+        "Dropout",
+        "Elu",
+        "Erf",
+        "Exp",
+        "FastGelu",
+        "Floor",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Log",
+        "Mish",
+        "Mul",
+        "Neg",
+        "Not",
+        "PRelu",
+        "Pow",
+        "QuickGelu",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Sub",
+        "Sum",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+        "Where",
+    ]
+)
+"""Operators whose output lies in their input's memory, and those that compute element by element."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +129,18 @@ class Remark:
 
 @dataclass
 class Item:
-    """An operator or a constant, with its inputs, outputs and cost."""
+    """An operator or a constant, with its inputs, outputs and cost.
+
+    `sizes` are the bytes of what it writes (None: not known), which has memory of its own, lies in what it reads
+    (`views`), or takes the place of an input that nobody reads later.
+    """
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     count: Count
     remark: Remark | None = None
+    sizes: tuple[int | None, ...] = ()
+    holds: Literal["own", "views", "takes over"] = "own"
 
 
 class Walker:
@@ -93,13 +150,20 @@ class Walker:
     """
 
     def __init__(
-        self, shapes: Mapping[str, Shape], constants: Mapping[str, TensorProto], names: Mapping[str, str], reason: str
+        self,
+        shapes: Mapping[str, Shape],
+        constants: Mapping[str, TensorProto],
+        names: Mapping[str, str],
+        reason: str,
+        kinds: Mapping[str, int] | None = None,
     ) -> None:
         self.shapes, self.constants, self._names, self._reason = dict(shapes), dict(constants), dict(names), reason
+        self.kinds = dict(kinds or {})
 
     def walk(self, graph: onnx.GraphProto, scope: str) -> Iterator[Item]:
         """Items of the graph; `scope` tells its own names from those of other graphs."""
         self.shapes |= declared_shapes(graph)
+        self.kinds |= declared_kinds(graph)
         self._settings, self._packing = _only_settings(graph), _packing(graph)
         own = [info.name for info in graph.input] + [tensor.name for tensor in graph.initializer]
         own += [sparse.values.name for sparse in graph.sparse_initializer]
@@ -130,7 +194,13 @@ class Walker:
             yield self._operator(node)
 
     def _operator(self, node: onnx.NodeProto) -> Item:
-        item = Item(self._local(node.input), self._local(node.output), _attribute_weights(node))
+        item = Item(
+            self._local(node.input),
+            self._local(node.output),
+            _attribute_weights(node),
+            sizes=self._sizes(node),
+            holds=_holds(node),
+        )
         if (node.domain, node.op_type) == ("com.microsoft.nchwc", "Conv"):
             item.remark = _remark(node, "its channels count as ONNX Runtime pads them, to whole blocks")
         try:
@@ -148,12 +218,15 @@ class Walker:
             item.count += Count(exact=False)
         return item
 
+    def _sizes(self, node: onnx.NodeProto) -> tuple[int | None, ...]:
+        return tuple(tensor_bytes(self.shapes.get(name), self.kinds.get(name)) for name in node.output if name)
+
     def _is_empty(self, node: onnx.NodeProto) -> bool:
         return has_rule(node) and any(0 in self.shapes.get(name, ()) for name in (*node.input, *node.output))
 
     def _inside(self, graph: onnx.GraphProto, scope: str) -> tuple[list[Item], tuple[str, ...], tuple[str, ...]]:
         """Items of a body, and the names of its inputs and outputs."""
-        inner = Walker(self.shapes, self.constants, self._names, self._reason)
+        inner = Walker(self.shapes, self.constants, self._names, self._reason, self.kinds)
         items = list(inner.walk(graph, scope))
         return (
             items,
@@ -172,10 +245,10 @@ class Walker:
                     item.count = replace(item.count, flops=0)
                 yield item
             for inner, outer in zip(results, writes, strict=False):
-                yield Item((inner, *reads), (outer,), Count())
+                yield Item((inner, *reads), (outer,), Count(), sizes=(0,), holds="views")
         if min(flops) and min(flops) < max(flops):
             text = "of its two branches the dearer one is counted"
-            yield Item(reads, writes, Count(), _remark(node, text))
+            yield Item(reads, writes, Count(), _remark(node, text), sizes=(0,) * len(writes), holds="views")
 
     def _repeated(self, node: onnx.NodeProto, scope: str) -> Iterator[Item]:
         """A body that runs many times: its FLOPs count every time, its weights once."""
@@ -183,11 +256,14 @@ class Walker:
         for number, body in enumerate(bodies(node)):
             items, begins, results = self._inside(body, f"{scope}{number}/")
             turns = self._turns(node, body)
-            yield Item(reads, begins, Count())
+            yield Item(reads, begins, Count(), sizes=(0,) * len(begins), holds="views")
             for item in items:
                 item.count = replace(item.count, flops=item.count.flops * (turns or 0))
                 yield item
-            link = Item((*reads, *results), writes, Count())
+            sizes = self._sizes(node)
+            if node.op_type == "Loop":  # whose last output was added to count its iterations
+                sizes = (*sizes[:-1], 0)
+            link = Item((*reads, *results), writes, Count(), sizes=sizes)
             why = "how often it runs is not known" if turns is None else _growth(node, body)
             if why and multiplies(body):
                 link.count = Count(exact=False)
@@ -249,18 +325,20 @@ class Walker:
         self.shapes[name] = size
         kind = next((each.t.data_type for each in node.attribute if each.name == "value"), TensorProto.FLOAT)
         item = self._constant(name, kind, math.prod(size))
-        return Item(self._local(node.input), item.writes, item.count)
+        return Item(self._local(node.input), item.writes, item.count, sizes=item.sizes)
 
     def _constant(self, name: str, kind: int, elements: int) -> Item:
         fits = kind not in _NOT_PARAMETERS and name not in self._settings
         parameters = elements * self._packing.get(name, 1) if fits else 0
-        return Item((), self._local([name]), Count(0, parameters, math.ceil(elements * _element_bits(kind) / 8)))
+        stored = math.ceil(elements * _element_bits(kind) / 8)
+        return Item((), self._local([name]), Count(0, parameters, stored), sizes=(stored,))
 
     def _sparse(self, name: str, sparse: onnx.SparseTensorProto) -> Item:
         """Values that are not zero, and their places at eight bytes an index."""
         self.shapes[name] = tuple(sparse.dims)
         item = self._constant(name, sparse.values.data_type, math.prod(sparse.values.dims))
-        return Item((), item.writes, item.count + Count(weight_bytes=8 * math.prod(sparse.indices.dims)))
+        count = item.count + Count(weight_bytes=8 * math.prod(sparse.indices.dims))
+        return Item((), item.writes, count, sizes=item.sizes)
 
 
 def _growth(node: onnx.NodeProto, body: onnx.GraphProto) -> str:
@@ -296,6 +374,19 @@ def _attribute_weights(node: onnx.NodeProto) -> Count:
         return Count()
     count = sum(len(attribute.floats) for attribute in node.attribute)
     return Count(params=count, weight_bytes=4 * count)
+
+
+def tensor_bytes(shape: Shape | None, kind: int | None) -> int | None:
+    """Bytes of a tensor of this element type; None where either is unknown."""
+    if shape is None or not kind:
+        return None
+    return math.ceil(math.prod(shape) * _element_bits(kind) / 8)
+
+
+def _holds(node: onnx.NodeProto) -> Literal["own", "views", "takes over"]:
+    if node.op_type in _VIEWS or node.op_type.startswith("Sequence"):
+        return "views"
+    return "takes over" if node.op_type in _ELEMENTWISE else "own"
 
 
 def _element_bits(kind: int) -> int:

@@ -1,6 +1,7 @@
 """Run a bundle or an engine on this machine: any subset of its tasks, without torch."""
 
 from edgemtl.runtime.backends.onnxruntime import DISABLED_OPTIMIZERS, kernel_times
+from edgemtl.runtime.backends.signal_stack import signal_stack_kept
 from edgemtl.runtime.engine import Engine, load_image, prepare_image, read_bundle
 from edgemtl.runtime.opening import open_engine, runtime_names
 from edgemtl.runtime.schedule import EngineCall, Job, Schedule, ScheduleRun, TaskRun, parse_schedule, run_schedule
@@ -54,4 +55,5 @@ __all__ = [
     "read_bundle",
     "run_schedule",
     "runtime_names",
+    "signal_stack_kept",
 ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgemtl.errors import MissingDependencyError, UserError
+from edgemtl.errors import MissingDependencyError, UserError, first_line
 from edgemtl.runtime.session import (
     CLOSED,
     ENGINE_FILE,
@@ -148,11 +148,7 @@ def _open(path: Path, threads: int, profile: str | None, one_arena: bool = False
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
         )
     except Exception as error:
-        raise UserError(f"ONNX Runtime {ort.__version__} cannot open {path}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"ONNX Runtime {ort.__version__} cannot open {path}: {first_line(error)}") from error
 
 
 def kernel_times(
