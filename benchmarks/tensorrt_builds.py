@@ -100,6 +100,8 @@ def run(options: argparse.Namespace) -> Outcome:
                 with tempfile.TemporaryDirectory() as scratch:
                     refused = problems_of(part, precision, ranges, Path(scratch))
                     failed = failures_of(Path(scratch)) if "export" not in refused else ["not exported"]
+                for reason in (*(line for lines in refused.values() for line in lines), *failed):
+                    say(f"  {reason}")
                 raw[f"{name}/{mode}/{label}"] = {"lint": refused, "build": failed}
     passed = sum(not each["lint"] for each in raw.values())
     built = sum(not each["build"] for each in raw.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -28,7 +28,8 @@ def wide_nodes(model: onnx.ModelProto, ranges: Ranges | None) -> frozenset[str]:
     """Names of the nodes that must compute in FP32; parts of one operator stay together.
 
     These are nodes that read or write a tensor whose values, or a constant that, FP16 cannot hold, and those that count
-    tokens beyond 2,048, up to where FP16 has every integer. Without `ranges` constants and counts alone decide.
+    tokens beyond 2,048, up to where FP16 has every integer. An operator and the `DequantizeLinear` of all that it reads
+    go together: a cast between them would take its INT8 away. Without `ranges` constants and counts alone decide.
     """
     bounds = _bounds(model, ranges or Ranges({}))
     constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
@@ -41,7 +42,25 @@ def wide_nodes(model: onnx.ModelProto, ranges: Ranges | None) -> frozenset[str]:
         unfit = not settings and any(_unfit(constants[name]) for name in node.input if name in constants)
         if too_large or unfit or counts.are_inexact(node):
             wide.add(owner[node.name])
-    return frozenset(node.name for node in model.graph.node if owner[node.name] in wide)
+    names = {node.name for node in model.graph.node if owner[node.name] in wide}
+    return frozenset(names | _with_readers(model.graph, names))
+
+
+def _with_readers(graph: onnx.GraphProto, wide: Container[str]) -> set[str]:
+    """Operators that read rounded tensors and are wide, or read one that is, each with all its `DequantizeLinear`.
+
+    One of those may serve several operators (a weight that is shared), which then go together.
+    """
+    writers = {node.output[0]: node.name for node in graph.node if node.op_type == "DequantizeLinear"}
+    groups = [
+        {node.name, *(writers[name] for name in node.input if name in writers)}
+        for node in graph.node
+        if any(name in writers for name in node.input)
+    ]
+    joined: set[str] = set()
+    while more := [group for group in groups if not group <= joined and any(n in wide or n in joined for n in group)]:
+        joined.update(*more)
+    return joined
 
 
 def _unfit(tensor: TensorProto) -> bool:

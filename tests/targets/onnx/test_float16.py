@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from edgemtl.models.quantization import Ranges, calibrate
-from edgemtl.targets import emit
+from edgemtl.targets import check_graph, emit, find_target, quantize
 from edgemtl.targets.onnx.float16 import to_half
 from edgemtl.targets.onnx.magnitude import wide_nodes
 from edgemtl.targets.tensorrt.lowering import lower_normalisations
@@ -67,6 +67,22 @@ def test_what_no_calibration_sees_is_bounded_by_what_it_reads() -> None:
     model = helper.make_model(helper.make_graph(nodes, "g", infos[:2], infos[3:], value_info=infos[2:3]))
     assert wide_nodes(model, Ranges({"a": (0, 100.0), "b": (0, 100.0)})) == {"c", "d"}
     assert wide_nodes(model, Ranges({"a": (0, 10.0), "b": (0, 10.0)})) == set()
+
+
+@pytest.mark.parametrize("op", ["Conv", "Add"])
+def test_a_scale_that_fp16_cannot_hold_takes_its_reader_along_and_all_that_this_reads(op: str) -> None:
+    """A cast between `DequantizeLinear` and its reader would leave an operator in float."""
+    net, target = small_net("fused"), find_target("tensorrt")
+    ranges, float_model = calibrate(net, images(4)), emit(net)
+    tiny = next(node.input[0] for node in float_model.graph.node if node.op_type == op and node.input[0] != "image")
+    ranges = Ranges({**ranges.limits, tiny: (-1e-3, 1e-3)})
+    model = quantize(float_model, dict.fromkeys(net.blocks, "int8"), ranges, target.scheme)
+    wide = wide_nodes(model, ranges)
+    assert {node.op_type for node in model.graph.node if node.name in wide} >= {op, "DequantizeLinear"}
+    half = to_half(model, wide)
+    check_graph(half, ["10.3", "11.4"])
+    rounded = {node.output[0] for node in half.graph.node if node.op_type == "DequantizeLinear"}
+    assert not [node.name for node in half.graph.node if node.op_type == "Cast" and node.input[0] in rounded]
 
 
 def test_integers_beyond_what_fp16_has_are_counted_in_fp32() -> None:
