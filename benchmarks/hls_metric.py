@@ -20,7 +20,7 @@ from edgemtl.spaces import Design, Space
 from edgemtl.targets import HlsTarget
 from edgemtl.tasks import relative_change
 
-DEVICE = "zcu104"
+DEVICE = "zcu102"
 TASKS = ("semseg", "depth")
 SIZE, QUICK_SIZE = (192, 256), (96, 128)
 IMAGES, QUICK_IMAGES = 24, 4
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> Outcome:
     with TemporaryDirectory() as folder:
         files = target.build(net, {"engine": "fixed"}, ranges, Path(folder))
         say(f"{len(files)} files written; compiling")
-        with target.simulation(Path(folder)) as simulated:
+        with target.simulation(net, Path(folder)) as simulated:
             parity = measure_parity(net, simulated, samples)
     rows, raw = [], {"images": len(samples), "size": list(size), "device": DEVICE}
     for task in net.tasks:

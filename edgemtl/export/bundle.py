@@ -76,6 +76,8 @@ def export_bundle(
         for target in targets:
             note(report, f"building for {target.traits.name}")
             parts[target.traits.name] = _written(subject, target, scratch / folder_of(target), build)
+            if words := EngineSpec.read(scratch / folder_of(target)).options.get("left_out"):
+                note(report, words)
         usage = expert_usage(net, batches(subject.samples))
         experts = describe_experts(net, usage, honoured(wanted, targets[0].traits), targets)
         cost = cost_of(net, wanted, subject.ranges, targets[0])

@@ -44,7 +44,7 @@ def checked(subject: ExportedNet, target: ExportTarget, folder: Path, build: Bui
     if runnable:
         parity = _measured(subject, target, folder)
     elif isinstance(target, SimulatingTarget):
-        with target.simulation(folder) as simulated:
+        with target.simulation(subject.net, folder) as simulated:
             parity = measure_parity(subject.net, simulated, subject.samples)
     elif dispatch is None or dispatch.capacity is None:
         run = simulated_run(subject.net, precision, subject.ranges, target)

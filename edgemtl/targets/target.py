@@ -67,11 +67,12 @@ class SimulatingTarget(Protocol):
     """An exporter whose engines no processor runs, but whose own simulation computes what they will, to the bit."""
 
     def simulation(
-        self, folder: Path
+        self, net: TaskNet, folder: Path
     ) -> AbstractContextManager[Callable[[NDArray[np.float32], Sequence[str]], Outputs]]:
-        """Outputs of wanted tasks for an image (1, 3, H, W), normalised, by the engine that was just built in `folder`.
+        """Outputs of wanted tasks for an image (1, 3, H, W), normalised, by the engine of `net` just built in `folder`.
 
-        It may execute what the folder holds: never give it one from elsewhere.
+        What an engine leaves to the processor is computed by the net. It may execute what the folder holds: never give
+        it one from elsewhere.
         """
         ...
 

@@ -102,8 +102,9 @@ void run_linear(Stage stage, const Matrix &matrix, const Queue &queue, const Act
 }
 
 // The gates of one token, in one pass over its logits: the largest so far, the sum of exponentials below it, which is
-// scaled anew whenever a larger one comes (single-pass softmax), and the TOP_K largest, of equal ones the earlier.
-void choose(const Logit logits[EXPERTS], int chosen[TOP_K], Gate gates[TOP_K]) {
+// scaled anew whenever a larger one comes (single-pass softmax), and the largest, of equal ones the earlier. A task whose
+// tokens go to fewer than TOP_K experts has gates of 0 for the rest.
+void choose(const Logit logits[EXPERTS], int top_k, int chosen[TOP_K], Gate gates[TOP_K]) {
 #pragma HLS INLINE off
     Logit largest = logits[0];
     Total total = Total(1) << EXP_FRACTION;
@@ -134,32 +135,52 @@ void choose(const Logit logits[EXPERTS], int chosen[TOP_K], Gate gates[TOP_K]) {
     Total of_chosen = 0;
     for (int rank = 0; rank < TOP_K; ++rank) {
         exponentials[rank] = exp_of_minus(Distance(largest) - best[rank]);
-        of_chosen += exponentials[rank];
+        if (rank < top_k)
+            of_chosen += exponentials[rank];
     }
     // One division a token: gates are products with the reciprocal.
     const Exponential reciprocal =
         Exponential((Integer<2 * EXP_FRACTION + 2>(1) << (2 * EXP_FRACTION)) / (RENORMALISE ? of_chosen : total));
-    for (int rank = 0; rank < TOP_K; ++rank)
-        gates[rank] = narrow<GATE_BITS, 2 * EXP_FRACTION - GATE_FRACTION, 2 * EXP_BITS>(
+    for (int rank = 0; rank < TOP_K; ++rank) {
+        const Gate gate = narrow<GATE_BITS, 2 * EXP_FRACTION - GATE_FRACTION, 2 * EXP_BITS>(
             multiply<EXP_BITS, EXP_BITS>(exponentials[rank], reciprocal));
+        gates[rank] = rank < top_k ? gate : Gate(0);
+    }
 }
 
 // The queue of every expert, and the experts that have one, in order; returns how many those are.
-int fill_queues(const Logit logits[TOKENS][EXPERTS], int count, Queue queues[EXPERTS], int busy[EXPERTS]) {
+// A token enters an expert's queue. From a full one goes what counts least there, of equal gates the latest token's
+// (V-MoE's batch prioritised routing), if it counts less than the one that comes.
+void enter(Queue &queue, int capacity, std::int16_t token, Gate gate) {
+#pragma HLS INLINE off
+    int place = queue.length;
+    if (place < capacity) {
+        ++queue.length;
+    } else {
+        place = 0;
+        for (int each = 1; each < capacity; ++each) {
+            const bool equal = queue.gates[each] == queue.gates[place];
+            if (queue.gates[each] < queue.gates[place] || (equal && queue.tokens[each] > queue.tokens[place]))
+                place = each;
+        }
+        if (gate <= queue.gates[place])
+            return;
+    }
+    queue.tokens[place] = token;
+    queue.gates[place] = gate;
+}
+
+int fill_queues(const Logit logits[TOKENS][EXPERTS], int count, int top_k, int capacity, Queue queues[EXPERTS], int busy[EXPERTS]) {
 #pragma HLS INLINE off
     for (int expert = 0; expert < EXPERTS; ++expert)
         queues[expert].length = 0;
     for (int token = 0; token < count; ++token) {
         int chosen[TOP_K];
         Gate gates[TOP_K];
-        choose(logits[token], chosen, gates);
+        choose(logits[token], top_k, chosen, gates);
         for (int rank = 0; rank < TOP_K; ++rank) {
-            Queue &queue = queues[chosen[rank]];
-            if (gates[rank] == 0)
-                continue;
-            queue.tokens[queue.length] = std::int16_t(token);
-            queue.gates[queue.length] = gates[rank];
-            ++queue.length;
+            if (gates[rank] > 0)
+                enter(queues[chosen[rank]], capacity, std::int16_t(token), gates[rank]);
         }
     }
     int length = 0;
@@ -173,7 +194,8 @@ int fill_queues(const Logit logits[TOKENS][EXPERTS], int count, Queue queues[EXP
 } // namespace
 
 void moe_layer(const std::int32_t *tokens, const std::int16_t *router_weights, const std::int32_t *router_biases,
-               const std::int16_t *expert_weights, const std::int32_t *expert_biases, std::int32_t *outputs, int count) {
+               const std::int16_t *expert_weights, const std::int32_t *expert_biases, std::int32_t *outputs, int count,
+               int top_k, int capacity) {
 #pragma HLS INTERFACE m_axi port = tokens bundle = activations offset = slave depth = TOKENS * WIDTH
 #pragma HLS INTERFACE m_axi port = outputs bundle = activations offset = slave depth = TOKENS * WIDTH
 #pragma HLS INTERFACE m_axi port = router_weights bundle = weights offset = slave depth = EXPERTS * WIDTH
@@ -181,6 +203,8 @@ void moe_layer(const std::int32_t *tokens, const std::int16_t *router_weights, c
 #pragma HLS INTERFACE m_axi port = expert_weights bundle = weights offset = slave depth = EXPERTS * 2 * WIDTH * HIDDEN
 #pragma HLS INTERFACE m_axi port = expert_biases bundle = biases offset = slave depth = EXPERTS * (WIDTH + HIDDEN)
 #pragma HLS INTERFACE s_axilite port = count
+#pragma HLS INTERFACE s_axilite port = top_k
+#pragma HLS INTERFACE s_axilite port = capacity
 #pragma HLS INTERFACE s_axilite port = return
 #pragma HLS ALLOCATION function instances = run_linear limit = 1
 
@@ -206,7 +230,7 @@ void moe_layer(const std::int32_t *tokens, const std::int16_t *router_weights, c
     run_linear(ROUTE, ping, everything, in, hidden, logits, out);
 
     int busy[EXPERTS];
-    const int experts = fill_queues(logits, count, queues, busy);
+    const int experts = fill_queues(logits, count, top_k, capacity, queues, busy);
     const int matrix = HIDDEN * WIDTH, biases = HIDDEN + WIDTH;
     if (experts > 0)
         load(ping, expert_weights + busy[0] * 2 * matrix, expert_biases + busy[0] * biases, HIDDEN, WIDTH);

@@ -35,7 +35,8 @@ int main(int argc, char **argv) {
     std::vector<std::int32_t> outputs(expected.size());
     for (std::size_t task = 0; task < tasks; ++task)
         moe_layer(tokens.data(), router_weights.data() + task * EXPERTS * WIDTH, router_biases.data() + task * EXPERTS,
-                  expert_weights.data(), expert_biases.data(), outputs.data() + task * count * WIDTH, int(count));
+                  expert_weights.data(), expert_biases.data(), outputs.data() + task * count * WIDTH, int(count),
+                  ROUTER_TOP_K[task], ROUTER_CAPACITY[task]);
     std::ofstream(folder + "outputs.bin", std::ios::binary)
         .write(reinterpret_cast<const char *>(outputs.data()), std::streamsize(outputs.size() * sizeof(outputs[0])));
     std::size_t different = 0;

@@ -25,6 +25,7 @@ __all__ = [
     "gelu",
     "gelu_table",
     "route",
+    "within_capacity",
 ]
 
 GELU_STEPS_LOG2 = 5
@@ -100,12 +101,20 @@ def route(logits: Integers, top_k: int, renormalise: bool) -> Integers:
     return gates
 
 
+def within_capacity(gates: Integers, capacity: int) -> Integers:
+    """Gates (tokens, experts) of which each expert keeps the largest, of equal ones that of the earlier token."""
+    first = np.argsort(-gates, axis=0, kind="stable")[:capacity]
+    within = np.zeros_like(gates)
+    np.put_along_axis(within, first, np.take_along_axis(gates, first, 0), 0)
+    return within
+
+
 def emulate(layer: ExpertsLayer, tokens: Integers, task: str) -> Integers:
     """Outputs (tokens, width) of the layer for one task, in the activations' format like the tokens that it reads."""
     activation, fraction = layer.activation, layer.activation.fraction
     sums = _linear(tokens, layer.routers[task], fraction + layer.router_format.fraction)
     logits = narrow(sums, fraction + layer.router_format.fraction - LOGIT.fraction, LOGIT.bits)
-    gates = route(logits, layer.top_k, layer.renormalise)
+    gates = within_capacity(route(logits, layer.top_k[task], layer.renormalise), layer.capacity[task])
     outputs = np.zeros_like(tokens)
     for expert in range(layer.experts):
         queue = np.flatnonzero(gates[:, expert])

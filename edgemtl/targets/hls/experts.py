@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.errors import UnsupportedError
+from edgemtl.spaces import expert_capacity
 from edgemtl.targets.hls.fixed import Format, Integers, fitting
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ class ExpertsLayer:
 
     `routers` are by task, each of all experts: one that a task does not reach has the lowest bias. `expand` and
     `project` are the experts' two layers; their formats, `router_format` included, are those of weights. `tokens` is
-    how many an image has.
+    how many an image has; by task, a token goes to `top_k` experts, and an expert takes `capacity` tokens at most.
     """
 
     tokens: int
-    top_k: int
+    top_k: Mapping[str, int]
+    capacity: Mapping[str, int]
     renormalise: bool
     activation: Format
     router_format: Format
@@ -99,10 +101,12 @@ def fixed_experts(
 ) -> ExpertsLayer:
     """A torch layer of experts in fixed point, for images of `tokens`; weights have the places that their range leaves.
 
-    Raises `UnsupportedError` for experts of limited capacity, of several sizes, for tasks that route differently, and
+    Raises `UnsupportedError` for experts of several sizes, for tasks of which only some divide gates by their sum, and
     for widths whose sums no 63 bits hold.
     """
-    top_k, renormalise = _routing(layer, tokens)
+    plans = {name: layer.router(name).routing.plan for name in layer.routers}
+    if len({plan.renormalise for plan in plans.values()}) > 1:
+        raise UnsupportedError("target hls: only some tasks of a layer divide gates by their sum: give all the same")
     numbers = sorted(map(int, layer.experts))
     routers = {name: _router(layer, name, numbers) for name in layer.routers}
     first, second = zip(*(_arrays(layer.experts[str(number)]) for number in numbers), strict=True)
@@ -115,8 +119,9 @@ def fixed_experts(
     router, expand, project = formats
     fixed = ExpertsLayer(
         tokens,
-        top_k,
-        renormalise,
+        {name: plan.top_k for name, plan in plans.items()},
+        {name: expert_capacity(plan.capacity, tokens, len(plan.numbers), plan.top_k) for name, plan in plans.items()},
+        any(plan.renormalise for plan in plans.values()),
         activation,
         router,
         expand,
@@ -133,22 +138,6 @@ def fixed_experts(
             f"weights fewer than {activation.bits} and {weight_bits} bits"
         )
     return fixed
-
-
-def _routing(layer: Experts, tokens: int) -> tuple[int, bool]:
-    """How many experts a token goes to, and whether its gates are divided by their sum; one answer for all tasks."""
-    plans = [layer.router(name).routing.plan for name in layer.routers]
-    for plan in plans:
-        if plan.expert_capacity < tokens:
-            raise UnsupportedError(
-                f"target hls: router {plan.router.name} drops tokens beyond {plan.expert_capacity} an expert: train "
-                "the experts without a capacity"
-            )
-    routings = {(plan.top_k, plan.renormalise) for plan in plans}
-    if len(routings) > 1:
-        counts = " and ".join(sorted(f"top-{top_k}" for top_k, _ in routings))
-        raise UnsupportedError(f"target hls: the tasks of one layer route by {counts}: give them the same")
-    return routings.pop()
 
 
 def _arrays(expert: nn.Module) -> tuple[_Reals, _Reals]:

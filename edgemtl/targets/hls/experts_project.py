@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.errors import FileError, UserError
+from edgemtl.errors import FileError
 from edgemtl.files.disk import write_atomic
-from edgemtl.files.share import find_shared
+from edgemtl.targets.hls.csim import check_compiler, shared_source
 from edgemtl.targets.hls.emulator import EXP_STEPS_LOG2, GELU_STEPS_LOG2, LOG2_E, emulate, exp_table, gelu_table
 from edgemtl.targets.hls.experts import BIAS, EXP, GATE, LOGIT, ExpertsLayer
 from edgemtl.targets.hls.fixed import Integers
 
-__all__ = ["SOURCES", "simulate_experts", "write_experts"]
+__all__ = ["LANES", "SOURCES", "simulate_experts", "write_experts"]
 
 SOURCES = ("fixed.hpp", "functions.hpp", "moe.hpp", "moe.cpp", "moe_test.cpp")
 """Files of `export/hls` that a project is made of; `moe_config.hpp` is written for the layer."""
 _CONFIG = "moe_config.hpp"
-_LANES = 16
+LANES = 16
 """Rows and columns of the linear unit: 256 products, one DSP slice each, in every cycle."""
 
 
@@ -43,7 +42,7 @@ def write_experts(layer: ExpertsLayer, tokens: Integers, folder: Path) -> list[P
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name in SOURCES:
-        write_atomic(folder / name, _source(name).read_bytes())
+        write_atomic(folder / name, shared_source(name).read_bytes())
     write_atomic(folder / _CONFIG, config_header(layer))
     for name, array in arrays.items():
         write_atomic(folder / f"{name}.bin", array.astype(array.dtype.newbyteorder("<")).tobytes())
@@ -56,8 +55,7 @@ def simulate_experts(folder: Path, layer: ExpertsLayer, flags: tuple[str, ...] =
     `flags` are further ones of the compiler. Raises `UserError` where there is no g++, `FileError` with the compiler's
     or the test bench's first complaint where the project fails: a bit that differs from the emulator's is one.
     """
-    if shutil.which("g++") is None:
-        raise UserError("C simulation needs the compiler g++, which is not installed: apt-get install g++")
+    check_compiler()
     program = folder / "moe_test"
     units = [str(folder / name) for name in SOURCES if name.endswith(".cpp")]
     options = ["-std=c++17", "-O2", "-Wno-unknown-pragmas", *flags]
@@ -78,13 +76,6 @@ def _run(command: list[str], folder: Path) -> None:
         raise FileError(str(folder), f"C simulation failed: {complaint.strip()}")
 
 
-def _source(name: str) -> Path:
-    path = find_shared("export", f"hls/{name}")
-    if path is None:
-        raise FileError(f"export/hls/{name}", "is missing: reinstall edgemtl")
-    return path
-
-
 def _by_expert(layer: ExpertsLayer, field: str) -> Integers:
     """Each expert's first and then its second layer, one row an expert."""
     both = (layer.expand, layer.project)
@@ -103,8 +94,8 @@ def config_header(layer: ExpertsLayer) -> str:
     }  # fmt: skip
     constants = {
         "TOKENS": layer.tokens, "WIDTH": layer.width, "HIDDEN": layer.hidden, "EXPERTS": layer.experts,
-        "TOP_K": layer.top_k, "ROW_LANES": _LANES, "COLUMN_LANES": _LANES,
-        "LARGEST": -(-max(layer.width, layer.hidden, layer.experts) // _LANES) * _LANES,
+        "TOP_K": max(layer.top_k.values()), "ROW_LANES": LANES, "COLUMN_LANES": LANES,
+        "LARGEST": -(-max(layer.width, layer.hidden, layer.experts) // LANES) * LANES,
         "ACTIVATION_BITS": activation.bits, "ACTIVATION_FRACTION": activation.fraction,
         "WEIGHT_BITS": layer.expand_format.bits, "EXPAND_FRACTION": layer.expand_format.fraction,
         "PROJECT_FRACTION": layer.project_format.fraction,
@@ -119,6 +110,7 @@ def config_header(layer: ExpertsLayer) -> str:
              ("ACTIVATION", "WEIGHT", "BIAS", "SUM", "LOGIT", "GATE", "TOTAL")}  # fmt: skip
     types |= {"Exponential": "EXP_BITS", "Distance": "LOGIT_BITS + 1"}
     tables = {"GELU_TABLE": gelu_table(activation), "EXP_TABLE": exp_table()}
+    routing = {"ROUTER_TOP_K": layer.top_k.values(), "ROUTER_CAPACITY": layer.capacity.values()}
     lines = [
         "// Sizes, widths, binary places and tables of one layer: written by edgemtl, do not edit.",
         "#pragma once",
@@ -127,5 +119,6 @@ def config_header(layer: ExpertsLayer) -> str:
         f"constexpr bool RENORMALISE = {str(layer.renormalise).lower()};",
         *(f"using {name} = Integer<{bits}>;" for name, bits in types.items()),
         *(f"constexpr std::int32_t {name}[] = {{{', '.join(map(str, table))}}};" for name, table in tables.items()),
+        *(f"constexpr int {name}[] = {{{', '.join(map(str, each))}}};" for name, each in routing.items()),
     ]
     return "\n".join(lines) + "\n"

@@ -47,7 +47,8 @@ class Layer:
             return None
         weight = self.node.constants["weight"]
         outputs, kernel = weight.shape[0], (weight.shape[2] if weight.ndim == 4 else 1)
-        return Product(self.name, weight[0].numel(), outputs, kernel, *self.shape[1:], self.weight.bits)
+        stride = self.node.attributes["strides"][0] if weight.ndim == 4 else 1
+        return Product(self.name, weight[0].numel(), outputs, kernel, *self.shape[1:], self.weight.bits, stride)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from warnings import catch_warnings, simplefilter
 
 from edgemtl.devices import Fpga
 from edgemtl.errors import MissingDependencyError, UnsupportedError, reason_of
-from edgemtl.targets.hls.fifo import SPARE_ROWS, fifo_depths
+from edgemtl.targets.hls.fifo import fifo_depths, padding_depth
 from edgemtl.targets.hls.layers import INPUT, HlsNet, Layer
+from edgemtl.targets.hls.resources import CHAIN_DEPTH
 
 __all__ = ["NAME", "write_project"]
 
@@ -31,7 +32,7 @@ def write_project(net: HlsNet, reuse: Mapping[str, int], fpga: Fpga, folder: Pat
     with tempfile.TemporaryDirectory(prefix="edgemtl-") as scratch, _silence():
         written = Path(scratch) / NAME
         model = _convert(net, reuse, fpga, written)
-        _set_depths(model, fifo_depths(net))
+        _set_depths(model, fifo_depths(net), {each.name: padding_depth(each) for each in net.products})
         model.write()
         _make_reproducible(written, model.config.config["Stamp"])
         shutil.copytree(written, folder, dirs_exist_ok=True)
@@ -73,17 +74,19 @@ def _layer_config(layer: Layer, reuse: Mapping[str, int]) -> dict[str, Any]:
     return config
 
 
-def _set_depths(model: Any, depths: Mapping[str, int]) -> None:
+def _set_depths(model: Any, depths: Mapping[str, int], padding: Mapping[str, int]) -> None:
     """Depths of all streams: a copy of a layer's output waits like it, the padding before a kernel does not."""
     for node in model.get_layers():
-        origin = node
-        while origin.name not in depths and origin.get_input_node() is not None:
-            origin = origin.get_input_node()
+        if node.class_name == "ZeroPadding2D":
+            depth = padding[node.name.removeprefix("zp2d_")]
+        else:
+            origin = node
+            while origin.name not in depths and origin.get_input_node() is not None:
+                origin = origin.get_input_node()
+            depth = depths.get(origin.name, CHAIN_DEPTH)
         for variable in node.variables.values():
             if isinstance(variable.pragma, tuple):
-                _, columns, _ = variable.shape
-                depth = depths.get(origin.name, SPARE_ROWS * columns)
-                variable.pragma = ("stream", SPARE_ROWS * columns if node.class_name == "ZeroPadding2D" else depth)
+                variable.pragma = ("stream", depth)
 
 
 def _make_reproducible(folder: Path, stamp: str) -> None:

@@ -1,9 +1,10 @@
 """How much of an FPGA a net takes, estimated: multipliers, memory, logic, and cycles between two images.
 
 A model of hls4ml's streaming layers, not of the vendor's tools: every layer has hardware of its own, and all work at
-once on different rows of an image. A layer with reuse R has its products over R multipliers, and takes R cycles a pixel
-and some to move data, for which hls4ml itself counts 6. Logic is the least certain: the adders' bits, and what holds
-shallow memories.
+once on different rows of an image. A layer with reuse R has its products over R multipliers; a pixel that it reads
+takes 4 cycles, and R + 6 where it gives one. Logic is the least certain: adders, and what brings a kernel's window to
+the multipliers. The constants were set by reports of Vitis HLS that others published; `benchmarks/fpga_reports.py`
+holds the model against them and prints its errors.
 """
 
 from __future__ import annotations
@@ -17,23 +18,51 @@ from edgemtl.devices import Device, Fpga, device_names, load_device
 from edgemtl.errors import UserError
 from edgemtl.spaces import BlockPlan
 
-__all__ = ["Product", "Resources", "check_fits", "choose_reuse", "products_of", "resources_of", "reuse_factors"]
+__all__ = [
+    "CHAIN_DEPTH",
+    "NETLIST_SHARE",
+    "Product",
+    "Resources",
+    "check_fits",
+    "choose_reuse",
+    "fifo_resources",
+    "logic_of",
+    "memory_blocks",
+    "products_of",
+    "resources_of",
+    "reuse_factors",
+    "smallest",
+]
 
 FIXED_BITS = {"float": 16, "int8": 8}
 """Bits of weights and activations in a block of each precision."""
 USABLE = 0.8
 """The part of an FPGA that placing and routing can be expected to fill."""
-_MOVING_CYCLES = 6
-_BLOCK_SHAPES = ((72, 512), (36, 1024), (18, 2048), (9, 4096), (4, 8192), (2, 16384), (1, 32768))
-"""Bits and depths of a block RAM of 36 kbit."""
+_READING_CYCLES, _MOVING_CYCLES = 4, 6
+_BLOCK_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
+"""Bits and depths of half a block RAM, 18 kbit."""
 _TABLE_DEPTH = 64
-"""Memories up to this depth are kept in look-up tables, 64 bits each."""
-_LAYER_LUTS = 500
+"""Rows up to this length are kept in look-up tables, 32 places each."""
+_TABLE_BITS = 1024
+"""FIFOs and weights up to this size too; larger FIFOs are of block RAMs of 18 bits."""
+NETLIST_SHARE = 0.5
+"""The part of the look-up tables that C synthesis reports which is left in the netlist, of hls4ml's own example."""
+_LAYER_LUTS, _ADDER_LUTS = 500, 2
+"""As C synthesis reports them: of a layer, and for each bit of a product of those at once."""
+_WINDOW_LUTS, _WINDOW_BIT_LUTS = 25, 2
+"""For each input of a kernel's window and each of its bits, where products take turns."""
+_CONSTANT_BITS = 8
+"""Products with constants of so few bits take look-up tables in place of DSPs."""
+CHAIN_DEPTH = 2
+"""Places of a FIFO between layers that do not wait for others."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """A convolution or linear layer: its products a pixel are `inputs` (channels x kernel area) x `outputs`."""
+    """A convolution or linear layer: its products a pixel are `inputs` (channels x kernel area) x `outputs`.
+
+    `height` and `width` are those of what it gives, `fifo_depth` how many pixels the FIFO after it holds.
+    """
 
     name: str
     inputs: int
@@ -42,6 +71,8 @@ class Product:
     height: int
     width: int
     bits: int
+    stride: int = 1
+    fifo_depth: int = CHAIN_DEPTH
 
     @property
     def pixels(self) -> int:
@@ -49,8 +80,9 @@ class Product:
         return self.height * self.width
 
     def cycles(self, reuse: int) -> int:
-        """Cycles for an image."""
-        return self.pixels * (reuse + _MOVING_CYCLES)
+        """Cycles for an image: of the pixels that it reads, padding included, not all give one."""
+        rows, columns = (side * self.stride + self.kernel // 2 * 2 for side in (self.height, self.width))
+        return self.pixels * (reuse + _MOVING_CYCLES) + (rows * columns - self.pixels) * _READING_CYCLES
 
 
 @dataclass(frozen=True)
@@ -97,19 +129,47 @@ def _divisors(number: int) -> tuple[int, ...]:
 
 
 def resources_of(layer: Product, reuse: int) -> Resources:
-    """Estimate for one layer: multipliers, weights, the rows that a kernel looks back on, its FIFO and its adders."""
-    multipliers = layer.inputs * layer.outputs / reuse
-    luts, brams = multipliers * 2 * layer.bits + _LAYER_LUTS, 0.0
-    channels = layer.inputs // layer.kernel**2
-    memories = [(multipliers * layer.bits, reuse)]
-    memories += [(channels * layer.bits, layer.width)] * (layer.kernel - 1)
-    memories += [(layer.outputs * layer.bits, layer.width)]
-    for width, depth in memories:
-        if depth <= _TABLE_DEPTH:
-            luts += width * (depth > 1)
-        else:
-            brams += min(math.ceil(width / bits) * math.ceil(depth / deep) for bits, deep in _BLOCK_SHAPES)
-    return Resources(luts, multipliers, brams, layer.cycles(reuse))
+    """Estimate for one layer with its FIFOs: of what pads its input, its own, and that of the activation after it."""
+    given = layer.outputs * layer.bits
+    total = logic_of(layer, reuse) + fifo_resources(given, layer.fifo_depth) + fifo_resources(given, CHAIN_DEPTH)
+    if layer.kernel > 1:
+        total += fifo_resources(layer.inputs // layer.kernel**2 * layer.bits, CHAIN_DEPTH)
+    return total
+
+
+def logic_of(layer: Product, reuse: int) -> Resources:
+    """Estimate for one layer alone: multipliers, adders, weights, and the rows that a kernel looks back on."""
+    multipliers, bits = layer.inputs * layer.outputs / reuse, layer.bits
+    constant = reuse == 1 and bits <= _CONSTANT_BITS
+    luts = _LAYER_LUTS + multipliers * bits * (_ADDER_LUTS + constant)
+    if reuse > 1:
+        luts += layer.inputs * (_WINDOW_LUTS + _WINDOW_BIT_LUTS * bits)
+    total = Resources(NETLIST_SHARE * luts, 0.0 if constant else multipliers, 0.0, layer.cycles(reuse))
+    if reuse > 1 and multipliers * bits * reuse > _TABLE_BITS:
+        total += Resources(brams=memory_blocks(multipliers * bits, reuse))
+    for _ in range(layer.kernel - 1):
+        total += _row(layer.inputs // layer.kernel**2 * bits, layer.width * layer.stride)
+    return total
+
+
+def memory_blocks(bits: float, depth: int) -> float:
+    """Block RAMs of 36 kbit, to the half, for words of `bits`."""
+    return min(math.ceil(bits / wide) * math.ceil(depth / deep) for wide, deep in _BLOCK_SHAPES) / 2
+
+
+def _row(bits: float, length: int) -> Resources:
+    return (
+        Resources(luts=bits * math.ceil(length / 32))
+        if length <= _TABLE_DEPTH
+        else Resources(brams=memory_blocks(bits, length))
+    )
+
+
+def fifo_resources(bits: float, depth: int) -> Resources:
+    """Estimate for a FIFO of `depth` words of `bits`."""
+    if depth <= CHAIN_DEPTH or bits * depth <= _TABLE_BITS:
+        return Resources(luts=bits * math.ceil(depth / 16) / 2)
+    return Resources(brams=math.ceil(bits / 18) * math.ceil(depth / 1024) / 2)
 
 
 def _total(layers: Sequence[Product], reuse: Iterable[int]) -> Resources:
@@ -174,7 +234,15 @@ def products_of(blocks: Iterable[BlockPlan], precision: Mapping[str, str]) -> li
             conv.height,
             conv.width,
             FIXED_BITS[precision.get(block.parameters, "float")],
+            conv.stride,
+            _fifo_depth(block, position),
         )
         for block in blocks
-        for conv in block.convs
+        for position, conv in enumerate(block.convs)
     ]
+
+
+def _fifo_depth(block: BlockPlan, position: int) -> int:
+    """Places of a FIFO before a project has its own: of convolutions side by side all but the last wait for it."""
+    conv = block.convs[position]
+    return conv.height * conv.width if block.parallel and position < len(block.convs) - 1 else CHAIN_DEPTH

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,16 @@ from edgemtl.runtime import EngineSpec, Outputs
 from edgemtl.spaces import BlockPlan
 from edgemtl.targets.common import check_build, write_spec
 from edgemtl.targets.hls.csim import compiled
+from edgemtl.targets.hls.fifo import fifo_depths, with_fifos
 from edgemtl.targets.hls.layers import HlsNet, flat_net
+from edgemtl.targets.hls.mixtures import (
+    entries_of,
+    experts_resources,
+    left_out,
+    mixtures_of,
+    simulated_mixtures,
+    write_mixtures,
+)
 from edgemtl.targets.hls.project import CLOCK_NS, write_project
 from edgemtl.targets.hls.resources import (
     Resources,
@@ -37,7 +46,8 @@ from edgemtl.traits import TargetTraits
 from edgemtl.units import find_quantity
 
 if TYPE_CHECKING:
-    from edgemtl.models import TaskNet
+    from edgemtl.models import MultiTaskNet, TaskNet
+    from edgemtl.models.graph import Graph
 
 __all__ = ["HlsTarget"]
 
@@ -63,7 +73,8 @@ _TRAITS = TargetTraits(
 class HlsTarget:
     """Writes a project for the FPGA of `device`: 16 bits where a block is "float", 8 where it is "int8".
 
-    Scales are powers of two, each layer's from its own range. All tasks are computed for every image.
+    Scales are powers of two, each layer's from its own range. All tasks are computed for every image. Of a net with
+    experts it writes the layers of experts, each a project of its own.
     """
 
     device: Device
@@ -98,9 +109,12 @@ class HlsTarget:
         """
         fpga = _fpga_of(self.device)
         graph, ranges = check_build(net, precision, ranges, self.traits)
+        if mixtures_of(net):
+            return self._build_mixtures(cast("MultiTaskNet", net), graph, precision, folder)
         flat = flat_net(graph, precision, ranges)
-        check_fits(smallest(flat.products), self.device)
-        reuse, resources = choose_reuse(flat.products, fpga)
+        products = with_fifos(flat)
+        check_fits(smallest(products), self.device)
+        reuse, resources = choose_reuse(products, fpga)
         files = write_project(flat, reuse, fpga, folder)
         write_json(folder / REPORT, _report(flat, reuse, resources))
         layers = {
@@ -111,10 +125,30 @@ class HlsTarget:
         return write_spec(folder, self, graph, names, precision, layers=layers, engine="fixed", part=fpga.part,
                           shapes=_shapes(flat))  # fmt: skip
 
+    def _build_mixtures(
+        self, net: MultiTaskNet, graph: Graph, precision: Mapping[str, str], folder: Path
+    ) -> list[Path]:
+        """Write the projects of a net's layers of experts, and what is left out."""
+        fpga = _fpga_of(self.device)
+        files, layers = write_mixtures(net, folder)
+        taken = {name: experts_resources(layer) for name, layer in layers.items()}
+        for resources in taken.values():
+            check_fits(resources, self.device)
+        write_json(folder / REPORT, {name: _amounts(resources) for name, resources in taken.items()})
+        names = {"report": REPORT, **{f"file{index}": path.as_posix() for index, path in enumerate(files)}}
+        return write_spec(folder, self, graph, names, precision, engine="fixed", part=fpga.part,
+                          experts=entries_of(layers), left_out=left_out(net))  # fmt: skip
+
     @contextmanager
-    def simulation(self, folder: Path) -> Iterator[Callable[[NDArray[np.float32], Sequence[str]], Outputs]]:
+    def simulation(
+        self, net: TaskNet, folder: Path
+    ) -> Iterator[Callable[[NDArray[np.float32], Sequence[str]], Outputs]]:
         """C simulation of the project that `build` has just written; see `edgemtl.targets.SimulatingTarget`."""
         spec = EngineSpec.read(folder)
+        if mixtures_of(net):
+            with simulated_mixtures(cast("MultiTaskNet", net), folder) as run:
+                yield run
+            return
         shapes = {name: (int(c), int(h), int(w)) for name, (c, h, w) in spec.options["shapes"].items()}
         with compiled(folder, shapes) as run:
             yield run
@@ -137,16 +171,17 @@ def _fpga_of(device: Device) -> Fpga:
 
 def _report(net: HlsNet, reuse: Mapping[str, int], resources: Resources) -> dict[str, Any]:
     """The estimate that stands beside the project."""
+    types = {layer.name: layer.result.ap_fixed for layer in net.layers}
+    return {**_amounts(resources), "reuse": dict(reuse), "types": types, "fifos": fifo_depths(net)}
+
+
+def _amounts(resources: Resources) -> dict[str, Any]:
+    amounts = {"luts": resources.luts, "dsps": resources.dsps, "brams_36k": resources.brams, "cycles": resources.cycles}
     return {
         "kind": "estimated",
-        "luts": round(resources.luts),
-        "dsps": round(resources.dsps),
-        "brams_36k": round(resources.brams),
-        "cycles": round(resources.cycles),
+        **{name: round(amount) for name, amount in amounts.items() if amount},
         "interval_ms": resources.cycles * CLOCK_NS * 1e-6,
         "clock_ns": CLOCK_NS,
-        "reuse": dict(reuse),
-        "types": {layer.name: layer.result.ap_fixed for layer in net.layers},
     }
 
 

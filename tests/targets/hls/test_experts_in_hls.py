@@ -12,7 +12,7 @@ import torch
 from edgemtl.errors import FileError, UnsupportedError, UserError
 from edgemtl.models import Experts
 from edgemtl.spaces import ConvPlan, ExpertsPlan
-from edgemtl.targets.hls.emulator import emulate
+from edgemtl.targets.hls.emulator import emulate, within_capacity
 from edgemtl.targets.hls.experts import ExpertsLayer, fixed_experts
 from edgemtl.targets.hls.experts_project import simulate_experts, write_experts
 from edgemtl.targets.hls.fixed import Format, Integers
@@ -83,6 +83,21 @@ def test_the_compiled_layer_agrees_with_the_emulator_in_every_bit(tmp_path: Path
     assert not (tmp_path / "moe_test").exists()
 
 
+def test_an_expert_of_limited_capacity_keeps_the_tokens_that_count_most(tmp_path: Path) -> None:
+    layer = mixture(plan("semseg", capacity=0.6), plan("depth", [3, 0, 4], top_k=1, capacity=1.0))
+    fixed, tokens = in_fixed_point(layer)
+    assert fixed.capacity == {"semseg": 3, "depth": 4} and fixed.top_k == {"semseg": 2, "depth": 1}
+    write_experts(fixed, tokens, tmp_path)
+    for task, result in simulate_experts(tmp_path, fixed).items():
+        assert (result == emulate(fixed, tokens, task)).all()
+        assert difference(layer, fixed, result, task) < 1e-3
+
+
+def test_of_equal_gates_the_earlier_token_keeps_its_place() -> None:
+    gates = np.array([[5, 1], [7, 1], [5, 2], [7, 1]])
+    assert within_capacity(gates, 3).tolist() == [[5, 1], [7, 1], [0, 2], [7, 0]]
+
+
 def test_one_bit_that_differs_fails_the_test_bench(tmp_path: Path) -> None:
     layer = mixture(plan("semseg", renormalise=True))
     fixed, tokens = in_fixed_point(layer)
@@ -106,11 +121,7 @@ def test_the_vendors_integers_compute_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plans", "refusal"),
     [
-        (
-            [plan("depth", capacity=1.0)],
-            "router depth drops tokens beyond 5 an expert: train the experts",
-        ),
-        ([plan("depth"), plan("semseg", top_k=1)], "the tasks of one layer route by top-1 and top-2: give them the"),
+        ([plan("depth", renormalise=True), plan("semseg")], "only some tasks of a layer divide gates by their sum"),
     ],
 )
 def test_what_the_layer_cannot_do_is_refused(plans: list[ExpertsPlan], refusal: str) -> None:

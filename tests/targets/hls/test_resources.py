@@ -4,7 +4,16 @@ import pytest
 
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
-from edgemtl.targets.hls.resources import Product, check_fits, choose_reuse, resources_of, reuse_factors, smallest
+from edgemtl.targets.hls.resources import (
+    Product,
+    Resources,
+    check_fits,
+    choose_reuse,
+    fifo_resources,
+    resources_of,
+    reuse_factors,
+    smallest,
+)
 from edgemtl.units import find_quantity, parse_budget
 
 CONV = Product("conv", 9 * 16, 32, 3, 24, 32, 16)
@@ -34,7 +43,20 @@ def test_a_1x1_convolution_is_reused_no_more_often_than_it_has_inputs() -> None:
 def test_reuse_trades_multipliers_for_cycles() -> None:
     fast, slow = resources_of(CONV, 1), resources_of(CONV, 144)
     assert (fast.dsps, slow.dsps) == (144 * 32, 32)
-    assert slow.cycles > 20 * fast.cycles
+    assert slow.cycles > 15 * fast.cycles
+
+
+def test_a_pixel_that_is_read_takes_cycles_too() -> None:
+    """64 x 64 pixels are read and 30 x 30 given, as in a published report of Vitis HLS."""
+    layer = Product("conv", 25, 2, 5, 30, 30, 8, stride=2)
+    assert layer.cycles(50) == 900 * 56 + (64 * 64 - 900) * 4
+
+
+def test_fifos_are_of_block_ram_from_some_size_on() -> None:
+    assert fifo_resources(4096, 2).brams == 0
+    assert fifo_resources(30, 25).brams == 0
+    assert fifo_resources(100, 25).brams == 3  # six of half a block
+    assert fifo_resources(40, 900).brams == 1.5
 
 
 def test_a_part_is_filled_and_no_more() -> None:
@@ -46,7 +68,8 @@ def test_a_part_is_filled_and_no_more() -> None:
     paces = sorted({layer.cycles(each) for layer in layers for each in reuse_factors(layer)})
     faster = paces[paces.index(total.cycles) - 1]
     hurried = [max(each for each in reuse_factors(x) if x.cycles(each) <= max(faster, x.cycles(1))) for x in layers]
-    assert sum(resources_of(x, each).dsps for x, each in zip(layers, hurried, strict=True)) > 0.8 * fpga.dsps
+    taken = sum((resources_of(x, each) for x, each in zip(layers, hurried, strict=True)), Resources())
+    assert taken.lacking(fpga)
     assert all(layer.cycles(reuse[layer.name]) <= total.cycles for layer in layers)
 
 

@@ -20,7 +20,7 @@ from edgemtl.nas.evaluation import check_budgets
 from edgemtl.runtime import open_engine
 from edgemtl.spaces import load_space
 from edgemtl.targets import ExportTarget, SimulatingTarget, find_target
-from edgemtl.targets.hls.fifo import fifo_depths
+from edgemtl.targets.hls.fifo import fifo_depths, padding_depth
 from edgemtl.targets.hls.layers import HlsNet, flat_net
 from edgemtl.tasks import make_task
 from edgemtl.testing import images, samples_for, small_net
@@ -73,13 +73,21 @@ def test_types_have_the_bits_of_their_blocks_precision_and_hold_all_values() -> 
             assert layer.accum.bits >= layer.weight.bits + 8
 
 
-def test_fifos_hold_rows_and_an_image_at_most() -> None:
+def test_a_fifo_holds_rows_where_paths_meet_and_two_pixels_elsewhere() -> None:
     project = flat(small(), {})
     depths, layers = fifo_depths(project), {layer.name: layer for layer in project.layers}
     assert depths.keys() == layers.keys()
-    assert all(2 * layers[name].shape[2] <= depth <= np.prod(layers[name].shape[1:]) for name, depth in depths.items())
-    chain, skip = depths["blocks_s1_2_dense_conv"], depths["blocks_s1_1_project_conv"]
-    assert skip > chain  # it waits for two convolutions
+    assert all(2 <= depth <= np.prod(layers[name].shape[1:]) for name, depth in depths.items())
+    assert depths["blocks_s1_2_dense_conv"] == 2
+    skip = "blocks_s1_1_project_conv"  # its sum waits for two convolutions
+    assert depths[skip] > 2 * layers[skip].shape[2]
+
+
+def test_the_padding_before_a_stride_holds_a_row() -> None:
+    products = {product.name: product for product in flat(small(), {}).products}
+    stem, second = products["blocks_stem_conv_conv"], products["blocks_s1_2_dense_conv"]
+    assert (stem.stride, padding_depth(stem)) == (2, SIZE[1])
+    assert (second.stride, padding_depth(second)) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +192,7 @@ def test_the_c_simulation_computes_the_net(tmp_path: Path) -> None:
     net, target = small(), on("zcu104")
     assert isinstance(target, SimulatingTarget)
     target.build(net, {"engine": "fixed"}, ranges_of(net), tmp_path)
-    with target.simulation(tmp_path) as run:
+    with target.simulation(net, tmp_path) as run:
         for seed in (1, 2):
             image = images(1, SIZE, seed=seed)
             outputs = run(image.numpy(), ["depth", "semseg"])
