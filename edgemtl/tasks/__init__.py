@@ -16,7 +16,7 @@ from edgemtl.tasks.labels import (
 )
 from edgemtl.tasks.outputs import by_tensor, map_outputs
 from edgemtl.tasks.registry import KINDS, all_kinds, find_kind, kind_of, make_task
-from edgemtl.tasks.scores import delta_m, metric_size, relative_change, remaining_drop, worst_task
+from edgemtl.tasks.scores import delta_m, metric_size, ratio_of_counts, relative_change, remaining_drop, worst_task
 from edgemtl.tasks.task import FLAG_PREFIX, IMAGE_INPUT, Metric, Output, Task, check_tasks
 from edgemtl.tasks.view import View, resize_points
 
@@ -53,6 +53,7 @@ __all__ = [
     "metric_size",
     "parse_floor",
     "parse_number",
+    "ratio_of_counts",
     "relative",
     "relative_change",
     "remaining_drop",

@@ -29,6 +29,7 @@ __all__ = [
     "no_noise",
     "only_tensor",
     "soft_cross_entropy",
+    "uncounted",
     "unprepared",
 ]
 
@@ -53,6 +54,11 @@ def no_noise(task: Task, scores: Mapping[str, float], images: int) -> float:
     return 0.0
 
 
+def uncounted(task: Task, outputs: Tensors, labels: Any, mask: Tensor) -> Tensor:
+    """No counts (N, 0, 3): of a kind whose metrics are no ratios of them."""
+    return torch.zeros(len(mask), 0, 3, dtype=torch.int64)
+
+
 def unprepared(task: Task, outputs: Tensors) -> Tensors:
     """The outputs as they are: what losses read where they have nothing in common to prepare."""
     return outputs
@@ -67,7 +73,8 @@ class Learning:
     distillation, Yu and Huang 2019), lowest where they are equal. Both read what `prepare(task, outputs)` makes once of
     a net's raw outputs, such as logarithms of probabilities. `metric(task)` begins a score of raw outputs.
     `noise(task, scores, images)` is the standard error of the deciding metric over so many images, relative to it; zero
-    where unknown.
+    where unknown. `counts(task, outputs, labels, mask)` are the right, false and missed labels (N, K, 3) of each image
+    of a batch, of K classes or thresholds: what metrics that are ratios follow from.
     """
 
     loss: Callable[[Task, Tensors, Any, Tensor], Tensor]
@@ -75,6 +82,7 @@ class Learning:
     metric: Callable[[Task], Score]
     noise: Callable[[Task, Mapping[str, float], int], float] = no_noise
     prepare: Callable[[Task, Tensors], Tensors] = unprepared
+    counts: Callable[[Task, Tensors, Any, Tensor], Tensor] = uncounted
 
 
 @dataclass(frozen=True)

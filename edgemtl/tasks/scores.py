@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgemtl.tasks.task import Metric, Task
 
-__all__ = ["delta_m", "metric_size", "relative_change", "remaining_drop", "worst_task"]
+__all__ = ["delta_m", "metric_size", "ratio_of_counts", "relative_change", "remaining_drop", "worst_task"]
 
 
 def relative_change(
@@ -65,3 +69,19 @@ def worst_task(
     changes = {task.name: relative_change(task, metrics[task.name], baseline[task.name]) for task in tasks}
     name = min(changes, key=lambda task: changes[task])
     return name, changes[name]
+
+
+def ratio_of_counts(metric: Metric, counts: NDArray[Any]) -> float:
+    """A metric from counts of right, false and missed labels (K, 3) of K classes or thresholds.
+
+    The mean intersection over union of the classes that have a label or a prediction, or the best F over thresholds;
+    0 where there is neither.
+
+    >>> ratio_of_counts(Metric("miou", True, ratio="mean_iou"), np.array([[6, 2, 0], [2, 0, 2]]))
+    0.625
+    """
+    right, false, missed = np.asarray(counts, np.float64).T
+    if metric.ratio == "best_f":
+        return float((2 * right / np.maximum(2 * right + false + missed, 1)).max())
+    union = right + false + missed
+    return float((right[union > 0] / union[union > 0]).mean()) if union.any() else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.tasks.outputs import by_tensor
@@ -21,13 +22,16 @@ class Metric:
 
     `power` is 1 where the score is a mean over all valid labels of all images, and 2 where it is the root of a mean of
     squares; None where it is neither. Such a mean is of shares of up to 1 where higher is better, else of errors that
-    are 0 or more: an image's score alone then tells its part, whatever the others have.
+    are 0 or more: an image's score alone then tells its part, whatever the others have. `ratio` says how the score
+    follows from counts of right, false and missed labels over all images, as `ratio_of_counts` has it: "mean_iou" over
+    classes, or "best_f" over thresholds; None where it does not.
     """
 
     name: str
     higher_is_better: bool
     unit: str = ""
     power: int | None = None
+    ratio: Literal["mean_iou", "best_f"] | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.export import with_postprocessing
-from edgemtl.tasks import Kind, Target, Task, View, kind_of
+from edgemtl.tasks import Kind, Target, Task, View, kind_of, ratio_of_counts
 from edgemtl.train import label_tensors
 
 __all__ = ["KindConformance"]
@@ -133,6 +133,21 @@ class KindConformance:
             if metric.power is not None:
                 mean = np.average([each[metric.name] ** metric.power for each in alone], weights=counts)
                 assert whole[metric.name] == pytest.approx(mean ** (1 / metric.power), rel=1e-4, abs=1e-6)
+
+    def test_metrics_that_are_ratios_are_those_of_counts(self) -> None:
+        """The counts of images by themselves, added up, give what the whole batch is scored with."""
+        labels, outputs = self.labels(), self.noise()
+        counts = self.kind.learning().counts(self.task, outputs, *self.batch(labels))
+        whole = self.scores(outputs, labels)
+        assert counts.shape[0] == len(labels) and counts.shape[2] == 3
+        for metric in self.kind.metrics:
+            if metric.ratio is not None:
+                assert ratio_of_counts(metric, counts.sum(0).numpy()) == pytest.approx(whole[metric.name], abs=1e-6)
+        alone = [
+            self.kind.learning().counts(self.task, {n: t[[i]] for n, t in outputs.items()}, *self.batch([each]))
+            for i, each in enumerate(labels)
+        ]
+        assert torch.equal(torch.cat(alone), counts)
 
     def test_a_missing_label_stands_beside_others_in_a_batch(self) -> None:
         """Its mask is false everywhere, and the loss is that of the others."""

@@ -18,8 +18,9 @@ from edgemtl.data import Batch, Sample, Source, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
 from edgemtl.models.quantization import Ranges, calibrate, correct_biases, round_weights, simulate
+from edgemtl.nas.evaluation.by_image import by_image
 from edgemtl.nas.evaluation.problem import Evaluation, LatencyEstimator, LatencyPrediction, Metrics
-from edgemtl.nas.evaluation.stopping import Audit, Stopped, Watch, image_order, watch_floors
+from edgemtl.nas.evaluation.stopping import Audit, ByImage, Stopped, Watch, image_order, watch_floors, watchable
 from edgemtl.nas.evaluation.turns import Turns
 from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.results import Latency
@@ -27,7 +28,7 @@ from edgemtl.runtime import Outputs, Session
 from edgemtl.spaces import Design
 from edgemtl.targets import ExportTarget, needs_of
 from edgemtl.tasks import Floor, map_outputs
-from edgemtl.train import Scorer, batches_of, evaluate, raw_outputs, scores_by_image, subsample
+from edgemtl.train import Scorer, batches_of, evaluate, raw_outputs, subsample
 
 __all__ = [
     "TEST_IMAGES",
@@ -140,18 +141,18 @@ class NetEvaluator:
         """The watch over floors of candidates; None where there is nothing to watch.
 
         The net is what relative floors refer to, and has these `metrics`. Only the tasks of floors on means over labels
-        are scored, image by image.
+        and on ratios of counts are scored, image by image.
         """
-        tasks = list({floor.task.name: floor.task for floor in floors if floor.metric.power is not None}.values())
-        if not tasks:
+        watched = [floor for floor in floors if watchable(floor)]
+        if not watched:
             return None
-        simulation, by_image = self._simulation(prepared), {task.name: list[Mapping[str, float]]() for task in tasks}
-        labels = {task.name: list[int]() for task in tasks}
+        simulation, labels = self._simulation(prepared), {floor.task.name: list[int]() for floor in watched}
+        parts = []
         for batch in self._validation:
-            for name, scores in scores_by_image(raw_outputs(simulation, batch), batch, tasks).items():
-                by_image[name] += scores
-                labels[name] += [int(mask.sum()) for mask in batch.masks[name]]
-        return watch_floors(floors, metrics, by_image, labels)
+            parts.append(by_image(raw_outputs(simulation, batch), batch, watched))
+            for name, counts in labels.items():
+                counts += [int(mask.sum()) for mask in batch.masks[name]]
+        return watch_floors(watched, metrics, ByImage.joined(parts), labels)
 
     def simulated_until(self, prepared: Prepared, watch: Watch, key: str) -> tuple[Metrics, Stopped | None]:
         """As `simulated`, in an order that follows from `key`, until a floor of the watch cannot be kept any more.
@@ -160,13 +161,13 @@ class NetEvaluator:
         """
         order, audit = image_order(key, watch.images), Audit(watch)
         simulation, scorer = self._simulation(prepared), Scorer(self.source.tasks)
-        watched = list({each.floor.task.name: each.floor.task for each in watch.floors}.values())
+        floors = [each.floor for each in watch.floors]
         for start in range(0, len(order), WATCHED_BATCH):
             images = order[start : start + WATCHED_BATCH]
             batch = collate([self._validation_samples[number] for number in images], self.source.tasks)
             outputs = raw_outputs(simulation, batch)
             scorer.update(outputs, batch)
-            audit.add(images, scores_by_image(outputs, batch, watched))
+            audit.add(images, by_image(outputs, batch, floors))
             seen = start + len(images)
             if audit.broken and scorer.complete and seen < len(order):
                 return audit.completed(scorer.compute()), Stopped(audit.broken.text, seen, len(order))

@@ -47,4 +47,15 @@ def _metric(task: Task) -> MetricSet:
     return MetricSet({task.metric.name: best_f}, add)
 
 
-LEARNING = Learning(_loss, _distill, _metric)
+def _counts(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
+    """Right, false and missed pixels at every threshold (N, thresholds, 3)."""
+    chances = only_tensor(outputs)[:, 0].sigmoid().nan_to_num(-1.0)  # what is no number is above no threshold
+    above = torch.bucketize(chances, torch.linspace(0, 1, _THRESHOLDS, device=chances.device), right=True)
+    images = torch.arange(len(mask), device=mask.device).view(-1, 1, 1).expand_as(mask)
+    bins = ((images * (_THRESHOLDS + 1) + above) * 2 + labels.long())[mask]
+    of_bins = torch.bincount(bins, minlength=len(mask) * (_THRESHOLDS + 1) * 2).view(len(mask), -1, 2)
+    false, right = of_bins.flip(1).cumsum(1).flip(1)[:, 1:].unbind(2)
+    return torch.stack([right, false, of_bins[:, :, 1].sum(1, keepdim=True) - right], 2)
+
+
+LEARNING = Learning(_loss, _distill, _metric, counts=_counts)

@@ -23,7 +23,7 @@ class Edges(BinaryMap):
     """Whether a contour passes through a pixel; contours are a pixel thin."""
 
     name: ClassVar[str] = "edges"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("ods_f", True),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("ods_f", True, ratio="best_f"),)
     colors: ClassVar[Callable[[NDArray[np.float64]], Picture]] = ember
 
     def resize(self, target: Target, image_size: tuple[int, int], size: tuple[int, int]) -> Target:

@@ -22,7 +22,7 @@ class Saliency(BinaryMap):
     """Whether a pixel belongs to what draws the eye."""
 
     name: ClassVar[str] = "saliency"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("max_f", True),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("max_f", True, ratio="best_f"),)
     colors: ClassVar[Callable[[NDArray[np.float64]], Picture]] = heat
 
     def draw(

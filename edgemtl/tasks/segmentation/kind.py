@@ -27,7 +27,7 @@ class Segmentation(MapKind):
     """A class for every pixel."""
 
     name: ClassVar[str] = "segmentation"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("miou", True),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("miou", True, ratio="mean_iou"),)
     loss: ClassVar[str] = "cross_entropy"
     postprocess: ClassVar[Postprocess] = Postprocess(
         "argmax", "the channel whose value is largest, the first of equal ones", "number of the class"

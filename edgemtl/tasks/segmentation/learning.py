@@ -31,4 +31,14 @@ def _metric(task: Task) -> MetricSet:
     return MetricSet({"miou": miou}, add)
 
 
-LEARNING = Learning(cross_entropy, soft_cross_entropy, _metric, prepare=log_probabilities)
+def _counts(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
+    """Right, false and missed pixels of every class (N, classes, 3)."""
+    classes, predicted = task.channels, only_tensor(outputs).argmax(1)
+    images = torch.arange(len(mask), device=mask.device).view(-1, 1, 1).expand_as(mask)
+    pairs = ((images * classes + labels) * classes + predicted)[mask]
+    confusion = torch.bincount(pairs, minlength=len(mask) * classes**2).view(-1, classes, classes)
+    right = confusion.diagonal(dim1=1, dim2=2)
+    return torch.stack([right, confusion.sum(1) - right, confusion.sum(2) - right], 2)
+
+
+LEARNING = Learning(cross_entropy, soft_cross_entropy, _metric, prepare=log_probabilities, counts=_counts)

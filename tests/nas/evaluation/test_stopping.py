@@ -1,69 +1,46 @@
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from edgemtl.nas.evaluation.stopping import Audit, Bets, ImageScores, Watch, WatchedFloor, image_order, watch_floors
-from edgemtl.tasks import make_task, parse_floor
+from edgemtl.nas.evaluation.stopping import Audit, ByImage, Watch, image_order, watch_floors
+from edgemtl.tasks import make_task, parse_floor, ratio_of_counts
 
 DEPTH, KIND = make_task("depth", "depth"), make_task("kind", "classification", 2)
-TASKS = (DEPTH, KIND, make_task("semseg", "segmentation", 3))
+SEMSEG, EDGES = make_task("semseg", "segmentation", 3), make_task("edges", "edges")
+TASKS = (DEPTH, KIND, SEMSEG, EDGES)
 RMSE = parse_floor("depth<1", TASKS)
 LABELS = {"depth": [10] * 64, "kind": [1] * 64}
-amounts = st.integers(0, 6).map(float)
+Array = NDArray[np.float64]
+Scores = Mapping[str, Sequence[Mapping[str, float]]]
 
 
-def watched(errors: Sequence[float], expected: Sequence[float]) -> WatchedFloor:
-    """The floor is just kept by these sums of squares, one an image."""
-    return WatchedFloor(RMSE, np.ones(len(errors)), np.array(expected, float), float(sum(errors)))
+def by_image(scores: Mapping[str, Sequence[Mapping[str, float]]], **counts: Sequence[Array]) -> ByImage:
+    return ByImage(scores, counts)
 
 
-def wealth_over(errors: Sequence[float], bets: Bets, order: Sequence[int]) -> list[float]:
-    """Wealth after each image of an order."""
-    series = []
-    for image in order:
-        bets.add(image, {"rmse": math.sqrt(errors[image])})
-        series.append(bets.wealth)
-    return series
-
-
-@settings(deadline=None, max_examples=15)
-@given(st.lists(st.tuples(amounts, st.integers(1, 5)), min_size=2, max_size=5).filter(lambda e: any(x for x, _ in e)))
-def test_a_floor_that_is_kept_is_lost_no_more_often_than_the_bound_says(pairs: list[tuple[float, int]]) -> None:
-    """Exactly, over all orders of a few images: nobody gains on average, and great wealth is as rare as Ville says."""
-    errors, expected = [error for error, _ in pairs], [share for _, share in pairs]
-    runs = [
-        wealth_over(errors, Bets(watched(errors, expected), 0.01), order)
-        for order in itertools.permutations(range(len(pairs)))
-    ]
-    for moment in zip(*runs, strict=True):
-        assert np.mean(moment) <= 1 + 1e-6
-    for chance in (0.5, 0.25, 0.1, 0.02):
-        assert np.mean([max(run) >= 1 / chance - 1e-9 for run in runs]) <= chance
-
-
-def scores_of(rmse: Sequence[float], right: Sequence[int]) -> ImageScores:
+def scores_of(rmse: Sequence[float], right: Sequence[int]) -> Scores:
     return {"depth": [{"rmse": value} for value in rmse], "kind": [{"accuracy": float(value)} for value in right]}
 
 
-def total(scores: ImageScores) -> dict[str, dict[str, float]]:
+def total(scores: Scores) -> dict[str, dict[str, float]]:
     """Metrics over all images, which have equally many labels."""
     rmse = math.sqrt(float(np.mean([score["rmse"] ** 2 for score in scores["depth"]])))
     accuracy = float(np.mean([score["accuracy"] for score in scores["kind"]]))
     return {"depth": {"rmse": rmse}, "kind": {"accuracy": accuracy}, "semseg": {"miou": 0.5}}
 
 
-def images_seen(watch: Watch, scores: ImageScores, key: str = "a") -> tuple[int, Audit]:
+def images_seen(watch: Watch, scores: Scores, key: str = "a") -> tuple[int, Audit]:
     """How many images it takes until a floor is lost, all where none is."""
     audit, order = Audit(watch), image_order(key, watch.images)
     for count, image in enumerate(order, 1):
-        audit.add([image], {task: [each[image]] for task, each in scores.items()})
+        audit.add([image], by_image({task: [each[image]] for task, each in scores.items()}))
         if audit.broken:
             return count, audit
     return watch.images, audit
@@ -75,7 +52,7 @@ BASE = scores_of(BASE_RMSE.tolist(), BASE_RIGHT.tolist())
 
 
 def watch(*floors: str) -> Watch:
-    made = watch_floors([parse_floor(text, TASKS) for text in floors], total(BASE), BASE, LABELS)
+    made = watch_floors([parse_floor(text, TASKS) for text in floors], total(BASE), by_image(BASE), LABELS)
     assert made is not None
     return made
 
@@ -122,20 +99,69 @@ def test_a_score_that_is_not_finite_loses_at_once() -> None:
 
 
 def test_images_without_a_label_say_nothing() -> None:
-    observed = watch_floors(
-        [RMSE], total(BASE), {"depth": [{}, *BASE["depth"][1:]]}, {"depth": [0, *LABELS["depth"][1:]]}
-    )
+    scores, labels = {"depth": [{}, *BASE["depth"][1:]]}, {"depth": [0, *LABELS["depth"][1:]]}
+    observed = watch_floors([RMSE], total(BASE), by_image(scores), labels)
     assert observed is not None
     audit = Audit(observed)
-    audit.add([0], {"depth": [{}]})
+    audit.add([0], by_image({"depth": [{}]}))
     assert audit.broken is None
 
 
-def test_metrics_that_are_no_means_are_not_watched() -> None:
-    floors = [parse_floor(text, TASKS) for text in ("semseg>0.5", "semseg=2%")]
-    assert watch_floors(floors, total(BASE), BASE, LABELS) is None
-    both = watch_floors([*floors, RMSE], total(BASE), BASE, LABELS)
-    assert both and [each.floor.text for each in both.floors] == ["depth.rmse<1"]
+IMAGES = 64
+
+
+def counts_of(rates: Sequence[float], seed: int = 0) -> list[Array]:
+    """Right, false and missed labels of each image, of classes (thresholds) with these rates of missed ones."""
+    rng, labels = np.random.default_rng(seed), np.random.default_rng(9).integers(20, 200, IMAGES)
+    missed = [rng.binomial(labels, np.clip(rng.normal(rate, 0.05, IMAGES), 0, 1)) for rate in rates]
+    return list(np.stack([np.stack([labels - each, each, each], 1) for each in missed], 1).astype(float))
+
+
+@pytest.mark.parametrize("text", ["semseg=5%", "edges=5%"])
+def test_floors_on_ratios_of_counts_stop_the_worse_the_sooner(text: str) -> None:
+    floor = parse_floor(text, TASKS)
+    name, metric = floor.task.name, floor.metric
+    rates = (0.1, 0.2, 0.3) if floor.task is SEMSEG else (0.6, 0.2, 0.6)
+    base = counts_of(rates)
+    metrics = {name: {metric.name: ratio_of_counts(metric, sum(base))}}
+    observed = watch_floors([floor], metrics, by_image({}, **{name: base}), {name: [1] * IMAGES})
+    assert observed is not None
+    seen = []
+    for factor in (0.9, 1.0, 2.0, 3.0):
+        audit, counts = Audit(observed), counts_of([min(1.0, factor * rate) for rate in rates], seed=1)
+        order = image_order(text, IMAGES)
+        steps = (
+            (count, audit.add([image], by_image({}, **{name: [counts[image]]}))) for count, image in enumerate(order, 1)
+        )
+        seen.append(next((count for count, _ in steps if audit.broken), IMAGES))
+        if audit.broken:
+            assert audit.completed(metrics)[name][metric.name] < floor.worst(metrics)
+        value = ratio_of_counts(metric, sum(counts))
+        assert (value < floor.worst(metrics)) == (factor > 1)
+    assert seen[:2] == [IMAGES, IMAGES], "these keep the floor"
+    assert IMAGES / 2 >= seen[2] > seen[3], "half of the images are saved, and more"
+
+
+def test_a_best_threshold_that_keeps_the_floor_is_enough() -> None:
+    floor = parse_floor("edges>0.5", TASKS)
+    base = counts_of((0.2, 0.2))
+    observed = watch_floors([floor], {"edges": {"ods_f": 0.8}}, by_image({}, edges=base), {"edges": [1] * IMAGES})
+    assert observed is not None
+    audit, counts = Audit(observed), counts_of((0.9, 0.4), seed=1)
+    for image in range(IMAGES):
+        audit.add([image], by_image({}, edges=[counts[image]]))
+    assert audit.broken is None
+
+
+def test_a_floor_without_any_true_label_is_not_watched() -> None:
+    floors = [parse_floor(text, TASKS) for text in ("semseg>0.5", "edges>0.5", "depth<1")]
+    metrics = {**total(BASE), "edges": {"ods_f": 0.6}}
+    labels = {**LABELS, "semseg": [1] * IMAGES, "edges": [1] * IMAGES}
+    none = [np.array([[0.0, 3.0, 0.0]])] * IMAGES
+    part = by_image(BASE, semseg=counts_of((0.1, 0.2, 0.3)), edges=none)
+    observed = watch_floors(floors, metrics, part, labels)
+    assert observed is not None and observed.images == IMAGES
+    assert [each.floor.text for each in observed.floors] == ["semseg.miou>0.5", "depth.rmse<1"]
 
 
 def test_a_design_has_one_order_and_others_have_another() -> None:
