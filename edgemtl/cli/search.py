@@ -109,7 +109,8 @@ __all__ = ["search"]
     metavar="STEPS",
     default=400,
     show_default=True,
-    help="Training steps of what may be chosen, taught by the largest net; 0 for none, and with --from by default.",
+    help="Training steps of the best design, taught by the largest net: three quarters in float, the rest through the "
+    "rounding of its INT8 blocks; 0 for none, and with --from by default.",
 )
 @click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
 @click.option(

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from PIL import Image
 from refusals import refused
 from small_world import Ask
 
+from edgemtl.cli.search import search as command
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.runs import TUNING, RunFolder
@@ -86,6 +88,13 @@ def test_an_estimate_times_few_images_and_counts_the_rest(
     share = largest.cost().flops / 2 / largest.space.middle().cost().flops
     passes = 1 / 3 + share * (0.75 + 0.25 * 3)  # the teacher's forward; a net of half its FLOPs, in the end rounded
     assert found.seconds == pytest.approx(6 * 8 * 2 * 0.5 * passes)
+
+
+def test_the_help_says_how_the_steps_are_divided() -> None:
+    (option,) = (each for each in command.params if each.name == "finetune")
+    assert isinstance(option, click.Option)
+    assert "three quarters in float" in str(option.help) and finetuning.ROUNDED_SHARE == 1 / 4
+    assert option.default == SearchRequest(Path()).finetune
 
 
 def test_without_it_nothing_is_trained(ask: Ask, tmp_path: Path) -> None:
