@@ -218,7 +218,7 @@ class Result(Strict):
     time, `evaluations` how many designs were scored; `early_stops` how many of them on a part of the images (None where
     no floor could stop one). `known_from` says in words what figures that others than the front's own engines gave are
     known from: latencies of candidates, sensitivities; `origin` tells which run the evaluations are of, where it is
-    another one.
+    another one. `objectives` are those that the search was given, by name and in order; none: quality and cost.
     """
 
     schema_: Literal["edgemtl.result/1"] = Field(default="edgemtl.result/1", alias="schema")
@@ -239,6 +239,7 @@ class Result(Strict):
     early_stops: EarlyStops | None = None
     known_from: Annotated[dict[Name, Text], Field(max_length=20)] = Field(default_factory=dict)
     origin: Origin | None = None
+    objectives: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
 
     @property
     def preferred(self) -> str:

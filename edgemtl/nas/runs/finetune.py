@@ -66,7 +66,15 @@ def fine_tune(
         candidate = evaluator.candidate_of(subject.design, tuned.net, tuned.limits)
         evaluation = Evaluation(subject.design, evaluator.simulated(candidate), evaluator.time(candidate))
         searched = read_result(run)
-        info = RunInfo(command, recipe.seed, searched.strategy, searched.budgets, searched.evaluations, started)
+        info = RunInfo(
+            command,
+            recipe.seed,
+            searched.strategy,
+            searched.budgets,
+            searched.evaluations,
+            started,
+            objectives=searched.objectives,
+        )
         return finalize_run(folder, info, evaluator, problem, base, [Finalist(candidate, evaluation, 1.0)])
 
 

@@ -32,7 +32,7 @@ class RunInfo:
 
     `early_stops` is the account of evaluations that floors stopped early, None where none could; `known_from` says in
     words what figures of the run are known from; `origin` is the run whose measurements serve again, if that is
-    another one.
+    another one. `objectives` are names that a search was given.
     """
 
     command: str
@@ -44,6 +44,7 @@ class RunInfo:
     early_stops: EarlyStops | None = None
     known_from: Mapping[str, str] = field(default_factory=dict)
     origin: Origin | None = None
+    objectives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def score_result(
         early_stops=info.early_stops,
         known_from=dict(info.known_from),
         origin=info.origin,
+        objectives=info.objectives,
     )
 
 

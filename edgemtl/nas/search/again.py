@@ -124,6 +124,7 @@ def choose_again(setup: Setup, known: Known, started: float, report: Report) -> 
         len(measured),
         started,
         origin=origin_of(known, unmeasured),
+        objectives=request.objectives,
     )
     folder, base = RunFolder(request.out), known.run.load("baseline")
     write_measurements(folder.path, problem.baseline, [], measured)

@@ -79,7 +79,16 @@ def _search(request: SearchRequest, report: Report) -> Result:
         take_known(study, problem, [each.evaluation for each in known.measurements.measured])
     interrupted = _evaluate(setup, problem, study, report)
     origin = origin_of(known, f"{request.evaluations} more were measured") if known else None
-    info = RunInfo(request.command, request.seed, request.strategy, request.budgets, 0, started, origin=origin)
+    info = RunInfo(
+        request.command,
+        request.seed,
+        request.strategy,
+        request.budgets,
+        0,
+        started,
+        origin=origin,
+        objectives=request.objectives,
+    )
     return _finalize(setup, problem, study, interrupted, info, report)
 
 

@@ -10,11 +10,25 @@ from itertools import pairwise
 
 from edgemtl.report.drawing.html import Child, Markup, element
 
-__all__ = ["Point", "histogram", "log_ticks", "nice_ticks", "scatter", "short_number", "signed_number"]
+__all__ = [
+    "DRAWN_LAST",
+    "HEIGHT",
+    "WIDTH",
+    "Point",
+    "histogram",
+    "log_ticks",
+    "mark",
+    "nice_ticks",
+    "scatter",
+    "short_number",
+    "signed_number",
+]
 
 WIDTH, HEIGHT = 520, 340
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 16, 48
 LOG_FROM = 6
+DRAWN_LAST = {"infeasible": 0, "front": 1, "baseline": 2, "chosen": 3}
+"""Order in which kinds of marks are drawn: what counts most lies on top."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +138,8 @@ def scatter(
     if len(steps) > 1:
         corners = " ".join(f"{x(a):g},{y(b):g}" for a, b in steps)
         parts.append(element("polyline", points=corners, class_="steps"))
-    order = {"infeasible": 0, "front": 1, "baseline": 2, "chosen": 3}
-    for point in sorted(points, key=lambda point: order.get(point.kind, 1)):
-        parts.append(_mark(point, x(point.x), y(point.y)))
+    for point in sorted(points, key=lambda point: DRAWN_LAST.get(point.kind, 1)):
+        parts.append(mark(point, x(point.x), y(point.y)))
     return _svg(title, parts)
 
 
@@ -160,8 +173,8 @@ def _best_steps(points: Sequence[Point]) -> list[tuple[float, float]]:
     return corners
 
 
-def _mark(point: Point, x: float, y: float) -> Markup:
-    """Shape and colour both show the kind, so that the picture also reads in grey."""
+def mark(point: Point, x: float, y: float) -> Markup:
+    """A mark with its centre at a pixel. Shape and colour both show the kind, so that it also reads in grey."""
     title = element("title", point.title)
     if point.kind == "chosen":
         radii = [(9.5 if corner % 2 == 0 else 4.2, math.pi * (corner / 5 - 0.5)) for corner in range(10)]

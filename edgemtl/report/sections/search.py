@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgemtl.errors import UserError
 from edgemtl.report.drawing.html import NONE, Child, Markup, element, join, table
-from edgemtl.report.drawing.parts import WEIGHTED, card, kind_badge, latency_text, listed, ms_text
+from edgemtl.report.drawing.parts import card, kind_badge, listed, ms_text
 from edgemtl.report.drawing.svg import Point, scatter, short_number, signed_number
 from edgemtl.report.load import ReportData
 from edgemtl.report.metrics import (
@@ -18,10 +18,12 @@ from edgemtl.report.metrics import (
     known_metric,
     worst_change,
 )
+from edgemtl.report.sections.entries import describe, entry_kind, score_name, score_of
+from edgemtl.report.sections.objectives import objectives_figure
 from edgemtl.results import Entry, Latency, Result
 from edgemtl.units import format_bytes, format_flops, parse_budget
 
-__all__ = ["entry_kind", "front_entries", "front_section", "tasks_section"]
+__all__ = ["front_entries", "front_section", "tasks_section"]
 
 ROWS_LIMIT = 200
 ROWS_OPEN = 12
@@ -32,15 +34,6 @@ _LEGEND = (
     ("baseline", "baseline", '<polygon points="10,3 17,10 10,17 3,10" class="mark baseline"/>'),
     ("infeasible", "breaks a budget or floor", '<circle cx="10" cy="10" r="4.5" class="mark infeasible"/>'),
 )
-
-
-def entry_kind(entry: Entry, result: Result) -> str:
-    """How an entry is marked: "chosen", "baseline", "infeasible" or "front"."""
-    if result.best is not None and entry.design == result.best.design:
-        return "chosen"
-    if entry.kind == "baseline" or entry.name == "baseline":
-        return "baseline"
-    return "infeasible" if entry.feasible is False else "front"
 
 
 def front_entries(result: Result) -> list[Entry]:
@@ -56,7 +49,8 @@ def front_section(data: ReportData) -> Markup | None:
     result = data.result
     if result is None or not (entries := front_entries(result)):
         return None
-    charts = [chart for chart in (_flops_chart(entries, result), *_latency_charts(entries, result)) if chart]
+    pairs = (_flops_chart(entries, result), *_latency_charts(entries, result))
+    charts = [chart for chart in (*pairs, objectives_figure(entries, result, data.kinds)) if chart]
     kinds = {entry_kind(entry, result) for entry in entries}
     legend = [
         element("li", element("svg", Markup(shape), viewBox="0 0 20 20", aria_hidden="true"), text)
@@ -74,35 +68,18 @@ def front_section(data: ReportData) -> Markup | None:
     return card("Pareto front", lead, picture, _front_table(entries, result, data))
 
 
-def _height(entry: Entry, result: Result) -> float | None:
-    """Name of the score that a search ranks by: delta_m, weighted where a preference was given."""
-    return entry.weighted_delta_m if result.preferred else entry.delta_m
-
-
-def _axis(result: Result) -> str:
-    return WEIGHTED if result.preferred else "delta_m"
-
-
-def _describe(entry: Entry, result: Result) -> str:
-    latency = f", {latency_text(entry.latency_ms)}" if entry.latency_ms else ""
-    height = _height(entry, result)
-    delta = "" if height is None else f"{_axis(result)} {format_change(height)}, "
-    name = entry.name or entry_kind(entry, result)
-    return f"{name}: {delta}{format_flops(entry.flops)}, {format_bytes(entry.bytes)}{latency}"
-
-
 def _flops_chart(entries: Sequence[Entry], result: Result) -> Markup | None:
     points = [
-        Point(entry.flops, 100 * height, entry_kind(entry, result), _describe(entry, result))
+        Point(entry.flops, 100 * height, entry_kind(entry, result), describe(entry, result))
         for entry in entries
-        if (height := _height(entry, result)) is not None
+        if (height := score_of(entry, result)) is not None
     ]
     if not points:
         return None
     chart = scatter(
         points,
-        title=f"{_axis(result)} against FLOPs",
-        labels=("FLOPs", f"{_axis(result)}, %"),
+        title=f"{score_name(result)} against FLOPs",
+        labels=("FLOPs", f"{score_name(result)}, %"),
         formats=(short_number, signed_number),
         limit=_limit(result, "flops"),
     )
@@ -113,10 +90,10 @@ def _latency_charts(entries: Sequence[Entry], result: Result) -> list[Markup]:
     """A chart for each way and place of obtaining latency: measured and predicted figures never share axes."""
     groups: dict[tuple[str, str, str], list[Point]] = {}
     for entry in entries:
-        height = _height(entry, result)
+        height = score_of(entry, result)
         if entry.latency_ms is not None and height is not None:
             position = (entry.latency_ms.kind, entry.latency_ms.device, entry.latency_ms.runtime)
-            point = Point(entry.latency_ms.value, 100 * height, entry_kind(entry, result), _describe(entry, result))
+            point = Point(entry.latency_ms.value, 100 * height, entry_kind(entry, result), describe(entry, result))
             groups.setdefault(position, []).append(point)
     return [_latency_chart(position, points, result) for position, points in groups.items()]
 
@@ -125,8 +102,8 @@ def _latency_chart(position: tuple[str, str, str], points: Sequence[Point], resu
     kind, device, runtime = position
     chart = scatter(
         points,
-        title=f"{_axis(result)} against {kind} latency on {device}/{runtime}",
-        labels=("ms", f"{_axis(result)}, %"),
+        title=f"{score_name(result)} against {kind} latency on {device}/{runtime}",
+        labels=("ms", f"{score_name(result)}, %"),
         formats=(short_number, signed_number),
         limit=_limit(result, "latency_ms", device, runtime),
     )

@@ -35,6 +35,7 @@ from edgemtl.testing.world import TASKS, write_data, write_supernet
 KEYS = {
     "schema", "command", "seed", "data", "space", "strategy", "budgets", "feasible", "best", "front", "evaluations",
     "seconds", "environment", "floors", "preference", "early_stops", "known_from", "origin",
+    "objectives",
 }  # fmt: skip
 BEST_KEYS = {
     "design", "flops", "macs", "params", "bytes", "latency_ms", "metrics", "delta_m", "paths", "feasible", "kind",
