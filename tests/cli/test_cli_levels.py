@@ -194,6 +194,18 @@ def test_levels_for_a_board_are_scored_by_simulation_and_opened_there(searched: 
     assert len(manifest.levels) == 2 and manifest.targets["tensorrt"].checked == "simulation"
 
 
+def test_layers_are_placed_on_a_dla_and_a_repository_is_written_for_triton(searched: Path, here: Here) -> None:
+    words = ("--target", "tensorrt", "--device", "jetson-agx-orin", "--jetpack", "6.2")
+    status, shown, errors = here("export", "runs/first", *words, "--dla", "--out", "dla")
+    assert status == 0, errors
+    assert re.search(r"the DLA takes [1-9]\d* of \d+ blocks: stem", shown) and "the DLA has no control flow" in shown
+    status, shown, errors = here("export", "runs/first", *words, "--layout", "triton", "--tasks", "depth")
+    assert status == 0 and "tritonserver --model-repository runs/first/triton/models" in shown, errors
+    assert read_manifest(searched / "triton").layout == "triton"
+    status, _, errors = here("export", "runs/first", "--target", "tensorrt", "--dla", "--out", "none")
+    assert status == 1 and "device host has no DLA" in errors
+
+
 def test_only_the_levels_that_were_used_last_stay_open(bundle: Path) -> None:
     photo = np.full((64, 64, 3), 99, np.uint8)
 
