@@ -23,7 +23,7 @@ from edgemtl.files.paths import inside
 from edgemtl.files.seals import sha256
 from edgemtl.results import PathCost
 from edgemtl.schema import Name, Strict, Text, read_document
-from edgemtl.tasks import Task, kind_of, make_task
+from edgemtl.tasks import Output, Task, find_kind, kind_of, make_task
 
 __all__ = [
     "MANIFEST_FILE",
@@ -69,7 +69,7 @@ class BundleInput(Strict):
     height: Side
     width: Side
     layout: Literal["NCHW", "NHWC"] = "NCHW"
-    colour: Literal["RGB"] = "RGB"
+    colour: Literal["RGB", "BGR"] = "RGB"
     dtype: Literal["float32", "uint8"] = "float32"
     scale: Annotated[float, Field(gt=0)] = 255.0
     mean: Triple
@@ -82,7 +82,8 @@ class BundleInput(Strict):
 class BundleOutput(Strict):
     """One output of a task, the `tensor` of graphs and engines that it is, its values in `unit`.
 
-    A raw one is (1, channels, H, W) where `dense`, else (1, channels). `unit` is None where the kind has none.
+    A raw one is (1, channels, H, W) where `dense`, else (1, channels), but where the task declares another `shape`.
+    `unit` is None where the kind has none.
     """
 
     name: Name
@@ -121,11 +122,17 @@ class BundleTask(Strict):
 
     def task(self) -> Task:
         """The task, declared again."""
-        return make_task(self.name, self.kind, self.channels, self.classes)
+        outputs: list[Output] = []
+        if find_kind(self.kind).declares_outputs:
+            outputs = [
+                Output(out.name, out.channels, out.dense, out.unit or "", sizes=out.shape and out.shape[1:])
+                for out in self.outputs
+            ]
+        return make_task(self.name, self.kind, self.channels, self.classes, outputs)
 
 
 class OutputParity(Strict):
-    """One raw output of an engine against the trained FP32 net's, over the same images.
+    """One raw output of an engine against the FP32 net's, by the net's own runtime, over the same images.
 
     `max_abs_error` is the largest difference of any value, in `unit`, `relative_error` the norm of the difference over
     the norm of the net's output.
@@ -139,7 +146,8 @@ class OutputParity(Strict):
 class Parity(Strict):
     """An engine against the trained FP32 net on the same images, for one task: each of its `outputs`, and its metric.
 
-    `torch` and `engine` are the task's own `metric` of both, over `images` images of `split`. What was allowed:
+    `torch` and `engine` are the task's own `metric` of both, over `images` images of `split`: of labels, or, where a
+    net of one's own came without any (`split` is None), of what the FP32 net itself predicts. What was allowed:
     `metric_allowed` is the fraction by which the metric may be worse, `difference_allowed` what the tensors may differ
     by (None where INT8 or BF16 is on the task's path: its metric alone decides).
     """
@@ -265,6 +273,8 @@ class BundleLevel(Strict):
 class Provenance(Strict):
     """Where the bundle comes from: the machine and versions of the last export, the run, its seed, the data.
 
+    `net` is the ONNX file, or the function of a module, that it was made of where there was no run.
+
     `net_sha256` tells the net (its tasks, precision and weights) from any other: engines of no other are added.
     """
 
@@ -273,6 +283,7 @@ class Provenance(Strict):
     run: Text | None = None
     seed: int | None = None
     data: Text | dict[Name, JsonValue] | None = None
+    net: Text | None = None
 
 
 class Manifest(Strict):
@@ -367,7 +378,7 @@ def describe_task(task: Task, size: tuple[int, int]) -> BundleTask:
                 tensor=task.tensors[out.name],
                 channels=out.channels,
                 dense=out.dense,
-                shape=(1, out.channels, *(size if out.dense else ())),
+                shape=(1, *((out.channels, *(size if out.dense else ())) if out.sizes is None else out.sizes)),
                 unit=out.unit or None,
             )
             for out in task.outputs

@@ -146,15 +146,23 @@ def lay_streets(folder: Path) -> None:
     (folder / "data.yaml").write_text(f"images: {{{images}}}\ntasks:\n  {task}\n")
 
 
+def lay_heads(folder: Path) -> None:
+    """The module of one's own that the page about them takes."""
+    page = (ROOT / "docs" / "own-net.md").read_text(encoding="utf-8")
+    (folder / "heads.py").write_text(re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)[0])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_documented_commands_run(page: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     lay_streets(tmp_path / "streets")
+    lay_heads(tmp_path)
     for block in blocks(page):
         for line in commands(block):
             if not line.startswith("edgemtl "):
                 continue
+            line, _, written = line.partition(" > ")
             words = shlex.split(line)[1:]
             kind = next((kind for kind in SMALLER if " " in kind and " ".join(words).startswith(kind)), words[0])
             command = [sys.executable, "-m", "edgemtl", *words, *SMALLER.get(kind, [])]
@@ -168,3 +176,5 @@ def test_documented_commands_run(page: Path, tmp_path: Path) -> None:
                 check=False,
             )
             assert done.returncode == 0, f"{line}\n{done.stderr}"
+            if written:
+                (tmp_path / written).write_text(done.stdout)

@@ -15,7 +15,7 @@ from edgemtl.tasks import KINDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgemtl"
-TORCH = {"cli", "testing", "export", "nas", "targets", "train", "models"}
+TORCH = {"cli", "testing", "export", "nas", "own", "targets", "train", "models"}
 LONGEST_FUNCTION = 60
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from edgemtl.cli.own_net import check_options, export_own
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.stages import Stages
 from edgemtl.cli.verb import interruptible, verb
@@ -43,9 +44,11 @@ REASONS = 5
         "edgemtl export runs/experts --target tensorrt-rtx --exact",
         "edgemtl export runs/first --levels 5 --target onnxruntime --out bundles/levels",
         "edgemtl export runs/first --target onnxruntime --layout plain --tasks depth,semseg --with-postprocessing",
+        "edgemtl export pose.onnx --tasks tasks.yaml --target onnxruntime --target openvino --out bundles/pose",
+        "edgemtl export nets.rooms:build --size 192x256 --target openvino --out bundles/mine",
     ),
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("net", metavar="RUN_OR_NET")
 @click.option(
     "--target",
     "targets",
@@ -94,7 +97,21 @@ REASONS = 5
     help="plain: for each target one file of fixed tasks and shapes that its runtime opens without edgemtl. triton: a "
     "model repository for Triton, for the target tensorrt.",
 )
-@click.option("--tasks", metavar="NAMES", help="For --layout plain and triton: only these tasks: depth,semseg.")
+@click.option(
+    "--tasks",
+    metavar="NAMES_OR_FILE",
+    help="For --layout plain and triton: only these tasks: depth,semseg. For a net of your own: the YAML file that "
+    "says which outputs are which task; proposed and printed without one.",
+)
+@click.option("--size", metavar="HxW", help="For a net of your own whose input has no fixed size: 192x256.")
+@click.option(
+    "--image",
+    "images",
+    metavar="PICTURE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="For a net of your own: a photo to compare engines with the net on; rendered rooms without any.",
+)
 @click.option(
     "--with-normalisation",
     is_flag=True,
@@ -109,7 +126,7 @@ REASONS = 5
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; RUN/bundle or RUN/plain by default.")
 def export(
     screen: Screen,
-    run: Path,
+    net: str,
     targets: tuple[str, ...],
     device: str | None,
     portable: bool,
@@ -120,48 +137,58 @@ def export(
     levels: int,
     layout: str,
     tasks: str | None,
+    size: str | None,
+    images: tuple[Path, ...],
     with_normalisation: bool,
     with_postprocessing: bool,
     supernet: Path | None,
     out: Path | None,
 ) -> None:
-    """Write a bundle with engines for a design.
+    """Write a bundle with engines for a run's design, or for a net of your own.
 
     Every task of every engine is checked against PyTorch, tensor by tensor and in the task's own metric. To a bundle of
     the same net the engines are added; whatever else it holds stays.
+
+    A net of your own is an ONNX file, or package.module:function: the function, which is imported and called, returns
+    a trained torch.nn.Module. Its engines, in float, are compared with the net itself in every mode.
     """
     from edgemtl.bundle import MANIFEST_FILE
     from edgemtl.devices import load_device
     from edgemtl.export import ExportRequest, export_run
     from edgemtl.files.disk import read_json
+    from edgemtl.own import is_own_net
     from edgemtl.runs import read_config
 
+    own = is_own_net(net)
+    check_options(net, own)
+    request = ExportRequest(targets, load_device(device) if device else None, exact, portable, jetpack, dla)
+    if own:
+        export_own(screen, net, request, tasks, size, images, out)
+        return
+    run = Path(net)
     folder = out or run / layout
     plain = _plain(layout, tasks, with_normalisation, with_postprocessing)
     usable = f"{folder} is what it was, or holds all that was asked for: nothing appears in parts"
     with interruptible(usable), Stages() as stages:
-        manifest = export_run(
-            run,
-            ExportRequest(targets, load_device(device) if device else None, exact, portable, jetpack, dla),
-            folder,
-            design=design,
-            levels=levels,
-            supernet=supernet,
-            layout=plain,
-            report=stages,
-        )
+        chosen = {"design": design, "levels": levels, "supernet": supernet, "layout": plain}
+        manifest = export_run(run, request, folder, **chosen, report=stages)  # type: ignore[arg-type]
     if not screen.as_json:
         _parity(screen, manifest)
         if portable:
             _cost_of_portable(screen, manifest, targets or (read_config(run).target,))
-        _dropped(screen, manifest)
         if dla:
             _placed(screen, manifest, folder)
-        _levels(screen, manifest, folder)
-        cost = manifest.cost
-        screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
-        screen.say(f"written: {folder}; next: {_NEXT[layout].format(folder)}")
+        _rest(screen, manifest, folder, layout)
     screen.json(read_json(folder / MANIFEST_FILE, "manifest"))
+
+
+def _rest(screen: Screen, manifest: Manifest, folder: Path, layout: str) -> None:
+    """Tokens that are dropped, levels, cost, and where the files lie."""
+    _dropped(screen, manifest)
+    _levels(screen, manifest, folder)
+    cost = manifest.cost
+    screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
+    screen.say(f"written: {folder}; next: {_NEXT[layout].format(folder)}")
 
 
 def _plain(layout: str, tasks: str | None, normalisation: bool, postprocessing: bool) -> Plain | None:

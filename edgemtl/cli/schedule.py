@@ -39,7 +39,7 @@ def run_at_rates(
 
     schedule = parse_schedule(text, [task.name for task in engine.tasks])
     size = (engine.manifest.input.height, engine.manifest.input.width)
-    frames = [prepare_image(path, size) for path in images]
+    frames = [prepare_image(path, size, engine.manifest.input) for path in images]
     demand = measure_demand(engine.session, frames[0], schedule, seconds)
     if objection := demand.objection():
         screen.note(f"warning: {objection}")

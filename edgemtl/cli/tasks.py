@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 
+from edgemtl.cli.own_net import print_proposal
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.verb import verb
 
@@ -16,18 +17,37 @@ SMALL = (64, 64)
 
 @verb(
     "tasks",
-    examples=("edgemtl tasks", "edgemtl tasks --data scenes", "edgemtl tasks --data photos/data.yaml --format json"),
+    examples=(
+        "edgemtl tasks",
+        "edgemtl tasks --data scenes",
+        "edgemtl tasks --data photos/data.yaml --format json",
+        "edgemtl tasks --net pose.onnx > tasks.yaml   # edit it, then edgemtl export pose.onnx --tasks tasks.yaml",
+    ),
 )
 @click.option("--data", metavar="DATA", help="List the tasks of a data set: scenes, elpv, or the path of a YAML file.")
-def tasks(screen: Screen, data: str | None) -> None:
-    """List the kinds of task that a data set may have, or one data set's tasks.
+@click.option(
+    "--net",
+    metavar="NET",
+    help="Propose the tasks of a net of your own, an ONNX file or package.module:function, as YAML to be edited.",
+)
+@click.option("--size", metavar="HxW", help="For a net whose input has no fixed size: 192x256.")
+def tasks(screen: Screen, data: str | None, net: str | None, size: str | None) -> None:
+    """List the kinds of task that a data set may have, one data set's tasks, or those of a net of your own.
 
     Of several metrics, the first one decides.
     """
+    from edgemtl.errors import UserError
+
+    if data is not None and net is not None:
+        raise UserError("--data and --net are both given: give the one whose tasks are wanted")
+    if size is not None and net is None:
+        raise UserError(f"--size {size} belongs to a net of one's own: give --net, or drop it")
+    if net is not None:
+        print_proposal(screen, net, size)
+        return
     if data is not None:
         _of_data(screen, data)
         return
-    from edgemtl.errors import UserError
     from edgemtl.tasks import KINDS, find_kind, make_task
 
     kinds = []

@@ -1,6 +1,7 @@
 """From a static net to what a runtime opens: ONNX, quantization, one exporter for each runtime, bundles."""
 
 from edgemtl.export.bundle import export_bundle, export_onnx
+from edgemtl.export.own import export_own_net
 from edgemtl.export.parity import Tolerance
 from edgemtl.export.plain import Form, Plain, export_plain
 from edgemtl.export.request import Evidence, ExportRequest, Origin
@@ -17,6 +18,7 @@ __all__ = [
     "Tolerance",
     "export_bundle",
     "export_onnx",
+    "export_own_net",
     "export_plain",
     "export_run",
     "export_triton",

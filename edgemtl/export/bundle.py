@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgemtl.bundle import BundleCost, BundleInput, BundleTarget, Manifest, Provenance, describe_task
+from edgemtl.bundle import (
+    BundleCost,
+    BundleInput,
+    BundleTarget,
+    BundleTask,
+    Manifest,
+    Provenance,
+    describe_task,
+)
 from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.export.checked import checked, folder_of, honoured
@@ -118,9 +126,25 @@ def manifest_of(
     origin: Origin,
     scratch: Path,
 ) -> Manifest:
-    """Manifest fields of every bundle, whose files lie in `scratch`."""
+    """Manifest of a bundle of `net`, whose files lie in `scratch`."""
     height, width = net.input_size
-    names = [task.name for task in net.tasks]
+    about = BundleInput(height=height, width=width, mean=IMAGE_MEAN, std=IMAGE_STD)
+    tasks = tuple(describe_task(task, (height, width)) for task in net.tasks)
+    return make_manifest((about, tasks), digest, precision, parts, cost, origin, scratch)
+
+
+def make_manifest(
+    contract: tuple[BundleInput, tuple[BundleTask, ...]],
+    digest: str,
+    precision: Mapping[str, str],
+    parts: Mapping[str, BundleTarget],
+    cost: BundleCost,
+    origin: Origin,
+    scratch: Path,
+) -> Manifest:
+    """Manifest fields of every bundle, whose files lie in `scratch`; the `contract` is its input and its tasks."""
+    about, tasks = contract
+    names = [task.name for task in tasks]
     modes = dict.fromkeys([tuple(names), *((task,) for task in names)])
     files = sorted(path for path in scratch.rglob("*") if path.is_file())
     data = dict(origin.data) if isinstance(origin.data, Mapping) else origin.data
@@ -131,14 +155,14 @@ def manifest_of(
         family=origin.family,
         design=dict(origin.design),
         precision=dict(precision),
-        input=BundleInput(height=height, width=width, mean=IMAGE_MEAN, std=IMAGE_STD),
-        tasks=tuple(describe_task(task, (height, width)) for task in net.tasks),
+        input=about,
+        tasks=tasks,
         modes=tuple(modes),
         targets=dict(parts),
         files={path.relative_to(scratch).as_posix(): sha256(path) for path in files},
         cost=cost,
         provenance=Provenance(
-            environment=environment(), net_sha256=digest, run=origin.run, seed=origin.seed, data=data
+            environment=environment(), net_sha256=digest, run=origin.run, seed=origin.seed, data=data, net=origin.net
         ),
         blocks=origin.blocks,
     )

@@ -24,7 +24,15 @@ from edgemtl.targets import ExportTarget, is_runnable, measurer_of
 from edgemtl.tasks import Task, by_tensor, map_outputs
 from edgemtl.train import Scorer
 
-__all__ = ["Tolerance", "check_parity", "first_divergence", "measure_parity", "simulated_run"]
+__all__ = [
+    "Difference",
+    "Tolerance",
+    "check_parity",
+    "first_divergence",
+    "measure_parity",
+    "problem_of",
+    "simulated_run",
+]
 
 PARITY_SPLIT: Split = "validation"
 _NEGLIGIBLE = 1e-2
@@ -62,7 +70,7 @@ def simulated_run(net: MultiTaskNet, precision: Mapping[str, str], ranges: Range
 
 
 @dataclass
-class _Difference:
+class Difference:
     """How far one output of an engine is from the net's, over images: the largest of any value, sums of squares."""
 
     largest: float = 0.0
@@ -70,12 +78,14 @@ class _Difference:
     norm: float = 0.0
 
     def add(self, actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        """Count one image's output in."""
         difference = (actual - expected).astype(np.float64)
         self.largest = max(self.largest, float(np.abs(difference).max()))
         self.apart += float(np.square(difference).sum())
         self.norm += float(np.square(expected, dtype=np.float64).sum())
 
     def parity(self, unit: str) -> OutputParity:
+        """The entry of the manifest, over all images."""
         relative = float(np.sqrt(self.apart / max(self.norm, 1e-30)))
         return OutputParity(max_abs_error=self.largest, relative_error=relative, unit=unit or None)
 
@@ -84,7 +94,7 @@ def measure_parity(net: MultiTaskNet, run: Run, samples: Sequence[Sample]) -> di
     """Errors of every output and metrics of every task, net against engine, over the samples one by one."""
     scorers = {"torch": Scorer(net.tasks), "engine": Scorer(net.tasks)}
     names = [task.name for task in net.tasks]
-    apart = {task.name: {output.name: _Difference() for output in task.outputs} for task in net.tasks}
+    apart = {task.name: {output.name: Difference() for output in task.outputs} for task in net.tasks}
     for sample in samples:
         batch = collate([sample], net.tasks)
         with torch.no_grad():
@@ -127,7 +137,7 @@ def check_parity(
     parities = {}
     for task in net.tasks:
         reduced = _is_reduced(net, task.name, precision)
-        problem = _problem(task, parity[task.name], reduced, tolerance)
+        problem = problem_of(task, parity[task.name], reduced, tolerance)
         if problem:
             limit = tolerance.diverging if reduced else tolerance.float_error
             where = first_divergence(net, target, precision, ranges, image, limit)
@@ -147,8 +157,8 @@ def _is_reduced(net: MultiTaskNet, task: str, precision: Mapping[str, str]) -> b
     return precision.get("engine", "fp32") != "fp32" or any(precision.get(block) == "int8" for block in path)
 
 
-def _problem(task: Task, parity: Parity, reduced: bool, tolerance: Tolerance) -> str | None:
-    """The problem with one task's parity, or None."""
+def problem_of(task: Task, parity: Parity, reduced: bool, tolerance: Tolerance) -> str | None:
+    """The problem with one task's parity, of INT8 or BF16 on its path where `reduced`; None where there is none."""
     change = (parity.engine - parity.torch) / max(abs(parity.torch), _NEGLIGIBLE)
     worse = -change if task.metric.higher_is_better else change
     scores = f"{parity.metric} {parity.torch:.4g} in PyTorch, {parity.engine:.4g} in the engine"

@@ -39,8 +39,11 @@ class ExportRequest:
     jetpack: str | None = None
     dla: bool = False
 
-    def find_targets(self, net: MultiTaskNet) -> list[ExportTarget]:
-        """The exporters, each once; raises `UserError` where there is none, or one cannot be `exact` for `net`."""
+    def find_targets(self, net: MultiTaskNet | None = None) -> list[ExportTarget]:
+        """The exporters, each once; raises `UserError` where there is none, or one cannot be `exact` for `net`.
+
+        A net without experts need not be given.
+        """
         names = [self.targets] if isinstance(self.targets, str) else self.targets
         device = self.device or load_device(HOST)
         device = any_processor(device) if self.portable else device
@@ -48,7 +51,7 @@ class ExportRequest:
         if not targets:
             raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
         targets = on_board(targets, self.jetpack, self.dla)
-        return [dropping_nothing(target, net) for target in targets] if self.exact else targets
+        return targets if net is None or not self.exact else [dropping_nothing(target, net) for target in targets]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a net comes from, for the manifest: its space, family, design and blocks, the run and seed, the data."""
+    """Where a net comes from, for the manifest: its space, family, design and blocks, the run and seed, the data.
+
+    `net` is the file or function of one that no run made.
+    """
 
     space: str = ""
     family: str = ""
@@ -76,6 +82,7 @@ class Origin:
     seed: int | None = None
     data: str | Mapping[str, JsonValue] | None = None
     blocks: tuple[BlockRecord, ...] = ()
+    net: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -184,8 +184,13 @@ def resize_picture(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     return np.array(Image.fromarray(pixels).resize((width, height), way))
 
 
-def normalize(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(N, H, W, 3) bytes to (N, 3, H, W) float32: scaled to 0..1, then ImageNet's mean and deviation."""
-    mean, std = np.array(IMAGE_MEAN, np.float32), np.array(IMAGE_STD, np.float32)
-    scaled = ((images.astype(np.float32) / np.float32(255) - mean) / std).astype(np.float32, copy=False)
+def normalize(
+    images: NDArray[np.uint8],
+    mean: Sequence[float] = IMAGE_MEAN,
+    std: Sequence[float] = IMAGE_STD,
+    scale: float = 255.0,
+) -> NDArray[np.float32]:
+    """(N, H, W, 3) bytes to (N, 3, H, W) float32, `(value / scale - mean) / std`: by default ImageNet's of 0..1."""
+    centre, deviation = np.array(mean, np.float32), np.array(std, np.float32)
+    scaled = ((images.astype(np.float32) / np.float32(scale) - centre) / deviation).astype(np.float32, copy=False)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

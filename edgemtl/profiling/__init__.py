@@ -46,7 +46,7 @@ from edgemtl.profiling.switching import LevelCost, measure_levels
 from edgemtl.profiling.timing import Call, compare, measure
 
 if TYPE_CHECKING:
-    from edgemtl.profiling.count import Cost, Count, count_graph
+    from edgemtl.profiling.count import Cost, Count, count_graph, count_operators
 
 __all__ = [
     "Board",
@@ -77,6 +77,7 @@ __all__ = [
     "close_boards",
     "compare",
     "count_graph",
+    "count_operators",
     "find_measurer",
     "measure",
     "measure_demand",
@@ -95,7 +96,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Counting needs the package onnx, which measuring does not: it is imported when it is first used."""
-    if name not in ("Cost", "Count", "count_graph"):
+    if name not in ("Cost", "Count", "count_graph", "count_operators"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from edgemtl.profiling import count
 

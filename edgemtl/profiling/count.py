@@ -22,7 +22,7 @@ from edgemtl.profiling.names import short_name
 from edgemtl.profiling.shapes import known_model
 from edgemtl.profiling.walk import Count, Item, Remark, Walker, tensor_bytes
 
-__all__ = ["Cost", "Count", "count_graph"]
+__all__ = ["Cost", "Count", "count_graph", "count_operators"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,14 @@ def count_graph(
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = reason_of(error)
         raise UserError(f"{file} is no valid ONNX graph ({reason}): it was damaged, export it again") from error
+
+
+def count_operators(model: onnx.ModelProto) -> dict[str, Count]:
+    """Counts of every operator and constant of a model whose inputs have fixed sizes, by the first tensor it writes."""
+    inputs = settle_inputs(declared_in(model.graph), {}, "the model")
+    shaped, reason = known_model(model, inputs, InputChoice().integers, None, {})
+    items = Walker({}, {}, {}, reason).walk(shaped.graph, "")
+    return {item.writes[0]: item.count for item in items if item.writes}
 
 
 @dataclass(frozen=True)

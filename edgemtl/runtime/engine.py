@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgemtl.bundle import BundleLevel, Manifest, read_manifest
+from edgemtl.bundle import BundleInput, BundleLevel, Manifest, read_manifest
 from edgemtl.errors import UserError, naming, unknown_name
 from edgemtl.files.images import normalize, picture_pixels, read_picture, resize_picture
 from edgemtl.runtime.levels import pick_level
@@ -100,9 +100,9 @@ class Engine:
         unknown task.
         """
         self._check_open()
-        size = (self.manifest.input.height, self.manifest.input.width)
-        wanted = self._active if tasks is None else tasks
-        return map_outputs(np.copy, self.session.run(prepare_image(image, size), wanted))
+        about, wanted = self.manifest.input, self._active if tasks is None else tasks
+        prepared = prepare_image(image, (about.height, about.width), about)
+        return map_outputs(np.copy, self.session.run(prepared, wanted))
 
     def predict(self, image: ImageLike, tasks: str | Sequence[str] | None = None) -> dict[str, Any]:
         """Outputs of `run`, decoded: classes, metres, unit vectors, probabilities, points (see `edgemtl.tasks.Kind`).
@@ -160,8 +160,10 @@ def load_image(path: os.PathLike[str] | str) -> NDArray[np.uint8]:
         return read_picture(Path(os.fsdecode(path)))
 
 
-def prepare_image(image: ImageLike, size: tuple[int, int]) -> NDArray[np.float32]:
+def prepare_image(image: ImageLike, size: tuple[int, int], about: BundleInput | None = None) -> NDArray[np.float32]:
     """An image as a net of input size (H, W) reads it, in training too: resized, scaled, normalised.
+
+    `about` says how a net of one's own has its values (None: as those that edgemtl trains).
 
     `image` is a file, a PIL image, or an array: uint8 (H, W, 3), uint8 (H, W), which is grey and becomes three equal
     channels as a grey file does, or float32 (1, 3, H, W), which is normalised already and only checked to be finite.
@@ -171,7 +173,11 @@ def prepare_image(image: ImageLike, size: tuple[int, int]) -> NDArray[np.float32
         if not np.isfinite(image).all():
             raise UserError("the image holds NaN or infinite values: give finite ones")
         return np.asarray(image, np.float32)
-    return normalize(resize_picture(_pixels(image), size)[None])
+    pixels = resize_picture(_pixels(image), size)[None]
+    if about is None:
+        return normalize(pixels)
+    pixels = pixels if about.colour == "RGB" else pixels[..., ::-1]
+    return normalize(pixels, about.mean, about.std, about.scale)
 
 
 def _is_tensor(image: ImageLike) -> TypeGuard[NDArray[np.float32]]:

@@ -3,15 +3,17 @@
 from edgemtl.targets.common import check_build, exact_on, flags_of, make_spec, write_spec
 from edgemtl.targets.hls.target import HlsTarget
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
-from edgemtl.targets.onnx.emit import emit, emit_graph
-from edgemtl.targets.onnx.partition import with_conditions
+from edgemtl.targets.onnx.emit import GRAPH_SCHEMA, emit, emit_graph
+from edgemtl.targets.onnx.partition import Group, group_by_tasks, with_conditions
 from edgemtl.targets.onnx.quantize import quantize
+from edgemtl.targets.onnx.task_model import TaskModel
 from edgemtl.targets.onnxruntime import OnnxRuntimeTarget
 from edgemtl.targets.openvino import OpenVinoTarget
 from edgemtl.targets.registry import find_target, target_names, target_of
 from edgemtl.targets.streaming import StreamingTarget
 from edgemtl.targets.target import (
     ExportTarget,
+    ModelTarget,
     PlainTarget,
     SimulatingTarget,
     arithmetic_of,
@@ -26,16 +28,20 @@ from edgemtl.targets.tensorrt_rtx import GENERATIONS, TensorRtRtxTarget, build_p
 
 __all__ = [
     "GENERATIONS",
+    "GRAPH_SCHEMA",
     "TENSORRT_VERSIONS",
     "DispatchPolicy",
     "ExportTarget",
+    "Group",
     "HlsTarget",
+    "ModelTarget",
     "OnnxRuntimeTarget",
     "OpenVinoTarget",
     "PlainTarget",
     "Problem",
     "SimulatingTarget",
     "StreamingTarget",
+    "TaskModel",
     "TensorRtRtxTarget",
     "TensorRtTarget",
     "arithmetic_of",
@@ -47,6 +53,7 @@ __all__ = [
     "exact_on",
     "find_target",
     "flags_of",
+    "group_by_tasks",
     "is_runnable",
     "lint",
     "make_spec",

@@ -12,6 +12,7 @@ from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.models.graph import Graph, trace
 from edgemtl.models.quantization import QuantScheme, Ranges, check_precision
 from edgemtl.runtime import EngineSpec, flag_name
+from edgemtl.targets.onnx.task_model import TaskModel
 from edgemtl.targets.target import ExportTarget, needs_of
 from edgemtl.tasks import map_outputs
 from edgemtl.traits import TargetTraits
@@ -55,7 +56,7 @@ def check_build(
     return graph, ranges or Ranges({})
 
 
-def flags_of(graph: Graph) -> dict[str, str]:
+def flags_of(graph: Graph | TaskModel) -> dict[str, str]:
     """The boolean input of each task that a graph with conditions has; a graph of one task has none."""
     return {task: flag_name(task) for task in graph.outputs} if len(graph.outputs) > 1 else {}
 
@@ -63,7 +64,7 @@ def flags_of(graph: Graph) -> dict[str, str]:
 def write_spec(
     folder: Path,
     target: ExportTarget,
-    graph: Graph,
+    graph: Graph | TaskModel,
     files: Mapping[str, str],
     precision: Mapping[str, str],
     **options: Any,
@@ -74,7 +75,11 @@ def write_spec(
 
 
 def make_spec(
-    target: ExportTarget, graph: Graph, files: Mapping[str, str], precision: Mapping[str, str], **options: Any
+    target: ExportTarget,
+    graph: Graph | TaskModel,
+    files: Mapping[str, str],
+    precision: Mapping[str, str],
+    **options: Any,
 ) -> EngineSpec:
     """Content of `engine.json` for an engine."""
     return EngineSpec(

@@ -24,6 +24,7 @@ from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
+from edgemtl.targets.onnx.task_model import TaskModel
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -76,12 +77,16 @@ class OnnxRuntimeTarget:
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
-        model = with_conditions(
-            quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme), graph.outputs
-        )
-        write_atomic(folder / _MODEL, model.SerializeToString(deterministic=True))
-        options = {"flags": flags_of(graph), "runtime_options": _RUNTIME_OPTIONS}
-        return write_spec(folder, self, graph, {"model": _MODEL}, precision, **options)
+        model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
+        made = TaskModel(model, graph.outputs, graph.input_size, graph.block_tasks)
+        return self.build_model(made, precision, folder)
+
+    def build_model(self, model: TaskModel, precision: Mapping[str, str], folder: Path) -> list[Path]:
+        """Write the engine; see `edgemtl.targets.ModelTarget`."""
+        content = with_conditions(model.model, model.outputs).SerializeToString(deterministic=True)
+        write_atomic(folder / _MODEL, content)
+        options = {"flags": flags_of(model), "runtime_options": _RUNTIME_OPTIONS}
+        return write_spec(folder, self, model, {"model": _MODEL}, precision, **options)
 
     def build_plain(
         self,

@@ -27,6 +27,7 @@ from edgemtl.targets.onnx.partition import Group, group_by_tasks
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.shuffle import transpose_shuffles
 from edgemtl.targets.onnx.stack import stack_experts
+from edgemtl.targets.onnx.task_model import TaskModel
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -76,12 +77,16 @@ class OpenVinoTarget:
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
-        model = self._model(graph, precision, ranges)
-        _write(model, folder)
-        groups = group_by_tasks(model.graph, graph.outputs)
-        path = common_path(groups, {tensor.name: tensor for tensor in model.graph.initializer})
-        parts = {"parts": _parts(model, groups), "path": None if path is None else asdict(path)}
-        return write_spec(folder, self, graph, _FILES, precision, **self._options(precision), **parts)
+        made = TaskModel(self._model(graph, precision, ranges), graph.outputs, graph.input_size, graph.block_tasks)
+        return self.build_model(made, precision, folder)
+
+    def build_model(self, model: TaskModel, precision: Mapping[str, str], folder: Path) -> list[Path]:
+        """Write the engine; see `edgemtl.targets.ModelTarget`."""
+        _write(model.model, folder)
+        groups = group_by_tasks(model.model.graph, model.outputs)
+        path = common_path(groups, {tensor.name: tensor for tensor in model.model.graph.initializer})
+        parts = {"parts": _parts(model.model, groups), "path": None if path is None else asdict(path)}
+        return write_spec(folder, self, model, _FILES, precision, **self._options(precision), **parts)
 
     def build_plain(
         self,

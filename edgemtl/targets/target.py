@@ -21,8 +21,18 @@ if TYPE_CHECKING:
     from edgemtl.models.quantization import QuantScheme, Ranges
     from edgemtl.runtime import EngineSpec, Outputs
     from edgemtl.targets.onnx.dispatch import DispatchPolicy
+    from edgemtl.targets.onnx.task_model import TaskModel
 
-__all__ = ["ExportTarget", "PlainTarget", "SimulatingTarget", "arithmetic_of", "is_runnable", "measurer_of", "needs_of"]
+__all__ = [
+    "ExportTarget",
+    "ModelTarget",
+    "PlainTarget",
+    "SimulatingTarget",
+    "arithmetic_of",
+    "is_runnable",
+    "measurer_of",
+    "needs_of",
+]
 
 
 class ExportTarget(Protocol):
@@ -74,6 +84,15 @@ class SimulatingTarget(Protocol):
         What an engine leaves to the processor is computed by the net. It may execute what the folder holds: never give
         it one from elsewhere.
         """
+        ...
+
+
+@runtime_checkable
+class ModelTarget(Protocol):
+    """An exporter that also writes an engine from an ONNX model, which need not come from edgemtl's own nets."""
+
+    def build_model(self, model: TaskModel, precision: Mapping[str, str], folder: Path) -> list[Path]:
+        """Write the engine files of every mode of `model`, rounded already, into `folder`; see `ExportTarget.build`."""
         ...
 
 

@@ -69,7 +69,7 @@ class Kind(ABC):
 
     `channels` is the number that all of its tasks have (None: each its own), `metrics` are scored (the first one
     decides), `loss` names what is learnt by, for people. `labels` is how labels lie in a folder data set; None where
-    its tasks cannot be declared there.
+    its tasks cannot be declared there. A task declares its outputs itself where the kind says `declares_outputs`.
 
     A label is an array and a boolean mask of where it is valid, in a form of the kind's own, which `Sample` holds;
     `collate` makes those of a batch. What stands under a false mask is finite and means nothing. A prediction is what
@@ -82,6 +82,7 @@ class Kind(ABC):
     loss: ClassVar[str]
     postprocess: ClassVar[Postprocess]
     labels: ClassVar[type[TaskSpec] | None] = None
+    declares_outputs: ClassVar[bool] = False
 
     @abstractmethod
     def outputs(self, task: Task) -> tuple[Output, ...]:

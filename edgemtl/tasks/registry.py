@@ -16,6 +16,7 @@ from edgemtl.tasks.edges.kind import Edges
 from edgemtl.tasks.keypoints.kind import Keypoints
 from edgemtl.tasks.kind import Kind
 from edgemtl.tasks.normals.kind import Normals
+from edgemtl.tasks.raw.kind import RawTensors
 from edgemtl.tasks.regression.kind import Regression
 from edgemtl.tasks.saliency.kind import Saliency
 from edgemtl.tasks.segmentation.kind import Segmentation
@@ -24,7 +25,7 @@ from edgemtl.tasks.task import FLAG_PREFIX, IMAGE_INPUT, Output, Task
 __all__ = ["KINDS", "all_kinds", "find_kind", "kind_of", "make_task"]
 
 _SIGNS = ".,:=@+<>"
-_BUILT_IN = (Segmentation, Depth, Normals, Edges, Saliency, Keypoints, Classification, Regression)
+_BUILT_IN = (Segmentation, Depth, Normals, Edges, Saliency, Keypoints, Classification, Regression, RawTensors)
 KINDS: Registry[Kind] = Registry(
     "task kind", "edgemtl.kinds", {kind.name: kind for kind in _BUILT_IN}, instance_of=Kind
 )
@@ -51,8 +52,16 @@ def kind_of(task: Task) -> Kind:
     return find_kind(task.kind)
 
 
-def make_task(name: str, kind: str, channels: int | None = None, classes: Sequence[str] = ()) -> Task:
+def make_task(
+    name: str,
+    kind: str,
+    channels: int | None = None,
+    classes: Sequence[str] = (),
+    outputs: Sequence[Output] = (),
+) -> Task:
     """A task with its kind's metrics and outputs; `UserError` where kind or channels do not fit.
+
+    `outputs` are for kinds that leave them to the task (`Kind.declares_outputs`).
 
     Names obey `check_name`, hold none of the signs that budgets, floors and modes are written with, and are none that
     an engine's inputs have; classes obey `check_label`.
@@ -70,14 +79,16 @@ def make_task(name: str, kind: str, channels: int | None = None, classes: Sequen
     for text in classes:
         check_label(text, f"class of task {name}:")
     own = find_kind(kind)
-    count = own.channels or channels or len(classes)
+    if outputs and not own.declares_outputs:
+        raise UserError(f"task {name!r} declares outputs, which kind {kind} has of its own: leave them out")
+    count = own.channels or channels or len(classes) or sum(output.channels for output in outputs)
     if count < 1:
         raise UserError(f"task {name!r} of kind {kind} needs its classes or its number of channels, 1 or more")
     if channels is not None and channels != count:
         raise UserError(f"task {name!r} of kind {kind} has {count} channels, not {channels}")
     if classes and len(classes) != count:
         raise UserError(f"task {name!r} names {len(classes)} classes but has {count} channels")
-    task = Task(name, kind, count, tuple(classes), own.metrics)
+    task = Task(name, kind, count, tuple(classes), own.metrics, tuple(outputs))
     return replace(task, outputs=_checked(own.outputs(task), kind))
 
 

@@ -39,7 +39,7 @@ class Output:
     """One tensor a task's head gives: `(N, channels, H, W)` where `dense`, else `(N, channels)`, its values in `unit`.
 
     Its `name` is local to the task. `decoded` says what a graph that decodes has in its place, where that is not all of
-    what the kind's post-processing gives.
+    what the kind's post-processing gives. `sizes` are those of a tensor `(N, *sizes)` of neither form.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Output:
     dense: bool
     unit: str = ""
     decoded: str = ""
+    sizes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

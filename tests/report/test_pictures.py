@@ -30,6 +30,7 @@ def prediction(kind: str, height: int = 24, width: int = 32) -> np.ndarray:
         "keypoints": np.array([[3.0, 4.0, 0.9], [70.0, 9.0, 0.2], [np.nan, 1.0, 0.1]]),
         "classification": np.array([0.1, 0.7, 0.2]),
         "regression": np.array([0.5, -1.0, 2.0]),
+        "raw": np.array([0.5, -1.0, 2.0]),
     }
     return drawn[kind]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgemtl.tasks import KINDS, Target, make_task
+from edgemtl.tasks import KINDS, Output, Target, make_task
 from edgemtl.tasks.keypoints.learning import heatmaps
 from edgemtl.testing import KindConformance
 
@@ -98,6 +98,16 @@ class TestRegression(KindConformance):
 
     def outputs_of(self, label: Target) -> Outputs:
         return {"values": label[0][None]}
+
+
+class TestRawTensors(KindConformance):
+    task = make_task("theirs", "raw", outputs=[Output("points", 4, False), Output("map", 2, True)])
+
+    def label(self, rng: np.random.Generator) -> Target:
+        return rng.standard_normal(4 + 2 * SIZE[0] * SIZE[1]).astype(np.float32), np.asarray(True)
+
+    def outputs_of(self, label: Target) -> Outputs:
+        return {"points": label[0][None, :4], "map": label[0][4:].reshape(1, 2, *SIZE)}
 
 
 def test_no_built_in_kind_is_left_out() -> None:

@@ -33,7 +33,7 @@ def test_directions_of_every_kind() -> None:
     better = {kind.name: kind.metrics[0].higher_is_better for kind in all_kinds()}
     assert better == {
         "segmentation": True, "depth": False, "normals": False, "edges": True, "saliency": True, "keypoints": True,
-        "classification": True, "regression": False,
+        "classification": True, "regression": False, "raw": True,
     }  # fmt: skip
 
 

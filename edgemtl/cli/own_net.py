@@ -1,0 +1,107 @@
+"""Nets of one's own on the command line: their tasks as YAML, and their bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from edgemtl.cli.screen import Screen
+from edgemtl.cli.stages import Stages
+from edgemtl.cli.verb import interruptible, parse_size
+from edgemtl.units import format_bytes, format_flops
+
+if TYPE_CHECKING:
+    from edgemtl.bundle import Manifest
+    from edgemtl.export import ExportRequest
+
+__all__ = ["check_options", "export_own", "print_proposal"]
+
+
+_OF_RUN = (
+    "design",
+    "exact",
+    "levels",
+    "supernet",
+    "layout",
+    "jetpack",
+    "dla",
+    "with_normalisation",
+    "with_postprocessing",
+)
+_OF_NET = ("size", "images")
+
+
+def check_options(net: str, own: bool) -> None:
+    """`UserError` for an option of a run beside a net of one's own, and the other way round."""
+    from edgemtl.errors import UserError
+
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if is_given and name in (_OF_RUN if own else _OF_NET):
+            kind, other = ("net of one's own", "run") if own else ("run", "net of one's own")
+            raise UserError(f"{parameter.opts[0]} belongs to a {other}, {net} is a {kind}: drop it")
+
+
+def print_proposal(screen: Screen, net: str, size: str | None) -> None:
+    """Print the proposed tasks of a net as YAML, to be edited and given to `edgemtl export --tasks`."""
+    from edgemtl.own import as_text, open_net, propose_tasks
+
+    declaration = propose_tasks(open_net(net, parse_size(size)))
+    if not screen.as_json:
+        click.echo(as_text(declaration), nl=False)
+    screen.json(declaration.model_dump(mode="json"))
+
+
+def export_own(
+    screen: Screen,
+    net: str,
+    request: ExportRequest,
+    tasks: str | None,
+    size: str | None,
+    images: tuple[Path, ...],
+    out: Path | None,
+) -> None:
+    """Write the bundle of a net, and print how its engines compare with it."""
+    from edgemtl.bundle import MANIFEST_FILE
+    from edgemtl.errors import UserError
+    from edgemtl.export import export_own_net
+    from edgemtl.files.disk import read_json
+    from edgemtl.own import as_text, open_net, propose_tasks, read_declaration
+
+    if out is None:
+        raise UserError(f"{net} does not say where its bundle goes: give --out, for example --out bundles/mine")
+    declaration = None if tasks is None else read_declaration(Path(tasks))
+    opened = open_net(net, parse_size(size))
+    if declaration is None:
+        declaration = propose_tasks(opened)
+        screen.note("no --tasks given: these are proposed, from names and shapes alone")
+        for line in as_text(declaration).splitlines():
+            screen.note(line)
+    with interruptible(f"{out} is what it was, or holds all that was asked for"), Stages() as stages:
+        manifest = export_own_net(opened, declaration, request, out, images, stages)
+    if not screen.as_json:
+        _show(screen, manifest, out)
+    screen.json(read_json(out / MANIFEST_FILE, "manifest"))
+
+
+def _show(screen: Screen, manifest: Manifest, out: Path) -> None:
+    rows: list[tuple[object, ...]] = []
+    for name, target in manifest.targets.items():
+        if not target.parity:
+            rows.append((name, "all", None, None, None, None, "not checked: it does not run here"))
+        for task, each in target.parity.items():
+            for output, difference in each.outputs.items():
+                apart, relative = f"{difference.max_abs_error:.2g}", f"{difference.relative_error:.2g}"
+                score = f"{each.metric} {each.engine:.6g}"
+                rows.append((name, task, output, apart, relative, score, f"{each.images} images"))
+    columns = ("target", "task", "output", "largest difference", "relative", "against the net's own", "on")
+    screen.table("Engines against the net, every mode", columns, rows)
+    paths = manifest.cost.paths.items()
+    shares = ", ".join(f"{task} alone {format_flops(path.flops)}" for task, path in paths)
+    screen.say(f"{format_flops(manifest.cost.flops)}, weights {format_bytes(manifest.cost.weight_bytes)}; {shares}")
+    screen.say(f"written: {out}; next: edgemtl run {out} IMAGE, edgemtl profile {out}")

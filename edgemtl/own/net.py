@@ -1,0 +1,97 @@
+"""A net of one's own, opened: one graph for one image of one size, and the net's own outputs to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.files.onnx import read_onnx
+from edgemtl.own.fixing import Layout, Reference, fix_sizes, observe_shapes
+from edgemtl.own.folding import fold_constants, open_session, run_session, shape_of
+from edgemtl.own.refusals import check_operators
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["OwnNet", "is_own_net", "open_net"]
+
+Origin = Literal["onnx", "module"]
+
+
+@dataclass(frozen=True)
+class OwnNet:
+    """A net that nobody here built.
+
+    `model` reads one image, `input`, in the `layout` that it has there, of (H, W) `size`; constants are initializers,
+    and type and shape of every tensor are known. `outputs` are the sizes of its outputs, batch included, in order.
+    """
+
+    name: str
+    origin: Origin
+    model: onnx.ModelProto
+    input: str
+    layout: Layout
+    size: tuple[int, int]
+    outputs: Mapping[str, tuple[int, ...]]
+    reference: Reference
+
+
+def is_own_net(text: str) -> bool:
+    """Whether this names an ONNX file, or `package.module:function`, and no folder."""
+    path = Path(text)
+    return not path.is_dir() and (path.suffix.lower() == ".onnx" or (":" in text and not path.exists()))
+
+
+def open_net(text: str, size: tuple[int, int] | None = None) -> OwnNet:
+    """The net in an ONNX file, or the module that `package.module:function` returns, for images of `size` (H, W).
+
+    A file of a fixed size needs none; a module without one is traced at 224x224. Raises `UserError` where there is no
+    such net, it reads anything but one image of three channels, the size does not fit, or two runs on one image differ,
+    `UnsupportedError` for operators that no bundle can hold (`check_operators`), and
+    `MissingDependencyError` where a module needs what is not installed.
+    """
+    path = Path(text)
+    if path.suffix.lower() == ".onnx":
+        return _opened(read_onnx(path, external_data=True), path.name, "onnx", size, None)
+    from edgemtl.own.torch_module import export_module
+
+    model, size, reference = export_module(text, size)
+    return _opened(model, text, "module", size, reference)
+
+
+def _opened(
+    model: onnx.ModelProto, name: str, origin: Origin, size: tuple[int, int] | None, reference: Reference | None
+) -> OwnNet:
+    fixed = fix_sizes(model, name, size)
+    folded = fold_constants(fixed.model)
+    check_operators(folded.graph, name)
+    session = open_session(fixed.model.SerializeToString(), name)
+    names = [info.name for info in session.get_outputs()]
+    image = fixed.random_image()
+
+    def run(pixels: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
+        return dict(zip(names, run_session(session, names, {fixed.input: fixed.as_read(pixels)}, name), strict=True))
+
+    own = reference or run
+    _check_repeats(own, image, name)
+    known = observe_shapes(folded, fixed.input, fixed.as_read(image), name)
+    sizes = {info.name: shape for info in known.graph.output if (shape := shape_of(info)) is not None}
+    return OwnNet(name, origin, known, fixed.input, fixed.layout, fixed.size, sizes, own)
+
+
+def _check_repeats(run: Reference, image: NDArray[np.float32], name: str) -> None:
+    first, second = run(image), run(image)
+    for output, value in first.items():
+        if value.dtype == object:
+            raise UnsupportedError(f"{name} cannot be taken: output {output} holds text, not numbers")
+        if not np.array_equal(value, second[output], equal_nan=value.dtype.kind == "f"):
+            raise UserError(
+                f"{name} cannot be taken: output {output} changes from call to call on one image: export it in "
+                "evaluation mode, without dropout or random numbers"
+            )

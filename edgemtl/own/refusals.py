@@ -1,0 +1,55 @@
+"""Nets that are not taken, each for a reason that is one line: the operator, where it stands, and what to do."""
+
+from __future__ import annotations
+
+import onnx
+
+from edgemtl.errors import UnsupportedError
+
+__all__ = ["check_operators", "label"]
+
+_KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_CONTROL = ("If", "Loop", "Scan")
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+_SIZED_BY_VALUES = ("Compress", "NonMaxSuppression", "NonZero", "Unique")
+_NAME_SHOWN = 80
+_EIGHT_BIT = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+
+
+def label(node: onnx.NodeProto) -> str:
+    """An operator as messages name it: its type, and its name or what it writes."""
+    name = node.name or next(iter(node.output), "") or "(no name)"
+    return f"{node.op_type} {name[:_NAME_SHOWN]}"
+
+
+def check_operators(graph: onnx.GraphProto, name: str) -> None:
+    """Raise `UnsupportedError` for the first operator of a net, called `name`, that no bundle can hold.
+
+    Give the graph with its constants folded: control flow on constants is gone then.
+    """
+    eight_bit = {tensor.name for tensor in graph.initializer if tensor.data_type in _EIGHT_BIT}
+    for node in graph.node:
+        reason = _reason(node, eight_bit)
+        if reason:
+            raise UnsupportedError(f"{name} cannot be taken: {label(node)} {reason}")
+
+
+def _reason(node: onnx.NodeProto, eight_bit: set[str]) -> str:
+    """The reason against one operator; empty where there is none."""
+    op = node.op_type
+    if node.domain not in _KNOWN_DOMAINS:
+        return f"is a custom operator of {node.domain}: export the net with operators of ONNX alone"
+    if op in _CONTROL or any(attribute.HasField("g") for attribute in node.attribute):
+        return "is control flow on values: every image must run the same operators, write it without the condition"
+    if op in _RANDOM or (op == "Dropout" and len(node.input) > 2 and node.input[2]):
+        return "is random, so that outputs change from call to call: export the net in evaluation mode"
+    if op in _SIZED_BY_VALUES:
+        return (
+            "gives tensors whose size depends on the image: end the net before it (onnx.utils.extract_model cuts a "
+            "file), and do the rest outside"
+        )
+    if op == "QuantizeLinear" or "Integer" in op or op.startswith(("QLinear", "QGemm", "QAttention", "DynamicQuant")):
+        return "rounds values already: the net is quantized, give it as it was before"
+    if op == "DequantizeLinear" and node.input[0] in eight_bit:
+        return "reads weights of eight bits: the net is quantized, give it as it was before"
+    return ""

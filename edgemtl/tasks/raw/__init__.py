@@ -1,0 +1,1 @@
+"""Tensors as a net gives them."""

@@ -1,0 +1,47 @@
+"""How raw tensors are learnt: the L1 distance; the score is their agreement with a reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from edgemtl.tasks.learning import Learning, Tensors, masked_mean
+from edgemtl.tasks.task import Task
+
+__all__ = ["LEARNING"]
+
+
+def _row(task: Task, outputs: Tensors) -> Tensor:
+    """All values of each image in a row, (N, values)."""
+    return torch.cat([outputs[output.name].flatten(1) for output in task.outputs], dim=1)
+
+
+def _loss(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
+    return masked_mean((_row(task, outputs) - labels).abs().mean(dim=1), mask)
+
+
+def _distill(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
+    return (_row(task, outputs) - _row(task, teacher)).abs().mean()
+
+
+@dataclass
+class _Agreement:
+    """One less the norm of the difference over the norm of the reference, over all images."""
+
+    task: Task
+    sums: list[Tensor] = field(default_factory=list)
+
+    def update(self, outputs: Tensors, labels: Tensor, mask: Tensor) -> None:
+        """See `edgemtl.tasks.learning.Score.update`."""
+        apart = ((_row(self.task, outputs) - labels).double().square().sum(1) * mask).sum()
+        self.sums.append(torch.stack([apart, (labels.double().square().sum(1) * mask).sum()]).detach().cpu())
+
+    def compute(self) -> dict[str, float]:
+        """See `edgemtl.tasks.learning.Score.compute`."""
+        apart, norm = torch.stack(self.sums).sum(0).tolist()
+        return {"agreement": 1 - (apart / max(norm, 1e-30)) ** 0.5}
+
+
+LEARNING = Learning(_loss, _distill, _Agreement)

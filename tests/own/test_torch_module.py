@@ -1,0 +1,60 @@
+"""Torch modules of users, through PyTorch's own exporter."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import own_nets
+import pytest
+import torch
+from own_nets import SIZE
+
+from edgemtl.errors import UserError
+from edgemtl.own import open_net, propose_tasks
+
+
+def line_of(text: str) -> int:
+    lines = Path(own_nets.__file__).read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def test_a_module_is_taken_with_the_names_of_its_outputs() -> None:
+    net = open_net("own_nets:build", SIZE)
+    assert net.outputs == {"parsing": (1, 5, *SIZE), "pose.points": (1, 4), "pose.score": (1, 4)}
+    assert list(propose_tasks(net).tasks) == ["parsing", "pose"]
+    pixels = np.random.default_rng(0).normal(size=(1, 3, *SIZE)).astype(np.float32)
+    with torch.no_grad():
+        theirs = own_nets.build().eval()(torch.from_numpy(pixels))
+    np.testing.assert_allclose(net.reference(pixels)["parsing"], theirs.parsing.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("build_conditional", f"control flow on values (own_nets.py, line {line_of('if image.mean() > 0')})"),
+        ("build_nothing", "returns a str, not a torch.nn.Module"),
+        ("built", "did you mean build"),
+    ],
+)
+def test_a_module_that_cannot_be_taken_is_refused_with_its_line(function: str, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)) as refusal:
+        open_net(f"own_nets:{function}", SIZE)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (
+            "build_without_counterpart",
+            f"operator aten._linalg_svd has no counterpart in ONNX (own_nets.py, line {line_of('svdvals')})",
+        ),
+        ("build_dropping", "changes from call to call"),
+    ],
+)
+def test_what_torch_cannot_export_is_refused_by_its_operator(function: str, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        open_net(f"own_nets:{function}", SIZE)

@@ -1,0 +1,149 @@
+"""Tiny nets of the kind that users bring, made with onnx.helper and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+SIZE = (16, 24)
+SEED = np.random.default_rng(0)
+
+
+def weight(name: str, *shape: int) -> TensorProto:
+    return numpy_helper.from_array(SEED.normal(0, 0.4, shape).astype(np.float32), name)
+
+
+def model_of(
+    nodes: Sequence[onnx.NodeProto],
+    outputs: Mapping[str, int],
+    weights: Sequence[TensorProto] = (),
+    image: Sequence[int | str] = (1, 3, *SIZE),
+    inputs: Sequence[onnx.ValueInfoProto] | None = None,
+    domains: Sequence[str] = (),
+) -> onnx.ModelProto:
+    """A model with an input `x`; outputs are given with their type, and without a shape."""
+    read = [helper.make_tensor_value_info("x", TensorProto.FLOAT, image)] if inputs is None else inputs
+    given = [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()]
+    graph = helper.make_graph(list(nodes), "theirs", read, given, list(weights))
+    opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in domains)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def three_tasks(image: Sequence[int | str] = (1, 3, *SIZE)) -> onnx.ModelProto:
+    """A trunk with a residual sum, a map, a pose of two tensors, and a number; its shapes are computed in the graph."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="stem", pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["a"], ["b"], name="act"),
+        helper.make_node("Conv", ["b", "w2"], ["c"], name="unit", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["b", "c"], ["d"], name="skip"),
+        helper.make_node("Conv", ["d", "w3"], ["e"], name="parsing_head"),
+        helper.make_node("Resize", ["e", "", "scales"], ["parsing"], name="up", mode="nearest"),
+        helper.make_node("GlobalAveragePool", ["d"], ["f"], name="pool"),
+        helper.make_node("Shape", ["f"], ["s"], name="shape"),
+        helper.make_node("Slice", ["s", "zero", "one"], ["batch"], name="first"),
+        helper.make_node("Concat", ["batch", "minus"], ["flat"], name="sizes", axis=0),
+        helper.make_node("Reshape", ["f", "flat"], ["g"], name="flatten"),
+        helper.make_node("Gemm", ["g", "w4"], ["points"], name="points_head"),
+        helper.make_node("Sigmoid", ["points"], ["pose.score"], name="score"),
+        helper.make_node("Identity", ["points"], ["pose.points"], name="copy"),
+        helper.make_node("ArgMax", ["e"], ["best"], name="best", axis=1, keepdims=0),
+    ]
+    constants = [
+        weight("w1", 8, 3, 3, 3),
+        weight("w2", 8, 8, 3, 3),
+        weight("w3", 5, 8, 1, 1),
+        weight("w4", 8, 4),
+        numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"),
+        *(numpy_helper.from_array(np.array([value]), name) for name, value in (("zero", 0), ("one", 1), ("minus", -1))),
+    ]
+    outputs = {"parsing": TensorProto.FLOAT, "pose.points": TensorProto.FLOAT, "pose.score": TensorProto.FLOAT}
+    return model_of(nodes, {**outputs, "best": TensorProto.INT64}, constants, image)
+
+
+def channels_last() -> onnx.ModelProto:
+    """As TensorFlow's exporters write it: bytes in, height before channels, one output that is a vector."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["f"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["t", "w"], ["image"], name="c"),
+        helper.make_node("ReduceMean", ["image"], ["m"], axes=[2, 3], keepdims=0),
+        helper.make_node("Squeeze", ["m", "axis"], ["Identity:0"]),
+        helper.make_node("Relu", ["image"], ["Identity_1:0"]),
+    ]
+    read = [helper.make_tensor_value_info("x", TensorProto.UINT8, ["unk__1", *SIZE, 3])]
+    constants = [weight("w", 4, 3, 3, 3), numpy_helper.from_array(np.array([0]), "axis")]
+    return model_of(nodes, {"Identity:0": TensorProto.FLOAT, "Identity_1:0": TensorProto.FLOAT}, constants, inputs=read)
+
+
+def saved(model: onnx.ModelProto, folder: Path, name: str = "theirs.onnx") -> Path:
+    onnx.save(model, folder / name)
+    return folder / name
+
+
+@dataclass
+class Predictions:
+    """The outputs of `TwoHeads`."""
+
+    parsing: Tensor
+    pose: dict[str, Tensor]
+
+
+class TwoHeads(nn.Module):
+    """A small trained module of a user."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.GroupNorm(2, 8), nn.SiLU())
+        self.unit = nn.Conv2d(8, 8, 3, 1, 1)
+        self.parsing, self.points = nn.ConvTranspose2d(8, 5, 2, 2), nn.Linear(8, 4)
+
+    def forward(self, image: Tensor) -> Predictions:
+        trunk = self.stem(image)
+        trunk = trunk + self.unit(trunk)
+        points = self.points(trunk.mean((2, 3)))
+        return Predictions(self.parsing(trunk), {"points": points, "score": points.sigmoid()})
+
+
+class Conditional(TwoHeads):
+    def forward(self, image: Tensor) -> Predictions:
+        if image.mean() > 0:
+            image = 2 * image
+        return super().forward(image)
+
+
+class WithoutCounterpart(TwoHeads):
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.linalg.svdvals(self.stem(image))
+
+
+class Dropping(TwoHeads):
+    def forward(self, image: Tensor) -> Predictions:
+        return super().forward(nn.functional.dropout(image, 0.5, training=True))
+
+
+def build() -> nn.Module:
+    torch.manual_seed(0)
+    return TwoHeads()
+
+
+def build_conditional() -> nn.Module:
+    return Conditional()
+
+
+def build_without_counterpart() -> nn.Module:
+    return WithoutCounterpart()
+
+
+def build_dropping() -> nn.Module:
+    return Dropping()
+
+
+def build_nothing() -> str:
+    return "a net"
