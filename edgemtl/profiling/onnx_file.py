@@ -14,6 +14,7 @@ from edgemtl.profiling.blocks import Blocks, find_blocks, named_model
 from edgemtl.profiling.energy import draw_energy
 from edgemtl.profiling.file_onnxruntime import OnnxRuntimeFile
 from edgemtl.profiling.file_openvino import OpenVinoFile
+from edgemtl.profiling.file_tensorrt_rtx import refuse_tensorrt_rtx
 from edgemtl.profiling.inputs import (
     SIDES,
     Declared,
@@ -66,6 +67,7 @@ class FileRuntime(Protocol):
 _RUNTIMES: Mapping[str, Callable[[Path, int], FileRuntime]] = {
     "onnxruntime": OnnxRuntimeFile,
     "openvino": OpenVinoFile,
+    "tensorrt-rtx": refuse_tensorrt_rtx,
 }
 
 

@@ -9,10 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemtl.errors import UserError
 from edgemtl.profiling import profile
 from edgemtl.profiling.blocks import Blocks, find_blocks, named_model
-from edgemtl.profiling.subjects import open_subject
 
 Nodes = list[onnx.NodeProto]
 
@@ -96,30 +94,3 @@ def test_times_of_operators_without_names_go_to_blocks(tmp_path: Path, target: s
     assert (owner["trunk 1"], owner["seg"], owner["cls 1"]) == ("", "seg", "cls")
     assert [mode.name for mode in found.modes] == ["all tasks", "only seg", "only cls"]
     assert found.counts is not None and found.counts.tasks["cls"].macs == 2 * 256 * 81
-
-
-def test_openvino_takes_open_sizes_several_inputs_and_weights_outside(tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"]) for name in ("x", "z")]
-    nodes = [conv("x", "a"), helper.make_node("Add", ["a", "z"], ["y"]), relu("z", "r")]
-    weights = [numpy_helper.from_array(np.ones((3, 3, 3, 3), np.float32), "w")]
-    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "r")]
-    graph = helper.make_graph(nodes, "g", infos, results, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
-    found = profile(tmp_path / "m.onnx", target="openvino", runs=2, threads=1, shapes={"x": (1, 3, 8, 8)})
-    assert found.inputs == {"x": (1, 3, 8, 8), "z": (1, 3, 8, 8)}
-    assert found.counts is not None and found.counts.total.macs == 64 * 81
-
-
-def test_what_openvino_lacks_is_one_line(tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
-    node = helper.make_node("CDist", ["x", "x"], ["y"], domain="com.microsoft")
-    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 4])
-    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(helper.make_graph([node], "g", [info], [result]), opset_imports=opsets, ir_version=9)
-    onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(UserError, match=r"OpenVINO .* cannot open .*m\.onnx: .*CDist") as error:
-        open_subject(tmp_path / "m.onnx", target="openvino")
-    assert "\n" not in str(error.value)
