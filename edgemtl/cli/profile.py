@@ -39,7 +39,7 @@ LONGEST_STEM = 200
 @click.option(
     "--target",
     metavar="NAME",
-    help="Which engine of the bundle, its first by default; for an ONNX file onnxruntime (the default), openvino or tensorrt-rtx.",
+    help="Which engine of a bundle, its first by default; for an ONNX file onnxruntime, openvino or tensorrt-rtx.",
 )
 @click.option("--tasks", metavar="NAMES", help="Only these tasks: depth,normals.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the runtime; 0 leaves it the choice.")

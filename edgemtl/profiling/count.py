@@ -101,11 +101,11 @@ def _count(model: onnx.ModelProto, file: str, folder: Path | None, wanted: _Want
     chosen = {task: names for task, names in named.items() if only is None or task in only}
     needed = _needed(items, chosen)
     cost = _split(needed, chosen)
+    if not cost.total.flops and not cost.notes:
+        cost = replace(cost, notes=("none of its operators multiplies matrices: there are no FLOPs to count",))
     if wanted.activations:
         sizes = {each.name: tensor_bytes(each.sizes, walker.kinds.get(each.name)) for each in inputs}
         cost = _with_activations(cost, peaks_of(needed, sizes, chosen))
-    if not cost.total.flops and not cost.notes:
-        return replace(cost, notes=("none of its operators multiplies matrices: there are no FLOPs to count",))
     return cost
 
 

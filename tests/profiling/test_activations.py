@@ -114,8 +114,19 @@ def test_sizes_that_only_a_run_tells_and_types_that_onnx_does_not_know(tmp_path:
 def test_a_size_that_nothing_tells_is_named() -> None:
     nodes = [helper.make_node("Foreign", ["x"], ["a"], domain="of.others"), relu("a", "y")]
     cost = count_graph(model_of(nodes, ["y"]), activations=True)
-    assert cost.activations is None
+    assert cost.activations is None and len(cost.notes) == 2
     assert cost.notes[-1] == "the peak of activations is not known: the size of 'a' is not"
+
+
+def test_sequences_of_unknown_length_are_named_beside_what_is_counted() -> None:
+    items = helper.make_tensor_sequence_value_info("items", TensorProto.FLOAT, None)
+    first = numpy_helper.from_array(np.array(0), "first")
+    model = model_of([helper.make_node("SequenceAt", ["items", "first"], ["y"])], ["y"], first)
+    model.graph.input.append(items)
+    assert count_graph(model, activations=True).notes == (
+        "none of its operators multiplies matrices: there are no FLOPs to count",
+        "the peak of activations is not known: the size of 'items' is not",
+    )
 
 
 @pytest.mark.parametrize("outputs", [["y"], ["b", "y"]])
