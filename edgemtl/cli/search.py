@@ -107,10 +107,10 @@ __all__ = ["search"]
 @click.option(
     "--finetune",
     metavar="STEPS",
-    default=400,
-    show_default=True,
+    type=int,
     help="Training steps of the best design, taught by the largest net: three quarters in float, the rest through the "
-    "rounding of its INT8 blocks; 0 for none, and with --from by default.",
+    "rounding of its INT8 blocks; 0: none, as --from has by default; else 800 by default where the processor "
+    "multiplies BF16, 200 elsewhere.",
 )
 @click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
 @click.option(
@@ -148,6 +148,7 @@ def search(
     objectives: Sequence[str],
     evaluations: int | None,
     origin: Path | None,
+    finetune: int | None,
     out: Path | None,
     resume: bool,
     **options: Any,
@@ -177,6 +178,7 @@ def search(
         objectives=tuple(objectives),
         evaluations=evaluations if evaluations is not None else 0 if origin else room.EVALUATIONS,
         origin=origin,
+        finetune=_training_steps(finetune, folder, resume),
         **options,
     )
     if origin:
@@ -189,6 +191,19 @@ def search(
         target = read_config(folder).target
         screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {target}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
+
+
+def _training_steps(given: int | None, folder: Path, resume: bool) -> int:
+    """Steps of fine-tuning: those given, those that a run to be resumed was begun with, else this processor's."""
+    from edgemtl.nas.search import default_steps
+    from edgemtl.runs import CONFIG_FILE, read_config
+
+    if given is not None:
+        return given
+    if resume and (folder / CONFIG_FILE).is_file():
+        recipe = read_config(folder).finetune or {}
+        return int(str(recipe.get("steps", 0)))
+    return default_steps()
 
 
 def _given() -> set[str]:

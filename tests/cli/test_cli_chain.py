@@ -21,6 +21,7 @@ from PIL import Image
 
 from edgemtl.cli.run import _names
 from edgemtl.nas.runs import RunFolder, front_designs
+from edgemtl.nas.search.request import STEPS_IN_BF16, STEPS_IN_FP32, default_steps
 from edgemtl.spaces import NearDesigns, load_space
 
 TASKS = {"regions", "depth", "side"}
@@ -115,6 +116,20 @@ def test_a_finished_search_is_read_again_where_that_is_asked_for(workplace: Path
     assert status == 1 and "--resume" in errors
     status, output, _ = here(*words, "--resume")
     assert status == 0 and "Pareto front" in output
+
+
+def test_a_resumed_search_trains_its_design_for_as_many_steps_as_it_was_begun_with(searched: Any, here: Here) -> None:
+    """Not for this processor's own number, which would be another run's."""
+    assert "--finetune" not in SEARCH[:-2]
+    status, output, _ = here(*SEARCH[:-2], "--budget", "60%FLOPs", "--out", "runs/first", "--resume")
+    assert status == 0 and "Pareto front" in output
+
+
+def test_the_help_says_how_long_designs_are_trained_by_default(here: Here) -> None:
+    _, shown, _ = here("search", "--help")
+    text = " ".join(shown.split())
+    assert f"{STEPS_IN_BF16} by default where the processor multiplies BF16, {STEPS_IN_FP32} elsewhere" in text
+    assert default_steps() in (STEPS_IN_BF16, STEPS_IN_FP32)
 
 
 def test_another_budget_is_answered_from_a_finished_search(workplace: Path, searched: Any, here: Here) -> None:

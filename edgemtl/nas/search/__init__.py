@@ -1,7 +1,7 @@
 """The search itself: one loop, and the strategies that propose designs."""
 
 from edgemtl.nas.search.problem import Preflight
-from edgemtl.nas.search.request import EVALUATIONS, SearchRequest, as_before
+from edgemtl.nas.search.request import EVALUATIONS, SearchRequest, as_before, default_steps
 from edgemtl.nas.search.run import search
 from edgemtl.nas.search.strategies import (
     STRATEGIES,
@@ -32,6 +32,7 @@ __all__ = [
     "SearchRequest",
     "Strategy",
     "as_before",
+    "default_steps",
     "evaluated_before",
     "make_strategy",
     "make_table",
