@@ -108,7 +108,7 @@ __all__ = ["search"]
     "--finetune",
     metavar="STEPS",
     type=int,
-    help="Training steps of the best design, taught by the largest net: three quarters in float, the rest through the "
+    help="Training steps of the best design, taught by the largest net: four fifths in float, the rest through the "
     "rounding of its INT8 blocks; 0: none, as --from has by default; else 800 by default where the processor "
     "multiplies BF16, 200 elsewhere.",
 )
