@@ -29,8 +29,8 @@ __all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimat
 
 FINETUNE_FOLDER = "finetune"
 FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=1e-3)
-"""Small batches of whole images: half sizes unlearn more of depth in so few steps than they teach. The rate is that of a
-training: it moves away from what the shared weights were a compromise of."""
+"""Small batches of whole images: half sizes unlearn more of depth in so few steps than they teach. The rate is that of
+a training: it moves away from what the shared weights were a compromise of."""
 ROUNDED_SHARE, ROUNDED_RATE = 0.2, 0.2
 """The last part of the steps, which goes through the rounding of INT8 blocks, and its share of the learning rate."""
 _ROUNDED_COST = 3.0
