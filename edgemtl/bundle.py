@@ -194,7 +194,8 @@ class BundleTarget(Strict):
     it was made for, `arithmetic` what it multiplies eight-bit numbers with there ("other": any processor), `hardware`
     in words what alone it runs on where that is no processor, and `needs` what a processor must have for it to be right
     (`edgemtl.arithmetic.NEEDS`). `checked` says what parity is that of: the engine as it ran on `checked_on`, or, where
-    it cannot run right there, the simulation of what it computes. A portable engine keeps the parity that the device's
+    it cannot run right there, the simulation of what it computes: of all tasks together, and on the first image of
+    `modes_checked` modes besides. A portable engine keeps the parity that the device's
     own scheme had on the same images in `own_parity`.
     """
 
@@ -211,6 +212,7 @@ class BundleTarget(Strict):
     needs: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
     checked: Literal["engine", "simulation"] = "engine"
     checked_on: Name | None = None
+    modes_checked: Amount = 0
     own_parity: Annotated[dict[Name, Parity], Field(max_length=100)] | None = None
 
 

@@ -14,7 +14,7 @@ from edgemtl.cli.verb import interruptible, parse_size
 from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
-    from edgemtl.bundle import Manifest
+    from edgemtl.bundle import BundleTarget, Manifest
     from edgemtl.export import ExportRequest
 
 __all__ = ["check_options", "export_own", "print_proposal"]
@@ -94,14 +94,21 @@ def _show(screen: Screen, manifest: Manifest, out: Path) -> None:
     for name, target in manifest.targets.items():
         if not target.parity:
             rows.append((name, "all", None, None, None, None, "not checked: it does not run here"))
+        seen = f", {_modes(target, len(manifest.tasks))} on the first"
         for task, each in target.parity.items():
             for output, difference in each.outputs.items():
                 apart, relative = f"{difference.max_abs_error:.2g}", f"{difference.relative_error:.2g}"
                 score = f"{each.metric} {each.engine:.6g}"
-                rows.append((name, task, output, apart, relative, score, f"{each.images} images"))
+                rows.append((name, task, output, apart, relative, score, f"{each.images} images{seen}"))
     columns = ("target", "task", "output", "largest difference", "relative", "against the net's own", "on")
-    screen.table("Engines against the net, every mode", columns, rows)
+    screen.table("Engines against the net", columns, rows)
     paths = manifest.cost.paths.items()
     shares = ", ".join(f"{task} alone {format_flops(path.flops)}" for task, path in paths)
     screen.say(f"{format_flops(manifest.cost.flops)}, weights {format_bytes(manifest.cost.weight_bytes)}; {shares}")
     screen.say(f"written: {out}; next: edgemtl run {out} IMAGE, edgemtl profile {out}")
+
+
+def _modes(target: BundleTarget, tasks: int) -> str:
+    """The modes that were compared, all tasks together among them, in words."""
+    checked, every = target.modes_checked + 1, 2**tasks - 1
+    return f"every mode ({every})" if checked == every else f"{checked} of {every} modes"

@@ -28,6 +28,7 @@ TITLES = {
     "map": "groups measured",
     "trial": "groups judged",
     "latency": "engines timed",
+    "check": "runs compared with the net",
     "latency table": "engines of a latency table timed",
 }
 """Units of stages whose names do not say what is counted."""

@@ -21,7 +21,7 @@ from edgemtl.export.placing import placing
 from edgemtl.export.request import ExportRequest, Origin
 from edgemtl.own import Declaration, OwnNet, Resolved, block_records, resolve, task_model
 from edgemtl.profiling import count_graph
-from edgemtl.progress import Report, note, silent
+from edgemtl.progress import Progress, Report, note, silent
 from edgemtl.results import PathCost
 from edgemtl.runtime import EngineSpec, Outputs, Session, load_image, prepare_image
 from edgemtl.targets import ExportTarget, ModelTarget, TaskModel, arithmetic_of, is_runnable, measurer_of
@@ -50,10 +50,11 @@ def export_own_net(
 ) -> Manifest:
     """Write a bundle of a net's declared tasks to `folder`, and return its manifest; more engines may be added later.
 
-    Every output of every mode is compared with the net's own, in its own runtime, on `pictures` (none: rendered rooms);
-    a task's metric is that of the engine against the net's predictions. Raises `UserError` where the declaration does
-    not fit the net, a picture cannot be read, the folder holds something else, or an engine is too far from the net;
-    `UnsupportedError` for a target that writes no engine of such a net.
+    Every output is compared with the net's own, in its own runtime, on `pictures` (none: rendered rooms), and on the
+    first of them in every mode too, of more than six tasks in the 64 smallest modes. A task's metric is that of the
+    engine against the net's predictions. Raises `UserError` where the declaration does not fit the net, a picture
+    cannot be read, the folder holds something else, or an engine is too far from the net; `UnsupportedError` for a
+    target that writes no engine of such a net.
     """
     resolved = resolve(net, declaration)
     targets = [_writes_models(target) for target in request.find_targets()]
@@ -69,7 +70,7 @@ def export_own_net(
         for target in targets:
             note(report, f"building for {target.traits.name}")
             scratch = position.scratch / folder_of(target)
-            parts[target.traits.name] = _written(target, model, resolved.tasks, scratch, (images, expected))
+            parts[target.traits.name] = _written(target, model, resolved.tasks, scratch, (images, expected), report)
         origin = Origin(family="own", data=_seen_on(pictures), blocks=block_records(model, structure), net=net.name)
         tasks = tuple(describe_task(task, net.size) for task in resolved.tasks)
         shaped = tuple(_with_shapes(task, expected[0][task.name]) for task in tasks)
@@ -137,7 +138,12 @@ def _cost(model: TaskModel, report: Report) -> BundleCost:
 
 
 def _written(
-    target: ExportTarget, model: TaskModel, tasks: Sequence[Task], folder: Path, evidence: Evidence
+    target: ExportTarget,
+    model: TaskModel,
+    tasks: Sequence[Task],
+    folder: Path,
+    evidence: Evidence,
+    report: Report,
 ) -> BundleTarget:
     """The engine in `folder`, and its entry of the manifest."""
     assert isinstance(target, ModelTarget)
@@ -147,7 +153,7 @@ def _written(
     parity: dict[str, Parity] = {}
     if runnable:
         with closing(measurer_of(target).open(folder)) as session:
-            parity = _checked(target, session, tasks, evidence)
+            parity = _checked(target, session, tasks, evidence, report)
     return BundleTarget(
         folder=folder_of(target),
         files=files,
@@ -159,12 +165,16 @@ def _written(
         arithmetic=arithmetic_of(target),
         hardware=target.traits.hardware,
         checked_on=measurer_of(target).arithmetic if runnable else None,
+        modes_checked=len(_modes(tasks)) if runnable else 0,
     )
 
 
-def _checked(target: ExportTarget, session: Session, tasks: Sequence[Task], evidence: Evidence) -> dict[str, Parity]:
-    """Parity of each task over all images, and over every mode on the first; raises where one is too far."""
-    names = [task.name for task in tasks]
+def _checked(
+    target: ExportTarget, session: Session, tasks: Sequence[Task], evidence: Evidence, report: Report
+) -> dict[str, Parity]:
+    """Parity of each task over all images, and over the modes on the first; raises where one is too far."""
+    names, modes = [task.name for task in tasks], _modes(tasks)
+    runs, done = len(modes) + len(evidence[0]), 0
     apart = {task.name: {output.name: Difference() for output in task.outputs} for task in tasks}
     scorers = {"torch": Scorer(tasks), "engine": Scorer(tasks)}
     for number, (image, expected) in enumerate(zip(*evidence, strict=True)):
@@ -172,8 +182,10 @@ def _checked(target: ExportTarget, session: Session, tasks: Sequence[Task], evid
         batch = _own_labels(tasks, expected, image)
         scorers["torch"].update(expected, batch)
         scorers["engine"].update(given, batch)
-        for mode in _modes(names) if number == 0 else [names]:
+        for mode in [tuple(names), *(modes if number == 0 else [])]:
             outputs = given if len(mode) == len(names) else session.run(image, mode)
+            done += 1
+            report(Progress("check", done, runs, target.traits.name))
             for task in mode:
                 for name, difference in apart[task].items():
                     _check_shape(target, task, name, outputs[task][name], expected[task][name])
@@ -182,10 +194,11 @@ def _checked(target: ExportTarget, session: Session, tasks: Sequence[Task], evid
     return {task.name: _parity(target, task, apart[task.name], scores, len(evidence[0])) for task in tasks}
 
 
-def _modes(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every subset of tasks; of many tasks the smallest ones, and all."""
+def _modes(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
+    """Every subset of tasks but all of them; of more than six tasks the smallest ones."""
+    names = [task.name for task in tasks]
     subsets = chain.from_iterable(combinations(names, count) for count in range(1, len(names)))
-    return [*islice(subsets, _MOST_MODES), tuple(names)]
+    return list(islice(subsets, max(_MOST_MODES, len(names))))
 
 
 def _own_labels(tasks: Sequence[Task], outputs: Outputs, image: Image) -> Batch:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_nets import SIZE, channels_last, saved, three_tasks
+from own_nets import SIZE, channels_last, many_tasks, saved, three_tasks
 from PIL import Image
 from refusals import refused
 
@@ -94,6 +94,19 @@ def test_bytes_channels_last_and_vectors_come_through(tmp_path: Path) -> None:
             np.testing.assert_allclose(engine.run(tmp_path / "photo.png")["values"]["Identity"][0], theirs, rtol=1e-4)
 
 
+def test_of_many_tasks_it_says_which_share_of_the_modes_was_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(many_tasks(7), tmp_path)
+    export = ["export", str(path), "--target", "onnxruntime", "--image", str(photo(tmp_path))]
+    assert main([*export, "--out", str(tmp_path / "mine")]) == 0
+    shown = capsys.readouterr()
+    assert "65 of 127 modes on the first" in shown.out
+    assert "runs compared with the net" in shown.err
+    target = read_manifest(tmp_path / "mine").targets["onnxruntime"]
+    assert target.modes_checked == 64 and target.parity["head6"].images == 1
+
+
 def test_another_net_is_not_added_and_other_targets_are_refused(
     bundle: tuple[OwnNet, Path, Manifest], tmp_path: Path
 ) -> None:
@@ -117,7 +130,7 @@ def test_the_command_line_takes_a_net_whole(
     (tmp_path / "tasks.yaml").write_text(capsys.readouterr().out)
     export = ["export", "theirs.onnx", "--target", "onnxruntime", "--image", picture]
     assert main([*export, "--tasks", "tasks.yaml", "--out", "mine"]) == 0
-    assert "Engines against the net, every mode" in capsys.readouterr().out
+    assert "every mode (7) on the first" in capsys.readouterr().out
     assert main(["run", "mine", picture, "--format", "json"]) == 0
     drawn = json.loads(capsys.readouterr().out)[0]["tasks"]
     assert set(drawn) == {"parsing", "pose", "best"} and drawn["pose"]["points"]["shape"] == [4]

@@ -67,6 +67,18 @@ def three_tasks(image: Sequence[int | str] = (1, 3, *SIZE)) -> onnx.ModelProto:
     return model_of(nodes, {**outputs, "best": TensorProto.INT64}, constants, image)
 
 
+def many_tasks(count: int) -> onnx.ModelProto:
+    """As many heads on one convolution, each a number of its own."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="stem", strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["a"], ["f"], name="pool"),
+    ]
+    names = [f"head{number}" for number in range(count)]
+    nodes += [helper.make_node("Conv", ["f", f"{name}.w"], [name], name=name) for name in names]
+    weights = [weight("w", 4, 3, 3, 3), *(weight(f"{name}.w", 1, 4, 1, 1) for name in names)]
+    return model_of(nodes, dict.fromkeys(names, TensorProto.FLOAT), weights)
+
+
 def channels_last() -> onnx.ModelProto:
     """As TensorFlow's exporters write it: bytes in, height before channels, one output that is a vector."""
     nodes = [
