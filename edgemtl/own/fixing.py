@@ -14,12 +14,14 @@ from onnx import helper, inliner, numpy_helper
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.own.folding import open_session, run_session, shape_of
 
-__all__ = ["FixedNet", "Layout", "Reference", "fix_sizes", "observe_shapes"]
+__all__ = ["FixedNet", "Layout", "Reference", "check_changes", "fix_sizes", "observe_shapes"]
 
 Layout = Literal["NCHW", "NHWC"]
 Reference = Callable[[NDArray[np.float32]], dict[str, NDArray[np.generic]]]
 """All outputs of a net, by name, for an image (1, 3, H, W) of the values that it reads, by its own runtime."""
 _CHANNELS = 3
+_ALIKE = 1e-3
+"""One image alone and in the file's own batch: this of an output's largest value (of 1 where that is less)."""
 _LIMIT_BYTES = 2**31 - 1
 _KINDS = (
     onnx.TensorProto.FLOAT,
@@ -32,13 +34,18 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class FixedNet:
-    """A model for one image of (H, W) `size`: the tensor `input` of NumPy's type `dtype`, in its `layout`."""
+    """A model for one image of (H, W) `size`: the tensor `input` of NumPy's type `dtype`, in its `layout`.
+
+    The file itself was written for `batch` images of `own_size`, 0 where a side is open.
+    """
 
     model: onnx.ModelProto
     input: str
     layout: Layout
     size: tuple[int, int]
     dtype: np.dtype[np.generic]
+    batch: int
+    own_size: tuple[int, int]
 
     def as_read(self, image: NDArray[np.float32]) -> NDArray[np.generic]:
         """Values (1, 3, H, W) in the layout and type that the net reads."""
@@ -52,10 +59,11 @@ class FixedNet:
 
 
 def fix_sizes(model: onnx.ModelProto, name: str, size: tuple[int, int] | None) -> FixedNet:
-    """A copy of a model, called `name` in errors, that reads one image, of `size` (H, W) where its own sides are open.
+    """A copy of a model, called `name` in errors, that reads one image, of `size` (H, W) where that is given.
 
-    Raises `UserError` for another number of inputs, one that is no image of three channels, and a size that lacks or
-    does not fit; `UnsupportedError` for a file of more than 2 GB.
+    Whether the net takes another batch or size than its file has is for `check_changes` to say. Raises `UserError` for
+    another number of inputs, one that is no image of three channels, and a size that lacks; `UnsupportedError` for a
+    file of more than 2 GB.
     """
     if model.ByteSize() > _LIMIT_BYTES:
         raise UnsupportedError(f"{name} cannot be taken: it holds more than 2 GB, which no single ONNX model can")
@@ -69,41 +77,81 @@ def fix_sizes(model: onnx.ModelProto, name: str, size: tuple[int, int] | None) -
         names = ", ".join(info.name for info in inputs) or "none"
         raise UserError(f"{name} reads {len(inputs)} inputs ({names}): a net that reads one image is wanted")
     info = inputs[0]
-    layout, sides = _sides(info, name)
-    height, width = _settled(sides, size, name)
+    layout, batch, sides = _sides(info, name)
+    if size is None and not all(sides):
+        own = "x".join(str(side or "any") for side in sides) if any(sides) else "any size"
+        raise UserError(f"{name} reads images of {own}: say of which size a bundle's are, for example --size 224x224")
+    height, width = size or sides
     sizes = (1, _CHANNELS, height, width) if layout == "NCHW" else (1, height, width, _CHANNELS)
     kind = info.type.tensor_type.elem_type
     info.CopyFrom(helper.make_tensor_value_info(info.name, kind, sizes))
     _forget_shapes(graph)
-    return FixedNet(result, info.name, layout, (height, width), helper.tensor_dtype_to_np_dtype(kind))
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    return FixedNet(result, info.name, layout, (height, width), dtype, batch or 1, sides)
 
 
-def _sides(info: onnx.ValueInfoProto, name: str) -> tuple[Layout, tuple[int, int]]:
-    """The layout of an image input, and its height and width, 0 where open."""
+def check_changes(fixed: FixedNet, name: str) -> None:
+    """Raise `UserError` where a file, called `name`, holds more of its batch or size than its input says.
+
+    One of another size must run; one of a batch must give for one image what it gives for that image in its batch.
+    """
+    resized = any(own not in (0, side) for own, side in zip(fixed.own_size, fixed.size, strict=True))
+    if not resized and fixed.batch == 1:
+        return
+    own = f"{fixed.batch}x{'x'.join(str(side or 'any') for side in fixed.own_size)}"
+    wanted = f"one of {'x'.join(map(str, fixed.size))}"
+    image = fixed.as_read(fixed.random_image())
+    try:
+        alone = _all_outputs(fixed, image, name)
+        batched = _all_outputs(fixed, np.repeat(image, fixed.batch, axis=0), name)
+    except UserError as error:
+        remedy = "drop --size, or export" if resized else "export"
+        raise UserError(
+            f"{name} was written for images of {own} and does not run on {wanted}: {remedy} it again for one such image"
+        ) from error
+    for output, value in alone.items():
+        if not _alike(batched[output], value):
+            raise UserError(
+                f"{name} was written for a batch of {fixed.batch} images, and output {output} of one image alone is "
+                "another: export it again for one image"
+            )
+
+
+def _all_outputs(fixed: FixedNet, images: NDArray[np.generic], name: str) -> dict[str, NDArray[np.generic]]:
+    """All outputs of the model on a batch, by plain ONNX Runtime."""
+    model = onnx.ModelProto()
+    model.CopyFrom(fixed.model)
+    info = next(info for info in model.graph.input if info.name == fixed.input)
+    info.type.tensor_type.shape.dim[0].dim_value = len(images)
+    session = open_session(model.SerializeToString(), name, optimize=False)
+    names = [info.name for info in session.get_outputs()]
+    return dict(zip(names, run_session(session, names, {fixed.input: images}, name), strict=True))
+
+
+def _alike(batched: NDArray[np.generic], alone: NDArray[np.generic]) -> bool:
+    """Whether the first of a batch's values are those of one image; what has no batch must be the same."""
+    first = batched if batched.shape == alone.shape else batched[:1]
+    if first.shape != alone.shape or alone.dtype == object:
+        return first.shape == alone.shape
+    one, two = first.astype(np.float64), alone.astype(np.float64)
+    allowed = _ALIKE * max(1.0, float(np.abs(two).max(initial=0.0)))
+    return bool(np.allclose(one, two, rtol=0.0, atol=allowed, equal_nan=True))
+
+
+def _sides(info: onnx.ValueInfoProto, name: str) -> tuple[Layout, int, tuple[int, int]]:
+    """The layout of an image input, its batch, height and width, 0 where open."""
     kind = info.type.tensor_type
     sides = [max(side.dim_value, 0) for side in kind.shape.dim]
     given = "x".join(str(side or "?") for side in sides) or "a single value"
-    if len(sides) != 4 or sides[0] > 1 or kind.elem_type not in _KINDS:
+    if len(sides) != 4 or kind.elem_type not in _KINDS:
         raise UserError(f"{name} reads {info.name} of shape {given}: one image, 1x3xHxW or 1xHxWx3, is wanted")
     if sides[1] == _CHANNELS or (not sides[1] and sides[3] != _CHANNELS):
-        return "NCHW", (sides[2], sides[3])
+        return "NCHW", sides[0], (sides[2], sides[3])
     if sides[3] == _CHANNELS:
-        return "NHWC", (sides[1], sides[2])
+        return "NHWC", sides[0], (sides[1], sides[2])
     raise UserError(
         f"{name} reads {info.name} of shape {given}: an image of three channels is wanted, 1x3xHxW or 1xHxWx3"
     )
-
-
-def _settled(own: tuple[int, int], given: tuple[int, int] | None, name: str) -> tuple[int, int]:
-    fits = given is None or all(side in (0, wanted) for side, wanted in zip(own, given, strict=True))
-    if not fits and given is not None:
-        sides = "x".join(str(side or "any") for side in own)
-        raise UserError(f"{name} reads images of {sides}, --size {given[0]}x{given[1]} does not fit: drop it")
-    if given is None and not all(own):
-        sides = "x".join(str(side or "any") for side in own)
-        raise UserError(f"{name} reads images of {sides}: say of which size a bundle's are, for example --size 224x224")
-    height, width = given or own
-    return height, width
 
 
 def _forget_shapes(graph: onnx.GraphProto) -> None:

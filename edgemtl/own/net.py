@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.files.onnx import read_onnx
-from edgemtl.own.fixing import Layout, Reference, fix_sizes, observe_shapes
+from edgemtl.own.fixing import Layout, Reference, check_changes, fix_sizes, observe_shapes
 from edgemtl.own.folding import fold_constants, open_session, run_session, shape_of
 from edgemtl.own.refusals import check_operators
 
@@ -51,8 +51,9 @@ def is_own_net(text: str) -> bool:
 def open_net(text: str, size: tuple[int, int] | None = None) -> OwnNet:
     """The net in an ONNX file, or the module that `package.module:function` returns, for images of `size` (H, W).
 
-    A file of a fixed size needs none; a module without one is traced at 224x224. Raises `UserError` where there is no
-    such net, it reads anything but one image of three channels, the size does not fit, or two runs on one image differ,
+    A file of a fixed size needs none, and takes another where it runs on it; one of a batch is taken for one image
+    where that gives the same. A module without a size is traced at 224x224. Raises `UserError` where there is no such
+    net, it reads anything but images of three channels, the size does not fit, or two runs on one image differ,
     `UnsupportedError` for operators that no bundle can hold (`check_operators`), and
     `MissingDependencyError` where a module needs what is not installed.
     """
@@ -71,6 +72,7 @@ def _opened(
     fixed = fix_sizes(model, name, size)
     folded = fold_constants(fixed.model)
     check_operators(folded.graph, name)
+    check_changes(fixed, name)
     session = open_session(fixed.model.SerializeToString(), name)
     names = [info.name for info in session.get_outputs()]
     image = fixed.random_image()

@@ -73,9 +73,8 @@ REFUSED = {
     ),
     "inputs": (two_inputs(), r"reads 2 inputs \(x, scale\)"),
     "grey": (model_of([helper.make_node("Relu", ["x"], ["y"])], {"y": FLOAT}, image=(1, 1, 8, 8)), "shape 1x1x8x8"),
-    "batch": (model_of([helper.make_node("Relu", ["x"], ["y"])], {"y": FLOAT}, image=(4, 3, 8, 8)), "shape 4x3x8x8"),
     "row": (model_of([helper.make_node("Relu", ["x"], ["y"])], {"y": FLOAT}, image=(1, 3)), "shape 1x3"),
-    "open": (three_tasks((1, 3, "h", "w")), "reads images of anyxany: say of which size .* --size"),
+    "open": (three_tasks((1, 3, "h", "w")), "reads images of any size: say of which size .* --size"),
 }
 
 
@@ -87,10 +86,26 @@ def test_a_net_that_cannot_be_taken_is_refused_by_name(case: str, tmp_path: Path
     assert "theirs.onnx" in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_a_size_that_does_not_fit_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
-    path = saved(three_tasks(), tmp_path)
-    with pytest.raises(UserError, match=r"reads images of 16x24, --size 32x32 does not fit"):
-        open_net(str(path), (32, 32))
+def flattened(batch: int, shape: tuple[int, int]) -> onnx.ModelProto:
+    """A net whose file holds the sizes of what it flattens."""
+    constants = [numpy_helper.from_array(np.array(shape), "shape"), weight("w", shape[1], 2)]
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
+    return model_of(nodes, {"y": FLOAT}, constants, (batch, 3, 8, 8))
+
+
+def test_a_file_of_another_batch_or_size_is_taken_where_the_net_is_the_same(tmp_path: Path) -> None:
+    ours, theirs = (open_net(str(saved(three_tasks((batch, 3, *SIZE)), tmp_path)), (32, 48)) for batch in (1, 10))
+    assert theirs.size == (32, 48) and theirs.outputs == ours.outputs
+    assert theirs.outputs["parsing"] == (1, 5, 32, 48)
+
+
+def test_a_batch_or_a_size_that_does_not_fit_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="written for a batch of 2 images, and output y of one image alone is another"):
+        open_net(str(saved(flattened(2, (-1, 96)), tmp_path)))
+    with pytest.raises(UserError, match="written for images of 2x8x8 and does not run on one of 8x8: export it again"):
+        open_net(str(saved(flattened(2, (2, 192)), tmp_path)))
+    with pytest.raises(UserError, match="written for images of 1x8x8 and does not run on one of 32x32: drop --size"):
+        open_net(str(saved(flattened(1, (1, 192)), tmp_path)), (32, 32))
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(UserError, match="is no ONNX model"):
         open_net(str(tmp_path / "text.onnx"))
