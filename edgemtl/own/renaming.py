@@ -37,6 +37,8 @@ def task_model(net: OwnNet, resolved: Resolved) -> tuple[TaskModel, Structure]:
     structure = find_structure(model, outputs)
     _name_operators(structure)
     model = _with_nodes(model, [node for block in structure.blocks for node in block.nodes])
+    _name_tensors(model)
+    structure = find_structure(model, outputs)
     owners = {block.name: structure.owner(block) for block in structure.blocks}
     _describe(model, outputs, owners)
     return TaskModel(model, outputs, net.size, owners), structure
@@ -158,6 +160,25 @@ def _name_operators(structure: Structure) -> None:
             name = f"blocks.{block.name}.{own}"
             node.name = name if name not in taken else f"{name}_{number}"
             taken.add(node.name)
+
+
+def _name_tensors(model: onnx.ModelProto) -> None:
+    """Call every inner tensor after the operator that writes it: ONNX Runtime calls an operator whose layout it changes
+    after its tensor."""
+    graph = model.graph
+    outputs = {info.name for info in graph.output}
+    taken = outputs | {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+    names: dict[str, str] = {}
+    for node in graph.node:
+        for number, tensor in enumerate(node.output):
+            if tensor and tensor not in outputs:
+                new = f"{node.name}.{number}" if number else node.name
+                names[tensor] = new if new not in taken else f"{new}.written"
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for info in graph.value_info:
+        info.name = names.get(info.name, info.name)
 
 
 def _with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:

@@ -23,6 +23,7 @@ from edgemtl.own import (
     task_model,
 )
 from edgemtl.profiling import count_graph
+from edgemtl.runtime import block_of
 
 
 @pytest.mark.parametrize("image", [(1, 3, *SIZE), ("batch", 3, "height", "width")])
@@ -73,7 +74,11 @@ def test_trunk_tasks_and_sums_are_found(tmp_path: Path) -> None:
     cost, parts = count_graph(model.model), cost_by_owner(list(records.values()))
     assert sum(part.flops for part in parts.values()) == cost.total.flops
     assert sum(part.params for part in parts.values()) == cost.total.params
-    assert all(node.name.startswith("blocks.") for node in model.model.graph.node)
+    finals = {info.name for info in model.model.graph.output}
+    for block in structure.blocks:
+        for node in block.nodes:
+            assert block_of(node.name) == block.name
+            assert all(block_of(tensor) == block.name for tensor in node.output if tensor not in finals)
 
 
 def test_layout_type_and_batch_are_brought_to_what_engines_read(tmp_path: Path) -> None:
