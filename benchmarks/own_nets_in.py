@@ -125,7 +125,7 @@ def _pairs(
 
 
 def attempt(name: str, options: argparse.Namespace, key: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of `take` for a net, of a stopped run with the same `key` where it has one; why where it is refused."""
+    """The result of `take` for a net, or why it is refused; a stopped run with the same `key` may have it already."""
     record = _results(options) / f"{name}.json"
     if record.exists() and (earlier := json.loads(record.read_text(encoding="utf-8")))["key"] == key:
         say(f"{name}: taken from a run that was stopped")
