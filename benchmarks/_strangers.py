@@ -50,6 +50,7 @@ from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.runs import RunFolder, read_measurements
 from edgemtl.nas.search import SearchRequest, search
 from edgemtl.nas.search.shortlist import read_shortlist
+from edgemtl.own import read_declaration
 from edgemtl.profiling import count_graph, profile, read_profile, write_profile
 from edgemtl.profiling.inputs import InputChoice
 from edgemtl.profiling.subjects import open_subject
@@ -95,6 +96,13 @@ peaks:
 power_modes: [{name: full, limit: 15 W}]
 notes: [made here]
 """
+TASKS = """\
+input: {colour: BGR, scale: 1.0, mean: [0.0, 0.0, 0.0], std: [1.0, 1.0, 1.0]}
+tasks:
+  parsing: {kind: segmentation, outputs: [parsing], classes: [floor, wall]}
+  pose: {kind: raw, outputs: {points: pose.points, score: pose.score}}
+unused: [best]
+"""
 SIZE = (64, 64)
 MADE_FOR = {"supernet": "a", "data": "b"}
 
@@ -120,7 +128,7 @@ def build(folder: Path, with_run: bool = True) -> None:
     """Write one of everything below `folder`, which becomes the working directory; a run takes seconds to make."""
     os.chdir(folder)
     _write_data(folder / "data")
-    for name, text in (("nas/tiny.yaml", SPACE), ("profiles/board.yaml", DEVICE)):
+    for name, text in (("nas/tiny.yaml", SPACE), ("profiles/board.yaml", DEVICE), ("own/tasks.yaml", TASKS)):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     space = _space(folder)
@@ -284,6 +292,10 @@ def _checkpoint(folder: Path) -> Any:
     return None if found is None else [found[0], _digest(found[1])]
 
 
+def _tasks(folder: Path) -> Any:
+    return read_declaration(folder / "own" / "tasks.yaml").model_dump(mode="json")
+
+
 def _onnx(folder: Path) -> Any:
     path = folder / "run" / "bundle" / "engines" / "onnxruntime" / "model.onnx"
     counted = count_graph(path)
@@ -342,6 +354,7 @@ KINDS: dict[str, Kind] = {
     "report": Kind(("run/result.json", "run/profile.json", "run/bundle/manifest.json", "run/pictures/*.png"), _shown),
     "space": Kind(("nas/tiny.yaml",), lambda folder: _space(folder).fingerprint, own=False),
     "device": Kind(("profiles/board.yaml",), _device),
+    "tasks": Kind(("own/tasks.yaml",), _tasks, own=False),
     "data": Kind(("data/data.yaml", "data/data.yaml", "data/kinds.csv", "data/images/*/*", "data/depth/*/*"), _data),
     "supernet": Kind(("supernet.safetensors",), _supernet, own=False, sealed=True),
     "checkpoint": Kind(("checkpoint.safetensors",), _checkpoint, own=False, sealed=True),
@@ -352,4 +365,4 @@ KINDS: dict[str, Kind] = {
     "fit": Kind(("fits/avx2.onnxruntime.json",), _fit, own=False, sealed=True),
     "pictures": Kind(("photos/*",), _pictures, own=False),
 }
-WITHOUT_RUN = ("space", "device", "data", "supernet", "checkpoint", "trials", "sensitivity", "latency", "fit")
+WITHOUT_RUN = ("space", "device", "tasks", "data", "supernet", "checkpoint", "trials", "sensitivity", "latency", "fit")
