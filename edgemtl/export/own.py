@@ -115,6 +115,11 @@ def _expected(net: OwnNet, resolved: Resolved, image: Image) -> Outputs:
         outputs[task.name] = {}
         for name, tensor in resolved.tensors[task.name].items():
             value = np.asarray(own[tensor], np.float32)
+            if not np.isfinite(value).all():
+                raise UserError(
+                    f"output {tensor} of {net.name} is not finite on an image of the check, so nothing can be compared "
+                    "with it: look at input in the tasks file, or leave that output out by unused"
+                )
             outputs[task.name][name] = value if value.shape[:1] == (1,) else value[None]
     return outputs
 
@@ -188,7 +193,7 @@ def _checked(
             report(Progress("check", done, runs, target.traits.name))
             for task in mode:
                 for name, difference in apart[task].items():
-                    _check_shape(target, task, name, outputs[task][name], expected[task][name])
+                    _check_values(target, task, name, outputs[task][name], expected[task][name])
                     difference.add(outputs[task][name], expected[task][name])
     scores = {kind: scorer.compute() for kind, scorer in scorers.items()}
     return {task.name: _parity(target, task, apart[task.name], scores, len(evidence[0])) for task in tasks}
@@ -210,11 +215,16 @@ def _own_labels(tasks: Sequence[Task], outputs: Outputs, image: Image) -> Batch:
     return Batch(image, targets, masks)
 
 
-def _check_shape(target: ExportTarget, task: str, name: str, given: Image, expected: Image) -> None:
+def _check_values(target: ExportTarget, task: str, name: str, given: Image, expected: Image) -> None:
     if given.shape != expected.shape:
         raise UserError(
             f"engine for {target.traits.name}, task {task}: {name} has the shape {given.shape}, the net gives "
             f"{expected.shape}: leave that target out"
+        )
+    if not np.isfinite(given).all():
+        raise UserError(
+            f"engine for {target.traits.name}, task {task}: {name} is not finite, that of the net is: "
+            "leave that target out"
         )
 
 

@@ -20,6 +20,7 @@ __all__ = ["Declaration", "DeclaredTask", "Pixels", "Resolved", "as_text", "loca
 
 LIMIT_BYTES = 1 << 20
 Triple = tuple[float, float, float]
+Above0 = Annotated[float, Field(gt=0)]
 Names = Annotated[tuple[Name, ...], Field(max_length=10_000)]
 
 
@@ -27,9 +28,9 @@ class Pixels(Strict):
     """The values of the image: `(pixel / scale - mean) / std`, pixels from 0 to 255, channels in this order."""
 
     colour: Literal["RGB", "BGR"] = "RGB"
-    scale: Annotated[float, Field(gt=0)] = 255.0
+    scale: Above0 = 255.0
     mean: Triple = IMAGE_MEAN
-    std: Annotated[Triple, Field()] = IMAGE_STD
+    std: tuple[Above0, Above0, Above0] = IMAGE_STD
 
 
 class DeclaredTask(Strict):

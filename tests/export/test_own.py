@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_nets import SIZE, channels_last, many_tasks, saved, three_tasks
+from onnx import TensorProto, helper
+from own_nets import SIZE, channels_last, many_tasks, model_of, saved, three_tasks
 from PIL import Image
 from refusals import refused
 
@@ -105,6 +106,14 @@ def test_of_many_tasks_it_says_which_share_of_the_modes_was_compared(
     assert "runs compared with the net" in shown.err
     target = read_manifest(tmp_path / "mine").targets["onnxruntime"]
     assert target.modes_checked == 64 and target.parity["head6"].images == 1
+
+
+def test_a_net_that_gives_no_number_is_refused(tmp_path: Path) -> None:
+    model = model_of([helper.make_node("Log", ["x"], ["y"])], {"y": TensorProto.FLOAT})  # of negative values too
+    net, request = open_net(str(saved(model, tmp_path))), ExportRequest("onnxruntime")
+    words = refused(lambda: export_own_net(net, propose_tasks(net), request, tmp_path / "out", [photo(tmp_path)]))
+    assert "output y of theirs.onnx is not finite on an image of the check" in words
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_net_is_not_added_and_other_targets_are_refused(

@@ -158,6 +158,7 @@ def test_a_kind_has_the_tensors_that_it_needs(net: OwnNet) -> None:
         ("tasks: {a: {outputs: [x], kinds: raw}}", "Extra inputs are not permitted"),
         ("tasks: {a: {outputs: []}}", "at least 1 item"),
         ("- a", "edgemtl tasks --net NET"),
+        ("input: {std: [0.0, 1.0, 1.0]}\ntasks: {a: {outputs: [x]}}", r"input\.std\.0: Input should be greater than 0"),
         ("tasks: {a: [", "not valid YAML"),
     ],
 )
