@@ -17,14 +17,16 @@ __all__ = ["NearDesigns"]
 
 _CHANGED = 0.15
 """The part of the choices that a draw moves by one option: three of this project's own twenty-two."""
+_ANYWHERE = 0.25
+"""The part of the draws that lie anywhere: options that no front has are unlearnt without."""
 
 
 @dataclass(frozen=True)
 class NearDesigns:
-    """A space whose random designs lie near `designs`, each as often; satisfies `DesignSource`.
+    """A space whose random designs lie near `designs`, each as often, but for a quarter; satisfies `DesignSource`.
 
-    Steps are spent on nets that a search would choose, not on those anywhere (after arXiv 2403.11380, which shifts a
-    supernet to the front of a search while it goes on).
+    That quarter lies anywhere, so that no option is unlearnt. Other steps are spent on nets that a search would choose
+    (after arXiv 2403.11380, which shifts a supernet to the front of a search while it goes on).
     """
 
     space: Space
@@ -78,7 +80,9 @@ class NearDesigns:
         return self.space.smallest()
 
     def random(self, rng: random.Random) -> Design:
-        """One of the designs, some of its choices moved to an option beside their own."""
+        """One of the designs, some of its choices moved to an option beside their own; or any design of the space."""
+        if rng.random() < _ANYWHERE:
+            return self.space.random(rng)
         values = dict(rng.choice(self.designs))
         for choice in self.architecture:
             if choice.name in values and rng.random() < _CHANGED:

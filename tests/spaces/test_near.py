@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from grid_world import GRID
 from small import TASKS, small_space
@@ -34,22 +35,21 @@ def is_beside(space: Space, one: Design, other: Design) -> bool:
     )
 
 
-def test_draws_lie_within_an_option_of_a_given_design(near: NearDesigns) -> None:
+def test_most_draws_lie_within_an_option_of_a_given_design(near: NearDesigns) -> None:
     drawn = draws(near, 0)
-    assert all(any(is_beside(near.space, each, design) for design in near.designs) for each in drawn)
+    beside = [any(is_beside(near.space, each, design) for design in near.designs) for each in drawn]
+    assert sum(beside) / DRAWS > 0.7
     assert len(set(drawn)) > 20, "and are not these designs alone"
 
 
-def test_each_design_is_drawn_near_as_often() -> None:
+def test_each_design_is_drawn_near_as_often_and_a_quarter_anywhere() -> None:
     space = load_space("cnn", TASKS, (32, 64))
     small, large = space.smallest(), space.largest()
     drawn = draws(NearDesigns(space, (small, large)), 2)
-    near_small = [is_beside(space, each, small) for each in drawn]
-    assert 0.4 < sum(near_small) / DRAWS < 0.6
-    assert [is_beside(space, each, large) for each in drawn] == [not each for each in near_small]
-    rng = random.Random(0)
-    anywhere = [space.random(rng) for _ in range(50)]
-    assert sum(is_beside(space, each, design) for each in anywhere for design in (small, large)) < 25
+    near_small, near_large = ([is_beside(space, each, design) for each in drawn] for design in (small, large))
+    assert not any(np.logical_and(near_small, near_large))
+    assert 0.3 < np.mean(near_small) < 0.5 and 0.3 < np.mean(near_large) < 0.5
+    assert 0.1 < 1 - np.mean(near_small) - np.mean(near_large) < 0.3
 
 
 def test_every_choice_moves_but_few_at_a_time(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_every_choice_moves_but_few_at_a_time(tmp_path: Path) -> None:
         {choice.name for choice in space.architecture if each[choice.name] != middle[choice.name]}
         for each in draws(NearDesigns(space, (middle,)), 3)
     ]
-    assert 1 < sum(map(len, moved)) / DRAWS < 0.15 * len(space.architecture)
+    assert np.median([len(names) for names in moved]) < 0.15 * len(space.architecture)
     elastic = {choice.name for choice in space.architecture if choice.active(middle) and len(choice.options) > 1}
     assert set().union(*moved) >= elastic
 

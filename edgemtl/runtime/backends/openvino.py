@@ -38,7 +38,7 @@ _SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITHOUT_VNNI = ("sse41", "avx", "avx2", "avx512_core")
 """Instruction sets without VNNI that oneDNN, whose kernels OpenVINO uses, can be held to: sums saturate then."""
 _ARM = ("aarch64", "arm64")
-"""Machines where OpenVINO 2026.4 turns most INT8 convolutions into FP16 ones, whatever the engine's precision says, and
+"""Machines where OpenVINO 2026.4 turns some INT8 convolutions into FP16 ones, whatever the engine's precision says, and
 outputs are percents apart from what was simulated; without these transformations it computes INT8 in FP32, exactly."""
 
 Mode = Callable[["NDArray[np.float32]"], Outputs]

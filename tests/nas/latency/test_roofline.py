@@ -228,8 +228,9 @@ def test_a_jetson_is_estimated_on_its_gpu_in_each_precision(tmp_path: Path) -> N
     estimate = estimate_for(target, [parse_budget("8ms@jetson-orin-nano")])
     assert estimate is not None and estimate.runtime == "tensorrt"
     assert estimate.roofs.ops_per_s["fp16"] == 10e12
-    plain, eight_bit = where.uniform(where.largest())
+    plain, half_net, eight_bit, _ = where.uniform(where.largest())
     assert estimate.predict([eight_bit])[0] < estimate.predict([plain])[0]
+    assert estimate.predict([half_net])[0] < estimate.predict([plain])[0]
     half = [part("dense", "fp16", 10**9, 4), part("dense", "fp32", 10**9, 4)]
     np.testing.assert_allclose(Workload.of(half, estimate.roofs).ms(UNFITTED), [0.2, 1.5625])
     agx = estimate_latency(load_device("jetson-agx-orin"), "tensorrt")
