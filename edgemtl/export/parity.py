@@ -91,7 +91,10 @@ class Difference:
 
 
 def measure_parity(net: MultiTaskNet, run: Run, samples: Sequence[Sample]) -> dict[str, Parity]:
-    """Errors of every output and metrics of every task, net against engine, over the samples one by one."""
+    """Errors of every output and metrics of every task, net against engine, over the samples one by one.
+
+    Raises `UserError` for an output of the engine that is not finite.
+    """
     scorers = {"torch": Scorer(net.tasks), "engine": Scorer(net.tasks)}
     names = [task.name for task in net.tasks]
     apart = {task.name: {output.name: Difference() for output in task.outputs} for task in net.tasks}
@@ -100,6 +103,7 @@ def measure_parity(net: MultiTaskNet, run: Run, samples: Sequence[Sample]) -> di
         with torch.no_grad():
             expected = map_outputs(Tensor.numpy, net(torch.from_numpy(batch.image)))
         outputs = map_outputs(np.copy, run(batch.image, names))
+        _check_finite(outputs)
         scorers["torch"].update(expected, batch)
         scorers["engine"].update(outputs, batch)
         for task, differences in apart.items():
@@ -117,6 +121,17 @@ def measure_parity(net: MultiTaskNet, run: Run, samples: Sequence[Sample]) -> di
         )
         for task in net.tasks
     }
+
+
+def _check_finite(outputs: Outputs) -> None:
+    """`UserError` for an output that no error or metric can be told of."""
+    for task, tensors in outputs.items():
+        for name, value in tensors.items():
+            if not np.isfinite(value).all():
+                raise UserError(
+                    f"task {task}: the engine's output {name} is not finite on {PARITY_SPLIT} images: search another "
+                    "design, under other limits or with another --seed"
+                )
 
 
 def check_parity(
@@ -162,8 +177,6 @@ def problem_of(task: Task, parity: Parity, reduced: bool, tolerance: Tolerance) 
     change = (parity.engine - parity.torch) / max(abs(parity.torch), _NEGLIGIBLE)
     worse = -change if task.metric.higher_is_better else change
     scores = f"{parity.metric} {parity.torch:.4g} in PyTorch, {parity.engine:.4g} in the engine"
-    if not all(np.isfinite(output.max_abs_error) for output in parity.outputs.values()):
-        return "its outputs are not finite"
     if reduced:
         if worse <= tolerance.reduced_metric:
             return None

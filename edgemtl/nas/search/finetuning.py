@@ -20,7 +20,7 @@ from edgemtl.models import MultiTaskNet
 from edgemtl.nas.evaluation import Candidate, Evaluator, Finalist, Limit, Problem, fast_enough
 from edgemtl.nas.runs import TUNING, RunFolder, Tuned, tune_design
 from edgemtl.nas.search.request import SearchRequest
-from edgemtl.progress import Report, note
+from edgemtl.progress import Progress, Report, note
 from edgemtl.results import FineTuning
 from edgemtl.spaces import Design
 from edgemtl.train import Recipe
@@ -117,7 +117,7 @@ def _train(request: SearchRequest, evaluator: Evaluator, candidate: Candidate, r
     in_float = recipe.steps - rounded
     if "int8" not in candidate.precision.values() or not in_float:
         return _part(request, candidate, recipe, report)
-    design, whole = candidate.design, _of_whole(report, 0, recipe.steps)
+    design, whole = candidate.design, _of_whole(report, 0, recipe.steps, _ROUNDED_COST * rounded)
     plain = evaluator.candidate_of(design.in_float(), candidate.net.copy(), {})
     trained = _part(request, plain, replace(recipe, steps=in_float), whole)
     begun = evaluator.candidate_of(design, trained.net, {})
@@ -134,9 +134,18 @@ def _part(request: SearchRequest, candidate: Candidate, recipe: Recipe, report: 
     return tune_design(request.out, name, folder, recipe, request.processes, request.command, report)
 
 
-def _of_whole(report: Report, before: int, steps: int) -> Report:
-    """Receive the progress of a part as that of all `steps`, of which `before` are done."""
-    return lambda part: report(replace(part, done=before + part.done, total=steps) if part.total else part)
+def _of_whole(report: Report, before: int, steps: int, to_come: float = 0.0) -> Report:
+    """Receive the progress of a part as that of all `steps`; `before` are done, work of `to_come` of its own follows."""
+
+    def receive(part: Progress) -> None:
+        if not part.total:
+            return report(part)
+        left = part.seconds_left
+        if left is not None and to_come:
+            left = left * (1 + to_come / (part.total - part.done)) if part.total > part.done else None
+        return report(replace(part, done=before + part.done, total=steps, seconds_left=left))
+
+    return receive
 
 
 def _with_weights(

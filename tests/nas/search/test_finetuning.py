@@ -90,6 +90,20 @@ def test_an_estimate_times_few_images_and_counts_the_rest(
     assert found.seconds == pytest.approx(6 * 8 * 2 * 0.5 * passes)
 
 
+def test_the_time_left_counts_the_steps_that_follow_in_another_part() -> None:
+    """Ten of forty steps in float took a second each so far; ten through rounding, each as long as three, follow."""
+    events: list[Progress] = []
+    receive = finetuning._of_whole(events.append, 0, 50, 3 * 10)
+    receive(Progress("finetune", 10, 40, seconds_left=30.0))
+    receive(Progress("finetune", 40, 40, seconds_left=0.0))
+    finetuning._of_whole(events.append, 40, 50)(Progress("finetune", 5, 10, seconds_left=15.0))
+    assert [(each.done, each.total, each.seconds_left) for each in events] == [
+        (10, 50, 60),
+        (40, 50, None),
+        (45, 50, 15),
+    ]
+
+
 def test_the_help_says_how_the_steps_are_divided() -> None:
     (option,) = (each for each in command.params if each.name == "finetune")
     assert isinstance(option, click.Option)
