@@ -135,7 +135,7 @@ def _part(request: SearchRequest, candidate: Candidate, recipe: Recipe, report: 
 
 
 def _of_whole(report: Report, before: int, steps: int, to_come: float = 0.0) -> Report:
-    """Receive the progress of a part as that of all `steps`; `before` are done, work of `to_come` of its own follows."""
+    """Receive the progress of a part as that of all `steps`: `before` are done, and `to_come` like its own follow."""
 
     def receive(part: Progress) -> None:
         if not part.total:
