@@ -39,7 +39,7 @@ def searching(
 ) -> tuple[float, int]:
     """Seconds from the first design begun to the last evaluated, and how many there are."""
     shutil.rmtree(out, ignore_errors=True)
-    words = ["--budget", "2GFLOPs", "--evaluations", str(evaluations), "--finalists", "1", "--finetune", "0"]
+    words = ["--budget", "2GFLOPs", "--evaluations", str(evaluations), "--finetune", "0"]
     command = [sys.executable, "-m", "edgemtl", "search", *words, "--workers", str(workers), "--out", str(out)]
     say("$ " + " ".join(command[2:]))
     process = subprocess.Popen(command, stdout=sys.stderr, cwd=ROOT)

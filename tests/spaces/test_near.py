@@ -37,8 +37,8 @@ def is_beside(space: Space, one: Design, other: Design) -> bool:
 
 def test_most_draws_lie_within_an_option_of_a_given_design(near: NearDesigns) -> None:
     drawn = draws(near, 0)
-    beside = [any(is_beside(near.space, each, design) for design in near.designs) for each in drawn]
-    assert sum(beside) / DRAWS > 0.7
+    near_one = [any(is_beside(near.space, each, design) for design in near.designs) for each in drawn]
+    assert sum(near_one) / DRAWS > 0.7
     assert len(set(drawn)) > 20, "and are not these designs alone"
 
 
