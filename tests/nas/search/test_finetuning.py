@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from edgemtl.nas.search import Preflight, SearchRequest, finetuning, search
 from edgemtl.progress import Progress
 from edgemtl.results import Result, read_result
 from edgemtl.spaces import load_space
+from edgemtl.targets import tensorrt_rtx
 from edgemtl.testing.world import TASKS
 from edgemtl.train import Recipe
 from edgemtl.units import parse_budget
@@ -132,6 +133,14 @@ def again(request: SearchRequest) -> SearchRequest:
     return SearchRequest(**(vars(request) | {"resume": True}))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_fp16() -> Iterator[None]:
+    """Engines in FP32 alone, so that INT8 blocks are what keeps a budget of bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorrt_rtx, "_TRAITS", replace(tensorrt_rtx._TRAITS, engine_precisions=("fp32",)))
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, dict[str, torch.Tensor]]:
     """The answer of a search that nothing stopped."""
@@ -148,7 +157,7 @@ def request(home: Path, out: Path) -> SearchRequest:
     few = {"space": "tiny", "data": "photos", "evaluations": 2, "batch": 2, "finalists": 1, "finetune": STEPS}
     return SearchRequest(
         out,
-        ("25%MB",),
+        ("60%MB",),
         target="tensorrt-rtx",
         supernet=home / "supernet.safetensors",
         **few,  # type: ignore[arg-type]
@@ -162,7 +171,7 @@ def test_a_design_of_int8_blocks_learns_through_their_rounding(
     best = whole[0].best
     assert best is not None
     assert best.fine_tuning is not None
-    assert "int8" in best.design.values(), "25 % of the bytes are kept by INT8 alone"
+    assert "int8" in best.design.values(), "60 % of the bytes are kept by INT8 alone"
     assert best.fine_tuning.delta_m_after > best.fine_tuning.delta_m_before
 
 
