@@ -11,6 +11,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def compared(engine: Path, board: LoopbackBoard, turns: int) -> Outcome:
     devices = {"here": load_device(HOST), "ssh": load_device(board.url())}
     measurers = {where: find_measurer(device, TARGET) for where, device in devices.items()}
     samples: dict[str, dict[str, list[float]]] = {where: {} for where in measurers}
+    medians: dict[str, dict[str, list[float]]] = {where: {} for where in measurers}
     with ExitStack() as stack:
         sessions = {where: each.open(engine, THREADS) for where, each in measurers.items()}
         for session in sessions.values():
@@ -55,10 +57,11 @@ def compared(engine: Path, board: LoopbackBoard, turns: int) -> Outcome:
             for where in (*sessions, *reversed(sessions)):
                 for mode, drawn in draw(measurers[where], sessions[where]).items():
                     samples[where].setdefault(mode, []).extend(drawn)
+                    medians[where].setdefault(mode, []).append(median(drawn))
             say(f"turn {turn + 1} of {turns}")
     ratios = {mode: median(samples["ssh"][mode]) / median(samples["here"][mode]) for mode in samples["here"]}
     rows = [Row(f"{mode}: ssh apart from here", 100 * abs(ratio - 1), "%", 3, 1) for mode, ratio in ratios.items()]
-    return Outcome(rows, {"ratios": ratios, "samples_ms": samples})
+    return Outcome(rows, {"ratios": ratios, "medians_of_visits_ms": medians})
 
 
 def draw(measurer: Measurer, session: Session) -> dict[str, tuple[float, ...]]:
@@ -69,7 +72,7 @@ def draw(measurer: Measurer, session: Session) -> dict[str, tuple[float, ...]]:
     return {name: each.samples_ms for name, each in drawn.items()}
 
 
-def median(values: list[float]) -> float:
+def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 

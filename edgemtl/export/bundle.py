@@ -26,7 +26,7 @@ from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
 from edgemtl.files.seals import sha256
 from edgemtl.models import MultiTaskNet, expert_usage
 from edgemtl.models.quantization import Ranges
-from edgemtl.profiling import count_graph
+from edgemtl.profiling import Cost, count_graph
 from edgemtl.progress import Report, note, silent
 from edgemtl.results import PathCost
 from edgemtl.runtime import EngineSpec
@@ -109,6 +109,11 @@ def cost_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | No
     cost = count_graph(model)
     if not cost.total.exact:
         raise UserError(f"the net cannot be counted: {'; '.join(cost.notes)}")
+    return recorded(cost)
+
+
+def recorded(cost: Cost) -> BundleCost:
+    """Counts of a graph, as a manifest records them."""
     return BundleCost(
         flops=cost.total.flops,
         params=cost.total.params,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgemtl.bundle import BundleCost, BundleInput, BundleTarget, BundleTask, Manifest, Parity, describe_task
 from edgemtl.data import Batch, open_source
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export.bundle import FP32, make_manifest
+from edgemtl.export.bundle import FP32, make_manifest, recorded
 from edgemtl.export.checked import folder_of
 from edgemtl.export.parity import Difference, Tolerance, problem_of
 from edgemtl.export.placing import placing
@@ -22,7 +22,6 @@ from edgemtl.export.request import ExportRequest, Origin
 from edgemtl.own import Declaration, OwnNet, Resolved, block_records, resolve, task_model
 from edgemtl.profiling import count_graph
 from edgemtl.progress import Progress, Report, note, silent
-from edgemtl.results import PathCost
 from edgemtl.runtime import EngineSpec, Outputs, Session, load_image, prepare_image
 from edgemtl.targets import ExportTarget, ModelTarget, TaskModel, arithmetic_of, is_runnable, measurer_of
 from edgemtl.tasks import Task, kind_of, map_outputs
@@ -134,12 +133,7 @@ def _cost(model: TaskModel, report: Report) -> BundleCost:
     cost = count_graph(model.model)
     for line in cost.notes:
         note(report, f"counts: {line}")
-    return BundleCost(
-        flops=cost.total.flops,
-        params=cost.total.params,
-        weight_bytes=cost.total.weight_bytes,
-        paths={task: PathCost(flops=path.flops, params=path.params) for task, path in cost.paths.items()},
-    )
+    return recorded(cost)
 
 
 def _written(
