@@ -5,19 +5,16 @@ Counting, precision, pruning, modes and pictures read it here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
 
+from edgemtl.graphs import cut_blocks, has_rule
 from edgemtl.own.folding import shape_of
-from edgemtl.targets import Group, group_by_tasks
 
 __all__ = ["NetBlock", "ResidualSum", "Structure", "find_structure"]
-
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "GRU", "LSTM", "RNN")
-_MOST_LAYERS = 8
-"""A block ends before a further layer where nothing else has ended it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class NetBlock:
     @property
     def layers(self) -> list[onnx.NodeProto]:
         """Those of its operators that multiply."""
-        return [node for node in self.nodes if node.op_type in _WEIGHTED]
+        return [node for node in self.nodes if has_rule(node)]
 
 
 @dataclass(frozen=True)
@@ -71,52 +68,22 @@ class Structure:
 def find_structure(model: onnx.ModelProto, outputs: Mapping[str, Mapping[str, str]]) -> Structure:
     """The structure of a graph whose constants are initializers; `outputs` are the tensors of each task.
 
-    A block ends where all that follows in the same part reads one tensor alone: behind a layer, or behind the sum of a
-    residual unit. Parts that only some tasks share are blocks of their own.
+    Blocks are those of `edgemtl.graphs.cut_blocks`; parts that only some tasks share are blocks of their own.
     """
     tasks = tuple(outputs)
     constants = frozenset(tensor.name for tensor in model.graph.initializer)
     blocks: list[NetBlock] = []
-    for group in group_by_tasks(model.graph, outputs):
-        needed_by = tuple(task for task in tasks if task in group.tasks)
+    numbers: Counter[tuple[str, ...]] = Counter()
+    for cut in cut_blocks(model.graph, {task: set(own.values()) for task, own in outputs.items()}):
+        needed_by = tuple(task for task in tasks if task in cut.tasks)
+        numbers[needed_by] += 1
         label = "trunk" if len(needed_by) == len(tasks) > 1 else "-".join(needed_by)[:60]
-        cuts = _cut(group, constants)
-        blocks += [
-            NetBlock(f"{_plain(label)}_{number}", needed_by, tuple(nodes), _last(nodes, group))
-            for number, nodes in enumerate(cuts, 1)
-        ]
+        blocks.append(NetBlock(f"{_plain(label)}_{numbers[needed_by]}", needed_by, cut.nodes, cut.outputs[-1]))
     return Structure(tasks, tuple(blocks), tuple(_sums(model, blocks, constants)), constants)
 
 
 def _plain(label: str) -> str:
     return label.replace(".", "_").replace(" ", "_")
-
-
-def _last(nodes: Sequence[onnx.NodeProto], group: Group) -> str:
-    """The tensor that stands for a block's result: the last one that others read."""
-    written: list[str] = [name for node in nodes for name in node.output if name]
-    given = [name for name in written if name in group.outputs]
-    return given[-1] if given and nodes[-1] is group.nodes[-1] else written[-1]
-
-
-def _cut(group: Group, constants: frozenset[str]) -> list[list[onnx.NodeProto]]:
-    """The operators of a part, in blocks."""
-    made = {name for node in group.nodes for name in node.output}
-    last_reader = {name: number for number, node in enumerate(group.nodes) for name in node.input}
-    blocks: list[list[onnx.NodeProto]] = [[]]
-    live: set[str] = set()
-    layers = 0
-    for number, node in enumerate(group.nodes):
-        weighted = node.op_type in _WEIGHTED
-        single = len(live) <= 1
-        if weighted and layers and (single or layers >= _MOST_LAYERS):
-            blocks.append([])
-            layers = 0
-        blocks[-1].append(node)
-        layers += weighted
-        live |= {name for name in node.output if last_reader.get(name, -1) > number}
-        live -= {name for name in node.input if name in made and last_reader[name] <= number}
-    return [block for block in blocks if block]
 
 
 def _sums(model: onnx.ModelProto, blocks: Iterable[NetBlock], constants: frozenset[str]) -> Iterable[ResidualSum]:

@@ -1,9 +1,4 @@
-"""Blocks of an ONNX graph, from the scopes that exporters write into names, or from the wiring.
-
-Where names say nothing, blocks end where a single tensor carries all that comes after: behind a residual sum, between
-two plain layers. A long stretch without such a place (a U-Net, whose skips hold every tensor) is cut where the
-resolution changes. Operators that several tasks need make blocks of the trunk, those that one needs make its own.
-"""
+"""Blocks of an ONNX graph by name: from the scopes that exporters write into names, or else from the wiring."""
 
 from __future__ import annotations
 
@@ -15,21 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemtl.files.onnx import read_onnx
+from edgemtl.graphs import (
+    Group,
+    Tasks,
+    bodies,
+    cut_blocks,
+    has_rule,
+    moving_tensors,
+    read_by,
+    reads_and_writes,
+    tasks_of_operators,
+)
 from edgemtl.profiling.inline import inlined
-from edgemtl.profiling.macs import has_rule
 from edgemtl.profiling.names import short_name
-from edgemtl.profiling.shapes import bodies, read_by
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Blocks", "cut_to", "find_blocks", "named_model", "needed_by"]
-
-Tasks = frozenset[str]
-LONG = 8
-"""Products that a block without an inner seam may have before it is cut where the resolution changes."""
-_RESIZING = ("ConvTranspose", "DepthToSpace", "Resize", "SpaceToDepth", "Upsample")
-_STRIDED = ("AveragePool", "Conv", "FusedConv", "LpPool", "MaxPool", "NhwcMaxPool", "QLinearAveragePool", "QLinearConv")
+__all__ = ["Blocks", "cut_to", "find_blocks", "named_model"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Blocks:
 
 def find_blocks(graph: onnx.GraphProto, heads: Mapping[str, str]) -> Blocks:
     """Blocks of a graph whose operators have names (`named_model`); `heads` are the tasks' output tensors."""
-    tasks_of = needed_by(graph, heads)
-    labels = _by_names(graph.node) or _by_wiring(graph, tasks_of, heads)
+    tasks_of = tasks_of_operators(reads_and_writes(graph), _tensors_of(heads))
+    labels = _by_names(graph.node) or _by_wiring(graph, heads)
     users: dict[str, set[str]] = {}
     by_operator, by_output = dict[str, str](), dict[str, str]()
     for node, label, tasks in zip(graph.node, labels, tasks_of, strict=True):
@@ -104,20 +102,6 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
             _name_nodes(body)
 
 
-def needed_by(graph: onnx.GraphProto, heads: Mapping[str, str]) -> list[Tasks]:
-    """The tasks whose output needs each operator, in the graph's order."""
-    readers: dict[str, Tasks] = {}
-    for task, name in heads.items():
-        readers[name] = readers.get(name, frozenset()) | {task}
-    needed: list[Tasks] = []
-    for node in reversed(graph.node):
-        tasks = frozenset[str]().union(*(readers.get(name, ()) for name in node.output if name))
-        for name in read_by(node):
-            readers[name] = readers.get(name, frozenset()) | tasks
-        needed.append(tasks)
-    return needed[::-1]
-
-
 def _names_in(node: onnx.NodeProto) -> Iterator[str]:
     yield node.name
     for body in bodies(node):
@@ -144,22 +128,20 @@ def _scope(name: str) -> list[str]:
     return parts[:-1]
 
 
-def _by_wiring(graph: onnx.GraphProto, tasks_of: Sequence[Tasks], heads: Mapping[str, str]) -> list[str]:
+def _by_wiring(graph: onnx.GraphProto, heads: Mapping[str, str]) -> list[str]:
     """A label for each operator; "" for what depends on no input."""
-    labels = [""] * len(graph.node)
-    moving = _moving(graph)
-    groups: dict[Tasks, list[int]] = {}
-    for index, tasks in enumerate(tasks_of):
-        if tasks and any(name in moving for name in graph.node[index].output):
-            groups.setdefault(tasks, []).append(index)
-    for tasks, members in groups.items():
-        pieces = _pieces(graph, members, moving)
+    labels: dict[str, str] = {}
+    moving = moving_tensors(graph)
+    blocks: dict[Tasks, list[Group]] = {}
+    for block in cut_blocks(graph, _tensors_of(heads)):
+        if any(moving.intersection(node.output) for node in block.nodes):
+            blocks.setdefault(block.tasks, []).append(block)
+    for tasks, pieces in blocks.items():
         part = _part(tasks, heads)
-        for number, piece in enumerate(pieces, 1):
+        for number, block in enumerate(pieces, 1):
             label = part if len(pieces) == 1 and part != "block" else f"{part} {number}"
-            for index in piece:
-                labels[index] = label
-    return labels
+            labels.update(dict.fromkeys((name for node in block.nodes for name in node.output), label))
+    return [next((labels.get(name, "") for name in node.output if name in moving), "") for node in graph.node]
 
 
 def _part(tasks: Tasks, heads: Mapping[str, str]) -> str:
@@ -170,59 +152,5 @@ def _part(tasks: Tasks, heads: Mapping[str, str]) -> str:
     return short_name("+".join(task for task in heads if task in tasks))
 
 
-def _moving(graph: onnx.GraphProto) -> set[str]:
-    """Tensors that depend on an input: not weights, nor what is computed from them alone."""
-    fixed = {tensor.name for tensor in graph.initializer}
-    moving = {info.name for info in graph.input} - fixed
-    for node in graph.node:
-        if read_by(node) & moving or not (node.input or node.op_type == "Constant"):
-            moving.update(filter(None, node.output))
-    return moving
-
-
-def _pieces(graph: onnx.GraphProto, members: Sequence[int], moving: set[str]) -> list[list[int]]:
-    """Operators in order, cut where one tensor carries all that comes after; what multiplies nothing joins others."""
-    last = {name: position for position, index in enumerate(members) for name in read_by(graph.node[index]) & moving}
-    inside: set[str] = set()
-    pieces: list[list[int]] = [[]]
-    for position, index in enumerate(members):
-        node = graph.node[index]
-        pieces[-1].append(index)
-        inside |= (read_by(node) & moving) | set(filter(None, node.output))
-        inside = {name for name in inside if last.get(name, -1) > position}
-        if len(inside) <= 1:
-            pieces.append([])
-    short = [part for piece in pieces if piece for part in _cut_long(graph, piece)]
-    return _joined(graph, short)
-
-
-def _cut_long(graph: onnx.GraphProto, piece: list[int]) -> list[list[int]]:
-    if sum(has_rule(graph.node[index]) for index in piece) <= LONG:
-        return [piece]
-    parts: list[list[int]] = [[]]
-    for index in piece:
-        if parts[-1] and _changes_resolution(graph.node[index]):
-            parts.append([])
-        parts[-1].append(index)
-    return parts
-
-
-def _changes_resolution(node: onnx.NodeProto) -> bool:
-    if node.op_type in _RESIZING:
-        return True
-    strides = next((each.ints for each in node.attribute if each.name == "strides"), ())
-    return node.op_type in _STRIDED and max(strides, default=1) > 1
-
-
-def _joined(graph: onnx.GraphProto, pieces: Sequence[list[int]]) -> list[list[int]]:
-    """Pieces that multiply, each with those behind it that do not; what comes before the first goes with it."""
-    joined: list[list[int]] = []
-    seen = False
-    for piece in pieces:
-        multiplies = any(has_rule(graph.node[index]) for index in piece)
-        if joined and not (multiplies and seen):
-            joined[-1] += piece
-        else:
-            joined.append(list(piece))
-        seen = seen or multiplies
-    return joined
+def _tensors_of(heads: Mapping[str, str]) -> dict[str, set[str]]:
+    return {task: {name} for task, name in heads.items()}

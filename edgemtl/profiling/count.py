@@ -16,6 +16,7 @@ import onnx
 from edgemtl.errors import UserError, reason_of
 from edgemtl.files.json import parse_json
 from edgemtl.files.onnx import read_onnx
+from edgemtl.graphs import Tasks, tasks_of_operators
 from edgemtl.profiling.activations import Activations, peaks_of
 from edgemtl.profiling.inputs import InputChoice, declared_in, settle_inputs
 from edgemtl.profiling.names import short_name
@@ -142,23 +143,13 @@ def _with_activations(cost: Cost, peaks: Activations | str) -> Cost:
     return replace(cost, notes=(*cost.notes, note))
 
 
-def _needed(items: Sequence[Item], tasks: Mapping[str, set[str]]) -> list[tuple[Item, frozenset[str]]]:
+def _needed(items: Sequence[Item], tasks: Mapping[str, set[str]]) -> list[tuple[Item, Tasks]]:
     """The items that tasks need, in order, each with those tasks."""
-    needed: dict[str, set[str]] = {}
-    for task, names in tasks.items():
-        for name in names:
-            needed.setdefault(name, set()).add(task)
-    owners: list[frozenset[str]] = []
-    for item in reversed(items):
-        wanted_by = frozenset(task for name in item.writes for task in needed.get(name, ()))
-        for name in item.reads:
-            needed.setdefault(name, set()).update(wanted_by)
-        owners.append(wanted_by)
-    owners.reverse()
+    owners = tasks_of_operators([(item.reads, item.writes) for item in items], tasks)
     return [(item, wanted_by) for item, wanted_by in zip(items, owners, strict=True) if wanted_by]
 
 
-def _split(wanted: Sequence[tuple[Item, frozenset[str]]], tasks: Collection[str]) -> Cost:
+def _split(wanted: Sequence[tuple[Item, Tasks]], tasks: Collection[str]) -> Cost:
     pairs = [(item.count, wanted_by) for item, wanted_by in wanted]
     return Cost(
         total=_sum(count for count, _ in pairs),

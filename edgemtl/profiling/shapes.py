@@ -14,12 +14,12 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+from edgemtl.graphs import Shape, UnknownOperatorError, UnknownShapeError, bodies, has_rule, macs_of, read_by
 from edgemtl.profiling.bounded import FATAL, run_once
 from edgemtl.profiling.inline import inlined
 from edgemtl.profiling.inputs import ModelInput, made_up
-from edgemtl.profiling.macs import Shape, UnknownOperatorError, UnknownShapeError, has_rule, macs_of
 
-__all__ = ["bodies", "declared_kinds", "declared_shapes", "known_model", "multiplies", "read_by", "shape_of"]
+__all__ = ["declared_kinds", "declared_shapes", "known_model", "multiplies", "shape_of"]
 
 FIRST_OPSET = 17
 NESTED_LOOPS = 4
@@ -96,20 +96,6 @@ def declared_kinds(graph: onnx.GraphProto) -> dict[str, int]:
     infos = (*graph.input, *graph.value_info, *graph.output)
     kinds = {info.name: info.type.tensor_type.elem_type for info in infos if info.type.tensor_type.elem_type}
     return kinds | {tensor.name: tensor.data_type for tensor in graph.initializer}
-
-
-def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """Graphs inside a node: the branches of `If`, the bodies of `Loop` and `Scan`."""
-    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-
-
-def read_by(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, inside its bodies too, which may come from around it; "" is no name."""
-    inner = [
-        set().union(*(read_by(each) for each in body.node), (output.name for output in body.output))
-        for body in bodies(node)
-    ]
-    return set(node.input).union(*inner) - {""}
 
 
 def _settle(graph: onnx.GraphProto, sizes: Mapping[str, Shape]) -> None:

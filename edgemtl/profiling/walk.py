@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemtl.profiling.macs import Shape, UnknownOperatorError, UnknownShapeError, has_rule, macs_of
+from edgemtl.graphs import Shape, UnknownOperatorError, UnknownShapeError, bodies, has_rule, macs_of
 from edgemtl.profiling.names import short_name
-from edgemtl.profiling.shapes import bodies, declared_kinds, declared_shapes, multiplies, shape_of
+from edgemtl.profiling.shapes import declared_kinds, declared_shapes, multiplies, shape_of
 
 __all__ = ["Count", "Item", "Remark", "Walker", "tensor_bytes"]
 

@@ -4,7 +4,7 @@ from edgemtl.targets.common import check_build, exact_on, flags_of, make_spec, w
 from edgemtl.targets.hls.target import HlsTarget
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import GRAPH_SCHEMA, emit, emit_graph
-from edgemtl.targets.onnx.partition import Group, group_by_tasks, with_conditions
+from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.task_model import TaskModel
 from edgemtl.targets.onnxruntime import OnnxRuntimeTarget
@@ -32,7 +32,6 @@ __all__ = [
     "TENSORRT_VERSIONS",
     "DispatchPolicy",
     "ExportTarget",
-    "Group",
     "HlsTarget",
     "ModelTarget",
     "OnnxRuntimeTarget",
@@ -53,7 +52,6 @@ __all__ = [
     "exact_on",
     "find_target",
     "flags_of",
-    "group_by_tasks",
     "is_runnable",
     "lint",
     "make_spec",

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from edgemtl.devices import Device
 from edgemtl.errors import MissingDependencyError, UnsupportedError
 from edgemtl.files.disk import write_atomic
+from edgemtl.graphs import Group
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets.common import check_build, exact_on, make_spec, write_spec
 from edgemtl.targets.onnx.common_path import common_path
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
-from edgemtl.targets.onnx.partition import Group, group_by_tasks
+from edgemtl.targets.onnx.partition import groups_of
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.shuffle import transpose_shuffles
 from edgemtl.targets.onnx.stack import stack_experts
@@ -83,7 +84,7 @@ class OpenVinoTarget:
     def build_model(self, model: TaskModel, precision: Mapping[str, str], folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ModelTarget`."""
         _write(model.model, folder)
-        groups = group_by_tasks(model.model.graph, model.outputs)
+        groups = groups_of(model.model.graph, model.outputs)
         path = common_path(groups, {tensor.name: tensor for tensor in model.model.graph.initializer})
         parts = {"parts": _parts(model.model, groups), "path": None if path is None else asdict(path)}
         return write_spec(folder, self, model, _FILES, precision, **self._options(precision), **parts)

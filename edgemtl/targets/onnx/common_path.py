@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from onnx import NodeProto, TensorProto
 
-from edgemtl.targets.onnx.partition import Group
+from edgemtl.graphs import Group
 
 __all__ = ["CommonPath", "common_path"]
 

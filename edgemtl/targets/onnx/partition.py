@@ -1,4 +1,4 @@
-"""Which operators which tasks need, and an ONNX model in which unwanted tasks cost nothing.
+"""An ONNX model in which unwanted tasks cost nothing.
 
 Operators are grouped by the exact set of tasks that need them. What every task needs runs always; every other group
 stands inside an `If` on the boolean inputs `want_TASK`, with its own initializers, so that a runtime optimises it
@@ -8,61 +8,31 @@ like a graph of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, helper
 
+from edgemtl.graphs import Group, Tasks, group_by_tasks, reads_and_writes, tasks_of_tensors
 from edgemtl.runtime import flag_name
 
-__all__ = ["Group", "group_by_tasks", "with_conditions"]
+__all__ = ["groups_of", "with_conditions"]
 
 _SMALL_BYTES = 256
 Outputs = Mapping[str, Mapping[str, str]]
 """The tensor of each output of each task."""
 
 
-@dataclass(frozen=True)
-class Group:
-    """Operators that exactly these tasks need, and the tensors that others read from them (or are outputs)."""
-
-    tasks: frozenset[str]
-    nodes: tuple[onnx.NodeProto, ...]
-    outputs: tuple[str, ...]
+def groups_of(graph: onnx.GraphProto, outputs: Outputs) -> list[Group]:
+    """Groups of operators, those that most tasks need first."""
+    return group_by_tasks(graph, _tensors_of(outputs))
 
 
-def group_by_tasks(graph: onnx.GraphProto, outputs: Outputs) -> list[Group]:
-    """Groups of operators, those that most tasks need first; `outputs` names the tensors that each task gives."""
-    needed = _tasks_of_tensors(graph, outputs)
-    members: dict[frozenset[str], list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        wanted_by = frozenset(task for name in node.output for task in needed.get(name, ()))
-        if wanted_by:
-            members.setdefault(wanted_by, []).append(node)
-    readers: dict[str, set[frozenset[str]]] = {}
-    for key, nodes in members.items():
-        for node in nodes:
-            for name in node.input:
-                readers.setdefault(name, set()).add(key)
-    finals = {name for own in outputs.values() for name in own.values()}
-    groups = []
-    for key, nodes in members.items():
-        written = [name for node in nodes for name in node.output]
-        kept = tuple(name for name in written if name in finals or readers.get(name, set()) - {key})
-        groups.append(Group(key, tuple(nodes), kept))
-    return sorted(groups, key=lambda group: (-len(group.tasks), sorted(group.tasks)))
+def _tasks_of_tensors(graph: onnx.GraphProto, outputs: Outputs) -> dict[str, Tasks]:
+    return tasks_of_tensors(reads_and_writes(graph), _tensors_of(outputs))
 
 
-def _tasks_of_tensors(graph: onnx.GraphProto, outputs: Outputs) -> dict[str, set[str]]:
-    needed: dict[str, set[str]] = {}
-    for task, own in outputs.items():
-        for name in own.values():
-            needed.setdefault(name, set()).add(task)
-    for node in reversed(graph.node):
-        wanted_by = {task for name in node.output for task in needed.get(name, ())}
-        for name in node.input:
-            needed.setdefault(name, set()).update(wanted_by)
-    return needed
+def _tensors_of(outputs: Outputs) -> dict[str, set[str]]:
+    return {task: set(own.values()) for task, own in outputs.items()}
 
 
 def with_conditions(model: onnx.ModelProto, outputs: Outputs, static: bool = False) -> onnx.ModelProto:
@@ -83,7 +53,7 @@ def _restore_weights_in_each_group(model: onnx.ModelProto, outputs: Outputs) -> 
 
     A runtime computes in eight bits only where it finds it beside the reader; the weight itself stays one.
     """
-    needed = {name: frozenset(names) for name, names in _tasks_of_tensors(model.graph, outputs).items()}
+    needed = _tasks_of_tensors(model.graph, outputs)
     constants = {tensor.name for tensor in model.graph.initializer}
     restored = {
         node.output[0]: node
@@ -118,7 +88,7 @@ def _round_in_each_group(model: onnx.ModelProto, outputs: Outputs) -> onnx.Model
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in rounded:
             keys = copies.setdefault(node.input[0], {})
-            keys.setdefault(frozenset(needed.get(node.output[0], ())), f"{node.input[0]}.{len(keys)}")
+            keys.setdefault(needed.get(node.output[0], frozenset()), f"{node.input[0]}.{len(keys)}")
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:]
@@ -126,7 +96,7 @@ def _round_in_each_group(model: onnx.ModelProto, outputs: Outputs) -> onnx.Model
         if node.op_type == "QuantizeLinear" and len(copies.get(node.output[0], {})) > 1:
             result.graph.node.extend(_twin(node, name) for name in copies[node.output[0]].values())
         elif node.op_type == "DequantizeLinear" and len(copies.get(node.input[0], {})) > 1:
-            twin = copies[node.input[0]][frozenset(needed.get(node.output[0], ()))]
+            twin = copies[node.input[0]][needed.get(node.output[0], frozenset())]
             result.graph.node.append(_renamed(node, {node.input[0]: twin}))
         else:
             result.graph.node.append(node)
@@ -144,7 +114,7 @@ class _Rewriter:
         self.model, self.tasks, self.static = model, tuple(outputs), static
         self.types = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.groups = group_by_tasks(model.graph, outputs)
+        self.groups = groups_of(model.graph, outputs)
         self.owners = self._owners()
         self.nodes: list[onnx.NodeProto] = []
         self.outer: dict[str, TensorProto] = {}

@@ -19,7 +19,7 @@ from edgemtl.runtime import open_engine
 from edgemtl.targets import find_target
 from edgemtl.targets.onnx.common_path import CommonPath, common_path
 from edgemtl.targets.onnx.emit import emit
-from edgemtl.targets.onnx.partition import group_by_tasks
+from edgemtl.targets.onnx.partition import groups_of
 from edgemtl.tasks import by_tensor
 from edgemtl.testing import small_net
 
@@ -35,7 +35,7 @@ def net_of(folder: Path, choices: Mapping[str, int] = MappingProxyType({})) -> M
 
 def path_of(net: MultiTaskNet) -> CommonPath | None:
     model = emit(net)
-    groups = group_by_tasks(model.graph, trace(net).outputs)
+    groups = groups_of(model.graph, trace(net).outputs)
     return common_path(groups, {tensor.name: tensor for tensor in model.graph.initializer})
 
 
