@@ -74,12 +74,19 @@ class _How(TypedDict):
     help="Designs drawn at random in a step, beside the largest and the smallest.  [default: 2]",
 )
 @click.option(
+    "--ends-every",
+    metavar="N",
+    type=int,
+    help="Train the largest and the smallest design in one step of N; in the others the largest, or the --teacher, "
+    "only teaches: for a trained supernet whose middle is wanted.  [default: 1]",
+)
+@click.option(
     "--near",
     metavar="RUN",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A finished search of the same space: random designs are drawn near its front, where nets will be chosen, and "
-    "not anywhere. May be given several times.",
+    help="A finished search of the same space: three of four random designs are drawn near its front, where nets "
+    "will be chosen, the fourth anywhere. May be given several times.",
 )
 @click.option(
     "--teacher",

@@ -21,6 +21,8 @@ class Recipe:
 
     `largest_steps` (a fraction) train the largest design alone before the sandwich begins: its widest, its smallest
     and `random_designs` others in every step (Yu and Huang 2019): each adds about half the work of the largest one.
+    With `ends_every` N only one step in N of the sandwich trains its ends, the largest and the smallest; in the others
+    the largest teaches and is left as it is, as a trained one is when a supernet is shrunk from it (Cai et al. 2020).
     `label_share` is the part of hard labels in a narrow design's loss, the rest is in-place distillation;
     `feature_weight` scales the distillation of features, which grows from 0 over the first tenth of the sandwich steps.
 
@@ -39,6 +41,7 @@ class Recipe:
     weight_decay: float = 0.02
     largest_steps: float = 0.475
     random_designs: int = 2
+    ends_every: int = 1
     label_share: float = 0.5
     feature_weight: float = 0.5
     average: float = 0.995
@@ -62,6 +65,8 @@ class Recipe:
             raise UserError(f"--zoom {given}: two scales from 0.2 to 5 are wanted, the smaller first, as in 0.9,1.4")
         if not 0 <= self.random_designs <= 16:
             raise UserError(f"--random-designs {self.random_designs}: 0 to 16 are wanted")
+        if not 1 <= self.ends_every <= 100:
+            raise UserError(f"--ends-every {self.ends_every}: 1 to 100 steps are wanted")
         if not 0 < self.learning_rate < 1:
             raise UserError(f"--learning-rate {self.learning_rate}: a number above 0 and below 1 is wanted")
 
@@ -81,10 +86,21 @@ class Recipe:
         done = (step - warm) / max(1, self.steps - warm)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
+    def sandwich_at(self, step: int) -> bool:
+        """Whether a step trains narrow designs."""
+        return step >= self.largest_steps * self.steps
+
+    def ends_at(self, step: int) -> bool:
+        """Whether a step trains the largest design, and with it the smallest once the sandwich has begun."""
+        return not self.sandwich_at(step) or step % self.ends_every == 0
+
     def work_at(self, step: int) -> float:
-        """Compute of a step, as a multiple of the largest design at full size; a narrow design counts a half."""
-        narrow = 0 if step < self.largest_steps * self.steps else 1 + self.random_designs
-        return self.size_at(step) ** 2 * (1 + narrow / 2)
+        """Compute of a step, as a multiple of the largest design at full size.
+
+        A narrow design counts a half, a largest one that only teaches a third: it has no backward pass.
+        """
+        narrow = 1 + self.random_designs if self.sandwich_at(step) else 0
+        return self.size_at(step) ** 2 * ((1 if self.ends_at(step) else 1 / 3) + narrow / 2)
 
     def computes_bf16(self) -> bool:
         """Whether to compute in BF16: as the recipe says, else where the hardware does it."""

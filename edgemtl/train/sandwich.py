@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,8 @@ class SupernetTraining:
     """The largest design of a space, then narrower ones that it teaches, on every batch.
 
     Satisfies `edgemtl.train.loop.Training`. `average` holds the moving average of the weights by name, `loss_sums` the
-    losses since `mean_losses` was called, as tensors: to read one in every step would have a GPU wait.
+    losses since `mean_losses` was called, as tensors (to read one in every step would have a GPU wait), and `trained`
+    how many designs of each role they are of.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class SupernetTraining:
         self.weights = Optimized(names, accelerator.prepare(optimizer))
         self.average = {name: parameter.detach().clone() for name, parameter in supernet.shared.items()}
         self.loss_sums: dict[str, Tensor] = {}
+        self.trained: Counter[str] = Counter()
 
     @property
     def optimized(self) -> Sequence[Optimized]:
@@ -93,21 +96,21 @@ class SupernetTraining:
             name: (label_tensors(batch.targets[name], device), label_tensors(batch.masks[name], device))
             for name in batch.targets
         }
-        largest = self._design_step("largest", step, image, labels, self.space.largest(), self._teach(image))
+        teacher = self._teach(image)
+        if self.recipe.ends_at(step):
+            teacher = self._design_step("largest", step, image, labels, self.space.largest(), teacher)
+        elif teacher is None:
+            teacher = self._largest(image)
         for values in self.narrow_designs(step):
-            self._design_step("narrow", step, image, labels, values, largest)
+            self._design_step("narrow", step, image, labels, values, teacher)
         self._average_gradients()
         self.weights.update(self.recipe.rate_at(step))
         self._average_weights(step)
 
-    def mean_losses(self, steps: int) -> dict[str, float]:
-        """Mean losses of the last `steps` steps, those since the last call."""
-        narrow = 1 + self.recipe.random_designs
-        means = {
-            name: float(value) / steps / (narrow if name.startswith("narrow") else 1)
-            for name, value in self.loss_sums.items()
-        }
-        self.loss_sums = {}
+    def mean_losses(self) -> dict[str, float]:
+        """Mean losses of the designs trained since the last call, by role and task."""
+        means = {name: float(value) / self.trained[name.split(".")[0]] for name, value in self.loss_sums.items()}
+        self.loss_sums, self.trained = {}, Counter()
         return means
 
     def _teach(self, image: Tensor) -> _Passed | None:
@@ -116,16 +119,27 @@ class SupernetTraining:
         with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
             return _Passed(self._prepared(self.teacher(image)), {})
 
+    def _largest(self, image: Tensor) -> _Passed:
+        """The largest design's forward pass as a teacher, where it is not trained itself."""
+        values = self.space.largest()
+        with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
+            made = self.supernet(image, values)
+            return _Passed(self._prepared(made.outputs), self._features(values, made))
+
     def _prepared(self, outputs: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Mapping[str, Tensor]]:
         own = map_outputs(planes, outputs)
         return {task.name: prepared(task, own[task.name]) for task in self.space.tasks}
 
     def narrow_designs(self, step: int) -> list[Values]:
-        """The designs that a step trains after the largest one, which teaches them; none before the sandwich begins."""
-        if step < self.recipe.largest_steps * self.recipe.steps:
+        """The designs that a step trains, taught by the largest one; none before the sandwich begins.
+
+        A step without the sandwich's ends has a random design in the smallest one's place.
+        """
+        if not self.recipe.sandwich_at(step):
             return []
         rng = random.Random(f"{self.recipe.seed}/{step}")  # the same designs in every process
-        return [self.space.smallest(), *(self.space.random(rng) for _ in range(self.recipe.random_designs))]
+        drawn = [self.space.random(rng) for _ in range(self.recipe.random_designs)]
+        return [self.space.smallest() if self.recipe.ends_at(step) else self.space.random(rng), *drawn]
 
     def _design_step(
         self,
@@ -152,6 +166,7 @@ class SupernetTraining:
         if made.routing is not None:
             routing = ROUTING_WEIGHT * made.routing
             extra = routing if extra is None else extra + routing
+        self.trained[role] += 1
         for name, loss in losses.items():
             key = f"{role}.{name}"
             self.loss_sums[key] = self.loss_sums[key] + loss.detach() if key in self.loss_sums else loss.detach()

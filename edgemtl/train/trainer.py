@@ -83,11 +83,11 @@ def train_supernet(
     """Train a supernet for `space` on `source` and write `out/supernet.safetensors`; its path.
 
     `initial` brings weights, public ones or those of an earlier training; otherwise training starts from scratch. A
-    `teacher`, a net that gives each task's raw outputs, distils into the largest design too; it is normalised with the
-    batch's statistics. `out`
-    gets `checkpoint.safetensors` (calling again with the same recipe goes on from it), `train.jsonl` (one line per
-    report) and `training.json` (recipe, environment, metrics of the largest and smallest design on the validation
-    split). Runs on the device and processes that accelerate finds, in BF16 where the recipe says so. Raises `UserError`
+    `teacher`, a net that gives each task's raw outputs, distils into the largest design too, and into narrow ones where
+    the largest is not trained; it is normalised with the batch's statistics. `out` gets `checkpoint.safetensors`
+    (calling again with the same recipe goes on from it), `train.jsonl` (one line per report) and `training.json`
+    (recipe, environment, metrics of the largest and smallest design on the validation split). Runs on the device and
+    processes that accelerate finds, in BF16 where the recipe says so. Raises `UserError`
     where another process trains there, and at the end where weights are not finite.
     """
     check_folder(out, "training run")
@@ -132,7 +132,7 @@ class _Reporter:
         if step % REPORT_STEPS and step != recipe.steps:
             return
         steps = step - last_step
-        losses = self._training.mean_losses(steps)
+        losses = self._training.mean_losses()
         now = time.monotonic()  # a GPU is done with the steps only once their losses are read
         self._last = step, now
         if not accelerator.is_main_process:

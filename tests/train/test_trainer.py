@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from toys import TRAINED, Toys, toy_space
 
@@ -29,8 +30,9 @@ from edgemtl.train import (
     loop,
     train_supernet,
 )
+from edgemtl.train.feed import training_batches
 from edgemtl.train.losses import label_loss
-from edgemtl.train.sandwich import decay_groups
+from edgemtl.train.sandwich import SupernetTraining, decay_groups
 from edgemtl.train.trainer import _forget_after
 
 RECIPE = Recipe(steps=6, batch=2, sizes=(1.0,), largest_steps=0.5, seed=3, bf16=False)
@@ -114,6 +116,34 @@ def test_the_sandwich_is_largest_smallest_and_random_designs_drawn_from_the_seed
     assert first.drawn == second.drawn
     assert len(first.drawn) == 2 * 3  # in the second half of six steps
     assert len(set(first.drawn)) > 1
+
+
+def test_one_step_in_so_many_trains_the_ends_and_in_the_others_the_largest_only_teaches(space: Space) -> None:
+    """Narrow designs learn in both; weights that only the largest one reads have gradients in the first alone."""
+    recipe = Recipe(steps=4, batch=2, sizes=(1.0,), largest_steps=0.0, random_designs=1, ends_every=2, bf16=False)
+    narrow = Watched(space)
+    narrow.random = lambda rng: space.smallest()  # type: ignore[method-assign]
+    training = SupernetTraining(narrow, recipe, fresh_supernet(space, 0), None, Accelerator(cpu=True))
+    learnt: list[set[str]] = []
+    for step, batch in zip(range(2), training_batches(Toys().split("train"), space.tasks, recipe, 0, 0), strict=False):
+        before = {name: each.detach().clone() for name, each in training.supernet.shared.items()}
+        training.one_step(step, batch)
+        learnt.append({name for name, each in training.supernet.shared.items() if not torch.equal(each, before[name])})
+        assert {name.split(".")[0] for name in training.mean_losses()} == [{"largest", "narrow"}, {"narrow"}][step]
+    assert learnt[1] < learnt[0]
+
+
+def test_with_a_teacher_narrow_designs_learn_from_it_where_the_largest_is_not_trained(space: Space) -> None:
+    recipe = Recipe(steps=4, batch=2, sizes=(1.0,), largest_steps=0.0, ends_every=2, bf16=False)
+    teacher = fresh_supernet(space, 1).extract(space.largest())
+    training = SupernetTraining(space, recipe, fresh_supernet(space, 0), teacher, Accelerator(cpu=True))
+    asked: list[int] = []
+    training._teach = lambda image, teach=training._teach: (asked.append(1), teach(image))[1]  # type: ignore
+    training._largest = lambda image: pytest.fail("the largest design taught")  # type: ignore[method-assign]
+    batches = training_batches(Toys().split("train"), space.tasks, recipe, 0, 0)
+    for step, batch in zip(range(2), batches, strict=False):
+        training.one_step(step, batch)
+    assert len(asked) == 2
 
 
 def test_what_is_written_is_what_was_scored(space: Space, tmp_path: Path) -> None:
@@ -276,3 +306,12 @@ def test_the_steps_before_tell_how_long_the_rest_takes() -> None:
     assert works[0] == 0.25  # a quarter of the pixels, the largest design alone
     assert works[99] == 2.0  # the full size, and two narrow designs of half its work each
     assert sorted(works) == works
+    seldom = replace(recipe, ends_every=2)
+    assert [seldom.work_at(step) for step in (0, 1, 98)] == [0.25, 0.25, 2.0]  # before the sandwich, nothing changes
+    assert seldom.work_at(99) == pytest.approx(1 / 3 + 1)  # the largest design has no backward pass
+
+
+@pytest.mark.parametrize("every", [0, 101])
+def test_ends_that_are_never_trained_are_refused(every: int) -> None:
+    with pytest.raises(UserError, match=f"--ends-every {every}: 1 to 100 steps are wanted"):
+        Recipe(ends_every=every)
