@@ -149,7 +149,8 @@ class Parity(Strict):
     `torch` and `engine` are the task's own `metric` of both, over `images` images of `split`: of labels, or, where a
     net of one's own came without any (`split` is None), of what the FP32 net itself predicts. What was allowed:
     `metric_allowed` is the fraction by which the metric may be worse, `difference_allowed` what the tensors may differ
-    by (None where INT8 or BF16 is on the task's path: its metric alone decides).
+    by (None where INT8 or BF16 is on the task's path: its metric alone decides). Both are None of a net of one's own in
+    less than FP32, of which `agreement` tells instead: with the float net, without labels, 1 where nothing differs.
     """
 
     outputs: Annotated[dict[Name, OutputParity], Field(min_length=1, max_length=100)]
@@ -160,6 +161,7 @@ class Parity(Strict):
     split: Name | None = None
     metric_allowed: Annotated[float, Field(ge=0)] | None = None
     difference_allowed: Annotated[float, Field(ge=0)] | None = None
+    agreement: Annotated[float, Field(le=1)] | None = None
 
     def differences(self) -> list[tuple[str, OutputParity]]:
         """The parity of each output with what to call it beside the task: nothing where it is the only one."""

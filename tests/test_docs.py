@@ -150,6 +150,10 @@ def lay_heads(folder: Path) -> None:
     """The module of one's own that the page about them takes."""
     page = (ROOT / "docs" / "own-net.md").read_text(encoding="utf-8")
     (folder / "heads.py").write_text(re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)[0])
+    (folder / "photos").mkdir()
+    for number in range(9):
+        values = np.random.default_rng(number).integers(0, 256, (32, 48, 3), np.uint8)
+        Image.fromarray(values).save(folder / "photos" / f"{number}.png")
 
 
 @pytest.mark.slow

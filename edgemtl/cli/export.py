@@ -45,6 +45,7 @@ REASONS = 5
         "edgemtl export runs/first --levels 5 --target onnxruntime --out bundles/levels",
         "edgemtl export runs/first --target onnxruntime --layout plain --tasks depth,semseg --with-postprocessing",
         "edgemtl export pose.onnx --tasks tasks.yaml --target onnxruntime --target openvino --out bundles/pose",
+        "edgemtl export pose.onnx --tasks tasks.yaml --precision int8 --data photos --out bundles/int8",
         "edgemtl export nets.rooms:build --size 192x256 --target openvino --out bundles/mine",
     ),
 )
@@ -113,6 +114,19 @@ REASONS = 5
     help="For a net of your own: a photo to compare engines with the net on; rendered rooms without any.",
 )
 @click.option(
+    "--precision",
+    metavar="NAME",
+    default="float",
+    show_default=True,
+    help="For a net of your own: float, int8, or another of the target's engines: bf16.",
+)
+@click.option(
+    "--data",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="For a net of your own: photos without labels; a third of them calibrates INT8, another is compared on.",
+)
+@click.option(
     "--with-normalisation",
     is_flag=True,
     help="For --layout plain and triton: the input is the picture's bytes (1, H, W, 3), and is normalised inside.",
@@ -139,6 +153,8 @@ def export(
     tasks: str | None,
     size: str | None,
     images: tuple[Path, ...],
+    precision: str,
+    data: Path | None,
     with_normalisation: bool,
     with_postprocessing: bool,
     supernet: Path | None,
@@ -150,11 +166,11 @@ def export(
     the same net the engines are added; whatever else it holds stays.
 
     A net of your own is an ONNX file, or package.module:function: the function, which is imported and called, returns
-    a trained torch.nn.Module. Its engines, in float, are compared with the net itself in every mode.
+    a trained torch.nn.Module. Its engines are compared with the net itself, in float, in every mode.
     """
     from edgemtl.bundle import MANIFEST_FILE
     from edgemtl.devices import load_device
-    from edgemtl.export import ExportRequest, export_run
+    from edgemtl.export import ExportRequest, Rounding, export_run
     from edgemtl.files.disk import read_json
     from edgemtl.own import is_own_net
     from edgemtl.runs import read_config
@@ -163,7 +179,7 @@ def export(
     check_options(net, own)
     request = ExportRequest(targets, load_device(device) if device else None, exact, portable, jetpack, dla)
     if own:
-        export_own(screen, net, request, tasks, size, images, out)
+        export_own(screen, net, request, tasks, size, images, Rounding(precision, data), out)
         return
     run = Path(net)
     folder = out or run / layout

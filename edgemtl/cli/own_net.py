@@ -15,7 +15,7 @@ from edgemtl.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
     from edgemtl.bundle import BundleTarget, Manifest
-    from edgemtl.export import ExportRequest
+    from edgemtl.export import ExportRequest, Rounding
 
 __all__ = ["check_options", "export_own", "print_proposal"]
 
@@ -31,7 +31,7 @@ _OF_RUN = (
     "with_normalisation",
     "with_postprocessing",
 )
-_OF_NET = ("size", "images")
+_OF_NET = ("size", "images", "precision", "data")
 
 
 def check_options(net: str, own: bool) -> None:
@@ -64,6 +64,7 @@ def export_own(
     tasks: str | None,
     size: str | None,
     images: tuple[Path, ...],
+    rounding: Rounding,
     out: Path | None,
 ) -> None:
     """Write the bundle of a net, and print how its engines compare with it."""
@@ -83,7 +84,7 @@ def export_own(
         for line in as_text(declaration).splitlines():
             screen.note(line)
     with interruptible(f"{out} is what it was, or holds all that was asked for"), Stages() as stages:
-        manifest = export_own_net(opened, declaration, request, out, images, stages)
+        manifest = export_own_net(opened, declaration, request, out, images, stages, rounding)
     if not screen.as_json:
         _show(screen, manifest, out)
     screen.json(read_json(out / MANIFEST_FILE, "manifest"))
@@ -96,9 +97,11 @@ def _show(screen: Screen, manifest: Manifest, out: Path) -> None:
             rows.append((name, "all", None, None, None, None, "not checked: it does not run here"))
         seen = f", {_modes(target, len(manifest.tasks))} on the first"
         for task, each in target.parity.items():
+            score = f"{each.metric} {each.engine:.6g}"
+            if each.metric_allowed is None and each.agreement is not None:
+                score += f"; agreement with the float net {each.agreement:.2%}"
             for output, difference in each.outputs.items():
                 apart, relative = f"{difference.max_abs_error:.2g}", f"{difference.relative_error:.2g}"
-                score = f"{each.metric} {each.engine:.6g}"
                 rows.append((name, task, output, apart, relative, score, f"{each.images} images{seen}"))
     columns = ("target", "task", "output", "largest difference", "relative", "against the net's own", "on")
     screen.table("Engines against the net", columns, rows)

@@ -1,7 +1,7 @@
 """From a static net to what a runtime opens: ONNX, quantization, one exporter for each runtime, bundles."""
 
 from edgemtl.export.bundle import export_bundle, export_onnx
-from edgemtl.export.own import export_own_net
+from edgemtl.export.own import Rounding, export_own_net
 from edgemtl.export.parity import Tolerance
 from edgemtl.export.plain import Form, Plain, export_plain
 from edgemtl.export.request import Evidence, ExportRequest, Origin
@@ -15,6 +15,7 @@ __all__ = [
     "Form",
     "Origin",
     "Plain",
+    "Rounding",
     "Tolerance",
     "export_bundle",
     "export_onnx",

@@ -1,10 +1,11 @@
-"""From a net of one's own to a bundle: engines in float for every target, each mode checked against the net itself."""
+"""From a net of one's own to a bundle: engines for every target, each mode checked against the net itself in float."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain, combinations, islice
 from pathlib import Path
 
@@ -12,22 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.bundle import BundleCost, BundleInput, BundleTarget, BundleTask, Manifest, Parity, describe_task
-from edgemtl.data import Batch, open_source
+from edgemtl.data import open_source
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export.bundle import FP32, make_manifest, recorded
+from edgemtl.export.bundle import make_manifest, recorded
 from edgemtl.export.checked import folder_of
 from edgemtl.export.parity import Difference, Tolerance, problem_of
 from edgemtl.export.placing import placing
 from edgemtl.export.request import ExportRequest, Origin
-from edgemtl.own import Declaration, OwnNet, Resolved, block_records, resolve, task_model
+from edgemtl.own import (
+    FLOAT,
+    INT8,
+    Agreement,
+    Declaration,
+    OwnNet,
+    OwnPrecision,
+    Photos,
+    Resolved,
+    block_records,
+    calibrate_model,
+    in_precision,
+    named_precision,
+    read_photos,
+    ready_for_rounding,
+    resolve,
+    task_model,
+)
 from edgemtl.profiling import count_graph
 from edgemtl.progress import Progress, Report, note, silent
 from edgemtl.runtime import EngineSpec, Outputs, Session, load_image, prepare_image
-from edgemtl.targets import ExportTarget, ModelTarget, TaskModel, arithmetic_of, is_runnable, measurer_of
-from edgemtl.tasks import Task, kind_of, map_outputs
-from edgemtl.train import Scorer
+from edgemtl.targets import ExportTarget, ModelTarget, TaskModel, arithmetic_of, is_runnable, measurer_of, needs_of
+from edgemtl.tasks import Task, map_outputs
 
-__all__ = ["export_own_net"]
+__all__ = ["Rounding", "export_own_net"]
 
 ROOMS = 4
 """Rendered rooms that engines are checked on where no photos are given."""
@@ -39,6 +56,18 @@ Evidence = tuple[list[Image], list[Outputs]]
 """Images as the net reads them, and what the net itself gives for each."""
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """The precision that engines are wanted in, by its name, and the folder of photos that INT8 is calibrated on.
+
+    `name` is "float", "int8" of every block, or an engine precision of the targets ("bf16"). One third of the photos
+    calibrates, the last third is what engines are compared on where no pictures are given.
+    """
+
+    name: str = FLOAT
+    data: Path | None = None
+
+
 def export_own_net(
     net: OwnNet,
     declaration: Declaration,
@@ -46,35 +75,43 @@ def export_own_net(
     folder: Path,
     pictures: Sequence[Path] = (),
     report: Report = silent,
+    rounding: Rounding = Rounding(),
 ) -> Manifest:
     """Write a bundle of a net's declared tasks to `folder`, and return its manifest; more engines may be added later.
 
-    Every output is compared with the net's own, in its own runtime, on `pictures` (none: rendered rooms), and on the
-    first of them in every mode too, of more than six tasks in the 64 smallest modes. A task's metric is that of the
-    engine against the net's predictions. Raises `UserError` where the declaration does not fit the net, a picture
-    cannot be read, the folder holds something else, or an engine is too far from the net; `UnsupportedError` for a
-    target that writes no engine of such a net.
+    Every output is compared with the net's own, in its own runtime, on `pictures` (none: those that `rounding` leaves
+    for it, else rendered rooms), and on the first of them in every mode too, of more than six tasks in the 64 smallest
+    modes. A task's metric is that of the engine against the net's predictions; of less than FP32 the agreement with the
+    net in float is recorded, and noted where it is low. Raises `UserError` where the declaration does not fit the net,
+    a picture cannot be read, the folder holds something else, or an engine in float is too far from the net;
+    `UnsupportedError` for a target that writes no engine of such a net.
     """
     resolved = resolve(net, declaration)
     targets = [_writes_models(target) for target in request.find_targets()]
     model, structure = task_model(net, resolved)
     about = _input(net, resolved)
+    photos = None if rounding.data is None else read_photos(rounding.data)
+    precision = _precision(rounding.name, model, targets, about, photos, report)
+    pictures = pictures or (() if photos is None else photos.test)
     images = _images(pictures, about)
     expected = [_expected(net, resolved, image) for image in images]
-    content = model.model.SerializeToString(deterministic=True)
-    digest = hashlib.sha256(content + about.model_dump_json().encode() + repr(resolved.tasks).encode()).hexdigest()
+    digest = _digest(model, about, resolved.tasks, precision)
     with placing(folder) as position:
         position.check(digest, [target.traits.name for target in targets])
         parts = {}
         for target in targets:
             note(report, f"building for {target.traits.name}")
             scratch = position.scratch / folder_of(target)
-            parts[target.traits.name] = _written(target, model, resolved.tasks, scratch, (images, expected), report)
-        origin = Origin(family="own", data=_seen_on(pictures), blocks=block_records(model, structure), net=net.name)
+            written = in_precision(model, precision, target)
+            made = _written(target, written, precision, resolved.tasks, scratch, (images, expected), report)
+            parts[target.traits.name] = made
+        blocks = block_records(model, structure, precision.values)
+        origin = Origin(family="own", data=_seen_on(pictures), blocks=blocks, net=net.name)
         tasks = tuple(describe_task(task, net.size) for task in resolved.tasks)
         shaped = tuple(_with_shapes(task, expected[0][task.name]) for task in tasks)
-        cost = _cost(model, report)
-        return position.publish(make_manifest((about, shaped), digest, FP32, parts, cost, origin, position.scratch))
+        cost = _cost(in_precision(model, precision, targets[0]), report)
+        manifest = make_manifest((about, shaped), digest, precision.values, parts, cost, origin, position.scratch)
+        return position.publish(manifest)
 
 
 def _writes_models(target: ExportTarget) -> ExportTarget:
@@ -83,6 +120,34 @@ def _writes_models(target: ExportTarget) -> ExportTarget:
             f"target {target.traits.name} writes no engine of a net of one's own: use onnxruntime or openvino"
         )
     return target
+
+
+def _precision(
+    name: str,
+    model: TaskModel,
+    targets: Sequence[ExportTarget],
+    about: BundleInput,
+    photos: Photos | None,
+    report: Report,
+) -> OwnPrecision:
+    """The precision that is called so, with ranges where it needs some: those of the photos that calibrate."""
+    values = named_precision(name, model, targets)
+    if INT8 not in values.values():
+        return OwnPrecision(values)
+    if photos is None:
+        raise UserError(f"--precision {name} needs photos to calibrate on: give a folder of some with --data")
+    note(report, f"calibrating on {len(photos.calibration)} images")
+    images = (prepare_image(load_image(path), (about.height, about.width), about) for path in photos.calibration)
+    return OwnPrecision(values, calibrate_model(ready_for_rounding(model), images, len(photos.calibration)))
+
+
+def _digest(model: TaskModel, about: BundleInput, tasks: Sequence[Task], precision: OwnPrecision) -> str:
+    """Fingerprint of the net, its tasks and its precision."""
+    parts = [model.model.SerializeToString(deterministic=True), about.model_dump_json().encode(), repr(tasks).encode()]
+    if precision.is_reduced:
+        limits = sorted(precision.ranges.limits.items()) if precision.ranges else ()
+        parts += [repr(sorted(precision.values.items())).encode(), repr(limits).encode()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _input(net: OwnNet, resolved: Resolved) -> BundleInput:
@@ -139,6 +204,7 @@ def _cost(model: TaskModel, report: Report) -> BundleCost:
 def _written(
     target: ExportTarget,
     model: TaskModel,
+    precision: OwnPrecision,
     tasks: Sequence[Task],
     folder: Path,
     evidence: Evidence,
@@ -147,12 +213,12 @@ def _written(
     """The engine in `folder`, and its entry of the manifest."""
     assert isinstance(target, ModelTarget)
     folder.mkdir(parents=True)
-    files = tuple(path.as_posix() for path in target.build_model(model, FP32, folder))
-    spec, runnable = EngineSpec.read(folder), is_runnable(target, FP32)
+    files = tuple(path.as_posix() for path in target.build_model(model, precision.values, folder))
+    spec, runnable = EngineSpec.read(folder), is_runnable(target, precision.values)
     parity: dict[str, Parity] = {}
     if runnable:
         with closing(measurer_of(target).open(folder)) as session:
-            parity = _checked(target, session, tasks, evidence, report)
+            parity = _checked(target, session, tasks, evidence, precision.is_reduced, report)
     return BundleTarget(
         folder=folder_of(target),
         files=files,
@@ -163,24 +229,23 @@ def _written(
         device=target.device.name,
         arithmetic=arithmetic_of(target),
         hardware=target.traits.hardware,
+        needs=needs_of(target, precision.values),
         checked_on=measurer_of(target).arithmetic if runnable else None,
         modes_checked=len(_modes(tasks)) if runnable else 0,
     )
 
 
 def _checked(
-    target: ExportTarget, session: Session, tasks: Sequence[Task], evidence: Evidence, report: Report
+    target: ExportTarget, session: Session, tasks: Sequence[Task], evidence: Evidence, reduced: bool, report: Report
 ) -> dict[str, Parity]:
-    """Parity of each task over all images, and over the modes on the first; raises where one is too far."""
+    """Parity of each task over all images, and over the modes on the first; raises where one in float is too far."""
     names, modes = [task.name for task in tasks], _modes(tasks)
     runs, done = len(modes) + len(evidence[0]), 0
     apart = {task.name: {output.name: Difference() for output in task.outputs} for task in tasks}
-    scorers = {"torch": Scorer(tasks), "engine": Scorer(tasks)}
+    agreement = Agreement(tasks)
     for number, (image, expected) in enumerate(zip(*evidence, strict=True)):
         given = map_outputs(np.copy, session.run(image, names))
-        batch = _own_labels(tasks, expected, image)
-        scorers["torch"].update(expected, batch)
-        scorers["engine"].update(given, batch)
+        agreement.update(image, given, expected)
         for mode in [tuple(names), *(modes if number == 0 else [])]:
             outputs = given if len(mode) == len(names) else session.run(image, mode)
             done += 1
@@ -189,8 +254,10 @@ def _checked(
                 for name, difference in apart[task].items():
                     _check_values(target, task, name, outputs[task][name], expected[task][name])
                     difference.add(outputs[task][name], expected[task][name])
-    scores = {kind: scorer.compute() for kind, scorer in scorers.items()}
-    return {task.name: _parity(target, task, apart[task.name], scores, len(evidence[0])) for task in tasks}
+    parities = {task.name: _parity(task, apart[task.name], agreement, len(evidence[0]), reduced) for task in tasks}
+    for each in tasks:
+        _judge(target, each, parities[each.name], reduced, report)
+    return parities
 
 
 def _modes(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
@@ -198,15 +265,6 @@ def _modes(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
     names = [task.name for task in tasks]
     subsets = chain.from_iterable(combinations(names, count) for count in range(1, len(names)))
     return list(islice(subsets, max(_MOST_MODES, len(names))))
-
-
-def _own_labels(tasks: Sequence[Task], outputs: Outputs, image: Image) -> Batch:
-    """The net's own predictions as labels."""
-    size = (image.shape[2], image.shape[3])
-    labels = {task.name: kind_of(task).pseudo_label(task, outputs[task.name], size) for task in tasks}
-    batched = {task.name: kind_of(task).collate(*([part] for part in labels[task.name])) for task in tasks}
-    targets, masks = ({name: pair[index] for name, pair in batched.items()} for index in (0, 1))
-    return Batch(image, targets, masks)
 
 
 def _check_values(target: ExportTarget, task: str, name: str, given: Image, expected: Image) -> None:
@@ -222,23 +280,27 @@ def _check_values(target: ExportTarget, task: str, name: str, given: Image, expe
         )
 
 
-def _parity(
-    target: ExportTarget,
-    task: Task,
-    apart: Mapping[str, Difference],
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
-    images: int,
-) -> Parity:
-    tolerance, metric = Tolerance(), task.metric.name
-    parity = Parity(
+def _parity(task: Task, apart: Mapping[str, Difference], agreement: Agreement, images: int, reduced: bool) -> Parity:
+    tolerance, metric, scores = Tolerance(), task.metric.name, agreement.scores()
+    return Parity(
         outputs={output.name: apart[output.name].parity(output.unit) for output in task.outputs},
         metric=metric,
-        torch=scores["torch"][task.name][metric],
-        engine=scores["engine"][task.name][metric],
+        torch=scores["float"][task.name][metric],
+        engine=scores["rounded"][task.name][metric],
         images=images,
-        metric_allowed=tolerance.float_metric,
-        difference_allowed=tolerance.float_error,
+        metric_allowed=None if reduced else tolerance.float_metric,
+        difference_allowed=None if reduced else tolerance.float_error,
+        agreement=agreement.compute()[task.name],
     )
-    if problem := problem_of(task, parity, False, tolerance):
+
+
+def _judge(target: ExportTarget, task: Task, parity: Parity, reduced: bool, report: Report) -> None:
+    """Raise where an engine in float is too far from the net; note where one of less agrees with it little."""
+    if not reduced and (problem := problem_of(task, parity, False, Tolerance())):
         raise UserError(f"engine for {target.traits.name}, task {task.name}: {problem}: leave that target out")
-    return parity
+    if reduced and parity.agreement is not None and parity.agreement < 1 - Tolerance().reduced_metric:
+        note(
+            report,
+            f"engine for {target.traits.name}, task {task.name}: agrees with the float net by {parity.agreement:.1%} "
+            "alone: `edgemtl search` finds which blocks lose it, and leaves them in float",
+        )

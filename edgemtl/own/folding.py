@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from edgemtl.errors import UserError, reason_of
 
-__all__ = ["fold_constants", "open_session", "run_session", "shape_of"]
+__all__ = ["fold_constants", "keep_named", "open_session", "run_session", "set_nodes", "shape_of"]
 
 _ROUNDS = 6
 _LARGEST_VALUES = 1 << 22
@@ -87,7 +87,7 @@ def _constants_as_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
             nodes.append(node)
         else:
             graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
-    _set_nodes(graph, nodes)
+    set_nodes(graph, nodes)
     return result
 
 
@@ -142,7 +142,7 @@ def _replaced(
     wanted = [name for node in fixed for name in node.output if name in read]
     values = _evaluate(model, fixed, known, wanted)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
-    _set_nodes(graph, left)
+    set_nodes(graph, left)
     return model
 
 
@@ -183,20 +183,22 @@ def _only_read(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
     read = {name for node in graph.node for name in node.input} | {info.name for info in graph.output}
     written = {name for node in graph.node for name in node.output}
-    _keep(graph.initializer, read, "name")
-    _keep(graph.value_info, written - {info.name for info in graph.output}, "name")
-    _keep(graph.input, {info.name for info in graph.input} - {tensor.name for tensor in graph.initializer}, "name")
+    keep_named(graph.initializer, read)
+    keep_named(graph.value_info, written - {info.name for info in graph.output})
+    keep_named(graph.input, {info.name for info in graph.input} - {tensor.name for tensor in graph.initializer})
     return model
 
 
-def _keep(items: Iterable[object], names: Collection[str], key: str) -> None:
-    kept = [item for item in items if getattr(item, key) in names]
+def keep_named(items: Iterable[object], names: Collection[str]) -> None:
+    """Drop what is not called by one of these names from a graph's list, in place."""
+    kept = [item for item in items if item.name in names]  # type: ignore[attr-defined]
     copies = [type(item).FromString(item.SerializeToString()) for item in kept]  # type: ignore[attr-defined]
     del items[:]  # type: ignore[attr-defined]
     items.extend(copies)  # type: ignore[attr-defined]
 
 
-def _set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Put these operators in place of a graph's own, of which they may be some."""
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)

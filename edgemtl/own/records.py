@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from edgemtl.blocks import BlockRecord, WeightRecord
 from edgemtl.own.structure import NetBlock, Structure
@@ -14,12 +15,18 @@ __all__ = ["block_records"]
 _KINDS = {"Conv": "convolution", "ConvTranspose": "upsampling", "Gemm": "linear", "MatMul": "products"}
 
 
-def block_records(model: TaskModel, structure: Structure) -> tuple[BlockRecord, ...]:
-    """One record a block, in order; a weight that several blocks read is one table, stored once."""
+def block_records(
+    model: TaskModel, structure: Structure, precision: Mapping[str, str] = MappingProxyType({})
+) -> tuple[BlockRecord, ...]:
+    """One record a block of a net in float, in order, with its `precision`, float where that names none.
+
+    A weight that several blocks read is one table, stored once.
+    """
     counts = count_operators(model.model)
     constants = {tensor.name for tensor in model.model.graph.initializer}
     channels = {info.name: _channels(info) for info in (*model.model.graph.value_info, *model.model.graph.output)}
-    return tuple(_record(block, structure, counts, constants, channels) for block in structure.blocks)
+    records = (_record(block, structure, counts, constants, channels) for block in structure.blocks)
+    return tuple(each.model_copy(update={"precision": precision.get(each.name, "float")}) for each in records)
 
 
 def _record(

@@ -159,3 +159,44 @@ def build_dropping() -> nn.Module:
 
 def build_nothing() -> str:
     return "a net"
+
+
+def awkward() -> onnx.ModelProto:
+    """Operators that a quantizer of one's own graphs never meets.
+
+    Batch normalisation, constant factors and sums behind a convolution, one bias of two layers, weights in rows, a
+    transposed convolution, a sum with a constant, a concatenation, sizes changed by a cubic rule, and texts of a
+    foreign exporter.
+    """
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="stem", pads=[1, 1, 1, 1], strides=[2, 2], doc_string="Gelu"),
+        helper.make_node("BatchNormalization", ["a", "g", "b8", "m", "v"], ["b"], name="norm"),
+        helper.make_node("Mul", ["b", "factor"], ["c"], name="factor"),
+        helper.make_node("Add", ["shift", "c"], ["d"], name="shift"),
+        helper.make_node("Clip", ["d", "low", "high"], ["e"], name="act"),
+        helper.make_node("Conv", ["e", "w2", "b8"], ["f"], name="one", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["e", "w3", "b8"], ["h"], name="two"),
+        helper.make_node("Concat", ["f", "h"], ["i"], name="both", axis=1),
+        helper.make_node("ConvTranspose", ["i", "w4"], ["j"], name="up", strides=[2, 2]),
+        helper.make_node("Resize", ["j", "", "scales"], ["parsing"], name="cubic", mode="cubic"),
+        helper.make_node("MaxPool", ["f"], ["k"], name="pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["k"], ["l"], name="mean"),
+        helper.make_node("Flatten", ["l"], ["n"], name="flat"),
+        helper.make_node("Gemm", ["n", "w5", "b4"], ["points"], name="head"),
+        helper.make_node("Gemm", ["n", "w5"], ["half"], name="halved", alpha=0.5),
+    ]
+    constants = [
+        weight("w1", 8, 3, 3, 3),
+        weight("w2", 8, 8, 3, 3),
+        weight("w3", 8, 8, 1, 1),
+        weight("w4", 16, 5, 2, 2),
+        weight("w5", 8, 4),
+        *(weight(name, 8) for name in ("g", "b8", "m")),
+        weight("b4", 4),
+        weight("shift", 1, 8, 1, 1),
+        *(numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("low", 0.0), ("high", 3.0))),
+        numpy_helper.from_array(np.array([1.5], np.float32), "factor"),
+        numpy_helper.from_array(np.full(8, 0.7, np.float32), "v"),
+        numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"),
+    ]
+    return model_of(nodes, dict.fromkeys(("parsing", "points", "half"), TensorProto.FLOAT), constants)

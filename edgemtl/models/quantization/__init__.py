@@ -1,7 +1,7 @@
 """INT8 and BF16 before they are built: ranges, a target's scheme, and a simulation that agrees with its engine."""
 
 from edgemtl.models.quantization.bias import correct_biases
-from edgemtl.models.quantization.calibration import calibrate
+from edgemtl.models.quantization.calibration import RangeObserver, calibrate
 from edgemtl.models.quantization.learning import RoundedNet
 from edgemtl.models.quantization.plan import (
     HALF_LARGEST,
@@ -26,6 +26,7 @@ __all__ = [
     "Parameters",
     "QuantPlan",
     "QuantScheme",
+    "RangeObserver",
     "Ranges",
     "RoundedNet",
     "Simulation",

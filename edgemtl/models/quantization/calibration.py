@@ -16,7 +16,7 @@ from edgemtl.errors import UserError
 from edgemtl.models.graph import Graph, run_graph, trace
 from edgemtl.models.quantization.plan import Ranges
 
-__all__ = ["Clipping", "calibrate"]
+__all__ = ["Clipping", "RangeObserver", "calibrate"]
 
 Clipping = Literal["minmax", "percentile", "mse"]
 _SAMPLES = 1 << 15
@@ -26,24 +26,34 @@ _EXPERT = re.compile(r"(.*\.experts\.)\d+(\.[a-z]+)(_\d+)?$")
 _FRACTIONS = np.linspace(1.0, 0.5, 21)
 
 
-class _Observer:
-    """Extremes of every tensor, and an even sample of its values."""
+class RangeObserver:
+    """Extremes of every tensor, and an even sample of its values, over as many `batches` as will be observed."""
 
     def __init__(self, batches: int) -> None:
         self.limits: dict[str, tuple[float, float]] = {}
-        self.samples: dict[str, list[NDArray[np.float32]]] = {}
-        self.keep = max(_SAMPLES // batches, 256)
+        self._samples: dict[str, list[NDArray[np.float32]]] = {}
+        self._size = max(_SAMPLES // batches, 256)
 
-    def __call__(self, name: str, value: Tensor) -> None:
-        if not value.numel():
+    def __call__(self, name: str, value: NDArray[np.float32]) -> None:
+        """Count a tensor's values in."""
+        if not value.size:
             return  # an expert that no token of these images reached
-        low, high = (float(limit) for limit in torch.aminmax(value))
+        low, high = float(value.min()), float(value.max())
         before = self.limits.get(name, (low, high))
         self.limits[name] = (min(low, before[0]), max(high, before[1]))
         flat = value.reshape(-1)
         # An odd stride visits all columns, rows and channels; an even one can fall in step with the image's width.
-        stride = max(flat.numel() // self.keep, 1) | 1
-        self.samples.setdefault(name, []).append(flat[::stride].numpy().copy())
+        stride = max(flat.size // self._size, 1) | 1
+        self._samples.setdefault(name, []).append(flat[::stride].copy())
+
+    def ranges(self, clipping: Clipping = "percentile") -> dict[str, tuple[float, float]]:
+        """Limits of each tensor, clipped as `calibrate` says; `UserError` where a value was not finite."""
+        for name, limits in self.limits.items():
+            if not all(np.isfinite(limits)):
+                raise UserError(
+                    f"calibration met values that are not finite in {name}: the net or its images are damaged"
+                )
+        return {name: _clipped(limits, self._samples[name], clipping) for name, limits in self.limits.items()}
 
 
 def calibrate(net: nn.Module, images: Tensor | Iterable[Tensor], clipping: Clipping = "percentile") -> Ranges:
@@ -55,13 +65,10 @@ def calibrate(net: nn.Module, images: Tensor | Iterable[Tensor], clipping: Clipp
     batches = list(torch.split(images, 16)) if isinstance(images, Tensor) else list(images)
     if not batches or not sum(len(batch) for batch in batches):
         raise UserError("no calibration image was given: INT8 needs at least one, a hundred are better")
-    graph, observer = trace(net), _Observer(len(batches))
+    graph, observer = trace(net), RangeObserver(len(batches))
     for batch in batches:
-        run_graph(graph, batch, observer)
-    for name, limits in observer.limits.items():
-        if not all(np.isfinite(limits)):
-            raise UserError(f"calibration met values that are not finite in {name}: the net or its images are damaged")
-    ranges = {name: _clipped(limits, observer.samples[name], clipping) for name, limits in observer.limits.items()}
+        run_graph(graph, batch, lambda name, value: observer(name, value.numpy()))
+    ranges = observer.ranges(clipping)
     return Ranges(ranges | _of_siblings(graph, ranges))
 
 

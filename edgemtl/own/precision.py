@@ -1,0 +1,66 @@
+"""The precision of a net of one's own: of the engine, and of each block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgemtl.errors import UserError
+from edgemtl.models.quantization import Ranges, check_precision
+from edgemtl.own.rounding import ready_for_rounding, rounded_blocks, rounded_model
+from edgemtl.targets import ExportTarget, TaskModel
+
+__all__ = ["FLOAT", "FLOAT_ENGINE", "INT8", "OwnPrecision", "in_precision", "named_precision"]
+
+FLOAT, INT8 = "float", "int8"
+FLOAT_ENGINE = "fp32"
+
+
+@dataclass(frozen=True)
+class OwnPrecision:
+    """`values` maps "engine" and blocks to precisions; `ranges` are those of tensors (None: no block is INT8)."""
+
+    values: Mapping[str, str]
+    ranges: Ranges | None = None
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether anything is less than FP32."""
+        return any(value not in (FLOAT, FLOAT_ENGINE) for value in self.values.values())
+
+    def of(self, block: str) -> str:
+        """The precision of a block."""
+        return self.values.get(block, FLOAT)
+
+
+def named_precision(name: str, model: TaskModel, targets: Sequence[ExportTarget]) -> Mapping[str, str]:
+    """One precision everywhere: `float`, `int8` of every block that has a layer for it, or one of engines (`bf16`).
+
+    Raises `UserError` for another name, and where a target does not honour it.
+    """
+    if name == FLOAT:
+        return {"engine": FLOAT_ENGINE}
+    if name == INT8:
+        blocks = rounded_blocks(ready_for_rounding(model))
+        if not blocks:
+            raise UserError("--precision int8: the net has no convolution or linear layer that INT8 could round")
+        return {"engine": FLOAT_ENGINE, **dict.fromkeys(blocks, INT8)}
+    offered = dict.fromkeys(each for target in targets for each in target.traits.engine_precisions)
+    if name not in offered:
+        raise UserError(
+            f"--precision {name} is none of {', '.join([FLOAT, INT8, *offered])}, nor the folder of a search"
+        )
+    return {"engine": name}
+
+
+def in_precision(model: TaskModel, precision: OwnPrecision, target: ExportTarget) -> TaskModel:
+    """The net as a target's engine is written from: unchanged where no block is INT8, else rounded by its scheme.
+
+    Raises `UserError` for a precision that the target does not honour.
+    """
+    traits = target.traits
+    check_precision(precision.values, model.block_tasks, traits.block_precisions, traits.engine_precisions, traits.name)
+    if INT8 not in precision.values.values():
+        return model
+    assert precision.ranges is not None
+    return rounded_model(ready_for_rounding(model), precision.values, precision.ranges, target.scheme)
