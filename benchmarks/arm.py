@@ -4,6 +4,7 @@ Boards are processors that QEMU emulates, reached over ssh on loopback; edgemtl'
 aarch64 wheels of ONNX Runtime and OpenVINO. What is computed is what the board computes, how long it takes says
 nothing: nothing is timed. Nets of the shipped supernets see test images of the scenes, the net of the grid, which has
 no supernet, pictures whose truth is about what it predicts. Needs root, QEMU, debootstrap, gcc and an OpenSSH server.
+Finished comparisons are kept: `--minutes` bounds a piece of the run, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from _cases import Cases, add_minutes, cases_of
 from _common import Outcome, Row, main, say
-from _runs import scenes_evaluator, size_of
+from _runs import scenes_evaluator, size_of, supernet_hash
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "shelf"))
 from arm_board import CPUS, emulated_board, missing
@@ -115,17 +118,18 @@ def run(options: argparse.Namespace) -> Outcome:
         return Outcome([], {"reason": lacking})
     nets = scored_nets(size_of(options.size), 1 if options.quick else options.images)
     boards, raw = [QUICK_BOARD] if options.quick else list(CPUS), {}
+    cases = cases_of(options, {name: supernet_hash(name) for name in SUPERNETS.values()})
     with TemporaryDirectory() as folder:
         for board in boards:
             with emulated_board(board, Path(folder) / board) as device:
                 environment = board_at(device.reach).greeting["environment"]
-                raw[board] = {"environment": environment, "figures": compare_all(nets, device)}
+                raw[board] = {"environment": environment, "figures": compare_all(nets, device, cases)}
     kinds = dict.fromkeys(kind for board in raw.values() for kind in board["figures"])
     rows = [row for kind in kinds for row in rows_of(kind, [raw[board]["figures"][kind] for board in boards])]
     return Outcome(rows, raw)
 
 
-def compare_all(nets: Mapping[str, ScoredNet], device: Device) -> dict[str, dict[str, dict[str, float]]]:
+def compare_all(nets: Mapping[str, ScoredNet], device: Device, cases: Cases) -> dict[str, dict[str, dict[str, float]]]:
     """Figures of each family, by runtime, scheme and precision."""
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for name, target in targets(device).items():
@@ -133,8 +137,9 @@ def compare_all(nets: Mapping[str, ScoredNet], device: Device) -> dict[str, dict
             for kind, precision in precisions(scored.net, target).items():
                 if kind != "float" or name in RUNTIMES:  # a scheme is of INT8 alone
                     worst = figures.setdefault(f"{name}_{kind}", {})
-                    worst[family] = compared(scored, precision, target, device)
-                    say(f"{device.name} {name} {family} {kind}: {worst[family]}")
+                    case = f"{device.name} {name} {family} {kind}"
+                    worst[family] = cases.result(case, partial(compared, scored, precision, target, device))
+                    say(f"  {worst[family]}")
     return figures
 
 
@@ -153,6 +158,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Options that make it smaller or larger: an emulated processor is a hundred times slower than a real one."""
     parser.add_argument("--size", default="96x128", help="input of the nets from supernets (default %(default)s)")
     parser.add_argument("--images", type=int, default=4, help="test images of each engine (default %(default)s)")
+    add_minutes(parser)
 
 
 if __name__ == "__main__":

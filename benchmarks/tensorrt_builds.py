@@ -2,7 +2,8 @@
 
 Nets are those of the shipped spaces (of each the smallest design, the middle one and the largest: levels of one
 supernet), of every kind of block, with random weights; modes are the graph that answers any tasks and one of a task
-alone. TensorRT-RTX builds them, on a machine without a GPU. `--quick`: small nets of every family, in FP16.
+alone. TensorRT-RTX builds them, on a machine without a GPU. Finished cases are kept: `--minutes` bounds a piece of the
+run, and the same command goes on. `--quick`: small nets of every family, in FP16.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from _cases import add_minutes, cases_of
 from _common import Outcome, Row, main, say
 from _vit_small import vit_small
 
@@ -89,29 +92,34 @@ def failures_of(folder: Path) -> list[str]:
     return failures
 
 
+def case_of(net: MultiTaskNet, precision: Mapping[str, str], ranges_of: Callable[[], Ranges]) -> dict[str, Any]:
+    """Refusals of one engine's graphs by each version's rules, and by TensorRT-RTX."""
+    with tempfile.TemporaryDirectory() as scratch:
+        refused = problems_of(net, precision, ranges_of(), Path(scratch))
+        failed = failures_of(Path(scratch)) if "export" not in refused else ["not exported"]
+    for reason in (*(line for lines in refused.values() for line in lines), *failed):
+        say(f"  {reason}")
+    return {"lint": refused, "build": failed}
+
+
 def run(options: argparse.Namespace) -> Outcome:
     """Shares of graphs that pass and that are built, and the minutes that all of it takes."""
-    started, raw = time.monotonic(), {}
+    cases, raw = cases_of(options), {}
     for name, net in small_nets() if options.quick else shipped_nets():
-        ranges = calibrate(net, images(4, net.input_size))
+        ranges_of = cache(partial(calibrate, net, images(4, net.input_size)))
         for mode, part in modes_of(net).items():
             for label, precision in precisions_of(part, options.quick):
-                say(f"{name} {mode} {label}")
-                with tempfile.TemporaryDirectory() as scratch:
-                    refused = problems_of(part, precision, ranges, Path(scratch))
-                    failed = failures_of(Path(scratch)) if "export" not in refused else ["not exported"]
-                for reason in (*(line for lines in refused.values() for line in lines), *failed):
-                    say(f"  {reason}")
-                raw[f"{name}/{mode}/{label}"] = {"lint": refused, "build": failed}
+                case = f"{name}/{mode}/{label}"
+                raw[case] = cases.result(case, partial(case_of, part, precision, ranges_of))
     passed = sum(not each["lint"] for each in raw.values())
     built = sum(not each["build"] for each in raw.values())
     rows = [
         Row("graphs that pass for 8.5, 10.3, 10.13 and 11.4", 100 * passed / len(raw), "%", 100, lower_is_better=False),
         Row("graphs that TensorRT-RTX builds", 100 * built / len(raw), "%", 100, lower_is_better=False),
-        Row("all of it", (time.monotonic() - started) / 60, "min", aim=10),
+        Row("all of it", sum(cases.seconds.values()) / 60, "min", aim=10),
     ]
-    return Outcome(rows, raw)
+    return Outcome(rows, {"cases": raw, "seconds": cases.seconds})
 
 
 if __name__ == "__main__":
-    main(run, __doc__)
+    main(run, __doc__, add_minutes)

@@ -23,6 +23,7 @@ from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.float16 import to_half
 from edgemtl.targets.onnx.magnitude import wide_nodes
 from edgemtl.targets.onnx.partition import with_conditions
+from edgemtl.targets.onnx.pointwise import keep_convolutions
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.traits import TargetTraits
 
@@ -83,7 +84,7 @@ class TensorRtRtxTarget:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         model = with_conditions(self._model(graph, precision, ranges), graph.outputs, static=True)
-        self._write(model, folder)
+        self._write(keep_convolutions(model), folder)
         options = {**self._options(precision), "flags": flags_of(graph)}
         return write_spec(folder, self, graph, {"plan": _PLAN}, precision, **options)
 

@@ -24,6 +24,7 @@ from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.float16 import to_half
 from edgemtl.targets.onnx.magnitude import wide_nodes
 from edgemtl.targets.onnx.partition import with_conditions
+from edgemtl.targets.onnx.pointwise import keep_convolutions
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.target import ExportTarget
 from edgemtl.targets.tensorrt.dla import DLA_SCHEME, DLA_VERSIONS, placement_of
@@ -141,7 +142,7 @@ class TensorRtTarget:
         for version in self.versions:
             key = graphs[generation_of(version).strongly_typed]
             if key not in models:
-                models[key] = finish(to_half(model, wide) if key == "typed" else model)
+                models[key] = keep_convolutions(finish(to_half(model, wide))) if key == "typed" else finish(model)
             check_graph(models[key], [version])
         for key, each in models.items():
             write_atomic(folder / _FILES[key], each.SerializeToString(deterministic=True))
