@@ -77,7 +77,7 @@ def export_own(
     if out is None:
         raise UserError(f"{net} does not say where its bundle goes: give --out, for example --out bundles/mine")
     declaration = None if tasks is None else read_declaration(Path(tasks))
-    opened = open_net(net, parse_size(size))
+    opened = open_net(net, parse_size(size), None if declaration is None else declaration.constants)
     if declaration is None:
         declaration = propose_tasks(opened)
         screen.note("no --tasks given: these are proposed, from names and shapes alone")

@@ -117,7 +117,8 @@ def export_own_net(
 def _writes_models(target: ExportTarget) -> ExportTarget:
     if not isinstance(target, ModelTarget):
         raise UnsupportedError(
-            f"target {target.traits.name} writes no engine of a net of one's own: use onnxruntime or openvino"
+            f"target {target.traits.name} writes no engine of a net of one's own: use onnxruntime, openvino or "
+            "tensorrt-rtx"
         )
     return target
 

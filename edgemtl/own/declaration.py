@@ -21,6 +21,7 @@ __all__ = ["Declaration", "DeclaredTask", "Pixels", "Resolved", "as_text", "loca
 LIMIT_BYTES = 1 << 20
 Triple = tuple[float, float, float]
 Above0 = Annotated[float, Field(gt=0)]
+Values = Annotated[tuple[float, ...], Field(max_length=10_000)]
 Names = Annotated[tuple[Name, ...], Field(max_length=10_000)]
 
 
@@ -46,9 +47,13 @@ class DeclaredTask(Strict):
 
 
 class Declaration(Strict):
-    """The content of `tasks.yaml`; `unused` are outputs that no task wants, which bundles leave out."""
+    """The content of `tasks.yaml`; `unused` are outputs that no task wants, which bundles leave out.
+
+    `constants` are values of inputs beside the image, which a bundle does not read.
+    """
 
     input: Pixels = Pixels()
+    constants: Annotated[dict[Name, Values], Field(default_factory=dict, max_length=100)]
     tasks: Annotated[dict[Name, DeclaredTask], Field(min_length=1, max_length=100)]
     unused: Names = ()
 
@@ -80,6 +85,8 @@ def resolve(net: OwnNet, declaration: Declaration) -> Resolved:
     tensor is not what its task's kind has.
     """
     _check_claims(net, declaration)
+    if net.channels == 1 and declaration.input.colour == "BGR":
+        raise UserError(f"{net.name} reads grey images: colour BGR in the tasks file says nothing, leave it RGB")
     tasks, tensors = [], {}
     for name, declared in declaration.tasks.items():
         task, own = _task(name, declared, net.outputs)

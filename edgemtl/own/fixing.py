@@ -1,10 +1,9 @@
-"""One image of one size: the input that a net reads it from, and shapes of all tensors once that is fixed."""
+"""One image of one size: the input that a net reads it from, values of other inputs, and shapes of all tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -13,56 +12,56 @@ from onnx import helper, inliner, numpy_helper
 
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.own.folding import open_session, run_session, shape_of
+from edgemtl.own.inputs import GREY, Constants, Layout, constant_tensors, image_and_others, image_sides
 
-__all__ = ["FixedNet", "Layout", "Reference", "check_changes", "fix_sizes", "observe_shapes"]
+__all__ = ["FixedNet", "Reference", "check_changes", "fix_sizes", "observe_shapes"]
 
-Layout = Literal["NCHW", "NHWC"]
 Reference = Callable[[NDArray[np.float32]], dict[str, NDArray[np.generic]]]
 """All outputs of a net, by name, for an image (1, 3, H, W) of the values that it reads, by its own runtime."""
-_CHANNELS = 3
 _ALIKE = 1e-3
 """One image alone and in the file's own batch: this of an output's largest value (of 1 where that is less)."""
 _LIMIT_BYTES = 2**31 - 1
-_KINDS = (
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.DOUBLE,
-    onnx.TensorProto.UINT8,
-    onnx.TensorProto.INT32,
-)
 
 
 @dataclass(frozen=True)
 class FixedNet:
     """A model for one image of (H, W) `size`: the tensor `input` of NumPy's type `dtype`, in its `layout`.
 
-    The file itself was written for `batch` images of `own_size`, 0 where a side is open.
+    It reads one of its `channels`, grey, or three. The file itself was written for `batch` images of `own_size`, 0
+    where a side is open. `constants` are the values that its other inputs have become.
     """
 
     model: onnx.ModelProto
     input: str
     layout: Layout
+    channels: int
     size: tuple[int, int]
     dtype: np.dtype[np.generic]
     batch: int
     own_size: tuple[int, int]
+    constants: Constants
 
     def as_read(self, image: NDArray[np.float32]) -> NDArray[np.generic]:
-        """Values (1, 3, H, W) in the layout and type that the net reads."""
+        """Values (1, 3, H, W) in the layout, channels and type that the net reads."""
+        if self.channels == 1:
+            image = np.tensordot(np.array(GREY, np.float32), image, (0, 1))[:, None]
         array = image if self.layout == "NCHW" else image.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(array).astype(self.dtype)
 
     def random_image(self) -> NDArray[np.float32]:
         """Values (1, 3, H, W) from 0 to 1, the same each time; whole numbers of bytes where the net reads those."""
-        values = np.random.default_rng(0).random((1, _CHANNELS, *self.size), np.float32)
+        values = np.random.default_rng(0).random((1, 3, *self.size), np.float32)
         return values if self.dtype.kind == "f" else np.floor(255 * values)
 
 
-def fix_sizes(model: onnx.ModelProto, name: str, size: tuple[int, int] | None) -> FixedNet:
+def fix_sizes(
+    model: onnx.ModelProto, name: str, size: tuple[int, int] | None, constants: Constants | None = None
+) -> FixedNet:
     """A copy of a model, called `name` in errors, that reads one image, of `size` (H, W) where that is given.
 
-    Whether the net takes another batch or size than its file has is for `check_changes` to say. Raises `UserError` for
-    another number of inputs, one that is no image of three channels, and a size that lacks; `UnsupportedError` for a
+    Its other inputs become `constants`, ones where that is None. Whether the net takes another batch or size than its
+    file has is for `check_changes` to say. Raises `UserError` for an input that no constant is given for, constants
+    that do not fit, an input that is no image of one channel or three, and a size that lacks; `UnsupportedError` for a
     file of more than 2 GB.
     """
     if model.ByteSize() > _LIMIT_BYTES:
@@ -71,23 +70,21 @@ def fix_sizes(model: onnx.ModelProto, name: str, size: tuple[int, int] | None) -
     result = onnx.ModelProto()
     result.CopyFrom(copy)
     graph = result.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [info for info in graph.input if info.name not in constants]
-    if len(inputs) != 1:
-        names = ", ".join(info.name for info in inputs) or "none"
-        raise UserError(f"{name} reads {len(inputs)} inputs ({names}): a net that reads one image is wanted")
-    info = inputs[0]
-    layout, batch, sides = _sides(info, name)
+    info, others = image_and_others(graph, name)
+    values = constant_tensors(others, constants, name)
+    layout, channels, batch, sides = image_sides(info, name)
     if size is None and not all(sides):
         own = "x".join(str(side or "any") for side in sides) if any(sides) else "any size"
         raise UserError(f"{name} reads images of {own}: say of which size a bundle's are, for example --size 224x224")
     height, width = size or sides
-    sizes = (1, _CHANNELS, height, width) if layout == "NCHW" else (1, height, width, _CHANNELS)
+    sizes = (1, channels, height, width) if layout == "NCHW" else (1, height, width, channels)
     kind = info.type.tensor_type.elem_type
     info.CopyFrom(helper.make_tensor_value_info(info.name, kind, sizes))
+    graph.initializer.extend(values.values())
     _forget_shapes(graph)
     dtype = helper.tensor_dtype_to_np_dtype(kind)
-    return FixedNet(result, info.name, layout, (height, width), dtype, batch or 1, sides)
+    fixed = {other: numpy_helper.to_array(tensor).ravel().tolist() for other, tensor in values.items()}
+    return FixedNet(result, info.name, layout, channels, (height, width), dtype, batch or 1, sides, fixed)
 
 
 def check_changes(fixed: FixedNet, name: str) -> None:
@@ -136,22 +133,6 @@ def _alike(batched: NDArray[np.generic], alone: NDArray[np.generic]) -> bool:
     one, two = first.astype(np.float64), alone.astype(np.float64)
     allowed = _ALIKE * max(1.0, float(np.abs(two).max(initial=0.0)))
     return bool(np.allclose(one, two, rtol=0.0, atol=allowed, equal_nan=True))
-
-
-def _sides(info: onnx.ValueInfoProto, name: str) -> tuple[Layout, int, tuple[int, int]]:
-    """The layout of an image input, its batch, height and width, 0 where open."""
-    kind = info.type.tensor_type
-    sides = [max(side.dim_value, 0) for side in kind.shape.dim]
-    given = "x".join(str(side or "?") for side in sides) or "a single value"
-    if len(sides) != 4 or kind.elem_type not in _KINDS:
-        raise UserError(f"{name} reads {info.name} of shape {given}: one image, 1x3xHxW or 1xHxWx3, is wanted")
-    if sides[1] == _CHANNELS or (not sides[1] and sides[3] != _CHANNELS):
-        return "NCHW", sides[0], (sides[2], sides[3])
-    if sides[3] == _CHANNELS:
-        return "NHWC", sides[0], (sides[1], sides[2])
-    raise UserError(
-        f"{name} reads {info.name} of shape {given}: an image of three channels is wanted, 1x3xHxW or 1xHxWx3"
-    )
 
 
 def _forget_shapes(graph: onnx.GraphProto) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgemtl.errors import UserError, reason_of
+from edgemtl.own.branches import take_branches
 
 __all__ = ["fold_constants", "keep_named", "open_session", "run_session", "set_nodes", "shape_of"]
 
@@ -29,15 +30,20 @@ Array = NDArray[np.generic]
 
 
 def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose constants are initializers, with the shapes that ONNX infers; inputs must have fixed sizes."""
+    """A copy whose constants are initializers, with the shapes that ONNX infers; inputs must have fixed sizes.
+
+    Of an `If` whose condition is constant then, the branch that is taken stands in its place.
+    """
     model = _constants_as_initializers(model)
     for _ in range(_ROUNDS):
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
         known = _sizes(model.graph)
         fixed = _fixed(model.graph, known)
-        if not fixed:
+        model = _replaced(model, fixed, known) if fixed else model
+        if take_branches(model):
+            model = _constants_as_initializers(model)
+        elif not fixed:
             break
-        model = _replaced(model, fixed, known)
     return _only_read(model)
 
 

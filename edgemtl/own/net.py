@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.files.onnx import read_onnx
-from edgemtl.own.fixing import Layout, Reference, check_changes, fix_sizes, observe_shapes
+from edgemtl.own.fixing import FixedNet, Reference, check_changes, fix_sizes, observe_shapes
 from edgemtl.own.folding import fold_constants, open_session, run_session, shape_of
+from edgemtl.own.inputs import Constants, Layout
 from edgemtl.own.refusals import check_operators
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ Origin = Literal["onnx", "module"]
 class OwnNet:
     """A net that nobody here built.
 
-    `model` reads one image, `input`, in the `layout` that it has there, of (H, W) `size`; constants are initializers,
-    and type and shape of every tensor are known. `outputs` are the sizes of its outputs, batch included, in order.
+    `model` reads one image, `input`, in the `layout` that it has there, of (H, W) `size` and three `channels`, or one
+    where it is grey; constants are initializers, those that other inputs became among them (`constants`), and type and
+    shape of every tensor are known. `outputs` are the sizes of its outputs, batch included, in order. `reference` takes
+    images of three channels; a grey net's is their luminance.
     """
 
     name: str
@@ -37,9 +40,11 @@ class OwnNet:
     model: onnx.ModelProto
     input: str
     layout: Layout
+    channels: int
     size: tuple[int, int]
     outputs: Mapping[str, tuple[int, ...]]
     reference: Reference
+    constants: Constants
 
 
 def is_own_net(text: str) -> bool:
@@ -48,28 +53,27 @@ def is_own_net(text: str) -> bool:
     return not path.is_dir() and (path.suffix.lower() == ".onnx" or (":" in text and not path.exists()))
 
 
-def open_net(text: str, size: tuple[int, int] | None = None) -> OwnNet:
+def open_net(text: str, size: tuple[int, int] | None = None, constants: Constants | None = None) -> OwnNet:
     """The net in an ONNX file, or the module that `package.module:function` returns, for images of `size` (H, W).
 
     A file of a fixed size needs none, and takes another where it runs on it; one of a batch is taken for one image
-    where that gives the same. A module without a size is traced at 224x224. Raises `UserError` where there is no such
-    net, it reads anything but images of three channels, the size does not fit, or two runs on one image differ,
+    where that gives the same. A module without a size is traced at 224x224. Inputs of a file beside the image take the
+    values of `constants`, ones where that is None. Raises `UserError` where there is no such net, it reads anything but
+    colour or grey images, the size or a constant does not fit, or two runs on one image differ,
     `UnsupportedError` for operators that no bundle can hold (`check_operators`), and
     `MissingDependencyError` where a module needs what is not installed.
     """
     path = Path(text)
     if path.suffix.lower() == ".onnx":
-        return _opened(read_onnx(path, external_data=True), path.name, "onnx", size, None)
+        return _opened(path.name, fix_sizes(read_onnx(path, external_data=True), path.name, size, constants), None)
     from edgemtl.own.torch_module import export_module
 
     model, size, reference = export_module(text, size)
-    return _opened(model, text, "module", size, reference)
+    return _opened(text, fix_sizes(model, text, size, constants), reference)
 
 
-def _opened(
-    model: onnx.ModelProto, name: str, origin: Origin, size: tuple[int, int] | None, reference: Reference | None
-) -> OwnNet:
-    fixed = fix_sizes(model, name, size)
+def _opened(name: str, fixed: FixedNet, reference: Reference | None) -> OwnNet:
+    """The net whose sizes are fixed; `reference` runs the module that it came from, if any."""
     folded = fold_constants(fixed.model)
     check_operators(folded.graph, name)
     check_changes(fixed, name)
@@ -84,7 +88,9 @@ def _opened(
     _check_repeats(own, image, name)
     known = observe_shapes(folded, fixed.input, fixed.as_read(image), name)
     sizes = {info.name: shape for info in known.graph.output if (shape := shape_of(info)) is not None}
-    return OwnNet(name, origin, known, fixed.input, fixed.layout, fixed.size, sizes, own)
+    origin: Origin = "onnx" if reference is None else "module"
+    about = (fixed.input, fixed.layout, fixed.channels, fixed.size)
+    return OwnNet(name, origin, known, *about, sizes, own, fixed.constants)
 
 
 def _check_repeats(run: Reference, image: NDArray[np.float32], name: str) -> None:

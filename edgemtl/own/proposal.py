@@ -20,7 +20,8 @@ def propose_tasks(net: OwnNet) -> Declaration:
     """Tasks of a net: outputs that are called alike up to a dot (`pose.points`, `pose.score`) are one.
 
     A kind is proposed where name and shape speak for it, otherwise raw. Values of the image are ImageNet's for the
-    layout of PyTorch, 0 to 1 for TensorFlow's: nothing in a graph tells, so look at them first.
+    layout of PyTorch, 0 to 1 for TensorFlow's and for grey ones; inputs beside the image are what the net was opened
+    with. Nothing in a graph tells either, so look at them first.
     """
     tasks: dict[str, DeclaredTask] = {}
     for name, tensors in _groups(list(net.outputs)).items():
@@ -30,7 +31,8 @@ def propose_tasks(net: OwnNet) -> Declaration:
         tasks[_free(name, tasks)] = DeclaredTask(kind=_kind(tensors, net.outputs), outputs=outputs)
     tasks = {name: _as_kind(task) for name, task in tasks.items()}
     plain = Pixels(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Declaration(input=Pixels() if net.layout == "NCHW" else plain, tasks=tasks)
+    seen = Pixels() if net.layout == "NCHW" and net.channels > 1 else plain
+    return Declaration(input=seen, constants={name: tuple(own) for name, own in net.constants.items()}, tasks=tasks)
 
 
 def _groups(names: Sequence[str]) -> dict[str, list[str]]:

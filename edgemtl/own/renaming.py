@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from edgemtl.errors import UnsupportedError, reason_of
 from edgemtl.own.declaration import Resolved
+from edgemtl.own.inputs import GREY
 from edgemtl.own.net import OwnNet
 from edgemtl.own.structure import Structure, find_structure
 from edgemtl.targets import GRAPH_SCHEMA, TaskModel
@@ -101,17 +102,26 @@ class _Maker:
     def read_image(self, net: OwnNet) -> None:
         """Put `image` before the net's own input."""
         kind, sizes = self._kind(self._now(net.input))
-        if kind == TensorProto.FLOAT and net.layout == "NCHW":
+        steps: list[tuple[str, tuple[int, ...]]] = [("Conv", (1, 1, *net.size))] if net.channels == 1 else []
+        steps += [("Transpose", sizes)] if net.layout == "NHWC" else []
+        steps += [("Cast", sizes)] if kind != TensorProto.FLOAT else []
+        if not steps:
             self._rename(net.input, IMAGE_INPUT)
             return
         self._declare(IMAGE_INPUT, TensorProto.FLOAT, (1, 3, *net.size))
-        own, before = self._now(net.input), IMAGE_INPUT
-        if net.layout == "NHWC":
-            before = own if kind == TensorProto.FLOAT else "net.image.float"
-            self.first.append(helper.make_node("Transpose", [IMAGE_INPUT], [before], perm=[0, 2, 3, 1]))
-            self._declare(before, TensorProto.FLOAT, sizes)
-        if kind != TensorProto.FLOAT:
-            self.first.append(helper.make_node("Cast", [before], [own], to=kind))
+        before = IMAGE_INPUT
+        for number, (operator, shape) in enumerate(steps, 1):
+            after = self._now(net.input) if number == len(steps) else f"net.image.{number}"
+            if operator == "Conv":
+                self.constants["net.grey"] = helper.make_tensor("net.grey", TensorProto.FLOAT, [1, 3, 1, 1], GREY)
+                self.first.append(helper.make_node("Conv", [before, "net.grey"], [after]))
+            elif operator == "Transpose":
+                self.first.append(helper.make_node("Transpose", [before], [after], perm=[0, 2, 3, 1]))
+            else:
+                self.first.append(helper.make_node("Cast", [before], [after], to=kind))
+            if number < len(steps):
+                self._declare(after, TensorProto.FLOAT, shape)
+            before = after
 
     def give(self, source: str, name: str) -> None:
         """Make a tensor of the net the output `name`."""

@@ -25,6 +25,7 @@ from edgemtl.targets.onnx.magnitude import wide_nodes
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.pointwise import keep_convolutions
 from edgemtl.targets.onnx.quantize import quantize
+from edgemtl.targets.onnx.task_model import TaskModel
 from edgemtl.traits import TargetTraits
 
 if TYPE_CHECKING:
@@ -83,10 +84,23 @@ class TensorRtRtxTarget:
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
-        model = with_conditions(self._model(graph, precision, ranges), graph.outputs, static=True)
-        self._write(keep_convolutions(model), folder)
-        options = {**self._options(precision), "flags": flags_of(graph)}
-        return write_spec(folder, self, graph, {"plan": _PLAN}, precision, **options)
+        model = self._model(graph, precision, ranges)
+        made = TaskModel(model, graph.outputs, graph.input_size, graph.block_tasks)
+        return self._write_modes(made, precision, folder)
+
+    def build_model(self, model: TaskModel, precision: Mapping[str, str], folder: Path) -> list[Path]:
+        """Write the engine; see `edgemtl.targets.ModelTarget`. `UnsupportedError` for FP16, of unknown limits."""
+        if precision.get("engine") == "fp16":
+            raise UnsupportedError(
+                "target tensorrt-rtx has FP32 and INT8 alone for a net of one's own, since no calibration says which "
+                "of its values FP16 can hold: leave fp16 out"
+            )
+        return self._write_modes(model, precision, folder)
+
+    def _write_modes(self, model: TaskModel, precision: Mapping[str, str], folder: Path) -> list[Path]:
+        self._write(keep_convolutions(with_conditions(model.model, model.outputs, static=True)), folder)
+        options = {**self._options(precision), "flags": flags_of(model)}
+        return write_spec(folder, self, model, {"plan": _PLAN}, precision, **options)
 
     def build_plain(
         self,

@@ -17,7 +17,7 @@ from refusals import refused
 from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.cli import main
 from edgemtl.errors import UnsupportedError
-from edgemtl.export import ExportRequest, export_own_net
+from edgemtl.export import ExportRequest, Rounding, export_own_net
 from edgemtl.own import Declaration, DeclaredTask, OwnNet, Pixels, open_net, propose_tasks
 from edgemtl.runtime import Engine, prepare_image
 
@@ -127,6 +127,18 @@ def test_another_net_is_not_added_and_other_targets_are_refused(
     with pytest.raises(UnsupportedError, match="target streaming writes no engine of a net of one's own"):
         export_own_net(net, declaration, ExportRequest("streaming"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_has_an_engine_that_is_built_and_not_checked(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    net = open_net(str(saved(three_tasks(), tmp_path)))
+    out, request, half = tmp_path / "out", ExportRequest("tensorrt-rtx"), Rounding("fp16")
+    manifest = export_own_net(net, propose_tasks(net), request, out, [photo(tmp_path)])
+    engine = manifest.targets["tensorrt-rtx"]
+    assert not engine.parity and engine.modes_checked == 0 and set(engine.flags) == {"parsing", "pose", "best"}
+    assert (out / engine.folder / "engine.plan").stat().st_size > 10_000
+    with pytest.raises(UnsupportedError, match="tensorrt-rtx has FP32 and INT8 alone for a net of one's own"):
+        export_own_net(net, propose_tasks(net), request, tmp_path / "half", [photo(tmp_path)], rounding=half)
 
 
 def test_the_command_line_takes_a_net_whole(

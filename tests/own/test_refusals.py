@@ -47,7 +47,7 @@ def conditional() -> onnx.ModelProto:
 
 
 def two_inputs() -> onnx.ModelProto:
-    inputs = [helper.make_tensor_value_info(name, FLOAT, [1, 3, *SIZE]) for name in ("x", "scale")]
+    inputs = [helper.make_tensor_value_info(name, FLOAT, [1, 3, 200, 300]) for name in ("x", "scale")]
     return model_of([helper.make_node("Add", ["x", "scale"], ["y"])], {"y": FLOAT}, inputs=inputs)
 
 
@@ -71,8 +71,8 @@ REFUSED = {
         model_of([helper.make_node("NonZero", ["x"], ["y"], name="where")], {"y": TensorProto.INT64}),
         "NonZero where gives tensors whose size depends on the image",
     ),
-    "inputs": (two_inputs(), r"reads 2 inputs \(x, scale\)"),
-    "grey": (model_of([helper.make_node("Relu", ["x"], ["y"])], {"y": FLOAT}, image=(1, 1, 8, 8)), "shape 1x1x8x8"),
+    "inputs": (two_inputs(), r"reads scale \(1x3x200x300\) beside its image: a bundle reads one image"),
+    "depth": (model_of([helper.make_node("Relu", ["x"], ["y"])], {"y": FLOAT}, image=(1, 2, 8, 8)), "shape 1x2x8x8"),
     "row": (model_of([helper.make_node("Relu", ["x"], ["y"])], {"y": FLOAT}, image=(1, 3)), "shape 1x3"),
     "open": (three_tasks((1, 3, "h", "w")), "reads images of any size: say of which size .* --size"),
 }
