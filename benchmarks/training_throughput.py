@@ -9,7 +9,8 @@ the designs' convolutions alone, forward and backward, at their shapes and in th
 normalisation, activation, loss or update around them. How many FLOPs these are, and at what rate they run, is told too.
 
 Then images a second of such steps at half the input size by whole runs of `edgemtl train` in turns, data loading and
-augmentation included: FP32 against BF16, one process with all cores against a process per core.
+augmentation included: FP32 against BF16, one process with all cores against a process per core. A run is ended once its
+last step is done: the scores that would follow are not measured.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from _common import Outcome, Row, main, say
-from _runs import edgemtl
 from accelerate import Accelerator
 
 from edgemtl.data.scenes import ScenesSource
@@ -35,6 +38,7 @@ from edgemtl.spaces import Design, Space, load_space
 from edgemtl.train import Recipe, SupernetTraining, fresh_supernet, training_batches
 
 BATCH = 16
+POLL_SECONDS = 0.5
 RECIPE = Recipe(steps=1000, batch=BATCH, sizes=(0.5,), largest_steps=0.0)
 
 
@@ -132,9 +136,22 @@ def _throughput(quick: bool) -> dict[str, list[float]]:
 def _speed(arguments: list[str], steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         common = ["--images", "512", "--steps", str(steps), "--largest-steps", "0", "--sizes", "0.5"]
-        edgemtl("train", *common, *arguments, "--out", str(Path(folder) / "run"))
-        lines = (Path(folder) / "run" / "train.jsonl").read_text().splitlines()
-    return statistics.median([json.loads(line)["images_per_second"] for line in lines][1:])
+        out = Path(folder) / "run"
+        command = [sys.executable, "-m", "edgemtl", "train", *common, *arguments, "--out", str(out)]
+        say(f"$ {' '.join(command[2:])}")
+        with subprocess.Popen(command, stdout=sys.stderr) as process:
+            while not (records := _records(out / "train.jsonl")) or records[-1]["step"] < steps:
+                if process.poll() is not None:
+                    raise SystemExit(f"the training ended with status {process.returncode} before its last step")
+                time.sleep(POLL_SECONDS)
+            process.kill()  # its helpers end with it
+    return statistics.median([float(record["images_per_second"]) for record in records][1:])
+
+
+def _records(log: Path) -> list[dict[str, Any]]:
+    """The reports of a training this far, in whole lines."""
+    text = log.read_text() if log.is_file() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ from edgemtl.profiling.schema import (
 )
 from edgemtl.profiling.switching import LevelCost, measure_levels
 from edgemtl.profiling.timing import Call, compare, measure
+from edgemtl.profiling.turns import no_collection
 
 if TYPE_CHECKING:
     from edgemtl.profiling.count import Cost, Count, count_graph, count_operators
@@ -83,6 +84,7 @@ __all__ = [
     "measure_demand",
     "measure_levels",
     "measurer_names",
+    "no_collection",
     "percentile",
     "percentile_interval",
     "profile",

@@ -11,7 +11,7 @@ from typing import Callable
 from edgemtl.errors import UserError
 from edgemtl.progress import Progress, Report, silent
 
-__all__ = ["Call", "draw_alone", "draw_in_turns", "untimed_calls"]
+__all__ = ["Call", "draw_alone", "draw_in_turns", "no_collection", "untimed_calls"]
 
 Call = Callable[[], object]
 
@@ -19,7 +19,7 @@ Call = Callable[[], object]
 def draw_alone(call: Call, runs: int, warmup: int) -> list[float]:
     """Latencies in ms of `runs` calls, one after another, after `warmup` calls that are not timed."""
     _positive("runs", runs)
-    with _no_collection():
+    with no_collection():
         for _ in range(warmup):
             call()
         return _timed(call, runs)
@@ -45,7 +45,7 @@ def draw_in_turns(
         raise UserError("compare was given no call: name at least one")
     drawn: dict[str, list[float]] = {name: [] for name in calls}
     total = 2 * rounds * burst * len(calls)
-    with _no_collection():
+    with no_collection():
         for call in calls.values():
             for _ in range(warmup):
                 call()
@@ -78,12 +78,18 @@ def _positive(name: str, value: int) -> None:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
+def no_collection() -> Iterator[None]:
+    """Let Python's garbage collector rest while the block runs; what it would free is freed before.
+
+    To look through everything takes a process that has loaded torch a fifth of a second: timings that belong together
+    stand in one such block, in which each finds the collector at rest.
+    """
+    if not gc.isenabled():
+        yield
+        return
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        gc.enable()

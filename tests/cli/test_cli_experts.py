@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import edgemtl, make_workplace
+from chain import in_process, make_workplace
 
 from edgemtl.bundle import BundleExperts, Manifest
 from edgemtl.cli.export import _dropped
@@ -42,7 +42,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def searched(workplace: Path) -> Any:
-    done(edgemtl(workplace, "train", *SIDE, "--steps", "8", "--batch", "4", "--sizes", "1", "--out", "runs/supernet"))
+    done(
+        in_process(workplace, "train", *SIDE, "--steps", "8", "--batch", "4", "--sizes", "1", "--out", "runs/supernet")
+    )
     supernet = ("--supernet", "runs/supernet/supernet.safetensors")
     search = (
         "search",
@@ -57,7 +59,7 @@ def searched(workplace: Path) -> Any:
         "--out",
         "runs/experts",
     )
-    return json.loads(done(edgemtl(workplace, *search, "--format", "json")))
+    return json.loads(done(in_process(workplace, *search, "--format", "json")))
 
 
 def done(process: subprocess.CompletedProcess[str]) -> str:
@@ -73,17 +75,19 @@ def test_a_design_says_which_experts_a_task_keeps(searched: Any) -> None:
 
 def test_the_bundle_runs_any_task_and_is_measured_and_reported(workplace: Path, searched: Any) -> None:
     targets = ("--target", "onnxruntime", "--target", "openvino")
-    done(edgemtl(workplace, "export", "runs/experts", *targets))
+    done(in_process(workplace, "export", "runs/experts", *targets))
     image = str(next((workplace / "data/images/test").iterdir()))
     for tasks in ("depth", "depth,side"):
-        done(edgemtl(workplace, "run", "runs/experts/bundle", image, "--tasks", tasks, "--out", f"pictures/{tasks}"))
+        done(in_process(workplace, "run", "runs/experts/bundle", image, "--tasks", tasks, "--out", f"pictures/{tasks}"))
     assert list((workplace / "pictures/depth").iterdir())
-    profile = json.loads(done(edgemtl(workplace, "profile", "runs/experts/bundle", "--runs", "20", "--format", "json")))
+    profile = json.loads(
+        done(in_process(workplace, "profile", "runs/experts/bundle", "--runs", "20", "--format", "json"))
+    )
     assert profile["schema"].startswith("edgemtl.profile/")
-    done(edgemtl(workplace, "report", "runs/experts"))
+    done(in_process(workplace, "report", "runs/experts"))
     page = (workplace / "runs/experts/report.html").read_text()
     assert "Layer b2" in page and "What each task owns and shares" in page
-    lacking = edgemtl(workplace, "run", "runs/experts/bundle", image, "--tasks", "dept", "--out", "none")
+    lacking = in_process(workplace, "run", "runs/experts/bundle", image, "--tasks", "dept", "--out", "none")
     assert lacking.returncode == 1 and lacking.stderr.splitlines() == [lacking.stderr.strip()]
     assert "unknown task in the bundle: 'dept': did you mean depth" in lacking.stderr
 
@@ -91,17 +95,17 @@ def test_the_bundle_runs_any_task_and_is_measured_and_reported(workplace: Path, 
 def test_experts_can_be_streamed_on_a_board_that_is_too_small_for_them(workplace: Path, searched: Any) -> None:
     """Parity is checked by the export itself; the profile tells where time goes, waiting for weights included."""
     bundle = "runs/experts/streamed"
-    done(edgemtl(workplace, "export", "runs/experts", "--target", "streaming", "--out", bundle))
+    done(in_process(workplace, "export", "runs/experts", "--target", "streaming", "--out", bundle))
     image = str(next((workplace / "data/images/test").iterdir()))
-    done(edgemtl(workplace, "run", bundle, image, "--tasks", "depth,side", "--out", "pictures/streamed"))
+    done(in_process(workplace, "run", bundle, image, "--tasks", "depth,side", "--out", "pictures/streamed"))
     assert len(list((workplace / "pictures/streamed").iterdir())) == 2
-    profile = json.loads(done(edgemtl(workplace, "profile", bundle, "--runs", "20", "--format", "json")))
+    profile = json.loads(done(in_process(workplace, "profile", bundle, "--runs", "20", "--format", "json")))
     assert profile["target"] == profile["runtime"] == "streaming"
     assert {"Load", "Mixture", "Router"} <= {row["name"] for row in profile["operators"]["by_type"]}
 
 
 def test_export_tells_who_uses_which_expert(workplace: Path, searched: Any) -> None:
-    exported = edgemtl(workplace, "export", "runs/experts", "--exact", "--out", "exact", "--format", "json")
+    exported = in_process(workplace, "export", "runs/experts", "--exact", "--out", "exact", "--format", "json")
     manifest = json.loads(done(exported))
     assert {(use["layer"], use["task"]) for use in manifest["experts"]} == {
         ("b2", task) for task in ("regions", "depth", "side")

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import edgemtl, make_workplace
+from chain import edgemtl, in_process, make_workplace
+
+from edgemtl.data import open_source
+from edgemtl.spaces import load_space
+from edgemtl.testing.world import write_supernet
 
 SIDE = ("--space", "tiny", "--data", "data")
 
@@ -71,30 +75,17 @@ def done(process: subprocess.CompletedProcess[str]) -> str:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prune")
     make_workplace(folder)
-    done(edgemtl(folder, "train", *SIDE, "--steps", "8", "--batch", "4", "--sizes", "1", "--out", "runs/supernet"))
-    supernet = ("--supernet", "runs/supernet/supernet.safetensors")
-    done(
-        edgemtl(
-            folder,
-            "search",
-            *SIDE,
-            *supernet,
-            "--budget",
-            "100%FLOPs",
-            "--evaluations",
-            "2",
-            "--finetune",
-            "0",
-            "--out",
-            "runs/a",
-        )
-    )
+    tasks = open_source(str(folder / "data"), (64, 64)).tasks
+    write_supernet(load_space(str(folder / "nas/tiny.yaml"), tasks), folder / "supernet.safetensors")
+    few = ("--evaluations", "2", "--finetune", "0")
+    words = (*SIDE, "--supernet", "supernet.safetensors", "--budget", "100%FLOPs", *few)
+    done(in_process(folder, "search", *words, "--out", "runs/a"))
     return folder
 
 
 def test_a_run_is_pruned_tuned_exported_and_reported(workplace: Path) -> None:
     words = ("prune", "runs/a", "--design", "baseline", "--budget", "70%FLOPs", "--fast", "--out", "runs/b")
-    process = edgemtl(workplace, *words, "--format", "json")
+    process = in_process(workplace, *words, "--format", "json")
     result: Any = json.loads(done(process))
     assert result["strategy"] == "prune"
     assert result["best"]["flops"] <= 0.7 * result["front"][-1]["flops"]
@@ -102,22 +93,22 @@ def test_a_run_is_pruned_tuned_exported_and_reported(workplace: Path) -> None:
     assert pruned
     assert "groups measured" in process.stderr
     tuned = ("train", "--run", "runs/b", "--steps", "4", "--batch", "4", "--out", "runs/c", "--format", "json")
-    assert json.loads(done(edgemtl(workplace, *tuned)))["best"]["design"] == result["best"]["design"]
-    done(edgemtl(workplace, "export", "runs/c", "--target", "onnxruntime"))
-    done(edgemtl(workplace, "report", "runs/c"))
+    assert json.loads(done(in_process(workplace, *tuned)))["best"]["design"] == result["best"]["design"]
+    done(in_process(workplace, "export", "runs/c", "--target", "onnxruntime"))
+    done(in_process(workplace, "report", "runs/c"))
     assert pruned[0] in (workplace / "runs/c/report.html").read_text()
 
 
 def test_the_table_says_which_task_blocked_which_group(workplace: Path) -> None:
     words = ("prune", "runs/a", "--design", "baseline", "--budget", "70%params", "--out", "runs/d")
-    shown = done(edgemtl(workplace, *words))
+    shown = done(in_process(workplace, *words))
     assert "Which task blocked which group" in shown
     assert "depth_neck.lateral_s1" in shown
     assert "next: edgemtl train --run runs/d" in shown
-    refused = edgemtl(workplace, *words)
+    refused = in_process(workplace, *words)
     assert refused.returncode == 1
     assert "go on with --resume" in refused.stderr
-    assert done(edgemtl(workplace, *words, "--resume")) == shown
+    assert done(in_process(workplace, *words, "--resume")) == shown
 
 
 def test_a_module_of_ones_own_is_pruned_and_comes_back(workplace: Path) -> None:
@@ -133,8 +124,8 @@ def test_a_module_of_ones_own_is_pruned_and_comes_back(workplace: Path) -> None:
     kept = result["best"]["design"]["trunk.0.channels"]
     assert done(edgemtl(workplace, back, prefix=("-c",))).startswith(f"Conv2d(3, {kept}, ")
     assert done(edgemtl(workplace, *words, "--resume", "--format", "json")) == json.dumps(result, indent=2) + "\n"
-    done(edgemtl(workplace, "compare", "runs/own", "runs/own"))
-    refused = edgemtl(workplace, "export", "runs/own", "--target", "onnxruntime")
+    done(in_process(workplace, "compare", "runs/own", "runs/own"))
+    refused = in_process(workplace, "export", "runs/own", "--target", "onnxruntime")
     assert refused.returncode == 1
     assert "is no run" in refused.stderr
 

@@ -7,7 +7,7 @@ from time import sleep
 import pytest
 
 from edgemtl.errors import UserError
-from edgemtl.profiling import compare, measure
+from edgemtl.profiling import compare, measure, no_collection
 
 
 def test_measure_counts_warm_up_and_runs() -> None:
@@ -66,6 +66,16 @@ def test_the_collector_comes_back_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="engine gone"):
         measure(fail, runs=1)
     assert gc.isenabled()
+
+
+def test_timings_that_belong_together_collect_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda *generation: calls.append(1))
+    with no_collection():
+        for _ in range(3):
+            measure(int, runs=1, warmup=0)
+            assert not gc.isenabled(), "it rests to the end of the block"
+    assert gc.isenabled() and len(calls) == 1
 
 
 def test_nothing_to_measure_is_refused() -> None:

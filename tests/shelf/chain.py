@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from edgemtl.cli import main
 
 ROOT = Path(__file__).parents[2]
 Here = Callable[..., tuple[int, str, str]]
@@ -44,6 +51,19 @@ def edgemtl(folder: Path, *words: str, prefix: Sequence[str] = ("-m", "edgemtl")
     return subprocess.run(
         command, cwd=folder, env=environment(folder), text=True, capture_output=True, timeout=600, check=False
     )
+
+
+def in_process(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """As `edgemtl`, without the seconds that a process takes to import torch: for fixtures and long tests."""
+    output, errors = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.chdir(folder)
+        for name in ("COLUMNS", "EDGEMTL_CACHE"):
+            patch.setenv(name, environment(folder)[name])
+        with redirect_stdout(output), redirect_stderr(errors):
+            status = main(words)
+    logging.disable(logging.NOTSET)
+    return subprocess.CompletedProcess(words, status, output.getvalue(), errors.getvalue())
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -137,13 +137,13 @@ def test_with_a_teacher_narrow_designs_learn_from_it_where_the_largest_is_not_tr
     recipe = Recipe(steps=4, batch=2, sizes=(1.0,), largest_steps=0.0, ends_every=2, bf16=False)
     teacher = fresh_supernet(space, 1).extract(space.largest())
     training = SupernetTraining(space, recipe, fresh_supernet(space, 0), teacher, Accelerator(cpu=True))
-    asked: list[int] = []
-    training._teach = lambda image, teach=training._teach: (asked.append(1), teach(image))[1]  # type: ignore
+    calls: list[int] = []
+    training._teach = lambda image, teach=training._teach: (calls.append(1), teach(image))[1]  # type: ignore
     training._largest = lambda image: pytest.fail("the largest design taught")  # type: ignore[method-assign]
     batches = training_batches(Toys().split("train"), space.tasks, recipe, 0, 0)
     for step, batch in zip(range(2), batches, strict=False):
         training.one_step(step, batch)
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
 def test_what_is_written_is_what_was_scored(space: Space, tmp_path: Path) -> None:

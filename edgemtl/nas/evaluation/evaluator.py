@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from edgemtl.nas.evaluation.by_image import by_image
 from edgemtl.nas.evaluation.problem import Evaluation, LatencyEstimator, LatencyPrediction, Metrics
 from edgemtl.nas.evaluation.stopping import Audit, ByImage, Stopped, Watch, image_order, watch_floors, watchable
 from edgemtl.nas.evaluation.turns import Turns
-from edgemtl.profiling import Measurer, TimedCall
+from edgemtl.profiling import Measurer, TimedCall, no_collection
 from edgemtl.results import Latency
 from edgemtl.runtime import Outputs, Session
 from edgemtl.spaces import Design
@@ -102,6 +102,11 @@ class NetEvaluator:
     def is_timed(self) -> bool:
         """Whether nets have latencies, of their engines or estimated."""
         return self.estimate is not None or self.measurer.untimed is None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether latencies are those of engines."""
+        return self.estimate is None and self.measurer.untimed is None
 
     def prepare(self, net: TaskNet, precision: Mapping[str, str] | None) -> PreparedNet:
         """The net, its statistics measured anew in place, with ranges where a block is INT8 or the engine is FP16."""
@@ -203,11 +208,24 @@ class NetEvaluator:
         Of several engines the fastest counts: two of one file differ by a tenth for as long as they live, and whatever
         else runs on the machine makes one slower, never faster.
         """
+        with self.timer(prepared) as time:
+            return time()
+
+    @contextmanager
+    def timer(self, prepared: Prepared) -> Iterator[Callable[[], dict[str, float]]]:
+        """The call that is `time`, with the net's engine built already: what is left is to open and to run it."""
         if not self.is_timed or prepared.precision is None:
-            return {}
-        if self.estimate is not None:
-            return self._estimated(prepared, self.estimate)
-        drawn = [self._medians(prepared) for _ in range(LATENCY_ENGINES)]
+            yield dict
+        elif self.estimate is not None:
+            yield partial(self._estimated, prepared, self.estimate)
+        else:
+            with self.built(prepared) as folder:
+                yield partial(self._fastest, folder)
+
+    def _fastest(self, folder: Path) -> dict[str, float]:
+        """Latencies of the fastest of several engines of one file."""
+        with no_collection():
+            drawn = [self._medians(folder) for _ in range(LATENCY_ENGINES)]
         return {scope: min(medians[scope] for medians in drawn) for scope in self.scopes}
 
     def _estimated(self, prepared: Prepared, estimate: LatencyEstimator) -> dict[str, float]:
@@ -216,8 +234,8 @@ class NetEvaluator:
             return {}
         return {scope: float(estimate.predict([prepared.design], scope)[0]) for scope in self.scopes}
 
-    def _medians(self, prepared: Prepared) -> dict[str, float]:
-        with self.engine(prepared) as session:
+    def _medians(self, folder: Path) -> dict[str, float]:
+        with self.opened(folder) as session:
             return self.medians(session)
 
     def medians(self, session: Session) -> dict[str, float]:
@@ -247,12 +265,23 @@ class NetEvaluator:
         return Latency(value=ms, kind="predicted", device=device, runtime=runtime, error=error)
 
     @contextmanager
-    def engine(self, prepared: Prepared) -> Iterator[Session]:
-        """The net built for the target in a temporary folder, opened, and closed at the end."""
+    def built(self, prepared: Prepared) -> Iterator[Path]:
+        """The net's engine, written for the target into a temporary folder that goes at the end."""
         with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
             self.target.build(prepared.net, prepared.precision or {}, prepared.ranges, Path(folder))
-            with closing(self.measurer.open(Path(folder), self.threads, self._modes)) as session:
-                yield session
+            yield Path(folder)
+
+    @contextmanager
+    def opened(self, folder: Path) -> Iterator[Session]:
+        """An engine that was built, opened, and closed at the end."""
+        with closing(self.measurer.open(folder, self.threads, self._modes)) as session:
+            yield session
+
+    @contextmanager
+    def engine(self, prepared: Prepared) -> Iterator[Session]:
+        """The net's engine, built and opened."""
+        with self.built(prepared) as folder, self.opened(folder) as session:
+            yield session
 
     def score(self, prepared: Prepared, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
         """Metrics on `samples` of the real engine's outputs; simulated where engines are not timed or give none."""
@@ -333,15 +362,22 @@ class Evaluator(NetEvaluator):
         """Metrics of the quantized net, simulated as the target's engine computes, and the latency if there is one.
 
         Scoring is stopped early where the design cannot keep a floor of the `watch`. Where the latency is `predicted`
-        no engine is built.
+        no engine is built. What is measured alone is an engine that is built already.
         """
-        with self.turns.among_others():
-            candidate = self.candidate(design)
-            scored = self.simulated_until(candidate, watch, design.key) if watch else (self.simulated(candidate), None)
-        if predicted is not None:
-            return Evaluation(design, scored[0], predicted.latency_ms, scored[1], predicted.error)
-        with self.turns.alone():
-            return Evaluation(design, scored[0], self.time(candidate), scored[1])
+        with ExitStack() as stack:
+            with self.turns.among_others():
+                candidate = self.candidate(design)
+                metrics, stopped = self._simulated(candidate, watch)
+                if predicted is not None:
+                    return Evaluation(design, metrics, predicted.latency_ms, stopped, predicted.error)
+                time = stack.enter_context(self.timer(candidate))
+            with self.turns.alone() if self.is_measured else nullcontext():
+                return Evaluation(design, metrics, time(), stopped)
+
+    def _simulated(self, candidate: Candidate, watch: Watch | None) -> tuple[Metrics, Stopped | None]:
+        if watch is None:
+            return self.simulated(candidate), None
+        return self.simulated_until(candidate, watch, candidate.design.key)
 
 
 def recalibration_images(source: Source, count: int) -> list[Tensor]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Protocol, TypeVar
 
 from edgemtl.nas.evaluation.evaluator import Candidate, Evaluator
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
 from edgemtl.nas.evaluation.shrinkage import ShrinkageEstimate, shrinkage_estimate
+from edgemtl.profiling import no_collection
 from edgemtl.results import FineTuning
 from edgemtl.spaces import Design, Space
 from edgemtl.tasks import relative_change
@@ -244,19 +246,30 @@ def timed_together(
     if evaluator.estimate is not None:
         return [evaluator.time(candidate) for candidate in candidates]
     drawn: list[dict[str, list[float]]] = [{scope: [] for scope in evaluator.scopes} for _ in candidates]
-    for _ in range(engines):
-        with ExitStack() as stack:
-            sessions = [stack.enter_context(evaluator.engine(candidate)) for candidate in candidates]
-            calls = {
-                f"{number}/{scope}": call
-                for number, session in enumerate(sessions)
-                for scope, call in evaluator.calls(session).items()
-            }
-            samples = evaluator.measurer.compare(calls, rounds, burst=BURST, warmup=5)
-        for number, scopes in enumerate(drawn):
-            for scope, values in scopes.items():
-                values += samples[f"{number}/{scope}"].samples_ms
+    with ExitStack() as folders:
+        built = [folders.enter_context(evaluator.built(candidate)) for candidate in candidates]
+        folders.enter_context(no_collection())
+        for _ in range(engines):
+            for number, scopes in enumerate(_drawn(evaluator, built, rounds)):
+                for scope, values in scopes.items():
+                    drawn[number][scope] += values
     return [{scope: median(values) for scope, values in scopes.items()} for scopes in drawn]
+
+
+def _drawn(evaluator: Evaluator, folders: Sequence[Path], rounds: int) -> list[dict[str, list[float]]]:
+    """Latencies in ms of one engine of each file, drawn in turns."""
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(evaluator.opened(folder)) for folder in folders]
+        calls = {
+            f"{number}/{scope}": call
+            for number, session in enumerate(sessions)
+            for scope, call in evaluator.calls(session).items()
+        }
+        samples = evaluator.measurer.compare(calls, rounds, burst=BURST, warmup=5)
+    return [
+        {scope: list(samples[f"{number}/{scope}"].samples_ms) for scope in evaluator.scopes}
+        for number in range(len(folders))
+    ]
 
 
 def choose(problem: Problem, finalists: Sequence[R], estimate: ShrinkageEstimate | None = None) -> R:

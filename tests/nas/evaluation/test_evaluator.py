@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 import torch
 
 from edgemtl.data import open_source
+from edgemtl.devices import load_device
 from edgemtl.models import Supernet, load_supernet
-from edgemtl.nas.evaluation import Candidate, Evaluator
+from edgemtl.nas.evaluation import Candidate, Evaluator, Turns
+from edgemtl.nas.evaluation.evaluator import LATENCY_ENGINES
 from edgemtl.spaces import Space, load_space
 from edgemtl.targets import find_target, measurer_of
 from edgemtl.testing.world import TASKS
@@ -74,6 +78,48 @@ def test_an_evaluation_has_every_task_and_every_scope(evaluator: Evaluator, wher
     assert set(found.latency_ms) == {"", "depth"}
     assert all(0 < ms < 1000 for ms in found.latency_ms.values())
     assert found == type(found)(where.smallest(), evaluator.evaluate(where.smallest()).metrics, found.latency_ms)
+
+
+def test_a_net_is_built_once_and_opened_anew_for_each_engine_that_is_timed(
+    evaluator: Evaluator, where: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for owner, method in ((type(evaluator.target), "build"), (type(evaluator.measurer), "open")):
+        whole = getattr(owner, method)
+
+        def counted(*given: object, whole: Callable[..., object] = whole, method: str = method) -> object:
+            calls.append(method)
+            return whole(*given)
+
+        monkeypatch.setattr(owner, method, counted)
+    evaluator.time(evaluator.candidate(where.smallest()))
+    assert calls == ["build"] + ["open"] * LATENCY_ENGINES
+
+
+@pytest.mark.parametrize(("device", "waits"), [("host", ["among", "alone"]), ("raspberry-pi-5", ["among"])])
+def test_only_engines_are_timed_alone(home: Path, where: Space, device: str, waits: list[str]) -> None:
+    """What nothing times waits for no other worker, and an engine is built among them."""
+    events: list[str] = []
+
+    class Heard(Turns):
+        @contextmanager
+        def among_others(self) -> Iterator[None]:
+            events.append("among")
+            yield
+
+        @contextmanager
+        def alone(self) -> Iterator[None]:
+            events.append("alone")
+            yield
+
+    target = find_target("onnxruntime", load_device(device))
+    source, supernet = (
+        open_source(str(home / "photos"), (64, 64)),
+        Supernet.of(load_space(str(home / "nas" / "tiny.yaml"), TASKS)),
+    )
+    evaluator = Evaluator(source, target, measurer_of(target), [""], supernet=supernet, turns=Heard())
+    found = evaluator.evaluate(where.smallest())
+    assert events == waits and bool(found.latency_ms) == ("alone" in waits)
 
 
 def test_the_images_of_a_decision_are_not_those_of_a_score(evaluator: Evaluator) -> None:
