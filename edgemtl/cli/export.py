@@ -115,10 +115,10 @@ REASONS = 5
 )
 @click.option(
     "--precision",
-    metavar="NAME",
+    metavar="NAME_OR_RUN",
     default="float",
     show_default=True,
-    help="For a net of your own: float, int8, or another of the target's engines: bf16.",
+    help="For a net of your own: float, int8, one of the target's engines (bf16), or the folder of a search for it.",
 )
 @click.option(
     "--data",

@@ -16,9 +16,9 @@ from edgemtl.units import format_bytes, format_flops
 if TYPE_CHECKING:
     from edgemtl.bundle import BundleTarget, Manifest
     from edgemtl.export import ExportRequest, Rounding
+    from edgemtl.own import Declaration, OwnNet
 
-__all__ = ["check_options", "export_own", "print_proposal"]
-
+__all__ = ["check_options", "export_own", "opened_net", "print_proposal"]
 
 _OF_RUN = (
     "design",
@@ -72,22 +72,31 @@ def export_own(
     from edgemtl.errors import UserError
     from edgemtl.export import export_own_net
     from edgemtl.files.disk import read_json
-    from edgemtl.own import as_text, open_net, propose_tasks, read_declaration
-
     if out is None:
         raise UserError(f"{net} does not say where its bundle goes: give --out, for example --out bundles/mine")
-    declaration = None if tasks is None else read_declaration(Path(tasks))
-    opened = open_net(net, parse_size(size), None if declaration is None else declaration.constants)
-    if declaration is None:
-        declaration = propose_tasks(opened)
-        screen.note("no --tasks given: these are proposed, from names and shapes alone")
-        for line in as_text(declaration).splitlines():
-            screen.note(line)
+    opened, declaration = opened_net(screen, net, parse_size(size), tasks)
     with interruptible(f"{out} is what it was, or holds all that was asked for"), Stages() as stages:
         manifest = export_own_net(opened, declaration, request, out, images, stages, rounding)
     if not screen.as_json:
         _show(screen, manifest, out)
     screen.json(read_json(out / MANIFEST_FILE, "manifest"))
+
+
+def opened_net(
+    screen: Screen, net: str, size: tuple[int, int] | None, tasks: str | None
+) -> tuple[OwnNet, Declaration]:
+    """A net with its tasks of a YAML file; without one those that are proposed, which are shown."""
+    from edgemtl.own import as_text, open_net, propose_tasks, read_declaration
+
+    if tasks is not None:
+        declaration = read_declaration(Path(tasks))
+        return open_net(net, size, declaration.constants), declaration
+    opened = open_net(net, size)
+    declaration = propose_tasks(opened)
+    screen.note("no --tasks given: these are proposed, from names and shapes alone")
+    for line in as_text(declaration).splitlines():
+        screen.note(line)
+    return opened, declaration
 
 
 def _show(screen: Screen, manifest: Manifest, out: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from edgemtl.cli.own_search import search_own
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_result
@@ -44,7 +45,14 @@ __all__ = ["search"]
         "edgemtl search --budget 2GFLOPs --workers 4",
         "edgemtl search --budget 2GFLOPs --storage postgresql://me@server/studies --out runs/first",
         "edgemtl search --budget 2GFLOPs --objective delta_m --objective latency --objective bytes",
+        "edgemtl search pose.onnx --tasks tasks.yaml --data photos --budget 60%ms --floor pose=1% --out runs/pose",
     ),
+)
+@click.argument("net", metavar="[NET]", required=False)
+@click.option(
+    "--tasks",
+    metavar="FILE",
+    help="For a net of your own: the YAML file that says which outputs are which task; proposed without one.",
 )
 @click.option(
     "--budget",
@@ -70,7 +78,7 @@ __all__ = ["search"]
     metavar="DATA",
     default="scenes",
     show_default=True,
-    help="A data set: scenes, elpv, or the path of a YAML file.",
+    help="A data set: scenes, elpv, or the path of a YAML file. For a net of your own: a folder of photos.",
 )
 @click.option("--size", metavar="HxW", help="Input size, HEIGHTxWIDTH; the space's own by default.")
 @click.option(
@@ -140,6 +148,8 @@ __all__ = ["search"]
 @click.option("--seed", default=0, show_default=True, help="Fixes what is drawn at random.")
 def search(
     screen: Screen,
+    net: str | None,
+    tasks: str | None,
     budgets: Sequence[str],
     floors: Sequence[str],
     size: str | None,
@@ -157,6 +167,10 @@ def search(
 
     Prints first what the smallest, a middle and the largest design take of each budget, then the front of the best
     designs and the chosen one, scored and timed on its exported engine. Writes a run folder.
+
+    With a NET of your own, an ONNX file or package.module:function, it chooses the precision of each of its blocks: so
+    that no task agrees less with the float net than its floor allows, 1 % without one, and none slower than the best
+    uniform precision that keeps the floors. Then edgemtl export NET --precision RUN.
     """
     from edgemtl.files.disk import read_json
     from edgemtl.nas import search as room
@@ -166,6 +180,12 @@ def search(
     from edgemtl.train import training_processes
 
     folder = new_run(out, "search", resume)
+    if tasks is not None and net is None:
+        raise UserError("--tasks belongs to a net of one's own: give the net before it, or drop it")
+    if net is not None:
+        limits = {"budgets": tuple(budgets), "floors": tuple(floors), "resume": resume}
+        search_own(screen, net, tasks, parse_size(size), folder, {**limits, **_of_own(options)})
+        return
     request = room.SearchRequest(
         out=folder,
         budgets=tuple(budgets),
@@ -191,6 +211,11 @@ def search(
         target = read_config(folder).target
         screen.say(f"written: {folder / RESULT_FILE}; next: edgemtl export {folder} --target {target}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
+
+
+def _of_own(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a search of a net of one's own has too."""
+    return {name: options[name] for name in ("data", "target", "device", "threads")}
 
 
 def _training_steps(given: int | None, folder: Path, resume: bool) -> int:

@@ -21,6 +21,7 @@ TITLES = {
     "masks": "steps of masks learnt",
     "search": "designs evaluated",
     "sensitivity": "choices tried a step lower",
+    "precision": "blocks tried in INT8",
     "finalists": "architectures refined",
     "finetune": "steps of fine-tuning",
     "score": "designs scored",

@@ -28,12 +28,15 @@ from edgemtl.own import (
     OwnNet,
     OwnPrecision,
     Photos,
-    Resolved,
     block_records,
     calibrate_model,
+    expected_outputs,
+    image_input,
     in_precision,
     named_precision,
+    net_digest,
     read_photos,
+    read_precision,
     ready_for_rounding,
     resolve,
     task_model,
@@ -60,12 +63,18 @@ Evidence = tuple[list[Image], list[Outputs]]
 class Rounding:
     """The precision that engines are wanted in, by its name, and the folder of photos that INT8 is calibrated on.
 
-    `name` is "float", "int8" of every block, or an engine precision of the targets ("bf16"). One third of the photos
-    calibrates, the last third is what engines are compared on where no pictures are given.
+    `name` is "float", "int8" of every block, an engine precision of the targets ("bf16"), or the folder of a search for
+    the same net. One third of the photos calibrates, the last third is what engines are compared on where no pictures
+    are given.
     """
 
     name: str = FLOAT
     data: Path | None = None
+
+    @property
+    def run(self) -> Path | None:
+        """The folder of a search, where the name is one."""
+        return Path(self.name) if Path(self.name).is_dir() else None
 
 
 def export_own_net(
@@ -89,13 +98,14 @@ def export_own_net(
     resolved = resolve(net, declaration)
     targets = [_writes_models(target) for target in request.find_targets()]
     model, structure = task_model(net, resolved)
-    about = _input(net, resolved)
+    about = image_input(net, resolved)
     photos = None if rounding.data is None else read_photos(rounding.data)
-    precision = _precision(rounding.name, model, targets, about, photos, report)
+    own_digest = net_digest(model, about, resolved.tasks)
+    precision = _precision(rounding, model, targets, about, photos, own_digest, report)
+    digest = hashlib.sha256(own_digest.encode() + precision.digest).hexdigest()
     pictures = pictures or (() if photos is None else photos.test)
     images = _images(pictures, about)
-    expected = [_expected(net, resolved, image) for image in images]
-    digest = _digest(model, about, resolved.tasks, precision)
+    expected = [expected_outputs(net, resolved, image) for image in images]
     with placing(folder) as position:
         position.check(digest, [target.traits.name for target in targets])
         parts = {}
@@ -124,39 +134,30 @@ def _writes_models(target: ExportTarget) -> ExportTarget:
 
 
 def _precision(
-    name: str,
+    rounding: Rounding,
     model: TaskModel,
     targets: Sequence[ExportTarget],
     about: BundleInput,
     photos: Photos | None,
+    digest: str,
     report: Report,
 ) -> OwnPrecision:
-    """The precision that is called so, with ranges where it needs some: those of the photos that calibrate."""
-    values = named_precision(name, model, targets)
+    """The precision that is called so, with ranges where it needs some, or the one that a search chose for the net."""
+    if rounding.run is not None:
+        precision, target = read_precision(rounding.run, digest)
+        if others := [each.traits.name for each in targets if each.traits.name != target]:
+            raise UserError(
+                f"--precision {rounding.run} was searched for {target}, not for {others[0]}: give --target {target}"
+            )
+        return precision
+    values = named_precision(rounding.name, model, targets)
     if INT8 not in values.values():
         return OwnPrecision(values)
     if photos is None:
-        raise UserError(f"--precision {name} needs photos to calibrate on: give a folder of some with --data")
+        raise UserError(f"--precision {rounding.name} needs photos to calibrate on: give a folder of some with --data")
     note(report, f"calibrating on {len(photos.calibration)} images")
     images = (prepare_image(load_image(path), (about.height, about.width), about) for path in photos.calibration)
     return OwnPrecision(values, calibrate_model(ready_for_rounding(model), images, len(photos.calibration)))
-
-
-def _digest(model: TaskModel, about: BundleInput, tasks: Sequence[Task], precision: OwnPrecision) -> str:
-    """Fingerprint of the net, its tasks and its precision."""
-    parts = [model.model.SerializeToString(deterministic=True), about.model_dump_json().encode(), repr(tasks).encode()]
-    if precision.is_reduced:
-        limits = sorted(precision.ranges.limits.items()) if precision.ranges else ()
-        parts += [repr(sorted(precision.values.items())).encode(), repr(limits).encode()]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-def _input(net: OwnNet, resolved: Resolved) -> BundleInput:
-    height, width = net.size
-    pixels = resolved.pixels
-    return BundleInput(
-        height=height, width=width, colour=pixels.colour, scale=pixels.scale, mean=pixels.mean, std=pixels.std
-    )
 
 
 def _images(pictures: Sequence[Path], about: BundleInput) -> list[Image]:
@@ -170,23 +171,6 @@ def _images(pictures: Sequence[Path], about: BundleInput) -> list[Image]:
 
 def _seen_on(pictures: Sequence[Path]) -> dict[str, int | str]:
     return {"name": "photos" if pictures else "scenes", "images": len(pictures) or ROOMS}
-
-
-def _expected(net: OwnNet, resolved: Resolved, image: Image) -> Outputs:
-    """The net's own outputs, as an engine's outputs are: float32, with a batch of one."""
-    own = net.reference(image)
-    outputs: Outputs = {}
-    for task in resolved.tasks:
-        outputs[task.name] = {}
-        for name, tensor in resolved.tensors[task.name].items():
-            value = np.asarray(own[tensor], np.float32)
-            if not np.isfinite(value).all():
-                raise UserError(
-                    f"output {tensor} of {net.name} is not finite on an image of the check, so nothing can be compared "
-                    "with it: look at input in the tasks file, or leave that output out by unused"
-                )
-            outputs[task.name][name] = value if value.shape[:1] == (1,) else value[None]
-    return outputs
 
 
 def _with_shapes(task: BundleTask, outputs: Mapping[str, Image]) -> BundleTask:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgemtl.bundle import BundleInput
 from edgemtl.errors import UserError
 from edgemtl.models.quantization import Ranges, check_precision
 from edgemtl.own.rounding import ready_for_rounding, rounded_blocks, rounded_model
 from edgemtl.targets import ExportTarget, TaskModel
+from edgemtl.tasks import Task
 
-__all__ = ["FLOAT", "FLOAT_ENGINE", "INT8", "OwnPrecision", "in_precision", "named_precision"]
+__all__ = ["FLOAT", "FLOAT_ENGINE", "INT8", "OwnPrecision", "in_precision", "named_precision", "net_digest"]
 
 FLOAT, INT8 = "float", "int8"
 FLOAT_ENGINE = "fp32"
@@ -24,13 +27,23 @@ class OwnPrecision:
     ranges: Ranges | None = None
 
     @property
+    def digest(self) -> bytes:
+        """Fingerprint; nothing where all is FP32."""
+        if not self.is_reduced:
+            return b""
+        limits = sorted(self.ranges.limits.items()) if self.ranges else ()
+        return repr((sorted(self.values.items()), limits)).encode()
+
+    @property
     def is_reduced(self) -> bool:
         """Whether anything is less than FP32."""
         return any(value not in (FLOAT, FLOAT_ENGINE) for value in self.values.values())
 
-    def of(self, block: str) -> str:
-        """The precision of a block."""
-        return self.values.get(block, FLOAT)
+
+def net_digest(model: TaskModel, about: BundleInput, tasks: Sequence[Task]) -> str:
+    """Fingerprint of a net in float, the image that it reads, and its tasks."""
+    content = model.model.SerializeToString(deterministic=True) + about.model_dump_json().encode()
+    return hashlib.sha256(content + repr(tuple(tasks)).encode()).hexdigest()
 
 
 def named_precision(name: str, model: TaskModel, targets: Sequence[ExportTarget]) -> Mapping[str, str]:

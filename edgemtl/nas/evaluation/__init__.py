@@ -10,6 +10,8 @@ from edgemtl.nas.evaluation.evaluator import (
     recalibration_images,
 )
 from edgemtl.nas.evaluation.finalists import (
+    RATIO_ALLOWED,
+    EngineTimer,
     Finalist,
     Measured,
     Rated,
@@ -19,6 +21,7 @@ from edgemtl.nas.evaluation.finalists import (
     front_of,
     is_exportable,
     measure_finalists,
+    medians_in_turns,
     pick_architectures,
 )
 from edgemtl.nas.evaluation.images import prepare_images
@@ -73,8 +76,10 @@ from edgemtl.nas.evaluation.turns import Turns
 __all__ = [
     "BATCH",
     "POSITION",
+    "RATIO_ALLOWED",
     "SENSITIVITY_FILE",
     "Candidate",
+    "EngineTimer",
     "Evaluation",
     "Evaluator",
     "Finalist",
@@ -114,6 +119,7 @@ __all__ = [
     "limits_of",
     "measure_finalists",
     "measure_into_run",
+    "medians_in_turns",
     "non_dominated",
     "one_step_down",
     "open_storage",

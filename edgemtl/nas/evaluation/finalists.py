@@ -8,7 +8,7 @@ as fast as the best uniform precision stays. What cannot be timed here stays as 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,12 +17,15 @@ from typing import Protocol, TypeVar
 from edgemtl.nas.evaluation.evaluator import Candidate, Evaluator
 from edgemtl.nas.evaluation.problem import Evaluation, Problem, non_dominated
 from edgemtl.nas.evaluation.shrinkage import ShrinkageEstimate, shrinkage_estimate
-from edgemtl.profiling import no_collection
+from edgemtl.profiling import Measurer, TimedCall, no_collection
 from edgemtl.results import FineTuning
+from edgemtl.runtime import Session
 from edgemtl.spaces import Design, Space
 from edgemtl.tasks import relative_change
 
 __all__ = [
+    "RATIO_ALLOWED",
+    "EngineTimer",
     "Finalist",
     "Measured",
     "Rated",
@@ -31,6 +34,7 @@ __all__ = [
     "fast_enough",
     "is_exportable",
     "measure_finalists",
+    "medians_in_turns",
     "pick_architectures",
     "precision_variants",
     "timed_together",
@@ -66,6 +70,7 @@ class Rated(Protocol):
 
 
 R = TypeVar("R", bound=Rated)
+C = TypeVar("C", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -245,29 +250,62 @@ def timed_together(
     """
     if evaluator.estimate is not None:
         return [evaluator.time(candidate) for candidate in candidates]
-    drawn: list[dict[str, list[float]]] = [{scope: [] for scope in evaluator.scopes} for _ in candidates]
+    return medians_in_turns(evaluator, candidates, engines, rounds)
+
+
+class EngineTimer(Protocol[C]):
+    """Builds and opens engines of candidates, whatever those are, and times their calls by scope."""
+
+    @property
+    def scopes(self) -> Sequence[str]:
+        """Sets of tasks that are timed: all under "", and single ones."""
+        ...
+
+    @property
+    def measurer(self) -> Measurer:
+        """How latencies come about."""
+        ...
+
+    def built(self, candidate: C, /) -> AbstractContextManager[Path]:
+        """The engine of a candidate, in a folder that goes at the end."""
+        ...
+
+    def opened(self, folder: Path) -> AbstractContextManager[Session]:
+        """An engine that was built, open."""
+        ...
+
+    def calls(self, session: Session) -> dict[str, TimedCall]:
+        """A call of an open engine for each scope."""
+        ...
+
+
+def medians_in_turns(
+    timer: EngineTimer[C], candidates: Sequence[C], engines: int = ENGINES, rounds: int = ROUNDS
+) -> list[dict[str, float]]:
+    """Median latency in ms of each candidate in each scope, drawn in turns, over `engines` engines of each."""
+    drawn: list[dict[str, list[float]]] = [{scope: [] for scope in timer.scopes} for _ in candidates]
     with ExitStack() as folders:
-        built = [folders.enter_context(evaluator.built(candidate)) for candidate in candidates]
+        built = [folders.enter_context(timer.built(candidate)) for candidate in candidates]
         folders.enter_context(no_collection())
         for _ in range(engines):
-            for number, scopes in enumerate(_drawn(evaluator, built, rounds)):
+            for number, scopes in enumerate(_drawn(timer, built, rounds)):
                 for scope, values in scopes.items():
                     drawn[number][scope] += values
     return [{scope: median(values) for scope, values in scopes.items()} for scopes in drawn]
 
 
-def _drawn(evaluator: Evaluator, folders: Sequence[Path], rounds: int) -> list[dict[str, list[float]]]:
+def _drawn(timer: EngineTimer[C], folders: Sequence[Path], rounds: int) -> list[dict[str, list[float]]]:
     """Latencies in ms of one engine of each file, drawn in turns."""
     with ExitStack() as stack:
-        sessions = [stack.enter_context(evaluator.opened(folder)) for folder in folders]
+        sessions = [stack.enter_context(timer.opened(folder)) for folder in folders]
         calls = {
             f"{number}/{scope}": call
             for number, session in enumerate(sessions)
-            for scope, call in evaluator.calls(session).items()
+            for scope, call in timer.calls(session).items()
         }
-        samples = evaluator.measurer.compare(calls, rounds, burst=BURST, warmup=5)
+        samples = timer.measurer.compare(calls, rounds, burst=BURST, warmup=5)
     return [
-        {scope: list(samples[f"{number}/{scope}"].samples_ms) for scope in evaluator.scopes}
+        {scope: list(samples[f"{number}/{scope}"].samples_ms) for scope in timer.scopes}
         for number in range(len(folders))
     ]
 

@@ -1,0 +1,6 @@
+"""Precision of a net of one's own, block by block: sensitivity by task, candidates under floors, finalists timed."""
+
+from edgemtl.nas.precision.request import PrecisionRequest
+from edgemtl.nas.precision.run import search_precision
+
+__all__ = ["PrecisionRequest", "search_precision"]

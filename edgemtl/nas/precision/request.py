@@ -1,0 +1,89 @@
+"""The request for a search of precisions, and its limits: what photos without labels, and precision, can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemtl.devices import HOST
+from edgemtl.errors import UserError, unknown_name
+from edgemtl.nas.evaluation import check_budgets
+from edgemtl.own import Declaration, OwnNet
+from edgemtl.profiling import Measurer
+from edgemtl.targets import ExportTarget, ModelTarget
+from edgemtl.tasks import Floor, Task, parse_floor
+from edgemtl.units import Budget, parse_budget
+
+__all__ = ["ALLOWED", "PrecisionRequest", "agreements_allowed", "limits_asked", "usable_target"]
+
+ALLOWED = 0.01
+"""The fraction of its agreement with the float net that a task may lose where no floor says otherwise."""
+_QUANTITIES = ("latency_ms", "weight_bytes")
+
+
+@dataclass(frozen=True)
+class PrecisionRequest:
+    """A request for a search: a net, its tasks, photos without labels, limits, and the folder of the run.
+
+    Texts are as on the command line. Percentages of budgets are those of the net in float; a floor is the share of
+    agreement with the float net that a task may lose. `threads` are the runtime's, 0 leaves it the choice.
+    """
+
+    net: OwnNet
+    declaration: Declaration
+    data: Path
+    out: Path
+    budgets: tuple[str, ...] = ()
+    floors: tuple[str, ...] = ()
+    target: str = ""
+    device: str = HOST
+    threads: int = 0
+    resume: bool = False
+    command: str = "edgemtl search"
+
+
+def agreements_allowed(texts: Sequence[str], tasks: Sequence[Task]) -> dict[str, float]:
+    """The fraction that each task may lose of its agreement: that of its floor, else 1 %.
+
+    Raises `UserError` for a floor on the value of a metric, which nothing has without labels.
+    """
+    floors = [parse_floor(text, tasks) for text in texts]
+    for floor in floors:
+        if not (floor.relative and floor.decides):
+            raise UserError(
+                f"floor {floor.text}: photos have no labels, so that {floor.metric.name} of {floor.task.name} is not "
+                f"known: give what its agreement with the float net may lose, for example {floor.task.name}=1%"
+            )
+    return {task.name: _allowed(task, floors) for task in tasks}
+
+
+def _allowed(task: Task, floors: Sequence[Floor]) -> float:
+    return min((floor.allowed for floor in floors if floor.task.name == task.name), default=ALLOWED)
+
+
+def limits_asked(texts: Sequence[str], target: ExportTarget, tasks: Mapping[str, object]) -> tuple[Budget, ...]:
+    """The budgets; raises `UserError` for what precision does not change, or nothing measures here."""
+    budgets = tuple(parse_budget(text) for text in texts)
+    for budget in budgets:
+        if budget.quantity not in _QUANTITIES or (budget.task and budget.counted):
+            raise UserError(
+                f"budget {budget.text!r}: precision changes the latency of all tasks or of one, and the bytes of all "
+                "weights: give ms or MB, for example 50%ms, depth:8ms or 5MB"
+            )
+        if budget.task is not None and budget.task not in tasks:
+            raise unknown_name(f"task in budget {budget.text!r}:", budget.task, tasks)
+        if budget.runtime not in (None, target.traits.runtime):
+            raise UserError(f"budget {budget.text!r} is of another runtime than {target.traits.runtime}: drop it")
+    return budgets
+
+
+def usable_target(target: ExportTarget, budgets: Sequence[Budget]) -> Measurer:
+    """What times a target's engines; raises `UserError` where it writes none of such a net, or nothing times them."""
+    name = target.traits.name
+    if not isinstance(target, ModelTarget):
+        raise UserError(f"target {name} writes no engine of a net of one's own: use onnxruntime or openvino")
+    measurer = check_budgets(budgets, target)
+    if measurer.untimed is not None:
+        raise UserError(f"precision is chosen by measured latency, and {measurer.untimed.reason}: give --device {HOST}")
+    return measurer
