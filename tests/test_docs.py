@@ -34,6 +34,7 @@ SMALLER = {
     "train --run": ["--steps", "2", "--batch", "2"],
     "train --data streets": ["--steps", "2", "--batch", "2", "--sizes", "1", "--size", "64x64"],
     "search --from": [],
+    "search heads:build": [],
     "search": ["--evaluations", "4", "--finetune", "2"],
     "search --strategy masks": ["--evaluations", "4", "--steps", "2", "--finetune", "2"],
     "profile": ["--runs", "20"],

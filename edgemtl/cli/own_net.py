@@ -72,6 +72,7 @@ def export_own(
     from edgemtl.errors import UserError
     from edgemtl.export import export_own_net
     from edgemtl.files.disk import read_json
+
     if out is None:
         raise UserError(f"{net} does not say where its bundle goes: give --out, for example --out bundles/mine")
     opened, declaration = opened_net(screen, net, parse_size(size), tasks)
@@ -82,9 +83,7 @@ def export_own(
     screen.json(read_json(out / MANIFEST_FILE, "manifest"))
 
 
-def opened_net(
-    screen: Screen, net: str, size: tuple[int, int] | None, tasks: str | None
-) -> tuple[OwnNet, Declaration]:
+def opened_net(screen: Screen, net: str, size: tuple[int, int] | None, tasks: str | None) -> tuple[OwnNet, Declaration]:
     """A net with its tasks of a YAML file; without one those that are proposed, which are shown."""
     from edgemtl.own import as_text, open_net, propose_tasks, read_declaration
 

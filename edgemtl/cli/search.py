@@ -21,7 +21,7 @@ from edgemtl.errors import UserError
 from edgemtl.units import format_duration, format_quantity
 
 if TYPE_CHECKING:
-    from edgemtl.nas.search import Preflight
+    from edgemtl.nas.search import Preflight, SearchRequest
     from edgemtl.progress import Progress
     from edgemtl.tasks import Floor
 
@@ -172,11 +172,8 @@ def search(
     that no task agrees less with the float net than its floor allows, 1 % without one, and none slower than the best
     uniform precision that keeps the floors. Then edgemtl export NET --precision RUN.
     """
-    from edgemtl.files.disk import read_json
     from edgemtl.nas import search as room
     from edgemtl.nas.evaluation import hide_password
-    from edgemtl.results import RESULT_FILE
-    from edgemtl.runs import CONFIG_FILE, read_config
     from edgemtl.train import training_processes
 
     folder = new_run(out, "search", resume)
@@ -203,9 +200,20 @@ def search(
     )
     if origin:
         request = room.as_before(request, origin, _given())
+    _run(screen, request)
+
+
+def _run(screen: Screen, request: SearchRequest) -> None:
+    """Search, and print the result."""
+    from edgemtl.files.disk import read_json
+    from edgemtl.nas.search import search as search_space
+    from edgemtl.results import RESULT_FILE
+    from edgemtl.runs import CONFIG_FILE, read_config
+
+    folder = request.out
     usable = f"what was evaluated is kept in {folder}; go on with: {resume_line(folder)}"
     with interruptible(usable, [folder / CONFIG_FILE]), Stages() as stages:
-        result = room.search(request, partial(_show_event, screen, stages))
+        result = search_space(request, partial(_show_event, screen, stages))
     if not screen.as_json:
         show_result(screen, result)
         target = read_config(folder).target

@@ -101,6 +101,6 @@ def choose(finalists: Sequence[Finalist]) -> Finalist:
 
 
 def uniform_name(precision: OwnPrecision) -> str:
-    """What a uniform precision is called: `fp32`, `int8`, `bf16`, `bf16+int8`."""
+    """The name of a uniform precision: `fp32`, `int8`, `bf16`, `bf16+int8`."""
     engine, eight = precision.values["engine"], INT8 in precision.values.values()
     return engine if not eight else INT8 if engine == "fp32" else f"{engine}+{INT8}"

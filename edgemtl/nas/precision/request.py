@@ -15,7 +15,7 @@ from edgemtl.targets import ExportTarget, ModelTarget
 from edgemtl.tasks import Floor, Task, parse_floor
 from edgemtl.units import Budget, parse_budget
 
-__all__ = ["ALLOWED", "PrecisionRequest", "agreements_allowed", "limits_asked", "usable_target"]
+__all__ = ["ALLOWED", "PrecisionRequest", "agreements_allowed", "parse_limits", "usable_target"]
 
 ALLOWED = 0.01
 """The fraction of its agreement with the float net that a task may lose where no floor says otherwise."""
@@ -62,7 +62,7 @@ def _allowed(task: Task, floors: Sequence[Floor]) -> float:
     return min((floor.allowed for floor in floors if floor.task.name == task.name), default=ALLOWED)
 
 
-def limits_asked(texts: Sequence[str], target: ExportTarget, tasks: Mapping[str, object]) -> tuple[Budget, ...]:
+def parse_limits(texts: Sequence[str], target: ExportTarget, tasks: Mapping[str, object]) -> tuple[Budget, ...]:
     """The budgets; raises `UserError` for what precision does not change, or nothing measures here."""
     budgets = tuple(parse_budget(text) for text in texts)
     for budget in budgets:
@@ -79,7 +79,7 @@ def limits_asked(texts: Sequence[str], target: ExportTarget, tasks: Mapping[str,
 
 
 def usable_target(target: ExportTarget, budgets: Sequence[Budget]) -> Measurer:
-    """What times a target's engines; raises `UserError` where it writes none of such a net, or nothing times them."""
+    """The measurer of a target's engines; `UserError` where it writes none of such a net, or nothing times them."""
     name = target.traits.name
     if not isinstance(target, ModelTarget):
         raise UserError(f"target {name} writes no engine of a net of one's own: use onnxruntime or openvino")

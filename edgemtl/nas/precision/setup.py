@@ -11,7 +11,7 @@ from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas.precision.bench import Bench, Image
-from edgemtl.nas.precision.request import PrecisionRequest, agreements_allowed, limits_asked, usable_target
+from edgemtl.nas.precision.request import PrecisionRequest, agreements_allowed, parse_limits, usable_target
 from edgemtl.own import (
     INT8,
     Photos,
@@ -73,7 +73,7 @@ def set_up(request: PrecisionRequest, report: Report) -> Setup:
     """Open and check everything; raises `UserError` for anything that cannot be understood, used or timed here."""
     resolved = resolve(request.net, request.declaration)
     target = _target(request)
-    budgets = limits_asked(request.budgets, target, resolved.tensors)
+    budgets = parse_limits(request.budgets, target, resolved.tensors)
     allowed = agreements_allowed(request.floors, resolved.tasks)
     measurer = usable_target(target, budgets)
     photos = read_photos(request.data)

@@ -1,4 +1,4 @@
-"""What a precision search knows already: agreements that were measured, kept in the run's folder after each one."""
+"""The state of a precision search: agreements that were measured, kept in the run's folder after each one."""
 
 from __future__ import annotations
 
