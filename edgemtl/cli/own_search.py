@@ -55,7 +55,8 @@ def search_own(
     if not screen.as_json:
         show_result(screen, result)
         _show_choice(screen, result)
-        words = shlex.join(["edgemtl", "export", net, *(["--tasks", tasks] if tasks else [])])
+        given = [*(["--tasks", tasks] if tasks else []), *(["--size", "x".join(map(str, size))] if size else [])]
+        words = shlex.join(["edgemtl", "export", net, *given])
         target = f"--target {options['target'] or 'onnxruntime'}"
         screen.say(f"written: {out / RESULT_FILE}; next: {words} --precision {out} {target} --out {out / 'bundle'}")
     screen.json(read_json(out / RESULT_FILE, "result"))

@@ -15,10 +15,10 @@ from onnx import TensorProto, numpy_helper
 
 from edgemtl.own.folding import keep_named, set_nodes
 
-__all__ = ["fuse_layers"]
+__all__ = ["fuse_layers", "linear_from_products"]
 
 Array = NDArray[np.float64]
-_CONV_AXES = 4
+_CONV_AXES, _ROW_AXES = 4, 2
 
 
 def fuse_layers(graph: onnx.GraphProto, outputs: Collection[str]) -> None:
@@ -42,6 +42,40 @@ def fuse_layers(graph: onnx.GraphProto, outputs: Collection[str]) -> None:
             node.output[0] = readers[name].output[0]
     set_nodes(graph, [node for node in graph.node if not any(node is each for each in gone)])
     keep_named(graph.value_info, {name for node in graph.node for name in node.output})
+
+
+def linear_from_products(graph: onnx.GraphProto, outputs: Collection[str]) -> None:
+    """Make linear layers (`Gemm`) of products of rows with a constant matrix, and the constant sum behind, in place.
+
+    `outputs` are tensors that stay. Products of more axes, tokens of an attention say, are left as they are.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    axes = {
+        info.name: len(info.type.tensor_type.shape.dim) for info in (*graph.input, *graph.value_info, *graph.output)
+    }
+    uses = Counter(name for node in graph.node for name in node.input)
+    readers = {name: node for node in graph.node for name in node.input if uses[name] == 1}
+    gone: list[onnx.NodeProto] = []
+    for node in graph.node:
+        weight = constants.get(node.input[1]) if node.op_type == "MatMul" else None
+        if weight is None or len(weight.dims) != _ROW_AXES or axes.get(node.input[0]) != _ROW_AXES:
+            continue
+        node.op_type = "Gemm"
+        after = readers.get(node.output[0])
+        bias = _row_bias(after, node.output[0], weight.dims[1], constants) if after is not None else ""
+        if after is not None and bias and node.output[0] not in outputs:
+            node.input.append(bias)
+            node.output[0] = after.output[0]
+            gone.append(after)
+    set_nodes(graph, [node for node in graph.node if not any(node is each for each in gone)])
+
+
+def _row_bias(node: onnx.NodeProto, entering: str, width: int, constants: Mapping[str, TensorProto]) -> str:
+    """The constant that an operator adds to each row, one number a column; empty where it does anything else."""
+    others = [name for name in node.input if name != entering]
+    if node.op_type != "Add" or len(others) != 1 or others[0] not in constants:
+        return ""
+    return others[0] if list(constants[others[0]].dims) == [width] else ""
 
 
 def _has_constants(node: onnx.NodeProto, constants: Mapping[str, TensorProto]) -> bool:

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgemtl.errors import UnsupportedError, UserError, reason_of
 from edgemtl.models.quantization import WEIGHTED, QuantScheme, RangeObserver, Ranges
 from edgemtl.own.folding import fold_constants, keep_named, open_session, run_session, shape_of
-from edgemtl.own.fusing import fuse_layers
+from edgemtl.own.fusing import fuse_layers, linear_from_products
 from edgemtl.runtime import block_of
 from edgemtl.targets import TaskModel, quantize
 
@@ -37,7 +37,9 @@ def ready_for_rounding(model: TaskModel) -> TaskModel:
     Raises `UnsupportedError` for an operator set that cannot be brought to one that rounds channel by channel.
     """
     graph_model = _recent(model.model)
-    fuse_layers(graph_model.graph, [name for own in model.outputs.values() for name in own.values()])
+    outputs = [name for own in model.outputs.values() for name in own.values()]
+    linear_from_products(graph_model.graph, outputs)
+    fuse_layers(graph_model.graph, outputs)
     _align_linear(graph_model.graph)
     _separate_constants(graph_model.graph)
     facts = _Facts(graph_model.graph)

@@ -60,6 +60,7 @@ def test_a_graph_made_ready_is_the_same_net(tmp_path: Path) -> None:
 def test_what_no_runtime_rounds_stays_in_float_and_says_so(tmp_path: Path) -> None:
     kinds = ops(ready_for_rounding(opened(awkward(), tmp_path)))
     assert kinds["stem"] == "Conv" and kinds["head"] == "Gemm" and kinds["pool"] == "MaxPool"
+    assert kinds["dense"] == "Gemm" and "rows" not in kinds
     assert kinds["cubic"] == "Resize in float" and kinds["halved"] == "Gemm in float"
 
 

@@ -184,6 +184,8 @@ def awkward() -> onnx.ModelProto:
         helper.make_node("Flatten", ["l"], ["n"], name="flat"),
         helper.make_node("Gemm", ["n", "w5", "b4"], ["points"], name="head"),
         helper.make_node("Gemm", ["n", "w5"], ["half"], name="halved", alpha=0.5),
+        helper.make_node("MatMul", ["n", "w6"], ["o"], name="dense"),
+        helper.make_node("Add", ["o", "b4"], ["rows"], name="rows"),
     ]
     constants = [
         weight("w1", 8, 3, 3, 3),
@@ -191,6 +193,7 @@ def awkward() -> onnx.ModelProto:
         weight("w3", 8, 8, 1, 1),
         weight("w4", 16, 5, 2, 2),
         weight("w5", 8, 4),
+        weight("w6", 8, 4),
         *(weight(name, 8) for name in ("g", "b8", "m")),
         weight("b4", 4),
         weight("shift", 1, 8, 1, 1),
@@ -199,4 +202,4 @@ def awkward() -> onnx.ModelProto:
         numpy_helper.from_array(np.full(8, 0.7, np.float32), "v"),
         numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"),
     ]
-    return model_of(nodes, dict.fromkeys(("parsing", "points", "half"), TensorProto.FLOAT), constants)
+    return model_of(nodes, dict.fromkeys(("parsing", "points", "half", "rows"), TensorProto.FLOAT), constants)

@@ -1,0 +1,256 @@
+"""Searched precision of nets that nobody here wrote, against their float files and against stock INT8 of ONNX Runtime.
+
+The nets are those of `own_nets_in.py`. `edgemtl search NET` chooses the precision of each block, no task losing more
+than 1 % of its agreement with the float net; ONNX Runtime's own `quantize_static` rounds the same file with the same
+photos (QDQ, its defaults, after its own preprocessing). The file in float, the stock one, the searched engine and
+edgemtl's own engine in float are then timed in turns in one run, all outputs wanted, and scored on photos that nothing
+else has seen. Stock INT8 counts as a peer where every task of it agrees within 1 % too: elsewhere it answers another
+question.
+
+Photos are the quarters of those that scikit-image ships. A run that was stopped goes on with the nets that are left, as
+long as commit and versions are the same, and with the engines that a search had scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from _common import Outcome, Row, main, say
+from _own_nets import NETS, QUICK, OwnFile, fetch
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from own_nets_in import own_session
+from PIL import Image
+
+from edgemtl.environment import environment
+from edgemtl.errors import UserError
+from edgemtl.export import ExportRequest, Rounding, export_own_net
+from edgemtl.files.disk import write_json
+from edgemtl.nas.precision import PrecisionRequest, search_precision
+from edgemtl.own import Agreement, OwnNet, Photos, expected_outputs, image_input, open_net, read_photos, resolve
+from edgemtl.profiling import compare
+from edgemtl.runtime import Outputs, load_image, open_engine, prepare_image
+from edgemtl.tasks import map_outputs
+
+Array = NDArray[Any]
+TARGET, ALLOWED = "onnxruntime", 0.01
+SAME = 1.03
+"""Of two latencies of one run; smaller differences of one file's engines are timing noise."""
+SPEEDUP, SPEEDUP_AIM = 1.3, 2.0
+NAMES = (
+    "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "color.png", "hubble_deep_field.jpg",
+    "ihc.png", "motorcycle_left.png", "page.png", "retina.jpg", "rocket.jpg",
+)  # fmt: skip
+
+
+def photos(folder: Path, quick: bool) -> Path:
+    """Quarters of the photos that scikit-image ships, as PNG files in a folder; quick: of the first three."""
+    import skimage
+
+    out = folder / ("quick" if quick else "photos")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in NAMES[: 3 if quick else None]:
+        with Image.open(Path(skimage.__file__).parent / "data" / name) as picture:
+            whole = picture.convert("RGB")
+        width, height = (side // 2 for side in whole.size)
+        for number, (left, top) in enumerate(((0, 0), (width, 0), (0, height), (width, height))):
+            whole.crop((left, top, left + width, top + height)).save(out / f"{Path(name).stem}-{number}.png")
+    return out
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """The photos that calibrate, as ONNX Runtime's quantizer reads them."""
+
+    def __init__(self, name: str, images: Sequence[Array]) -> None:
+        self._feeds = iter([{name: image} for image in images])
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next image; None behind the last."""
+        return next(self._feeds, None)
+
+
+def stock_session(path: Path, net: OwnNet, images: Sequence[Array]) -> onnxruntime.InferenceSession | str:
+    """Stock INT8 of a net's file for one image of its size; in words why ONNX Runtime's quantizer refuses it."""
+    fixed = own_session(path, net.size)
+    (image,) = fixed.get_inputs()
+    with tempfile.TemporaryDirectory() as scratch:
+        source, ready, rounded = (Path(scratch) / f"{name}.onnx" for name in ("own", "ready", "int8"))
+        onnx.save(_of_size(path, image), source)
+        try:
+            quant_pre_process(source, ready, auto_merge=True)
+            reader = _Reader(image.name, [as_read(each, image.shape) for each in images])
+            quantize_static(ready, rounded, reader, quant_format=QuantFormat.QDQ)
+            return onnxruntime.InferenceSession(rounded.read_bytes(), providers=["CPUExecutionProvider"])
+        except Exception as error:  # whatever its many passes raise: it is told
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _of_size(path: Path, image: Any) -> onnx.ModelProto:
+    """The file with the sizes of its input as a session has them."""
+    model = onnx.load(path)
+    info = next(each for each in model.graph.input if each.name == image.name)
+    for side, size in zip(info.type.tensor_type.shape.dim, image.shape, strict=True):
+        side.dim_value = int(size)
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return model
+
+
+def as_read(image: Array, shape: Sequence[Any]) -> Array:
+    """An image (1, 3, H, W) in the layout of an input of this shape."""
+    return image if shape[1] == 3 else np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+
+
+def plain_call(session: onnxruntime.InferenceSession, net: OwnFile) -> Callable[[Array], Outputs]:
+    """All outputs of a plain session for an image (1, 3, H, W), by task, with a batch of one."""
+    (info,) = session.get_inputs()
+    tensors = [tensor for own in net.outputs.values() for tensor in own.values()]
+
+    def call(image: Array) -> Outputs:
+        values = iter(session.run(tensors, {info.name: as_read(image, info.shape)}))
+        given = {task: {name: next(values) for name in own} for task, own in net.outputs.items()}
+        return map_outputs(lambda value: value if value.shape[:1] == (1,) else value[None], given)
+
+    return call
+
+
+def measured(name: str, path: Path, folder: Path, quick: bool) -> dict[str, Any]:
+    """Ratios and agreements of a net; raises `UserError` where it is refused."""
+    file, pictures = NETS[name], photos(folder, quick)
+    net, run = open_net(str(path), file.size), folder / "runs" / name
+    request = PrecisionRequest(net, file.declaration(), pictures, run, target=TARGET, resume=True)
+    result = search_precision(request)
+    parts, resolved = read_photos(pictures), resolve(net, file.declaration())
+    about = image_input(net, resolved)
+
+    def read(paths: Sequence[Path]) -> list[Array]:
+        return [prepare_image(load_image(each), net.size, about) for each in paths]
+
+    with tempfile.TemporaryDirectory() as scratch:
+        engines = {
+            name: _exported(net, file, Path(scratch) / name, Rounding(precision, pictures))
+            for name, precision in (("float_engine", "float"), ("searched", str(run)))
+        }
+        with ExitStack() as stack:
+            sessions = {name: stack.enter_context(closing(open_engine(each))) for name, each in engines.items()}
+            tasks = list(file.outputs)
+            calls = {name: partial(each.run, tasks=tasks) for name, each in sessions.items()}
+            calls |= {"float": plain_call(own_session(path, file.size), file)}
+            stock = stock_session(path, net, read(parts.calibration))
+            if not isinstance(stock, str):
+                calls["stock"] = plain_call(stock, file)
+            image = read(parts.test[:1])[0]
+            timed = compare({key: partial(call, image) for key, call in calls.items()}, 3 if quick else 12)
+            expect = partial(expected_outputs, net, resolved)
+            agreements = {key: _agreement(call, resolved.tasks, read, parts, expect) for key, call in calls.items()}
+    assert result.best is not None
+    return {
+        "precision": sorted(value for value in result.best.design.values()),
+        "median_ms": {key: samples.median_ms for key, samples in timed.items()},
+        "agreement": agreements,
+        "stock_refused": stock if isinstance(stock, str) else None,
+    }
+
+
+def _exported(net: OwnNet, file: OwnFile, bundle: Path, rounding: Rounding) -> Path:
+    """The folder of an exported engine."""
+    export_own_net(net, file.declaration(), ExportRequest(TARGET), bundle, rounding=rounding)
+    return bundle / "engines" / TARGET
+
+
+def _agreement(
+    call: Callable[[Array], Outputs],
+    tasks: Sequence[Any],
+    read: Callable[[Sequence[Path]], list[Array]],
+    parts: Photos,
+    expect: Callable[[Array], Outputs],
+) -> dict[str, float]:
+    """Agreement of each task with the float net on the photos that nothing else has seen."""
+    agreement = Agreement(tasks)
+    for path in parts.test:
+        (image,) = read([path])
+        agreement.update(image, map_outputs(np.copy, call(image)), expect(image))
+    return agreement.compute()
+
+
+def attempt(name: str, options: argparse.Namespace, key: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of `measured` for a net, or why it is refused; a stopped run with the same `key` may have it already."""
+    folder = options.nets / "int8"
+    record = folder / f"{name}.json"
+    if record.exists() and (earlier := json.loads(record.read_text(encoding="utf-8")))["key"] == key:
+        say(f"{name}: taken from a run that was stopped")
+        return dict(earlier["result"])
+    say(f"{name}: {NETS[name].package}")
+    try:
+        result = measured(name, fetch(name, options.nets), folder, options.quick)
+    except UserError as error:
+        return {"why": str(error)}
+    write_json(record, {"key": key, "result": result})
+    return result
+
+
+def _ratios(results: Mapping[str, Mapping[str, Any]], over: str) -> Iterator[float]:
+    """Latency of each searched engine over that of another one which agrees as well."""
+    for each in results.values():
+        ms = each.get("median_ms", {})
+        if over in ms and min(each["agreement"][over].values()) >= 1 - ALLOWED:
+            yield ms["searched"] / ms[over]
+
+
+def rows_of(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Rows of what every net came to."""
+    taken = [each for each in results.values() if "median_ms" in each]
+    lost = [1 - min(each["agreement"]["searched"].values()) for each in taken]
+    to_float, to_engine, to_stock = (list(_ratios(results, name)) for name in ("float", "float_engine", "stock"))
+    speedups = [1 / ratio for ratio in to_float]
+    return [
+        Row("nets", len(taken), "nets"),
+        Row("refused", len(results) - len(taken), "nets"),
+        Row("agreement_lost_at_most", max(lost, default=1.0), "of 1", ALLOWED),
+        Row("slowest_over_float_engine", max(to_engine, default=float("inf")), "x", SAME),
+        Row("slowest_over_float_file", max(to_float, default=float("inf")), "x", SAME),
+        Row("speedup_over_float_file", median(speedups or [0.0]), "x", SPEEDUP, SPEEDUP_AIM, lower_is_better=False),
+        Row("stock_agrees_as_well", len(to_stock), "nets"),
+        Row("slowest_over_stock", max(to_stock, default=0.0), "x", SAME),
+    ]
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Search every net; quick: two."""
+    here = environment()
+    key = {part: here[part] for part in ("edgemtl", "python", "packages", "git_commit")} | {"quick": options.quick}
+    record = options.nets / "int8" / "key.json"
+    if not record.exists() or json.loads(record.read_text(encoding="utf-8")) != json.loads(json.dumps(key)):
+        shutil.rmtree(options.nets / "int8", ignore_errors=True)  # searches of other code are not resumed
+        record.parent.mkdir(parents=True)
+        write_json(record, key)
+    results = {name: attempt(name, options, key) for name in (QUICK if options.quick else NETS)}
+    shutil.rmtree(options.nets / "int8", ignore_errors=True)
+    for name, each in results.items():
+        if "why" in each:
+            say(f"{name} is refused: {each['why']}")
+    return Outcome(rows_of(results), {"nets": results})
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The benchmark's own option."""
+    default = Path(__file__).resolve().parent.parent / "build" / "own_nets"
+    parser.add_argument("--nets", type=Path, default=default, help="folder of downloaded nets and of what is done")
+
+
+if __name__ == "__main__":
+    main(run, __doc__, add)
