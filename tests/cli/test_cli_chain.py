@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from chain import Here, edgemtl, environment, make_workplace
+from chain import Here, edgemtl, environment, in_process, make_workplace
 from PIL import Image
 
 from edgemtl.cli.run import _names
@@ -159,7 +159,7 @@ NEAR = (
 def test_a_training_near_a_search_s_front_has_a_recipe_of_its_own(workplace: Path, searched: Any, here: Here) -> None:
     """In two processes, each of which finds the same front; what it gives is a supernet like any other."""
     words = (*NEAR, "--processes", "2", "--out", "runs/near")
-    record = value(edgemtl(workplace, *words, "--format", "json"))
+    record = value(in_process(workplace, *words, "--format", "json"))
     space = load_space("tiny", RunFolder(Path("runs/first")).space().tasks)
     front = front_designs(Path("runs/first"), space)
     assert front and record["recipe"]["near"] == NearDesigns(space, front).drawn
@@ -238,16 +238,15 @@ def test_a_profile_is_measured_and_written(workplace: Path, exported: Any) -> No
     found = value(edgemtl(workplace, "profile", "runs/first/bundle", "--runs", "20", "--format", "json"))
     assert found == json.loads((workplace / "runs/first/bundle/profile.json").read_text())
     assert set(found["task_costs"]) == TASKS
-    shown = edgemtl(
-        workplace, "profile", "runs/first/bundle", "--runs", "20", "--tasks", "depth", "--out", "depth.json"
-    )
+    words = ("profile", "runs/first/bundle", "--runs", "20", "--tasks", "depth", "--out", "depth.json")
+    shown = in_process(workplace, *words)
     assert shown.returncode == 0 and "measured latency" in shown.stdout
     assert json.loads((workplace / "depth.json").read_text())["tasks"] == ["depth"]
 
 
 def test_a_report_is_one_page(workplace: Path, exported: Any) -> None:
-    for path in ("runs/first", "runs/first/bundle"):
-        page = Path(workplace, value(edgemtl(workplace, "report", path, "--format", "json"))["report"])
+    for command, path in ((edgemtl, "runs/first"), (in_process, "runs/first/bundle")):
+        page = Path(workplace, value(command(workplace, "report", path, "--format", "json"))["report"])
         text = page.read_text()
         assert text.startswith("<!doctype html>") and "regions" in text
         assert "http://" not in text.replace("http://www.w3.org", "") and "<script" not in text
@@ -262,7 +261,7 @@ def test_predictions_are_drawn(workplace: Path, exported: Any) -> None:
         assert set(each["tasks"]) == TASKS
         assert (workplace / each["tasks"]["depth"]["picture"]).is_file()
         assert each["tasks"]["side"]["class"] in ("left", "right")
-    one = value(edgemtl(workplace, "run", "runs/first/bundle", images[0], "--tasks", "depth", "--format", "json"))
+    one = value(in_process(workplace, "run", "runs/first/bundle", images[0], "--tasks", "depth", "--format", "json"))
     assert set(one[0]["tasks"]) == {"depth"}
 
 

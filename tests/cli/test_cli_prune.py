@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +113,20 @@ def test_the_table_says_which_task_blocked_which_group(workplace: Path) -> None:
     assert done(in_process(workplace, *words, "--resume")) == shown
 
 
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget after the test what the command imports from its folder."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    sys.modules.pop("nets", None)
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_a_module_of_ones_own_is_pruned_and_comes_back(workplace: Path) -> None:
+    """In another process."""
     (workplace / "nets.py").write_text(NETS)
     words = ("prune", "nets:build", "--data", "data", "--size", "64x64", "--budget", "60%params", "--out", "runs/own")
-    shown = done(edgemtl(workplace, *words))
+    shown = done(in_process(workplace, *words))
     assert "regions, depth, side" in shown
     assert "next: edgemtl.nas.prune.apply_pruning(module, 'runs/own')" in shown
     back = (
@@ -123,7 +135,7 @@ def test_a_module_of_ones_own_is_pruned_and_comes_back(workplace: Path) -> None:
     result = json.loads((workplace / "runs/own/result.json").read_text())
     kept = result["best"]["design"]["trunk.0.channels"]
     assert done(edgemtl(workplace, back, prefix=("-c",))).startswith(f"Conv2d(3, {kept}, ")
-    assert done(edgemtl(workplace, *words, "--resume", "--format", "json")) == json.dumps(result, indent=2) + "\n"
+    assert done(in_process(workplace, *words, "--resume", "--format", "json")) == json.dumps(result, indent=2) + "\n"
     done(in_process(workplace, "compare", "runs/own", "runs/own"))
     refused = in_process(workplace, "export", "runs/own", "--target", "onnxruntime")
     assert refused.returncode == 1

@@ -14,11 +14,13 @@ from small import small_space
 
 from edgemtl.cli import main
 
-TRAIN = ("train", "--space", "cnn", "--data", "scenes", "--size", "64x64", "--images", "16", "--sizes", "1")
+TRAIN = ("train", "--space", "small.yaml", "--data", "scenes", "--size", "64x64", "--images", "16", "--sizes", "1")
 
 
-def edgemtl(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return run([sys.executable, "-m", "edgemtl", *words], cwd)
+@pytest.fixture(autouse=True)
+def small(tmp_path: Path) -> None:
+    """The space that is trained."""
+    small_space(tmp_path)
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -26,15 +28,6 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-
-
-def test_two_processes_train_one_supernet_and_say_so(tmp_path: Path) -> None:
-    done = edgemtl(*TRAIN, "--steps", "4", "--batch", "2", "--processes", "2", "--out", "two", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "two/training.json").read_text())
-    assert summary["processes"] == 2
-    assert "--processes 2" in summary["command"]
-    assert [json.loads(line)["step"] for line in (tmp_path / "two/train.jsonl").read_text().splitlines()] == [4]
 
 
 AGAIN = """
@@ -98,10 +91,9 @@ def test_a_helper_that_dies_ends_the_training_with_one_line(tmp_path: Path) -> N
     assert "--resume" in stderr
 
 
-def test_a_process_too_many_is_refused(tmp_path: Path) -> None:
-    done = edgemtl(*TRAIN, "--processes", "0", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--processes" in done.stderr
+def test_a_process_too_few_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main((*TRAIN, "--processes", "0")) == 2
+    assert "--processes" in capsys.readouterr().err
 
 
 SCORED_OFTEN = """\
@@ -116,25 +108,20 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> list[str]:
-    """Words that train a small space."""
-    small_space(tmp_path)
-    return ["small.yaml" if word == "cnn" else word for word in TRAIN]
-
-
-def test_one_of_two_processes_scores_on_the_way_while_the_other_goes_on(tmp_path: Path, small: list[str]) -> None:
+def test_two_processes_train_one_supernet_and_one_scores_on_the_way_while_the_other_goes_on(tmp_path: Path) -> None:
     (tmp_path / "scored_often.py").write_text(SCORED_OFTEN)
-    words = [*small, "--steps", "41", "--batch", "2", "--largest-steps", "1", "--processes", "2", "--out", "two"]
+    words = [*TRAIN, "--steps", "41", "--batch", "2", "--largest-steps", "1", "--processes", "2", "--out", "two"]
     done = run([sys.executable, "scored_often.py", *words], tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "two/train.jsonl").read_text().splitlines()]
     assert [(line["step"], bool(line["validation"])) for line in lines] == [(20, True), (40, True), (41, False)]
+    summary = json.loads((tmp_path / "two/training.json").read_text())
+    assert summary["processes"] == 2 and "--processes 2" in summary["command"]
 
 
-def test_processes_of_a_launcher_train_one_supernet_in_one_folder(tmp_path: Path, small: list[str]) -> None:
+def test_processes_of_a_launcher_train_one_supernet_in_one_folder(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "edgemtl"]
-    words = [*small, "--steps", "2", "--batch", "2", "--out", "two"]
+    words = [*TRAIN, "--steps", "2", "--batch", "2", "--out", "two"]
     done = run([*launcher, *words], tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "two/training.json").read_text())["processes"] == 2

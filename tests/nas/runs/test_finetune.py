@@ -51,16 +51,18 @@ def test_a_tuned_design_is_the_same_design_in_a_run_of_its_own_and_better(run: P
 
 @pytest.mark.usefixtures("ask")
 def test_a_tuning_that_was_interrupted_goes_on_to_the_same_weights(run: Path, tmp_path: Path) -> None:
+    few = replace(RECIPE, steps=24)
+
     def stop(news: Progress) -> None:
         if news.done == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(run, tmp_path / "cut", RECIPE, report=stop)
+        fine_tune(run, tmp_path / "cut", few, report=stop)
     with pytest.raises(UserError, match="go on with --resume"):
-        fine_tune(run, tmp_path / "cut", RECIPE)
-    fine_tune(run, tmp_path / "cut", RECIPE, resume=True)
-    fine_tune(run, tmp_path / "whole", RECIPE)
+        fine_tune(run, tmp_path / "cut", few)
+    fine_tune(run, tmp_path / "cut", few, resume=True)
+    fine_tune(run, tmp_path / "whole", few)
     found, expected = weights(tmp_path / "cut"), weights(tmp_path / "whole")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
