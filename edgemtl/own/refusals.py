@@ -6,12 +6,14 @@ import onnx
 
 from edgemtl.errors import UnsupportedError
 
-__all__ = ["check_operators", "label"]
+__all__ = ["LISTS", "check_operators", "label"]
 
 _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
 _CONTROL = ("If", "Loop", "Scan")
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _SIZED_BY_VALUES = ("Compress", "NonMaxSuppression", "NonZero", "Unique")
+LISTS = ("SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap", "SplitToSequence")
+"""Operators that give a list of tensors."""
 _NAME_SHOWN = 80
 _EIGHT_BIT = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
@@ -28,7 +30,7 @@ def check_operators(graph: onnx.GraphProto, name: str) -> None:
     Give the graph with its constants folded: control flow on constants is gone then.
     """
     eight_bit = {tensor.name for tensor in graph.initializer if tensor.data_type in _EIGHT_BIT}
-    for node in graph.node:
+    for node in sorted(graph.node, key=lambda node: node.op_type in LISTS):  # a loop that fills a list is the reason
         reason = _reason(node, eight_bit)
         if reason:
             raise UnsupportedError(f"{name} cannot be taken: {label(node)} {reason}")
@@ -41,6 +43,10 @@ def _reason(node: onnx.NodeProto, eight_bit: set[str]) -> str:
         return f"is a custom operator of {node.domain}: export the net with operators of ONNX alone"
     if op in _CONTROL or any(attribute.HasField("g") for attribute in node.attribute):
         return "is control flow on values: every image must run the same operators, write it without the condition"
+    if op in LISTS:
+        return (
+            "gives a list of tensors, which no bundle holds: write it with operators on single ones, Split and Concat"
+        )
     if op in _RANDOM or (op == "Dropout" and len(node.input) > 2 and node.input[2]):
         return "is random, so that outputs change from call to call: export the net in evaluation mode"
     if op in _SIZED_BY_VALUES:

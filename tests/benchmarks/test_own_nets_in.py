@@ -25,7 +25,7 @@ OUTPUTS = {"parsing": {"v": "parsing"}, "pose": {"points": "pose.points", "score
 
 def test_every_net_has_a_version_a_digest_and_tasks_of_its_own() -> None:
     for net in NETS.values():
-        assert "==" in net.package and len(net.sha256) == 64
+        assert ("==" in net.package or net.package.startswith("npm:")) and len(net.sha256) == 64
         tensors = [tensor for task in net.declaration().tasks.values() for tensor in task.tensors()]
         assert len(tensors) == len(set(tensors))
     assert set(_own_nets.QUICK) <= set(NETS)
@@ -41,6 +41,21 @@ def test_a_file_is_found_in_a_wheel_and_in_a_source_archive(tmp_path: Path) -> N
     assert member(tmp_path / "a", "nets/a.onnx") == b"wheel" and member(tmp_path / "b", "nets/a.onnx") == b"source"
     with pytest.raises(SystemExit, match="holds no nets/b"):
         member(tmp_path / "b", "nets/b.onnx")
+
+
+def test_a_net_of_tensorflow_lite_is_checked_and_is_not_converted_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"a net"
+    digest = hashlib.sha256(content).hexdigest()
+    net = OwnFile("npm:@a/net@1", "net.tflite", digest, SIZE, PIXELS, {"one": {"v": "a"}})
+    monkeypatch.setitem(NETS, "lite", net)
+    (tmp_path / "lite.tflite").write_bytes(content)
+    (tmp_path / "lite.onnx").write_bytes(b"converted")
+    assert fetch("lite", tmp_path).read_bytes() == b"converted"
+    (tmp_path / "lite.tflite").write_bytes(b"another")
+    with pytest.raises(SystemExit, match="is not the file of npm:@a/net@1"):
+        fetch("lite", tmp_path)
 
 
 def test_a_difference_is_of_the_largest_value_over_all_images() -> None:
@@ -71,6 +86,7 @@ def test_a_net_is_taken_in_every_mode_of_both_engines(tmp_path: Path, monkeypatc
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)).save(tmp_path / "photo.png")
     taken = take(NETS["tiny"], fetch("tiny", options.nets), [tmp_path / "photo.png"])
     assert (taken["tasks"], taken["modes"], taken["images"]) == (3, 7, 1)
+    assert taken["gpu"] == "built" or "tensorrt-rtx" in taken["gpu"]
     assert set(taken["apart"]) == {"onnxruntime", "openvino"}
     for apart in taken["apart"].values():
         assert set(apart) == {"parsing.v", "pose.points", "pose.score", "best.v"} and max(apart.values()) < 1e-3

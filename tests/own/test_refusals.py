@@ -46,6 +46,16 @@ def conditional() -> onnx.ModelProto:
     return model_of(nodes, {"y": FLOAT}, [numpy_helper.from_array(np.array(0, np.float32), "limit")])
 
 
+def listed() -> onnx.ModelProto:
+    """A list that begins empty, which no image changes."""
+    nodes = [
+        helper.make_node("SequenceEmpty", [], ["none"], name="begin"),
+        helper.make_node("SequenceInsert", ["none", "x"], ["some"], name="fill"),
+        helper.make_node("ConcatFromSequence", ["some"], ["y"], axis=0),
+    ]
+    return model_of(nodes, {"y": FLOAT})
+
+
 def two_inputs() -> onnx.ModelProto:
     inputs = [helper.make_tensor_value_info(name, FLOAT, [1, 3, 200, 300]) for name in ("x", "scale")]
     return model_of([helper.make_node("Add", ["x", "scale"], ["y"])], {"y": FLOAT}, inputs=inputs)
@@ -71,6 +81,11 @@ REFUSED = {
         model_of([helper.make_node("NonZero", ["x"], ["y"], name="where")], {"y": TensorProto.INT64}),
         "NonZero where gives tensors whose size depends on the image",
     ),
+    "list": (
+        model_of([helper.make_node("SplitToSequence", ["x"], ["y"], name="parts")], {"y": FLOAT}),
+        "SplitToSequence parts gives a list of tensors",
+    ),
+    "empty": (listed(), "SequenceEmpty begin gives a list of tensors"),
     "inputs": (two_inputs(), r"reads scale \(1x3x200x300\) beside its image: a bundle reads one image"),
     "depth": (model_of([helper.make_node("Relu", ["x"], ["y"])], {"y": FLOAT}, image=(1, 2, 8, 8)), "shape 1x2x8x8"),
     "row": (model_of([helper.make_node("Relu", ["x"], ["y"])], {"y": FLOAT}, image=(1, 3)), "shape 1x3"),
