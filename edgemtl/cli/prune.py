@@ -31,9 +31,10 @@ __all__ = ["prune"]
         "edgemtl prune runs/first --design baseline --budget 1.5GFLOPs --budget 3MB --precisions",
         "edgemtl train --run runs/pruned --steps 1000 --out runs/pruned-tuned",
         "edgemtl prune nets.rooms:build --data photos/data.yaml --size 192x256 --budget 40%FLOPs",
+        "edgemtl prune theirs.onnx --tasks tasks.yaml --data photos --budget 50%FLOPs --finetune 2000",
     ),
 )
-@click.argument("subject", metavar="RUN_OR_MODULE")
+@click.argument("subject", metavar="RUN_OR_NET")
 @click.option(
     "--budget",
     "budgets",
@@ -50,8 +51,19 @@ __all__ = ["prune"]
     "quotes) is a metric's value.",
 )
 @click.option("--design", metavar="NAME", help="Which of the run's designs; the best by default.")
-@click.option("--data", metavar="DATA", help="For a module: a data set, as in a search.")
-@click.option("--size", metavar="HxW", help="For a module: its input size; 192x256 by default.")
+@click.option(
+    "--data", metavar="DATA", help="For a module: a data set, as in a search; with --tasks a folder of pictures, too."
+)
+@click.option(
+    "--tasks", metavar="FILE", help="For an ONNX file or a module: its tasks, as edgemtl export reads them; no labels."
+)
+@click.option("--size", metavar="HxW", help="For a net of one's own: its input size; a module's is 192x256 by default.")
+@click.option("--finetune", metavar="STEPS", type=int, help="For a net of one's own: train what is left so many steps.")
+@click.option(
+    "--train-step",
+    metavar="FUNCTION",
+    help="With --finetune: package.module:train_step; by default it learns from itself.",
+)
 @click.option("--fast", is_flag=True, help="Decide by the design's sensitivity map, which is measured once and kept.")
 @click.option("--device", metavar="NAME", help="For a run: another device than the one it was searched for.")
 @click.option("--precisions", is_flag=True, help="Choose the precision anew for the pruned net.")
@@ -66,14 +78,17 @@ def prune(
     floors: Sequence[str],
     design: str | None,
     data: str | None,
+    tasks: str | None,
     size: str | None,
+    finetune: int | None,
+    train_step: str | None,
     fast: bool,
     device: str | None,
     precisions: bool,
     out: Path | None,
     resume: bool,
 ) -> None:
-    """Remove channels of a design, or of a torch module of your own, until it keeps a budget; every task is watched.
+    """Remove channels of a design, or of a net of your own, until it keeps a budget; every task is watched.
 
     Channels that belong together over all tasks go together; each task whose output they reach may block their removal.
     Writes a run that exports, profiles and reports like any other; train it further with edgemtl train --run, which
@@ -82,39 +97,68 @@ def prune(
     A module is given as package.module:function, and --data with it: the function, which is imported and called,
     returns a torch.nn.Module that maps images to a dict of one tensor a task, or of a dict of outputs where a task has
     several. edgemtl.nas.prune.apply_pruning cuts such a module as the folder that is written says.
+
+    An ONNX file, or a module, with --tasks needs no labels: it is compared with itself on pictures, and learns from
+    itself. Its folder holds an ONNX file for edgemtl export.
     """
-    from edgemtl.nas.prune import MODULE_FILE, PruneRequest, RunDesign, UserModule
+    from edgemtl.nas.prune import (
+        MODULE_FILE,
+        DeclaredModule,
+        FineTuning,
+        PruneRequest,
+        RunDesign,
+        UserModule,
+    )
     from edgemtl.nas.prune import prune as prune_net
+    from edgemtl.own import is_own_net
     from edgemtl.runs import CONFIG_FILE
 
-    own = ":" in subject and not Path(subject).exists()
-    _check_options(subject, own, design=design, data=data, size=size, device=device, precisions=precisions)
+    own = is_own_net(subject)
+    _check_options(
+        subject, own, design=design, device=device, precisions=precisions, data=data, tasks=tasks, size=size,
+        finetune=finetune, train_step=train_step,
+    )  # fmt: skip
     folder, command = new_run(out, "pruned", resume), shlex.join(["edgemtl", *sys.argv[1:]])
-    opening = (
-        UserModule(subject, data or "", parse_size(size) or UserModule.size)
-        if own
-        else RunDesign(Path(subject), design or "best", device, precisions)
-    )
-    request = PruneRequest(opening, folder, tuple(budgets), tuple(floors), fast, resume, command)
+    opening: RunDesign | DeclaredModule | UserModule
+    if not own:
+        opening = RunDesign(Path(subject), design or "best", device, precisions)
+    elif tasks is not None:
+        opening = DeclaredModule(subject, Path(tasks), data or "", parse_size(size))
+    else:
+        opening = UserModule(subject, data or "", parse_size(size) or UserModule.size)
+    tuning = FineTuning(finetune or 0, train_step or "")
+    request = PruneRequest(opening, folder, tuple(budgets), tuple(floors), fast, tuning, resume, command)
     usable = f"what was tried is kept; go on with: {resume_line(folder)}"
     with interruptible(usable, [folder / CONFIG_FILE, folder / MODULE_FILE]), Stages() as stages:
         result = prune_net(request, stages)
     _show(screen, folder, result, own)
 
 
-def _check_options(subject: str, own: bool, **given: str | bool | None) -> None:
-    """`UserError` for options of the other kind of subject, and for a module without its data."""
-    wrong = [name for name in (("design", "device", "precisions") if own else ("data", "size")) if given[name]]
+_OF_RUN = ("design", "device", "precisions")
+_OF_NET = ("data", "tasks", "size", "finetune", "train_step")
+
+
+def _check_options(subject: str, own: bool, **given: str | bool | int | None) -> None:
+    """`UserError` for options of the other kind of subject, and for a net without its data or its tasks."""
+    wrong = [name for name in (_OF_RUN if own else _OF_NET) if given[name]]
     if wrong:
-        kind, other = ("module", "run") if own else ("run", "module given as package.module:function")
-        raise UserError(f"--{wrong[0]} belongs to a {other}, {subject!r} is a {kind}: drop it")
+        kind, other = ("net of one's own", "run") if own else ("run", "net of one's own")
+        raise UserError(f"--{wrong[0].replace('_', '-')} belongs to a {other}, {subject!r} is a {kind}: drop it")
     if own and not given["data"]:
-        raise UserError(f"module {subject!r} does not say on what data it is judged: give --data")
+        raise UserError(
+            f"{subject!r} does not say on what data it is judged: give --data, a data set, or with --tasks a folder of "
+            "pictures"
+        )
+    if own and ":" not in subject and not given["tasks"]:
+        raise UserError(
+            f"{subject!r} does not say which outputs are which task: give --tasks; `edgemtl tasks --net {subject}` "
+            "prints them to begin with"
+        )
 
 
 def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:
     from edgemtl.files.disk import read_json
-    from edgemtl.nas.prune import PRUNING_FILE
+    from edgemtl.nas.prune import PRUNING_FILE, TASKS_FILE
     from edgemtl.results import RESULT_FILE
 
     if not screen.as_json:
@@ -127,10 +171,21 @@ def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:
         for layer, reason in pruning.get("whole", {}).items():
             screen.note(f"note: channels of {layer} stay: {reason}")
         if pruning.get("not_exported"):
-            screen.note(f"note: no engine was written: {pruning['not_exported']}")
-        after = f"edgemtl.nas.prune.apply_pruning(module, {str(folder)!r})" if own else f"edgemtl train --run {folder}"
-        screen.say(f"written: {folder / RESULT_FILE}; next: {after}")
+            screen.note(f"note: nothing was exported: {pruning['not_exported']}")
+        if (folder / TASKS_FILE).is_file():
+            screen.note("scores are agreement with the net as it was, on pictures without labels")
+        screen.say(f"written: {folder / RESULT_FILE}; next: {_next(folder, own)}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
+
+
+def _next(folder: Path, own: bool) -> str:
+    """The command, or the call, that goes on with what was written."""
+    from edgemtl.nas.prune import NET_FILE, TASKS_FILE
+
+    if (folder / NET_FILE).is_file():
+        net, tasks = folder / NET_FILE, folder / TASKS_FILE
+        return f"edgemtl export {net} --tasks {tasks} --target onnxruntime --out {folder / 'bundle'}"
+    return f"edgemtl.nas.prune.apply_pruning(module, {str(folder)!r})" if own else f"edgemtl train --run {folder}"
 
 
 def _groups(screen: Screen, pruning: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Network families, the shared supernet, and the static nets it gives."""
 
 from edgemtl.models.nets.experts import Experts
-from edgemtl.models.nets.module_net import ModuleNet, load_module
+from edgemtl.models.nets.module_net import ModuleNet, load_layers, load_module
 from edgemtl.models.nets.net import MultiTaskNet, run_blocks
 from edgemtl.models.nets.plain_module import plain_module
 from edgemtl.models.nets.sorting import sort_channels
@@ -27,6 +27,7 @@ __all__ = [
     "check_state",
     "expert_usage",
     "is_supernet",
+    "load_layers",
     "load_matching",
     "load_module",
     "load_pretrained",

@@ -1,4 +1,4 @@
-"""Nets of one's own: an ONNX file or a trained torch module, its tasks, and the structure that its graph shows."""
+"""Nets of one's own: an ONNX file or a trained torch module, its tasks, its graph's structure, and a module of it."""
 
 from edgemtl.own.agreement import Agreement
 from edgemtl.own.declaration import (
@@ -19,7 +19,11 @@ from edgemtl.own.reference import expected_outputs, image_input
 from edgemtl.own.renaming import task_model
 from edgemtl.own.rounding import calibrate_model, ready_for_rounding, rounded_blocks, rounded_model
 from edgemtl.own.searched import PRECISION_FILE, read_precision, write_precision
+from edgemtl.own.self_labelled import SelfLabelled, open_pictures
 from edgemtl.own.structure import NetBlock, ResidualSum, Structure, find_structure
+from edgemtl.own.task_net import DeclaredNet
+from edgemtl.own.torch_module import flat_outputs, module_as_onnx
+from edgemtl.own.trainable import TorchGraph, check_equal, torch_graph
 
 __all__ = [
     "FLOAT",
@@ -27,6 +31,7 @@ __all__ = [
     "PRECISION_FILE",
     "Agreement",
     "Declaration",
+    "DeclaredNet",
     "DeclaredTask",
     "NetBlock",
     "OwnNet",
@@ -35,18 +40,24 @@ __all__ = [
     "Pixels",
     "ResidualSum",
     "Resolved",
+    "SelfLabelled",
     "Structure",
+    "TorchGraph",
     "as_text",
     "block_records",
     "calibrate_model",
+    "check_equal",
     "expected_outputs",
     "find_structure",
+    "flat_outputs",
     "image_input",
     "in_precision",
     "is_own_net",
+    "module_as_onnx",
     "named_precision",
     "net_digest",
     "open_net",
+    "open_pictures",
     "propose_tasks",
     "read_declaration",
     "read_photos",
@@ -56,5 +67,6 @@ __all__ = [
     "rounded_blocks",
     "rounded_model",
     "task_model",
+    "torch_graph",
     "write_precision",
 ]

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import onnx
 
     from edgemtl.own.fixing import Reference
+    from edgemtl.own.task_net import Flatten
 
-__all__ = ["SIZE", "export_module"]
+__all__ = ["SIZE", "export_module", "flat_outputs", "module_as_onnx"]
 
 SIZE = (224, 224)
 """Height and width of the image that a module is traced with where none is given."""
@@ -59,6 +60,30 @@ def export_module(spec: str, size: tuple[int, int] | None) -> tuple[onnx.ModelPr
         return _exported(flat, image, names, spec), size, run
 
 
+def module_as_onnx(module: nn.Module, flatten: Flatten, size: tuple[int, int], name: str) -> onnx.ModelProto:
+    """A module's ONNX file for one image of `size` (H, W), its outputs called as `flatten` names them.
+
+    Raises `UnsupportedError`, which calls the module `name`, for what PyTorch cannot export.
+    """
+    image = torch.zeros(1, 3, *size)
+    with torch.no_grad():
+        names = list(flatten(module(image)))
+    with _quiet():
+        return _exported(_Named(module.eval(), flatten), image, names, name)
+
+
+class _Named(nn.Module):
+    """A module whose outputs are a tuple of tensors, in the order in which `flatten` names them."""
+
+    def __init__(self, module: nn.Module, flatten: Flatten) -> None:
+        super().__init__()
+        self.module, self._flatten = module, flatten
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, 3, H, W) to every tensor of what the module returns."""
+        return tuple(self._flatten(self.module(image)).values())
+
+
 class _Flat(nn.Module):
     """A module whose outputs are a tuple of tensors."""
 
@@ -88,6 +113,11 @@ class _Flat(nn.Module):
                     f"{self._spec} returns a {type(value).__name__} as {name}: tensors alone are wanted, drop it"
                 )
         return [name for name, _ in outputs]
+
+
+def flat_outputs(value: Any) -> dict[str, Any]:
+    """Every tensor of what a module returns, by the name that its ONNX file has for it."""
+    return dict(_flatten(value, ""))
 
 
 def _flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:

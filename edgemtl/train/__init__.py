@@ -3,7 +3,7 @@
 from edgemtl.train.checkpoint import CHECKPOINT_FILE
 from edgemtl.train.feed import batches_of, subsample, training_batches
 from edgemtl.train.loop import Optimized, TrainingLoop
-from edgemtl.train.losses import label_tensors, planes, task_loss
+from edgemtl.train.losses import distillation_loss, label_tensors, planes, prepared, task_loss
 from edgemtl.train.metrics import Scorer, evaluate, raw_outputs, scores_by_image
 from edgemtl.train.processes import Launched, training_processes, worker_processes
 from edgemtl.train.recipe import Recipe
@@ -24,11 +24,13 @@ __all__ = [
     "TrainingLoop",
     "TrainingProgress",
     "batches_of",
+    "distillation_loss",
     "evaluate",
     "find_teacher",
     "fresh_supernet",
     "label_tensors",
     "planes",
+    "prepared",
     "raw_outputs",
     "scores_by_image",
     "subsample",

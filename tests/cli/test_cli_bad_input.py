@@ -55,7 +55,7 @@ OTHERS = [
     ("export nothing --target onnxruntime", "nothing"),
     ("prune nothing --budget 40%FLOPs", "nothing is no run"),
     ("prune nothing --resume", "--out"),
-    ("prune nothing --data scenes", "--data belongs to a module given as package.module:function"),
+    ("prune nothing --data scenes", "--data belongs to a net of one's own"),
     ("prune nets:build --budget 40%FLOPs", "give --data"),
     ("prune no_such_nets:build --data scenes --precisions", "--precisions belongs to a run"),
     ("prune no_such_nets:build --data scenes --size 100", "192x256"),

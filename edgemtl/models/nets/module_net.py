@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from edgemtl.models.nets.task_net import TaskNet
 from edgemtl.plugins import load_user_function
 from edgemtl.tasks import Output, Task, by_tensor
 
-__all__ = ["ModuleNet", "load_module"]
+__all__ = ["ModuleNet", "load_layers", "load_module"]
 
 REPEATS = 6
 """Runs on one image that must agree: one branch in two taken at random is seen in 63 of 64 modules."""
@@ -39,9 +39,14 @@ class ModuleNet(TaskNet):
 
     def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
         """(N, 3, H, W), normalised, to each task's raw outputs; `UserError` for whatever the module's code raises."""
+        outputs = self.called(image)
+        return {task.name: _by_name(task, outputs[task.name]) for task in self.tasks}
+
+    def called(self, image: Tensor) -> Any:
+        """What the module returns; `UserError` for whatever its code raises."""
         try:
             with eagerly():
-                outputs = self.module(image.contiguous())
+                return self.module(image.contiguous())
         except (EdgeMTLError, MemoryError):
             raise
         except (Exception, SystemExit) as error:  # her code may raise anything
@@ -49,17 +54,20 @@ class ModuleNet(TaskNet):
                 f"the module fails on a batch of {len(image)} ({one_line(error)}): it must take any batch of images, "
                 "and the same way through its layers whatever they show"
             ) from error
-        return {task.name: _by_name(task, outputs[task.name]) for task in self.tasks}
 
-    def subset(self, names: Iterable[str]) -> ModuleNet:
+    def with_module(self, module: nn.Module, tasks: Sequence[Task]) -> Self:
+        """A net like this one of another module of that form, for some tasks."""
+        return type(self)(module, tasks, self.input_size)
+
+    def subset(self, names: Iterable[str]) -> Self:
         """The outputs of some tasks only; the same module gives them, so nothing is saved."""
-        return ModuleNet(self.module, self.tasks_named(names), self.input_size)
+        return self.with_module(self.module, self.tasks_named(names))
 
-    def copy(self) -> ModuleNet:
+    def copy(self) -> Self:
         """The same net with parameters of its own."""
-        return ModuleNet(copied(self.module), self.tasks, self.input_size).eval()
+        return self.with_module(copied(self.module), self.tasks).eval()
 
-    def with_channels(self, channels: Mapping[str, int]) -> ModuleNet:
+    def with_channels(self, channels: Mapping[str, int]) -> Self:
         """The net itself: nothing but its layers says how many channels there are."""
         return self
 
@@ -72,20 +80,31 @@ def _by_name(task: Task, given: Any) -> dict[str, Any]:
 
 
 def load_module(spec: str, tasks: Sequence[Task], size: tuple[int, int]) -> tuple[ModuleNet, dict[str, int | None]]:
+    """The net of `load_layers`' module, and the dimensions it declares, by names in the net.
+
+    The module maps (N, 3, H, W) to a dict of what `ModuleNet` takes of each task. Raises `UserError` for whatever is
+    not so, in one line.
+    """
+    module, declared = load_layers(spec, size)
+    net = ModuleNet(module, tasks, size)
+    _check_outputs(spec, net)
+    return net, {f"module.{name}": dimension for name, dimension in declared.items()}
+
+
+def load_layers(spec: str, size: tuple[int, int]) -> tuple[nn.Module, dict[str, int | None]]:
     """The module that `package.module:function` returns, copied, in evaluation mode, and the dimensions it declares.
 
     The function is the user's own code: it is imported, from the working directory too, and called. It returns a module
-    that maps (N, 3, H, W) to a dict of what `ModuleNet` takes of each task, or that module and the dimension of the
-    channels of each parameter that stands in no layer. Raises `UserError` for whatever is not so, in one line.
+    that takes images (N, 3, H, W), or that module and the dimension of the channels of each parameter that stands in no
+    layer. Raises `UserError` for whatever is not so, in one line.
     """
     made = _called(spec)
     module, declared = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     if not isinstance(module, nn.Module):
         raise UserError(f"{spec} returns a {type(module).__name__}: a torch.nn.Module is wanted")
-    net = ModuleNet(_on_cpu(spec, module, size), tasks, size)
-    _check_declared(spec, net.module, declared)
-    _check_outputs(spec, net)
-    return net, {f"module.{name}": dimension for name, dimension in declared.items()}
+    layers = _on_cpu(spec, module, size)
+    _check_declared(spec, layers, declared)
+    return layers, dict(declared)
 
 
 def _on_cpu(spec: str, module: nn.Module, size: tuple[int, int]) -> nn.Module:

@@ -1,6 +1,8 @@
 """PAGCP pruning, of designs of a run and of modules of a user's own."""
 
 from edgemtl.nas.prune.apply import PRUNING_FILE, apply_pruning
+from edgemtl.nas.prune.declared import NET_FILE, TASKS_FILE, DeclaredModule
+from edgemtl.nas.prune.finetuning import FineTuning, TrainStep
 from edgemtl.nas.prune.groups import cut_channels, net_groups
 from edgemtl.nas.prune.module import MODULE_FILE, UserModule
 from edgemtl.nas.prune.pipeline import PruneRequest, prune
@@ -8,9 +10,14 @@ from edgemtl.nas.prune.run import RunDesign
 
 __all__ = [
     "MODULE_FILE",
+    "NET_FILE",
     "PRUNING_FILE",
+    "TASKS_FILE",
+    "DeclaredModule",
+    "FineTuning",
     "PruneRequest",
     "RunDesign",
+    "TrainStep",
     "UserModule",
     "apply_pruning",
     "cut_channels",

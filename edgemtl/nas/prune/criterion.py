@@ -87,8 +87,7 @@ class LossCriterion:
         samples, tasks = self.source.split("calibration"), self.source.tasks
         for batch in batches_of(samples, GRADIENT_BATCH, DECIDING_IMAGES, tasks=tasks):
             outputs = net(torch.from_numpy(batch.image).to(memory_format=torch.channels_last))
-            losses = [self._loss(task.name, outputs, batch) for task in net.tasks]
-            total = torch.stack([loss / loss.detach().clamp(min=1e-6) for loss in losses]).sum()
+            total = self._importance(net, outputs, batch)
             gradients = torch.autograd.grad(total, parameters, allow_unused=True)
             change = {id(p): p.detach() * s for p, s in zip(parameters, gradients, strict=True) if s is not None}
             for group in groups:
@@ -97,7 +96,13 @@ class LossCriterion:
                     sums[group.name][index] += each.square()
         return {group.name: [_order(part, group.step) for part in sums[group.name]] for group in groups}
 
+    def _importance(self, net: TaskNet, outputs: Mapping[str, Mapping[str, Tensor]], batch: Batch) -> Tensor:
+        """What a channel's importance is the square of the change of: every task's loss, as a share of its value."""
+        losses = [self._loss(task.name, outputs, batch) for task in net.tasks]
+        return torch.stack([loss / loss.detach().clamp(min=1e-6) for loss in losses]).sum()
+
     def _loss(self, name: str, outputs: Mapping[str, Mapping[str, Tensor]], batch: Batch) -> Tensor:
+        """One task's loss on a batch that decides."""
         task = next(task for task in self.source.tasks if task.name == name)
         return task_loss(task, outputs[name], label_tensors(batch.targets[name]), label_tensors(batch.masks[name]))
 

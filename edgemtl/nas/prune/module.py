@@ -18,20 +18,22 @@ from edgemtl.errors import UserError, naming, reason_of
 from edgemtl.files.cache import cache_root
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.files.seals import sealed, sha256
-from edgemtl.models import ModuleNet, load_module
+from edgemtl.models import ModuleNet, TaskNet, load_module
 from edgemtl.nas.evaluation import PreparedNet
 from edgemtl.nas.prune.apply import PRUNING_FILE, WEIGHTS_FILE, kept_json, weights_bytes
 from edgemtl.nas.prune.criterion import DECIDING_IMAGES, RECALIBRATION_IMAGES, LossCriterion
 from edgemtl.nas.prune.cut import positions_kept
+from edgemtl.nas.prune.finetuning import FineTuning, fine_tune
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
 from edgemtl.nas.prune.opened import Cut, Opened
 from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.runs import Contender
+from edgemtl.progress import Report
 from edgemtl.spaces import Cost
 from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import Floor
 
-__all__ = ["ENGINE_FOLDER", "MODULE_FILE", "UserModule"]
+__all__ = ["ENGINE_FOLDER", "MODULE_FILE", "TARGET", "OpenedModule", "UserModule", "prunable_module"]
 
 MODULE_FILE = "module.json"
 ENGINE_FOLDER = "engine"
@@ -60,46 +62,55 @@ class UserModule:
         """The module, copied; `UserError` for one that is not what `load_module` wants, or has nothing to prune."""
         source = open_source(self.data, self.size)
         net, dimensions = load_module(self.module, source.tasks, source.size)
-        criterion, target = LossCriterion(source), find_target(TARGET)
-        with naming(self.module):
-            groups, whole, costs = module_groups(net, dimensions, criterion.recalibration[:1])
-        multiple = target.traits.channel_multiple
-        if not any(group.size > multiple for group in groups):
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(whole.items())[:3])
-            raise UserError(
-                f"{self.module}: no channels of the module can be pruned ({reasons or 'it has no such layer'})"
-            )
-        cache_key = {
-            "module": self.module,
-            "layers_sha256": hashlib.sha256(_layers(net.module).encode()).hexdigest(),
-            "weights_sha256": hashlib.sha256(weights_bytes(net.module)).hexdigest(),
-            "data_fingerprint": source.fingerprint,
-            "size": list(source.size),
-            "images": [RECALIBRATION_IMAGES, DECIDING_IMAGES],
-            "multiple": multiple,
-        }
-        name = hashlib.sha256(json.dumps(cache_key, sort_keys=True).encode()).hexdigest()[:16]
-        map_file = cache_root() / "prune_maps" / f"{name}.json"
+        prunable, costs, whole = prunable_module(self.module, net, dimensions, LossCriterion(source))
+        target = find_target(TARGET)
         problem = _export_problem(net, target)
         return OpenedModule(
-            prunable=Prunable(net, groups, criterion, multiple, costs.cost, map_file, cache_key),
+            prunable=prunable,
             unpruned=PreparedNet(net, None if problem else PRECISION),
             target=target,
             preference=dict.fromkeys((task.name for task in source.tasks), 1.0),
             name="the module",
             space=self.module,
             not_exported=problem,
-            subject=self,
+            data=self.data,
             costs=costs,
             whole=whole,
         )
 
 
+def prunable_module(
+    name: str, net: ModuleNet, dimensions: Mapping[str, int | None], criterion: LossCriterion
+) -> tuple[Prunable, ModuleCosts, dict[str, str]]:
+    """A module, called `name`, as what is pruned, its cost model, and why channels stay, by the layer that gives them.
+
+    Raises `UserError` for one that has nothing to prune.
+    """
+    source, multiple = criterion.source, find_target(TARGET).traits.channel_multiple
+    with naming(name):
+        groups, whole, costs = module_groups(net, dimensions, criterion.recalibration[:1])
+    if not any(group.size > multiple for group in groups):
+        reasons = "; ".join(f"{layer}: {reason}" for layer, reason in list(whole.items())[:3])
+        raise UserError(f"{name}: no channels of the module can be pruned ({reasons or 'it has no such layer'})")
+    cache_key = {
+        "module": name,
+        "layers_sha256": hashlib.sha256(_layers(net.module).encode()).hexdigest(),
+        "weights_sha256": hashlib.sha256(weights_bytes(net.module)).hexdigest(),
+        "data_fingerprint": source.fingerprint,
+        "size": list(source.size),
+        "images": [RECALIBRATION_IMAGES, DECIDING_IMAGES],
+        "multiple": multiple,
+    }
+    digest = hashlib.sha256(json.dumps(cache_key, sort_keys=True).encode()).hexdigest()[:16]
+    map_file = cache_root() / "prune_maps" / f"{digest}.json"
+    return Prunable(net, groups, criterion, multiple, costs.cost, map_file, cache_key), costs, whole
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenedModule(Opened):
-    """A user's module; `whole` says why channels stay, by the layer that gives them."""
+    """A user's module on the data set `data`; `whole` says why channels stay, by the layer that gives them."""
 
-    subject: UserModule
+    data: str
     costs: ModuleCosts
     whole: Mapping[str, str]
 
@@ -107,9 +118,15 @@ class OpenedModule(Opened):
         """The module with so many channels in each group."""
         return ModuleDesign(self.costs, channels)
 
+    def fine_tune(self, narrow: TaskNet, tuning: FineTuning, folder: Path, report: Report) -> None:
+        """Train the narrow module further, taught by the whole one or as the user's train step says."""
+        whole = self.prunable.net
+        assert isinstance(narrow, ModuleNet) and isinstance(whole, ModuleNet)
+        fine_tune(narrow, whole, self.prunable.criterion.source, tuning, folder, report)
+
     def config(self, settings: Mapping[str, Any], floors: Sequence[Floor]) -> dict[str, Any]:
         """The content of `module.json`."""
-        return {"schema": SCHEMA, **settings, "data": self.subject.data, **self.prunable.cache_key}
+        return {"schema": SCHEMA, **settings, "data": self.data, **self.prunable.cache_key}
 
     def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:
         """Write the weights, the engine, and `pruning.json` with the positions that every layer keeps."""
@@ -118,9 +135,13 @@ class OpenedModule(Opened):
         write_atomic(out / WEIGHTS_FILE, weights_bytes(net.module))
         if not self.not_exported:
             self.target.build(net, PRECISION, None, out / ENGINE_FOLDER)
+        self.write_record(out, record, cut)
+
+    def write_record(self, out: Path, record: Mapping[str, Any], cut: Cut) -> None:
+        """Write `pruning.json` beside the weights that it is about."""
         content = {
             **record,
-            "module": self.subject.module,
+            "module": self.space,
             "whole": dict(self.whole),
             "not_exported": self.not_exported,
             "kept": kept_json(positions_kept(self.prunable.net, self.prunable.groups, cut)),

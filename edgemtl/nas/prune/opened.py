@@ -11,8 +11,10 @@ from typing import Any
 from edgemtl.models import TaskNet
 from edgemtl.nas.evaluation import NetDesign, NetEvaluator, Prepared, Requirements
 from edgemtl.nas.prune.decide import LATENCY_TRIES
+from edgemtl.nas.prune.finetuning import FineTuning
 from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.runs import Contender
+from edgemtl.progress import Report
 from edgemtl.targets import ExportTarget
 from edgemtl.tasks import Floor
 
@@ -51,6 +53,10 @@ class Opened(ABC):
     @abstractmethod
     def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:
         """Write the pruned net, and `pruning.json` with `record`."""
+
+    def fine_tune(self, narrow: TaskNet, tuning: FineTuning, folder: Path, report: Report) -> None:
+        """Train the narrow net further, in place, where it is a module; its checkpoints go to `folder`."""
+        raise NotImplementedError
 
     def baseline(self) -> TaskNet | None:
         """The net that floors refer to, where it is another one than the unpruned."""

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from edgemtl.nas.evaluation import (
 )
 from edgemtl.nas.prune.apply import PRUNING_SCHEMA
 from edgemtl.nas.prune.decide import Decision, check_feasible, resolve_budgets, task_weights
+from edgemtl.nas.prune.declared import DeclaredModule
+from edgemtl.nas.prune.finetuning import NO_TUNING, FineTuning
 from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.map import PruneMap
 from edgemtl.nas.prune.module import UserModule
@@ -51,14 +53,16 @@ class PruneRequest:
 
     `budgets` are upper limits in FLOPs, parameters, bytes or ms, percentages those of the unpruned net; `floors` refer
     to the baseline of its run, or to the module as it is given. `fast` decides by the sensitivity map alone, which is
-    kept for the next budget; otherwise every cut is tried on the net that earlier ones left.
+    kept for the next budget; otherwise every cut is tried on the net that earlier ones left. `tuning` trains what is
+    left of a module.
     """
 
-    subject: RunDesign | UserModule
+    subject: RunDesign | UserModule | DeclaredModule
     out: Path
     budgets: tuple[str, ...]
     floors: tuple[str, ...] = ()
     fast: bool = False
+    tuning: FineTuning = NO_TUNING
     resume: bool = False
     command: str = "edgemtl prune"
 
@@ -81,6 +85,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     started = time.monotonic()
     if not request.resume:
         check_free(request.out, *request.subject.folder)
+    request.tuning.check(request.subject.noun)
     opened = request.subject.open()
     prunable, source = opened.prunable, opened.prunable.criterion.source
     limits = resolve_budgets(prunable, request.budgets, opened.target)
@@ -107,6 +112,9 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     prune_map, fit = decision.by_map() if request.fast else decision.by_trial()
     narrow = prunable.narrow(prune_map.orders, fit.channels)
     record = {**_record(prunable, prune_map, fit, narrow), "mode": "fast" if request.fast else "sequential"}
+    if request.tuning.steps:
+        opened.fine_tune(narrow, request.tuning, request.out / "training", report)
+        record["finetuned"] = asdict(request.tuning)
     best = opened.finish(narrow, opened.design(fit.channels), evaluator, required)
     tried = len(trials) or sum(len(curve.rises) for curve in prune_map.curves.values())
     info = RunInfo(request.command, opened.seed, "prune", request.budgets, tried, started)
@@ -126,7 +134,9 @@ def _begin(request: PruneRequest, opened: Opened, floors: Sequence[Floor], *, wr
     With `write` it begins: from here on the folder can be resumed.
     """
     out, (file, what) = request.out, request.subject.folder
-    settings = {"floors": list(request.floors), "fast": request.fast}
+    settings: dict[str, Any] = {"floors": list(request.floors), "fast": request.fast}
+    if request.tuning.steps:
+        settings["finetune"] = asdict(request.tuning)
     config = json.loads(json.dumps(opened.config({"budgets": list(request.budgets), **settings}, floors)))
     if not request.resume or not (out / file).is_file():
         check_free(out, file, what)

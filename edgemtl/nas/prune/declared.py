@@ -1,0 +1,148 @@
+"""A net of one's own as what is pruned, without labels: `edgemtl prune NET --tasks tasks.yaml --data PICTURES`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.files.disk import write_atomic
+from edgemtl.models import load_layers
+from edgemtl.nas.evaluation import PreparedNet
+from edgemtl.nas.prune.agreement import AgreementCriterion
+from edgemtl.nas.prune.apply import WEIGHTS_FILE, weights_bytes
+from edgemtl.nas.prune.module import MODULE_FILE, TARGET, OpenedModule, prunable_module
+from edgemtl.nas.prune.opened import Cut
+from edgemtl.nas.runs import Contender
+from edgemtl.own import (
+    Declaration,
+    DeclaredNet,
+    DeclaredTask,
+    OwnNet,
+    as_text,
+    check_equal,
+    flat_outputs,
+    module_as_onnx,
+    open_net,
+    open_pictures,
+    read_declaration,
+    resolve,
+    torch_graph,
+)
+from edgemtl.targets import find_target
+from edgemtl.tasks import by_tensor, map_outputs
+
+__all__ = ["NET_FILE", "TASKS_FILE", "DeclaredModule"]
+
+NET_FILE, TASKS_FILE = "net.onnx", "tasks.yaml"
+CHECKED = 2
+"""Pictures on which a net's graph in PyTorch is compared with its own outputs."""
+_NO_ENGINE = "engines are built of what is left of it, by edgemtl export"
+
+
+@dataclass(frozen=True)
+class DeclaredModule:
+    """An ONNX file or a module, whose tasks the file `tasks` declares, and pictures `data`: a folder, or a data set.
+
+    Its own outputs are what it is compared with, and learns from: no labels are read. What is left of it is a folder
+    for `apply_pruning`, with `net.onnx` and `tasks.yaml` for `edgemtl export`.
+    """
+
+    net: str
+    tasks: Path
+    data: str
+    size: tuple[int, int] | None = None
+
+    noun: ClassVar[str] = "net"
+    folder: ClassVar[tuple[str, str]] = MODULE_FILE, "pruned module"
+
+    def open(self) -> OpenedDeclared:
+        """The net as a module, compared with its own outputs first.
+
+        Raises `UserError` where the declaration does not fit, where the module differs from the net, and where
+        nothing of it can be pruned.
+        """
+        declaration = read_declaration(self.tasks)
+        own = open_net(self.net, self.size)
+        resolve(own, declaration)
+        net, dimensions = _declared_net(own, self.net, declaration)
+
+        def labels(image: NDArray[np.float32]) -> Mapping[str, Mapping[str, NDArray[np.float32]]]:
+            with torch.inference_mode():
+                return map_outputs(Tensor.numpy, net(torch.from_numpy(image)))
+
+        source = open_pictures(
+            self.data, own.size, net.tasks, labels, hashlib.sha256(weights_bytes(net.module)).hexdigest()
+        )
+        _check_net(own, net, source.windows(CHECKED, np.random.default_rng(0)))
+        criterion = AgreementCriterion(source, net)
+        prunable, costs, whole = prunable_module(self.net, net, dimensions, criterion)
+        return OpenedDeclared(
+            prunable=prunable,
+            unpruned=PreparedNet(net, None),
+            target=find_target(TARGET),
+            preference=dict.fromkeys((task.name for task in net.tasks), 1.0),
+            name="the net",
+            space=self.net,
+            not_exported=_NO_ENGINE,
+            data=self.data,
+            costs=costs,
+            whole=whole,
+            declaration=declaration,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedDeclared(OpenedModule):
+    """A net with declared tasks."""
+
+    declaration: Declaration
+
+    def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:
+        """Write the weights, the ONNX file with its tasks, and `pruning.json`, which says why there is no file."""
+        net = best.prepared.net
+        assert isinstance(net, DeclaredNet)
+        write_atomic(out / WEIGHTS_FILE, weights_bytes(net.module))
+        write_atomic(out / TASKS_FILE, as_text(self.declaration).encode())
+        problem = ""
+        try:
+            model = module_as_onnx(net.module, net.flatten, net.input_size, self.space)
+            write_atomic(out / NET_FILE, model.SerializeToString())
+        except UnsupportedError as error:
+            problem = str(error)
+        self.write_record(out, {**record, "not_exported": problem}, cut)
+
+
+def _declared_net(own: OwnNet, spec: str, declaration: Declaration) -> tuple[DeclaredNet, dict[str, int | None]]:
+    """The net as a module, its tasks as raw tensors, and the dimensions of its parameters that stand in no layer."""
+    tasks = {name: DeclaredTask(outputs=task.outputs) for name, task in declaration.tasks.items()}
+    resolved = resolve(own, declaration.model_copy(update={"tasks": tasks}))
+    if own.origin == "onnx":
+        graph = torch_graph(own)
+        net, dimensions = DeclaredNet(graph, resolved, own.size, dict), graph.dimensions
+    else:
+        module, dimensions = load_layers(spec, own.size)
+        net = DeclaredNet(module, resolved, own.size, flat_outputs)
+    return net.eval(), {f"module.{name}": dimension for name, dimension in dimensions.items()}
+
+
+def _check_net(own: OwnNet, net: DeclaredNet, images: NDArray[np.float32]) -> None:
+    """`UserError` where the module differs from the net on these images, or a task's outputs cannot be learnt."""
+    values = [net.values(torch.from_numpy(image[None])).numpy() for image in images]
+    check_equal(own, lambda image: net.flatten(net.called(image)), values)
+    with torch.enable_grad():
+        outputs = by_tensor(net(torch.from_numpy(images)))
+    for name, value in outputs.items():
+        if not value.requires_grad:
+            raise UserError(
+                f"{own.name}: output {name} depends on no weight in a way that has a slope, so nothing could protect "
+                f"it: put its tensor under unused in the tasks file"
+            )

@@ -1,0 +1,179 @@
+"""Training a pruned net further: it learns from the net that it was, or by the user's own train step."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgemtl.data import Batch, Source, collate
+from edgemtl.errors import UserError, one_line
+from edgemtl.models import ModuleNet
+from edgemtl.own import DeclaredNet, SelfLabelled
+from edgemtl.plugins import load_user_function
+from edgemtl.progress import Progress, Report
+from edgemtl.train import CHECKPOINT_FILE, Optimized, Recipe, TrainingLoop, distillation_loss, prepared
+
+__all__ = ["NO_TUNING", "FineTuning", "TrainStep", "fine_tune"]
+
+TrainStep = Callable[[nn.Module, Tensor, int], Tensor]
+"""A user's own train step, `train_step(module, images, step) -> loss`.
+
+`module` is the pruned module in training mode, as `apply_pruning` gives it; `images` are (N, 3, H, W) in FP32, the
+values that it reads; `step` counts from 0. The loss is a scalar tensor; the optimizer's step is edgemtl's.
+"""
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """The steps of a fine-tuning, and `package.module:train_step` of the user's own code; empty: by the net itself."""
+
+    steps: int = 0
+    train_step: str = ""
+    batch: int = 8
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuse a train step that nothing would call."""
+        if self.steps < 0:
+            raise UserError(f"--finetune {self.steps}: a number of steps is wanted, for example --finetune 1000")
+        if self.train_step and not self.steps:
+            raise UserError(f"--train-step {self.train_step} is called by no step: say how many with --finetune STEPS")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The same numbers as a training has them."""
+        return Recipe(steps=self.steps, batch=self.batch, sizes=(1.0,), learning_rate=self.learning_rate,
+                      largest_steps=1.0)  # fmt: skip
+
+    def check(self, noun: str) -> None:
+        """`UserError` where a `noun` is not trained this way, and where there is no such train step."""
+        if self.steps and noun == "design":
+            raise UserError("--finetune trains modules and ONNX files: train a pruned run with edgemtl train --run")
+        if self.train_step:
+            load_user_function(self.train_step)
+
+    @property
+    def step_function(self) -> TrainStep | None:
+        """The user's own; None without one. Raises `UserError` where there is no such function."""
+        return load_user_function(self.train_step) if self.train_step else None  # type: ignore[return-value]
+
+
+NO_TUNING = FineTuning()
+"""No step."""
+
+
+def fine_tune(
+    net: ModuleNet, teacher: ModuleNet, source: Source, tuning: FineTuning, folder: Path, report: Report
+) -> None:
+    """Train a narrow net, in place, on the source's training images; in evaluation mode at the end.
+
+    Without a train step of the user's it learns to give what `teacher` gives, each task's distillation counting the
+    same. Interrupted, it goes on from the checkpoint in `folder`, which must be of the same net. Raises `UserError`
+    for a train step that fails, or whose loss is no scalar, has no slope, or is not finite.
+    """
+    training = _Training(net, teacher.eval(), tuning)
+    digest = hashlib.sha256(repr(asdict(tuning)).encode())
+    for name, parameter in net.named_parameters():
+        digest.update(name.encode() + parameter.detach().numpy().tobytes())
+    folder.mkdir(parents=True, exist_ok=True)
+    loop = TrainingLoop(training, tuning.recipe, folder / CHECKPOINT_FILE, digest.hexdigest())
+
+    def tell(step: int) -> None:
+        left = loop.seconds_left
+        report(Progress("finetune", step, tuning.steps, f"loss {training.loss:.4g}", left))
+
+    loop.run(_batches(source, tuning, loop.step), tell)
+    net.eval()
+
+
+def _batches(source: Source, tuning: FineTuning, first: int) -> Iterator[Batch]:
+    """Images alone of each step from `first` on; which ones follows from the step."""
+    samples = source.split("train")
+    for step in range(first, tuning.steps):
+        generator = np.random.default_rng([tuning.recipe.seed, step])
+        if isinstance(source, SelfLabelled):
+            yield Batch(source.windows(tuning.batch, generator), {}, {})
+        else:
+            yield collate([samples[int(pick)] for pick in generator.integers(len(samples), size=tuning.batch)])
+
+
+class _Training:
+    """One net's fine-tuning, as `TrainingLoop` runs it."""
+
+    def __init__(self, net: ModuleNet, teacher: ModuleNet, tuning: FineTuning) -> None:
+        self._net, self._teacher, self._tuning = net, teacher, tuning
+        self._step = tuning.step_function
+        self.loss = math.nan
+        parameters = {p: name for name, p in net.named_parameters() if p.requires_grad}
+        self._optimized = Optimized(parameters, torch.optim.Adam(list(parameters)))
+
+    @property
+    def optimized(self) -> list[Optimized]:
+        """See `edgemtl.train.loop.Training`."""
+        return [self._optimized]
+
+    def one_step(self, step: int, batch: Batch) -> None:
+        """See `edgemtl.train.loop.Training`."""
+        images = torch.from_numpy(batch.image)
+        with torch.enable_grad():
+            loss = self._own(images, step) if self._step else self._distilled(images)
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.loss = float(loss.detach())
+        self._optimized.update(self._tuning.recipe.rate_at(step))
+
+    def _distilled(self, images: Tensor) -> Tensor:
+        """The sum of all tasks' distances from the teacher; batch normalisation takes the batch's statistics."""
+        self._net.eval()
+        for norm in self._net.modules():
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+                norm.train()
+        with torch.no_grad():
+            wanted = self._teacher(images)
+        given = self._net(images)
+        parts = [
+            distillation_loss(task, prepared(task, given[task.name]), prepared(task, wanted[task.name]))
+            for task in self._net.tasks
+        ]
+        loss = torch.stack(parts).sum()
+        if not loss.isfinite():
+            raise UserError("the pruned net's outputs became NaN or infinite while it was fine-tuned: prune less of it")
+        return loss
+
+    def _own(self, images: Tensor, step: int) -> Tensor:
+        spec, values = self._tuning.train_step, images
+        if isinstance(self._net, DeclaredNet):
+            values = self._net.values(images)
+        assert self._step is not None
+        try:
+            loss: Any = self._step(self._net.module.train(), values, step)
+        except Exception as error:  # her code may raise anything
+            raise UserError(
+                f"{spec} fails at step {step} ({one_line(error)}): it is called with the module, images and the step"
+            ) from error
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            given = f"{tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise UserError(
+                f"{spec} returns {given} at step {step}: the loss is wanted, a tensor of one value that depends on the "
+                "module's outputs"
+            )
+        if not loss.isfinite():
+            raise UserError(
+                f"{spec} returns {float(loss.detach())} at step {step}: a finite loss is wanted, look at its labels "
+                "and at divisions in it"
+            )
+        return loss.reshape(())
+
+    def state(self) -> dict[str, Tensor]:
+        """See `edgemtl.train.loop.Training`: statistics of batch normalisation are measured anew at the end."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See `edgemtl.train.loop.Training`."""

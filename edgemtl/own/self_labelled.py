@@ -1,0 +1,151 @@
+"""Unlabelled pictures as a data set whose labels are a net's own predictions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemtl.data import Sample, Samples, Split, open_source, require_split
+from edgemtl.errors import UserError, naming
+from edgemtl.files.images import ENDINGS, normalize, read_picture, resize_picture
+from edgemtl.files.seals import sha256
+from edgemtl.tasks import Task, kind_of
+
+__all__ = ["SelfLabelled", "open_pictures"]
+
+Picture = NDArray[np.uint8]
+Labels = Callable[[NDArray[np.float32]], Mapping[str, Mapping[str, NDArray[np.float32]]]]
+"""From an image (1, 3, H, W), normalised, to each task's raw outputs."""
+_LEAST = 8
+_TURN: tuple[Split, ...] = (
+    "train", "calibration", "train", "validation", "train", "test", "train", "calibration"
+)  # fmt: skip
+"""Splits of eight pictures in a row, in an order that their content gives."""
+_CACHED = 128
+
+
+class _Files(Sequence[Picture]):
+    """Pictures in files, as large as they are."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, position: int) -> Picture:  # type: ignore[override]
+        return _read(self._paths[position])
+
+
+@lru_cache(_CACHED)
+def _read(path: Path) -> Picture:
+    with naming(path):
+        return read_picture(path)
+
+
+class _OfSource(Sequence[Picture]):
+    """The images of another source's split; its labels are not read."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, position: int) -> Picture:  # type: ignore[override]
+        return self._samples[position].image
+
+
+class SelfLabelled:
+    """Pictures in four splits, and what `labels` gives for each as its labels of `tasks`; a `Source`.
+
+    `of` says whose predictions they are: a hash that becomes part of the fingerprint.
+    """
+
+    license_note = ""
+
+    def __init__(
+        self,
+        name: str,
+        pictures: Mapping[Split, Sequence[Picture]],
+        content: str,
+        size: tuple[int, int],
+        tasks: Sequence[Task],
+        labels: Labels,
+        of: str,
+    ) -> None:
+        self.name, self.size, self.tasks = name, size, tuple(tasks)
+        self.fingerprint = hashlib.sha256(f"{content} {of}".encode()).hexdigest()[:16]
+        self._pictures, self._labels = pictures, labels
+
+    def split(self, name: Split) -> Sequence[Sample]:
+        """Samples of one split, labelled as they are read; raises `UserError` for another name."""
+        return _Labelled(self._pictures[require_split(name)], self.size, self.tasks, self._labels)
+
+    def windows(self, count: int, generator: np.random.Generator, least: float = 0.5) -> NDArray[np.float32]:
+        """Training images (N, 3, H, W), normalised: windows, each side `least` or more of a picture's, or mirrored."""
+        pictures = self._pictures["train"]
+        picks = generator.integers(len(pictures), size=count)
+        return normalize(np.stack([self._window(pictures[int(pick)], generator, least) for pick in picks]))
+
+    def _window(self, picture: Picture, generator: np.random.Generator, least: float) -> Picture:
+        sides = [max(1, round(side * generator.uniform(least, 1.0))) for side in picture.shape[:2]]
+        top, left = (int(generator.integers(whole - side + 1)) for whole, side in
+                     zip(picture.shape[:2], sides, strict=True))  # fmt: skip
+        window = resize_picture(np.ascontiguousarray(picture[top : top + sides[0], left : left + sides[1]]), self.size)
+        return np.ascontiguousarray(window[:, ::-1]) if generator.random() < 0.5 else window
+
+
+class _Labelled(Samples):
+    def __init__(
+        self, pictures: Sequence[Picture], size: tuple[int, int], tasks: Sequence[Task], labels: Labels
+    ) -> None:
+        self._pictures, self._size, self._tasks, self._labels = pictures, size, tasks, labels
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def read(self, position: int) -> Sample:
+        """See `Samples.read`."""
+        image = resize_picture(self._pictures[position], self._size)
+        outputs = self._labels(normalize(image[None]))
+        labels = {task.name: kind_of(task).pseudo_label(task, outputs[task.name], self._size) for task in self._tasks}
+        targets, masks = ({name: pair[part] for name, pair in labels.items()} for part in (0, 1))
+        return Sample(image, targets, masks)
+
+
+def open_pictures(data: str, size: tuple[int, int], tasks: Sequence[Task], labels: Labels, of: str) -> SelfLabelled:
+    """The pictures of a folder and of those in it, or of a data set (`open_source`), whose labels are not read.
+
+    Of a folder's pictures half are trained on, a quarter calibrates, an eighth validates and an eighth is reported on,
+    by a hash of their content; copies of one picture are taken once. Raises `UserError` where there are fewer than
+    eight, or one is damaged.
+    """
+    folder = Path(data).expanduser()
+    files = _pictures_in(folder) if folder.is_dir() and not any(folder.glob("*.y*ml")) else None
+    if files is None:
+        source = open_source(data, size)
+        splits: dict[Split, Sequence[Picture]] = {name: _OfSource(source.split(name)) for name in _TURN}
+        return SelfLabelled(source.name, splits, source.fingerprint, size, tasks, labels, of)
+    hashed = sorted({sha256(path): path for path in files}.items())
+    if len(hashed) < _LEAST:
+        endings = ", ".join(ENDINGS)
+        raise UserError(
+            f"{data} holds {len(hashed)} pictures ({endings}) that differ: {_LEAST} or more are wanted, and some "
+            "hundred to learn from"
+        )
+    splits = {
+        name: _Files([path for number, (_, path) in enumerate(hashed) if _TURN[number % len(_TURN)] == name])
+        for name in _TURN
+    }
+    content = " ".join(digest for digest, _ in hashed)
+    return SelfLabelled(folder.name or data, splits, content, size, tasks, labels, of)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())

@@ -1,0 +1,68 @@
+"""A net of one's own, for whatever prunes, trains and scores nets: what it gives of each declared task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
+from edgemtl.models import ModuleNet
+from edgemtl.own.declaration import Pixels, Resolved
+from edgemtl.tasks import Task
+
+__all__ = ["DeclaredNet", "Flatten"]
+
+Flatten = Callable[[Any], Mapping[str, Tensor]]
+"""From what a module returns to its tensors by their names in a declaration."""
+
+
+class DeclaredNet(ModuleNet):
+    """A module with declared tasks: it reads images as sources normalise them, and gives every tensor in FP32.
+
+    `module` reads the values that the declaration says (see `values`).
+    """
+
+    def __init__(self, module: nn.Module, resolved: Resolved, input_size: tuple[int, int], flatten: Flatten) -> None:
+        super().__init__(module, resolved.tasks, input_size)
+        self.resolved, self.flatten = resolved, flatten
+
+    def values(self, image: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) as the values that the module reads."""
+        return _values(image, self.resolved.pixels)
+
+    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
+        """(N, 3, H, W), normalised, to each task's tensors, (N, …) each; `UserError` for whatever the module raises."""
+        given = self.flatten(self.called(self.values(image)))
+        return {
+            task.name: {name: _batched(given[tensor], len(image)) for name, tensor in self._tensors(task).items()}
+            for task in self.tasks
+        }
+
+    def _tensors(self, task: Task) -> Mapping[str, str]:
+        return self.resolved.tensors[task.name]
+
+    def with_module(self, module: nn.Module, tasks: Sequence[Task]) -> DeclaredNet:
+        """The same declaration, for some of its tasks, of another module of that form."""
+        net = DeclaredNet(module, self.resolved, self.input_size, self.flatten)
+        net.tasks = tuple(tasks)
+        return net
+
+
+def _batched(value: Tensor, count: int) -> Tensor:
+    """A tensor in FP32, with a batch of one where the module gives none for one image."""
+    shaped = value if value.ndim and len(value) == count else value[None]
+    return shaped if shaped.dtype == torch.float32 else shaped.float()
+
+
+def _values(image: Tensor, pixels: Pixels) -> Tensor:
+    if pixels == Pixels():
+        return image
+    column = (-1, 1, 1)
+    own = [torch.tensor(each).view(column) for each in (IMAGE_MEAN, IMAGE_STD)]
+    mean, std = (torch.tensor(each).view(column) for each in (pixels.mean, pixels.std))
+    bytes_ = (image * own[1] + own[0]) * 255
+    ordered = bytes_ if pixels.colour == "RGB" else bytes_.flip(1)
+    return (ordered / pixels.scale - mean) / std
