@@ -1,4 +1,4 @@
-"""A folder of photos without labels: those that calibrate, those that decide, and those that are reported on."""
+"""A folder of photos without labels: those that train and calibrate, those that decide, those that are reported on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _MOST_EACH = 128
 
 @dataclass(frozen=True)
 class Photos:
-    """Files of a folder: INT8 is calibrated on one third, decided on another, and scored on the last."""
+    """Files of a folder: a third trains and calibrates, another decides, and the last is scored on."""
 
+    training: tuple[Path, ...]
     calibration: tuple[Path, ...]
     validation: tuple[Path, ...]
     test: tuple[Path, ...]
@@ -31,7 +32,9 @@ class Photos:
 
 
 def read_photos(folder: Path) -> Photos:
-    """The pictures that lie in a folder, in an order that follows from their names alone, at most 128 in each part.
+    """The pictures that lie in a folder, in an order that follows from their names alone.
+
+    At most 128 are in each part but `training`, which has all of the first third.
 
     Raises `UserError` where it is no folder, or holds fewer than six.
     """
@@ -45,4 +48,4 @@ def read_photos(folder: Path) -> Photos:
         )
     files.sort(key=lambda path: (hashlib.sha256(path.name.encode()).digest(), path.name))
     parts = [tuple(files[first::3][:_MOST_EACH]) for first in range(3)]
-    return Photos(*parts)
+    return Photos(tuple(files[::3]), *parts)

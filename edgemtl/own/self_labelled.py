@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.data import Sample, Samples, Split, open_source, require_split
-from edgemtl.errors import UserError, naming
-from edgemtl.files.images import ENDINGS, normalize, read_picture, resize_picture
-from edgemtl.files.seals import sha256
+from edgemtl.data import SPLITS, Sample, Samples, Split, open_source, require_split
+from edgemtl.errors import naming
+from edgemtl.files.images import normalize, read_picture, resize_picture
+from edgemtl.own.photos import read_photos
 from edgemtl.tasks import Task, kind_of
 
 __all__ = ["SelfLabelled", "open_pictures"]
@@ -21,11 +21,6 @@ __all__ = ["SelfLabelled", "open_pictures"]
 Picture = NDArray[np.uint8]
 Labels = Callable[[NDArray[np.float32]], Mapping[str, Mapping[str, NDArray[np.float32]]]]
 """From an image (1, 3, H, W), normalised, to each task's raw outputs."""
-_LEAST = 8
-_TURN: tuple[Split, ...] = (
-    "train", "calibration", "train", "validation", "train", "test", "train", "calibration"
-)  # fmt: skip
-"""Splits of eight pictures in a row, in an order that their content gives."""
 _CACHED = 128
 
 
@@ -120,32 +115,21 @@ class _Labelled(Samples):
 
 
 def open_pictures(data: str, size: tuple[int, int], tasks: Sequence[Task], labels: Labels, of: str) -> SelfLabelled:
-    """The pictures of a folder and of those in it, or of a data set (`open_source`), whose labels are not read.
+    """The pictures of a folder (`read_photos`), or of a data set (`open_source`), whose labels are not read.
 
-    Of a folder's pictures half are trained on, a quarter calibrates, an eighth validates and an eighth is reported on,
-    by a hash of their content; copies of one picture are taken once. Raises `UserError` where there are fewer than
-    eight, or one is damaged.
+    Of a folder those that are trained on calibrate, too. Raises `UserError` where neither is there.
     """
     folder = Path(data).expanduser()
-    files = _pictures_in(folder) if folder.is_dir() and not any(folder.glob("*.y*ml")) else None
-    if files is None:
+    if not folder.is_dir() or any(folder.glob("*.y*ml")):
         source = open_source(data, size)
-        splits: dict[Split, Sequence[Picture]] = {name: _OfSource(source.split(name)) for name in _TURN}
+        splits: dict[Split, Sequence[Picture]] = {name: _OfSource(source.split(name)) for name in SPLITS}
         return SelfLabelled(source.name, splits, source.fingerprint, size, tasks, labels, of)
-    hashed = sorted({sha256(path): path for path in files}.items())
-    if len(hashed) < _LEAST:
-        endings = ", ".join(ENDINGS)
-        raise UserError(
-            f"{data} holds {len(hashed)} pictures ({endings}) that differ: {_LEAST} or more are wanted, and some "
-            "hundred to learn from"
-        )
-    splits = {
-        name: _Files([path for number, (_, path) in enumerate(hashed) if _TURN[number % len(_TURN)] == name])
-        for name in _TURN
+    photos = read_photos(folder)
+    files = {
+        "train": photos.training,
+        "calibration": photos.calibration,
+        "validation": photos.validation,
+        "test": photos.test,
     }
-    content = " ".join(digest for digest, _ in hashed)
-    return SelfLabelled(folder.name or data, splits, content, size, tasks, labels, of)
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    splits = {name: _Files(files[name]) for name in SPLITS}
+    return SelfLabelled(folder.name or data, splits, photos.fingerprint, size, tasks, labels, of)

@@ -2,7 +2,7 @@
 
 from edgemtl.nas.prune.apply import PRUNING_FILE, apply_pruning
 from edgemtl.nas.prune.declared import NET_FILE, TASKS_FILE, DeclaredModule
-from edgemtl.nas.prune.finetuning import FineTuning, TrainStep
+from edgemtl.nas.prune.finetuning import FineTuning, TrainStep, fine_tune
 from edgemtl.nas.prune.groups import cut_channels, net_groups
 from edgemtl.nas.prune.module import MODULE_FILE, UserModule
 from edgemtl.nas.prune.pipeline import PruneRequest, prune
@@ -21,6 +21,7 @@ __all__ = [
     "UserModule",
     "apply_pruning",
     "cut_channels",
+    "fine_tune",
     "net_groups",
     "prune",
 ]

@@ -118,7 +118,7 @@ class OpenedDeclared(OpenedModule):
             write_atomic(out / NET_FILE, model.SerializeToString())
         except UnsupportedError as error:
             problem = str(error)
-        self.write_record(out, {**record, "not_exported": problem}, cut)
+        self.write_record(out, record, cut, problem)
 
 
 def _declared_net(own: OwnNet, spec: str, declaration: Declaration) -> tuple[DeclaredNet, dict[str, int | None]]:

@@ -135,15 +135,15 @@ class OpenedModule(Opened):
         write_atomic(out / WEIGHTS_FILE, weights_bytes(net.module))
         if not self.not_exported:
             self.target.build(net, PRECISION, None, out / ENGINE_FOLDER)
-        self.write_record(out, record, cut)
+        self.write_record(out, record, cut, self.not_exported)
 
-    def write_record(self, out: Path, record: Mapping[str, Any], cut: Cut) -> None:
-        """Write `pruning.json` beside the weights that it is about."""
+    def write_record(self, out: Path, record: Mapping[str, Any], cut: Cut, problem: str) -> None:
+        """Write `pruning.json` beside the weights that it is about; `problem` says why nothing was exported, if so."""
         content = {
             **record,
             "module": self.space,
             "whole": dict(self.whole),
-            "not_exported": self.not_exported,
+            "not_exported": problem,
             "kept": kept_json(positions_kept(self.prunable.net, self.prunable.groups, cut)),
             "weights_sha256": sha256(out / WEIGHTS_FILE),
         }

@@ -110,7 +110,7 @@ def test_a_stopped_fine_tuning_goes_on_as_if_it_had_not_been(
         ("none", "steps:none returns NoneType at step 0"),
         ("many", "steps:many returns (2, 1, 8, 12) at step 0"),
         ("fixed", "steps:fixed returns () at step 0: the loss is wanted"),
-        ("fails", "steps:fails fails at step 0 (labels of 3 classes"),
+        ("fails", "steps:fails fails at step 0 (ValueError: labels of 3 classes"),
     ],
 )
 def test_a_train_step_that_gives_no_loss_is_told_in_a_line(

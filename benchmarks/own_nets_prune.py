@@ -1,0 +1,221 @@
+"""Strangers' nets at half their FLOPs, taught by themselves on unlabelled pictures: PAGCP against torch-pruning's two.
+
+Three ONNX files from packages of the Python package index (`_own_nets.py`) are pruned by `edgemtl prune --tasks` with
+`--finetune`, no label being read. torch-pruning's group-magnitude and group-Taylor pruners rank the channels of the same
+groups of the same module in one list until its FLOPs are ours or just below, and are fine-tuned with the same function,
+steps and pictures. The pictures are real photos that scikit-image, scikit-learn and matplotlib ship, and rendered rooms
+(`--photos FOLDER` takes others). A head's agreement is one less the norm of the difference over the norm of the float
+net's values, over the real photos of the third that nothing has trained or decided on. A stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+import torch_pruning
+from _common import Outcome, Row, main, say
+from _own_nets import NETS, fetch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgemtl.data import open_source
+from edgemtl.files.disk import write_atomic, write_json
+from edgemtl.files.images import normalize, read_picture, resize_picture
+from edgemtl.nas.prune import DeclaredModule, FineTuning, PruneRequest, apply_pruning, fine_tune, prune
+from edgemtl.own import DeclaredNet, as_text, read_photos
+from edgemtl.progress import Progress
+
+CHOSEN = ("mtcnn-onet", "centerface", "ppocr-v4-detector")
+QUICK = ("mtcnn-onet",)
+BUDGET = "50%FLOPs"
+STEPS, QUICK_STEPS = 800, 10
+ROOMS, ROOM_SIZE = 48, (240, 320)
+REAL = {
+    "skimage": ("data/*.png", "data/*.jpg"),
+    "sklearn": ("datasets/images/*.jpg",),
+    "matplotlib": ("mpl-data/sample_data/*.jpg",),
+}
+DRAWN = ("chessboard", "clock", "color.png", "horse", "logo", "microaneurysms", "motorcycle_right", "phantom")
+"""Pictures in those folders that are no photos, too small, or the second of a pair."""
+ROUNDS, GRADIENT_IMAGES = 100, 16
+LEAST, AIM = 3.0, 1.0
+PEERS: dict[str, Callable[[], Any]] = {
+    "magnitude": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
+    "taylor": torch_pruning.importance.GroupTaylorImportance,
+}
+
+
+def photos(folder: Path) -> Path:
+    """A folder of real photos and rendered rooms, made where it is not there."""
+    if folder.is_dir():
+        return folder
+    unfinished = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    for package, patterns in REAL.items():
+        spec = find_spec(package)
+        root = Path(spec.origin).parent if spec is not None and spec.origin else unfinished
+        for path in (path for pattern in patterns for path in root.glob(pattern)):
+            if not path.name.startswith(DRAWN):
+                shutil.copy(path, unfinished / f"real-{path.name}")
+    rooms = open_source("scenes", ROOM_SIZE).split("train")
+    for number in range(ROOMS):
+        Image.fromarray(rooms[number].image).save(unfinished / f"room-{number}.png")
+    unfinished.rename(folder)
+    return folder
+
+
+def scored_on(folder: Path, size: tuple[int, int]) -> Tensor:
+    """The real photos of the third that is reported on, normalised; all pictures of it where none is called real."""
+    test = read_photos(folder).test
+    paths = [path for path in test if path.name.startswith("real-")] or list(test)
+    return torch.from_numpy(normalize(np.stack([resize_picture(read_picture(path), size) for path in paths])))
+
+
+def agreements(net: DeclaredNet, whole: DeclaredNet, images: Tensor) -> dict[str, float]:
+    """The agreement of each head with the whole net's, over all images."""
+    sums = {f"{task.name}.{output.name}": np.zeros(2) for task in whole.tasks for output in task.outputs}
+    with torch.inference_mode():
+        for image in images.split(1):
+            given, expected = net(image), whole(image)
+            for task, outputs in expected.items():
+                for name, value in outputs.items():
+                    apart = (given[task][name] - value).square().sum()
+                    sums[f"{task}.{name}"] += float(apart), float(value.square().sum())
+    return {name: 1 - float((apart / max(norm, 1e-30)) ** 0.5) for name, (apart, norm) in sums.items()}
+
+
+def flops(net: nn.Module, size: tuple[int, int]) -> int:
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, *size))
+    return int(counter.get_total_flops())
+
+
+def report(progress: Progress) -> None:
+    every = 1 if progress.total < 50 else 50
+    if progress.total and progress.done % every == 0:
+        say(f"{progress.stage} {progress.done}/{progress.total} {progress.text}")
+
+
+def run_net(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """FLOPs, and agreement of each head, of ours and of the peers."""
+    work = Path(options.nets) / ("prune-quick" if options.quick else "prune") / name
+    path, pictures = fetch(name, options.nets), photos(options.photos)
+    work.mkdir(parents=True, exist_ok=True)
+    write_atomic(work / "tasks.yaml", as_text(NETS[name].declaration()).encode())
+    subject = DeclaredModule(str(path), work / "tasks.yaml", str(pictures), NETS[name].size)
+    tuning = FineTuning(QUICK_STEPS if options.quick else options.steps)
+    request = PruneRequest(
+        subject, work / "ours", (BUDGET,), fast=True, tuning=tuning, resume=True, command="benchmarks/own_nets_prune.py"
+    )
+    prune(request, report)
+    opened = subject.open()
+    whole = opened.prunable.net
+    assert isinstance(whole, DeclaredNet)
+    images = scored_on(pictures, whole.input_size)
+    ours = whole.with_module(apply_pruning(whole.module, work / "ours"), whole.tasks).eval()
+    nets = {"ours": flops(ours, whole.input_size)}
+    heads = {"ours": agreements(ours, whole, images)}
+    for peer, importance in PEERS.items():
+        say(f"{name}: {peer}")
+        made = _peer(opened, importance(), nets["ours"])
+        fine_tune(made, whole, opened.prunable.criterion.source, tuning, work / peer, report)
+        nets[peer], heads[peer] = flops(made, whole.input_size), agreements(made, whole, images)
+    return {"flops": nets, "whole": flops(whole, whole.input_size), "images": len(images), "heads": heads}
+
+
+def _peer(opened: Any, importance: Any, limit: int) -> DeclaredNet:
+    """A copy of the net that a peer prunes to at most so many FLOPs, in the groups that ours may cut."""
+    whole, prunable = opened.prunable.net, opened.prunable
+    net = whole.copy()
+    free = {f"module.{layer}" for group in prunable.groups for layer in group.convolutions}
+    layers = [
+        module
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and name not in free
+    ]
+    dimensions = {f"module.{name}": axis for name, axis in whole.module.dimensions.items()}
+    pruner = torch_pruning.pruner.BasePruner(
+        net,
+        torch.zeros(1, 3, *net.input_size),
+        importance=importance,
+        global_pruning=True,
+        pruning_ratio=0.95,
+        max_pruning_ratio=0.875,
+        iterative_steps=ROUNDS,
+        round_to=prunable.multiple,
+        ignored_layers=[layer for layer in layers if getattr(layer, "groups", 1) == 1],
+        unwrapped_parameters=[(net.get_parameter(name), axis) for name, axis in dimensions.items()],
+    )
+    for _ in range(ROUNDS):
+        if isinstance(importance, torch_pruning.importance.GroupTaylorImportance):
+            _gradients(net, opened)
+        pruner.step()
+        net.zero_grad()
+        if flops(net, net.input_size) <= limit:
+            break
+    return net.eval()
+
+
+def _gradients(net: DeclaredNet, opened: Any) -> None:
+    """Gradients of the mean square of all outputs, as shares of its value: there is no label to take a loss of."""
+    net.zero_grad()
+    samples = opened.prunable.criterion.source.split("calibration")
+    images = normalize(np.stack([samples[number].image for number in range(min(GRADIENT_IMAGES, len(samples)))]))
+    for image in torch.from_numpy(images).split(4):
+        parts = [value.square().mean() for outputs in net(image).values() for value in outputs.values()]
+        torch.stack([part / part.detach().clamp(min=1e-12) for part in parts]).sum().backward()
+
+
+def rows_of(results: Mapping[str, Mapping[str, Any]], quick: bool) -> list[Row]:
+    """Each head's loss of agreement in percent, and how far ours is ahead of the better peer; quick: no limits."""
+    least, aim, lead = (None, None, None) if quick else (LEAST, AIM, 0.0)
+    lost = {name: {who: _lost(heads) for who, heads in each["heads"].items()} for name, each in results.items()}
+    ahead = {name: min(mean(each[peer]) for peer in PEERS) - mean(each["ours"]) for name, each in lost.items()}
+    rows = [
+        Row("worst_head_lost", max(max(each["ours"]) for each in lost.values()), "%", least, aim),
+        Row("least_ahead_of_best_peer", min(ahead.values()), "points", lead, None, lower_is_better=False),
+    ]
+    for name, each in results.items():
+        rows.append(Row(f"flops_{name}", 100 * each["flops"]["ours"] / each["whole"], "%", 50.0))
+        rows += [Row(f"lost_{name}_{who}", mean(values), "%") for who, values in lost[name].items()]
+        rows += [Row(f"lost_{name}_{head}", 100 * (1 - value), "%") for head, value in each["heads"]["ours"].items()]
+    return rows
+
+
+def _lost(heads: Mapping[str, float]) -> Sequence[float]:
+    return [100 * (1 - value) for value in heads.values()]
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Prune every net by all three; quick: one, with next to no steps."""
+    results = {}
+    for name in QUICK if options.quick else CHOSEN:
+        kept = Path(options.nets) / f"pruned-{name}-{QUICK_STEPS if options.quick else options.steps}.json"
+        if not kept.exists():
+            say(f"{name}: {NETS[name].package}")
+            write_json(kept, run_net(name, options))
+        results[name] = json.loads(kept.read_text(encoding="utf-8"))
+    return Outcome(rows_of(results, options.quick), {"nets": results})
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The benchmark's own options."""
+    default = Path(__file__).resolve().parent.parent / "build" / "own_nets"
+    parser.add_argument("--nets", type=Path, default=default, help="folder of downloaded nets and of what is done")
+    parser.add_argument("--photos", type=Path, default=default / "photos", help="folder of pictures without labels")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of each fine-tuning")
+
+
+if __name__ == "__main__":
+    main(run, __doc__, add)
