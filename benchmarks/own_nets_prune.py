@@ -1,8 +1,8 @@
 """Strangers' nets at half their FLOPs, taught by themselves on unlabelled pictures: PAGCP against torch-pruning's two.
 
 Three ONNX files from packages of the Python package index (`_own_nets.py`) are pruned by `edgemtl prune --tasks` with
-Three ONNX files from packages of the Python package index (`_own_nets.py`) are pruned by `edgemtl prune --tasks`, with
-`--finetune`, no label being read. torch-pruning's group-magnitude and group-Taylor pruners rank the channels of the same
+`--finetune`; no label is read. torch-pruning's group-magnitude and group-Taylor pruners rank the channels of the same
+groups of the same module in one list until its FLOPs are ours or just below, and are fine-tuned with the same function,
 steps and pictures. The pictures are real photos that scikit-image, scikit-learn and matplotlib ship, and rendered rooms
 (`--photos FOLDER` takes others). A head's agreement is one less the norm of the difference over the norm of the float
 net's values, over the real photos of the third that nothing has trained or decided on. A stopped run goes on.
