@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from edgemtl.own.tensor_functions import prelu
 
 __all__ = ["LAYERS", "padding_of"]
 
-_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_CONVOLUTIONS: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, Callable[..., nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _INSTANCE_NORMS = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}
 
 
@@ -161,7 +161,7 @@ def _batch_norm(call: Call) -> fx.Node | None:
 
 def _fold(layer: nn.Module, factor: Tensor, shift: Tensor) -> None:
     """Multiply a layer's outputs by a factor a channel, and add an offset."""
-    weight: Tensor = layer.weight.detach()  # type: ignore[assignment, operator]
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     bias: Tensor | None = layer.bias  # type: ignore[assignment]
     if getattr(layer, "transposed", False):
         groups = int(layer.groups)  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ def regroup(x: Tensor, groups: Sequence[Regrouping]) -> Tensor:
 
 def broadcast(x: Tensor, sizes: Sequence[int]) -> Tensor:
     """Repeated along axes of one position, as ONNX's Expand has it."""
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(sizes)))
+    return x.expand(torch.broadcast_shapes(x.shape, tuple(sizes)))  # type: ignore[no-untyped-call]
 
 
 def softmax(x: Tensor, axis: int, logarithm: bool) -> Tensor:
@@ -89,7 +89,7 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
 
 def lp_norm(x: Tensor, axis: int, p: int) -> Tensor:
     """Divided by the norm along an axis."""
-    return x / x.norm(p=p, dim=axis, keepdim=True)
+    return x / torch.linalg.vector_norm(x, p, axis, keepdim=True)
 
 
 def take(x: Tensor, index: Tensor, axis: int) -> Tensor:

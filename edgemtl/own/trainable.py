@@ -105,7 +105,8 @@ def check_equal(
             ) from error
         for name, value in own.items():
             mine = given[name].numpy().astype(np.float64).reshape(value.shape)
-            apart = float(np.abs(mine - value).max() / max(1.0, float(np.abs(value).max()))) if value.size else 0.0
+            wanted = value.astype(np.float64)
+            apart = float(np.abs(mine - wanted).max() / max(1.0, float(np.abs(wanted).max()))) if value.size else 0.0
             if not apart <= ALLOWED:
                 remedy = "give the module that the file was exported from" if net.origin == "onnx" else _SAME_WEIGHTS
                 raise UserError(

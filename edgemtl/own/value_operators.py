@@ -127,7 +127,8 @@ def _gather(call: Call) -> fx.Node | None:
     index, axis = call.constant(1), int(call.attributes.get("axis", 0)) % len(call.shape())
     if index is None:
         return None
-    positions = np.where(index < 0, index + call.shape()[axis], index).astype(np.int64)
+    whole = index.astype(np.int64)
+    positions = np.where(whole < 0, whole + call.shape()[axis], whole)
     if positions.ndim == 0:
         return call.apply(torch.select, call.source(), axis, int(positions))
     held = call.reader.held(call.node.input[1], torch.from_numpy(positions))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class _Training:
         self._net, self._teacher, self._tuning = net, teacher, tuning
         self._step = tuning.step_function
         self.loss = math.nan
-        parameters = {p: name for name, p in net.named_parameters() if p.requires_grad}
+        parameters: dict[Tensor, str] = {p: name for name, p in net.named_parameters() if p.requires_grad}
         self._optimized = Optimized(parameters, torch.optim.Adam(list(parameters)))
 
     @property
@@ -175,5 +175,5 @@ class _Training:
         """See `edgemtl.train.loop.Training`: statistics of batch normalisation are measured anew at the end."""
         return {}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `edgemtl.train.loop.Training`."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgemtl.errors import UserError
-from edgemtl.nas.prune import MODULE_FILE, PruneRequest, UserModule, apply_pruning, prune
+from edgemtl.nas.prune import MODULE_FILE, FineTuning, PruneRequest, UserModule, apply_pruning, prune
 from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
@@ -178,8 +178,9 @@ def pruning(out: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_pruned_module_keeps_its_budget_and_comes_back_to_its_owner(ask: PruneRequest, fast: bool) -> None:
-    result = prune(replace(ask, fast=fast))
+    result = prune(replace(ask, fast=fast, tuning=FineTuning(2 if fast else 0, batch=2)))
     assert read_result(ask.out) == result
+    assert ("finetuned" in pruning(ask.out)) == fast
     best, base = result.best, result.baseline
     assert best is not None and base is not None
     whole, narrow = own("build"), apply_pruning(own("build"), ask.out)
