@@ -33,7 +33,7 @@ class Reader:
         graph = model.graph
         infos = (*graph.input, *graph.value_info, *graph.output)
         self.shapes = {info.name: shape for info in infos if (shape := shape_of(info)) is not None}
-        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.constants = {tensor.name: _in_fp32(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
         self.shapes |= {name: array.shape for name, array in self.constants.items()}
         self.version = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
         self.readers = Counter(name for node in graph.node for name in node.input)
@@ -88,6 +88,11 @@ class Reader:
             plain += "_"
         self._names.add(plain)
         return plain
+
+
+def _in_fp32(array: Array) -> Array:
+    """Numbers of another precision are trained in FP32."""
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 class Call:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import helper
 from torch import Tensor, fx, nn
 
 from edgemtl.errors import UnsupportedError, UserError, one_line
+from edgemtl.own.inputs import GREY
 from edgemtl.own.layer_operators import LAYERS
 from edgemtl.own.reading import Reader
 from edgemtl.own.value_operators import FUNCTIONS
@@ -34,9 +36,10 @@ class TorchGraph(nn.Module):
     have channels.
     """
 
-    def __init__(self, body: fx.GraphModule, layout: str, dtype: torch.dtype, dimensions: Mapping[str, int | None]):
+    def __init__(self, body: fx.GraphModule, net: OwnNet, dtype: torch.dtype, dimensions: Mapping[str, int | None]):
         super().__init__()
-        self.body, self.layout, self.dtype = body, layout, dtype
+        self.body, self.layout, self.dtype = body, net.layout, dtype
+        self.grey = torch.tensor(GREY).view(1, -1, 1, 1) if net.channels == 1 else None
         self.dimensions = {f"body.{name}": dimension for name, dimension in dimensions.items()}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -47,8 +50,9 @@ class TorchGraph(nn.Module):
         return {name: value.flatten(0, 1) for name, value in rows.items()}
 
     def _one(self, image: Tensor) -> dict[str, Tensor]:
-        own = image if self.layout == "NCHW" else image.permute(0, 2, 3, 1)
-        values: dict[str, Tensor] = self.body(own if self.dtype == torch.float32 else own.to(self.dtype))
+        read = image if self.grey is None else (image * self.grey).sum(1, keepdim=True)
+        own = read if self.layout == "NCHW" else read.permute(0, 2, 3, 1)
+        values: dict[str, Tensor] = self.body(own if self.dtype.is_floating_point else own.round().to(self.dtype))
         return {name: value if value.ndim and len(value) == 1 else value[None] for name, value in values.items()}
 
 
@@ -64,15 +68,13 @@ def torch_graph(net: OwnNet) -> TorchGraph:
         reader.read(node, operators, net.name)
     reader.calls.output({name: _output(reader, net, name) for name in net.outputs})
     info = next(info for info in net.model.graph.input if info.name == net.input)
-    from onnx import helper
-
     kind = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
     dtype = torch.from_numpy(np.zeros(0, kind)).dtype
     body = fx.GraphModule(reader.root, reader.calls)
     body.graph.eliminate_dead_code()
     body.delete_all_unused_submodules()
     body.recompile()
-    made = TorchGraph(body.eval(), net.layout, dtype, reader.dimensions).eval()
+    made = TorchGraph(body.eval(), net, dtype, reader.dimensions).eval()
     height, width = net.size
     check_equal(net, made, [np.random.default_rng(0).random((1, 3, height, width), np.float32)])
     return made

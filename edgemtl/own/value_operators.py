@@ -141,7 +141,7 @@ def _expand(call: Call) -> fx.Node:
 
 def _cast(call: Call) -> fx.Node:
     kind = torch.from_numpy(np.zeros(0, helper.tensor_dtype_to_np_dtype(call.attributes["to"]))).dtype
-    return call.apply(Tensor.to, call.source(), kind)
+    return call.apply(Tensor.to, call.source(), torch.float32 if kind.is_floating_point else kind)
 
 
 def _where(call: Call) -> fx.Node:

@@ -71,7 +71,7 @@ class DeclaredModule:
         nothing of it can be pruned.
         """
         declaration = read_declaration(self.tasks)
-        own = open_net(self.net, self.size)
+        own = open_net(self.net, self.size, declaration.constants)
         resolve(own, declaration)
         net, dimensions = _declared_net(own, self.net, declaration)
 
@@ -111,7 +111,8 @@ class OpenedDeclared(OpenedModule):
         net = best.prepared.net
         assert isinstance(net, DeclaredNet)
         write_atomic(out / WEIGHTS_FILE, weights_bytes(net.module))
-        write_atomic(out / TASKS_FILE, as_text(self.declaration).encode())
+        declaration = self.declaration.model_copy(update={"constants": {}})  # they are part of the net now
+        write_atomic(out / TASKS_FILE, as_text(declaration).encode())
         problem = ""
         try:
             model = module_as_onnx(net.module, net.flatten, net.input_size, self.space)
