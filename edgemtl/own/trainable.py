@@ -75,8 +75,8 @@ def torch_graph(net: OwnNet) -> TorchGraph:
     body.delete_all_unused_submodules()
     body.recompile()
     made = TorchGraph(body.eval(), net, dtype, reader.dimensions).eval()
-    height, width = net.size
-    check_equal(net, made, [np.random.default_rng(0).random((1, 3, height, width), np.float32)])
+    image = np.random.default_rng(0).random((1, 3, *net.size), np.float32)
+    check_equal(net, made, [image if dtype.is_floating_point else np.floor(255 * image)])
     return made
 
 
