@@ -101,14 +101,7 @@ def prune(
     An ONNX file, or a module, with --tasks needs no labels: it is compared with itself on pictures, and learns from
     itself. Its folder holds an ONNX file for edgemtl export.
     """
-    from edgemtl.nas.prune import (
-        MODULE_FILE,
-        DeclaredModule,
-        FineTuning,
-        PruneRequest,
-        RunDesign,
-        UserModule,
-    )
+    from edgemtl.nas.prune import MODULE_FILE, DeclaredModule, FineTuning, PruneRequest, RunDesign, UserModule
     from edgemtl.nas.prune import prune as prune_net
     from edgemtl.own import is_own_net
     from edgemtl.runs import CONFIG_FILE

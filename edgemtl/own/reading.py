@@ -143,20 +143,20 @@ class Call:
             self.reader.values[name] = self.reader.held(name, value)
         return self.reader.values[name]
 
-    def operand(self, position: int, beside: Sequence[int]) -> Value:
+    def operand(self, position: int, other: Sequence[int]) -> Value:
         """An input that is calculated with: a tensor, one number, or a parameter that is trained.
 
-        It has channels where the tensor of shape `beside` has them: along its second axis of four or more, or the last.
+        It has channels where the tensor of shape `other` has them: along its second axis of four or more, or the last.
         """
         name, values = self.node.input[position], self.constant(position)
         if values is None or name in self.reader.values:
             return self.source(position)
-        if values.size == 1 and values.ndim <= len(beside):
+        if values.size == 1 and values.ndim <= len(other):
             number: float | int | bool = values.item()
             return number
-        axis = 1 if len(beside) >= 4 else len(beside) - 1
-        own = axis - (len(beside) - values.ndim)
-        if values.dtype.kind == "f" and 0 <= own < values.ndim and values.shape[own] == beside[axis] > 1:
+        axis = 1 if len(other) >= 4 else len(other) - 1
+        own = axis - (len(other) - values.ndim)
+        if values.dtype.kind == "f" and 0 <= own < values.ndim and values.shape[own] == other[axis] > 1:
             self.reader.values[name] = self.reader.held(name, self.reader.parameter(name), own)
         return self.source(position)
 

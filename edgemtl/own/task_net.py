@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +10,10 @@ from torch import Tensor, nn
 from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
 from edgemtl.models import ModuleNet
 from edgemtl.own.declaration import Pixels, Resolved
+from edgemtl.own.torch_module import Flatten
 from edgemtl.tasks import Task
 
-__all__ = ["DeclaredNet", "Flatten"]
-
-Flatten = Callable[[Any], Mapping[str, Tensor]]
-"""From what a module returns to its tensors by their names in a declaration."""
+__all__ = ["DeclaredNet"]
 
 
 class DeclaredNet(ModuleNet):

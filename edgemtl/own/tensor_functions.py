@@ -1,4 +1,4 @@
-"""What an operator of ONNX does that no one function of PyTorch does; trainable graphs call these.
+"""Operators of ONNX that no one function of PyTorch has; trainable graphs call these.
 
 Each reads its sizes from the tensor it is given, not from the graph, wherever it can: a layer may have lost channels.
 """
@@ -89,7 +89,8 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
 
 def lp_norm(x: Tensor, axis: int, p: int) -> Tensor:
     """Divided by the norm along an axis."""
-    return x / torch.linalg.vector_norm(x, p, axis, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, p, axis, keepdim=True)
+    return x / norm
 
 
 def take(x: Tensor, index: Tensor, axis: int) -> Tensor:

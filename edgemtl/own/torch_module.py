@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
 from io import StringIO
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     import onnx
 
     from edgemtl.own.fixing import Reference
-    from edgemtl.own.task_net import Flatten
 
-__all__ = ["SIZE", "export_module", "flat_outputs", "module_as_onnx"]
+__all__ = ["SIZE", "Flatten", "export_module", "flat_outputs", "module_as_onnx"]
+
+Flatten = Callable[[Any], Mapping[str, Tensor]]
+"""From what a module returns to its tensors by their names in a declaration."""
 
 SIZE = (224, 224)
 """Height and width of the image that a module is traced with where none is given."""

@@ -116,10 +116,10 @@ def _slice(call: Call) -> fx.Node | None:
     steps = call.numbers("steps", 4) or [1] * len(starts)
     slices = []
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        size, place = call.shape()[axis], axis % len(call.shape())
+        size, position = call.shape()[axis], axis % len(call.shape())
         first, last, stride = slice(start, end if abs(end) < _FAR else None if (end > 0) == (step > 0) else end,
                                     step).indices(size)  # fmt: skip
-        slices.append((place, first, _FAR if (step > 0 and last == size) else last, stride))
+        slices.append((position, first, _FAR if (step > 0 and last == size) else last, stride))
     return call.apply(pick, call.source(), tuple(slices))
 
 
@@ -196,7 +196,12 @@ def _pooling(call: Call) -> tuple[list[int], list[int], list[int], list[int]]:
     axes = len(kernel)
     strides, dilations = (list(call.attributes.get(name, [1] * axes)) for name in ("strides", "dilations"))
     pads = padding_of(call, kernel, strides, dilations)
-    return kernel, strides, [pads[place] for axis in reversed(range(axes)) for place in (axis, axes + axis)], dilations
+    return (
+        kernel,
+        strides,
+        [pads[position] for axis in reversed(range(axes)) for position in (axis, axes + axis)],
+        dilations,
+    )
 
 
 def _max_pool(call: Call) -> fx.Node | None:
@@ -257,7 +262,7 @@ def _nearest(call: Call, way: str) -> fx.Node | None:
     tables = [_rows(size, out, way, rounding) for size, out in zip(call.shape()[2:], call.made()[2:], strict=True)]
     if any(table is None for table in tables):
         return None
-    plain = [[floor(place * size / out) for place in range(out)]
+    plain = [[floor(position * size / out) for position in range(out)]
              for size, out in zip(call.shape()[2:], call.made()[2:], strict=True)]  # fmt: skip
     if tables == plain:
         return call.apply(F.interpolate, call.source(), call.made()[2:], None, "nearest")
@@ -271,7 +276,7 @@ def _nearest(call: Call, way: str) -> fx.Node | None:
 def _rows(size: int, out: int, way: str, rounding: str) -> list[int] | None:
     """For each position of a resized axis the one that it is of."""
     scale = out / size
-    place: Callable[[int], float] | None = {
+    position: Callable[[int], float] | None = {
         "asymmetric": lambda number: number / scale,
         "half_pixel": lambda number: (number + 0.5) / scale - 0.5,
         "pytorch_half_pixel": lambda number: (number + 0.5) / scale - 0.5 if out > 1 else 0.0,
@@ -283,9 +288,9 @@ def _rows(size: int, out: int, way: str, rounding: str) -> list[int] | None:
         "round_prefer_floor": lambda value: int(np.ceil(value - 0.5)),
         "round_prefer_ceil": lambda value: int(np.floor(value + 0.5)),
     }.get(rounding)
-    if place is None or nearest is None:
+    if position is None or nearest is None:
         return None
-    return [min(max(nearest(place(number)), 0), size - 1) for number in range(out)]
+    return [min(max(nearest(position(number)), 0), size - 1) for number in range(out)]
 
 
 def _depth_to_space(call: Call) -> fx.Node:

@@ -43,7 +43,7 @@ class ModuleNet(TaskNet):
         return {task.name: _by_name(task, outputs[task.name]) for task in self.tasks}
 
     def called(self, image: Tensor) -> Any:
-        """What the module returns; `UserError` for whatever its code raises."""
+        """The module's own outputs, as it returns them; `UserError` for whatever its code raises."""
         try:
             with eagerly():
                 return self.module(image.contiguous())

@@ -97,7 +97,7 @@ class LossCriterion:
         return {group.name: [_order(part, group.step) for part in sums[group.name]] for group in groups}
 
     def _importance(self, net: TaskNet, outputs: Mapping[str, Mapping[str, Tensor]], batch: Batch) -> Tensor:
-        """What a channel's importance is the square of the change of: every task's loss, as a share of its value."""
+        """The sum whose change, squared, is a channel's importance: every task's loss, as a share of its own value."""
         losses = [self._loss(task.name, outputs, batch) for task in net.tasks]
         return torch.stack([loss / loss.detach().clamp(min=1e-6) for loss in losses]).sum()
 
