@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from onnx import TensorProto
 
 from edgemtl.models.graph import Node
@@ -73,10 +74,13 @@ def router(writer: Writer, node: Node) -> None:
     if form == "segments" and limit == tokens:
         writer.routed[node.output] = Routed(experts, top_k, tokens, form, limit, values, chosen, mask)
         return
-    gates = _shares(writer, node, writer.step(node, "Mul", [mask, probabilities], "sparse"), largest)
+    are_equal = top_k == 1 and bool(node.attributes["renormalise"])
+    gates = mask  # a gate that is divided by itself is 1
+    if not are_equal:
+        gates = _shares(writer, node, writer.step(node, "Mul", [mask, probabilities], "sparse"), largest)
     order = ranks = ""
     if form == "buckets" or limit < tokens:
-        order, ranks = _ranking(writer, node, gates, tokens)
+        order, ranks = _ranking(writer, node, _by_place(writer, node, mask) if are_equal else gates, tokens)
     if form == "buckets":
         limit = min(limit, writer.dispatch.expert_capacity(tokens, experts, top_k))
     elif limit < tokens:
@@ -108,6 +112,16 @@ def _ranking(writer: Writer, node: Node, gates: str, tokens: int) -> tuple[str, 
     numbers = writer.step(node, "Cast", [order], "numbers", to=_FLOAT)
     _, ranks = writer.steps(node, "TopK", [numbers, count], ["by_number", "ranks"], axis=0, largest=0)
     return order, ranks
+
+
+def _by_place(writer: Writer, node: Node, mask: str) -> str:
+    """Where all gates are equal: numbers that rank an expert's tokens as they stand, the earlier ones first.
+
+    A runtime may compute p / p as a little more or less than 1, or take equal values in any order (OpenVINO does both),
+    and would then leave out other tokens than the net does.
+    """
+    places = np.arange(writer.tokens, 0, -1, dtype=np.float32)[:, None]
+    return writer.step(node, "Mul", [mask, writer.constant(f"const.places{writer.tokens}", places)], "by_place")
 
 
 def _shares(writer: Writer, node: Node, values: str, masked: str) -> str:

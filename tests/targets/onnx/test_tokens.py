@@ -87,6 +87,24 @@ def test_engines_route_as_the_net_does(
                     assert np.abs(found - expected[task].numpy()).max() < 1e-4
 
 
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_of_equal_gates_those_of_the_earlier_tokens_are_kept(image: torch.Tensor, target: str, tmp_path: Path) -> None:
+    """All gates are equal where the one that is left is divided by itself, many on an image of one colour."""
+    places = "top_k: [1], capacity: 1}"
+    cases = {
+        "divided": (places.replace("}", ", renormalise: true}"), image),
+        "one colour": (places, torch.full((1, 3, 64, 96), 0.3)),
+    }
+    for name, (experts, shown) in cases.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        _, net = designs_of(YAML.replace("top_k: [1, 2]}", experts), folder)[1]
+        with torch.no_grad():
+            expected = by_tensor(net(shown))["depth"].numpy()
+        with engine(net, target, folder) as session:
+            assert np.abs(by_tensor(session.run(shown.numpy(), "depth"))["depth"] - expected).max() < 1e-4, name
+
+
 def run_file(model: onnx.ModelProto, image: torch.Tensor, task: str) -> np.ndarray:
     import onnxruntime
 
