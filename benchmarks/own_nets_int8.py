@@ -7,6 +7,8 @@ edgemtl's own engine in float are then timed in turns in one run, all outputs wa
 else has seen. Stock INT8 counts as a peer where every task of it agrees within 1 % too: elsewhere it answers another
 question.
 
+OpenVINO's engines are searched too, and timed beside its own engine in float.
+
 Photos are the quarters of those that scikit-image ships. A run that was stopped goes on with the nets that are left, as
 long as commit and versions are the same, and with the engines that a search had scored.
 """
@@ -28,7 +30,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from _common import Outcome, Row, main, say
-from _own_nets import NETS, QUICK, OwnFile, fetch
+from _own_nets import NETS, OwnFile, fetch
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -46,7 +48,8 @@ from edgemtl.runtime import Outputs, load_image, open_engine, prepare_image
 from edgemtl.tasks import map_outputs
 
 Array = NDArray[Any]
-TARGET, ALLOWED = "onnxruntime", 0.01
+QUICK = ("mtcnn-rnet", "mtcnn-onet")
+TARGETS, ALLOWED = ("onnxruntime", "openvino"), 0.01
 SAME = 1.03
 """Of two latencies of one run; smaller differences of one file's engines are timing noise."""
 SPEEDUP, SPEEDUP_AIM = 1.3, 2.0
@@ -128,11 +131,11 @@ def plain_call(session: onnxruntime.InferenceSession, net: OwnFile) -> Callable[
     return call
 
 
-def measured(name: str, path: Path, folder: Path, quick: bool) -> dict[str, Any]:
-    """Ratios and agreements of a net; raises `UserError` where it is refused."""
+def measured(name: str, target: str, path: Path, folder: Path, quick: bool) -> dict[str, Any]:
+    """Latencies and agreements of a net on a target; raises `UserError` where it is refused."""
     file, pictures = NETS[name], photos(folder, quick)
-    net, run = open_net(str(path), file.size), folder / "runs" / name
-    request = PrecisionRequest(net, file.declaration(), pictures, run, target=TARGET, resume=True)
+    net, run = open_net(str(path), file.size), folder / "runs" / f"{name}-{target}"
+    request = PrecisionRequest(net, file.declaration(), pictures, run, target=target, resume=True)
     result = search_precision(request)
     parts, resolved = read_photos(pictures), resolve(net, file.declaration())
     about = image_input(net, resolved)
@@ -142,15 +145,14 @@ def measured(name: str, path: Path, folder: Path, quick: bool) -> dict[str, Any]
 
     with tempfile.TemporaryDirectory() as scratch:
         engines = {
-            name: _exported(net, file, Path(scratch) / name, Rounding(precision, pictures))
-            for name, precision in (("float_engine", "float"), ("searched", str(run)))
+            kind: _exported(net, file, target, Path(scratch) / kind, Rounding(precision, pictures))
+            for kind, precision in (("float_engine", "float"), ("searched", str(run)))
         }
         with ExitStack() as stack:
-            sessions = {name: stack.enter_context(closing(open_engine(each))) for name, each in engines.items()}
-            tasks = list(file.outputs)
-            calls = {name: partial(each.run, tasks=tasks) for name, each in sessions.items()}
+            sessions = {kind: stack.enter_context(closing(open_engine(each))) for kind, each in engines.items()}
+            calls = {kind: partial(each.run, tasks=list(file.outputs)) for kind, each in sessions.items()}
             calls |= {"float": plain_call(own_session(path, file.size), file)}
-            stock = stock_session(path, net, read(parts.calibration))
+            stock = stock_session(path, net, read(parts.calibration)) if target == TARGETS[0] else "of another runtime"
             if not isinstance(stock, str):
                 calls["stock"] = plain_call(stock, file)
             image = read(parts.test[:1])[0]
@@ -166,10 +168,10 @@ def measured(name: str, path: Path, folder: Path, quick: bool) -> dict[str, Any]
     }
 
 
-def _exported(net: OwnNet, file: OwnFile, bundle: Path, rounding: Rounding) -> Path:
+def _exported(net: OwnNet, file: OwnFile, target: str, bundle: Path, rounding: Rounding) -> Path:
     """The folder of an exported engine."""
-    export_own_net(net, file.declaration(), ExportRequest(TARGET), bundle, rounding=rounding)
-    return bundle / "engines" / TARGET
+    export_own_net(net, file.declaration(), ExportRequest(target), bundle, rounding=rounding)
+    return bundle / "engines" / target
 
 
 def _agreement(
@@ -187,19 +189,20 @@ def _agreement(
     return agreement.compute()
 
 
-def attempt(name: str, options: argparse.Namespace, key: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of `measured` for a net, or why it is refused; a stopped run with the same `key` may have it already."""
+def attempt(name: str, target: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The result of `measured`, or why a net is refused; a stopped run of the same code may have it already."""
     folder = options.nets / "int8"
-    record = folder / f"{name}.json"
-    if record.exists() and (earlier := json.loads(record.read_text(encoding="utf-8")))["key"] == key:
-        say(f"{name}: taken from a run that was stopped")
-        return dict(earlier["result"])
-    say(f"{name}: {NETS[name].package}")
+    record = folder / f"{name}-{target}.json"
+    if record.exists():
+        say(f"{name}, {target}: taken from a run that was stopped")
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    say(f"{name}, {target}: {NETS[name].package}")
     try:
-        result = measured(name, fetch(name, options.nets), folder, options.quick)
+        result = measured(name, target, fetch(name, options.nets), folder, options.quick)
     except UserError as error:
+        say(f"{name} is refused: {error}")
         return {"why": str(error)}
-    write_json(record, {"key": key, "result": result})
+    write_json(record, result)
     return result
 
 
@@ -211,39 +214,46 @@ def _ratios(results: Mapping[str, Mapping[str, Any]], over: str) -> Iterator[flo
             yield ms["searched"] / ms[over]
 
 
-def rows_of(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Rows of what every net came to."""
-    taken = [each for each in results.values() if "median_ms" in each]
+def rows_of(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Row]:
+    """Rows of what every net came to on each target."""
+    taken = [each for of_target in results.values() for each in of_target.values() if "median_ms" in each]
     lost = [1 - min(each["agreement"]["searched"].values()) for each in taken]
-    to_float, to_engine, to_stock = (list(_ratios(results, name)) for name in ("float", "float_engine", "stock"))
-    speedups = [1 / ratio for ratio in to_float]
+    own, other = (results[target] for target in TARGETS)
+    to_float, to_engine, to_stock = (list(_ratios(own, over)) for over in ("float", "float_engine", "stock"))
+    to_other = list(_ratios(other, "float_engine"))
     return [
-        Row("nets", len(taken), "nets"),
-        Row("refused", len(results) - len(taken), "nets"),
+        Row("nets", len(own), "nets"),
+        Row("refused", sum("why" in each for of_target in results.values() for each in of_target.values()), "engines"),
         Row("agreement_lost_at_most", max(lost, default=1.0), "of 1", ALLOWED),
         Row("slowest_over_float_engine", max(to_engine, default=float("inf")), "x", SAME),
         Row("slowest_over_float_file", max(to_float, default=float("inf")), "x", SAME),
-        Row("speedup_over_float_file", median(speedups or [0.0]), "x", SPEEDUP, SPEEDUP_AIM, lower_is_better=False),
+        Row("speedup_over_float_file", _speedup(to_float), "x", SPEEDUP, SPEEDUP_AIM, lower_is_better=False),
         Row("stock_agrees_as_well", len(to_stock), "nets"),
         Row("slowest_over_stock", max(to_stock, default=0.0), "x", SAME),
+        Row("openvino_slowest_over_float_engine", max(to_other, default=float("inf")), "x", SAME),
+        Row("openvino_speedup_over_float_engine", _speedup(to_other), "x"),
     ]
 
 
+def _speedup(ratios: Sequence[float]) -> float:
+    """The median of how many times as fast."""
+    return median([1 / ratio for ratio in ratios] or [0.0])
+
+
 def run(options: argparse.Namespace) -> Outcome:
-    """Search every net; quick: two."""
+    """Search every net for both targets; quick: two nets."""
     here = environment()
     key = {part: here[part] for part in ("edgemtl", "python", "packages", "git_commit")} | {"quick": options.quick}
-    record = options.nets / "int8" / "key.json"
+    folder = options.nets / "int8"
+    record = folder / "key.json"
     if not record.exists() or json.loads(record.read_text(encoding="utf-8")) != json.loads(json.dumps(key)):
-        shutil.rmtree(options.nets / "int8", ignore_errors=True)  # searches of other code are not resumed
-        record.parent.mkdir(parents=True)
+        shutil.rmtree(folder, ignore_errors=True)  # searches by other code are not gone on with
+        folder.mkdir(parents=True)
         write_json(record, key)
-    results = {name: attempt(name, options, key) for name in (QUICK if options.quick else NETS)}
-    shutil.rmtree(options.nets / "int8", ignore_errors=True)
-    for name, each in results.items():
-        if "why" in each:
-            say(f"{name} is refused: {each['why']}")
-    return Outcome(rows_of(results), {"nets": results})
+    names = QUICK if options.quick else tuple(NETS)
+    results = {target: {name: attempt(name, target, options) for name in names} for target in TARGETS}
+    shutil.rmtree(folder, ignore_errors=True)
+    return Outcome(rows_of(results), results)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
