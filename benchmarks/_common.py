@@ -104,4 +104,6 @@ def _table(content: Mapping[str, Any]) -> str:
         limits = ", ".join(f"{key} {row[key]:g}" for key in ("least", "aim") if row[key] is not None)
         verdict = {True: "holds", False: "FAILS", None: ""}[row["holds"]]
         lines.append(f"  {row['name']:<44} {row['value']:>10.4g} {row['unit']:<12} {limits:<22} {verdict}")
+    if not content["rows"]:
+        lines.append(f"  not measured: {content['raw'].get('reason', 'no reason given')}")
     return "\n".join(lines)

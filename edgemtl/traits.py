@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from edgemtl.arithmetic import Arithmetic
 from edgemtl.devices import Device
 from edgemtl.errors import UserError
-from edgemtl.units import Quantity
+from edgemtl.units import Budget, Quantity
 
 __all__ = ["INT8_CHANNEL_BYTES", "TargetTraits"]
 
@@ -24,10 +24,11 @@ class TargetTraits:
     `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it (empty: none is needed).
     `measurer` names how latencies come about on a device that names no measurer itself (`edgemtl.profiling.Measurer`:
     "local" where engines run on this host, "none" where they do not); `quantities` are those that the target counts
-    itself, so that budgets may limit them. `int8_channel_bytes` are stored for each output
-    channel beside its INT8 weights (`QuantScheme.channel_bytes` counts them). Where engines do not run on the device's
-    processor, `arithmetic` is what they multiply with, and `hardware` says in words what an engine is for ("NVIDIA GPUs
-    of the ampere generation"). With `needs_ranges` every engine needs the ranges of activations, not INT8 alone.
+    itself, so that budgets may limit them, and `limits` the budgets that the device sets by itself.
+    `int8_channel_bytes` are stored for each output channel beside its INT8 weights (`QuantScheme.channel_bytes` counts
+    them). Where engines do not run on the device's processor, `arithmetic` is what they multiply with, and `hardware`
+    says in words what an engine is for ("NVIDIA GPUs of the ampere generation"). With `needs_ranges` every engine needs
+    the ranges of activations, not INT8 alone.
     `lacking` are kinds of block, and activations, that the exporter refuses.
     """
 
@@ -40,6 +41,7 @@ class TargetTraits:
     extra: str
     measurer: str = "local"
     quantities: tuple[Quantity, ...] = ()
+    limits: tuple[Budget, ...] = ()
     int8_channel_bytes: int = INT8_CHANNEL_BYTES
     arithmetic: Arithmetic | None = None
     hardware: str = ""

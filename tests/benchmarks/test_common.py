@@ -26,3 +26,13 @@ def test_a_result_says_its_rows_and_the_options_that_it_was_made_with(
     assert content["options"] == {"steps": 4, "work": "runs"}
     assert content["rows"] == [{"name": "seen", "value": 4, "unit": "steps", "least": 3, "aim": None, "holds": False}]
     assert ended.value.code == 1
+
+
+def test_what_could_not_be_measured_says_so_and_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["energy.py", "--quick"])
+    with pytest.raises(SystemExit) as ended:
+        main(lambda options: Outcome([], {"reason": "it has no energy counter"}), "A benchmark.")
+    assert "not measured: it has no energy counter" in capsys.readouterr().out
+    assert ended.value.code == 0

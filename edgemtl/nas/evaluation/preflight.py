@@ -76,7 +76,9 @@ def preflight_budgets(space: Space, budgets: Sequence[Budget], evaluator: Evalua
         rows.append(PreflightRow(budget, budget.limit(values[2]), *values))
     for row in rows:
         if not row.satisfiable:
-            raise UserError(too_tight(row.budget, row.limit, row.smallest, space))
+            is_own = row.budget in evaluator.target.traits.limits
+            remedy = "choose a larger device" if is_own else "raise the budget"
+            raise UserError(too_tight(row.budget, row.limit, row.smallest, space, remedy))
     return rows
 
 
@@ -130,12 +132,12 @@ def _quantity(budget: Budget, design: Design, evaluator: Evaluator, timed: dict[
     return timed[design.key][budget.task or ""]
 
 
-def too_tight(budget: Budget, limit: float, smallest: float, space: Space) -> str:
+def too_tight(budget: Budget, limit: float, smallest: float, space: Space, remedy: str = "raise the budget") -> str:
     """The line for a budget that even the smallest design exceeds, and how far one can go."""
     given, least = (format_quantity(budget.quantity, value) for value in (limit, smallest))
     return (
         f"budget {budget.text!r} allows {given}, but the smallest design of space {space.name} takes {least}: "
-        "raise the budget, choose another space, or a smaller --size"
+        f"{remedy}, choose another space, or a smaller --size"
     )
 
 

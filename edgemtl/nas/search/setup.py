@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from edgemtl.nas.search.strategies import Strategy, make_strategy
 from edgemtl.progress import Report, note
 from edgemtl.runs import RunConfig
 from edgemtl.spaces import Space, is_precision, load_space
-from edgemtl.targets import find_target, target_of
+from edgemtl.targets import ExportTarget, find_target, target_of
 from edgemtl.tasks import Floor, parse_floor
 from edgemtl.train import fresh_supernet
 from edgemtl.units import Budget, parse_budget, parse_preference
@@ -35,7 +35,8 @@ DEFAULT_TARGET = "onnxruntime"
 class Setup:
     """Everything that a request names. `weights` is the supernet's file, None where its weights are still random.
 
-    `space` is restricted to what the target honours; `config` is what a run must be resumed with.
+    `space` is restricted to what the target honours, `budgets` have the device's own limits too; `config` is what a run
+    must be resumed with.
     """
 
     request: SearchRequest
@@ -59,6 +60,7 @@ def set_up(request: SearchRequest) -> Setup:
     budgets = tuple(parse_budget(text) for text in request.budgets)
     device = load_device(_device_name(request, budgets))
     target = find_target(_target_name(request, budgets, device), device)
+    budgets = (*budgets, *_device_limits(budgets, target))
     source, space = _open(request)
     names = [task.name for task in source.tasks]
     _check_tasks(budgets, names)
@@ -120,6 +122,14 @@ def _device_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
         resolve(budget)
     named = {budget.device for budget in budgets if budget.device}
     return named.pop() if request.device == HOST and len(named) == 1 else request.device
+
+
+def _device_limits(budgets: Sequence[Budget], target: ExportTarget) -> Iterator[Budget]:
+    """Limits that the device sets by itself, but for those that a budget of the same quantity is as strict as."""
+    for limit in target.traits.limits:
+        own = (each for each in budgets if each.quantity == limit.quantity and not each.relative and each.task is None)
+        if all(each.value > limit.value for each in own):
+            yield limit
 
 
 def _check_tasks(budgets: Sequence[Budget], names: Sequence[str]) -> None:

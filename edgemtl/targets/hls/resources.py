@@ -17,6 +17,7 @@ from functools import cache
 from edgemtl.devices import Device, Fpga, device_names, load_device
 from edgemtl.errors import UserError
 from edgemtl.spaces import BlockPlan
+from edgemtl.units import Budget
 
 __all__ = [
     "CHAIN_DEPTH",
@@ -28,6 +29,7 @@ __all__ = [
     "fifo_resources",
     "logic_of",
     "memory_blocks",
+    "part_limits",
     "products_of",
     "resources_of",
     "reuse_factors",
@@ -108,6 +110,20 @@ class Resources:
             "DSP": (self.dsps, fpga.dsps), "BRAM": (self.brams, fpga.bram_36k), "LUT": (self.luts, fpga.luts)
         }  # fmt: skip
         return {name: (need, USABLE * has) for name, (need, has) in amounts.items() if need > USABLE * has}
+
+
+def part_limits(device: Device) -> tuple[Budget, ...]:
+    """What a net may take of each resource of a device's FPGA, as budgets that every search for it keeps."""
+    assert device.fpga is not None
+    has = {
+        "luts": ("LUT", device.fpga.luts),
+        "dsps": ("DSP", device.fpga.dsps),
+        "brams": ("BRAM", device.fpga.bram_36k),
+    }
+    return tuple(
+        Budget(name, USABLE * count, f"{USABLE * count:g}{unit} of {device.name}")
+        for name, (unit, count) in has.items()
+    )
 
 
 def reuse_factors(layer: Product) -> list[int]:

@@ -38,6 +38,7 @@ from edgemtl.targets.hls.resources import (
     Resources,
     check_fits,
     choose_reuse,
+    part_limits,
     products_of,
     smallest,
 )
@@ -95,7 +96,8 @@ class HlsTarget:
         quantities = tuple(
             replace(find_quantity(name), count=partial(_count, name, take)) for name, take in counts.items()
         )
-        return replace(traits, hardware=f"FPGA {self.device.fpga.part}", quantities=quantities)
+        hardware = f"FPGA {self.device.fpga.part}"
+        return replace(traits, hardware=hardware, quantities=quantities, limits=part_limits(self.device))
 
     @property
     def scheme(self) -> QuantScheme:

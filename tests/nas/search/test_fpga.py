@@ -8,11 +8,12 @@ import pytest
 from refusals import refused
 
 from edgemtl.devices import load_device
+from edgemtl.devices.loading import device_file
 from edgemtl.models import Supernet, save_supernet
 from edgemtl.nas.evaluation import one_step_down
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import SearchRequest, search
-from edgemtl.nas.search.problem import trained_near
+from edgemtl.nas.search.problem import Preflight, trained_near
 from edgemtl.progress import Progress
 from edgemtl.runs import read_config
 from edgemtl.spaces import Space, load_space
@@ -44,12 +45,33 @@ def test_a_search_for_an_fpga_has_no_depthwise_block_and_says_so(
         settings={"generations": 3}, supernet=home / "supernet.safetensors",
     )  # fmt: skip
     result = search(request, events.append)
+    (table,) = (event for event in events if isinstance(event, Preflight))
+    limited = [row.budget.text for row in table.rows]
+    assert limited == ["1000DSP", "184320LUT of zcu104", "249.6BRAM of zcu104"]
     assert read_config(request.out).target == "hls"
     assert result.best is not None and result.best.design["s2.block"] == "fused"
+    assert [(check.text, check.kept) for check in result.best.limits] == [(text, True) for text in limited]
     line = "left out of space tiny, since target hls cannot be built with it: s2.block depthwise"
     assert [event.text for event in events].count(line) == 1
     loaded = RunFolder(request.out).load("best")
     assert all(conv.groups == 1 for block in loaded.design.plan.blocks for conv in block.convs)
+
+
+def test_a_design_must_fit_the_part_though_no_budget_says_so(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part with fewer look-up tables than the smallest design takes: refused before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    text = device_file("zcu104").read_text().replace("zcu104", "little").replace("luts: 230400", "luts: 1000")
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "little.yaml").write_text(text)
+    request = SearchRequest(
+        tmp_path / "run", ("2GFLOPs",), space=str(write_space(tmp_path)), data=str(home / "photos"), device="little",
+        evaluations=3, finetune=0, supernet=home / "supernet.safetensors",
+    )  # fmt: skip
+    line = refused(lambda: search(request))
+    assert "budget '800LUT of little' allows 800 LUT (estimated), but the smallest design of space tiny takes" in line
+    assert "choose a larger device" in line and not request.out.exists()
 
 
 def test_options_that_a_target_lacks_are_left_out_and_the_rest_stays(tiny: Space) -> None:
