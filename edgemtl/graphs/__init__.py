@@ -2,6 +2,7 @@
 
 from edgemtl.graphs.blocks import cut_blocks
 from edgemtl.graphs.macs import Shape, UnknownOperatorError, UnknownShapeError, has_rule, macs_of
+from edgemtl.graphs.names import rename_tensors, renamed_node
 from edgemtl.graphs.reading import bodies, moving_tensors, read_by, reads_and_writes
 from edgemtl.graphs.tasks import Group, Tasks, group_by_tasks, tasks_of_operators, tasks_of_tensors
 
@@ -19,6 +20,8 @@ __all__ = [
     "moving_tensors",
     "read_by",
     "reads_and_writes",
+    "rename_tensors",
+    "renamed_node",
     "tasks_of_operators",
     "tasks_of_tensors",
 ]

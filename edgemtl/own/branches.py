@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import onnx
 from onnx import helper, numpy_helper
+
+from edgemtl.graphs import renamed_node
 
 __all__ = ["take_branches"]
 
@@ -48,33 +48,6 @@ def _inlined(graph: onnx.GraphProto, branch: onnx.GraphProto, node: onnx.NodePro
     for tensor in branch.initializer:
         graph.initializer.append(tensor)
         graph.initializer[-1].name = names[tensor.name]
-    nodes = [_renamed(each, names) for each in branch.node]
+    nodes = [renamed_node(each, names) for each in branch.node]
     given = (names.get(info.name, info.name) for info in branch.output)
     return nodes + [helper.make_node("Identity", [name], [out]) for name, out in zip(given, node.output, strict=True)]
-
-
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
-    """A copy that reads and writes tensors by other names, in graphs inside it too."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    _rename(copy.input, names)
-    _rename(copy.output, names)
-    for attribute in copy.attribute:
-        if attribute.HasField("g"):
-            _rename_inside(attribute.g, names)
-    return copy
-
-
-def _rename_inside(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    own = {tensor.name for tensor in graph.initializer} | {info.name for info in graph.input}
-    own |= {name for node in graph.node for name in node.output}
-    outer = {name: new for name, new in names.items() if name not in own}
-    copies = [_renamed(node, outer) for node in graph.node]
-    del graph.node[:]
-    graph.node.extend(copies)
-    for info in graph.output:
-        info.name = outer.get(info.name, info.name)
-
-
-def _rename(field: Iterable[str], names: Mapping[str, str]) -> None:
-    field[:] = [names.get(name, name) for name in field]  # type: ignore[index]

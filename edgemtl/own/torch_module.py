@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgemtl.errors import MissingDependencyError, UnsupportedError, UserError, one_line, reason_of
+from edgemtl.graphs import rename_tensors
 from edgemtl.plugins import load_user_function
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ Flatten = Callable[[Any], Mapping[str, Tensor]]
 SIZE = (224, 224)
 """Height and width of the image that a module is traced with where none is given."""
 _OPSET = 18
+_OUTPUT = "output of the module: "
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _OPERATOR = re.compile(r"op='([\w.]+)'")
 _LOGGERS = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "torch.export", "torch._export")
@@ -159,12 +161,24 @@ def _exported(flat: nn.Module, image: Tensor, names: Sequence[str], spec: str) -
         raise UnsupportedError(f"{spec} cannot be exported: {_control(error)}") from error
     try:
         made = torch.onnx.export(
-            program, dynamo=True, opset_version=_OPSET, output_names=list(names), input_names=["image"], verbose=False
+            program,
+            dynamo=True,
+            opset_version=_OPSET,
+            output_names=[f"{_OUTPUT}{name}" for name in names],
+            input_names=["image"],
+            verbose=False,
         )
     except Exception as error:  # PyTorch's own kinds
         raise UnsupportedError(f"{spec} cannot be exported: {_operator(error, program)}") from error
     assert made is not None
-    return made.model_proto
+    return _with_outputs(made.model_proto, names)
+
+
+def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """The model with its outputs called so; a tensor of the exporter's own that has such a name gives way."""
+    rename_tensors(model.graph, {name: f"net.{name}" for name in names})
+    rename_tensors(model.graph, {f"{_OUTPUT}{name}": name for name in names})
+    return model
 
 
 def _control(error: Exception) -> str:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import own_nets
 import pytest
 import torch
@@ -28,6 +29,15 @@ def test_a_module_is_taken_with_the_names_of_its_outputs() -> None:
     with torch.no_grad():
         theirs = own_nets.build().eval()(torch.from_numpy(pixels))
     np.testing.assert_allclose(net.reference(pixels)["parsing"], theirs.parsing.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_may_be_called_as_the_exporter_calls_its_own_tensors() -> None:
+    net = open_net("own_nets:build_normalized", SIZE)
+    assert set(net.outputs) == {"norm", "mean", "image"} and net.input == "net.image"
+    pixels = np.random.default_rng(0).normal(size=(1, 3, *SIZE)).astype(np.float32)
+    session = onnxruntime.InferenceSession(net.model.SerializeToString())
+    for name, value in net.reference(pixels).items():
+        np.testing.assert_allclose(session.run([name], {net.input: pixels})[0], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

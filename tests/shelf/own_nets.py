@@ -135,6 +135,17 @@ class WithoutCounterpart(TwoHeads):
         return torch.linalg.svdvals(self.stem(image))
 
 
+class Normalized(nn.Module):
+    """Outputs that are called as the exporter calls tensors of its own, and as the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(SIZE[1])
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"norm": self.norm(image), "mean": image.mean((2, 3)), "image": image + 1}
+
+
 class Dropping(TwoHeads):
     def forward(self, image: Tensor) -> Predictions:
         return super().forward(nn.functional.dropout(image, 0.5, training=True))
@@ -151,6 +162,10 @@ def build_conditional() -> nn.Module:
 
 def build_without_counterpart() -> nn.Module:
     return WithoutCounterpart()
+
+
+def build_normalized() -> nn.Module:
+    return Normalized()
 
 
 def build_dropping() -> nn.Module:

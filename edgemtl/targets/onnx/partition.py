@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import TensorProto, helper
 
-from edgemtl.graphs import Group, Tasks, group_by_tasks, reads_and_writes, tasks_of_tensors
+from edgemtl.graphs import Group, Tasks, group_by_tasks, reads_and_writes, renamed_node, tasks_of_tensors
 from edgemtl.runtime import flag_name
 
 __all__ = ["groups_of", "with_conditions"]
@@ -76,7 +76,7 @@ def _restore_weights_in_each_group(model: onnx.ModelProto, outputs: Outputs) -> 
                     twins[name, wanted_by] = name if alone else f"{name}.{'.'.join(sorted(wanted_by))}"
                     result.graph.node.append(_twin(restored[name], twins[name, wanted_by]))
                 names[name] = twins[name, wanted_by]
-        result.graph.node.append(_renamed(node, names))
+        result.graph.node.append(renamed_node(node, names))
     return result
 
 
@@ -97,14 +97,14 @@ def _round_in_each_group(model: onnx.ModelProto, outputs: Outputs) -> onnx.Model
             result.graph.node.extend(_twin(node, name) for name in copies[node.output[0]].values())
         elif node.op_type == "DequantizeLinear" and len(copies.get(node.input[0], {})) > 1:
             twin = copies[node.input[0]][needed.get(node.output[0], frozenset())]
-            result.graph.node.append(_renamed(node, {node.input[0]: twin}))
+            result.graph.node.append(renamed_node(node, {node.input[0]: twin}))
         else:
             result.graph.node.append(node)
     return result
 
 
 def _twin(node: onnx.NodeProto, name: str) -> onnx.NodeProto:
-    copy = _renamed(node, {node.output[0]: name})
+    copy = renamed_node(node, {node.output[0]: name})
     copy.name = node.name if name == node.output[0] else name
     return copy
 
@@ -176,7 +176,7 @@ class _Rewriter:
     def _add_branch(self, group: Group) -> None:
         condition = self._condition(group.tasks)
         inner = {name: f"{name}.inside" for name in group.outputs}
-        nodes = [_renamed(node, inner) for node in group.nodes]
+        nodes = [renamed_node(node, inner) for node in group.nodes]
         own: dict[str, TensorProto] = {}
         copies: dict[str, str] = {}
         for name in dict.fromkeys(name for node in group.nodes for name in node.input if name in self.constants):
@@ -189,7 +189,7 @@ class _Rewriter:
                 own[name].name = copies[name]
             else:
                 self._keep_outside([name])
-        nodes = [_renamed(node, copies) for node in nodes]
+        nodes = [renamed_node(node, copies) for node in nodes]
         label = ".".join(sorted(group.tasks))
         infos = [
             self.types[name] for node in group.nodes for name in node.output if name in self.types and name not in inner
@@ -232,11 +232,3 @@ class _Rewriter:
             nodes.append(node)
             infos.append(helper.make_tensor_value_info(made, kind.elem_type, shape))
         return helper.make_graph(nodes, f"skip.{label}", [], infos, constants)
-
-
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    copy.input[:] = [names.get(name, name) for name in node.input]
-    copy.output[:] = [names.get(name, name) for name in node.output]
-    return copy
