@@ -113,7 +113,7 @@ class Resources:
 
 
 def part_limits(device: Device) -> tuple[Budget, ...]:
-    """What a net may take of each resource of a device's FPGA, as budgets that every search for it keeps."""
+    """Budgets that every search for a device keeps: the part of each resource of its FPGA that can be filled."""
     assert device.fpga is not None
     has = {
         "luts": ("LUT", device.fpga.luts),

@@ -120,8 +120,8 @@ def _by_place(writer: Writer, node: Node, mask: str) -> str:
     A runtime may compute p / p as a little more or less than 1, or take equal values in any order (OpenVINO does both),
     and would then leave out other tokens than the net does.
     """
-    places = np.arange(writer.tokens, 0, -1, dtype=np.float32)[:, None]
-    return writer.step(node, "Mul", [mask, writer.constant(f"const.places{writer.tokens}", places)], "by_place")
+    falling = np.arange(writer.tokens, 0, -1, dtype=np.float32)[:, None]
+    return writer.step(node, "Mul", [mask, writer.constant(f"const.places{writer.tokens}", falling)], "by_place")
 
 
 def _shares(writer: Writer, node: Node, values: str, masked: str) -> str:

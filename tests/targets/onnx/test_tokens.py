@@ -90,10 +90,10 @@ def test_engines_route_as_the_net_does(
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 def test_of_equal_gates_those_of_the_earlier_tokens_are_kept(image: torch.Tensor, target: str, tmp_path: Path) -> None:
     """All gates are equal where the one that is left is divided by itself, many on an image of one colour."""
-    places = "top_k: [1], capacity: 1}"
+    bounded_to_one = "top_k: [1], capacity: 1}"
     cases = {
-        "divided": (places.replace("}", ", renormalise: true}"), image),
-        "one colour": (places, torch.full((1, 3, 64, 96), 0.3)),
+        "divided": (bounded_to_one.replace("}", ", renormalise: true}"), image),
+        "one colour": (bounded_to_one, torch.full((1, 3, 64, 96), 0.3)),
     }
     for name, (experts, shown) in cases.items():
         folder = tmp_path / name
