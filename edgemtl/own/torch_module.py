@@ -176,7 +176,7 @@ def _exported(flat: nn.Module, image: Tensor, names: Sequence[str], spec: str) -
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """The model with its outputs called so; a tensor of the exporter's own that has such a name gives way."""
-    rename_tensors(model.graph, {name: f"net.{name}" for name in names})
+    rename_tensors(model.graph, {name: f"module.{name}" for name in names})
     rename_tensors(model.graph, {f"{_OUTPUT}{name}": name for name in names})
     return model
 

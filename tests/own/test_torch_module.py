@@ -33,7 +33,7 @@ def test_a_module_is_taken_with_the_names_of_its_outputs() -> None:
 
 def test_outputs_may_be_called_as_the_exporter_calls_its_own_tensors() -> None:
     net = open_net("own_nets:build_normalized", SIZE)
-    assert set(net.outputs) == {"norm", "mean", "image"} and net.input == "net.image"
+    assert set(net.outputs) == {"norm", "mean", "image"} and net.input == "module.image"
     pixels = np.random.default_rng(0).normal(size=(1, 3, *SIZE)).astype(np.float32)
     session = onnxruntime.InferenceSession(net.model.SerializeToString())
     for name, value in net.reference(pixels).items():
