@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_pruning
 from _common import Outcome, Row, main, say
 from _own_nets import NETS, fetch
+from _peers import PEERS, prune_by_peer
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -49,10 +49,6 @@ DRAWN = ("chessboard", "clock", "color.png", "horse", "logo", "microaneurysms", 
 """Pictures in those folders that are no photos, too small, or the second of a pair."""
 ROUNDS, GRADIENT_IMAGES = 100, 16
 LEAST, AIM = 3.0, 1.0
-PEERS: dict[str, Callable[[], Any]] = {
-    "magnitude": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
-    "taylor": torch_pruning.importance.GroupTaylorImportance,
-}
 
 
 def photos(folder: Path) -> Path:
@@ -145,25 +141,18 @@ def _peer(opened: Any, importance: Any, limit: int) -> DeclaredNet:
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and name not in free
     ]
     dimensions = {f"module.{name}": axis for name, axis in whole.module.dimensions.items()}
-    pruner = torch_pruning.pruner.BasePruner(
+    prune_by_peer(
         net,
         torch.zeros(1, 3, *net.input_size),
-        importance=importance,
-        global_pruning=True,
-        pruning_ratio=0.95,
-        max_pruning_ratio=0.875,
-        iterative_steps=ROUNDS,
+        importance,
+        ROUNDS,
+        lambda: flops(net, net.input_size) <= limit,
+        lambda: _gradients(net, opened),
         round_to=prunable.multiple,
         ignored_layers=[layer for layer in layers if getattr(layer, "groups", 1) == 1],
         unwrapped_parameters=[(net.get_parameter(name), axis) for name, axis in dimensions.items()],
     )
-    for _ in range(ROUNDS):
-        if isinstance(importance, torch_pruning.importance.GroupTaylorImportance):
-            _gradients(net, opened)
-        pruner.step()
-        net.zero_grad()
-        if flops(net, net.input_size) <= limit:
-            break
+    net.zero_grad()
     return net.eval()
 
 

@@ -8,14 +8,13 @@ net is the default space's largest on images of 96x128 pixels; fine-tuning is sh
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
-import torch_pruning
 from _common import Outcome, Row, main, say
+from _peers import PEERS, prune_by_peer
 from _prunings import pruned, trained, unpruned, with_another
 from torch import nn
 
@@ -36,10 +35,6 @@ IMAGES = 32
 ROUNDS = 400
 SLOPES_EVERY = 20
 STEPS, SHORT_STEPS = 150, 60
-PEERS: dict[str, Callable[[], Any]] = {
-    "magnitude": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
-    "taylor": torch_pruning.importance.GroupTaylorImportance,
-}
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -88,23 +83,17 @@ def _tuned(path: Path, seed: int, quick: bool) -> Result:
 def _peer(opened: OpenedDesign, importance: Any, flops: int, ours: Path, out: Path) -> None:
     """A copy of our run with the net that a peer makes at about the same FLOPs."""
     before, net = opened.candidate, opened.candidate.net.copy()
-    pruner = torch_pruning.pruner.BasePruner(
+    prune_by_peer(
         net,
         torch.zeros(1, 3, *net.input_size),
-        importance=importance,
-        global_pruning=True,
-        pruning_ratio=0.95,
-        max_pruning_ratio=0.875,
-        iterative_steps=ROUNDS,
+        importance,
+        ROUNDS,
+        lambda: bool(with_channels(before.design.plan, _channels(net, before.net)).cost().flops <= flops),
+        lambda: _gradients(net, opened),
+        SLOPES_EVERY,
         round_to=8,
         ignored_layers=[net.get_submodule(name) for name in _ends(net)],
     )
-    for number in range(ROUNDS):
-        if number % SLOPES_EVERY == 0 and isinstance(importance, torch_pruning.importance.GroupTaylorImportance):
-            _gradients(net, opened)
-        pruner.step()
-        if with_channels(before.design.plan, _channels(net, before.net)).cost().flops <= flops:
-            break
     channels = {**dict(before.design.pruned), **_channels(net, before.net)}
     design = before.design.space.design(before.design, channels.items())
     made = MultiTaskNet(design.plan, net.tasks, net.blocks).eval()

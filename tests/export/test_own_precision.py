@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_nets import SIZE, saved, three_tasks
-from PIL import Image
+from own_nets import saved, three_tasks, write_photos
 from refusals import refused
 
 from edgemtl.bundle import read_manifest
@@ -22,12 +21,7 @@ MODES = (("parsing",), ("pose",), ("best", "pose"), ("parsing", "pose", "best"))
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(9):
-        values = np.random.default_rng(number).integers(0, 256, (*SIZE, 3), np.uint8)
-        Image.fromarray(values).save(folder / f"{number}.png")
-    (folder / "notes.txt").write_text("no picture")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 def test_int8_keeps_every_mode_and_tells_how_far_each_task_agrees(photos: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from torch import Tensor, nn
 
 SIZE = (16, 24)
@@ -34,6 +35,15 @@ def model_of(
     graph = helper.make_graph(list(nodes), "theirs", read, given, list(weights))
     opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in domains)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def write_photos(folder: Path, size: tuple[int, int] = SIZE, count: int = 9) -> Path:
+    """A folder of pictures of noise, and of a file that is none; the folder."""
+    for number in range(count):
+        values = np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(values).save(folder / f"{number}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
 
 
 def three_tasks(image: Sequence[int | str] = (1, 3, *SIZE)) -> onnx.ModelProto:

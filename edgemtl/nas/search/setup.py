@@ -67,9 +67,7 @@ def set_up(request: SearchRequest) -> Setup:
     floors = tuple(parse_floor(text, source.tasks) for text in request.floors)
     preference = parse_preference(request.preference, names) if request.preference else dict.fromkeys(names, 1.0)
     weights = _weights(request, strategy, source)
-    supernet = Supernet.of(space) if weights else fresh_supernet(space, request.seed)
-    if weights:
-        load_supernet(supernet, weights, space.fingerprint)
+    supernet = _supernet(space, weights, request.seed)
     estimate = estimate_for(target, budgets, request.objectives)
     measurer = check_budgets(budgets, target, estimated=estimate is not None)
     if request.finetune:
@@ -114,6 +112,15 @@ def set_up(request: SearchRequest) -> Setup:
         objectives,
         config,
     )
+
+
+def _supernet(space: Space, weights: Path | None, seed: int) -> Supernet:
+    """The shared weights of a file; without one those that training begins with."""
+    if weights is None:
+        return fresh_supernet(space, seed)
+    supernet = Supernet.of(space)
+    load_supernet(supernet, weights, space.fingerprint)
+    return supernet
 
 
 def _device_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:

@@ -11,8 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from own_nets import model_of, saved, weight
-from PIL import Image
+from own_nets import model_of, saved, weight, write_photos
 from refusals import refused
 
 from edgemtl.bundle import read_manifest
@@ -51,11 +50,7 @@ def one_fragile_block() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(9):
-        values = np.random.default_rng(number).integers(0, 256, (*SIZE, 3), np.uint8)
-        Image.fromarray(values).save(folder / f"{number}.png")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"), SIZE)
 
 
 @pytest.fixture
