@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -92,8 +93,17 @@ def _latency_ms(design: Design, tasks: Sequence[str]) -> float:
     return total / 1e6
 
 
+@dataclass(frozen=True)
+class PaperTarget:
+    """Stands where an evaluator has its target."""
+
+    traits: TargetTraits = TRAITS
+
+
 class Paper:
     """Stands where a search has its evaluator: times designs by the landscape."""
+
+    target = PaperTarget()
 
     def candidate(self, design: Design) -> Design:
         """The design itself: no net is made."""
