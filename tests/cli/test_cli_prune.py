@@ -115,8 +115,9 @@ def test_the_table_says_which_task_blocked_which_group(workplace: Path) -> None:
 
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget after the test what the command imports from its folder."""
+    """Forget what other tests imported under the name of the module, and after the test what the command imports."""
     monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("nets", None)
     yield
     sys.modules.pop("nets", None)
 
