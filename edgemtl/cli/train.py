@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +15,12 @@ import click
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_result
+from edgemtl.cli.training import Fronts, draws, initial_weights, open_teacher, open_training, prepare
 from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
 from edgemtl.errors import UserError, unknown_name
-from edgemtl.progress import Report, note, silent
 
 if TYPE_CHECKING:
-    from edgemtl.data import Source, Split
+    from edgemtl.data import Source
     from edgemtl.spaces import DesignSource, Space
     from edgemtl.train import InitialWeights, Launched, Recipe, Teacher
 
@@ -89,6 +87,11 @@ class _How(TypedDict):
     "will be chosen, the fourth anywhere. May be given several times.",
 )
 @click.option(
+    "--near-above",
+    metavar="FLOPS",
+    help="Of those fronts the designs of at least so many FLOPs, such as 1GFLOPs: where budgets will lie.",
+)
+@click.option(
     "--teacher",
     metavar="SUPERNET",
     help="A trained supernet of the same tasks, of any space: its largest design teaches this one's. A shipped one "
@@ -123,6 +126,7 @@ def train(
     sizes: str | None,
     zoom: str | None,
     near: tuple[Path, ...],
+    near_above: str | None,
     teacher: str | None,
     weights: str | None,
     processes: int,
@@ -147,25 +151,26 @@ def train(
     _check_weighting(recipe)
     if run is not None:
         own: dict[str, object] = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
-        own |= {"near": near[0] if near else None, "teacher": teacher}
+        own |= {"near": near[0] if near else None, "near_above": near_above, "teacher": teacher}
         _tune(screen, run, design or "best", folder, recipe, {"processes": processes, "resume": resume}, own)
         return
     if design is not None:
         raise UserError(f"--design {design}: names a design of a run, which --run gives")
     space, data = space or "cnn", data or "scenes"
-    helper = partial(_help_train, space, data, size, images, weights, near, teacher, recipe, folder)
+    fronts = Fronts(near, near_above)
+    helper = partial(_help_train, space, data, size, images, weights, fronts, teacher, recipe, folder)
     if launched.rank:
         helper()
         return
     _check_folder(folder, resume)
-    chosen, source = _open(space, data, parse_size(size), images)
-    drawn, recipe = _draws(chosen, near, recipe)
-    taught_by, recipe = _teacher(teacher, source, recipe)
+    chosen, source = open_training(space, data, parse_size(size), images)
+    drawn, recipe = draws(chosen, fronts, recipe)
+    taught_by, recipe = open_teacher(teacher, source, recipe)
     if not _is_finished(folder, chosen, source, recipe):
         _look_at(screen, source)
-        initial = _initial_weights(chosen, weights, recipe.seed, Stages())
+        initial = initial_weights(chosen, weights, recipe.seed, Stages())
         with interruptible("rendered images are kept, training had not begun: call the same command again"):
-            _prepare(source)
+            prepare(source)
         resumable = f"a checkpoint is kept in {folder}; go on with: {resume_line(folder)}"
         with interruptible(resumable, [folder / CHECKPOINT_FILE]):
             _train(drawn, source, recipe, folder, initial, taught_by, (helper, processes))
@@ -231,27 +236,6 @@ def _tune(
     screen.json(read_json(folder / RESULT_FILE, "result"))
 
 
-def _draws(space: Space, near: Sequence[Path], recipe: Recipe) -> tuple[DesignSource, Recipe]:
-    """Where random designs are drawn from, and the recipe that says so."""
-    from edgemtl.nas.runs import front_designs
-    from edgemtl.spaces import NearDesigns
-
-    if not near:
-        return space, recipe
-    designs = NearDesigns(space, tuple(dict.fromkeys(design for run in near for design in front_designs(run, space))))
-    return designs, replace(recipe, near=designs.drawn)
-
-
-def _teacher(name: str | None, source: Source, recipe: Recipe) -> tuple[Teacher | None, Recipe]:
-    """The supernet that teaches the largest design, if any, and the recipe that says so."""
-    from edgemtl.train import find_teacher
-
-    if name is None:
-        return None, recipe
-    teacher = find_teacher(name, source)
-    return teacher, replace(recipe, taught_by=teacher.sha256)
-
-
 def _train(
     space: DesignSource,
     source: Source,
@@ -275,7 +259,7 @@ def _help_train(
     size: str | None,
     images: int | None,
     weights: str | None,
-    near: Sequence[Path],
+    fronts: Fronts,
     teacher: str | None,
     recipe: Recipe,
     folder: Path,
@@ -283,13 +267,13 @@ def _help_train(
     """Run the same training in a further process, which writes and shows nothing."""
     from edgemtl.train import train_supernet
 
-    chosen, source = _open(space, data, parse_size(size), images)
-    drawn, recipe = _draws(chosen, near, recipe)
-    taught_by, recipe = _teacher(teacher, source, recipe)
+    chosen, source = open_training(space, data, parse_size(size), images)
+    drawn, recipe = draws(chosen, fronts, recipe)
+    taught_by, recipe = open_teacher(teacher, source, recipe)
     if _is_finished(folder, chosen, source, recipe):
         return
-    _prepare(source)
-    initial = _initial_weights(chosen, weights, recipe.seed)
+    prepare(source)
+    initial = initial_weights(chosen, weights, recipe.seed)
     net = None if taught_by is None else taught_by.net(source)
     train_supernet(drawn, source, recipe, folder, initial=initial, teacher=net)
 
@@ -342,68 +326,6 @@ def _are_scores(value: object) -> bool:
         return False
     columns = [{task: set(metrics) for task, metrics in tasks.items()} for tasks in scores.values()]
     return "largest" in scores and all(each == columns[0] for each in columns)
-
-
-def _open(space: str, data: str, size: tuple[int, int] | None, images: int | None) -> tuple[Space, Source]:
-    """Open the space for the data set's tasks, and the data at the space's size."""
-    from edgemtl.data import open_source
-    from edgemtl.data.scenes import ScenesSource
-    from edgemtl.spaces import load_space
-
-    first = open_source(data, size or (64, 64))
-    chosen = load_space(space, first.tasks, size)
-    if images is None:
-        return chosen, open_source(data, chosen.size)
-    if data != ScenesSource.name:
-        raise UserError(
-            f"--images {images}: only scenes are rendered on demand; data set {data!r} has the images it has"
-        )
-    return chosen, ScenesSource(chosen.size, train=images)
-
-
-def _initial_weights(space: Space, weights: str | None, seed: int, report: Report = silent) -> InitialWeights | None:
-    """Weights of a trained supernet, or public ones, most important channels first; None to train from scratch.
-
-    `report` gets a note of what was taken from a supernet of other tasks.
-    """
-    if weights is None:
-        return None
-    from edgemtl.files.seals import sha256
-    from edgemtl.files.share import find_shared
-    from edgemtl.models import is_supernet, load_matching, load_pretrained, load_supernet, read_header, sort_channels
-    from edgemtl.train import InitialWeights, fresh_supernet
-
-    supernet = fresh_supernet(space, seed)
-    shipped = None if Path(weights).exists() else find_shared("nas/supernets", f"{weights}.safetensors")
-    path = shipped or Path(weights)
-    if is_supernet(path):
-        if read_header(path).get("fingerprint") == space.fingerprint:
-            load_supernet(supernet, path, space.fingerprint)
-        else:
-            matched = load_matching(supernet, path)
-            note(report, f"weights {weights}: taken are {'; '.join([', '.join(matched.taken), *matched.left])}")
-        digest = sha256(path)
-    else:
-        digest = load_pretrained(supernet, space.largest().plan, weights)
-        sort_channels(supernet)
-    return InitialWeights(supernet, digest)
-
-
-def _prepare(source: Source) -> None:
-    """Render a rendered data set ahead of time, on all cores; of processes on one machine the first one does it."""
-    from edgemtl.data.scenes import ScenesSource
-    from edgemtl.train import Launched
-
-    if not isinstance(source, ScenesSource):
-        return
-    splits: tuple[Split, ...] = ("train", "validation")
-    if Launched.here().local_rank:
-        while not all(map(source.is_prepared, splits)):
-            time.sleep(1)
-        return
-    with Stages() as stages:
-        for split in splits:
-            source.prepare(split, os.cpu_count() or 1, stages)
 
 
 def _look_at(screen: Screen, source: Source) -> None:

@@ -168,6 +168,9 @@ def test_a_training_near_a_search_s_front_has_a_recipe_of_its_own(workplace: Pat
     assert record["begun_with_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
     status, shown, _ = here(*words, "--near", "runs/first", "--resume", "--format", "json")
     assert status == 0 and json.loads(shown) == record, "a run that is given twice is one front"
+    above = f"{max(each.cost().flops for each in front) / 1e6:.6f}MFLOPs"
+    status, _, errors = here(*words, "--near-above", above, "--resume")
+    assert len(front) > 1 and status == 1 and "another recipe" in errors
     anywhere = [word for word in words if word not in ("--near", "runs/first")]
     status, _, errors = here(*anywhere, "--resume")
     assert status == 1 and "another recipe" in errors
@@ -180,6 +183,9 @@ def test_a_training_near_a_search_s_front_has_a_recipe_of_its_own(workplace: Pat
         (("--near", "runs/nowhere"), "runs/nowhere is no run"),
         (("--near", "runs/first", "--space", "cnn"), "run runs/first searched another space than 'cnn'"),
         (("--near", "runs/first", "--run", "runs/first"), "--near runs/first does not go with --run"),
+        (("--near", "runs/first", "--near-above", "9GFLOPs"), "--near-above 9GFLOPs: the designs of these fronts have"),
+        (("--near", "runs/first", "--near-above", "2ms"), "--near-above 2ms: give the FLOPs of whole designs"),
+        (("--near-above", "1GFLOPs"), "which designs of --near RUN are meant"),
     ],
 )
 def test_what_nothing_can_be_drawn_near_is_one_line(
@@ -327,7 +333,7 @@ def test_tasks_run_at_rates_of_their_own(workplace: Path, exported: Any, here: H
 
 
 def test_what_cannot_be_kept_is_said_before_and_is_no_error(workplace: Path, exported: Any, here: Here) -> None:
-    rates = {"regions": 10_000, "depth": 9_999, "side": 9_998}
+    rates = {"regions": 1_000_000, "depth": 999_999, "side": 999_998}
     text = ",".join(f"{task}:{rate}" for task, rate in rates.items())
     status, output, errors = here(*RATES, text, "--seconds", "0.3", "--out", "flood")
     assert status == 0

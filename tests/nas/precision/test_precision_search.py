@@ -17,12 +17,19 @@ from refusals import refused
 from edgemtl.bundle import read_manifest
 from edgemtl.cli import main
 from edgemtl.export import ExportRequest, Rounding, export_own_net
+from edgemtl.nas.evaluation import RATIO_ALLOWED
 from edgemtl.nas.precision import PrecisionRequest, search_precision
 from edgemtl.nas.precision.bench import Bench
 from edgemtl.own import open_net, propose_tasks
 from edgemtl.progress import Progress
+from edgemtl.results import Entry
 
 SIZE = (48, 64)
+
+
+def uniform(entry: Entry) -> bool:
+    """Whether all blocks have one precision: a mixture is chosen only where it is clearly faster than these."""
+    return len({option for name, option in entry.design.items() if name != "engine"}) == 1
 
 
 def one_fragile_block() -> onnx.ModelProto:
@@ -75,8 +82,9 @@ def test_floors_decide_uniform_precisions_are_measured_and_the_choice_is_exporte
     eight = next(entry for entry in result.front if set(entry.design.values()) == {"fp32", "int8"})
     assert [check.name for check in eight.broken] == ["floor fragile=5%"]
     assert result.feasible and all(check.kept for check in result.best.limits)
-    feasible = [entry.latency_ms.value for entry in result.front if entry.feasible and "int8" not in entry.design]
-    assert result.best.latency_ms.value <= min(feasible) or result.best.name == "baseline"
+    feasible = [entry for entry in result.front if entry.feasible]
+    assert all(result.best.latency_ms.value <= entry.latency_ms.value for entry in feasible if uniform(entry))
+    assert all(RATIO_ALLOWED * result.best.latency_ms.value <= entry.latency_ms.value for entry in feasible)
     manifest = export_own_net(
         request.net,
         request.declaration,
