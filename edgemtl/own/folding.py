@@ -15,13 +15,13 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgemtl.errors import UserError, reason_of
+from edgemtl.errors import UnsupportedError, UserError, reason_of
 from edgemtl.own.branches import take_branches
 from edgemtl.own.refusals import LISTS
 
-__all__ = ["fold_constants", "keep_named", "open_session", "run_session", "set_nodes", "shape_of"]
+__all__ = ["fold_constants", "keep_named", "newer_opset", "open_session", "run_session", "set_nodes", "shape_of"]
 
-_ROUNDS = 6
+_ROUNDS, _NEWER_OPSET = 6, 13
 _LARGEST_VALUES = 1 << 22
 """Of a tensor that operators without a tensor to read make; a larger one is left to the runtime."""
 _GROWING = ("ConstantOfShape", "EyeLike", "Expand", "Range", "Tile")
@@ -46,6 +46,29 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
         elif not fixed:
             break
     return _only_read(model)
+
+
+def newer_opset(model: onnx.ModelProto, what: str, least: int) -> onnx.ModelProto:
+    """A copy of ONNX's operator set `least` or newer; what is older is brought to 13, and folded again.
+
+    Raises `UnsupportedError` where ONNX's converter cannot.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    version = next((each.version for each in copy.opset_import if each.domain in ("", "ai.onnx")), least)
+    if version >= least:
+        return copy
+    try:
+        converted = onnx.version_converter.convert_version(copy, _NEWER_OPSET)
+    except Exception as error:  # the converter's own kinds
+        raise UnsupportedError(
+            f"{what} is of ONNX's operator set {version}, which cannot be brought to {_NEWER_OPSET} "
+            f"({reason_of(error)}): export it again with a newer one"
+        ) from error
+    folded = fold_constants(converted)
+    known = {info.name for info in (*folded.graph.value_info, *folded.graph.output)}
+    folded.graph.value_info.extend(info for info in model.graph.value_info if info.name not in known)
+    return folded
 
 
 def shape_of(info: onnx.ValueInfoProto) -> tuple[int, ...] | None:

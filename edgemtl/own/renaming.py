@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 import onnx
 from onnx import TensorProto, helper
 
-from edgemtl.errors import UnsupportedError, reason_of
 from edgemtl.own.declaration import Resolved
+from edgemtl.own.folding import newer_opset
 from edgemtl.own.inputs import GREY
 from edgemtl.own.net import OwnNet
 from edgemtl.own.structure import Structure, find_structure
@@ -18,7 +18,7 @@ from edgemtl.tasks import FLAG_PREFIX, IMAGE_INPUT, by_tensor
 
 __all__ = ["task_model"]
 
-_OLDEST_OPSET, _OPSET, _IR_VERSION = 11, 13, 8
+_OLDEST_OPSET, _IR_VERSION = 11, 8
 
 
 def task_model(net: OwnNet, resolved: Resolved) -> tuple[TaskModel, Structure]:
@@ -30,7 +30,9 @@ def task_model(net: OwnNet, resolved: Resolved) -> tuple[TaskModel, Structure]:
     outputs = {task.name: task.tensors for task in resolved.tasks}
     sources = by_tensor(resolved.tensors)
     flags = {f"{FLAG_PREFIX}{task}" for task in outputs}
-    maker = _Maker(_recent(net), {IMAGE_INPUT, *sources, *flags})
+    recent = newer_opset(net.model, net.name, _OLDEST_OPSET)
+    recent.ir_version = max(recent.ir_version, _IR_VERSION)
+    maker = _Maker(recent, {IMAGE_INPUT, *sources, *flags})
     maker.read_image(net)
     for name, source in sources.items():
         maker.give(source, name)
@@ -43,23 +45,6 @@ def task_model(net: OwnNet, resolved: Resolved) -> tuple[TaskModel, Structure]:
     owners = {block.name: structure.owner(block) for block in structure.blocks}
     _describe(model, outputs, owners)
     return TaskModel(model, outputs, net.size, owners), structure
-
-
-def _recent(net: OwnNet) -> onnx.ModelProto:
-    """A copy of the model, of an operator set that has what is added to it."""
-    model = onnx.ModelProto()
-    model.CopyFrom(net.model)
-    version = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), _OPSET)
-    if version < _OLDEST_OPSET:
-        try:
-            model = onnx.version_converter.convert_version(model, _OPSET)
-        except Exception as error:  # the converter's own kinds
-            raise UnsupportedError(
-                f"{net.name} is of ONNX's operator set {version}, which cannot be brought to {_OPSET} "
-                f"({reason_of(error)}): export it again with a newer one"
-            ) from error
-    model.ir_version = max(model.ir_version, _IR_VERSION)
-    return model
 
 
 class _Maker:

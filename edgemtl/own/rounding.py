@@ -17,9 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemtl.errors import UnsupportedError, UserError, reason_of
+from edgemtl.errors import UserError
 from edgemtl.models.quantization import WEIGHTED, QuantScheme, RangeObserver, Ranges
-from edgemtl.own.folding import fold_constants, keep_named, open_session, run_session, shape_of
+from edgemtl.own.folding import keep_named, newer_opset, open_session, run_session, shape_of
 from edgemtl.own.fusing import fuse_layers, linear_from_products
 from edgemtl.runtime import block_of
 from edgemtl.targets import TaskModel, quantize
@@ -36,7 +36,7 @@ def ready_for_rounding(model: TaskModel) -> TaskModel:
 
     Raises `UnsupportedError` for an operator set that cannot be brought to one that rounds channel by channel.
     """
-    graph_model = _recent(model.model)
+    graph_model = newer_opset(model.model, "a net for INT8", _OPSET)
     outputs = [name for own in model.outputs.values() for name in own.values()]
     linear_from_products(graph_model.graph, outputs)
     fuse_layers(graph_model.graph, outputs)
@@ -82,26 +82,6 @@ def calibrate_model(model: TaskModel, images: Iterable[NDArray[np.float32]], cou
 def rounded_model(model: TaskModel, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme) -> TaskModel:
     """The net with INT8 where `precision` says so, as `scheme` writes it; `model` is ready for rounding."""
     return replace(model, model=quantize(model.model, precision, ranges, scheme))
-
-
-def _recent(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy, of an operator set that rounds channel by channel."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    version = next(each.version for each in copy.opset_import if each.domain in ("", "ai.onnx"))
-    if version >= _OPSET:
-        return copy
-    try:
-        converted = onnx.version_converter.convert_version(copy, _OPSET)
-    except Exception as error:  # the converter's own kinds
-        raise UnsupportedError(
-            f"a net of ONNX's operator set {version} cannot be brought to {_OPSET}, which INT8 needs "
-            f"({reason_of(error)}): export it again with a newer one, or in float"
-        ) from error
-    folded = fold_constants(converted)
-    known = {info.name for info in (*folded.graph.value_info, *folded.graph.output)}
-    folded.graph.value_info.extend(info for info in model.graph.value_info if info.name not in known)
-    return folded
 
 
 class _Facts:
