@@ -140,15 +140,11 @@ def train(
     A supernet holds every design of its space. Writes supernet.safetensors, training.json and train.jsonl into the
     run's folder, and a checkpoint at least every minute. With --run it writes a run that exports like any other.
     """
-    from edgemtl.nas.runs import TUNING
-    from edgemtl.train import CHECKPOINT_FILE, Recipe
+    from edgemtl.train import CHECKPOINT_FILE
 
     launched = _launched(out, run, processes)
     folder = new_run(out, "train" if run is None else "tuned", resume)
-    given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
-    given |= {name: _numbers(name, text) for name, text in (("sizes", sizes), ("zoom", zoom)) if text is not None}
-    recipe = replace(Recipe() if run is None else TUNING, **given, **_precision(no_bf16))
-    _check_weighting(recipe)
+    recipe = _recipe(run is not None, numbers, {"sizes": sizes, "zoom": zoom}, no_bf16)
     if run is not None:
         own: dict[str, object] = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
         own |= {"near": near[0] if near else None, "near_above": near_above, "teacher": teacher}
@@ -193,6 +189,20 @@ def _launched(out: Path | None, run: Path | None, processes: int) -> Launched:
     if out is None:
         raise UserError("--out is wanted under a launcher: its processes train in one folder")
     return launched
+
+
+def _recipe(
+    tunes: bool, numbers: Mapping[str, int | float | str | None], lists: Mapping[str, str | None], no_bf16: bool
+) -> Recipe:
+    """The recipe of a supernet, or of the tuning of a design, with what the options change in it."""
+    from edgemtl.nas.runs import TUNING
+    from edgemtl.train import Recipe
+
+    given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
+    given |= {name: _numbers(name, text) for name, text in lists.items() if text is not None}
+    recipe = replace(TUNING if tunes else Recipe(), **given, **_precision(no_bf16))
+    _check_weighting(recipe)
+    return recipe
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
