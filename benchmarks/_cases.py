@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -43,6 +44,20 @@ class Cases:
         elif content:
             say(f"{self.path} is of other code, packages or options: it is begun anew")
 
+    @property
+    def key(self) -> str:
+        """A short hash of the state, for names of folders that belong to it."""
+        return hashlib.sha256(json.dumps(self.state, sort_keys=True).encode()).hexdigest()[:8]
+
+    def own_folder(self, folder: Path) -> Path:
+        """A folder in `folder` for files of these cases, made where it is not there; those of other states go."""
+        own = folder / self.key
+        own.mkdir(parents=True, exist_ok=True)
+        for other in folder.iterdir():
+            if other != own:
+                shutil.rmtree(other)
+        return own
+
     def result(self, name: str, compute: Callable[[], Any]) -> Any:
         """The result of a case: the one that is kept, else what `compute` returns, which is kept from then on."""
         if name not in self.results:
@@ -67,8 +82,13 @@ def add_minutes(parser: argparse.ArgumentParser) -> None:
 def cases_of(options: argparse.Namespace, inputs: Mapping[str, str] | None = None) -> Cases:
     """The cases of the benchmark that runs, made by this code, these packages and `options`, from `inputs` (hashes)."""
     name = Path(sys.argv[0]).stem + ("-quick" if options.quick else "")
-    own = {key: value for key, value in vars(options).items() if key not in ("format", "minutes")}
-    code = hash_of([*_PACKAGES.rglob("*.py"), *(ROOT / "nas").glob("*.yaml"), Path(sys.argv[0]).resolve()])
+    own = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(options).items()
+        if key not in ("format", "minutes")
+    }
+    common = Path(__file__).parent.glob("_*.py")
+    code = hash_of([*_PACKAGES.rglob("*.py"), *(ROOT / "nas").glob("*.yaml"), *common, Path(sys.argv[0]).resolve()])
     state = {"code_sha256": code, "packages": environment()["packages"], "options": own, "inputs": dict(inputs or {})}
     ends_at = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     return Cases(RUNS / "cases" / f"{name}.json", state, ends_at)

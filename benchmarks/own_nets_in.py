@@ -5,17 +5,16 @@ Each is exported from its ONNX file as a user would, and every mode of both engi
 scikit-image ships, with what its own runtime gives: plain ONNX Runtime for the file itself, in which the sizes of the
 input alone are changed; TensorFlow Lite for MediaPipe's, which tf2onnx converts (`_tflite.py`). A net is taken whole
 where every output of every mode is within 1e-3 of its largest value. Where TensorRT-RTX is installed, its engine is
-built, which no GPU runs here. A run that was stopped goes on with the nets that are left, as long as commit and
-versions are the same.
+built, which no GPU runs here. Finished nets are kept: `--minutes` bounds a piece of the run, and the same command goes
+on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,14 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from _cases import add_minutes, cases_of
 from _common import Outcome, Row, main, say
 from _own_nets import NETS, QUICK, OwnFile, fetch
 from _tflite import run_lite
 from numpy.typing import NDArray
 
-from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.export import ExportRequest, export_own_net
-from edgemtl.files.disk import write_json
 from edgemtl.own import OwnNet, open_net
 from edgemtl.runtime import Engine, load_image, prepare_image
 
@@ -144,26 +142,14 @@ def _pairs(
                         yield f"{task}.{name}", outputs[task][name], own[tensor]
 
 
-def attempt(name: str, options: argparse.Namespace, key: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of `take` for a net, or why it is refused; a stopped run with the same `key` may have it already."""
-    record = _results(options) / f"{name}.json"
-    if record.exists() and (earlier := json.loads(record.read_text(encoding="utf-8")))["key"] == key:
-        say(f"{name}: taken from a run that was stopped")
-        return dict(earlier["result"])
+def attempt(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The result of `take` for a net, or why it is refused."""
     path = fetch(name, options.nets)
-    say(f"{name}: {NETS[name].package}")
+    say(NETS[name].package)
     try:
-        result = take(NETS[name], path, photos(options.quick))
+        return take(NETS[name], path, photos(options.quick))
     except UserError as error:
         return {"why": str(error)}
-    record.parent.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"key": key, "result": result})
-    return result
-
-
-def _results(options: argparse.Namespace) -> Path:
-    """The folder of what each net came to in a run that has not ended."""
-    return Path(options.nets) / "results"
 
 
 def rows_of(results: Mapping[str, Mapping[str, Any]], quick: bool) -> list[Row]:
@@ -185,10 +171,9 @@ def rows_of(results: Mapping[str, Mapping[str, Any]], quick: bool) -> list[Row]:
 
 def run(options: argparse.Namespace) -> Outcome:
     """Take every net; quick: two."""
-    here = environment()
-    key = {part: here[part] for part in ("edgemtl", "python", "packages", "git_commit")} | {"quick": options.quick}
-    results = {name: attempt(name, options, key) for name in (QUICK if options.quick else NETS)}
-    shutil.rmtree(_results(options), ignore_errors=True)
+    cases = cases_of(options)
+    names = QUICK if options.quick else NETS
+    results = {name: cases.result(name, partial(attempt, name, options)) for name in names}
     for name, each in results.items():
         if "why" in each:
             say(f"{name} is refused: {each['why']}")
@@ -196,9 +181,10 @@ def run(options: argparse.Namespace) -> Outcome:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The benchmark's own option."""
+    """The benchmark's own options."""
     default = Path(__file__).resolve().parent.parent / "build" / "own_nets"
-    parser.add_argument("--nets", type=Path, default=default, help="folder of downloaded nets and of what is done")
+    parser.add_argument("--nets", type=Path, default=default, help="folder of downloaded nets")
+    add_minutes(parser)
 
 
 if __name__ == "__main__":

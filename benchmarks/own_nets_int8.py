@@ -9,15 +9,13 @@ question.
 
 OpenVINO's engines are searched too, and timed beside its own engine in float.
 
-Photos are the quarters of those that scikit-image ships. A run that was stopped goes on with the nets that are left, as
-long as commit and versions are the same, and with the engines that a search had scored.
+Photos are the quarters of those that scikit-image ships. Finished nets are kept, and the engines that a search had
+scored: `--minutes` bounds a piece of the run, and the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -29,18 +27,16 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from _cases import add_minutes, cases_of
 from _common import Outcome, Row, main, say
 from _own_nets import NETS, OwnFile, fetch
+from _stock import by_onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from own_nets_in import own_session
 from PIL import Image
 
-from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.export import ExportRequest, Rounding, export_own_net
-from edgemtl.files.disk import write_json
 from edgemtl.nas.precision import PrecisionRequest, search_precision
 from edgemtl.own import Agreement, OwnNet, Photos, expected_outputs, image_input, open_net, read_photos, resolve
 from edgemtl.profiling import compare
@@ -74,31 +70,14 @@ def photos(folder: Path, quick: bool) -> Path:
     return out
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """The photos that calibrate, as ONNX Runtime's quantizer reads them."""
-
-    def __init__(self, name: str, images: Sequence[Array]) -> None:
-        self._feeds = iter([{name: image} for image in images])
-
-    def get_next(self) -> dict[str, Array] | None:
-        """The next image; None behind the last."""
-        return next(self._feeds, None)
-
-
 def stock_session(path: Path, net: OwnNet, images: Sequence[Array]) -> onnxruntime.InferenceSession | str:
     """Stock INT8 of a net's file for one image of its size; in words why ONNX Runtime's quantizer refuses it."""
-    fixed = own_session(path, net.size)
-    (image,) = fixed.get_inputs()
-    with tempfile.TemporaryDirectory() as scratch:
-        source, ready, rounded = (Path(scratch) / f"{name}.onnx" for name in ("own", "ready", "int8"))
-        onnx.save(_of_size(path, image), source)
-        try:
-            quant_pre_process(source, ready, auto_merge=True)
-            reader = _Reader(image.name, [as_read(each, image.shape) for each in images])
-            quantize_static(ready, rounded, reader, quant_format=QuantFormat.QDQ)
-            return onnxruntime.InferenceSession(rounded.read_bytes(), providers=["CPUExecutionProvider"])
-        except Exception as error:  # whatever its many passes raise: it is told
-            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    (image,) = own_session(path, net.size).get_inputs()
+    try:
+        rounded = by_onnxruntime(_of_size(path, image), [as_read(each, image.shape) for each in images])
+        return onnxruntime.InferenceSession(rounded.SerializeToString(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # whatever its many passes raise: it is told
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _of_size(path: Path, image: Any) -> onnx.ModelProto:
@@ -134,7 +113,7 @@ def plain_call(session: onnxruntime.InferenceSession, net: OwnFile) -> Callable[
 def measured(name: str, target: str, path: Path, folder: Path, quick: bool) -> dict[str, Any]:
     """Latencies and agreements of a net on a target; raises `UserError` where it is refused."""
     file, pictures = NETS[name], photos(folder, quick)
-    net, run = open_net(str(path), file.size), folder / "runs" / f"{name}-{target}"
+    net, run = open_net(str(path), file.size), folder / f"{name}-{target}"
     request = PrecisionRequest(net, file.declaration(), pictures, run, target=target, resume=True)
     result = search_precision(request)
     parts, resolved = read_photos(pictures), resolve(net, file.declaration())
@@ -189,21 +168,14 @@ def _agreement(
     return agreement.compute()
 
 
-def attempt(name: str, target: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The result of `measured`, or why a net is refused; a stopped run of the same code may have it already."""
-    folder = options.nets / "int8"
-    record = folder / f"{name}-{target}.json"
-    if record.exists():
-        say(f"{name}, {target}: taken from a run that was stopped")
-        return dict(json.loads(record.read_text(encoding="utf-8")))
-    say(f"{name}, {target}: {NETS[name].package}")
+def attempt(name: str, target: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The result of `measured`, or why a net is refused."""
+    say(NETS[name].package)
     try:
-        result = measured(name, target, fetch(name, options.nets), folder, options.quick)
+        return measured(name, target, fetch(name, options.nets), folder, options.quick)
     except UserError as error:
         say(f"{name} is refused: {error}")
         return {"why": str(error)}
-    write_json(record, result)
-    return result
 
 
 def _ratios(results: Mapping[str, Mapping[str, Any]], over: str) -> Iterator[float]:
@@ -242,24 +214,22 @@ def _speedup(ratios: Sequence[float]) -> float:
 
 def run(options: argparse.Namespace) -> Outcome:
     """Search every net for both targets; quick: two nets."""
-    here = environment()
-    key = {part: here[part] for part in ("edgemtl", "python", "packages", "git_commit")} | {"quick": options.quick}
-    folder = options.nets / "int8"
-    record = folder / "key.json"
-    if not record.exists() or json.loads(record.read_text(encoding="utf-8")) != json.loads(json.dumps(key)):
-        shutil.rmtree(folder, ignore_errors=True)  # searches by other code are not gone on with
-        folder.mkdir(parents=True)
-        write_json(record, key)
+    cases = cases_of(options)
+    folder = cases.own_folder(options.nets / "int8")
+
+    def result(name: str, target: str) -> dict[str, Any]:
+        return dict(cases.result(f"{name}, {target}", partial(attempt, name, target, folder, options)))
+
     names = QUICK if options.quick else tuple(NETS)
-    results = {target: {name: attempt(name, target, options) for name in names} for target in TARGETS}
-    shutil.rmtree(folder, ignore_errors=True)
+    results = {target: {name: result(name, target) for name in names} for target in TARGETS}
     return Outcome(rows_of(results), results)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The benchmark's own option."""
+    """The benchmark's own options."""
     default = Path(__file__).resolve().parent.parent / "build" / "own_nets"
     parser.add_argument("--nets", type=Path, default=default, help="folder of downloaded nets and of what is done")
+    add_minutes(parser)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ Three ONNX files from packages of the Python package index (`_own_nets.py`) are 
 groups of the same module in one list until its FLOPs are ours or just below, and are fine-tuned with the same function,
 steps and pictures. The pictures are real photos that scikit-image, scikit-learn and matplotlib ship, and rendered rooms
 (`--photos FOLDER` takes others). A head's agreement is one less the norm of the difference over the norm of the float
-net's values, over the real photos of the third that nothing has trained or decided on. A stopped run goes on.
+net's values, over the real photos of the third that nothing has trained or decided on. Finished parts are kept, and a
+training goes on where it was stopped: `--minutes` bounds a piece of the run, and the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _cases import Cases, add_minutes, cases_of
 from _common import Outcome, Row, main, say
 from _own_nets import NETS, fetch
 from _peers import PEERS, prune_by_peer
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgemtl.data import open_source
-from edgemtl.files.disk import write_atomic, write_json
+from edgemtl.files.disk import write_atomic
 from edgemtl.files.images import normalize, read_picture, resize_picture
 from edgemtl.nas.prune import DeclaredModule, FineTuning, PruneRequest, apply_pruning, fine_tune, prune
 from edgemtl.own import DeclaredNet, as_text, read_photos
@@ -103,34 +104,61 @@ def report(progress: Progress) -> None:
         say(f"{progress.stage} {progress.done}/{progress.total} {progress.text}")
 
 
-def run_net(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """FLOPs, and agreement of each head, of ours and of the peers."""
-    work = Path(options.nets) / ("prune-quick" if options.quick else "prune") / name
+def run_net(name: str, cases: Cases, options: argparse.Namespace) -> dict[str, Any]:
+    """FLOPs, and agreement of each head, of ours and of the peers: a case each."""
+    work = cases.own_folder(options.nets / ("prune-quick" if options.quick else "prune")) / name
+    tuning = FineTuning(QUICK_STEPS if options.quick else options.steps)
+    ours = cases.result(f"{name}, ours", lambda: _ours(_subject(name, work, options), tuning, work / "ours"))
+    made = {"ours": ours}
+    for peer in PEERS:
+
+        def compute(peer: str = peer) -> dict[str, Any]:
+            return _peer(_subject(name, work, options), peer, ours["flops"], tuning, work / peer)
+
+        made[peer] = cases.result(f"{name}, {peer}", compute)
+    parts = {part: {who: each[part] for who, each in made.items()} for part in ("flops", "heads")}
+    return {**parts, "whole": ours["whole"], "images": ours["images"]}
+
+
+def _subject(name: str, work: Path, options: argparse.Namespace) -> DeclaredModule:
+    """A net as the verb prunes it."""
     path, pictures = fetch(name, options.nets), photos(options.photos)
     work.mkdir(parents=True, exist_ok=True)
     write_atomic(work / "tasks.yaml", as_text(NETS[name].declaration()).encode())
-    subject = DeclaredModule(str(path), work / "tasks.yaml", str(pictures), NETS[name].size)
-    tuning = FineTuning(QUICK_STEPS if options.quick else options.steps)
-    request = PruneRequest(
-        subject, work / "ours", (BUDGET,), fast=True, tuning=tuning, resume=True, command="benchmarks/own_nets_prune.py"
+    return DeclaredModule(str(path), work / "tasks.yaml", str(pictures), NETS[name].size)
+
+
+def _ours(subject: DeclaredModule, tuning: FineTuning, out: Path) -> dict[str, Any]:
+    """FLOPs before and after, and agreement of each head, of what the verb makes."""
+    prune(
+        PruneRequest(
+            subject, out, (BUDGET,), fast=True, tuning=tuning, resume=True, command="benchmarks/own_nets_prune.py"
+        ),
+        report,
     )
-    prune(request, report)
-    opened = subject.open()
+    whole = _net(subject.open())
+    net = whole.with_module(apply_pruning(whole.module, out), whole.tasks).eval()
+    images = scored_on(Path(subject.data), whole.input_size)
+    counts = {"flops": flops(net, whole.input_size), "whole": flops(whole, whole.input_size), "images": len(images)}
+    return {**counts, "heads": agreements(net, whole, images)}
+
+
+def _net(opened: Any) -> DeclaredNet:
     whole = opened.prunable.net
     assert isinstance(whole, DeclaredNet)
-    images = scored_on(pictures, whole.input_size)
-    ours = whole.with_module(apply_pruning(whole.module, work / "ours"), whole.tasks).eval()
-    nets = {"ours": flops(ours, whole.input_size)}
-    heads = {"ours": agreements(ours, whole, images)}
-    for peer, importance in PEERS.items():
-        say(f"{name}: {peer}")
-        made = _peer(opened, importance(), nets["ours"])
-        fine_tune(made, whole, opened.prunable.criterion.source, tuning, work / peer, report)
-        nets[peer], heads[peer] = flops(made, whole.input_size), agreements(made, whole, images)
-    return {"flops": nets, "whole": flops(whole, whole.input_size), "images": len(images), "heads": heads}
+    return whole
 
 
-def _peer(opened: Any, importance: Any, limit: int) -> DeclaredNet:
+def _peer(subject: DeclaredModule, peer: str, limit: int, tuning: FineTuning, folder: Path) -> dict[str, Any]:
+    """FLOPs, and agreement of each head, of what a peer makes of the net at a limit of FLOPs."""
+    opened = subject.open()
+    whole, net = _net(opened), _cut(opened, PEERS[peer](), limit)
+    fine_tune(net, whole, opened.prunable.criterion.source, tuning, folder, report)
+    images = scored_on(Path(subject.data), whole.input_size)
+    return {"flops": flops(net, whole.input_size), "heads": agreements(net, whole, images)}
+
+
+def _cut(opened: Any, importance: Any, limit: int) -> DeclaredNet:
     """A copy of the net that a peer prunes to at most so many FLOPs, in the groups that ours may cut."""
     whole, prunable = opened.prunable.net, opened.prunable
     net = whole.copy()
@@ -188,13 +216,8 @@ def _lost(heads: Mapping[str, float]) -> Sequence[float]:
 
 def run(options: argparse.Namespace) -> Outcome:
     """Prune every net by all three; quick: one, with next to no steps."""
-    results = {}
-    for name in QUICK if options.quick else CHOSEN:
-        kept = Path(options.nets) / f"pruned-{name}-{QUICK_STEPS if options.quick else options.steps}.json"
-        if not kept.exists():
-            say(f"{name}: {NETS[name].package}")
-            write_json(kept, run_net(name, options))
-        results[name] = json.loads(kept.read_text(encoding="utf-8"))
+    cases = cases_of(options)
+    results = {name: run_net(name, cases, options) for name in (QUICK if options.quick else CHOSEN)}
     return Outcome(rows_of(results, options.quick), {"nets": results})
 
 
@@ -204,6 +227,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nets", type=Path, default=default, help="folder of downloaded nets and of what is done")
     parser.add_argument("--photos", type=Path, default=default / "photos", help="folder of pictures without labels")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of each fine-tuning")
+    add_minutes(parser)
 
 
 if __name__ == "__main__":

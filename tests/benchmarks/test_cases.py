@@ -38,3 +38,11 @@ def test_a_piece_ends_between_two_cases_and_keeps_what_is_finished(tmp_path: Pat
 def test_the_hash_of_code_follows_its_text() -> None:
     files = [ROOT / "benchmarks" / "_cases.py", ROOT / "benchmarks" / "_common.py"]
     assert hash_of(files) == hash_of(reversed(files)) != hash_of(files[:1])
+
+
+def test_files_of_another_state_go(tmp_path: Path) -> None:
+    old = Cases(tmp_path / "builds.json", {"code": "a"}).own_folder(tmp_path / "runs")
+    (old / "run").touch()
+    new = Cases(tmp_path / "builds.json", {"code": "b"})
+    assert new.own_folder(tmp_path / "runs") == new.own_folder(tmp_path / "runs") != old
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [new.key]

