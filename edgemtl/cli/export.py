@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
+from edgemtl.cli.level_table import show_levels
 from edgemtl.cli.own_net import check_options, export_own
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.stages import Stages
@@ -17,7 +18,6 @@ from edgemtl.units import format_bytes, format_flops
 if TYPE_CHECKING:
     from edgemtl.bundle import BundleTarget, Manifest
     from edgemtl.export import Form, Plain
-    from edgemtl.profiling import LevelCost
 
 __all__ = ["export"]
 
@@ -46,6 +46,7 @@ REASONS = 5
         "edgemtl export runs/first --target onnxruntime --layout plain --tasks depth,semseg --with-postprocessing",
         "edgemtl export pose.onnx --tasks tasks.yaml --target onnxruntime --target openvino --out bundles/pose",
         "edgemtl export pose.onnx --tasks tasks.yaml --precision int8 --data photos --out bundles/int8",
+        "edgemtl export pose.onnx --tasks tasks.yaml --levels 1,0.75,0.5 --data photos --target onnxruntime",
         "edgemtl export nets.rooms:build --size 192x256 --target openvino --out bundles/mine",
     ),
 )
@@ -85,10 +86,9 @@ REASONS = 5
 )
 @click.option(
     "--levels",
-    default=0,
-    metavar="N",
+    metavar="N_OR_PARTS",
     help="Instead of one design, N of the run's supernet over one copy of the weights: each task preferred, then at "
-    "half the budget.",
+    "half the budget. For a net of your own: parts of its FLOPs (1,0.75,0.5), or folders of prunings of it.",
 )
 @click.option(
     "--layout",
@@ -148,7 +148,7 @@ def export(
     dla: bool,
     design: str,
     exact: bool,
-    levels: int,
+    levels: str | None,
     layout: str,
     tasks: str | None,
     size: str | None,
@@ -179,14 +179,14 @@ def export(
     check_options(net, own)
     request = ExportRequest(targets, load_device(device) if device else None, exact, portable, jetpack, dla)
     if own:
-        export_own(screen, net, request, tasks, size, images, Rounding(precision, data), out)
+        export_own(screen, net, request, tasks, size, images, Rounding(precision, data), levels, out)
         return
     run = Path(net)
     folder = out or run / layout
     plain = _plain(layout, tasks, with_normalisation, with_postprocessing)
     usable = f"{folder} is what it was, or holds all that was asked for: nothing appears in parts"
     with interruptible(usable), Stages() as stages:
-        chosen = {"design": design, "levels": levels, "supernet": supernet, "layout": plain}
+        chosen = {"design": design, "levels": _count(levels), "supernet": supernet, "layout": plain}
         manifest = export_run(run, request, folder, **chosen, report=stages)  # type: ignore[arg-type]
     if not screen.as_json:
         _parity(screen, manifest)
@@ -201,10 +201,19 @@ def export(
 def _rest(screen: Screen, manifest: Manifest, folder: Path, layout: str) -> None:
     """Tokens that are dropped, levels, cost, and where the files lie."""
     _dropped(screen, manifest)
-    _levels(screen, manifest, folder)
+    show_levels(screen, manifest, folder)
     cost = manifest.cost
     screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
     screen.say(f"written: {folder}; next: {_NEXT[layout].format(folder)}")
+
+
+def _count(levels: str | None) -> int:
+    """How many levels of a run are wanted, 0 where none are; `UserError` for what is no number."""
+    from edgemtl.errors import UserError
+
+    if levels is None or levels.isdecimal():
+        return int(levels or 0)
+    raise UserError(f"--levels {levels}: of a run a number is wanted, for example 5; parts are for a net of one's own")
 
 
 def _plain(layout: str, tasks: str | None, normalisation: bool, postprocessing: bool) -> Plain | None:
@@ -225,45 +234,6 @@ def _plain(layout: str, tasks: str | None, normalisation: bool, postprocessing: 
                 f"{flag} is for files of fixed tasks, and a bundle answers any: add --layout plain, or drop it"
             )
     return None
-
-
-def _levels(screen: Screen, manifest: Manifest, folder: Path) -> None:
-    """Table of levels: cost, scores, time to switch to each, and memory that each adds."""
-    from edgemtl.profiling import measure_levels
-
-    if not manifest.levels:
-        return
-    runs_here = all(target.checked == "engine" for target in manifest.targets.values())
-    costs = measure_levels(folder) if runs_here else []
-    rows: list[tuple[object, ...]] = []
-    for number, level in enumerate(manifest.levels):
-        scores = (each.engine for each in level.parity.values())
-        rows.append((level.name, level.budget, format_flops(level.cost.flops), *scores, *_switch(costs, number)))
-    tasks = (f"{task} {each.metric}" for task, each in manifest.levels[0].parity.items())
-    columns = ("level", "within", "FLOPs (MACs)", *tasks, *(_SWITCH if runs_here else ()))
-    scored = "their engines" if runs_here else "simulation of their engines, which a board opens,"
-    screen.table(f"Levels, scored by {scored} on the images of the check", columns, rows)
-    if not runs_here:
-        return
-    grown = [cost.resident_bytes for cost in costs if cost.resident_bytes is not None]
-    if len(grown) == len(costs):
-        whole, added = format_bytes(sum(grown)), format_bytes(sum(grown[1:]))
-        screen.say(
-            f"all {len(costs)} levels open take {whole} of memory, {added} more than the first alone, which is opened "
-            "with the bundle and counts the runtime's libraries"
-        )
-
-
-_SWITCH = ("first switch in ms", "after", "memory grows by")
-
-
-def _switch(costs: Sequence[LevelCost], number: int) -> tuple[object, ...]:
-    """The columns of what a switch to a level costs; none where levels were not opened."""
-    if not costs:
-        return ()
-    cost = costs[number]
-    memory = None if cost.resident_bytes is None else format_bytes(cost.resident_bytes)
-    return cost.first_ms, cost.again_ms, memory
 
 
 def _parity(screen: Screen, manifest: Manifest) -> None:

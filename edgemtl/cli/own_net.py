@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from edgemtl.cli.level_table import show_levels
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.stages import Stages
 from edgemtl.cli.verb import interruptible, parse_size
@@ -23,7 +24,6 @@ __all__ = ["check_options", "export_own", "opened_net", "print_proposal"]
 _OF_RUN = (
     "design",
     "exact",
-    "levels",
     "supernet",
     "layout",
     "jetpack",
@@ -65,22 +65,44 @@ def export_own(
     size: str | None,
     images: tuple[Path, ...],
     rounding: Rounding,
+    levels: str | None,
     out: Path | None,
 ) -> None:
     """Write the bundle of a net, and print how its engines compare with it."""
     from edgemtl.bundle import MANIFEST_FILE
     from edgemtl.errors import UserError
-    from edgemtl.export import export_own_net
+    from edgemtl.export import export_own_levels, export_own_net
     from edgemtl.files.disk import read_json
 
     if out is None:
         raise UserError(f"{net} does not say where its bundle goes: give --out, for example --out bundles/mine")
+    if levels is not None:
+        _check_levels(levels, images, rounding)
     opened, declaration = opened_net(screen, net, parse_size(size), tasks)
     with interruptible(f"{out} is what it was, or holds all that was asked for"), Stages() as stages:
-        manifest = export_own_net(opened, declaration, request, out, images, stages, rounding)
+        if levels is None:
+            manifest = export_own_net(opened, declaration, request, out, images, stages, rounding)
+        else:
+            about = opened, net, declaration
+            manifest = export_own_levels(about, levels, request, out, rounding.data, stages)
     if not screen.as_json:
         _show(screen, manifest, out)
     screen.json(read_json(out / MANIFEST_FILE, "manifest"))
+
+
+def _check_levels(levels: str, images: tuple[Path, ...], rounding: Rounding) -> None:
+    """`UserError` for options that levels do not take."""
+    from edgemtl.errors import UserError
+
+    if rounding.name != "float":
+        raise UserError(
+            f"--levels {levels} and --precision {rounding.name} given: levels are float, since each level would round "
+            "weights on a grid of its own: drop one of them"
+        )
+    if images:
+        raise UserError(
+            f"--levels {levels} and --image given: levels are compared on the photos of --data: drop --image"
+        )
 
 
 def opened_net(screen: Screen, net: str, size: tuple[int, int] | None, tasks: str | None) -> tuple[OwnNet, Declaration]:
@@ -113,6 +135,7 @@ def _show(screen: Screen, manifest: Manifest, out: Path) -> None:
                 rows.append((name, task, output, apart, relative, score, f"{each.images} images{seen}"))
     columns = ("target", "task", "output", "largest difference", "relative", "against the net's own", "on")
     screen.table("Engines against the net", columns, rows)
+    show_levels(screen, manifest, out)
     paths = manifest.cost.paths.items()
     shares = ", ".join(f"{task} alone {format_flops(path.flops)}" for task, path in paths)
     screen.say(f"{format_flops(manifest.cost.flops)}, weights {format_bytes(manifest.cost.weight_bytes)}; {shares}")

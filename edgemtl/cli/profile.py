@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from edgemtl.cli.level_table import show_levels
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_profile
@@ -68,8 +69,10 @@ def profile(
     """Measure a bundle, an engine folder or an ONNX file, here or on a board.
 
     All tasks together, each alone, and all but each are timed in turns, so that what the trunk and each task cost is
-    known.
+    known. Of a bundle of levels the first is timed; what the others cost, and what a switch to each, is shown beside.
     """
+    from edgemtl.bundle import MANIFEST_FILE, read_manifest
+    from edgemtl.devices import HOST
     from edgemtl.files.disk import read_json
     from edgemtl.profiling import profile as measure
     from edgemtl.profiling import profile_file, write_profile
@@ -84,6 +87,8 @@ def profile(
     file = write_profile(measured, destination)
     if not screen.as_json:
         show_profile(screen, measured)
+        if device == HOST and (path / MANIFEST_FILE).is_file():
+            show_levels(screen, read_manifest(path), path)
         screen.say(f"written: {file}")
     screen.json(read_json(file, "profile"))
 

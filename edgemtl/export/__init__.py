@@ -2,6 +2,7 @@
 
 from edgemtl.export.bundle import export_bundle, export_onnx
 from edgemtl.export.own import Rounding, export_own_net
+from edgemtl.export.own_levels import export_own_levels
 from edgemtl.export.parity import Tolerance
 from edgemtl.export.plain import Form, Plain, export_plain
 from edgemtl.export.request import Evidence, ExportRequest, Origin
@@ -19,6 +20,7 @@ __all__ = [
     "Tolerance",
     "export_bundle",
     "export_onnx",
+    "export_own_levels",
     "export_own_net",
     "export_plain",
     "export_run",

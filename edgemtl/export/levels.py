@@ -12,14 +12,10 @@ what float levels share.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import onnx
-from safetensors.numpy import save
 
 from edgemtl.bundle import BundleLevel, BundleTarget, Manifest, Parity
 from edgemtl.data import Sample, collate
@@ -27,68 +23,19 @@ from edgemtl.devices import Device
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.export.bundle import cost_of, manifest_of
 from edgemtl.export.checked import folder_of, honoured
+from edgemtl.export.level_files import SHARING, LevelEngine, Written, built_engine, write_engines
 from edgemtl.export.parity import Tolerance, check_parity, measure_parity, simulated_run
 from edgemtl.export.placing import net_sha256, placing
 from edgemtl.export.request import Evidence, Origin, batches, check_samples
-from edgemtl.export.shared_weights import Carrier, half_carrier, ir_carrier, onnx_carrier, share_weights
+from edgemtl.export.shared_weights import SupernetWeights
 from edgemtl.export.usage import describe_dispatch
-from edgemtl.files.disk import write_atomic
-from edgemtl.files.onnx import read_onnx
-from edgemtl.models import MultiTaskNet, Supernet
+from edgemtl.models import Supernet
 from edgemtl.models.quantization import calibrate
 from edgemtl.nas.levels import Level, Levels
 from edgemtl.progress import Report, note
-from edgemtl.runtime import EngineSpec
 from edgemtl.targets import ExportTarget, arithmetic_of, emit, find_target, is_runnable, measurer_of, on_board
 
 __all__ = ["check_sharing", "export_levels"]
-
-WEIGHTS_FILE = "weights.safetensors"
-
-
-@dataclass(frozen=True)
-class _Engine:
-    """One level's engine as its target builds it: content of `engine.json`, files with weights, and others, by key."""
-
-    spec: EngineSpec
-    carriers: Mapping[str, Carrier]
-    others: Mapping[str, bytes]
-
-    @property
-    def size_bytes(self) -> int:
-        """The bytes of all its files."""
-        return sum(len(carrier.content) for carrier in self.carriers.values()) + sum(map(len, self.others.values()))
-
-
-@dataclass(frozen=True)
-class _Written:
-    """The files of all levels' engine, and the bytes that the models take with and without sharing."""
-
-    files: tuple[str, ...]
-    shared_bytes: int
-    alone_bytes: int
-
-
-def _read_onnxruntime(net: MultiTaskNet, spec: EngineSpec, folder: Path) -> _Engine:
-    return _Engine(spec, {"model": onnx_carrier(_read(spec, folder, "model"))}, {})
-
-
-def _read_openvino(net: MultiTaskNet, spec: EngineSpec, folder: Path) -> _Engine:
-    model, weights = (spec.file(folder, key).read_bytes() for key in ("model", "weights"))
-    return _Engine(spec, {"weights": ir_carrier(model, weights, emit(net))}, {"model": model})
-
-
-def _read_tensorrt(net: MultiTaskNet, spec: EngineSpec, folder: Path) -> _Engine:
-    exact = emit(net)
-    return _Engine(spec, {key: half_carrier(_read(spec, folder, key), exact) for key in spec.files}, {})
-
-
-def _read(spec: EngineSpec, folder: Path, key: str) -> onnx.ModelProto:
-    return read_onnx(spec.file(folder, key), external_data=True)
-
-
-_READERS = {"onnxruntime": _read_onnxruntime, "openvino": _read_openvino, "tensorrt": _read_tensorrt}
-"""The targets whose engines can be put together from weights that several share."""
 
 
 def check_sharing(
@@ -100,9 +47,9 @@ def check_sharing(
     """
     given = [targets] if isinstance(targets, str) else targets
     names = list(dict.fromkeys(find_target(name, device).traits.name for name in given))
-    able = " or ".join(f"--target {name}" for name in _READERS)
+    able = " or ".join(f"--target {name}" for name in SHARING)
     for name in names:
-        if name not in _READERS:
+        if name not in SHARING:
             raise UnsupportedError(f"target {name} cannot share the weights of levels: export them with {able}")
     if len(names) > 1:
         raise UserError(f"levels for {' and '.join(names)} asked for: a bundle of levels is for one, give {able}")
@@ -135,13 +82,8 @@ def export_levels(
         note(report, f"building {len(levels)} levels for {name}")
         written = _write(levels, planned.supernet, target, engine_folder)
         checked = [_checked(number, level, target, engine_folder, validation) for number, level in enumerate(levels)]
-        share = written.shared_bytes / written.alone_bytes
         here = all(is_runnable(target, _precision(level, target)) for level in levels)
-        note(
-            report,
-            f"models and weights: {written.shared_bytes / 1e6:.2f} MB for {len(levels)} levels, "
-            f"{share:.0%} of the {written.alone_bytes / 1e6:.2f} MB that they take one by one",
-        )
+        note(report, written.summary(len(levels)))
         parts = {
             name: BundleTarget(
                 folder=folder_of(target),
@@ -171,31 +113,19 @@ def _with_ranges(level: Level, target: ExportTarget, calibration: Sequence[Sampl
     return replace(level, candidate=replace(level.candidate, ranges=ranges))
 
 
-def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, engine_folder: Path) -> _Written:
+def _write(levels: Sequence[Level], supernet: Supernet, target: ExportTarget, engine_folder: Path) -> Written:
     """Build every level, and write their engines over one file of weights with one `engine.json`."""
     engines = [_built(level, target) for level in levels]
-    shared, tensors = share_weights([engine.carriers for engine in engines], supernet)
-    keys, contents = dict[str, str](), {WEIGHTS_FILE: save(tensors)}
-    options = []
-    for number, (engine, level) in enumerate(zip(engines, shared, strict=True)):
-        for key, content in {**engine.others, **{key: part.content for key, part in level.items()}}.items():
-            suffix = ".bin" if key in level else Path(engine.spec.files[key]).suffix
-            keys[f"{key}-{number}"] = name = f"level-{number}-{key}{suffix}"
-            contents[name] = content
-        parts = {key: [part.as_json() for part in carrier.parts] for key, carrier in level.items()}
-        options.append({**engine.spec.options, "shared": parts})
-    for name, content in contents.items():
-        write_atomic(engine_folder / name, content)
-    spec = replace(engines[0].spec, files={**keys, "shared": WEIGHTS_FILE}, options={"levels": options})
-    files = (*contents, spec.write(engine_folder).name)
-    return _Written(files, sum(map(len, contents.values())), sum(engine.size_bytes for engine in engines))
+    return write_engines(engines, SupernetWeights(supernet), engine_folder)
 
 
-def _built(level: Level, target: ExportTarget) -> _Engine:
-    with tempfile.TemporaryDirectory(prefix="edgemtl-") as alone:
-        folder, net = Path(alone), level.candidate.net
-        target.build(net, _precision(level, target), level.candidate.ranges, folder)
-        return _READERS[target.traits.name](net, EngineSpec.read(folder), folder)
+def _built(level: Level, target: ExportTarget) -> LevelEngine:
+    net = level.candidate.net
+
+    def build(folder: Path) -> object:
+        return target.build(net, _precision(level, target), level.candidate.ranges, folder)
+
+    return built_engine(target, build, lambda: emit(net))
 
 
 def _precision(level: Level, target: ExportTarget) -> dict[str, str]:

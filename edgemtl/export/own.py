@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, combinations, islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgemtl.bundle import BundleCost, BundleInput, BundleTarget, BundleTask, Manifest, Parity, describe_task
-from edgemtl.data import open_source
-from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.export.bundle import make_manifest, recorded
+from edgemtl.bundle import BundleInput, BundleTarget, Manifest, Parity
+from edgemtl.errors import UserError
+from edgemtl.export.bundle import make_manifest
 from edgemtl.export.checked import folder_of
-from edgemtl.export.parity import Difference, Tolerance, problem_of
+from edgemtl.export.own_contract import check_images, described_tasks, images_seen, model_cost, writes_models
+from edgemtl.export.own_parity import Reference, check_engine, checked_modes
 from edgemtl.export.placing import placing
 from edgemtl.export.request import ExportRequest, Origin
 from edgemtl.own import (
     FLOAT,
     INT8,
-    Agreement,
     Declaration,
     OwnNet,
     OwnPrecision,
@@ -41,22 +36,12 @@ from edgemtl.own import (
     resolve,
     task_model,
 )
-from edgemtl.profiling import count_graph
-from edgemtl.progress import Progress, Report, note, silent
-from edgemtl.runtime import EngineSpec, Outputs, Session, load_image, prepare_image
+from edgemtl.progress import Report, note, silent
+from edgemtl.runtime import EngineSpec, load_image, prepare_image
 from edgemtl.targets import ExportTarget, ModelTarget, TaskModel, arithmetic_of, is_runnable, measurer_of, needs_of
-from edgemtl.tasks import Task, map_outputs
+from edgemtl.tasks import Task
 
 __all__ = ["Rounding", "export_own_net"]
-
-ROOMS = 4
-"""Rendered rooms that engines are checked on where no photos are given."""
-_ROOM_SIZE = (192, 256)
-_MOST_MODES = 64
-Image = NDArray[np.float32]
-Picture = NDArray[np.uint8]
-Evidence = tuple[list[Image], list[Outputs]]
-"""Images as the net reads them, and what the net itself gives for each."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +81,7 @@ def export_own_net(
     `UnsupportedError` for a target that writes no engine of such a net.
     """
     resolved = resolve(net, declaration)
-    targets = [_writes_models(target) for target in request.find_targets()]
+    targets = [writes_models(target) for target in request.find_targets()]
     model, structure = task_model(net, resolved)
     about = image_input(net, resolved)
     photos = None if rounding.data is None else read_photos(rounding.data)
@@ -104,8 +89,9 @@ def export_own_net(
     precision = _precision(rounding, model, targets, about, photos, own_digest, report)
     digest = hashlib.sha256(own_digest.encode() + precision.digest).hexdigest()
     pictures = pictures or (() if photos is None else photos.test)
-    images = _images(pictures, about)
+    images = check_images(pictures, about)
     expected = [expected_outputs(net, resolved, image) for image in images]
+    reference = Reference(images, expected, expected)
     with placing(folder) as position:
         position.check(digest, [target.traits.name for target in targets])
         parts = {}
@@ -113,24 +99,14 @@ def export_own_net(
             note(report, f"building for {target.traits.name}")
             scratch = position.scratch / folder_of(target)
             written = in_precision(model, precision, target)
-            made = _written(target, written, precision, resolved.tasks, scratch, (images, expected), report)
+            made = _written(target, written, precision, resolved.tasks, scratch, reference, report)
             parts[target.traits.name] = made
         blocks = block_records(model, structure, precision.values)
-        origin = Origin(family="own", data=_seen_on(pictures), blocks=blocks, net=net.name)
-        tasks = tuple(describe_task(task, net.size) for task in resolved.tasks)
-        shaped = tuple(_with_shapes(task, expected[0][task.name]) for task in tasks)
-        cost = _cost(in_precision(model, precision, targets[0]), report)
-        manifest = make_manifest((about, shaped), digest, precision.values, parts, cost, origin, position.scratch)
+        origin = Origin(family="own", data=images_seen(pictures), blocks=blocks, net=net.name)
+        contract = about, described_tasks(resolved, net.size, expected[0])
+        cost = model_cost(in_precision(model, precision, targets[0]), report)
+        manifest = make_manifest(contract, digest, precision.values, parts, cost, origin, position.scratch)
         return position.publish(manifest)
-
-
-def _writes_models(target: ExportTarget) -> ExportTarget:
-    if not isinstance(target, ModelTarget):
-        raise UnsupportedError(
-            f"target {target.traits.name} writes no engine of a net of one's own: use onnxruntime, openvino or "
-            "tensorrt-rtx"
-        )
-    return target
 
 
 def _precision(
@@ -160,39 +136,13 @@ def _precision(
     return OwnPrecision(values, calibrate_model(ready_for_rounding(model), images, len(photos.calibration)))
 
 
-def _images(pictures: Sequence[Path], about: BundleInput) -> list[Image]:
-    """The images of the check, as the net reads them."""
-    seen: Iterable[Picture] = [load_image(path) for path in pictures]
-    if not pictures:
-        rooms = open_source("scenes", _ROOM_SIZE).split("validation")
-        seen = (rooms[number].image for number in range(ROOMS))
-    return [prepare_image(picture, (about.height, about.width), about) for picture in seen]
-
-
-def _seen_on(pictures: Sequence[Path]) -> dict[str, int | str]:
-    return {"name": "photos" if pictures else "scenes", "images": len(pictures) or ROOMS}
-
-
-def _with_shapes(task: BundleTask, outputs: Mapping[str, Image]) -> BundleTask:
-    """A task whose outputs have the sizes that the net gives, where it is dense, too."""
-    shaped = tuple(out.model_copy(update={"shape": outputs[out.name].shape}) for out in task.outputs)
-    return task.model_copy(update={"outputs": shaped})
-
-
-def _cost(model: TaskModel, report: Report) -> BundleCost:
-    cost = count_graph(model.model)
-    for line in cost.notes:
-        note(report, f"counts: {line}")
-    return recorded(cost)
-
-
 def _written(
     target: ExportTarget,
     model: TaskModel,
     precision: OwnPrecision,
     tasks: Sequence[Task],
     folder: Path,
-    evidence: Evidence,
+    reference: Reference,
     report: Report,
 ) -> BundleTarget:
     """The engine in `folder`, and its entry of the manifest."""
@@ -203,7 +153,7 @@ def _written(
     parity: dict[str, Parity] = {}
     if runnable:
         with closing(measurer_of(target).open(folder)) as session:
-            parity = _checked(target, session, tasks, evidence, precision.is_reduced, report)
+            parity = check_engine(target, session, tasks, reference, precision.is_reduced, report)
     return BundleTarget(
         folder=folder_of(target),
         files=files,
@@ -216,76 +166,5 @@ def _written(
         hardware=target.traits.hardware,
         needs=needs_of(target, precision.values),
         checked_on=measurer_of(target).arithmetic if runnable else None,
-        modes_checked=len(_modes(tasks)) if runnable else 0,
+        modes_checked=len(checked_modes(tasks)) if runnable else 0,
     )
-
-
-def _checked(
-    target: ExportTarget, session: Session, tasks: Sequence[Task], evidence: Evidence, reduced: bool, report: Report
-) -> dict[str, Parity]:
-    """Parity of each task over all images, and over the modes on the first; raises where one in float is too far."""
-    names, modes = [task.name for task in tasks], _modes(tasks)
-    runs, done = len(modes) + len(evidence[0]), 0
-    apart = {task.name: {output.name: Difference() for output in task.outputs} for task in tasks}
-    agreement = Agreement(tasks)
-    for number, (image, expected) in enumerate(zip(*evidence, strict=True)):
-        given = map_outputs(np.copy, session.run(image, names))
-        agreement.update(image, given, expected)
-        for mode in [tuple(names), *(modes if number == 0 else [])]:
-            outputs = given if len(mode) == len(names) else session.run(image, mode)
-            done += 1
-            report(Progress("check", done, runs, target.traits.name))
-            for task in mode:
-                for name, difference in apart[task].items():
-                    _check_values(target, task, name, outputs[task][name], expected[task][name])
-                    difference.add(outputs[task][name], expected[task][name])
-    parities = {task.name: _parity(task, apart[task.name], agreement, len(evidence[0]), reduced) for task in tasks}
-    for each in tasks:
-        _judge(target, each, parities[each.name], reduced, report)
-    return parities
-
-
-def _modes(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
-    """Every subset of tasks but all of them; of more than six tasks the smallest ones."""
-    names = [task.name for task in tasks]
-    subsets = chain.from_iterable(combinations(names, count) for count in range(1, len(names)))
-    return list(islice(subsets, max(_MOST_MODES, len(names))))
-
-
-def _check_values(target: ExportTarget, task: str, name: str, given: Image, expected: Image) -> None:
-    if given.shape != expected.shape:
-        raise UserError(
-            f"engine for {target.traits.name}, task {task}: {name} has the shape {given.shape}, the net gives "
-            f"{expected.shape}: leave that target out"
-        )
-    if not np.isfinite(given).all():
-        raise UserError(
-            f"engine for {target.traits.name}, task {task}: {name} is not finite, that of the net is: "
-            "leave that target out"
-        )
-
-
-def _parity(task: Task, apart: Mapping[str, Difference], agreement: Agreement, images: int, reduced: bool) -> Parity:
-    tolerance, metric, scores = Tolerance(), task.metric.name, agreement.scores()
-    return Parity(
-        outputs={output.name: apart[output.name].parity(output.unit) for output in task.outputs},
-        metric=metric,
-        torch=scores["float"][task.name][metric],
-        engine=scores["rounded"][task.name][metric],
-        images=images,
-        metric_allowed=None if reduced else tolerance.float_metric,
-        difference_allowed=None if reduced else tolerance.float_error,
-        agreement=agreement.compute()[task.name],
-    )
-
-
-def _judge(target: ExportTarget, task: Task, parity: Parity, reduced: bool, report: Report) -> None:
-    """Raise where an engine in float is too far from the net; note where one of less agrees with it little."""
-    if not reduced and (problem := problem_of(task, parity, False, Tolerance())):
-        raise UserError(f"engine for {target.traits.name}, task {task.name}: {problem}: leave that target out")
-    if reduced and parity.agreement is not None and parity.agreement < 1 - Tolerance().reduced_metric:
-        note(
-            report,
-            f"engine for {target.traits.name}, task {task.name}: agrees with the float net by {parity.agreement:.1%} "
-            "alone: `edgemtl search` finds which blocks lose it, and leaves them in float",
-        )

@@ -1,9 +1,9 @@
 """Several levels' weights in one file.
 
-A level's weight is a part of its supernet's, times a factor for each output channel that folding the level's own batch
-normalisation gives. So the supernet's tensors are stored once, with every level's factors, and a level's own file of
-weights without those: `edgemtl.runtime` puts them in when it opens the level. (`Slice` and `Mul` on external data in
-the graph give the same engine, but it takes several times as long to open.)
+A level's weight is a part of its supernet's, or of the whole net's that it was cut from, times a factor for each output
+channel that folding the level's own batch normalisation gives. So those tensors are stored once, with every level's
+factors, and a level's own file of weights without those: `edgemtl.runtime` puts them in when it opens the level.
+(`Slice` and `Mul` on external data in the graph give the same engine, but it takes several times as long to open.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
+from operator import gt, itemgetter
+from typing import Protocol
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,12 +23,91 @@ from onnx import TensorProto, numpy_helper
 from edgemtl.models import Supernet
 from edgemtl.runtime import SharedPart, factor_name
 
-__all__ = ["Carrier", "SharedLevel", "Weight", "half_carrier", "ir_carrier", "onnx_carrier", "share_weights"]
+__all__ = [
+    "Carrier",
+    "CutWeights",
+    "Part",
+    "SharedLevel",
+    "StoredWeights",
+    "SupernetWeights",
+    "Weight",
+    "half_carrier",
+    "ir_carrier",
+    "onnx_carrier",
+    "share_weights",
+]
 
 _LEAST_BYTES = 1024
 _CLOSE = 1e-6
 
 Array = NDArray[np.float32]
+Tensor = NDArray[np.float32] | NDArray[np.int32]
+Positions = Mapping[int, tuple[int, ...]]
+"""The positions that a weight keeps along an axis; an axis that is not named is whole."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a stored weight: the first values in every axis, or those at `positions` (None: all) along each."""
+
+    value: Array
+    positions: tuple[tuple[int, ...] | None, ...] = ()
+
+
+class StoredWeights(Protocol):
+    """Weights that are stored once, of which the levels' are parts."""
+
+    def part(self, level: int, name: str, shape: tuple[int, ...]) -> Part | None:
+        """The part that a level's weight of this name and shape may be; None where there is none."""
+        ...
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Array:
+        """A weight as it is stored, where the largest of its parts that begin at the first value has this shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class SupernetWeights:
+    """Weights of a supernet: parts are prefixes, and the centre of a kernel."""
+
+    supernet: Supernet
+
+    def part(self, level: int, name: str, shape: tuple[int, ...]) -> Part | None:
+        """See `StoredWeights`."""
+        whole = self.supernet.shared.get(name)
+        if whole is None or len(shape) != whole.ndim or any(map(gt, shape, whole.shape)):
+            return None
+        return Part(self.tensor(name, shape))
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Array:
+        """See `StoredWeights`."""
+        return np.ascontiguousarray(self.supernet.part(name, shape).detach().numpy())
+
+
+@dataclass(frozen=True)
+class CutWeights:
+    """Weights of a net, of which each level keeps positions along some axes, by its number and the weight's name."""
+
+    whole: Mapping[str, Array]
+    positions: Sequence[Mapping[str, Positions]]
+
+    def part(self, level: int, name: str, shape: tuple[int, ...]) -> Part | None:
+        """See `StoredWeights`."""
+        value = self.whole.get(name)
+        if value is None or value.ndim != len(shape):
+            return None
+        own, positions = self.positions[level].get(name, {}), list[tuple[int, ...] | None]()
+        for axis, size in enumerate(shape):
+            kept = None if size == value.shape[axis] else own.get(axis, ())
+            if kept is not None and len(kept) != size:
+                return None
+            positions.append(kept)
+            value = value if kept is None else value.take(kept, axis)
+        return Part(value, tuple(positions))
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Array:
+        """See `StoredWeights`."""
+        return np.ascontiguousarray(self.whole[name])
 
 
 @dataclass(frozen=True)
@@ -112,30 +192,33 @@ def _carrier(model: onnx.ModelProto, weight_of: Callable[[TensorProto], Weight |
 
 
 def share_weights(
-    carriers: Sequence[Mapping[str, Carrier]], supernet: Supernet
-) -> tuple[list[dict[str, SharedLevel]], dict[str, Array]]:
-    """The carriers of nets that `supernet` was cut into, and the tensors that they share, with each level's factors.
+    carriers: Sequence[Mapping[str, Carrier]], stored: StoredWeights
+) -> tuple[list[dict[str, SharedLevel]], dict[str, Tensor]]:
+    """The carriers of levels whose weights are parts of `stored`, and the tensors that they are put together from.
 
-    A level has a carrier for each file that holds its weights, by the file's key.
-
-    Of each parameter the smallest part is kept that all levels' weights are parts of. What is not a part of the
-    supernet's stays in its carrier.
+    A level has a carrier for each file that holds its weights, by the file's key. Its own tensors are the factors of
+    its weights' output channels, and positions along axes, each list once. What is no part of a stored weight stays in
+    its carrier.
     """
-    factors = [_factors(level, supernet) for level in carriers]
+    parts = [_parts(number, level, stored) for number, level in enumerate(carriers)]
     shapes: dict[str, tuple[int, ...]] = {}
-    for level, own in zip(carriers, factors, strict=True):
-        for weight in _weights(level):
-            if weight.name in own:
-                shape = weight.value.shape
-                shapes[weight.name] = tuple(map(max, shapes.get(weight.name, shape), shape))
-    tensors = {name: _part(supernet, name, shape) for name, shape in shapes.items()}
-    for number, own in enumerate(factors):
-        tensors |= {factor_name(number, name): factor for name, factor in own.items()}
-    shared = [
-        {key: _without(carrier, own) for key, carrier in level.items()}
-        for level, own in zip(carriers, factors, strict=True)
-    ]
+    for own in parts:
+        for name, (part, _) in own.items():
+            shapes[name] = tuple(map(max, shapes.get(name, part.value.shape), part.value.shape))
+    tensors: dict[str, Tensor] = {name: stored.tensor(name, shape) for name, shape in shapes.items()}
+    lists: dict[tuple[int, ...], str] = {}
+    shared = []
+    for number, (level, own) in enumerate(zip(carriers, parts, strict=True)):
+        tensors |= {factor_name(number, name): factor for name, (_, factor) in own.items()}
+        picks = {name: tuple(_list_name(lists, each) for each in part.positions) for name, (part, _) in own.items()}
+        shared.append({key: _without(carrier, picks) for key, carrier in level.items()})
+    tensors |= {name: np.array(positions, np.int32) for positions, name in lists.items()}
     return shared, tensors
+
+
+def _list_name(lists: dict[tuple[int, ...], str], positions: tuple[int, ...] | None) -> str | None:
+    """Name of the tensor that holds these positions, a new one where none does; None for a whole axis."""
+    return None if positions is None else lists.setdefault(positions, f"positions-{len(lists)}")
 
 
 def _weight(tensor: TensorProto) -> Weight | None:
@@ -158,35 +241,32 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield from _tensors(attribute.g)
 
 
-def _part(supernet: Supernet, name: str, shape: tuple[int, ...]) -> Array:
-    return np.ascontiguousarray(supernet.part(name, shape).detach().numpy())
+def _parts(number: int, level: Mapping[str, Carrier], stored: StoredWeights) -> dict[str, tuple[Part, Array]]:
+    """For each weight that is a part of a stored one, that part, and what its output channels are multiplied by."""
+    parts: dict[str, tuple[Part, Array]] = {}
+    for weight in _weights(level):
+        part = stored.part(number, weight.name, weight.value.shape)
+        factor = None if part is None else _factor(weight.value, part.value)
+        if part is not None and factor is not None:
+            parts[weight.name] = part, factor
+    return parts
 
 
-def _factors(level: Mapping[str, Carrier], supernet: Supernet) -> dict[str, Array]:
-    """For each weight that is a part of the supernet's, what its output channels are multiplied by."""
-    factors = {weight.name: _factor(weight, supernet) for weight in _weights(level)}
-    return {name: factor for name, factor in factors.items() if factor is not None}
-
-
-def _factor(weight: Weight, supernet: Supernet) -> Array | None:
-    whole, value = supernet.shared.get(weight.name), weight.value
-    if whole is None or value.ndim != whole.ndim:
-        return None
-    if any(own > most for own, most in zip(value.shape, whole.shape, strict=True)):
-        return None
-    part = _part(supernet, weight.name, value.shape).reshape(len(value), -1).astype(np.float64)
+def _factor(value: Array, part: Array) -> Array | None:
+    """What a part's output channels are multiplied by to give `value`; None where no factors do."""
+    rows = part.reshape(len(value), -1).astype(np.float64)
     flat = value.reshape(len(value), -1)
-    factor = (part * flat).sum(1) / np.maximum((part * part).sum(1), 1e-30)
-    apart = np.abs(part * factor[:, None] - flat).max()
+    factor = (rows * flat).sum(1) / np.maximum((rows * rows).sum(1), 1e-30)
+    apart = np.abs(rows * factor[:, None] - flat).max()
     return factor.astype(np.float32) if apart <= _CLOSE * max(float(np.abs(flat).max()), 1e-30) else None
 
 
-def _without(carrier: Carrier, shared: Mapping[str, Array]) -> SharedLevel:
-    """The content with the bytes of some tensors cut out of it."""
+def _without(carrier: Carrier, shared: Mapping[str, tuple[str | None, ...]]) -> SharedLevel:
+    """The content with the bytes of some tensors cut out of it, which are put together by the named positions."""
     rest, parts, end, cut = bytearray(), [], 0, 0
     for position, weight in sorted(carrier.weights.items(), key=itemgetter(0)):
         if weight.name in shared:
             rest += carrier.content[end:position]
-            parts.append(SharedPart(position - cut, weight.name, weight.value.shape, weight.kind))
+            parts.append(SharedPart(position - cut, weight.name, weight.value.shape, weight.kind, shared[weight.name]))
             end, cut = position + weight.stored_bytes, cut + weight.stored_bytes
     return SharedLevel(bytes(rest + carrier.content[end:]), tuple(parts))

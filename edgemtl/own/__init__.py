@@ -10,9 +10,9 @@ from edgemtl.own.declaration import (
     read_declaration,
     resolve,
 )
-from edgemtl.own.net import OwnNet, is_own_net, open_net
+from edgemtl.own.net import OwnNet, is_own_net, net_of_model, open_net
 from edgemtl.own.photos import Photos, read_photos
-from edgemtl.own.precision import FLOAT, INT8, OwnPrecision, in_precision, named_precision, net_digest
+from edgemtl.own.precision import FLOAT, FLOAT_ENGINE, INT8, OwnPrecision, in_precision, named_precision, net_digest
 from edgemtl.own.proposal import propose_tasks
 from edgemtl.own.records import block_records
 from edgemtl.own.reference import expected_outputs, image_input
@@ -27,6 +27,7 @@ from edgemtl.own.trainable import TorchGraph, check_equal, torch_graph
 
 __all__ = [
     "FLOAT",
+    "FLOAT_ENGINE",
     "INT8",
     "PRECISION_FILE",
     "Agreement",
@@ -56,6 +57,7 @@ __all__ = [
     "module_as_onnx",
     "named_precision",
     "net_digest",
+    "net_of_model",
     "open_net",
     "open_pictures",
     "propose_tasks",

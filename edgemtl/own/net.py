@@ -20,7 +20,7 @@ from edgemtl.own.refusals import check_operators
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OwnNet", "is_own_net", "open_net"]
+__all__ = ["OwnNet", "is_own_net", "net_of_model", "open_net"]
 
 Origin = Literal["onnx", "module"]
 
@@ -70,6 +70,11 @@ def open_net(text: str, size: tuple[int, int] | None = None, constants: Constant
 
     model, size, reference = export_module(text, size)
     return _opened(text, fix_sizes(model, text, size, constants), reference)
+
+
+def net_of_model(model: onnx.ModelProto, name: str) -> OwnNet:
+    """The net in an ONNX graph that is at hand, called `name`; raises as `open_net` does."""
+    return _opened(name, fix_sizes(model, name, None, None), None)
 
 
 def _opened(name: str, fixed: FixedNet, reference: Reference | None) -> OwnNet:

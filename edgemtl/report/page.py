@@ -11,6 +11,7 @@ from edgemtl.report.sections.experts import experts_section
 from edgemtl.report.sections.facts import environment_section, origins_section, parity_section, pictures_section
 from edgemtl.report.sections.header import header
 from edgemtl.report.sections.latency import operators_section, profile_section
+from edgemtl.report.sections.levels import levels_section
 from edgemtl.report.sections.limits import limits_section
 from edgemtl.report.sections.network import cost_section, design_section
 from edgemtl.report.sections.search import front_section, tasks_section
@@ -57,6 +58,7 @@ def render(data: ReportData) -> str:
         design_section(data),
         experts_section(data),
         cost_section(data),
+        levels_section(data),
         *(profile_section(data, profile) for profile in data.profiles),
         pictures_section(data),
         parity_section(data),

@@ -1,8 +1,8 @@
-"""A level's weights, put together from what all levels share: parts of the supernet's, times its own factors."""
+"""A level's weights, put together from what all levels share: parts of the whole net's, times its own factors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,17 +25,20 @@ _KINDS = ("float32", "float16")
 class SharedPart:
     """The weight `name` of this shape, whose bytes belong at `position` of the file that was stored without them.
 
-    Its values are FP32, or FP16 where `kind` is "float16".
+    Its values are FP32, or FP16 where `kind` is "float16". It is the first part of what is stored, in every axis; or
+    along each axis the positions in the tensor of weights that `picks` names, all of them where that is None.
     """
 
     position: int
     name: str
     shape: tuple[int, ...]
     kind: str = "float32"
+    picks: tuple[str | None, ...] = ()
 
     def as_json(self) -> list[Any]:
         """The entry in `engine.json`."""
-        return [self.position, self.name, list(self.shape), self.kind]
+        picks = [list(self.picks)] if self.picks else []
+        return [self.position, self.name, list(self.shape), self.kind, *picks]
 
 
 def factor_name(level: int, name: str) -> str:
@@ -53,12 +56,14 @@ def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
     stored, end, scaled = memoryview(spec.file(folder, key).read_bytes()), 0, np.empty(0, np.float32)
     try:
         with open_tensors(weights, "weights", "numpy") as file:
-            for position, name, shape, kind in spec.options["shared"][key]:
+            for position, name, shape, kind, *picks in spec.options["shared"][key]:
                 if not end <= position <= len(stored):
                     raise ValueError(f"{name} belongs at byte {position}")
                 if kind not in _KINDS:
                     raise ValueError(f"{name} is {kind}")
-                part, factor = _part(file[name], tuple(shape)), file[factor_name(level, name)]
+                chosen = [pick and file[pick] for pick in picks[0]] if picks else None
+                whole, factor = file[name], file[factor_name(level, name)]
+                part = _part(whole, tuple(shape)) if chosen is None else _picked(whole, chosen)
                 if part.shape != tuple(shape):
                     raise ValueError(f"{name} has the shape {part.shape}")
                 if part.size > scaled.size:
@@ -68,7 +73,7 @@ def assemble(folder: Path, spec: EngineSpec, key: str) -> Iterator[memoryview]:
                 yield stored[end:position]
                 yield memoryview(value if kind == "float32" else value.astype(np.float16))
                 end = position
-    except (KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{weights} and level {level} do not fit ({error}): export the bundle again") from error
     yield stored[end:]
 
@@ -82,3 +87,10 @@ def _part(whole: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.floa
         for axis, (size, own) in enumerate(zip(whole.shape, shape))
     ]
     return whole[tuple(slice(start, start + own) for start, own in zip(first, shape))]
+
+
+def _picked(whole: NDArray[np.float32], chosen: Sequence[NDArray[np.int32] | None]) -> NDArray[np.float32]:
+    """The positions `chosen` along each axis; all of an axis where that is None."""
+    for axis, positions in enumerate(chosen):
+        whole = whole if positions is None else whole.take(positions, axis)
+    return whole

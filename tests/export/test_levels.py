@@ -21,7 +21,8 @@ from edgemtl.devices import Runtime, load_device
 from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.export import Tolerance
-from edgemtl.export.levels import WEIGHTS_FILE, _checked, _write, check_sharing
+from edgemtl.export.level_files import WEIGHTS_FILE
+from edgemtl.export.levels import _checked, _write, check_sharing
 from edgemtl.models import Supernet, recalibrate
 from edgemtl.models.quantization import calibrate
 from edgemtl.nas.evaluation import Candidate

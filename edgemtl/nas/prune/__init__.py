@@ -1,9 +1,10 @@
 """PAGCP pruning, of designs of a run and of modules of a user's own."""
 
 from edgemtl.nas.prune.apply import PRUNING_FILE, apply_pruning
-from edgemtl.nas.prune.declared import NET_FILE, TASKS_FILE, DeclaredModule
+from edgemtl.nas.prune.declared import NET_FILE, TASKS_FILE, DeclaredModule, open_declared
 from edgemtl.nas.prune.finetuning import FineTuning, TrainStep, fine_tune
 from edgemtl.nas.prune.groups import cut_channels, net_groups
+from edgemtl.nas.prune.levels import NetLevel, parse_levels, plan_net_levels
 from edgemtl.nas.prune.module import MODULE_FILE, UserModule
 from edgemtl.nas.prune.pipeline import PruneRequest, prune
 from edgemtl.nas.prune.run import RunDesign
@@ -15,6 +16,7 @@ __all__ = [
     "TASKS_FILE",
     "DeclaredModule",
     "FineTuning",
+    "NetLevel",
     "PruneRequest",
     "RunDesign",
     "TrainStep",
@@ -23,5 +25,8 @@ __all__ = [
     "cut_channels",
     "fine_tune",
     "net_groups",
+    "open_declared",
+    "parse_levels",
+    "plan_net_levels",
     "prune",
 ]

@@ -16,7 +16,15 @@ from edgemtl.files.seals import check_seal, sha256
 from edgemtl.models import check_state, plain_module, read_state
 from edgemtl.nas.prune.cut import Side, keep_positions, whole_size
 
-__all__ = ["PRUNING_FILE", "PRUNING_SCHEMA", "WEIGHTS_FILE", "apply_pruning", "kept_json", "weights_bytes"]
+__all__ = [
+    "PRUNING_FILE",
+    "PRUNING_SCHEMA",
+    "WEIGHTS_FILE",
+    "apply_pruning",
+    "kept_json",
+    "kept_sides",
+    "weights_bytes",
+]
 
 PRUNING_FILE = "pruning.json"
 PRUNING_SCHEMA = "edgemtl.pruning/1"
@@ -49,6 +57,12 @@ def apply_pruning(module: nn.Module, folder: Path | str) -> nn.Module:
     made.load_state_dict(state)
     made.eval()
     return made
+
+
+def kept_sides(folder: Path, module: nn.Module) -> dict[Side, list[int]]:
+    """The positions that a pruning in `folder` keeps of each side of a layer of `module`; raises as `apply_pruning`."""
+    content = read_json(inside(folder, PRUNING_FILE, "pruned module"), "pruning")
+    return _kept(folder / PRUNING_FILE, content["kept"], plain_module(module))
 
 
 def kept_json(kept_positions: Mapping[Side, Sequence[int]]) -> list[dict[str, Any]]:

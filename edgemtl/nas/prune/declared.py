@@ -40,7 +40,7 @@ from edgemtl.own import (
 from edgemtl.targets import find_target
 from edgemtl.tasks import by_tensor, map_outputs
 
-__all__ = ["NET_FILE", "TASKS_FILE", "DeclaredModule"]
+__all__ = ["NET_FILE", "TASKS_FILE", "DeclaredModule", "OpenedDeclared", "open_declared"]
 
 NET_FILE, TASKS_FILE = "net.onnx", "tasks.yaml"
 CHECKED = 2
@@ -71,33 +71,37 @@ class DeclaredModule:
         nothing of it can be pruned.
         """
         declaration = read_declaration(self.tasks)
-        own = open_net(self.net, self.size, declaration.constants)
-        resolve(own, declaration)
-        net, dimensions = _declared_net(own, self.net, declaration)
+        return open_declared(open_net(self.net, self.size, declaration.constants), self.net, declaration, self.data)
 
-        def labels(image: NDArray[np.float32]) -> Mapping[str, Mapping[str, NDArray[np.float32]]]:
-            with torch.inference_mode():
-                return map_outputs(Tensor.numpy, net(torch.from_numpy(image)))
 
-        source = open_pictures(
-            self.data, own.size, net.tasks, labels, hashlib.sha256(weights_bytes(net.module)).hexdigest()
-        )
-        _check_net(own, net, source.windows(CHECKED, np.random.default_rng(0)))
-        criterion = AgreementCriterion(source, net)
-        prunable, costs, whole = prunable_module(self.net, net, dimensions, criterion)
-        return OpenedDeclared(
-            prunable=prunable,
-            unpruned=PreparedNet(net, None),
-            target=find_target(TARGET),
-            preference=dict.fromkeys((task.name for task in net.tasks), 1.0),
-            name="the net",
-            space=self.net,
-            not_exported=_NO_ENGINE,
-            data=self.data,
-            costs=costs,
-            whole=whole,
-            declaration=declaration,
-        )
+def open_declared(own: OwnNet, spec: str, declaration: Declaration, data: str) -> OpenedDeclared:
+    """The net that `spec` names, opened, as a module that is compared with its own outputs first; see `DeclaredModule`.
+
+    Raises as `DeclaredModule.open` does.
+    """
+    resolve(own, declaration)
+    net, dimensions = _declared_net(own, spec, declaration)
+
+    def labels(image: NDArray[np.float32]) -> Mapping[str, Mapping[str, NDArray[np.float32]]]:
+        with torch.inference_mode():
+            return map_outputs(Tensor.numpy, net(torch.from_numpy(image)))
+
+    source = open_pictures(data, own.size, net.tasks, labels, hashlib.sha256(weights_bytes(net.module)).hexdigest())
+    _check_net(own, net, source.windows(CHECKED, np.random.default_rng(0)))
+    prunable, costs, whole = prunable_module(spec, net, dimensions, AgreementCriterion(source, net))
+    return OpenedDeclared(
+        prunable=prunable,
+        unpruned=PreparedNet(net, None),
+        target=find_target(TARGET),
+        preference=dict.fromkeys((task.name for task in net.tasks), 1.0),
+        name="the net",
+        space=spec,
+        not_exported=_NO_ENGINE,
+        data=data,
+        costs=costs,
+        whole=whole,
+        declaration=declaration,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
