@@ -1,4 +1,4 @@
-"""What the manifest of a net of one's own says: its tasks, its cost, the images that engines are compared on."""
+"""Parts of the manifest of a net of one's own: its tasks, its cost, the images that engines are compared on."""
 
 from __future__ import annotations
 

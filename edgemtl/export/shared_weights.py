@@ -253,7 +253,7 @@ def _parts(number: int, level: Mapping[str, Carrier], stored: StoredWeights) -> 
 
 
 def _factor(value: Array, part: Array) -> Array | None:
-    """What a part's output channels are multiplied by to give `value`; None where no factors do."""
+    """The factors of a part's output channels that give `value`; None where there are none."""
     rows = part.reshape(len(value), -1).astype(np.float64)
     flat = value.reshape(len(value), -1)
     factor = (rows * flat).sum(1) / np.maximum((rows * rows).sum(1), 1e-30)

@@ -110,7 +110,7 @@ def _within(opened: OpenedDeclared, part: float, report: Report) -> NetLevel:
 
 
 def _pruned(opened: OpenedDeclared, folder: Path) -> NetLevel:
-    """What a pruning left of the net."""
+    """The level that a pruning left of the net."""
     net, path = opened.prunable.net, folder / PRUNING_FILE
     assert isinstance(net, DeclaredNet)
     module = apply_pruning(net.module, folder)
