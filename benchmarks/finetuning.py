@@ -4,7 +4,8 @@ The design is the largest within 2 GFLOPs of those that the shipped supernet was
 file names none), with INT8 in every block that can have it. It is trained by the recipe of `edgemtl search --finetune`,
 in one process: four fifths of the steps in float, the rest through rounding, taught by the largest design. delta_m
 is against that one, on the search's validation images; what the float steps alone bring is scored in float and, with
-ranges of a calibration, in INT8. Seconds a step are of trainings that are taken in turns (A B B A), images at hand.
+ranges of a calibration, in INT8. Statistics of INT8 are measured through rounding, as a search does in the end. Seconds
+a step are of trainings that are taken in turns (A B B A), images at hand.
 
 `--steps` trains for longer. A training is kept under `runs/` and gone on with after a kill. --quick takes 20 steps.
 """
@@ -89,15 +90,20 @@ def brought(
     """Metrics on validation images in float and INT8 before, after the steps in float, and after all."""
     rounded = max(1, round(ROUNDED_SHARE * recipe.steps))
     plain, whole = evaluator.candidate(design.in_float()), evaluator.candidate(design)
-    scores: dict[str, Scores] = {"float_before": evaluator.simulated(plain), "int8_before": evaluator.simulated(whole)}
+    scores: dict[str, Scores] = {"float_before": evaluator.simulated(plain), "int8_before": _in_int8(evaluator, whole)}
     in_float = _trained(evaluator, plain, replace(recipe, steps=recipe.steps - rounded), teacher, folder / "float")
     scores["float_after"] = evaluator.simulated(evaluator.candidate_of(plain.design, in_float.net, {}))
     begun = evaluator.candidate_of(design, in_float.net, {})
-    scores["int8_after_float"] = evaluator.simulated(begun)
+    scores["int8_after_float"] = _in_int8(evaluator, begun)
     last = replace(recipe, steps=rounded, learning_rate=ROUNDED_RATE * recipe.learning_rate)
     tuned = _trained(evaluator, begun, last, teacher, folder / "rounded")
-    scores["int8_after"] = evaluator.simulated(evaluator.candidate_of(design, tuned.net, tuned.limits))
+    scores["int8_after"] = _in_int8(evaluator, evaluator.candidate_of(design, tuned.net, tuned.limits))
     return scores
+
+
+def _in_int8(evaluator: Evaluator, candidate: Candidate) -> Scores:
+    """Metrics of an INT8 candidate with statistics measured through its rounding."""
+    return evaluator.simulated(evaluator.through_rounding(candidate))
 
 
 def _trained(evaluator: Evaluator, candidate: Candidate, recipe: Recipe, teacher: MultiTaskNet, folder: Path) -> Tuned:

@@ -159,10 +159,11 @@ class _AllBlocks(nn.Module):
         return self.net.run_all(image)
 
 
-def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+def recalibrate(net: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object] | None = None) -> None:
     """Measure a static net's batch-norm statistics: the plain average over `batches` of images, as in US-Nets.
 
-    The net is left in evaluation mode, on its own device. Weights do not change.
+    `forward` runs the net in another way than by itself, with its norms. The net is left in evaluation mode, on its own
+    device. Weights do not change.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     net.eval()
@@ -174,7 +175,7 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.train()
     with torch.no_grad():
         for images in batches:
-            net(images.to(norms[0].weight.device))
+            (forward or net)(images.to(norms[0].weight.device))
     net.eval()
 
 

@@ -18,6 +18,7 @@ from edgemtl.models.quantization.plan import (
 )
 from edgemtl.models.quantization.rounding import round_weights
 from edgemtl.models.quantization.simulation import Simulation, simulate, simulate_graph
+from edgemtl.models.quantization.statistics import recalibrate_rounded
 
 __all__ = [
     "HALF_LARGEST",
@@ -35,6 +36,7 @@ __all__ = [
     "correct_biases",
     "parameters_of",
     "plan_quantization",
+    "recalibrate_rounded",
     "round_weights",
     "simulate",
     "simulate_graph",

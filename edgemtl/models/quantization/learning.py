@@ -62,6 +62,10 @@ class RoundedNet(nn.Module):
     def forward(self, image: Tensor, values: Values) -> Activations:
         """Outputs of the net, rounded, normalised with the batch's own statistics; there is one design only."""
         self.net.train()
+        return self.activations(image)
+
+    def activations(self, image: Tensor) -> Activations:
+        """Like `forward`, in the mode that the net is in."""
         return self._interpreter.activations(image)
 
     def extract(self, values: Values) -> MultiTaskNet:

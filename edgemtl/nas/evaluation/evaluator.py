@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from edgemtl.data import Batch, Sample, Source, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, Supernet, TaskNet, recalibrate
-from edgemtl.models.quantization import Ranges, calibrate, correct_biases, round_weights, simulate
+from edgemtl.models.quantization import (
+    Ranges,
+    calibrate,
+    correct_biases,
+    recalibrate_rounded,
+    round_weights,
+    simulate,
+)
 from edgemtl.nas.evaluation.by_image import by_image
 from edgemtl.nas.evaluation.problem import Evaluation, LatencyEstimator, LatencyPrediction, Metrics
 from edgemtl.nas.evaluation.stopping import Audit, ByImage, Stopped, Watch, image_order, watch_floors, watchable
@@ -122,17 +129,30 @@ class NetEvaluator:
         ranges = self.prepare(net, design.precision).ranges
         return Candidate(design, net, ranges and Ranges({**ranges.limits, **learnt}))
 
+    def through_rounding(self, candidate: Candidate) -> Candidate:
+        """The candidate with statistics measured anew while its INT8 blocks are rounded; as it is without such."""
+        if candidate.ranges is None or "int8" not in candidate.precision.values():
+            return candidate
+        return replace(candidate, net=self._rounded_statistics(candidate, candidate.net, candidate.ranges))
+
     def corrections(self, candidate: Candidate) -> list[Candidate]:
         """The candidate with what rounding changes in its INT8 layers made less, without labels; none without such.
 
-        In the first biases take out what it adds to means, in the second weights are rounded adaptively as well.
+        In the first two statistics are measured through rounding, in the others biases take out what it adds to means;
+        in the second of either weights are rounded adaptively as well.
         """
         if candidate.ranges is None or "int8" not in candidate.precision.values():
             return []
-        net, of_target = candidate.net, (candidate.precision, candidate.ranges, self.target.scheme)
-        rounded = round_weights(net, *of_target, self._calibration_images)
-        corrected = [correct_biases(each, *of_target, self._calibration_images, net) for each in (net, rounded)]
-        return [replace(candidate, net=each) for each in corrected]
+        net, of_target = candidate.net.copy(), (candidate.precision, candidate.ranges, self.target.scheme)
+        recalibrate(net, self._train_images)  # those of the candidate may take out rounding's errors already
+        both = net, round_weights(net, *of_target, self._calibration_images)
+        measured = [self._rounded_statistics(candidate, each, candidate.ranges) for each in both]
+        corrected = [correct_biases(each, *of_target, self._calibration_images, net) for each in both]
+        return [replace(candidate, net=each) for each in (*measured, *corrected)]
+
+    def _rounded_statistics(self, candidate: Candidate, net: MultiTaskNet, ranges: Ranges) -> MultiTaskNet:
+        """A copy of a net of the candidate's precision."""
+        return recalibrate_rounded(net, candidate.precision, ranges, self.target.scheme, self._train_images)
 
     def ranges(self, net: TaskNet) -> Ranges:
         """Activation ranges of a recalibrated net."""

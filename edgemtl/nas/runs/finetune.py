@@ -63,7 +63,7 @@ def fine_tune(
         folder.create(config)
         tuned = tune_design(run, name, out / "training", recipe, processes, command, report)
         problem, evaluator, base = _scoring(run, open_source(before.data, subject.design.space.size))
-        candidate = evaluator.candidate_of(subject.design, tuned.net, tuned.limits)
+        candidate = evaluator.through_rounding(evaluator.candidate_of(subject.design, tuned.net, tuned.limits))
         evaluation = Evaluation(subject.design, evaluator.simulated(candidate), evaluator.time(candidate))
         searched = read_result(run)
         info = RunInfo(

@@ -156,7 +156,10 @@ def _with_weights(
     trained: Tuned,
     steps: int,
 ) -> list[Finalist]:
-    """The finalists, those of the trained design's architecture with its weights where these are better for them."""
+    """The finalists, those of the trained design's architecture with its weights where these are better for them.
+
+    What learnt through rounding was normalised with statistics of rounded batches, and so it is scored.
+    """
     own = evaluator.candidate_of(design, trained.net, trained.limits)
     eight_bit = any(each.candidate.ranges for each in finalists if each.candidate.design.plan == design.plan)
     ranges = own.ranges or (evaluator.ranges(own.net) if eight_bit else None)
@@ -165,7 +168,7 @@ def _with_weights(
         before, variant = finalist.evaluation, finalist.candidate.design
         if variant.plan != design.plan:
             return finalist
-        candidate = Candidate(variant, own.net, ranges)
+        candidate = evaluator.through_rounding(Candidate(variant, own.net, ranges))
         after = replace(before, metrics=evaluator.simulated(candidate))
         delta_m_before, delta_m_after = (problem.delta_m(each.metrics) for each in (before, after))
         record = FineTuning(steps=steps, delta_m_before=delta_m_before, delta_m_after=delta_m_after)

@@ -49,12 +49,15 @@ def test_a_candidate_is_recalibrated_and_has_ranges_where_it_needs_them(evaluato
 def test_corrections_are_of_int8_layers_only(evaluator: Evaluator, where: Space) -> None:
     assert evaluator.corrections(evaluator.candidate(where.largest())) == []
     eight = evaluator.candidate(where.largest("int8"))
-    biases, weights_too = evaluator.corrections(eight)
+    statistics, rounded_too, biases, weights_too = evaluator.corrections(eight)
 
     def changed(candidate: Candidate) -> set[str]:
         after = candidate.net.state_dict()
         return {name for name, value in eight.net.state_dict().items() if not torch.equal(value, after[name])}
 
+    assert changed(statistics)
+    assert all(name.endswith((".running_mean", ".running_var")) for name in changed(statistics))
+    assert any(name.endswith(".weight") for name in changed(rounded_too) - changed(statistics))
     assert changed(biases)
     assert all(name.endswith(".bias") for name in changed(biases))
     assert changed(weights_too) - changed(biases)
