@@ -15,7 +15,7 @@ __all__ = ["JETPACKS", "JetPack", "find_jetpack", "version_of"]
 
 @dataclass(frozen=True)
 class JetPack:
-    """A release: versions of what it brings, and the generations of modules (`xavier`, `orin`, `thor`) it runs on."""
+    """A release: versions of what it brings, and the modules that its TensorRT serves, as names of devices have them."""
 
     name: str
     tensorrt: str
@@ -33,7 +33,7 @@ JETPACKS = {
         JetPack("6.2", "10.3.0", "12.6", "3.10", ("orin",)),
         JetPack("7.0", "10.13.3", "13.0", "3.12", ("thor",)),
         JetPack("7.1", "10.13.3", "13.0", "3.12", ("thor",)),
-        JetPack("7.2.2", "11.4.1", "13.2", "3.12", ("orin", "thor")),
+        JetPack("7.2.2", "11.4.1", "13.2", "3.12", ("agx-orin", "thor")),  # of the Orins, NVIDIA names this one alone
     )
 }
 """The releases that are known, by name, oldest first; a patch release (6.2.1) brings what its release brings."""

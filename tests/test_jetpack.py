@@ -10,7 +10,7 @@ from edgemtl.jetpack import JETPACKS, find_jetpack, version_of
 
 def test_a_release_is_found_by_its_name_and_by_a_patch_release() -> None:
     assert find_jetpack("6.2").tensorrt == find_jetpack("6.2.1").tensorrt == "10.3.0"
-    assert find_jetpack("7.2.2").modules == ("orin", "thor")
+    assert find_jetpack("7.2.2").modules == ("agx-orin", "thor")
 
 
 @pytest.mark.parametrize("name", ["6.3", "7.2", "", "six", "62"])

@@ -29,6 +29,8 @@ VISIT_S, ROUNDS = 1.0, 2
 PERIOD_S = 0.01
 FEWEST_READINGS = 10
 """In one loop; with fewer the watcher did not watch."""
+TOO_FEW = "what watched the power read it"
+"""How the reason of such a void begins."""
 
 
 class EnergyVoid(Exception):
@@ -115,7 +117,7 @@ class _Counters:
 
 
 class _Watcher:
-    """Power, read by a process of its own; energy is the integral of its readings (trapezoids)."""
+    """Power, read by a process of its own; energy is the integral of its readings."""
 
     def __init__(self, rails: Sequence[Rail]) -> None:
         self._rails = rails
@@ -151,22 +153,33 @@ class _Watcher:
         lines = self._output.read_text().splitlines()[:-1]  # the last may be half of one
         self._table = [(int(line.split()[0]), float(line.split()[1])) for line in lines]
         if len(lines) < FEWEST_READINGS:
-            raise EnergyVoid(f"what watched the power read it {len(lines)} times only")
+            raise EnergyVoid(f"{TOO_FEW} {len(lines)} times only")
 
     @property
     def rate_hz(self) -> float | None:
         """Readings a second that were achieved."""
-        return 1e9 * (len(self._table) - 1) / (self._table[-1][0] - self._table[0][0])
+        return reading_rate(self._table)
 
     def joules(self, start: int, end: int) -> float:
-        """Energy between two moments; outside of the readings the nearest one holds."""
-        inside = [(time, watts) for time, watts in self._table if start < time < end]
-        if len(inside) < FEWEST_READINGS:
-            raise EnergyVoid(
-                f"what watched the power read it {len(inside)} times in a loop: {FEWEST_READINGS} are needed"
-            )
-        points = [(start, inside[0][1]), *inside, (end, inside[-1][1])]
-        return sum((b[1] + a[1]) / 2 * (b[0] - a[0]) / 1e9 for a, b in zip(points, points[1:]))
+        """Energy between two moments."""
+        return integrate(self._table, start, end)
+
+
+def reading_rate(readings: Sequence[tuple[int, float]]) -> float:
+    """Readings a second, of two and more: (ns, watts)."""
+    return 1e9 * (len(readings) - 1) / (readings[-1][0] - readings[0][0])
+
+
+def integrate(readings: Sequence[tuple[int, float]], start: int, end: int) -> float:
+    """Joules between two moments in ns, by trapezoids of the readings (ns, watts) between them.
+
+    Up to the first and after the last of these, that one holds. Raises `EnergyVoid` where they are too few.
+    """
+    inside = [(time, watts) for time, watts in readings if start < time < end]
+    if len(inside) < FEWEST_READINGS:
+        raise EnergyVoid(f"{TOO_FEW} {len(inside)} times in a loop: {FEWEST_READINGS} are needed")
+    points = [(start, inside[0][1]), *inside, (end, inside[-1][1])]
+    return sum((b[1] + a[1]) / 2 * (b[0] - a[0]) / 1e9 for a, b in zip(points, points[1:]))
 
 
 def watch_main() -> None:

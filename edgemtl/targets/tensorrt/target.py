@@ -214,10 +214,9 @@ def _check_dla(device: Device, jetpack: str | None) -> None:
 
 
 def _check_board(device: Device, jetpack: str) -> None:
-    """Raise `UserError` for an unknown JetPack, and for one that does not run on the device's module."""
+    """Raise `UserError` for an unknown JetPack, and for one whose TensorRT does not serve the device's module."""
     release = find_jetpack(jetpack)
-    modules = {module for each in JETPACKS.values() for module in each.modules}
-    own = next((module for module in sorted(modules) if module in device.name), None)
-    if own is not None and own not in release.modules:
-        fitting = ", ".join(each.name for each in JETPACKS.values() if own in each.modules)
-        raise UserError(f"JetPack {jetpack} does not run on device {device.name}: give one of {fitting}")
+    fitting = [each for each in JETPACKS.values() if any(module in device.name for module in each.modules)]
+    if fitting and release not in fitting:
+        names = ", ".join(each.name for each in fitting)
+        raise UserError(f"JetPack {jetpack} does not run on device {device.name}: give one of {names}")

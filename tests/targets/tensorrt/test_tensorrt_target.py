@@ -154,7 +154,7 @@ def test_a_tensor_beyond_fp16_stays_in_fp32_with_the_operators_that_meet_it(tmp_
 def test_with_a_jetpack_there_is_the_one_graph_that_its_tensorrt_takes(
     tmp_path: Path, jetpack: str, files: list[str]
 ) -> None:
-    TensorRtTarget(load_device("jetson-orin-nano"), jetpack).build(small_net(), {"engine": "fp16"}, None, tmp_path)
+    TensorRtTarget(load_device("jetson-agx-orin"), jetpack).build(small_net(), {"engine": "fp16"}, None, tmp_path)
     spec = spec_of(tmp_path)
     assert list(spec["files"].values()) == files
     assert len(spec["options"]["builds"]) == 1 and spec["options"]["jetpack"] == jetpack
@@ -164,10 +164,10 @@ def test_a_jetpack_that_is_unknown_or_of_another_board_is_refused() -> None:
     board = load_device("jetson-orin-nano")
     with pytest.raises(UserError, match=r"unknown JetPack '6\.3': did you mean"):
         TensorRtTarget(board, "6.3")
-    with pytest.raises(
-        UserError, match=r"JetPack 7\.0 does not run on device jetson-orin-nano: give one of 5\.1, 6\.0"
-    ):
-        TensorRtTarget(board, "7.0")
+    for other in ("7.0", "7.2.2"):
+        line = rf"JetPack {other} does not run on device jetson-orin-nano: give one of 5\.1, 6\.0, 6\.1, 6\.2$"
+        with pytest.raises(UserError, match=line):
+            TensorRtTarget(board, other)
 
 
 def test_a_jetpack_decides_graphs_of_tensorrt_alone() -> None:
