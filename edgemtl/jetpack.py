@@ -15,7 +15,7 @@ __all__ = ["JETPACKS", "JetPack", "find_jetpack", "version_of"]
 
 @dataclass(frozen=True)
 class JetPack:
-    """A release: versions of what it brings, and the modules that its TensorRT serves, as names of devices have them."""
+    """A release: versions of what it brings, and the modules that its TensorRT serves, as devices are named."""
 
     name: str
     tensorrt: str

@@ -145,7 +145,7 @@ def test_idling_is_taken_off() -> None:
 
 
 def test_power_is_integrated_between_the_readings_that_came() -> None:
-    """A ramp of 1 W a second, read at uneven times: trapezoids are exact, and the first and last reading hold outside."""
+    """A ramp of 1 W a second, read at uneven times: trapezoids are exact, the first and last reading hold outside."""
     seconds = [0.0, 0.5, 0.75, 1.0, 1.25, 2.0, 2.5, 3.0, 3.25, 3.5, 4.5, 5.0]
     readings = [(round(1e9 * each), each) for each in seconds]
     assert integrate(readings, 400_000_000, 4_600_000_000) == pytest.approx(
