@@ -122,9 +122,10 @@ REASONS = 5
 )
 @click.option(
     "--data",
-    metavar="FOLDER",
+    metavar="DATA",
     type=click.Path(path_type=Path),
-    help="For a net of your own: photos without labels; a third of them calibrates INT8, another is compared on.",
+    help="For a net of your own: a folder of photos without labels, of which a third calibrates INT8 and another is "
+    "compared on; or a data set as for training, whose test labels score each task.",
 )
 @click.option(
     "--with-normalisation",

@@ -128,7 +128,9 @@ def _show(screen: Screen, manifest: Manifest, out: Path) -> None:
         seen = f", {_modes(target, len(manifest.tasks))} on the first"
         for task, each in target.parity.items():
             score = f"{each.metric} {each.engine:.6g}"
-            if each.metric_allowed is None and each.agreement is not None:
+            if each.split is not None:
+                score += f" on labels, {each.torch:.6g} in float"
+            elif each.metric_allowed is None and each.agreement is not None:
                 score += f"; agreement with the float net {each.agreement:.2%}"
             for output, difference in each.outputs.items():
                 apart, relative = f"{difference.max_abs_error:.2g}", f"{difference.relative_error:.2g}"

@@ -12,7 +12,7 @@ from edgemtl.bundle import BundleInput, BundleTarget, Manifest, Parity
 from edgemtl.errors import UserError
 from edgemtl.export.bundle import make_manifest
 from edgemtl.export.checked import folder_of
-from edgemtl.export.own_contract import check_images, described_tasks, images_seen, model_cost, writes_models
+from edgemtl.export.own_contract import check_images, described_tasks, model_cost, writes_models
 from edgemtl.export.own_parity import Reference, check_engine, checked_modes
 from edgemtl.export.placing import placing
 from edgemtl.export.request import ExportRequest, Origin
@@ -20,9 +20,9 @@ from edgemtl.own import (
     FLOAT,
     INT8,
     Declaration,
+    OwnImages,
     OwnNet,
     OwnPrecision,
-    Photos,
     block_records,
     calibrate_model,
     expected_outputs,
@@ -30,14 +30,14 @@ from edgemtl.own import (
     in_precision,
     named_precision,
     net_digest,
-    read_photos,
+    open_own_images,
     read_precision,
     ready_for_rounding,
     resolve,
     task_model,
 )
 from edgemtl.progress import Report, note, silent
-from edgemtl.runtime import EngineSpec, load_image, prepare_image
+from edgemtl.runtime import EngineSpec, prepare_image
 from edgemtl.targets import ExportTarget, ModelTarget, TaskModel, arithmetic_of, is_runnable, measurer_of, needs_of
 from edgemtl.tasks import Task
 
@@ -46,11 +46,11 @@ __all__ = ["Rounding", "export_own_net"]
 
 @dataclass(frozen=True)
 class Rounding:
-    """The precision that engines are wanted in, by its name, and the folder of photos that INT8 is calibrated on.
+    """The precision that engines are wanted in, by its name, and the images that INT8 is calibrated on.
 
     `name` is "float", "int8" of every block, an engine precision of the targets ("bf16"), or the folder of a search for
-    the same net. One third of the photos calibrates, the last third is what engines are compared on where no pictures
-    are given.
+    the same net. `data` is a folder of photos, one third of which calibrates, the last third being what engines are
+    compared on where no pictures are given; or a data set, whose test images and labels score each task.
     """
 
     name: str = FLOAT
@@ -75,23 +75,24 @@ def export_own_net(
 
     Every output is compared with the net's own, in its own runtime, on `pictures` (none: those that `rounding` leaves
     for it, else rendered rooms), and on the first of them in every mode too, of more than six tasks in the 64 smallest
-    modes. A task's metric is that of the engine against the net's predictions; of less than FP32 the agreement with the
-    net in float is recorded, and noted where it is low. Raises `UserError` where the declaration does not fit the net,
-    a picture cannot be read, the folder holds something else, or an engine in float is too far from the net;
-    `UnsupportedError` for a target that writes no engine of such a net.
+    modes. A task's metric is by labels, where there are some, else that of the engine against the net's predictions; of
+    less than FP32 without labels the agreement with the net in float is recorded. What is low of either is noted.
+    Raises `UserError` where the declaration does not fit the net, a picture cannot be read, the folder holds something
+    else, or an engine in float is too far from the net; `UnsupportedError` for a target that writes no engine of such a
+    net.
     """
     resolved = resolve(net, declaration)
     targets = [writes_models(target) for target in request.find_targets()]
     model, structure = task_model(net, resolved)
     about = image_input(net, resolved)
-    photos = None if rounding.data is None else read_photos(rounding.data)
+    given = None if rounding.data is None else open_own_images(rounding.data, net.size, resolved.tasks)
     own_digest = net_digest(model, about, resolved.tasks)
-    precision = _precision(rounding, model, targets, about, photos, own_digest, report)
+    precision = _precision(rounding, model, targets, about, given, own_digest, report)
     digest = hashlib.sha256(own_digest.encode() + precision.digest).hexdigest()
-    pictures = pictures or (() if photos is None else photos.test)
-    images = check_images(pictures, about)
+    checked = check_images(pictures, given)
+    images = [prepare_image(picture, net.size, about) for picture in checked.pictures]
     expected = [expected_outputs(net, resolved, image) for image in images]
-    reference = Reference(images, expected, expected)
+    reference = Reference(images, expected, expected, checked.labels)
     with placing(folder) as position:
         position.check(digest, [target.traits.name for target in targets])
         parts = {}
@@ -102,7 +103,7 @@ def export_own_net(
             made = _written(target, written, precision, resolved.tasks, scratch, reference, report)
             parts[target.traits.name] = made
         blocks = block_records(model, structure, precision.values)
-        origin = Origin(family="own", data=images_seen(pictures), blocks=blocks, net=net.name)
+        origin = Origin(family="own", data=checked.about, blocks=blocks, net=net.name)
         contract = about, described_tasks(resolved, net.size, expected[0])
         cost = model_cost(in_precision(model, precision, targets[0]), report)
         manifest = make_manifest(contract, digest, precision.values, parts, cost, origin, position.scratch)
@@ -114,7 +115,7 @@ def _precision(
     model: TaskModel,
     targets: Sequence[ExportTarget],
     about: BundleInput,
-    photos: Photos | None,
+    given: OwnImages | None,
     digest: str,
     report: Report,
 ) -> OwnPrecision:
@@ -129,11 +130,11 @@ def _precision(
     values = named_precision(rounding.name, model, targets)
     if INT8 not in values.values():
         return OwnPrecision(values)
-    if photos is None:
+    if given is None:
         raise UserError(f"--precision {rounding.name} needs photos to calibrate on: give a folder of some with --data")
-    note(report, f"calibrating on {len(photos.calibration)} images")
-    images = (prepare_image(load_image(path), (about.height, about.width), about) for path in photos.calibration)
-    return OwnPrecision(values, calibrate_model(ready_for_rounding(model), images, len(photos.calibration)))
+    note(report, f"calibrating on {len(given.calibration)} images")
+    images = (prepare_image(picture, (about.height, about.width), about) for picture in given.calibration)
+    return OwnPrecision(values, calibrate_model(ready_for_rounding(model), images, len(given.calibration)))
 
 
 def _written(

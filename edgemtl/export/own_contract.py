@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.bundle import BundleCost, BundleInput, BundleTask, describe_task
-from edgemtl.data import open_source
+from edgemtl.bundle import BundleCost, BundleTask, describe_task
+from edgemtl.data import Batch, open_source
 from edgemtl.errors import UnsupportedError
 from edgemtl.export.bundle import recorded
-from edgemtl.export.own_parity import Image
-from edgemtl.own import Resolved
+from edgemtl.own import OwnImages, Resolved
 from edgemtl.profiling import count_graph
 from edgemtl.progress import Report, note
-from edgemtl.runtime import Outputs, load_image, prepare_image
+from edgemtl.runtime import Outputs, load_image
 from edgemtl.targets import ExportTarget, ModelTarget, TaskModel
 
-__all__ = ["ROOMS", "check_images", "described_tasks", "images_seen", "model_cost", "writes_models"]
+__all__ = ["ROOMS", "CheckImages", "check_images", "described_tasks", "model_cost", "writes_models"]
 
 ROOMS = 4
 """Rendered rooms that engines are checked on where no photos are given."""
@@ -36,18 +36,23 @@ def writes_models(target: ExportTarget) -> ExportTarget:
     return target
 
 
-def check_images(pictures: Sequence[Path], about: BundleInput) -> list[Image]:
-    """The images of the check, as the net reads them."""
-    seen: Iterable[NDArray[np.uint8]] = [load_image(path) for path in pictures]
-    if not pictures:
-        rooms = open_source("scenes", _ROOM_SIZE).split("validation")
-        seen = (rooms[number].image for number in range(ROOMS))
-    return [prepare_image(picture, (about.height, about.width), about) for picture in seen]
+@dataclass(frozen=True)
+class CheckImages:
+    """The pictures that engines are compared on, labels of them where there are some, and what provenance says."""
+
+    pictures: Sequence[NDArray[np.uint8]]
+    labels: Sequence[Batch] | None
+    about: Mapping[str, int | str]
 
 
-def images_seen(pictures: Sequence[Path]) -> dict[str, int | str]:
-    """The images of the check, as provenance tells of them."""
-    return {"name": "photos" if pictures else "scenes", "images": len(pictures) or ROOMS}
+def check_images(files: Sequence[Path], given: OwnImages | None) -> CheckImages:
+    """The pictures in `files`; without any those that are `given` to be reported on, else rendered rooms."""
+    if files:
+        return CheckImages([load_image(path) for path in files], None, {"name": "photos", "images": len(files)})
+    if given is not None:
+        return CheckImages(given.test, given.labels, {"name": given.name, "images": len(given.test)})
+    rooms = open_source("scenes", _ROOM_SIZE).split("validation")
+    return CheckImages([rooms[number].image for number in range(ROOMS)], None, {"name": "scenes", "images": ROOMS})
 
 
 def described_tasks(resolved: Resolved, size: tuple[int, int], outputs: Outputs) -> tuple[BundleTask, ...]:

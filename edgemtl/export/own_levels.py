@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgemtl.bundle import BundleInput, BundleLevel, BundleTarget, Manifest, Parity
+from edgemtl.data import Batch
 from edgemtl.errors import UserError
 from edgemtl.export.bundle import make_manifest
 from edgemtl.export.checked import folder_of
 from edgemtl.export.level_files import LevelEngine, Written, built_engine, write_engines
 from edgemtl.export.levels import check_sharing
-from edgemtl.export.own_contract import check_images, described_tasks, images_seen, model_cost, writes_models
+from edgemtl.export.own_contract import check_images, described_tasks, model_cost, writes_models
 from edgemtl.export.own_parity import Image, Reference, check_engine, checked_modes
 from edgemtl.export.parity import Tolerance
 from edgemtl.export.placing import placing
@@ -40,12 +41,12 @@ from edgemtl.own import (
     module_as_onnx,
     net_digest,
     net_of_model,
-    read_photos,
+    open_own_images,
     resolve,
     task_model,
 )
 from edgemtl.progress import Report, note, silent
-from edgemtl.runtime import Outputs
+from edgemtl.runtime import Outputs, prepare_image
 from edgemtl.targets import ExportTarget, ModelTarget, TaskModel, arithmetic_of, is_runnable, measurer_of, needs_of
 
 __all__ = ["export_own_levels"]
@@ -65,13 +66,14 @@ class _LevelModel:
 
 @dataclass(frozen=True)
 class _Whole:
-    """The whole net: its tasks, the image that it reads, the images of the check, and what it gives for each."""
+    """The whole net: its tasks, the image that it reads, images of the check, what it gives for each, and labels."""
 
     net: OwnNet
     resolved: Resolved
     about: BundleInput
     images: Sequence[Image]
     outputs: Sequence[Outputs]
+    labels: Sequence[Batch] | None
 
 
 def export_own_levels(
@@ -86,9 +88,10 @@ def export_own_levels(
 
     `opened` are the net, the text that names it, and its tasks; `wanted` names the levels beside the whole net
     (`parse_levels`), `data` the folder of photos: a third of them says which channels matter, and on the last third
-    each level's engine is compared with its own net, and with the whole one. Raises `UserError` where net, photos and
-    levels do not fit, and where an engine is too far from its net; `UnsupportedError` for a target whose engines cannot
-    share weights, and for a net that has no counterpart in PyTorch.
+    each level's engine is compared with its own net, and with the whole one; or a data set, whose labels score them.
+    Raises `UserError` where net, photos and levels do not fit, and where an engine is too far from its net;
+    `UnsupportedError` for a target whose engines cannot share weights, and for a net that has no counterpart in
+    PyTorch.
     """
     net, spec, declaration = opened
     resolved, narrower = resolve(net, declaration), parse_levels(wanted)
@@ -97,10 +100,12 @@ def export_own_levels(
         raise UserError(
             f"--levels {wanted} needs photos to see which channels matter: give a folder of some with --data"
         )
-    pictures, about = read_photos(data).test, image_input(net, resolved)
+    given, about = open_own_images(data, net.size, resolved.tasks), image_input(net, resolved)
     levels = plan_net_levels(open_declared(net, spec, declaration, str(data)), narrower, report)
-    images = check_images(pictures, about)
-    whole = _Whole(net, resolved, about, images, [expected_outputs(net, resolved, image) for image in images])
+    checked = check_images((), given)
+    images = [prepare_image(picture, net.size, about) for picture in checked.pictures]
+    outputs = [expected_outputs(net, resolved, image) for image in images]
+    whole = _Whole(net, resolved, about, images, outputs, checked.labels)
     models = [_level_model(whole, declaration, level) for level in levels]
     digests = [net_digest(each.model, about, resolved.tasks) for each in models]
     digest = hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -114,7 +119,7 @@ def export_own_levels(
         entries = [_entry(number, each, whole, target, engines, report) for number, each in enumerate(models)]
         parts = {target.traits.name: _bundled(whole, target, written, entries[0].parity)}
         blocks = block_records(models[0].model, models[0].structure)
-        origin = Origin("", "own", entries[0].design, data=images_seen(pictures), blocks=blocks, net=net.name)
+        origin = Origin("", "own", entries[0].design, data=checked.about, blocks=blocks, net=net.name)
         contract = about, described_tasks(resolved, net.size, whole.outputs[0])
         manifest = make_manifest(contract, digest, _PRECISION, parts, entries[0].cost, origin, position.scratch)
         return position.publish(manifest.model_copy(update={"levels": tuple(entries)}))
@@ -153,7 +158,7 @@ def _entry(
     names = [task.name for task in tasks]
     parity: dict[str, Parity] = {}
     if is_runnable(target, _PRECISION):
-        reference = Reference(whole.images, made.expected, whole.outputs)
+        reference = Reference(whole.images, made.expected, whole.outputs, whole.labels)
         with closing(measurer_of(target).open(folder, level=number)) as session:
             parity = check_engine(target, session, tasks, reference, False, report)
     _note_agreement(level.name, parity, report)

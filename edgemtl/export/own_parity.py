@@ -10,34 +10,76 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemtl.bundle import Parity
+from edgemtl.data import Batch, Split
 from edgemtl.errors import UserError
 from edgemtl.export.parity import Difference, Tolerance, problem_of
-from edgemtl.own import Agreement
+from edgemtl.own import Agreement, at_label_size, own_labels
 from edgemtl.progress import Progress, Report, note
 from edgemtl.runtime import Outputs, Session
 from edgemtl.targets import ExportTarget
-from edgemtl.tasks import Task, map_outputs
+from edgemtl.tasks import Task, map_outputs, relative_change
+from edgemtl.train import Scorer
 
 __all__ = ["Image", "Reference", "check_engine", "checked_modes"]
 
 Image = NDArray[np.float32]
 _MOST_MODES = 64
+TEST_SPLIT: Split = "test"
 
 
 @dataclass(frozen=True)
 class Reference:
     """Images as a net reads them, and what it gives for each in float (`expected`).
 
-    `whole` is what agreement is told with: the same, or what the net gives of which this one is a narrower level.
+    `whole` is what agreement is told with: the same, or what the net gives of which this one is a narrower level. Where
+    there are `labels`, they score each task in its own metric.
     """
 
     images: Sequence[Image]
     expected: Sequence[Outputs]
     whole: Sequence[Outputs]
+    labels: Sequence[Batch] | None = None
 
-    def __iter__(self) -> Iterator[tuple[Image, Outputs, Outputs]]:
-        """Image after image."""
-        return zip(self.images, self.expected, self.whole, strict=True)
+    def __iter__(self) -> Iterator[tuple[Image, Outputs]]:
+        """Image after image, with what the net gives."""
+        return zip(self.images, self.expected, strict=True)
+
+
+class _Scores:
+    """Metrics of a net and of its engine, and the engine's agreement: by labels, else by what the whole net gives."""
+
+    def __init__(self, tasks: Sequence[Task], reference: Reference) -> None:
+        self._reference = reference
+        self._agreement = Agreement(tasks)
+        self._own, self._engine = Scorer(tasks), Scorer(tasks)
+        self._tasks = tasks
+
+    def update(self, number: int, given: Outputs) -> None:
+        """Count in what the engine gives for an image."""
+        image, whole, labels = self._reference.images[number], self._reference.whole[number], self._reference.labels
+        self._agreement.update(image, given, whole)
+        own, batch = self._reference.expected[number], own_labels(self._tasks, whole, image)
+        if labels is not None:
+            size, batch = (image.shape[2], image.shape[3]), labels[number]
+            own, given = (at_label_size(self._tasks, each, size) for each in (own, given))
+        self._own.update(own, batch)
+        self._engine.update(given, batch)
+
+    def parity(self, task: Task, apart: Mapping[str, Difference], reduced: bool) -> Parity:
+        """The entry of the manifest."""
+        tolerance, metric, labelled = Tolerance(), task.metric.name, self._reference.labels is not None
+        own, engine = (scorer.compute()[task.name][metric] for scorer in (self._own, self._engine))
+        return Parity(
+            outputs={output.name: apart[output.name].parity(output.unit) for output in task.outputs},
+            metric=metric,
+            torch=own,
+            engine=engine,
+            images=len(self._reference.images),
+            split=TEST_SPLIT if labelled else None,
+            metric_allowed=None if reduced else tolerance.float_metric,
+            difference_allowed=None if reduced else tolerance.float_error,
+            agreement=self._agreement.compute()[task.name],
+        )
 
 
 def check_engine(
@@ -50,11 +92,10 @@ def check_engine(
     names, modes = [task.name for task in tasks], checked_modes(tasks)
     runs, done = len(modes) + len(reference.images), 0
     apart = {task.name: {output.name: Difference() for output in task.outputs} for task in tasks}
-    own, engine = Agreement(tasks), Agreement(tasks)
-    for number, (image, expected, whole) in enumerate(reference):
+    scores = _Scores(tasks, reference)
+    for number, (image, expected) in enumerate(reference):
         given = map_outputs(np.copy, session.run(image, names))
-        own.update(image, expected, whole)
-        engine.update(image, given, whole)
+        scores.update(number, given)
         for mode in [tuple(names), *(modes if number == 0 else [])]:
             outputs = given if len(mode) == len(names) else session.run(image, mode)
             done += 1
@@ -63,8 +104,7 @@ def check_engine(
                 for name, difference in apart[task].items():
                     _check_values(target, task, name, outputs[task][name], expected[task][name])
                     difference.add(outputs[task][name], expected[task][name])
-    scored, count = (own, engine), len(reference.images)
-    parities = {task.name: _parity(task, apart[task.name], scored, count, reduced) for task in tasks}
+    parities = {task.name: scores.parity(task, apart[task.name], reduced) for task in tasks}
     for each in tasks:
         _judge(target, each, parities[each.name], reduced, report)
     return parities
@@ -90,31 +130,17 @@ def _check_values(target: ExportTarget, task: str, name: str, given: Image, expe
         )
 
 
-def _parity(
-    task: Task, apart: Mapping[str, Difference], scored: tuple[Agreement, Agreement], images: int, reduced: bool
-) -> Parity:
-    """The entry of the manifest; `scored` are the net and the engine, each against the whole net in float."""
-    tolerance, metric = Tolerance(), task.metric.name
-    own, engine = (each.scores()["rounded"][task.name][metric] for each in scored)
-    return Parity(
-        outputs={output.name: apart[output.name].parity(output.unit) for output in task.outputs},
-        metric=metric,
-        torch=own,
-        engine=engine,
-        images=images,
-        metric_allowed=None if reduced else tolerance.float_metric,
-        difference_allowed=None if reduced else tolerance.float_error,
-        agreement=scored[1].compute()[task.name],
-    )
-
-
 def _judge(target: ExportTarget, task: Task, parity: Parity, reduced: bool, report: Report) -> None:
     """Raise where an engine in float is too far from the net; note where one of less agrees with it little."""
     if not reduced and (problem := problem_of(task, parity, False, Tolerance())):
         raise UserError(f"engine for {target.traits.name}, task {task.name}: {problem}: leave that target out")
-    if reduced and parity.agreement is not None and parity.agreement < 1 - Tolerance().reduced_metric:
-        note(
-            report,
-            f"engine for {target.traits.name}, task {task.name}: agrees with the float net by {parity.agreement:.1%} "
-            "alone: `edgemtl search` finds which blocks lose it, and leaves them in float",
-        )
+    allowed, name = Tolerance().reduced_metric, f"engine for {target.traits.name}, task {task.name}:"
+    remedy = "`edgemtl search` finds which blocks lose it, and leaves them in float"
+    if not reduced or parity.agreement is None:
+        return
+    if parity.split is not None:
+        lost = -relative_change(task, {parity.metric: parity.engine}, {parity.metric: parity.torch})
+        if lost > allowed:
+            note(report, f"{name} loses {lost:.1%} of {parity.metric} on labels against the float net: {remedy}")
+    elif parity.agreement < 1 - allowed:
+        note(report, f"{name} agrees with the float net by {parity.agreement:.1%} alone: {remedy}")

@@ -1,6 +1,6 @@
 """Nets of one's own: an ONNX file or a trained torch module, its tasks, its graph's structure, and a module of it."""
 
-from edgemtl.own.agreement import Agreement
+from edgemtl.own.agreement import Agreement, own_labels
 from edgemtl.own.declaration import (
     Declaration,
     DeclaredTask,
@@ -10,6 +10,7 @@ from edgemtl.own.declaration import (
     read_declaration,
     resolve,
 )
+from edgemtl.own.labelled import OwnImages, at_label_size, open_own_images
 from edgemtl.own.net import OwnNet, is_own_net, net_of_model, open_net
 from edgemtl.own.photos import Photos, read_photos
 from edgemtl.own.precision import FLOAT, FLOAT_ENGINE, INT8, OwnPrecision, in_precision, named_precision, net_digest
@@ -35,6 +36,7 @@ __all__ = [
     "DeclaredNet",
     "DeclaredTask",
     "NetBlock",
+    "OwnImages",
     "OwnNet",
     "OwnPrecision",
     "Photos",
@@ -45,6 +47,7 @@ __all__ = [
     "Structure",
     "TorchGraph",
     "as_text",
+    "at_label_size",
     "block_records",
     "calibrate_model",
     "check_equal",
@@ -59,7 +62,9 @@ __all__ = [
     "net_digest",
     "net_of_model",
     "open_net",
+    "open_own_images",
     "open_pictures",
+    "own_labels",
     "propose_tasks",
     "read_declaration",
     "read_photos",

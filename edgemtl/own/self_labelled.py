@@ -16,7 +16,7 @@ from edgemtl.files.images import normalize, read_picture, resize_picture
 from edgemtl.own.photos import read_photos
 from edgemtl.tasks import Task, kind_of
 
-__all__ = ["SelfLabelled", "open_pictures"]
+__all__ = ["Files", "SelfLabelled", "open_pictures"]
 
 Picture = NDArray[np.uint8]
 Labels = Callable[[NDArray[np.float32]], Mapping[str, Mapping[str, NDArray[np.float32]]]]
@@ -24,7 +24,7 @@ Labels = Callable[[NDArray[np.float32]], Mapping[str, Mapping[str, NDArray[np.fl
 _CACHED = 128
 
 
-class _Files(Sequence[Picture]):
+class Files(Sequence[Picture]):
     """Pictures in files, as large as they are."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -131,5 +131,5 @@ def open_pictures(data: str, size: tuple[int, int], tasks: Sequence[Task], label
         "validation": photos.validation,
         "test": photos.test,
     }
-    splits = {name: _Files(files[name]) for name in SPLITS}
+    splits = {name: Files(files[name]) for name in SPLITS}
     return SelfLabelled(folder.name or data, splits, photos.fingerprint, size, tasks, labels, of)
