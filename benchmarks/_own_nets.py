@@ -11,12 +11,13 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from _tfjs import convert as convert_js
 from _tflite import convert
 
 from edgemtl.files.disk import write_atomic
 from edgemtl.own import Declaration, DeclaredTask, Pixels
 
-__all__ = ["NETS", "QUICK", "OwnFile", "fetch", "member", "source_of"]
+__all__ = ["NETS", "QUICK", "OwnFile", "fetch", "member", "part_of", "source_of"]
 
 Outputs = dict[str, dict[str, str]]
 
@@ -25,8 +26,9 @@ Outputs = dict[str, dict[str, str]]
 class OwnFile:
     """A net: the `package` of one version, the `file` in it and its SHA-256, the (H, W) `size` of images, tasks.
 
-    A package of npm begins with `npm:`. A file is ONNX or TensorFlow Lite, which tf2onnx converts. `outputs` are the
-    net's own tensors of each output of each task, all of the kind raw.
+    A package of npm begins with `npm:`. A file is ONNX, TensorFlow Lite, which tf2onnx converts, or a graph model of
+    TensorFlow.js, whose weights in a `.bin` beside it are hashed with it. `outputs` are the net's own tensors of each
+    output of each task, all of the kind raw.
     """
 
     package: str
@@ -82,6 +84,11 @@ _CENTERFACE_OUTPUTS = {
     "scale": {"v": "538"},
     "offset": {"v": "539"},
     "landmarks": {"v": "540"},
+}
+_FACERES_OUTPUTS = {
+    "gender": {"v": "gender_pred/Sigmoid"},
+    "age": {"v": "age_pred/Softmax"},
+    "embedding": {"v": "global_pooling/Mean"},
 }
 _PICODET_OUTPUTS = {
     task: {f"stride{8 << level}": f"transpose_{2 * level + first}.tmp_0" for level in range(4)}
@@ -180,6 +187,14 @@ NETS: dict[str, OwnFile] = {
         64,
         {"eye": {"v": "output_eyes_contours_and_brows"}, "iris": {"v": "output_iris"}},
     ),
+    "faceres": OwnFile(
+        "npm:@vladmandic/human@3.3.6",
+        "models/faceres.json",
+        "1028a60eeb7af9949dcf2123a1dd2335f72a3f97365c002c1b2bbc9c03123422",
+        (224, 224),
+        _values(0.0, 1.0),
+        _FACERES_OUTPUTS,
+    ),
 }
 QUICK = ("mtcnn-onet", "centerface")
 
@@ -187,19 +202,30 @@ QUICK = ("mtcnn-onet", "centerface")
 def source_of(name: str, folder: Path) -> Path:
     """The file of a net below `folder`, downloaded where it is not there; ends the process where it is another."""
     net = NETS[name]
-    path = folder / f"{name}{Path(net.file).suffix}"
+    files = [Path(net.file)]
+    if files[0].suffix == ".json":
+        files.append(files[0].with_suffix(".bin"))
+    paths = [part_of(net.package, file.as_posix(), folder, f"{name}{file.suffix}") for file in files]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    if digest != net.sha256:
+        sys.exit(f"{paths[0]} is not the file of {net.package}: its SHA-256 is {digest}, remove it")
+    return paths[0]
+
+
+def part_of(package: str, file: str, folder: Path, name: str) -> Path:
+    """A file of a package, kept as `name` in `folder`, downloaded where it is not there."""
+    path = folder / name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, member(_download(net.package, folder / "packages"), net.file))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != net.sha256:
-        sys.exit(f"{path} is not the file of {net.package}: its SHA-256 is {digest}, remove it")
+        write_atomic(path, member(_download(package, folder / "packages"), file))
     return path
 
 
 def fetch(name: str, folder: Path) -> Path:
-    """The ONNX file of a net below `folder`, converted where it is of TensorFlow Lite."""
+    """The ONNX file of a net below `folder`, converted where it is of TensorFlow Lite or TensorFlow.js."""
     source = source_of(name, folder)
+    if source.suffix == ".json":
+        return convert_js(source)
     return convert(source, folder) if source.suffix == ".tflite" else source
 
 

