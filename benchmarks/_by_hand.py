@@ -37,10 +37,10 @@ def flops(net: nn.Module) -> int:
     return int(counter.get_total_flops())
 
 
-def pruned(whole: ResNetFpn, criterion: str, share: float, slopes: Callable[[nn.Module], None]) -> nn.Module:
+def pruned(whole: ResNetFpn, criterion: str, share: float, gradients: Callable[[nn.Module], None]) -> nn.Module:
     """A copy with at most so large a `share` of the FLOPs, by one of torch-pruning's criteria, all groups in one list.
 
-    `slopes` gives gradients to a net, which the Taylor criterion reads. Channels are multiples of 8; outputs stay.
+    `gradients` gives a net those that the Taylor criterion reads. Channels are multiples of 8; outputs stay.
     """
     net, limit = copy.deepcopy(whole).eval(), share * flops(whole)
     if share < 1:
@@ -50,7 +50,7 @@ def pruned(whole: ResNetFpn, criterion: str, share: float, slopes: Callable[[nn.
             PEERS[criterion](),
             ROUNDS,
             lambda: flops(net) <= limit,
-            lambda: slopes(net),
+            lambda: gradients(net),
             SLOPES_EVERY,
             round_to=8,
             ignored_layers=[head[-1] for head in net.heads.values()],  # type: ignore[index]

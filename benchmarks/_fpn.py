@@ -35,7 +35,7 @@ from edgemtl.train import (
     training_batches,
 )
 
-__all__ = ["SIZE", "WEIGHTS", "ResNetFpn", "fine_tuned", "learn", "slopes", "tasks_of", "trained"]
+__all__ = ["SIZE", "WEIGHTS", "ResNetFpn", "fine_tuned", "learn", "loss_gradients", "tasks_of", "trained"]
 
 WEIGHTS = "net.safetensors"
 SIZE = (96, 128)
@@ -193,7 +193,7 @@ def fine_tuned(net: nn.Module, quick: bool) -> nn.Module:
     return tuned
 
 
-def slopes(net: nn.Module) -> None:
+def loss_gradients(net: nn.Module) -> None:
     """Gradients of the losses over images that calibrate, as the Taylor criterion reads them."""
     net.zero_grad()
     source = _rooms(quick=False)

@@ -31,7 +31,7 @@ import torch
 from _by_hand import NetCall, cut, flops, net_call, pruned, quantized
 from _cases import Cases, add_minutes, cases_of
 from _common import Outcome, Row, main, say
-from _fpn import SIZE, WEIGHTS, ResNetFpn, fine_tuned, learn, slopes, tasks_of
+from _fpn import SIZE, WEIGHTS, ResNetFpn, fine_tuned, learn, loss_gradients, tasks_of
 from _peers import PEERS
 from _runs import ROOT
 from _stock import QUANTIZERS
@@ -114,13 +114,13 @@ def by_hand(folder: Path, net: ResNetFpn, criterion: str, quantizer: str, quick:
     images = calibration(QUICK_CALIBRATION if quick else CALIBRATION)
 
     def fast_enough(share: float) -> bool:
-        model = quantized(pruned(net, criterion, share, slopes), quantizer, images[:QUICK_CALIBRATION])
+        model = quantized(pruned(net, criterion, share, loss_gradients), quantizer, images[:QUICK_CALIBRATION])
         ms = engine_ms(folder, {"hand": net_call(model)}, QUICK_ROUNDS if quick else ROUNDS // 3)
         say(f"{criterion}, {quantizer}: {share:.0%} of the FLOPs take {ms['hand'] / ms['ours']:.3g} of ours")
         return ms["hand"] <= SAME * ms["ours"]
 
     share = cut(fast_enough)
-    made = pruned(net, criterion, share, slopes)
+    made = pruned(net, criterion, share, loss_gradients)
     tuned = fine_tuned(made, quick)
     path = folder / f"{criterion}-{quantizer}.onnx"
     write_atomic(path, quantized(tuned, quantizer, images).SerializeToString())

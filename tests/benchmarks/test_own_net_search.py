@@ -61,7 +61,7 @@ def test_as_much_is_kept_as_is_fast_enough() -> None:
 
 def test_a_peer_keeps_the_share_and_the_outputs() -> None:
     whole = ResNetFpn().eval()
-    net = pruned(whole, "magnitude", 0.5, lambda net: pytest.fail("its criterion reads no slopes"))
+    net = pruned(whole, "magnitude", 0.5, lambda net: pytest.fail("its criterion reads no gradients"))
     assert (
         0.3 * flops(whole) < flops(net) <= 0.5 * flops(whole) < flops(pruned(whole, "magnitude", 1, lambda net: None))
     )

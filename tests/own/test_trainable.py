@@ -173,3 +173,14 @@ def test_a_reshape_follows_channels_that_were_removed(
     before: tuple[int, ...], after: tuple[int, ...], narrow: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
     assert tuple(regroup(torch.zeros(narrow), regroupings(before, after)).shape) == expected
+
+
+def test_an_image_that_does_not_fit_is_an_error_and_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    add = helper.make_node("Add", ["x", "w"], ["y"])
+    model = model_of([add], {"y": TensorProto.FLOAT}, [weight("w", 1, 3, *SIZE)])
+    module = torch_graph(open_net(str(saved(model, tmp_path))))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        module(torch.zeros(1, 3, 2, 2))
+    assert capfd.readouterr().err == ""
