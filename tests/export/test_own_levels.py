@@ -16,8 +16,9 @@ from edgemtl.bundle import Manifest, read_manifest
 from edgemtl.cli import main
 from edgemtl.export import ExportRequest, export_own_levels
 from edgemtl.export.level_files import WEIGHTS_FILE
-from edgemtl.nas.prune import parse_levels
-from edgemtl.own import open_net, propose_tasks
+from edgemtl.files.seals import sealed
+from edgemtl.nas.prune import PRUNING_FILE, DeclaredModule, PruneRequest, parse_levels, prune
+from edgemtl.own import as_text, open_net, propose_tasks
 from edgemtl.report import write_report
 from edgemtl.runtime import Engine, EngineSpec
 
@@ -86,6 +87,33 @@ def test_levels_switch_and_the_first_is_the_net(bundle: tuple[Path, Manifest], w
         assert not np.allclose(np.ravel(next(iter(narrow["points"].values()))), first["points"], rtol=1e-3)
         assert engine.set_level().name == "100%"
         assert np.array_equal(np.ravel(next(iter(engine.run(photo)["points"].values()))), first["points"])
+
+
+def test_prunings_of_the_net_are_levels(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEMTL_CACHE", str(workplace / "cache"))
+    spec, photos, run = str(workplace / "theirs.onnx"), workplace / "photos", tmp_path / "narrow"
+    net = open_net(spec)
+    declaration = propose_tasks(net)
+    (tmp_path / "tasks.yaml").write_text(as_text(declaration))
+    prune(PruneRequest(DeclaredModule(spec, tmp_path / "tasks.yaml", str(photos)), run, ("70%FLOPs",), fast=True))
+    about, request = (net, spec, declaration), ExportRequest("onnxruntime")
+    manifest = export_own_levels(about, str(run), request, tmp_path / "out", photos)
+    record = json.loads((run / PRUNING_FILE).read_text())
+    whole, narrow = manifest.levels
+    assert (narrow.name, narrow.budget) == ("narrow", "pruned into narrow")
+    assert narrow.design == {f"{row['group']}.channels": row["after"] for row in record["groups"]} != whole.design
+    assert all(output.relative_error < 1e-4 for parity in narrow.parity.values() for output in parity.outputs.values())
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["profile", str(tmp_path / "out"), "--runs", "2"]) == 0
+    assert "pruned into narrow" in capsys.readouterr().out
+    del record["sha256"]
+    (run / PRUNING_FILE).write_text(json.dumps(sealed({**record, "finetuned": {"steps": 1}})))
+    message = refused(lambda: export_own_levels(about, str(run), request, tmp_path / "again", photos))
+    assert "narrow was trained after it was pruned" in message
+    nothing = refused(lambda: export_own_levels(about, str(photos), request, tmp_path / "again", photos))
+    assert "no folder that `edgemtl prune` wrote" in nothing
 
 
 def test_weights_of_all_levels_are_stored_once(bundle: tuple[Path, Manifest]) -> None:

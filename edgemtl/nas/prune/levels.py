@@ -57,7 +57,7 @@ def parse_levels(text: str) -> tuple[float | Path, ...]:
 
 def _level(text: str) -> float | Path:
     folder = Path(text)
-    if text and folder.is_dir():
+    if text and (folder / PRUNING_FILE).is_file():
         return folder
     try:
         part = float(text)
