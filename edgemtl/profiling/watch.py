@@ -6,6 +6,7 @@ Files of the kernel are read at both ends, none while the clock runs.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, process_time
@@ -16,6 +17,9 @@ from edgemtl.profiling.sensors import read_line, read_sensors
 __all__ = ["Disturbance", "Watch"]
 
 _COOLING = ("cpufreq", "processor", "devfreq")
+_FIRMWARE = ("sys/devices/platform/*firmware*/get_throttled", "sys/devices/platform/soc*/*firmware*/get_throttled")
+_SLOWED = 0b1110
+"""Bits of a Raspberry Pi's firmware: clock capped, throttled, soft limit of temperature; 16 higher, since its start."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,13 @@ class Watch:
         rose = None
         if before.throttle_events is not None and after.throttle_events is not None:
             rose = after.throttle_events > before.throttle_events
-        if rose or before.cooling or after.cooling:
+        slowed = None
+        if before.firmware is not None and after.firmware is not None:
+            begun = after.firmware & ~before.firmware & _SLOWED << 16
+            slowed = bool((before.firmware | after.firmware) & _SLOWED or begun)
+        if rose or slowed or before.cooling or after.cooling:
             return "yes"
-        return "unknown" if rose is None and before.cooling is None else "no"
+        return "unknown" if rose is None and slowed is None and before.cooling is None else "no"
 
     def _shares(self) -> tuple[float | None, float | None]:
         """Fractions of all cores' time taken by other processes and by other virtual machines."""
@@ -91,6 +99,7 @@ class _Reading:
     own_s: float
     throttle_events: int | None
     cooling: bool | None
+    firmware: int | None
     busy_s: float | None
     stolen_s: float | None
     sensors: dict[str, Any]
@@ -98,8 +107,8 @@ class _Reading:
     @classmethod
     def take(cls, root: Path) -> _Reading:
         busy_s, stolen_s = _processor_seconds(root) or (None, None)
-        sensors = read_sensors(root)
-        return cls(monotonic(), process_time(), _throttle_events(root), _cooling(root), busy_s, stolen_s, sensors)
+        slowing = (_throttle_events(root), _cooling(root), _firmware(root))
+        return cls(monotonic(), process_time(), *slowing, busy_s, stolen_s, read_sensors(root))
 
 
 def _throttle_events(root: Path) -> int | None:
@@ -120,6 +129,15 @@ def _cooling(root: Path) -> bool | None:
         if any(word in read_line(device / "type").lower() for word in _COOLING)
     ]
     return any(state.isdigit() and int(state) > 0 for state in states) if states else None
+
+
+def _firmware(root: Path) -> int | None:
+    """The bits by which a Raspberry Pi's firmware says how it slows the cores; None on other machines."""
+    for pattern in _FIRMWARE:
+        for file in root.glob(pattern):
+            if re.fullmatch(r"(0x)?[0-9a-fA-F]{1,8}", text := read_line(file)):
+                return int(text, 16)
+    return None
 
 
 def _processor_seconds(root: Path) -> tuple[float, float] | None:

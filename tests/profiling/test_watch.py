@@ -66,6 +66,29 @@ def test_a_cooling_device_at_work_is_throttling(quiet: Path) -> None:
     assert watch.disturbance.throttled == "yes"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "throttled"),
+    [
+        ("0", "0", "no"),
+        ("50000", "50000", "no"),  # it was, before anybody measured
+        ("0", "4", "yes"),
+        ("2", "0", "yes"),
+        ("50000", "0xd0000", "yes"),  # a limit of temperature, begun and over meanwhile
+        ("0", "50001", "yes"),
+        ("0", "10001", "no"),  # the supply fell, and nothing was slowed
+        ("nonsense", "4", "unknown"),
+    ],
+)
+def test_the_firmware_of_a_raspberry_pi_says_what_it_slows(
+    tmp_path: Path, before: str, after: str, throttled: str
+) -> None:
+    bits = tmp_path / "sys/devices/platform/soc/soc:firmware/get_throttled"
+    put(bits, f"{before}\n")
+    with Watch(tmp_path) as watch:
+        put(bits, f"{after}\n")
+    assert watch.disturbance.throttled == throttled
+
+
 def test_where_nothing_tells_it_is_unknown(tmp_path: Path) -> None:
     with Watch(tmp_path) as watch:
         pass
