@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from small_world import VIT
 
 from edgemtl.models import MultiTaskNet, recalibrate
 from edgemtl.models.quantization import QuantScheme, Ranges, RoundedNet, calibrate, parameters_of, simulate
+from edgemtl.models.quantization.learning import _Round
 from edgemtl.spaces import load_space
 from edgemtl.tasks import by_tensor
 from edgemtl.testing import images, small_net
@@ -103,6 +105,65 @@ def test_float_blocks_and_clipped_values_are_left_alone(net: MultiTaskNet) -> No
     assert gradient is not None
     expected = ((0 - 0.5) + (1 - 1.49) + 127) * rounded._parameters_of[name].scale
     assert float(gradient) == pytest.approx(expected, rel=1e-3)
+
+
+def rounded_by_definition(value: torch.Tensor, log_scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """LSQ by automatic differentiation: the rounding error is a constant, the clamp is what it is."""
+    steps = value / log_scale.exp()
+    near = steps.round().detach()
+    whole = torch.where((near < low) | (near > high), near.clamp(low, high), steps + (near - steps).detach())
+    return whole * log_scale.exp()
+
+
+LAYOUTS: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    lambda value: value,
+    lambda value: value.contiguous(memory_format=torch.channels_last),
+    lambda value: value[:, ::2, 1:],
+    lambda value: value[:0],
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["plain", "channels last", "with gaps", "empty"])
+def test_gradients_are_those_of_the_definition(layout: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """For values inside and outside of the limits, in a tensor so small that all are summed."""
+    whole = torch.randn(2, 6, 8, 10, generator=torch.Generator().manual_seed(0))
+
+    def gradients(function: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        """The result, and the gradients of the tensor and of its scale."""
+        leaf, log_scale = whole.clone().requires_grad_(), torch.tensor(-2.0, requires_grad=True)
+        result = function(layout(leaf), log_scale, -6, 9)
+        total = (result * torch.linspace(-1, 1, result.shape[-1])).sum()
+        return [result.detach(), *torch.autograd.grad(total, [leaf, log_scale])]
+
+    for ours, by_definition in zip(gradients(_Round.apply), gradients(rounded_by_definition), strict=True):
+        assert torch.allclose(ours, by_definition, rtol=1e-4, atol=1e-5)
+
+
+def test_a_scale_s_gradient_is_estimated_from_a_part_of_a_large_tensor() -> None:
+    """Within a few per cent of the sum over all, though channels, rows and images differ; the result stays in BF16."""
+    value = torch.randn(8, 16, 32, 32, generator=torch.Generator().manual_seed(1))
+    uneven = torch.arange(16).view(-1, 1, 1) * torch.arange(1, 33).view(-1, 1) * torch.arange(8).view(-1, 1, 1, 1)
+    value = (value * uneven / uneven.max()).bfloat16().contiguous(memory_format=torch.channels_last)
+
+    def gradient(function: Callable[..., torch.Tensor], dtype: torch.dtype) -> float:
+        log_scale = torch.tensor(-4.0, requires_grad=True)
+        result = function(value.to(dtype), log_scale, -30, 30)
+        assert result.dtype == dtype
+        (of_scale,) = torch.autograd.grad((result.float() * value.float()).sum(), [log_scale])
+        return float(of_scale)
+
+    expected = gradient(rounded_by_definition, torch.float32)
+    assert gradient(_Round.apply, torch.bfloat16) == pytest.approx(expected, rel=0.04)
+
+
+def test_maps_that_are_only_moved_are_not_rounded_again(net: MultiTaskNet) -> None:
+    """Depth-to-space of eight-bit values gives the same ones; what is interpolated between them is rounded."""
+    rounded = RoundedNet(net.copy(), in_eight_bits(net), calibrate(net, images(4)), SCHEMES[2])
+    interpreter = rounded._interpreter
+    writers = {node.output: node.op for node in interpreter._program.graph.nodes}
+    assert interpreter._moved
+    assert {writers[name] for name in interpreter._moved} <= {"DepthToSpace", "MaxPool"}
+    assert interpreter._moved <= interpreter._plan.quantized
 
 
 def test_experts_and_their_routers_learn_through_the_rounding(tmp_path: Path) -> None:
