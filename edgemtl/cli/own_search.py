@@ -1,4 +1,4 @@
-"""`edgemtl search NET`: the precision of a net of one's own, on the command line."""
+"""`edgemtl search NET`: channels and precision of a net of one's own, on the command line."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 __all__ = ["search_own"]
 
 _OPTIONS = {
-    "net", "tasks", "budgets", "floors", "data", "size", "target", "device", "threads", "out", "resume", "format_",
-    "verbose", "debug",
+    "net", "tasks", "budgets", "floors", "data", "size", "target", "device", "threads", "finetune", "out", "resume",
+    "format_", "verbose", "debug",
 }  # fmt: skip
 
 
 def search_own(
     screen: Screen, net: str, tasks: str | None, size: tuple[int, int] | None, out: Path, options: Mapping[str, Any]
 ) -> None:
-    """Choose the precision of a net's blocks, and print finalists and choice; `options` are the request's fields."""
+    """Choose a net's channels and precisions, and print finalists and choice; `options` are the request's fields."""
     from edgemtl.cli.tables import show_result
     from edgemtl.files.disk import read_json
     from edgemtl.nas.precision import PrecisionRequest, search_precision
+    from edgemtl.nas.prune import FineTuning
     from edgemtl.own import is_own_net
     from edgemtl.results import RESULT_FILE
 
@@ -46,17 +47,17 @@ def search_own(
     _check_options(net)
     opened, declaration = opened_net(screen, net, size, tasks)
     command = shlex.join(["edgemtl", *sys.argv[1:]])
-    request = PrecisionRequest(
-        opened, declaration, out=out, command=command, **{**options, "data": Path(options["data"])}
-    )
+    given = {**options, "data": Path(options["data"])}
+    tuning = FineTuning(given.pop("steps"))
+    request = PrecisionRequest(opened, declaration, out=out, tuning=tuning, command=command, **given)
     usable = f"what was scored is kept in {out}; go on with: {resume_line(out)}"
     with interruptible(usable, [out / "config.json"]), Stages() as stages:
         result = search_precision(request, stages)
     if not screen.as_json:
         show_result(screen, result)
         _show_choice(screen, result)
-        given = [*(["--tasks", tasks] if tasks else []), *(["--size", "x".join(map(str, size))] if size else [])]
-        words = shlex.join(["edgemtl", "export", net, *given])
+        about = [*(["--tasks", tasks] if tasks else []), *(["--size", "x".join(map(str, size))] if size else [])]
+        words = shlex.join(["edgemtl", "export", net, *about])
         target = f"--target {options['target'] or 'onnxruntime'}"
         screen.say(f"written: {out / RESULT_FILE}; next: {words} --precision {out} {target} --out {out / 'bundle'}")
     screen.json(read_json(out / RESULT_FILE, "result"))
@@ -65,9 +66,13 @@ def search_own(
 def _show_choice(screen: Screen, result: Result) -> None:
     if result.best is None:
         return
-    blocks = {name: value for name, value in result.best.design.items() if name != "engine"}
+    design = result.best.design
+    channels = [name for name in design if name.endswith(".channels")]
+    blocks = {name: value for name, value in design.items() if name != "engine" and name not in channels}
     eight = [name for name, value in blocks.items() if value == "int8"]
-    engine = result.best.design["engine"]
+    engine = design["engine"]
+    if channels and result.baseline is not None:
+        screen.say(f"pruned: {result.best.flops / max(result.baseline.flops, 1):.0%} of the FLOPs are left")
     screen.say(f"chosen: {len(eight)} of {len(blocks)} blocks in INT8, the rest in {engine}: {', '.join(eight) or '-'}")
 
 
@@ -79,8 +84,8 @@ def _check_options(net: str) -> None:
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in _OPTIONS:
             raise UserError(
-                f"{parameter.opts[0]} belongs to the search of a space, {net} is a net of one's own, of which the "
-                "precision is searched: drop it"
+                f"{parameter.opts[0]} belongs to the search of a space, {net} is a net of one's own, of which "
+                "channels and precision are searched: drop it"
             )
     if context.get_parameter_source("data") is not ParameterSource.COMMANDLINE:
         raise UserError(

@@ -168,9 +168,10 @@ def search(
     Prints first what the smallest, a middle and the largest design take of each budget, then the front of the best
     designs and the chosen one, scored and timed on its exported engine. Writes a run folder.
 
-    With a NET of your own, an ONNX file or package.module:function, it chooses the precision of each of its blocks: so
-    that no task agrees less with the float net than its floor allows, 1 % without one, and none slower than the best
-    uniform precision that keeps the floors. Then edgemtl export NET --precision RUN.
+    With a NET of your own, an ONNX file or package.module:function, it chooses the precision of each of its blocks, and
+    removes channels where no precision alone keeps the budgets: so that no task agrees less with the float net than its
+    floor allows, 1 % without one, and never slower than the best uniform precision that keeps the limits. --finetune
+    trains what is left, taught by the whole net. Then edgemtl export NET --precision RUN.
     """
     from edgemtl.nas import search as room
     from edgemtl.nas.evaluation import hide_password
@@ -180,8 +181,8 @@ def search(
     if tasks is not None and net is None:
         raise UserError("--tasks belongs to a net of one's own: give the net before it, or drop it")
     if net is not None:
-        limits = {"budgets": tuple(budgets), "floors": tuple(floors), "resume": resume}
-        search_own(screen, net, tasks, parse_size(size), folder, {**limits, **_of_own(options)})
+        own = {"budgets": tuple(budgets), "floors": tuple(floors), "resume": resume, "steps": finetune or 0}
+        search_own(screen, net, tasks, parse_size(size), folder, {**own, **_of_own(options)})
         return
     request = room.SearchRequest(
         out=folder,

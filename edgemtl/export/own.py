@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgemtl.bundle import BundleInput, BundleTarget, Manifest, Parity
@@ -34,6 +35,7 @@ from edgemtl.own import (
     read_precision,
     ready_for_rounding,
     resolve,
+    searched_net,
     task_model,
 )
 from edgemtl.progress import Report, note, silent
@@ -76,12 +78,17 @@ def export_own_net(
     Every output is compared with the net's own, in its own runtime, on `pictures` (none: those that `rounding` leaves
     for it, else rendered rooms), and on the first of them in every mode too, of more than six tasks in the 64 smallest
     modes. A task's metric is by labels, where there are some, else that of the engine against the net's predictions; of
-    less than FP32 without labels the agreement with the net in float is recorded. What is low of either is noted.
+    less than FP32 without labels the agreement with the net in float is recorded. What is low of either is noted. Where
+    a search removed channels, engines are of what it left, and compared with that; agreement is with the given net.
     Raises `UserError` where the declaration does not fit the net, a picture cannot be read, the folder holds something
     else, or an engine in float is too far from the net; `UnsupportedError` for a target that writes no engine of such a
     net.
     """
-    resolved = resolve(net, declaration)
+    whole, resolved = net, resolve(net, declaration)
+    whole_outputs = partial(expected_outputs, whole, resolved)
+    if rounding.run is not None:
+        net, declaration = searched_net(rounding.run, net, declaration)
+        resolved = resolve(net, declaration)
     targets = [writes_models(target) for target in request.find_targets()]
     model, structure = task_model(net, resolved)
     about = image_input(net, resolved)
@@ -92,7 +99,8 @@ def export_own_net(
     checked = check_images(pictures, given)
     images = [prepare_image(picture, net.size, about) for picture in checked.pictures]
     expected = [expected_outputs(net, resolved, image) for image in images]
-    reference = Reference(images, expected, expected, checked.labels)
+    agreed = expected if net is whole else [whole_outputs(image) for image in images]
+    reference = Reference(images, expected, agreed, checked.labels)
     with placing(folder) as position:
         position.check(digest, [target.traits.name for target in targets])
         parts = {}

@@ -19,7 +19,14 @@ from edgemtl.own.records import block_records
 from edgemtl.own.reference import expected_outputs, image_input
 from edgemtl.own.renaming import task_model
 from edgemtl.own.rounding import calibrate_model, ready_for_rounding, rounded_blocks, rounded_model
-from edgemtl.own.searched import PRECISION_FILE, read_precision, write_precision
+from edgemtl.own.searched import (
+    NET_FILE,
+    PRECISION_FILE,
+    TASKS_FILE,
+    read_precision,
+    searched_net,
+    write_precision,
+)
 from edgemtl.own.self_labelled import SelfLabelled, open_pictures
 from edgemtl.own.structure import NetBlock, ResidualSum, Structure, find_structure
 from edgemtl.own.task_net import DeclaredNet
@@ -30,7 +37,9 @@ __all__ = [
     "FLOAT",
     "FLOAT_ENGINE",
     "INT8",
+    "NET_FILE",
     "PRECISION_FILE",
+    "TASKS_FILE",
     "Agreement",
     "Declaration",
     "DeclaredNet",
@@ -73,6 +82,7 @@ __all__ = [
     "resolve",
     "rounded_blocks",
     "rounded_model",
+    "searched_net",
     "task_model",
     "torch_graph",
     "write_precision",

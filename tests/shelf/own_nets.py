@@ -77,6 +77,26 @@ def three_tasks(image: Sequence[int | str] = (1, 3, *SIZE)) -> onnx.ModelProto:
     return model_of(nodes, {**outputs, "best": TensorProto.INT64}, constants, image)
 
 
+def residual_net() -> onnx.ModelProto:
+    """A trunk of 24 channels with a residual sum, a map and a pose, as an exporter for one image writes it."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="stem", pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["a"], ["b"], name="act"),
+        helper.make_node("Conv", ["b", "w2"], ["c"], name="unit", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["b", "c"], ["d"], name="skip"),
+        helper.make_node("Conv", ["d", "w3"], ["map"], name="map_head"),
+        helper.make_node("Conv", ["d", "w4"], ["e"], name="narrow", strides=[2, 2]),
+        helper.make_node("Relu", ["e"], ["f"], name="act2"),
+        helper.make_node("GlobalAveragePool", ["f"], ["g"], name="pool"),
+        helper.make_node("Flatten", ["g"], ["h"], name="flatten"),
+        helper.make_node("Gemm", ["h", "w5"], ["pose.points"], name="points_head"),
+        helper.make_node("Sigmoid", ["pose.points"], ["pose.score"], name="score"),
+    ]
+    shapes = ((24, 3, 3, 3), (24, 24, 3, 3), (2, 24, 1, 1), (24, 24, 3, 3), (24, 4))
+    weights = [weight(f"w{number}", *shape) for number, shape in enumerate(shapes, 1)]
+    return model_of(nodes, dict.fromkeys(("map", "pose.points", "pose.score"), TensorProto.FLOAT), weights)
+
+
 def many_tasks(count: int) -> onnx.ModelProto:
     """As many heads on one convolution, each a number of its own."""
     nodes = [

@@ -1,4 +1,4 @@
-"""Precision of a net of one's own, block by block: sensitivity by task, candidates under floors, finalists timed."""
+"""Channels and precision of a net of one's own: sensitivity by task, candidates under floors, finalists timed."""
 
 from edgemtl.nas.precision.request import PrecisionRequest
 from edgemtl.nas.precision.run import search_precision

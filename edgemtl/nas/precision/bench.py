@@ -17,6 +17,7 @@ from edgemtl.results import PathCost
 from edgemtl.runtime import Outputs, Session
 from edgemtl.targets import ExportTarget, ModelTarget, TaskModel
 from edgemtl.tasks import Task, map_outputs
+from edgemtl.units import Budget
 
 __all__ = ["Bench", "Cost", "Image"]
 
@@ -26,12 +27,16 @@ _PROFILED_RUNS = 15
 
 @dataclass(frozen=True)
 class Cost:
-    """Counts of the net in a precision: all tasks, and what each runs alone."""
+    """Counts of a net in a precision: all tasks, and what each runs alone."""
 
     flops: int
     params: int
     weight_bytes: int
     paths: Mapping[str, PathCost]
+
+    def amount(self, budget: Budget) -> float:
+        """Amount of a counted budget's quantity."""
+        return float(getattr(self if budget.task is None else self.paths[budget.task], budget.quantity))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Agreements", "gentlest_first", "keeps_floors", "longest_kept", "worth_rounding"]
+__all__ = ["Agreements", "floor_share", "gentlest_first", "keeps_floors", "longest_kept", "worth_rounding"]
 
 Agreements = Mapping[str, float]
 """Agreement of each task with the float net, 1 where nothing differs."""
@@ -22,11 +22,12 @@ def keeps_floors(agreements: Agreements, allowed: Mapping[str, float]) -> bool:
 
 def gentlest_first(alone: Mapping[str, Agreements], allowed: Mapping[str, float]) -> list[str]:
     """Blocks by what each, alone in INT8, takes of the floor that it comes nearest to, least first."""
-    return sorted(alone, key=lambda block: max(_share(1 - alone[block][task], allowed[task]) for task in allowed))
+    return sorted(alone, key=lambda block: floor_share(alone[block], allowed))
 
 
-def _share(loss: float, allowed: float) -> float:
-    return loss / max(allowed, 1e-9)
+def floor_share(agreements: Agreements, allowed: Mapping[str, float]) -> float:
+    """The part of what a task may lose that it loses, of the task that comes nearest to its floor."""
+    return max((1 - agreements[task]) / max(most, 1e-9) for task, most in allowed.items())
 
 
 def longest_kept(count: int, kept: Callable[[int], bool]) -> int:

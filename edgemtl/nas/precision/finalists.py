@@ -1,25 +1,34 @@
-"""Finalists of a precision search: each uniform precision, and what keeps the floors, timed in turns; one is chosen."""
+"""Finalists of a search: each uniform precision, and what keeps the floors, timed in turns; one is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgemtl.nas.evaluation import RATIO_ALLOWED, Limit, medians_in_turns
-from edgemtl.nas.precision.bench import Bench
+from edgemtl.nas.precision.bench import Bench, Cost
 from edgemtl.nas.precision.candidates import Agreements
+from edgemtl.nas.precision.setup import Setup
 from edgemtl.own import INT8, OwnPrecision
+from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.results import LimitCheck
+from edgemtl.runtime import Session
 from edgemtl.units import Budget, format_quantity
 
-__all__ = ["Candidate", "Finalist", "choose", "floor_checks", "measure", "uniform_name"]
+__all__ = ["Base", "Candidate", "Finalist", "budget_checks", "choose", "floor_checks", "measure", "uniform_name"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A precision, what it is called, and how far each task agrees with the float net on the photos that decide."""
+    """A net in a precision, what it is called, and each task's agreement with the float net on photos that decide.
+
+    `uniform` is the net as it was given in one precision.
+    """
 
     name: str
+    setup: Setup
     precision: OwnPrecision
     agreements: Agreements
     uniform: bool
@@ -44,30 +53,58 @@ class Finalist:
         return sum(check.excess for check in self.checks if not check.kept)
 
 
+@dataclass(frozen=True)
+class Base:
+    """Amounts of the net as it was given, in float, which percentages of budgets refer to."""
+
+    latency_ms: Mapping[str, float]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class _Engines:
+    """An `EngineTimer` of candidates, which may be of several nets."""
+
+    scopes: Sequence[str]
+    measurer: Measurer
+    bench: Bench
+
+    def built(self, candidate: Candidate) -> AbstractContextManager[Path]:
+        """See `EngineTimer`."""
+        return candidate.setup.bench.built(candidate.precision)
+
+    def opened(self, folder: Path) -> AbstractContextManager[Session]:
+        """See `EngineTimer`."""
+        return self.bench.opened(folder)
+
+    def calls(self, session: Session) -> dict[str, TimedCall]:
+        """See `EngineTimer`."""
+        return self.bench.calls(session)
+
+
 def measure(
-    bench: Bench, candidates: Sequence[Candidate], budgets: Sequence[Budget], allowed: Mapping[str, float]
+    candidates: Sequence[Candidate], budgets: Sequence[Budget], allowed: Mapping[str, float], base: Base | None = None
 ) -> list[Finalist]:
-    """All candidates timed in turns in one run; the first is the net in float, which percentages refer to."""
-    latencies = medians_in_turns(bench, [each.precision for each in candidates])
-    stored = [bench.cost(each.precision).weight_bytes for each in candidates] if budgets else [0] * len(candidates)
+    """All candidates timed in turns in one run; the first is the net in float, which is the `base` without one."""
+    bench = candidates[0].setup.bench
+    latencies = medians_in_turns(_Engines(bench.scopes, bench.measurer, bench), candidates)
+    costs = [each.setup.bench.cost(each.precision) for each in candidates]
+    reference = base or Base(latencies[0], costs[0])
     return [
-        Finalist(
-            each,
-            ms,
-            (
-                *_budget_checks(budgets, (ms, stored_bytes), (latencies[0], stored[0])),
-                *floor_checks(each.agreements, allowed),
-            ),
-        )
-        for each, ms, stored_bytes in zip(candidates, latencies, stored, strict=True)
+        Finalist(each, ms, (*budget_checks(budgets, ms, cost, reference), *floor_checks(each.agreements, allowed)))
+        for each, ms, cost in zip(candidates, latencies, costs, strict=True)
     ]
 
 
-def _budget_checks(
-    budgets: Iterable[Budget], own: tuple[Mapping[str, float], int], base: tuple[Mapping[str, float], int]
-) -> Iterable[LimitCheck]:
+def budget_checks(
+    budgets: Iterable[Budget], latency_ms: Mapping[str, float], cost: Cost, base: Base
+) -> Iterator[LimitCheck]:
+    """Every budget against what a net takes."""
     for budget in budgets:
-        value, largest = (each[1] if budget.counted else each[0][budget.task or ""] for each in (own, base))
+        value, largest = (
+            counts.amount(budget) if budget.counted else ms[budget.task or ""]
+            for ms, counts in ((latency_ms, cost), (base.latency_ms, base.cost))
+        )
         yield Limit(budget, budget.limit(largest)).check(value)
 
 

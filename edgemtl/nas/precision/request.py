@@ -1,4 +1,4 @@
-"""The request for a search of precisions, and its limits: what photos without labels, and precision, can answer."""
+"""The request for a search, and its limits: what photos without labels, channels and precision can answer."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from pathlib import Path
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.nas.evaluation import check_budgets
+from edgemtl.nas.prune import NO_TUNING, FineTuning
 from edgemtl.own import Declaration, OwnNet
 from edgemtl.profiling import Measurer
 from edgemtl.targets import ExportTarget, ModelTarget
 from edgemtl.tasks import Floor, Task, parse_floor
 from edgemtl.units import Budget, parse_budget
 
-__all__ = ["ALLOWED", "PrecisionRequest", "agreements_allowed", "parse_limits", "usable_target"]
+__all__ = ["ALLOWED", "PRUNED_QUANTITIES", "PrecisionRequest", "agreements_allowed", "parse_limits", "usable_target"]
 
 ALLOWED = 0.01
 """The fraction of its agreement with the float net that a task may lose where no floor says otherwise."""
-_QUANTITIES = ("latency_ms", "weight_bytes")
+PRUNED_QUANTITIES = ("flops", "params")
+"""Quantities that removing channels alone changes."""
+_QUANTITIES = ("latency_ms", "weight_bytes", *PRUNED_QUANTITIES)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class PrecisionRequest:
     """A request for a search: a net, its tasks, photos without labels, limits, and the folder of the run.
 
     Texts are as on the command line. Percentages of budgets are those of the net in float; a floor is the share of
-    agreement with the float net that a task may lose. `threads` are the runtime's, 0 leaves it the choice.
+    agreement with the float net that a task may lose. `threads` are the runtime's, 0 leaves it the choice. `tuning`
+    trains what is left where channels are removed.
     """
 
     net: OwnNet
@@ -39,6 +43,7 @@ class PrecisionRequest:
     target: str = ""
     device: str = HOST
     threads: int = 0
+    tuning: FineTuning = NO_TUNING
     resume: bool = False
     command: str = "edgemtl search"
 
@@ -63,13 +68,13 @@ def _allowed(task: Task, floors: Sequence[Floor]) -> float:
 
 
 def parse_limits(texts: Sequence[str], target: ExportTarget, tasks: Mapping[str, object]) -> tuple[Budget, ...]:
-    """The budgets; raises `UserError` for what precision does not change, or nothing measures here."""
+    """The budgets; raises `UserError` for what neither channels nor precision change, or nothing measures here."""
     budgets = tuple(parse_budget(text) for text in texts)
     for budget in budgets:
-        if budget.quantity not in _QUANTITIES or (budget.task and budget.counted):
+        if budget.quantity not in _QUANTITIES or (budget.task and budget.quantity == "weight_bytes"):
             raise UserError(
-                f"budget {budget.text!r}: precision changes the latency of all tasks or of one, and the bytes of all "
-                "weights: give ms or MB, for example 50%ms, depth:8ms or 5MB"
+                f"budget {budget.text!r}: channels and precision change latency, FLOPs and parameters of all tasks or "
+                "of one, and the bytes of all weights: give for example 50%ms, depth:8ms, 50%FLOPs or 5MB"
             )
         if budget.task is not None and budget.task not in tasks:
             raise unknown_name(f"task in budget {budget.text!r}:", budget.task, tasks)

@@ -1,9 +1,9 @@
-"""Setting up a search of precisions: net, target, photos and limits, opened and checked; nothing is written yet."""
+"""Setting up a search: net, target, photos and limits, opened and checked; nothing is written yet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from edgemtl.nas.precision.bench import Bench, Image
 from edgemtl.nas.precision.request import PrecisionRequest, agreements_allowed, parse_limits, usable_target
 from edgemtl.own import (
     INT8,
+    Declaration,
+    OwnNet,
     Photos,
     Structure,
     calibrate_model,
@@ -28,7 +30,7 @@ from edgemtl.own import (
 )
 from edgemtl.progress import Progress, Report, note
 from edgemtl.runtime import Outputs, load_image, prepare_image
-from edgemtl.targets import ExportTarget, find_target, target_of
+from edgemtl.targets import ExportTarget, TaskModel, find_target, target_of
 from edgemtl.units import Budget, parse_budget
 
 __all__ = ["TEST_IMAGES", "Setup", "set_up"]
@@ -42,7 +44,8 @@ class Setup:
     """Everything that a request names.
 
     `blocks` are those that INT8 changes, none where the target has no INT8; `allowed` is what each task may lose;
-    `config` is what a run must be resumed with.
+    `config` is what a run must be resumed with. Of a narrower form of the net `name` is what it is called, and
+    `channels` what groups of it keep.
     """
 
     bench: Bench
@@ -55,10 +58,17 @@ class Setup:
     config: Mapping[str, Any]
     read: Callable[[Path], Image]
     expect: Callable[[Image], Outputs]
+    name: str = ""
+    channels: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is of the net as it was given."""
+        return not self.name
 
     def calibrate(self, report: Report) -> Ranges:
         """Ranges of the net over the photos that calibrate."""
-        note(report, f"calibrating on {len(self.photos.calibration)} images")
+        note(report, f"calibrating {self.name or 'the net'} on {len(self.photos.calibration)} images")
         images = map(self.read, self.photos.calibration)
         return calibrate_model(ready_for_rounding(self.bench.model), images, len(self.photos.calibration))
 
@@ -67,6 +77,21 @@ class Setup:
         for path in self.photos.test[:TEST_IMAGES]:
             image = self.read(path)
             yield image, self.expect(image)
+
+    def of(self, net: OwnNet, declaration: Declaration, name: str, channels: Mapping[str, int]) -> Setup:
+        """The same of a narrower form of the net, which is compared with the net as it was given."""
+        resolved = resolve(net, declaration)
+        model, structure = task_model(net, resolved)
+        digest = net_digest(model, image_input(net, resolved), resolved.tasks)
+        bench, blocks = replace(self.bench, model=model), eight_bit_blocks(model, self.bench.target)
+        return replace(
+            self, bench=bench, structure=structure, blocks=blocks, digest=digest, name=name, channels=channels
+        )
+
+
+def eight_bit_blocks(model: TaskModel, target: ExportTarget) -> tuple[str, ...]:
+    """The blocks of a net that INT8 changes on a target, in order."""
+    return rounded_blocks(ready_for_rounding(model)) if INT8 in target.traits.block_precisions else ()
 
 
 def set_up(request: PrecisionRequest, report: Report) -> Setup:
@@ -78,7 +103,7 @@ def set_up(request: PrecisionRequest, report: Report) -> Setup:
     measurer = usable_target(target, budgets)
     photos = read_photos(request.data)
     model, structure = task_model(request.net, resolved)
-    blocks = rounded_blocks(ready_for_rounding(model)) if INT8 in target.traits.block_precisions else ()
+    blocks = eight_bit_blocks(model, target)
     if not blocks and len(target.traits.engine_precisions) == 1:
         raise UserError(f"{request.net.name} has no layer that target {target.traits.name} could run in less than FP32")
     about = image_input(request.net, resolved)
@@ -129,4 +154,5 @@ def _config(request: PrecisionRequest, target: ExportTarget, photos: Photos, dig
         "budgets": list(request.budgets),
         "floors": list(request.floors),
         "threads": request.threads,
+        "finetune": asdict(request.tuning),
     }

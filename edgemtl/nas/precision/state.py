@@ -1,4 +1,4 @@
-"""The state of a precision search: agreements that were measured, kept in the run's folder after each one."""
+"""The state of a search: agreements and latencies that were measured, kept in the run's folder after each one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ __all__ = ["CONFIG_FILE", "Scored", "begin"]
 CONFIG_FILE, SCORES_FILE = "config.json", "agreements.json"
 SCHEMA, SCORES_SCHEMA = "edgemtl.precision-search/1", "edgemtl.agreements/1"
 Agreed = Annotated[float, Field(le=1)]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Document(Strict):
     schema_: Literal["edgemtl.agreements/1"] = Field(alias="schema")
     agreements: Annotated[dict[str, dict[Name, Agreed]], Field(max_length=100_000)]
+    latencies_ms: Annotated[dict[str, dict[str, Milliseconds]], Field(max_length=100_000)]
     sha256: str
 
 
@@ -50,10 +52,11 @@ def begin(run: Path, config: Mapping[str, Any], resume: bool) -> None:
 
 @dataclass
 class Scored:
-    """Agreements by the name of a precision, measured once and kept in a run's folder."""
+    """Agreements, and latencies in ms by scope, by the name of a net and precision: measured once, kept in a folder."""
 
     run: Path
     agreements: dict[str, Agreements] = field(default_factory=dict)
+    latencies_ms: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Path) -> Scored:
@@ -64,12 +67,22 @@ class Scored:
         content = read_json(path, "agreements")
         document = parse_document(content, f"agreements {path}", _Document, SCORES_SCHEMA, "delete the file")
         check_seal(content, path, "agreements")
-        return cls(run, dict(document.agreements))
+        return cls(run, dict(document.agreements), dict(document.latencies_ms))
 
-    def get(self, name: str, measure: Callable[[], Agreements]) -> Agreements:
+    def agreement(self, name: str, measure: Callable[[], Agreements]) -> Agreements:
         """The agreement that is called so, measured where it is not known."""
-        if name not in self.agreements:
-            self.agreements[name] = dict(measure())
-            kept = {key: dict(value) for key, value in self.agreements.items()}
-            write_json(self.run / SCORES_FILE, sealed({"schema": SCORES_SCHEMA, "agreements": kept}))
-        return self.agreements[name]
+        return self._get(self.agreements, name, measure)
+
+    def latency_ms(self, name: str, measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """The latency that is called so, measured where it is not known."""
+        return self._get(self.latencies_ms, name, measure)
+
+    def _get(
+        self, values: dict[str, Mapping[str, float]], name: str, measure: Callable[[], Mapping[str, float]]
+    ) -> Mapping[str, float]:
+        if name not in values:
+            values[name] = dict(measure())
+            tables = {"agreements": self.agreements, "latencies_ms": self.latencies_ms}
+            content = {key: {each: dict(value) for each, value in table.items()} for key, table in tables.items()}
+            write_json(self.run / SCORES_FILE, sealed({"schema": SCORES_SCHEMA, **content}))
+        return values[name]

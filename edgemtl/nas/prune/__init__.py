@@ -2,20 +2,26 @@
 
 from edgemtl.nas.prune.apply import PRUNING_FILE, apply_pruning
 from edgemtl.nas.prune.declared import NET_FILE, TASKS_FILE, DeclaredModule, open_declared
-from edgemtl.nas.prune.finetuning import FineTuning, TrainStep, fine_tune
+from edgemtl.nas.prune.finetuning import NO_TUNING, FineTuning, TrainStep, fine_tune
+from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.groups import cut_channels, net_groups
 from edgemtl.nas.prune.levels import NetLevel, parse_levels, plan_net_levels
 from edgemtl.nas.prune.module import MODULE_FILE, UserModule
+from edgemtl.nas.prune.narrowing import Narrowing, NarrowNet
 from edgemtl.nas.prune.pipeline import PruneRequest, prune
 from edgemtl.nas.prune.run import RunDesign
 
 __all__ = [
     "MODULE_FILE",
     "NET_FILE",
+    "NO_TUNING",
     "PRUNING_FILE",
     "TASKS_FILE",
     "DeclaredModule",
     "FineTuning",
+    "Fit",
+    "NarrowNet",
+    "Narrowing",
     "NetLevel",
     "PruneRequest",
     "RunDesign",

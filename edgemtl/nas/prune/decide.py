@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.nas.evaluation import Limit, check_budgets
@@ -21,7 +23,7 @@ from edgemtl.progress import Progress, Report
 from edgemtl.targets import ExportTarget
 from edgemtl.units import Budget, find_quantity, format_quantity, parse_budget
 
-__all__ = ["LATENCY_TRIES", "Decision", "check_feasible", "fit_map", "resolve_budgets", "task_weights"]
+__all__ = ["LATENCY_TRIES", "Decision", "check_feasible", "fit_levels", "fit_map", "resolve_budgets", "task_weights"]
 
 USUAL_FLOOR = 0.05
 """Assumed floor of a task without one: a task with a floor of 2 % may lose two fifths of what it may."""
@@ -89,6 +91,27 @@ def fit_map(prunable: Prunable, prune_map: PruneMap, limits: Sequence[Limit], we
     return by_map(_budgeted(prunable, limits), prune_map, weights)
 
 
+def fit_levels(
+    prunable: Prunable, prune_map: PruneMap, limits: Sequence[Limit], weights: Mapping[str, float], count: int
+) -> list[Fit]:
+    """Channels that a map advises at up to `count` amounts of FLOPs, most first, in equal ratios.
+
+    From the most that counted limits allow, or the whole net, to the least that can be left; the whole net is none.
+    """
+    ends = fit_map(prunable, prune_map, limits, weights).channels, _budgeted(prunable, limits).least
+    most, least = (prunable.cost(channels, None).flops for channels in ends)
+    levels: dict[str, Fit] = {}
+    for flops in np.geomspace(most, least, count):
+        fit = fit_map(prunable, prune_map, [*limits, _in_flops(float(flops))], weights)
+        if prunable.fewer(fit.channels):
+            levels.setdefault(repr(fit.channels), fit)
+    return list(levels.values())
+
+
+def _in_flops(flops: float) -> Limit:
+    return Limit(Budget("flops", flops, f"{flops:.0f}FLOPs"), flops)
+
+
 def _budgeted(prunable: Prunable, limits: Sequence[Limit]) -> Budgeted:
     return Budgeted(prunable.groups, prunable.multiple, partial(prunable.shares, limits))
 
@@ -135,7 +158,7 @@ class Decision:
         timed, counted = ([limit for limit in self.limits if limit.exact is exact] for exact in (False, True))
 
         def at_most(flops: float) -> list[Limit]:
-            return [*counted, Limit(Budget("flops", flops, f"{flops:.0f}FLOPs"), flops)]
+            return [*counted, _in_flops(flops)]
 
         def in_time(flops: float) -> bool:
             channels = fit_map(self.prunable, prune_map, at_most(flops), self.weights).channels

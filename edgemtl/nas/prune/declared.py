@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,6 +24,8 @@ from edgemtl.nas.prune.module import MODULE_FILE, TARGET, OpenedModule, prunable
 from edgemtl.nas.prune.opened import Cut
 from edgemtl.nas.runs import Contender
 from edgemtl.own import (
+    NET_FILE,
+    TASKS_FILE,
     Declaration,
     DeclaredNet,
     DeclaredTask,
@@ -42,7 +45,6 @@ from edgemtl.tasks import by_tensor, map_outputs
 
 __all__ = ["NET_FILE", "TASKS_FILE", "DeclaredModule", "OpenedDeclared", "open_declared"]
 
-NET_FILE, TASKS_FILE = "net.onnx", "tasks.yaml"
 CHECKED = 2
 """Pictures on which a net's graph in PyTorch is compared with its own outputs."""
 _NO_ENGINE = "engines are built of what is left of it, by edgemtl export"
@@ -111,19 +113,42 @@ class OpenedDeclared(OpenedModule):
     declaration: Declaration
 
     def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:
-        """Write the weights, the ONNX file with its tasks, and `pruning.json`, which says why there is no file."""
-        net = best.prepared.net
+        """See `write`."""
+        net, problem, model = best.prepared.net, "", None
         assert isinstance(net, DeclaredNet)
-        write_atomic(out / WEIGHTS_FILE, weights_bytes(net.module))
-        declaration = self.declaration.model_copy(update={"constants": {}})  # they are part of the net now
-        write_atomic(out / TASKS_FILE, as_text(declaration).encode())
-        problem = ""
         try:
-            model = module_as_onnx(net.module, net.flatten, net.input_size, self.space)
-            write_atomic(out / NET_FILE, model.SerializeToString())
+            model = self.as_onnx(net)
         except UnsupportedError as error:
             problem = str(error)
+        self.write(out, (net, model), record, cut, problem)
+
+    def write(
+        self,
+        out: Path,
+        left: tuple[DeclaredNet, onnx.ModelProto | None],
+        record: Mapping[str, Any],
+        cut: Cut,
+        problem: str = "",
+    ) -> None:
+        """Write the weights of what is left, its ONNX file with its tasks, and `pruning.json`.
+
+        That says by `problem` why there is no file, if so.
+        """
+        net, model = left
+        write_atomic(out / WEIGHTS_FILE, weights_bytes(net.module))
+        write_atomic(out / TASKS_FILE, as_text(self.pruned_declaration).encode())
+        if model is not None:
+            write_atomic(out / NET_FILE, model.SerializeToString())
         self.write_record(out, record, cut, problem)
+
+    @property
+    def pruned_declaration(self) -> Declaration:
+        """Tasks of what is left of the net, of which constants are part."""
+        return self.declaration.model_copy(update={"constants": {}})
+
+    def as_onnx(self, net: DeclaredNet) -> onnx.ModelProto:
+        """The net that is left as an ONNX graph; `UnsupportedError` for what PyTorch cannot export."""
+        return module_as_onnx(net.module, net.flatten, net.input_size, self.space)
 
 
 def _declared_net(own: OwnNet, spec: str, declaration: Declaration) -> tuple[DeclaredNet, dict[str, int | None]]:

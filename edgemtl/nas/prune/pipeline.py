@@ -15,7 +15,6 @@ from edgemtl.files.claim import claim
 from edgemtl.files.disk import read_json, write_json
 from edgemtl.files.json import check_schema
 from edgemtl.files.paths import check_folder
-from edgemtl.models import TaskNet
 from edgemtl.nas.evaluation import (
     Limit,
     NetEvaluator,
@@ -25,15 +24,14 @@ from edgemtl.nas.evaluation import (
     prepare_images,
     timed_scopes,
 )
-from edgemtl.nas.prune.apply import PRUNING_SCHEMA
 from edgemtl.nas.prune.decide import Decision, check_feasible, resolve_budgets, task_weights
 from edgemtl.nas.prune.declared import DeclaredModule
 from edgemtl.nas.prune.finetuning import NO_TUNING, FineTuning
-from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.map import PruneMap
 from edgemtl.nas.prune.module import UserModule
 from edgemtl.nas.prune.opened import Opened
-from edgemtl.nas.prune.prunable import Channels, Prunable
+from edgemtl.nas.prune.prunable import Channels
+from edgemtl.nas.prune.record import pruning_record
 from edgemtl.nas.prune.run import RunDesign
 from edgemtl.nas.prune.trials import Trials
 from edgemtl.nas.runs import RunInfo, check_free, score_result
@@ -111,7 +109,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     decision = Decision(prunable, required.limits, weights, trials, latency_ms, report)
     prune_map, fit = decision.by_map() if request.fast else decision.by_trial()
     narrow = prunable.narrow(prune_map.orders, fit.channels)
-    record = {**_record(prunable, prune_map, fit, narrow), "mode": "fast" if request.fast else "sequential"}
+    record = {**pruning_record(prunable, prune_map, fit, narrow), "mode": "fast" if request.fast else "sequential"}
     if request.tuning.steps:
         opened.fine_tune(narrow, request.tuning, request.out / "training", report)
         record["finetuned"] = asdict(request.tuning)
@@ -219,22 +217,3 @@ def _check_finite(metrics: Mapping[str, Mapping[str, float]], split: str, opened
             raise UserError(
                 f"{opened.name} has no finite score in task {task!r} on {split} images: its outputs are NaN or infinite"
             )
-
-
-def _record(prunable: Prunable, prune_map: PruneMap, fit: Fit, narrow: TaskNet) -> dict[str, Any]:
-    """The decisions: channels of every group before and after, the task that blocked it, and the cost."""
-    after = prunable.criterion.losses(narrow, list(prune_map.base)).losses
-    rows = [
-        {
-            "group": group.name,
-            "convolutions": list(group.convolutions),
-            "tasks": list(group.tasks),
-            "parts": len(group.parts),
-            "before": group.size,
-            "after": fit.channels[group.name],
-            "blocked_by": fit.blocked.get(group.name),
-        }
-        for group in prunable.groups
-    ]
-    losses = {task: {"before": loss, "after": after[task]} for task, loss in prune_map.base.items()}
-    return {"schema": PRUNING_SCHEMA, "tolerance": fit.tolerance, "calibration_losses": losses, "groups": rows}

@@ -145,7 +145,7 @@ def test_limits_that_nothing_can_answer_are_refused_in_one_line(
 
     labels = words(floors=("fragile.agreement>0.9",))
     assert "floor fragile.agreement>0.9: photos have no labels" in labels and "fragile=1%" in labels
-    assert "precision changes the latency" in words(budgets=("2GFLOPs",))
+    assert "channels and precision change latency" in words(budgets=("2mJ",))
     assert "task in budget 'depth:8ms'" in words(budgets=("depth:8ms",))
     assert "writes no engine of a net of one's own" in words(target="streaming")
     assert "is no folder" in words(data=tmp_path / "none")

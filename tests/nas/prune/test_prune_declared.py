@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
-from own_nets import SIZE, model_of, saved, weight
+from own_nets import SIZE, residual_net, saved
 from PIL import Image
 
 from edgemtl.errors import UserError
@@ -72,26 +70,6 @@ def train_step(module, images, step):
 """
 
 
-def theirs() -> onnx.ModelProto:
-    """A trunk of 24 channels with a residual sum, a map and a pose, as an exporter for one image writes it."""
-    nodes = [
-        helper.make_node("Conv", ["x", "w1"], ["a"], name="stem", pads=[1, 1, 1, 1], strides=[2, 2]),
-        helper.make_node("Relu", ["a"], ["b"], name="act"),
-        helper.make_node("Conv", ["b", "w2"], ["c"], name="unit", pads=[1, 1, 1, 1]),
-        helper.make_node("Add", ["b", "c"], ["d"], name="skip"),
-        helper.make_node("Conv", ["d", "w3"], ["map"], name="map_head"),
-        helper.make_node("Conv", ["d", "w4"], ["e"], name="narrow", strides=[2, 2]),
-        helper.make_node("Relu", ["e"], ["f"], name="act2"),
-        helper.make_node("GlobalAveragePool", ["f"], ["g"], name="pool"),
-        helper.make_node("Flatten", ["g"], ["h"], name="flatten"),
-        helper.make_node("Gemm", ["h", "w5"], ["pose.points"], name="points_head"),
-        helper.make_node("Sigmoid", ["pose.points"], ["pose.score"], name="score"),
-    ]
-    shapes = ((24, 3, 3, 3), (24, 24, 3, 3), (2, 24, 1, 1), (24, 24, 3, 3), (24, 4))
-    weights = [weight(f"w{number}", *shape) for number, shape in enumerate(shapes, 1)]
-    return model_of(nodes, dict.fromkeys(("map", "pose.points", "pose.score"), TensorProto.FLOAT), weights)
-
-
 @pytest.fixture
 def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PruneRequest:
     """A request to prune the file, on twelve pictures."""
@@ -107,7 +85,7 @@ def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PruneRequest:
     for number in range(12):
         small = Image.fromarray(generator.integers(0, 256, (5, 7, 3), np.uint8))
         small.resize((48, 40)).save(pictures / f"{number}.png")
-    net = saved(theirs(), tmp_path)
+    net = saved(residual_net(), tmp_path)
     subject = DeclaredModule(str(net), tmp_path / "tasks.yaml", str(tmp_path / "pictures"))
     return PruneRequest(subject, tmp_path / "out", ("60%FLOPs",), fast=True)
 

@@ -1,0 +1,176 @@
+"""Channels and precision together: for each kind of precision the fewest channels removed that keep the budgets.
+
+Two orders were measured: which channels each task misses least (the map of a pruning, weighed by the floors), and which
+blocks lose least in INT8. A net in more INT8 needs fewer channels removed to be as fast, and loses elsewhere; so every
+precision is tried on the widest net that is in time with it, on its own engine, and the floors decide between them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from edgemtl.nas.evaluation import Limit
+from edgemtl.nas.precision.bench import Cost
+from edgemtl.nas.precision.candidates import floor_share, keeps_floors
+from edgemtl.nas.precision.finalists import Base, Candidate, budget_checks
+from edgemtl.nas.precision.proposal import Proposal
+from edgemtl.nas.precision.request import PRUNED_QUANTITIES, PrecisionRequest
+from edgemtl.nas.precision.setup import Setup
+from edgemtl.nas.precision.state import Scored
+from edgemtl.nas.prune import Fit, Narrowing, NarrowNet, open_declared
+from edgemtl.own import FLOAT_ENGINE, NET_FILE, OwnPrecision, open_net
+from edgemtl.progress import Progress, Report, note
+from edgemtl.results import LimitCheck
+from edgemtl.units import Budget
+
+__all__ = ["JointSearch", "needs_pruning", "open_narrowing", "whole_cost"]
+
+LEVELS = 12
+"""Widths that are tried, from the widest that counted budgets allow to the narrowest that can be left."""
+MARGIN = 0.98
+"""Part of a limit in ms that is aimed at: two measurements of one net differ by a little."""
+
+
+def whole_cost(setup: Setup) -> Cost:
+    """Counts of the net as it was given, in float."""
+    return setup.bench.cost(OwnPrecision({"engine": FLOAT_ENGINE}))
+
+
+def needs_pruning(setup: Setup) -> bool:
+    """Whether a budget is of what precision does not change, and asks for less than the net has."""
+    counts = whole_cost(setup)
+    return any(
+        budget.limit(counts.amount(budget)) < counts.amount(budget)
+        for budget in setup.budgets
+        if budget.quantity in PRUNED_QUANTITIES
+    )
+
+
+def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report) -> Narrowing:
+    """The net as a module whose channels can be removed.
+
+    Raises `UserError` where none can, the module differs from the net, or a counted budget is below all that is left.
+    """
+    opened = open_declared(request.net, request.net.name, request.declaration, str(request.data))
+    counts, limits = whole_cost(setup), list[Limit]()
+    for budget in setup.budgets:
+        if budget.quantity in PRUNED_QUANTITIES:
+            share = budget.limit(counts.amount(budget)) / max(counts.amount(budget), 1.0)
+            limits.append(Limit(budget, share * opened.prunable.amount(budget, {})))
+    narrowing = Narrowing(opened, tuple(limits), setup.allowed, report)
+    narrowing.check_feasible()
+    return narrowing
+
+
+class JointSearch:
+    """Narrower forms of a net in precisions of their own; `base` are amounts of the whole net in float."""
+
+    def __init__(
+        self,
+        request: PrecisionRequest,
+        whole: Proposal,
+        narrowing: Narrowing,
+        scored: Scored,
+        base: Base,
+        report: Report,
+    ) -> None:
+        self._request, self._whole, self._narrowing = request, whole, narrowing
+        self._scored, self._base, self._report = scored, base, report
+        self._proposals, self._nets = dict[str, Proposal](), dict[str, NarrowNet]()
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Every kind of precision on the widest net that keeps the budgets with it, as far as the floors are kept.
+
+        Then all precisions of the width that stays furthest from the floors, which is trained first where that was
+        asked for.
+        """
+        tried, allowed = self._tried(), self._whole.setup.allowed
+        gentlest = min(tried, key=lambda each: floor_share(each.agreements, allowed)).setup.name
+        tuning = self._request.tuning
+        if tuning.steps:
+            fit, folder = self._nets[gentlest].fit, self._request.out / "training"
+            proposal = self._opened(f"{gentlest}-tuned", self._narrowing.fine_tune(fit, tuning, folder))
+        else:
+            proposal = self._proposals[gentlest]
+        within = [each for each in tried if keeps_floors(each.agreements, allowed)]
+        yield from {_key(each): each for each in (*within, *proposal.candidates())}.values()
+
+    def write(self, folder: Path, candidate: Candidate) -> None:
+        """Write what is left of the net: its weights, ONNX file, tasks, and `pruning.json`."""
+        self._narrowing.write(folder, self._nets[candidate.setup.name])
+
+    def _tried(self) -> list[Candidate]:
+        """No block, those that keep the floors in the whole net, and all in INT8, each for every engine precision."""
+        whole, tried = self._whole, list[Candidate]()
+        kinds = [
+            (engine, blocks)
+            for engine in whole.engines
+            for blocks in dict.fromkeys(((), whole.longest(engine), whole.setup.blocks))
+        ]
+        for number, (engine, blocks) in enumerate(kinds):
+            self._report(Progress("pruning", number, len(kinds), f"{engine}, {len(blocks)} blocks in INT8"))
+            proposal, precision = self._widest(engine, blocks)
+            tried.append(proposal.candidate(precision, f"{engine}-{len(blocks)}-int8"))
+        self._report(Progress("pruning", len(kinds), len(kinds)))
+        return tried
+
+    def _widest(self, engine: str, blocks: Sequence[str]) -> tuple[Proposal, OwnPrecision]:
+        """The widest net that keeps all budgets in a precision, the narrowest one where none does; by halving."""
+
+        def made(level: int) -> tuple[Proposal, OwnPrecision]:
+            proposal = self._proposal(level)
+            return proposal, proposal.precision(engine, [name for name in proposal.setup.blocks if name in blocks])
+
+        def is_within(level: int) -> bool:
+            proposal, precision = made(level)
+            return all(map(_kept, self._checks(proposal, precision)))
+
+        count = len(self._levels)
+        level = 0 if is_within(0) else bisect.bisect_left(range(count), True, lo=1, key=is_within)
+        return made(min(level, count - 1))
+
+    def _checks(self, proposal: Proposal, precision: OwnPrecision) -> Iterator[LimitCheck]:
+        """The budgets, those that are counted first: an engine is timed only where they hold."""
+        cost = proposal.setup.bench.cost(precision)
+        counted, timed = list[Budget](), list[Budget]()
+        for budget in proposal.setup.budgets:
+            (counted if budget.counted else timed).append(budget)
+        yield from budget_checks(counted, {}, cost, self._base)
+        if timed:
+            yield from budget_checks(timed, proposal.latency_ms(precision), cost, self._base)
+
+    @cached_property
+    def _levels(self) -> list[Fit]:
+        levels = self._narrowing.levels(LEVELS)
+        note(self._report, f"{len(levels)} widths of the net")
+        return levels
+
+    def _proposal(self, level: int) -> Proposal:
+        name = f"pruned-{level + 1}"
+        if name not in self._proposals:
+            self._opened(name, self._narrowing.narrow(self._levels[level]))
+        return self._proposals[name]
+
+    def _opened(self, name: str, narrow: NarrowNet) -> Proposal:
+        """A narrower form as its engines are written from: through its ONNX file, as an export will read it."""
+        with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
+            path = Path(folder) / NET_FILE
+            path.write_bytes(narrow.model.SerializeToString())
+            net = open_net(str(path))
+        setup = self._whole.setup.of(net, self._narrowing.declaration, name, narrow.fit.channels)
+        self._nets[name] = narrow
+        self._proposals[name] = Proposal(setup, self._scored, self._report)
+        return self._proposals[name]
+
+
+def _kept(check: LimitCheck) -> bool:
+    return check.kept and (check.quantity != "latency_ms" or check.value <= MARGIN * check.allowed)
+
+
+def _key(candidate: Candidate) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Whatever has the same key is the same engine."""
+    return candidate.setup.name, tuple(sorted(candidate.precision.values.items()))

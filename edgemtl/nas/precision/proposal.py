@@ -1,0 +1,96 @@
+"""Precisions of a net that a search proposes: each uniform one, and mixtures that keep the floors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+from edgemtl.models.quantization import Ranges
+from edgemtl.nas.evaluation import medians_in_turns
+from edgemtl.nas.precision.candidates import Agreements, gentlest_first, keeps_floors, longest_kept, worth_rounding
+from edgemtl.nas.precision.finalists import Candidate, uniform_name
+from edgemtl.nas.precision.setup import Setup
+from edgemtl.nas.precision.state import Scored
+from edgemtl.own import FLOAT, INT8, OwnPrecision
+from edgemtl.progress import Progress, Report
+
+__all__ = ["Proposal"]
+
+
+class Proposal:
+    """Precisions of one net, each scored on the photos that decide."""
+
+    def __init__(self, setup: Setup, scored: Scored, report: Report) -> None:
+        self.setup, self._scored, self._report = setup, scored, report
+        self.engines = setup.bench.target.traits.engine_precisions
+
+    def candidates(self) -> Iterator[Candidate]:
+        """The uniform precisions, the net in float first; then, for each engine, mixtures that keep the floors."""
+        blocks = self.setup.blocks
+        uniform = [self.precision(engine, chosen) for chosen in dict.fromkeys(((), blocks)) for engine in self.engines]
+        for precision in uniform:
+            yield self.candidate(precision, uniform_name(precision))
+        if blocks:
+            for engine in self.engines:
+                yield from self._mixed(engine)
+
+    @cached_property
+    def order(self) -> list[str]:
+        """Blocks, those first that lose least alone in INT8."""
+        blocks, alone = self.setup.blocks, dict[str, Agreements]()
+        for number, block in enumerate(blocks):
+            self._report(Progress("precision", number, len(blocks), block))
+            alone[block] = self._score(self.precision(self.engines[0], (block,)))
+        self._report(Progress("precision", len(blocks), len(blocks)))
+        return gentlest_first(alone, self.setup.allowed)
+
+    def longest(self, engine: str) -> tuple[str, ...]:
+        """As many blocks in INT8, from the gentlest on, as the floors allow."""
+        order, allowed = self.order, self.setup.allowed
+
+        def kept(count: int) -> bool:
+            self._report(Progress("", 0, 0, f"{engine}: the {count} gentlest of {len(order)} blocks in INT8"))
+            return keeps_floors(self._score(self.precision(engine, order[:count])), allowed)
+
+        return tuple(order[: longest_kept(len(order), kept)])
+
+    def _mixed(self, engine: str) -> Iterator[Candidate]:
+        """As many blocks in INT8 as the floors allow, and fewer where some are no faster so."""
+        allowed, blocks = self.setup.allowed, self.setup.blocks
+        longest = self.longest(engine)
+        if not longest:
+            return
+        float_ms, rounded_ms = (self.setup.bench.block_ms(self.precision(engine, each)) for each in ((), blocks))
+        fewer = worth_rounding(longest, float_ms, rounded_ms)
+        for number, chosen in enumerate(dict.fromkeys((longest, *fewer)), 1):
+            precision = self.precision(engine, chosen)
+            if len(chosen) < len(blocks) and keeps_floors(self._score(precision), allowed):
+                yield self.candidate(precision, f"{engine}-mixed-{number}")
+
+    def candidate(self, precision: OwnPrecision, name: str) -> Candidate:
+        """The net in a precision, scored."""
+        setup = self.setup
+        uniform = setup.whole and len({precision.values.get(block, FLOAT) for block in setup.blocks}) <= 1
+        own_name = "-".join(part for part in (setup.name, name) if part)
+        return Candidate(own_name, setup, precision, self._score(precision), uniform)
+
+    def latency_ms(self, precision: OwnPrecision) -> Mapping[str, float]:
+        """Latency of the engine in a precision, by scope, measured alone."""
+        name, bench = self._name(precision), self.setup.bench
+        return self._scored.latency_ms(name, lambda: medians_in_turns(bench, [precision])[0])
+
+    def precision(self, engine: str, chosen: Sequence[str]) -> OwnPrecision:
+        """An engine's precision, with some blocks in INT8."""
+        values = {"engine": engine, **dict.fromkeys(chosen, INT8)}
+        return OwnPrecision(values, self._ranges if chosen else None)
+
+    @cached_property
+    def _ranges(self) -> Ranges:
+        return self.setup.calibrate(self._report)
+
+    def _score(self, precision: OwnPrecision) -> Agreements:
+        return self._scored.agreement(self._name(precision), lambda: self.setup.bench.agreement(precision))
+
+    def _name(self, precision: OwnPrecision) -> str:
+        eight = sorted(block for block, value in precision.values.items() if value == INT8)
+        return " ".join([self.setup.name, precision.values["engine"], *eight]).strip()

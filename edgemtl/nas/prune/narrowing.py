@@ -1,0 +1,94 @@
+"""Narrower forms of a net of one's own, for a search that decides on their precision too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from edgemtl.models import recalibrate
+from edgemtl.nas.evaluation import Limit
+from edgemtl.nas.prune.decide import check_feasible, fit_levels, task_weights
+from edgemtl.nas.prune.declared import OpenedDeclared
+from edgemtl.nas.prune.finetuning import FineTuning
+from edgemtl.nas.prune.fit import Fit
+from edgemtl.nas.prune.map import PruneMap, measure_map
+from edgemtl.nas.prune.record import pruning_record
+from edgemtl.own import Declaration, DeclaredNet
+from edgemtl.progress import Report, silent
+
+__all__ = ["NarrowNet", "Narrowing"]
+
+
+@dataclass(frozen=True)
+class NarrowNet:
+    """A narrower form of a net, how many channels each group keeps in it, and its ONNX graph; `tuning` trained it."""
+
+    net: DeclaredNet
+    fit: Fit
+    model: onnx.ModelProto
+    tuning: FineTuning | None = None
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """A net whose channels can be removed, under `limits` of what is counted; `allowed` is what each task may lose.
+
+    Which channels matter, and what each group of them costs each task, is measured on photos that calibrate, once.
+    """
+
+    opened: OpenedDeclared
+    limits: tuple[Limit, ...]
+    allowed: Mapping[str, float]
+    report: Report = silent
+
+    @property
+    def declaration(self) -> Declaration:
+        """Tasks of every narrower form."""
+        return self.opened.pruned_declaration
+
+    def check_feasible(self) -> None:
+        """`UserError` for a limit that the net with the fewest channels does not keep, saying what it takes."""
+        check_feasible(self.opened.prunable, self.limits, lambda prune_map, channels: {}, "net")
+
+    def levels(self, count: int) -> list[Fit]:
+        """At most `count` narrower forms, the widest that the limits allow first: what a task may lose weighs them."""
+        weights = task_weights(self.opened.preference, self.allowed)
+        return fit_levels(self.opened.prunable, self._map, self.limits, weights, count)
+
+    def narrow(self, fit: Fit) -> NarrowNet:
+        """The net with so many channels, the most important of each group, its normalisations measured anew.
+
+        Raises `UnsupportedError` for what PyTorch cannot export.
+        """
+        net = self._cut(fit)
+        return NarrowNet(net, fit, self.opened.as_onnx(net))
+
+    def fine_tune(self, fit: Fit, tuning: FineTuning, folder: Path) -> NarrowNet:
+        """The same, trained to give what the whole net gives; its checkpoints go to `folder`."""
+        net = self._cut(fit)
+        self.opened.fine_tune(net, tuning, folder, self.report)
+        return NarrowNet(net, fit, self.opened.as_onnx(net), tuning)
+
+    def _cut(self, fit: Fit) -> DeclaredNet:
+        prunable = self.opened.prunable
+        net = prunable.narrow(self._map.orders, fit.channels)
+        assert isinstance(net, DeclaredNet)
+        recalibrate(net, prunable.criterion.recalibration)
+        return net
+
+    def write(self, folder: Path, narrow: NarrowNet) -> None:
+        """Write a narrower form: its weights, ONNX file, tasks, and `pruning.json` for `apply_pruning`."""
+        prunable = self.opened.prunable
+        record = {**pruning_record(prunable, self._map, narrow.fit, narrow.net.copy()), "mode": "search"}
+        if narrow.tuning is not None:
+            record["finetuned"] = asdict(narrow.tuning)
+        cut = prunable.chosen(self._map.orders, narrow.fit.channels)
+        self.opened.write(folder, (narrow.net, narrow.model), record, cut)
+
+    @cached_property
+    def _map(self) -> PruneMap:
+        return measure_map(self.opened.prunable, self.report)
