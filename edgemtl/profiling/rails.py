@@ -1,7 +1,8 @@
 """Rails whose energy or power a machine tells in its files, each kind of board in its own. No program is started.
 
 Intel's and AMD's RAPL has counters, in two trees for the same packages; Jetsons have INA3221 (Thor: INA238) monitors,
-which tell voltage and current, or power, of the moment. The agent reads them on boards (Python 3.8).
+which tell voltage and current, or power, of the moment, and AMD's ZCU102 an INA226 for each rail. The agent reads them
+on boards (Python 3.8).
 """
 
 from __future__ import annotations
@@ -81,9 +82,12 @@ def _rapl(root: Path) -> tuple[list[Rail], bool]:
 
 def _monitor(folder: Path) -> list[Rail]:
     """Rails of a power monitor: a counter where it has one, else power, else voltage times current."""
-    chip = read_line(folder / "name")
+    chip, _, part = read_line(folder / "name").partition("_")
     if chip not in MONITORS:
         return []
+    if part:  # a board's own name for one that comes through IIO, whose power is not in uW with every kernel
+        bus = (folder / "in2_input", folder / "curr1_input")
+        return [Rail(f"{chip} {part}", bus, 1e-6, False)] if all(file.exists() for file in bus) else []
     label = read_line(folder / "label") or chip
     if (folder / "energy1_input").exists():
         return [Rail(label, (folder / "energy1_input",), 1e-6, True)]

@@ -64,6 +64,15 @@ BOARDS = {
         {f"{ORIN}/name": "ina238", f"{ORIN}/label": "VIN", f"{ORIN}/power1_input": "30000000"},
         [("VIN", 30.0)],
     ),
+    "ZCU102": (
+        {
+            f"{ORIN}/name": "ina226_u76", f"{ORIN}/in1_input": "7", f"{ORIN}/in2_input": "848",
+            f"{ORIN}/curr1_input": "1500", f"{ORIN}/power1_input": "1272",
+            "sys/class/hwmon/hwmon2/name": "ina226_u79", "sys/class/hwmon/hwmon2/in2_input": "850",
+            "sys/class/hwmon/hwmon2/curr1_input": "2000", "sys/class/hwmon/hwmon3/name": "ina226_u80",
+        },
+        [("ina226 u76", 1.272), ("ina226 u79", 1.7)],
+    ),
     "JetPack 4": (
         {
             "sys/bus/i2c/drivers/ina3221x/7-0040/iio:device0/rail_name_0": "POM_5V_IN",
@@ -87,7 +96,7 @@ def board(root: Path, files: dict[str, str]) -> Path:
 def test_the_rails_of_each_board(name: str, tmp_path: Path) -> None:
     files, expected = BOARDS[name]
     rails, reason = find_rails(board(tmp_path, files))
-    assert [(rail.name, rail.read()) for rail in rails] == expected
+    assert [(rail.name, rail.read()) for rail in rails] == [(each, pytest.approx(value)) for each, value in expected]
     assert reason == ""
 
 
