@@ -3,7 +3,8 @@
 Nets are those of the shipped spaces (of each the smallest design, the middle one and the largest: levels of one
 supernet), of every kind of block, with random weights; modes are the graph that answers any tasks and one of a task
 alone. TensorRT-RTX builds them, on a machine without a GPU. Finished cases are kept: `--minutes` bounds a piece of the
-run, and the same command goes on. `--quick`: small nets of every family, in FP16.
+run, and the same command goes on. `--quick`: small nets of every family, in FP16, whose engines hold the graphs in FP32
+too.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ def modes_of(net: MultiTaskNet) -> Mapping[str, MultiTaskNet]:
 
 
 def precisions_of(net: MultiTaskNet, quick: bool) -> Iterator[tuple[str, dict[str, str]]]:
-    """Types of float, with no block in INT8, every second one and all; the first two in FP16 where `quick`."""
+    """Types of float, with no block in INT8, every second one and all; FP16 alone where `quick`."""
     for engine in ENGINES[-1:] if quick else ENGINES:
-        for name, every in (("float", 0), ("mixed", 2), *([] if quick else [("int8", 1)])):
+        for name, every in (("float", 0), ("mixed", 2), ("int8", 1)):
             chosen = [block for number, block in enumerate(net.blocks) if every and number % every == 0]
             yield f"{engine}/{name}", {"engine": engine, **dict.fromkeys(chosen, "int8")}
 
