@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from edgemtl.data import Batch, Source, collate, open_source, source_names
+from edgemtl.data import Batch, Source, collate, open_source
 from edgemtl.errors import UserError, unknown_name
-from edgemtl.own.photos import read_photos
+from edgemtl.own.photos import is_data_set, read_photos
 from edgemtl.own.self_labelled import Files
 from edgemtl.runtime import Outputs
 from edgemtl.tasks import Task
 from edgemtl.train import subsample
 
-__all__ = ["OwnImages", "at_label_size", "check_labels", "is_data_set", "open_own_images"]
+__all__ = ["OwnImages", "at_label_size", "check_labels", "open_own_images"]
 
 Picture = NDArray[np.uint8]
 MOST_EACH = 128
@@ -36,13 +36,6 @@ class OwnImages:
     calibration: Sequence[Picture]
     test: Sequence[Picture]
     labels: Sequence[Batch] | None = None
-
-
-def is_data_set(data: Path) -> bool:
-    """Whether this names a data set as training takes it, and no folder of photos."""
-    if data.is_dir():
-        return any(data.glob("*.y*ml"))
-    return data.suffix in (".yaml", ".yml") or str(data) in source_names()
 
 
 def open_own_images(data: Path, size: tuple[int, int], tasks: Sequence[Task]) -> OwnImages:

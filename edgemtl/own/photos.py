@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemtl.data import source_names
 from edgemtl.errors import UserError
 from edgemtl.files.images import ENDINGS
 
-__all__ = ["Photos", "read_photos"]
+__all__ = ["Photos", "is_data_set", "read_photos"]
 
 _FEWEST = 6
 _MOST_EACH = 128
@@ -31,13 +32,25 @@ class Photos:
         return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
+def is_data_set(data: Path) -> bool:
+    """Whether this names a data set as training takes it, and no folder of photos."""
+    if data.is_dir():
+        return any(data.glob("*.y*ml"))
+    return data.suffix in (".yaml", ".yml") or str(data) in source_names()
+
+
 def read_photos(folder: Path) -> Photos:
     """The pictures that lie in a folder, in an order that follows from their names alone.
 
     At most 128 are in each part but `training`, which has all of the first third.
 
-    Raises `UserError` where it is no folder, or holds fewer than six.
+    Raises `UserError` where it is no folder but a labelled data set or nothing, or holds fewer than six.
     """
+    if is_data_set(folder):
+        raise UserError(
+            f"--data {folder} is a data set with labels, and the precision of a net of one's own is searched by its "
+            "agreement with itself on photos without labels: give a folder of pictures"
+        )
     if not folder.is_dir():
         raise UserError(f"--data {folder} is no folder: give one of photos like those that the net will see")
     files = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()]

@@ -16,7 +16,7 @@ from edgemtl.cli import main
 from edgemtl.data import open_source
 from edgemtl.export import ExportRequest, Rounding, export_own_net
 from edgemtl.files.images import normalize
-from edgemtl.own import Declaration, DeclaredTask, OwnNet, open_net
+from edgemtl.own import Declaration, DeclaredTask, OwnNet, open_net, read_photos
 from edgemtl.train import Scorer
 
 SIZE = (64, 64)
@@ -96,4 +96,5 @@ def test_labels_that_do_not_fit_are_one_line(net: OwnNet, workplace: Path, tmp_p
     )
     assert "have 3 channels or classes, the output of the net has 2" in words(three, regions=REGIONS, side=SIDE)
     assert not (tmp_path / "out").exists()
+    assert "is a data set with labels" in refused(lambda: read_photos(data))
     three.unlink()
