@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from _common import say
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from edgemtl.data import Batch, Source
+from edgemtl.data import Batch, Sample, Source
 from edgemtl.data.scenes import ScenesSource
 from edgemtl.files.disk import write_atomic
 from edgemtl.tasks import Task
@@ -35,11 +35,22 @@ from edgemtl.train import (
     training_batches,
 )
 
-__all__ = ["SIZE", "WEIGHTS", "ResNetFpn", "fine_tuned", "learn", "loss_gradients", "tasks_of", "trained"]
+__all__ = [
+    "SIZE",
+    "WEIGHTS",
+    "ResNetFpn",
+    "fine_tuned",
+    "learn",
+    "loss_gradients",
+    "tasks_of",
+    "trained",
+    "unseen_rooms",
+]
 
 WEIGHTS = "net.safetensors"
 SIZE = (96, 128)
 TRAIN_IMAGES, QUICK_IMAGES, SLOPE_IMAGES = 4096, 64, 32
+PHOTOS, QUICK_PHOTOS = 1536, 12
 RECIPE = Recipe(steps=4000, batch=16, sizes=(0.67, 1.0), largest_steps=1.0)
 QUICK_RECIPE = Recipe(steps=60, batch=4, sizes=(0.67,), largest_steps=1.0)
 TUNING = Recipe(steps=600, batch=16, sizes=(1.0,), learning_rate=1e-3, largest_steps=1.0)
@@ -177,7 +188,7 @@ def learn(folder: Path, quick: bool) -> ResNetFpn:
     """
     if not (folder / WEIGHTS).is_file():
         recipe, source = (QUICK_RECIPE if quick else RECIPE), _rooms(quick)
-        source.prepare("train", os.cpu_count() or 1, lambda news: _tell(news.stage, news.done, news.total, ""))
+        _prepare(source)
         torch.manual_seed(recipe.seed)
         net = ResNetFpn()
         _fit(net, source, recipe, folder)
@@ -199,6 +210,19 @@ def loss_gradients(net: nn.Module) -> None:
     source = _rooms(quick=False)
     for batch in batches_of(source.split("calibration"), 8, SLOPE_IMAGES, tasks=tasks_of(source)):
         training_loss(net, batch, source, bf16=False).backward()  # type: ignore[no-untyped-call]
+
+
+def unseen_rooms(quick: bool) -> Iterator[Sample]:
+    """Rooms of the training split that the net has not been trained on, as many as a search gets photos."""
+    source = ScenesSource(SIZE, train=TRAIN_IMAGES + (QUICK_PHOTOS if quick else PHOTOS))
+    if not quick:
+        _prepare(source)
+    samples = source.split("train")
+    yield from (samples[number] for number in range(TRAIN_IMAGES, len(samples)))
+
+
+def _prepare(source: ScenesSource) -> None:
+    source.prepare("train", os.cpu_count() or 1, lambda news: _tell(news.stage, news.done, news.total, ""))
 
 
 def _rooms(quick: bool) -> ScenesSource:

@@ -5,7 +5,8 @@ learnt, once; its weights stay in `--work`. `edgemtl search` gets it as a user w
 latency and a floor for each task, and is timed whole. By hand is torch-pruning (its magnitude and its Taylor criterion,
 all groups in one list), the net then fine-tuned on labels, then ONNX Runtime's `quantize_static` or NNCF's quantizer
 with a scale for each channel: of the shares of FLOPs that can be kept the largest whose engine is as fast as what the
-search gave, timed in turns with it. All are scored with labels on test rooms that nothing has decided on.
+search gave, timed in turns with it. All are scored with labels on test rooms that nothing has decided on; the searched
+engine's agreement with the net in float, which the floors are of as photos have no labels, is told of the same rooms.
 
 Finished parts are kept: `--minutes` bounds a piece of the run, and the same command goes on.
 """
@@ -31,21 +32,22 @@ import torch
 from _by_hand import NetCall, cut, flops, net_call, pruned, quantized
 from _cases import Cases, add_minutes, cases_of
 from _common import Outcome, Row, main, say
-from _fpn import SIZE, WEIGHTS, ResNetFpn, fine_tuned, learn, loss_gradients, tasks_of
+from _fpn import SIZE, WEIGHTS, ResNetFpn, fine_tuned, learn, loss_gradients, tasks_of, unseen_rooms
 from _peers import PEERS
 from _runs import ROOT
 from _stock import QUANTIZERS
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from edgemtl.data import Sample, open_source
 from edgemtl.files.disk import write_atomic
 from edgemtl.files.images import normalize
 from edgemtl.files.seals import sha256
-from edgemtl.own import Declaration, DeclaredTask, as_text
+from edgemtl.own import Agreement, Declaration, DeclaredTask, as_text
 from edgemtl.profiling import compare
 from edgemtl.runtime import open_engine
-from edgemtl.tasks import Task, relative_change
+from edgemtl.tasks import Task, map_outputs, relative_change
 from edgemtl.train import Scorer
 
 BUDGET, SHARE = "50%ms", 0.5
@@ -73,11 +75,10 @@ def prepare(folder: Path, tasks: Sequence[Task], quick: bool) -> None:
     """The tasks' file, and photos without labels, as the command reads them."""
     declared = {each.name: DeclaredTask(kind=each.kind, outputs=(each.name,), classes=each.classes) for each in tasks}
     write_atomic(folder / "tasks.yaml", as_text(Declaration(tasks=declared)).encode())
-    photos, samples = folder / "photos", open_source("scenes", SIZE).split("validation")
+    photos = folder / "photos"
     photos.mkdir(exist_ok=True)
-    for number in range(12 if quick else len(samples)):
-        if not (photos / f"{number}.png").is_file():
-            Image.fromarray(samples[number].image).save(photos / f"{number}.png")
+    for number, sample in enumerate(unseen_rooms(quick)):
+        Image.fromarray(sample.image).save(photos / f"{number}.png")
 
 
 def searched(folder: Path) -> dict[str, Any]:
@@ -155,6 +156,19 @@ def scored(folder: Path, net: ResNetFpn, files: Mapping[str, str], quick: bool) 
     return result
 
 
+def agreement_of(folder: Path, net: ResNetFpn, quick: bool) -> dict[str, float]:
+    """Agreement of each task of the searched engine with the net in float on test rooms: what floors are of."""
+    source = open_source("scenes", SIZE)
+    tasks, samples = tasks_of(source), source.split("test")[: 8 if quick else None]
+    agreement = Agreement(tasks)
+    with closing(open_engine(_engine(folder, "ours"))) as session:
+        for sample in samples:
+            image = normalize(np.stack([sample.image]))
+            expected = map_outputs(Tensor.numpy, _torch_outputs(net, tasks, image))
+            agreement.update(image, map_outputs(np.copy, session.run(image, list(FLOORS))), expected)
+    return agreement.compute()
+
+
 def _torch_outputs(net: ResNetFpn, tasks: Sequence[Task], image: NDArray[np.float32]) -> Any:
     with torch.inference_mode():
         return _named(lambda pixels: net(torch.from_numpy(pixels)), tasks, image)
@@ -189,7 +203,9 @@ def rows_of(raw: Mapping[str, Any], tasks: Sequence[Task], quick: bool) -> list[
         Row("latency_over_float", ms["ours"] / ms["float"], "x", None if quick else SHARE * SAME),
     ]
     for task, most in FLOORS.items():
-        rows.append(Row(f"lost_{task}", 100 * lost["ours"][task], "%", None if quick else 100 * most))
+        least = None if quick else 100 * most
+        rows.append(Row(f"agreement_lost_{task}", 100 * (1 - raw["agreement"][task]), "%", least))
+        rows.append(Row(f"lost_{task}", 100 * lost["ours"][task], "%", least))
     rows.append(Row("ahead_of_best_by_hand", 100 * ahead, "points", None if quick else 0.0, lower_is_better=False))
     for name in ("ours", *hands):
         rows.append(Row(f"lost_{name}", 100 * mean(lost[name].values()), "%"))
@@ -208,6 +224,7 @@ def run(options: argparse.Namespace) -> Outcome:
     raw["by_hand"] = {f"{c}-{q}": _made(cases, folder, net, c, q, options.quick) for c, q in ways}
     files = {name: each["file"] for name, each in raw["by_hand"].items()}
     raw["metrics"] = cases.result("metrics", partial(scored, folder, net, files, options.quick))
+    raw["agreement"] = cases.result("agreement", partial(agreement_of, folder, net, options.quick))
     calls = {name: net_call(onnx.load(folder / file)) for name, file in files.items()}
     raw["latency_ms"] = engine_ms(folder, calls, QUICK_ROUNDS if options.quick else ROUNDS)
     return Outcome(rows_of(raw, tasks, options.quick), raw)

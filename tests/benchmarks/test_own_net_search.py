@@ -27,6 +27,7 @@ def scores(miou: float, rmse: float, angle: float) -> dict[str, dict[str, float]
 RAW = {
     "search": {"seconds": 600.0},
     "latency_ms": {"float": 2.0, "ours": 1.0, "magnitude-nncf": 1.01},
+    "agreement": {"semseg": 0.97, "depth": 0.99, "normals": 0.96},
     "metrics": {
         "float": scores(0.5, 1.0, 20.0),
         "chance": scores(0.02, 4.0, 60.0),
@@ -47,6 +48,7 @@ def test_its_tasks_are_those_of_the_rooms() -> None:
 def test_losses_are_of_labels_and_the_better_way_by_hand_decides() -> None:
     rows = {row.name: row for row in rows_of(RAW, TASKS, quick=False)}
     assert rows["lost_semseg"].value == pytest.approx(2) and rows["lost_depth"].value == pytest.approx(1)
+    assert rows["agreement_lost_normals"].value == pytest.approx(4)
     assert rows["ahead_of_best_by_hand"].value == pytest.approx(10 - 4 / 3)
     assert all(row.holds is not False for row in rows.values())
     slow = {**RAW, "latency_ms": {**RAW["latency_ms"], "ours": 1.2}}  # type: ignore[dict-item]
