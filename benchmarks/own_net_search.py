@@ -60,6 +60,8 @@ SAME = 1.03
 NET, TARGET = "_fpn:trained", "onnxruntime"
 CALIBRATION, QUICK_CALIBRATION = 128, 8
 ROUNDS, QUICK_ROUNDS = 12, 2
+STEPS, QUICK_STEPS = 1200, 2
+"""Of fine-tuning by the search, eight images each: as many as the nets cut by hand are tuned on."""
 Scores = Mapping[str, Mapping[str, float]]
 
 
@@ -81,13 +83,14 @@ def prepare(folder: Path, tasks: Sequence[Task], quick: bool) -> None:
         Image.fromarray(sample.image).save(photos / f"{number}.png")
 
 
-def searched(folder: Path) -> dict[str, Any]:
+def searched(folder: Path, quick: bool) -> dict[str, Any]:
     """Seconds of the whole search, begun anew, by the command; then the engines of the net in float and as chosen."""
     about = ["--tasks", "tasks.yaml", "--size", "x".join(map(str, SIZE))]
     floors = [word for task, lost in FLOORS.items() for word in ("--floor", f"{task}={100 * lost:g}%")]
     shutil.rmtree(folder / "run", ignore_errors=True)
     started = time.monotonic()
-    limits = ["--budget", BUDGET, *floors, "--target", TARGET]
+    tuning = ["--finetune", str(QUICK_STEPS if quick else STEPS)]
+    limits = ["--budget", BUDGET, *floors, "--target", TARGET, *tuning]
     edgemtl(folder, "search", NET, *about, "--data", "photos", *limits, "--out", "run")
     seconds = time.monotonic() - started
     for name, precision in (("float", "float"), ("ours", "run")):
@@ -219,7 +222,7 @@ def run(options: argparse.Namespace) -> Outcome:
     net, tasks = learn(folder, options.quick), tasks_of(open_source("scenes", SIZE))
     prepare(folder, tasks, options.quick)
     cases = cases_of(options, {"weights": sha256(folder / WEIGHTS)})
-    raw: dict[str, Any] = {"search": cases.result("search", partial(searched, folder))}
+    raw: dict[str, Any] = {"search": cases.result("search", partial(searched, folder, options.quick))}
     ways = [(criterion, quantizer) for quantizer in QUANTIZERS for criterion in PEERS][: 1 if options.quick else None]
     raw["by_hand"] = {f"{c}-{q}": _made(cases, folder, net, c, q, options.quick) for c, q in ways}
     files = {name: each["file"] for name, each in raw["by_hand"].items()}

@@ -175,7 +175,12 @@ def _exported(flat: nn.Module, image: Tensor, names: Sequence[str], spec: str) -
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """The model with its outputs called so; a tensor of the exporter's own that has such a name gives way."""
+    """The model with its outputs called so; a tensor of the exporter's own that has such a name gives way.
+
+    Where each operator was written, in whose files and lines, does not belong to the net.
+    """
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph, model):
+        del part.metadata_props[:]
     rename_tensors(model.graph, {name: f"module.{name}" for name in names})
     rename_tensors(model.graph, {f"{_OUTPUT}{name}": name for name in names})
     return model

@@ -78,7 +78,7 @@ def test_its_commands_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         "edgemtl",
         lambda folder, verb, *words: given.append(verbs[verb].make_context(verb, list(words)).params),
     )
-    searched(tmp_path)
+    searched(tmp_path, quick=False)
     assert [each["net"] for each in given] == ["_fpn:trained"] * 3 and given[0]["budgets"] == ("50%ms",)
     assert given[0]["floors"] == ("semseg=5%", "depth=5%", "normals=5%")
     assert [each["precision"] for each in given[1:]] == ["float", "run"] and given[2]["targets"] == (TARGET,)

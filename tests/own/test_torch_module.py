@@ -31,6 +31,11 @@ def test_a_module_is_taken_with_the_names_of_its_outputs() -> None:
     np.testing.assert_allclose(net.reference(pixels)["parsing"], theirs.parsing.numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_files_and_lines_of_its_code_are_no_part_of_it() -> None:
+    content = open_net("own_nets:build", SIZE).model.SerializeToString()
+    assert b"own_nets.py" not in content and b"stack_trace" not in content
+
+
 def test_outputs_may_be_called_as_the_exporter_calls_its_own_tensors() -> None:
     net = open_net("own_nets:build_normalized", SIZE)
     assert set(net.outputs) == {"norm", "mean", "image"} and net.input == "module.image"
