@@ -185,7 +185,7 @@ def _named(call: Callable[[NDArray[np.float32]], Any], tasks: Sequence[Task], im
 def _constant(tasks: Sequence[Task], majority: int, image: NDArray[np.float32]) -> Any:
     """The commonest class, two metres and vectors to the viewer everywhere: a net that has learnt nothing."""
     given = {task.name: np.zeros((1, task.channels, *SIZE), np.float32) for task in tasks}
-    given["semseg"][:, majority], given["depth"][:], given["normals"][:, 2] = 1, np.log(2), 1
+    given["semseg"][:, majority], given["depth"][:], given["normals"][:, 2] = 1, np.log(2), -1
     return _named(lambda _: given, tasks, image)
 
 
