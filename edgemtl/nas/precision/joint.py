@@ -94,6 +94,7 @@ class JointSearch:
         if tuning.steps:
             fit, folder = self._nets[gentlest].fit, self._request.out / "training"
             proposal = self._opened(f"{gentlest}-tuned", self._narrowing.fine_tune(fit, tuning, folder))
+            tried = [each for each in tried if each.setup.name != gentlest]  # the trained net stands for it
         else:
             proposal = self._proposals[gentlest]
         within = [each for each in tried if keeps_floors(each.agreements, allowed)]
