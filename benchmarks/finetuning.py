@@ -2,7 +2,7 @@
 
 The design is the largest within 2 GFLOPs of those that the shipped supernet was trained near (the middle one where its
 file names none), with INT8 in every block that can have it. It is trained by the recipe of `edgemtl search --finetune`,
-in one process: four fifths of the steps in float, the rest through rounding, taught by the largest design. delta_m
+in one process: nine tenths of the steps in float, the rest through rounding, taught by the largest design. delta_m
 is against that one, on the search's validation images; what the float steps alone bring is scored in float and, with
 ranges of a calibration, in INT8. Statistics of INT8 are measured through rounding, as a search does in the end. Seconds
 a step are of trainings that are taken in turns (A B B A), images at hand.

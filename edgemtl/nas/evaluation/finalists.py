@@ -44,7 +44,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 # A design of several precisions must be this much faster than the best uniform one to be taken: smaller differences
 # can be timing noise (ratios of one pair of files, hours apart: 1.00 and 1.09).
 RATIO_ALLOWED = 0.95
-TOLERANCE = 0.01
+TOLERANCE = 0.005
 EXPORT_LOSS = 0.025
 NEAR, NEAR_UNIFORM = 1.2, 1.6
 ENGINES = 4
@@ -311,7 +311,7 @@ def _drawn(timer: EngineTimer[C], folders: Sequence[Path], rounds: int) -> list[
 
 
 def choose(problem: Problem, finalists: Sequence[R], estimate: ShrinkageEstimate | None = None) -> R:
-    """The fastest finalist whose delta_m is within 1 % of the best feasible one; the nearest to feasible if none is.
+    """The fastest finalist within half a point of the best feasible delta_m, else the nearest to feasible.
 
     Each delta_m is what `estimate` makes of the measured one. Where its standard error is known, that much less of it
     is given away for speed: what looks like a point less may be two.

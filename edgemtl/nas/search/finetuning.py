@@ -28,10 +28,10 @@ from edgemtl.train import Recipe
 __all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimate", "finetune_config", "tune_finalists"]
 
 FINETUNE_FOLDER = "finetune"
-FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=1e-3)
-"""Small batches of whole images: half sizes unlearn more of depth in so few steps than they teach. The rate is that of
-a training: it moves away from what the shared weights were a compromise of."""
-ROUNDED_SHARE, ROUNDED_RATE = 0.2, 0.2
+FINETUNING = replace(TUNING, batch=8, sizes=(1.0,))
+"""Small batches at full size: half sizes unlearn more of depth in so few steps than they teach. The rate is that of a
+training: it moves away from what the shared weights were a compromise of."""
+ROUNDED_SHARE, ROUNDED_RATE = 0.1, 0.2
 """The last part of the steps, which goes through the rounding of INT8 blocks, and its share of the learning rate."""
 _ROUNDED_COST = 2.0
 """A step through rounding over one in float, in processor time: 1.6 by a processor that multiplies BF16, without the
@@ -122,7 +122,8 @@ def _train(request: SearchRequest, evaluator: Evaluator, candidate: Candidate, r
     plain = evaluator.candidate_of(design.in_float(), candidate.net.copy(), {})
     trained = _part(request, plain, replace(recipe, steps=in_float), whole)
     begun = evaluator.candidate_of(design, trained.net, {})
-    last = replace(recipe, steps=rounded, learning_rate=ROUNDED_RATE * recipe.learning_rate)
+    rate = ROUNDED_RATE * recipe.learning_rate
+    last = replace(recipe, steps=rounded, learning_rate=rate, seed=recipe.seed + 1)
     return _part(request, begun, last, _of_whole(report, in_float, recipe.steps))
 
 

@@ -122,19 +122,19 @@ def test_where_nothing_is_feasible_the_nearest_are_refined(pair: Space, designs:
     assert pair.largest() not in pick_architectures(counted, evaluations[1:2], 2), "it is over the budget"
 
 
-def test_the_fastest_within_one_percent_of_the_best_is_chosen(pair: Space, designs: list[Design]) -> None:
+def test_the_fastest_within_half_a_point_of_the_best_is_chosen(pair: Space, designs: list[Design]) -> None:
     task = problem(pair, ["0.02ms"])
     given = [
         found(task, designs[0], -0.020, 0.015),
-        found(task, designs[1], -0.029, 0.008),
+        found(task, designs[1], -0.0245, 0.008),
         found(task, designs[2], -0.031, 0.004),  # too much worse
         found(task, designs[3], 0.200, 0.030),  # over the budget
-        found(task, designs[4], -0.025, 0.008),
+        found(task, designs[4], -0.022, 0.008),
     ]
     assert choose(task, given) is given[4]
     assert choose(task, given[:2]) is given[1]
     assert choose(task, [given[0], given[2]]) is given[0]
-    assert choose(replace(task, noise=0.012), given) is given[0], "a point cannot be told where scores are off by more"
+    assert choose(replace(task, noise=0.006), given) is given[0], "scores are off by more than half a point"
 
 
 def test_where_nothing_is_feasible_the_nearest_is_chosen(pair: Space, designs: list[Design]) -> None:

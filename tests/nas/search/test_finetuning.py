@@ -108,7 +108,7 @@ def test_the_time_left_counts_the_steps_that_follow_in_another_part() -> None:
 def test_the_help_says_how_the_steps_are_divided() -> None:
     (option,) = (each for each in command.params if each.name == "finetune")
     assert isinstance(option, click.Option)
-    assert "four fifths in float" in str(option.help) and finetuning.ROUNDED_SHARE == 1 / 5
+    assert "nine tenths in float" in str(option.help) and finetuning.ROUNDED_SHARE == 1 / 10
 
 
 def test_without_it_nothing_is_trained(ask: Ask, tmp_path: Path) -> None:
