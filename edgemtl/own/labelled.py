@@ -16,7 +16,7 @@ from edgemtl.errors import UserError, unknown_name
 from edgemtl.own.photos import is_data_set, read_photos
 from edgemtl.own.self_labelled import Files
 from edgemtl.runtime import Outputs
-from edgemtl.tasks import Task
+from edgemtl.tasks import Task, kind_of
 from edgemtl.train import subsample
 
 __all__ = ["OwnImages", "at_label_size", "check_labels", "open_own_images"]
@@ -66,7 +66,7 @@ def check_labels(source: Source, tasks: Sequence[Task]) -> None:
                 "tasks file, put its output under unused there, or give a folder of photos without labels"
             )
         label = labelled[task.name]
-        if task.kind != label.kind:
+        if kind_of(task) is not kind_of(label):
             raise UserError(
                 f"task {task.name} is of kind {task.kind} in the tasks file, and of kind {label.kind} in data set "
                 f"{source.name}: make both alike, or give a folder of photos without labels"

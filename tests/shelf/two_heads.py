@@ -36,23 +36,23 @@ def two_headed(
     return path
 
 
-def engine_in(folder: Path) -> Path:
+def engine_in(folder: Path, size: int = 32) -> Path:
     """An engine folder."""
     folder.mkdir(parents=True)
-    two_headed(folder / "model.onnx", batch=1)
+    two_headed(folder / "model.onnx", size, batch=1)
     outputs = {"depth": {"log_metres": "depth"}, "edges": {"logits": "edges"}}
     spec = EngineSpec(
-        "onnxruntime", "onnxruntime", tuple(outputs), (1, 3, 32, 32), {"model": "model.onnx"}, {"outputs": outputs}
+        "onnxruntime", "onnxruntime", tuple(outputs), (1, 3, size, size), {"model": "model.onnx"}, {"outputs": outputs}
     )
     spec.write(folder)
     return folder
 
 
-def bundle_in(folder: Path) -> tuple[Path, Manifest]:
+def bundle_in(folder: Path, size: int = 32) -> tuple[Path, Manifest]:
     """A bundle with that engine, and its manifest."""
-    engine = engine_in(folder / "engines" / "onnxruntime")
+    engine = engine_in(folder / "engines" / "onnxruntime", size)
     files = [file.name for file in sorted(engine.iterdir())]
-    tasks = [describe_task(make_task(name, name), (32, 32)) for name in ("depth", "edges")]
+    tasks = [describe_task(make_task(name, name), (size, size)) for name in ("depth", "edges")]
     manifest = Manifest(
         name="bundle",
         created="2026-01-01",
@@ -60,7 +60,7 @@ def bundle_in(folder: Path) -> tuple[Path, Manifest]:
         family="",
         design={},
         precision={"engine": "fp32"},
-        input=BundleInput(height=32, width=32, mean=(0, 0, 0), std=(1, 1, 1)),
+        input=BundleInput(height=size, width=size, mean=(0, 0, 0), std=(1, 1, 1)),
         tasks=tuple(tasks),
         modes=(("depth", "edges"),),
         targets={

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import own_nets
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -30,7 +29,6 @@ LOOSE = ("map=90%", "pose=90%")
 
 @pytest.fixture
 def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PrecisionRequest]:
-    monkeypatch.setattr(own_nets, "SEED", np.random.default_rng(0))
     monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
     write_photos(tmp_path / "photos", SIZE)
