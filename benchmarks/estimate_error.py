@@ -78,7 +78,7 @@ def judge(
             "compute": dict(fitted.compute),
             "memory": dict(fitted.memory),
             "launch_ms": fitted.launch_ms,
-            "outside": fitted.outside,
+            "outside": dict(fitted.outside),
         },
         "known": [{"design": dict(each.design), "medians_ms": list(each.medians_ms[""])} for each in known],
         "unseen": [

@@ -59,7 +59,7 @@ class _Efficiencies(Strict):
     compute: Shares
     memory: Shares
     launch_ms: Annotated[float, Field(ge=0, le=1e3)]
-    outside: Share
+    outside: Shares
 
 
 class _Roofs(Strict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ def _best_seconds(call: Callable[[], object]) -> float:
 
 
 def fit_efficiencies(measured: Sequence[MeasuredDesign], roofs: Roofs) -> Efficiencies:
-    """The shares, the launch and the rest that explain times of parts best, by least squares of their logarithms.
+    """The shares and the launch that explain times of parts best, by least squares of their logarithms; then the rest.
 
     A part counts by the square root of its time: large ones decide a latency, and small ones are many.
     """
@@ -82,8 +83,28 @@ def fit_efficiencies(measured: Sequence[MeasuredDesign], roofs: Roofs) -> Effici
 
     solved = least_squares(residuals, start, loss="soft_l1", bounds=(start - 12, start + 6))
     fitted = efficiencies_of(solved.x)
-    ratios = [each.latency_ms[""] / estimate_ms(design_parts(each.design), roofs, fitted) for each in measured]
-    return Efficiencies(fitted.compute, fitted.memory, fitted.launch_ms, float(np.exp(np.median(np.log(ratios)))))
+    return replace(fitted, outside=_fit_outside(measured, roofs, fitted))
+
+
+def _fit_outside(measured: Sequence[MeasuredDesign], roofs: Roofs, fitted: Efficiencies) -> dict[str, float]:
+    """The factors, by precision, with which sums over parts explain latencies best, by least squares of logarithms."""
+    from scipy.optimize import least_squares
+
+    workloads = [Workload.of(design_parts(each.design), roofs) for each in measured]
+    precisions = sorted({precision for workload in workloads for precision in workload.precisions})
+    sums = np.array(
+        [
+            [float(workload.ms(fitted) @ (np.array(workload.precisions) == precision)) for precision in precisions]
+            for workload in workloads
+        ]
+    )
+    latencies = np.log([each.latency_ms[""] for each in measured])
+
+    def residuals(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.concatenate([np.log(sums @ np.exp(logs)) - latencies, _PRIOR * logs])
+
+    solved = least_squares(residuals, np.zeros(len(precisions)), loss="soft_l1")
+    return {precision: float(factor) for precision, factor in zip(precisions, np.exp(solved.x), strict=True)}
 
 
 def judge_efficiencies(measured: Sequence[MeasuredDesign], roofs: Roofs) -> HeldOut:

@@ -53,13 +53,20 @@ class Efficiencies:
 
     `compute` has the share of the peak that a class of operator reaches in a precision, by `compute_key`, `memory` the
     share of the bandwidth, by `memory_key`; from a cache it may be more than all of it. `launch_ms` is what every part
-    takes besides, and `outside` the latency of a design over the sum of its parts.
+    takes besides. `outside` is what parts take in an engine over what a profile says that they take, by the precision
+    that they compute in: runtimes' profilers cost more here than there.
     """
 
     compute: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, float] = field(default_factory=dict)
     launch_ms: float = 0.0
-    outside: float = 1.0
+    outside: Mapping[str, float] = field(default_factory=dict)
+
+    def outside_of(self, precision: str) -> float:
+        """That factor for a precision, or for the nearest wider one that was fitted; 1 where none was."""
+        while precision not in self.outside and precision in _WIDER:
+            precision = _WIDER[precision]
+        return self.outside.get(precision, 1.0)
 
 
 UNFITTED = Efficiencies()
@@ -84,6 +91,7 @@ class Workload:
     moving_s: NDArray[np.float64]
     compute_keys: tuple[str, ...]
     memory_keys: tuple[str, ...]
+    precisions: tuple[str, ...]
 
     @classmethod
     def of(cls, parts: Sequence[Part], roofs: Roofs) -> Workload:
@@ -93,6 +101,7 @@ class Workload:
             np.array([part.moved_bytes / roofs.bytes_per_s for part in parts]),
             tuple(map(compute_key, parts)),
             tuple(map(memory_key, parts)),
+            tuple(part.precision for part in parts),
         )
 
     def ms(self, efficiencies: Efficiencies) -> NDArray[np.float64]:
@@ -104,7 +113,9 @@ class Workload:
 
 def estimate_ms(parts: Sequence[Part], roofs: Roofs, efficiencies: Efficiencies) -> float:
     """The latency of a design by its parts, in ms."""
-    return efficiencies.outside * float(Workload.of(parts, roofs).ms(efficiencies).sum())
+    workload = Workload.of(parts, roofs)
+    factors = [efficiencies.outside_of(precision) for precision in workload.precisions]
+    return float(workload.ms(efficiencies) @ np.array(factors))
 
 
 def _shares_of(shares: Mapping[str, float], keys: Sequence[str]) -> NDArray[np.float64]:

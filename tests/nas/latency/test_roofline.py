@@ -56,7 +56,7 @@ MACHINE = Efficiencies(
     },
     {"products": 1.0, "elementwise": 0.7},
     0.002,
-    1.1,
+    {"fp32": 0.8, "int8": 1.4},
 )
 FIT = Fit("avx512-vnni", "onnxruntime", ("tiny",), MACHINE, ROOFS, HeldOut(0.12, 0.9, 30))
 
@@ -90,6 +90,13 @@ def test_a_class_that_was_not_fitted_has_the_median_of_the_others() -> None:
     np.testing.assert_allclose(part_times([part("products", "fp32", 50_000_000, 4)], few), [5.0])
 
 
+def test_what_an_engine_takes_over_a_profile_is_by_precision() -> None:
+    parts = [part("dense", "fp32", 50_000_000, 4), part("dense", "int8", 50_000_000, 4)]
+    assert estimate_ms(parts, ROOFS, Efficiencies(outside={"fp32": 0.8, "int8": 1.4})) == pytest.approx(0.8 + 0.35)
+    assert estimate_ms(parts, ROOFS, Efficiencies(outside={"fp32": 2.0})) == pytest.approx(2.5), "int8 as the wider one"
+    assert estimate_ms(parts, ROOFS, UNFITTED) == pytest.approx(1.25)
+
+
 def test_a_precision_without_a_peak_takes_the_next_wider_ones() -> None:
     xavier = roofs_of(load_device("jetson-xavier-nx"), "tensorrt")
     assert xavier.rate("int8") == xavier.rate("fp16") == 6.76e12
@@ -112,12 +119,10 @@ def on_paper(
     rng, measured = random.Random(seed), []
     designs = spread_designs(where, count, seed)
     for design in designs:
-        parts = [float(ms) * rng.gauss(1, noise) for ms in part_times(design_parts(design), machine)]
-        measured.append(
-            MeasuredDesign(
-                design, {"": (machine.outside * sum(parts),)}, tuple(parts), (machine.outside - 1) * sum(parts)
-            )
-        )
+        of_design = design_parts(design)
+        parts = [float(ms) * rng.gauss(1, noise) for ms in part_times(of_design, machine)]
+        whole = sum(machine.outside[part.precision] * ms for part, ms in zip(of_design, parts, strict=True))
+        measured.append(MeasuredDesign(design, {"": (whole,)}, tuple(parts), whole - sum(parts)))
     return measured
 
 
@@ -126,7 +131,7 @@ def test_the_efficiencies_of_a_machine_are_found_again(tiny: Space) -> None:
     for key in ("dense float", "dense int8", "depthwise float"):
         assert fitted.compute[key] == pytest.approx(MACHINE.compute[key], rel=0.25), key
     assert fitted.launch_ms == pytest.approx(MACHINE.launch_ms, rel=0.25)
-    assert fitted.outside == pytest.approx(1.1, rel=0.05)
+    assert fitted.outside == pytest.approx({"fp32": 0.8, "int8": 1.4}, rel=0.05)
     unseen = on_paper(tiny, 24, 7)
     estimated = [estimate_ms(design_parts(each.design), ROOFS, fitted) for each in unseen]
     assert np.mean(np.abs(np.array(estimated) / [each.latency_ms[""] for each in unseen] - 1)) < 0.05
