@@ -28,7 +28,10 @@ from edgemtl.testing.landscape import PAIR, space
 
 ROOFS = Roofs({"fp32": 50e9, "int8": 200e9}, 10e9)
 MACHINE = Efficiencies(
-    {"dense float": 0.7, "dense int8": 0.4, "depthwise int8": 0.03}, {"elementwise": 0.5}, 0.003, {"fp32": 1.2, "int8": 1.2}
+    {"dense float": 0.7, "dense int8": 0.4, "depthwise int8": 0.03},
+    {"elementwise": 0.5},
+    0.003,
+    {"fp32": 1.2, "int8": 1.2},
 )
 
 
