@@ -37,8 +37,6 @@ __all__ = [
 PARITY_SPLIT: Split = "validation"
 _NEGLIGIBLE = 1e-2
 """A metric below this (metres, degrees or a fraction) is as good as zero: changes are taken relative to it."""
-_ROUNDING = {"deg": 0.03}
-"""The change of a metric that FP32's rounding alone makes, by unit: acos(1 - 2**-23) is 0.028 degrees."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +181,7 @@ def problem_of(task: Task, parity: Parity, reduced: bool, tolerance: Tolerance) 
         if worse <= tolerance.reduced_metric:
             return None
         return f"{scores}, {worse:.1%} worse where {tolerance.reduced_metric:.1%} is allowed"
-    rounding = _ROUNDING.get(task.metric.unit, 0.0)
-    if abs(change) > tolerance.float_metric and abs(parity.engine - parity.torch) > rounding:
+    if abs(change) > tolerance.float_metric:
         return f"{scores}, {abs(change):.1%} apart where {tolerance.float_metric:.1%} is allowed"
     beyond = [
         each.max_abs_error

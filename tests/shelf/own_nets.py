@@ -18,7 +18,7 @@ SIZE = (16, 24)
 
 def weight(name: str, *shape: int) -> TensorProto:
     """Random weights that follow from their name and shape, whatever else a test run has drawn."""
-    rng = np.random.default_rng([*name.encode(), *shape])
+    rng = np.random.default_rng([0, *name.encode(), *shape])
     return numpy_helper.from_array(rng.normal(0, 0.4, shape).astype(np.float32), name)
 
 

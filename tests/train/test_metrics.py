@@ -102,6 +102,19 @@ def test_angles_are_in_degrees() -> None:
     }
 
 
+def test_an_angle_below_what_fp32_rounds_of_its_cosine_is_told() -> None:
+    """A net and its engine are compared by these angles, also where the net is nearly right."""
+    task, given = TASKS["normals"], batches(TASKS["normals"])
+    for output, batch in given:
+        truth = torch.nn.functional.normalize(
+            torch.randn(output.shape, generator=torch.Generator().manual_seed(0)), dim=1
+        )
+        across = torch.nn.functional.normalize(torch.linalg.cross(truth, truth.roll(1, 1), dim=1), dim=1)
+        batch.targets["normals"] = truth.numpy()
+        output[:] = truth + math.tan(math.radians(0.005)) * across
+    assert scored(task, given)["mean_angle"] == pytest.approx(0.005, rel=0.01)
+
+
 @pytest.mark.parametrize("name", ["edges", "saliency"])
 def test_f_is_the_best_over_one_threshold_for_all_images(name: str) -> None:
     task, given = TASKS[name], batches(TASKS[name])
