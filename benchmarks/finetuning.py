@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -29,7 +28,7 @@ from edgemtl.models.quantization import RoundedNet
 from edgemtl.nas.evaluation import Candidate, Evaluator
 from edgemtl.nas.runs import OneDesign, Tuned
 from edgemtl.nas.search import SearchRequest
-from edgemtl.nas.search.finetuning import ROUNDED_RATE, ROUNDED_SHARE, recipe_of
+from edgemtl.nas.search.finetuning import parts_of, recipe_of
 from edgemtl.nas.search.problem import trained_near
 from edgemtl.spaces import Design, Space, is_precision
 from edgemtl.tasks import Task, delta_m
@@ -88,15 +87,16 @@ def brought(
     evaluator: Evaluator, design: Design, recipe: Recipe, teacher: MultiTaskNet, folder: Path
 ) -> dict[str, Scores]:
     """Metrics on validation images in float and INT8 before, after the steps in float, and after all."""
-    rounded = max(1, round(ROUNDED_SHARE * recipe.steps))
+    parts = parts_of(recipe)
+    assert parts is not None
+    float_part, rounded_part = parts
     plain, whole = evaluator.candidate(design.in_float()), evaluator.candidate(design)
     scores: dict[str, Scores] = {"float_before": evaluator.simulated(plain), "int8_before": _in_int8(evaluator, whole)}
-    in_float = _trained(evaluator, plain, replace(recipe, steps=recipe.steps - rounded), teacher, folder / "float")
+    in_float = _trained(evaluator, plain, float_part, teacher, folder / "float")
     scores["float_after"] = evaluator.simulated(evaluator.candidate_of(plain.design, in_float.net, {}))
     begun = evaluator.candidate_of(design, in_float.net, {})
     scores["int8_after_float"] = _in_int8(evaluator, begun)
-    last = replace(recipe, steps=rounded, learning_rate=ROUNDED_RATE * recipe.learning_rate)
-    tuned = _trained(evaluator, begun, last, teacher, folder / "rounded")
+    tuned = _trained(evaluator, begun, rounded_part, teacher, folder / "rounded")
     scores["int8_after"] = _in_int8(evaluator, evaluator.candidate_of(design, tuned.net, tuned.limits))
     return scores
 

@@ -25,7 +25,15 @@ from edgemtl.results import FineTuning
 from edgemtl.spaces import Design
 from edgemtl.train import Recipe
 
-__all__ = ["FINETUNE_FOLDER", "FineTuneEstimate", "check_train_labels", "estimate", "finetune_config", "tune_finalists"]
+__all__ = [
+    "FINETUNE_FOLDER",
+    "FineTuneEstimate",
+    "check_train_labels",
+    "estimate",
+    "finetune_config",
+    "parts_of",
+    "tune_finalists",
+]
 
 FINETUNE_FOLDER = "finetune"
 FINETUNING = replace(TUNING, batch=8, sizes=(1.0,))
@@ -51,6 +59,19 @@ class FineTuneEstimate:
 def recipe_of(request: SearchRequest) -> Recipe:
     """The recipe of a search's fine-tuning."""
     return replace(FINETUNING, steps=request.finetune, seed=request.seed)
+
+
+def parts_of(recipe: Recipe) -> tuple[Recipe, Recipe] | None:
+    """The recipes of the part in float and of that through rounding; None for a single step, which has no parts.
+
+    The latter has a seed of its own: with the same one it would see the first images again.
+    """
+    steps = max(1, round(ROUNDED_SHARE * recipe.steps))
+    if steps == recipe.steps:
+        return None
+    rate = ROUNDED_RATE * recipe.learning_rate
+    rounded = replace(recipe, steps=steps, learning_rate=rate, seed=recipe.seed + 1)
+    return replace(recipe, steps=recipe.steps - steps), rounded
 
 
 def finetune_config(request: SearchRequest) -> dict[str, JsonValue] | None:
@@ -114,17 +135,15 @@ def _train(request: SearchRequest, evaluator: Evaluator, candidate: Candidate, r
     from its checkpoint in the run's folder where there is one.
     """
     recipe = recipe_of(request)
-    rounded = max(1, round(ROUNDED_SHARE * recipe.steps))
-    in_float = recipe.steps - rounded
-    if "int8" not in candidate.precision.values() or not in_float:
+    parts = parts_of(recipe)
+    if "int8" not in candidate.precision.values() or parts is None:
         return _part(request, candidate, recipe, report)
-    design, whole = candidate.design, _of_whole(report, 0, recipe.steps, _ROUNDED_COST * rounded)
+    in_float, rounded = parts
+    design, whole = candidate.design, _of_whole(report, 0, recipe.steps, _ROUNDED_COST * rounded.steps)
     plain = evaluator.candidate_of(design.in_float(), candidate.net.copy(), {})
-    trained = _part(request, plain, replace(recipe, steps=in_float), whole)
+    trained = _part(request, plain, in_float, whole)
     begun = evaluator.candidate_of(design, trained.net, {})
-    rate = ROUNDED_RATE * recipe.learning_rate
-    last = replace(recipe, steps=rounded, learning_rate=rate, seed=recipe.seed + 1)
-    return _part(request, begun, last, _of_whole(report, in_float, recipe.steps))
+    return _part(request, begun, rounded, _of_whole(report, in_float.steps, recipe.steps))
 
 
 def _part(request: SearchRequest, candidate: Candidate, recipe: Recipe, report: Report) -> Tuned:
