@@ -94,14 +94,15 @@ def _fit_outside(measured: Sequence[MeasuredDesign], roofs: Roofs, fitted: Effic
     precisions = sorted({precision for workload in workloads for precision in workload.precisions})
     sums = np.array(
         [
-            [float(workload.ms(fitted) @ (np.array(workload.precisions) == precision)) for precision in precisions]
+            [float(workload.busy_ms(fitted) @ (np.array(workload.precisions) == precision)) for precision in precisions]
             for workload in workloads
         ]
     )
+    launches = fitted.launch_ms * np.array([len(workload.precisions) for workload in workloads])
     latencies = np.log([each.latency_ms[""] for each in measured])
 
     def residuals(logs: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.concatenate([np.log(sums @ np.exp(logs)) - latencies, _PRIOR * logs])
+        return np.concatenate([np.log(sums @ np.exp(logs) + launches) - latencies, _PRIOR * logs])
 
     solved = least_squares(residuals, np.zeros(len(precisions)), loss="soft_l1")
     return {precision: float(factor) for precision, factor in zip(precisions, np.exp(solved.x), strict=True)}

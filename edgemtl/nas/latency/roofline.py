@@ -53,8 +53,8 @@ class Efficiencies:
 
     `compute` has the share of the peak that a class of operator reaches in a precision, by `compute_key`, `memory` the
     share of the bandwidth, by `memory_key`; from a cache it may be more than all of it. `launch_ms` is what every part
-    takes besides. `outside` is what parts take in an engine over what a profile says that they take, by the precision
-    that they compute in: runtimes' profilers cost more here than there.
+    takes besides. `outside` is what parts take in an engine over what a profile says that they take, launches apart, by
+    the precision that they compute in: runtimes' profilers cost more here than there.
     """
 
     compute: Mapping[str, float] = field(default_factory=dict)
@@ -105,17 +105,21 @@ class Workload:
         )
 
     def ms(self, efficiencies: Efficiencies) -> NDArray[np.float64]:
-        """Time of each part in ms, without `outside`. A class that was not fitted has the median of those that were."""
+        """Time of each part in ms, without `outside`."""
+        return self.busy_ms(efficiencies) + efficiencies.launch_ms
+
+    def busy_ms(self, efficiencies: Efficiencies) -> NDArray[np.float64]:
+        """That without launches. A class that was not fitted has the median of those that were."""
         arithmetic_s = self.arithmetic_s / _shares_of(efficiencies.compute, self.compute_keys)
         moving_s = self.moving_s / _shares_of(efficiencies.memory, self.memory_keys)
-        return np.asarray(1000 * np.maximum(arithmetic_s, moving_s) + efficiencies.launch_ms, dtype=np.float64)
+        return np.asarray(1000 * np.maximum(arithmetic_s, moving_s), dtype=np.float64)
 
 
 def estimate_ms(parts: Sequence[Part], roofs: Roofs, efficiencies: Efficiencies) -> float:
     """The latency of a design by its parts, in ms."""
     workload = Workload.of(parts, roofs)
     factors = [efficiencies.outside_of(precision) for precision in workload.precisions]
-    return float(workload.ms(efficiencies) @ np.array(factors))
+    return float(workload.busy_ms(efficiencies) @ np.array(factors)) + len(parts) * efficiencies.launch_ms
 
 
 def _shares_of(shares: Mapping[str, float], keys: Sequence[str]) -> NDArray[np.float64]:

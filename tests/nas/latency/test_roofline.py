@@ -95,6 +95,8 @@ def test_what_an_engine_takes_over_a_profile_is_by_precision() -> None:
     assert estimate_ms(parts, ROOFS, Efficiencies(outside={"fp32": 0.8, "int8": 1.4})) == pytest.approx(0.8 + 0.35)
     assert estimate_ms(parts, ROOFS, Efficiencies(outside={"fp32": 2.0})) == pytest.approx(2.5), "int8 as the wider one"
     assert estimate_ms(parts, ROOFS, UNFITTED) == pytest.approx(1.25)
+    launched = Efficiencies(launch_ms=0.5, outside={"fp32": 0.8, "int8": 1.4})
+    assert estimate_ms(parts, ROOFS, launched) == pytest.approx(0.8 + 0.35 + 2 * 0.5), "a launch is a launch"
 
 
 def test_a_precision_without_a_peak_takes_the_next_wider_ones() -> None:
@@ -121,7 +123,10 @@ def on_paper(
     for design in designs:
         of_design = design_parts(design)
         parts = [float(ms) * rng.gauss(1, noise) for ms in part_times(of_design, machine)]
-        whole = sum(machine.outside[part.precision] * ms for part, ms in zip(of_design, parts, strict=True))
+        whole = sum(
+            machine.outside[part.precision] * (ms - machine.launch_ms) + machine.launch_ms
+            for part, ms in zip(of_design, parts, strict=True)
+        )
         measured.append(MeasuredDesign(design, {"": (whole,)}, tuple(parts), whole - sum(parts)))
     return measured
 
@@ -229,8 +234,7 @@ def test_only_a_board_that_nothing_reaches_is_estimated_where_milliseconds_are_a
 def test_a_jetson_is_estimated_on_its_gpu_in_each_precision(tmp_path: Path) -> None:
     orin = load_device("jetson-orin-nano")
     target = find_target("tensorrt", orin)
-    wide = TINY.replace("[8, 16, 24]", "[256, 384, 512]")  # launches, which no precision shortens, count little in it
-    where = space(tmp_path, PAIR, text=wide, traits=target.traits)
+    where = space(tmp_path, PAIR, traits=target.traits)
     estimate = estimate_for(target, [parse_budget("8ms@jetson-orin-nano")])
     assert estimate is not None and estimate.runtime == "tensorrt"
     assert estimate.roofs.ops_per_s["fp16"] == 10e12
