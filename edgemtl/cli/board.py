@@ -1,4 +1,4 @@
-"""`edgemtl doctor --device NAME`: what can be done for a board from here, what its file lacks, and how to get it."""
+"""`edgemtl doctor --device NAME`: what can be done for a board from here, what it or its file lacks, how to get it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edgemtl.cli.screen import Screen
 
 if TYPE_CHECKING:
     from edgemtl.devices import Device
+    from edgemtl.profiling import BoardFacts
     from edgemtl.targets import ExportTarget
 
 __all__ = ["Finding", "findings_of", "show_board"]
@@ -41,12 +42,12 @@ def show_board(screen: Screen, name: str) -> None:
 
 
 def findings_of(device: Device) -> Iterator[Finding]:
-    """Everything that is known of a board from here: its file, access, runtimes with their latencies, and facts."""
+    """Everything that is known of a board: its file, what it answers, runtimes with their latencies, and facts."""
     from edgemtl.devices import device_file, device_names
 
     if device.name in device_names():
         yield Finding("file", True, str(device_file(device.name)))
-    yield _access(device)
+    yield from _access(device)
     for runtime in device.runtimes:
         yield from _runtime(device, runtime.name)
     yield from _facts(device)
@@ -55,13 +56,43 @@ def findings_of(device: Device) -> Iterator[Finding]:
     yield Finding("energy", bool(energy), ", ".join(energy) or "no sensor is stated: energy is not measured")
 
 
-def _access(device: Device) -> Finding:
-    if device.is_host:
-        return Finding("access", True, "this machine")
-    if device.reach.host:
-        return Finding("access", True, device.reach.url)
+def _access(device: Device) -> Iterator[Finding]:
+    """How the board is reached and, where that is by ssh, what it says after a login."""
+    from edgemtl.devices import SSH
+    from edgemtl.errors import UserError
+    from edgemtl.profiling import read_board
+
     remedy = "fill in reach: {host: ..., user: ...} in a file of your own (edgemtl devices new), or give its address"
-    return Finding("access", False, "nothing says how to reach it", remedy)
+    if device.is_host:
+        yield Finding("access", True, "this machine")
+    elif not device.reach.host:
+        yield Finding("access", False, "nothing says how to reach it", remedy)
+    elif device.measurer != SSH:
+        yield Finding("access", True, f"{device.reach.url}, by the measurer {device.measurer}")
+    else:
+        try:
+            answer = read_board(device.reach)
+        except UserError as error:
+            yield Finding("access", False, f"{device.reach.url} was not logged in to", str(error))
+            return
+        yield Finding("access", True, device.reach.url)
+        yield from _answers(device, answer)
+
+
+def _answers(device: Device, answer: BoardFacts) -> Iterator[Finding]:
+    """The words of a board that was reached, held against its file and against what engines need there."""
+    from edgemtl.arithmetic import ANY
+
+    yield Finding("board", True, answer.system)
+    right = device.arithmetic in (ANY, answer.processor)
+    remedy = "" if right else f"its file says {device.arithmetic}: correct its arithmetic, or its reach"
+    yield Finding("processor", right, f"{answer.machine}, {answer.processor}", remedy)
+    for name in ("numpy", *(runtime.name for runtime in device.runtimes)):
+        if name in answer.packages:
+            version = answer.packages[name]
+            state = f"{device.reach.python} there has {'none' if version is None else version}"
+            remedy = "" if version else "install it there, or name the Python that has it under reach"
+            yield Finding(f"package {name}", version is not None, state, remedy)
 
 
 def _runtime(device: Device, name: str) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from edgemtl.profiling.measurer import (
 from edgemtl.profiling.measurers import find_measurer, measurer_names
 from edgemtl.profiling.profiler import profile
 from edgemtl.profiling.remote.board import Board, board_at, close_boards
+from edgemtl.profiling.remote.facts import BoardFacts, read_board
 from edgemtl.profiling.samples import (
     LatencyBlock,
     Ratio,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Board",
+    "BoardFacts",
     "Call",
     "Cost",
     "Count",
@@ -90,6 +92,7 @@ __all__ = [
     "profile",
     "profile_file",
     "ratios",
+    "read_board",
     "read_profile",
     "samples_needed",
     "write_profile",

@@ -2,8 +2,9 @@
 
 What a version lacks is no attribute of its fake (8.5: `STRONGLY_TYPED`; 10: `build_engine`, bindings by number; 11:
 flags of precision). Calls take the documented arguments only, a network without an explicit batch is not parsed by 8.5,
-precision cannot be set on a strongly typed network, an opset beyond the parser's is refused, and a plan opens by the
-version and on the GPU that it was built by and for. What is built runs by ONNX Runtime, on addresses of the fake CUDA.
+whose `nptype` fails beside numpy 1.24, precision cannot be set on a strongly typed network, an opset beyond that of the
+parser is refused, and a plan opens by the version and on the GPU that it was built by and for. What is built runs by
+ONNX Runtime, on addresses of the fake CUDA.
 """
 
 from __future__ import annotations
@@ -91,13 +92,21 @@ class FakeCuda:
         return 0
 
 
+_KINDS = {"FLOAT": np.float32, "HALF": np.float16, "BOOL": np.bool_}
+
+
+def _without_numpy_bool(kind: str) -> Any:
+    """8.5's `nptype` beside numpy 1.24, the last one of Python 3.8 (NVIDIA/TensorRT#2557)."""
+    raise AttributeError(f"module 'numpy' has no attribute 'bool' (for {kind})")
+
+
 def fake_tensorrt(version: str, gpu: str = "sm_87", dla_cores: int = 0) -> Any:
     """The module `tensorrt` of a version, on a board with this GPU and so many DLAs."""
     major = int(version.split(".")[0])
     module: Any = ModuleType("tensorrt")
-    kinds = {"FLOAT": np.float32, "HALF": np.float16, "BOOL": np.bool_}
     module.__version__, module.ILogger, module.IProfiler = version, ILogger, IProfiler
-    module.float32, module.float16, module.nptype, module.built = "FLOAT", "HALF", kinds.__getitem__, []
+    module.float32, module.float16, module.bool, module.built = "FLOAT", "HALF", "BOOL", []
+    module.nptype = _without_numpy_bool if version.startswith("8.5") else _KINDS.__getitem__
     flags = ["STRONGLY_TYPED"] if major >= 10 else ["EXPLICIT_PRECISION"]
     values = {"EXPLICIT_BATCH": 0} if major < 11 else {}
     module.NetworkDefinitionCreationFlag = IntEnum(
@@ -380,7 +389,7 @@ def _classes(  # noqa: C901 (one closure for each class)
 
         def _view(self, name: str) -> Any:
             shape = self._engine.get_tensor_shape(name)
-            kind = np.dtype(module.nptype(self._engine.get_tensor_dtype(name)))
+            kind = np.dtype(_KINDS[self._engine.get_tensor_dtype(name)])
             count = int(np.prod(shape)) * kind.itemsize
             memory = (ctypes.c_char * count).from_address(self._addresses[name])
             return np.frombuffer(memory, kind).reshape(shape)

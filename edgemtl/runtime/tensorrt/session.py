@@ -54,8 +54,8 @@ class TensorRtSession:
         self._addresses: dict[str, int] = {}
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
-            kind = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
-            self._arrays[name] = np.zeros(tuple(self._engine.get_tensor_shape(name)), kind)
+            kind = self._engine.get_tensor_dtype(name)
+            self._arrays[name] = np.zeros(tuple(self._engine.get_tensor_shape(name)), _numpy_type(trt, kind))
             self._addresses[name] = cuda.take(self._arrays[name].nbytes)
             self._context.set_tensor_address(name, self._addresses[name])
 
@@ -101,6 +101,14 @@ class TensorRtSession:
             self._open = False
             self._context = self._engine = self._runtime = None
             self._cuda.close()
+
+
+def _numpy_type(trt: Any, kind: Any) -> Any:
+    """The type of an array for one of TensorRT's, of those that graphs of ours take and give.
+
+    TensorRT's own `nptype` fails in 8.5 beside numpy 1.24, for every type (NVIDIA/TensorRT#2557).
+    """
+    return {trt.float32: np.float32, trt.float16: np.float16, trt.bool: np.bool_}[kind]
 
 
 def _profiler(trt: Any) -> Any:
