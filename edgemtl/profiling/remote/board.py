@@ -29,6 +29,8 @@ FOREIGN = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """Errors of reading an answer that is not as the agent gives it."""
 PATIENCE_S, LONGER = 90.0, 4 / 3
 """How long a lost board is looked for, and by what factor the agent waits longer there before it removes itself."""
+MOST_CUTS = 10
+"""Connections that may end in a row without a sign of life after the greeting: then it is no cable."""
 ENDING_S = 15.0
 _RECEIVE = 'import os;exec(b"".join(os.read(0,1) for _ in range({})).decode())'
 """Runs what comes first on standard input, and reads no byte more than that."""
@@ -42,7 +44,7 @@ class Board:
 
     def __init__(self, reach: Reach, patience_s: float = PATIENCE_S) -> None:
         self.reach, self._patience_s, self._lease_s = reach, patience_s, LONGER * patience_s
-        self._name, self._number = f"edgemtl-{secrets.token_hex(8)}", 0
+        self._name, self._number, self._cuts = f"edgemtl-{secrets.token_hex(8)}", 0, 0
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._greeting: Mapping[str, Any] | None = None
@@ -68,7 +70,13 @@ class Board:
             try:
                 reply = self._exchange(request, report)
                 break
-            except ConnectionCut:
+            except ConnectionCut as error:
+                self._cuts += 1
+                if self._cuts > MOST_CUTS:
+                    raise UserError(
+                        f"board {self.reach.url} ends every connection at the same request ({verb}): look at its "
+                        "memory and its messages (dmesg), and measure again"
+                    ) from error
                 note(report, f"the connection to {self.reach.url} was cut: connecting again")
                 self._reconnect()
         if "error" in reply.fields:
@@ -127,6 +135,7 @@ class Board:
         write_frame(process.stdin, request)
         while True:
             reply = read_frame(process.stdout)
+            self._cuts = 0
             if reply.fields.get("number") != request.fields["number"]:
                 continue
             if not reply.fields.get("partial"):

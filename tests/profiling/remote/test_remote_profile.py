@@ -20,6 +20,7 @@ from edgemtl.devices import load_device, parse_reach
 from edgemtl.errors import UserError
 from edgemtl.files.seals import sha256
 from edgemtl.profiling import Board, board_at, close_boards, find_measurer, profile, read_profile
+from edgemtl.profiling.remote.board import MOST_CUTS
 from edgemtl.profiling.remote.pack import bootstrap_source
 from edgemtl.progress import Progress
 from edgemtl.runtime import EngineSpec
@@ -292,6 +293,30 @@ def test_a_board_that_answers_nonsense(board: LoopbackBoard, tmp_path: Path, ver
     liar.chmod(0o755)
     line = refusal(lambda: profile(engine_in(tmp_path / "engine"), board.url(str(liar)), runs=10))
     assert "answers what is not understood" in line
+
+
+QUITTER = """#!{python}
+import sys
+sys.path.insert(0, {root!r})
+from edgemtl.profiling.frames import Frame, read_frame, write_frame
+
+sys.stdin.buffer.read(int(sys.argv[-2]) + {bootstrap})
+write_frame(sys.stdout.buffer, Frame({{}}))
+read_frame(sys.stdin.buffer)
+"""
+
+
+def test_a_board_that_ends_every_connection_is_given_up(board: LoopbackBoard, tmp_path: Path) -> None:
+    """As where the kernel ends the agent for want of memory each time: nobody waits for that to change."""
+    quitter = tmp_path / "python3"
+    bootstrap = len(bootstrap_source().encode())
+    quitter.write_text(QUITTER.format(python=sys.executable, root=str(Path.cwd()), bootstrap=bootstrap))
+    quitter.chmod(0o755)
+    own, before = Board(parse_reach(board.url(str(quitter)))), board.cable.connections
+    line = refusal(lambda: own.ask("missing", {"sizes": {}}))
+    assert "ends every connection at the same request (missing)" in line and "dmesg" in line
+    assert board.cable.connections - before == MOST_CUTS + 1
+    own.close()
 
 
 def test_where_there_is_no_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
