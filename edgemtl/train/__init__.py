@@ -8,6 +8,7 @@ from edgemtl.train.metrics import Scorer, evaluate, raw_outputs, scores_by_image
 from edgemtl.train.processes import Launched, training_processes, worker_processes
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.sandwich import SupernetTraining
+from edgemtl.train.speed import TrainingSpeed, training_speed
 from edgemtl.train.teacher import Teacher, find_teacher
 from edgemtl.train.trainer import InitialWeights, TrainingProgress, fresh_supernet, train_supernet
 from edgemtl.train.weighting import weighting_names
@@ -23,6 +24,7 @@ __all__ = [
     "Teacher",
     "TrainingLoop",
     "TrainingProgress",
+    "TrainingSpeed",
     "batches_of",
     "distillation_loss",
     "evaluate",
@@ -38,6 +40,7 @@ __all__ = [
     "train_supernet",
     "training_batches",
     "training_processes",
+    "training_speed",
     "weighting_names",
     "worker_processes",
 ]

@@ -21,6 +21,7 @@ from accelerate.state import AcceleratorState
 
 from edgemtl.errors import UserError
 from edgemtl.signals import end_with_parent
+from edgemtl.train.speed import training_speed
 
 __all__ = ["Launched", "join_group", "leave_group", "training_processes", "worker_processes"]
 
@@ -76,6 +77,8 @@ def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]
         return
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(f"--processes {processes}: this machine has {torch.cuda.device_count()} GPUs, one for each")
+    if not torch.cuda.is_available():
+        training_speed()  # measured before they share the cores: each reads it then
     threads = max(1, torch.get_num_threads() // processes)
     port = _free_port()
     context = multiprocessing.get_context("spawn")

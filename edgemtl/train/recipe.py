@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from edgemtl.environment import environment
 from edgemtl.errors import UserError
+from edgemtl.train.speed import training_speed
 
 __all__ = ["Recipe"]
 
@@ -28,9 +28,9 @@ class Recipe:
 
     Images grow as training goes on (progressive resizing, as Tan and Le 2021 do it): each of `sizes`, fractions of the
     input size, gets the same computation, so small images make most of the steps. `zoom` is the range of scales about
-    that size. Weights are averaged with `average` per step. `bf16` None computes in BF16 where the processor multiplies
-    it in hardware. `near` is the hash of the designs that random ones lie near, where they are not drawn anywhere;
-    `taught_by` that of the weights of a teacher, where there is one.
+    that size. Weights are averaged with `average` per step. `bf16` None computes in BF16 where that is the faster on
+    this machine (`edgemtl.train.speed`). `near` is the hash of the designs that random ones lie near, where they are
+    not drawn anywhere; `taught_by` that of the weights of a teacher, where there is one.
     """
 
     steps: int = 2000
@@ -103,13 +103,12 @@ class Recipe:
         return self.size_at(step) ** 2 * ((1 if self.ends_at(step) else 1 / 3) + narrow / 2)
 
     def computes_bf16(self) -> bool:
-        """Whether to compute in BF16: as the recipe says, else where the hardware does it."""
+        """Whether to compute in BF16: as the recipe says, else where the hardware is faster at it."""
         if self.bf16 is not None:
             return self.bf16
         if torch.cuda.is_available():
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        flags = set(environment()["cpu"]["flags"])
-        return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+        return training_speed().prefers_bf16
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON values."""

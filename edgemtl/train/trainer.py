@@ -103,7 +103,12 @@ def train_supernet(
         rank, pinned = accelerator.process_index, accelerator.device.type == "cuda"
         feed = training_batches(source.split("train"), space.tasks, recipe, loop.step, rank, pinned=pinned)
         loop.run(feed, _Reporter(training, loop, source, out / LOG_FILE, report))
-        origin = {"processes": accelerator.num_processes, "begun_with_sha256": initial.sha256, "command": command}
+        origin = {
+            "processes": accelerator.num_processes,
+            "computed_in": "BF16" if training.bf16 else "FP32",
+            "begun_with_sha256": initial.sha256,
+            "command": command,
+        }
         leave_group()  # the others end here, and wait for no scores
         if is_main:
             _take_average(training)

@@ -1,0 +1,63 @@
+"""Which arithmetic trains faster is measured once on a machine, and what was measured holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgemtl.environment import environment
+from edgemtl.files.disk import write_atomic, write_json
+from edgemtl.nas.search import default_steps
+from edgemtl.nas.search.request import FEWEST_STEPS, MOST_STEPS
+from edgemtl.train import Recipe, training_speed
+from edgemtl.train.speed import speed_file
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """This machine's file, in a cache that has nothing yet."""
+    monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
+    training_speed.cache_clear()
+    yield speed_file()
+    training_speed.cache_clear()
+
+
+def measured_before(file: Path, fp32: float, bf16: float | None) -> None:
+    write_json(file, {"schema": "edgemtl.speed/1", "fp32": fp32, "bf16": bf16})
+    training_speed.cache_clear()
+
+
+def test_a_measurement_changes_neither_random_numbers_nor_threads(file: Path) -> None:
+    """And a damaged one is made anew."""
+    write_atomic(file, "{")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    threads = torch.get_num_threads()
+    speed = training_speed()
+    assert torch.equal(torch.rand(3), expected) and torch.get_num_threads() == threads
+    assert speed.fp32 > 0.1 and speed.gflops_per_second >= speed.fp32
+    has_bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & {*environment()["cpu"]["flags"]})
+    assert (speed.bf16 is not None) == has_bf16
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    assert training_speed().fp32 > 0.1
+
+
+def test_the_faster_arithmetic_is_taken_as_it_was_measured_first(file: Path) -> None:
+    for fp32, bf16, faster in ((100.0, 180.0, True), (100.0, 60.0, False), (100.0, None, False)):
+        measured_before(file, fp32, bf16)
+        assert Recipe().computes_bf16() is faster or torch.cuda.is_available()
+        assert Recipe(bf16=not faster).computes_bf16() is not faster
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains the most steps")
+def test_a_fine_tuning_has_as_many_steps_as_the_machine_does_in_eight_minutes(file: Path) -> None:
+    for gflops, steps in ((5.0, FEWEST_STEPS), (150.0, 700), (190.0, 900), (5000.0, MOST_STEPS)):
+        measured_before(file, gflops, None)
+        assert default_steps() == steps
