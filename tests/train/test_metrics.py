@@ -60,6 +60,14 @@ def test_miou_is_scikit_learn_s() -> None:
     assert scored(task, given) == {"miou": pytest.approx(expected, abs=1e-6)}
 
 
+def test_the_first_of_equally_likely_classes_is_predicted() -> None:
+    task = TASKS["semseg"]
+    target, mask = np.full((1, *SIZE), 1), np.ones((1, *SIZE), bool)
+    output = torch.tensor([0.0, 2.0, 2.0, 1.0]).view(1, 4, 1, 1).expand(1, 4, *SIZE)
+    batch = Batch(np.zeros((1, 3, *SIZE), np.float32), {task.name: target}, {task.name: mask})
+    assert scored(task, [(output, batch)]) == {"miou": 1}
+
+
 def test_miou_leaves_out_a_class_that_is_neither_there_nor_predicted() -> None:
     task = TASKS["semseg"]
     given = batches(task)
@@ -122,6 +130,14 @@ def test_f_is_the_best_over_one_threshold_for_all_images(name: str) -> None:
     share = 1 / (1 + np.exp(-output[:, 0]))
     best = max(sk.f1_score(truth, share >= threshold) for threshold in np.linspace(0, 1, 39))
     assert scored(task, given) == {task.metric.name: pytest.approx(best, abs=1e-5)}
+
+
+def test_a_chance_that_is_the_threshold_is_above_it() -> None:
+    task, size = TASKS["edges"], (1, 2, 2)
+    target, mask = np.array([[[1, 0], [0, 0]]], np.float32), np.ones(size, bool)
+    output = torch.tensor([0.0, -0.01, -0.01, -9.0]).view(1, 1, 2, 2)
+    batch = Batch(np.zeros((1, 3, 2, 2), np.float32), {"edges": target}, {"edges": mask})
+    assert scored(task, [(output, batch)])["ods_f"] == 1
 
 
 def test_edges_that_are_never_found_score_zero_and_all_found_one() -> None:

@@ -96,6 +96,7 @@ class NetEvaluator:
     Statistics come from the training split, ranges from the calibration split, decisions from the validation split, and
     the reported scores from the test split: no image serves two of these. Engines are built, timed and scored where
     `measurer` times them; else nets are simulated, and the latencies of designs are those of an `estimate`, if any.
+    `turns` are those with other processes on this machine.
     """
 
     source: Source
@@ -104,6 +105,7 @@ class NetEvaluator:
     scopes: Sequence[str]
     threads: int = 0
     estimate: LatencyEstimator | None = None
+    turns: Turns = field(kw_only=True, default_factory=Turns)
 
     @property
     def is_timed(self) -> bool:
@@ -117,7 +119,7 @@ class NetEvaluator:
 
     def prepare(self, net: TaskNet, precision: Mapping[str, str] | None) -> PreparedNet:
         """The net, its statistics measured anew in place, with ranges where a block is INT8 or the engine is FP16."""
-        recalibrate(net, self._train_images)
+        recalibrate(net, self.turns.in_parts(self._train_images))
         bounded = precision is not None and not {"int8", "fp16"}.isdisjoint(precision.values())
         return PreparedNet(net, precision, self.ranges(net) if bounded else None)
 
@@ -160,7 +162,7 @@ class NetEvaluator:
 
     def simulated(self, prepared: Prepared) -> dict[str, dict[str, float]]:
         """Metrics on the validation images, simulated as the target's engine computes."""
-        return evaluate(self._simulation(prepared), self.source.tasks, self._validation)
+        return evaluate(self._simulation(prepared), self.source.tasks, self.turns.in_parts(self._validation))
 
     def watch(self, prepared: Prepared, metrics: Metrics, floors: Sequence[Floor]) -> Watch | None:
         """The watch over floors of candidates; None where there is nothing to watch.
@@ -187,7 +189,7 @@ class NetEvaluator:
         order, audit = image_order(key, watch.images), Audit(watch)
         simulation, scorer = self._simulation(prepared), Scorer(self.source.tasks)
         floors = [each.floor for each in watch.floors]
-        for start in range(0, len(order), WATCHED_BATCH):
+        for start in self.turns.in_parts(range(0, len(order), WATCHED_BATCH)):
             images = order[start : start + WATCHED_BATCH]
             batch = collate([self._validation_samples[number] for number in images], self.source.tasks)
             outputs = raw_outputs(simulation, batch)
@@ -233,19 +235,18 @@ class NetEvaluator:
 
     @contextmanager
     def timer(self, prepared: Prepared) -> Iterator[Callable[[], dict[str, float]]]:
-        """The call that is `time`, with the net's engine built already: what is left is to open and to run it."""
+        """The call that is `time`, with engine built and garbage collected: what is left is to open and to run it."""
         if not self.is_timed or prepared.precision is None:
             yield dict
         elif self.estimate is not None:
             yield partial(self._estimated, prepared, self.estimate)
         else:
-            with self.built(prepared) as folder:
+            with self.built(prepared) as folder, no_collection():
                 yield partial(self._fastest, folder)
 
     def _fastest(self, folder: Path) -> dict[str, float]:
         """Latencies of the fastest of several engines of one file."""
-        with no_collection():
-            drawn = [self._medians(folder) for _ in range(LATENCY_ENGINES)]
+        drawn = [self._medians(folder) for _ in range(LATENCY_ENGINES)]
         return {scope: min(medians[scope] for medians in drawn) for scope in self.scopes}
 
     def _estimated(self, prepared: Prepared, estimate: LatencyEstimator) -> dict[str, float]:
@@ -367,10 +368,9 @@ class NetEvaluator:
 
 @dataclass
 class Evaluator(NetEvaluator):
-    """Score and time the designs of a supernet; `turns` are those with other processes on this machine."""
+    """Score and time the designs of a supernet."""
 
     supernet: Supernet = field(kw_only=True)
-    turns: Turns = field(kw_only=True, default=Turns())
 
     def candidate(self, design: Design) -> Candidate:
         """The design's net, extracted and recalibrated, with ranges where a block is INT8."""
@@ -382,7 +382,8 @@ class Evaluator(NetEvaluator):
         """Metrics of the quantized net, simulated as the target's engine computes, and the latency if there is one.
 
         Scoring is stopped early where the design cannot keep a floor of the `watch`. Where the latency is `predicted`
-        no engine is built. What is measured alone is an engine that is built already.
+        no engine is built. What is measured alone is an engine that is built already, and who waits to measure does so
+        between two batches of another's images.
         """
         with ExitStack() as stack:
             with self.turns.among_others():

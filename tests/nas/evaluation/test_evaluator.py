@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from edgemtl.nas.evaluation.evaluator import LATENCY_ENGINES
 from edgemtl.spaces import Space, load_space
 from edgemtl.targets import find_target, measurer_of
 from edgemtl.testing.world import TASKS
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +104,8 @@ def test_a_net_is_built_once_and_opened_anew_for_each_engine_that_is_timed(
 
 @pytest.mark.parametrize(("device", "waits"), [("host", ["among", "alone"]), ("raspberry-pi-5", ["among"])])
 def test_only_engines_are_timed_alone(home: Path, where: Space, device: str, waits: list[str]) -> None:
-    """What nothing times waits for no other worker, and an engine is built among them."""
-    events: list[str] = []
+    """What nothing times waits for no other worker, and an engine is built among them; images are in parts."""
+    events, parts = list[str](), list[int]()
 
     class Heard(Turns):
         @contextmanager
@@ -115,6 +118,11 @@ def test_only_engines_are_timed_alone(home: Path, where: Space, device: str, wai
             events.append("alone")
             yield
 
+        def in_parts(self, whole: Iterable[T]) -> Iterator[T]:
+            made = [*whole]
+            parts.append(len(made))
+            yield from made
+
     target = find_target("onnxruntime", load_device(device))
     source, supernet = (
         open_source(str(home / "photos"), (64, 64)),
@@ -123,6 +131,7 @@ def test_only_engines_are_timed_alone(home: Path, where: Space, device: str, wai
     evaluator = Evaluator(source, target, measurer_of(target), [""], supernet=supernet, turns=Heard())
     found = evaluator.evaluate(where.smallest())
     assert events == waits and bool(found.latency_ms) == ("alone" in waits)
+    assert parts == [len(evaluator._train_images), len(evaluator._validation)]
 
 
 def test_the_images_of_a_decision_are_not_those_of_a_score(evaluator: Evaluator) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,36 @@ def test_who_is_alone_waits_for_those_inside_and_keeps_newcomers_out(tmp_path: P
     assert order == ["inside", "alone", "leaves", "newcomer"]
 
 
+def test_who_waits_to_be_alone_goes_between_two_parts_of_another_s_work(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def alone() -> None:
+        with Turns(tmp_path).alone():
+            order.append("alone")
+
+    turns = Turns(tmp_path)
+    waiting = threading.Thread(target=alone)
+    with turns.among_others():
+        for part in turns.in_parts(("first", "second", "third")):
+            if part == "first":
+                waiting.start()
+                wait_until_locked(tmp_path / "gate")
+            order.append(part)
+    waiting.join(20)
+    assert order == ["first", "alone", "second", "third"]
+
+
+def wait_until_locked(file: Path) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with file.open("ab") as opened, suppress(BlockingIOError):
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(0.01)
+            continue
+        return
+    raise AssertionError(f"nobody has {file}")
+
+
 def test_without_others_nothing_waits() -> None:
     with Turns().alone(), Turns().among_others(), Turns().alone():
-        pass
+        assert [*Turns().in_parts("ab")] == ["a", "b"]
