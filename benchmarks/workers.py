@@ -6,10 +6,11 @@ its work.
 
 Every worker scores on one thread (`--threads`), and has a core of its own: that is what a second worker brings. Against
 one worker that scores on all cores (`one_on_all_cores_against_two`) little can be won where two are all. A design of
-the default space takes a core 4.9 s (statistics 1.3, ranges 1.0, scores 2.5, the engine's file 0.1; CPU time of one
-thread, avx512-vnni, on a busy machine), and 0.7 s more are spent alone, on opening and timing. So two workers need
-4.9 / 2 + 0.7 s a design, and one that shares its work between both cores as much: 1.0 x; 5.6 s of one with a core make
-1.8 x the ceiling of two with a core each. The seconds in which the second worker starts are counted in.
+the default space took one thread 7.5 s of CPU time, on a machine that others kept busy three times over, so that only
+the proportions count: statistics 1.7, ranges 0.8, scores 3.5 (metrics 1.2 of them), the engine's file and the rest 0.4,
+all of which workers do at once, and 1.2 for opening and timing, which are done alone. So of two workers with a core
+each a design takes 6.3 / 2 + 1.2 s, of one that shares its work between both cores about as much, and of one with a
+core 7.5 s: 1.7 x is the ceiling of two with a core each. The seconds in which the second worker starts are counted in.
 
 A search that has ended is kept until all have: called again after it was stopped, the benchmark goes on with the next.
 """

@@ -90,6 +90,18 @@ def test_recalibration_forgets_what_was_measured_before(space: Space, supernet: 
     assert difference(by_tensor(once(image)), by_tensor(twice(image))) == 0
 
 
+def test_recalibration_runs_no_head_and_measures_what_the_whole_net_does(space: Space, supernet: Supernet) -> None:
+    image, run = pictures(4, SIZE), set[str]()
+    whole, part = supernet.extract(space.largest()), supernet.extract(space.largest())
+    for name, block in part.blocks.items():
+        block.register_forward_hook(lambda *_, name=name: run.add(name))
+    recalibrate(whole, [image], whole.run_all)
+    recalibrate(part, [image])
+    assert part.blocks.keys() - run == {"semseg_head", "depth_head", "kind_neck", "kind_head"}
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, part.state_dict()[name])
+
+
 def test_a_design_trains_its_prefixes_and_nothing_else(space: Space) -> None:
     supernet = Supernet.of(space)
     sum(

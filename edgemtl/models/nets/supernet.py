@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from edgemtl.models.nets.blocks import Subpixel, build_block
 from edgemtl.models.nets.experts import routing_loss
-from edgemtl.models.nets.net import MultiTaskNet
+from edgemtl.models.nets.net import MultiTaskNet, Step, run_blocks
 from edgemtl.spaces import BlockPlan, Choice, DesignSource, Plan, Values
 from edgemtl.tasks import Task, map_outputs
 
@@ -162,8 +162,8 @@ class _AllBlocks(nn.Module):
 def recalibrate(net: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object] | None = None) -> None:
     """Measure a static net's batch-norm statistics: the plain average over `batches` of images, as in US-Nets.
 
-    `forward` runs the net in another way than by itself, with its norms. The net is left in evaluation mode, on its own
-    device. Weights do not change.
+    `forward` runs the net in another way than by itself, with its norms; else what no norm reads is left out. The net
+    is left in evaluation mode, on its own device. Weights do not change.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     net.eval()
@@ -173,10 +173,24 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor], forward: Callable[[Te
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
+    run = forward or _until_norms(net)
     with torch.no_grad():
         for images in batches:
-            (forward or net)(images.to(norms[0].weight.device))
+            run(images.to(norms[0].weight.device))
     net.eval()
+
+
+def _until_norms(net: nn.Module) -> Callable[[Tensor], object]:
+    """The forward pass of a net; of a `MultiTaskNet` without the blocks, such as heads, that no norm follows from."""
+    if not isinstance(net, MultiTaskNet):
+        return net
+    needed, steps = set[str](), list[Step]()
+    for step in reversed(net.wiring):
+        norms = any(isinstance(module, nn.BatchNorm2d) for module in net.blocks[step.parameters].modules())
+        if norms or step.name in needed:
+            needed.update(step.inputs)
+            steps.insert(0, step)
+    return partial(run_blocks, net.blocks, steps)
 
 
 def _enlarging(plans: Iterable[Plan]) -> Iterator[Plan]:
