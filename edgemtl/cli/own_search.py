@@ -89,5 +89,6 @@ def _check_options(net: str) -> None:
             )
     if context.get_parameter_source("data") is not ParameterSource.COMMANDLINE:
         raise UserError(
-            f"{net} does not say what INT8 is calibrated and compared on: give a folder of photos with --data"
+            f"{net} does not say what INT8 is calibrated and compared on: give a folder of photos with --data, "
+            "or a data set with labels"
         )

@@ -52,11 +52,11 @@ __all__ = ["prune"]
 )
 @click.option("--design", metavar="NAME", help="Which of the run's designs; the best by default.")
 @click.option(
-    "--data", metavar="DATA", help="For a module: a data set, as in a search; with --tasks a folder of pictures, too."
+    "--data",
+    metavar="DATA",
+    help="For a net of one's own: a data set, as in a search; with --tasks a folder of pictures without labels, too.",
 )
-@click.option(
-    "--tasks", metavar="FILE", help="For an ONNX file or a module: its tasks, as edgemtl export reads them; no labels."
-)
+@click.option("--tasks", metavar="FILE", help="For an ONNX file or a module: its tasks, as edgemtl export reads them.")
 @click.option("--size", metavar="HxW", help="For a net of one's own: its input size; a module's is 192x256 by default.")
 @click.option("--finetune", metavar="STEPS", type=int, help="For a net of one's own: train what is left so many steps.")
 @click.option(
@@ -98,8 +98,9 @@ def prune(
     returns a torch.nn.Module that maps images to a dict of one tensor a task, or of a dict of outputs where a task has
     several. edgemtl.nas.prune.apply_pruning cuts such a module as the folder that is written says.
 
-    An ONNX file, or a module, with --tasks needs no labels: it is compared with itself on pictures, and learns from
-    itself. Its folder holds an ONNX file for edgemtl export.
+    An ONNX file, or a module, with --tasks needs no labels: with a folder of pictures as --data it is compared with
+    itself; with a data set each task is judged by its own metric. It learns from itself. Its folder holds an ONNX file
+    for edgemtl export.
     """
     from edgemtl.nas.prune import MODULE_FILE, DeclaredModule, FineTuning, PruneRequest, RunDesign, UserModule
     from edgemtl.nas.prune import prune as prune_net
@@ -151,7 +152,7 @@ def _check_options(subject: str, own: bool, **given: str | bool | int | None) ->
 
 def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:
     from edgemtl.files.disk import read_json
-    from edgemtl.nas.prune import PRUNING_FILE, TASKS_FILE
+    from edgemtl.nas.prune import PRUNING_FILE
     from edgemtl.results import RESULT_FILE
 
     if not screen.as_json:
@@ -165,8 +166,6 @@ def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:
             screen.note(f"note: channels of {layer} stay: {reason}")
         if pruning.get("not_exported"):
             screen.note(f"note: nothing was exported: {pruning['not_exported']}")
-        if (folder / TASKS_FILE).is_file():
-            screen.note("scores are agreement with the net as it was, on pictures without labels")
         screen.say(f"written: {folder / RESULT_FILE}; next: {_next(folder, own)}")
     screen.json(read_json(folder / RESULT_FILE, "result"))
 

@@ -78,7 +78,8 @@ __all__ = ["search"]
     metavar="DATA",
     default="scenes",
     show_default=True,
-    help="A data set: scenes, elpv, or the path of a YAML file. For a net of your own: a folder of photos.",
+    help="A data set: scenes, elpv, or the path of a YAML file. For a net of your own: a folder of photos, or a "
+    "data set with labels of its tasks.",
 )
 @click.option("--size", metavar="HxW", help="Input size, HEIGHTxWIDTH; the space's own by default.")
 @click.option(

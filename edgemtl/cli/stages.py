@@ -26,6 +26,8 @@ TITLES = {
     "finalists": "architectures refined",
     "finetune": "steps of fine-tuning",
     "score": "designs scored",
+    "images": "validation images scored",
+    "test images": "test images scored",
     "again": "steps to another answer",
     "map": "groups measured",
     "trial": "groups judged",

@@ -13,7 +13,7 @@ from edgemtl.bundle import BundleCost, BundleTask, describe_task
 from edgemtl.data import Batch, open_source
 from edgemtl.errors import UnsupportedError
 from edgemtl.export.bundle import recorded
-from edgemtl.own import OwnImages, Resolved
+from edgemtl.own import OwnImages, Resolved, Spread
 from edgemtl.profiling import count_graph
 from edgemtl.progress import Report, note
 from edgemtl.runtime import Outputs, load_image
@@ -23,6 +23,8 @@ __all__ = ["ROOMS", "CheckImages", "check_images", "described_tasks", "model_cos
 
 ROOMS = 4
 """Rendered rooms that engines are checked on where no photos are given."""
+MOST_IMAGES = 128
+"""Images that engines are compared on, at most."""
 _ROOM_SIZE = (192, 256)
 
 
@@ -50,7 +52,9 @@ def check_images(files: Sequence[Path], given: OwnImages | None) -> CheckImages:
     if files:
         return CheckImages([load_image(path) for path in files], None, {"name": "photos", "images": len(files)})
     if given is not None:
-        return CheckImages(given.test, given.labels, {"name": given.name, "images": len(given.test)})
+        seen = list(Spread(given.test, MOST_IMAGES))
+        labels = [batch for _, batch in seen if batch is not None] if given.labelled else None
+        return CheckImages([picture for picture, _ in seen], labels, {"name": given.name, "images": len(seen)})
     rooms = open_source("scenes", _ROOM_SIZE).split("validation")
     return CheckImages([rooms[number].image for number in range(ROOMS)], None, {"name": "scenes", "images": ROOMS})
 

@@ -10,9 +10,9 @@ from edgemtl.own.declaration import (
     read_declaration,
     resolve,
 )
-from edgemtl.own.labelled import OwnImages, at_label_size, open_own_images
+from edgemtl.own.labelled import LabelledImages, OwnImages, Seen, Spread, at_label_size, open_labelled, open_own_images
 from edgemtl.own.net import OwnNet, is_own_net, net_of_model, open_net
-from edgemtl.own.photos import Photos, read_photos
+from edgemtl.own.photos import Photos, is_data_set, read_photos
 from edgemtl.own.precision import FLOAT, FLOAT_ENGINE, INT8, OwnPrecision, in_precision, named_precision, net_digest
 from edgemtl.own.proposal import propose_tasks
 from edgemtl.own.records import block_records
@@ -44,6 +44,7 @@ __all__ = [
     "Declaration",
     "DeclaredNet",
     "DeclaredTask",
+    "LabelledImages",
     "NetBlock",
     "OwnImages",
     "OwnNet",
@@ -52,7 +53,9 @@ __all__ = [
     "Pixels",
     "ResidualSum",
     "Resolved",
+    "Seen",
     "SelfLabelled",
+    "Spread",
     "Structure",
     "TorchGraph",
     "as_text",
@@ -65,11 +68,13 @@ __all__ = [
     "flat_outputs",
     "image_input",
     "in_precision",
+    "is_data_set",
     "is_own_net",
     "module_as_onnx",
     "named_precision",
     "net_digest",
     "net_of_model",
+    "open_labelled",
     "open_net",
     "open_own_images",
     "open_pictures",

@@ -1,63 +1,165 @@
-"""Images that a net of one's own is rounded with and compared on: photos, or a data set whose labels score it."""
+"""Images that a net of one's own is rounded with, decided on and scored on: photos, or a data set with labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
+from torch import Tensor
 
-from edgemtl.data import Batch, Source, collate, open_source
+from edgemtl.data import Batch, Sample, Source, Split, collate, open_source
 from edgemtl.errors import UserError, unknown_name
-from edgemtl.own.photos import is_data_set, read_photos
-from edgemtl.own.self_labelled import Files
-from edgemtl.runtime import Outputs
-from edgemtl.tasks import Task, kind_of
-from edgemtl.train import subsample
+from edgemtl.own.photos import MOST_EACH, is_data_set, read_photos
+from edgemtl.own.self_labelled import SplitImages, random_windows
+from edgemtl.own.task_net import at_size
+from edgemtl.runtime import Outputs, load_image
+from edgemtl.tasks import Task, kind_of, map_outputs
 
-__all__ = ["OwnImages", "at_label_size", "check_labels", "open_own_images"]
+__all__ = ["LabelledImages", "OwnImages", "Seen", "Spread", "at_label_size", "open_labelled", "open_own_images"]
 
 Picture = NDArray[np.uint8]
-MOST_EACH = 128
+Item = TypeVar("Item")
+Seen = tuple[Picture, Batch | None]
+"""A picture, and its labels where it has some."""
 
 
 @dataclass(frozen=True)
 class OwnImages:
-    """Pictures that calibrate, and others that are reported on; `labels` are those of the latter, None for photos.
+    """Images that calibrate, that decide, and that are reported on; each is read when it is wanted.
 
-    `name` is that of the data set, `photos` where there are no labels.
+    `name` is that of the data set, `photos` where there are no labels; `labelled` says whether every image that decides
+    or is reported on has labels.
     """
 
     name: str
+    fingerprint: str
     calibration: Sequence[Picture]
-    test: Sequence[Picture]
-    labels: Sequence[Batch] | None = None
+    validation: Sequence[Seen]
+    test: Sequence[Seen]
+    labelled: bool
 
 
 def open_own_images(data: Path, size: tuple[int, int], tasks: Sequence[Task]) -> OwnImages:
-    """The images of a folder of photos (`read_photos`), or of a data set at `size` with labels of the tasks.
+    """The images of a folder of photos (`read_photos`), or of a data set with labels, read at `size`.
 
-    At most 128 are in each part. Raises `UserError` where neither is there, and where labels do not fit the tasks.
+    At most 128 calibrate; of a data set all others are there.
+
+    Raises `UserError` where neither is there, where labels do not fit the tasks, and where a task has none in a part.
     """
     if not is_data_set(data):
         photos = read_photos(data)
-        return OwnImages("photos", Files(photos.calibration), Files(photos.test))
-    source = open_source(str(data), size)
-    check_labels(source, tasks)
-    calibration, test = (subsample(source.split(name), MOST_EACH) for name in ("calibration", "test"))
-    for task in tasks:
-        if not any(np.any(sample.masks[task.name]) for sample in test):
-            raise UserError(f"data set {source.name}: no test image has a valid label of task {task.name}: add some")
-    labels = [collate([sample], tasks) for sample in test]
-    return OwnImages(source.name, [sample.image for sample in calibration], [sample.image for sample in test], labels)
+        unlabelled = _Photos(photos.validation), _Photos(photos.test)
+        return OwnImages("photos", photos.fingerprint, _Pictures(photos.calibration), *unlabelled, labelled=False)
+    source = open_labelled(str(data), size, tasks)
+    calibration = Spread(SplitImages(source.split("calibration")), MOST_EACH)
+    labelled = _Labelled(source, "validation"), _Labelled(source, "test")
+    return OwnImages(source.name, source.fingerprint, calibration, *labelled, labelled=True)
 
 
-def check_labels(source: Source, tasks: Sequence[Task]) -> None:
-    """`UserError` where a data set lacks a task of a net, or its labels are of another kind or number of channels."""
+class Spread(Sequence[Item]):
+    """At most so many items of a sequence, evenly spaced over the whole, each read when it is wanted."""
+
+    def __init__(self, items: Sequence[Item], most: int) -> None:
+        self._items, self._count = items, min(len(items), most)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, position: int) -> Item:  # type: ignore[override]
+        return self._items[range(self._count)[position] * len(self._items) // self._count]
+
+
+class _Pictures(Sequence[Picture]):
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, position: int) -> Picture:  # type: ignore[override]
+        return load_image(self._paths[position])
+
+
+class _Photos(Sequence[Seen]):
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._pictures = _Pictures(paths)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, position: int) -> Seen:  # type: ignore[override]
+        return self._pictures[position], None
+
+
+class _Labelled(Sequence[Seen]):
+    def __init__(self, source: LabelledImages, split: Split) -> None:
+        self._samples, self._tasks = source.split(split), source.tasks
+        for task in self._tasks:
+            if not any(np.any(sample.masks[task.name]) for sample in self._samples):
+                raise UserError(
+                    f"data set {source.name}: no {split} image has a valid label of task {task.name}: add some"
+                )
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, position: int) -> Seen:  # type: ignore[override]
+        sample = self._samples[position]
+        return sample.image, collate([sample], self._tasks)
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A data set of which a net's `tasks` alone are read; a `Source`."""
+
+    source: Source
+    tasks: tuple[Task, ...]
+
+    @property
+    def name(self) -> str:
+        """See `Source`."""
+        return self.source.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """See `Source`."""
+        return self.source.size
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        return self.source.fingerprint
+
+    @property
+    def license_note(self) -> str:
+        """See `Source`."""
+        return self.source.license_note
+
+    def split(self, name: Split) -> Sequence[Sample]:
+        """See `Source`."""
+        return self.source.split(name)
+
+    def windows(self, count: int, generator: np.random.Generator) -> NDArray[np.float32]:
+        """Training images alone (N, 3, H, W), normalised: random windows of them."""
+        return random_windows(SplitImages(self.split("train")), self.size, count, generator)
+
+
+def open_labelled(data: str, size: tuple[int, int], tasks: Sequence[Task]) -> LabelledImages:
+    """A data set (`open_source`) whose labels are of a net's tasks, whatever else it has labels of.
+
+    Raises `UserError` where it lacks one of the tasks, or its labels are of another kind or number of channels.
+    """
+    source = open_source(data, size)
+    _check_labels(source, tasks)
+    return LabelledImages(source, tuple(tasks))
+
+
+def _check_labels(source: Source, tasks: Sequence[Task]) -> None:
     labelled = {task.name: task for task in source.tasks}
     for task in tasks:
         if task.name not in labelled:
@@ -81,18 +183,4 @@ def check_labels(source: Source, tasks: Sequence[Task]) -> None:
 
 def at_label_size(tasks: Sequence[Task], outputs: Outputs, size: tuple[int, int]) -> Outputs:
     """A net's outputs with dense ones of the size (H, W) of labels: maps of another size are resized, bilinearly."""
-    return {
-        task.name: {
-            output.name: _resized(value, size) if output.dense else value
-            for output in task.outputs
-            for value in [outputs[task.name][output.name]]
-        }
-        for task in tasks
-    }
-
-
-def _resized(value: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    if value.shape[2:] == size:
-        return value
-    resized: NDArray[np.float32] = functional.interpolate(torch.from_numpy(value), size, mode="bilinear").numpy()
-    return resized
+    return map_outputs(Tensor.numpy, at_size(tasks, map_outputs(torch.from_numpy, outputs), size))

@@ -10,10 +10,10 @@ from edgemtl.data import source_names
 from edgemtl.errors import UserError
 from edgemtl.files.images import ENDINGS
 
-__all__ = ["Photos", "is_data_set", "read_photos"]
+__all__ = ["MOST_EACH", "Photos", "is_data_set", "read_photos"]
 
 _FEWEST = 6
-_MOST_EACH = 128
+MOST_EACH = 128
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,12 @@ def read_photos(folder: Path) -> Photos:
 
     At most 128 are in each part but `training`, which has all of the first third.
 
-    Raises `UserError` where it is no folder but a labelled data set or nothing, or holds fewer than six.
+    Raises `UserError` where it is no folder, or holds fewer than six.
     """
-    if is_data_set(folder):
-        raise UserError(
-            f"--data {folder} is a data set with labels, and the precision of a net of one's own is searched by its "
-            "agreement with itself on photos without labels: give a folder of pictures"
-        )
     if not folder.is_dir():
-        raise UserError(f"--data {folder} is no folder: give one of photos like those that the net will see")
+        raise UserError(
+            f"--data {folder} is no folder: give one of photos like those that the net will see, or a data set"
+        )
     files = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()]
     if len(files) < _FEWEST:
         raise UserError(
@@ -60,5 +57,5 @@ def read_photos(folder: Path) -> Photos:
             "are better: a third calibrates, a third decides, a third is reported on"
         )
     files.sort(key=lambda path: (hashlib.sha256(path.name.encode()).digest(), path.name))
-    parts = [tuple(files[first::3][:_MOST_EACH]) for first in range(3)]
+    parts = [tuple(files[first::3][:MOST_EACH]) for first in range(3)]
     return Photos(tuple(files[::3]), *parts)

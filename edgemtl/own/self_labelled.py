@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.data import SPLITS, Sample, Samples, Split, open_source, require_split
+from edgemtl.data import SPLITS, Sample, Samples, Split, require_split
 from edgemtl.errors import naming
 from edgemtl.files.images import normalize, read_picture, resize_picture
 from edgemtl.own.photos import read_photos
 from edgemtl.tasks import Task, kind_of
 
-__all__ = ["Files", "SelfLabelled", "open_pictures"]
+__all__ = ["Files", "SelfLabelled", "SplitImages", "open_pictures", "random_windows"]
 
 Picture = NDArray[np.uint8]
 Labels = Callable[[NDArray[np.float32]], Mapping[str, Mapping[str, NDArray[np.float32]]]]
@@ -43,8 +43,8 @@ def _read(path: Path) -> Picture:
         return read_picture(path)
 
 
-class _OfSource(Sequence[Picture]):
-    """The images of another source's split; its labels are not read."""
+class SplitImages(Sequence[Picture]):
+    """The images of a source's split without their labels."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = samples
@@ -84,16 +84,23 @@ class SelfLabelled:
 
     def windows(self, count: int, generator: np.random.Generator, least: float = 0.5) -> NDArray[np.float32]:
         """Training images (N, 3, H, W), normalised: windows, each side `least` or more of a picture's, or mirrored."""
-        pictures = self._pictures["train"]
-        picks = generator.integers(len(pictures), size=count)
-        return normalize(np.stack([self._window(pictures[int(pick)], generator, least) for pick in picks]))
+        return random_windows(self._pictures["train"], self.size, count, generator, least)
 
-    def _window(self, picture: Picture, generator: np.random.Generator, least: float) -> Picture:
-        sides = [max(1, round(side * generator.uniform(least, 1.0))) for side in picture.shape[:2]]
-        top, left = (int(generator.integers(whole - side + 1)) for whole, side in
-                     zip(picture.shape[:2], sides, strict=True))  # fmt: skip
-        window = resize_picture(np.ascontiguousarray(picture[top : top + sides[0], left : left + sides[1]]), self.size)
-        return np.ascontiguousarray(window[:, ::-1]) if generator.random() < 0.5 else window
+
+def random_windows(
+    pictures: Sequence[Picture], size: tuple[int, int], count: int, generator: np.random.Generator, least: float = 0.5
+) -> NDArray[np.float32]:
+    """Images (N, 3, H, W), normalised: windows of pictures, each side `least` or more of theirs, or mirrored."""
+    picks = generator.integers(len(pictures), size=count)
+    return normalize(np.stack([_window(pictures[int(pick)], size, generator, least) for pick in picks]))
+
+
+def _window(picture: Picture, size: tuple[int, int], generator: np.random.Generator, least: float) -> Picture:
+    sides = [max(1, round(side * generator.uniform(least, 1.0))) for side in picture.shape[:2]]
+    top, left = (int(generator.integers(whole - side + 1)) for whole, side in
+                 zip(picture.shape[:2], sides, strict=True))  # fmt: skip
+    window = resize_picture(np.ascontiguousarray(picture[top : top + sides[0], left : left + sides[1]]), size)
+    return np.ascontiguousarray(window[:, ::-1]) if generator.random() < 0.5 else window
 
 
 class _Labelled(Samples):
@@ -114,16 +121,11 @@ class _Labelled(Samples):
         return Sample(image, targets, masks)
 
 
-def open_pictures(data: str, size: tuple[int, int], tasks: Sequence[Task], labels: Labels, of: str) -> SelfLabelled:
-    """The pictures of a folder (`read_photos`), or of a data set (`open_source`), whose labels are not read.
+def open_pictures(folder: Path, size: tuple[int, int], tasks: Sequence[Task], labels: Labels, of: str) -> SelfLabelled:
+    """The pictures of a folder (`read_photos`); those that are trained on calibrate, too.
 
-    Of a folder those that are trained on calibrate, too. Raises `UserError` where neither is there.
+    Raises `UserError` where they are too few.
     """
-    folder = Path(data).expanduser()
-    if not folder.is_dir() or any(folder.glob("*.y*ml")):
-        source = open_source(data, size)
-        splits: dict[Split, Sequence[Picture]] = {name: _OfSource(source.split(name)) for name in SPLITS}
-        return SelfLabelled(source.name, splits, source.fingerprint, size, tasks, labels, of)
     photos = read_photos(folder)
     files = {
         "train": photos.training,
@@ -132,4 +134,4 @@ def open_pictures(data: str, size: tuple[int, int], tasks: Sequence[Task], label
         "test": photos.test,
     }
     splits = {name: Files(files[name]) for name in SPLITS}
-    return SelfLabelled(folder.name or data, splits, photos.fingerprint, size, tasks, labels, of)
+    return SelfLabelled(folder.name or str(folder), splits, photos.fingerprint, size, tasks, labels, of)

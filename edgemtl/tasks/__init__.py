@@ -1,6 +1,6 @@
 """Tasks: their kinds, declarations and floors, and how scores of several tasks are compared."""
 
-from edgemtl.tasks.floors import MOST_DROP, Floor, parse_floor
+from edgemtl.tasks.floors import MOST_DROP, Floor, named_metric, parse_floor
 from edgemtl.tasks.kind import GraphBuilder, Kind, Postprocess, Summary
 from edgemtl.tasks.labels import (
     Exact,
@@ -51,6 +51,7 @@ __all__ = [
     "make_task",
     "map_outputs",
     "metric_size",
+    "named_metric",
     "parse_floor",
     "parse_number",
     "ratio_of_counts",

@@ -11,7 +11,7 @@ from edgemtl.errors import UserError, brief, unknown_name
 from edgemtl.tasks.scores import relative_change
 from edgemtl.tasks.task import Metric, Task
 
-__all__ = ["MOST_DROP", "Floor", "parse_floor"]
+__all__ = ["MOST_DROP", "Floor", "named_metric", "parse_floor"]
 
 MOST_DROP = 99.99
 """The largest drop that a floor allows: 9999 %."""
@@ -117,6 +117,15 @@ def parse_floor(text: str, tasks: Sequence[Task]) -> Floor:
         right = f"{name}.{metric.name}{sign}{amount[0]}"
         raise UserError(f"floor {brief(text)}: {better} is better of {metric.name}, so a floor on it is {right!r}")
     return Floor(task, metric, float(amount[0]) + 0.0, relative=False)  # never -0
+
+
+def named_metric(text: str) -> str:
+    """The metric that a floor's text names; empty where it names none.
+
+    >>> named_metric("depth.abs_rel=2%"), named_metric("depth<0.9")
+    ('abs_rel', '')
+    """
+    return re.split("[=<>]", text)[0].partition(".")[2]
 
 
 def _hint(text: str) -> str:

@@ -107,6 +107,21 @@ def residual_net() -> onnx.ModelProto:
     return model_of(nodes, dict.fromkeys(("map", "pose.points", "pose.score"), TensorProto.FLOAT), weights)
 
 
+def regions_and_sides() -> onnx.ModelProto:
+    """A net of two tasks of `chain`'s data: a map of half the image's size, and a class of two; 64x64."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="stem", pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["a"], ["b"], name="act"),
+        helper.make_node("Conv", ["b", "w2"], ["regions"], name="map"),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"], name="pool"),
+        helper.make_node("Flatten", ["c"], ["d"], name="flatten"),
+        helper.make_node("Gemm", ["d", "w3"], ["side"], name="points"),
+    ]
+    weights = [weight("w1", 16, 3, 3, 3), weight("w2", 2, 16, 1, 1), weight("w3", 16, 2)]
+    outputs = dict.fromkeys(("regions", "side"), TensorProto.FLOAT)
+    return model_of(nodes, outputs, weights, (1, 3, 64, 64))
+
+
 def many_tasks(count: int) -> onnx.ModelProto:
     """As many heads on one convolution, each a number of its own."""
     nodes = [

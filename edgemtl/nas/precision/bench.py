@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgemtl.own import Agreement, OwnPrecision, in_precision
+from edgemtl.nas.precision.floors import AGREEMENT, Metrics
+from edgemtl.nas.precision.scoring import Example, Tally
+from edgemtl.own import OwnPrecision, in_precision
 from edgemtl.profiling import Measurer, TimedCall, count_graph
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import PathCost
-from edgemtl.runtime import Outputs, Session
+from edgemtl.runtime import Session
 from edgemtl.targets import ExportTarget, ModelTarget, TaskModel
 from edgemtl.tasks import Task, map_outputs
 from edgemtl.units import Budget
 
-__all__ = ["Bench", "Cost", "Image"]
+__all__ = ["Bench", "Cost"]
 
-Image = NDArray[np.float32]
 _PROFILED_RUNS = 15
 
 
@@ -41,17 +42,18 @@ class Cost:
 
 @dataclass(frozen=True)
 class Bench:
-    """A net's engines for a target: an `EngineTimer` of precisions, which scores them on `images` too.
+    """A net's engines for a target: an `EngineTimer` of precisions, which scores them too.
 
-    `expected` is what the net itself gives for each of the images; `scopes` are the sets of tasks that are timed.
+    `compared` are images with what the net itself gives for each; `judged` are those that decide, the same or all that
+    have labels. `scopes` are the sets of tasks that are timed.
     """
 
     model: TaskModel
     tasks: Sequence[Task]
     target: ExportTarget
     measurer: Measurer
-    images: Sequence[Image]
-    expected: Sequence[Outputs]
+    compared: Sequence[Example]
+    judged: Sequence[Example]
     scopes: Sequence[str] = ("",)
     threads: int = 0
 
@@ -78,21 +80,29 @@ class Bench:
 
     def calls(self, session: Session) -> dict[str, TimedCall]:
         """A call of an open engine for each scope."""
-        return {scope: TimedCall(session, self.images[0], self._tasks_of(scope)) for scope in self.scopes}
+        return {scope: TimedCall(session, self.compared[0].image, self._tasks_of(scope)) for scope in self.scopes}
 
     def agreement(self, precision: OwnPrecision) -> dict[str, float]:
-        """Agreement of each task of the engine with the float net, over the images."""
-        agreement, names = Agreement(self.tasks), self._tasks_of("")
+        """Agreement of each task of the engine with the float net, over the images that are compared."""
+        return {task: scores[AGREEMENT.name] for task, scores in self._scored(precision, self.compared).items()}
+
+    def scores(self, precision: OwnPrecision, report: Report) -> Metrics:
+        """Scores of the engine over the images that decide; their number is reported as it goes on."""
+        return self._scored(precision, self.judged, report)
+
+    def _scored(self, precision: OwnPrecision, examples: Sequence[Example], report: Report = silent) -> Metrics:
+        tally, names = Tally(self.tasks), self._tasks_of("")
         with self.engine(precision) as session:
-            for image, expected in zip(self.images, self.expected, strict=True):
-                agreement.update(image, map_outputs(np.copy, session.run(image, names)), expected)
-        return agreement.compute()
+            for number, example in enumerate(examples, 1):
+                tally.update(example, map_outputs(np.copy, session.run(example.image, names)))
+                report(Progress("images", number, len(examples)))
+        return tally.compute()
 
     def block_ms(self, precision: OwnPrecision) -> dict[str, float]:
         """Milliseconds of each block in one run of the engine; empty where the runtime does not tell."""
         spent: dict[str, float] = {}
         with self.engine(precision) as session:
-            for operator in session.operator_times(self.images[0], self._tasks_of(""), _PROFILED_RUNS):
+            for operator in session.operator_times(self.compared[0].image, self._tasks_of(""), _PROFILED_RUNS):
                 for block in operator.fused or (operator.block,):
                     spent[block] = spent.get(block, 0.0) + operator.mean_ms / max(len(operator.fused), 1)
         return spent

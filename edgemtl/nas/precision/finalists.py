@@ -9,20 +9,20 @@ from pathlib import Path
 
 from edgemtl.nas.evaluation import RATIO_ALLOWED, Limit, medians_in_turns
 from edgemtl.nas.precision.bench import Bench, Cost
-from edgemtl.nas.precision.candidates import Agreements
+from edgemtl.nas.precision.floors import Floors, Metrics
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.own import INT8, OwnPrecision
 from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.results import LimitCheck
 from edgemtl.runtime import Session
-from edgemtl.units import Budget, format_quantity
+from edgemtl.units import Budget
 
-__all__ = ["Base", "Candidate", "Finalist", "budget_checks", "choose", "floor_checks", "measure", "uniform_name"]
+__all__ = ["Base", "Candidate", "Finalist", "budget_checks", "choose", "measure", "uniform_name"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A net in a precision, what it is called, and each task's agreement with the float net on photos that decide.
+    """A net in a precision, what it is called, and each task's scores on images that decide.
 
     `uniform` is the net as it was given in one precision.
     """
@@ -30,7 +30,7 @@ class Candidate:
     name: str
     setup: Setup
     precision: OwnPrecision
-    agreements: Agreements
+    metrics: Metrics
     uniform: bool
 
 
@@ -83,7 +83,7 @@ class _Engines:
 
 
 def measure(
-    candidates: Sequence[Candidate], budgets: Sequence[Budget], allowed: Mapping[str, float], base: Base | None = None
+    candidates: Sequence[Candidate], budgets: Sequence[Budget], floors: Floors, base: Base | None = None
 ) -> list[Finalist]:
     """All candidates timed in turns in one run; the first is the net in float, which is the `base` without one."""
     bench = candidates[0].setup.bench
@@ -91,7 +91,7 @@ def measure(
     costs = [each.setup.bench.cost(each.precision) for each in candidates]
     reference = base or Base(latencies[0], costs[0])
     return [
-        Finalist(each, ms, (*budget_checks(budgets, ms, cost, reference), *floor_checks(each.agreements, allowed)))
+        Finalist(each, ms, (*budget_checks(budgets, ms, cost, reference), *floors.checks(each.metrics)))
         for each, ms, cost in zip(candidates, latencies, costs, strict=True)
     ]
 
@@ -106,23 +106,6 @@ def budget_checks(
             for ms, counts in ((latency_ms, cost), (base.latency_ms, base.cost))
         )
         yield Limit(budget, budget.limit(largest)).check(value)
-
-
-def floor_checks(agreements: Agreements, allowed: Mapping[str, float]) -> Iterable[LimitCheck]:
-    """Every task's agreement against what it may lose."""
-    for task, most in allowed.items():
-        lost = 1 - agreements[task]
-        yield LimitCheck(
-            kind="floor",
-            text=f"{task}={format_quantity('drop', most).replace(' ', '')}",
-            quantity="drop",
-            task=task,
-            allowed=most,
-            value=lost,
-            excess=lost - most,
-            kept=lost <= most,
-            metric="agreement",
-        )
 
 
 def choose(finalists: Sequence[Finalist]) -> Finalist:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.precision.bench import Cost
-from edgemtl.nas.precision.candidates import floor_share, keeps_floors
 from edgemtl.nas.precision.finalists import Base, Candidate, budget_checks
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PRUNED_QUANTITIES, PrecisionRequest
@@ -61,7 +60,7 @@ def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report) -> N
         if budget.quantity in PRUNED_QUANTITIES:
             share = budget.limit(counts.amount(budget)) / max(counts.amount(budget), 1.0)
             limits.append(Limit(budget, share * opened.prunable.amount(budget, {})))
-    narrowing = Narrowing(opened, tuple(limits), setup.allowed, report)
+    narrowing = Narrowing(opened, tuple(limits), setup.floors.drops, report)
     narrowing.check_feasible()
     return narrowing
 
@@ -88,8 +87,8 @@ class JointSearch:
         Then all precisions of the width that stays furthest from the floors, which is trained first where that was
         asked for.
         """
-        tried, allowed = self._tried(), self._whole.setup.allowed
-        gentlest = min(tried, key=lambda each: floor_share(each.agreements, allowed)).setup.name
+        tried, floors = self._tried(), self._whole.setup.floors
+        gentlest = min(tried, key=lambda each: floors.share(each.metrics)).setup.name
         tuning = self._request.tuning
         if tuning.steps:
             fit, folder = self._nets[gentlest].fit, self._request.out / "training"
@@ -97,7 +96,7 @@ class JointSearch:
             tried = [each for each in tried if each.setup.name != gentlest]  # the trained net stands for it
         else:
             proposal = self._proposals[gentlest]
-        within = [each for each in tried if keeps_floors(each.agreements, allowed)]
+        within = [each for each in tried if floors.are_kept(each.metrics)]
         yield from {_key(each): each for each in (*within, *proposal.candidates())}.values()
 
     def write(self, folder: Path, candidate: Candidate) -> None:

@@ -1,4 +1,4 @@
-"""The result of a search: finalists with their limits, scored on photos that no decision has seen."""
+"""The result of a search: finalists with their limits, scored on images that no decision has seen."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from contextlib import ExitStack
 import numpy as np
 
 from edgemtl.environment import environment
-from edgemtl.nas.precision.candidates import Agreements
 from edgemtl.nas.precision.finalists import Finalist
+from edgemtl.nas.precision.floors import Metrics
 from edgemtl.nas.precision.request import PrecisionRequest
-from edgemtl.nas.precision.setup import TEST_IMAGES, Setup
-from edgemtl.own import FLOAT, Agreement, block_records
+from edgemtl.nas.precision.scoring import Tally
+from edgemtl.nas.precision.setup import Setup
+from edgemtl.own import FLOAT, block_records
 from edgemtl.progress import Progress, Report
 from edgemtl.results import Entry, Latency, Result
-from edgemtl.tasks import map_outputs
+from edgemtl.tasks import delta_m, map_outputs
 
 __all__ = ["make_result"]
 
 
-def _tested(setup: Setup, finalists: Sequence[Finalist], report: Report) -> list[Agreements]:
-    """Agreement of each finalist on the photos that no decision has seen."""
-    tasks = setup.bench.tasks
-    agreements, names = [Agreement(tasks) for _ in finalists], [task.name for task in tasks]
-    total = min(len(setup.photos.test), TEST_IMAGES)
+def _tested(setup: Setup, finalists: Sequence[Finalist], report: Report) -> list[Metrics]:
+    """Scores of each finalist on the images that no decision has seen."""
+    tasks, total = setup.bench.tasks, len(setup.tested)
+    tallies, names = [Tally(tasks) for _ in finalists], [task.name for task in tasks]
     with ExitStack() as stack:
         sessions = [
             stack.enter_context(each.candidate.setup.bench.engine(each.candidate.precision)) for each in finalists
         ]
-        for number, (image, expected) in enumerate(setup.test_images()):
-            report(Progress("score", number, total, "finalists on test images"))
-            for session, agreement in zip(sessions, agreements, strict=True):
-                agreement.update(image, map_outputs(np.copy, session.run(image, names)), expected)
-    report(Progress("score", total, total))
-    return [each.compute() for each in agreements]
+        for number, example in enumerate(setup.tested):
+            report(Progress("test images", number, total, "all finalists scored"))
+            for session, tally in zip(sessions, tallies, strict=True):
+                tally.update(example, map_outputs(np.copy, session.run(example.image, names)))
+    report(Progress("test images", total, total))
+    return [each.compute() for each in tallies]
 
 
-def _entries(finalists: Sequence[Finalist], baseline: Finalist, tested: Sequence[Agreements]) -> list[Entry]:
+def _entries(finalists: Sequence[Finalist], baseline: Finalist, tested: Sequence[Metrics]) -> list[Entry]:
     """The finalists as a result holds them, the chosen one first, and the net in float last."""
+    own = next(metrics for each, metrics in zip(finalists, tested, strict=True) if each is baseline)
     entries = [
-        _entry(each, agreements, "best" if number == 0 else each.candidate.name)
-        for number, (each, agreements) in enumerate(zip(finalists, tested, strict=True))
+        _entry(each, metrics, own, "best" if number == 0 else each.candidate.name)
+        for number, (each, metrics) in enumerate(zip(finalists, tested, strict=True))
         if number == 0 or each is not baseline
     ]
-    own = next(a for each, a in zip(finalists, tested, strict=True) if each is baseline)
-    return [*entries, _entry(baseline, own, "baseline")]
+    return [*entries, _entry(baseline, own, own, "baseline")]
 
 
-def _entry(finalist: Finalist, agreements: Agreements, name: str) -> Entry:
+def _entry(finalist: Finalist, metrics: Metrics, baseline: Metrics, name: str) -> Entry:
     setup, precision = finalist.candidate.setup, finalist.candidate.precision
     bench = setup.bench
     cost, device, runtime = bench.cost(precision), bench.target.device.name, bench.target.traits.runtime
@@ -64,8 +64,8 @@ def _entry(finalist: Finalist, agreements: Agreements, name: str) -> Entry:
         params=cost.params,
         bytes=cost.weight_bytes,
         latency_ms=Latency(value=finalist.latency_ms[""], kind=bench.measurer.kind, device=device, runtime=runtime),
-        metrics={task: {"agreement": value} for task, value in agreements.items()},
-        delta_m=float(np.mean([value - 1 for value in agreements.values()])),
+        metrics={task: dict(scores) for task, scores in metrics.items()},
+        delta_m=delta_m(setup.floors.tasks, metrics, baseline),
         paths=dict(cost.paths),
         feasible=finalist.feasible,
         kind="baseline" if name == "baseline" else "candidate",
@@ -82,17 +82,18 @@ def make_result(
     spent: tuple[int, float],
     report: Report,
 ) -> Result:
-    """The result, the first of `finalists` being the net in float, with scores on photos that no decision has seen.
+    """The result, the first of `finalists` being the net in float, with scores on images that no decision has seen.
 
     `spent` are the engines that were scored, and when it began by the monotonic clock.
     """
     setup, ordered = finalists[0].candidate.setup, [best, *(each for each in finalists if each is not best)]
     entries = _entries(ordered, finalists[0], _tested(setup, ordered, report))
-    pruned = any(not each.candidate.setup.whole for each in finalists)
+    pruned, images = any(not each.candidate.setup.whole for each in finalists), setup.images
+    about = {"name": images.name if images.labelled else "photos without labels", "fingerprint": images.fingerprint}
     return Result(
         command=request.command,
         seed=None,
-        data={"name": "photos without labels", "fingerprint": setup.photos.fingerprint},
+        data={**about, "scored_on": f"{len(setup.tested)} test images"},
         space="own",
         strategy="pruning and precision" if pruned else "precision",
         budgets=request.budgets,
@@ -103,8 +104,15 @@ def make_result(
         seconds=time.monotonic() - spent[1],
         environment=environment(),
         floors=request.floors,
-        known_from={
-            "scores": "agreement with the float net, as the photos have no labels",
-            "limits": f"agreement on {len(setup.bench.images)} photos that no score is of, latency in turns",
-        },
+        known_from=_known_from(setup),
     )
+
+
+def _known_from(setup: Setup) -> dict[str, str]:
+    """The kind of scores and floors, in words."""
+    images, count = setup.images, len(setup.bench.judged)
+    if images.labelled:
+        scores, floors = f"each task's own metrics, by labels of {images.name}", "each task's own metric"
+    else:
+        scores, floors = "agreement with the float net, as the photos have no labels", "agreement"
+    return {"scores": scores, "limits": f"{floors} on {count} images that no score is of, latency in turns"}

@@ -7,8 +7,10 @@ from functools import cached_property
 
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas.evaluation import medians_in_turns
-from edgemtl.nas.precision.candidates import Agreements, gentlest_first, keeps_floors, longest_kept, worth_rounding
+from edgemtl.nas.precision.candidates import Agreements, gentlest_first, longest_kept, worth_rounding
 from edgemtl.nas.precision.finalists import Candidate, uniform_name
+from edgemtl.nas.precision.floors import Metrics
+from edgemtl.nas.precision.scoring import by_agreement
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.nas.precision.state import Scored
 from edgemtl.own import FLOAT, INT8, OwnPrecision
@@ -18,7 +20,7 @@ __all__ = ["Proposal"]
 
 
 class Proposal:
-    """Precisions of one net, each scored on the photos that decide."""
+    """Precisions of one net, each scored on the images that decide."""
 
     def __init__(self, setup: Setup, scored: Scored, report: Report) -> None:
         self.setup, self._scored, self._report = setup, scored, report
@@ -40,23 +42,23 @@ class Proposal:
         blocks, alone = self.setup.blocks, dict[str, Agreements]()
         for number, block in enumerate(blocks):
             self._report(Progress("precision", number, len(blocks), block))
-            alone[block] = self._score(self.precision(self.engines[0], (block,)))
+            alone[block] = self._agreement(self.precision(self.engines[0], (block,)))
         self._report(Progress("precision", len(blocks), len(blocks)))
-        return gentlest_first(alone, self.setup.allowed)
+        return gentlest_first(alone, self.setup.floors.drops)
 
     def longest(self, engine: str) -> tuple[str, ...]:
         """As many blocks in INT8, from the gentlest on, as the floors allow."""
-        order, allowed = self.order, self.setup.allowed
+        order = self.order
 
         def kept(count: int) -> bool:
             self._report(Progress("", 0, 0, f"{engine}: the {count} gentlest of {len(order)} blocks in INT8"))
-            return keeps_floors(self._score(self.precision(engine, order[:count])), allowed)
+            return self.setup.floors.are_kept(self._score(self.precision(engine, order[:count])))
 
         return tuple(order[: longest_kept(len(order), kept)])
 
     def _mixed(self, engine: str) -> Iterator[Candidate]:
         """As many blocks in INT8 as the floors allow, and fewer where some are no faster so."""
-        allowed, blocks = self.setup.allowed, self.setup.blocks
+        blocks = self.setup.blocks
         longest = self.longest(engine)
         if not longest:
             return
@@ -64,7 +66,7 @@ class Proposal:
         fewer = worth_rounding(longest, float_ms, rounded_ms)
         for number, chosen in enumerate(dict.fromkeys((longest, *fewer)), 1):
             precision = self.precision(engine, chosen)
-            if len(chosen) < len(blocks) and keeps_floors(self._score(precision), allowed):
+            if len(chosen) < len(blocks) and self.setup.floors.are_kept(self._score(precision)):
                 yield self.candidate(precision, f"{engine}-mixed-{number}")
 
     def candidate(self, precision: OwnPrecision, name: str) -> Candidate:
@@ -88,7 +90,12 @@ class Proposal:
     def _ranges(self) -> Ranges:
         return self.setup.calibrate(self._report)
 
-    def _score(self, precision: OwnPrecision) -> Agreements:
+    def _score(self, precision: OwnPrecision) -> Metrics:
+        if not self.setup.images.labelled:
+            return by_agreement(self._agreement(precision))
+        return self._scored.score(self._name(precision), lambda: self.setup.bench.scores(precision, self._report))
+
+    def _agreement(self, precision: OwnPrecision) -> Agreements:
         return self._scored.agreement(self._name(precision), lambda: self.setup.bench.agreement(precision))
 
     def _name(self, precision: OwnPrecision) -> str:

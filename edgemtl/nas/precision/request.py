@@ -1,4 +1,4 @@
-"""The request for a search, and its limits: what photos without labels, channels and precision can answer."""
+"""The request for a search, and its budgets: what channels and precision can answer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from edgemtl.nas.prune import NO_TUNING, FineTuning
 from edgemtl.own import Declaration, OwnNet
 from edgemtl.profiling import Measurer
 from edgemtl.targets import ExportTarget, ModelTarget
-from edgemtl.tasks import Floor, Task, parse_floor
 from edgemtl.units import Budget, parse_budget
 
-__all__ = ["ALLOWED", "PRUNED_QUANTITIES", "PrecisionRequest", "agreements_allowed", "parse_limits", "usable_target"]
+__all__ = ["PRUNED_QUANTITIES", "PrecisionRequest", "parse_limits", "usable_target"]
 
-ALLOWED = 0.01
-"""The fraction of its agreement with the float net that a task may lose where no floor says otherwise."""
 PRUNED_QUANTITIES = ("flops", "params")
 """Quantities that removing channels alone changes."""
 _QUANTITIES = ("latency_ms", "weight_bytes", *PRUNED_QUANTITIES)
@@ -27,9 +24,10 @@ _QUANTITIES = ("latency_ms", "weight_bytes", *PRUNED_QUANTITIES)
 
 @dataclass(frozen=True)
 class PrecisionRequest:
-    """A request for a search: a net, its tasks, photos without labels, limits, and the folder of the run.
+    """A request for a search: a net, its tasks, its images, limits, and the folder of the run.
 
-    Texts are as on the command line. Percentages of budgets are those of the net in float; a floor is the share of
+    `data` is a folder of photos, or a data set with labels of the net's tasks. Texts are as on the command line.
+    Percentages of budgets are those of the net in float; floors are of each task's own metric, of photos the share of
     agreement with the float net that a task may lose. `threads` are the runtime's, 0 leaves it the choice. `tuning`
     trains what is left where channels are removed.
     """
@@ -46,25 +44,6 @@ class PrecisionRequest:
     tuning: FineTuning = NO_TUNING
     resume: bool = False
     command: str = "edgemtl search"
-
-
-def agreements_allowed(texts: Sequence[str], tasks: Sequence[Task]) -> dict[str, float]:
-    """The fraction that each task may lose of its agreement: that of its floor, else 1 %.
-
-    Raises `UserError` for a floor on the value of a metric, which nothing has without labels.
-    """
-    floors = [parse_floor(text, tasks) for text in texts]
-    for floor in floors:
-        if not (floor.relative and floor.decides):
-            raise UserError(
-                f"floor {floor.text}: photos have no labels, so that {floor.metric.name} of {floor.task.name} is not "
-                f"known: give what its agreement with the float net may lose, for example {floor.task.name}=1%"
-            )
-    return {task.name: _allowed(task, floors) for task in tasks}
-
-
-def _allowed(task: Task, floors: Sequence[Floor]) -> float:
-    return min((floor.allowed for floor in floors if floor.task.name == task.name), default=ALLOWED)
 
 
 def parse_limits(texts: Sequence[str], target: ExportTarget, tasks: Mapping[str, object]) -> tuple[Budget, ...]:

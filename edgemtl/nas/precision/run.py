@@ -1,4 +1,4 @@
-"""`edgemtl search NET`: from a net of one's own and photos to its channels and the precision of each block."""
+"""`edgemtl search NET`: from a net of one's own and images to its channels and the precision of each block."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def search_precision(request: PrecisionRequest, report: Report = silent) -> Resu
 
     Precisions of the whole net come first: of the engine and of each block. Where none of them keeps the budgets and
     the floors, channels are removed too, group by group, as few as each precision needs to keep the budgets. INT8 is
-    calibrated on a third of the photos, all is chosen on another third, and reported on the last; scores are each
-    task's agreement with the float net, as photos have no labels. The net in float and each uniform precision are
-    always among the finalists, which are timed in turns on the target. Raises `UserError` for anything that cannot be
-    met or understood. What was scored is kept after each engine: `resume` goes on from there.
+    calibrated on a third of the photos, all is chosen on another third, and reported on the last, or on the splits of a
+    data set; scores are each task's own metrics where there are labels, else its agreement with the float net. The net
+    in float and each uniform precision are always among the finalists, which are timed in turns on the target. Raises
+    `UserError` for anything that cannot be met or understood. What was scored is kept after each engine: `resume` goes
+    on from there.
     """
     with claim(request.out, "search"):
         return _search(request, report)
@@ -58,7 +59,7 @@ def _search(request: PrecisionRequest, report: Report) -> Result:
         uniform = [each for each in candidates if each.uniform]
         finalists = _measured([*uniform, *joint.candidates()], setup, report)
     best = choose(finalists)
-    result = make_result(request, finalists, best, (len(scored.agreements), started), report)
+    result = make_result(request, finalists, best, (scored.engines, started), report)
     with deferred():  # an older precision and a newer result would not go together
         _write_choice(request, setup, best.candidate, joint)
         write_result(request.out, result)
@@ -67,7 +68,7 @@ def _search(request: PrecisionRequest, report: Report) -> Result:
 
 def _measured(candidates: Sequence[Candidate], setup: Setup, report: Report) -> list[Finalist]:
     report(Progress("finalists", 0, 1, f"{len(candidates)} timed in turns"))
-    finalists = measure(candidates, setup.budgets, setup.allowed)
+    finalists = measure(candidates, setup.budgets, setup.floors)
     report(Progress("finalists", 1, 1))
     return finalists
 

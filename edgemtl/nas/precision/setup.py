@@ -1,63 +1,72 @@
-"""Setting up a search: net, target, photos and limits, opened and checked; nothing is written yet."""
+"""Setting up a search: net, target, images and limits, opened and checked; nothing is written yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.models.quantization import Ranges
-from edgemtl.nas.precision.bench import Bench, Image
-from edgemtl.nas.precision.request import PrecisionRequest, agreements_allowed, parse_limits, usable_target
+from edgemtl.nas.precision.bench import Bench
+from edgemtl.nas.precision.floors import Floors, Metrics, judged_tasks, parse_floors
+from edgemtl.nas.precision.request import PrecisionRequest, parse_limits, usable_target
+from edgemtl.nas.precision.scoring import Example, Examples, Image, Tally, by_agreement
 from edgemtl.own import (
     INT8,
     Declaration,
+    OwnImages,
     OwnNet,
-    Photos,
+    Resolved,
+    Seen,
+    Spread,
     Structure,
     calibrate_model,
     expected_outputs,
     image_input,
+    is_data_set,
     net_digest,
-    read_photos,
+    open_own_images,
     ready_for_rounding,
     resolve,
     rounded_blocks,
     task_model,
 )
 from edgemtl.progress import Progress, Report, note
-from edgemtl.runtime import Outputs, load_image, prepare_image
+from edgemtl.runtime import prepare_image
 from edgemtl.targets import ExportTarget, TaskModel, find_target, target_of
 from edgemtl.units import Budget, parse_budget
 
-__all__ = ["TEST_IMAGES", "Setup", "set_up"]
+__all__ = ["Setup", "set_up"]
 
 DEFAULT_TARGET = "onnxruntime"
-VALIDATION_IMAGES, TEST_IMAGES = 32, 64
+VALIDATION_PHOTOS, TEST_PHOTOS = 32, 64
+"""Images that engines are compared with the float net on, at most; those that have labels all count."""
 
 
 @dataclass(frozen=True)
 class Setup:
     """Everything that a request names.
 
-    `blocks` are those that INT8 changes, none where the target has no INT8; `allowed` is what each task may lose;
-    `config` is what a run must be resumed with. Of a narrower form of the net `name` is what it is called, and
-    `channels` what groups of it keep.
+    `blocks` are those that INT8 changes, none where the target has no INT8; `prepare` makes of a picture what the net
+    reads; `tested` are the images that are reported on; `config` is what a run must be resumed with. Of a narrower form
+    of the net `name` is what it is called, and `channels` what groups of it keep.
     """
 
     bench: Bench
     structure: Structure
     blocks: tuple[str, ...]
-    photos: Photos
+    images: OwnImages
     budgets: tuple[Budget, ...]
-    allowed: Mapping[str, float]
+    floors: Floors
     digest: str
     config: Mapping[str, Any]
-    read: Callable[[Path], Image]
-    expect: Callable[[Image], Outputs]
+    prepare: Callable[[NDArray[np.uint8]], Image]
+    tested: Sequence[Example]
     name: str = ""
     channels: Mapping[str, int] = field(default_factory=dict)
 
@@ -67,16 +76,10 @@ class Setup:
         return not self.name
 
     def calibrate(self, report: Report) -> Ranges:
-        """Ranges of the net over the photos that calibrate."""
-        note(report, f"calibrating {self.name or 'the net'} on {len(self.photos.calibration)} images")
-        images = map(self.read, self.photos.calibration)
-        return calibrate_model(ready_for_rounding(self.bench.model), images, len(self.photos.calibration))
-
-    def test_images(self) -> Iterator[tuple[Image, Outputs]]:
-        """The photos that are reported on, one by one, with what the net itself gives."""
-        for path in self.photos.test[:TEST_IMAGES]:
-            image = self.read(path)
-            yield image, self.expect(image)
+        """Ranges of the net over the images that calibrate."""
+        pictures = self.images.calibration
+        note(report, f"calibrating {self.name or 'the net'} on {len(pictures)} images")
+        return calibrate_model(ready_for_rounding(self.bench.model), map(self.prepare, pictures), len(pictures))
 
     def of(self, net: OwnNet, declaration: Declaration, name: str, channels: Mapping[str, int]) -> Setup:
         """The same of a narrower form of the net, which is compared with the net as it was given."""
@@ -99,27 +102,38 @@ def set_up(request: PrecisionRequest, report: Report) -> Setup:
     resolved = resolve(request.net, request.declaration)
     target = _target(request)
     budgets = parse_limits(request.budgets, target, resolved.tensors)
-    allowed = agreements_allowed(request.floors, resolved.tasks)
+    floors = parse_floors(request.floors, resolved.tasks, is_data_set(request.data))
     measurer = usable_target(target, budgets)
-    photos = read_photos(request.data)
+    images = open_own_images(request.data, request.net.size, resolved.tasks)
     model, structure = task_model(request.net, resolved)
     blocks = eight_bit_blocks(model, target)
     if not blocks and len(target.traits.engine_precisions) == 1:
         raise UserError(f"{request.net.name} has no layer that target {target.traits.name} could run in less than FP32")
     about = image_input(request.net, resolved)
 
-    def read(path: Path) -> Image:
-        return prepare_image(load_image(path), request.net.size, about)
+    def prepare(picture: NDArray[np.uint8]) -> Image:
+        return prepare_image(picture, request.net.size, about)
 
-    def expect(image: Image) -> Outputs:
-        return expected_outputs(request.net, resolved, image)
+    def compared(seen: Seen) -> Example:
+        image = prepare(seen[0])
+        return Example(image, expected_outputs(request.net, resolved, image))
 
-    images, expected = _decided_on(photos, read, expect, report)
+    def labelled(seen: Seen) -> Example:
+        assert seen[1] is not None
+        return Example(prepare(seen[0]), seen[1])
+
+    near = _in_memory(Examples(Spread(images.validation, VALIDATION_PHOTOS), compared), report)
+    judged, tested = near, Examples(Spread(images.test, TEST_PHOTOS), compared)
+    baseline = by_agreement({task.name: 1.0 for task in resolved.tasks})
+    if images.labelled:
+        judged, tested = Examples(images.validation, labelled), Examples(images.test, labelled)
+        baseline = _baseline(request.net, resolved, judged, report)
+    limits = Floors(judged_tasks(resolved.tasks, images.labelled), floors, baseline)
     scopes = ("", *dict.fromkeys(budget.task for budget in budgets if budget.task))
-    bench = Bench(model, resolved.tasks, target, measurer, images, expected, scopes, request.threads)
+    bench = Bench(model, resolved.tasks, target, measurer, near, judged, scopes, request.threads)
     digest = net_digest(model, about, resolved.tasks)
-    config = _config(request, target, photos, digest)
-    return Setup(bench, structure, blocks, photos, budgets, allowed, digest, config, read, expect)
+    config = _config(request, target, images, digest)
+    return Setup(bench, structure, blocks, images, budgets, limits, digest, config, prepare, tested)
 
 
 def _target(request: PrecisionRequest) -> ExportTarget:
@@ -130,25 +144,30 @@ def _target(request: PrecisionRequest) -> ExportTarget:
     return find_target(name, load_device(request.device))
 
 
-def _decided_on(
-    photos: Photos, read: Callable[[Path], Image], expect: Callable[[Image], Outputs], report: Report
-) -> tuple[list[Image], list[Outputs]]:
-    """The images that decide, and what the net itself gives for each."""
-    files = photos.validation[:VALIDATION_IMAGES]
-    images, expected = list[Image](), list[Outputs]()
-    for number, path in enumerate(files):
-        report(Progress("float net", number, len(files)))
-        images.append(read(path))
-        expected.append(expect(images[-1]))
-    report(Progress("float net", len(files), len(files)))
-    return images, expected
+def _in_memory(examples: Sequence[Example], report: Report) -> Sequence[Example]:
+    """Images that engines are compared with the net itself on, with what it gives for each."""
+    made = list[Example]()
+    for number, example in enumerate(examples):
+        report(Progress("float net", number, len(examples)))
+        made.append(example)
+    report(Progress("float net", len(examples), len(examples)))
+    return made
 
 
-def _config(request: PrecisionRequest, target: ExportTarget, photos: Photos, digest: str) -> dict[str, Any]:
+def _baseline(net: OwnNet, resolved: Resolved, judged: Sequence[Example], report: Report) -> Metrics:
+    """Scores of the net itself on the images that decide."""
+    tally = Tally(resolved.tasks)
+    for number, example in enumerate(judged, 1):
+        report(Progress("float net", number, len(judged), "scored"))
+        tally.update(example, expected_outputs(net, resolved, example.image))
+    return tally.compute()
+
+
+def _config(request: PrecisionRequest, target: ExportTarget, images: OwnImages, digest: str) -> dict[str, Any]:
     return {
         "net": request.net.name,
         "net_sha256": digest,
-        "data": photos.fingerprint,
+        "data": images.fingerprint,
         "target": target.traits.name,
         "device": target.device.as_json(),
         "budgets": list(request.budgets),

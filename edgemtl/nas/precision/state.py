@@ -1,11 +1,11 @@
-"""The state of a search: agreements and latencies that were measured, kept in the run's folder after each one."""
+"""The state of a search: agreements, scores and latencies that were measured, kept in the folder after each one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from edgemtl.errors import UserError
 from edgemtl.files.disk import read_json, write_json
 from edgemtl.files.seals import check_seal, sealed
 from edgemtl.nas.precision.candidates import Agreements
+from edgemtl.nas.precision.floors import Metrics
 from edgemtl.nas.runs import check_free
 from edgemtl.schema import Name, Strict, parse_document
 
@@ -22,12 +23,14 @@ CONFIG_FILE, SCORES_FILE = "config.json", "agreements.json"
 SCHEMA, SCORES_SCHEMA = "edgemtl.precision-search/1", "edgemtl.agreements/1"
 Agreed = Annotated[float, Field(le=1)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Measured = TypeVar("Measured", bound=Mapping[str, Any])
 
 
 class _Document(Strict):
     schema_: Literal["edgemtl.agreements/1"] = Field(alias="schema")
     agreements: Annotated[dict[str, dict[Name, Agreed]], Field(max_length=100_000)]
     latencies_ms: Annotated[dict[str, dict[str, Milliseconds]], Field(max_length=100_000)]
+    scores: Annotated[dict[str, dict[Name, dict[Name, float]]], Field(max_length=100_000)] = Field(default_factory=dict)
     sha256: str
 
 
@@ -52,11 +55,20 @@ def begin(run: Path, config: Mapping[str, Any], resume: bool) -> None:
 
 @dataclass
 class Scored:
-    """Agreements, and latencies in ms by scope, by the name of a net and precision: measured once, kept in a folder."""
+    """Figures by the name of a net and precision, measured once, kept in a folder.
+
+    Agreements with the float net, latencies in ms by scope, and scores by labels where there are some.
+    """
 
     run: Path
     agreements: dict[str, Agreements] = field(default_factory=dict)
     latencies_ms: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    scores: dict[str, Metrics] = field(default_factory=dict)
+
+    @property
+    def engines(self) -> int:
+        """The number of engines that were scored."""
+        return len({*self.agreements, *self.scores})
 
     @classmethod
     def of(cls, run: Path) -> Scored:
@@ -67,7 +79,7 @@ class Scored:
         content = read_json(path, "agreements")
         document = parse_document(content, f"agreements {path}", _Document, SCORES_SCHEMA, "delete the file")
         check_seal(content, path, "agreements")
-        return cls(run, dict(document.agreements), dict(document.latencies_ms))
+        return cls(run, dict(document.agreements), dict(document.latencies_ms), dict(document.scores))
 
     def agreement(self, name: str, measure: Callable[[], Agreements]) -> Agreements:
         """The agreement that is called so, measured where it is not known."""
@@ -77,12 +89,13 @@ class Scored:
         """The latency that is called so, measured where it is not known."""
         return self._get(self.latencies_ms, name, measure)
 
-    def _get(
-        self, values: dict[str, Mapping[str, float]], name: str, measure: Callable[[], Mapping[str, float]]
-    ) -> Mapping[str, float]:
+    def score(self, name: str, measure: Callable[[], Metrics]) -> Metrics:
+        """The scores by labels that are called so, measured where they are not known."""
+        return self._get(self.scores, name, measure)
+
+    def _get(self, values: dict[str, Measured], name: str, measure: Callable[[], Measured]) -> Measured:
         if name not in values:
-            values[name] = dict(measure())
-            tables = {"agreements": self.agreements, "latencies_ms": self.latencies_ms}
-            content = {key: {each: dict(value) for each, value in table.items()} for key, table in tables.items()}
+            values[name] = measure()
+            content = {"agreements": self.agreements, "latencies_ms": self.latencies_ms, "scores": self.scores}
             write_json(self.run / SCORES_FILE, sealed({"schema": SCORES_SCHEMA, **content}))
         return values[name]

@@ -1,9 +1,9 @@
-"""A net of one's own as what is pruned, without labels: `edgemtl prune NET --tasks tasks.yaml --data PICTURES`."""
+"""A net of one's own as what is pruned: `edgemtl prune NET --tasks tasks.yaml --data DATA`, with labels or without."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.errors import UnsupportedError, UserError, brief
 from edgemtl.files.disk import write_atomic
+from edgemtl.files.images import normalize
 from edgemtl.models import load_layers
 from edgemtl.nas.evaluation import PreparedNet
 from edgemtl.nas.prune.agreement import AgreementCriterion
 from edgemtl.nas.prune.apply import WEIGHTS_FILE, weights_bytes
+from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.nas.prune.module import MODULE_FILE, TARGET, OpenedModule, prunable_module
 from edgemtl.nas.prune.opened import Cut
 from edgemtl.nas.runs import Contender
@@ -33,7 +35,9 @@ from edgemtl.own import (
     as_text,
     check_equal,
     flat_outputs,
+    is_data_set,
     module_as_onnx,
+    open_labelled,
     open_net,
     open_pictures,
     read_declaration,
@@ -41,21 +45,23 @@ from edgemtl.own import (
     torch_graph,
 )
 from edgemtl.targets import find_target
-from edgemtl.tasks import by_tensor, map_outputs
+from edgemtl.tasks import Floor, by_tensor, map_outputs, named_metric
 
 __all__ = ["NET_FILE", "TASKS_FILE", "DeclaredModule", "OpenedDeclared", "open_declared"]
 
 CHECKED = 2
 """Pictures on which a net's graph in PyTorch is compared with its own outputs."""
+_BY_ITSELF = "agreement with the net as it was, on pictures without labels"
 _NO_ENGINE = "engines are built of what is left of it, by edgemtl export"
 
 
 @dataclass(frozen=True)
 class DeclaredModule:
-    """An ONNX file or a module, whose tasks the file `tasks` declares, and pictures `data`: a folder, or a data set.
+    """An ONNX file or a module, whose tasks the file `tasks` declares, and `data`: a folder of pictures, or a data set.
 
-    Its own outputs are what it is compared with, and learns from: no labels are read. What is left of it is a folder
-    for `apply_pruning`, with `net.onnx` and `tasks.yaml` for `edgemtl export`.
+    Labels of a data set decide and score, each task by its own metric. Without labels its own outputs are what it is
+    compared with. It learns from these in either case. What is left of it is a folder for `apply_pruning`, with
+    `net.onnx` and `tasks.yaml` for `edgemtl export`.
     """
 
     net: str
@@ -69,8 +75,8 @@ class DeclaredModule:
     def open(self) -> OpenedDeclared:
         """The net as a module, compared with its own outputs first.
 
-        Raises `UserError` where the declaration does not fit, where the module differs from the net, and where
-        nothing of it can be pruned.
+        Raises `UserError` where the declaration or labels do not fit, where the module differs from the net, and
+        where nothing of it can be pruned.
         """
         declaration = read_declaration(self.tasks)
         return open_declared(open_net(self.net, self.size, declaration.constants), self.net, declaration, self.data)
@@ -81,16 +87,14 @@ def open_declared(own: OwnNet, spec: str, declaration: Declaration, data: str) -
 
     Raises as `DeclaredModule.open` does.
     """
-    resolve(own, declaration)
-    net, dimensions = _declared_net(own, spec, declaration)
-
-    def labels(image: NDArray[np.float32]) -> Mapping[str, Mapping[str, NDArray[np.float32]]]:
-        with torch.inference_mode():
-            return map_outputs(Tensor.numpy, net(torch.from_numpy(image)))
-
-    source = open_pictures(data, own.size, net.tasks, labels, hashlib.sha256(weights_bytes(net.module)).hexdigest())
-    _check_net(own, net, source.windows(CHECKED, np.random.default_rng(0)))
-    prunable, costs, whole = prunable_module(spec, net, dimensions, AgreementCriterion(source, net))
+    resolved, labelled = resolve(own, declaration), is_data_set(Path(data).expanduser())
+    source = open_labelled(data, own.size, resolved.tasks) if labelled else None
+    net, dimensions = _declared_net(own, spec, declaration if labelled else _raw(declaration), labelled)
+    criterion = _agreement(own, net, data) if source is None else LossCriterion(source)
+    samples = criterion.source.split("train")
+    _check_net(own, net, normalize(np.stack([samples[number].image for number in range(min(CHECKED, len(samples)))])))
+    criterion.check_labels()
+    prunable, costs, whole = prunable_module(spec, net, dimensions, criterion)
     return OpenedDeclared(
         prunable=prunable,
         unpruned=PreparedNet(net, None),
@@ -98,6 +102,7 @@ def open_declared(own: OwnNet, spec: str, declaration: Declaration, data: str) -
         preference=dict.fromkeys((task.name for task in net.tasks), 1.0),
         name="the net",
         space=spec,
+        scores=f"each task's own metrics, by labels of {criterion.source.name}" if labelled else _BY_ITSELF,
         not_exported=_NO_ENGINE,
         data=data,
         costs=costs,
@@ -111,6 +116,18 @@ class OpenedDeclared(OpenedModule):
     """A net with declared tasks."""
 
     declaration: Declaration
+
+    def floors(self, texts: Sequence[str]) -> tuple[Floor, ...]:
+        """See `Opened.floors`: of pictures without labels nothing but agreement is known."""
+        if isinstance(self.prunable.criterion, AgreementCriterion):
+            for text in texts:
+                if (metric := named_metric(text)) not in ("", "agreement"):
+                    raise UserError(
+                        f"floor {brief(text)}: pictures have no labels, so that {metric} is not known: give a data set "
+                        "with labels by --data, or what a task's agreement with the net may lose, for example "
+                        f"{next(iter(self.declaration.tasks))}=1%"
+                    )
+        return super().floors(texts)
 
     def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:
         """See `write`."""
@@ -151,16 +168,34 @@ class OpenedDeclared(OpenedModule):
         return module_as_onnx(net.module, net.flatten, net.input_size, self.space)
 
 
-def _declared_net(own: OwnNet, spec: str, declaration: Declaration) -> tuple[DeclaredNet, dict[str, int | None]]:
-    """The net as a module, its tasks as raw tensors, and the dimensions of its parameters that stand in no layer."""
+def _agreement(own: OwnNet, net: DeclaredNet, data: str) -> AgreementCriterion:
+    """Pictures whose labels are what the net itself gives."""
+
+    def labels(image: NDArray[np.float32]) -> Mapping[str, Mapping[str, NDArray[np.float32]]]:
+        with torch.inference_mode():
+            return map_outputs(Tensor.numpy, net(torch.from_numpy(image)))
+
+    weights = hashlib.sha256(weights_bytes(net.module)).hexdigest()
+    return AgreementCriterion(open_pictures(Path(data).expanduser(), own.size, net.tasks, labels, weights), net)
+
+
+def _raw(declaration: Declaration) -> Declaration:
+    """The same tasks as raw tensors, which agree as a whole or do not."""
     tasks = {name: DeclaredTask(outputs=task.outputs) for name, task in declaration.tasks.items()}
-    resolved = resolve(own, declaration.model_copy(update={"tasks": tasks}))
+    return declaration.model_copy(update={"tasks": tasks})
+
+
+def _declared_net(
+    own: OwnNet, spec: str, declaration: Declaration, full_size: bool
+) -> tuple[DeclaredNet, dict[str, int | None]]:
+    """The net as a module, and the dimensions of its parameters that stand in no layer."""
+    resolved = resolve(own, declaration)
     if own.origin == "onnx":
         graph = torch_graph(own)
-        net, dimensions = DeclaredNet(graph, resolved, own.size, dict), graph.dimensions
+        net, dimensions = DeclaredNet(graph, resolved, own.size, dict, full_size), graph.dimensions
     else:
         module, dimensions = load_layers(spec, own.size)
-        net = DeclaredNet(module, resolved, own.size, flat_outputs)
+        net = DeclaredNet(module, resolved, own.size, flat_outputs, full_size)
     return net.eval(), {f"module.{name}": dimension for name, dimension in dimensions.items()}
 
 

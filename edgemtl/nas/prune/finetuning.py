@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgemtl.data import Batch, Source, collate
 from edgemtl.errors import UserError, one_line
 from edgemtl.models import ModuleNet
-from edgemtl.own import DeclaredNet, SelfLabelled
+from edgemtl.own import DeclaredNet, LabelledImages, SelfLabelled
 from edgemtl.plugins import load_user_function
 from edgemtl.progress import Progress, Report
 from edgemtl.train import CHECKPOINT_FILE, Optimized, Recipe, TrainingLoop, distillation_loss, prepared
@@ -99,7 +99,7 @@ def _batches(source: Source, tuning: FineTuning, first: int) -> Iterator[Batch]:
     samples = source.split("train")
     for step in range(first, tuning.steps):
         generator = np.random.default_rng([tuning.recipe.seed, step])
-        if isinstance(source, SelfLabelled):
+        if isinstance(source, SelfLabelled | LabelledImages):
             yield Batch(source.windows(tuning.batch, generator), {}, {})
         else:
             yield collate([samples[int(pick)] for pick in generator.integers(len(samples), size=tuning.batch)])

@@ -16,7 +16,7 @@ from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.runs import Contender
 from edgemtl.progress import Report
 from edgemtl.targets import ExportTarget
-from edgemtl.tasks import Floor
+from edgemtl.tasks import Floor, parse_floor
 
 __all__ = ["Cut", "Opened"]
 
@@ -28,7 +28,8 @@ Cut = Mapping[str, Sequence[Sequence[int]]]
 class Opened(ABC):
     """A net to prune, as it is before, and what its result is to say of it.
 
-    `name` and `space` are what messages and the result call it. Without a precision `unpruned` cannot be exported,
+    `name` and `space` are what messages and the result call it; `scores` says what a net of one's own is scored by.
+    Without a precision `unpruned` cannot be exported,
     because of `not_exported`.
     """
 
@@ -41,6 +42,7 @@ class Opened(ABC):
     seed: int | None = None
     threads: int = 0
     not_exported: str = ""
+    scores: str = ""
 
     @abstractmethod
     def design(self, channels: Channels) -> NetDesign:
@@ -53,6 +55,10 @@ class Opened(ABC):
     @abstractmethod
     def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:
         """Write the pruned net, and `pruning.json` with `record`."""
+
+    def floors(self, texts: Sequence[str]) -> tuple[Floor, ...]:
+        """The floors of these texts; `UserError` for one that nothing can be said of."""
+        return tuple(parse_floor(text, self.prunable.criterion.source.tasks) for text in texts)
 
     def fine_tune(self, narrow: TaskNet, tuning: FineTuning, folder: Path, report: Report) -> None:
         """Train the narrow net further, in place, where it is a module; its checkpoints go to `folder`."""

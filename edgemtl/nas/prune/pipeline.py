@@ -38,7 +38,7 @@ from edgemtl.nas.runs import RunInfo, check_free, score_result
 from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result, write_result
 from edgemtl.signals import deferred
-from edgemtl.tasks import MOST_DROP, Floor, parse_floor, remaining_drop
+from edgemtl.tasks import MOST_DROP, Floor, remaining_drop
 
 __all__ = ["PruneRequest", "prune"]
 
@@ -87,7 +87,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     opened = request.subject.open()
     prunable, source = opened.prunable, opened.prunable.criterion.source
     limits = resolve_budgets(prunable, request.budgets, opened.target)
-    floors = tuple(parse_floor(text, source.tasks) for text in request.floors)
+    floors = opened.floors(request.floors)
     evaluator = _evaluator(opened, limits)
     prepare_images(source, report)
     prunable.criterion.check_labels()
@@ -115,7 +115,8 @@ def _prune(request: PruneRequest, report: Report) -> Result:
         record["finetuned"] = asdict(request.tuning)
     best = opened.finish(narrow, opened.design(fit.channels), evaluator, required)
     tried = len(trials) or sum(len(curve.rises) for curve in prune_map.curves.values())
-    info = RunInfo(request.command, opened.seed, "prune", request.budgets, tried, started)
+    known_from = {"scores": opened.scores} if opened.scores else {}
+    info = RunInfo(request.command, opened.seed, "prune", request.budgets, tried, started, known_from=known_from)
     base = opened.design({}), opened.unpruned
     result = score_result(info, opened.space, evaluator, required, base, [best], report)
     for entry in result.front:
