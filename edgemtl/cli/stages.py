@@ -26,7 +26,7 @@ TITLES = {
     "finalists": "architectures refined",
     "finetune": "steps of fine-tuning",
     "score": "designs scored",
-    "images": "validation images scored",
+    "validation images": "validation images scored",
     "test images": "test images scored",
     "again": "steps to another answer",
     "map": "groups measured",
