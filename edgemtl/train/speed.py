@@ -52,11 +52,6 @@ class TrainingSpeed(Strict):
         """Whether BF16 trains faster."""
         return self.bf16 is not None and self.bf16 > self.fp32
 
-    @property
-    def gflops_per_second(self) -> float:
-        """The faster of the two."""
-        return max(self.fp32, self.bf16 or 0.0)
-
 
 @cache
 def training_speed() -> TrainingSpeed:

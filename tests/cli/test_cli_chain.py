@@ -22,7 +22,7 @@ from two_heads import bundle_in
 
 from edgemtl.cli.run import _names
 from edgemtl.nas.runs import RunFolder, front_designs
-from edgemtl.nas.search.request import FEWEST_STEPS, MOST_STEPS
+from edgemtl.nas.search.request import STEPS_IN_BF16, STEPS_IN_FP32
 from edgemtl.profiling import percentile
 from edgemtl.spaces import NearDesigns, load_space
 
@@ -130,7 +130,7 @@ def test_a_resumed_search_trains_its_design_for_as_many_steps_as_it_was_begun_wi
 def test_the_help_says_how_long_designs_are_trained_by_default(here: Here) -> None:
     _, shown, _ = here("search", "--help")
     text = " ".join(shown.split())
-    assert f"what this machine does in some eight minutes, {FEWEST_STEPS} to {MOST_STEPS}" in text
+    assert f"{STEPS_IN_BF16} where BF16 trains faster than FP32, {STEPS_IN_FP32} elsewhere" in text
 
 
 def test_another_budget_is_answered_from_a_finished_search(workplace: Path, searched: Any, here: Here) -> None:

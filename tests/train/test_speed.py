@@ -11,7 +11,7 @@ import torch
 from edgemtl.environment import environment
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.nas.search import default_steps
-from edgemtl.nas.search.request import FEWEST_STEPS, MOST_STEPS
+from edgemtl.nas.search.request import STEPS_IN_BF16, STEPS_IN_FP32
 from edgemtl.train import Recipe, training_speed
 from edgemtl.train.speed import speed_file
 
@@ -39,7 +39,7 @@ def test_a_measurement_changes_neither_random_numbers_nor_threads(file: Path) ->
     threads = torch.get_num_threads()
     speed = training_speed()
     assert torch.equal(torch.rand(3), expected) and torch.get_num_threads() == threads
-    assert speed.fp32 > 0.1 and speed.gflops_per_second >= speed.fp32
+    assert speed.fp32 > 0.1
     has_bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & {*environment()["cpu"]["flags"]})
     assert (speed.bf16 is not None) == has_bf16
 
@@ -54,10 +54,4 @@ def test_the_faster_arithmetic_is_taken_as_it_was_measured_first(file: Path) -> 
         measured_before(file, fp32, bf16)
         assert Recipe().computes_bf16() is faster or torch.cuda.is_available()
         assert Recipe(bf16=not faster).computes_bf16() is not faster
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains the most steps")
-def test_a_fine_tuning_has_as_many_steps_as_the_machine_does_in_eight_minutes(file: Path) -> None:
-    for gflops, steps in ((5.0, FEWEST_STEPS), (150.0, 700), (190.0, 900), (5000.0, MOST_STEPS)):
-        measured_before(file, gflops, None)
-        assert default_steps() == steps
+        assert default_steps() == (STEPS_IN_BF16 if Recipe().computes_bf16() else STEPS_IN_FP32)

@@ -95,7 +95,7 @@ class Bench:
         with self.engine(precision) as session:
             for number, example in enumerate(examples, 1):
                 tally.update(example, map_outputs(np.copy, session.run(example.image, names)))
-                report(Progress("validation images", number, len(examples)))
+                report(Progress("deciding", number, len(examples)))
         return tally.compute()
 
     def block_ms(self, precision: OwnPrecision) -> dict[str, float]:

@@ -31,10 +31,10 @@ def _tested(setup: Setup, finalists: Sequence[Finalist], report: Report) -> list
             stack.enter_context(each.candidate.setup.bench.engine(each.candidate.precision)) for each in finalists
         ]
         for number, example in enumerate(setup.tested):
-            report(Progress("test images", number, total, "all finalists scored"))
+            report(Progress("reporting", number, total, "all finalists scored"))
             for session, tally in zip(sessions, tallies, strict=True):
                 tally.update(example, map_outputs(np.copy, session.run(example.image, names)))
-    report(Progress("test images", total, total))
+    report(Progress("reporting", total, total))
     return [each.compute() for each in tallies]
 
 
