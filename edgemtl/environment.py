@@ -18,7 +18,7 @@ from typing import Any
 
 from edgemtl.version import __version__
 
-__all__ = ["CPU_FLAGS", "PROCESSOR_CLASSES", "environment", "processor_class"]
+__all__ = ["BF16_FLAGS", "CPU_FLAGS", "PROCESSOR_CLASSES", "environment", "processor_class"]
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt-rtx", "torch")
 CPU_FLAGS = (
@@ -26,6 +26,8 @@ CPU_FLAGS = (
     "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve",
 )  # fmt: skip
 """Instruction sets that change what INT8, BF16 or FP16 cost; the others are left out of results."""
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Of these the ones that multiply BF16."""
 
 PROCESSOR_CLASSES = {
     "amx": "amx_int8",

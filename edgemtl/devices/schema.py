@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from edgemtl.arithmetic import ANY, Arithmetic, own_arithmetic
-from edgemtl.environment import environment
+from edgemtl.environment import BF16_FLAGS, environment
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.schema import Strict, Text
 from edgemtl.units import parse_amount
@@ -235,5 +235,5 @@ DECIDING = ("schema_", "name", "title", "kind", "precisions", "arithmetic", "run
 
 def own_precisions(precisions: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """The `precisions` that this machine computes in: BF16 only where its processor has instructions for it."""
-    bf16 = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(environment()["cpu"]["flags"]))
+    bf16 = not BF16_FLAGS.isdisjoint(environment()["cpu"]["flags"])
     return tuple(precision for precision in precisions if precision != "bf16" or bf16)

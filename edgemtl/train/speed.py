@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgemtl.environment import environment
+from edgemtl.environment import BF16_FLAGS, environment
 from edgemtl.errors import UserError
 from edgemtl.files.cache import cache_root
 from edgemtl.files.disk import write_json
@@ -29,8 +29,6 @@ __all__ = ["TrainingSpeed", "speed_file", "training_speed"]
 
 SCHEMA = "edgemtl.speed/1"
 _FOLDER = "training_speed"
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Processors without one of these compute BF16 by many instructions: nothing need be measured."""
 _IMAGES, _CHANNELS, _HEIGHT, _WIDTH = 4, 64, 48, 64
 _LAYERS, _REPEATS = 2, 3
 _LEAST_SHARE = 0.7
@@ -63,7 +61,7 @@ def training_speed() -> TrainingSpeed:
     file, cpu = speed_file(), environment()["cpu"]
     with suppress(UserError):
         return read_document(file, "training speed", TrainingSpeed, SCHEMA, "it is measured anew")
-    fp32, *bf16 = _measured(cpu["usable_threads"], with_bf16=bool(set(cpu["flags"]) & _BF16_FLAGS))
+    fp32, *bf16 = _measured(cpu["usable_threads"], with_bf16=not BF16_FLAGS.isdisjoint(cpu["flags"]))
     speed = TrainingSpeed(fp32=fp32.gflops_per_second, bf16=bf16[0].gflops_per_second if bf16 else None)
     if all(each.share > _LEAST_SHARE for each in (fp32, *bf16)):
         with suppress(UserError):
@@ -97,7 +95,7 @@ class _Pass:
 
 
 def _measured(threads: int, *, with_bf16: bool) -> list[_Pass]:
-    """The best of a few passes in FP32 and, in turns with them, in BF16."""
+    """The best of a few passes in FP32 and, in turns with them, in BF16, where instructions make that worth a try."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -6,13 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from getpass import getuser
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import LoopbackBoard, free_port, need_sshd
+from loopback import LoopbackBoard, free_port, need_sshd, write_device
 
 from edgemtl.arithmetic import own_arithmetic
 from edgemtl.cli import main
@@ -44,25 +43,6 @@ def board(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     server.stop()
 
 
-DEVICE = """\
-schema: edgemtl.device/1
-name: my-board
-title: A board of one's own
-kind: board
-precisions: [fp32, int8]
-arithmetic: {arithmetic}
-runtimes: [{{name: onnxruntime, precisions: [fp32, int8]}}, {{name: tensorrt, precisions: [fp32]}}]
-reach: {{host: 127.0.0.1, user: {user}, port: {port}, python: {python}}}
-"""
-
-
-def write_device(port: int, arithmetic: str) -> None:
-    """`profiles/my-board.yaml` of a board on this machine."""
-    path = Path("profiles/my-board.yaml")
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(DEVICE.format(arithmetic=arithmetic, user=getuser(), port=port, python=sys.executable))
-
-
 def findings(here: Here, name: str) -> dict[str, dict[str, Any]]:
     status, shown, error = here("doctor", "--device", name)
     assert status == 0, error
@@ -86,7 +66,7 @@ def test_a_board_of_ones_own_from_its_file_to_what_it_lacks(here: Here) -> None:
 
 
 def test_a_board_that_answers_is_held_against_its_file(here: Here, board: LoopbackBoard) -> None:
-    write_device(board.cable.port, own_arithmetic())
+    write_device(Path(), board.cable.port, own_arithmetic())
     answered = findings(here, "my-board")
     assert answered["access"]["good"] and answered["access"]["state"].startswith("ssh://")
     assert f"Python {sys.version.split()[0]}" in answered["board"]["state"]
@@ -94,13 +74,13 @@ def test_a_board_that_answers_is_held_against_its_file(here: Here, board: Loopba
     assert version("onnxruntime") in answered["package onnxruntime"]["state"] and answered["package numpy"]["good"]
     assert "package openvino" not in answered, "the file names no such runtime"
     assert not answered["package tensorrt"]["good"] and "install it there" in answered["package tensorrt"]["remedy"]
-    write_device(board.cable.port, "arm" if own_arithmetic() != "arm" else "avx2")
+    write_device(Path(), board.cable.port, "arm" if own_arithmetic() != "arm" else "avx2")
     other = findings(here, "my-board")["processor"]
     assert not other["good"] and "correct its arithmetic, or its reach" in other["remedy"]
 
 
 def test_a_measurer_that_is_not_ssh_is_named_and_not_logged_in_to(here: Here) -> None:
-    write_device(free_port(), own_arithmetic())
+    write_device(Path(), free_port(), own_arithmetic())
     path = Path("profiles/my-board.yaml")
     path.write_text(f"{path.read_text()}measurer: none\n")
     access = findings(here, "my-board")["access"]

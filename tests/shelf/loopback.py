@@ -174,3 +174,23 @@ def wait_for(port: int) -> None:
 
 def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
+
+
+DEVICE = """\
+schema: edgemtl.device/1
+name: my-board
+title: A board of one's own
+kind: board
+precisions: [fp32, int8]
+arithmetic: {arithmetic}
+runtimes: [{{name: onnxruntime, precisions: [fp32, int8]}}, {{name: tensorrt, precisions: [fp32]}}]
+reach: {{host: 127.0.0.1, user: {user}, port: {port}, python: {python}}}
+"""
+
+
+def write_device(folder: Path, port: int, arithmetic: str) -> Path:
+    """`profiles/my-board.yaml` in a folder: the file of a board on this machine."""
+    path = folder / "profiles" / "my-board.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(DEVICE.format(arithmetic=arithmetic, user=getuser(), port=port, python=sys.executable))
+    return path

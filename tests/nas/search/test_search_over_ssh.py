@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
-from getpass import getuser
 from pathlib import Path
 
 import pytest
-from loopback import LoopbackBoard, need_sshd
+from loopback import LoopbackBoard, need_sshd, write_device
 from small_world import Ask
 
 from edgemtl.arithmetic import own_arithmetic
@@ -18,27 +16,13 @@ from edgemtl.cli import main
 from edgemtl.nas.search import search
 from edgemtl.profiling import close_boards
 
-DEVICE = """\
-schema: edgemtl.device/1
-name: my-board
-title: A board of one's own
-kind: board
-precisions: [fp32, int8]
-arithmetic: {arithmetic}
-runtimes: [{{name: onnxruntime, precisions: [fp32, int8]}}]
-reach: {{host: 127.0.0.1, user: {user}, port: {port}, python: {python}}}
-"""
-
 
 @pytest.fixture
 def board(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackBoard]:
     """A board that `profiles/my-board.yaml` says how to reach, and on which nothing is left after the test."""
     need_sshd()
     server = LoopbackBoard(tmp_path / "board").start()
-    facts = {"arithmetic": own_arithmetic(), "user": getuser(), "port": server.cable.port, "python": sys.executable}
-    path = home / "profiles" / "my-board.yaml"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(DEVICE.format(**facts))
+    path = write_device(home, server.cable.port, own_arithmetic())
     monkeypatch.setenv("PATH", f"{server.folder / 'bin'}:{os.environ['PATH']}")
     yield server
     close_boards()
