@@ -147,14 +147,35 @@ def lay_streets(folder: Path) -> None:
     (folder / "data.yaml").write_text(f"images: {{{images}}}\ntasks:\n  {task}\n")
 
 
+ROOMS = """images: {train: images/train, validation: images/validation, test: images/test}
+tasks:
+  parsing: {kind: segmentation, files: "labels/{name}.png", classes: [floor, wall, door, window, other]}
+  points: {kind: regression, csv: points.csv, image: file, columns: [top, left, bottom, right]}
+"""
+LABELLED = """tasks:
+  parsing: {kind: segmentation, outputs: [parsing]}
+  points: {kind: regression, outputs: [points]}
+"""
+
+
 def lay_heads(folder: Path) -> None:
-    """The module of one's own that the page about them takes."""
+    """The module of one's own that the page about them takes, photos for it, and rooms with labels of its tasks."""
     page = (ROOT / "docs" / "own-net.md").read_text(encoding="utf-8")
     (folder / "heads.py").write_text(re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)[0])
+    (folder / "labelled.yaml").write_text(LABELLED)
     (folder / "photos").mkdir()
+    (folder / "rooms/labels").mkdir(parents=True)
+    (folder / "rooms/data.yaml").write_text(ROOMS)
+    points = ["file,top,left,bottom,right"]
     for number in range(9):
         values = np.random.default_rng(number).integers(0, 256, (32, 48, 3), np.uint8)
-        Image.fromarray(values).save(folder / "photos" / f"{number}.png")
+        images = folder / "rooms/images" / ("train", "validation", "test")[number % 3]
+        images.mkdir(parents=True, exist_ok=True)
+        for where in (folder / "photos", images):
+            Image.fromarray(values).save(where / f"{number}.png")
+        Image.fromarray(values[..., 0] % 5).save(folder / f"rooms/labels/{number}.png")
+        points.append(f"{number}.png,{number},2,{number + 20},30")
+    (folder / "rooms/points.csv").write_text("\n".join(points) + "\n")
 
 
 @pytest.mark.slow

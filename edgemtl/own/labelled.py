@@ -15,9 +15,9 @@ from torch import Tensor
 from edgemtl.data import Batch, Sample, Source, Split, collate, open_source
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.own.photos import MOST_EACH, is_data_set, read_photos
-from edgemtl.own.self_labelled import SplitImages, random_windows
+from edgemtl.own.self_labelled import Files, SplitImages
 from edgemtl.own.task_net import at_size
-from edgemtl.runtime import Outputs, load_image
+from edgemtl.runtime import Outputs
 from edgemtl.tasks import Task, kind_of, map_outputs
 
 __all__ = ["LabelledImages", "OwnImages", "Seen", "Spread", "at_label_size", "open_labelled", "open_own_images"]
@@ -54,7 +54,7 @@ def open_own_images(data: Path, size: tuple[int, int], tasks: Sequence[Task]) ->
     if not is_data_set(data):
         photos = read_photos(data)
         unlabelled = _Photos(photos.validation), _Photos(photos.test)
-        return OwnImages("photos", photos.fingerprint, _Pictures(photos.calibration), *unlabelled, labelled=False)
+        return OwnImages("photos", photos.fingerprint, Files(photos.calibration), *unlabelled, labelled=False)
     source = open_labelled(str(data), size, tasks)
     calibration = Spread(SplitImages(source.split("calibration")), MOST_EACH)
     labelled = _Labelled(source, "validation"), _Labelled(source, "test")
@@ -74,20 +74,9 @@ class Spread(Sequence[Item]):
         return self._items[range(self._count)[position] * len(self._items) // self._count]
 
 
-class _Pictures(Sequence[Picture]):
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, position: int) -> Picture:  # type: ignore[override]
-        return load_image(self._paths[position])
-
-
 class _Photos(Sequence[Seen]):
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._pictures = _Pictures(paths)
+        self._pictures = Files(paths)
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -143,10 +132,6 @@ class LabelledImages:
     def split(self, name: Split) -> Sequence[Sample]:
         """See `Source`."""
         return self.source.split(name)
-
-    def windows(self, count: int, generator: np.random.Generator) -> NDArray[np.float32]:
-        """Training images alone (N, 3, H, W), normalised: random windows of them."""
-        return random_windows(SplitImages(self.split("train")), self.size, count, generator)
 
 
 def open_labelled(data: str, size: tuple[int, int], tasks: Sequence[Task]) -> LabelledImages:

@@ -16,7 +16,7 @@ from edgemtl.files.images import normalize, read_picture, resize_picture
 from edgemtl.own.photos import read_photos
 from edgemtl.tasks import Task, kind_of
 
-__all__ = ["Files", "SelfLabelled", "SplitImages", "open_pictures", "random_windows"]
+__all__ = ["Files", "SelfLabelled", "SplitImages", "open_pictures"]
 
 Picture = NDArray[np.uint8]
 Labels = Callable[[NDArray[np.float32]], Mapping[str, Mapping[str, NDArray[np.float32]]]]
@@ -84,15 +84,9 @@ class SelfLabelled:
 
     def windows(self, count: int, generator: np.random.Generator, least: float = 0.5) -> NDArray[np.float32]:
         """Training images (N, 3, H, W), normalised: windows, each side `least` or more of a picture's, or mirrored."""
-        return random_windows(self._pictures["train"], self.size, count, generator, least)
-
-
-def random_windows(
-    pictures: Sequence[Picture], size: tuple[int, int], count: int, generator: np.random.Generator, least: float = 0.5
-) -> NDArray[np.float32]:
-    """Images (N, 3, H, W), normalised: windows of pictures, each side `least` or more of theirs, or mirrored."""
-    picks = generator.integers(len(pictures), size=count)
-    return normalize(np.stack([_window(pictures[int(pick)], size, generator, least) for pick in picks]))
+        pictures = self._pictures["train"]
+        picks = generator.integers(len(pictures), size=count)
+        return normalize(np.stack([_window(pictures[int(pick)], self.size, generator, least) for pick in picks]))
 
 
 def _window(picture: Picture, size: tuple[int, int], generator: np.random.Generator, least: float) -> Picture:

@@ -3,7 +3,7 @@
 from edgemtl.train.checkpoint import CHECKPOINT_FILE
 from edgemtl.train.feed import batches_of, subsample, training_batches
 from edgemtl.train.loop import Optimized, TrainingLoop
-from edgemtl.train.losses import distillation_loss, label_tensors, planes, prepared, task_loss
+from edgemtl.train.losses import distillation_loss, label_loss, label_tensors, planes, prepared, task_loss
 from edgemtl.train.metrics import Scorer, evaluate, raw_outputs, scores_by_image
 from edgemtl.train.processes import Launched, training_processes, worker_processes
 from edgemtl.train.recipe import Recipe
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "find_teacher",
     "fresh_supernet",
+    "label_loss",
     "label_tensors",
     "planes",
     "prepared",

@@ -1,4 +1,4 @@
-"""Training a pruned net further: it learns from the net that it was, or by the user's own train step."""
+"""Training a pruned net further: it learns from the net that it was and from labels, or by a user's own train step."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgemtl.data import Batch, Source, collate
+from edgemtl.data import Batch, Source, augment, collate
 from edgemtl.errors import UserError, one_line
 from edgemtl.models import ModuleNet
-from edgemtl.own import DeclaredNet, LabelledImages, SelfLabelled
+from edgemtl.own import DeclaredNet, SelfLabelled
 from edgemtl.plugins import load_user_function
 from edgemtl.progress import Progress, Report
-from edgemtl.train import CHECKPOINT_FILE, Optimized, Recipe, TrainingLoop, distillation_loss, prepared
+from edgemtl.tasks import Task
+from edgemtl.train import (
+    CHECKPOINT_FILE,
+    Optimized,
+    Recipe,
+    TrainingLoop,
+    distillation_loss,
+    label_loss,
+    label_tensors,
+    prepared,
+)
 
 __all__ = ["NO_TUNING", "FineTuning", "TrainStep", "fine_tune"]
 
@@ -75,9 +85,10 @@ def fine_tune(
 ) -> None:
     """Train a narrow net, in place, on the source's training images; in evaluation mode at the end.
 
-    Without a train step of the user's it learns to give what `teacher` gives, each task's distillation counting the
-    same. Interrupted, it goes on from the checkpoint in `folder`, which must be of the same net. Raises `UserError`
-    for a train step that fails, or whose loss is no scalar, has no slope, or is not finite.
+    Without a train step of the user's it learns to give what `teacher` gives, and in equal parts from labels where the
+    source has some that are not the net's own; each task counts the same. Interrupted, it goes on from the checkpoint
+    in `folder`, which must be of the same net. Raises `UserError` for a train step that fails, or whose loss is no
+    scalar, has no slope, or is not finite.
     """
     training = _Training(net, teacher.eval(), tuning)
     digest = hashlib.sha256(repr(asdict(tuning)).encode())
@@ -95,14 +106,18 @@ def fine_tune(
 
 
 def _batches(source: Source, tuning: FineTuning, first: int) -> Iterator[Batch]:
-    """Images alone of each step from `first` on; which ones follows from the step."""
+    """The batch of each step from `first` on, which follows from the step: pictures alone, or whole images with labels.
+
+    Labels that are the net's own predictions say nothing that it does not.
+    """
     samples = source.split("train")
     for step in range(first, tuning.steps):
-        generator = np.random.default_rng([tuning.recipe.seed, step])
-        if isinstance(source, SelfLabelled | LabelledImages):
-            yield Batch(source.windows(tuning.batch, generator), {}, {})
+        rng = np.random.default_rng([tuning.recipe.seed, step])
+        if isinstance(source, SelfLabelled):
+            yield Batch(source.windows(tuning.batch, rng), {}, {})
         else:
-            yield collate([samples[int(pick)] for pick in generator.integers(len(samples), size=tuning.batch)])
+            picks = rng.integers(len(samples), size=tuning.batch)
+            yield collate([augment(samples[int(pick)], source.tasks, rng, source.size) for pick in picks], source.tasks)
 
 
 class _Training:
@@ -124,28 +139,36 @@ class _Training:
         """See `edgemtl.train.loop.Training`."""
         images = torch.from_numpy(batch.image)
         with torch.enable_grad():
-            loss = self._own(images, step) if self._step else self._distilled(images)
+            loss = self._own(images, step) if self._step else self._taught(batch)
             loss.backward()  # type: ignore[no-untyped-call]
         self.loss = float(loss.detach())
         self._optimized.update(self._tuning.recipe.rate_at(step))
 
-    def _distilled(self, images: Tensor) -> Tensor:
-        """The sum of all tasks' distances from the teacher; batch normalisation takes the batch's statistics."""
+    def _taught(self, batch: Batch) -> Tensor:
+        """The sum of what all tasks have to learn; batch normalisation takes the batch's statistics."""
         self._net.eval()
         for norm in self._net.modules():
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
                 norm.train()
+        images = torch.from_numpy(batch.image)
         with torch.no_grad():
             wanted = self._teacher(images)
         given = self._net(images)
-        parts = [
-            distillation_loss(task, prepared(task, given[task.name]), prepared(task, wanted[task.name]))
-            for task in self._net.tasks
-        ]
-        loss = torch.stack(parts).sum()
+        loss = torch.stack(
+            [self._of(task, given[task.name], wanted[task.name], batch) for task in self._net.tasks]
+        ).sum()
         if not loss.isfinite():
             raise UserError("the pruned net's outputs became NaN or infinite while it was fine-tuned: prune less of it")
         return loss
+
+    def _of(self, task: Task, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """A task's distance from the teacher and, where the batch has labels, in equal parts its loss by these."""
+        own, share = prepared(task, given), self._tuning.recipe.label_share
+        distance = distillation_loss(task, own, prepared(task, wanted))
+        if not batch.targets:
+            return distance
+        labels = (label_tensors(part[task.name]) for part in (batch.targets, batch.masks))
+        return share * label_loss(task, own, *labels) + (1 - share) * distance
 
     def _own(self, images: Tensor, step: int) -> Tensor:
         spec, values = self._tuning.train_step, images

@@ -52,6 +52,15 @@ def test_a_file_is_pruned_by_labels_and_scored_by_its_own_metrics(workplace: Pat
     assert left.returncode == 0, left.stderr
 
 
+def test_what_is_left_learns_from_labels_what_the_whole_net_never_knew(workplace: Path) -> None:
+    words = (*PRUNE, "--budget", "90%FLOPs", "--floor", "regions=90%", "--floor", "side=90%")
+    process = in_process(workplace, *words, "--finetune", "200", "--out", "runs/a", "--format", "json")
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    best, whole = (entry["metrics"]["regions"]["miou"] for entry in (result["best"], result["front"][-1]))
+    assert best > whole + 0.05, "its weights are random: from itself alone nothing better could be learnt"
+
+
 def test_the_table_says_what_scores_are_of(workplace: Path) -> None:
     shown = in_process(workplace, *PRUNE, "--budget", "80%FLOPs", "--out", "runs/b")
     assert shown.returncode == 0, shown.stderr
