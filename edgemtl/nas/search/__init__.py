@@ -1,5 +1,6 @@
 """The search itself: one loop, and the strategies that propose designs."""
 
+from edgemtl.nas.search.loop import DesignEvaluator, Worker, evaluate_all, worker_name
 from edgemtl.nas.search.problem import Preflight
 from edgemtl.nas.search.request import EVALUATIONS, SearchRequest, as_before, default_steps
 from edgemtl.nas.search.run import search
@@ -18,10 +19,13 @@ from edgemtl.nas.search.strategies import (
     measured_in,
     widths_for,
 )
+from edgemtl.nas.search.study import evaluations_in, is_seeded, take_known, wanted_in
+from edgemtl.nas.search.workers import end_abandoned
 
 __all__ = [
     "EVALUATIONS",
     "STRATEGIES",
+    "DesignEvaluator",
     "DesignSampler",
     "MaskDistribution",
     "Needs",
@@ -31,12 +35,20 @@ __all__ = [
     "SamplerStrategy",
     "SearchRequest",
     "Strategy",
+    "Worker",
     "as_before",
     "default_steps",
+    "end_abandoned",
+    "evaluate_all",
     "evaluated_before",
+    "evaluations_in",
+    "is_seeded",
     "make_strategy",
     "make_table",
     "measured_in",
     "search",
+    "take_known",
+    "wanted_in",
     "widths_for",
+    "worker_name",
 ]

@@ -68,7 +68,7 @@ def helpers(
         context = multiprocessing.get_context("spawn")
         processes: dict[str, BaseProcess] = {}
         for number in range(1, request.workers):
-            name = f"{worker_name(request)}#{number}"
+            name = f"{worker_name(request.out)}#{number}"
             processes[name] = context.Process(target=_help, args=(work, name, os.getpid()), daemon=True)
             processes[name].start()
         torch.set_num_threads(own)

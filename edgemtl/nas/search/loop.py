@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -15,23 +17,43 @@ from optuna.trial import TrialState
 
 from edgemtl.nas.evaluation import (
     Evaluation,
-    Evaluator,
+    LatencyPrediction,
     Problem,
+    Turns,
+    Watch,
     evaluation_of,
     finished,
     free_position,
     position_of,
     record,
 )
-from edgemtl.nas.search.request import SearchRequest
 from edgemtl.nas.search.strategies import evaluated_before
 from edgemtl.nas.search.workers import SilenceWatch, begin, working
 from edgemtl.progress import Progress, Report
 from edgemtl.signals import deferred
+from edgemtl.spaces import Design
 
-__all__ = ["Worker", "evaluate_all", "worker_name"]
+__all__ = ["DesignEvaluator", "Worker", "evaluate_all", "worker_name"]
 
 _WAIT_SECONDS = 0.5
+
+
+class DesignEvaluator(Protocol):
+    """Evaluates designs of a space, whatever nets they mean: an `Evaluator` of a supernet is one."""
+
+    @property
+    def turns(self) -> Turns:
+        """Turns with the other processes of this machine."""
+        ...
+
+    @property
+    def estimate(self) -> object | None:
+        """The origin of latencies that are estimated; None where engines are timed."""
+        ...
+
+    def evaluate(self, design: Design, watch: Watch | None, predicted: LatencyPrediction | None, /) -> Evaluation:
+        """Metrics of a design on the images that decide, and its latency; `watch` may stop its scoring early."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,13 +65,13 @@ class Worker:
     check: Callable[[], None] = lambda: None
 
 
-def worker_name(request: SearchRequest) -> str:
+def worker_name(run: Path) -> str:
     """The name of the process that owns a run's folder, the same after it was killed."""
-    return f"{socket.gethostname()}:{request.out.resolve()}"
+    return f"{socket.gethostname()}:{run.resolve()}"
 
 
 def evaluate_all(
-    evaluations: int, problem: Problem, evaluator: Evaluator, study: optuna.Study, worker: Worker, report: Report
+    evaluations: int, problem: Problem, evaluator: DesignEvaluator, study: optuna.Study, worker: Worker, report: Report
 ) -> bool:
     """Run trials until the first `evaluations` positions are evaluated; whether Ctrl-C cut it short.
 
@@ -88,7 +110,7 @@ def _may_begin(study: optuna.Study, evaluations: int, position: int) -> bool:
 
 
 def _evaluate_next(
-    may_begin: Callable[[int], bool], problem: Problem, evaluator: Evaluator, study: optuna.Study, worker: Worker
+    may_begin: Callable[[int], bool], problem: Problem, evaluator: DesignEvaluator, study: optuna.Study, worker: Worker
 ) -> Evaluation | None:
     """The evaluation of the next design, kept in the study; Ctrl-C is held back while the study is written.
 

@@ -70,7 +70,7 @@ def _search(request: SearchRequest, report: Report) -> Result:
     tell_estimate(setup, report)
     rows, foreseen = look_ahead(setup, report)
     study = study_of(setup)
-    before = evaluations_in(study, setup)  # a damaged study is reported before anything is measured
+    before = evaluations_in(study, setup.space)  # a damaged study is reported before anything is measured
     folder.create(setup.config)
     prepared, problem = prepare_strategy(setup, rows, foreseen, report)
     problem = with_latency_table(setup, problem, before, report)
@@ -94,8 +94,9 @@ def _search(request: SearchRequest, report: Report) -> Result:
 
 def _evaluate(setup: Setup, problem: Problem, study: optuna.Study, report: Report) -> bool:
     """Evaluate what is wanted, by as many processes as are; whether Ctrl-C cut it short."""
-    request, wanted = setup.request, wanted_in(study, setup)
-    name, shares = worker_name(request), request.storage is not None
+    request = setup.request
+    wanted = wanted_in(study, request.evaluations)
+    name, shares = worker_name(request.out), request.storage is not None
     end_abandoned(study, name if shares else None)
     with helpers(setup, problem, study, wanted, report) as check:
         worker = Worker(name, shares or request.workers > 1, check)
@@ -106,7 +107,7 @@ def _finalize(
     setup: Setup, problem: Problem, study: optuna.Study, interrupted: bool, info: RunInfo, report: Report
 ) -> Result:
     """Refine, choose and score what was evaluated, and write the result; after Ctrl-C, less of it, and end so."""
-    request, evaluator, evaluations = setup.request, setup.evaluator, evaluations_in(study, setup)
+    request, evaluator, evaluations = setup.request, setup.evaluator, evaluations_in(study, setup.space)
     if not evaluations:
         raise KeyboardInterrupt
     if interrupted:

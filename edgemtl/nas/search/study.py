@@ -22,8 +22,18 @@ from edgemtl.nas.search.setup import Setup
 from edgemtl.results import RESULT_FILE
 from edgemtl.runs import RUN_SCHEMA, RunConfig, difference_of
 from edgemtl.schema import parse_document
+from edgemtl.spaces import Space
 
-__all__ = ["check_shared", "evaluations_in", "has_ended", "mark_refined", "study_of", "take_known", "wanted_in"]
+__all__ = [
+    "check_shared",
+    "evaluations_in",
+    "has_ended",
+    "is_seeded",
+    "mark_refined",
+    "study_of",
+    "take_known",
+    "wanted_in",
+]
 
 _REFINED, _CONFIG, _KNOWN = "evaluations_refined", "config", "evaluations_known"
 
@@ -60,9 +70,9 @@ def _check_same(study: optuna.Study, config: RunConfig) -> None:
         raise UserError(f"{subject} is of another {difference}: ask for the same, or {remedy}")
 
 
-def evaluations_in(study: optuna.Study, setup: Setup) -> list[Evaluation]:
+def evaluations_in(study: optuna.Study, space: Space) -> list[Evaluation]:
     """Every evaluated design once, in the order of evaluation; `UserError` where a trial is damaged."""
-    evaluations = [evaluation_of(trial, setup.space) for trial in finished(study)]
+    evaluations = [evaluation_of(trial, space) for trial in finished(study)]
     return list({each.design.key: each for each in evaluations}.values())
 
 
@@ -75,9 +85,14 @@ def take_known(study: optuna.Study, problem: Problem, known: Sequence[Evaluation
     study.set_user_attr(_KNOWN, len(known))
 
 
-def wanted_in(study: optuna.Study, setup: Setup) -> int:
-    """How many evaluations the study is to hold: the request's, besides those that were known."""
-    return int(study.user_attrs.get(_KNOWN, 0)) + setup.request.evaluations
+def is_seeded(study: optuna.Study) -> bool:
+    """Whether a study was given all evaluations that were known before it."""
+    return _KNOWN in study.user_attrs
+
+
+def wanted_in(study: optuna.Study, evaluations: int) -> int:
+    """How many evaluations the study is to hold: those that are asked for, besides those that were known."""
+    return int(study.user_attrs.get(_KNOWN, 0)) + evaluations
 
 
 def has_ended(setup: Setup) -> bool:
@@ -87,8 +102,8 @@ def has_ended(setup: Setup) -> bool:
     if setup.request.origin and not setup.request.evaluations:
         return True
     study = study_of(setup)
-    refined = study.user_attrs.get(_REFINED) == len(evaluations_in(study, setup))
-    return len(finished(study)) >= wanted_in(study, setup) and refined
+    refined = study.user_attrs.get(_REFINED) == len(evaluations_in(study, setup.space))
+    return len(finished(study)) >= wanted_in(study, setup.request.evaluations) and refined
 
 
 def mark_refined(study: optuna.Study, evaluations: int) -> None:

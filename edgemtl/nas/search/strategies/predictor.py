@@ -31,7 +31,8 @@ def features(space: Space, designs: Sequence[Design]) -> Array:
     widths = [len(choice.options) for choice in space.choices]
     starts = np.concatenate(([0], np.cumsum(widths)[:-1]))
     costs = [[d.cost(), *(d.cost([task.name]) for task in space.tasks)] for d in designs]
-    exact = np.log([[value for c in row for value in (c.flops, c.params, c.weight_bytes)] for row in costs])
+    counts = [[value for c in row for value in (c.flops, c.params, c.weight_bytes)] for row in costs]
+    exact = np.log(np.maximum(counts, 1))  # a task of a user's net may multiply nothing
     table = np.zeros((len(designs), sum(widths)))
     for row, design in enumerate(designs):
         table[row, starts + space.encode(design)] = 1
