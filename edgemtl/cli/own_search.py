@@ -24,6 +24,7 @@ __all__ = ["search_own"]
 
 _OPTIONS = {
     "net", "tasks", "budgets", "floors", "data", "size", "target", "device", "threads", "finetune", "out", "resume",
+    "strategy", "settings", "evaluations", "seed",
     "format_", "verbose", "debug",
 }  # fmt: skip
 

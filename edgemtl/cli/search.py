@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
+_PROPOSING = {"evaluations", "settings", "seed"}
+
 
 @verb(
     "search",
@@ -46,6 +48,7 @@ __all__ = ["search"]
         "edgemtl search --budget 2GFLOPs --storage postgresql://me@server/studies --out runs/first",
         "edgemtl search --budget 2GFLOPs --objective delta_m --objective latency --objective bytes",
         "edgemtl search pose.onnx --tasks tasks.yaml --data photos --budget 60%ms --floor pose=1% --out runs/pose",
+        "edgemtl search pose.onnx --data photos --budget 60%ms --strategy linas --evaluations 48 --out runs/both",
     ),
 )
 @click.argument("net", metavar="[NET]", required=False)
@@ -172,7 +175,8 @@ def search(
     With a NET of your own, an ONNX file or package.module:function, it chooses the precision of each of its blocks, and
     removes channels where no precision alone keeps the budgets: so that no task agrees less with the float net than its
     floor allows, 1 % without one, and never slower than the best uniform precision that keeps the limits. --finetune
-    trains what is left, taught by the whole net. Then edgemtl export NET --precision RUN.
+    trains what is left, taught by the whole net. --strategy linas (nsga2, tpe, random) goes on from there through
+    combinations of channels and precisions, --evaluations of them. Then edgemtl export NET --precision RUN.
     """
     from edgemtl.nas import search as room
     from edgemtl.nas.evaluation import hide_password
@@ -183,7 +187,8 @@ def search(
         raise UserError("--tasks belongs to a net of one's own: give the net before it, or drop it")
     if net is not None:
         own = {"budgets": tuple(budgets), "floors": tuple(floors), "resume": resume, "steps": finetune or 0}
-        search_own(screen, net, tasks, parse_size(size), folder, {**own, **_of_own(options)})
+        proposing = _proposing(settings, evaluations, options)
+        search_own(screen, net, tasks, parse_size(size), folder, {**own, **proposing, **_of_own(options)})
         return
     request = room.SearchRequest(
         out=folder,
@@ -226,6 +231,20 @@ def _run(screen: Screen, request: SearchRequest) -> None:
 def _of_own(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a search of a net of one's own has too."""
     return {name: options[name] for name in ("data", "target", "device", "threads")}
+
+
+def _proposing(settings: Sequence[str], evaluations: int | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a strategy that proposes designs of a net of one's own; none where none is named."""
+    given = _given()
+    if "strategy" not in given:
+        if more := sorted({"settings": "--set"}.get(name, f"--{name}") for name in given & _PROPOSING):
+            raise UserError(
+                f"{' and '.join(more)}: a net of one's own is searched without a strategy where none is named: give "
+                "--strategy linas, or drop it"
+            )
+        return {}
+    about = {"strategy": options["strategy"], "settings": _settings(settings, None), "seed": options["seed"]}
+    return about if evaluations is None else {**about, "evaluations": evaluations}
 
 
 def _training_steps(given: int | None, folder: Path, resume: bool) -> int:

@@ -15,6 +15,12 @@ __all__ = ["show_profile", "show_result"]
 
 OPERATORS = 8
 WEIGHTED = "weighted delta_m"
+_REMEDIES = {
+    "prune": "train it further",
+    "precision": "search further with --strategy linas",
+    "pruning and precision": "search further with --strategy linas",
+}
+"""Advice where no design keeps all limits, by strategy."""
 _YES_NO = {True: "yes", False: "no", None: None}
 
 
@@ -43,7 +49,7 @@ def show_result(screen: Screen, result: Result) -> None:
     if result.best is None:
         screen.say("no design was found")
     elif not result.feasible:
-        more = "train it further" if result.strategy == "prune" else "give more --evaluations"
+        more = _REMEDIES.get(result.strategy, "give more --evaluations")
         broken = "; ".join(f"{check.name}: {check.words}" for check in result.best.broken)
         nearest = f"'best' is the nearest{f' ({broken})' if broken else ''}"
         screen.say(f"no evaluated design keeps every limit, {nearest}: raise a limit, or {more}")

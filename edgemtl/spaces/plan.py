@@ -167,7 +167,7 @@ class BlockPlan:
     parameters beside weights and biases (layer norms, positions), so many for each channel that is read. Where tasks
     read a block of the trunk behind different ones, each has a copy of its own; `cut_from` is then the supernet's block
     whose parameters it begins with, and whose precision it takes. `output` is the one of its task's outputs that it
-    gives, empty where it gives none.
+    gives, empty where it gives none. `products` are multiply-accumulates beside those of weights and of attention.
     """
 
     name: str
@@ -187,6 +187,7 @@ class BlockPlan:
     parallel: bool = False
     tied: tuple[str, ...] = ()
     output: str = ""
+    products: int = 0
 
     @property
     def parameters(self) -> str:
@@ -214,7 +215,8 @@ class BlockPlan:
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image."""
-        return sum(conv.macs for conv in self.convs) + self.attention_macs + (self.experts.macs if self.experts else 0)
+        routed = self.experts.macs if self.experts else 0
+        return sum(conv.macs for conv in self.convs) + self.attention_macs + routed + self.products
 
     @property
     def attention_macs(self) -> int:

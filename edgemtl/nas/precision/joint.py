@@ -8,35 +8,49 @@ precision is tried on the widest net that is in time with it, on its own engine,
 from __future__ import annotations
 
 import bisect
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.precision.bench import Cost
 from edgemtl.nas.precision.finalists import Base, Candidate, budget_checks
+from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PRUNED_QUANTITIES, PrecisionRequest
 from edgemtl.nas.precision.setup import Setup
-from edgemtl.nas.precision.state import Scored
-from edgemtl.nas.prune import Fit, Narrowing, NarrowNet, open_declared
-from edgemtl.own import FLOAT_ENGINE, NET_FILE, OwnPrecision, open_net
+from edgemtl.nas.prune import Fit, Narrowing, open_declared
+from edgemtl.own import FLOAT_ENGINE, OwnPrecision
 from edgemtl.progress import Progress, Report, note
 from edgemtl.results import LimitCheck
 from edgemtl.units import Budget
 
-__all__ = ["JointSearch", "needs_pruning", "open_narrowing", "whole_cost"]
+__all__ = [
+    "LEVELS",
+    "MARGIN",
+    "TRAINING_FOLDER",
+    "JointSearch",
+    "needs_pruning",
+    "open_narrowing",
+    "share_of",
+    "whole_cost",
+]
 
 LEVELS = 12
 """Widths that are tried, from the widest that counted budgets allow to the narrowest that can be left."""
 MARGIN = 0.98
 """Part of a limit in ms that is aimed at: two measurements of one net differ by a little."""
+TRAINING_FOLDER = "training"
+"""Checkpoints of a fine-tuning, in the run's folder."""
 
 
 def whole_cost(setup: Setup) -> Cost:
     """Counts of the net as it was given, in float."""
     return setup.bench.cost(OwnPrecision({"engine": FLOAT_ENGINE}))
+
+
+def share_of(budget: Budget, counts: Cost) -> float:
+    """The part of what the whole net takes, by its `counts`, that a counted budget allows."""
+    return budget.limit(counts.amount(budget)) / max(counts.amount(budget), 1.0)
 
 
 def needs_pruning(setup: Setup) -> bool:
@@ -58,8 +72,7 @@ def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report) -> N
     counts, limits = whole_cost(setup), list[Limit]()
     for budget in setup.budgets:
         if budget.quantity in PRUNED_QUANTITIES:
-            share = budget.limit(counts.amount(budget)) / max(counts.amount(budget), 1.0)
-            limits.append(Limit(budget, share * opened.prunable.amount(budget, {})))
+            limits.append(Limit(budget, share_of(budget, counts) * opened.prunable.amount(budget, {})))
     narrowing = Narrowing(opened, tuple(limits), setup.floors.drops, report)
     narrowing.check_feasible()
     return narrowing
@@ -68,18 +81,9 @@ def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report) -> N
 class JointSearch:
     """Narrower forms of a net in precisions of their own; `base` are amounts of the whole net in float."""
 
-    def __init__(
-        self,
-        request: PrecisionRequest,
-        whole: Proposal,
-        narrowing: Narrowing,
-        scored: Scored,
-        base: Base,
-        report: Report,
-    ) -> None:
-        self._request, self._whole, self._narrowing = request, whole, narrowing
-        self._scored, self._base, self._report = scored, base, report
-        self._proposals, self._nets = dict[str, Proposal](), dict[str, NarrowNet]()
+    def __init__(self, request: PrecisionRequest, forms: NarrowForms, base: Base, report: Report) -> None:
+        self._request, self._forms, self._whole = request, forms, forms.whole
+        self._base, self._report = base, report
 
     def candidates(self) -> Iterator[Candidate]:
         """Every kind of precision on the widest net that keeps the budgets with it, as far as the floors are kept.
@@ -91,17 +95,12 @@ class JointSearch:
         gentlest = min(tried, key=lambda each: floors.share(each.metrics)).setup.name
         tuning = self._request.tuning
         if tuning.steps:
-            fit, folder = self._nets[gentlest].fit, self._request.out / "training"
-            proposal = self._opened(f"{gentlest}-tuned", self._narrowing.fine_tune(fit, tuning, folder))
+            proposal = self._forms.tuned(gentlest, tuning, self._request.out / TRAINING_FOLDER)
             tried = [each for each in tried if each.setup.name != gentlest]  # the trained net stands for it
         else:
-            proposal = self._proposals[gentlest]
+            proposal = self._forms.named(gentlest)
         within = [each for each in tried if floors.are_kept(each.metrics)]
         yield from {_key(each): each for each in (*within, *proposal.candidates())}.values()
-
-    def write(self, folder: Path, candidate: Candidate) -> None:
-        """Write what is left of the net: its weights, ONNX file, tasks, and `pruning.json`."""
-        self._narrowing.write(folder, self._nets[candidate.setup.name])
 
     def _tried(self) -> list[Candidate]:
         """No block, those that keep the floors in the whole net, and all in INT8, each for every engine precision."""
@@ -123,7 +122,7 @@ class JointSearch:
 
         def made(level: int) -> tuple[Proposal, OwnPrecision]:
             proposal = self._proposal(level)
-            return proposal, proposal.precision(engine, [name for name in proposal.setup.blocks if name in blocks])
+            return proposal, proposal.precision(engine, blocks)
 
         def is_within(level: int) -> bool:
             proposal, precision = made(level)
@@ -145,26 +144,12 @@ class JointSearch:
 
     @cached_property
     def _levels(self) -> list[Fit]:
-        levels = self._narrowing.levels(LEVELS)
+        levels = self._forms.narrowing.levels(LEVELS)
         note(self._report, f"{len(levels)} widths of the net")
         return levels
 
     def _proposal(self, level: int) -> Proposal:
-        name = f"pruned-{level + 1}"
-        if name not in self._proposals:
-            self._opened(name, self._narrowing.narrow(self._levels[level]))
-        return self._proposals[name]
-
-    def _opened(self, name: str, narrow: NarrowNet) -> Proposal:
-        """A narrower form as its engines are written from: through its ONNX file, as an export will read it."""
-        with tempfile.TemporaryDirectory(prefix="edgemtl-") as folder:
-            path = Path(folder) / NET_FILE
-            path.write_bytes(narrow.model.SerializeToString())
-            net = open_net(str(path))
-        setup = self._whole.setup.of(net, self._narrowing.declaration, name, narrow.fit.channels)
-        self._nets[name] = narrow
-        self._proposals[name] = Proposal(setup, self._scored, self._report)
-        return self._proposals[name]
+        return self._forms.proposal(f"pruned-{level + 1}", self._levels[level])
 
 
 def _kept(check: LimitCheck) -> bool:

@@ -84,7 +84,7 @@ def make_result(
 ) -> Result:
     """The result, the first of `finalists` being the net in float, with scores on images that no decision has seen.
 
-    `spent` are the engines that were scored, and when it began by the monotonic clock.
+    `spent` are the engines or designs that were scored, and when it began by the monotonic clock.
     """
     setup, ordered = finalists[0].candidate.setup, [best, *(each for each in finalists if each is not best)]
     entries = _entries(ordered, finalists[0], _tested(setup, ordered, report))
@@ -92,10 +92,10 @@ def make_result(
     about = {"name": images.name if images.labelled else "photos without labels", "fingerprint": images.fingerprint}
     return Result(
         command=request.command,
-        seed=None,
+        seed=request.seed if request.strategy else None,
         data={**about, "scored_on": f"{len(setup.tested)} test images"},
         space="own",
-        strategy="pruning and precision" if pruned else "precision",
+        strategy=request.strategy or ("pruning and precision" if pruned else "precision"),
         budgets=request.budgets,
         feasible=best.feasible,
         best=entries[0],

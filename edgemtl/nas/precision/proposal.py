@@ -28,13 +28,17 @@ class Proposal:
 
     def candidates(self) -> Iterator[Candidate]:
         """The uniform precisions, the net in float first; then, for each engine, mixtures that keep the floors."""
-        blocks = self.setup.blocks
-        uniform = [self.precision(engine, chosen) for chosen in dict.fromkeys(((), blocks)) for engine in self.engines]
-        for precision in uniform:
-            yield self.candidate(precision, uniform_name(precision))
-        if blocks:
+        yield from self.uniform()
+        if self.setup.blocks:
             for engine in self.engines:
                 yield from self._mixed(engine)
+
+    def uniform(self) -> Iterator[Candidate]:
+        """The uniform precisions, the net in float first."""
+        for chosen in dict.fromkeys(((), self.setup.blocks)):
+            for engine in self.engines:
+                precision = self.precision(engine, chosen)
+                yield self.candidate(precision, uniform_name(precision))
 
     @cached_property
     def order(self) -> list[str]:
@@ -82,9 +86,9 @@ class Proposal:
         return self._scored.latency_ms(name, lambda: medians_in_turns(bench, [precision])[0])
 
     def precision(self, engine: str, chosen: Sequence[str]) -> OwnPrecision:
-        """An engine's precision, with some blocks in INT8."""
-        values = {"engine": engine, **dict.fromkeys(chosen, INT8)}
-        return OwnPrecision(values, self._ranges if chosen else None)
+        """An engine's precision, with those blocks in INT8 that it changes, of some."""
+        eight = [block for block in self.setup.blocks if block in chosen]
+        return OwnPrecision({"engine": engine, **dict.fromkeys(eight, INT8)}, self._ranges if eight else None)
 
     @cached_property
     def _ranges(self) -> Ranges:

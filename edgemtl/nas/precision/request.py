@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.nas.evaluation import check_budgets
 from edgemtl.nas.prune import NO_TUNING, FineTuning
+from edgemtl.nas.search import EVALUATIONS, STRATEGIES, SamplerStrategy, Strategy, make_strategy
 from edgemtl.own import Declaration, OwnNet
 from edgemtl.profiling import Measurer
 from edgemtl.targets import ExportTarget, ModelTarget
 from edgemtl.units import Budget, parse_budget
 
-__all__ = ["PRUNED_QUANTITIES", "PrecisionRequest", "parse_limits", "usable_target"]
+__all__ = ["PRUNED_QUANTITIES", "PrecisionRequest", "parse_limits", "usable_strategy", "usable_target"]
 
 PRUNED_QUANTITIES = ("flops", "params")
 """Quantities that removing channels alone changes."""
 _QUANTITIES = ("latency_ms", "weight_bytes", *PRUNED_QUANTITIES)
+_LEAST = 2
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class PrecisionRequest:
     `data` is a folder of photos, or a data set with labels of the net's tasks. Texts are as on the command line.
     Percentages of budgets are those of the net in float; floors are of each task's own metric, of photos the share of
     agreement with the float net that a task may lose. `threads` are the runtime's, 0 leaves it the choice. `tuning`
-    trains what is left where channels are removed.
+    trains what is left where channels are removed. A `strategy` (by name, with `settings` of its own) proposes so many
+    `evaluations` after the greedy search, by `seed`; without one that alone is the search.
     """
 
     net: OwnNet
@@ -42,6 +45,10 @@ class PrecisionRequest:
     device: str = HOST
     threads: int = 0
     tuning: FineTuning = NO_TUNING
+    strategy: str = ""
+    settings: Mapping[str, int | float | str] = field(default_factory=dict)
+    evaluations: int = EVALUATIONS
+    seed: int = 0
     resume: bool = False
     command: str = "edgemtl search"
 
@@ -71,3 +78,24 @@ def usable_target(target: ExportTarget, budgets: Sequence[Budget]) -> Measurer:
     if measurer.untimed is not None:
         raise UserError(f"precision is chosen by measured latency, and {measurer.untimed.reason}: give --device {HOST}")
     return measurer
+
+
+def usable_strategy(request: PrecisionRequest) -> SamplerStrategy:
+    """The requested strategy; `UserError` for one that needs a supernet's weights, and for numbers that are no use."""
+    strategy = make_strategy(request.strategy, request.settings)
+    if not _needs_designs_alone(strategy):
+        names = [name for name in STRATEGIES.names() if _needs_designs_alone(make_strategy(name))]
+        raise UserError(
+            f"strategy {request.strategy} searches the weights of a supernet, which a net of one's own has not: "
+            f"give {', '.join(names)}"
+        )
+    assert isinstance(strategy, SamplerStrategy)
+    if request.evaluations < _LEAST:
+        raise UserError(f"--evaluations {request.evaluations}: a strategy evaluates {_LEAST} designs or more")
+    if not 0 <= request.seed < 2**32:
+        raise UserError(f"seed {request.seed} cannot be used: give a number from 0 to {2**32 - 1}")
+    return strategy
+
+
+def _needs_designs_alone(strategy: Strategy) -> bool:
+    return isinstance(strategy, SamplerStrategy) and strategy.needs.sensitivity != "required"

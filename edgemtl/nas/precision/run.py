@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
-from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.files.claim import claim
-from edgemtl.nas.precision.finalists import Base, Candidate, Finalist, choose, measure
-from edgemtl.nas.precision.joint import JointSearch, needs_pruning, open_narrowing, whole_cost
+from edgemtl.nas.precision.by_strategy import has_ended, narrowing_for, search_by_strategy
+from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
+from edgemtl.nas.precision.forms import NarrowForms
+from edgemtl.nas.precision.greedy import search_greedily
+from edgemtl.nas.precision.joint import needs_pruning, open_narrowing
 from edgemtl.nas.precision.outcome import make_result
 from edgemtl.nas.precision.proposal import Proposal
-from edgemtl.nas.precision.request import PrecisionRequest
+from edgemtl.nas.precision.request import PrecisionRequest, usable_strategy
 from edgemtl.nas.precision.setup import Setup, set_up
 from edgemtl.nas.precision.state import Scored, begin
 from edgemtl.nas.prune import Narrowing
 from edgemtl.own import write_precision
-from edgemtl.progress import Progress, Report, note, silent
-from edgemtl.results import RESULT_FILE, Result, read_result, write_result
+from edgemtl.progress import Report, silent
+from edgemtl.results import Result, read_result, write_result
 from edgemtl.signals import deferred
 
 __all__ = ["search_precision"]
@@ -33,6 +34,9 @@ def search_precision(request: PrecisionRequest, report: Report = silent) -> Resu
     in float and each uniform precision are always among the finalists, which are timed in turns on the target. Raises
     `UserError` for anything that cannot be met or understood. What was scored is kept after each engine: `resume` goes
     on from there.
+
+    With a `strategy` all of that is what it begins with: it proposes channels of every group together with precisions,
+    and its designs of the front are finalists too.
     """
     with claim(request.out, "search"):
         return _search(request, report)
@@ -40,51 +44,38 @@ def search_precision(request: PrecisionRequest, report: Report = silent) -> Resu
 
 def _search(request: PrecisionRequest, report: Report) -> Result:
     started = time.monotonic()
+    if request.strategy:
+        usable_strategy(request)
     setup = set_up(request, report)
-    narrowing = open_narrowing(request, setup, report) if needs_pruning(setup) else None
+    if request.strategy:
+        narrowing: Narrowing | None = narrowing_for(request, setup, report)
+    else:
+        narrowing = open_narrowing(request, setup, report) if needs_pruning(setup) else None
     begin(request.out, setup.config, request.resume)
-    if (request.out / RESULT_FILE).is_file():
+    if has_ended(request):
         return read_result(request.out)
     scored = Scored.of(request.out)
     whole = Proposal(setup, scored, report)
-    candidates = list(whole.candidates())
-    finalists, joint = _measured(candidates, setup, report), None
-    if not choose(finalists).feasible:
-        narrowing = narrowing or _narrowing_if_any(request, setup, report)
-    elif request.tuning.steps:
-        note(report, "nothing is pruned, as precision alone keeps the budgets: nothing is trained")
-    if narrowing is not None and not choose(finalists).feasible:
-        ms = scored.latency_ms("the net in float", lambda: finalists[0].latency_ms)
-        joint = JointSearch(request, whole, narrowing, scored, Base(ms, whole_cost(setup)), report)
-        uniform = [each for each in candidates if each.uniform]
-        finalists = _measured([*uniform, *joint.candidates()], setup, report)
+    finalists, forms = _finalists(request, whole, narrowing, scored, report)
     best = choose(finalists)
     result = make_result(request, finalists, best, (scored.engines, started), report)
     with deferred():  # an older precision and a newer result would not go together
-        _write_choice(request, setup, best.candidate, joint)
+        _write_choice(request, setup, best.candidate, forms)
         write_result(request.out, result)
     return result
 
 
-def _measured(candidates: Sequence[Candidate], setup: Setup, report: Report) -> list[Finalist]:
-    report(Progress("finalists", 0, 1, f"{len(candidates)} timed in turns"))
-    finalists = measure(candidates, setup.budgets, setup.floors)
-    report(Progress("finalists", 1, 1))
-    return finalists
+def _finalists(
+    request: PrecisionRequest, whole: Proposal, narrowing: Narrowing | None, scored: Scored, report: Report
+) -> tuple[list[Finalist], NarrowForms | None]:
+    if request.strategy and narrowing is not None:
+        return search_by_strategy(request, whole, narrowing, scored, report)
+    return search_greedily(request, whole, narrowing, scored, report)
 
 
-def _narrowing_if_any(request: PrecisionRequest, setup: Setup, report: Report) -> Narrowing | None:
-    """The net as a module, or None, with a note, where its channels cannot be removed."""
-    try:
-        return open_narrowing(request, setup, report)
-    except (UserError, UnsupportedError) as error:
-        note(report, f"no precision keeps the budgets, and nothing is pruned: {error}")
-        return None
-
-
-def _write_choice(request: PrecisionRequest, setup: Setup, best: Candidate, joint: JointSearch | None) -> None:
+def _write_choice(request: PrecisionRequest, setup: Setup, best: Candidate, forms: NarrowForms | None) -> None:
     """Write the chosen precision, and what is left of the net where channels were removed."""
     target, whole = setup.bench.target.traits.name, best.setup.whole
-    if joint is not None and not whole:
-        joint.write(request.out, best)
+    if forms is not None and not whole:
+        forms.write(request.out, best)
     write_precision(request.out, best.precision, best.setup.digest, target, "" if whole else setup.digest)

@@ -164,7 +164,9 @@ def _baseline(net: OwnNet, resolved: Resolved, judged: Sequence[Example], report
 
 
 def _config(request: PrecisionRequest, target: ExportTarget, images: OwnImages, digest: str) -> dict[str, Any]:
+    proposing = {"strategy": request.strategy, "settings": dict(request.settings), "seed": request.seed}
     return {
+        **(proposing if request.strategy else {}),
         "net": request.net.name,
         "net_sha256": digest,
         "data": images.fingerprint,

@@ -7,6 +7,7 @@ from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.groups import cut_channels, net_groups
 from edgemtl.nas.prune.levels import NetLevel, parse_levels, plan_net_levels
 from edgemtl.nas.prune.module import MODULE_FILE, UserModule
+from edgemtl.nas.prune.module_groups import ModuleCosts, ParameterCost
 from edgemtl.nas.prune.narrowing import Narrowing, NarrowNet
 from edgemtl.nas.prune.pipeline import PruneRequest, prune
 from edgemtl.nas.prune.run import RunDesign
@@ -20,9 +21,11 @@ __all__ = [
     "DeclaredModule",
     "FineTuning",
     "Fit",
+    "ModuleCosts",
     "NarrowNet",
     "Narrowing",
     "NetLevel",
+    "ParameterCost",
     "PruneRequest",
     "RunDesign",
     "TrainStep",

@@ -6,6 +6,7 @@ where that fails. From the shapes that a cut leaves comes the exact cost of ever
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,27 +22,28 @@ from edgemtl.nas.prune.groups import gives, reached_by, traced
 from edgemtl.nas.prune.module_trial import Trial, odd_channels
 from edgemtl.spaces import Cost
 
-__all__ = ["ModuleCosts", "module_groups"]
+__all__ = ["ModuleCosts", "ParameterCost", "module_groups"]
 
 
 @dataclass(frozen=True)
-class _Parameter:
+class ParameterCost:
     """One parameter: its shape, which dimension loses how many positions by channel of which group, its cost.
 
     `macs` are the multiply-accumulates of one image for each of its values.
     """
 
+    name: str
     shape: tuple[int, ...]
     macs: float
     tasks: frozenset[str]
     shrinks: Mapping[int, tuple[tuple[str, int], ...]]
 
-    def values(self, gone: Mapping[str, int]) -> int:
-        """How many values it has where groups have lost `gone` channels."""
-        count = 1
-        for dimension, size in enumerate(self.shape):
-            count *= size - sum(each * gone.get(name, 0) for name, each in self.shrinks.get(dimension, ()))
-        return count
+    def left(self, gone: Mapping[str, int]) -> tuple[int, ...]:
+        """Its shape where groups have lost `gone` channels."""
+        return tuple(
+            size - sum(each * gone.get(name, 0) for name, each in self.shrinks.get(dimension, ()))
+            for dimension, size in enumerate(self.shape)
+        )
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,20 @@ class ModuleCosts:
     """
 
     sizes: Mapping[str, int]
-    parameters: tuple[_Parameter, ...]
+    parameters: tuple[ParameterCost, ...]
     other_macs: int
+
+    def gone(self, kept: Mapping[str, int]) -> dict[str, int]:
+        """How many channels every group has lost where it keeps so many; one that is not named keeps all."""
+        return {name: size - kept.get(name, size) for name, size in self.sizes.items()}
 
     def cost(self, kept: Mapping[str, int], task: str | None = None) -> Cost:
         """The cost of all tasks, or of what one of them depends on."""
-        gone = {name: size - kept.get(name, size) for name, size in self.sizes.items()}
+        gone = self.gone(kept)
         macs, params = float(self.other_macs), 0
         for each in self.parameters:
             if task is None or task in each.tasks:
-                count = each.values(gone)
+                count = math.prod(each.left(gone))
                 params += count
                 macs += count * each.macs
         return Cost(2 * round(macs), params, 4 * params)
@@ -126,7 +132,8 @@ def _costs(
 ) -> ModuleCosts:
     macs = _macs_by_weight(net, image)
     parameters = [
-        _Parameter(
+        ParameterCost(
+            name,
             tuple(p.shape),
             macs.get(name, 0.0),
             frozenset(reached[name.rpartition(".")[0]]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,14 @@ from edgemtl.nas.prune.decide import check_feasible, fit_levels, task_weights
 from edgemtl.nas.prune.declared import OpenedDeclared
 from edgemtl.nas.prune.finetuning import FineTuning
 from edgemtl.nas.prune.fit import Fit
-from edgemtl.nas.prune.map import PruneMap, measure_map
+from edgemtl.nas.prune.map import PruneMap, counts, measure_map
 from edgemtl.nas.prune.record import pruning_record
 from edgemtl.own import Declaration, DeclaredNet
 from edgemtl.progress import Report, silent
 
 __all__ = ["NarrowNet", "Narrowing"]
+
+_BETWEEN = 4
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,15 @@ class Narrowing:
         """At most `count` narrower forms, the widest that the limits allow first: what a task may lose weighs them."""
         weights = task_weights(self.opened.preference, self.allowed)
         return fit_levels(self.opened.prunable, self._map, self.limits, weights, count)
+
+    def widths(self, levels: Sequence[Fit]) -> dict[str, tuple[int, ...]]:
+        """Counts of channels that each group may have, fewest first: those of some levels, all, and a few between."""
+        prunable, widths = self.opened.prunable, dict[str, tuple[int, ...]]()
+        for group in prunable.groups:
+            possible = [group.size, *counts(group, prunable.multiple)]
+            between = possible[:: math.ceil(len(possible) / _BETWEEN)]
+            widths[group.name] = tuple(sorted({*between, *(level.channels[group.name] for level in levels)}))
+        return widths
 
     def narrow(self, fit: Fit) -> NarrowNet:
         """The net with so many channels, the most important of each group, its normalisations measured anew.

@@ -1,0 +1,140 @@
+"""The search of a net's space by a strategy: what a greedy search ended with is known to it from the beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import optuna
+
+from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.nas.evaluation import Evaluation, Limit, Problem, finished, non_dominated, open_storage, open_study
+from edgemtl.nas.precision.designs import NetDesigns
+from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
+from edgemtl.nas.precision.forms import NarrowForms
+from edgemtl.nas.precision.greedy import search_greedily, timed_finalists
+from edgemtl.nas.precision.joint import MARGIN, TRAINING_FOLDER, open_narrowing, share_of, whole_cost
+from edgemtl.nas.precision.net_space import net_space
+from edgemtl.nas.precision.proposal import Proposal
+from edgemtl.nas.precision.request import PrecisionRequest, usable_strategy
+from edgemtl.nas.precision.setup import Setup
+from edgemtl.nas.precision.state import Scored
+from edgemtl.nas.prune import NO_TUNING, Narrowing
+from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.search import (
+    Worker,
+    end_abandoned,
+    evaluate_all,
+    evaluations_in,
+    is_seeded,
+    take_known,
+    wanted_in,
+    worker_name,
+)
+from edgemtl.own import FLOAT_ENGINE
+from edgemtl.progress import Report, note
+from edgemtl.results import RESULT_FILE
+from edgemtl.spaces import Space
+
+__all__ = ["has_ended", "narrowing_for", "search_by_strategy"]
+
+BATCH = 12
+"""Designs that are evaluated between two fits of predictors, or in a generation."""
+SHORTLIST = 6
+"""Designs of the front that are timed in turns at the end."""
+
+
+def narrowing_for(request: PrecisionRequest, setup: Setup, report: Report) -> Narrowing:
+    """The net as a module whose channels a strategy may choose; `UserError` where there are none."""
+    try:
+        return open_narrowing(request, setup, report)
+    except (UserError, UnsupportedError) as error:
+        raise UserError(f"--strategy {request.strategy} chooses channels too: {error}") from error
+
+
+def has_ended(request: PrecisionRequest) -> bool:
+    """Whether the run has a result, of all evaluations that are requested from a strategy."""
+    if not (request.out / RESULT_FILE).is_file():
+        return False
+    if not request.strategy:
+        return True
+    study = _study(request)
+    return len(finished(study)) >= wanted_in(study, request.evaluations)
+
+
+def search_by_strategy(
+    request: PrecisionRequest, whole: Proposal, narrowing: Narrowing, scored: Scored, report: Report
+) -> tuple[list[Finalist], NarrowForms]:
+    """The finalists, the net in float first, and narrower forms of the net; on Ctrl-C all that was evaluated is kept.
+
+    What the greedy search ended with comes first among the evaluations, its own choice before the others, and that is
+    always a finalist: so no strategy's answer is worse.
+    """
+    forms = NarrowForms(whole, narrowing, scored, report)
+    designs, study = NetDesigns(net_space(forms), forms), _study(request)
+    problem = _problem(designs.space, whole)
+    if not is_seeded(study):
+        greedy, _ = search_greedily(replace(request, tuning=NO_TUNING), whole, narrowing, scored, report)
+        best = choose(greedy)
+        ordered = map(designs.known, [best, *(each for each in greedy if each is not best)])
+        take_known(study, problem, list({each.design.key: each for each in ordered}.values()))
+    study.sampler = usable_strategy(request).sampler(problem, request.seed, BATCH)
+    end_abandoned(study, None)
+    worker = Worker(worker_name(request.out), shares=False)
+    if evaluate_all(wanted_in(study, request.evaluations), problem, designs, study, worker, report):
+        raise KeyboardInterrupt
+    candidates = _candidates(problem, designs, evaluations_in(study, designs.space))
+    finalists = timed_finalists(candidates, whole.setup, report)
+    return _with_tuned(request, finalists, forms, report), forms
+
+
+def _study(request: PrecisionRequest) -> optuna.Study:
+    return open_study("search", open_storage(RunFolder(request.out).journal))
+
+
+def _problem(space: Space, whole: Proposal) -> Problem:
+    """The limits of designs of the space; counted budgets are the same parts of the whole net as on its graph."""
+    setup, limits = whole.setup, list[Limit]()
+    counts, ms = whole_cost(setup), whole.latency_ms(whole.precision(FLOAT_ENGINE, ()))
+    for budget in setup.budgets:
+        if budget.counted:
+            amount = space.largest().cost(budget.task).amount(budget.quantity)
+            limits.append(Limit(budget, share_of(budget, counts) * amount))
+        else:
+            limits.append(Limit(budget, MARGIN * budget.limit(ms[budget.task or ""])))
+    floors, preference = setup.floors, dict.fromkeys((task.name for task in space.tasks), 1.0)
+    return Problem(space, tuple(limits), floors.floors, preference, floors.baseline, measures_latency=True)
+
+
+def _candidates(problem: Problem, designs: NetDesigns, evaluations: Sequence[Evaluation]) -> list[Candidate]:
+    """Each uniform precision of the whole net, the greedy search's choice, and the fastest of the front."""
+    by_key = {designs.design(each).key: each for each in designs.forms.whole.uniform()}
+    for evaluation in (evaluations[0], *_shortlist(problem, evaluations)):
+        if evaluation.design.key not in by_key:
+            by_key[evaluation.design.key] = designs.candidate(evaluation)
+    return list(by_key.values())
+
+
+def _shortlist(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The fastest designs of the front that keep all limits, or those that are nearest to it."""
+    feasible = [each for each in evaluations if problem.feasible(each)]
+    if not feasible:
+        return sorted(evaluations, key=problem.violation)[:SHORTLIST]
+    front = [feasible[number] for number in non_dominated([problem.objectives(each) for each in feasible])]
+    return sorted(front, key=problem.speed)[:SHORTLIST]
+
+
+def _with_tuned(
+    request: PrecisionRequest, finalists: list[Finalist], forms: NarrowForms, report: Report
+) -> list[Finalist]:
+    """The finalists, and the chosen one once it is trained, where that was asked for and channels are gone."""
+    best = choose(finalists).candidate
+    if not request.tuning.steps:
+        return finalists
+    if best.setup.whole:
+        note(report, "nothing is pruned in the best design: nothing is trained")
+        return finalists
+    proposal = forms.tuned(best.setup.name, request.tuning, request.out / TRAINING_FOLDER)
+    values = best.precision.values
+    tuned = proposal.candidate(proposal.precision(values["engine"], [*values]), "")
+    return timed_finalists([*(each.candidate for each in finalists), tuned], forms.whole.setup, report)

@@ -1,0 +1,157 @@
+"""Channels and precision of a net of one's own by a strategy, which begins with what the greedy search ended with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from own_nets import SIZE, residual_net, saved, write_photos
+from refusals import refused
+
+from edgemtl.bundle import read_manifest
+from edgemtl.cli import main
+from edgemtl.nas.evaluation import finished, open_storage, open_study
+from edgemtl.nas.precision import PrecisionRequest, search_precision
+from edgemtl.nas.prune import FineTuning
+from edgemtl.own import Declaration, DeclaredTask, open_net
+from edgemtl.progress import Progress
+
+TASKS = {"map": DeclaredTask(outputs=("map",)), "pose": DeclaredTask(outputs=("pose.points", "pose.score"))}
+LOOSE = ("map=90%", "pose=90%")
+
+
+@pytest.fixture
+def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PrecisionRequest]:
+    monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    write_photos(tmp_path / "photos", SIZE)
+    net = open_net(str(saved(residual_net(), tmp_path)))
+
+    def make(**options: Any) -> PrecisionRequest:
+        given: dict[str, Any] = {
+            "data": tmp_path / "photos",
+            "out": tmp_path / "run",
+            "floors": LOOSE,
+            "budgets": ("50%FLOPs",),
+        }
+        given |= {"strategy": "random", "threads": 1, **options}
+        return PrecisionRequest(net, Declaration(tasks=TASKS), **given)
+
+    return make
+
+
+def proposed(run: Path) -> list[dict[str, Any]]:
+    """The options of every evaluation, in order of positions."""
+    return [trial.params for trial in finished(open_study("search", open_storage(run / "study.journal")))]
+
+
+def test_a_killed_and_a_stopped_search_go_on_and_end_as_one_that_was_not(
+    request_of: Callable[..., PrecisionRequest], tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+
+    def copy(progress: Progress) -> None:
+        """Keep the folder as a kill after the first design would leave it."""
+        if progress.stage == "search" and progress.done == progress.total - 2:
+            shutil.copytree(tmp_path / "run", killed)
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "search":
+            raise KeyboardInterrupt
+
+    result = search_precision(request_of(evaluations=3), copy)
+    assert result.strategy == "random" and result.seed == 0 and result.feasible
+    assert result.best is not None and result.baseline is not None
+    assert result.best.flops <= 0.5 * result.baseline.flops
+    assert search_precision(request_of(evaluations=3, resume=True)) == result
+    designs, left = proposed(tmp_path / "run"), proposed(killed)
+    assert left == designs[:-2]
+    assert "another seed" in refused(lambda: search_precision(request_of(out=killed, seed=1, resume=True)))
+    with pytest.raises(KeyboardInterrupt):
+        search_precision(request_of(out=killed, evaluations=3, resume=True), stop)
+    assert proposed(killed) == designs[:-1]
+    again = search_precision(request_of(out=killed, evaluations=3, resume=True))
+    assert proposed(killed) == designs and again.feasible == result.feasible
+
+
+def test_what_the_greedy_search_chose_is_among_the_finalists(
+    request_of: Callable[..., PrecisionRequest], tmp_path: Path
+) -> None:
+    greedy = search_precision(request_of(strategy="", out=tmp_path / "greedy"))
+    result = search_precision(request_of(strategy="tpe", evaluations=2, tuning=FineTuning(2, batch=2)))
+    known = proposed(tmp_path / "run")[:-2]
+    assert greedy.best is not None and result.best is not None and len(known) == len({json.dumps(d) for d in known})
+    chosen = {name: option for name, option in greedy.best.design.items() if name.endswith(".channels")}
+    assert any(chosen.items() <= each.items() for each in known)
+    assert any(entry.design == result.best.design for entry in result.front)
+    assert any(str(entry.name).endswith("-tuned") or entry.name == "best" for entry in result.front)
+    assert (tmp_path / "run/training").is_dir()
+    feasible = [entry for entry in result.front if entry.feasible]
+    assert all(0.95 * result.best.latency_ms.value <= entry.latency_ms.value for entry in feasible)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["linas", "nsga2"])
+def test_the_command_line_searches_exports_and_reports(
+    request_of: Callable[..., PrecisionRequest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    strategy: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    floors = [word for floor in ("map=90%", "pose=90%") for word in ("--floor", floor)]
+    search = [
+        "search",
+        "theirs.onnx",
+        "--data",
+        "photos",
+        *floors,
+        "--budget",
+        "60%FLOPs",
+        "--threads",
+        "1",
+        "--out",
+        "run",
+    ]
+    words = [*search, "--strategy", strategy, "--evaluations", "12", "--seed", "3"]
+    assert main([*words, "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert result["strategy"] == strategy and result["seed"] == 3 and result["feasible"]
+    assert result["best"]["flops"] <= 0.6 * result["front"][-1]["flops"]
+    assert "designs evaluated" in shown.err
+    export = ["export", "theirs.onnx", "--precision", "run", "--target", "onnxruntime", "--data", "photos"]
+    assert main([*export, "--out", "mine"]) == 0
+    assert read_manifest(tmp_path / "mine").cost.flops == result["best"]["flops"]
+    assert main(["report", "run", "--out", "page.html"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 0
+    assert "of the FLOPs are left" in capsys.readouterr().out
+
+
+def test_strategies_and_numbers_that_are_no_use_are_refused_in_a_line(
+    request_of: Callable[..., PrecisionRequest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    search = ["search", "theirs.onnx", "--data", "photos", "--out", "run"]
+    for words, message in (
+        (["--strategy", "masks"], "strategy masks searches the weights of a supernet"),
+        (["--strategy", "preference"], "linas, nsga2, random, tpe"),
+        (["--strategy", "linsa"], "unknown strategy"),
+        (["--strategy", "random", "--evaluations", "1"], "--evaluations 1: a strategy evaluates 2 designs or more"),
+        (["--strategy", "random", "--seed", "-1"], "seed -1 cannot be used"),
+        (["--strategy", "linas", "--set", "generations=0"], "0 generations given"),
+        (["--evaluations", "4"], "--evaluations: a net of one's own is searched without a strategy"),
+        (["--strategy", "random", "--workers", "2"], "--workers belongs to the search of a space"),
+    ):
+        assert main([*search, *words]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,72 @@
+"""The plan of a net of one's own: what its narrower forms cost, without making them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from own_nets import SIZE, residual_net, saved, write_photos
+
+from edgemtl.nas.precision.forms import NarrowForms
+from edgemtl.nas.precision.joint import open_narrowing
+from edgemtl.nas.precision.net_plan import channels_in
+from edgemtl.nas.precision.net_space import net_space
+from edgemtl.nas.precision.proposal import Proposal
+from edgemtl.nas.precision.request import PrecisionRequest
+from edgemtl.nas.precision.setup import set_up
+from edgemtl.nas.precision.state import Scored
+from edgemtl.nas.prune import Fit
+from edgemtl.own import Declaration, DeclaredTask, OwnPrecision, open_net
+from edgemtl.progress import silent
+from edgemtl.spaces import Space
+
+TASKS = {"map": DeclaredTask(outputs=("map",)), "pose": DeclaredTask(outputs=("pose.points", "pose.score"))}
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NarrowForms]:
+    folder = tmp_path_factory.mktemp("forms")
+    net = open_net(str(saved(residual_net(), folder)))
+    request = PrecisionRequest(net, Declaration(tasks=TASKS), write_photos(folder, SIZE), folder / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEMTL_CACHE", str(folder / "cache"))
+        setup, scored = set_up(request, silent), Scored(request.out)
+        yield NarrowForms(Proposal(setup, scored, silent), open_narrowing(request, setup, silent), scored, silent)
+
+
+@pytest.fixture(scope="module")
+def space(forms: NarrowForms) -> Space:
+    return net_space(forms)
+
+
+def test_channels_and_precisions_are_the_choices(space: Space) -> None:
+    options = {choice.name: choice.options for choice in space.choices}
+    assert options["body.stem.channels"] == options["body.narrow.channels"] == (8, 16, 24)
+    precisions = {name: each for name, each in options.items() if name.endswith(".precision")}
+    assert len(precisions) == len(options) - 2 >= 3 and set(precisions.values()) == {("float", "int8")}
+    owners = {choice.name: choice.task for choice in space.choices}
+    assert set(owners.values()) == {None, "map", "pose"}
+
+
+@pytest.mark.parametrize("stem", [8, 16, 24])
+@pytest.mark.parametrize("narrow", [8, 24])
+def test_a_plan_counts_what_the_graph_of_that_form_is_counted_at(
+    forms: NarrowForms, space: Space, stem: int, narrow: int
+) -> None:
+    design = space.design({**space.largest(), "body.stem.channels": stem, "body.narrow.channels": narrow})
+    form = forms.proposal(f"{stem} and {narrow}", Fit(channels_in(space.spec, design), {})).setup
+    graph = form.bench.cost(OwnPrecision({"engine": "fp32"}))
+    assert design.cost().flops == graph.flops
+    assert design.cost().params == graph.params
+    for task, path in graph.paths.items():
+        assert design.cost(task).flops == path.flops
+    assert {block.name for block in design.plan.blocks if block.convs} == set(form.blocks)
+
+
+def test_bytes_fall_with_int8_and_tasks_pay_for_their_own(space: Space) -> None:
+    largest = space.largest()
+    eight = space.largest("int8")
+    assert eight.cost().weight_bytes < 0.5 * largest.cost().weight_bytes
+    assert eight.cost().flops == largest.cost().flops
+    assert largest.cost("map").flops < largest.cost().flops
+    assert space.smallest().cost().flops < 0.5 * largest.cost().flops
