@@ -139,12 +139,12 @@ class _Training:
         """See `edgemtl.train.loop.Training`."""
         images = torch.from_numpy(batch.image)
         with torch.enable_grad():
-            loss = self._own(images, step) if self._step else self._taught(batch)
+            loss = self._own(images, step) if self._step else self._loss(batch)
             loss.backward()  # type: ignore[no-untyped-call]
         self.loss = float(loss.detach())
         self._optimized.update(self._tuning.recipe.rate_at(step))
 
-    def _taught(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: Batch) -> Tensor:
         """The sum of what all tasks have to learn; batch normalisation takes the batch's statistics."""
         self._net.eval()
         for norm in self._net.modules():
@@ -155,13 +155,13 @@ class _Training:
             wanted = self._teacher(images)
         given = self._net(images)
         loss = torch.stack(
-            [self._of(task, given[task.name], wanted[task.name], batch) for task in self._net.tasks]
+            [self._task_loss(task, given[task.name], wanted[task.name], batch) for task in self._net.tasks]
         ).sum()
         if not loss.isfinite():
             raise UserError("the pruned net's outputs became NaN or infinite while it was fine-tuned: prune less of it")
         return loss
 
-    def _of(self, task: Task, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def _task_loss(self, task: Task, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """A task's distance from the teacher and, where the batch has labels, in equal parts its loss by these."""
         own, share = prepared(task, given), self._tuning.recipe.label_share
         distance = distillation_loss(task, own, prepared(task, wanted))
