@@ -23,7 +23,7 @@ from edgemtl.files.paths import inside
 from edgemtl.files.seals import sha256
 from edgemtl.results import PathCost
 from edgemtl.schema import Name, Strict, Text, read_document
-from edgemtl.tasks import Output, Task, find_kind, kind_of, make_task
+from edgemtl.tasks import Output, Task, find_kind, make_task
 
 __all__ = [
     "MANIFEST_FILE",
@@ -40,7 +40,6 @@ __all__ = [
     "OutputParity",
     "Parity",
     "Provenance",
-    "describe_task",
     "read_manifest",
     "share_dropped_by_model",
     "share_dropped_by_target",
@@ -364,33 +363,6 @@ def _mean(experts: Iterable[BundleExperts], share: Callable[[BundleExperts], flo
         sent += use.tokens * use.top_k
         lost += use.tokens * use.top_k * share(use)
     return lost / sent if sent else 0.0
-
-
-def describe_task(task: Task, size: tuple[int, int]) -> BundleTask:
-    """A task as the manifest holds it, of a net whose input has this size (height, width)."""
-    postprocess = kind_of(task).postprocess
-    return BundleTask(
-        name=task.name,
-        kind=task.kind,
-        channels=task.channels,
-        classes=task.classes,
-        metric=task.metric.name,
-        higher_is_better=task.metric.higher_is_better,
-        outputs=tuple(
-            BundleOutput(
-                name=out.name,
-                tensor=task.tensors[out.name],
-                channels=out.channels,
-                dense=out.dense,
-                shape=(1, *((out.channels, *(size if out.dense else ())) if out.sizes is None else out.sizes)),
-                unit=out.unit or None,
-            )
-            for out in task.outputs
-        ),
-        postprocess=postprocess.name,
-        formula=postprocess.formula,
-        result=postprocess.result,
-    )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:

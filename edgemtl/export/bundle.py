@@ -13,13 +13,13 @@ from edgemtl.bundle import (
     BundleTask,
     Manifest,
     Provenance,
-    describe_task,
 )
 from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.export.checked import checked, folder_of, honoured
 from edgemtl.export.placing import net_sha256, placing
 from edgemtl.export.request import Evidence, ExportedNet, ExportRequest, Origin, batches
+from edgemtl.export.task_contract import describe_task
 from edgemtl.export.usage import describe_experts
 from edgemtl.files.disk import write_atomic
 from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.bundle import BundleCost, BundleTask, describe_task
+from edgemtl.bundle import BundleCost, BundleTask
 from edgemtl.data import Batch, open_source
 from edgemtl.errors import UnsupportedError
 from edgemtl.export.bundle import recorded
+from edgemtl.export.task_contract import describe_task
 from edgemtl.own import OwnImages, Resolved, Spread
 from edgemtl.profiling import count_graph
 from edgemtl.progress import Report, note

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import check_floor
+from edgemtl.nas.prune import floor_without_labels
 from edgemtl.results import LimitCheck
 from edgemtl.tasks import Floor, Metric, Task, named_metric, parse_floor
 
@@ -90,8 +91,5 @@ def _parsed(text: str, tasks: Sequence[Task], judged: Mapping[str, Task], labell
         return floor
     task = floor.task.name
     if not floor.relative or named_metric(text) not in ("", AGREEMENT.name):
-        raise UserError(
-            f"floor {floor.text}: photos have no labels, so that {floor.metric.name} of {task} is not known: give a "
-            f"data set with labels by --data, or what its agreement with the float net may lose, for example {task}=1%"
-        )
+        raise floor_without_labels(floor.text, floor.metric.name, task)
     return Floor(judged[task], AGREEMENT, floor.allowed)

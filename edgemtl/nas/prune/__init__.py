@@ -1,5 +1,6 @@
 """PAGCP pruning, of designs of a run and of modules of a user's own."""
 
+from edgemtl.nas.prune.agreement import floor_without_labels
 from edgemtl.nas.prune.apply import PRUNING_FILE, apply_pruning
 from edgemtl.nas.prune.declared import NET_FILE, TASKS_FILE, DeclaredModule, open_declared
 from edgemtl.nas.prune.finetuning import NO_TUNING, FineTuning, TrainStep, fine_tune
@@ -33,6 +34,7 @@ __all__ = [
     "apply_pruning",
     "cut_channels",
     "fine_tune",
+    "floor_without_labels",
     "net_groups",
     "open_declared",
     "parse_levels",

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from edgemtl.data import Batch
+from edgemtl.errors import UserError, brief
 from edgemtl.models import TaskNet
 from edgemtl.nas.prune.criterion import LossCriterion
 
-__all__ = ["AgreementCriterion"]
+__all__ = ["AgreementCriterion", "floor_without_labels"]
 
 Outputs = Mapping[str, Mapping[str, Tensor]]
 
@@ -71,3 +72,11 @@ class AgreementCriterion(LossCriterion):
 def _row(outputs: Mapping[str, Tensor]) -> Tensor:
     """All values of each image, (N, values)."""
     return torch.cat([output.flatten(1) for output in outputs.values()], dim=1)
+
+
+def floor_without_labels(text: str, metric: str, task: str) -> UserError:
+    """The error for a floor on a task's metric, or on its value, of which nothing is known without labels."""
+    return UserError(
+        f"floor {brief(text)}: photos have no labels, so that {metric} of {task} is not known: give a data set with "
+        f"labels by --data, or what its agreement with the float net may lose, for example {task}=1%"
+    )

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgemtl.errors import UnsupportedError, UserError, brief
+from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.files.disk import write_atomic
 from edgemtl.files.images import normalize
 from edgemtl.models import load_layers
 from edgemtl.nas.evaluation import PreparedNet
-from edgemtl.nas.prune.agreement import AgreementCriterion
+from edgemtl.nas.prune.agreement import AgreementCriterion, floor_without_labels
 from edgemtl.nas.prune.apply import WEIGHTS_FILE, weights_bytes
 from edgemtl.nas.prune.criterion import LossCriterion
 from edgemtl.nas.prune.module import MODULE_FILE, TARGET, OpenedModule, prunable_module
@@ -122,11 +122,7 @@ class OpenedDeclared(OpenedModule):
         if isinstance(self.prunable.criterion, AgreementCriterion):
             for text in texts:
                 if (metric := named_metric(text)) not in ("", "agreement"):
-                    raise UserError(
-                        f"floor {brief(text)}: pictures have no labels, so that {metric} is not known: give a data set "
-                        "with labels by --data, or what a task's agreement with the net may lose, for example "
-                        f"{next(iter(self.declaration.tasks))}=1%"
-                    )
+                    raise floor_without_labels(text, metric, text.partition(".")[0])
         return super().floors(texts)
 
     def save(self, out: Path, best: Contender, record: Mapping[str, Any], cut: Cut) -> None:
