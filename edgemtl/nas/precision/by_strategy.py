@@ -9,11 +9,11 @@ import optuna
 
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.nas.evaluation import Evaluation, Limit, Problem, finished, non_dominated, open_storage, open_study
-from edgemtl.nas.precision.designs import NetDesigns
 from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
 from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.greedy import search_greedily, timed_finalists
 from edgemtl.nas.precision.joint import MARGIN, TRAINING_FOLDER, open_narrowing, share_of, whole_cost
+from edgemtl.nas.precision.net_designs import NetDesigns
 from edgemtl.nas.precision.net_space import net_space
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest, usable_strategy

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_nets import SIZE, residual_net, saved, write_photos
+from onnx import TensorProto, helper
+from own_nets import SIZE, model_of, residual_net, saved, weight, write_photos
 from refusals import refused
 
 from edgemtl.bundle import read_manifest
@@ -154,4 +155,9 @@ def test_strategies_and_numbers_that_are_no_use_are_refused_in_a_line(
     ):
         assert main([*search, *words]) == 1
         assert message in capsys.readouterr().err
+    nodes = [helper.make_node("Conv", ["x", "w"], ["map"], name="only", pads=[1, 1, 1, 1])]
+    saved(model_of(nodes, {"map": TensorProto.FLOAT}, [weight("w", 2, 3, 3, 3)]), tmp_path)
+    assert main([*search, "--strategy", "random"]) == 1
+    error = capsys.readouterr().err
+    assert "--strategy random chooses channels too" in error and "no channels of the module can be pruned" in error
     assert not (tmp_path / "run").exists()

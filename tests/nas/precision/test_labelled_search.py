@@ -90,6 +90,19 @@ def test_channels_go_under_floors_of_labels(workplace: Path) -> None:
     assert {check["metric"] for check in result["best"]["limits"] if check["kind"] == "floor"} == {"miou", "accuracy"}
 
 
+@pytest.mark.slow
+def test_a_strategy_goes_by_floors_of_labels_and_budgets_in_ms(workplace: Path) -> None:
+    words = (*SEARCH, *LOOSE, "--budget", "70%FLOPs", "--budget", "side:500%ms", "--threads", "1", "--out", "runs/d")
+    strategy = ("--strategy", "linas", "--evaluations", "13", "--finetune", "2")
+    process = in_process(workplace, *words, *strategy, "--format", "json")
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    assert result["strategy"] == "linas" and result["feasible"]
+    assert result["best"]["flops"] <= 0.7 * result["front"][-1]["flops"]
+    assert {check["metric"] for check in result["best"]["limits"] if check["kind"] == "floor"} == {"miou", "accuracy"}
+    assert {check["text"] for check in result["best"]["limits"]} >= {"70%FLOPs", "side:500%ms"}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

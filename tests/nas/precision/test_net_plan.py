@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from own_nets import SIZE, residual_net, saved, write_photos
 
 from edgemtl.nas.precision.forms import NarrowForms
-from edgemtl.nas.precision.joint import open_narrowing
 from edgemtl.nas.precision.net_plan import channels_in
-from edgemtl.nas.precision.net_space import net_space
-from edgemtl.nas.precision.proposal import Proposal
-from edgemtl.nas.precision.request import PrecisionRequest
-from edgemtl.nas.precision.setup import set_up
-from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import Fit
-from edgemtl.own import Declaration, DeclaredTask, OwnPrecision, open_net
-from edgemtl.progress import silent
+from edgemtl.own import OwnPrecision
 from edgemtl.spaces import Space
-
-TASKS = {"map": DeclaredTask(outputs=("map",)), "pose": DeclaredTask(outputs=("pose.points", "pose.score"))}
-
-
-@pytest.fixture(scope="module")
-def forms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NarrowForms]:
-    folder = tmp_path_factory.mktemp("forms")
-    net = open_net(str(saved(residual_net(), folder)))
-    request = PrecisionRequest(net, Declaration(tasks=TASKS), write_photos(folder, SIZE), folder / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEMTL_CACHE", str(folder / "cache"))
-        setup, scored = set_up(request, silent), Scored(request.out)
-        yield NarrowForms(Proposal(setup, scored, silent), open_narrowing(request, setup, silent), scored, silent)
-
-
-@pytest.fixture(scope="module")
-def space(forms: NarrowForms) -> Space:
-    return net_space(forms)
 
 
 def test_channels_and_precisions_are_the_choices(space: Space) -> None:

@@ -54,8 +54,16 @@ class NetDesigns:
         return self.space.design({**values, **{name: count for name, count in kept.items() if name in values}})
 
     def known(self, finalist: Finalist) -> Evaluation:
-        """A finalist of a greedy search as the evaluation of its design."""
-        return Evaluation(self.design(finalist.candidate), finalist.candidate.metrics, finalist.latency_ms)
+        """A finalist of a greedy search as the evaluation of its design.
+
+        Blocks of the net as it was given may be cut otherwise than those of its export, which the space names: a
+        precision that is none of the space's is evaluated as the nearest that is.
+        """
+        candidate = finalist.candidate
+        design = self.design(candidate)
+        if candidate.setup.whole and self._meaning(design)[1].values != candidate.precision.values:
+            return self.evaluate(design)
+        return Evaluation(design, candidate.metrics, finalist.latency_ms)
 
     def _meaning(self, design: Design) -> tuple[Proposal, OwnPrecision]:
         """The form of the net that a design is of, and its precision."""
