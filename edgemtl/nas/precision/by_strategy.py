@@ -36,7 +36,7 @@ from edgemtl.progress import Report, note
 from edgemtl.results import RESULT_FILE
 from edgemtl.spaces import Space
 
-__all__ = ["has_ended", "narrowing_for", "search_by_strategy"]
+__all__ = ["designs_evaluated", "has_ended", "narrowing_for", "search_by_strategy"]
 
 BATCH = 12
 """Designs that are evaluated between two fits of predictors, or in a generation."""
@@ -60,6 +60,11 @@ def has_ended(request: PrecisionRequest) -> bool:
         return True
     study = _study(request)
     return len(finished(study)) >= wanted_in(study, request.evaluations)
+
+
+def designs_evaluated(request: PrecisionRequest) -> int:
+    """How many designs the run's study has, those of the greedy search included."""
+    return len(finished(_study(request)))
 
 
 def search_by_strategy(

@@ -21,6 +21,8 @@ from edgemtl.tasks import delta_m, map_outputs
 
 __all__ = ["make_result"]
 
+_FIRST = {"first designs": "those that the greedy search ended with"}
+
 
 def _tested(setup: Setup, finalists: Sequence[Finalist], report: Report) -> list[Metrics]:
     """Scores of each finalist on the images that no decision has seen."""
@@ -104,7 +106,7 @@ def make_result(
         seconds=time.monotonic() - spent[1],
         environment=environment(),
         floors=request.floors,
-        known_from=_known_from(setup),
+        known_from={**_known_from(setup), **(_FIRST if request.strategy else {})},
     )
 
 

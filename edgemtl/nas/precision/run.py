@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from edgemtl.files.claim import claim
-from edgemtl.nas.precision.by_strategy import has_ended, narrowing_for, search_by_strategy
+from edgemtl.nas.precision.by_strategy import designs_evaluated, has_ended, narrowing_for, search_by_strategy
 from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
 from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.greedy import search_greedily
@@ -58,7 +58,8 @@ def _search(request: PrecisionRequest, report: Report) -> Result:
     whole = Proposal(setup, scored, report)
     finalists, forms = _finalists(request, whole, narrowing, scored, report)
     best = choose(finalists)
-    result = make_result(request, finalists, best, (scored.engines, started), report)
+    count = designs_evaluated(request) if request.strategy else scored.engines
+    result = make_result(request, finalists, best, (count, started), report)
     with deferred():  # an older precision and a newer result would not go together
         _write_choice(request, setup, best.candidate, forms)
         write_result(request.out, result)

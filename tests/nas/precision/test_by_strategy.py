@@ -70,7 +70,7 @@ def test_a_killed_and_a_stopped_search_go_on_and_end_as_one_that_was_not(
     assert result.best.flops <= 0.5 * result.baseline.flops
     assert search_precision(request_of(evaluations=3, resume=True)) == result
     designs, left = proposed(tmp_path / "run"), proposed(killed)
-    assert left == designs[:-2]
+    assert left == designs[:-2] and result.evaluations == len(designs)
     assert "another seed" in refused(lambda: search_precision(request_of(out=killed, seed=1, resume=True)))
     with pytest.raises(KeyboardInterrupt):
         search_precision(request_of(out=killed, evaluations=3, resume=True), stop)
