@@ -26,7 +26,9 @@ from edgemtl.nas.search import (
     end_abandoned,
     evaluate_all,
     evaluations_in,
+    is_refined,
     is_seeded,
+    mark_refined,
     take_known,
     wanted_in,
     worker_name,
@@ -36,7 +38,7 @@ from edgemtl.progress import Report, note
 from edgemtl.results import RESULT_FILE
 from edgemtl.spaces import Space
 
-__all__ = ["designs_evaluated", "has_ended", "narrowing_for", "search_by_strategy"]
+__all__ = ["designs_evaluated", "has_ended", "mark_ended", "narrowing_for", "search_by_strategy"]
 
 BATCH = 12
 """Designs that are evaluated between two fits of predictors, or in a generation."""
@@ -59,7 +61,14 @@ def has_ended(request: PrecisionRequest) -> bool:
     if not request.strategy:
         return True
     study = _study(request)
-    return len(finished(study)) >= wanted_in(study, request.evaluations)
+    done = len(finished(study))
+    return done >= wanted_in(study, request.evaluations) and is_refined(study, done)
+
+
+def mark_ended(request: PrecisionRequest) -> None:
+    """Keep that the run's result speaks of all designs that its study has."""
+    study = _study(request)
+    mark_refined(study, len(finished(study)))
 
 
 def designs_evaluated(request: PrecisionRequest) -> int:
@@ -113,11 +122,10 @@ def _problem(space: Space, whole: Proposal) -> Problem:
 
 def _candidates(problem: Problem, designs: NetDesigns, evaluations: Sequence[Evaluation]) -> list[Candidate]:
     """Each uniform precision of the whole net, the greedy search's choice, and the fastest of the front."""
-    by_key = {designs.design(each).key: each for each in designs.forms.whole.uniform()}
-    for evaluation in (evaluations[0], *_shortlist(problem, evaluations)):
-        if evaluation.design.key not in by_key:
-            by_key[evaluation.design.key] = designs.candidate(evaluation)
-    return list(by_key.values())
+    uniform = list(designs.forms.whole.uniform())
+    among = {designs.design(each).key for each in uniform}
+    further = {each.design.key: each for each in (evaluations[0], *_shortlist(problem, evaluations))}
+    return [*uniform, *(designs.candidate(each) for key, each in further.items() if key not in among)]
 
 
 def _shortlist(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -132,14 +140,22 @@ def _shortlist(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Eval
 def _with_tuned(
     request: PrecisionRequest, finalists: list[Finalist], forms: NarrowForms, report: Report
 ) -> list[Finalist]:
-    """The finalists, and the chosen one once it is trained, where that was asked for and channels are gone."""
+    """The finalists, and the chosen one once it is trained, where that was asked for and channels are gone.
+
+    It then stands for all precisions of its channels: with the weights that they had they would differ in speed alone.
+    """
     best = choose(finalists).candidate
     if not request.tuning.steps:
         return finalists
     if best.setup.whole:
         note(report, "nothing is pruned in the best design: nothing is trained")
         return finalists
-    proposal = forms.tuned(best.setup.name, request.tuning, request.out / TRAINING_FOLDER)
+    form, floors = best.setup.name, forms.whole.setup.floors
+    proposal = forms.tuned(form, request.tuning, request.out / TRAINING_FOLDER / form)
     values = best.precision.values
     tuned = proposal.candidate(proposal.precision(values["engine"], [*values]), "")
-    return timed_finalists([*(each.candidate for each in finalists), tuned], forms.whole.setup, report)
+    if floors.are_kept(best.metrics) and not floors.are_kept(tuned.metrics):
+        note(report, "once trained, the best design breaks a floor that it kept: its weights stay as they were")
+        return finalists
+    others = [each.candidate for each in finalists if each.candidate.setup.name != form]
+    return timed_finalists([*others, tuned], forms.whole.setup, report)

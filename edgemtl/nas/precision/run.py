@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 
 from edgemtl.files.claim import claim
-from edgemtl.nas.precision.by_strategy import designs_evaluated, has_ended, narrowing_for, search_by_strategy
+from edgemtl.nas.precision.by_strategy import (
+    designs_evaluated,
+    has_ended,
+    mark_ended,
+    narrowing_for,
+    search_by_strategy,
+)
 from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
 from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.greedy import search_greedily
@@ -63,6 +69,8 @@ def _search(request: PrecisionRequest, report: Report) -> Result:
     with deferred():  # an older precision and a newer result would not go together
         _write_choice(request, setup, best.candidate, forms)
         write_result(request.out, result)
+        if request.strategy:
+            mark_ended(request)
     return result
 
 

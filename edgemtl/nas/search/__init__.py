@@ -19,7 +19,7 @@ from edgemtl.nas.search.strategies import (
     measured_in,
     widths_for,
 )
-from edgemtl.nas.search.study import evaluations_in, is_seeded, take_known, wanted_in
+from edgemtl.nas.search.study import evaluations_in, is_refined, is_seeded, mark_refined, take_known, wanted_in
 from edgemtl.nas.search.workers import end_abandoned
 
 __all__ = [
@@ -42,9 +42,11 @@ __all__ = [
     "evaluate_all",
     "evaluated_before",
     "evaluations_in",
+    "is_refined",
     "is_seeded",
     "make_strategy",
     "make_table",
+    "mark_refined",
     "measured_in",
     "search",
     "take_known",

@@ -28,6 +28,7 @@ __all__ = [
     "check_shared",
     "evaluations_in",
     "has_ended",
+    "is_refined",
     "is_seeded",
     "mark_refined",
     "study_of",
@@ -102,8 +103,13 @@ def has_ended(setup: Setup) -> bool:
     if setup.request.origin and not setup.request.evaluations:
         return True
     study = study_of(setup)
-    refined = study.user_attrs.get(_REFINED) == len(evaluations_in(study, setup.space))
+    refined = is_refined(study, len(evaluations_in(study, setup.space)))
     return len(finished(study)) >= wanted_in(study, setup.request.evaluations) and refined
+
+
+def is_refined(study: optuna.Study, evaluations: int) -> bool:
+    """Whether the result speaks of so many evaluations."""
+    return study.user_attrs.get(_REFINED) == evaluations
 
 
 def mark_refined(study: optuna.Study, evaluations: int) -> None:

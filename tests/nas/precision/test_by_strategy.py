@@ -88,11 +88,27 @@ def test_what_the_greedy_search_chose_is_among_the_finalists(
     assert greedy.best is not None and result.best is not None and len(known) == len({json.dumps(d) for d in known})
     chosen = {name: option for name, option in greedy.best.design.items() if name.endswith(".channels")}
     assert any(chosen.items() <= each.items() for each in known)
-    assert any(entry.design == result.best.design for entry in result.front)
-    assert any(str(entry.name).endswith("-tuned") or entry.name == "best" for entry in result.front)
-    assert (tmp_path / "run/training").is_dir()
+    assert sum(entry.design == result.best.design for entry in result.front) == 1, "no twin with other weights"
+    (trained,) = (tmp_path / "run/training").iterdir()
+    assert trained.name.startswith("pruned-")
     feasible = [entry for entry in result.front if entry.feasible]
     assert all(0.95 * result.best.latency_ms.value <= entry.latency_ms.value for entry in feasible)
+
+
+def test_more_designs_that_a_stop_kept_from_the_choice_are_chosen_from_later(
+    request_of: Callable[..., PrecisionRequest], tmp_path: Path
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.stage == "finalists":
+            raise KeyboardInterrupt
+
+    first = search_precision(request_of(evaluations=2))
+    more = request_of(evaluations=3, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        search_precision(more, stop)
+    result = search_precision(more)
+    assert result.evaluations == first.evaluations + 1 == len(proposed(tmp_path / "run"))
+    assert search_precision(more) == result
 
 
 @pytest.mark.slow
