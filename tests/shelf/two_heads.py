@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemtl.bundle import BundleCost, BundleInput, BundleTarget, Manifest, Provenance, describe_task, write_manifest
+from edgemtl.bundle import BundleCost, BundleInput, BundleTarget, Manifest, Provenance, write_manifest
+from edgemtl.export.task_contract import describe_task
 from edgemtl.files.seals import sha256
 from edgemtl.runtime import EngineSpec
 from edgemtl.tasks import make_task

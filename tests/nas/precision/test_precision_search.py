@@ -144,7 +144,7 @@ def test_limits_that_nothing_can_answer_are_refused_in_one_line(
         return refused(lambda: search_precision(request_of(**options)))
 
     labels = words(floors=("fragile.agreement>0.9",))
-    assert "floor fragile.agreement>0.9: photos have no labels" in labels and "fragile=1%" in labels
+    assert "floor 'fragile.agreement>0.9': photos have no labels" in labels and "fragile=1%" in labels
     assert "channels and precision change latency" in words(budgets=("2mJ",))
     assert "task in budget 'depth:8ms'" in words(budgets=("depth:8ms",))
     assert "writes no engine of a net of one's own" in words(target="streaming")
