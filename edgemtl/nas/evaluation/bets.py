@@ -97,7 +97,7 @@ class MeanIouBets:
         new_missed, new_false = (counts[self._present] / self._labels for counts in (missed, false))
         left, left_rates = len(self._labels) - self._missed.sum(), -1 - self._false
         most_left, largest, unseen = -self._least(-left, -left_rates), self._unseen.max(), self._unseen.sum()
-        if not self.won and most_left > 0 and largest > 0:
+        if not self.won and most_left > _ROUNDING and largest > 0:  # of what rounding left a stake has no end
             share = self._unseen[image] / unseen
             stakes = _STAKES * self._least_wealth() / (most_left * largest / unseen)
             self._constant = self._constant + stakes * (new_missed.sum() - left * share)

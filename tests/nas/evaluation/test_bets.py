@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -73,6 +73,7 @@ def mean_iou(counts: Counts) -> tuple[Counts, float]:
 
 @settings(deadline=None, max_examples=25)
 @given(images, st.lists(st.integers(0, 3), min_size=5, max_size=5))
+@example([[(0.0, 0.0, 0.0), (0.0, 0.0, 0.0)], [(0.0, 0.0, 0.0), (1.0, 0.0, 2.0)]], [0, 1, 0, 0, 0])
 def test_a_mean_iou_that_is_kept_is_lost_no_more_often_than_the_bound_says(
     pictures: list[list[tuple[float, float, float]]], shares: list[int]
 ) -> None:
