@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 from own_nets import SIZE, residual_net, saved, write_photos
 
@@ -19,6 +22,7 @@ from edgemtl.progress import silent
 from edgemtl.spaces import Space
 
 TASKS = {"map": DeclaredTask(outputs=("map",)), "pose": DeclaredTask(outputs=("pose.points", "pose.score"))}
+LOOSE = ("map=90%", "pose=90%")
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +39,20 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NarrowForms]:
 @pytest.fixture(scope="module")
 def space(forms: NarrowForms) -> Space:
     return net_space(forms)
+
+
+@pytest.fixture
+def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PrecisionRequest]:
+    """Requests for the net, or for a `model` of some of its tasks, with loose floors."""
+    monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    write_photos(tmp_path / "photos", SIZE)
+    file = saved(residual_net(), tmp_path)
+
+    def make(model: onnx.ModelProto | None = None, **options: Any) -> PrecisionRequest:
+        net = open_net(str(file if model is None else saved(model, tmp_path)))
+        tasks = {name: task for name, task in TASKS.items() if set(task.tensors()) <= net.outputs.keys()}
+        given = {"data": tmp_path / "photos", "out": tmp_path / "run", "floors": LOOSE, **options}
+        return PrecisionRequest(net, Declaration(tasks=tasks), **given)
+
+    return make

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from onnx import TensorProto, helper
-from own_nets import SIZE, model_of, residual_net, saved, weight, write_photos
+from own_nets import model_of, saved, weight
 from refusals import refused
 
 from edgemtl.bundle import read_manifest
@@ -18,31 +19,13 @@ from edgemtl.cli import main
 from edgemtl.nas.evaluation import finished, open_storage, open_study
 from edgemtl.nas.precision import PrecisionRequest, search_precision
 from edgemtl.nas.prune import FineTuning
-from edgemtl.own import Declaration, DeclaredTask, open_net
 from edgemtl.progress import Progress
-
-TASKS = {"map": DeclaredTask(outputs=("map",)), "pose": DeclaredTask(outputs=("pose.points", "pose.score"))}
-LOOSE = ("map=90%", "pose=90%")
 
 
 @pytest.fixture
-def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PrecisionRequest]:
-    monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "photos").mkdir()
-    write_photos(tmp_path / "photos", SIZE)
-    net = open_net(str(saved(residual_net(), tmp_path)))
-
-    def make(**options: Any) -> PrecisionRequest:
-        given: dict[str, Any] = {
-            "data": tmp_path / "photos",
-            "out": tmp_path / "run",
-            "floors": LOOSE,
-            "budgets": ("50%FLOPs",),
-        }
-        given |= {"strategy": "random", "threads": 1, **options}
-        return PrecisionRequest(net, Declaration(tasks=TASKS), **given)
-
-    return make
+def request_of(request_of: Callable[..., PrecisionRequest]) -> Callable[..., PrecisionRequest]:
+    """Requests for half of the FLOPs by a strategy."""
+    return partial(request_of, strategy="random", budgets=("50%FLOPs",), threads=1)
 
 
 def proposed(run: Path) -> list[dict[str, Any]]:

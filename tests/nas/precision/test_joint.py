@@ -6,42 +6,20 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from own_nets import SIZE, model_of, residual_net, saved, weight, write_photos
+from own_nets import SIZE, model_of, weight
 from refusals import refused
 
 from edgemtl.bundle import read_manifest
 from edgemtl.cli import main
 from edgemtl.nas.precision import PrecisionRequest, search_precision
 from edgemtl.nas.prune import FineTuning, apply_pruning
-from edgemtl.own import Declaration, DeclaredTask, open_net, torch_graph
+from edgemtl.own import open_net, torch_graph
 from edgemtl.progress import Progress
-
-TASKS = {"map": DeclaredTask(outputs=("map",)), "pose": DeclaredTask(outputs=("pose.points", "pose.score"))}
-LOOSE = ("map=90%", "pose=90%")
-
-
-@pytest.fixture
-def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PrecisionRequest]:
-    monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "photos").mkdir()
-    write_photos(tmp_path / "photos", SIZE)
-
-    file = saved(residual_net(), tmp_path)
-
-    def make(model: onnx.ModelProto | None = None, **options: Any) -> PrecisionRequest:
-        net = open_net(str(file if model is None else saved(model, tmp_path)))
-        tasks = {name: task for name, task in TASKS.items() if set(task.tensors()) <= net.outputs.keys()}
-        given = {"data": tmp_path / "photos", "out": tmp_path / "run", "floors": LOOSE, **options}
-        return PrecisionRequest(net, Declaration(tasks=tasks), **given)
-
-    return make
 
 
 def image() -> np.ndarray:
