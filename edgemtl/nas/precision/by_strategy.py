@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
 
 import optuna
 
@@ -11,7 +13,7 @@ from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.nas.evaluation import Evaluation, Limit, Problem, finished, non_dominated, open_storage, open_study
 from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
 from edgemtl.nas.precision.forms import NarrowForms
-from edgemtl.nas.precision.greedy import search_greedily, timed_finalists
+from edgemtl.nas.precision.greedy import GreedySearch, timed_finalists
 from edgemtl.nas.precision.joint import MARGIN, TRAINING_FOLDER, open_narrowing, share_of, whole_cost
 from edgemtl.nas.precision.net_designs import NetDesigns
 from edgemtl.nas.precision.net_space import net_space
@@ -22,6 +24,7 @@ from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import NO_TUNING, Narrowing
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import (
+    SamplerStrategy,
     Worker,
     end_abandoned,
     evaluate_all,
@@ -38,7 +41,7 @@ from edgemtl.progress import Report, note
 from edgemtl.results import RESULT_FILE
 from edgemtl.spaces import Space
 
-__all__ = ["designs_evaluated", "has_ended", "mark_ended", "narrowing_for", "search_by_strategy"]
+__all__ = ["StrategySearch"]
 
 BATCH = 12
 """Designs that are evaluated between two fits of predictors, or in a generation."""
@@ -46,64 +49,71 @@ SHORTLIST = 6
 """Designs of the front that are timed in turns at the end."""
 
 
-def narrowing_for(request: PrecisionRequest, setup: Setup, report: Report) -> Narrowing:
-    """The net as a module whose channels a strategy may choose; `UserError` where there are none."""
-    try:
-        return open_narrowing(request, setup, report)
-    except (UserError, UnsupportedError) as error:
-        raise UserError(f"--strategy {request.strategy} chooses channels too: {error}") from error
+@dataclass(frozen=True)
+class StrategySearch:
+    """The search by a request's `strategy`, after the greedy one; a `NetSearch`."""
 
+    request: PrecisionRequest
+    strategy: SamplerStrategy
 
-def has_ended(request: PrecisionRequest) -> bool:
-    """Whether the run has a result, of all evaluations that are requested from a strategy."""
-    if not (request.out / RESULT_FILE).is_file():
-        return False
-    if not request.strategy:
-        return True
-    study = _study(request)
-    done = len(finished(study))
-    return done >= wanted_in(study, request.evaluations) and is_refined(study, done)
+    @classmethod
+    def of(cls, request: PrecisionRequest) -> Self:
+        """The search of a request; `UserError` for a strategy or numbers that are no use."""
+        return cls(request, usable_strategy(request))
 
+    def narrowing(self, setup: Setup, report: Report) -> Narrowing:
+        """The net as a module whose channels a strategy may choose; `UserError` where there are none."""
+        try:
+            return open_narrowing(self.request, setup, report)
+        except (UserError, UnsupportedError) as error:
+            raise UserError(f"--strategy {self.request.strategy} chooses channels too: {error}") from error
 
-def mark_ended(request: PrecisionRequest) -> None:
-    """Keep that the run's result speaks of all designs that its study has."""
-    study = _study(request)
-    mark_refined(study, len(finished(study)))
+    def has_ended(self) -> bool:
+        """Whether the run has a result, of all evaluations that are requested."""
+        if not (self.request.out / RESULT_FILE).is_file():
+            return False
+        done = len(finished(self._study))
+        return done >= wanted_in(self._study, self.request.evaluations) and is_refined(self._study, done)
 
+    def finalists(
+        self, whole: Proposal, narrowing: Narrowing | None, scored: Scored, report: Report
+    ) -> tuple[list[Finalist], NarrowForms]:
+        """See `NetSearch`; on Ctrl-C all that was evaluated is kept.
 
-def designs_evaluated(request: PrecisionRequest) -> int:
-    """How many designs the run's study has, those of the greedy search included."""
-    return len(finished(_study(request)))
+        What the greedy search ended with comes first among the evaluations, its own choice before the others, and that
+        is always a finalist: so no strategy's answer is worse.
+        """
+        assert narrowing is not None
+        request, study = self.request, self._study
+        forms = NarrowForms(whole, narrowing, scored, report)
+        designs = NetDesigns(net_space(forms), forms)
+        problem = _problem(designs.space, whole)
+        if not is_seeded(study):
+            greedy, _ = GreedySearch(replace(request, tuning=NO_TUNING)).finalists(whole, narrowing, scored, report)
+            best = choose(greedy)
+            ordered = map(designs.known, [best, *(each for each in greedy if each is not best)])
+            take_known(study, problem, list({each.design.key: each for each in ordered}.values()))
+        study.sampler = self.strategy.sampler(problem, request.seed, BATCH)
+        end_abandoned(study, None)
+        worker = Worker(worker_name(request.out), shares=False)
+        if evaluate_all(wanted_in(study, request.evaluations), problem, designs, study, worker, report):
+            raise KeyboardInterrupt
+        candidates = _candidates(problem, designs, evaluations_in(study, designs.space))
+        finalists = timed_finalists(candidates, whole.setup, report)
+        return _with_tuned(request, finalists, forms, report), forms
 
+    def evaluated(self, scored: Scored) -> int:
+        """How many designs the run's study has, those of the greedy search included."""
+        return len(finished(self._study))
 
-def search_by_strategy(
-    request: PrecisionRequest, whole: Proposal, narrowing: Narrowing, scored: Scored, report: Report
-) -> tuple[list[Finalist], NarrowForms]:
-    """The finalists, the net in float first, and narrower forms of the net; on Ctrl-C all that was evaluated is kept.
+    def mark_ended(self) -> None:
+        """Keep that the run's result speaks of all designs that its study has."""
+        mark_refined(self._study, len(finished(self._study)))
 
-    What the greedy search ended with comes first among the evaluations, its own choice before the others, and that is
-    always a finalist: so no strategy's answer is worse.
-    """
-    forms = NarrowForms(whole, narrowing, scored, report)
-    designs, study = NetDesigns(net_space(forms), forms), _study(request)
-    problem = _problem(designs.space, whole)
-    if not is_seeded(study):
-        greedy, _ = search_greedily(replace(request, tuning=NO_TUNING), whole, narrowing, scored, report)
-        best = choose(greedy)
-        ordered = map(designs.known, [best, *(each for each in greedy if each is not best)])
-        take_known(study, problem, list({each.design.key: each for each in ordered}.values()))
-    study.sampler = usable_strategy(request).sampler(problem, request.seed, BATCH)
-    end_abandoned(study, None)
-    worker = Worker(worker_name(request.out), shares=False)
-    if evaluate_all(wanted_in(study, request.evaluations), problem, designs, study, worker, report):
-        raise KeyboardInterrupt
-    candidates = _candidates(problem, designs, evaluations_in(study, designs.space))
-    finalists = timed_finalists(candidates, whole.setup, report)
-    return _with_tuned(request, finalists, forms, report), forms
-
-
-def _study(request: PrecisionRequest) -> optuna.Study:
-    return open_study("search", open_storage(RunFolder(request.out).journal))
+    @cached_property
+    def _study(self) -> optuna.Study:
+        """The run's journal, opened when it is first read: a folder that holds one can no longer become a run."""
+        return open_study("search", open_storage(RunFolder(self.request.out).journal))
 
 
 def _problem(space: Space, whole: Proposal) -> Problem:

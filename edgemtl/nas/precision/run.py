@@ -5,23 +5,14 @@ from __future__ import annotations
 import time
 
 from edgemtl.files.claim import claim
-from edgemtl.nas.precision.by_strategy import (
-    designs_evaluated,
-    has_ended,
-    mark_ended,
-    narrowing_for,
-    search_by_strategy,
-)
-from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
+from edgemtl.nas.precision.finalists import Candidate, choose
 from edgemtl.nas.precision.forms import NarrowForms
-from edgemtl.nas.precision.greedy import search_greedily
-from edgemtl.nas.precision.joint import needs_pruning, open_narrowing
+from edgemtl.nas.precision.net_search import search_for
 from edgemtl.nas.precision.outcome import make_result
 from edgemtl.nas.precision.proposal import Proposal
-from edgemtl.nas.precision.request import PrecisionRequest, usable_strategy
+from edgemtl.nas.precision.request import PrecisionRequest
 from edgemtl.nas.precision.setup import Setup, set_up
 from edgemtl.nas.precision.state import Scored, begin
-from edgemtl.nas.prune import Narrowing
 from edgemtl.own import write_precision
 from edgemtl.progress import Report, silent
 from edgemtl.results import Result, read_result, write_result
@@ -49,37 +40,21 @@ def search_precision(request: PrecisionRequest, report: Report = silent) -> Resu
 
 
 def _search(request: PrecisionRequest, report: Report) -> Result:
-    started = time.monotonic()
-    if request.strategy:
-        usable_strategy(request)
+    started, search = time.monotonic(), search_for(request)
     setup = set_up(request, report)
-    if request.strategy:
-        narrowing: Narrowing | None = narrowing_for(request, setup, report)
-    else:
-        narrowing = open_narrowing(request, setup, report) if needs_pruning(setup) else None
+    narrowing = search.narrowing(setup, report)
     begin(request.out, setup.config, request.resume)
-    if has_ended(request):
+    if search.has_ended():
         return read_result(request.out)
     scored = Scored.of(request.out)
-    whole = Proposal(setup, scored, report)
-    finalists, forms = _finalists(request, whole, narrowing, scored, report)
+    finalists, forms = search.finalists(Proposal(setup, scored, report), narrowing, scored, report)
     best = choose(finalists)
-    count = designs_evaluated(request) if request.strategy else scored.engines
-    result = make_result(request, finalists, best, (count, started), report)
+    result = make_result(request, finalists, best, (search.evaluated(scored), started), report)
     with deferred():  # an older precision and a newer result would not go together
         _write_choice(request, setup, best.candidate, forms)
         write_result(request.out, result)
-        if request.strategy:
-            mark_ended(request)
+        search.mark_ended()
     return result
-
-
-def _finalists(
-    request: PrecisionRequest, whole: Proposal, narrowing: Narrowing | None, scored: Scored, report: Report
-) -> tuple[list[Finalist], NarrowForms | None]:
-    if request.strategy and narrowing is not None:
-        return search_by_strategy(request, whole, narrowing, scored, report)
-    return search_greedily(request, whole, narrowing, scored, report)
 
 
 def _write_choice(request: PrecisionRequest, setup: Setup, best: Candidate, forms: NarrowForms | None) -> None:
