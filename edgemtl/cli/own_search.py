@@ -35,7 +35,7 @@ def search_own(
     """Choose a net's channels and precisions, and print finalists and choice; `options` are the request's fields."""
     from edgemtl.cli.tables import show_result
     from edgemtl.files.disk import read_json
-    from edgemtl.nas.precision import PrecisionRequest, search_precision
+    from edgemtl.nas.precision import PrecisionRequest, check_resumed, search_precision
     from edgemtl.nas.prune import FineTuning
     from edgemtl.own import is_own_net
     from edgemtl.results import RESULT_FILE
@@ -46,11 +46,13 @@ def search_own(
             "space of nas/"
         )
     _check_options(net)
+    given = {**options, "data": Path(options["data"])}
+    given["tuning"] = FineTuning(given.pop("steps"))
+    if given["resume"]:
+        check_resumed(out, given)
     opened, declaration = opened_net(screen, net, size, tasks)
     command = shlex.join(["edgemtl", *sys.argv[1:]])
-    given = {**options, "data": Path(options["data"])}
-    tuning = FineTuning(given.pop("steps"))
-    request = PrecisionRequest(opened, declaration, out=out, tuning=tuning, command=command, **given)
+    request = PrecisionRequest(opened, declaration, out=out, command=command, **given)
     usable = f"what was scored is kept in {out}; go on with: {resume_line(out)}"
     with interruptible(usable, [out / "config.json"]), Stages() as stages:
         result = search_precision(request, stages)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError, unknown_name
@@ -16,7 +17,7 @@ from edgemtl.profiling import Measurer
 from edgemtl.targets import ExportTarget, ModelTarget
 from edgemtl.units import Budget, parse_budget
 
-__all__ = ["PRUNED_QUANTITIES", "PrecisionRequest", "parse_limits", "usable_strategy", "usable_target"]
+__all__ = ["PRUNED_QUANTITIES", "PrecisionRequest", "parse_limits", "terms_of", "usable_strategy", "usable_target"]
 
 PRUNED_QUANTITIES = ("flops", "params")
 """Quantities that removing channels alone changes."""
@@ -51,6 +52,15 @@ class PrecisionRequest:
     seed: int = 0
     resume: bool = False
     command: str = "edgemtl search"
+
+
+def terms_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The terms of a run that are known before its net is opened; `options` are fields of a request for it."""
+    limits = {name: list(options[name]) for name in ("budgets", "floors")}
+    terms = {**limits, "threads": options["threads"], "finetune": asdict(options["tuning"])}
+    if not options.get("strategy"):
+        return terms
+    return {**terms, "strategy": options["strategy"], "settings": dict(options["settings"]), "seed": options["seed"]}
 
 
 def parse_limits(texts: Sequence[str], target: ExportTarget, tasks: Mapping[str, object]) -> tuple[Budget, ...]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from edgemtl.files.claim import claim
 from edgemtl.nas.precision.finalists import Candidate, choose
@@ -10,15 +13,24 @@ from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.net_search import search_for
 from edgemtl.nas.precision.outcome import make_result
 from edgemtl.nas.precision.proposal import Proposal
-from edgemtl.nas.precision.request import PrecisionRequest
+from edgemtl.nas.precision.request import PrecisionRequest, terms_of
 from edgemtl.nas.precision.setup import Setup, set_up
-from edgemtl.nas.precision.state import Scored, begin
+from edgemtl.nas.precision.state import Scored, begin, check_terms
 from edgemtl.own import write_precision
 from edgemtl.progress import Report, silent
 from edgemtl.results import Result, read_result, write_result
 from edgemtl.signals import deferred
 
-__all__ = ["search_precision"]
+__all__ = ["check_resumed", "search_precision"]
+
+
+def check_resumed(out: Path, options: Mapping[str, Any]) -> None:
+    """Refuse to resume the run in `out` with other options than it was begun with, before its net is opened.
+
+    `options` are fields of a `PrecisionRequest`, budgets, floors, threads and tuning among them. A folder that holds no
+    run is no obstacle; raises `UserError`, one line, where it holds a run of anything else.
+    """
+    check_terms(out, terms_of(options), resume=True)
 
 
 def search_precision(request: PrecisionRequest, report: Report = silent) -> Result:
@@ -41,6 +53,7 @@ def search_precision(request: PrecisionRequest, report: Report = silent) -> Resu
 
 def _search(request: PrecisionRequest, report: Report) -> Result:
     started, search = time.monotonic(), search_for(request)
+    check_terms(request.out, terms_of(vars(request)), request.resume)
     setup = set_up(request, report)
     narrowing = search.narrowing(setup, report)
     begin(request.out, setup.config, request.resume)

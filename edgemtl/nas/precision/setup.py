@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from edgemtl.errors import UserError
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas.precision.bench import Bench
 from edgemtl.nas.precision.floors import Floors, Metrics, judged_tasks, parse_floors
-from edgemtl.nas.precision.request import PrecisionRequest, parse_limits, usable_target
+from edgemtl.nas.precision.request import PrecisionRequest, parse_limits, terms_of, usable_target
 from edgemtl.nas.precision.scoring import Example, Examples, Image, Tally, by_agreement
 from edgemtl.own import (
     INT8,
@@ -164,16 +164,11 @@ def _baseline(net: OwnNet, resolved: Resolved, judged: Sequence[Example], report
 
 
 def _config(request: PrecisionRequest, target: ExportTarget, images: OwnImages, digest: str) -> dict[str, Any]:
-    proposing = {"strategy": request.strategy, "settings": dict(request.settings), "seed": request.seed}
     return {
-        **(proposing if request.strategy else {}),
+        **terms_of(vars(request)),
         "net": request.net.name,
         "net_sha256": digest,
         "data": images.fingerprint,
         "target": target.traits.name,
         "device": target.device.as_json(),
-        "budgets": list(request.budgets),
-        "floors": list(request.floors),
-        "threads": request.threads,
-        "finetune": asdict(request.tuning),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,10 +17,11 @@ from edgemtl.nas.precision.floors import Metrics
 from edgemtl.nas.runs import check_free
 from edgemtl.schema import Name, Strict, parse_document
 
-__all__ = ["CONFIG_FILE", "Scored", "begin"]
+__all__ = ["CONFIG_FILE", "Scored", "begin", "check_terms"]
 
 CONFIG_FILE, SCORES_FILE = "config.json", "agreements.json"
 SCHEMA, SCORES_SCHEMA = "edgemtl.precision-search/1", "edgemtl.agreements/1"
+_TERMS = ("schema", "strategy", "settings", "seed", "budgets", "floors", "threads", "finetune")
 Agreed = Annotated[float, Field(le=1)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Measured = TypeVar("Measured", bound=Mapping[str, Any])
@@ -34,20 +35,40 @@ class _Document(Strict):
     sha256: str
 
 
+def check_terms(run: Path, terms: Mapping[str, Any], resume: bool) -> None:
+    """Refuse a request whose `terms`, which are known before its net is opened, the folder `run` does not allow.
+
+    Raises `UserError` where no search can begin there, or, with `resume`, one was begun on other terms.
+    """
+    if not _is_resumed(run, resume):
+        check_free(run, CONFIG_FILE, "run")
+        return
+    _check_same(run, terms, _TERMS)
+
+
 def begin(run: Path, config: Mapping[str, Any], resume: bool) -> None:
     """Make `run` the folder of a search of this `config`, or, with `resume`, check that it is.
 
     Raises `UserError` where it is anything else, or was begun with another configuration.
     """
-    path, wanted = run / CONFIG_FILE, {"schema": SCHEMA, **config}
-    if not resume or not path.is_file():
+    if not _is_resumed(run, resume):
         check_free(run, CONFIG_FILE, "run")
-        write_json(path, wanted)
+        write_json(run / CONFIG_FILE, {"schema": SCHEMA, **config})
         return
-    stored = read_json(path, "run")
+    _check_same(run, config)
+
+
+def _is_resumed(run: Path, resume: bool) -> bool:
+    return resume and (run / CONFIG_FILE).is_file()
+
+
+def _check_same(run: Path, config: Mapping[str, Any], only: Collection[str] = ()) -> None:
+    """`UserError` where a run was begun with another configuration, `only` these parts of it where some are named."""
+    stored, wanted = read_json(run / CONFIG_FILE, "run"), {"schema": SCHEMA, **config}
     if not isinstance(stored, dict):
         raise UserError(f"run {run} is damaged: choose another --out")
-    if changed := sorted(key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key)):
+    names = {*only} or {*stored, *wanted}
+    if changed := sorted(name for name in names if stored.get(name) != wanted.get(name)):
         raise UserError(
             f"run {run} was started with another {', '.join(changed)}: resume it with the same, or choose another --out"
         )

@@ -54,7 +54,11 @@ def test_a_killed_and_a_stopped_search_go_on_and_end_as_one_that_was_not(
     assert search_precision(request_of(evaluations=3, resume=True)) == result
     designs, left = proposed(tmp_path / "run"), proposed(killed)
     assert left == designs[:-2] and result.evaluations == len(designs)
-    assert "another seed" in refused(lambda: search_precision(request_of(out=killed, seed=1, resume=True)))
+    events: list[Progress] = []
+    assert "another seed" in refused(
+        lambda: search_precision(request_of(out=killed, seed=1, resume=True), events.append)
+    )
+    assert not events, "nothing is opened for a seed that the run was not begun with"
     with pytest.raises(KeyboardInterrupt):
         search_precision(request_of(out=killed, evaluations=3, resume=True), stop)
     assert proposed(killed) == designs[:-1]
