@@ -91,8 +91,7 @@ class StrategySearch:
         if not is_seeded(study):
             greedy, _ = GreedySearch(replace(request, tuning=NO_TUNING)).finalists(whole, narrowing, scored, report)
             best = choose(greedy)
-            ordered = map(designs.known, [best, *(each for each in greedy if each is not best)])
-            take_known(study, problem, list({each.design.key: each for each in ordered}.values()))
+            take_known(study, problem, [*map(designs.known, (best, *(each for each in greedy if each is not best)))])
         study.sampler = self.strategy.sampler(problem, request.seed, BATCH)
         end_abandoned(study, None)
         worker = Worker(worker_name(request.out), shares=False)

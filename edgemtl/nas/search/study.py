@@ -15,7 +15,6 @@ from edgemtl.nas.evaluation import (
     known_trial,
     open_storage,
     open_study,
-    position_of,
 )
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search.setup import Setup
@@ -78,12 +77,18 @@ def evaluations_in(study: optuna.Study, space: Space) -> list[Evaluation]:
 
 
 def take_known(study: optuna.Study, problem: Problem, known: Sequence[Evaluation]) -> None:
-    """Give a study evaluations that are known already, at the first positions; those that it has stay."""
-    there = {position_of(trial) for trial in finished(study)}
-    for position, evaluation in enumerate(known):
-        if position not in there:
-            study.add_trial(known_trial(evaluation, position, problem.objectives(evaluation)))
-    study.set_user_attr(_KNOWN, len(known))
+    """Give a study evaluations that are known already, each design once, at the first positions, unless it has all.
+
+    Where a kill cut that short, those designs follow that it lacks: what is measured anew may come in another order, so
+    that positions do not tell which ones.
+    """
+    if is_seeded(study):
+        return
+    there = [str(trial.user_attrs["key"]) for trial in finished(study)]
+    missing = {each.design.key: each for each in known if each.design.key not in there}
+    for position, evaluation in enumerate(missing.values(), len(there)):
+        study.add_trial(known_trial(evaluation, position, problem.objectives(evaluation)))
+    study.set_user_attr(_KNOWN, len(there) + len(missing))
 
 
 def is_seeded(study: optuna.Study) -> bool:
