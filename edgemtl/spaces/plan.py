@@ -16,13 +16,17 @@ from edgemtl.units import Quantity
 
 __all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan", "WeightPlan", "expert_capacity"]
 
+_SCALE_AND_ZERO_BYTES = 5
 ROUTERS = "routers"
 """Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""
 
 
 @dataclass(frozen=True)
 class ConvPlan:
-    """One convolution (or, with `height` = `width` = 1 and `kernel` = 1, a linear layer) and the size of its output."""
+    """One convolution (or, with `height` = `width` = 1 and `kernel` = 1, a linear layer) and the size of its output.
+
+    Those of edgemtl's own nets have a bias, if only by the batch normalisation that is folded in.
+    """
 
     name: str
     inputs: int
@@ -32,6 +36,7 @@ class ConvPlan:
     groups: int
     height: int
     width: int
+    has_bias: bool = True
 
     @property
     def macs(self) -> int:
@@ -46,15 +51,23 @@ class ConvPlan:
     @property
     def params(self) -> int:
         """Weights and biases once batch normalisation is folded in."""
-        return self.weights + self.outputs
+        return self.weights + self.biases
+
+    @property
+    def biases(self) -> int:
+        """One for each output channel, or none."""
+        return self.outputs if self.has_bias else 0
 
     def bytes(self, precision: str, channel_bytes: int) -> int:
         """Bytes as they are stored: 4 a float; under INT8 1 a weight and `channel_bytes` an output channel.
 
-        To these come the scale and the zero point of a rounded tensor, 5 bytes: two tensors are counted, what the
+        Without a bias the latter are 5, a scale and a zero point: what targets differ in is how they store biases. To
+        these come the scale and the zero point of a rounded tensor, 5 bytes: two tensors are counted, what the
         convolution reads or writes and a sum or an enlargement after it.
         """
-        return self.weights + channel_bytes * self.outputs + 10 if precision == "int8" else 4 * self.params
+        if precision != "int8":
+            return 4 * self.params
+        return self.weights + (channel_bytes if self.has_bias else _SCALE_AND_ZERO_BYTES) * self.outputs + 10
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,28 @@ def saved(model: onnx.ModelProto, folder: Path, name: str = "theirs.onnx") -> Pa
     return folder / name
 
 
+class SomeBiases(nn.Module):
+    """Layers with a bias, without one, and with that of a normalisation, in one block and in blocks of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, 3, 2, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.expand = nn.Sequential(nn.Conv2d(24, 32, 1), nn.ReLU())
+        self.depthwise = nn.Sequential(nn.Conv2d(32, 32, 3, 1, 1, groups=32, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+        self.project = nn.Conv2d(32, 24, 1, bias=False)
+        self.parsing, self.hidden, self.points = nn.Conv2d(24, 5, 1), nn.Linear(24, 16), nn.Linear(16, 4, bias=False)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        trunk = self.stem(image)
+        trunk = trunk + self.project(self.depthwise(self.expand(trunk)))
+        return {"parsing": self.parsing(trunk), "points": self.points(self.hidden(trunk.mean((2, 3))).relu())}
+
+
+def build_some_biases() -> nn.Module:
+    torch.manual_seed(0)
+    return SomeBiases()
+
+
 @dataclass
 class Predictions:
     """The outputs of `TwoHeads`."""

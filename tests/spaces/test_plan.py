@@ -87,6 +87,13 @@ def test_a_path_holds_what_the_tasks_read_and_nothing_else(space: Space) -> None
     assert plan.path(["depth", "kind", "semseg"]) == plan.blocks
 
 
+def test_a_layer_without_a_bias_stores_none_in_any_precision() -> None:
+    conv = ConvPlan("conv", 8, 16, 3, 1, 1, 4, 4, has_bias=False)
+    assert conv.params == conv.weights == 8 * 16 * 9
+    assert conv.bytes("float", 17) == 4 * conv.weights
+    assert conv.bytes("int8", 17) == conv.bytes("int8", 9) == conv.weights + (4 + 1) * 16 + 10
+
+
 def test_bytes_follow_the_precision_of_each_block() -> None:
     conv = ConvPlan("conv", 8, 16, 3, 1, 1, 4, 4)
     plan = Plan(

@@ -27,21 +27,24 @@ _MAP_AXES = 4
 
 @dataclass(frozen=True)
 class WeightedBlock:
-    """A block of the whole net as its graph is counted, and the weights of its layers, with the groups they follow."""
+    """A block of the whole net as its graph is counted, and the weights of its layers, with the groups they follow.
+
+    Layers of the weights that `biased` names add a bias.
+    """
 
     record: BlockRecord
     weights: tuple[ParameterCost, ...]
+    biased: frozenset[str]
 
     def plan(self, gone: Mapping[str, int]) -> BlockPlan:
         """The block where groups have lost `gone` channels."""
         about, convs = self.record, self._convs(gone)
-        others = self._others if self._has_biases else self._others - sum(conv.outputs for conv in convs)
         return BlockPlan(
-            about.name, about.kind, about.task, convs, about.inputs, others=others, products=self._products
+            about.name, about.kind, about.task, convs, about.inputs, others=self._others, products=self._products
         )
 
     def _convs(self, gone: Mapping[str, int]) -> tuple[ConvPlan, ...]:
-        return tuple(_conv(weight, weight.left(gone)) for weight in self.weights)
+        return tuple(_conv(each, each.left(gone), each.name in self.biased) for each in self.weights)
 
     @cached_property
     def _products(self) -> int:
@@ -49,25 +52,18 @@ class WeightedBlock:
         return max(0, self.record.flops // 2 - sum(conv.macs for conv in self._convs({})))
 
     @cached_property
-    def _beside_weights(self) -> int:
-        stored = sum(table.params for table in self.record.weights)
-        return max(0, stored - sum(conv.weights for conv in self._convs({})))
-
-    @cached_property
-    def _has_biases(self) -> bool:
-        """Whether its layers have biases, which a plan counts in any case."""
-        return self._beside_weights >= sum(conv.outputs for conv in self._convs({}))
-
-    @cached_property
     def _others(self) -> int:
         """Parameters of the whole block beside weights and biases."""
-        biases = sum(conv.outputs for conv in self._convs({})) if self._has_biases else 0
-        return self._beside_weights - biases
+        stored, convs = sum(table.params for table in self.record.weights), self._convs({})
+        return max(0, stored - sum(conv.weights for conv in convs)) - sum(conv.biases for conv in convs)
 
 
-def weighted_blocks(records: Sequence[BlockRecord], costs: ModuleCosts) -> tuple[WeightedBlock, ...]:
+def weighted_blocks(
+    records: Sequence[BlockRecord], costs: ModuleCosts, biased: frozenset[str]
+) -> tuple[WeightedBlock, ...]:
     """The blocks of a whole net's graph with the weights of its module that stand in them.
 
+    `biased` are those whose layers add a bias in the graph; so do those whose layers have one in the module.
     A weight stands where the graph has a constant of its name or of another parameter of its layer. The exporter gives
     others new names: they are in the block of the layer before.
     """
@@ -79,20 +75,22 @@ def weighted_blocks(records: Sequence[BlockRecord], costs: ModuleCosts) -> tuple
         number = layers.get(_layer(each.name), number)
         if each.macs:
             weights[number].append(each)
-    return tuple(WeightedBlock(record, tuple(own)) for record, own in zip(records, weights, strict=True))
+    names = {each.name for each in costs.parameters}
+    biased |= {each.name for each in costs.parameters if f"{_layer(each.name)}.bias" in names}
+    return tuple(WeightedBlock(record, tuple(own), biased) for record, own in zip(records, weights, strict=True))
 
 
 def _layer(parameter: str) -> str:
     return parameter.rpartition(".")[0]
 
 
-def _conv(weight: ParameterCost, shape: Sequence[int]) -> ConvPlan:
+def _conv(weight: ParameterCost, shape: Sequence[int], has_bias: bool) -> ConvPlan:
     """A layer by the shape of its weights, output channels first; a transposed one counts as if they were."""
     outputs, square = shape[0], len(shape) == _MAP_AXES and shape[2] == shape[3]
     kernel = shape[2] if square else 1
     groups = outputs if len(shape) == _MAP_AXES and shape[1] == 1 else 1
     inputs = groups * math.prod(shape) // (outputs * kernel**2)
-    return ConvPlan(weight.name, inputs, outputs, kernel, 1, groups, round(weight.macs), 1)
+    return ConvPlan(weight.name, inputs, outputs, kernel, 1, groups, round(weight.macs), 1, has_bias)
 
 
 class NetSpec(BaseModel):

@@ -17,7 +17,7 @@ from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest
 from edgemtl.nas.precision.setup import set_up
 from edgemtl.nas.precision.state import Scored
-from edgemtl.own import Declaration, DeclaredTask, open_net
+from edgemtl.own import Declaration, DeclaredTask, OwnNet, open_net
 from edgemtl.progress import silent
 from edgemtl.spaces import Space
 
@@ -26,14 +26,25 @@ LOOSE = ("map=90%", "pose=90%")
 
 
 @pytest.fixture(scope="module")
-def forms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NarrowForms]:
+def forms_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., NarrowForms]]:
+    """Narrower forms of a net for a target."""
     folder = tmp_path_factory.mktemp("forms")
-    net = open_net(str(saved(residual_net(), folder)))
-    request = PrecisionRequest(net, Declaration(tasks=TASKS), write_photos(folder, SIZE), folder / "run", threads=1)
+    photos = write_photos(folder, SIZE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEMTL_CACHE", str(folder / "cache"))
-        setup, scored = set_up(request, silent), Scored(request.out)
-        yield NarrowForms(Proposal(setup, scored, silent), open_narrowing(request, setup, silent), scored, silent)
+
+        def make(net: OwnNet, declaration: Declaration, target: str = "onnxruntime") -> NarrowForms:
+            request = PrecisionRequest(net, declaration, photos, folder / "run", threads=1, target=target)
+            setup, scored = set_up(request, silent), Scored(request.out)
+            return NarrowForms(Proposal(setup, scored, silent), open_narrowing(request, setup, silent), scored, silent)
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory: pytest.TempPathFactory, forms_of: Callable[..., NarrowForms]) -> NarrowForms:
+    net = open_net(str(saved(residual_net(), tmp_path_factory.mktemp("net"))))
+    return forms_of(net, Declaration(tasks=TASKS))
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from own_nets import SIZE, residual_net, saved
 
 from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.net_plan import channels_in
+from edgemtl.nas.precision.net_space import net_space
 from edgemtl.nas.prune import Fit
-from edgemtl.own import OwnPrecision
+from edgemtl.own import OwnPrecision, block_records, open_net, propose_tasks
 from edgemtl.spaces import Space
 
 
@@ -42,3 +47,27 @@ def test_bytes_fall_with_int8_and_tasks_pay_for_their_own(space: Space) -> None:
     assert eight.cost().flops == largest.cost().flops
     assert largest.cost("map").flops < largest.cost().flops
     assert space.smallest().cost().flops < 0.5 * largest.cost().flops
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("net", ["residual", "some biases"])
+def test_parameters_and_bytes_in_int8_are_those_of_the_rounded_graph(
+    forms_of: Callable[..., NarrowForms], tmp_path: Path, net: str, target: str
+) -> None:
+    """But for constants that are no parameters, and for rounded tensors that two layers read, counted for each."""
+    spec = str(saved(residual_net(), tmp_path)) if net == "residual" else "own_nets:build_some_biases"
+    opened = open_net(spec, SIZE)
+    forms = forms_of(opened, propose_tasks(opened), target)
+    space = net_space(forms)
+    fewest = {choice.name: choice.options[0] for choice in space.choices if choice.name.endswith(".channels")}
+    assert fewest
+    for number, channels in enumerate(({}, fewest)):
+        design = space.design({**space.largest("int8"), **channels})
+        proposal = forms.proposal(f"form {number}", Fit(channels_in(space.spec, design), {}))
+        setup = proposal.setup
+        graph = setup.bench.cost(proposal.precision("fp32", setup.blocks))
+        tables = [table for block in block_records(setup.bench.model, setup.structure) for table in block.weights]
+        stored = graph.weight_bytes - sum(table.bytes for table in tables if not table.params)
+        layers = sum(len(block.convs) for block in design.plan.blocks)
+        assert design.cost().params == graph.params
+        assert stored <= design.cost().weight_bytes <= stored + 10 * layers
