@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
-_PROPOSING = {"evaluations", "settings", "seed"}
+_PROPOSING = {"evaluations": "--evaluations", "settings": "--set", "seed": "--seed", "objectives": "--objective"}
 
 
 @verb(
@@ -187,7 +187,7 @@ def search(
         raise UserError("--tasks belongs to a net of one's own: give the net before it, or drop it")
     if net is not None:
         own = {"budgets": tuple(budgets), "floors": tuple(floors), "resume": resume, "steps": finetune or 0}
-        proposing = _proposing(settings, evaluations, options)
+        proposing = _proposing(settings, objectives, evaluations, options)
         search_own(screen, net, tasks, parse_size(size), folder, {**own, **proposing, **_of_own(options)})
         return
     request = room.SearchRequest(
@@ -233,17 +233,20 @@ def _of_own(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in ("data", "target", "device", "threads")}
 
 
-def _proposing(settings: Sequence[str], evaluations: int | None, options: Mapping[str, Any]) -> dict[str, Any]:
+def _proposing(
+    settings: Sequence[str], objectives: Sequence[str], evaluations: int | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """The options of a strategy that proposes designs of a net of one's own; none where none is named."""
     given = _given()
     if "strategy" not in given:
-        if more := sorted({"settings": "--set"}.get(name, f"--{name}") for name in given & _PROPOSING):
+        if more := sorted(option for name, option in _PROPOSING.items() if name in given):
             raise UserError(
                 f"{' and '.join(more)}: a net of one's own is searched without a strategy where none is named: give "
                 "--strategy linas, or drop it"
             )
         return {}
     about = {"strategy": options["strategy"], "settings": _settings(settings, None), "seed": options["seed"]}
+    about["objectives"] = tuple(objectives)
     return about if evaluations is None else {**about, "evaluations": evaluations}
 
 

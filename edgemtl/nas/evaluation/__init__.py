@@ -36,6 +36,7 @@ from edgemtl.nas.evaluation.preflight import (
     too_tight,
 )
 from edgemtl.nas.evaluation.problem import (
+    COUNTED,
     Evaluation,
     LatencyEstimator,
     LatencyPrediction,
@@ -75,6 +76,7 @@ from edgemtl.nas.evaluation.turns import Turns
 
 __all__ = [
     "BATCH",
+    "COUNTED",
     "POSITION",
     "RATIO_ALLOWED",
     "SENSITIVITY_FILE",

@@ -20,6 +20,7 @@ from edgemtl.tasks import Floor, Task, delta_m, metric_size, relative_change
 from edgemtl.units import Budget
 
 __all__ = [
+    "COUNTED",
     "Evaluation",
     "LatencyEstimator",
     "LatencyPrediction",

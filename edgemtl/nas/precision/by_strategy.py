@@ -10,7 +10,17 @@ from typing import Self
 import optuna
 
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.nas.evaluation import Evaluation, Limit, Problem, finished, non_dominated, open_storage, open_study
+from edgemtl.nas.evaluation import (
+    COUNTED,
+    Evaluation,
+    Limit,
+    Problem,
+    check_objectives,
+    finished,
+    non_dominated,
+    open_storage,
+    open_study,
+)
 from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
 from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.greedy import GreedySearch, timed_finalists
@@ -62,7 +72,11 @@ class StrategySearch:
         return cls(request, usable_strategy(request))
 
     def narrowing(self, setup: Setup, report: Report) -> Narrowing:
-        """The net as a module whose channels a strategy may choose; `UserError` where there are none."""
+        """The net as a module whose channels a strategy may choose; `UserError` where there are none.
+
+        Raises it for an unknown objective too, and for one alone.
+        """
+        check_objectives(self.request.objectives, [task.name for task in setup.floors.tasks], is_timed=True)
         try:
             return open_narrowing(self.request, setup, report)
         except (UserError, UnsupportedError) as error:
@@ -87,7 +101,7 @@ class StrategySearch:
         request, study = self.request, self._study
         forms = NarrowForms(whole, narrowing, scored, report)
         designs = NetDesigns(net_space(forms), forms)
-        problem = _problem(designs.space, whole)
+        problem = replace(_problem(designs.space, whole), objectives_given=request.objectives)
         if not is_seeded(study):
             greedy, _ = GreedySearch(replace(request, tuning=NO_TUNING)).finalists(whole, narrowing, scored, report)
             best = choose(greedy)
@@ -99,7 +113,15 @@ class StrategySearch:
             raise KeyboardInterrupt
         candidates = _candidates(problem, designs, evaluations_in(study, designs.space))
         finalists = timed_finalists(candidates, whole.setup, report)
-        return _with_tuned(request, finalists, forms, report), forms
+        return self._with_tuned(finalists, forms, report), forms
+
+    def choose(self, finalists: Sequence[Finalist]) -> Finalist:
+        """The one with the least of the first cost that is an objective, latency by default, of those within limits."""
+        costs = [name for name in self.request.objectives if name == "latency" or name in COUNTED]
+        within = [each for each in finalists if each.feasible]
+        if not within or not costs or costs[0] == "latency":
+            return choose(finalists)
+        return min(within, key=lambda each: (_count(costs[0], each.candidate), each.latency_ms[""]))
 
     def evaluated(self, scored: Scored) -> int:
         """How many designs the run's study has, those of the greedy search included."""
@@ -112,7 +134,30 @@ class StrategySearch:
     @cached_property
     def _study(self) -> optuna.Study:
         """The run's journal, opened when it is first read: a folder that holds one can no longer become a run."""
-        return open_study("search", open_storage(RunFolder(self.request.out).journal))
+        storage = open_storage(RunFolder(self.request.out).journal)
+        return open_study("search", storage, len(self.request.objectives) or 2)
+
+    def _with_tuned(self, finalists: list[Finalist], forms: NarrowForms, report: Report) -> list[Finalist]:
+        """The finalists, and the chosen one once it is trained, where that was asked for and channels are gone.
+
+        It then stands for all precisions of its channels: with the weights that they had they would differ in speed
+        alone.
+        """
+        request, best = self.request, self.choose(finalists).candidate
+        if not request.tuning.steps:
+            return finalists
+        if best.setup.whole:
+            note(report, "nothing is pruned in the best design: nothing is trained")
+            return finalists
+        form, floors = best.setup.name, forms.whole.setup.floors
+        proposal = forms.tuned(form, request.tuning, request.out / TRAINING_FOLDER / form)
+        values = best.precision.values
+        tuned = proposal.candidate(proposal.precision(values["engine"], [*values]), "")
+        if floors.are_kept(best.metrics) and not floors.are_kept(tuned.metrics):
+            note(report, "once trained, the best design breaks a floor that it kept: its weights stay as they were")
+            return finalists
+        others = [each.candidate for each in finalists if each.candidate.setup.name != form]
+        return timed_finalists([*others, tuned], forms.whole.setup, report)
 
 
 def _problem(space: Space, whole: Proposal) -> Problem:
@@ -146,25 +191,6 @@ def _shortlist(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Eval
     return sorted(front, key=problem.speed)[:SHORTLIST]
 
 
-def _with_tuned(
-    request: PrecisionRequest, finalists: list[Finalist], forms: NarrowForms, report: Report
-) -> list[Finalist]:
-    """The finalists, and the chosen one once it is trained, where that was asked for and channels are gone.
-
-    It then stands for all precisions of its channels: with the weights that they had they would differ in speed alone.
-    """
-    best = choose(finalists).candidate
-    if not request.tuning.steps:
-        return finalists
-    if best.setup.whole:
-        note(report, "nothing is pruned in the best design: nothing is trained")
-        return finalists
-    form, floors = best.setup.name, forms.whole.setup.floors
-    proposal = forms.tuned(form, request.tuning, request.out / TRAINING_FOLDER / form)
-    values = best.precision.values
-    tuned = proposal.candidate(proposal.precision(values["engine"], [*values]), "")
-    if floors.are_kept(best.metrics) and not floors.are_kept(tuned.metrics):
-        note(report, "once trained, the best design breaks a floor that it kept: its weights stay as they were")
-        return finalists
-    others = [each.candidate for each in finalists if each.candidate.setup.name != form]
-    return timed_finalists([*others, tuned], forms.whole.setup, report)
+def _count(name: str, candidate: Candidate) -> float:
+    """A counted cost of a candidate, on its engine's graph."""
+    return float(getattr(candidate.setup.bench.cost(candidate.precision), COUNTED[name]))

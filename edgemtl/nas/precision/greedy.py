@@ -53,6 +53,10 @@ class GreedySearch:
         joint, uniform = JointSearch(request, forms, base, report), [each for each in candidates if each.uniform]
         return timed_finalists([*uniform, *joint.candidates()], setup, report), forms
 
+    def choose(self, finalists: Sequence[Finalist]) -> Finalist:
+        """See `NetSearch`: the fastest that keeps all limits."""
+        return choose(finalists)
+
     def evaluated(self, scored: Scored) -> int:
         """How many engines were scored."""
         return scored.engines

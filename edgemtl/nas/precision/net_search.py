@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from edgemtl.nas.precision.by_strategy import StrategySearch
@@ -36,6 +37,10 @@ class NetSearch(Protocol):
         self, whole: Proposal, narrowing: Narrowing | None, scored: Scored, report: Report
     ) -> tuple[list[Finalist], NarrowForms | None]:
         """The finalists, the net in float first, and narrower forms of the net where channels were removed."""
+        ...
+
+    def choose(self, finalists: Sequence[Finalist]) -> Finalist:
+        """The best of the finalists, or the nearest to the limits where none keeps them."""
         ...
 
     def evaluated(self, scored: Scored) -> int:

@@ -33,7 +33,8 @@ class PrecisionRequest:
     Percentages of budgets are those of the net in float; floors are of each task's own metric, of photos the share of
     agreement with the float net that a task may lose. `threads` are the runtime's, 0 leaves it the choice. `tuning`
     trains what is left where channels are removed. A `strategy` (by name, with `settings` of its own) proposes so many
-    `evaluations` after the greedy search, by `seed`; without one that alone is the search.
+    `evaluations` after the greedy search, by `seed`, for a front of `objectives` (none: delta_m and latency); without
+    one that alone is the search.
     """
 
     net: OwnNet
@@ -50,6 +51,7 @@ class PrecisionRequest:
     settings: Mapping[str, int | float | str] = field(default_factory=dict)
     evaluations: int = EVALUATIONS
     seed: int = 0
+    objectives: tuple[str, ...] = ()
     resume: bool = False
     command: str = "edgemtl search"
 
@@ -60,7 +62,8 @@ def terms_of(options: Mapping[str, Any]) -> dict[str, Any]:
     terms = {**limits, "threads": options["threads"], "finetune": asdict(options["tuning"])}
     if not options.get("strategy"):
         return terms
-    return {**terms, "strategy": options["strategy"], "settings": dict(options["settings"]), "seed": options["seed"]}
+    terms |= {"strategy": options["strategy"], "settings": dict(options["settings"]), "seed": options["seed"]}
+    return {**terms, "objectives": list(options["objectives"])} if options["objectives"] else terms
 
 
 def parse_limits(texts: Sequence[str], target: ExportTarget, tasks: Mapping[str, object]) -> tuple[Budget, ...]:

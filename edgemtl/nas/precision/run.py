@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemtl.files.claim import claim
-from edgemtl.nas.precision.finalists import Candidate, choose
+from edgemtl.nas.precision.finalists import Candidate
 from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.net_search import search_for
 from edgemtl.nas.precision.outcome import make_result
@@ -61,7 +61,7 @@ def _search(request: PrecisionRequest, report: Report) -> Result:
         return read_result(request.out)
     scored = Scored.of(request.out)
     finalists, forms = search.finalists(Proposal(setup, scored, report), narrowing, scored, report)
-    best = choose(finalists)
+    best = search.choose(finalists)
     result = make_result(request, finalists, best, (search.evaluated(scored), started), report)
     with deferred():  # an older precision and a newer result would not go together
         _write_choice(request, setup, best.candidate, forms)

@@ -98,6 +98,21 @@ def test_more_designs_that_a_stop_kept_from_the_choice_are_chosen_from_later(
     assert search_precision(more) == result
 
 
+def test_the_answer_takes_least_of_the_first_cost_that_is_an_objective(
+    request_of: Callable[..., PrecisionRequest], tmp_path: Path
+) -> None:
+    objectives = ("delta_m", "bytes", "latency")
+    result = search_precision(request_of(budgets=("200%ms",), evaluations=2, objectives=objectives))
+    assert result.objectives == objectives and result.best is not None and result.feasible
+    assert result.best.bytes == min(entry.bytes for entry in result.front if entry.feasible)
+    trials = finished(open_study("search", open_storage(tmp_path / "run/study.journal")))
+    assert {len(trial.values) for trial in trials} == {len(objectives)}
+    again = request_of(budgets=("200%ms",), evaluations=2, resume=True)
+    assert "another objectives" in refused(lambda: search_precision(again))
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "The objectives side by side" in (tmp_path / "page.html").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["linas", "nsga2"])
 def test_the_command_line_searches_exports_and_reports(
@@ -153,6 +168,9 @@ def test_strategies_and_numbers_that_are_no_use_are_refused_in_a_line(
         (["--strategy", "random", "--evaluations", "1"], "--evaluations 1: a strategy evaluates 2 designs or more"),
         (["--strategy", "random", "--seed", "-1"], "seed -1 cannot be used"),
         (["--strategy", "linas", "--set", "generations=0"], "0 generations given"),
+        (["--strategy", "random", "--objective", "bytes"], "objectives bytes given: give two or more"),
+        (["--strategy", "random", "--objective", "bytes", "--objective", "lag"], "unknown objective 'lag'"),
+        (["--objective", "bytes", "--seed", "1"], "--objective and --seed: a net of one's own is searched without"),
         (["--evaluations", "4"], "--evaluations: a net of one's own is searched without a strategy"),
         (["--strategy", "random", "--workers", "2"], "--workers belongs to the search of a space"),
     ):

@@ -14,7 +14,7 @@ from edgemtl.nas.precision.state import begin, check_terms
 from edgemtl.nas.prune import NO_TUNING, FineTuning
 
 OPTIONS = {"budgets": ("60%ms",), "floors": (), "threads": 1, "tuning": NO_TUNING}
-PROPOSING = {"strategy": "random", "settings": {}, "seed": 3}
+PROPOSING = {"strategy": "random", "settings": {}, "seed": 3, "objectives": ()}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,7 @@ PROPOSING = {"strategy": "random", "settings": {}, "seed": 3}
         (PROPOSING, {"seed": 4}, "seed"),
         (PROPOSING, {"strategy": "tpe"}, "strategy"),
         (PROPOSING, {"settings": {"generations": "3"}}, "settings"),
+        (PROPOSING, {"objectives": ("delta_m", "bytes")}, "objectives"),
         (PROPOSING, {"strategy": ""}, "seed, settings, strategy"),
     ],
 )
