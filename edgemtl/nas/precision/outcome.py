@@ -106,7 +106,7 @@ def make_result(
         seconds=time.monotonic() - spent[1],
         environment=environment(),
         floors=request.floors,
-        objectives=request.objectives,
+        objectives=request.objectives if request.strategy else (),
         known_from={**_known_from(setup), **(_FIRST if request.strategy else {})},
     )
 

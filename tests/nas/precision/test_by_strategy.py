@@ -69,7 +69,8 @@ def test_a_killed_and_a_stopped_search_go_on_and_end_as_one_that_was_not(
 def test_what_the_greedy_search_chose_is_among_the_finalists(
     request_of: Callable[..., PrecisionRequest], tmp_path: Path
 ) -> None:
-    greedy = search_precision(request_of(strategy="", out=tmp_path / "greedy"))
+    greedy = search_precision(request_of(strategy="", out=tmp_path / "greedy", objectives=("delta_m", "bytes")))
+    assert greedy.objectives == (), "it has none, whatever is named"
     result = search_precision(request_of(strategy="tpe", evaluations=2, tuning=FineTuning(2, batch=2)))
     known = proposed(tmp_path / "run")[:-2]
     assert greedy.best is not None and result.best is not None and len(known) == len({json.dumps(d) for d in known})
