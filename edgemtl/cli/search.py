@@ -175,8 +175,9 @@ def search(
     With a NET of your own, an ONNX file or package.module:function, it chooses the precision of each of its blocks, and
     removes channels where no precision alone keeps the budgets: so that no task agrees less with the float net than its
     floor allows, 1 % without one, and never slower than the best uniform precision that keeps the limits. --finetune
-    trains what is left, taught by the whole net. --strategy linas (nsga2, tpe, random) goes on from there through
-    combinations of channels and precisions, --evaluations of them. Then edgemtl export NET --precision RUN.
+    trains what is left, taught by the whole net, and through the rounding of INT8 where all channels stay. --strategy
+    linas (nsga2, tpe, random) goes on from there through combinations of channels and precisions, --evaluations of
+    them. Then edgemtl export NET --precision RUN.
     """
     from edgemtl.nas import search as room
     from edgemtl.nas.evaluation import hide_password

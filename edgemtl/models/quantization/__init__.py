@@ -2,6 +2,7 @@
 
 from edgemtl.models.quantization.bias import correct_biases
 from edgemtl.models.quantization.calibration import RangeObserver, calibrate
+from edgemtl.models.quantization.in_place import rounding_layers
 from edgemtl.models.quantization.learning import RoundedNet
 from edgemtl.models.quantization.plan import (
     HALF_LARGEST,
@@ -38,6 +39,7 @@ __all__ = [
     "plan_quantization",
     "recalibrate_rounded",
     "round_weights",
+    "rounding_layers",
     "simulate",
     "simulate_graph",
     "weight_scales",

@@ -29,7 +29,7 @@ from edgemtl.models.quantization.plan import (
 )
 from edgemtl.spaces import Values
 
-__all__ = ["RoundedNet"]
+__all__ = ["RoundedNet", "rounded_weight"]
 
 _SCALE = "scales."
 _MOVING = ("DepthToSpace", "MaxPool")
@@ -145,11 +145,11 @@ class _Interpreter(fx.Interpreter):
     def _with_rounded_weights(self, path: str, args: tuple[Any, ...]) -> Tensor:
         layer = self._net.get_submodule(path)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        value: Tensor = functional_call(layer, {"weight": _rounded_weight(layer.weight, self._limit)}, args)
+        value: Tensor = functional_call(layer, {"weight": rounded_weight(layer.weight, self._limit)}, args)
         return value
 
 
-def _rounded_weight(weight: Tensor, limit: int) -> Tensor:
+def rounded_weight(weight: Tensor, limit: int) -> Tensor:
     """Symmetric rounding with a scale for each output channel (axis 0); the gradient passes straight through."""
     with torch.no_grad():
         largest = weight.abs().flatten(1).amax(1).clamp(min=1e-8)

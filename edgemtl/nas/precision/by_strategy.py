@@ -21,14 +21,15 @@ from edgemtl.nas.evaluation import (
     open_storage,
     open_study,
 )
-from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
+from edgemtl.nas.precision.finalists import Candidate, Finalist, choose, timed_finalists
 from edgemtl.nas.precision.forms import NarrowForms
-from edgemtl.nas.precision.greedy import GreedySearch, timed_finalists
+from edgemtl.nas.precision.greedy import GreedySearch
 from edgemtl.nas.precision.joint import MARGIN, TRAINING_FOLDER, open_narrowing, share_of, whole_cost
 from edgemtl.nas.precision.net_designs import NetDesigns
 from edgemtl.nas.precision.net_space import net_space
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest, usable_strategy
+from edgemtl.nas.precision.rounded import NOT_WORTH, is_worth_training, with_rounded
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import NO_TUNING, Narrowing
@@ -138,16 +139,19 @@ class StrategySearch:
         return open_study("search", storage, len(self.request.objectives) or 2)
 
     def _with_tuned(self, finalists: list[Finalist], forms: NarrowForms, report: Report) -> list[Finalist]:
-        """The finalists, and the chosen one once it is trained, where that was asked for and channels are gone.
+        """The finalists, and the chosen one once it is trained, where that was asked for.
 
-        It then stands for all precisions of its channels: with the weights that they had they would differ in speed
+        Where no channel is gone, the net is trained through eight bits, if that could make it faster. Else what is
+        trained stands for all precisions of its channels: with the weights that they had they would differ in speed
         alone.
         """
         request, best = self.request, self.choose(finalists).candidate
         if not request.tuning.steps:
             return finalists
+        if best.setup.whole and is_worth_training(finalists):
+            return with_rounded(request, finalists, forms, report)
         if best.setup.whole:
-            note(report, "nothing is pruned in the best design: nothing is trained")
+            note(report, NOT_WORTH)
             return finalists
         form, floors = best.setup.name, forms.whole.setup.floors
         proposal = forms.tuned(form, request.tuning, request.out / TRAINING_FOLDER / form)

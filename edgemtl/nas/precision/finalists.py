@@ -13,11 +13,12 @@ from edgemtl.nas.precision.floors import Floors, Metrics
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.own import INT8, OwnPrecision
 from edgemtl.profiling import Measurer, TimedCall
+from edgemtl.progress import Progress, Report
 from edgemtl.results import LimitCheck
 from edgemtl.runtime import Session
 from edgemtl.units import Budget
 
-__all__ = ["Base", "Candidate", "Finalist", "budget_checks", "choose", "measure", "uniform_name"]
+__all__ = ["Base", "Candidate", "Finalist", "budget_checks", "choose", "measure", "timed_finalists", "uniform_name"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,14 @@ def measure(
         Finalist(each, ms, (*budget_checks(budgets, ms, cost, reference), *floors.checks(each.metrics)))
         for each, ms, cost in zip(candidates, latencies, costs, strict=True)
     ]
+
+
+def timed_finalists(candidates: Sequence[Candidate], setup: Setup, report: Report) -> list[Finalist]:
+    """The candidates, the net in float first, timed in turns."""
+    report(Progress("finalists", 0, 1, f"{len(candidates)} timed in turns"))
+    finalists = measure(candidates, setup.budgets, setup.floors)
+    report(Progress("finalists", 1, 1))
+    return finalists
 
 
 def budget_checks(

@@ -14,6 +14,9 @@ from edgemtl.progress import Report
 
 __all__ = ["NarrowForms"]
 
+ROUNDED = "trained"
+"""The name of the net with all its channels that was trained through eight bits."""
+
 
 class NarrowForms:
     """Narrower forms of the net that `whole` is of, by name; each is made once, until it is let go."""
@@ -36,6 +39,11 @@ class NarrowForms:
     def tuned(self, name: str, tuning: FineTuning, folder: Path) -> Proposal:
         """Precisions of the form of this name once it is trained; its checkpoints go to `folder`."""
         return self._open(f"{name}-tuned", self.narrowing.fine_tune(self._nets[name].fit, tuning, folder))
+
+    def rounded(self, tuning: FineTuning, folder: Path) -> Proposal:
+        """Precisions of the net with all its channels once it is trained through eight bits."""
+        scheme = self.whole.setup.bench.target.scheme
+        return self._open(ROUNDED, self.narrowing.fine_tune_rounded(tuning, folder, scheme))
 
     def let_go(self, name: str) -> None:
         """Keep the form of this name no longer, if it is there: nets take memory."""

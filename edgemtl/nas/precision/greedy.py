@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.nas.precision.finalists import Base, Candidate, Finalist, choose, measure
+from edgemtl.nas.precision.finalists import Base, Finalist, choose, timed_finalists
 from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.joint import JointSearch, needs_pruning, open_narrowing, whole_cost
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest
+from edgemtl.nas.precision.rounded import NOT_WORTH, is_worth_training, with_rounded
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import Narrowing
-from edgemtl.progress import Progress, Report, note
+from edgemtl.progress import Report, note
 from edgemtl.results import RESULT_FILE
 
-__all__ = ["GreedySearch", "timed_finalists"]
+__all__ = ["GreedySearch"]
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,35 @@ class GreedySearch:
     def finalists(
         self, whole: Proposal, narrowing: Narrowing | None, scored: Scored, report: Report
     ) -> tuple[list[Finalist], NarrowForms | None]:
-        """See `NetSearch`; channels are removed where no precision alone keeps the budgets and floors."""
+        """See `NetSearch`.
+
+        The net is trained through eight bits where that was asked for and could make it faster; channels are removed
+        where no precision alone keeps the budgets and floors then.
+        """
         request, setup = self.request, whole.setup
-        candidates = list(whole.candidates())
-        finalists = timed_finalists(candidates, setup, report)
-        if choose(finalists).feasible:
-            if request.tuning.steps:
-                note(report, "nothing is pruned, as precision alone keeps the budgets: nothing is trained")
+        finalists = timed_finalists(list(whole.candidates()), setup, report)
+        trains, feasible = request.tuning.steps > 0 and is_worth_training(finalists), choose(finalists).feasible
+        if request.tuning.steps and feasible and not trains:
+            note(report, NOT_WORTH)
+        if feasible and not trains:
             return finalists, None
         narrowing = narrowing or _narrowing_if_any(request, setup, report)
         if narrowing is None:
             return finalists, None
-        ms = scored.latency_ms("the net in float", lambda: finalists[0].latency_ms)
-        forms, base = NarrowForms(whole, narrowing, scored, report), Base(ms, whole_cost(setup))
-        joint, uniform = JointSearch(request, forms, base, report), [each for each in candidates if each.uniform]
-        return timed_finalists([*uniform, *joint.candidates()], setup, report), forms
+        forms = NarrowForms(whole, narrowing, scored, report)
+        with_trained = with_rounded(request, finalists, forms, report) if trains else finalists
+        if choose(with_trained).feasible:
+            return with_trained, forms
+        return self._narrower(finalists, forms, scored, report), forms
+
+    def _narrower(
+        self, finalists: Sequence[Finalist], forms: NarrowForms, scored: Scored, report: Report
+    ) -> list[Finalist]:
+        """The uniform precisions of the whole net, and its narrower forms that keep the budgets."""
+        setup, ms = forms.whole.setup, scored.latency_ms("the net in float", lambda: finalists[0].latency_ms)
+        joint = JointSearch(self.request, forms, Base(ms, whole_cost(setup)), report)
+        uniform = [each.candidate for each in finalists if each.candidate.uniform]
+        return timed_finalists([*uniform, *joint.candidates()], setup, report)
 
     def choose(self, finalists: Sequence[Finalist]) -> Finalist:
         """See `NetSearch`: the fastest that keeps all limits."""
@@ -65,18 +80,10 @@ class GreedySearch:
         """Nothing: a result is of all that there is."""
 
 
-def timed_finalists(candidates: Sequence[Candidate], setup: Setup, report: Report) -> list[Finalist]:
-    """The candidates, the net in float first, timed in turns."""
-    report(Progress("finalists", 0, 1, f"{len(candidates)} timed in turns"))
-    finalists = measure(candidates, setup.budgets, setup.floors)
-    report(Progress("finalists", 1, 1))
-    return finalists
-
-
 def _narrowing_if_any(request: PrecisionRequest, setup: Setup, report: Report) -> Narrowing | None:
-    """The net as a module, or None, with a note, where its channels cannot be removed."""
+    """The net as a module, or None, with a note, where it is none whose channels could be removed."""
     try:
         return open_narrowing(request, setup, report)
     except (UserError, UnsupportedError) as error:
-        note(report, f"no precision keeps the budgets, and nothing is pruned: {error}")
+        note(report, f"nothing is pruned or trained: {error}")
         return None

@@ -90,7 +90,7 @@ def make_result(
     """
     setup, ordered = finalists[0].candidate.setup, [best, *(each for each in finalists if each is not best)]
     entries = _entries(ordered, finalists[0], _tested(setup, ordered, report))
-    pruned, images = any(not each.candidate.setup.whole for each in finalists), setup.images
+    pruned, images = any(each.candidate.setup.channels for each in finalists), setup.images
     about = {"name": images.name if images.labelled else "photos without labels", "fingerprint": images.fingerprint}
     return Result(
         command=request.command,

@@ -1,10 +1,11 @@
-"""Training a pruned net further: it learns from the net that it was and from labels, or by a user's own train step."""
+"""Training a net of one's own further, from what it was and from labels, or by a user's own train step."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from edgemtl.data import Batch, Source, augment, collate
 from edgemtl.errors import UserError, one_line
 from edgemtl.models import ModuleNet
+from edgemtl.models.quantization import QuantScheme, rounding_layers
 from edgemtl.own import DeclaredNet, SelfLabelled
 from edgemtl.plugins import load_user_function
 from edgemtl.progress import Progress, Report
@@ -81,17 +83,24 @@ NO_TUNING = FineTuning()
 
 
 def fine_tune(
-    net: ModuleNet, teacher: ModuleNet, source: Source, tuning: FineTuning, folder: Path, report: Report
+    net: ModuleNet,
+    teacher: ModuleNet,
+    source: Source,
+    tuning: FineTuning,
+    folder: Path,
+    report: Report,
+    scheme: QuantScheme | None = None,
 ) -> None:
-    """Train a narrow net, in place, on the source's training images; in evaluation mode at the end.
+    """Train a net, in place, on the source's training images; in evaluation mode at the end.
 
     Without a train step of the user's it learns to give what `teacher` gives, and in equal parts from labels where the
-    source has some that are not the net's own; each task counts the same. Interrupted, it goes on from the checkpoint
+    source has some that are not the net's own; each task counts the same. With a `scheme` it computes on eight bits
+    meanwhile, in every layer. Interrupted, it goes on from the checkpoint
     in `folder`, which must be of the same net. Raises `UserError` for a train step that fails, or whose loss is no
     scalar, has no slope, or is not finite.
     """
     training = _Training(net, teacher.eval(), tuning)
-    digest = hashlib.sha256(repr(asdict(tuning)).encode())
+    digest = hashlib.sha256(repr((asdict(tuning), scheme)).encode())
     for name, parameter in net.named_parameters():
         digest.update(name.encode() + parameter.detach().numpy().tobytes())
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +110,8 @@ def fine_tune(
         left = loop.seconds_left
         report(Progress("finetune", step, tuning.steps, f"loss {training.loss:.4g}", left))
 
-    loop.run(_batches(source, tuning, loop.step), tell)
+    with rounding_layers(net, scheme) if scheme else nullcontext():
+        loop.run(_batches(source, tuning, loop.step), tell)
     net.eval()
 
 

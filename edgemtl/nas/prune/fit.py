@@ -31,7 +31,7 @@ TRIED = 15
 
 @dataclass(frozen=True)
 class Fit:
-    """Channels that each group keeps, and the task that keeps it from losing more (where one was found)."""
+    """Channels that each group keeps, all where none is named, and the task that keeps it from losing more, if any."""
 
     channels: dict[str, int]
     blocked: Mapping[str, str]

@@ -19,6 +19,7 @@ from edgemtl.files.cache import cache_root
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.files.seals import sealed, sha256
 from edgemtl.models import ModuleNet, TaskNet, load_module
+from edgemtl.models.quantization import QuantScheme
 from edgemtl.nas.evaluation import PreparedNet
 from edgemtl.nas.prune.apply import PRUNING_FILE, WEIGHTS_FILE, kept_json, weights_bytes
 from edgemtl.nas.prune.criterion import DECIDING_IMAGES, RECALIBRATION_IMAGES, LossCriterion
@@ -118,11 +119,16 @@ class OpenedModule(Opened):
         """The module with so many channels in each group."""
         return ModuleDesign(self.costs, channels)
 
-    def fine_tune(self, narrow: TaskNet, tuning: FineTuning, folder: Path, report: Report) -> None:
-        """Train the narrow module further, taught by the whole one or as the user's train step says."""
+    def fine_tune(
+        self, narrow: TaskNet, tuning: FineTuning, folder: Path, report: Report, scheme: QuantScheme | None = None
+    ) -> None:
+        """Train the narrow module further, taught by the whole one or as the user's train step says.
+
+        With a `scheme` it is trained through eight bits.
+        """
         whole = self.prunable.net
         assert isinstance(narrow, ModuleNet) and isinstance(whole, ModuleNet)
-        fine_tune(narrow, whole, self.prunable.criterion.source, tuning, folder, report)
+        fine_tune(narrow, whole, self.prunable.criterion.source, tuning, folder, report, scheme)
 
     def config(self, settings: Mapping[str, Any], floors: Sequence[Floor]) -> dict[str, Any]:
         """The content of `module.json`."""

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import onnx
 
 from edgemtl.models import recalibrate
+from edgemtl.models.quantization import QuantScheme
 from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.prune.decide import check_feasible, fit_levels, task_weights
 from edgemtl.nas.prune.declared import OpenedDeclared
 from edgemtl.nas.prune.finetuning import FineTuning
 from edgemtl.nas.prune.fit import Fit
-from edgemtl.nas.prune.map import PruneMap, counts, measure_map
+from edgemtl.nas.prune.map import PruneMap, counts, measure_map, open_map
 from edgemtl.nas.prune.record import pruning_record
 from edgemtl.own import Declaration, DeclaredNet
 from edgemtl.progress import Report, silent
 
 __all__ = ["NarrowNet", "Narrowing"]
 
+ROUNDED_RATE = 0.02
+"""The learning rate of a training through eight bits, as a part of that of a pruned net."""
 _BETWEEN = 4
 
 
 @dataclass(frozen=True)
 class NarrowNet:
-    """A narrower form of a net, how many channels each group keeps in it, and its ONNX graph; `tuning` trained it."""
+    """A narrower form of a net, how many channels each group keeps in it, and its ONNX graph.
+
+    `tuning` trained it, through eight bits where it is `rounded`.
+    """
 
     net: DeclaredNet
     fit: Fit
     model: onnx.ModelProto
     tuning: FineTuning | None = None
+    rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,13 +88,24 @@ class Narrowing:
 
     def fine_tune(self, fit: Fit, tuning: FineTuning, folder: Path) -> NarrowNet:
         """The same, trained to give what the whole net gives; its checkpoints go to `folder`."""
+        return self._trained(fit, tuning, folder)
+
+    def fine_tune_rounded(self, tuning: FineTuning, folder: Path, scheme: QuantScheme) -> NarrowNet:
+        """The net with all its channels, trained to give what it gives while its layers compute on eight bits.
+
+        It is there almost: at the rate at which a pruned net learns anew, it would lose more than rounding takes.
+        """
+        gentle = replace(tuning, learning_rate=ROUNDED_RATE * tuning.learning_rate)
+        return self._trained(Fit({}, {}), gentle, folder, scheme)
+
+    def _trained(self, fit: Fit, tuning: FineTuning, folder: Path, scheme: QuantScheme | None = None) -> NarrowNet:
         net = self._cut(fit)
-        self.opened.fine_tune(net, tuning, folder, self.report)
-        return NarrowNet(net, fit, self.opened.as_onnx(net), tuning)
+        self.opened.fine_tune(net, tuning, folder, self.report, scheme)
+        return NarrowNet(net, fit, self.opened.as_onnx(net), tuning, rounded=scheme is not None)
 
     def _cut(self, fit: Fit) -> DeclaredNet:
         prunable = self.opened.prunable
-        net = prunable.narrow(self._map.orders, fit.channels)
+        net = prunable.narrow(self._begun.orders, fit.channels)
         assert isinstance(net, DeclaredNet)
         recalibrate(net, prunable.criterion.recalibration)
         return net
@@ -95,11 +113,16 @@ class Narrowing:
     def write(self, folder: Path, narrow: NarrowNet) -> None:
         """Write a narrower form: its weights, ONNX file, tasks, and `pruning.json` for `apply_pruning`."""
         prunable = self.opened.prunable
-        record = {**pruning_record(prunable, self._map, narrow.fit, narrow.net.copy()), "mode": "search"}
+        record = {**pruning_record(prunable, self._begun, narrow.fit, narrow.net.copy()), "mode": "search"}
         if narrow.tuning is not None:
-            record["finetuned"] = asdict(narrow.tuning)
-        cut = prunable.chosen(self._map.orders, narrow.fit.channels)
+            record["finetuned"] = {**asdict(narrow.tuning), "rounded": narrow.rounded}
+        cut = prunable.chosen(self._begun.orders, narrow.fit.channels)
         self.opened.write(folder, (narrow.net, narrow.model), record, cut)
+
+    @cached_property
+    def _begun(self) -> PruneMap:
+        """The map as far as it is measured: what every channel is worth at least."""
+        return open_map(self.opened.prunable)
 
     @cached_property
     def _map(self) -> PruneMap:

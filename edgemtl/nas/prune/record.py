@@ -23,7 +23,7 @@ def pruning_record(prunable: Prunable, prune_map: PruneMap, fit: Fit, narrow: Ta
             "tasks": list(group.tasks),
             "parts": len(group.parts),
             "before": group.size,
-            "after": fit.channels[group.name],
+            "after": fit.channels.get(group.name, group.size),
             "blocked_by": fit.blocked.get(group.name),
         }
         for group in prunable.groups

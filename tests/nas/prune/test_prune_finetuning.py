@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edgemtl.errors import UserError
 from edgemtl.models import ModuleNet
+from edgemtl.models.quantization import QuantScheme
 from edgemtl.nas.prune import FineTuning
 from edgemtl.nas.prune.agreement import AgreementCriterion
 from edgemtl.nas.prune.cut import Group, Member
@@ -72,14 +73,17 @@ def narrow_of(net: ModuleNet) -> ModuleNet:
     return made
 
 
-def test_a_narrow_net_learns_what_the_whole_one_gives(net: ModuleNet, source: SelfLabelled, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", [None, QuantScheme()], ids=["in float", "through eight bits"])
+def test_a_narrow_net_learns_what_the_whole_one_gives(
+    net: ModuleNet, source: SelfLabelled, tmp_path: Path, scheme: QuantScheme | None
+) -> None:
     losses: list[float] = []
 
     def report(progress: Progress) -> None:
         losses.append(float(progress.text.removeprefix("loss ")))
 
     narrow, before = narrow_of(net), deepcopy(net.state_dict())
-    fine_tune(narrow, net, source, FineTuning(40, batch=2, learning_rate=5e-3), tmp_path, report)
+    fine_tune(narrow, net, source, FineTuning(40, batch=2, learning_rate=5e-3), tmp_path, report, scheme)
     assert losses[-1] < 0.5 * losses[0] and len(losses) == 40
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items()), "the teacher stays"
 

@@ -1,0 +1,88 @@
+"""A net of one's own that is trained through eight bits: when it is, what comes back, and that the answer says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from own_nets import SIZE, residual_net
+from test_candidates import finalist
+
+from edgemtl.files.disk import read_json
+from edgemtl.nas.evaluation import Limit
+from edgemtl.nas.precision import PrecisionRequest, search_precision
+from edgemtl.nas.precision.finalists import Finalist
+from edgemtl.nas.precision.forms import NarrowForms
+from edgemtl.nas.precision.joint import whole_cost
+from edgemtl.nas.precision.rounded import NOT_WORTH, is_worth_training
+from edgemtl.nas.prune import FineTuning, apply_pruning
+from edgemtl.own import INT8, OwnPrecision, net_of_model, open_net, torch_graph
+from edgemtl.progress import Progress
+from edgemtl.units import parse_budget
+
+
+def eight_bit(ms: float, lost: float, allowed_ms: float = 100.0) -> Finalist:
+    given = finalist(INT8, ms, lost, True)
+    candidate = replace(given.candidate, precision=OwnPrecision({"engine": "fp32", "stem": INT8}))
+    return replace(given, candidate=candidate, checks=(Limit(parse_budget("9ms"), allowed_ms).check(ms), *given.checks))
+
+
+@pytest.mark.parametrize(
+    ("finalists", "worth"),
+    [
+        ([finalist("fp32", 10.0, 0.0, True), eight_bit(4.0, 0.05)], True),
+        ([finalist("fp32", 10.0, 0.0, True), eight_bit(4.0, 0.005)], False),  # it is chosen as it is
+        ([finalist("fp32", 10.0, 0.0, True), eight_bit(12.0, 0.05)], False),  # it is no faster
+        ([finalist("fp32", 10.0, 0.0, True), finalist("mixed", 3.0, 0.0, False), eight_bit(4.0, 0.05)], False),
+        ([finalist("fp32", 10.0, 0.5, True), eight_bit(12.0, 0.05)], True),  # nothing keeps the floors
+        ([finalist("fp32", 10.0, 0.5, True), eight_bit(12.0, 0.05, 9.0)], False),  # and this no budget
+        ([finalist("fp32", 10.0, 0.0, True)], False),
+    ],
+)
+def test_a_net_is_trained_where_int8_as_a_whole_would_be_the_faster_but_for_a_floor(
+    finalists: Sequence[Finalist], worth: bool
+) -> None:
+    assert is_worth_training(finalists) is worth
+
+
+def test_a_trained_net_keeps_its_channels_and_comes_back_as_a_module(forms: NarrowForms, tmp_path: Path) -> None:
+    trained = forms.rounded(FineTuning(4, batch=2), tmp_path / "training")
+    (candidate,) = [each for each in trained.uniform() if each.name == "trained-int8"]
+    whole = forms.whole.setup
+    assert not candidate.uniform and candidate.setup.blocks == whole.blocks and not candidate.setup.channels
+    assert candidate.setup.bench.cost(candidate.precision).flops == whole_cost(whole).flops
+    forms.write(tmp_path, candidate)
+    record: Any = read_json(tmp_path / "pruning.json", "record")
+    assert record["finetuned"]["steps"] == 4 and record["finetuned"]["rounded"] is True
+    assert all(group["before"] == group["after"] for group in record["groups"])
+    image = np.random.default_rng(3).random((1, 3, *SIZE), np.float32)
+    module = apply_pruning(torch_graph(net_of_model(residual_net(), "theirs.onnx")), tmp_path)
+    with torch.no_grad():
+        given = module(torch.from_numpy(image))
+    left, before = open_net(str(tmp_path / "net.onnx")), net_of_model(residual_net(), "theirs.onnx").reference(image)
+    for name, value in left.reference(image).items():
+        np.testing.assert_allclose(given[name].numpy(), value, rtol=1e-4, atol=1e-5)
+        assert not np.array_equal(value, before[name])
+
+
+def test_a_search_trains_the_net_where_only_int8_keeps_a_budget_and_breaks_a_floor(
+    request_of: Callable[..., PrecisionRequest],
+) -> None:
+    """Half the bytes are INT8's alone; no INT8 keeps a thousandth, so a trained one is timed beside the others."""
+    events: list[Progress] = []
+    tight = request_of(budgets=("50%MB",), floors=("map=0.1%", "pose=0.1%"), tuning=FineTuning(2, batch=2))
+    result = search_precision(tight, events.append)
+    steps = [event for event in events if event.stage == "finetune"]
+    assert steps and steps[-1].total == 2
+    assert result.best is not None
+    loose = replace(tight, out=tight.out.with_name("loose"), floors=("map=90%", "pose=90%"))
+    notes: list[Progress] = []
+    result = search_precision(loose, notes.append)
+    assert result.strategy == "precision" and result.feasible
+    assert NOT_WORTH in {event.text for event in notes}
+    assert "finetune" not in {event.stage for event in notes}
