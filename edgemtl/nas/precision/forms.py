@@ -12,10 +12,17 @@ from edgemtl.nas.prune import FineTuning, Fit, Narrowing, NarrowNet
 from edgemtl.own import NET_FILE, open_net
 from edgemtl.progress import Report
 
-__all__ = ["NarrowForms"]
+__all__ = ["ROUNDED", "NarrowForms", "training_of"]
 
-ROUNDED = "trained"
-"""The name of the net with all its channels that was trained through eight bits."""
+ROUNDED, _TUNED = "trained", "-tuned"
+"""The name of the net with all its channels that was trained through eight bits, and how those of others end."""
+
+
+def training_of(name: str) -> str:
+    """How the form of this name was trained, in words; empty where it has the weights that were given."""
+    if name == ROUNDED:
+        return "through the rounding of eight bits"
+    return "in float, once channels were removed" if name.endswith(_TUNED) else ""
 
 
 class NarrowForms:
@@ -38,7 +45,7 @@ class NarrowForms:
 
     def tuned(self, name: str, tuning: FineTuning, folder: Path) -> Proposal:
         """Precisions of the form of this name once it is trained; its checkpoints go to `folder`."""
-        return self._open(f"{name}-tuned", self.narrowing.fine_tune(self._nets[name].fit, tuning, folder))
+        return self._open(f"{name}{_TUNED}", self.narrowing.fine_tune(self._nets[name].fit, tuning, folder))
 
     def rounded(self, tuning: FineTuning, folder: Path) -> Proposal:
         """Precisions of the net with all its channels once it is trained through eight bits."""

@@ -11,6 +11,7 @@ import numpy as np
 from edgemtl.environment import environment
 from edgemtl.nas.precision.finalists import Finalist
 from edgemtl.nas.precision.floors import Metrics
+from edgemtl.nas.precision.forms import training_of
 from edgemtl.nas.precision.request import PrecisionRequest
 from edgemtl.nas.precision.scoring import Tally
 from edgemtl.nas.precision.setup import Setup
@@ -107,8 +108,18 @@ def make_result(
         environment=environment(),
         floors=request.floors,
         objectives=request.objectives if request.strategy else (),
-        known_from={**_known_from(setup), **(_FIRST if request.strategy else {})},
+        known_from={
+            **_known_from(setup),
+            **(_FIRST if request.strategy else {}),
+            **_training(best.candidate.setup.name, request.tuning.steps),
+        },
     )
+
+
+def _training(name: str, steps: int) -> dict[str, str]:
+    """The training of the chosen net, in words; none where it has the weights that were given."""
+    way = training_of(name)
+    return {"weights": f"{steps} steps of training {way}"} if way else {}
 
 
 def _known_from(setup: Setup) -> dict[str, str]:

@@ -71,7 +71,7 @@ def _search(request: PrecisionRequest, report: Report) -> Result:
 
 
 def _write_choice(request: PrecisionRequest, setup: Setup, best: Candidate, forms: NarrowForms | None) -> None:
-    """Write the chosen precision, and what is left of the net where channels were removed."""
+    """Write the chosen precision, and the net that it is of where that is not the one that was given."""
     target, whole = setup.bench.target.traits.name, best.setup.whole
     if forms is not None and not whole:
         forms.write(request.out, best)

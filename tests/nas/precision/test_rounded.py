@@ -17,7 +17,7 @@ from edgemtl.files.disk import read_json
 from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.precision import PrecisionRequest, search_precision
 from edgemtl.nas.precision.finalists import Finalist
-from edgemtl.nas.precision.forms import NarrowForms
+from edgemtl.nas.precision.forms import NarrowForms, training_of
 from edgemtl.nas.precision.joint import whole_cost
 from edgemtl.nas.precision.rounded import NOT_WORTH, is_worth_training
 from edgemtl.nas.prune import FineTuning, apply_pruning
@@ -48,6 +48,15 @@ def test_a_net_is_trained_where_int8_as_a_whole_would_be_the_faster_but_for_a_fl
     finalists: Sequence[Finalist], worth: bool
 ) -> None:
     assert is_worth_training(finalists) is worth
+
+
+def test_a_result_says_how_the_chosen_net_was_trained() -> None:
+    assert [training_of(name) for name in ("", "pruned-3", "pruned-3-tuned", "trained")] == [
+        "",
+        "",
+        "in float, once channels were removed",
+        "through the rounding of eight bits",
+    ]
 
 
 def test_a_trained_net_keeps_its_channels_and_comes_back_as_a_module(forms: NarrowForms, tmp_path: Path) -> None:
