@@ -28,11 +28,12 @@ _LEAST_SCALE = 1e-12
 def rounding_layers(module: nn.Module, scheme: QuantScheme) -> Iterator[None]:
     """Within it, convolutions and linear layers of a module compute on eight bits, as `scheme` writes them.
 
-    Its parameters stay the same tensors; afterwards the module is as it was, but for what it has learnt.
+    Transposed convolutions and the projections inside `nn.MultiheadAttention` do not. Its parameters stay the same
+    tensors; afterwards the module is as it was, but for what it has learnt.
     """
     with ExitStack() as stack:
         for layer in [each for each in module.modules() if isinstance(each, _LAYERS)]:
-            stack.callback(layer.register_forward_pre_hook(partial(_round_inputs, scheme)).remove)
+            stack.callback(layer.register_forward_pre_hook(partial(_round_inputs, scheme), with_kwargs=True).remove)
             parametrize.register_parametrization(layer, "weight", _RoundedWeight(scheme.weight_limit))
             stack.callback(parametrize.remove_parametrizations, layer, "weight", leave_parametrized=False)
         yield
@@ -53,8 +54,11 @@ def rounded_values(value: Tensor, scheme: QuantScheme) -> Tensor:
     return value + change
 
 
-def _round_inputs(scheme: QuantScheme, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return rounded_values(inputs[0], scheme), *inputs[1:]
+def _round_inputs(
+    scheme: QuantScheme, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    (value,) = (*inputs, *named.values())
+    return (rounded_values(value, scheme),), {}
 
 
 class _RoundedWeight(nn.Module):

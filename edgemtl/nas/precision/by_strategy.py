@@ -29,7 +29,7 @@ from edgemtl.nas.precision.net_designs import NetDesigns
 from edgemtl.nas.precision.net_space import net_space
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest, usable_strategy
-from edgemtl.nas.precision.rounded import NOT_WORTH, is_worth_training, with_rounded
+from edgemtl.nas.precision.rounded import NOT_WORTH, trains_rounded, with_rounded
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import NO_TUNING, Narrowing
@@ -148,7 +148,7 @@ class StrategySearch:
         request, best = self.request, self.choose(finalists).candidate
         if not request.tuning.steps:
             return finalists
-        if best.setup.whole and is_worth_training(finalists):
+        if best.setup.whole and trains_rounded(request, finalists):
             return with_rounded(request, finalists, forms, report)
         if best.setup.whole:
             note(report, NOT_WORTH)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.nas.precision.finalists import Base, Finalist, choose, timed_finalists
-from edgemtl.nas.precision.forms import NarrowForms
+from edgemtl.nas.precision.forms import ROUNDED, NarrowForms
 from edgemtl.nas.precision.joint import JointSearch, needs_pruning, open_narrowing, whole_cost
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest
-from edgemtl.nas.precision.rounded import NOT_WORTH, is_worth_training, with_rounded
+from edgemtl.nas.precision.rounded import NOT_WORTH, trains_rounded, with_rounded
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import Narrowing
@@ -45,7 +45,7 @@ class GreedySearch:
         """
         request, setup = self.request, whole.setup
         finalists = timed_finalists(list(whole.candidates()), setup, report)
-        trains, feasible = request.tuning.steps > 0 and is_worth_training(finalists), choose(finalists).feasible
+        trains, feasible = trains_rounded(request, finalists), choose(finalists).feasible
         if request.tuning.steps and feasible and not trains:
             note(report, NOT_WORTH)
         if feasible and not trains:
@@ -57,16 +57,17 @@ class GreedySearch:
         with_trained = with_rounded(request, finalists, forms, report) if trains else finalists
         if choose(with_trained).feasible:
             return with_trained, forms
-        return self._narrower(finalists, forms, scored, report), forms
+        return self._narrower(with_trained, forms, scored, report), forms
 
     def _narrower(
         self, finalists: Sequence[Finalist], forms: NarrowForms, scored: Scored, report: Report
     ) -> list[Finalist]:
-        """The uniform precisions of the whole net, and its narrower forms that keep the budgets."""
+        """The uniform precisions of the whole net, what was trained, and narrower forms that keep the budgets."""
         setup, ms = forms.whole.setup, scored.latency_ms("the net in float", lambda: finalists[0].latency_ms)
         joint = JointSearch(self.request, forms, Base(ms, whole_cost(setup)), report)
-        uniform = [each.candidate for each in finalists if each.candidate.uniform]
-        return timed_finalists([*uniform, *joint.candidates()], setup, report)
+        candidates = [each.candidate for each in finalists]
+        whole = [each for each in candidates if each.uniform or each.setup.name == ROUNDED]
+        return timed_finalists([*whole, *joint.candidates()], setup, report)
 
     def choose(self, finalists: Sequence[Finalist]) -> Finalist:
         """See `NetSearch`: the fastest that keeps all limits."""

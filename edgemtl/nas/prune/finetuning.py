@@ -99,7 +99,7 @@ def fine_tune(
     in `folder`, which must be of the same net. Raises `UserError` for a train step that fails, or whose loss is no
     scalar, has no slope, or is not finite.
     """
-    training = _Training(net, teacher.eval(), tuning)
+    training = _Training(net, teacher.eval(), tuning, rounded=scheme is not None)
     digest = hashlib.sha256(repr((asdict(tuning), scheme)).encode())
     for name, parameter in net.named_parameters():
         digest.update(name.encode() + parameter.detach().numpy().tobytes())
@@ -133,9 +133,11 @@ def _batches(source: Source, tuning: FineTuning, first: int) -> Iterator[Batch]:
 class _Training:
     """One net's fine-tuning, as `TrainingLoop` runs it."""
 
-    def __init__(self, net: ModuleNet, teacher: ModuleNet, tuning: FineTuning) -> None:
-        self._net, self._teacher, self._tuning = net, teacher, tuning
+    def __init__(self, net: ModuleNet, teacher: ModuleNet, tuning: FineTuning, rounded: bool) -> None:
+        self._net, self._teacher, self._tuning, self._rounded = net, teacher, tuning, rounded
         self._step = tuning.step_function
+        norms = nn.modules.batchnorm._BatchNorm
+        self._norms = {name: each for name, each in net.named_modules() if isinstance(each, norms)}
         self.loss = math.nan
         parameters: dict[Tensor, str] = {p: name for name, p in net.named_parameters() if p.requires_grad}
         self._optimized = Optimized(parameters, torch.optim.Adam(list(parameters)))
@@ -155,11 +157,13 @@ class _Training:
         self._optimized.update(self._tuning.recipe.rate_at(step))
 
     def _loss(self, batch: Batch) -> Tensor:
-        """The sum of what all tasks have to learn; batch normalisation takes the batch's statistics."""
+        """The sum of what all tasks have to learn.
+
+        Batch normalisation takes the batch's statistics, but of a net that is rounded: what it has stays right for it.
+        """
         self._net.eval()
-        for norm in self._net.modules():
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-                norm.train()
+        for norm in self._norms.values():
+            norm.train(not self._rounded)
         images = torch.from_numpy(batch.image)
         with torch.no_grad():
             wanted = self._teacher(images)
@@ -168,7 +172,8 @@ class _Training:
             [self._task_loss(task, given[task.name], wanted[task.name], batch) for task in self._net.tasks]
         ).sum()
         if not loss.isfinite():
-            raise UserError("the pruned net's outputs became NaN or infinite while it was fine-tuned: prune less of it")
+            remedy = "leave out --finetune" if self._rounded else "prune less of it"
+            raise UserError(f"the net's outputs became NaN or infinite while it was fine-tuned: {remedy}")
         return loss
 
     def _task_loss(self, task: Task, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -205,8 +210,10 @@ class _Training:
         return loss.reshape(())
 
     def state(self) -> dict[str, Tensor]:
-        """See `edgemtl.train.loop.Training`: statistics of batch normalisation are measured anew at the end."""
-        return {}
+        """See `edgemtl.train.loop.Training`: statistics of batch normalisation."""
+        return {f"{name}.{key}": value for name, norm in self._norms.items() for key, value in norm.named_buffers()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `edgemtl.train.loop.Training`."""
+        for name, value in self.state().items():
+            value.copy_(state[name])

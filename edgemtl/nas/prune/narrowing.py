@@ -88,26 +88,33 @@ class Narrowing:
 
     def fine_tune(self, fit: Fit, tuning: FineTuning, folder: Path) -> NarrowNet:
         """The same, trained to give what the whole net gives; its checkpoints go to `folder`."""
-        return self._trained(fit, tuning, folder)
+        net = self._cut(fit)
+        self.opened.fine_tune(net, tuning, folder, self.report)
+        recalibrate(net, self.opened.prunable.criterion.recalibration)
+        return NarrowNet(net, fit, self.opened.as_onnx(net), tuning)
 
     def fine_tune_rounded(self, tuning: FineTuning, folder: Path, scheme: QuantScheme) -> NarrowNet:
         """The net with all its channels, trained to give what it gives while its layers compute on eight bits.
 
         It is there almost: at the rate at which a pruned net learns anew, it would lose more than rounding takes.
+        Raises `UnsupportedError` for what PyTorch cannot export.
         """
         gentle = replace(tuning, learning_rate=ROUNDED_RATE * tuning.learning_rate)
-        return self._trained(Fit({}, {}), gentle, folder, scheme)
-
-    def _trained(self, fit: Fit, tuning: FineTuning, folder: Path, scheme: QuantScheme | None = None) -> NarrowNet:
-        net = self._cut(fit)
-        self.opened.fine_tune(net, tuning, folder, self.report, scheme)
-        return NarrowNet(net, fit, self.opened.as_onnx(net), tuning, rounded=scheme is not None)
+        fit = Fit({}, {})
+        net = self._copy(fit)
+        self.opened.as_onnx(net)  # what cannot be exported is not trained for nothing
+        self.opened.fine_tune(net, gentle, folder, self.report, scheme)
+        return NarrowNet(net, fit, self.opened.as_onnx(net), gentle, rounded=True)
 
     def _cut(self, fit: Fit) -> DeclaredNet:
-        prunable = self.opened.prunable
-        net = prunable.narrow(self._begun.orders, fit.channels)
+        net = self._copy(fit)
+        recalibrate(net, self.opened.prunable.criterion.recalibration)
+        return net
+
+    def _copy(self, fit: Fit) -> DeclaredNet:
+        """A net of its own with so many channels; its normalisations have the statistics of all channels."""
+        net = self.opened.prunable.narrow(self._begun.orders, fit.channels)
         assert isinstance(net, DeclaredNet)
-        recalibrate(net, prunable.criterion.recalibration)
         return net
 
     def write(self, folder: Path, narrow: NarrowNet) -> None:

@@ -28,8 +28,9 @@ TUNING = Recipe(steps=600, sizes=(0.67, 1.0), zoom=(1.0, 1.0), learning_rate=1e-
 """Defaults of a fine-tuning. Images are whole, as they are scored: depth is lost on zoomed windows in so few steps."""
 
 _RENDERED = 1024
-_SEEN_EACH = 3
-"""A fine-tuning sees so many scenes at least, and each about so often: rendering one takes as long as a step on it."""
+_SEEN_EACH = 2
+"""A fine-tuning has so many scenes at least, and each process sees each about so often: rendering one takes as long as
+a step on it."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,8 @@ def tune_design(
     checkpoint; `processes` share the cores, each with a batch of its own.
     """
     if not (out / "training.json").is_file():
-        images = recipe.steps * recipe.batch * processes
-        with worker_processes(partial(_train, run, name, out, recipe, images), processes):
-            _train(run, name, out, recipe, images, command, report)
+        with worker_processes(partial(_train, run, name, out, recipe), processes):
+            _train(run, name, out, recipe, command, report)
     (out / CHECKPOINT_FILE).unlink(missing_ok=True)
     subject = subject_of(run, name)
     weights = subject.weights(RunFolder(run).target().scheme)
@@ -140,22 +140,20 @@ def tune_design(
     return Tuned(weights.extract(subject.largest()), limits)
 
 
-def training_images(data: str, size: tuple[int, int], images: int) -> Source:
-    """The data set of a fine-tuning that sees `images` (of processes together, the same one more than once)."""
+def training_images(data: str, size: tuple[int, int], recipe: Recipe) -> Source:
+    """The data set of a fine-tuning: all of it, but of scenes, which are rendered as they are read, some."""
     source = open_source(data, size)
     if not isinstance(source, ScenesSource):
         return source
-    rendered = max(_RENDERED, images // _SEEN_EACH)
+    rendered = max(_RENDERED, recipe.steps * recipe.batch // _SEEN_EACH)
     return ScenesSource(size, train=min(source.counts["train"], rendered))
 
 
-def _train(
-    run: Path, name: str, out: Path, recipe: Recipe, images: int, command: str = "", report: Report = silent
-) -> None:
+def _train(run: Path, name: str, out: Path, recipe: Recipe, command: str = "", report: Report = silent) -> None:
     subject, folder = subject_of(run, name), RunFolder(run)
     train_supernet(
         subject,
-        training_images(folder.config().data, subject.design.space.size, images),
+        training_images(folder.config().data, subject.design.space.size, recipe),
         recipe,
         out,
         initial=InitialWeights(subject.weights(folder.target().scheme), subject.weights_sha256),

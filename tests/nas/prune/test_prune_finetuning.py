@@ -107,6 +107,24 @@ def test_a_stopped_fine_tuning_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
+@pytest.mark.parametrize("scheme", [None, QuantScheme()], ids=["in float", "through eight bits"])
+def test_statistics_come_back_with_the_weights(
+    source: SelfLabelled, tmp_path: Path, scheme: QuantScheme | None
+) -> None:
+    """A search that goes on after its training takes the net from the checkpoint; what is rounded keeps them."""
+    torch.manual_seed(0)
+    toy = Toy()
+    net = net_of(nn.Sequential(nn.BatchNorm2d(3), toy))
+    trained = []
+    for _ in range(2):
+        narrow = net.copy()
+        fine_tune(narrow, net, source, FineTuning(4, batch=2), tmp_path, silent, scheme)
+        trained.append(narrow.state_dict())
+    assert all(torch.equal(value, trained[1][name]) for name, value in trained[0].items())
+    means = [state["module.0.running_mean"] for state in (net.state_dict(), trained[0])]
+    assert torch.equal(*means) == (scheme is not None)
+
+
 @pytest.mark.parametrize(
     ("step", "words"),
     [
