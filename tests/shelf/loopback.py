@@ -79,8 +79,10 @@ class LoopbackBoard:
 
     @property
     def left(self) -> list[str]:
-        """Everything that is left in the board's temporary folder."""
-        return sorted(str(path.relative_to(self.scratch)) for path in self.scratch.rglob("*"))
+        """Everything that is left in the board's temporary folder, from which an agent may just be removing itself."""
+        walked = os.walk(self.scratch)  # passes over a folder that is gone when it comes to it
+        paths = [Path(folder, name) for folder, folders, files in walked for name in (*folders, *files)]
+        return sorted(str(path.relative_to(self.scratch)) for path in paths)
 
     def _write_ssh(self) -> None:
         """The system's `ssh` with a configuration of the test's own, since it never asks HOME for one."""
