@@ -231,7 +231,7 @@ def _run(screen: Screen, request: SearchRequest) -> None:
 
 def _of_own(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a search of a net of one's own has too."""
-    return {name: options[name] for name in ("data", "target", "device", "threads")}
+    return {name: options[name] for name in ("preference", "data", "target", "device", "threads")}
 
 
 def _proposing(

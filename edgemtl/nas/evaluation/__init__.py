@@ -11,6 +11,7 @@ from edgemtl.nas.evaluation.evaluator import (
 )
 from edgemtl.nas.evaluation.finalists import (
     RATIO_ALLOWED,
+    TOLERANCE,
     EngineTimer,
     Finalist,
     Measured,
@@ -22,6 +23,7 @@ from edgemtl.nas.evaluation.finalists import (
     is_exportable,
     measure_finalists,
     medians_in_turns,
+    near_best,
     pick_architectures,
 )
 from edgemtl.nas.evaluation.images import prepare_images
@@ -80,6 +82,7 @@ __all__ = [
     "POSITION",
     "RATIO_ALLOWED",
     "SENSITIVITY_FILE",
+    "TOLERANCE",
     "Candidate",
     "EngineTimer",
     "Evaluation",
@@ -122,6 +125,7 @@ __all__ = [
     "measure_finalists",
     "measure_into_run",
     "medians_in_turns",
+    "near_best",
     "non_dominated",
     "one_step_down",
     "open_storage",

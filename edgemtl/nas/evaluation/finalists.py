@@ -7,7 +7,7 @@ as fast as the best uniform precision stays. What cannot be timed here stays as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from edgemtl.tasks import relative_change
 
 __all__ = [
     "RATIO_ALLOWED",
+    "TOLERANCE",
     "EngineTimer",
     "Finalist",
     "Measured",
@@ -35,6 +36,7 @@ __all__ = [
     "is_exportable",
     "measure_finalists",
     "medians_in_turns",
+    "near_best",
     "pick_architectures",
     "precision_variants",
     "timed_together",
@@ -45,6 +47,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 # can be timing noise (ratios of one pair of files, hours apart: 1.00 and 1.09).
 RATIO_ALLOWED = 0.95
 TOLERANCE = 0.005
+"""The delta_m that may be given away for speed."""
 EXPORT_LOSS = 0.025
 NEAR, NEAR_UNIFORM = 1.2, 1.6
 ENGINES = 4
@@ -69,6 +72,7 @@ class Rated(Protocol):
         ...
 
 
+T = TypeVar("T")
 R = TypeVar("R", bound=Rated)
 C = TypeVar("C", contravariant=True)
 
@@ -320,9 +324,15 @@ def choose(problem: Problem, finalists: Sequence[R], estimate: ShrinkageEstimate
     feasible = [f for f in finalists if problem.feasible(f.evaluation)]
     if not feasible:
         return min(finalists, key=lambda f: problem.violation(f.evaluation))
-    best = max(estimate(f.evaluation) for f in feasible)
-    near = [f for f in feasible if estimate(f.evaluation) >= best - max(0.0, TOLERANCE - problem.noise)]
+    near = near_best(feasible, lambda f: estimate(f.evaluation), problem.noise)
     return min(near, key=lambda f: (problem.speed(f.evaluation), -estimate(f.evaluation)))
+
+
+def near_best(rated: Sequence[T], delta_m: Callable[[T], float], noise: float = 0.0) -> list[T]:
+    """Those within half a point of the best delta_m, or within that much less as its standard error `noise` is."""
+    values = [delta_m(each) for each in rated]
+    least = max(values, default=0.0) - max(0.0, TOLERANCE - noise)
+    return [each for each, value in zip(rated, values, strict=True) if value >= least]
 
 
 def front_of(problem: Problem, finalists: Sequence[R]) -> list[R]:

@@ -17,11 +17,12 @@ from edgemtl.nas.evaluation import (
     Problem,
     check_objectives,
     finished,
+    near_best,
     non_dominated,
     open_storage,
     open_study,
 )
-from edgemtl.nas.precision.finalists import Candidate, Finalist, choose, timed_finalists
+from edgemtl.nas.precision.finalists import Candidate, Finalist, acceptable, choose, timed_finalists
 from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.greedy import GreedySearch
 from edgemtl.nas.precision.joint import MARGIN, TRAINING_FOLDER, open_narrowing, share_of, whole_cost
@@ -51,6 +52,7 @@ from edgemtl.own import FLOAT_ENGINE
 from edgemtl.progress import Report, note
 from edgemtl.results import RESULT_FILE
 from edgemtl.spaces import Space
+from edgemtl.units import preference_text
 
 __all__ = ["StrategySearch"]
 
@@ -117,9 +119,9 @@ class StrategySearch:
         return self._with_tuned(finalists, forms, report), forms
 
     def choose(self, finalists: Sequence[Finalist]) -> Finalist:
-        """The one with the least of the first cost that is an objective, latency by default, of those within limits."""
+        """The one with the least of the first cost that is an objective, latency by default, of the acceptable ones."""
         costs = [name for name in self.request.objectives if name == "latency" or name in COUNTED]
-        within = [each for each in finalists if each.feasible]
+        within = acceptable(finalists)
         if not within or not costs or costs[0] == "latency":
             return choose(finalists)
         return min(within, key=lambda each: (_count(costs[0], each.candidate), each.latency_ms[""]))
@@ -174,8 +176,8 @@ def _problem(space: Space, whole: Proposal) -> Problem:
             limits.append(Limit(budget, share_of(budget, counts) * amount))
         else:
             limits.append(Limit(budget, MARGIN * budget.limit(ms[budget.task or ""])))
-    floors, preference = setup.floors, dict.fromkeys((task.name for task in space.tasks), 1.0)
-    return Problem(space, tuple(limits), floors.floors, preference, floors.baseline, measures_latency=True)
+    floors = setup.floors
+    return Problem(space, tuple(limits), floors.floors, floors.preference, floors.baseline, measures_latency=True)
 
 
 def _candidates(problem: Problem, designs: NetDesigns, evaluations: Sequence[Evaluation]) -> list[Candidate]:
@@ -187,8 +189,10 @@ def _candidates(problem: Problem, designs: NetDesigns, evaluations: Sequence[Eva
 
 
 def _shortlist(problem: Problem, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The fastest designs of the front that keep all limits, or those that are nearest to it."""
+    """The fastest designs of the front that keep all limits, and a preference, or those that are nearest to it."""
     feasible = [each for each in evaluations if problem.feasible(each)]
+    if preference_text(problem.preference):
+        feasible = near_best(feasible, lambda each: problem.delta_m(each.metrics))
     if not feasible:
         return sorted(evaluations, key=problem.violation)[:SHORTLIST]
     front = [feasible[number] for number in non_dominated([problem.objectives(each) for each in feasible])]

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgemtl.nas.evaluation import RATIO_ALLOWED, Limit, medians_in_turns
+from edgemtl.nas.evaluation import RATIO_ALLOWED, Limit, medians_in_turns, near_best
 from edgemtl.nas.precision.bench import Bench, Cost
 from edgemtl.nas.precision.floors import Floors, Metrics
 from edgemtl.nas.precision.setup import Setup
@@ -18,7 +18,17 @@ from edgemtl.results import LimitCheck
 from edgemtl.runtime import Session
 from edgemtl.units import Budget
 
-__all__ = ["Base", "Candidate", "Finalist", "budget_checks", "choose", "measure", "timed_finalists", "uniform_name"]
+__all__ = [
+    "Base",
+    "Candidate",
+    "Finalist",
+    "acceptable",
+    "budget_checks",
+    "choose",
+    "measure",
+    "timed_finalists",
+    "uniform_name",
+]
 
 
 @dataclass(frozen=True)
@@ -37,11 +47,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A candidate with its latency in ms by scope, measured beside the others, and every limit."""
+    """A candidate with its latency in ms by scope, measured beside the others, and every limit.
+
+    `delta_m` is that of its metrics, weighted by the preference; None where no task is preferred.
+    """
 
     candidate: Candidate
     latency_ms: Mapping[str, float]
     checks: tuple[LimitCheck, ...]
+    delta_m: float | None = None
 
     @property
     def feasible(self) -> bool:
@@ -92,7 +106,12 @@ def measure(
     costs = [each.setup.bench.cost(each.precision) for each in candidates]
     reference = base or Base(latencies[0], costs[0])
     return [
-        Finalist(each, ms, (*budget_checks(budgets, ms, cost, reference), *floors.checks(each.metrics)))
+        Finalist(
+            each,
+            ms,
+            (*budget_checks(budgets, ms, cost, reference), *floors.checks(each.metrics)),
+            floors.weighted_delta_m(each.metrics),
+        )
         for each, ms, cost in zip(candidates, latencies, costs, strict=True)
     ]
 
@@ -117,10 +136,15 @@ def budget_checks(
         yield Limit(budget, budget.limit(largest)).check(value)
 
 
+def acceptable(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """Those that keep all limits; where tasks are preferred, those of them within half a point of the best delta_m."""
+    return near_best([each for each in finalists if each.feasible], lambda each: each.delta_m or 0.0)
+
+
 def choose(finalists: Sequence[Finalist]) -> Finalist:
-    """The fastest that keeps all limits: a mixture only where it is clearly faster than each uniform precision that
-    keeps them, as smaller differences can be timing noise. The nearest to the limits where none keeps them."""
-    feasible = [each for each in finalists if each.feasible]
+    """The fastest that is acceptable: a mixture only where it is clearly faster than each uniform precision that is,
+    as smaller differences can be timing noise. The nearest to the limits where none keeps them."""
+    feasible = acceptable(finalists)
     if not feasible:
         return min(finalists, key=lambda each: (each.excess, each.latency_ms[""]))
     uniform = [each for each in feasible if each.candidate.uniform]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgemtl.errors import UserError
-from edgemtl.nas.evaluation import check_floor
+from edgemtl.nas.evaluation import TOLERANCE, check_floor
 from edgemtl.nas.prune import floor_without_labels
 from edgemtl.results import LimitCheck
-from edgemtl.tasks import Floor, Metric, Task, named_metric, parse_floor
+from edgemtl.tasks import Floor, Metric, Task, delta_m, named_metric, parse_floor
+from edgemtl.units import preference_text
 
 __all__ = ["AGREEMENT", "ALLOWED", "Floors", "Metrics", "judged_tasks", "parse_floors"]
 
@@ -19,16 +20,22 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 ALLOWED = 0.01
 """The fraction that a task may lose where no floor says otherwise."""
+_LEAST_WEIGHT = 0.01
+"""The least that a task weighs in an order of blocks."""
 AGREEMENT = Metric("agreement", higher_is_better=True)
 
 
 @dataclass(frozen=True)
 class Floors:
-    """One floor or more for each of the tasks, and the scores of the net in float, which they refer to."""
+    """One floor or more for each of the tasks, the scores of the net in float, which they refer to, and a preference.
+
+    The `preference` are weights of tasks; none: all weigh alike.
+    """
 
     tasks: tuple[Task, ...]
     floors: tuple[Floor, ...]
     baseline: Metrics
+    preference: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a floor that the net in float misses, and a score that is no number."""
@@ -51,15 +58,44 @@ class Floors:
             drops[name] = min(floor.drop(self.baseline), drops.get(name, math.inf))
         return drops
 
+    @property
+    def are_weighted(self) -> bool:
+        """Whether some task is preferred."""
+        return bool(preference_text(self.preference))
+
+    def weighted_delta_m(self, metrics: Metrics, baseline: Metrics | None = None) -> float | None:
+        """Mean relative change weighted by the preference; None where no task is preferred.
+
+        It is against the `baseline` of the same images, those that floors refer to without one.
+        """
+        if not self.are_weighted:
+            return None
+        return delta_m(self.tasks, metrics, baseline or self.baseline, self.preference)
+
+    @property
+    def weighted_drops(self) -> dict[str, float]:
+        """The same, less for what the preference weighs more."""
+        weights = {task: max(_LEAST_WEIGHT, self.preference.get(task, 1.0)) for task in self.drops}
+        return {task: drop / weights[task] for task, drop in self.drops.items()}
+
     def share(self, metrics: Metrics) -> float:
         """The part of what may be lost that is lost, at the floor that is nearest or most broken."""
         return max(
             -floor.change(metrics, self.baseline) / max(floor.drop(self.baseline), 1e-9) for floor in self.floors
         )
 
+    def rank(self, metrics: Metrics) -> tuple[float, float]:
+        """Order of what loses little: by the part that is lost of what may be; by the preference where floors hold."""
+        share, weighted = self.share(metrics), self.weighted_delta_m(metrics)
+        return (share, 0.0) if weighted is None else (max(1.0, share), -weighted)
+
     def are_kept(self, metrics: Metrics) -> bool:
         """Whether no task loses more than is allowed."""
         return all(check.kept for check in self.checks(metrics))
+
+    def are_kept_well(self, metrics: Metrics) -> bool:
+        """Whether they are kept, and no more is lost by the preference than may be given away for speed."""
+        return self.are_kept(metrics) and (self.weighted_delta_m(metrics) or 0.0) >= -TOLERANCE
 
     def checks(self, metrics: Metrics) -> tuple[LimitCheck, ...]:
         """Every floor against a net's scores, with the metric that it is of."""

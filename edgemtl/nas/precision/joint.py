@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from edgemtl.nas.evaluation import Limit
@@ -68,7 +69,10 @@ def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report) -> N
 
     Raises `UserError` where none can, the module differs from the net, or a counted budget is below all that is left.
     """
-    opened = open_declared(request.net, request.net.name, request.declaration, str(request.data))
+    opened = replace(
+        open_declared(request.net, request.net.name, request.declaration, str(request.data)),
+        preference=setup.floors.preference,
+    )
     counts, limits = whole_cost(setup), list[Limit]()
     for budget in setup.budgets:
         if budget.quantity in PRUNED_QUANTITIES:
@@ -88,11 +92,11 @@ class JointSearch:
     def candidates(self) -> Iterator[Candidate]:
         """Every kind of precision on the widest net that keeps the budgets with it, as far as the floors are kept.
 
-        Then all precisions of the width that stays furthest from the floors, which is trained first where that was
-        asked for.
+        Then all precisions of the width that stays furthest from the floors, or keeps them and is best by the
+        preference; it is trained first where that was asked for.
         """
         tried, floors = self._tried(), self._whole.setup.floors
-        gentlest = min(tried, key=lambda each: floors.share(each.metrics)).setup.name
+        gentlest = min(tried, key=lambda each: floors.rank(each.metrics)).setup.name
         tuning = self._request.tuning
         if tuning.steps:
             proposal = self._forms.tuned(gentlest, tuning, self._request.out / TRAINING_FOLDER)

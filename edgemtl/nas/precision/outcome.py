@@ -69,6 +69,7 @@ def _entry(finalist: Finalist, metrics: Metrics, baseline: Metrics, name: str) -
         latency_ms=Latency(value=finalist.latency_ms[""], kind=bench.measurer.kind, device=device, runtime=runtime),
         metrics={task: dict(scores) for task, scores in metrics.items()},
         delta_m=delta_m(setup.floors.tasks, metrics, baseline),
+        weighted_delta_m=setup.floors.weighted_delta_m(metrics, baseline),
         paths=dict(cost.paths),
         feasible=finalist.feasible,
         kind="baseline" if name == "baseline" else "candidate",
@@ -107,6 +108,7 @@ def make_result(
         seconds=time.monotonic() - spent[1],
         environment=environment(),
         floors=request.floors,
+        preference=dict(setup.floors.preference),
         objectives=request.objectives if request.strategy else (),
         known_from={
             **_known_from(setup),

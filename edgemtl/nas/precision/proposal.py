@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from edgemtl.models.quantization import Ranges
@@ -42,35 +42,39 @@ class Proposal:
 
     @cached_property
     def order(self) -> list[str]:
-        """Blocks, those first that lose least alone in INT8."""
+        """Blocks, those first that lose least alone in INT8: what the preference weighs more counts more."""
         blocks, alone = self.setup.blocks, dict[str, Agreements]()
         for number, block in enumerate(blocks):
             self._report(Progress("precision", number, len(blocks), block))
             alone[block] = self._agreement(self.precision(self.engines[0], (block,)))
         self._report(Progress("precision", len(blocks), len(blocks)))
-        return gentlest_first(alone, self.setup.floors.drops)
+        return gentlest_first(alone, self.setup.floors.weighted_drops)
 
     def longest(self, engine: str) -> tuple[str, ...]:
         """As many blocks in INT8, from the gentlest on, as the floors allow."""
+        return self._longest(engine, self.setup.floors.are_kept)
+
+    def _longest(self, engine: str, is_enough: Callable[[Metrics], bool]) -> tuple[str, ...]:
         order = self.order
 
         def kept(count: int) -> bool:
             self._report(Progress("", 0, 0, f"{engine}: the {count} gentlest of {len(order)} blocks in INT8"))
-            return self.setup.floors.are_kept(self._score(self.precision(engine, order[:count])))
+            return is_enough(self._score(self.precision(engine, order[:count])))
 
         return tuple(order[: longest_kept(len(order), kept)])
 
     def _mixed(self, engine: str) -> Iterator[Candidate]:
-        """As many blocks in INT8 as the floors allow, and fewer where some are no faster so."""
-        blocks = self.setup.blocks
-        longest = self.longest(engine)
+        """As many blocks in INT8 as the floors allow, or a preference too, and fewer where some are no faster so."""
+        blocks, floors = self.setup.blocks, self.setup.floors
+        wanted = (floors.are_kept, *([floors.are_kept_well] if floors.are_weighted else []))
+        longest = [each for each in (self._longest(engine, is_enough) for is_enough in wanted) if each]
         if not longest:
             return
         float_ms, rounded_ms = (self.setup.bench.block_ms(self.precision(engine, each)) for each in ((), blocks))
-        fewer = worth_rounding(longest, float_ms, rounded_ms)
-        for number, chosen in enumerate(dict.fromkeys((longest, *fewer)), 1):
+        fewer = (few for each in longest for few in worth_rounding(each, float_ms, rounded_ms))
+        for number, chosen in enumerate(dict.fromkeys((*longest, *fewer)), 1):
             precision = self.precision(engine, chosen)
-            if len(chosen) < len(blocks) and self.setup.floors.are_kept(self._score(precision)):
+            if len(chosen) < len(blocks) and floors.are_kept(self._score(precision)):
                 yield self.candidate(precision, f"{engine}-mixed-{number}")
 
     def candidate(self, precision: OwnPrecision, name: str) -> Candidate:

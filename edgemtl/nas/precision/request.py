@@ -34,7 +34,7 @@ class PrecisionRequest:
     agreement with the float net that a task may lose. `threads` are the runtime's, 0 leaves it the choice. `tuning`
     trains what is left where channels are removed. A `strategy` (by name, with `settings` of its own) proposes so many
     `evaluations` after the greedy search, by `seed`, for a front of `objectives` (none: delta_m and latency); without
-    one that alone is the search.
+    one that alone is the search. With a `preference`, weights of tasks, what is chosen is near the best by their mean.
     """
 
     net: OwnNet
@@ -43,6 +43,7 @@ class PrecisionRequest:
     out: Path
     budgets: tuple[str, ...] = ()
     floors: tuple[str, ...] = ()
+    preference: str = ""
     target: str = ""
     device: str = HOST
     threads: int = 0
@@ -60,6 +61,8 @@ def terms_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """The terms of a run that are known before its net is opened; `options` are fields of a request for it."""
     limits = {name: list(options[name]) for name in ("budgets", "floors")}
     terms = {**limits, "threads": options["threads"], "finetune": asdict(options["tuning"])}
+    if options.get("preference"):
+        terms["preference"] = options["preference"]
     if not options.get("strategy"):
         return terms
     terms |= {"strategy": options["strategy"], "settings": dict(options["settings"]), "seed": options["seed"]}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.nas.evaluation import RATIO_ALLOWED
-from edgemtl.nas.precision.finalists import Finalist, choose, timed_finalists
+from edgemtl.nas.precision.finalists import Finalist, acceptable, choose, timed_finalists
 from edgemtl.nas.precision.forms import ROUNDED, NarrowForms
 from edgemtl.nas.precision.joint import TRAINING_FOLDER
 from edgemtl.nas.precision.request import PrecisionRequest
@@ -29,20 +29,19 @@ def trains_rounded(request: PrecisionRequest, finalists: Sequence[Finalist]) -> 
 
 
 def is_worth_training(finalists: Sequence[Finalist]) -> bool:
-    """Whether a net in INT8 as a whole breaks nothing but floors, and would be chosen if it kept them."""
-    feasible = [each for each in finalists if each.feasible]
+    """Whether a net in INT8 as a whole keeps all budgets, and would be chosen if its tasks lost less."""
+    feasible = acceptable(finalists)
     chosen = choose(finalists).latency_ms[""] if feasible else float("inf")
     uniform = min((each.latency_ms[""] for each in feasible if each.candidate.uniform), default=float("inf"))
     return any(
-        _breaks_floors_alone(each) and each.latency_ms[""] < min(chosen, RATIO_ALLOWED * uniform)
+        _keeps_budgets(each) and each.latency_ms[""] < min(chosen, RATIO_ALLOWED * uniform)
         for each in finalists
         if each.candidate.uniform and INT8 in each.candidate.precision.values.values()
     )
 
 
-def _breaks_floors_alone(finalist: Finalist) -> bool:
-    broken = [check for check in finalist.checks if not check.kept]
-    return bool(broken) and all(check.metric for check in broken)
+def _keeps_budgets(finalist: Finalist) -> bool:
+    return all(check.kept or check.metric for check in finalist.checks)
 
 
 def with_rounded(

@@ -39,7 +39,7 @@ from edgemtl.own import (
 from edgemtl.progress import Progress, Report, note
 from edgemtl.runtime import prepare_image
 from edgemtl.targets import ExportTarget, TaskModel, find_target, target_of
-from edgemtl.units import Budget, parse_budget
+from edgemtl.units import Budget, parse_budget, parse_preference
 
 __all__ = ["Setup", "set_up"]
 
@@ -103,6 +103,8 @@ def set_up(request: PrecisionRequest, report: Report) -> Setup:
     target = _target(request)
     budgets = parse_limits(request.budgets, target, resolved.tensors)
     floors = parse_floors(request.floors, resolved.tasks, is_data_set(request.data))
+    names = [task.name for task in resolved.tasks]
+    preference = parse_preference(request.preference, names) if request.preference else dict.fromkeys(names, 1.0)
     measurer = usable_target(target, budgets)
     images = open_own_images(request.data, request.net.size, resolved.tasks)
     model, structure = task_model(request.net, resolved)
@@ -128,7 +130,7 @@ def set_up(request: PrecisionRequest, report: Report) -> Setup:
     if images.labelled:
         judged, tested = Examples(images.validation, labelled), Examples(images.test, labelled)
         baseline = _baseline(request.net, resolved, judged, report)
-    limits = Floors(judged_tasks(resolved.tasks, images.labelled), floors, baseline)
+    limits = Floors(judged_tasks(resolved.tasks, images.labelled), floors, baseline, preference)
     scopes = ("", *dict.fromkeys(budget.task for budget in budgets if budget.task))
     bench = Bench(model, resolved.tasks, target, measurer, near, judged, scopes, request.threads)
     digest = net_digest(model, about, resolved.tasks)

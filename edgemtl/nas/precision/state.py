@@ -21,7 +21,18 @@ __all__ = ["CONFIG_FILE", "Scored", "begin", "check_terms"]
 
 CONFIG_FILE, SCORES_FILE = "config.json", "agreements.json"
 SCHEMA, SCORES_SCHEMA = "edgemtl.precision-search/1", "edgemtl.agreements/1"
-_TERMS = ("schema", "strategy", "settings", "seed", "objectives", "budgets", "floors", "threads", "finetune")
+_TERMS = (
+    "schema",
+    "strategy",
+    "settings",
+    "seed",
+    "objectives",
+    "budgets",
+    "floors",
+    "preference",
+    "threads",
+    "finetune",
+)
 Agreed = Annotated[float, Field(le=1)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Measured = TypeVar("Measured", bound=Mapping[str, Any])

@@ -114,6 +114,22 @@ def test_the_answer_takes_least_of_the_first_cost_that_is_an_objective(
     assert "The objectives side by side" in (tmp_path / "page.html").read_text()
 
 
+def test_a_strategy_searches_for_what_the_preference_weighs(
+    request_of: Callable[..., PrecisionRequest], tmp_path: Path
+) -> None:
+    """The quality of every design in the study, those of the greedy search too, is the weighted mean."""
+    result = search_precision(request_of(evaluations=2, preference="map=1,pose=4"))
+    assert result.preferred == "map=1,pose=4" and result.best is not None
+    scores = [(entry.weighted_delta_m, entry.metrics) for entry in result.front]
+    trials = finished(open_study("search", open_storage(tmp_path / "run/study.journal")))
+    scores += [(-trial.values[0], trial.user_attrs["metrics"]) for trial in trials]
+    for weighted, metrics in scores:
+        lost = {task: 1 - metrics[task]["agreement"] for task in ("map", "pose")}
+        assert weighted == pytest.approx(-(lost["map"] + 4 * lost["pose"]) / 5)
+    again = request_of(evaluations=2, preference="map=4", resume=True)
+    assert "another preference" in refused(lambda: search_precision(again))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["linas", "nsga2"])
 def test_the_command_line_searches_exports_and_reports(

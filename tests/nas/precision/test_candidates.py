@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
+from net_finalists import FLOORS, TASKS, finalist
 from refusals import refused
 
 from edgemtl.nas.precision.candidates import gentlest_first, longest_kept, worth_rounding
-from edgemtl.nas.precision.finalists import Candidate, Finalist, choose
-from edgemtl.nas.precision.floors import Floors, judged_tasks, parse_floors
+from edgemtl.nas.precision.finalists import acceptable, choose
+from edgemtl.nas.precision.floors import Floors, parse_floors
 from edgemtl.nas.precision.scoring import by_agreement
-from edgemtl.own import OwnPrecision
 from edgemtl.tasks import make_task
-
-TASKS = [make_task("pose", "regression", 4), make_task("face", "segmentation", 5)]
-FLOORS = Floors(
-    judged_tasks(TASKS, labelled=False),
-    parse_floors(["face=10%"], TASKS, labelled=False),
-    by_agreement({"pose": 1.0, "face": 1.0}),
-)
-
-
-def finalist(name: str, ms: float, lost: float, uniform: bool) -> Finalist:
-    metrics = by_agreement({"pose": 1 - lost, "face": 1.0})
-    nothing: Any = None  # a net, which no choice reads
-    candidate = Candidate(name, nothing, OwnPrecision({"engine": "fp32"}), metrics, uniform)
-    return Finalist(candidate, {"": ms}, FLOORS.checks(metrics))
 
 
 def test_blocks_are_ordered_by_the_task_that_they_hurt_most_for_its_floor() -> None:
@@ -98,3 +84,43 @@ def test_the_fastest_that_keeps_floors_is_chosen_and_a_mixture_only_where_it_is_
     assert choose([plain, eight, slow, fast]) is fast
     assert choose([plain, finalist("int8", 5.9, 0.009, True), fast]).candidate.name == "int8"
     assert choose([finalist("bf16", 3.0, 0.4, True), finalist("int8", 4.0, 0.02, True)]).candidate.name == "int8"
+
+
+@pytest.mark.parametrize(
+    ("preference", "chosen"),
+    [
+        ({}, "quick"),
+        ({"pose": 2.0, "face": 2.0}, "quick"),  # which prefers none
+        ({"pose": 1.0, "face": 3.0}, "careful"),
+        ({"pose": 3.0, "face": 1.0}, "quick"),
+    ],
+)
+def test_a_preference_decides_between_two_that_keep_all_limits(preference: dict[str, float], chosen: str) -> None:
+    """Each loses in one task: the quicker is chosen only where that one weighs little."""
+    floors = replace(FLOORS, preference=preference)
+    quick = finalist("quick", 4.0, 0.0, True, face_lost=0.02, floors=floors)
+    careful = finalist("careful", 6.0, 0.009, True, floors=floors)
+    assert choose([careful, quick]).candidate.name == chosen
+
+
+def test_a_preference_gives_half_a_point_away_for_speed_and_weighs_nothing_that_breaks_a_limit() -> None:
+    floors = replace(FLOORS, preference={"pose": 3.0, "face": 1.0})
+    plain = finalist("fp32", 10.0, 0.0, True, floors=floors)
+    near, far = (finalist("int8", 4.0, lost, True, floors=floors) for lost in (0.006, 0.007))
+    assert choose([plain, near]) is near and choose([plain, far]) is plain
+    assert acceptable([plain, near, far]) == [plain, near] and acceptable([far]) == [far]
+    broken = finalist("int8", 4.0, 0.02, True, floors=floors)
+    assert acceptable([broken]) == [] and choose([broken]) is broken
+
+
+def test_a_preference_orders_blocks_and_forms_by_what_it_weighs() -> None:
+    alone = {"eyes": {"pose": 1.0, "face": 0.98}, "arms": {"pose": 0.996, "face": 1.0}}
+    assert gentlest_first(alone, FLOORS.weighted_drops) == ["eyes", "arms"]
+    floors = replace(FLOORS, preference={"pose": 1.0, "face": 4.0})
+    assert floors.weighted_drops == {"pose": 0.01, "face": 0.025}
+    assert gentlest_first(alone, floors.weighted_drops) == ["arms", "eyes"]
+    eyes, arms = (by_agreement(alone[name]) for name in ("eyes", "arms"))
+    assert FLOORS.rank(eyes) < FLOORS.rank(arms) and floors.rank(arms) < floors.rank(eyes)
+    assert floors.are_kept_well(arms) and floors.are_kept(eyes) and not floors.are_kept_well(eyes)
+    broken = by_agreement({"pose": 0.98, "face": 1.0})
+    assert floors.rank(eyes) < floors.rank(broken), "floors come first"

@@ -33,3 +33,11 @@ def test_a_counted_budget_below_all_that_is_left_is_refused(
 ) -> None:
     setup = replace(forms.whole.setup, budgets=(parse_budget("1%FLOPs"),))
     assert "pruning reaches" in refused(lambda: GreedySearch(request_of()).narrowing(setup, silent))
+
+
+def test_channels_go_by_the_preference_too(forms: NarrowForms, request_of: Callable[..., PrecisionRequest]) -> None:
+    preference = {"map": 1.0, "pose": 9.0}
+    setup = forms.whole.setup
+    setup = replace(setup, budgets=(parse_budget("60%FLOPs"),), floors=replace(setup.floors, preference=preference))
+    narrowing = GreedySearch(request_of()).narrowing(setup, silent)
+    assert narrowing is not None and narrowing.opened.preference == preference

@@ -178,3 +178,33 @@ def test_the_command_line_searches_exports_and_reports(
     ):
         assert main(words) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_preference_decides_among_what_keeps_the_floors_and_is_told(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """INT8 keeps all limits, and loses most of one task: whatever is faster, it is not chosen where that one counts."""
+    monkeypatch.chdir(tmp_path)
+    saved(one_fragile_block(), tmp_path)
+    loose = ["--floor", "robust=90%", "--floor", "fragile=90%"]
+    search = ["search", "theirs.onnx", "--data", str(photos), "--out", "run", *loose, "--threads", "1"]
+    assert main([*search, "--prefer", "fragile=9", "--format", "json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    eight = next(entry for entry in result["front"] if set(entry["design"].values()) == {"fp32", "int8"})
+    assert eight["feasible"] and eight["weighted_delta_m"] < eight["delta_m"] < -0.1
+    assert result["best"]["weighted_delta_m"] > -0.05 and result["preference"] == {"robust": 1, "fragile": 9}
+    assert json.loads((tmp_path / "run/config.json").read_text())["preference"] == "fragile=9"
+    assert main(["report", "run", "--out", "page.html"]) == 0
+    assert "robust=1,fragile=9" in (tmp_path / "page.html").read_text()
+    capsys.readouterr()
+    assert main([*search, "--prefer", "fragile=9", "--resume"]) == 0
+    assert "weighted by robust=1,fragile=9" in capsys.readouterr().out
+    for words, message in (
+        (["--prefer", "robust=9", "--resume"], "run was started with another preference: resume it with the same"),
+        (["--resume"], "run was started with another preference: resume it with the same"),
+        (["--prefer", "robst=9", "--out", "other"], "unknown task in preference 'robst': did you mean robust?"),
+        (["--prefer", "robust", "--out", "other"], "write TASK=WEIGHT"),
+    ):
+        assert main([*search, *words]) == 1
+        assert sum(message in line for line in capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "other").exists()

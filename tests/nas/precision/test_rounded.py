@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from net_finalists import FLOORS, finalist
 from own_nets import SIZE, residual_net
-from test_candidates import finalist
 
 from edgemtl.files.disk import read_json
 from edgemtl.nas.evaluation import Limit
@@ -49,6 +49,15 @@ def test_a_net_is_trained_where_int8_as_a_whole_would_be_the_faster_but_for_a_fl
     finalists: Sequence[Finalist], worth: bool
 ) -> None:
     assert is_worth_training(finalists) is worth
+
+
+def test_a_net_is_trained_where_a_preference_alone_speaks_against_int8() -> None:
+    floors = replace(FLOORS, preference={"pose": 3.0, "face": 1.0})
+    plain, eight = (finalist(name, 10.0, 0.0, True, floors=floors) for name in ("fp32", INT8))
+    precision = OwnPrecision({"engine": "fp32", "stem": INT8})
+    eight = replace(eight, candidate=replace(eight.candidate, precision=precision), latency_ms={"": 4.0})
+    assert is_worth_training([plain, replace(eight, delta_m=-0.006)])
+    assert not is_worth_training([plain, replace(eight, delta_m=-0.004)]), "it is chosen as it is"
 
 
 def test_a_result_says_how_the_chosen_net_was_trained() -> None:

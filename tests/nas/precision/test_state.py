@@ -23,6 +23,8 @@ PROPOSING = {"strategy": "random", "settings": {}, "seed": 3, "objectives": ()}
         ({}, {"budgets": ("50%ms",)}, "budgets"),
         ({}, {"floors": ("pose=2%",), "threads": 2}, "floors, threads"),
         ({}, {"tuning": FineTuning(5)}, "finetune"),
+        ({}, {"preference": "pose=2"}, "preference"),
+        ({"preference": "pose=2"}, {"preference": "pose=3"}, "preference"),
         ({}, PROPOSING, "seed, settings, strategy"),
         (PROPOSING, {"seed": 4}, "seed"),
         (PROPOSING, {"strategy": "tpe"}, "strategy"),
