@@ -34,7 +34,7 @@ from edgemtl.nas.precision.rounded import NOT_WORTH, trains_rounded, with_rounde
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import NO_TUNING, Narrowing
-from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.runs import RunFolder, RunInfo
 from edgemtl.nas.search import (
     SamplerStrategy,
     Worker,
@@ -126,9 +126,12 @@ class StrategySearch:
             return choose(finalists)
         return min(within, key=lambda each: (_count(costs[0], each.candidate), each.latency_ms[""]))
 
-    def evaluated(self, scored: Scored) -> int:
-        """How many designs the run's study has, those of the greedy search included."""
-        return len(finished(self._study))
+    def info(self, finalists: Sequence[Finalist], scored: Scored, started: float) -> RunInfo:
+        """See `NetSearch`; its evaluations are all designs of the study, those of the greedy search included."""
+        request, count = self.request, len(finished(self._study))
+        first = {"first designs": "those that the greedy search ended with"}
+        info = RunInfo(request.command, request.seed, request.strategy, request.budgets, count, started)
+        return replace(info, known_from=first, objectives=request.objectives)
 
     def mark_ended(self) -> None:
         """Keep that the run's result speaks of all designs that its study has."""

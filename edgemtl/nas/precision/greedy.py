@@ -15,6 +15,7 @@ from edgemtl.nas.precision.rounded import NOT_WORTH, trains_rounded, with_rounde
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import Narrowing
+from edgemtl.nas.runs import RunInfo
 from edgemtl.progress import Report, note
 from edgemtl.results import RESULT_FILE
 
@@ -73,9 +74,11 @@ class GreedySearch:
         """See `NetSearch`: the fastest that keeps all limits."""
         return choose(finalists)
 
-    def evaluated(self, scored: Scored) -> int:
-        """How many engines were scored."""
-        return scored.engines
+    def info(self, finalists: Sequence[Finalist], scored: Scored, started: float) -> RunInfo:
+        """See `NetSearch`."""
+        pruned = any(each.candidate.setup.channels for each in finalists)
+        name = "pruning and precision" if pruned else "precision"
+        return RunInfo(self.request.command, None, name, self.request.budgets, scored.engines, started)
 
     def mark_ended(self) -> None:
         """Nothing: a result is of all that there is."""

@@ -14,6 +14,7 @@ from edgemtl.nas.precision.request import PrecisionRequest
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import Narrowing
+from edgemtl.nas.runs import RunInfo
 from edgemtl.progress import Report
 
 __all__ = ["NetSearch", "search_for"]
@@ -43,8 +44,8 @@ class NetSearch(Protocol):
         """The best of the finalists, or the nearest to the limits where none keeps them."""
         ...
 
-    def evaluated(self, scored: Scored) -> int:
-        """How many engines or designs the run has scored."""
+    def info(self, finalists: Sequence[Finalist], scored: Scored, started: float) -> RunInfo:
+        """The search as a result tells of it; `started` is when it began, by the monotonic clock."""
         ...
 
     def mark_ended(self) -> None:

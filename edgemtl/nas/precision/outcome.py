@@ -15,14 +15,13 @@ from edgemtl.nas.precision.forms import training_of
 from edgemtl.nas.precision.request import PrecisionRequest
 from edgemtl.nas.precision.scoring import Tally
 from edgemtl.nas.precision.setup import Setup
+from edgemtl.nas.runs import RunInfo
 from edgemtl.own import FLOAT, block_records
 from edgemtl.progress import Progress, Report
 from edgemtl.results import Entry, Latency, Result
 from edgemtl.tasks import delta_m, map_outputs
 
 __all__ = ["make_result"]
-
-_FIRST = {"first designs": "those that the greedy search ended with"}
 
 
 def _tested(setup: Setup, finalists: Sequence[Finalist], report: Report) -> list[Metrics]:
@@ -80,47 +79,35 @@ def _entry(finalist: Finalist, metrics: Metrics, baseline: Metrics, name: str) -
 
 
 def make_result(
-    request: PrecisionRequest,
-    finalists: Sequence[Finalist],
-    best: Finalist,
-    spent: tuple[int, float],
-    report: Report,
+    request: PrecisionRequest, info: RunInfo, finalists: Sequence[Finalist], best: Finalist, report: Report
 ) -> Result:
-    """The result, the first of `finalists` being the net in float, with scores on images that no decision has seen.
-
-    `spent` are the engines or designs that were scored, and when it began by the monotonic clock.
-    """
+    """The result, the first of `finalists` being the net in float, with scores on images that no decision has seen."""
     setup, ordered = finalists[0].candidate.setup, [best, *(each for each in finalists if each is not best)]
-    entries = _entries(ordered, finalists[0], _tested(setup, ordered, report))
-    pruned, images = any(each.candidate.setup.channels for each in finalists), setup.images
+    entries, images = _entries(ordered, finalists[0], _tested(setup, ordered, report)), setup.images
     about = {"name": images.name if images.labelled else "photos without labels", "fingerprint": images.fingerprint}
     return Result(
-        command=request.command,
-        seed=request.seed if request.strategy else None,
+        command=info.command,
+        seed=info.seed,
         data={**about, "scored_on": f"{len(setup.tested)} test images"},
         space="own",
-        strategy=request.strategy or ("pruning and precision" if pruned else "precision"),
-        budgets=request.budgets,
+        strategy=info.strategy,
+        budgets=info.budgets,
         feasible=best.feasible,
         best=entries[0],
         front=tuple(entries),
-        evaluations=spent[0],
-        seconds=time.monotonic() - spent[1],
+        evaluations=info.evaluations,
+        seconds=time.monotonic() - info.started,
         environment=environment(),
         floors=request.floors,
         preference=dict(setup.floors.preference),
-        objectives=request.objectives if request.strategy else (),
-        known_from={
-            **_known_from(setup),
-            **(_FIRST if request.strategy else {}),
-            **_training(best.candidate.setup.name, request.tuning.steps),
-        },
+        objectives=info.objectives,
+        known_from={**_known_from(setup), **info.known_from, **_training(best, request.tuning.steps)},
     )
 
 
-def _training(name: str, steps: int) -> dict[str, str]:
+def _training(best: Finalist, steps: int) -> dict[str, str]:
     """The training of the chosen net, in words; none where it has the weights that were given."""
-    way = training_of(name)
+    way = training_of(best.candidate.setup.name)
     return {"weights": f"{steps} steps of training {way}"} if way else {}
 
 

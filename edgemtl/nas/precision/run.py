@@ -62,7 +62,7 @@ def _search(request: PrecisionRequest, report: Report) -> Result:
     scored = Scored.of(request.out)
     finalists, forms = search.finalists(Proposal(setup, scored, report), narrowing, scored, report)
     best = search.choose(finalists)
-    result = make_result(request, finalists, best, (search.evaluated(scored), started), report)
+    result = make_result(request, search.info(finalists, scored, started), finalists, best, report)
     with deferred():  # an older precision and a newer result would not go together
         _write_choice(request, setup, best.candidate, forms)
         write_result(request.out, result)
