@@ -295,3 +295,21 @@ def awkward() -> onnx.ModelProto:
         numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"),
     ]
     return model_of(nodes, dict.fromkeys(("parsing", "points", "half", "rows"), TensorProto.FLOAT), constants)
+
+
+def lost_in_rounding() -> onnx.ModelProto:
+    """A map whose weights, but for one of each filter, are less than half of what eight bits tell from nothing.
+
+    Together they are most of the output, so that INT8 loses it, and training through eight bits has only to raise some.
+    """
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="stem", strides=[2, 2]),
+        helper.make_node("Relu", ["a"], ["b"], name="act"),
+        helper.make_node("Conv", ["b", "small"], ["map"], name="head"),
+    ]
+    values = np.random.default_rng(0).uniform(0.001, 0.003, (32, 16, 3, 3)).astype(np.float32)
+    values[:, 0, 1, 1] = 1
+    stem = numpy_helper.to_array(weight("w1", 16, 3, 3, 3)).copy()
+    stem[0] /= 20  # what the largest weight reads
+    weights = [numpy_helper.from_array(stem, "w1"), numpy_helper.from_array(values, "small")]
+    return model_of(nodes, {"map": TensorProto.FLOAT}, weights)

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from net_finalists import FLOORS, finalist
-from own_nets import SIZE, residual_net
+from own_nets import SIZE, lost_in_rounding, residual_net
 
+from edgemtl.bundle import read_manifest
+from edgemtl.cli import main
 from edgemtl.files.disk import read_json
 from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.precision import PrecisionRequest, search_precision
@@ -105,3 +107,25 @@ def test_a_search_trains_the_net_where_only_int8_keeps_a_budget_and_breaks_a_flo
     assert result.strategy == "precision" and result.feasible
     assert NOT_WORTH in {event.text for event in notes}
     assert "finetune" not in {event.stage for event in notes}
+
+
+def test_a_trained_net_is_chosen_where_it_alone_keeps_a_floor_and_is_what_an_export_takes(
+    request_of: Callable[..., PrecisionRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget asks for INT8 where the weights are, which loses the map but where the net was trained for it."""
+    tuning = FineTuning(60, batch=4, learning_rate=1e-2)
+    result = search_precision(
+        request_of(lost_in_rounding(), budgets=("50%MB",), floors=("map=40%",), threads=1, tuning=tuning)
+    )
+    assert result.feasible and result.best is not None
+    assert result.known_from["weights"] == "60 steps of training through the rounding of eight bits"
+    others = [entry for entry in result.front[1:] if not str(entry.name).startswith("trained-")]
+    assert {"int8", "baseline"} <= {entry.name for entry in others} and not any(entry.feasible for entry in others)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks.yaml").write_text((tmp_path / "run/tasks.yaml").read_text())
+    export = ["export", "theirs.onnx", "--tasks", "tasks.yaml", "--precision", "run", "--data", "photos"]
+    assert main([*export, "--target", "onnxruntime", "--out", "mine"]) == 0
+    manifest = read_manifest(tmp_path / "mine")
+    agreement = manifest.targets["onnxruntime"].parity["map"].agreement
+    assert agreement == pytest.approx(result.best.metrics["map"]["agreement"], abs=1e-6) and agreement > 0.6
+    assert {manifest.precision[block] for block in result.best.design if block != "engine"} >= {INT8}
