@@ -29,7 +29,7 @@ __all__ = [
     "own_precisions",
 ]
 
-Precision = Literal["fp32", "fp16", "bf16", "fp8", "fp4", "int8", "int4", "fixed"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "fp4", "int12", "int10", "int8", "int4", "fixed"]
 ShortName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Title = Annotated[str, Field(min_length=1, max_length=60)]
 SYSTEM_PYTHON = "/usr/bin/python3"

@@ -18,9 +18,9 @@ from edgemtl.data import Sample, Split, collate
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet, run_blocks
 from edgemtl.models.graph import trace
-from edgemtl.models.quantization import Ranges, simulate
+from edgemtl.models.quantization import Ranges
 from edgemtl.runtime import Outputs
-from edgemtl.targets import ExportTarget, is_runnable, measurer_of
+from edgemtl.targets import ExportTarget, emulated, is_runnable, measurer_of
 from edgemtl.tasks import Task, by_tensor, map_outputs
 from edgemtl.train import Scorer
 
@@ -60,7 +60,7 @@ Run = Callable[[NDArray[np.float32], Sequence[str]], Outputs]
 
 def simulated_run(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> Run:
     """Simulation of a target's engine, for a machine where it cannot run or would compute wrongly."""
-    simulation = simulate(net, precision, ranges, target.scheme)
+    simulation = emulated(target, net, precision, ranges)
 
     def run(image: NDArray[np.float32], tasks: Sequence[str]) -> Outputs:
         outputs = map_outputs(Tensor.numpy, simulation(torch.from_numpy(image)))
@@ -211,7 +211,7 @@ def first_divergence(
     pixels = torch.from_numpy(image)
     with torch.no_grad():
         exact = _arrays(exposed(pixels))
-    simulated = _arrays(simulate(exposed, precision, ranges, target.scheme)(pixels))
+    simulated = _arrays(emulated(target, exposed, precision, ranges)(pixels))
     exposed_run = simulated
     if is_runnable(target, precision):
         exposed_run = _exposed_outputs(exposed, target, precision, ranges, image)

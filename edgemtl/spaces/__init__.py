@@ -15,12 +15,23 @@ from edgemtl.spaces.families.grid import KEEP, SKIP, mask_name
 from edgemtl.spaces.family import Family, find_family
 from edgemtl.spaces.narrow import prunable_channels, with_channels
 from edgemtl.spaces.near import NearDesigns
-from edgemtl.spaces.plan import BlockPlan, Condition, ConvPlan, Cost, ExpertsPlan, Plan, WeightPlan, expert_capacity
+from edgemtl.spaces.plan import (
+    INTEGER_BITS,
+    BlockPlan,
+    Condition,
+    ConvPlan,
+    Cost,
+    ExpertsPlan,
+    Plan,
+    WeightPlan,
+    expert_capacity,
+)
 from edgemtl.spaces.slots import Slot
 from edgemtl.spaces.space import ENGINE, Design, Space, is_precision, load_space, space_names
 
 __all__ = [
     "ENGINE",
+    "INTEGER_BITS",
     "KEEP",
     "SKIP",
     "BlockPlan",

@@ -14,8 +14,20 @@ from edgemtl.errors import UserError
 from edgemtl.traits import INT8_CHANNEL_BYTES
 from edgemtl.units import Quantity
 
-__all__ = ["BlockPlan", "Condition", "ConvPlan", "Cost", "ExpertsPlan", "Plan", "WeightPlan", "expert_capacity"]
+__all__ = [
+    "INTEGER_BITS",
+    "BlockPlan",
+    "Condition",
+    "ConvPlan",
+    "Cost",
+    "ExpertsPlan",
+    "Plan",
+    "WeightPlan",
+    "expert_capacity",
+]
 
+INTEGER_BITS = {"int12": 12, "int10": 10, "int8": 8}
+"""Bits of a block's weights and activations by its precision, where they are whole numbers of steps."""
 _SCALE_AND_ZERO_BYTES = 5
 ROUTERS = "routers"
 """Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""
@@ -61,13 +73,16 @@ class ConvPlan:
     def bytes(self, precision: str, channel_bytes: int) -> int:
         """Bytes as they are stored: 4 a float; under INT8 1 a weight and `channel_bytes` an output channel.
 
+        Weights of 12 or 10 bits are packed, and counted like those of 8 beyond them.
+
         Without a bias the latter are 5, a scale and a zero point: what targets differ in is how they store biases. To
         these come the scale and the zero point of a rounded tensor, 5 bytes: two tensors are counted, what the
         convolution reads or writes and a sum or an enlargement after it.
         """
-        if precision != "int8":
+        if precision not in INTEGER_BITS:
             return 4 * self.params
-        return self.weights + (channel_bytes if self.has_bias else _SCALE_AND_ZERO_BYTES) * self.outputs + 10
+        packed = -(-self.weights * INTEGER_BITS[precision] // 8)
+        return packed + (channel_bytes if self.has_bias else _SCALE_AND_ZERO_BYTES) * self.outputs + 10
 
 
 @dataclass(frozen=True)

@@ -308,6 +308,8 @@ def space_names() -> list[str]:
     return list_shared("nas")
 
 
+BlockPrecision = Literal["float", "int12", "int10", "int8"]
+"""Precisions of a block, the most exact first."""
 Side = Annotated[int, Field(ge=1, le=SIDE_LIMIT)]
 
 
@@ -318,7 +320,7 @@ class _File(BaseModel):
     schema_: str = Field(alias="schema")
     family: str
     input: tuple[Side, Side]
-    precision: Annotated[tuple[Literal["float", "int8"], ...], Field(min_length=1)] = ("float", "int8")
+    precision: Annotated[tuple[BlockPrecision, ...], Field(min_length=1)] = ("float", "int8")
 
 
 def load_space(name: str, tasks: Sequence[Task], size: tuple[int, int] | None = None) -> Space:

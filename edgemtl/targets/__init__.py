@@ -12,11 +12,13 @@ from edgemtl.targets.openvino import OpenVinoTarget
 from edgemtl.targets.registry import find_target, target_names, target_of
 from edgemtl.targets.streaming import StreamingTarget
 from edgemtl.targets.target import (
+    EmulatingTarget,
     ExportTarget,
     ModelTarget,
     PlainTarget,
     SimulatingTarget,
     arithmetic_of,
+    emulated,
     is_runnable,
     measurer_of,
     needs_of,
@@ -31,6 +33,7 @@ __all__ = [
     "GRAPH_SCHEMA",
     "TENSORRT_VERSIONS",
     "DispatchPolicy",
+    "EmulatingTarget",
     "ExportTarget",
     "HlsTarget",
     "ModelTarget",
@@ -49,6 +52,7 @@ __all__ = [
     "check_graph",
     "emit",
     "emit_graph",
+    "emulated",
     "exact_on",
     "find_target",
     "flags_of",

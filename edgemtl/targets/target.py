@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
     from numpy.typing import NDArray
+    from torch import nn
 
     from edgemtl.models import TaskNet
     from edgemtl.models.quantization import QuantScheme, Ranges
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from edgemtl.targets.onnx.task_model import TaskModel
 
 __all__ = [
+    "EmulatingTarget",
     "ExportTarget",
     "ModelTarget",
     "PlainTarget",
     "SimulatingTarget",
     "arithmetic_of",
+    "emulated",
     "is_runnable",
     "measurer_of",
     "needs_of",
@@ -88,6 +91,18 @@ class SimulatingTarget(Protocol):
 
 
 @runtime_checkable
+class EmulatingTarget(Protocol):
+    """An exporter whose engines compute as no `QuantScheme` says: it brings their arithmetic in torch."""
+
+    def emulation(self, net: nn.Module, precision: Mapping[str, str], ranges: Ranges | None) -> nn.Module:
+        """A module of images (N, 3, H, W), normalised, with the outputs that an engine of `net` will have.
+
+        Raises `UnsupportedError` as `ExportTarget.build` does.
+        """
+        ...
+
+
+@runtime_checkable
 class ModelTarget(Protocol):
     """An exporter that also writes an engine from an ONNX model, which need not come from edgemtl's own nets."""
 
@@ -113,6 +128,15 @@ class PlainTarget(Protocol):
         `finish` is given the ONNX model, once the runtime's own changes are made, and gives the one to write.
         """
         ...
+
+
+def emulated(target: ExportTarget, net: nn.Module, precision: Mapping[str, str], ranges: Ranges | None) -> nn.Module:
+    """The module that computes what a target's engine of `net` will: by its own arithmetic, else by its scheme."""
+    from edgemtl.models.quantization import simulate
+
+    if isinstance(target, EmulatingTarget):
+        return target.emulation(net, precision, ranges)
+    return simulate(net, precision, ranges, target.scheme)
 
 
 def needs_of(target: ExportTarget, precision: Mapping[str, str]) -> tuple[str, ...]:

@@ -92,6 +92,8 @@ def test_a_layer_without_a_bias_stores_none_in_any_precision() -> None:
     assert conv.params == conv.weights == 8 * 16 * 9
     assert conv.bytes("float", 17) == 4 * conv.weights
     assert conv.bytes("int8", 17) == conv.bytes("int8", 9) == conv.weights + (4 + 1) * 16 + 10
+    assert conv.bytes("int12", 9) - conv.bytes("int8", 9) == conv.weights // 2
+    assert conv.bytes("int8", 9) < conv.bytes("int10", 9) < conv.bytes("int12", 9) < conv.bytes("float", 9)
 
 
 def test_bytes_follow_the_precision_of_each_block() -> None:

@@ -273,7 +273,7 @@ def test_a_supernet_has_the_largest_design_s_parameters(tiny: Space) -> None:
         ("schema: edgemtl.space/1\n", "", "has schema None, this version reads 'edgemtl.space/1': compare"),
         ("precision:", "precison:", "unknown key in space .* 'precison': did you mean precision"),
         ("precision:", "7:", "Keys should be strings"),
-        ("[float, int8]", "[float, int4]", "precision.1: Input should be 'float' or 'int8'"),
+        ("[float, int8]", "[float, int4]", "precision.1: Input should be 'float', 'int12', 'int10' or 'int8'"),
         ("[float, int8]", "[]", "precision: .*at least 1 item"),
         ("family: cnn", "family: cmm", "unknown network family 'cmm': allowed: cnn"),
         ("input: [32, 64]", "input: [32]", r"input\.1: Field required"),

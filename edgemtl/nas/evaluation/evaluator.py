@@ -23,7 +23,6 @@ from edgemtl.models.quantization import (
     correct_biases,
     recalibrate_rounded,
     round_weights,
-    simulate,
 )
 from edgemtl.nas.evaluation.by_image import by_image
 from edgemtl.nas.evaluation.problem import Evaluation, LatencyEstimator, LatencyPrediction, Metrics
@@ -33,7 +32,7 @@ from edgemtl.profiling import Measurer, TimedCall, no_collection
 from edgemtl.results import Latency
 from edgemtl.runtime import Outputs, Session
 from edgemtl.spaces import Design
-from edgemtl.targets import ExportTarget, needs_of
+from edgemtl.targets import ExportTarget, emulated, needs_of
 from edgemtl.tasks import Floor, map_outputs
 from edgemtl.train import Scorer, batches_of, evaluate, raw_outputs, subsample
 
@@ -118,9 +117,10 @@ class NetEvaluator:
         return self.estimate is None and self.measurer.untimed is None
 
     def prepare(self, net: TaskNet, precision: Mapping[str, str] | None) -> PreparedNet:
-        """The net, its statistics measured anew in place, with ranges where a block is INT8 or the engine is FP16."""
+        """The net, its statistics measured anew in place, with the ranges that INT8, FP16 and whole targets need."""
         recalibrate(net, self.turns.in_parts(self._train_images))
-        bounded = precision is not None and not {"int8", "fp16"}.isdisjoint(precision.values())
+        reduced = precision is not None and not {"int8", "fp16"}.isdisjoint(precision.values())
+        bounded = reduced or (precision is not None and self.target.traits.needs_ranges)
         return PreparedNet(net, precision, self.ranges(net) if bounded else None)
 
     def candidate_of(self, design: Design, net: MultiTaskNet, learnt: Mapping[str, tuple[float, float]]) -> Candidate:
@@ -203,7 +203,7 @@ class NetEvaluator:
     def _simulation(self, prepared: Prepared) -> nn.Module:
         if prepared.precision is None:
             return prepared.net
-        return simulate(prepared.net, prepared.precision, prepared.ranges, self.target.scheme)
+        return emulated(self.target, prepared.net, prepared.precision, prepared.ranges)
 
     @property
     def sample_image(self) -> NDArray[np.float32]:

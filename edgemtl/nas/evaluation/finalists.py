@@ -217,11 +217,11 @@ def is_exportable(problem: Problem, evaluator: Evaluator, measured: Finalist, kn
     Those figures are taken from what is `known`, and measured where they are not there.
     """
     candidate = measured.candidate
-    if "int8" not in candidate.precision.values():
+    if set(candidate.precision.values()) <= {"float", candidate.precision["engine"]}:
         return True
     plain = candidate.design.in_float()
     known_metrics = (e.evaluation.metrics for e in known if e.evaluation.design.key == plain.key)
-    metrics = next(known_metrics, None) or evaluator.simulated(Candidate(plain, candidate.net, None))
+    metrics = next(known_metrics, None) or evaluator.simulated(Candidate(plain, candidate.net, candidate.ranges))
     return _lost(problem, measured.evaluation.metrics, metrics) <= EXPORT_LOSS
 
 

@@ -11,7 +11,9 @@ from edgemtl.report.drawing.parts import count_text, short_flops, swatch
 
 __all__ = ["draw_net"]
 
-_PRECISION_CLASSES = {"float": "p-float", "fp32": "p-float", "int8": "p-int8", "bf16": "p-half", "fp16": "p-half"}
+_PRECISION_CLASSES = {
+    "float": "p-float", "fp32": "p-float", "int8": "p-int8", "bf16": "p-half", "fp16": "p-half", "int12": "p-half"
+}  # fmt: skip
 _FORK = "from here on each task runs the blocks by itself"
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgemtl.targets.hls.layers import INPUT, HlsNet
-from edgemtl.targets.hls.resources import CHAIN_DEPTH, Product
+from edgemtl.targets.hls.layers import HlsNet
+from edgemtl.targets.hls.resources import CHAIN_DEPTH, INPUT, Product
 
 __all__ = ["fifo_depths", "padding_depth", "with_fifos"]
 

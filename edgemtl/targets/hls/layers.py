@@ -15,13 +15,12 @@ from edgemtl.errors import UnsupportedError
 from edgemtl.models.graph import Graph, Node
 from edgemtl.models.quantization import Ranges
 from edgemtl.targets.hls.fixed import Format, fitting
-from edgemtl.targets.hls.resources import FIXED_BITS, Product
+from edgemtl.targets.hls.resources import FIXED_BITS, INPUT, Product
 
-__all__ = ["HlsNet", "Layer", "flat_net"]
+__all__ = ["HlsNet", "Layer", "flat_net", "typed_layers"]
 
-INPUT = "image"
-_HEADROOM = {8: 1.0, 16: 1.5}
-"""Calibration images are not all images: types hold this much more than the largest value seen, where bits allow it."""
+_HEADROOM, _ROOMY_BITS = 1.5, 12
+"""Calibration images are not all images: types of so many bits hold this much more than the largest value seen."""
 _BIAS_BITS = 24
 
 
@@ -29,12 +28,14 @@ _BIAS_BITS = 24
 class Layer:
     """A layer of the project: its name there, its node, the shape (C, H, W) and the type of what it gives.
 
-    A layer with weights has types for them, its bias and its sums, which hold every binary place.
+    `entering` is the type of what it reads first. A layer with weights has types for them, its bias and its sums, which
+    hold every binary place; one that takes a mean sums with places for its quotient, the rest of which is cut.
     """
 
     name: str
     node: Node
     shape: tuple[int, int, int]
+    entering: Format
     result: Format
     weight: Format | None = None
     bias: Format | None = None
@@ -48,7 +49,10 @@ class Layer:
         weight = self.node.constants["weight"]
         outputs, kernel = weight.shape[0], (weight.shape[2] if weight.ndim == 4 else 1)
         stride = self.node.attributes["strides"][0] if weight.ndim == 4 else 1
-        return Product(self.name, weight[0].numel(), outputs, kernel, *self.shape[1:], self.weight.bits, stride)
+        return Product(
+            self.name, weight[0].numel(), outputs, kernel, *self.shape[1:], self.weight.bits, stride,
+            input_bits=self.entering.bits,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,23 @@ def flat_net(graph: Graph, precision: Mapping[str, str], ranges: Ranges) -> HlsN
     A shuffle of channels to pixels at an output is left to the host, which reorders what it reads anyway; a pooled
     linear layer becomes a 1x1 convolution.
     """
+    return _built(graph, precision, ranges).finish()
+
+
+def typed_layers(graph: Graph, precision: Mapping[str, str], ranges: Ranges) -> tuple[Format, tuple[Layer, ...]]:
+    """The type of the image and the layers that a project of the graph has, wherever it has its outputs.
+
+    Raises `UnsupportedError` as `flat_net` does.
+    """
+    builder = _built(graph, precision, ranges)
+    return builder.formats[graph.input], tuple(builder.layers.values())
+
+
+def _built(graph: Graph, precision: Mapping[str, str], ranges: Ranges) -> _Builder:
     builder = _Builder(graph, precision, ranges)
     for node in graph.nodes:
         builder.add(node)
-    return builder.finish()
+    return builder
 
 
 @dataclass
@@ -114,7 +131,8 @@ class _Builder:
 
     def _format(self, tensor: str, precision: str) -> Format:
         bits = FIXED_BITS[precision]
-        return fitting(bits, [[_HEADROOM[bits] * limit for limit in self.ranges[tensor]]])
+        headroom = _HEADROOM if bits >= _ROOMY_BITS else 1.0
+        return fitting(bits, [[headroom * limit for limit in self.ranges[tensor]]])
 
     def _module(self, node: Node, module: nn.Module, shape: tuple[int, int, int], **types: Format) -> None:
         name = re.sub(r"\W+", "_", node.name)
@@ -124,7 +142,7 @@ class _Builder:
 
     def _append(self, name: str, node: Node, shape: tuple[int, int, int], **types: Format) -> None:
         result = types.pop("result", None) or self._format(node.output, self._precision(node))
-        self.layers[name] = Layer(name, node, shape, result, **types)
+        self.layers[name] = Layer(name, node, shape, self.formats[node.inputs[0]], result, **types)
         self.tensors[node.output], self.shapes[node.output], self.formats[node.output] = name, shape, result
 
     def _precision(self, node: Node) -> str:
@@ -185,7 +203,9 @@ class _Builder:
 
     def pool(self, node: Node) -> None:
         channels, height, width = self.shapes[node.inputs[0]]
-        self._module(node, nn.AvgPool2d((height, width)), (channels, 1, 1))
+        entering, spare = self.formats[node.inputs[0]], (height * width - 1).bit_length()
+        accum = Format(entering.bits + 2 * spare, entering.fraction + spare)  # hls4ml's own default wraps around
+        self._module(node, nn.AvgPool2d((height, width)), (channels, 1, 1), accum=accum)
 
     def shuffle(self, node: Node) -> None:
         if node.output in self.readers:

@@ -14,8 +14,8 @@ from warnings import catch_warnings, simplefilter
 from edgemtl.devices import Fpga
 from edgemtl.errors import MissingDependencyError, UnsupportedError, reason_of
 from edgemtl.targets.hls.fifo import fifo_depths, padding_depth
-from edgemtl.targets.hls.layers import INPUT, HlsNet, Layer
-from edgemtl.targets.hls.resources import CHAIN_DEPTH
+from edgemtl.targets.hls.layers import HlsNet, Layer
+from edgemtl.targets.hls.resources import CHAIN_DEPTH, INPUT
 
 __all__ = ["NAME", "write_project"]
 

@@ -16,11 +16,13 @@ from functools import cache
 
 from edgemtl.devices import Device, Fpga, device_names, load_device
 from edgemtl.errors import UserError
-from edgemtl.spaces import BlockPlan
+from edgemtl.spaces import INTEGER_BITS, BlockPlan
 from edgemtl.units import Budget
 
 __all__ = [
     "CHAIN_DEPTH",
+    "FIXED_BITS",
+    "INPUT",
     "NETLIST_SHARE",
     "Product",
     "Resources",
@@ -36,7 +38,8 @@ __all__ = [
     "smallest",
 ]
 
-FIXED_BITS = {"float": 16, "int8": 8}
+INPUT = "image"
+FIXED_BITS = {"float": 16, **INTEGER_BITS}
 """Bits of weights and activations in a block of each precision."""
 USABLE = 0.8
 """The part of an FPGA that placing and routing can be expected to fill."""
@@ -63,7 +66,8 @@ CHAIN_DEPTH = 2
 class Product:
     """A convolution or linear layer: its products a pixel are `inputs` (channels x kernel area) x `outputs`.
 
-    `height` and `width` are those of what it gives, `fifo_depth` how many pixels the FIFO after it holds.
+    `height` and `width` are those of what it gives, `fifo_depth` how many pixels the FIFO after it holds. Weights and
+    what it gives have `bits`, what it reads `input_bits` (None: as many).
     """
 
     name: str
@@ -75,6 +79,12 @@ class Product:
     bits: int
     stride: int = 1
     fifo_depth: int = CHAIN_DEPTH
+    input_bits: int | None = None
+
+    @property
+    def entering(self) -> int:
+        """Bits of each value that it reads."""
+        return self.bits if self.input_bits is None else self.input_bits
 
     @property
     def pixels(self) -> int:
@@ -149,7 +159,7 @@ def resources_of(layer: Product, reuse: int) -> Resources:
     given = layer.outputs * layer.bits
     total = logic_of(layer, reuse) + fifo_resources(given, layer.fifo_depth) + fifo_resources(given, CHAIN_DEPTH)
     if layer.kernel > 1:
-        total += fifo_resources(layer.inputs // layer.kernel**2 * layer.bits, CHAIN_DEPTH)
+        total += fifo_resources(layer.inputs // layer.kernel**2 * layer.entering, CHAIN_DEPTH)
     return total
 
 
@@ -157,14 +167,14 @@ def logic_of(layer: Product, reuse: int) -> Resources:
     """Estimate for one layer alone: multipliers, adders, weights, and the rows that a kernel looks back on."""
     multipliers, bits = layer.inputs * layer.outputs / reuse, layer.bits
     constant = reuse == 1 and bits <= _CONSTANT_BITS
-    luts = _LAYER_LUTS + multipliers * bits * (_ADDER_LUTS + constant)
+    luts = _LAYER_LUTS + multipliers * (bits + layer.entering) / 2 * (_ADDER_LUTS + constant)
     if reuse > 1:
-        luts += layer.inputs * (_WINDOW_LUTS + _WINDOW_BIT_LUTS * bits)
+        luts += layer.inputs * (_WINDOW_LUTS + _WINDOW_BIT_LUTS * layer.entering)
     total = Resources(NETLIST_SHARE * luts, 0.0 if constant else multipliers, 0.0, layer.cycles(reuse))
     if reuse > 1 and multipliers * bits * reuse > _TABLE_BITS:
         total += Resources(brams=memory_blocks(multipliers * bits, reuse))
     for _ in range(layer.kernel - 1):
-        total += _row(layer.inputs // layer.kernel**2 * bits, layer.width * layer.stride)
+        total += _row(layer.inputs // layer.kernel**2 * layer.entering, layer.width * layer.stride)
     return total
 
 
@@ -241,6 +251,8 @@ def check_fits(resources: Resources, device: Device) -> None:
 
 def products_of(blocks: Iterable[BlockPlan], precision: Mapping[str, str]) -> list[Product]:
     """The layers of planned blocks, each in the bits of its block's precision (by its `parameters`)."""
+    blocks = list(blocks)
+    bits = {block.name: FIXED_BITS[precision.get(block.parameters, "float")] for block in blocks}
     return [
         Product(
             f"{block.name}.{conv.name}",
@@ -249,13 +261,22 @@ def products_of(blocks: Iterable[BlockPlan], precision: Mapping[str, str]) -> li
             conv.kernel,
             conv.height,
             conv.width,
-            FIXED_BITS[precision.get(block.parameters, "float")],
+            bits[block.name],
             conv.stride,
             _fifo_depth(block, position),
+            _input_bits(block, position, bits),
         )
         for block in blocks
         for position, conv in enumerate(block.convs)
     ]
+
+
+def _input_bits(block: BlockPlan, position: int, bits: Mapping[str, int]) -> int:
+    """Bits of what a block's convolution reads: those of the block before it, which is counted too or like this one."""
+    if position and not block.parallel:
+        return bits[block.name]
+    source = block.inputs[position] if position < len(block.inputs) else block.inputs[0]
+    return FIXED_BITS["float"] if source == INPUT else bits.get(source, bits[block.name])
 
 
 def _fifo_depth(block: BlockPlan, position: int) -> int:

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from edgemtl.devices import Device, Fpga
 from edgemtl.errors import UserError
 from edgemtl.files.disk import write_json
-from edgemtl.models.quantization import QuantScheme, Ranges
+from edgemtl.models.graph import trace
+from edgemtl.models.quantization import QuantScheme, Ranges, simulate
 from edgemtl.runtime import EngineSpec, Outputs
 from edgemtl.spaces import BlockPlan
 from edgemtl.targets.common import check_build, write_spec
 from edgemtl.targets.hls.csim import compiled
 from edgemtl.targets.hls.fifo import fifo_depths, with_fifos
+from edgemtl.targets.hls.fixed_net import FixedNet
 from edgemtl.targets.hls.layers import HlsNet, flat_net
 from edgemtl.targets.hls.mixtures import (
     entries_of,
@@ -35,6 +37,7 @@ from edgemtl.targets.hls.mixtures import (
 )
 from edgemtl.targets.hls.project import CLOCK_NS, write_project
 from edgemtl.targets.hls.resources import (
+    FIXED_BITS,
     Resources,
     check_fits,
     choose_reuse,
@@ -47,6 +50,8 @@ from edgemtl.traits import TargetTraits
 from edgemtl.units import find_quantity
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgemtl.models import MultiTaskNet, TaskNet
     from edgemtl.models.graph import Graph
 
@@ -58,7 +63,7 @@ REPORT = "estimate.json"
 _TRAITS = TargetTraits(
     name="hls",
     title="FPGA project (hls4ml, Vitis HLS)",
-    block_precisions=("float", "int8"),
+    block_precisions=tuple(FIXED_BITS),
     engine_precisions=("fixed",),
     channel_multiple=1,
     runtime="hls4ml",
@@ -72,7 +77,7 @@ _TRAITS = TargetTraits(
 
 @dataclass(frozen=True)
 class HlsTarget:
-    """Writes a project for the FPGA of `device`: 16 bits where a block is "float", 8 where it is "int8".
+    """Writes a project for the FPGA of `device`: 16 bits where a block is "float", 12, 10 or 8 where "int12" to "int8".
 
     Scales are powers of two, each layer's from its own range. All tasks are computed for every image. Of a net with
     experts it writes the layers of experts, each a project of its own.
@@ -101,7 +106,7 @@ class HlsTarget:
 
     @property
     def scheme(self) -> QuantScheme:
-        """Nearest to it, for what is scored before a project is made: symmetric, and scales are not powers of two."""
+        """Nearest to its eight bits, for training through rounding: symmetric, and scales are not powers of two."""
         return QuantScheme("int8", symmetric=True)
 
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
@@ -140,6 +145,15 @@ class HlsTarget:
         names = {"report": REPORT, **{f"file{index}": path.as_posix() for index, path in enumerate(files)}}
         return write_spec(folder, self, graph, names, precision, engine="fixed", part=fpga.part,
                           experts=entries_of(layers), left_out=left_out(net))  # fmt: skip
+
+    def emulation(self, net: nn.Module, precision: Mapping[str, str], ranges: Ranges | None) -> nn.Module:
+        """The arithmetic of the project, to the bit; see `edgemtl.targets.EmulatingTarget`.
+
+        Of a net with experts, most of which a processor computes, it is what the scheme says.
+        """
+        if mixtures_of(net):
+            return simulate(net, precision, ranges, self.scheme)
+        return FixedNet(trace(net), precision, ranges or Ranges({}))
 
     @contextmanager
     def simulation(

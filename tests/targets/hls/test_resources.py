@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgemtl.devices import load_device
@@ -10,10 +12,12 @@ from edgemtl.targets.hls.resources import (
     check_fits,
     choose_reuse,
     fifo_resources,
+    products_of,
     resources_of,
     reuse_factors,
     smallest,
 )
+from edgemtl.testing import small_net
 from edgemtl.units import find_quantity, parse_budget
 
 CONV = Product("conv", 9 * 16, 32, 3, 24, 32, 16)
@@ -50,6 +54,29 @@ def test_a_pixel_that_is_read_takes_cycles_too() -> None:
     """64 x 64 pixels are read and 30 x 30 given, as in a published report of Vitis HLS."""
     layer = Product("conv", 25, 2, 5, 30, 30, 8, stride=2)
     assert layer.cycles(50) == 900 * 56 + (64 * 64 - 900) * 4
+
+
+def test_rows_have_the_bits_that_come_in_and_weights_their_own() -> None:
+    """A block in eight bits behind one in sixteen holds rows of the latter."""
+    narrow, wide = replace(CONV, bits=8), replace(CONV, width=640)
+    for layer in (CONV, wide):
+        eight, sixteen = replace(layer, bits=8, input_bits=16), replace(layer, input_bits=8)
+        assert resources_of(replace(layer, bits=8), 144).brams <= resources_of(eight, 144).brams
+        assert resources_of(sixteen, 144).brams <= resources_of(layer, 144).brams
+    assert narrow.entering == 8 and replace(narrow, input_bits=16).entering == 16
+    rows = [resources_of(replace(wide, bits=8, input_bits=bits), 144).brams for bits in (8, 16)]
+    assert rows[1] > rows[0]
+
+
+def test_what_a_block_reads_has_the_bits_of_the_block_before_it() -> None:
+    blocks = small_net("fused").plan.blocks
+    eight = {blocks[1].parameters: "int8"}
+    products = {product.name: product for product in products_of(blocks, eight)}
+    first, second = (f"{blocks[1].name}.{conv.name}" for conv in blocks[1].convs[:2])
+    after = f"{blocks[2].name}.{blocks[2].convs[0].name}"
+    assert [(products[name].bits, products[name].entering) for name in (first, second, after)] == [
+        (8, 16), (8, 8), (16, 8)
+    ]  # fmt: skip
 
 
 def test_fifos_are_of_block_ram_from_some_size_on() -> None:

@@ -59,12 +59,13 @@ def test_the_flat_net_computes_what_the_net_does() -> None:
         torch.testing.assert_close(shuffled, value, rtol=1e-4, atol=1e-5)
 
 
-def test_types_have_the_bits_of_their_blocks_precision_and_hold_all_values() -> None:
+@pytest.mark.parametrize(("width", "expected"), [("int12", 12), ("int10", 10), ("int8", 8)])
+def test_types_have_the_bits_of_their_blocks_precision_and_hold_all_values(width: str, expected: int) -> None:
     net = small()
     ranges = ranges_of(net)
-    project = flat(net, {"s1_1": "int8"})
+    project = flat(net, {"s1_1": width})
     for layer in project.layers:
-        bits = 8 if layer.node.block == "s1_1" else 16
+        bits = expected if layer.node.block == "s1_1" else 16
         low, high = ranges[layer.node.output]
         assert layer.result.bits == bits or layer.node.op == "Resize"
         assert max(-low, high) * 2.0**layer.result.fraction <= 2 ** (layer.result.bits - 1)
