@@ -205,7 +205,14 @@ def _rest(screen: Screen, manifest: Manifest, folder: Path, layout: str) -> None
     show_levels(screen, manifest, folder)
     cost = manifest.cost
     screen.say(f"{format_flops(cost.flops)}, weights {format_bytes(cost.weight_bytes)}")
-    screen.say(f"written: {folder}; next: {_NEXT[layout].format(folder)}")
+    screen.say(f"written: {folder}; next: {_next(manifest, folder, layout)}")
+
+
+def _next(manifest: Manifest, folder: Path, layout: str) -> str:
+    """The command that goes on from what was written; a project for an FPGA alone cannot be profiled."""
+    if layout == "bundle" and {engine.runtime for engine in manifest.targets.values()} == {"hls4ml"}:
+        return f"edgemtl report {folder}; the vendor's tools go on in {folder / 'engines/hls'}"
+    return _NEXT[layout].format(folder)
 
 
 def _count(levels: str | None) -> int:
