@@ -24,7 +24,7 @@ __all__ = ["search_own"]
 
 _OPTIONS = {
     "net", "tasks", "budgets", "floors", "data", "size", "target", "device", "threads", "finetune", "out", "resume",
-    "strategy", "settings", "evaluations", "seed", "objectives", "preference",
+    "strategy", "settings", "evaluations", "seed", "objectives", "preference", "workers",
     "format_", "verbose", "debug",
 }  # fmt: skip
 

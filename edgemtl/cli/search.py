@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
-_PROPOSING = {"evaluations": "--evaluations", "settings": "--set", "seed": "--seed", "objectives": "--objective"}
+_PROPOSING = {
+    "evaluations": "--evaluations",
+    "settings": "--set",
+    "seed": "--seed",
+    "objectives": "--objective",
+    "workers": "--workers",
+}
 
 
 @verb(
@@ -247,7 +253,7 @@ def _proposing(
             )
         return {}
     about = {"strategy": options["strategy"], "settings": _settings(settings, None), "seed": options["seed"]}
-    about["objectives"] = tuple(objectives)
+    about |= {"objectives": tuple(objectives), "workers": options["workers"]}
     return about if evaluations is None else {**about, "evaluations": evaluations}
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,7 +32,8 @@ class OwnNet:
     `model` reads one image, `input`, in the `layout` that it has there, of (H, W) `size` and three `channels`, or one
     where it is grey; constants are initializers, those that other inputs became among them (`constants`), and type and
     shape of every tensor are known. `outputs` are the sizes of its outputs, batch included, in order. `reference` takes
-    images of three channels; a grey net's is their luminance.
+    images of three channels; a grey net's is their luminance. It is pickled as what `open_net` was `given`, as no
+    session or module can be; a graph that was at hand is not.
     """
 
     name: str
@@ -45,6 +46,13 @@ class OwnNet:
     outputs: Mapping[str, tuple[int, ...]]
     reference: Reference
     constants: Constants
+    given: tuple[str, tuple[int, int] | None, Constants | None] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., OwnNet], tuple[object, ...]]:
+        """The file or module to open, for another process."""
+        if self.given is None:
+            raise UserError(f"{self.name} is a graph that only this process has: write it to a file first")
+        return open_net, self.given
 
 
 def is_own_net(text: str) -> bool:
@@ -65,11 +73,13 @@ def open_net(text: str, size: tuple[int, int] | None = None, constants: Constant
     """
     path = Path(text)
     if path.suffix.lower() == ".onnx":
-        return _opened(path.name, fix_sizes(read_onnx(path, external_data=True), path.name, size, constants), None)
+        fixed = fix_sizes(read_onnx(path, external_data=True), path.name, size, constants)
+        return replace(_opened(path.name, fixed, None), given=(str(path.absolute()), size, constants))
     from edgemtl.own.torch_module import export_module
 
     model, size, reference = export_module(text, size)
-    return _opened(text, fix_sizes(model, text, size, constants), reference)
+    opened = _opened(text, fix_sizes(model, text, size, constants), reference)
+    return replace(opened, given=(text, size, constants))
 
 
 def net_of_model(model: onnx.ModelProto, name: str) -> OwnNet:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from edgemtl.nas.evaluation import Turns
 from edgemtl.nas.precision.floors import AGREEMENT, Metrics
 from edgemtl.nas.precision.scoring import Example, Tally
 from edgemtl.own import OwnPrecision, in_precision
@@ -45,7 +46,7 @@ class Bench:
     """A net's engines for a target: an `EngineTimer` of precisions, which scores them too.
 
     `compared` are images with what the net itself gives for each; `judged` are those that decide, the same or all that
-    have labels. `scopes` are the sets of tasks that are timed.
+    have labels. `scopes` are the sets of tasks that are timed. `turns` are those with other processes on this machine.
     """
 
     model: TaskModel
@@ -56,6 +57,7 @@ class Bench:
     judged: Sequence[Example]
     scopes: Sequence[str] = ("",)
     threads: int = 0
+    turns: Turns = field(default_factory=Turns)
 
     @contextmanager
     def built(self, candidate: OwnPrecision) -> Iterator[Path]:
@@ -93,7 +95,7 @@ class Bench:
     def _scored(self, precision: OwnPrecision, examples: Sequence[Example], report: Report = silent) -> Metrics:
         tally, names = Tally(self.tasks), self._tasks_of("")
         with self.engine(precision) as session:
-            for number, example in enumerate(examples, 1):
+            for number, example in enumerate(self.turns.in_parts(examples), 1):
                 tally.update(example, map_outputs(np.copy, session.run(example.image, names)))
                 report(Progress("deciding", number, len(examples)))
         return tally.compute()

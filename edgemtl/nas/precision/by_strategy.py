@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import optuna
 
@@ -31,7 +32,7 @@ from edgemtl.nas.precision.net_space import net_space
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest, usable_strategy
 from edgemtl.nas.precision.rounded import NOT_WORTH, trains_rounded, with_rounded
-from edgemtl.nas.precision.setup import Setup
+from edgemtl.nas.precision.setup import Setup, set_up
 from edgemtl.nas.precision.state import Scored
 from edgemtl.nas.prune import NO_TUNING, Narrowing
 from edgemtl.nas.runs import RunFolder, RunInfo
@@ -44,12 +45,13 @@ from edgemtl.nas.search import (
     is_refined,
     is_seeded,
     mark_refined,
+    run_helpers,
     take_known,
     wanted_in,
     worker_name,
 )
 from edgemtl.own import FLOAT_ENGINE
-from edgemtl.progress import Report, note
+from edgemtl.progress import Report, note, silent
 from edgemtl.results import RESULT_FILE
 from edgemtl.spaces import Space
 from edgemtl.units import preference_text
@@ -102,17 +104,19 @@ class StrategySearch:
         """
         assert narrowing is not None
         request, study = self.request, self._study
-        forms = NarrowForms(whole, narrowing, scored, report)
-        designs = NetDesigns(net_space(forms), forms)
-        problem = replace(_problem(designs.space, whole), objectives_given=request.objectives)
+        forms, designs, problem = self._opened(whole, narrowing, scored, report)
         if not is_seeded(study):
             greedy, _ = GreedySearch(replace(request, tuning=NO_TUNING)).finalists(whole, narrowing, scored, report)
             best = choose(greedy)
             take_known(study, problem, [*map(designs.known, (best, *(each for each in greedy if each is not best)))])
         study.sampler = self.strategy.sampler(problem, request.seed, BATCH)
         end_abandoned(study, None)
-        worker = Worker(worker_name(request.out), shares=False)
-        if evaluate_all(wanted_in(study, request.evaluations), problem, designs, study, worker, report):
+        wanted = wanted_in(study, request.evaluations)
+        work = _NetWork(request, whole.setup.config, wanted)
+        with run_helpers(request.out, request.workers, work, designs.turns, study, report) as check:
+            worker = Worker(worker_name(request.out), request.workers > 1, check)
+            interrupted = evaluate_all(wanted, problem, designs, study, worker, report)
+        if interrupted:
             raise KeyboardInterrupt
         candidates = _candidates(problem, designs, evaluations_in(study, designs.space))
         finalists = timed_finalists(candidates, whole.setup, report)
@@ -136,6 +140,30 @@ class StrategySearch:
     def mark_ended(self) -> None:
         """Keep that the run's result speaks of all designs that its study has."""
         mark_refined(self._study, len(finished(self._study)))
+
+    def help_evaluate(self, wanted: int, config: Mapping[str, Any], worker: Worker, turns_folder: Path) -> None:
+        """Evaluate designs of the run's study as one of its workers, until it has as many as are wanted.
+
+        What the run's own process measured before is read from its folder, so that limits are the same. Raises
+        `UserError` where the net, or anything else of the run's `config`, is another one here.
+        """
+        request, study = self.request, self._study
+        setup, scored = set_up(request, silent), replace(Scored.of(request.out), writes=False)
+        if setup.config != config:
+            raise UserError(f"{request.net.name} is another net each time that it is opened: let it be the same")
+        setup.bench.turns.folder = turns_folder
+        whole = Proposal(setup, scored, silent)
+        _, designs, problem = self._opened(whole, self.narrowing(setup, silent), scored, silent)
+        study.sampler = self.strategy.sampler(problem, request.seed, BATCH)
+        evaluate_all(wanted, problem, designs, study, worker, silent)
+
+    def _opened(
+        self, whole: Proposal, narrowing: Narrowing, scored: Scored, report: Report
+    ) -> tuple[NarrowForms, NetDesigns, Problem]:
+        """Narrower forms of the net, the designs that mean them, and what is searched for among these."""
+        forms = NarrowForms(whole, narrowing, scored, report)
+        designs = NetDesigns(net_space(forms), forms)
+        return forms, designs, replace(_problem(designs.space, whole), objectives_given=self.request.objectives)
 
     @cached_property
     def _study(self) -> optuna.Study:
@@ -167,6 +195,20 @@ class StrategySearch:
             return finalists
         others = [each.candidate for each in finalists if each.candidate.setup.name != form]
         return timed_finalists([*others, tuned], forms.whole.setup, report)
+
+
+@dataclass(frozen=True)
+class _NetWork:
+    """The part of a helper in the search of a net of one's own; a `HelperWork`."""
+
+    request: PrecisionRequest
+    config: Mapping[str, Any]
+    evaluations: int
+
+    def evaluate(self, name: str, turns_folder: Path) -> None:
+        """See `HelperWork`."""
+        search = StrategySearch.of(self.request)
+        search.help_evaluate(self.evaluations, self.config, Worker(name, shares=True), turns_folder)
 
 
 def _problem(space: Space, whole: Proposal) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edgemtl.nas.evaluation import Evaluation, LatencyPrediction, Turns, Watch
 from edgemtl.nas.precision.finalists import Candidate, Finalist
@@ -24,16 +24,22 @@ class NetDesigns:
 
     space: Space
     forms: NarrowForms
-    turns: Turns = field(default_factory=Turns)
     estimate: None = None
+
+    @property
+    def turns(self) -> Turns:
+        """See `DesignEvaluator`."""
+        return self.forms.whole.setup.bench.turns
 
     def evaluate(
         self, design: Design, watch: Watch | None = None, predicted: LatencyPrediction | None = None
     ) -> Evaluation:
         """Scores of a design's engine on the images that decide, and its latency by scope, measured alone."""
-        proposal, precision = self._meaning(design)
-        metrics = proposal.candidate(precision, _short(design)).metrics
-        evaluation = Evaluation(design, metrics, proposal.latency_ms(precision))
+        with self.turns.among_others():
+            proposal, precision = self._meaning(design)
+            metrics = proposal.candidate(precision, _short(design)).metrics
+        with self.turns.alone():
+            evaluation = Evaluation(design, metrics, proposal.latency_ms(precision))
         self.forms.let_go(proposal.setup.name)
         return evaluation
 

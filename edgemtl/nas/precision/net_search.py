@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from edgemtl.errors import UserError
 from edgemtl.nas.precision.by_strategy import StrategySearch
 from edgemtl.nas.precision.finalists import Finalist
 from edgemtl.nas.precision.forms import NarrowForms
@@ -54,5 +55,9 @@ class NetSearch(Protocol):
 
 
 def search_for(request: PrecisionRequest) -> NetSearch:
-    """The search that a request is for; `UserError` for a strategy that is no use for a net of one's own."""
-    return StrategySearch.of(request) if request.strategy else GreedySearch(request)
+    """The search that a request is for; `UserError` for what is no use for a net of one's own."""
+    if request.strategy:
+        return StrategySearch.of(request)
+    if request.workers != 1:
+        raise UserError(f"{request.workers} workers given, which share designs that a strategy proposes: name one")
+    return GreedySearch(request)

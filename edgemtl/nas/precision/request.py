@@ -11,7 +11,7 @@ from edgemtl.devices import HOST
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.nas.evaluation import check_budgets
 from edgemtl.nas.prune import NO_TUNING, FineTuning
-from edgemtl.nas.search import EVALUATIONS, STRATEGIES, SamplerStrategy, Strategy, make_strategy
+from edgemtl.nas.search import EVALUATIONS, STRATEGIES, SamplerStrategy, Strategy, check_workers, make_strategy
 from edgemtl.own import Declaration, OwnNet
 from edgemtl.profiling import Measurer
 from edgemtl.targets import ExportTarget, ModelTarget
@@ -33,8 +33,10 @@ class PrecisionRequest:
     Percentages of budgets are those of the net in float; floors are of each task's own metric, of photos the share of
     agreement with the float net that a task may lose. `threads` are the runtime's, 0 leaves it the choice. `tuning`
     trains what is left where channels are removed. A `strategy` (by name, with `settings` of its own) proposes so many
-    `evaluations` after the greedy search, by `seed`, for a front of `objectives` (none: delta_m and latency); without
-    one that alone is the search. With a `preference`, weights of tasks, what is chosen is near the best by their mean.
+    `evaluations` after the greedy search, by `seed`, for a front of `objectives` (none: delta_m and latency), which so
+    many `workers`, processes of this machine, share; without one that alone is the search. With a `preference`, weights
+    of tasks, what is chosen is near the best by their mean. A script that asks for several workers guards its main
+    module, as they import it.
     """
 
     net: OwnNet
@@ -53,6 +55,7 @@ class PrecisionRequest:
     evaluations: int = EVALUATIONS
     seed: int = 0
     objectives: tuple[str, ...] = ()
+    workers: int = 1
     resume: bool = False
     command: str = "edgemtl search"
 
@@ -108,6 +111,7 @@ def usable_strategy(request: PrecisionRequest) -> SamplerStrategy:
     assert isinstance(strategy, SamplerStrategy)
     if request.evaluations < _LEAST:
         raise UserError(f"--evaluations {request.evaluations}: a strategy evaluates {_LEAST} designs or more")
+    check_workers(request.workers)
     if not 0 <= request.seed < 2**32:
         raise UserError(f"seed {request.seed} cannot be used: give a number from 0 to {2**32 - 1}")
     return strategy

@@ -89,13 +89,15 @@ def _check_same(run: Path, config: Mapping[str, Any], only: Collection[str] = ()
 class Scored:
     """Figures by the name of a net and precision, measured once, kept in a folder.
 
-    Agreements with the float net, latencies in ms by scope, and scores by labels where there are some.
+    Agreements with the float net, latencies in ms by scope, and scores by labels where there are some. Who only reads
+    them `writes` none of its own.
     """
 
     run: Path
     agreements: dict[str, Agreements] = field(default_factory=dict)
     latencies_ms: dict[str, Mapping[str, float]] = field(default_factory=dict)
     scores: dict[str, Metrics] = field(default_factory=dict)
+    writes: bool = True
 
     @property
     def engines(self) -> int:
@@ -128,6 +130,8 @@ class Scored:
     def _get(self, values: dict[str, Measured], name: str, measure: Callable[[], Measured]) -> Measured:
         if name not in values:
             values[name] = measure()
+            if not self.writes:
+                return values[name]
             content = {"agreements": self.agreements, "latencies_ms": self.latencies_ms, "scores": self.scores}
             write_json(self.run / SCORES_FILE, sealed({"schema": SCORES_SCHEMA, **content}))
         return values[name]

@@ -1,8 +1,9 @@
 """The search itself: one loop, and the strategies that propose designs."""
 
+from edgemtl.nas.search.helpers import HelperWork, run_helpers
 from edgemtl.nas.search.loop import DesignEvaluator, Worker, evaluate_all, worker_name
 from edgemtl.nas.search.problem import Preflight
-from edgemtl.nas.search.request import EVALUATIONS, SearchRequest, as_before, default_steps
+from edgemtl.nas.search.request import EVALUATIONS, SearchRequest, as_before, check_workers, default_steps
 from edgemtl.nas.search.run import search
 from edgemtl.nas.search.strategies import (
     STRATEGIES,
@@ -27,6 +28,7 @@ __all__ = [
     "STRATEGIES",
     "DesignEvaluator",
     "DesignSampler",
+    "HelperWork",
     "MaskDistribution",
     "Needs",
     "Preflight",
@@ -37,6 +39,7 @@ __all__ = [
     "Strategy",
     "Worker",
     "as_before",
+    "check_workers",
     "default_steps",
     "end_abandoned",
     "evaluate_all",
@@ -48,6 +51,7 @@ __all__ = [
     "make_table",
     "mark_refined",
     "measured_in",
+    "run_helpers",
     "search",
     "take_known",
     "wanted_in",

@@ -20,6 +20,7 @@ __all__ = [
     "SearchRequest",
     "as_before",
     "check_numbers",
+    "check_workers",
     "default_steps",
 ]
 
@@ -123,7 +124,12 @@ def check_numbers(request: SearchRequest) -> None:
         raise UserError(f"--finetune {request.finetune}: give the steps that finalists are trained for, 0 for none")
     if request.processes < 1:
         raise UserError(f"{request.processes} training processes given: give 1 or more")
-    if not 1 <= request.workers <= MOST_WORKERS:
-        raise UserError(f"{request.workers} workers given: give 1 to {MOST_WORKERS} processes of this machine")
+    check_workers(request.workers)
     if request.threads < 0:
         raise UserError(f"{request.threads} threads given: give 0 (the runtime's choice) or more")
+
+
+def check_workers(workers: int) -> None:
+    """`UserError` for a number of processes of this machine that no search has."""
+    if not 1 <= workers <= MOST_WORKERS:
+        raise UserError(f"{workers} workers given: give 1 to {MOST_WORKERS} processes of this machine")

@@ -14,7 +14,7 @@ from edgemtl.nas.evaluation import Problem, hide_password, prepare_images
 from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run, write_measurements
 from edgemtl.nas.search.again import choose_again, known_in, origin_of
 from edgemtl.nas.search.finetuning import tune_finalists
-from edgemtl.nas.search.helpers import helpers
+from edgemtl.nas.search.helpers import run_helpers, space_work
 from edgemtl.nas.search.latency import check_latency, tell_estimate, with_latency_table
 from edgemtl.nas.search.loop import Worker, evaluate_all, worker_name
 from edgemtl.nas.search.problem import look_ahead, prepare_strategy
@@ -98,7 +98,8 @@ def _evaluate(setup: Setup, problem: Problem, study: optuna.Study, report: Repor
     wanted = wanted_in(study, request.evaluations)
     name, shares = worker_name(request.out), request.storage is not None
     end_abandoned(study, name if shares else None)
-    with helpers(setup, problem, study, wanted, report) as check:
+    work = space_work(setup, problem, wanted)
+    with run_helpers(request.out, request.workers, work, setup.evaluator.turns, study, report) as check:
         worker = Worker(name, shares or request.workers > 1, check)
         return evaluate_all(wanted, problem, setup.evaluator, study, worker, report)
 
