@@ -2,10 +2,9 @@
 
 The design is the largest within 2 GFLOPs of those that the shipped supernet was trained near (the middle one where its
 file names none), with INT8 in every block that can have it. It is trained by the recipe of `edgemtl search --finetune`,
-in one process: nine tenths of the steps in float, the rest through rounding, taught by the largest design. delta_m
-is against that one, on the search's validation images; what the float steps alone bring is scored in float and, with
-ranges of a calibration, in INT8. Statistics of INT8 are measured through rounding, as a search does in the end. Seconds
-a step are of trainings that are taken in turns (A B B A), images at hand.
+in one process: nine tenths of the steps in float, the rest through rounding. delta_m is against the largest design, on
+the search's validation images; what the float steps alone bring is scored in float and, with ranges of a calibration,
+in INT8. Seconds a step are of trainings that are taken in turns (A B B A), images at hand.
 
 `--steps` trains for longer. A training is kept under `runs/` and gone on with after a kill. --quick takes 20 steps.
 """
@@ -43,7 +42,8 @@ def run(options: argparse.Namespace) -> Outcome:
     space, evaluator = scenes_evaluator("onnxruntime")
     design = in_int8(pick(space, trained_near(shipped_supernet("cnn"), space)))
     steps = QUICK_STEPS if options.quick else options.steps
-    recipe, teacher = recipe_of(SearchRequest(Path(), finetune=steps)), evaluator.supernet.extract(space.largest())
+    recipe = recipe_of(SearchRequest(Path(), finetune=steps), evaluator.source)
+    teacher = evaluator.supernet.extract(space.largest()) if recipe.label_share < 1 else None
     scores = brought(evaluator, design, recipe, teacher, RUNS / "finetuning")
     base = evaluator.simulated(evaluator.candidate(space.largest()))
     seconds = step_seconds(evaluator, design, recipe, teacher, 2 if options.quick else 8)
@@ -84,32 +84,29 @@ def in_int8(design: Design) -> Design:
 
 
 def brought(
-    evaluator: Evaluator, design: Design, recipe: Recipe, teacher: MultiTaskNet, folder: Path
+    evaluator: Evaluator, design: Design, recipe: Recipe, teacher: MultiTaskNet | None, folder: Path
 ) -> dict[str, Scores]:
     """Metrics on validation images in float and INT8 before, after the steps in float, and after all."""
     parts = parts_of(recipe)
     assert parts is not None
     float_part, rounded_part = parts
     plain, whole = evaluator.candidate(design.in_float()), evaluator.candidate(design)
-    scores: dict[str, Scores] = {"float_before": evaluator.simulated(plain), "int8_before": _in_int8(evaluator, whole)}
+    scores: dict[str, Scores] = {"float_before": evaluator.simulated(plain), "int8_before": evaluator.simulated(whole)}
     in_float = _trained(evaluator, plain, float_part, teacher, folder / "float")
-    scores["float_after"] = evaluator.simulated(evaluator.candidate_of(plain.design, in_float.net, {}))
-    begun = evaluator.candidate_of(design, in_float.net, {})
-    scores["int8_after_float"] = _in_int8(evaluator, begun)
+    scores["float_after"] = evaluator.simulated(evaluator.as_trained(plain.design, in_float.net, {}))
+    begun = evaluator.as_trained(design, in_float.net, {})
+    scores["int8_after_float"] = evaluator.simulated(begun)
     tuned = _trained(evaluator, begun, rounded_part, teacher, folder / "rounded")
-    scores["int8_after"] = _in_int8(evaluator, evaluator.candidate_of(design, tuned.net, tuned.limits))
+    scores["int8_after"] = evaluator.simulated(evaluator.as_trained(design, tuned.net, tuned.limits))
     return scores
 
 
-def _in_int8(evaluator: Evaluator, candidate: Candidate) -> Scores:
-    """Metrics of an INT8 candidate with statistics measured through its rounding."""
-    return evaluator.simulated(evaluator.through_rounding(candidate))
-
-
-def _trained(evaluator: Evaluator, candidate: Candidate, recipe: Recipe, teacher: MultiTaskNet, folder: Path) -> Tuned:
+def _trained(
+    evaluator: Evaluator, candidate: Candidate, recipe: Recipe, teacher: MultiTaskNet | None, folder: Path
+) -> Tuned:
     """A candidate after its training, which is not begun where it was finished before."""
     subject, source = _subject(candidate), evaluator.source
-    weights = subject.weights(evaluator.target.scheme)
+    weights = subject.weights(evaluator.target.scheme, frozen=recipe.frozen_statistics)
     kept = folder_of(folder, subject, source, recipe, teacher)
     if not (kept / "training.json").is_file():
         say(f"training {kept.name}")
@@ -126,7 +123,7 @@ def _subject(candidate: Candidate) -> OneDesign:
 
 
 def step_seconds(
-    evaluator: Evaluator, design: Design, recipe: Recipe, teacher: MultiTaskNet, rounds: int
+    evaluator: Evaluator, design: Design, recipe: Recipe, teacher: MultiTaskNet | None, rounds: int
 ) -> dict[str, list[float]]:
     """Seconds of steps in float and through rounding, in turns on the same images, after one of each."""
     scheme, tasks = evaluator.target.scheme, evaluator.source.tasks
@@ -135,8 +132,9 @@ def step_seconds(
         "rounded": _subject(evaluator.candidate(design)),
     }
     trainings = {
-        name: SupernetTraining(subject, recipe, subject.weights(scheme), teacher, Accelerator())
+        name: SupernetTraining(subject, recipe, weights, teacher, Accelerator())
         for name, subject in subjects.items()
+        for weights in [subject.weights(scheme, frozen=recipe.frozen_statistics)]
     }
     batches = training_batches(evaluator.source.split("train"), tasks, recipe, 0, 0)
     seconds: dict[str, list[float]] = {name: [] for name in trainings}

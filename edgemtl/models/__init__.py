@@ -4,6 +4,7 @@ from edgemtl.models.nets.experts import Experts
 from edgemtl.models.nets.module_net import ModuleNet, load_layers, load_module
 from edgemtl.models.nets.net import MultiTaskNet, run_blocks
 from edgemtl.models.nets.plain_module import plain_module
+from edgemtl.models.nets.single import SingleNet
 from edgemtl.models.nets.sorting import sort_channels
 from edgemtl.models.nets.supernet import Activations, SharedWeights, Supernet, recalibrate
 from edgemtl.models.nets.task_net import TaskNet
@@ -21,6 +22,7 @@ __all__ = [
     "ModuleNet",
     "MultiTaskNet",
     "SharedWeights",
+    "SingleNet",
     "Supernet",
     "TaskNet",
     "check_sha256",

@@ -45,8 +45,9 @@ class InterimScores:
         begun = time.monotonic()
         with _weights(self._supernet, self._average):
             net = self._supernet.extract(self._largest())
-        train = batches_of(self._source.split("train"), 16, INTERIM_IMAGES)
-        recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
+        if not self._supernet.has_statistics:
+            train = batches_of(self._source.split("train"), 16, INTERIM_IMAGES)
+            recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
         try:
             samples, tasks = self._source.split("validation"), self._supernet.tasks
             return evaluate(net, tasks, batches_of(samples, 16, INTERIM_IMAGES, tasks=tasks))

@@ -30,7 +30,8 @@ class Recipe:
     input size, gets the same computation, so small images make most of the steps. `zoom` is the range of scales about
     that size. Weights are averaged with `average` per step. `bf16` None computes in BF16 where that is the faster on
     this machine (`edgemtl.train.speed`). `near` is the hash of the designs that random ones lie near, where they are
-    not drawn anywhere; `taught_by` that of the weights of a teacher, where there is one.
+    not drawn anywhere; `taught_by` that of the weights of a teacher, where there is one. With `frozen_statistics` the
+    batch norms of one net that is trained further keep the statistics that they have; else they take the batch's.
     """
 
     steps: int = 2000
@@ -50,6 +51,7 @@ class Recipe:
     bf16: bool | None = None
     near: str = ""
     taught_by: str = ""
+    frozen_statistics: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot train anything."""

@@ -61,8 +61,9 @@ class SupernetTraining:
         self.space, self.recipe, self.accelerator = space, recipe, accelerator
         self.bf16 = recipe.computes_bf16()
         self.supernet = supernet.to(accelerator.device)
-        # With the batch's statistics, as its pupils: those of whole images mislead it about zoomed ones, of depth most.
-        self.teacher = None if teacher is None else copy.deepcopy(teacher).to(accelerator.device).train()
+        # With the batch's statistics where its pupils have these: those of whole images mislead it about zoomed ones.
+        batch_statistics = not supernet.has_statistics
+        self.teacher = teacher and copy.deepcopy(teacher).to(accelerator.device).train(batch_statistics)
         self.stages = differing_stages(space)
         own = [task.name for task in space.tasks]
         self.weighting: Weighting = make_weighting(recipe.weighting, own, accelerator.device)

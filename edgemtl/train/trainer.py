@@ -84,7 +84,7 @@ def train_supernet(
 
     `initial` brings weights, public ones or those of an earlier training; otherwise training starts from scratch. A
     `teacher`, a net that gives each task's raw outputs, distils into the largest design too, and into narrow ones where
-    the largest is not trained; it is normalised with the batch's statistics. `out` gets `checkpoint.safetensors`
+    the largest is not trained; it is normalised as its pupils are. `out` gets `checkpoint.safetensors`
     (calling again with the same recipe goes on from it), `train.jsonl` (one line per report) and `training.json`
     (recipe, environment, metrics of the largest and smallest design on the validation split). Runs on the device and
     processes that accelerate finds, in BF16 where the recipe says so. Raises `UserError`
@@ -196,8 +196,9 @@ def _write(out: Path, training: SupernetTraining, source: Source, origin: Mappin
 
 def _score(training: SupernetTraining, values: Values, source: Source) -> dict[str, dict[str, float]]:
     net = training.supernet.extract(values)
-    train = batches_of(source.split("train"), 16, SCORED_IMAGES)
-    recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
+    if not training.supernet.has_statistics:
+        train = batches_of(source.split("train"), 16, SCORED_IMAGES)
+        recalibrate(net, (torch.from_numpy(batch.image) for batch in train))
     tasks = training.space.tasks
     return evaluate(net, tasks, batches_of(source.split("validation"), 16, SCORED_IMAGES, tasks=tasks))
 

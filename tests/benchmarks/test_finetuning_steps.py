@@ -11,7 +11,7 @@ from edgemtl.nas.runs import TUNING
 from edgemtl.spaces import Space
 from edgemtl.testing.landscape import PAIR, space
 
-RECIPE = replace(TUNING, steps=4, batch=2, sizes=(1.0,), bf16=False)
+RECIPE = replace(TUNING, steps=4, batch=2, sizes=(1.0,), frozen_statistics=True, bf16=False)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from toys import TRAINED, Toys, toy_space
 from edgemtl.errors import UserError
 from edgemtl.files.json import parse_json
 from edgemtl.models import Supernet, load_supernet, read_header, recalibrate
+from edgemtl.models.quantization import QuantScheme
+from edgemtl.nas.runs import OneDesign
 from edgemtl.progress import Progress
 from edgemtl.spaces import Design, Space, Values
 from edgemtl.train import (
@@ -166,6 +168,27 @@ def test_what_is_written_is_what_was_scored(space: Space, tmp_path: Path) -> Non
         scores = evaluate(net, TRAINED, batches_of(Toys().split("validation"), 16, tasks=TRAINED))
         for task, metrics in scores.items():
             assert written["validation"][name][task] == pytest.approx(metrics, rel=1e-5)
+
+
+def test_a_net_with_statistics_is_taught_and_scored_with_them(space: Space, tmp_path: Path) -> None:
+    """Those of whole training images, measured once: neither the training nor its scores measure others."""
+    net = fresh_supernet(space, 0).extract(space.largest())
+    recalibrate(net, [torch.from_numpy(batch.image) for batch in batches_of(Toys().split("train"), 8)])
+    teacher = net.copy()
+    one = OneDesign(space.largest(), net, "")
+    weights = one.weights(QuantScheme(), frozen=True)
+    training = SupernetTraining(one, replace(RECIPE, largest_steps=1.0), weights, teacher, Accelerator())
+    assert training.teacher is not None
+    assert not training.teacher.training
+    path = train_supernet(
+        one, Toys(), replace(RECIPE, largest_steps=1.0), tmp_path, initial=InitialWeights(weights), teacher=teacher
+    )
+    load_supernet(weights, path, one.fingerprint)
+    trained = weights.extract({})
+    statistics = dict(teacher.named_buffers())
+    assert all(torch.equal(value, statistics[name]) for name, value in trained.named_buffers())
+    scores = evaluate(trained, TRAINED, batches_of(Toys().split("validation"), 16, tasks=TRAINED))
+    assert json.loads((tmp_path / "training.json").read_text())["validation"] == {"largest": scores}
 
 
 def test_it_learns_and_reports_what_it_does(space: Space, tmp_path: Path) -> None:

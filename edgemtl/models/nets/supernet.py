@@ -33,6 +33,13 @@ class Activations:
     routing: Tensor | None = None
     private: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, net: MultiTaskNet, blocks: Mapping[str, Tensor]) -> Activations:
+        """Those of a net whose `blocks` gave this in a training step."""
+        trunk = {step.name: blocks[step.name] for step in net.wiring if step.task is None}
+        private = {step.name: blocks[step.name] for step in net.wiring if step.task is not None}
+        return cls(map_outputs(blocks.__getitem__, net.outputs), trunk, routing_loss(net), private)
+
 
 class SharedWeights(Protocol):
     """The weights of a space's designs, which training updates: a `Supernet`, or those of one net."""
@@ -40,16 +47,21 @@ class SharedWeights(Protocol):
     tasks: tuple[Task, ...]
 
     @property
+    def has_statistics(self) -> bool:
+        """Whether batch norms keep statistics of their own; else they take the batch's."""
+        ...
+
+    @property
     def shared(self) -> dict[str, nn.Parameter]:
         """Every parameter that is trained, by name."""
         ...
 
     def __call__(self, image: Tensor, values: Values) -> Activations:
-        """Outputs of the design `values` for images (N, 3, H, W), normalised with the batch's own statistics."""
+        """Outputs of the design `values` for images (N, 3, H, W)."""
         ...
 
     def extract(self, values: Values) -> MultiTaskNet:
-        """The design's static net with its own copy of the weights; `recalibrate` it before its outputs are used."""
+        """The design's static net with its own copy of the weights; `recalibrate` it first, unless `has_statistics`."""
         ...
 
     def to(self, device: torch.device) -> Self:
@@ -67,6 +79,8 @@ class Supernet(nn.Module):
 
     `envelopes` are the largest net and those that differ from it in one choice: together they use every parameter.
     """
+
+    has_statistics = False
 
     def __init__(self, plan: Callable[[Values], Plan], choices: Sequence[Choice], tasks: Sequence[Task]) -> None:
         super().__init__()
@@ -133,10 +147,7 @@ class Supernet(nn.Module):
         buffers = {name: _statistics(name, b, image.device) for name, b in skeleton.named_buffers()}
         state = {f"net.{name}": tensor for name, tensor in (self._cut(skeleton) | buffers).items()}
         blocks: dict[str, Tensor] = functional_call(_AllBlocks(skeleton), state, (image,))
-        trunk = {step.name: blocks[step.name] for step in skeleton.wiring if step.task is None}
-        private = {step.name: blocks[step.name] for step in skeleton.wiring if step.task is not None}
-        outputs = map_outputs(blocks.__getitem__, skeleton.outputs)
-        return Activations(outputs, trunk, routing_loss(skeleton), private)
+        return Activations.of(skeleton, blocks)
 
     def extract(self, values: Values) -> MultiTaskNet:
         """A static net with its own copy of the design's weights; `recalibrate` it before its outputs are used."""

@@ -3,8 +3,8 @@
 Weights and activations are rounded in every forward pass where the target's scheme rounds them, and gradients pass
 straight through (Bengio et al. 2013). Each activation's scale is learnt along (LSQ, Esser et al. 2020): by its
 logarithm, so that an optimizer that divides by a gradient's size moves small and large ones alike. Weights take their
-scale from their largest magnitude, as every exporter does. A normalisation stays one, with the batch's statistics: a
-weight's scale for each output channel is the same, however much folding multiplies that channel by.
+scale from their largest magnitude, as every exporter does. A normalisation stays one: a weight's scale for each output
+channel is the same, however much folding multiplies that channel by.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.func import functional_call
 from edgemtl.models.graph import Program, trace_program
 from edgemtl.models.nets.experts import routing_loss
 from edgemtl.models.nets.net import MultiTaskNet
+from edgemtl.models.nets.single import train_mode
 from edgemtl.models.nets.supernet import Activations
 from edgemtl.models.quantization.plan import (
     QuantPlan,
@@ -41,13 +42,21 @@ _LARGE, _ROW, _ROW_STRIDE = 1 << 15, 64, 321
 class RoundedNet(nn.Module):
     """The shared weights of one design that has INT8 blocks: its net, and the scales that its activations learn.
 
-    It trains as a supernet does. `scales` begin with `ranges`, those of a calibration; zero points stay as these have
-    them, so that the limits of a tensor keep their ratio.
+    It trains as a supernet does, or as a `SingleNet` where its statistics are `frozen`. `scales` begin with `ranges`,
+    those of a calibration; zero points stay as these have them, so that the limits of a tensor keep their ratio.
     """
 
-    def __init__(self, net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme) -> None:
+    def __init__(
+        self,
+        net: MultiTaskNet,
+        precision: Mapping[str, str],
+        ranges: Ranges,
+        scheme: QuantScheme,
+        *,
+        frozen: bool = False,
+    ) -> None:
         super().__init__()
-        self.net, self.tasks = net, net.tasks
+        self.net, self.tasks, self.has_statistics = net, net.tasks, frozen
         program = trace_program(net.eval())
         graph = program.graph
         plan = plan_quantization(graph.nodes, precision, scheme, graph.output_tensors)
@@ -64,8 +73,8 @@ class RoundedNet(nn.Module):
         return {**dict(self.net.named_parameters()), **scales}
 
     def forward(self, image: Tensor, values: Values) -> Activations:
-        """Outputs of the net, rounded, normalised with the batch's own statistics; there is one design only."""
-        self.net.train()
+        """Outputs of the net, rounded; there is one design only."""
+        train_mode(self.net, frozen=self.has_statistics)
         return self.activations(image)
 
     def activations(self, image: Tensor) -> Activations:
@@ -73,7 +82,7 @@ class RoundedNet(nn.Module):
         return self._interpreter.activations(image)
 
     def extract(self, values: Values) -> MultiTaskNet:
-        """A copy of the net on the processor; `recalibrate` it before its outputs are used."""
+        """A copy of the net on the processor; `recalibrate` it first, unless it `has_statistics`."""
         return self.net.copy().cpu()
 
     def limits(self) -> dict[str, tuple[float, float]]:

@@ -119,17 +119,26 @@ class NetEvaluator:
     def prepare(self, net: TaskNet, precision: Mapping[str, str] | None) -> PreparedNet:
         """The net, its statistics measured anew in place, with the ranges that INT8, FP16 and whole targets need."""
         recalibrate(net, self.turns.in_parts(self._train_images))
-        reduced = precision is not None and not {"int8", "fp16"}.isdisjoint(precision.values())
-        bounded = reduced or (precision is not None and self.target.traits.needs_ranges)
-        return PreparedNet(net, precision, self.ranges(net) if bounded else None)
+        return PreparedNet(net, precision, self._ranges_in(net, precision))
 
     def candidate_of(self, design: Design, net: MultiTaskNet, learnt: Mapping[str, tuple[float, float]]) -> Candidate:
-        """A design's net, its statistics measured anew in place, with ranges where a block is INT8.
+        """A design's net, its statistics measured anew in place, with ranges as `as_trained` has them."""
+        recalibrate(net, self.turns.in_parts(self._train_images))
+        return self.as_trained(design, net, learnt)
+
+    def as_trained(self, design: Design, net: MultiTaskNet, learnt: Mapping[str, tuple[float, float]]) -> Candidate:
+        """A design's net with the statistics that it has, and with ranges where its precision needs them.
 
         They are those of a calibration, but for the tensors whose limits are `learnt`.
         """
-        ranges = self.prepare(net, design.precision).ranges
+        ranges = self._ranges_in(net, design.precision)
         return Candidate(design, net, ranges and Ranges({**ranges.limits, **learnt}))
+
+    def _ranges_in(self, net: TaskNet, precision: Mapping[str, str] | None) -> Ranges | None:
+        """The ranges that INT8, FP16 and whole targets need."""
+        reduced = precision is not None and not {"int8", "fp16"}.isdisjoint(precision.values())
+        bounded = reduced or (precision is not None and self.target.traits.needs_ranges)
+        return self.ranges(net) if bounded else None
 
     def through_rounding(self, candidate: Candidate) -> Candidate:
         """The candidate with statistics measured anew while its INT8 blocks are rounded; as it is without such."""
@@ -145,8 +154,7 @@ class NetEvaluator:
         """
         if candidate.ranges is None or "int8" not in candidate.precision.values():
             return []
-        net, of_target = candidate.net.copy(), (candidate.precision, candidate.ranges, self.target.scheme)
-        recalibrate(net, self._train_images)  # those of the candidate may take out rounding's errors already
+        net, of_target = candidate.net, (candidate.precision, candidate.ranges, self.target.scheme)
         both = net, round_weights(net, *of_target, self._calibration_images)
         measured = [self._rounded_statistics(candidate, each, candidate.ranges) for each in both]
         corrected = [correct_biases(each, *of_target, self._calibration_images, net) for each in both]

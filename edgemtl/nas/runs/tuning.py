@@ -14,7 +14,7 @@ import torch
 from edgemtl.data import Source, open_source
 from edgemtl.data.scenes import ScenesSource
 from edgemtl.files.seals import sha256
-from edgemtl.models import MultiTaskNet, SharedWeights, Supernet, load_supernet
+from edgemtl.models import MultiTaskNet, SharedWeights, SingleNet, Supernet, load_supernet
 from edgemtl.models.quantization import QuantScheme, Ranges, RoundedNet
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.progress import Report, silent
@@ -35,7 +35,7 @@ a step on it."""
 
 @dataclass(frozen=True)
 class OneDesign:
-    """A space of one design, so that it trains as supernets do: with the batch's statistics, distilled, resumable.
+    """A space of one design, so that it trains as supernets do: distilled, resumable.
 
     `ranges` are those of its INT8 blocks, None where it has none.
     """
@@ -75,14 +75,17 @@ class OneDesign:
         """The net of the design."""
         return self.design.plan.standing_alone()
 
-    def weights(self, scheme: QuantScheme) -> SharedWeights:
-        """The net's own, trained through the rounding of its INT8 blocks where it has any."""
+    def weights(self, scheme: QuantScheme, *, frozen: bool = False) -> SharedWeights:
+        """The net's own, trained through the rounding of its INT8 blocks where it has any.
+
+        They have the net's statistics where these are `frozen`.
+        """
         if self.ranges is None:
-            return self.supernet()
-        return RoundedNet(self.begin, self.design.precision, self.ranges, scheme)
+            return SingleNet(self.begin) if frozen else self.supernet()
+        return RoundedNet(self.begin, self.design.precision, self.ranges, scheme, frozen=frozen)
 
     def supernet(self) -> Supernet:
-        """Shared weights that are the net's own, in float."""
+        """Shared weights that are the net's own, in float and without statistics."""
         supernet = Supernet.of(self)
         with torch.no_grad():
             for name, parameter in self.begin.named_parameters():
@@ -104,9 +107,10 @@ class OneDesign:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A design's net after its training, statistics still to be measured, and the limits that its activations learnt.
+    """A design's net after its training, and the limits that its activations learnt.
 
-    A net without INT8 blocks has learnt no `limits`.
+    Its statistics are those that it began with where the recipe froze them; else they are still to be measured. A net
+    without INT8 blocks has learnt no `limits`.
     """
 
     net: MultiTaskNet
@@ -125,16 +129,16 @@ def tune_design(
 ) -> Tuned:
     """Train the kept design `name` of a run further, in the folder `out`, where it was not finished before.
 
-    It learns from labels and, in equal parts, from the outputs of the run's baseline. INT8 blocks are rounded in every
-    step as the run's target rounds them, with scales that are learnt. A training that was stopped goes on from its
-    checkpoint; `processes` share the cores, each with a batch of its own.
+    It learns from labels and, by the share that the recipe leaves them, from the outputs of the run's baseline. INT8
+    blocks are rounded in every step as the run's target rounds them, with scales that are learnt. A training that was
+    stopped goes on from its checkpoint; `processes` share the cores, each with a batch of its own.
     """
     if not (out / "training.json").is_file():
         with worker_processes(partial(_train, run, name, out, recipe), processes):
             _train(run, name, out, recipe, command, report)
     (out / CHECKPOINT_FILE).unlink(missing_ok=True)
     subject = subject_of(run, name)
-    weights = subject.weights(RunFolder(run).target().scheme)
+    weights = subject.weights(RunFolder(run).target().scheme, frozen=recipe.frozen_statistics)
     load_supernet(weights, out / "supernet.safetensors", subject.fingerprint)
     limits = weights.limits() if isinstance(weights, RoundedNet) else {}
     return Tuned(weights.extract(subject.largest()), limits)
@@ -151,13 +155,14 @@ def training_images(data: str, size: tuple[int, int], recipe: Recipe) -> Source:
 
 def _train(run: Path, name: str, out: Path, recipe: Recipe, command: str = "", report: Report = silent) -> None:
     subject, folder = subject_of(run, name), RunFolder(run)
+    weights = subject.weights(folder.target().scheme, frozen=recipe.frozen_statistics)
     train_supernet(
         subject,
         training_images(folder.config().data, subject.design.space.size, recipe),
         recipe,
         out,
-        initial=InitialWeights(subject.weights(folder.target().scheme), subject.weights_sha256),
-        teacher=folder.load("baseline").net,
+        initial=InitialWeights(weights, subject.weights_sha256),
+        teacher=folder.load("baseline").net if recipe.label_share < 1 else None,
         command=command,
         report=report,
     )

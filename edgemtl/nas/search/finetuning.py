@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -36,9 +37,12 @@ __all__ = [
 ]
 
 FINETUNE_FOLDER = "finetune"
-FINETUNING = replace(TUNING, batch=8, sizes=(1.0,))
-"""Small batches at full size: half sizes unlearn more of depth in so few steps than they teach. The rate is that of a
-training: it moves away from what the shared weights were a compromise of."""
+FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=1.5e-4, frozen_statistics=True)
+"""Small batches at full size: half sizes unlearn more of depth in so few steps than they teach. Statistics are frozen,
+as those of eight images differ from all images' by more than so few steps can learn."""
+_LABELLED_IMAGES = 64
+"""So many training images say whether all have labels. To be taught as well takes half as long again, and is worth it
+where labels are missing."""
 ROUNDED_SHARE, ROUNDED_RATE = 0.1, 0.2
 """The last part of the steps, which goes through the rounding of INT8 blocks, and its share of the learning rate."""
 _ROUNDED_COST = 2.0
@@ -56,9 +60,16 @@ class FineTuneEstimate:
     seconds: float
 
 
-def recipe_of(request: SearchRequest) -> Recipe:
-    """The recipe of a search's fine-tuning."""
-    return replace(FINETUNING, steps=request.finetune, seed=request.seed)
+def recipe_of(request: SearchRequest, source: Source) -> Recipe:
+    """The recipe of a search's fine-tuning: by labels alone where every image has those of every task."""
+    share = 1.0 if _is_labelled(source) else FINETUNING.label_share
+    return replace(FINETUNING, steps=request.finetune, seed=request.seed, label_share=share)
+
+
+def _is_labelled(source: Source) -> bool:
+    """Whether each of the first training images has a valid label of every task."""
+    samples, names = islice(source.split("train"), _LABELLED_IMAGES), [task.name for task in source.tasks]
+    return all(np.any(sample.masks[name]) for sample in samples for name in names)
 
 
 def parts_of(recipe: Recipe) -> tuple[Recipe, Recipe] | None:
@@ -74,9 +85,9 @@ def parts_of(recipe: Recipe) -> tuple[Recipe, Recipe] | None:
     return replace(recipe, steps=recipe.steps - steps), rounded
 
 
-def finetune_config(request: SearchRequest) -> dict[str, JsonValue] | None:
+def finetune_config(request: SearchRequest, source: Source) -> dict[str, JsonValue] | None:
     """The part of a run's configuration that a fine-tuning follows from; None where there is none."""
-    return {**recipe_of(request).as_json(), "processes": request.processes} if request.finetune else None
+    return {**recipe_of(request, source).as_json(), "processes": request.processes} if request.finetune else None
 
 
 def check_train_labels(source: Source) -> None:
@@ -134,7 +145,7 @@ def _train(request: SearchRequest, evaluator: Evaluator, candidate: Candidate, r
     A step through rounding takes up to twice as long, and what rounding costs is won back in few. Each part goes on
     from its checkpoint in the run's folder where there is one.
     """
-    recipe = recipe_of(request)
+    recipe = recipe_of(request, evaluator.source)
     parts = parts_of(recipe)
     if "int8" not in candidate.precision.values() or parts is None:
         return _part(request, candidate, recipe, report)
@@ -142,7 +153,7 @@ def _train(request: SearchRequest, evaluator: Evaluator, candidate: Candidate, r
     design, whole = candidate.design, _of_whole(report, 0, recipe.steps, _ROUNDED_COST * rounded.steps)
     plain = evaluator.candidate_of(design.in_float(), candidate.net.copy(), {})
     trained = _part(request, plain, in_float, whole)
-    begun = evaluator.candidate_of(design, trained.net, {})
+    begun = evaluator.as_trained(design, trained.net, {})
     return _part(request, begun, rounded, _of_whole(report, in_float.steps, recipe.steps))
 
 
@@ -177,11 +188,8 @@ def _with_weights(
     trained: Tuned,
     steps: int,
 ) -> list[Finalist]:
-    """The finalists, those of the trained design's architecture with its weights where these are better for them.
-
-    What learnt through rounding was normalised with statistics of rounded batches, and so it is scored.
-    """
-    own = evaluator.candidate_of(design, trained.net, trained.limits)
+    """The finalists, those of the trained design's architecture with its weights where these are better for them."""
+    own = evaluator.as_trained(design, trained.net, trained.limits)
     eight_bit = any(each.candidate.ranges for each in finalists if each.candidate.design.plan == design.plan)
     ranges = own.ranges or (evaluator.ranges(own.net) if eight_bit else None)
 
@@ -189,7 +197,7 @@ def _with_weights(
         before, variant = finalist.evaluation, finalist.candidate.design
         if variant.plan != design.plan:
             return finalist
-        candidate = evaluator.through_rounding(Candidate(variant, own.net, ranges))
+        candidate = Candidate(variant, own.net, ranges)
         after = replace(before, metrics=evaluator.simulated(candidate))
         delta_m_before, delta_m_after = (problem.delta_m(each.metrics) for each in (before, after))
         record = FineTuning(steps=steps, delta_m_before=delta_m_before, delta_m_after=delta_m_after)
@@ -220,10 +228,10 @@ def estimate(
 ) -> FineTuneEstimate:
     """How long a fine-tuning takes about: its work, counted, at the speeds of training passes that are timed now.
 
-    The largest net is the teacher. What is trained takes as many FLOPs as a budget allows, or as the largest net, at
-    the rate of the middle design, and rounds INT8 blocks in its last part.
+    The largest net is the teacher, if there is one. What is trained takes as many FLOPs as a budget allows, or as the
+    largest net, at the rate of the middle design, and rounds INT8 blocks in its last part.
     """
-    recipe, flops, middle = recipe_of(request), largest.cost().flops, largest.space.middle()
+    recipe, flops, middle = recipe_of(request, evaluator.source), largest.cost().flops, largest.space.middle()
     allowed = [limit.value for limit in limits if limit.budget.quantity == "flops" and limit.budget.task is None]
     images = recipe.batch * request.processes
     timed = min(images, _TIMED_IMAGES)
@@ -234,7 +242,8 @@ def estimate(
     rounding = 1 + ROUNDED_SHARE * (_ROUNDED_COST - 1)
     own = of_middle * min([flops, *allowed]) / middle.cost().flops * rounding
     work = sum(map(recipe.work_at, range(recipe.steps))) * images
-    return FineTuneEstimate(recipe.steps, work * (own + of_largest / 3))
+    teacher = of_largest / 3 if recipe.label_share < 1 else 0.0
+    return FineTuneEstimate(recipe.steps, work * (own + teacher))
 
 
 def _pass_seconds(net: MultiTaskNet, recipe: Recipe, images: int) -> float:

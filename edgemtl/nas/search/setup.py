@@ -95,7 +95,7 @@ def set_up(request: SearchRequest) -> Setup:
         seed=request.seed,
         supernet_sha256=sha256(weights) if weights else None,
         threads=request.threads if evaluator.is_timed else None,
-        finetune=finetune_config(request),
+        finetune=finetune_config(request, source),
         latency=request.latency if evaluator.is_timed else None,
     )
     return Setup(

@@ -19,6 +19,7 @@ from refusals import refused
 from small_world import Ask
 
 from edgemtl.cli.search import search as command
+from edgemtl.data import open_source
 from edgemtl.models import MultiTaskNet, Supernet
 from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.runs import TUNING, RunFolder
@@ -31,9 +32,9 @@ from edgemtl.testing.world import TASKS
 from edgemtl.train import Recipe
 from edgemtl.units import parse_budget
 
-STEPS = 48
-QUICK = replace(TUNING, learning_rate=5e-3, average=0.5, bf16=False)
-"""A recipe under which so few steps show in the weights that are kept."""
+STEPS = 120
+QUICK = replace(TUNING, learning_rate=2e-2, average=0.5, frozen_statistics=True, bf16=False)
+"""A rate at which a supernet that has hardly learnt anything learns in so few steps."""
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +71,9 @@ def test_the_answer_is_trained_further_and_says_so(ask: Ask, tmp_path: Path) -> 
     assert stored["best"]["fine_tuning"]["steps"] == STEPS
 
 
+@pytest.mark.parametrize("labelled", [True, False])
 def test_an_estimate_times_few_images_and_counts_the_rest(
-    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labelled: bool
 ) -> None:
     """On a machine where a forward and a backward pass of any net take half a second an image."""
     timed: list[int] = []
@@ -84,11 +86,13 @@ def test_an_estimate_times_few_images_and_counts_the_rest(
     monkeypatch.setattr(finetuning, "FINETUNING", replace(QUICK, batch=8, sizes=(1.0,)))
     largest = load_space("tiny", TASKS).largest()
     half = Limit(parse_budget("50%FLOPs"), largest.cost().flops / 2)
-    evaluator: Any = SimpleNamespace(supernet=Supernet.of(largest.space))
+    monkeypatch.setattr(finetuning, "_is_labelled", lambda source: labelled)
+    evaluator: Any = SimpleNamespace(supernet=Supernet.of(largest.space), source=None)
     found = finetuning.estimate(ask(tmp_path / "run", finetune=6, processes=2), [half], evaluator, largest)
     assert timed == [4, 4]
     share = largest.cost().flops / 2 / largest.space.middle().cost().flops
-    passes = 1 / 3 + share * (0.9 + 0.1 * 2)  # the teacher's forward; a net of half its FLOPs, in the end rounded
+    teacher = 0 if labelled else 1 / 3  # its forward alone; then a net of half its FLOPs, in the end rounded
+    passes = teacher + share * (0.9 + 0.1 * 2)
     assert found.seconds == pytest.approx(6 * 8 * 2 * 0.5 * passes)
 
 
@@ -216,6 +220,19 @@ def test_a_task_without_training_labels_is_refused(ask: Ask, tmp_path: Path, hom
     assert "no training image has a valid label of task 'depth'" in line
     assert "give --finetune 0" in line
     assert not wanted.out.exists()
+
+
+def test_the_largest_net_teaches_where_an_image_lacks_a_label(ask: Ask, tmp_path: Path, home: Path) -> None:
+    """Elsewhere labels say it all, and its pass is saved."""
+    folder = Path(shutil.copytree(home / "photos", tmp_path / "photos"))
+    shares = []
+    for _ in range(2):
+        wanted = ask(tmp_path / "run", data=str(folder), finetune=STEPS)
+        config = finetuning.finetune_config(wanted, open_source(str(folder), (64, 64)))
+        shares.append(config and config["label_share"])
+        picture = min((folder / "depth" / "train").iterdir())
+        Image.fromarray(np.zeros((64, 64), np.uint16)).save(picture)
+    assert shares == [1.0, 0.5]
 
 
 def test_measured_finalists_are_read_again_for_their_own_search_only(
