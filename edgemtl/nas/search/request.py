@@ -29,11 +29,11 @@ AUTO, MEASURED, PREDICTED = "auto", "measured", "predicted"
 EVALUATIONS = 36
 MOST_WORKERS = 64
 STEPS_IN_BF16, STEPS_IN_FP32 = 1200, 200
-"""Steps of a fine-tuning that take two cores some eight minutes: where BF16 trains faster than FP32, and elsewhere."""
+"""Steps of a fine-tuning that take two cores a few minutes: where BF16 trains faster than FP32, and elsewhere."""
 
 
 def default_steps() -> int:
-    """Steps that finalists are trained for where none are given: what this machine does in some eight minutes."""
+    """Steps that finalists are trained for where none are given: what this machine does in a few minutes."""
     return STEPS_IN_BF16 if Recipe().computes_bf16() else STEPS_IN_FP32
 
 
