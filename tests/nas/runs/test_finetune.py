@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from edgemtl.cli.train import train
 from edgemtl.errors import UserError
-from edgemtl.export import ExportRequest, export_run
+from edgemtl.export import Evidence, ExportRequest, Tolerance, export_run
 from edgemtl.nas.runs import TUNING, RunFolder, fine_tune
 from edgemtl.nas.search import SearchRequest, search
 from edgemtl.progress import Progress
@@ -34,7 +35,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.usefixtures("ask")
-def test_a_tuned_design_is_the_same_design_in_a_run_of_its_own_and_better(run: Path, tmp_path: Path) -> None:
+def test_a_tuned_design_is_the_same_design_in_a_run_of_its_own_and_better(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it has INT8 blocks follows from latencies; a class of three images is no measure of their rounding."""
     out = tmp_path / "tuned"
     result, before = fine_tune(run, out, RECIPE, command="edgemtl train --run first"), read_result(run)
     assert read_result(out) == result
@@ -45,6 +49,8 @@ def test_a_tuned_design_is_the_same_design_in_a_run_of_its_own_and_better(run: P
     assert result.best.metrics["depth"]["rmse"] < 0.8 * before.best.metrics["depth"]["rmse"]
     assert result.front[-1].metrics == before.front[-1].metrics, "the baseline is the run's, scored on the same images"
     assert (RunFolder(out).config().tuned or {})["design"] == "best"
+    loose = Tolerance(reduced_metric=2.0)
+    monkeypatch.setattr("edgemtl.export.run.Evidence", partial(Evidence, tolerance=loose))
     exported = export_run(out, ExportRequest(RunFolder(out).config().target), tmp_path / "bundle")
     assert exported.cost.flops == before.best.flops
 
