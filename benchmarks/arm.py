@@ -157,7 +157,7 @@ def rows_of(kind: str, boards: Sequence[Mapping[str, Mapping[str, float]]]) -> l
 def add(parser: argparse.ArgumentParser) -> None:
     """Options that make it smaller or larger: an emulated processor is a hundred times slower than a real one."""
     parser.add_argument("--size", default="96x128", help="input of the nets from supernets (default %(default)s)")
-    parser.add_argument("--images", type=int, default=4, help="test images of each engine (default %(default)s)")
+    parser.add_argument("--images", type=int, default=16, help="test images of each engine (default %(default)s)")
     add_minutes(parser)
 
 

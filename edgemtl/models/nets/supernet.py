@@ -114,18 +114,26 @@ class Supernet(nn.Module):
         return _prefix(self.shared[name], shape)
 
     def _enlarge(self, plan: Plan) -> None:
-        with torch.device("meta"):
-            wanted = {name: tuple(p.shape) for name, p in _origins(MultiTaskNet(plan, self.tasks)).items()}
-        have = self.shared
-        short = [n for n, shape in wanted.items() if n not in have or not _covers(have[n], shape)]
+        skeleton, have = self._build_skeleton(plan), self.shared
+        wanted = _origins(skeleton)
+        short = [n for n, p in wanted.items() if n not in have or not _covers(have[n], p.shape)]
         if short:
-            net = MultiTaskNet(plan, self.tasks)
+            net = self._with_values(skeleton, short)
             fresh = _origins(net)
             heads = tuple(f"{name}.conv." for name, module in net.named_modules() if isinstance(module, Subpixel))
             for name in short:
                 value = _initial(fresh[name])
                 value = _one_for_all_subpixels(value) if name.startswith(heads) else value
                 self.register_parameter(name.replace(".", "/"), nn.Parameter(value))
+
+    def _with_values(self, skeleton: MultiTaskNet, names: Iterable[str]) -> MultiTaskNet:
+        """The net with values in the blocks that have parameters of these names: the others are built for nothing."""
+        owners = {name.split(".", 2)[1] for name in names}
+        blocks = {
+            name: build_block(*copies) if copies[0].origin in owners else skeleton.blocks[name]
+            for name, copies in skeleton.plan.copies().items()
+        }
+        return MultiTaskNet(skeleton.plan, self.tasks, nn.ModuleDict(blocks))
 
     def _build_skeleton(self, plan: Plan) -> MultiTaskNet:
         """A net without values, of blocks that other skeletons have too: what a block reads does not change it."""
