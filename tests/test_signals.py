@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -107,6 +108,13 @@ def bear(ends: Connection) -> None:
     time.sleep(600)
 
 
+def lives(process: int) -> bool:
+    """Whether a process has not ended; it may be gone between any two looks."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    return False
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="Linux only")
 def test_a_child_ends_with_a_parent_that_was_killed() -> None:
     ours, theirs = FORK.Pipe()
@@ -116,6 +124,6 @@ def test_a_child_ends_with_a_parent_that_was_killed() -> None:
     parent.kill()
     parent.join()
     deadline = time.monotonic() + 30
-    while Path(f"/proc/{child}/stat").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
+    while lives(child):
         assert time.monotonic() < deadline
         time.sleep(0.01)
