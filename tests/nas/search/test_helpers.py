@@ -64,7 +64,7 @@ def test_who_is_alone_waits_for_those_inside_and_keeps_newcomers_out(tmp_path: P
     with Turns(tmp_path).among_others(), Turns(tmp_path).among_others():
         first = threading.Thread(target=alone)
         first.start()
-        time.sleep(0.2)  # it waits at the room, the gate its own
+        wait_until_locked(tmp_path / "gate")  # it waits at the room, the gate its own
         second = threading.Thread(target=newcomer)
         second.start()
         time.sleep(0.1)
