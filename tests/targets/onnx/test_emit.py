@@ -93,9 +93,9 @@ def test_two_tasks_that_share_an_output_both_get_one() -> None:
 def test_emission_takes_well_under_a_second() -> None:
     net = small_net(size=(192, 256))
     emit(net)
-    start = time.perf_counter()
+    start = time.process_time()  # that of this process: another one's work does not count
     emit(net)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_the_same_net_gives_the_same_bytes() -> None:
