@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell's background jobs ignore Ctrl-C, and so would every process that a test starts in order to interrupt it
@@ -17,6 +18,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+# The same examples in every run, so that what fails is the change's doing: `--hypothesis-profile default` draws others.
+# A machine with other work may take its time to draw them.
+settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture
