@@ -1,8 +1,10 @@
 """Sub-pixel shuffles of many channels as one transpose of five dimensions.
 
 From 16 channels on OpenVINO's own operator leaves them innermost, as the convolution before it does, and then turns the
-enlarged tensor over, which takes longer than a small net. A transpose between two reshapes begins with planes instead.
-It leaves out the batch, which is 1: of six dimensions OpenVINO would make its own operator again.
+enlarged tensor over, which takes longer than a small net. Here the convolution's tensor is read with its channels
+innermost, as it lies in memory: that transpose is none, and the other one moves whole rows of a block to their plane. A
+reshape of planes would have OpenVINO turn the tensor over first. The batch, which is 1, is left out: of six dimensions
+OpenVINO would make its own operator again.
 """
 
 from __future__ import annotations
@@ -40,10 +42,12 @@ def _factor(node: NodeProto) -> int:
 def _transposed(graph: onnx.GraphProto, node: NodeProto, shape: Sequence[int]) -> Iterator[NodeProto]:
     """The operators that stand for one shuffle, whose input has this shape."""
     factor, (_, channels, height, width), output = _factor(node), shape, node.output[0]
-    per_block, pieces, turned = channels // factor**2, f"{output}.pieces", f"{output}.turned"
-    sizes = [per_block, factor, factor, height, width], [1, per_block, height * factor, width * factor]
+    per_block = channels // factor**2
+    innermost, pieces, turned = (f"{output}.{step}" for step in ("innermost", "pieces", "turned"))
+    sizes = [height, width, per_block, factor, factor], [1, per_block, height * factor, width * factor]
     before, after = (numpy_helper.from_array(np.array(s, np.int64), f"{output}.size{len(s)}") for s in sizes)
     graph.initializer.extend([before, after])
-    yield helper.make_node("Reshape", [node.input[0], before.name], [pieces], name=pieces)
-    yield helper.make_node("Transpose", [pieces], [turned], name=turned, perm=[0, 3, 1, 4, 2])
+    yield helper.make_node("Transpose", [node.input[0]], [innermost], name=innermost, perm=[0, 2, 3, 1])
+    yield helper.make_node("Reshape", [innermost, before.name], [pieces], name=pieces)
+    yield helper.make_node("Transpose", [pieces], [turned], name=turned, perm=[2, 0, 3, 1, 4])
     yield helper.make_node("Reshape", [turned, after.name], [output], name=node.name)
