@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ __all__ = [
     "RunTask",
     "changed_fields",
     "difference_of",
+    "in_words",
     "read_config",
     "write_config",
 ]
@@ -111,13 +112,20 @@ def difference_of(stored: RunConfig, wanted: RunConfig, fields: Collection[str] 
     if fields:
         rest = RunConfig.model_fields.keys() - {*fields}
         stored = stored.model_copy(update={name: getattr(wanted, name) for name in rest})
-    changed = changed_fields(stored, wanted)
-    before, after = stored.as_json(), wanted.as_json()
-    named = [f"{name} ({_shown(before[name])}, here {_shown(after[name])})" for name in _NAMED if name in changed]
+    return in_words(changed_fields(stored, wanted), stored.as_json(), wanted.as_json())
+
+
+def in_words(changed: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The fields that changed, those that a user names with their values, and alone where there are some."""
+    named = [
+        f"{name} ({_shown(before.get(name))}, here {_shown(after.get(name))})" for name in _NAMED if name in changed
+    ]
     return " and ".join(named) or ", ".join(changed)
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
     if not isinstance(value, list):
         return str(value)
     return ("x" if isinstance(value[0], int) else " ").join(map(str, value)) if value else "none"

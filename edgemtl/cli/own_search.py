@@ -24,7 +24,7 @@ __all__ = ["search_own"]
 
 _OPTIONS = {
     "net", "tasks", "budgets", "floors", "data", "size", "target", "device", "threads", "finetune", "out", "resume",
-    "strategy", "settings", "evaluations", "seed", "objectives", "preference", "workers",
+    "strategy", "settings", "evaluations", "seed", "train_step", "objectives", "preference", "workers", "storage",
     "format_", "verbose", "debug",
 }  # fmt: skip
 
@@ -35,6 +35,7 @@ def search_own(
     """Choose a net's channels and precisions, and print finalists and choice; `options` are the request's fields."""
     from edgemtl.cli.tables import show_result
     from edgemtl.files.disk import read_json
+    from edgemtl.nas.evaluation import hide_password
     from edgemtl.nas.precision import PrecisionRequest, check_resumed, search_precision
     from edgemtl.nas.prune import FineTuning
     from edgemtl.own import is_own_net
@@ -47,11 +48,11 @@ def search_own(
         )
     _check_options(net)
     given = {**options, "data": Path(options["data"])}
-    given["tuning"] = FineTuning(given.pop("steps"))
+    given["tuning"] = FineTuning(given.pop("steps"), given.pop("train_step") or "")
     if given["resume"]:
         check_resumed(out, given)
     opened, declaration = opened_net(screen, net, size, tasks)
-    command = shlex.join(["edgemtl", *sys.argv[1:]])
+    command = hide_password(shlex.join(["edgemtl", *sys.argv[1:]]))
     request = PrecisionRequest(opened, declaration, out=out, command=command, **given)
     usable = f"what was scored is kept in {out}; go on with: {resume_line(out)}"
     with interruptible(usable, [out / "config.json"]), Stages() as stages:

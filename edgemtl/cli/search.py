@@ -33,6 +33,7 @@ _PROPOSING = {
     "seed": "--seed",
     "objectives": "--objective",
     "workers": "--workers",
+    "storage": "--storage",
 }
 
 
@@ -130,6 +131,11 @@ _PROPOSING = {
     "float, the rest through the rounding of its INT8 blocks; 0: none, as --from has by default; else what takes two "
     "cores a few minutes: 1200 where BF16 trains faster than FP32, 200 elsewhere.",
 )
+@click.option(
+    "--train-step",
+    metavar="FUNCTION",
+    help="For a net of your own, with --finetune: package.module:train_step; by default it learns from itself.",
+)
 @click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default.")
 @click.option(
     "--storage",
@@ -169,6 +175,7 @@ def search(
     evaluations: int | None,
     origin: Path | None,
     finetune: int | None,
+    train_step: str | None,
     out: Path | None,
     resume: bool,
     **options: Any,
@@ -190,12 +197,12 @@ def search(
     from edgemtl.train import training_processes
 
     folder = new_run(out, "search", resume)
-    if tasks is not None and net is None:
-        raise UserError("--tasks belongs to a net of one's own: give the net before it, or drop it")
+    if net is None:
+        _check_of_own({"--tasks": tasks, "--train-step": train_step})
     if net is not None:
         own = {"budgets": tuple(budgets), "floors": tuple(floors), "resume": resume, "steps": finetune or 0}
-        proposing = _proposing(settings, objectives, evaluations, options)
-        search_own(screen, net, tasks, parse_size(size), folder, {**own, **proposing, **_of_own(options)})
+        own |= {"train_step": train_step, **_proposing(settings, objectives, evaluations, options), **_of_own(options)}
+        search_own(screen, net, tasks, parse_size(size), folder, own)
         return
     request = room.SearchRequest(
         out=folder,
@@ -253,8 +260,15 @@ def _proposing(
             )
         return {}
     about = {"strategy": options["strategy"], "settings": _settings(settings, None), "seed": options["seed"]}
-    about |= {"objectives": tuple(objectives), "workers": options["workers"]}
+    about |= {"objectives": tuple(objectives), "workers": options["workers"], "storage": options["storage"]}
     return about if evaluations is None else {**about, "evaluations": evaluations}
+
+
+def _check_of_own(options: Mapping[str, str | None]) -> None:
+    """`UserError` for an option that is given and that a net of one's own alone has."""
+    for option, value in options.items():
+        if value is not None:
+            raise UserError(f"{option} belongs to a net of one's own: give the net before it, or drop it")
 
 
 def _training_steps(given: int | None, folder: Path, resume: bool) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -14,29 +14,28 @@ from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.nas.evaluation import (
     COUNTED,
     Evaluation,
-    Limit,
     Problem,
     check_objectives,
     finished,
     near_best,
     non_dominated,
     open_storage,
-    open_study,
 )
+from edgemtl.nas.precision.common import open_designs
 from edgemtl.nas.precision.finalists import Candidate, Finalist, acceptable, choose, timed_finalists
 from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.greedy import GreedySearch
-from edgemtl.nas.precision.joint import MARGIN, TRAINING_FOLDER, open_narrowing, share_of, whole_cost
+from edgemtl.nas.precision.joint import TRAINING_FOLDER, open_narrowing
 from edgemtl.nas.precision.net_designs import NetDesigns
-from edgemtl.nas.precision.net_space import net_space
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest, usable_strategy
 from edgemtl.nas.precision.rounded import NOT_WORTH, trains_rounded, with_rounded
 from edgemtl.nas.precision.setup import Setup, set_up
-from edgemtl.nas.precision.state import Scored
+from edgemtl.nas.precision.state import Scored, difference_of, shared_config
 from edgemtl.nas.prune import NO_TUNING, Narrowing
 from edgemtl.nas.runs import RunFolder, RunInfo
 from edgemtl.nas.search import (
+    RunStudy,
     SamplerStrategy,
     Worker,
     end_abandoned,
@@ -46,14 +45,13 @@ from edgemtl.nas.search import (
     is_seeded,
     mark_refined,
     run_helpers,
+    seeding_turn,
     take_known,
     wanted_in,
     worker_name,
 )
-from edgemtl.own import FLOAT_ENGINE
 from edgemtl.progress import Report, note, silent
 from edgemtl.results import RESULT_FILE
-from edgemtl.spaces import Space
 from edgemtl.units import preference_text
 
 __all__ = ["StrategySearch"]
@@ -66,15 +64,19 @@ SHORTLIST = 6
 
 @dataclass(frozen=True)
 class StrategySearch:
-    """The search by a request's `strategy`, after the greedy one; a `NetSearch`."""
+    """The search by a request's `strategy`, after the greedy one; a `NetSearch`. `config` is its run's, once known."""
 
     request: PrecisionRequest
     strategy: SamplerStrategy
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, request: PrecisionRequest) -> Self:
-        """The search of a request; `UserError` for a strategy or numbers that are no use."""
-        return cls(request, usable_strategy(request))
+        """The search of a request; `UserError` for a strategy, numbers or a storage that are no use."""
+        strategy = usable_strategy(request)
+        if request.storage is not None:
+            open_storage(RunFolder(request.out).journal, request.storage)
+        return cls(request, strategy)
 
     def narrowing(self, setup: Setup, report: Report) -> Narrowing:
         """The net as a module whose channels a strategy may choose; `UserError` where there are none.
@@ -86,6 +88,12 @@ class StrategySearch:
             return open_narrowing(self.request, setup, report)
         except (UserError, UnsupportedError) as error:
             raise UserError(f"--strategy {self.request.strategy} chooses channels too: {error}") from error
+
+    def of_run(self, config: Mapping[str, Any]) -> Self:
+        """See `NetSearch`; a shared study of something else is refused."""
+        search = replace(self, config=config)
+        search._run_study.check()
+        return search
 
     def has_ended(self) -> bool:
         """Whether the run has a result, of all evaluations that are requested."""
@@ -104,20 +112,23 @@ class StrategySearch:
         """
         assert narrowing is not None
         request, study = self.request, self._study
-        forms, designs, problem = self._opened(whole, narrowing, scored, report)
-        if not is_seeded(study):
-            greedy, _ = GreedySearch(replace(request, tuning=NO_TUNING)).finalists(whole, narrowing, scored, report)
-            best = choose(greedy)
-            take_known(study, problem, [*map(designs.known, (best, *(each for each in greedy if each is not best)))])
+        name, shares = worker_name(request.out), request.storage is not None
+        end_abandoned(study, name if shares else None)
+        with seeding_turn(study, name, report) as check_turn:
+            designs, problem = self._opened(whole, narrowing, scored, report, check_turn)
+            if not is_seeded(study):
+                known = self._first(designs, scored, report)
+                check_turn()
+                take_known(study, problem, known)
         study.sampler = self.strategy.sampler(problem, request.seed, BATCH)
-        end_abandoned(study, None)
         wanted = wanted_in(study, request.evaluations)
         work = _NetWork(request, whole.setup.config, wanted)
         with run_helpers(request.out, request.workers, work, designs.turns, study, report) as check:
-            worker = Worker(worker_name(request.out), request.workers > 1, check)
+            worker = Worker(name, shares or request.workers > 1, check)
             interrupted = evaluate_all(wanted, problem, designs, study, worker, report)
         if interrupted:
             raise KeyboardInterrupt
+        forms = designs.forms
         candidates = _candidates(problem, designs, evaluations_in(study, designs.space))
         finalists = timed_finalists(candidates, whole.setup, report)
         return self._with_tuned(finalists, forms, report), forms
@@ -153,23 +164,42 @@ class StrategySearch:
             raise UserError(f"{request.net.name} is another net each time that it is opened: let it be the same")
         setup.bench.turns.folder = turns_folder
         whole = Proposal(setup, scored, silent)
-        _, designs, problem = self._opened(whole, self.narrowing(setup, silent), scored, silent)
+        designs, problem = self._opened(whole, self.narrowing(setup, silent), scored, silent)
         study.sampler = self.strategy.sampler(problem, request.seed, BATCH)
         evaluate_all(wanted, problem, designs, study, worker, silent)
 
     def _opened(
-        self, whole: Proposal, narrowing: Narrowing, scored: Scored, report: Report
-    ) -> tuple[NarrowForms, NetDesigns, Problem]:
-        """Narrower forms of the net, the designs that mean them, and what is searched for among these."""
-        forms = NarrowForms(whole, narrowing, scored, report)
-        designs = NetDesigns(net_space(forms), forms)
-        return forms, designs, replace(_problem(designs.space, whole), objectives_given=self.request.objectives)
+        self,
+        whole: Proposal,
+        narrowing: Narrowing,
+        scored: Scored,
+        report: Report,
+        check: Callable[[], None] = lambda: None,
+    ) -> tuple[NetDesigns, Problem]:
+        """See `open_designs`."""
+        designs, problem = open_designs(self._study, whole, narrowing, scored, report, check)
+        return designs, replace(problem, objectives_given=self.request.objectives)
+
+    def _first(self, designs: NetDesigns, scored: Scored, report: Report) -> list[Evaluation]:
+        """The evaluations that the greedy search ended with, its own choice first."""
+        greedy, forms = GreedySearch(replace(self.request, tuning=NO_TUNING)), designs.forms
+        finalists, _ = greedy.finalists(forms.whole, forms.narrowing, scored, report)
+        best = choose(finalists)
+        return [*map(designs.known, (best, *(each for each in finalists if each is not best)))]
 
     @cached_property
     def _study(self) -> optuna.Study:
-        """The run's journal, opened when it is first read: a folder that holds one can no longer become a run."""
-        storage = open_storage(RunFolder(self.request.out).journal)
-        return open_study("search", storage, len(self.request.objectives) or 2)
+        """The run's study, opened when it is first read: a folder that holds a journal can no longer become a run."""
+        return self._run_study.open()
+
+    @property
+    def _run_study(self) -> RunStudy:
+        request, config = self.request, shared_config(self.config)
+
+        def difference(stored: object, subject: str, remedy: str) -> str:
+            return difference_of(stored, config, subject, remedy)
+
+        return RunStudy(request.out, request.storage, len(request.objectives) or 2, config, difference)
 
     def _with_tuned(self, finalists: list[Finalist], forms: NarrowForms, report: Report) -> list[Finalist]:
         """The finalists, and the chosen one once it is trained, where that was asked for.
@@ -207,22 +237,8 @@ class _NetWork:
 
     def evaluate(self, name: str, turns_folder: Path) -> None:
         """See `HelperWork`."""
-        search = StrategySearch.of(self.request)
+        search = StrategySearch(self.request, usable_strategy(self.request), self.config)
         search.help_evaluate(self.evaluations, self.config, Worker(name, shares=True), turns_folder)
-
-
-def _problem(space: Space, whole: Proposal) -> Problem:
-    """The limits of designs of the space; counted budgets are the same parts of the whole net as on its graph."""
-    setup, limits = whole.setup, list[Limit]()
-    counts, ms = whole_cost(setup), whole.latency_ms(whole.precision(FLOAT_ENGINE, ()))
-    for budget in setup.budgets:
-        if budget.counted:
-            amount = space.largest().cost(budget.task).amount(budget.quantity)
-            limits.append(Limit(budget, share_of(budget, counts) * amount))
-        else:
-            limits.append(Limit(budget, MARGIN * budget.limit(ms[budget.task or ""])))
-    floors = setup.floors
-    return Problem(space, tuple(limits), floors.floors, floors.preference, floors.baseline, measures_latency=True)
 
 
 def _candidates(problem: Problem, designs: NetDesigns, evaluations: Sequence[Evaluation]) -> list[Candidate]:

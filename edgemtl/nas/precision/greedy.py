@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.nas.precision.finalists import Base, Finalist, choose, timed_finalists
@@ -31,6 +32,10 @@ class GreedySearch:
     def narrowing(self, setup: Setup, report: Report) -> Narrowing | None:
         """The net as a module where a budget needs fewer channels; else it is opened when precision is not enough."""
         return open_narrowing(self.request, setup, report) if needs_pruning(setup) else None
+
+    def of_run(self, config: Mapping[str, Any]) -> Self:
+        """See `NetSearch`."""
+        return self
 
     def has_ended(self) -> bool:
         """See `NetSearch`."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
 
 from edgemtl.errors import UserError
 from edgemtl.nas.precision.by_strategy import StrategySearch
@@ -29,6 +29,10 @@ class NetSearch(Protocol):
 
         Raises `UserError` where it does, and none can be.
         """
+        ...
+
+    def of_run(self, config: Mapping[str, Any]) -> Self:
+        """The same, of a run with this configuration; `UserError` where a study elsewhere is of another."""
         ...
 
     def has_ended(self) -> bool:
@@ -60,4 +64,6 @@ def search_for(request: PrecisionRequest) -> NetSearch:
         return StrategySearch.of(request)
     if request.workers != 1:
         raise UserError(f"{request.workers} workers given, which share designs that a strategy proposes: name one")
+    if request.storage is not None:
+        raise UserError("--storage is where workers share designs that a strategy proposes: name one")
     return GreedySearch(request)

@@ -34,9 +34,10 @@ class PrecisionRequest:
     agreement with the float net that a task may lose. `threads` are the runtime's, 0 leaves it the choice. `tuning`
     trains what is left where channels are removed. A `strategy` (by name, with `settings` of its own) proposes so many
     `evaluations` after the greedy search, by `seed`, for a front of `objectives` (none: delta_m and latency), which so
-    many `workers`, processes of this machine, share; without one that alone is the search. With a `preference`, weights
-    of tasks, what is chosen is near the best by their mean. A script that asks for several workers guards its main
-    module, as they import it.
+    many `workers`, processes of this machine, share; without one that alone is the search. `storage` is an Optuna
+    URL, for a study that runs share whose folders have one name; by default it is a journal in `out`. With a
+    `preference`, weights of tasks, what is chosen is near the best by their mean. A script that asks for several
+    workers guards its main module, as they import it.
     """
 
     net: OwnNet
@@ -56,6 +57,7 @@ class PrecisionRequest:
     seed: int = 0
     objectives: tuple[str, ...] = ()
     workers: int = 1
+    storage: str | None = None
     resume: bool = False
     command: str = "edgemtl search"
 

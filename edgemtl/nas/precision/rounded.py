@@ -49,11 +49,14 @@ def with_rounded(
 ) -> list[Finalist]:
     """The finalists, and the precisions of the net trained through eight bits, timed in turns with them.
 
-    Where it cannot be trained they are answer enough: a note says why.
+    Where it cannot be trained they are answer enough: a note says why. Raises `UserError` for a user's own train step
+    that fails.
     """
     try:
         trained = forms.rounded(request.tuning, request.out / TRAINING_FOLDER / ROUNDED)
-    except (UserError, UnsupportedError) as error:
+    except UserError as error:
+        if request.tuning.train_step and not isinstance(error, UnsupportedError):
+            raise
         note(report, f"the net is not trained through eight bits: {error}")
         return finalists
     candidates = [*(each.candidate for each in finalists), *trained.candidates()]

@@ -16,6 +16,7 @@ from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest, terms_of
 from edgemtl.nas.precision.setup import Setup, set_up
 from edgemtl.nas.precision.state import Scored, begin, check_terms
+from edgemtl.nas.search import storage_failures
 from edgemtl.own import write_precision
 from edgemtl.progress import Report, silent
 from edgemtl.results import Result, read_result, write_result
@@ -45,16 +46,19 @@ def search_precision(request: PrecisionRequest, report: Report = silent) -> Resu
     on from there.
 
     With a `strategy` all of that is what it begins with: it proposes channels of every group together with precisions,
-    and its designs of the front are finalists too.
+    and its designs of the front are finalists too. A `storage` holds the study of many such runs then: each ends with
+    a result of its own, from the evaluations of all.
     """
-    with claim(request.out, "search"):
+    with claim(request.out, "search"), storage_failures():
         return _search(request, report)
 
 
 def _search(request: PrecisionRequest, report: Report) -> Result:
     started, search = time.monotonic(), search_for(request)
+    request.tuning.check("net")
     check_terms(request.out, terms_of(vars(request)), request.resume)
     setup = set_up(request, report)
+    search = search.of_run(setup.config)
     narrowing = search.narrowing(setup, report)
     begin(request.out, setup.config, request.resume)
     if search.has_ended():

@@ -11,13 +11,15 @@ from pydantic import Field
 
 from edgemtl.errors import UserError
 from edgemtl.files.disk import read_json, write_json
+from edgemtl.files.json import check_schema
 from edgemtl.files.seals import check_seal, sealed
 from edgemtl.nas.precision.candidates import Agreements
 from edgemtl.nas.precision.floors import Metrics
 from edgemtl.nas.runs import check_free
+from edgemtl.runs import in_words
 from edgemtl.schema import Name, Strict, parse_document
 
-__all__ = ["CONFIG_FILE", "Scored", "begin", "check_terms"]
+__all__ = ["CONFIG_FILE", "Scored", "begin", "check_terms", "difference_of", "shared_config"]
 
 CONFIG_FILE, SCORES_FILE = "config.json", "agreements.json"
 SCHEMA, SCORES_SCHEMA = "edgemtl.precision-search/1", "edgemtl.agreements/1"
@@ -69,6 +71,26 @@ def begin(run: Path, config: Mapping[str, Any], resume: bool) -> None:
     _check_same(run, config)
 
 
+def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as a study keeps it that runs share: the net by its hash, as its file may be called otherwise."""
+    rest = {name: value for name, value in config.items() if name != "net_sha256"}
+    return {"schema": SCHEMA, **rest, "net": config["net_sha256"]}
+
+
+def difference_of(stored: object, config: Mapping[str, Any], subject: str, remedy: str) -> str:
+    """The difference of a stored configuration from another in words, those that a user names with their values.
+
+    Empty where they are the same; `UserError`, with the `remedy`, where what is stored in `subject` is none.
+    """
+    check_schema(stored, subject, SCHEMA, remedy)
+    assert isinstance(stored, dict)
+    return in_words(_changed(stored, config), stored, config)
+
+
+def _changed(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
+
+
 def _is_resumed(run: Path, resume: bool) -> bool:
     return resume and (run / CONFIG_FILE).is_file()
 
@@ -78,8 +100,7 @@ def _check_same(run: Path, config: Mapping[str, Any], only: Collection[str] = ()
     stored, wanted = read_json(run / CONFIG_FILE, "run"), {"schema": SCHEMA, **config}
     if not isinstance(stored, dict):
         raise UserError(f"run {run} is damaged: choose another --out")
-    names = {*only} or {*stored, *wanted}
-    if changed := sorted(name for name in names if stored.get(name) != wanted.get(name)):
+    if changed := [name for name in _changed(stored, wanted) if not only or name in only]:
         raise UserError(
             f"run {run} was started with another {', '.join(changed)}: resume it with the same, or choose another --out"
         )

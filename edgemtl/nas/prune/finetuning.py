@@ -38,7 +38,8 @@ __all__ = ["NO_TUNING", "FineTuning", "TrainStep", "fine_tune"]
 TrainStep = Callable[[nn.Module, Tensor, int], Tensor]
 """A user's own train step, `train_step(module, images, step) -> loss`.
 
-`module` is the pruned module in training mode, as `apply_pruning` gives it; `images` are (N, 3, H, W) in FP32, the
+`module` is the pruned module in training mode, as `apply_pruning` gives it, or, in a search, the whole one whose layers
+compute on eight bits (its batch normalisation keeps its statistics then); `images` are (N, 3, H, W) in FP32, the
 values that it reads; `step` counts from 0. The loss is a scalar tensor; the optimizer's step is edgemtl's.
 """
 
@@ -156,14 +157,15 @@ class _Training:
         self.loss = float(loss.detach())
         self._optimized.update(self._tuning.recipe.rate_at(step))
 
-    def _loss(self, batch: Batch) -> Tensor:
-        """The sum of what all tasks have to learn.
-
-        Batch normalisation takes the batch's statistics, but of a net that is rounded: what it has stays right for it.
-        """
-        self._net.eval()
+    def _train_norms(self) -> None:
+        """Let batch normalisation take a batch's statistics, but of a net that is rounded: what it has stays right."""
         for norm in self._norms.values():
             norm.train(not self._rounded)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """The sum of what all tasks have to learn."""
+        self._net.eval()
+        self._train_norms()
         images = torch.from_numpy(batch.image)
         with torch.no_grad():
             wanted = self._teacher(images)
@@ -190,8 +192,10 @@ class _Training:
         if isinstance(self._net, DeclaredNet):
             values = self._net.values(images)
         assert self._step is not None
+        self._net.module.train()
+        self._train_norms()
         try:
-            loss: Any = self._step(self._net.module.train(), values, step)
+            loss: Any = self._step(self._net.module, values, step)
         except Exception as error:  # her code may raise anything
             raise UserError(
                 f"{spec} fails at step {step} ({one_line(error)}): it is called with the module, images and the step"

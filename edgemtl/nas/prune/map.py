@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from edgemtl.nas.prune.cut import Group
 from edgemtl.nas.prune.prunable import Prunable
 from edgemtl.progress import Progress, Report, silent
 
-__all__ = ["Curve", "PruneMap", "counts", "measure_map", "open_map", "steps"]
+__all__ = ["Curve", "PruneMap", "counts", "map_content", "map_in", "measure_map", "open_map", "steps"]
 
 SCHEMA = "edgemtl.prunemap/1"
 LEAST_KEPT = 0.125
@@ -110,13 +111,42 @@ def _curve(prunable: Prunable, group: Group, prune_map: PruneMap) -> Curve:
     return Curve(group.size, rises)
 
 
-def _write(prunable: Prunable, prune_map: PruneMap) -> None:
+def map_content(prunable: Prunable, prune_map: PruneMap) -> dict[str, Any]:
+    """A map as JSON, with what it was made for and the hash of all."""
     curves = {
         name: {"size": curve.size, "rises": {str(count): dict(rises) for count, rises in curve.rises.items()}}
         for name, curve in prune_map.curves.items()
     }
     content = {"base": dict(prune_map.base), "orders": dict(prune_map.orders), "curves": curves}
-    write_json(prunable.map_file, sealed({"schema": SCHEMA, **prunable.cache_key, **content}))
+    return sealed({"schema": SCHEMA, **prunable.cache_key, **content})
+
+
+def map_in(prunable: Prunable, content: object, file: Path, remedy: str) -> PruneMap | None:
+    """The map that `map_content` made such JSON of; None where it was made for something else.
+
+    Raises `UserError`, with the `remedy`, where it was damaged in its `file`.
+    """
+    wanted = {"schema": SCHEMA, **prunable.cache_key}
+    if not isinstance(content, dict) or any(content.get(key) != value for key, value in wanted.items()):
+        return None
+    try:
+        for group in prunable.groups:
+            channels = [sorted(order) for order in content["orders"][group.name]]
+            if channels != [list(range(group.size))] * len(group.parts):
+                raise ValueError(f"channels of {group.name}")
+        curves = {
+            str(name): Curve(int(each["size"]), {int(count): _numbers(rises) for count, rises in each["rises"].items()})
+            for name, each in content["curves"].items()
+        }
+        base = _numbers(content["base"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"pruning map {file} is damaged ({error}): {remedy}") from error
+    check_seal(content, file, "pruning map")
+    return PruneMap(base, content["orders"], curves)
+
+
+def _write(prunable: Prunable, prune_map: PruneMap) -> None:
+    write_json(prunable.map_file, map_content(prunable, prune_map))
 
 
 def _read(prunable: Prunable) -> PruneMap | None:
@@ -124,23 +154,7 @@ def _read(prunable: Prunable) -> PruneMap | None:
     path = prunable.map_file
     if not path.is_file():
         return None
-    stored, wanted = read_json(path, "pruning map"), {"schema": SCHEMA, **prunable.cache_key}
-    if not isinstance(stored, dict) or any(stored.get(key) != value for key, value in wanted.items()):
-        return None
-    try:
-        for group in prunable.groups:
-            channels = [sorted(order) for order in stored["orders"][group.name]]
-            if channels != [list(range(group.size))] * len(group.parts):
-                raise ValueError(f"channels of {group.name}")
-        curves = {
-            str(name): Curve(int(each["size"]), {int(count): _numbers(rises) for count, rises in each["rises"].items()})
-            for name, each in stored["curves"].items()
-        }
-        base = _numbers(stored["base"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"pruning map {path} is damaged ({error}): delete it, it is made again") from error
-    check_seal(stored, path, "pruning map")
-    return PruneMap(base, stored["orders"], curves)
+    return map_in(prunable, read_json(path, "pruning map"), path, "delete it, it is made again")
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

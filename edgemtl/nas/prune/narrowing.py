@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import onnx
 
+from edgemtl.errors import UserError
 from edgemtl.models import recalibrate
 from edgemtl.models.quantization import QuantScheme
 from edgemtl.nas.evaluation import Limit
@@ -17,7 +19,7 @@ from edgemtl.nas.prune.decide import check_feasible, fit_levels, task_weights
 from edgemtl.nas.prune.declared import OpenedDeclared
 from edgemtl.nas.prune.finetuning import FineTuning
 from edgemtl.nas.prune.fit import Fit
-from edgemtl.nas.prune.map import PruneMap, counts, measure_map, open_map
+from edgemtl.nas.prune.map import PruneMap, counts, map_content, map_in, measure_map, open_map
 from edgemtl.nas.prune.record import pruning_record
 from edgemtl.own import Declaration, DeclaredNet
 from edgemtl.progress import Report, silent
@@ -47,13 +49,15 @@ class NarrowNet:
 class Narrowing:
     """A net whose channels can be removed, under `limits` of what is counted; `allowed` is what each task may lose.
 
-    Which channels matter, and what each group of them costs each task, is measured on photos that calibrate, once.
+    Which channels matter, and what each group of them costs each task, is measured on photos that calibrate, once: it
+    is `prune_map` where it was measured elsewhere.
     """
 
     opened: OpenedDeclared
     limits: tuple[Limit, ...]
     allowed: Mapping[str, float]
     report: Report = silent
+    prune_map: PruneMap | None = None
 
     @property
     def declaration(self) -> Declaration:
@@ -63,6 +67,20 @@ class Narrowing:
     def check_feasible(self) -> None:
         """`UserError` for a limit that the net with the fewest channels does not keep, saying what it takes."""
         check_feasible(self.opened.prunable, self.limits, lambda prune_map, channels: {}, "net")
+
+    def measured(self) -> dict[str, Any]:
+        """The map of the net as JSON, for another process."""
+        return map_content(self.opened.prunable, self._map)
+
+    def with_measured(self, content: object, subject: str, remedy: str) -> Narrowing:
+        """The same by a map that another process `measured`, which stands in `subject`.
+
+        Raises `UserError`, with the `remedy`, where it is of another net or damaged.
+        """
+        prune_map = map_in(self.opened.prunable, content, Path(subject), remedy)
+        if prune_map is None:
+            raise UserError(f"the pruning map in {subject} is of another net, or of other images: {remedy}")
+        return replace(self, prune_map=prune_map)
 
     def levels(self, count: int) -> list[Fit]:
         """At most `count` narrower forms, the widest that the limits allow first: what a task may lose weighs them."""
@@ -129,8 +147,8 @@ class Narrowing:
     @cached_property
     def _begun(self) -> PruneMap:
         """The map as far as it is measured: what every channel is worth at least."""
-        return open_map(self.opened.prunable)
+        return self.prune_map or open_map(self.opened.prunable)
 
     @cached_property
     def _map(self) -> PruneMap:
-        return measure_map(self.opened.prunable, self.report)
+        return self.prune_map or measure_map(self.opened.prunable, self.report)

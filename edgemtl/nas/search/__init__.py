@@ -5,6 +5,7 @@ from edgemtl.nas.search.loop import DesignEvaluator, Worker, evaluate_all, worke
 from edgemtl.nas.search.problem import Preflight
 from edgemtl.nas.search.request import EVALUATIONS, SearchRequest, as_before, check_workers, default_steps
 from edgemtl.nas.search.run import search
+from edgemtl.nas.search.seeding import seeding_turn
 from edgemtl.nas.search.strategies import (
     STRATEGIES,
     DesignSampler,
@@ -20,7 +21,16 @@ from edgemtl.nas.search.strategies import (
     measured_in,
     widths_for,
 )
-from edgemtl.nas.search.study import evaluations_in, is_refined, is_seeded, mark_refined, take_known, wanted_in
+from edgemtl.nas.search.study import (
+    RunStudy,
+    evaluations_in,
+    is_refined,
+    is_seeded,
+    mark_refined,
+    storage_failures,
+    take_known,
+    wanted_in,
+)
 from edgemtl.nas.search.workers import end_abandoned
 
 __all__ = [
@@ -34,6 +44,7 @@ __all__ = [
     "Preflight",
     "Preparation",
     "Prepared",
+    "RunStudy",
     "SamplerStrategy",
     "SearchRequest",
     "Strategy",
@@ -53,6 +64,8 @@ __all__ = [
     "measured_in",
     "run_helpers",
     "search",
+    "seeding_turn",
+    "storage_failures",
     "take_known",
     "wanted_in",
     "widths_for",

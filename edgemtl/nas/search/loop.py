@@ -123,7 +123,7 @@ def _evaluate_next(
     try:
         design = problem.space.design(trial.params)
         same_design = [each for each in finished(study) if each.user_attrs.get("key") == design.key]
-        with working(study, trial) if worker.shares else nullcontext():
+        with working(study, trial._trial_id) if worker.shares else nullcontext():
             if same_design:
                 evaluation = evaluation_of(same_design[0], problem.space)
             else:

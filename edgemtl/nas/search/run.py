@@ -6,11 +6,9 @@ import time
 from dataclasses import replace
 
 import optuna
-from optuna.exceptions import StorageInternalError
 
-from edgemtl.errors import UserError, reason_of
 from edgemtl.files.claim import claim
-from edgemtl.nas.evaluation import Problem, hide_password, prepare_images
+from edgemtl.nas.evaluation import Problem, prepare_images
 from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run, write_measurements
 from edgemtl.nas.search.again import choose_again, known_in, origin_of
 from edgemtl.nas.search.finetuning import tune_finalists
@@ -27,6 +25,7 @@ from edgemtl.nas.search.study import (
     evaluations_in,
     has_ended,
     mark_refined,
+    storage_failures,
     study_of,
     take_known,
     wanted_in,
@@ -46,12 +45,8 @@ def search(request: SearchRequest, report: Report = silent) -> Result:
     `KeyboardInterrupt` goes on; a second Ctrl-C ends at once. `resume` continues the run from any moment, as if it had
     not been stopped.
     """
-    with claim(request.out, "search"):
-        try:
-            return _search(request, report)
-        except StorageInternalError as error:  # a database that is full, or cannot be reached any more
-            reason = hide_password(reason_of(error.__cause__ or error))
-            raise UserError(f"the study in --storage failed ({reason}): mend it, then go on with --resume") from error
+    with claim(request.out, "search"), storage_failures():
+        return _search(request, report)
 
 
 def _search(request: SearchRequest, report: Report) -> Result:

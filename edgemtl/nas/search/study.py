@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
 
-from edgemtl.errors import UserError
+from edgemtl.errors import UserError, reason_of
 from edgemtl.nas.evaluation import (
     Evaluation,
     Problem,
     evaluation_of,
     finished,
+    hide_password,
     known_trial,
     open_storage,
     open_study,
@@ -24,12 +31,14 @@ from edgemtl.schema import parse_document
 from edgemtl.spaces import Space
 
 __all__ = [
+    "RunStudy",
     "check_shared",
     "evaluations_in",
     "has_ended",
     "is_refined",
     "is_seeded",
     "mark_refined",
+    "storage_failures",
     "study_of",
     "take_known",
     "wanted_in",
@@ -38,36 +47,75 @@ __all__ = [
 _REFINED, _CONFIG, _KNOWN = "evaluations_refined", "config", "evaluations_known"
 
 
-def study_of(setup: Setup) -> optuna.Study:
-    """The run's study; in a shared storage it has the name of the run's folder, and keeps what it was begun for.
+@dataclass(frozen=True)
+class RunStudy:
+    """The study of the run in `out`; at the URL `storage` it has the name of that folder, and many workers share it.
 
-    Raises `UserError` where that is something else than is asked for now.
+    There it keeps the `config` that it was begun for; `difference` tells that of another from this one, in words that
+    are empty where they are the same, with the study's name and the remedy for one that cannot be read.
     """
-    request = setup.request
-    name = request.out.absolute().name if request.storage else "search"
-    objectives = len(setup.objectives) or 2
-    study = open_study(name, open_storage(RunFolder(request.out).journal, request.storage), objectives)
-    if request.storage:
-        if _CONFIG not in study.user_attrs:
-            study.set_user_attr(_CONFIG, setup.config.as_json())
-        _check_same(study, setup.config)
-    return study
+
+    out: Path
+    storage: str | None
+    objectives: int
+    config: Mapping[str, Any]
+    difference: Callable[[object, str, str], str]
+
+    def check(self) -> None:
+        """`UserError` where a shared storage cannot be used, or holds a study of that name of something else."""
+        if self.storage:
+            storage = self._open()
+            if self._name in optuna.get_all_study_names(storage):
+                self._check_same(optuna.load_study(study_name=self._name, storage=storage))
+
+    def open(self) -> optuna.Study:
+        """The study, new or as it was left; raises `UserError` as `check` does."""
+        study = open_study(self._name, self._open(), self.objectives)
+        if self.storage:
+            if _CONFIG not in study.user_attrs:
+                study.set_user_attr(_CONFIG, dict(self.config))
+            self._check_same(study)
+        return study
+
+    @property
+    def _name(self) -> str:
+        return self.out.absolute().name if self.storage else "search"
+
+    def _open(self) -> BaseStorage:
+        return open_storage(RunFolder(self.out).journal, self.storage)
+
+    def _check_same(self, study: optuna.Study) -> None:
+        subject, remedy = f"study {study.study_name!r} in --storage", "choose an --out with another name"
+        if difference := self.difference(study.user_attrs.get(_CONFIG), subject, remedy):
+            raise UserError(f"{subject} is of another {difference}: ask for the same, or {remedy}")
+
+
+@contextmanager
+def storage_failures() -> Iterator[None]:
+    """Raise `UserError` for a database that is full, or cannot be reached any more, while the block runs."""
+    try:
+        yield
+    except StorageInternalError as error:
+        reason = hide_password(reason_of(error.__cause__ or error))
+        raise UserError(f"the study in --storage failed ({reason}): mend it, then go on with --resume") from error
+
+
+def study_of(setup: Setup) -> optuna.Study:
+    """The run's study; `UserError` where a shared one is of something else than is asked for now."""
+    return _run_study(setup).open()
 
 
 def check_shared(setup: Setup) -> None:
     """`UserError` where a shared storage cannot be used, or holds a study of that name of something else."""
-    request = setup.request
-    if request.storage:
-        storage, name = open_storage(RunFolder(request.out).journal, request.storage), request.out.absolute().name
-        if name in optuna.get_all_study_names(storage):
-            _check_same(optuna.load_study(study_name=name, storage=storage), setup.config)
+    _run_study(setup).check()
 
 
-def _check_same(study: optuna.Study, config: RunConfig) -> None:
-    subject, remedy = f"study {study.study_name!r} in --storage", "choose an --out with another name"
-    stored = parse_document(study.user_attrs.get(_CONFIG), subject, RunConfig, RUN_SCHEMA, remedy)
-    if difference := difference_of(stored, config):
-        raise UserError(f"{subject} is of another {difference}: ask for the same, or {remedy}")
+def _run_study(setup: Setup) -> RunStudy:
+    def difference(stored: object, subject: str, remedy: str) -> str:
+        return difference_of(parse_document(stored, subject, RunConfig, RUN_SCHEMA, remedy), setup.config)
+
+    request, objectives = setup.request, len(setup.objectives) or 2
+    return RunStudy(request.out, request.storage, objectives, setup.config.as_json(), difference)
 
 
 def evaluations_in(study: optuna.Study, space: Space) -> list[Evaluation]:

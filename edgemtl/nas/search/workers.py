@@ -14,11 +14,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from edgemtl.nas.evaluation import position, space_distributions
 from edgemtl.spaces import Space
 
-__all__ = ["SilenceWatch", "begin", "end_abandoned", "working"]
+__all__ = ["WORKER", "SilenceWatch", "begin", "end_abandoned", "working"]
 
 BEAT_SECONDS, GRACE_SECONDS = 10.0, 60.0
 """Between two signs of life of a worker of a shared study, and the silence after which others take over its trial."""
-_WORKER, _BEAT = "worker", "beat"
+WORKER, _BEAT = "worker", "beat"
 
 
 def end_abandoned(study: optuna.Study, worker: str | None) -> None:
@@ -28,7 +28,7 @@ def end_abandoned(study: optuna.Study, worker: str | None) -> None:
     `worker`'s own and its helpers' (`worker#1`), from processes that have ended.
     """
     for trial in _running(study):
-        owner = str(trial.user_attrs.get(_WORKER))
+        owner = str(trial.user_attrs.get(WORKER))
         if worker is None or owner == worker or owner.startswith(f"{worker}#"):
             _fail(study, trial)
 
@@ -73,7 +73,7 @@ def begin(
     None where the position that was left must not begin yet.
     """
     while True:
-        template = create_trial(state=TrialState.RUNNING, user_attrs={_WORKER: worker})
+        template = create_trial(state=TrialState.RUNNING, user_attrs={WORKER: worker})
         number = study._storage.create_new_trial(study._study_id, template)
         try:
             if not may_begin(position(study, study._storage.get_trial(number))):
@@ -88,7 +88,7 @@ def begin(
 
 
 @contextmanager
-def working(study: optuna.Study, trial: Trial, beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
+def working(study: optuna.Study, trial_id: int, beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
     """Let the other workers of a shared study see, every `beat_seconds` while the block runs, that this one lives."""
     ended = Event()
 
@@ -97,7 +97,7 @@ def working(study: optuna.Study, trial: Trial, beat_seconds: float = BEAT_SECOND
         while not ended.wait(beat_seconds):
             count += 1
             with suppress(Exception):  # a database that is busy now is told the next time
-                study._storage.set_trial_user_attr(trial._trial_id, _BEAT, count)
+                study._storage.set_trial_user_attr(trial_id, _BEAT, count)
 
     thread = Thread(target=beat, daemon=True)
     thread.start()

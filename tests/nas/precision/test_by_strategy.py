@@ -191,7 +191,8 @@ def test_strategies_and_numbers_that_are_no_use_are_refused_in_a_line(
         (["--evaluations", "4"], "--evaluations: a net of one's own is searched without a strategy"),
         (["--strategy", "random", "--workers", "65"], "65 workers given: give 1 to 64 processes of this machine"),
         (["--workers", "2"], "--workers: a net of one's own is searched without a strategy"),
-        (["--strategy", "random", "--storage", "s.journal"], "--storage belongs to the search of a space"),
+        (["--storage", "s.journal"], "--storage: a net of one's own is searched without a strategy"),
+        (["--strategy", "random", "--storage", "s"], "--storage 's' is of no kind that is known"),
     ):
         assert main([*search, *words]) == 1
         assert message in capsys.readouterr().err

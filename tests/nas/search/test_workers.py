@@ -126,7 +126,7 @@ def test_the_trial_of_a_silent_worker_is_taken_over_and_that_of_a_living_one_is_
     living = begin(study, pair, "living")
     watch.end_silent(study)
     assert states(study) == [TrialState.RUNNING] * 2, "nobody is silent for long at first sight"
-    with working(study, living, beat_seconds=0.1):
+    with working(study, living._trial_id, beat_seconds=0.1):
         for _ in range(15):
             time.sleep(0.1)
             watch.end_silent(study)
