@@ -21,6 +21,7 @@ from edgemtl.errors import UserError
 from edgemtl.models.quantization import WEIGHTED, QuantScheme, RangeObserver, Ranges
 from edgemtl.own.folding import keep_named, newer_opset, open_session, run_session, shape_of
 from edgemtl.own.fusing import fuse_layers, linear_from_products
+from edgemtl.own.pools import pad_within_pools, pads_below_all
 from edgemtl.runtime import block_of
 from edgemtl.targets import TaskModel, quantize
 
@@ -38,6 +39,7 @@ def ready_for_rounding(model: TaskModel) -> TaskModel:
     """
     graph_model = newer_opset(model.model, "a net for INT8", _OPSET)
     outputs = [name for own in model.outputs.values() for name in own.values()]
+    pad_within_pools(graph_model.graph, outputs)
     linear_from_products(graph_model.graph, outputs)
     fuse_layers(graph_model.graph, outputs)
     _align_linear(graph_model.graph)
@@ -90,6 +92,7 @@ class _Facts:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.infos = {info.name: info for info in (*graph.input, *graph.value_info, *graph.output)}
+        self.unbounded = {node.output[0] for node in graph.node if pads_below_all(node, self.constants)}
 
     def is_float(self, name: str) -> bool:
         """Whether a tensor holds float32."""
@@ -126,8 +129,8 @@ class _Facts:
         return all(not name or name in self.constants for name in node.input[1:])
 
     def pools(self, node: onnx.NodeProto) -> bool:
-        """Whether a pooling gives values alone."""
-        return len(node.output) == 1
+        """Whether a pooling gives values alone, of a map whose values have a range."""
+        return len(node.output) == 1 and node.input[0] not in self.unbounded
 
     def resizes(self, node: onnx.NodeProto) -> bool:
         """Whether a map is resized by a rule that runtimes have in eight bits."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from edgemtl.files.disk import check_own, write_atomic
 from edgemtl.report.drawing.html import Markup, element
 from edgemtl.report.load import ReportData, load_report_data
+from edgemtl.report.sections.blocks import block_losses_section
 from edgemtl.report.sections.experts import experts_section
 from edgemtl.report.sections.facts import environment_section, origins_section, parity_section, pictures_section
 from edgemtl.report.sections.header import header
@@ -56,6 +57,7 @@ def render(data: ReportData) -> str:
         front_section(data),
         tasks_section(data),
         design_section(data),
+        block_losses_section(data),
         experts_section(data),
         cost_section(data),
         levels_section(data),

@@ -12,6 +12,7 @@ from edgemtl.environment import environment
 from edgemtl.nas.precision.finalists import Finalist
 from edgemtl.nas.precision.floors import Metrics
 from edgemtl.nas.precision.forms import training_of
+from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PrecisionRequest
 from edgemtl.nas.precision.scoring import Tally
 from edgemtl.nas.precision.setup import Setup
@@ -79,9 +80,17 @@ def _entry(finalist: Finalist, metrics: Metrics, baseline: Metrics, name: str) -
 
 
 def make_result(
-    request: PrecisionRequest, info: RunInfo, finalists: Sequence[Finalist], best: Finalist, report: Report
+    request: PrecisionRequest,
+    info: RunInfo,
+    finalists: Sequence[Finalist],
+    best: Finalist,
+    whole: Proposal,
+    report: Report,
 ) -> Result:
-    """The result, the first of `finalists` being the net in float, with scores on images that no decision has seen."""
+    """The result, with scores on images that no decision has seen.
+
+    The first of `finalists` is the net in float, `whole` are the precisions of the net as it was given.
+    """
     setup, ordered = finalists[0].candidate.setup, [best, *(each for each in finalists if each is not best)]
     entries, images = _entries(ordered, finalists[0], _tested(setup, ordered, report)), setup.images
     about = {"name": images.name if images.labelled else "photos without labels", "fingerprint": images.fingerprint}
@@ -101,6 +110,7 @@ def make_result(
         floors=request.floors,
         preference=dict(setup.floors.preference),
         objectives=info.objectives,
+        block_losses=whole.block_losses,
         known_from={**_known_from(setup), **info.known_from, **_training(best, request.tuning.steps)},
     )
 

@@ -50,6 +50,15 @@ class Proposal:
         self._report(Progress("precision", len(blocks), len(blocks)))
         return gentlest_first(alone, self.setup.floors.weighted_drops)
 
+    @property
+    def block_losses(self) -> dict[str, dict[str, float]]:
+        """The share of each task's agreement that each block alone loses in INT8, as far as it was measured."""
+        names = {block: self._name_in(self.engines[0], [block]) for block in self.setup.blocks}
+        known = {
+            block: self._scored.agreements[name] for block, name in names.items() if name in self._scored.agreements
+        }
+        return {block: {task: 1 - share for task, share in shares.items()} for block, shares in known.items()}
+
     def longest(self, engine: str) -> tuple[str, ...]:
         """As many blocks in INT8, from the gentlest on, as the floors allow."""
         return self._longest(engine, self.setup.floors.are_kept)
@@ -107,5 +116,8 @@ class Proposal:
         return self._scored.agreement(self._name(precision), lambda: self.setup.bench.agreement(precision))
 
     def _name(self, precision: OwnPrecision) -> str:
-        eight = sorted(block for block, value in precision.values.items() if value == INT8)
-        return " ".join([self.setup.name, precision.values["engine"], *eight]).strip()
+        eight = [block for block, value in precision.values.items() if value == INT8]
+        return self._name_in(precision.values["engine"], eight)
+
+    def _name_in(self, engine: str, eight: Sequence[str]) -> str:
+        return " ".join([self.setup.name, engine, *sorted(eight)]).strip()

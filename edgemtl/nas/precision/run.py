@@ -64,9 +64,10 @@ def _search(request: PrecisionRequest, report: Report) -> Result:
     if search.has_ended():
         return read_result(request.out)
     scored = Scored.of(request.out)
-    finalists, forms = search.finalists(Proposal(setup, scored, report), narrowing, scored, report)
+    whole = Proposal(setup, scored, report)
+    finalists, forms = search.finalists(whole, narrowing, scored, report)
     best = search.choose(finalists)
-    result = make_result(request, search.info(finalists, scored, started), finalists, best, report)
+    result = make_result(request, search.info(finalists, scored, started), finalists, best, whole, report)
     with deferred():  # an older precision and a newer result would not go together
         _write_choice(request, setup, best.candidate, forms)
         write_result(request.out, result)

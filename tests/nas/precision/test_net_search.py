@@ -37,7 +37,8 @@ def test_the_greedy_search_tells_of_engines_and_a_strategy_of_its_seed_objective
     assert (greedy.strategy, greedy.seed, greedy.objectives, greedy.evaluations) == ("precision", None, (), 2)
     assert greedy.budgets == ("50%MB",) and greedy.started == 7.0 and not greedy.known_from
     assert search_for(request_of()).info([*finalists, narrow], scored, 7.0).strategy == "pruning and precision"
-    random = search_for(request_of(**options, strategy="random")).info(finalists, scored, 7.0)
+    search = search_for(request_of(**options, strategy="random")).of_run(setup.config)
+    random = search.info(finalists, scored, 7.0)
     assert (random.strategy, random.seed, random.objectives) == ("random", 3, ("delta_m", "bytes"))
     assert random.evaluations == 0 and "greedy search" in random.known_from["first designs"]
 

@@ -85,6 +85,9 @@ def test_floors_decide_uniform_precisions_are_measured_and_the_choice_is_exporte
     feasible = [entry for entry in result.front if entry.feasible]
     assert all(result.best.latency_ms.value <= entry.latency_ms.value for entry in feasible if uniform(entry))
     assert all(RATIO_ALLOWED * result.best.latency_ms.value <= entry.latency_ms.value for entry in feasible)
+    assert {*result.block_losses} == {*eight.design} - {"engine"}
+    fragile = max(result.block_losses.values(), key=lambda lost: lost["fragile"])
+    assert fragile["fragile"] > 0.05 and fragile["robust"] == 0.0, "a block of the fragile task's own"
     manifest = export_own_net(
         request.net,
         request.declaration,
