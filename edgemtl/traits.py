@@ -9,10 +9,38 @@ from edgemtl.devices import Device
 from edgemtl.errors import UserError
 from edgemtl.units import Budget, Quantity
 
-__all__ = ["INT8_CHANNEL_BYTES", "TargetTraits"]
+__all__ = ["INTEGER_BITS", "USUAL_STORAGE", "Storage", "TargetTraits"]
 
-INT8_CHANNEL_BYTES = 9
-"""A float scale, an eight-bit zero point and a float bias: what an output channel of INT8 weights costs at least."""
+INTEGER_BITS = {"int12": 12, "int10": 10, "int8": 8}
+"""Bits of a block's weights and activations by its precision, where they are whole numbers of steps."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes of parameters as a target stores them: of a weight and a bias in float, and what comes to packed integers.
+
+    Their layers have `channel_bytes` for each output channel beside its weights, by default a float scale, an eight-bit
+    zero point and a float bias; one without a bias has `bare_channel_bytes`, by default the scale and the zero point.
+    `layer_bytes` are the scales and zero points of two rounded tensors: of what a convolution reads or writes, and of a
+    sum or an enlargement after it.
+    """
+
+    weight_bytes: int = 4
+    bias_bytes: int = 4
+    channel_bytes: int = 9
+    bare_channel_bytes: int = 5
+    layer_bytes: int = 10
+
+    def of_layer(self, precision: str, weights: int, outputs: int, has_bias: bool) -> int:
+        """Bytes of a layer in a block's precision; integers of less than whole bytes are packed."""
+        if precision not in INTEGER_BITS:
+            return self.weight_bytes * weights + (self.bias_bytes * outputs if has_bias else 0)
+        packed = -(-weights * INTEGER_BITS[precision] // 8)
+        return packed + (self.channel_bytes if has_bias else self.bare_channel_bytes) * outputs + self.layer_bytes
+
+
+USUAL_STORAGE = Storage()
+"""That of runtimes that read ONNX, but for what their quantizer's biases take."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +53,10 @@ class TargetTraits:
     `measurer` names how latencies come about on a device that names no measurer itself (`edgemtl.profiling.Measurer`:
     "local" where engines run on this host, "none" where they do not); `quantities` are those that the target counts
     itself, so that budgets may limit them, and `limits` the budgets that the device sets by itself.
-    `int8_channel_bytes` are stored for each output channel beside its INT8 weights (`QuantScheme.channel_bytes` counts
-    them). Where engines do not run on the device's processor, `arithmetic` is what they multiply with, and `hardware`
-    says in words what an engine is for ("NVIDIA GPUs of the ampere generation"). With `needs_ranges` every engine needs
-    the ranges of activations, not INT8 alone.
+    `storage` says what its files take (of an output channel in INT8 `QuantScheme.channel_bytes`). Where engines do not
+    run on the device's processor, `arithmetic` is what they multiply with, and `hardware` says in words what an engine
+    is for ("NVIDIA GPUs of the ampere generation"). With `needs_ranges` every engine needs the ranges of activations,
+    not INT8 alone.
     `lacking` are kinds of block, and activations, that the exporter refuses.
     """
 
@@ -42,7 +70,7 @@ class TargetTraits:
     measurer: str = "local"
     quantities: tuple[Quantity, ...] = ()
     limits: tuple[Budget, ...] = ()
-    int8_channel_bytes: int = INT8_CHANNEL_BYTES
+    storage: Storage = Storage()
     arithmetic: Arithmetic | None = None
     hardware: str = ""
     needs_ranges: bool = False

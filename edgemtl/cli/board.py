@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "findings_of", "show_board"]
 
 _FACTS = ("memory", "bandwidth", "peaks", "systems", "power_modes", "sensors")
+_FPGA_FACTS = ("fpga", "sensors")
+"""Those of a board that runs projects alone: rates and systems decide nothing there."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,30 @@ def findings_of(device: Device) -> Iterator[Finding]:
     for runtime in device.runtimes:
         yield from _runtime(device, runtime.name)
     yield from _facts(device)
-    quantities = {sensor.quantity for sensor in device.sensors}
-    energy = sorted(quantities & {"energy", "power"})
-    yield Finding("energy", bool(energy), ", ".join(energy) or "no sensor is stated: energy is not measured")
+    if device.is_host:
+        yield _rails(*_own_rails())
+    elif device.measurer is None:
+        yield _sensors(device)
+
+
+def _own_rails() -> tuple[list[str], str]:
+    from edgemtl.profiling import find_rails
+
+    rails, reason = find_rails()
+    return [rail.name for rail in rails], reason
+
+
+def _rails(rails: Sequence[str], reason: str) -> Finding:
+    """Whether a machine that was looked at has what energy is measured by."""
+    if rails:
+        return Finding("energy", True, f"measured by {', '.join(rails)}")
+    return Finding("energy", False, f"not measured: {reason}")
+
+
+def _sensors(device: Device) -> Finding:
+    """Whether the file of a board that nothing reaches says that it has some."""
+    named = [f"{each.name} ({each.quantity})" for each in device.sensors if each.quantity in ("energy", "power")]
+    return Finding("energy", bool(named), ", ".join(named) or "no sensor is stated: energy is not measured")
 
 
 def _access(device: Device) -> Iterator[Finding]:
@@ -93,6 +116,7 @@ def _answers(device: Device, answer: BoardFacts) -> Iterator[Finding]:
             state = f"{device.reach.python} there has {'none' if version is None else version}"
             remedy = "" if version else "install it there, or name the Python that has it under reach"
             yield Finding(f"package {name}", version is not None, state, remedy)
+    yield _rails(answer.rails, answer.no_rails)
 
 
 def _runtime(device: Device, name: str) -> Iterator[Finding]:
@@ -119,9 +143,11 @@ def _runtime(device: Device, name: str) -> Iterator[Finding]:
 def _latency(device: Device, target: ExportTarget) -> Finding:
     from edgemtl.errors import UserError
     from edgemtl.nas.latency import estimate_latency
-    from edgemtl.targets import measurer_of
+    from edgemtl.targets import FPGA_CLOCK_NS, measurer_of
 
     about, runtime = f"latency by {target.traits.name}", target.traits.runtime
+    if device.fpga and device.runtime(runtime).unit == "fpga":
+        return Finding(about, True, f"estimated in cycles of {FPGA_CLOCK_NS:g} ns an image takes: --budget 2Mcycles")
     measurer = measurer_of(target)
     if measurer.untimed is None:
         return Finding(about, True, f"{measurer.kind} {'here' if device.is_host else 'there'}")
@@ -136,9 +162,9 @@ def _facts(device: Device) -> Iterator[Finding]:
     if device.is_host:
         return
     values = {"memory": device.memory_bytes, "bandwidth": device.memory_bytes_per_s}
-    values |= {name: getattr(device, name) for name in _FACTS if name not in values}
-    stated = [name for name in _FACTS if values[name]]
-    absent = [name for name in _FACTS if name not in stated]
+    wanted = _FPGA_FACTS if device.fpga and all(each.unit == "fpga" for each in device.runtimes) else _FACTS
+    stated = [name for name in (*_FACTS, "fpga") if values.get(name, getattr(device, name, None))]
+    absent = [name for name in wanted if name not in stated]
     cited = {fact for source in device.sources for fact in source.facts}
     unsourced = [name for name in stated if name not in cited]
     yield Finding(

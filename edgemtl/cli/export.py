@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from edgemtl.cli.following import profile_command
 from edgemtl.cli.level_table import show_levels
 from edgemtl.cli.own_net import check_options, export_own
 from edgemtl.cli.screen import Screen
@@ -23,7 +24,6 @@ __all__ = ["export"]
 
 LAYOUTS = ("bundle", "plain", "triton")
 _NEXT = {
-    "bundle": "edgemtl profile {}",
     "plain": "{}/README.md says how to open it",
     "triton": "on the board sh {0}/models/build.sh, then tritonserver --model-repository {0}/models",
 }
@@ -210,9 +210,11 @@ def _rest(screen: Screen, manifest: Manifest, folder: Path, layout: str) -> None
 
 def _next(manifest: Manifest, folder: Path, layout: str) -> str:
     """The command that goes on from what was written; a project for an FPGA alone cannot be profiled."""
-    if layout == "bundle" and {engine.runtime for engine in manifest.targets.values()} == {"hls4ml"}:
+    if layout in _NEXT:
+        return _NEXT[layout].format(folder)
+    if {engine.runtime for engine in manifest.targets.values()} == {"hls4ml"}:
         return f"edgemtl report {folder}; the vendor's tools go on in {folder / 'engines/hls'}"
-    return _NEXT[layout].format(folder)
+    return profile_command(manifest, folder)
 
 
 def _count(levels: str | None) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from edgemtl.cli.following import is_for_here, profile_command
 from edgemtl.cli.level_table import show_levels
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.stages import Stages
@@ -141,7 +142,8 @@ def _show(screen: Screen, manifest: Manifest, out: Path) -> None:
     paths = manifest.cost.paths.items()
     shares = ", ".join(f"{task} alone {format_flops(path.flops)}" for task, path in paths)
     screen.say(f"{format_flops(manifest.cost.flops)}, weights {format_bytes(manifest.cost.weight_bytes)}; {shares}")
-    screen.say(f"written: {out}; next: edgemtl run {out} IMAGE, edgemtl profile {out}")
+    runs = f"edgemtl run {out} IMAGE, " if is_for_here(manifest) else ""
+    screen.say(f"written: {out}; next: {runs}{profile_command(manifest, out)}")
 
 
 def _modes(target: BundleTarget, tasks: int) -> str:

@@ -34,7 +34,7 @@ kind: board
 #>memory: 8 GiB
 #>bandwidth: 17.1 GB/s
 
-# What engines may compute in: fp32, fp16, bf16, fp8, fp4, int8, int4, fixed.
+# What engines may compute in: fp32, fp16, bf16, fp8, fp4, int8, int4; of an FPGA fixed, int12, int10, int8.
 precisions: [fp32, int8]
 
 # What the processor multiplies eight-bit numbers with, which decides how INT8 is written: `edgemtl doctor` on the board

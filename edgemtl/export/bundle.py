@@ -30,7 +30,7 @@ from edgemtl.profiling import Cost, count_graph
 from edgemtl.progress import Report, note, silent
 from edgemtl.results import PathCost
 from edgemtl.runtime import EngineSpec
-from edgemtl.targets import ExportTarget, emit, quantize
+from edgemtl.targets import EmulatingTarget, ExportTarget, emit, quantize
 
 __all__ = ["export_bundle", "export_onnx"]
 
@@ -104,12 +104,18 @@ def _written(
 
 
 def cost_of(net: MultiTaskNet, precision: Mapping[str, str], ranges: Ranges | None, target: ExportTarget) -> BundleCost:
-    """Count the graph that a target is given, all tasks and each alone; `UserError` where an operator has no count."""
-    model = quantize(emit(net), honoured(precision, target.traits), ranges or Ranges({}), target.scheme)
-    cost = count_graph(model)
+    """Count the graph that a target is given, all tasks and each alone; `UserError` where an operator has no count.
+
+    Bytes are those of the plan where a target writes no graph: a project has types of its own.
+    """
+    wanted = honoured(precision, target.traits)
+    cost = count_graph(quantize(emit(net), wanted, ranges or Ranges({}), target.scheme))
     if not cost.total.exact:
         raise UserError(f"the net cannot be counted: {'; '.join(cost.notes)}")
-    return recorded(cost)
+    if not isinstance(target, EmulatingTarget) or any(block.experts is not None for block in net.plan.blocks):
+        return recorded(cost)
+    stored = net.plan.cost(wanted, storage=target.traits.storage).weight_bytes
+    return recorded(cost).model_copy(update={"weight_bytes": stored})
 
 
 def recorded(cost: Cost) -> BundleCost:

@@ -71,7 +71,7 @@ def describe_experts(
             gates=use.gates,
             most_tokens=use.most_tokens,
             expert_bytes=sum(
-                layer.bytes(precision.get(use.layer, "float"), targets[0].traits.int8_channel_bytes)
+                layer.bytes(precision.get(use.layer, "float"), targets[0].traits.storage)
                 for layer in (plans[use.layer].first, plans[use.layer].second)
             ),
             dropped_by_model=max(0.0, use.dropped_by_model),

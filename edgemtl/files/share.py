@@ -10,14 +10,23 @@ from pathlib import Path
 
 from edgemtl.files.paths import inside
 
-__all__ = ["find_shared", "list_shared"]
+__all__ = ["find_shared", "is_shipped", "list_shared"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _roots(folder: str) -> list[Path]:
+    return [Path.cwd() / folder, _shipped(folder)]
+
+
+def _shipped(folder: str) -> Path:
     shipped = _PACKAGE / "share" / folder
-    return [Path.cwd() / folder, shipped if shipped.is_dir() else _PACKAGE.parent / folder]
+    return shipped if shipped.is_dir() else _PACKAGE.parent / folder
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether a file that `find_shared` gave came with the package, and is not the user's own."""
+    return path.parent.resolve() == _shipped(path.parent.name).resolve()
 
 
 def find_shared(folder: str, name: str) -> Path | None:

@@ -19,6 +19,7 @@ from edgemtl.profiling.measurer import (
 )
 from edgemtl.profiling.measurers import find_measurer, measurer_names
 from edgemtl.profiling.profiler import profile
+from edgemtl.profiling.rails import Rail, find_rails
 from edgemtl.profiling.remote.board import Board, board_at, close_boards
 from edgemtl.profiling.remote.facts import BoardFacts, read_board
 from edgemtl.profiling.samples import (
@@ -71,6 +72,7 @@ __all__ = [
     "OperatorShare",
     "Operators",
     "Profile",
+    "Rail",
     "Ratio",
     "Samples",
     "Stability",
@@ -82,6 +84,7 @@ __all__ = [
     "count_graph",
     "count_operators",
     "find_measurer",
+    "find_rails",
     "measure",
     "measure_demand",
     "measure_levels",

@@ -16,7 +16,6 @@ from edgemtl.spaces.family import Family, find_family
 from edgemtl.spaces.narrow import prunable_channels, with_channels
 from edgemtl.spaces.near import NearDesigns
 from edgemtl.spaces.plan import (
-    INTEGER_BITS,
     BlockPlan,
     Condition,
     ConvPlan,
@@ -31,7 +30,6 @@ from edgemtl.spaces.space import ENGINE, Design, Space, is_precision, load_space
 
 __all__ = [
     "ENGINE",
-    "INTEGER_BITS",
     "KEEP",
     "SKIP",
     "BlockPlan",

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from edgemtl.errors import UserError
-from edgemtl.traits import INT8_CHANNEL_BYTES
+from edgemtl.traits import USUAL_STORAGE, Storage
 from edgemtl.units import Quantity
 
 __all__ = [
-    "INTEGER_BITS",
     "BlockPlan",
     "Condition",
     "ConvPlan",
@@ -26,9 +25,6 @@ __all__ = [
     "expert_capacity",
 ]
 
-INTEGER_BITS = {"int12": 12, "int10": 10, "int8": 8}
-"""Bits of a block's weights and activations by its precision, where they are whole numbers of steps."""
-_SCALE_AND_ZERO_BYTES = 5
 ROUTERS = "routers"
 """Where a block keeps its routers, one a task: they stay in float, since rounded gates choose other experts."""
 
@@ -70,19 +66,9 @@ class ConvPlan:
         """One for each output channel, or none."""
         return self.outputs if self.has_bias else 0
 
-    def bytes(self, precision: str, channel_bytes: int) -> int:
-        """Bytes as they are stored: 4 a float; under INT8 1 a weight and `channel_bytes` an output channel.
-
-        Weights of 12 or 10 bits are packed, and counted like those of 8 beyond them.
-
-        Without a bias the latter are 5, a scale and a zero point: what targets differ in is how they store biases. To
-        these come the scale and the zero point of a rounded tensor, 5 bytes: two tensors are counted, what the
-        convolution reads or writes and a sum or an enlargement after it.
-        """
-        if precision not in INTEGER_BITS:
-            return 4 * self.params
-        packed = -(-self.weights * INTEGER_BITS[precision] // 8)
-        return packed + (channel_bytes if self.has_bias else _SCALE_AND_ZERO_BYTES) * self.outputs + 10
+    def bytes(self, precision: str, storage: Storage) -> int:
+        """Bytes in a block's precision, as a target stores them."""
+        return storage.of_layer(precision, self.weights, self.outputs, self.has_bias)
 
 
 @dataclass(frozen=True)
@@ -102,10 +88,10 @@ class WeightPlan:
         """Weights, biases and others."""
         return sum(conv.params for conv in self.convs) + self.others
 
-    def bytes(self, precision: str, channel_bytes: int) -> int:
-        """Bytes as they are stored (`ConvPlan.bytes`); `others` are floats."""
+    def bytes(self, precision: str, storage: Storage) -> int:
+        """Bytes as a target stores them (`ConvPlan.bytes`); `others` are floats."""
         stored = "float" if self.floating else precision
-        return sum(conv.bytes(stored, channel_bytes) for conv in self.convs) + 4 * self.others
+        return sum(conv.bytes(stored, storage) for conv in self.convs) + 4 * self.others
 
 
 @dataclass(frozen=True)
@@ -301,13 +287,12 @@ class Plan:
         self,
         precision: Mapping[str, str] | None = None,
         tasks: str | Iterable[str] | None = None,
-        int8_channel_bytes: int = INT8_CHANNEL_BYTES,
+        storage: Storage = USUAL_STORAGE,
         quantities: Iterable[Quantity] = (),
     ) -> Cost:
         """Cost of the blocks that `tasks` (all by default) run; shared blocks count once. Blocks default to float.
 
-        `int8_channel_bytes` is what a target stores for each output channel beside its INT8 weights, `quantities` are
-        those that it counts itself.
+        `storage` is a target's way of storing parameters, `quantities` are those that it counts itself.
 
         >>> from edgemtl.spaces import load_space
         >>> from edgemtl.tasks import make_task
@@ -324,7 +309,7 @@ class Plan:
             flops += 2 * block.macs
             fresh = [table for table in block.tables if table.name not in counted]
             params += sum(table.params for table in fresh)
-            weight_bytes += sum(table.bytes(kind, int8_channel_bytes) for table in fresh)
+            weight_bytes += sum(table.bytes(kind, storage) for table in fresh)
             counted.update(table.name for table in fresh)
         own = {each.name: each.count(blocks, precision or {}) for each in quantities if each.count is not None}
         return Cost(flops, params, weight_bytes, own)

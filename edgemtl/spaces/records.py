@@ -8,17 +8,18 @@ from dataclasses import replace
 from edgemtl.blocks import BlockRecord, WeightRecord
 from edgemtl.spaces.plan import BlockPlan, Plan
 from edgemtl.spaces.slots import Slot
+from edgemtl.traits import Storage
 
 __all__ = ["block_records"]
 
 
 def block_records(
-    plan: Plan, tasks: Sequence[str], precision: Mapping[str, str], slots: Mapping[str, Slot], int8_channel_bytes: int
+    plan: Plan, tasks: Sequence[str], precision: Mapping[str, str], slots: Mapping[str, Slot], storage: Storage
 ) -> tuple[BlockRecord, ...]:
     """A record of each block, in order of execution.
 
     `precision` is that of each table of parameters, `slots` (by the blocks' origins) say where a picture puts them,
-    `int8_channel_bytes` are stored for an output channel beside its INT8 weights.
+    `storage` is how a target stores parameters.
     """
     runs = {task: {block.name for block in plan.path(task)} for task in tasks}
     records = []
@@ -38,7 +39,7 @@ def block_records(
                 precision=stored,
                 flops=2 * block.macs,
                 weights=tuple(
-                    WeightRecord(name=table.name, params=table.params, bytes=table.bytes(stored, int8_channel_bytes))
+                    WeightRecord(name=table.name, params=table.params, bytes=table.bytes(stored, storage))
                     for table in block.tables
                 ),
                 repeats=_repeats(block),

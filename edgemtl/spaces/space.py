@@ -30,7 +30,7 @@ from edgemtl.spaces.narrow import prunable_channels, with_channels
 from edgemtl.spaces.plan import Cost, Plan
 from edgemtl.spaces.records import block_records
 from edgemtl.tasks import Task
-from edgemtl.traits import INT8_CHANNEL_BYTES, TargetTraits
+from edgemtl.traits import USUAL_STORAGE, Storage, TargetTraits
 from edgemtl.units import Quantity
 
 __all__ = ["Design", "Space", "load_space", "space_names"]
@@ -95,7 +95,7 @@ class Design(Mapping[str, Option]):
 
     def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
         """Exact FLOPs, parameters, bytes, and what the space's target counts itself, of what `tasks` (all) run."""
-        return self.plan.cost(self.precision, tasks, self.space.int8_channel_bytes, self.space.quantities)
+        return self.plan.cost(self.precision, tasks, self.space.storage, self.space.quantities)
 
     @cached_property
     def blocks(self) -> tuple[BlockRecord, ...]:
@@ -103,7 +103,7 @@ class Design(Mapping[str, Option]):
         space = self.space
         slots = space.family.blocks(space.spec, space.tasks)
         tasks = [task.name for task in space.tasks]
-        return block_records(self.plan, tasks, self.precision, slots, space.int8_channel_bytes)
+        return block_records(self.plan, tasks, self.precision, slots, space.storage)
 
     def path(self, task: str) -> dict[str, str]:
         """The blocks that one task runs, with their precisions."""
@@ -127,8 +127,8 @@ class Space:
     """The named choices of one network family for a list of tasks.
 
     `size` is the input's (H, W). `choices` hold every architecture choice, then a precision for every block, then the
-    engine's. `int8_channel_bytes` are stored beside the weights of an INT8 output channel, by the target that the
-    space is for, and `quantities` are those that it counts itself; `left_out` are options of choices whose blocks that
+    engine's. `storage` is how the target that the space is for stores parameters, and `quantities` are those that it
+    counts itself; `left_out` are options of choices whose blocks that
     target lacks. `fingerprint` is a hash of all that decides what a design means.
     """
 
@@ -138,7 +138,7 @@ class Space:
     tasks: tuple[Task, ...]
     size: tuple[int, int]
     choices: tuple[Choice, ...]
-    int8_channel_bytes: int = INT8_CHANNEL_BYTES
+    storage: Storage = USUAL_STORAGE
     quantities: tuple[Quantity, ...] = ()
     left_out: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
 
@@ -250,7 +250,7 @@ class Space:
         space = replace(
             self,
             choices=tuple(c for c in choices if len(c.options) > 1 or c.name in left_out),
-            int8_channel_bytes=traits.int8_channel_bytes,
+            storage=traits.storage,
             quantities=traits.quantities,
             left_out=left_out,
         )

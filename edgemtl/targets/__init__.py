@@ -1,6 +1,7 @@
 """Exporters: what a target is, and one module for each runtime."""
 
 from edgemtl.targets.common import check_build, exact_on, flags_of, make_spec, write_spec
+from edgemtl.targets.hls.project import FPGA_CLOCK_NS
 from edgemtl.targets.hls.target import HlsTarget
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import GRAPH_SCHEMA, emit, emit_graph
@@ -29,6 +30,7 @@ from edgemtl.targets.tensorrt.target import TensorRtTarget, on_board
 from edgemtl.targets.tensorrt_rtx import GENERATIONS, TensorRtRtxTarget, build_plan
 
 __all__ = [
+    "FPGA_CLOCK_NS",
     "GENERATIONS",
     "GRAPH_SCHEMA",
     "TENSORRT_VERSIONS",

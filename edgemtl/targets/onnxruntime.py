@@ -25,7 +25,7 @@ from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.task_model import TaskModel
-from edgemtl.traits import TargetTraits
+from edgemtl.traits import Storage, TargetTraits
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,7 @@ class OnnxRuntimeTarget:
     @property
     def traits(self) -> TargetTraits:
         """Capabilities of ONNX Runtime on the device."""
-        return replace(_TRAITS.on(self.device), int8_channel_bytes=self.scheme.channel_bytes)
+        return replace(_TRAITS.on(self.device), storage=Storage(channel_bytes=self.scheme.channel_bytes))
 
     @property
     def scheme(self) -> QuantScheme:

@@ -21,6 +21,7 @@ from agent.store import missing_files, receive_piece
 from edgemtl.environment import environment
 from edgemtl.errors import EdgeMTLError, one_line
 from edgemtl.profiling.frames import ConnectionCut, Frame, read_frame, write_frame
+from edgemtl.profiling.rails import find_rails
 from edgemtl.profiling.sensors import read_sensors
 
 __all__ = ["Relay"]
@@ -139,11 +140,13 @@ def _greeting() -> dict[str, Any]:
     """Facts of the board that decide whether an engine can run there; no package is imported."""
     from importlib.util import find_spec
 
+    rails, reason = find_rails()
     return {
         "machine": os.uname().machine,
         "packages": [name for name in PACKAGES if _is_there(find_spec, name)],
         "environment": environment(),
         "sensors": read_sensors(),
+        "energy": {"rails": [rail.name for rail in rails], "reason": reason},
     }
 
 

@@ -15,6 +15,7 @@ from loopback import LoopbackBoard, free_port, need_sshd, write_device
 
 from edgemtl.arithmetic import own_arithmetic
 from edgemtl.cli import main
+from edgemtl.profiling import find_rails
 
 Here = Callable[..., tuple[int, Any, str]]
 
@@ -74,6 +75,7 @@ def test_a_board_that_answers_is_held_against_its_file(here: Here, board: Loopba
     assert version("onnxruntime") in answered["package onnxruntime"]["state"] and answered["package numpy"]["good"]
     assert "package openvino" not in answered, "the file names no such runtime"
     assert not answered["package tensorrt"]["good"] and "install it there" in answered["package tensorrt"]["remedy"]
+    assert answered["energy"] == findings(here, "host")["energy"], "the board is this machine"
     write_device(Path(), board.cable.port, "arm" if own_arithmetic() != "arm" else "avx2")
     other = findings(here, "my-board")["processor"]
     assert not other["good"] and "correct its arithmetic, or its reach" in other["remedy"]
@@ -103,6 +105,21 @@ def test_a_runtime_without_a_target_and_this_machine(here: Here) -> None:
     assert findings(here, "mine")["runtime litert"]["state"] == "there is no target for it here"
     host = findings(here, "host")
     assert host["access"]["state"] == "this machine" and host["latency by onnxruntime"]["state"] == "measured here"
+
+
+def test_energy_is_what_the_machine_s_own_files_say_and_of_others_what_theirs_does(here: Here) -> None:
+    rails, reason = find_rails()
+    own = findings(here, "host")["energy"]
+    assert own["good"] == bool(rails)
+    assert own["state"] == (f"measured by {', '.join(r.name for r in rails)}" if rails else f"not measured: {reason}")
+    assert findings(here, "jetson-orin-nano")["energy"]["state"] == "VDD_IN (power)"
+    assert not findings(here, "raspberry-pi-5")["energy"]["good"], "a program alone tells its power"
+
+
+def test_an_fpga_has_its_time_in_cycles_and_lacks_no_rates(here: Here) -> None:
+    board = findings(here, "zcu104")
+    assert board["latency by hls"]["good"] and "cycles of 5 ns" in board["latency by hls"]["state"]
+    assert (board["facts"]["state"], board["facts"]["remedy"]) == ("stated: memory, fpga", "add sensors")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edgemtl.devices import load_device
+from edgemtl.export.bundle import cost_of
 from edgemtl.models.quantization import calibrate
 from edgemtl.profiling import count_graph
 from edgemtl.targets import ExportTarget, emit, find_target, quantize
@@ -14,6 +16,7 @@ from edgemtl.testing import images, small_net
 ONNXRUNTIME = find_target("onnxruntime")
 OPENVINO = find_target("openvino")
 TENSORRT_RTX = find_target("tensorrt-rtx")
+HLS = find_target("hls", load_device("zcu104"))
 
 
 def test_counts_of_the_file_are_those_of_the_plan(tmp_path: Path) -> None:
@@ -36,8 +39,17 @@ def test_bytes_under_int8_are_at_most_those_of_the_plan(target: ExportTarget) ->
     precision = dict.fromkeys(net.blocks, "int8")
     model = quantize(emit(net), precision, calibrate(net, images(4)), target.scheme)
     cost = count_graph(model).total
-    plan = net.plan.cost(precision, int8_channel_bytes=target.traits.int8_channel_bytes)
+    plan = net.plan.cost(precision, storage=target.traits.storage)
     assert (cost.flops, cost.params) == (plan.flops, plan.params)
-    assert target.traits.int8_channel_bytes == target.scheme.channel_bytes
+    assert target.traits.storage.channel_bytes == target.scheme.channel_bytes
     convolutions = sum(len(block.convs) for block in net.plan.blocks)
     assert plan.weight_bytes - 10 * convolutions <= cost.weight_bytes <= plan.weight_bytes
+
+
+def test_bytes_of_a_project_are_those_of_its_types_and_no_graphs() -> None:
+    net = small_net("fused", "relu")
+    bits = {name: "int12" for name in list(net.blocks)[::2]}
+    cost = cost_of(net, {"engine": "fixed", **bits}, calibrate(net, images(4)), HLS)
+    plan = net.plan.cost(bits, storage=HLS.traits.storage)
+    assert (cost.weight_bytes, cost.params) == (plan.weight_bytes, plan.params)
+    assert 3 * plan.params / 2 < plan.weight_bytes < 2.2 * plan.params, "16 and 12 bits a weight, 24 a bias"

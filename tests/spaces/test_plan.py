@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edgemtl.models import MultiTaskNet
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.spaces.plan import BlockPlan, ConvPlan, Plan
+from edgemtl.traits import Storage
 
 
 def counted(net: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
@@ -90,10 +91,12 @@ def test_a_path_holds_what_the_tasks_read_and_nothing_else(space: Space) -> None
 def test_a_layer_without_a_bias_stores_none_in_any_precision() -> None:
     conv = ConvPlan("conv", 8, 16, 3, 1, 1, 4, 4, has_bias=False)
     assert conv.params == conv.weights == 8 * 16 * 9
-    assert conv.bytes("float", 17) == 4 * conv.weights
-    assert conv.bytes("int8", 17) == conv.bytes("int8", 9) == conv.weights + (4 + 1) * 16 + 10
-    assert conv.bytes("int12", 9) - conv.bytes("int8", 9) == conv.weights // 2
-    assert conv.bytes("int8", 9) < conv.bytes("int10", 9) < conv.bytes("int12", 9) < conv.bytes("float", 9)
+    usual, other = Storage(), Storage(channel_bytes=17)
+    assert conv.bytes("float", other) == 4 * conv.weights
+    assert conv.bytes("int8", other) == conv.bytes("int8", usual) == conv.weights + (4 + 1) * 16 + 10
+    assert conv.bytes("int12", usual) - conv.bytes("int8", usual) == conv.weights // 2
+    sizes = [conv.bytes(width, usual) for width in ("int8", "int10", "int12", "float")]
+    assert sizes == sorted(set(sizes))
 
 
 def test_bytes_follow_the_precision_of_each_block() -> None:

@@ -39,7 +39,7 @@ def net_space(forms: NarrowForms) -> Space:
     )
     tasks = setup.floors.tasks
     choices, size = OWN_NET.choices(spec, tasks), setup.bench.model.input_size
-    return Space("own", OWN_NET, spec, tasks, size, choices, traits.int8_channel_bytes)
+    return Space("own", OWN_NET, spec, tasks, size, choices, traits.storage)
 
 
 def _biased(model: TaskModel) -> frozenset[str]:

@@ -152,4 +152,4 @@ def _by_convolution(groups: Sequence[Group], channels: Channels) -> dict[str, in
 
 def _cost(design: Design, groups: Sequence[Group], channels: Channels, task: str | None) -> Cost:
     plan = with_channels(design.plan, _by_convolution(groups, channels))
-    return plan.cost(design.precision, task, design.space.int8_channel_bytes, design.space.quantities)
+    return plan.cost(design.precision, task, design.space.storage, design.space.quantities)

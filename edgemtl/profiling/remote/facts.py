@@ -15,16 +15,19 @@ __all__ = ["BoardFacts", "read_board"]
 
 @dataclass(frozen=True)
 class BoardFacts:
-    """The answer of a board: `machine` and class of `processor`, its `system` in words, and `packages`.
+    """The answer of a board: `machine` and class of `processor`, its `system` in words, `packages` and `rails`.
 
-    Those are numpy and what the agent opens engines with, each with the version that the board's Python has of it:
-    "unknown" where none is written down, None where the package is not there.
+    Packages are numpy and what the agent opens engines with, each with the version that the board's Python has of it:
+    "unknown" where none is written down, None where the package is not there. Rails are those whose energy is measured
+    by; where there are none, `no_rails` says why.
     """
 
     machine: str
     processor: str
     system: str
     packages: Mapping[str, str | None]
+    rails: tuple[str, ...]
+    no_rails: str
 
 
 def read_board(reach: Reach) -> BoardFacts:
@@ -40,6 +43,7 @@ def _facts_of(board: Board) -> BoardFacts:
     greeting = board.greeting
     try:
         own, sensors, there = greeting["environment"], dict(greeting["sensors"]), list(greeting["packages"])
+        energy = dict(greeting["energy"])
         mode = f"power mode {sensors['power_mode']}" if "power_mode" in sensors else ""
         release = str(sensors.get("release", "")).strip("# ").partition(", GCID")[0]
         words = (sensors.get("model", ""), release or own["platform"], mode, f"Python {own['python']}")
@@ -51,6 +55,8 @@ def _facts_of(board: Board) -> BoardFacts:
                 name: printable(str(own["packages"].get(name) or "unknown")) if name in there else None
                 for name in ("numpy", *RUNTIMES.values())
             },
+            tuple(printable(str(rail)) for rail in list(energy["rails"])),
+            printable(str(energy["reason"])),
         )
     except FOREIGN as error:
         raise board.not_understood(error) from error

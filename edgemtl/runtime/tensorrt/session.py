@@ -173,6 +173,6 @@ def _bindings(folder: Path, spec: EngineSpec) -> Any:
         pass
     graphs = ", ".join(spec.files.values())
     raise UnsupportedError(
-        f"engine {folder} is for TensorRT on a Jetson board, which builds it from {graphs}: open it there by the "
-        "system's Python, or another target of the bundle here"
+        f"engine {folder} is for TensorRT on a Jetson board, which builds it from {graphs}: measure it there "
+        "(edgemtl profile BUNDLE --device ssh://USER@BOARD), open it there by the system's Python, or another target here"
     )

@@ -16,12 +16,21 @@ from edgemtl.models.graph import Graph, Node
 from edgemtl.models.quantization import Ranges
 from edgemtl.targets.hls.fixed import Format, fitting
 from edgemtl.targets.hls.resources import FIXED_BITS, INPUT, Product
+from edgemtl.traits import Storage
 
-__all__ = ["HlsNet", "Layer", "flat_net", "typed_layers"]
+__all__ = ["STORAGE", "HlsNet", "Layer", "flat_net", "typed_layers"]
 
 _HEADROOM, _ROOMY_BITS = 1.5, 12
 """Calibration images are not all images: types of so many bits hold this much more than the largest value seen."""
 _BIAS_BITS = 24
+STORAGE = Storage(
+    weight_bytes=FIXED_BITS["float"] // 8,
+    bias_bytes=_BIAS_BITS // 8,
+    channel_bytes=_BIAS_BITS // 8,
+    bare_channel_bytes=_BIAS_BITS // 8,
+    layer_bytes=0,
+)
+"""Of a project: scales are powers of two, which its types hold, and every layer has biases."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from edgemtl.targets.hls.fifo import fifo_depths, padding_depth
 from edgemtl.targets.hls.layers import HlsNet, Layer
 from edgemtl.targets.hls.resources import CHAIN_DEPTH, INPUT
 
-__all__ = ["NAME", "write_project"]
+__all__ = ["FPGA_CLOCK_NS", "NAME", "write_project"]
 
 NAME = "edgemtl_net"
 """The project's top function."""
-CLOCK_NS = 5.0
+FPGA_CLOCK_NS = 5.0
+"""The period of the clock that projects are written for."""
 
 
 def write_project(net: HlsNet, reuse: Mapping[str, int], fpga: Fpga, folder: Path) -> list[Path]:
@@ -58,7 +59,7 @@ def _convert(net: HlsNet, reuse: Mapping[str, int], fpga: Fpga, folder: Path) ->
             hls_config=config,
             io_type="io_stream",
             part=fpga.part,
-            clock_period=CLOCK_NS,
+            clock_period=FPGA_CLOCK_NS,
         )
     except Exception as error:  # hls4ml raises Exception itself for what it cannot convert
         raise UnsupportedError(

@@ -16,7 +16,8 @@ from functools import cache
 
 from edgemtl.devices import Device, Fpga, device_names, load_device
 from edgemtl.errors import UserError
-from edgemtl.spaces import INTEGER_BITS, BlockPlan
+from edgemtl.spaces import BlockPlan
+from edgemtl.traits import INTEGER_BITS
 from edgemtl.units import Budget
 
 __all__ = [

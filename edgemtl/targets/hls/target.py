@@ -26,7 +26,7 @@ from edgemtl.targets.common import check_build, write_spec
 from edgemtl.targets.hls.csim import compiled
 from edgemtl.targets.hls.fifo import fifo_depths, with_fifos
 from edgemtl.targets.hls.fixed_net import FixedNet
-from edgemtl.targets.hls.layers import HlsNet, flat_net
+from edgemtl.targets.hls.layers import STORAGE, HlsNet, flat_net
 from edgemtl.targets.hls.mixtures import (
     entries_of,
     experts_resources,
@@ -35,7 +35,7 @@ from edgemtl.targets.hls.mixtures import (
     simulated_mixtures,
     write_mixtures,
 )
-from edgemtl.targets.hls.project import CLOCK_NS, write_project
+from edgemtl.targets.hls.project import FPGA_CLOCK_NS, write_project
 from edgemtl.targets.hls.resources import (
     FIXED_BITS,
     Resources,
@@ -71,6 +71,7 @@ _TRAITS = TargetTraits(
     measurer="none",
     arithmetic="fpga",
     needs_ranges=True,
+    storage=STORAGE,
     lacking=("depthwise", "relu6", "tokens"),
 )
 
@@ -196,8 +197,8 @@ def _amounts(resources: Resources) -> dict[str, Any]:
     return {
         "kind": "estimated",
         **{name: round(amount) for name, amount in amounts.items() if amount},
-        "interval_ms": resources.cycles * CLOCK_NS * 1e-6,
-        "clock_ns": CLOCK_NS,
+        "interval_ms": resources.cycles * FPGA_CLOCK_NS * 1e-6,
+        "clock_ns": FPGA_CLOCK_NS,
     }
 
 

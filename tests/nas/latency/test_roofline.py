@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from refusals import refused
 
 from edgemtl.arithmetic import own_arithmetic
-from edgemtl.devices import load_device
+from edgemtl.devices import load_device, new_device
 from edgemtl.errors import UserError
 from edgemtl.nas.latency import (
     UNFITTED,
@@ -111,7 +111,18 @@ def test_rates_are_those_of_the_unit_that_the_runtime_runs_on() -> None:
     assert lacking_roofs(orin, "onnxruntime") == ["peak of fp32 on its cpu"]
     assert lacking_roofs(load_device("zcu104"), "hls4ml") == ["bandwidth", "peak of fp32 on its fpga"]
     message = refused(lambda: roofs_of(load_device("kv260"), "hls4ml"))
-    assert "device kv260 states no bandwidth and no peak of fp32 on its fpga, which an estimate" in message
+    assert "device kv260 is an FPGA, whose time is estimated in cycles of 5 ns between two images" in message
+    assert message.endswith("for 8 ms give 1.6Mcycles")
+
+
+def test_rates_that_are_lacking_are_to_be_added_to_a_file_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = refused(lambda: roofs_of(load_device("x86-avx2"), "onnxruntime"))
+    assert shipped.endswith("add it to a device file of your own (edgemtl devices new NAME --like x86-avx2)")
+    path = new_device("mine", "x86-avx2")
+    assert refused(lambda: roofs_of(load_device("mine"), "onnxruntime")).endswith(f"add it to {path.resolve()}")
 
 
 def on_paper(

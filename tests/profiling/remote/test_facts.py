@@ -29,6 +29,7 @@ def test_a_board_says_what_it_is_and_nothing_is_left_there(board: LoopbackBoard)
     answer = read_board(parse_reach(board.url()))
     assert (answer.processor, answer.packages["numpy"]) == (own_arithmetic(), version("numpy"))
     assert answer.packages["tensorrt"] is None and f"Python {sys.version.split()[0]}" in answer.system
+    assert bool(answer.rails) != bool(answer.no_rails), "what energy is measured by, or why it is not"
     assert board.left == []
 
 

@@ -120,6 +120,18 @@ def test_it_computes_what_whole_numbers_do(net: MultiTaskNet, ranges: Ranges) ->
                 np.testing.assert_array_equal(outputs[name][number].numpy(), value[0].reshape(outputs[name][0].shape))
 
 
+@pytest.mark.parametrize("width", [*WIDTHS, "mixed"])
+def test_bytes_are_those_of_the_projects_types(net: MultiTaskNet, ranges: Ranges, width: str) -> None:
+    precision = mixed(net) if width == "mixed" else uniform(net, width)
+    target = HlsTarget(load_device("zcu104"))
+    stored = 0
+    for layer in typed_layers(trace(net), precision, ranges)[1]:
+        if layer.weight is not None and layer.bias is not None:
+            weight = layer.node.constants["weight"]
+            stored += -(-layer.weight.bits * weight.numel() // 8) + layer.bias.bits * len(weight) // 8
+    assert net.plan.cost(precision, storage=target.traits.storage).weight_bytes == stored
+
+
 @pytest.mark.slow
 def test_the_c_simulation_computes_it_to_the_bit(net: MultiTaskNet, ranges: Ranges, tmp_path: Path) -> None:
     pytest.importorskip("hls4ml")

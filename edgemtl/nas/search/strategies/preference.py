@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import Limit, Sensitivity, too_tight
 from edgemtl.spaces import ENGINE, BlockPlan, Choice, Design, Option, Plan, Space, is_precision
+from edgemtl.traits import Storage
 from edgemtl.units import Quantity
 
 __all__ = ["PreferenceTable", "make_table", "ranked_for", "widths_for"]
@@ -328,7 +329,7 @@ class _Counter:
         return trunk, decoders
 
     def _count(self, run: tuple[BlockPlan, ...], stored: tuple[BlockPlan, ...]) -> list[float]:
-        return _count(run, stored, self.kinds, self.space.int8_channel_bytes, self.space.quantities)
+        return _count(run, stored, self.kinds, self.space.storage, self.space.quantities)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -336,7 +337,7 @@ def _count(
     run: tuple[BlockPlan, ...],
     stored: tuple[BlockPlan, ...],
     kinds: tuple[str, ...],
-    int8_channel_bytes: int,
+    storage: Storage,
     quantities: tuple[Quantity, ...],
 ) -> list[float]:
     """Amount of each quantity in each precision: the blocks `run` are computed, parameters of `stored` kept."""
@@ -344,7 +345,7 @@ def _count(
     for kind in kinds:
         precision = {block.parameters: kind for block in (*run, *stored)}
         work = Plan((0, 0), run).cost(precision, quantities=quantities)
-        kept = Plan((0, 0), stored).cost(precision, None, int8_channel_bytes)
+        kept = Plan((0, 0), stored).cost(precision, None, storage)
         costs += [work.flops, kept.params, kept.weight_bytes, *work.own.values()]
     return costs
 
