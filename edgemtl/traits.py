@@ -70,7 +70,7 @@ class TargetTraits:
     measurer: str = "local"
     quantities: tuple[Quantity, ...] = ()
     limits: tuple[Budget, ...] = ()
-    storage: Storage = Storage()
+    storage: Storage = USUAL_STORAGE
     arithmetic: Arithmetic | None = None
     hardware: str = ""
     needs_ranges: bool = False

@@ -179,5 +179,5 @@ def test_a_jetpack_decides_graphs_of_tensorrt_alone() -> None:
 
 def test_opening_is_refused_with_where_it_is_built(tmp_path: Path) -> None:
     TENSORRT.build(small_net(), {}, None, tmp_path)
-    with pytest.raises(UserError, match=r"TensorRT on a Jetson board, which builds it from model\.onnx: measure it there"):
+    with pytest.raises(UserError, match=r"a Jetson board, which builds it from model\.onnx: measure it there"):
         open_engine(tmp_path)
