@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
@@ -10,6 +11,9 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
+
+import torch
+from torch import fx
 
 from edgemtl.devices import Fpga
 from edgemtl.errors import MissingDependencyError, UnsupportedError, reason_of
@@ -45,14 +49,15 @@ def _convert(net: HlsNet, reuse: Mapping[str, int], fpga: Fpga, folder: Path) ->
         import hls4ml
     except ImportError as error:
         raise MissingDependencyError("hls4ml", "fpga", "building for the target hls") from error
+    module = _in_types(net)
     try:
         config = hls4ml.utils.config_from_pytorch_model(
-            net.module, (3, *net.input_size), granularity="name", backend="Vitis", channels_last_conversion="internal"
+            module, (3, *net.input_size), granularity="name", backend="Vitis", channels_last_conversion="internal"
         )
         config["LayerName"] |= {layer.name: _layer_config(layer, reuse) for layer in net.layers}
         config["LayerName"][INPUT] = {"Precision": {"result": net.input.ap_fixed}}
         return hls4ml.converters.convert_from_pytorch_model(
-            net.module,
+            module,
             output_dir=str(folder),
             project_name=NAME,
             backend="Vitis",
@@ -65,6 +70,22 @@ def _convert(net: HlsNet, reuse: Mapping[str, int], fpga: Fpga, folder: Path) ->
         raise UnsupportedError(
             f"target hls: hls4ml {hls4ml.__version__} refuses the net: {reason_of(error)}"
         ) from error
+
+
+def _in_types(net: HlsNet) -> fx.GraphModule:
+    """The module with weights and biases that are values of their types.
+
+    hls4ml writes as many decimals as a type has binary places: what is halfway between two values would be cut, and
+    rounded down. Weights that were stored in FP16 are often halfway.
+    """
+    module = copy.deepcopy(net.module)
+    for layer in net.layers:
+        for name, kind in (("weight", layer.weight), ("bias", layer.bias)):
+            if kind is not None:
+                parameter = module.get_parameter(f"{layer.name}.{name}")
+                rounded = kind.reals(kind.integers(parameter.detach().numpy()))
+                parameter.data.copy_(torch.from_numpy(rounded))
+    return module
 
 
 def _layer_config(layer: Layer, reuse: Mapping[str, int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -165,6 +166,21 @@ def test_a_search_counts_budgets_in_resources_on_its_designs() -> None:
         assert 0 < smallest.amount(name) < largest.amount(name), name
     with pytest.raises(UserError, match="target onnxruntime does not count it; give FLOPs or MB"):
         check_budgets([parse_budget("900DSP")], find_target("onnxruntime"))
+
+
+def test_weights_halfway_between_two_values_are_written_rounded(tmp_path: Path) -> None:
+    """Those of FP16 often are; cut to a type's decimals they would be rounded down, and the others not."""
+    pytest.importorskip("hls4ml")
+    net, precision = small().half().float(), dict.fromkeys(small().blocks, "int8")
+    on("zcu104").build(net, {"engine": "fixed", **precision}, ranges_of(net), tmp_path)
+    source = (tmp_path / "firmware/edgemtl_net.cpp").read_text()
+    for layer in flat(net, precision).layers:
+        if layer.weight is not None:
+            (file,) = re.findall(rf"load_weights_from_txt<{layer.name}_weight_t, \d+>\((w\d+)", source)
+            written = np.array((tmp_path / f"firmware/weights/{file}.txt").read_text().split(","), np.float64)
+            steps = written * 2.0**layer.weight.fraction
+            own = layer.weight.integers(layer.node.constants["weight"].numpy())
+            np.testing.assert_array_equal(np.sort(steps), np.sort(own.ravel()))
 
 
 def test_a_project_names_part_types_and_reuse(tmp_path: Path) -> None:
