@@ -14,8 +14,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Barrier
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -36,7 +37,7 @@ from edgemtl.testing.landscape import PAIR, evaluate, problem, space
 
 Unbroken = Callable[[str], list[tuple[int, str]]]
 FORK = multiprocessing.get_context("fork")
-EVALUATIONS, BATCH, GRACE_SECONDS = 11, 4, 1.0
+EVALUATIONS, BATCH, GRACE_SECONDS, WAIT_SECONDS = 11, 4, 1.0, 300.0
 SAMPLERS = {
     "linas": lambda task: LinasSampler(task, 0, BATCH, generations=3),
     "nsga2": lambda task: Nsga2Sampler(task, 0, BATCH),
@@ -119,61 +120,99 @@ def test_a_storage_that_fails_is_told_and_not_asked_for_ever(
 
 @pytest.mark.parametrize("where", [sqlite, journal])
 def test_the_trial_of_a_silent_worker_is_taken_over_and_that_of_a_living_one_is_not(
-    pair: Space, tmp_path: Path, where: Callable[[Path], str]
+    pair: Space, tmp_path: Path, where: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By a clock that goes on when the living one was heard, however late the machine lets it speak."""
+    now = [0.0]
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: now[0]))
     study, watch = shared(pair, where(tmp_path)), SilenceWatch(grace_seconds=1.0)
     begin(study, pair, "killed")
     living = begin(study, pair, "living")
+    assert living is not None
     watch.end_silent(study)
     assert states(study) == [TrialState.RUNNING] * 2, "nobody is silent for long at first sight"
-    with working(study, living._trial_id, beat_seconds=0.1):
-        for _ in range(15):
-            time.sleep(0.1)
+    with working(study, living._trial_id, beat_seconds=0.05):
+        for expected in (TrialState.RUNNING, TrialState.FAIL):
+            wait_for_beat(study, living)
+            now[0] += 0.6
             watch.end_silent(study)
-        assert states(study) == [TrialState.FAIL, TrialState.RUNNING]
+            assert states(study) == [expected, TrialState.RUNNING]
     evaluation = evaluate(pair.design(living.params))
     record(living, evaluation)
     study.tell(living, list(problem(pair).objectives(evaluation)))
     assert len(finished(study)) == 1
 
 
-class Slow:
-    """Stands where a search has its evaluator: the landscape's scores, after a while."""
+def wait_for_beat(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Wait for the next sign of life of who works at a trial."""
+    deadline = time.monotonic() + 120
+    before = study._storage.get_trial(trial._trial_id).user_attrs.get("beat")
+    while study._storage.get_trial(trial._trial_id).user_attrs.get("beat") == before:
+        assert time.monotonic() < deadline, "it is silent"
+        time.sleep(0.01)
 
-    def __init__(self, seconds: float = 0.0, kill_at: int = -1) -> None:
-        self._seconds, self._kill_at, self._count = seconds, kill_at, 0
+
+class Slow:
+    """Stands where a search has its evaluator: the landscape's scores, after a while.
+
+    At its evaluation `kill_at` its process dies and sets `death`; without that number it waits for `death` first.
+    """
+
+    def __init__(self, seconds: float = 0.0, kill_at: int = 0, death: Event | None = None) -> None:
+        self._seconds, self._kill_at, self._count, self._death = seconds, kill_at, 0, death
         self.turns, self.estimate = Turns(), None
 
     def evaluate(self, design: Design, *unused: object) -> Evaluation:
         self._count += 1
+        if self._death is not None and not self._kill_at:
+            assert self._death.wait(WAIT_SECONDS)
         if self._count == self._kill_at:
+            if self._death is not None:
+                self._death.set()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self._seconds)
         return evaluate(design)
 
 
-def work(pair: Space, url: str, strategy: str, name: str, evaluator: Slow, barrier: Barrier | None = None) -> None:
+def work(
+    pair: Space,
+    url: str,
+    strategy: str,
+    name: str,
+    evaluator: Slow,
+    barrier: Barrier | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> None:
     """One worker of a study, as a search runs it, with little patience for silent ones."""
-    workers.SilenceWatch.__init__.__defaults__ = (GRACE_SECONDS,)
-    workers.working.__wrapped__.__defaults__ = (GRACE_SECONDS / 5,)  # type: ignore[attr-defined]
+    workers.SilenceWatch.__init__.__defaults__ = (grace_seconds,)
+    workers.working.__wrapped__.__defaults__ = (grace_seconds / 5,)  # type: ignore[attr-defined]
     study = shared(pair, url, strategy)
     if barrier is not None:
-        barrier.wait(60)
+        barrier.wait(WAIT_SECONDS)
     task = problem(pair, ["70%FLOPs"])
     study.sampler = SAMPLERS[strategy](task)
     end_abandoned(study, name)
     evaluate_all(EVALUATIONS, task, evaluator, study, Worker(name, True), silent)  # type: ignore[arg-type]
 
 
-def started(*workers: tuple[object, ...]) -> list[int | None]:
+def started(*workers: tuple[object, ...], grace_seconds: float = GRACE_SECONDS) -> list[int | None]:
     """Exit codes of processes that work at once."""
     barrier = FORK.Barrier(len(workers))
-    processes: list[BaseProcess] = [FORK.Process(target=work, args=(*arguments, barrier)) for arguments in workers]
+    processes: list[BaseProcess] = [
+        FORK.Process(target=work, args=(*arguments, barrier, grace_seconds)) for arguments in workers
+    ]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(WAIT_SECONDS)
     return [process.exitcode for process in processes]
+
+
+def killed_and_living(pair: Space, url: str, strategy: str) -> list[int | None]:
+    """Exit codes of two workers, of which one dies in its second evaluation while the other is in its first."""
+    death = FORK.Event()
+    killed = (pair, url, strategy, "killed", Slow(kill_at=2, death=death))
+    return started(killed, (pair, url, strategy, "living", Slow(death=death)))
 
 
 def evaluated(pair: Space, url: str) -> list[tuple[int, str]]:
@@ -216,8 +255,7 @@ def test_of_two_workers_one_is_killed_and_the_other_does_its_design(
 ) -> None:
     """All together evaluate what one alone would, in whichever order."""
     url, alone = where(tmp_path), unbroken(strategy)
-    both = (pair, url, strategy, "killed", Slow(0.05, kill_at=2)), (pair, url, strategy, "living", Slow(0.2))
-    assert started(*both) == [-signal.SIGKILL, 0]
+    assert killed_and_living(pair, url, strategy) == [-signal.SIGKILL, 0]
     assert evaluated(pair, url) == alone
     assert states(shared(pair, url)).count(TrialState.RUNNING) == 0
 
@@ -226,7 +264,8 @@ def test_four_workers_that_make_one_new_database_at_once_share_its_designs(
     pair: Space, tmp_path: Path, unbroken: Unbroken
 ) -> None:
     url, alone = sqlite(tmp_path), unbroken("linas")
-    assert started(*((pair, url, "linas", str(number), Slow(0.02)) for number in range(4))) == [0] * 4
+    four = ((pair, url, "linas", str(number), Slow(0.02)) for number in range(4))
+    assert started(*four, grace_seconds=WAIT_SECONDS) == [0] * 4, "nobody dies, nor is taken for dead"
     assert evaluated(pair, url) == alone
     assert not [path.name for path in tmp_path.iterdir() if path.is_file() and path.name != "studies.db"]
 
@@ -271,6 +310,5 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_workers_share_a_postgresql_database(pair: Space, server: str, unbroken: Unbroken) -> None:
     alone = unbroken("linas")
-    both = (pair, server, "linas", "killed", Slow(0.05, kill_at=2)), (pair, server, "linas", "living", Slow(0.2))
-    assert started(*both) == [-signal.SIGKILL, 0]
+    assert killed_and_living(pair, server, "linas") == [-signal.SIGKILL, 0]
     assert evaluated(pair, server) == alone
