@@ -69,14 +69,14 @@ class TestExits(FamilyConformance):
 
 @pytest.fixture(scope="module")
 def pruned(home: Path) -> Path:
-    """A run that was trained for a few steps, searched and pruned."""
+    """A run that was trained for a few steps and searched, and whose largest net was pruned, whichever was chosen."""
     source = open_source("photos", (64, 64))
     space = load_space("exits", source.tasks)
     recipe = Recipe(steps=3, batch=2, sizes=(1.0,), bf16=False)
     supernet = train_supernet(space, source, recipe, home / "trained")
     few = {"space": "exits", "data": "photos", "evaluations": 2, "batch": 2, "threads": 1, "finetune": 0}
     search(SearchRequest(home / "run", ("100%FLOPs",), supernet=supernet, **few))  # type: ignore[arg-type]
-    prune(PruneRequest(RunDesign(home / "run"), home / "pruned", ("70%FLOPs",), fast=True))
+    prune(PruneRequest(RunDesign(home / "run", "baseline"), home / "pruned", ("70%FLOPs",), fast=True))
     return home / "pruned"
 
 

@@ -99,7 +99,8 @@ def test_its_engine_is_held_against_the_net_profiled_and_run(run: Path, command:
 
 
 def test_it_is_pruned_under_its_own_quantity(run: Path, command: Command) -> None:
-    status, result, error = command("prune", str(run), "--budget", "80%LUT", "--fast", "--out", "runs/pruned")
+    words = ("--design", "baseline", "--budget", "80%LUT", "--fast", "--out", "runs/pruned")
+    status, result, error = command("prune", str(run), *words)
     assert status == 0, error
     (limit,) = result["best"]["limits"]
     assert (limit["quantity"], limit["kept"]) == ("luts", True)
