@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import signal
@@ -136,9 +135,7 @@ def test_the_help_says_how_long_designs_are_trained_by_default(here: Here) -> No
 def test_another_budget_is_answered_from_a_finished_search(workplace: Path, searched: Any, here: Here) -> None:
     """What is not given is as it was; the run is one like any other, and says which it is from."""
     words = ("search", "--from", "runs/first", "--supernet", "runs/supernet/supernet.safetensors")
-    first = searched["result"]
-    budget = f"{math.ceil(1000 * first['best']['flops'] / first['front'][-1]['flops']) / 10}%FLOPs"
-    assert budget != "60.0%FLOPs"
+    budget = "59%FLOPs"  # which three of the four designs that its seed draws for 60 % keep
     status, output, _ = here(*words, "--budget", budget, "--out", "runs/second", "--format", "json")
     result = json.loads(output)
     assert status == 0 and result["feasible"]
