@@ -195,7 +195,8 @@ def test_levels_for_a_board_are_scored_by_simulation_and_opened_there(searched: 
 
 
 def test_layers_are_placed_on_a_dla_and_a_repository_is_written_for_triton(searched: Path, here: Here) -> None:
-    words = ("--target", "tensorrt", "--device", "jetson-agx-orin", "--jetpack", "6.2")
+    """Of the largest net, in float: INT8 that was chosen for its latency here may lose too much in a board's scheme."""
+    words = ("--design", "baseline", "--target", "tensorrt", "--device", "jetson-agx-orin", "--jetpack", "6.2")
     status, shown, errors = here("export", "runs/first", *words, "--dla", "--out", "dla")
     assert status == 0, errors
     assert re.search(r"the DLA takes [1-9]\d* of \d+ blocks: stem", shown) and "the DLA has no control flow" in shown
