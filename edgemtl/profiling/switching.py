@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import numpy as np
@@ -18,13 +19,14 @@ from edgemtl.runtime import Engine
 
 __all__ = ["LevelCost", "measure_levels"]
 
-RUNS = 3
+RUNS, SWITCHES = 3, 11
 
 
 @dataclass(frozen=True)
 class LevelCost:
     """A level of an open bundle: `Engine.set_level` at its first use and later, and what it adds to the process.
 
+    `again_ms` is the median of `SWITCHES` switches: each takes microseconds, and one of them any other program's time.
     `resident_bytes` is by how much the resident set grew until the level was open and had run all tasks `RUNS` times: a
     runtime may plan its memory in the first run and take it in the second. That of the first level, which is opened
     with the bundle and so has no `first_ms`, holds the runtime's libraries too. None where the system does not tell.
@@ -65,7 +67,8 @@ def _opened(bundle: Path, target: str | None, threads: int) -> list[LevelCost]:
             for _ in range(RUNS):
                 engine.run(image)
             sizes.append(resident_bytes("VmRSS"))
-        again = [_switch_ms(engine, number) for number in range(count)]
+        rounds = [[_switch_ms(engine, number) for number in range(count)] for _ in range(SWITCHES)]
+        again = [median(times) for times in zip(*rounds, strict=True)]
     grown = [None if a is None or b is None else max(b - a, 0) for a, b in pairwise(sizes)]
     return [LevelCost(*each) for each in zip(first, again, grown, strict=True)]
 
