@@ -27,7 +27,6 @@ _OF_RUN = (
     "exact",
     "supernet",
     "layout",
-    "jetpack",
     "dla",
     "with_normalisation",
     "with_postprocessing",

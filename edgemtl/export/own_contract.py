@@ -33,8 +33,8 @@ def writes_models(target: ExportTarget) -> ExportTarget:
     """The target; `UnsupportedError` for one that writes no engine of a net of one's own."""
     if not isinstance(target, ModelTarget):
         raise UnsupportedError(
-            f"target {target.traits.name} writes no engine of a net of one's own: use onnxruntime, openvino or "
-            "tensorrt-rtx"
+            f"target {target.traits.name} writes no engine of a net of one's own: use onnxruntime, openvino, "
+            "tensorrt or tensorrt-rtx"
         )
     return target
 

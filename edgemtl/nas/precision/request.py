@@ -94,10 +94,13 @@ def usable_target(target: ExportTarget, budgets: Sequence[Budget]) -> Measurer:
     """The measurer of a target's engines; `UserError` where it writes none of such a net, or nothing times them."""
     name = target.traits.name
     if not isinstance(target, ModelTarget):
-        raise UserError(f"target {name} writes no engine of a net of one's own: use onnxruntime or openvino")
+        raise UserError(f"target {name} writes no engine of a net of one's own: use onnxruntime, openvino or tensorrt")
     measurer = check_budgets(budgets, target)
     if measurer.untimed is not None:
-        raise UserError(f"precision is chosen by measured latency, and {measurer.untimed.reason}: give --device {HOST}")
+        raise UserError(
+            f"precision is chosen by measured latency, and {measurer.untimed.reason}: give --device {HOST}, or a board "
+            "whose file says how it is reached"
+        )
     return measurer
 
 

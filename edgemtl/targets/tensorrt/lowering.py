@@ -15,18 +15,22 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 __all__ = ["lower_normalisations"]
 
 _OP = "LayerNormalization"
+_EPSILON = 1e-5
+"""ONNX's own default."""
 
 
 def lower_normalisations(model: onnx.ModelProto) -> None:
     """Replace, in place, every `LayerNormalization` over the last axis by means, a product and a square root.
 
-    Its parts carry its name before theirs, and say in `doc_string` what they are parts of.
+    Its parts carry its name before theirs, and say in `doc_string` what they are parts of. One over more axes stays, as
+    does one whose mean or deviation is an output too.
     """
     graph = model.graph
-    shapes = {info.name: [size.dim_value for size in info.type.tensor_type.shape.dim] for info in graph.value_info}
+    infos = (*graph.value_info, *graph.output)
+    shapes = {info.name: [size.dim_value for size in info.type.tensor_type.shape.dim] for info in infos}
     nodes: list[NodeProto] = []
     for node in graph.node:
-        if node.op_type == _OP:
+        if node.op_type == _OP and _is_last(node, shapes[node.output[0]]):
             parts = _Parts(graph, node, shapes[node.output[0]])
             nodes.extend(parts.written())
         else:
@@ -35,14 +39,19 @@ def lower_normalisations(model: onnx.ModelProto) -> None:
     graph.node.extend(nodes)
 
 
+def _is_last(node: NodeProto, shape: Sequence[int]) -> bool:
+    axis = next((each.i for each in node.attribute if each.name == "axis"), -1)
+    return axis in (-1, len(shape) - 1) and not any(node.output[1:])
+
+
 class _Parts:
     def __init__(self, graph: onnx.GraphProto, node: NodeProto, shape: Sequence[int]) -> None:
         self._graph, self._node, self._shape = graph, node, list(shape)
-        self._epsilon = next(each.f for each in node.attribute if each.name == "epsilon")
+        self._epsilon = next((each.f for each in node.attribute if each.name == "epsilon"), _EPSILON)
 
     def written(self) -> Iterator[NodeProto]:
         """(x - mean) / sqrt(mean((x - mean)^2) + epsilon) * weight + bias."""
-        source, weight, bias = self._node.input
+        source, weight, *bias = filter(None, self._node.input)
         row = [*self._shape[:-1], 1]
         epsilon = numpy_helper.from_array(np.array(self._epsilon, np.float32), f"{self._node.name}.epsilon")
         self._graph.initializer.append(epsilon)
@@ -53,9 +62,11 @@ class _Parts:
         yield self._part("Add", [self._name("variance"), epsilon.name], "above", row)
         yield self._part("Sqrt", [self._name("above")], "deviation", row)
         yield self._part("Div", [self._name("centred"), self._name("deviation")], "normal", self._shape)
-        yield self._part("Mul", [self._name("normal"), weight], "scaled", self._shape)
-        output = self._node.output[0]
-        yield helper.make_node("Add", [self._name("scaled"), bias], [output], name=self._node.name, doc_string=_OP)
+        last, entering = "Mul", [self._name("normal"), weight]
+        if bias:
+            yield self._part(last, entering, "scaled", self._shape)
+            last, entering = "Add", [self._name("scaled"), *bias]
+        yield helper.make_node(last, entering, self._node.output[:1], name=self._node.name, doc_string=_OP)
 
     def _name(self, part: str) -> str:
         return f"{self._node.name}.{part}"

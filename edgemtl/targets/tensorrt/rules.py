@@ -69,7 +69,7 @@ LIMITS = {"rank": 8, "TopK": 3840}
 """The most dimensions of a tensor, and the most that a `TopK` gives."""
 
 REMEDIES = {
-    "opset": "export again with this version of edgemtl, which writes opset 17, and 19 for FP16 from TensorRT 10 on",
+    "opset": "export again with opset 17, as this version of edgemtl does (19 for FP16), or choose a newer JetPack",
     "operator": "write it in operators that are there, or choose a newer JetPack or another target",
     "domain": "write it in ONNX's own operators: no plugin is built on the board",
     "constant": "make that input a constant",

@@ -7,13 +7,14 @@ INT8 is symmetric, with both inputs of a sum rounded, so that a residual block s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemtl.devices import Device, device_names, load_device
-from edgemtl.errors import UserError
+from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.files.disk import write_atomic
 from edgemtl.jetpack import JETPACKS, find_jetpack, version_of
 from edgemtl.models.quantization import QuantScheme, Ranges
@@ -26,6 +27,7 @@ from edgemtl.targets.onnx.magnitude import wide_nodes
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.pointwise import keep_convolutions
 from edgemtl.targets.onnx.quantize import quantize
+from edgemtl.targets.onnx.task_model import TaskModel
 from edgemtl.targets.target import ExportTarget
 from edgemtl.targets.tensorrt.dla import DLA_SCHEME, DLA_VERSIONS, placement_of
 from edgemtl.targets.tensorrt.generations import TENSORRT_VERSIONS, generation_of
@@ -108,6 +110,26 @@ class TensorRtTarget:
 
         files, options = self._write(graph, precision, ranges, folder, conditional)
         return write_spec(folder, self, graph, files, precision, **options, flags=flags_of(graph))
+
+    def build_model(self, model: TaskModel, precision: Mapping[str, str], folder: Path) -> list[Path]:
+        """Write the graph and its settings; see `edgemtl.targets.ModelTarget`.
+
+        `UnsupportedError` for FP16, of unknown limits, and for the DLA, and where a version refuses the graph.
+        """
+        if precision.get("engine") == "fp16" or self.dla:
+            raise UnsupportedError(
+                "target tensorrt has FP32 and INT8 on the GPU alone for a net of one's own, since no calibration says "
+                f"which of its values FP16 can hold: leave {'--dla' if self.dla else 'fp16'} out"
+            )
+        content = copy.deepcopy(model.model)
+        lower_normalisations(content)
+        content = with_conditions(content, model.outputs, static=True)
+        check_graph(content, self.versions)
+        write_atomic(folder / _FILES["model"], content.SerializeToString(deterministic=True))
+        files = {"model": _FILES["model"]}
+        settings = settings_for(self.versions, dict.fromkeys((False, True), "model"), precision, ())
+        options = {"engine": "fp32", "jetpack": self.jetpack, "builds": [each.as_json(files) for each in settings]}
+        return write_spec(folder, self, model, files, precision, **options, flags=flags_of(model))
 
     def build_plain(
         self,
