@@ -8,8 +8,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from climb_strategy import Climb
@@ -119,8 +120,7 @@ def test_its_settings_are_the_runs(home: Path) -> None:
     assert not (home / "other").exists()
 
 
-def test_the_command_line_shows_its_result(home: Path) -> None:
-    command = [sys.executable, "-m", "edgemtl", *SEARCH[:-1], "shown", "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["strategy"] == "climb"
+def test_the_command_line_shows_its_result(command: Callable[..., tuple[int, Any, str]]) -> None:
+    status, result, errors = command(*SEARCH[:-1], "shown")
+    assert status == 0, errors
+    assert result["strategy"] == "climb"
