@@ -85,7 +85,7 @@ def test_a_map_leads_the_search_to_better_designs(pair: Space, found: Sensitivit
     for task in (plain, replace(plain, sensitivity=found)):
         tops = []
         for seed in range(3):
-            measured, _ = drive(task, LinasSampler(task, seed, 6), 12)
+            measured, _ = drive(task, LinasSampler(task, seed, 6, generations=10), 12)
             tops.append(max(task.delta_m(e.metrics) for e in measured if task.feasible(e)))
         best.append(sum(tops) / len(tops))
     assert best[1] >= best[0]
