@@ -29,6 +29,7 @@ TITLES = {
     "deciding": "validation images scored",
     "reporting": "test images scored",
     "again": "steps to another answer",
+    "groups": "groups of channels tried",
     "map": "groups measured",
     "trial": "groups judged",
     "latency": "engines timed",

@@ -101,7 +101,7 @@ def export_own_levels(
             f"--levels {wanted} needs photos to see which channels matter: give a folder of some with --data"
         )
     given, about = open_own_images(data, net.size, resolved.tasks), image_input(net, resolved)
-    levels = plan_net_levels(open_declared(net, spec, declaration, str(data)), narrower, report)
+    levels = plan_net_levels(open_declared(net, spec, declaration, str(data), report), narrower, report)
     checked = check_images((), given)
     images = [prepare_image(picture, net.size, about) for picture in checked.pictures]
     outputs = [expected_outputs(net, resolved, image) for image in images]

@@ -155,7 +155,7 @@ class StrategySearch:
     def help_evaluate(self, wanted: int, config: Mapping[str, Any], worker: Worker, turns_folder: Path) -> None:
         """Evaluate designs of the run's study as one of its workers, until it has as many as are wanted.
 
-        What the run's own process measured before is read from its folder, so that limits are the same. Raises
+        Space and limits are the study's, and what the run's own process measured is read from its folder. Raises
         `UserError` where the net, or anything else of the run's `config`, is another one here.
         """
         request, study = self.request, self._study

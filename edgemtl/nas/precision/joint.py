@@ -70,7 +70,7 @@ def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report) -> N
     Raises `UserError` where none can, the module differs from the net, or a counted budget is below all that is left.
     """
     opened = replace(
-        open_declared(request.net, request.net.name, request.declaration, str(request.data)),
+        open_declared(request.net, request.net.name, request.declaration, str(request.data), report),
         preference=setup.floors.preference,
     )
     counts, limits = whole_cost(setup), list[Limit]()

@@ -44,6 +44,7 @@ from edgemtl.own import (
     resolve,
     torch_graph,
 )
+from edgemtl.progress import Report, silent
 from edgemtl.targets import find_target
 from edgemtl.tasks import Floor, by_tensor, map_outputs, named_metric
 
@@ -72,17 +73,20 @@ class DeclaredModule:
     noun: ClassVar[str] = "net"
     folder: ClassVar[tuple[str, str]] = MODULE_FILE, "pruned module"
 
-    def open(self) -> OpenedDeclared:
+    def open(self, report: Report = silent) -> OpenedDeclared:
         """The net as a module, compared with its own outputs first.
 
         Raises `UserError` where the declaration or labels do not fit, where the module differs from the net, and
         where nothing of it can be pruned.
         """
         declaration = read_declaration(self.tasks)
-        return open_declared(open_net(self.net, self.size, declaration.constants), self.net, declaration, self.data)
+        own = open_net(self.net, self.size, declaration.constants)
+        return open_declared(own, self.net, declaration, self.data, report)
 
 
-def open_declared(own: OwnNet, spec: str, declaration: Declaration, data: str) -> OpenedDeclared:
+def open_declared(
+    own: OwnNet, spec: str, declaration: Declaration, data: str, report: Report = silent
+) -> OpenedDeclared:
     """The net that `spec` names, opened, as a module that is compared with its own outputs first; see `DeclaredModule`.
 
     Raises as `DeclaredModule.open` does.
@@ -94,7 +98,7 @@ def open_declared(own: OwnNet, spec: str, declaration: Declaration, data: str) -
     samples = criterion.source.split("train")
     _check_net(own, net, normalize(np.stack([samples[number].image for number in range(min(CHECKED, len(samples)))])))
     criterion.check_labels()
-    prunable, costs, whole = prunable_module(spec, net, dimensions, criterion)
+    prunable, costs, whole = prunable_module(spec, net, dimensions, criterion, report)
     return OpenedDeclared(
         prunable=prunable,
         unpruned=PreparedNet(net, None),

@@ -29,7 +29,7 @@ from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
 from edgemtl.nas.prune.opened import Cut, Opened
 from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.runs import Contender
-from edgemtl.progress import Report
+from edgemtl.progress import Report, silent
 from edgemtl.spaces import Cost
 from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import Floor
@@ -59,11 +59,11 @@ class UserModule:
     noun: ClassVar[str] = "module"
     folder: ClassVar[tuple[str, str]] = MODULE_FILE, "pruned module"
 
-    def open(self) -> OpenedModule:
+    def open(self, report: Report = silent) -> OpenedModule:
         """The module, copied; `UserError` for one that is not what `load_module` wants, or has nothing to prune."""
         source = open_source(self.data, self.size)
         net, dimensions = load_module(self.module, source.tasks, source.size)
-        prunable, costs, whole = prunable_module(self.module, net, dimensions, LossCriterion(source))
+        prunable, costs, whole = prunable_module(self.module, net, dimensions, LossCriterion(source), report)
         target = find_target(TARGET)
         problem = _export_problem(net, target)
         return OpenedModule(
@@ -81,7 +81,11 @@ class UserModule:
 
 
 def prunable_module(
-    name: str, net: ModuleNet, dimensions: Mapping[str, int | None], criterion: LossCriterion
+    name: str,
+    net: ModuleNet,
+    dimensions: Mapping[str, int | None],
+    criterion: LossCriterion,
+    report: Report = silent,
 ) -> tuple[Prunable, ModuleCosts, dict[str, str]]:
     """A module, called `name`, as what is pruned, its cost model, and why channels stay, by the layer that gives them.
 
@@ -89,7 +93,7 @@ def prunable_module(
     """
     source, multiple = criterion.source, find_target(TARGET).traits.channel_multiple
     with naming(name):
-        groups, whole, costs = module_groups(net, dimensions, criterion.recalibration[:1])
+        groups, whole, costs = module_groups(net, dimensions, criterion.recalibration[:1], report)
     if not any(group.size > multiple for group in groups):
         reasons = "; ".join(f"{layer}: {reason}" for layer, reason in list(whole.items())[:3])
         raise UserError(f"{name}: no channels of the module can be pruned ({reasons or 'it has no such layer'})")

@@ -20,6 +20,7 @@ from edgemtl.models import ModuleNet
 from edgemtl.nas.prune.cut import Group, Member
 from edgemtl.nas.prune.groups import gives, reached_by, traced
 from edgemtl.nas.prune.module_trial import Trial, odd_channels
+from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Cost
 
 __all__ = ["ModuleCosts", "ParameterCost", "module_groups"]
@@ -75,7 +76,7 @@ class ModuleCosts:
 
 
 def module_groups(
-    net: ModuleNet, dimensions: Mapping[str, int | None], images: Sequence[Tensor] = ()
+    net: ModuleNet, dimensions: Mapping[str, int | None], images: Sequence[Tensor] = (), report: Report = silent
 ) -> tuple[list[Group], dict[str, str], ModuleCosts]:
     """The groups of a module, why other channels stay whole (by the layer that gives them), and its costs.
 
@@ -88,7 +89,9 @@ def module_groups(
     before = {name: tuple(p.shape) for name, p in net.named_parameters()}
     order = [name for name, _ in net.named_modules()]
     trial = Trial(net, [image, torch.zeros_like(image), *images])
-    for members in _traced(net, dimensions):
+    together = _traced(net, dimensions)
+    for number, members in enumerate(together, 1):
+        report(Progress("groups", number, len(together)))
         given = {m.module for m in members if m.outputs and m.dimension is None and gives(net.get_submodule(m.module))}
         if not given:
             continue

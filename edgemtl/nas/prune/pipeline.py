@@ -84,7 +84,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     if not request.resume:
         check_free(request.out, *request.subject.folder)
     request.tuning.check(request.subject.noun)
-    opened = request.subject.open()
+    opened = request.subject.open(report)
     prunable, source = opened.prunable, opened.prunable.criterion.source
     limits = resolve_budgets(prunable, request.budgets, opened.target)
     floors = opened.floors(request.floors)

@@ -30,6 +30,7 @@ from edgemtl.nas.prune.groups import net_groups
 from edgemtl.nas.prune.opened import Cut, Opened
 from edgemtl.nas.prune.prunable import Channels, Prunable
 from edgemtl.nas.runs import Contender, OneDesign, RunFolder
+from edgemtl.progress import Report, silent
 from edgemtl.runs import CONFIG_FILE
 from edgemtl.spaces import Cost, Design, Space, is_precision, with_channels
 from edgemtl.tasks import Floor
@@ -55,8 +56,11 @@ class RunDesign:
     noun: ClassVar[str] = "design"
     folder: ClassVar[tuple[str, str]] = CONFIG_FILE, "run"
 
-    def open(self) -> OpenedDesign:
-        """The design's net, for the run's device or another; `UserError` where the run or its data have changed."""
+    def open(self, report: Report = silent) -> OpenedDesign:
+        """The design's net, for the run's device or another, with nothing to `report`.
+
+        `UserError` where the run or its data have changed.
+        """
         folder = RunFolder(self.run)
         config, target = folder.config(), folder.target(load_device(self.device) if self.device else None)
         unpruned = folder.load(self.design)

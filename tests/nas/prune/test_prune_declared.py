@@ -103,6 +103,8 @@ def test_a_pruned_file_comes_back_as_a_file_as_a_module_and_as_a_bundle(request_
     assert {*result.best.metrics} == {"map", "pose"} and {*result.best.metrics["map"]} == {"agreement"}
     assert result.baseline.metrics["map"]["agreement"] > 0.999 > result.best.metrics["map"]["agreement"]
     assert [each.done for each in steps if each.stage == "finetune"] == [1, 2, 3]
+    groups = [each for each in steps if each.stage == "groups"]
+    assert [each.done for each in groups] == list(range(1, len(groups) + 1)) and groups[-1].total == len(groups)
     record = json.loads((request_.out / "pruning.json").read_text())
     assert record["finetuned"]["steps"] == 3 and record["not_exported"] == ""
     assert {row["group"]: row["tasks"] for row in record["groups"]} == {"body.stem": ["map", "pose"],
