@@ -51,7 +51,8 @@ class _How(TypedDict):
     "--run",
     metavar="RUN",
     type=click.Path(path_type=Path),
-    help="Train a searched design further, taught by its run's baseline; the result is a run.",
+    help="Train a design of a run further: a searched one by labels, a pruned one also by the net that it was; the "
+    "result is a run.",
 )
 @click.option("--design", metavar="NAME", help="Which of the run's designs.  [default: best]")
 @click.option("--size", metavar="HxW", help="Input size, HEIGHTxWIDTH; the space's own by default.")
@@ -144,11 +145,12 @@ def train(
 
     launched = _launched(out, run, processes)
     folder = new_run(out, "train" if run is None else "tuned", resume)
-    recipe = _recipe(run is not None, numbers, {"sizes": sizes, "zoom": zoom}, no_bf16)
     if run is not None:
         own: dict[str, object] = {"space": space, "data": data, "size": size, "images": images, "weights": weights}
-        own |= {"near": near[0] if near else None, "near_above": near_above, "teacher": teacher}
-        _tune(screen, run, design or "best", folder, recipe, {"processes": processes, "resume": resume}, own)
+        _check_own({**own, "near": near[0] if near else None, "near_above": near_above, "teacher": teacher})
+    recipe = _recipe(run, numbers, {"sizes": sizes, "zoom": zoom}, no_bf16)
+    if run is not None:
+        _tune(screen, run, design or "best", folder, recipe, {"processes": processes, "resume": resume})
         return
     if design is not None:
         raise UserError(f"--design {design}: names a design of a run, which --run gives")
@@ -192,15 +194,15 @@ def _launched(out: Path | None, run: Path | None, processes: int) -> Launched:
 
 
 def _recipe(
-    tunes: bool, numbers: Mapping[str, int | float | str | None], lists: Mapping[str, str | None], no_bf16: bool
+    run: Path | None, numbers: Mapping[str, int | float | str | None], lists: Mapping[str, str | None], no_bf16: bool
 ) -> Recipe:
-    """The recipe of a supernet, or of the tuning of a design, with what the options change in it."""
-    from edgemtl.nas.runs import TUNING
+    """The recipe of a supernet, or of a run's designs, with what the options change in it."""
+    from edgemtl.nas.runs import recipe_for
     from edgemtl.train import Recipe
 
     given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
     given |= {name: _numbers(name, text) for name, text in lists.items() if text is not None}
-    recipe = replace(TUNING if tunes else Recipe(), **given, **_precision(no_bf16))
+    recipe = replace(Recipe() if run is None else recipe_for(run), **given, **_precision(no_bf16))
     _check_weighting(recipe)
     return recipe
 
@@ -223,16 +225,18 @@ def _check_weighting(recipe: Recipe) -> None:
         raise unknown_name("task weighting", recipe.weighting, weighting_names())
 
 
-def _tune(
-    screen: Screen, run: Path, design: str, folder: Path, recipe: Recipe, how: _How, own: Mapping[str, object]
-) -> None:
+def _check_own(options: Mapping[str, object]) -> None:
+    """`UserError` for an option that is given and that a run has its own of."""
+    if given := [f"--{name} {value}" for name, value in options.items() if value is not None]:
+        raise UserError(f"{given[0]} does not go with --run, which trains on its run's own data: leave it out")
+
+
+def _tune(screen: Screen, run: Path, design: str, folder: Path, recipe: Recipe, how: _How) -> None:
     from edgemtl.files.disk import read_json
     from edgemtl.nas.runs import fine_tune
     from edgemtl.results import RESULT_FILE
     from edgemtl.runs import CONFIG_FILE, read_config
 
-    if given := [f"--{name} {value}" for name, value in own.items() if value is not None]:
-        raise UserError(f"{given[0]} does not go with --run, which trains on its run's own data: leave it out")
     with (
         interruptible(f"what was done is kept in {folder}; go on with: {resume_line(folder)}", [folder / CONFIG_FILE]),
         Stages() as stages,

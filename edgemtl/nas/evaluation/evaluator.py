@@ -140,8 +140,11 @@ class NetEvaluator:
         bounded = reduced or (precision is not None and self.target.traits.needs_ranges)
         return self.ranges(net) if bounded else None
 
-    def through_rounding(self, candidate: Candidate) -> Candidate:
-        """The candidate with statistics measured anew while its INT8 blocks are rounded; as it is without such."""
+    def measured_rounded(
+        self, design: Design, net: MultiTaskNet, learnt: Mapping[str, tuple[float, float]]
+    ) -> Candidate:
+        """As `candidate_of` has it, its statistics measured once more while its INT8 blocks, if any, are rounded."""
+        candidate = self.candidate_of(design, net, learnt)
         if candidate.ranges is None or "int8" not in candidate.precision.values():
             return candidate
         return replace(candidate, net=self._rounded_statistics(candidate, candidate.net, candidate.ranges))

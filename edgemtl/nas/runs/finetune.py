@@ -21,7 +21,7 @@ from edgemtl.nas.evaluation import (
 from edgemtl.nas.latency import estimate_for
 from edgemtl.nas.runs.folder import RunFolder
 from edgemtl.nas.runs.outcome import RunInfo, finalize_run
-from edgemtl.nas.runs.tuning import TUNING, subject_of, tune_design
+from edgemtl.nas.runs.tuning import recipe_for, subject_of, tune_design
 from edgemtl.progress import Report, silent
 from edgemtl.results import RESULT_FILE, Result, read_result
 from edgemtl.targets import measurer_of
@@ -35,7 +35,7 @@ __all__ = ["fine_tune"]
 def fine_tune(
     run: Path,
     out: Path,
-    recipe: Recipe = TUNING,
+    recipe: Recipe | None = None,
     *,
     name: str = "best",
     processes: int = 1,
@@ -45,14 +45,14 @@ def fine_tune(
 ) -> Result:
     """Train the kept design `name` of a run further, and write it as a run of its own in `out`; its result.
 
-    The design learns from labels and, in equal parts, from the outputs of the run's baseline (the largest design, in
-    float), through the rounding of its INT8 blocks; its precision stays. Statistics, ranges, latency and scores are
-    made anew. `resume` goes on from the
-    checkpoint. Raises `UserError` for an unknown design, for an `out` that holds something else or is in use, and for a
-    limit in ms of engines that cannot be timed on this machine.
+    It is trained by `recipe`, by default that of `recipe_for` its run: from labels and, by the share that the recipe
+    leaves, from the outputs of the run's baseline (the largest design, in float); through the rounding of its INT8
+    blocks; its precision stays. Ranges, latency and scores are made anew, and statistics where the recipe does not
+    freeze them. `resume` goes on from the checkpoint. Raises `UserError` for an unknown design, for an `out` that holds
+    something else or is in use, and for a limit in ms of engines that cannot be timed on this machine.
     """
     with claim(out, "train"):
-        started = time.monotonic()
+        started, recipe = time.monotonic(), recipe or recipe_for(run)
         subject, folder, before = subject_of(run, name), RunFolder(out), RunFolder(run).config()
         request = {"design": name, "fingerprint": subject.fingerprint, "recipe": recipe.as_json()}
         config = before.model_copy(update={"tuned": request})
@@ -63,7 +63,8 @@ def fine_tune(
         folder.create(config)
         tuned = tune_design(run, name, out / "training", recipe, processes, command, report)
         problem, evaluator, base = _scoring(run, open_source(before.data, subject.design.space.size))
-        candidate = evaluator.through_rounding(evaluator.candidate_of(subject.design, tuned.net, tuned.limits))
+        made_of = evaluator.as_trained if recipe.frozen_statistics else evaluator.measured_rounded
+        candidate = made_of(subject.design, tuned.net, tuned.limits)
         evaluation = Evaluation(subject.design, evaluator.simulated(candidate), evaluator.time(candidate))
         searched = read_result(run)
         info = RunInfo(

@@ -1,14 +1,16 @@
-"""Training one design of a run further: its own weights, in its own precision, taught by the run's baseline."""
+"""Training one design of a run further: its own weights, in its own precision, by labels or the run's baseline."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from edgemtl.data import Source, open_source
@@ -22,11 +24,18 @@ from edgemtl.spaces import Choice, Design, Plan, Values
 from edgemtl.tasks import Task
 from edgemtl.train import CHECKPOINT_FILE, InitialWeights, Recipe, train_supernet, worker_processes
 
-__all__ = ["TUNING", "OneDesign", "Tuned", "subject_of", "tune_design"]
+__all__ = ["FINETUNING", "TUNING", "OneDesign", "Tuned", "by_labels", "recipe_for", "subject_of", "tune_design"]
 
 TUNING = Recipe(steps=600, sizes=(0.67, 1.0), zoom=(1.0, 1.0), learning_rate=1e-3, largest_steps=1.0)
-"""Defaults of a fine-tuning. Images are whole, as they are scored: depth is lost on zoomed windows in so few steps."""
+"""Defaults for a pruned net, which has much to learn anew. Images are whole, as they are scored: depth is lost on
+zoomed windows in so few steps."""
+FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=1.5e-4, frozen_statistics=True)
+"""Defaults for a searched design. Small batches at full size: half sizes unlearn more of depth in some hundred steps
+than they teach. Statistics are frozen: those of eight images differ from all images' by more than it has to learn."""
 
+_LABELLED_IMAGES = 64
+"""So many training images say whether all have labels. To be taught as well takes half as long again, and is worth it
+where labels are missing."""
 _RENDERED = 1024
 _SEEN_EACH = 2
 """A fine-tuning has so many scenes at least, and each process sees each about so often: rendering one takes as long as
@@ -115,6 +124,19 @@ class Tuned:
 
     net: MultiTaskNet
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def recipe_for(run: Path) -> Recipe:
+    """The recipe by which a run's designs are trained further: that of pruned nets, or of a search's fine-tuning."""
+    folder = RunFolder(run)
+    return TUNING if folder.config().pruned is not None else by_labels(FINETUNING, folder.source())
+
+
+def by_labels(recipe: Recipe, source: Source) -> Recipe:
+    """The recipe with labels alone, where each of the first training images has a valid one of every task."""
+    samples, names = islice(source.split("train"), _LABELLED_IMAGES), [task.name for task in source.tasks]
+    labelled = all(np.any(sample.masks[name]) for sample in samples for name in names)
+    return replace(recipe, label_share=1.0) if labelled else recipe
 
 
 def subject_of(run: Path, name: str) -> OneDesign:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from edgemtl.data import Source
 from edgemtl.errors import UserError
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas.evaluation import Candidate, Evaluator, Finalist, Limit, Problem, fast_enough
-from edgemtl.nas.runs import TUNING, RunFolder, Tuned, tune_design
+from edgemtl.nas.runs import FINETUNING, RunFolder, Tuned, by_labels, tune_design
 from edgemtl.nas.search.request import SearchRequest
 from edgemtl.progress import Progress, Report, note
 from edgemtl.results import FineTuning
@@ -37,12 +36,6 @@ __all__ = [
 ]
 
 FINETUNE_FOLDER = "finetune"
-FINETUNING = replace(TUNING, batch=8, sizes=(1.0,), learning_rate=1.5e-4, frozen_statistics=True)
-"""Small batches at full size: half sizes unlearn more of depth in so few steps than they teach. Statistics are frozen,
-as those of eight images differ from all images' by more than so few steps can learn."""
-_LABELLED_IMAGES = 64
-"""So many training images say whether all have labels. To be taught as well takes half as long again, and is worth it
-where labels are missing."""
 ROUNDED_SHARE, ROUNDED_RATE = 0.1, 0.2
 """The last part of the steps, which goes through the rounding of INT8 blocks, and its share of the learning rate."""
 _ROUNDED_COST = 2.0
@@ -61,15 +54,8 @@ class FineTuneEstimate:
 
 
 def recipe_of(request: SearchRequest, source: Source) -> Recipe:
-    """The recipe of a search's fine-tuning: by labels alone where every image has those of every task."""
-    share = 1.0 if _is_labelled(source) else FINETUNING.label_share
-    return replace(FINETUNING, steps=request.finetune, seed=request.seed, label_share=share)
-
-
-def _is_labelled(source: Source) -> bool:
-    """Whether each of the first training images has a valid label of every task."""
-    samples, names = islice(source.split("train"), _LABELLED_IMAGES), [task.name for task in source.tasks]
-    return all(np.any(sample.masks[name]) for sample in samples for name in names)
+    """The recipe of a search's fine-tuning."""
+    return replace(by_labels(FINETUNING, source), steps=request.finetune, seed=request.seed)
 
 
 def parts_of(recipe: Recipe) -> tuple[Recipe, Recipe] | None:

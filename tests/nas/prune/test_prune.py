@@ -16,7 +16,7 @@ from edgemtl.export import ExportRequest, export_run
 from edgemtl.models import MultiTaskNet
 from edgemtl.nas.prune import PRUNING_FILE, PruneRequest, RunDesign, prune
 from edgemtl.nas.prune import criterion as judging
-from edgemtl.nas.runs import TUNING, RunFolder, fine_tune
+from edgemtl.nas.runs import TUNING, RunFolder, fine_tune, recipe_for
 from edgemtl.nas.search import SearchRequest, search
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
@@ -144,6 +144,7 @@ def test_a_pruning_that_was_killed_goes_on_with_what_it_tried(ask: PruneRequest,
 
 def test_a_pruned_design_learns_from_the_unpruned_one(ask: PruneRequest, tmp_path: Path) -> None:
     before = prune(ask)
+    assert recipe_for(ask.out) == TUNING
     recipe = replace(TUNING, steps=40, batch=4, sizes=(1.0,), learning_rate=5e-3, average=0.9, bf16=False)
     after = fine_tune(ask.out, tmp_path / "tuned", recipe)
     assert before.best is not None

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edgemtl.cli.train import train
 from edgemtl.errors import UserError
 from edgemtl.export import Evidence, ExportRequest, Tolerance, export_run
-from edgemtl.nas.runs import TUNING, RunFolder, fine_tune
+from edgemtl.nas.runs import FINETUNING, TUNING, RunFolder, fine_tune, recipe_for
 from edgemtl.nas.search import SearchRequest, search
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
@@ -53,6 +53,18 @@ def test_a_tuned_design_is_the_same_design_in_a_run_of_its_own_and_better(
     monkeypatch.setattr("edgemtl.export.run.Evidence", partial(Evidence, tolerance=loose))
     exported = export_run(out, ExportRequest(RunFolder(out).config().target), tmp_path / "bundle")
     assert exported.cost.flops == before.best.flops
+
+
+@pytest.mark.usefixtures("ask")
+def test_a_searched_design_is_trained_as_at_the_end_of_a_search(run: Path, tmp_path: Path) -> None:
+    """By labels alone, as every picture has them, and with the statistics that it has."""
+    recipe = recipe_for(run)
+    assert recipe == replace(FINETUNING, label_share=1.0)
+    fine_tune(run, tmp_path / "tuned", replace(recipe, steps=2, batch=2, bf16=False))
+    before, after = weights(run), weights(tmp_path / "tuned")
+    statistics = {name for name in before if "running" in name}
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert statistics and changed and not statistics & changed
 
 
 @pytest.mark.usefixtures("ask")

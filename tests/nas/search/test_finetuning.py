@@ -86,7 +86,8 @@ def test_an_estimate_times_few_images_and_counts_the_rest(
     monkeypatch.setattr(finetuning, "FINETUNING", replace(QUICK, batch=8, sizes=(1.0,)))
     largest = load_space("tiny", TASKS).largest()
     half = Limit(parse_budget("50%FLOPs"), largest.cost().flops / 2)
-    monkeypatch.setattr(finetuning, "_is_labelled", lambda source: labelled)
+    share = 1.0 if labelled else QUICK.label_share
+    monkeypatch.setattr(finetuning, "by_labels", lambda recipe, source: replace(recipe, label_share=share))
     evaluator: Any = SimpleNamespace(supernet=Supernet.of(largest.space), source=None)
     found = finetuning.estimate(ask(tmp_path / "run", finetune=6, processes=2), [half], evaluator, largest)
     assert timed == [4, 4]
