@@ -29,12 +29,12 @@ _MAP_AXES = 4
 class WeightedBlock:
     """A block of the whole net as its graph is counted, and the weights of its layers, with the groups they follow.
 
-    Layers of the weights that `biased` names add a bias.
+    Layers of the weights that `biased` names, in order, add a bias.
     """
 
     record: BlockRecord
     weights: tuple[ParameterCost, ...]
-    biased: frozenset[str]
+    biased: tuple[str, ...]
 
     def plan(self, gone: Mapping[str, int]) -> BlockPlan:
         """The block where groups have lost `gone` channels."""
@@ -77,7 +77,8 @@ def weighted_blocks(
             weights[number].append(each)
     names = {each.name for each in costs.parameters}
     biased |= {each.name for each in costs.parameters if f"{_layer(each.name)}.bias" in names}
-    return tuple(WeightedBlock(record, tuple(own), biased) for record, own in zip(records, weights, strict=True))
+    in_order = tuple(sorted(biased))  # a space's fingerprint is the same in every process
+    return tuple(WeightedBlock(record, tuple(own), in_order) for record, own in zip(records, weights, strict=True))
 
 
 def _layer(parameter: str) -> str:

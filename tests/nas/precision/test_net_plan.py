@@ -25,6 +25,15 @@ def test_channels_and_precisions_are_the_choices(space: Space) -> None:
     assert set(owners.values()) == {None, "map", "pose"}
 
 
+def test_what_a_space_is_hashed_by_has_an_order(forms_of: Callable[..., NarrowForms]) -> None:
+    """A set of names has another one in every process."""
+    opened = open_net("own_nets:build_some_biases", SIZE)
+    space = net_space(forms_of(opened, propose_tasks(opened), "onnxruntime"))
+    named = [block["biased"] for block in space.spec.model_dump(mode="json")["blocks"]]
+    assert any(len(each) > 1 for each in named)
+    assert named == [sorted(each) for each in named]
+
+
 @pytest.mark.parametrize("stem", [8, 16, 24])
 @pytest.mark.parametrize("narrow", [8, 24])
 def test_a_plan_counts_what_the_graph_of_that_form_is_counted_at(
