@@ -174,5 +174,5 @@ def _bindings(folder: Path, spec: EngineSpec) -> Any:
     graphs = ", ".join(spec.files.values())
     raise UnsupportedError(
         f"engine {folder} is for TensorRT on a Jetson board, which builds it from {graphs}: measure it there "
-        "(edgemtl profile BUNDLE --device ssh://USER@BOARD), open it by the board's own Python, or another target here"
+        "(edgemtl profile BUNDLE --device ssh://USER@BOARD), open it there by its Python, or another target here"
     )
