@@ -33,7 +33,7 @@ from edgemtl.testing import images, small_net
 
 COUNTS = (2, 4, 8)
 CONTROL = "2 again"
-TIMES, QUICK_TIMES = 60, 12
+TIMES, QUICK_TIMES = 240, 12
 SIZE, QUICK_SIZE = (192, 256), (96, 128)
 
 
