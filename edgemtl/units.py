@@ -85,7 +85,8 @@ _TABLE: tuple[Quantity, ...] = (
         ("%mJ",),
         lambda mj: f"{_digits(mj)} mJ",
         counted=False,
-        unavailable="energy is not measured in this version; give a limit in ms, FLOPs or MB, for example 2GFLOPs",
+        unavailable="a search has no limits in energy, which edgemtl profile measures: give one in ms, FLOPs or MB, "
+        "for example 2GFLOPs",
     ),
     *(_estimated(*each) for each in (("luts", "LUT"), ("dsps", "DSP"), ("brams", "BRAM"), ("cycles", "cycles"))),
     Quantity("drop", {}, (), lambda fraction: f"{_percent(fraction)} %"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from edgemtl.errors import UserError
-from edgemtl.jetpack import JETPACKS, find_jetpack, version_of
+from edgemtl.jetpack import JETPACKS, find_jetpack, known_jetpack, version_of
 
 
 def test_a_release_is_found_by_its_name_and_by_a_patch_release() -> None:
     assert find_jetpack("6.2").tensorrt == find_jetpack("6.2.1").tensorrt == "10.3.0"
-    assert find_jetpack("7.2.2").modules == ("agx-orin", "thor")
+    assert known_jetpack("7.2") is None and known_jetpack("7.2.2") is JETPACKS["7.2.2"]
 
 
 @pytest.mark.parametrize("name", ["6.3", "7.2", "", "six", "62"])

@@ -47,12 +47,13 @@ def findings_of(device: Device) -> Iterator[Finding]:
     """Everything that is known of a board: its file, what it answers, runtimes with their latencies, and facts."""
     from edgemtl.devices import device_file, device_names
 
-    if device.name in device_names():
+    if has_file := device.name in device_names():
         yield Finding("file", True, str(device_file(device.name)))
     yield from _access(device)
     for runtime in device.runtimes:
         yield from _runtime(device, runtime.name)
-    yield from _facts(device)
+    if has_file:
+        yield from _facts(device)
     if device.is_host:
         yield _rails(*_own_rails())
     elif device.measurer is None:
@@ -81,11 +82,11 @@ def _sensors(device: Device) -> Finding:
 
 def _access(device: Device) -> Iterator[Finding]:
     """How the board is reached and, where that is by ssh, what it says after a login."""
-    from edgemtl.devices import SSH
+    from edgemtl.devices import SSH, own_file
     from edgemtl.errors import UserError
     from edgemtl.profiling import read_board
 
-    remedy = "fill in reach: {host: ..., user: ...} in a file of your own (edgemtl devices new), or give its address"
+    remedy = f"fill in reach: {{host: ..., user: ...}} in {own_file(device)}, or give its address, ssh://USER@HOST"
     if device.is_host:
         yield Finding("access", True, "this machine")
     elif not device.reach.host:
@@ -105,6 +106,7 @@ def _access(device: Device) -> Iterator[Finding]:
 def _answers(device: Device, answer: BoardFacts) -> Iterator[Finding]:
     """The words of a board that was reached, held against its file and against what engines need there."""
     from edgemtl.arithmetic import ANY
+    from edgemtl.profiling import how_to_install
 
     yield Finding("board", True, answer.system)
     right = device.arithmetic in (ANY, answer.processor)
@@ -114,7 +116,7 @@ def _answers(device: Device, answer: BoardFacts) -> Iterator[Finding]:
         if name in answer.packages:
             version = answer.packages[name]
             state = f"{device.reach.python} there has {'none' if version is None else version}"
-            remedy = "" if version else "install it there, or name the Python that has it under reach"
+            remedy = "" if version else f"{how_to_install(name)}; or name the Python that has it under reach"
             yield Finding(f"package {name}", version is not None, state, remedy)
     yield _rails(answer.rails, answer.no_rails)
 

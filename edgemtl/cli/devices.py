@@ -59,7 +59,7 @@ def _overview(screen: Screen, devices: list[Device]) -> None:
         (
             device.name,
             device.title,
-            format_bytes(device.memory_bytes) if device.memory_bytes else None,
+            f"{device.memory_bytes / 2**30:.3g} GiB" if device.memory_bytes else None,
             device.arithmetic,
             " ".join(device.precisions),
             " ".join(runtime.name for runtime in device.runtimes),

@@ -32,7 +32,7 @@ def show_result(screen: Screen, result: Result) -> None:
         else []
     )
     latency = next((entry.latency_ms for entry in reversed(result.front) if entry.latency_ms), None)
-    timed = f"{latency.kind} ms, {latency.runtime}" if latency else "ms"
+    timed = f"{latency.kind} ms, {latency.runtime} on {latency.device}" if latency else "ms"
     names = (
         "design",
         *(f"{task} {metric}" for task, metric in columns),
@@ -92,6 +92,8 @@ def _change(fraction: float | None) -> str | None:
 
 def show_profile(screen: Screen, profile: Profile) -> None:
     """Latency of every mode, what each task costs, and where the operators' time goes."""
+    from edgemtl.profiling import conditions_of
+
     modes = []
     for mode in profile.modes:
         block = mode.latency
@@ -116,9 +118,9 @@ def show_profile(screen: Screen, profile: Profile) -> None:
     if profile.energy is not None:
         rows = [(name, _energy(figure)) for name, figure in profile.energy.modes.items()]
         rows += [(f"{task} at the margin", _energy(figure)) for task, figure in profile.energy.marginal.items()]
-        title = (
-            f"Energy of a call in mJ, above {profile.energy.idle_w:.3g} W of idling: {', '.join(profile.energy.rails)}"
-        )
+        rails, rate = ", ".join(profile.energy.rails), profile.energy.rate_hz
+        how = "" if rate is None else f", read {rate:.0f} times a second"
+        title = f"Energy of a call in mJ, above {profile.energy.idle_w:.3g} W of idling: {rails}{how}"
         screen.table(title, ("tasks in the call", "mJ"), rows)
     elif profile.energy_unmeasured:
         screen.say(f"energy: not measured, {profile.energy_unmeasured}")
@@ -127,6 +129,7 @@ def show_profile(screen: Screen, profile: Profile) -> None:
         screen.table("Counted on the graph", columns, _counts(profile.counts))
     if profile.operators is not None:
         _operators(screen, profile.operators)
+    screen.say(f"while it was measured: {conditions_of(profile)}")
     for note in profile.notes:
         screen.say(f"note: {note}")
     for reason in profile.stability.reasons:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from edgemtl.cli.screen import Screen
 from edgemtl.cli.verb import verb
 
 if TYPE_CHECKING:
+    from edgemtl.devices import Device
     from edgemtl.targets import ExportTarget
     from edgemtl.traits import TargetTraits
 
@@ -29,15 +31,8 @@ def targets(screen: Screen, device: str) -> None:
     """
     from edgemtl.cli.installed import install_line
     from edgemtl.devices import load_device
-    from edgemtl.errors import UserError
-    from edgemtl.targets import find_target, target_names
 
-    where, offered = load_device(device), []
-    for name in target_names():
-        try:
-            offered.append(find_target(name, where))
-        except UserError as error:  # one broken package must not hide the other targets
-            screen.note(f"{'warning: ' if where.is_host else ''}{error}")
+    offered = list(_offered(screen, load_device(device)))
     if not screen.as_json:
         rows = [
             (
@@ -63,6 +58,24 @@ def targets(screen: Screen, device: str) -> None:
             for each in offered
         ]
     )
+
+
+def _offered(screen: Screen, device: Device) -> Iterator[ExportTarget]:
+    """The targets that a device has a runtime of; a line on the others, and on those that are broken."""
+    from edgemtl.errors import UserError
+    from edgemtl.targets import find_target, target_names
+
+    runtimes, lacking = [each.name for each in device.runtimes], []
+    for name in target_names():
+        try:
+            if device.is_host or find_target(name).traits.runtime in runtimes:
+                yield find_target(name, device)
+            else:
+                lacking.append(name)
+        except UserError as error:  # one broken package must not hide the other targets
+            screen.note(f"warning: {error}")
+    if lacking:
+        screen.note(f"not on {device.name}, whose file names the runtimes {', '.join(runtimes)}: {', '.join(lacking)}")
 
 
 def _int8(target: ExportTarget) -> str | None:

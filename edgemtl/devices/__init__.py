@@ -15,7 +15,7 @@ from edgemtl.devices.loading import (
     reached_now,
     resolve,
 )
-from edgemtl.devices.own import new_device
+from edgemtl.devices.own import new_device, own_file
 from edgemtl.devices.reach import SSH, parse_reach
 from edgemtl.devices.schema import (
     Citation,
@@ -48,6 +48,7 @@ __all__ = [
     "device_names",
     "load_device",
     "new_device",
+    "own_file",
     "own_precisions",
     "parse_reach",
     "reached_now",

@@ -170,8 +170,7 @@ def _detected(device: Device) -> Device:
 def resolve(budget: Budget) -> Place | None:
     """The device and the runtime that `budget` is about; None for a count, which is the same everywhere.
 
-    Raises `UserError` for an unknown device or runtime, and `UnsupportedError` for a quantity that this version cannot
-    measure, which is energy.
+    Raises `UserError` for an unknown device or runtime, and `UnsupportedError` for a limit in energy, which has none.
     """
     if budget.counted:
         return None

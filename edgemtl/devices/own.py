@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 from edgemtl.devices.loading import FOLDER, HOST, device_file, device_names, load_device
+from edgemtl.devices.schema import Device
 from edgemtl.errors import UserError, brief
 from edgemtl.files.disk import write_atomic
+from edgemtl.files.share import is_shipped
 
-__all__ = ["new_device"]
+__all__ = ["new_device", "own_file"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _HEAD = """\
@@ -83,10 +85,7 @@ def new_device(name: str, like: str | None = None) -> Path:
     With `like` it begins with the facts of that board. Raises `UserError` for a name that is none or is taken, so that
     no file is written over, and for `like` this machine, which is detected.
     """
-    if not _NAME.fullmatch(name):
-        raise UserError(f"device name {brief(name)}: give small letters, digits, dots and dashes, for example my-board")
-    if name in device_names() or name == "new":
-        raise UserError(f"device name {name!r} is taken: choose another one, for example my-{name}")
+    _check_name(name)
     if like == HOST:
         raise UserError(f"--like {HOST}: this machine is detected, no file describes it; leave it out or name a board")
     text = device_file(load_device(like).name).read_text(encoding="utf-8") if like else _TEMPLATE
@@ -99,3 +98,21 @@ def new_device(name: str, like: str | None = None) -> Path:
     path.parent.mkdir(exist_ok=True)
     write_atomic(path, text)
     return path
+
+
+def own_file(device: Device) -> str:
+    """The user's own file of a device, for words on what to add to it; of any other device how such a file begins."""
+    if device.name in device_names() and not is_shipped(path := device_file(device.name)):
+        return str(path)
+    like = f" --like {device.name}" if device.name in device_names() else ""
+    return f"a device file of your own (edgemtl devices new NAME{like})"
+
+
+def _check_name(name: str) -> None:
+    """Raise `UserError` for a name that is none, and for one that a device has."""
+    if not _NAME.fullmatch(name):
+        raise UserError(f"device name {brief(name)}: give small letters, digits, dots and dashes, for example my-board")
+    if name in device_names() and not is_shipped(path := device_file(name)):
+        raise UserError(f"device name {name!r} is taken: change {path}, or choose another one")
+    if name in device_names() or name == "new":
+        raise UserError(f"device name {name!r} is taken: choose another one, for example my-{name}")

@@ -36,6 +36,11 @@ BUILD_FILE = "build.sh"
 CONFIG_FILE = "config.pbtxt"
 ALL_TASKS = "all-tasks"
 _VERSION, _PLAN = "1", "model.plan"
+_WORKSPACE = """\
+# CPU and GPU share the memory: a build takes a quarter of the MiB that are free, at most 1024.
+workspace=$(awk '/^MemAvailable:/ { m = int($2 / 4096); print (m < 16 ? 16 : (m > 1024 ? 1024 : m)) }' /proc/meminfo)"""
+_SHARED = '--memPoolSize=workspace:"$workspace" --timingCacheFile=../../timings.cache'
+"""Options of every build; the timings of kernels that one model has measured serve the others."""
 _TYPES: dict[int, str] = {
     TensorProto.FLOAT: "TYPE_FP32",
     TensorProto.INT64: "TYPE_INT64",
@@ -135,8 +140,11 @@ def _build_script(target: TensorRtTarget, commands: Mapping[str, list[str]]) -> 
         "set -eu",
         'cd "$(dirname "$0")"',
         'PATH="$PATH:/usr/src/tensorrt/bin"',
+        _WORKSPACE,
     ]
-    lines += [f"(cd {shlex.quote(f'{name}/{_VERSION}')} && {shlex.join(words)})" for name, words in commands.items()]
+    lines += [
+        f"(cd {shlex.quote(f'{name}/{_VERSION}')} && {shlex.join(words)} {_SHARED})" for name, words in commands.items()
+    ]
     return "\n".join(lines) + "\n"
 
 

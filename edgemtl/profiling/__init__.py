@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgemtl.profiling.conditions import conditions_of
 from edgemtl.profiling.demand import Demand, measure_demand
 from edgemtl.profiling.measurer import (
     Measurer,
@@ -22,6 +23,7 @@ from edgemtl.profiling.profiler import profile
 from edgemtl.profiling.rails import Rail, find_rails
 from edgemtl.profiling.remote.board import Board, board_at, close_boards
 from edgemtl.profiling.remote.facts import BoardFacts, read_board
+from edgemtl.profiling.remote.measurer import how_to_install
 from edgemtl.profiling.samples import (
     LatencyBlock,
     Ratio,
@@ -81,10 +83,12 @@ __all__ = [
     "board_at",
     "close_boards",
     "compare",
+    "conditions_of",
     "count_graph",
     "count_operators",
     "find_measurer",
     "find_rails",
+    "how_to_install",
     "measure",
     "measure_demand",
     "measure_levels",

@@ -74,7 +74,10 @@ def test_a_board_that_answers_is_held_against_its_file(here: Here, board: Loopba
     assert answered["processor"]["good"] and answered["processor"]["state"].startswith(os.uname().machine)
     assert version("onnxruntime") in answered["package onnxruntime"]["state"] and answered["package numpy"]["good"]
     assert "package openvino" not in answered, "the file names no such runtime"
-    assert not answered["package tensorrt"]["good"] and "install it there" in answered["package tensorrt"]["remedy"]
+    assert (
+        not answered["package tensorrt"]["good"]
+        and "apt-get install python3-libnvinfer" in answered["package tensorrt"]["remedy"]
+    )
     assert answered["energy"] == findings(here, "host")["energy"], "the board is this machine"
     write_device(Path(), board.cable.port, "arm" if own_arithmetic() != "arm" else "avx2")
     other = findings(here, "my-board")["processor"]
@@ -134,3 +137,16 @@ def test_an_fpga_has_its_time_in_cycles_and_lacks_no_rates(here: Here) -> None:
 def test_bad_input_is_one_line(here: Here, words: tuple[str, ...], says: str) -> None:
     status, _, error = here(*words)
     assert status == 1 and says in error and error.count("\n") == 1
+
+
+def test_targets_of_a_board_are_those_of_its_runtimes_and_one_line_names_the_others(here: Here) -> None:
+    status, shown, error = here("targets", "--device", "zcu104")
+    assert status == 0 and [each["name"] for each in shown] == ["hls"]
+    others = "onnxruntime, openvino, streaming, tensorrt, tensorrt-rtx"
+    assert error == f"not on zcu104, whose file names the runtimes hls4ml: {others}\n"
+
+
+def test_an_address_has_no_file_that_could_lack_facts(here: Here) -> None:
+    status, shown, _ = here("doctor", "--device", f"ssh://pi@127.0.0.1:{free_port()}")
+    about = {each["about"] for each in shown["findings"]}
+    assert status == 0 and "access" in about and not about & {"file", "facts", "sources"}

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_data import profile_content
 
 from edgemtl.cli.screen import Screen
 from edgemtl.cli.search import show_preflight
-from edgemtl.cli.tables import show_result
+from edgemtl.cli.tables import show_profile, show_result
 from edgemtl.nas.evaluation import FloorRow, PreflightRow
 from edgemtl.nas.search import Preflight
+from edgemtl.profiling import Profile
 from edgemtl.results import Entry, FineTuning, Latency, LimitCheck, Result
 from edgemtl.tasks import make_task, parse_floor
 from edgemtl.units import parse_budget
@@ -116,3 +118,16 @@ def test_a_predicted_latency_stands_with_its_error(capsys: pytest.CaptureFixture
     shown = " ".join(capsys.readouterr().out.split())
     assert "5.00 predicted (error 3.1 %)" in shown and "6.00" in shown
     assert "latency of candidates: predicted by a table" in shown
+
+
+def test_a_profile_says_what_the_machine_was_like_and_how_often_power_was_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figure = {"mj": 12.5, "uncertainty_mj": 0.25}
+    energy = {"rails": ["VDD_IN"], "rate_hz": 96.4, "idle_w": 4.2, "modes": {"all tasks": figure}, "visits": {}}
+    state = {"before": {"power_mode": "15W", "temperatures_c": {"tj-thermal": 47.0}}}
+    content = {**profile_content(), "energy": {**energy, "marginal": {}}, "environment": {"sensors": state}}
+    show_profile(Screen(), Profile.model_validate(content))
+    shown = capsys.readouterr().out
+    assert "Energy of a call in mJ, above 4.2 W of idling: VDD_IN, read 96 times a second" in shown
+    assert "while it was measured: power mode 15W; up to 47.0 °C (tj-thermal); throttling is not known" in shown

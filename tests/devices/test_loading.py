@@ -71,7 +71,6 @@ def test_versions_by_system_are_those_of_the_jetpack_releases() -> None:
             if release is not None and "tensorrt" in system.versions:
                 assert system.versions == {"tensorrt": release.tensorrt, "cuda": release.cuda}
                 assert system.python == release.python
-                assert any(module in device.name for module in release.modules)
                 listed += 1
     assert listed > 10
 
@@ -258,7 +257,7 @@ def test_latency_is_that_of_a_device(text: str, runtime: str | None) -> None:
         ("8ms@jetson-orin-nan", UserError, "did you mean jetson-orin-nano"),
         ("8ms@host/openvin", UserError, "did you mean openvino"),
         ("8ms@jetson-orin-nano/openvino", UserError, "runtime of device jetson-orin-nano"),
-        ("20mJ", UnsupportedError, "energy is not measured"),
+        ("20mJ", UnsupportedError, "no limits in energy, which edgemtl profile measures"),
     ],
 )
 def test_what_cannot_be_measured_here_is_refused(text: str, error: type[UserError], says: str) -> None:

@@ -62,5 +62,5 @@ def test_a_bad_name_is_refused_and_nothing_is_written(name: str, like: str | Non
 def test_a_file_is_never_written_over() -> None:
     path = new_device("mine")
     path.write_text(path.read_text().replace("title:", "soc: x\ntitle:"))
-    assert "is taken" in refused(lambda: new_device("mine"))
+    assert f"is taken: change {path.resolve()}, or choose another" in refused(lambda: new_device("mine"))
     assert load_device("mine").soc == "x"

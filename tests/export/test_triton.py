@@ -129,6 +129,10 @@ def test_the_script_builds_every_model_where_triton_looks_for_it(repository: Pat
         assert "--saveEngine=model.plan" in options and "--stronglyTyped" in options
         (onnx_file,) = (option.removeprefix("--onnx=") for option in options if option.startswith("--onnx="))
         assert (Path(folder) / onnx_file).is_file()
+        pool = "--memPoolSize=workspace:"
+        (workspace,) = (int(option.removeprefix(pool)) for option in options if option.startswith(pool))
+        assert 16 <= workspace <= 1024, "MiB"
+        assert "--timingCacheFile=../../timings.cache" in options, "one for all models"
 
 
 def test_pictures_in_and_predictions_out(tmp_path: Path) -> None:

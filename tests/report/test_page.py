@@ -136,6 +136,23 @@ def test_energy_stands_with_its_uncertainty_or_with_why_it_was_not_measured(tmp_
     assert "Not measured: it has no &lt;sensor&gt;." in texts[1]
 
 
+def test_where_blocks_ran_and_the_machine_s_state_stand_with_the_figures(tmp_path: Path) -> None:
+    content = profile_content()
+    assert "ran on" not in Page(render_profile(tmp_path, content)).text, "its runtime does not tell"
+    for share, unit in zip(content["operators"]["by_block"], ("dla", "gpu (fallback)"), strict=True):
+        share["unit"] = unit
+    sensors = {"power_mode": "15W", "clocks_mhz": {"17000000.gpu": 625}}
+    page = Page(render_profile(tmp_path, {**content, "environment": {"sensors": {"before": sensors}}}))
+    assert "blockran onoperators" in page.text and "gpu (fallback)" in page.text
+    assert "power mode 15W; MHz: 17000000.gpu 625; throttling is not known" in page.text
+
+
+def render_profile(folder: Path, content: dict[str, Any]) -> str:
+    """The page of a profile alone."""
+    (folder / "profile.json").write_text(json.dumps(content))
+    return write_report(folder / "profile.json", folder / "page.html").read_text()
+
+
 def test_a_profile_alone_is_enough(tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_text(json.dumps(profile_content()))
     page = Page(write_report(tmp_path).read_text())

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.devices import Device, device_file, device_names
+from edgemtl.devices import Device, own_file
 from edgemtl.errors import UserError
-from edgemtl.files.share import is_shipped
 from edgemtl.nas.latency.parts import Part
 from edgemtl.targets import FPGA_CLOCK_NS
 
@@ -147,14 +145,7 @@ def roofs_of(device: Device, runtime: str) -> Roofs:
     if lacking := lacking_roofs(device, runtime):
         raise UserError(
             f"device {device.name} states no {' and no '.join(lacking)}, which an estimate of latency needs: add it to "
-            f"{_own_file(device)}"
+            f"{own_file(device)}"
         )
     assert device.memory_bytes_per_s is not None
     return Roofs(device.peaks_of(device.runtime(runtime).unit), device.memory_bytes_per_s)
-
-
-def _own_file(device: Device) -> Path | str:
-    """The user's own file of a device, or how one begins."""
-    if device.name in device_names() and not is_shipped(device_file(device.name)):
-        return device_file(device.name)
-    return f"a device file of your own (edgemtl devices new NAME --like {device.name})"

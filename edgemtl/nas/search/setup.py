@@ -124,11 +124,13 @@ def _supernet(space: Space, weights: Path | None, seed: int) -> Supernet:
 
 
 def _device_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
-    """The device of a search: the requested one, else the board that its budgets name."""
+    """The device of a search: the requested one, else the board that its budgets name, which may be one alone."""
     for budget in budgets:
         resolve(budget)
-    named = {budget.device for budget in budgets if budget.device}
-    return named.pop() if request.device == HOST and len(named) == 1 else request.device
+    named = {budget.device: None for budget in budgets if budget.device}
+    if len(named) > 1:
+        raise UserError(f"budgets name the devices {' and '.join(named)}: a search serves one, start one for each")
+    return next(iter(named)) if request.device == HOST and named else request.device
 
 
 def _device_limits(budgets: Sequence[Budget], target: ExportTarget) -> Iterator[Budget]:

@@ -28,10 +28,19 @@ from edgemtl.results import FigureKind
 from edgemtl.runtime import CLOSED, ENGINE_FILE, EngineSpec, OperatorTime, Outputs, check_image
 from edgemtl.tasks import check_tasks
 
-__all__ = ["RemoteSession", "SshMeasurer"]
+__all__ = ["RUNTIMES", "RemoteSession", "SshMeasurer", "how_to_install"]
 
 RUNTIMES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 """The package that the agent needs on the board for each runtime."""
+_INSTALLING = {
+    "tensorrt": "JetPack has it for /usr/bin/python3 (apt-get install python3-libnvinfer) and pip none for Jetsons, a "
+    "virtual environment sees it if made with --system-site-packages"
+}
+
+
+def how_to_install(package: str) -> str:
+    """Words on how a board's Python gets a package."""
+    return _INSTALLING.get(package, "install it there")
 
 
 @dataclass(frozen=True)
@@ -214,7 +223,7 @@ def _check_board(board: Board, device: Device, spec: EngineSpec) -> None:
         if package not in packages:
             raise UserError(
                 f"board {url}: its {board.reach.python} has no {package}, which the target {spec.target} needs: "
-                "install it there, or name the Python that has it, ssh://USER@HOST/path/to/python3"
+                f"{how_to_install(package)}; or name the Python that has it, ssh://USER@HOST/path/to/python3"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgemtl.profiling import EnergyFigure, LatencyBlock, OperatorShare, Profile, Stability, samples_needed
+from edgemtl.profiling import EnergyFigure, LatencyBlock, OperatorShare, Profile, conditions_of, samples_needed
 from edgemtl.report.drawing.html import Child, Markup, element, table
 from edgemtl.report.drawing.parts import card, kind_badge, meter, ms_text, task_class
 from edgemtl.report.drawing.svg import histogram
@@ -32,7 +32,7 @@ def profile_section(data: ReportData, profile: Profile) -> Markup:
     return card(
         f"Latency on {profile.device}/{profile.runtime}",
         lead,
-        _verdict(profile.stability),
+        _verdict(profile),
         element("ul", [element("li", note) for note in profile.notes], class_="reasons") if profile.notes else None,
         _modes_table(profile),
         element("div", element("figure", picture, caption), words, class_="charts gap"),
@@ -40,9 +40,10 @@ def profile_section(data: ReportData, profile: Profile) -> Markup:
     )
 
 
-def _verdict(stability: Stability) -> Child:
+def _verdict(profile: Profile) -> Child:
+    stability = profile.stability
     word, class_ = ("stable", "pill good") if stability.stable else ("unstable", "pill warn")
-    facts = f" throttled: {stability.throttled}; largest variation {stability.worst_cov:.1%}"
+    facts = f" largest variation {stability.worst_cov:.1%}; {conditions_of(profile)}"
     if stability.others_cpu is not None:
         facts += f"; other processes {stability.others_cpu:.0%} of the machine"
     reasons = [element("li", reason) for reason in stability.reasons]
@@ -162,13 +163,18 @@ def operators_section(data: ReportData, profile: Profile) -> Markup | None:
 
 
 def _shares(rows: Sequence[OperatorShare], what: str, data: ReportData) -> Child:
+    """A row for each share; what ran it where the runtime tells."""
     largest = max((row.share for row in rows), default=0.0) or 1.0
+    has_units = any(row.unit for row in rows)
     cells: list[list[Child]] = []
     for row in rows:
         bar = meter(row.share / largest, task_class(row.owner, data.tasks) if what == "block" else "c-accent")
-        cells.append([row.name, f"{row.operators}", ms_text(row.ms), f"{row.share:.1%}", bar])
-    head: list[Child] = [what, "operators", "ms", "share", ""]
+        unit: list[Child] = [row.unit] if has_units else []
+        cells.append([row.name, *unit, f"{row.operators}", ms_text(row.ms), f"{row.share:.1%}", bar])
+    head: list[Child] = [what, *(["ran on"] if has_units else []), "operators", "ms", "share", ""]
+    numbers = range(1 + has_units, len(head))
     if len(cells) <= ROWS_OPEN:
-        return table(head, cells)
-    rest = element("details", element("summary", f"{len(cells) - ROWS_OPEN} more"), table(head, cells[ROWS_OPEN:]))
-    return (table(head, cells[:ROWS_OPEN]), rest)
+        return table(head, cells, numbers=numbers)
+    more = table(head, cells[ROWS_OPEN:], numbers=numbers)
+    rest = element("details", element("summary", f"{len(cells) - ROWS_OPEN} more"), more)
+    return (table(head, cells[:ROWS_OPEN], numbers=numbers), rest)

@@ -95,8 +95,8 @@ def _refusals(view: View, node: NodeProto) -> Iterator[Problem]:
 
 def _branch(view: View, node: NodeProto) -> Iterator[Problem]:
     within = view.within.get(node.output[0], "")
-    if within:
-        yield problem_at(node, "dla branch", f"it stands inside {within}")
+    if within or node.op_type == "If":
+        yield problem_at(node, "dla branch", f"it stands inside {within}" if within else "it chooses a branch")
 
 
 def _operator(view: View, node: NodeProto) -> Iterator[Problem]:

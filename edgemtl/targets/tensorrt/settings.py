@@ -22,6 +22,8 @@ _TRTEXEC = {
     "STRONGLY_TYPED": "--stronglyTyped",
 }
 """The options of `trtexec` that set flags; TensorRT 11 ignores the last."""
+_BUILD_ALONE, _CALLED_BEFORE = "--skipInference", {"8.5": "--buildOnly"}
+"""The option by which `trtexec` builds and measures nothing, and its name in generations that do not know that one."""
 _TYPED_ONLY = "11.0"
 """The first version that has no flags of precision."""
 
@@ -57,7 +59,8 @@ class BuildSettings:
         precisions = ",".join(f"{name}:fp32" for name in self.fp32_nodes)
         held = [f"--layerPrecisions={precisions}"] if precisions else []
         unit = ["--useDLACore=0"] if self.dla else []
-        return ["trtexec", f"--onnx={file}", "--saveEngine=engine.plan", "--skipInference", *flags, *held, *unit]
+        alone = _CALLED_BEFORE.get(self.since, _BUILD_ALONE)
+        return ["trtexec", f"--onnx={file}", "--saveEngine=engine.plan", alone, *flags, *held, *unit]
 
 
 def settings_for(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgemtl.devices import Device, device_names, load_device
 from edgemtl.errors import UnsupportedError, UserError
 from edgemtl.files.disk import write_atomic
-from edgemtl.jetpack import JETPACKS, find_jetpack, version_of
+from edgemtl.jetpack import JETPACKS, find_jetpack, known_jetpack, version_of
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import EngineSpec
 from edgemtl.targets.common import check_build, flags_of, make_spec, write_spec
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["TensorRtTarget", "on_board"]
 
 _FILES = {"model": "model.onnx", "typed": "model-fp16.onnx"}
+_SYSTEM = "JetPack "
 _BUCKETS = DispatchPolicy("buckets", capacity=1.5)
 _TRAITS = TargetTraits(
     name="tensorrt",
@@ -236,9 +237,9 @@ def _check_dla(device: Device, jetpack: str | None) -> None:
 
 
 def _check_board(device: Device, jetpack: str) -> None:
-    """Raise `UserError` for an unknown JetPack, and for one whose TensorRT does not serve the device's module."""
+    """Raise `UserError` for an unknown JetPack, and for one that the device's file does not name among its systems."""
     release = find_jetpack(jetpack)
-    fitting = [each for each in JETPACKS.values() if any(module in device.name for module in each.modules)]
-    if fitting and release not in fitting:
-        names = ", ".join(each.name for each in fitting)
-        raise UserError(f"JetPack {jetpack} does not run on device {device.name}: give one of {names}")
+    stated = [system.name.removeprefix(_SYSTEM) for system in device.systems if system.name.startswith(_SYSTEM)]
+    fitting = [each.name for each in JETPACKS.values() if each in map(known_jetpack, stated)]
+    if fitting and release.name not in fitting:
+        raise UserError(f"JetPack {jetpack} does not run on device {device.name}: give one of {', '.join(fitting)}")

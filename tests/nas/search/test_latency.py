@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -196,8 +197,9 @@ def test_an_objective_in_latency_is_estimated_too_and_counts_are_not(ask: Ask, t
 
 def test_two_boards_are_not_one_search(ask: Ask, tmp_path: Path) -> None:
     budgets = ("8ms@raspberry-pi-5", "8ms@raspberry-pi-4")
-    message = refused(lambda: set_up(ask(tmp_path / "run", budgets=budgets, device="raspberry-pi-5")))
-    assert "latencies are those of device raspberry-pi-5 here; drop @raspberry-pi-4" in message
+    for device in ("host", "raspberry-pi-5"):
+        message = refused(partial(set_up, ask(tmp_path / "run", budgets=budgets, device=device)))
+        assert "budgets name the devices raspberry-pi-5 and raspberry-pi-4: a search serves one" in message
 
 
 def test_a_board_that_nothing_reaches_cannot_be_measured(ask: Ask, tmp_path: Path) -> None:

@@ -412,7 +412,7 @@ def test_a_target_that_does_not_run_here_is_searched_by_flops(ask: Ask, tmp_path
             "budgets and target name the runtimes onnxruntime and openvino",
         ),
         ({"budgets": ("8ms@x86-avx2",)}, "device x86-avx2 states no bandwidth"),
-        ({"budgets": ("20mJ",)}, "energy is not measured in this version"),
+        ({"budgets": ("20mJ",)}, "a search has no limits in energy"),
         ({"budgets": ("2 GFLOP",)}, "no space belongs between number and unit"),
         ({"budgets": ("dept:1GFLOPs",)}, "'dept': did you mean depth"),
         ({"budgets": ("1kFLOPs",)}, "allows 1.00 kFLOPs (500 MACs), but the smallest design of space tiny takes 1."),

@@ -140,6 +140,7 @@ def test_a_tensor_beyond_fp16_stays_in_fp32_with_the_operators_that_meet_it(tmp_
     assert large in weak["fp32_nodes"] and "OBEY_PRECISION_CONSTRAINTS" in weak["builder_flags"]
     assert {"--fp16", "--precisionConstraints=obey", "--onnx=model.onnx"} <= set(weak["trtexec"])
     strong = spec_of(wide)["options"]["builds"][-1]["trtexec"]
+    assert "--buildOnly" in weak["trtexec"] and "--skipInference" in strong, "which trtexec 8.5 does not know"
     assert {"--stronglyTyped", "--onnx=model-fp16.onnx"} <= set(strong) and "--fp16" not in strong
     model = onnx.load(wide / "model-fp16.onnx")
     kinds = {info.name: info.type.tensor_type.elem_type for info in model.graph.value_info}
@@ -168,6 +169,21 @@ def test_a_jetpack_that_is_unknown_or_of_another_board_is_refused() -> None:
         line = rf"JetPack {other} does not run on device jetson-orin-nano: give one of 5\.1, 6\.0, 6\.1, 6\.2$"
         with pytest.raises(UserError, match=line):
             TensorRtTarget(board, other)
+
+
+def test_a_board_of_one_s_own_runs_the_jetpacks_that_its_file_names() -> None:
+    shipped = load_device("jetson-orin-nano")
+    mine = shipped.model_copy(update={"name": "my-camera"})
+    with pytest.raises(
+        UserError, match=r"JetPack 7\.1 does not run on device my-camera: give one of 5\.1, 6\.0, 6\.1, 6\.2$"
+    ):
+        TensorRtTarget(mine, "7.1")
+    flashed = shipped.systems[3].model_copy(update={"name": "JetPack 6.2.1"})
+    one = mine.model_copy(update={"systems": (flashed,)})
+    assert TensorRtTarget(one, "6.2").versions == ("10.3.0",)
+    with pytest.raises(UserError, match=r"give one of 6\.2$"):
+        TensorRtTarget(one, "6.1")
+    assert TensorRtTarget(mine.model_copy(update={"systems": ()}), "7.1").jetpack == "7.1", "its file names none"
 
 
 def test_a_jetpack_decides_graphs_of_tensorrt_alone() -> None:
