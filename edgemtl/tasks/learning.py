@@ -7,20 +7,23 @@ net are of the same order.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric as TorchMetric
 
-from edgemtl.tasks.task import Task
+from edgemtl.tasks.scores import ratio_of_counts
+from edgemtl.tasks.task import Metric, Task
 
 __all__ = [
+    "CountScore",
     "Learning",
-    "MetricSet",
+    "MeanScore",
     "Score",
     "Tensors",
     "cross_entropy",
@@ -85,27 +88,51 @@ class Learning:
     counts: Callable[[Task, Tensors, Any, Tensor], Tensor] = uncounted
 
 
-@dataclass(frozen=True)
-class MetricSet:
-    """A score made of torchmetrics' metrics, which `add` updates."""
+@dataclass
+class MeanScore:
+    """Metrics that are means over all valid labels, each in the `power` that it declares.
 
-    metrics: Mapping[str, TorchMetric]
-    add: Callable[[Tensors, Any, Tensor], None]
+    `values(task, outputs, labels, mask)` are a batch's by the metric's name, of valid labels alone. Where one is NaN
+    its metric is, and where none was added.
+    """
 
-    def __post_init__(self) -> None:
-        """Keep scores one process's own: torchmetrics would wait for others that train together but score nothing."""
-        for metric in self.metrics.values():
-            metric.distributed_available_fn = lambda: False
+    task: Task
+    values: Callable[[Task, Tensors, Any, Tensor], Mapping[str, Tensor]]
+    sums: dict[str, list[Tensor]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def update(self, outputs: Tensors, labels: Any, mask: Tensor) -> None:
-        """See `Score.update`; sums are kept where the outputs are."""
-        for metric in self.metrics.values():
-            metric.to(mask.device)
-        self.add(outputs, labels, mask)
+        """See `Score.update`; sums stay where the outputs are, so that no batch waits for a GPU."""
+        for name, each in self.values(self.task, outputs, labels, mask).items():
+            self.sums.setdefault(name, []).append(each.sum(dtype=torch.float64))
+            self.counts[name] += each.numel()
 
     def compute(self) -> dict[str, float]:
         """See `Score.compute`."""
-        return {name: float(metric.compute()) for name, metric in self.metrics.items()}
+        return {metric.name: self._mean(metric) for metric in self.task.metrics}
+
+    def _mean(self, metric: Metric) -> float:
+        count = self.counts[metric.name]
+        mean = sum(map(float, self.sums[metric.name])) / count if count else math.nan
+        return float(mean ** (1 / (metric.power or 1)))
+
+
+@dataclass
+class CountScore:
+    """The deciding metric where it is a `ratio` of counts over all images, which `Learning.counts` says."""
+
+    task: Task
+    counts: Callable[[Task, Tensors, Any, Tensor], Tensor]
+    sums: list[Tensor] = field(default_factory=list)
+
+    def update(self, outputs: Tensors, labels: Any, mask: Tensor) -> None:
+        """See `Score.update`; counts stay where the outputs are, so that no batch waits for a GPU."""
+        self.sums.append(self.counts(self.task, outputs, labels, mask).sum(0))
+
+    def compute(self) -> dict[str, float]:
+        """See `Score.compute`."""
+        counts = torch.stack([each.cpu() for each in self.sums]).sum(0)
+        return {self.task.metric.name: ratio_of_counts(self.task.metric, counts.numpy())}
 
 
 def only_tensor(outputs: Tensors) -> Tensor:

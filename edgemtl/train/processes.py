@@ -14,14 +14,16 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from edgemtl.errors import UserError
 from edgemtl.signals import end_with_parent
 from edgemtl.train.speed import training_speed
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["Launched", "join_group", "leave_group", "training_processes", "worker_processes"]
 
@@ -51,6 +53,8 @@ def training_processes() -> int:
 
 def join_group() -> Accelerator:
     """Join the processes that a launcher has started, if any, each with a GPU of its own where the machine has them."""
+    from accelerate import Accelerator
+
     return Accelerator(cpu=Launched.here().processes > 1 and not torch.cuda.is_available())
 
 
@@ -59,6 +63,8 @@ def leave_group() -> None:
 
     Accelerate would otherwise take them for those of the next training.
     """
+    from accelerate.state import AcceleratorState
+
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     AcceleratorState._reset_state(reset_partial_state=True)

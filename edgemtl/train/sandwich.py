@@ -7,10 +7,9 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgemtl.data import Batch
@@ -22,6 +21,9 @@ from edgemtl.train.loop import Optimized
 from edgemtl.train.losses import distillation_loss, label_loss, label_tensors, planes, prepared, to_device
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.weighting import Weighting, make_weighting
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["SupernetTraining"]
 

@@ -1,13 +1,17 @@
-"""How edges and saliency are learnt: cross-entropy in which the rare class weighs more, scored by the best F."""
+"""How edges and saliency are learnt: cross-entropy in which the rare class weighs more, scored by the best F.
+
+That is F at the best single threshold for the whole data set (ODS), without a tolerance of position.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.classification import BinaryPrecisionRecallCurve
 
-from edgemtl.tasks.learning import Learning, MetricSet, Tensors, masked_mean, only_tensor
+from edgemtl.tasks.learning import CountScore, Learning, Tensors, masked_mean, only_tensor
 from edgemtl.tasks.task import Task
 
 __all__ = ["LEARNING"]
@@ -16,21 +20,6 @@ _POSITIVE_WEIGHT = 0.8
 _SCALE = 5.0
 _DISTILLATION_SCALE = 2.0
 _THRESHOLDS = 39
-
-
-class _BestF(BinaryPrecisionRecallCurve):
-    """F at the best single threshold for the whole data set (ODS), without a tolerance of position."""
-
-    def update(self, counts: Tensor) -> None:  # type: ignore[override]
-        """Add right, false and missed pixels (thresholds, 3); to compare all with each threshold takes far longer."""
-        right, false, missed = counts.unbind(1)
-        self.confmat[:, 1, 1] += right
-        self.confmat[:, 0, 1] += false
-        self.confmat[:, 1, 0] += missed
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        precision, recall = (values.nan_to_num() for values in super().compute()[:2])  # 0/0 where nothing is predicted
-        return (2 * precision * recall / (precision + recall).clamp(min=1e-9)).max()
 
 
 def _loss(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
@@ -45,15 +34,6 @@ def _distill(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
     return _DISTILLATION_SCALE * F.binary_cross_entropy_with_logits(only_tensor(outputs), chances)
 
 
-def _metric(task: Task) -> MetricSet:
-    best_f = _BestF(thresholds=_THRESHOLDS, validate_args=False)
-
-    def add(outputs: Tensors, labels: Tensor, mask: Tensor) -> None:
-        best_f.update(_counts(task, outputs, labels, mask).sum(0))
-
-    return MetricSet({task.metric.name: best_f}, add)
-
-
 def _counts(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
     """Right, false and missed pixels at every threshold (N, thresholds, 3)."""
     chances = only_tensor(outputs)[:, 0].sigmoid().nan_to_num(-1.0)  # what is no number is above no threshold
@@ -65,4 +45,4 @@ def _counts(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tenso
     return torch.stack([right, false, of_bins[:, :, 1].sum(1, keepdim=True) - right], 2)
 
 
-LEARNING = Learning(_loss, _distill, _metric, counts=_counts)
+LEARNING = Learning(_loss, _distill, partial(CountScore, counts=_counts), counts=_counts)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
-from torchmetrics.classification import MulticlassAccuracy
 
 from edgemtl.tasks.learning import (
     Learning,
-    MetricSet,
+    MeanScore,
     Tensors,
     cross_entropy,
     log_probabilities,
@@ -22,13 +22,8 @@ from edgemtl.tasks.task import Task
 __all__ = ["LEARNING"]
 
 
-def _metric(task: Task) -> MetricSet:
-    accuracy = MulticlassAccuracy(task.channels, average="micro", validate_args=False)
-
-    def add(outputs: Tensors, labels: Tensor, mask: Tensor) -> None:
-        accuracy.update(only_tensor(outputs).argmax(1)[mask], labels[mask])
-
-    return MetricSet({"accuracy": accuracy}, add)
+def _values(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    return {"accuracy": (only_tensor(outputs).argmax(1) == labels)[mask]}
 
 
 def _noise(task: Task, scores: Mapping[str, float], images: int) -> float:
@@ -37,4 +32,4 @@ def _noise(task: Task, scores: Mapping[str, float], images: int) -> float:
     return math.sqrt((1 - share) / (share * images))
 
 
-LEARNING = Learning(cross_entropy, soft_cross_entropy, _metric, _noise, log_probabilities)
+LEARNING = Learning(cross_entropy, soft_cross_entropy, partial(MeanScore, values=_values), _noise, log_probabilities)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, MeanSquaredError
 
-from edgemtl.tasks.learning import Learning, MetricSet, Tensors, masked_mean, only_tensor
+from edgemtl.tasks.learning import Learning, MeanScore, Tensors, masked_mean, only_tensor
 from edgemtl.tasks.task import Task
 
 __all__ = ["DEPTH_RANGE_M", "LEARNING"]
@@ -27,19 +28,12 @@ def _distill(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
     return _SCALE * (only_tensor(outputs) - only_tensor(teacher)).abs().mean()
 
 
-def _metric(task: Task) -> MetricSet:
-    metrics = {"rmse": MeanSquaredError(squared=False), "abs_rel": MeanMetric(), "delta1": MeanMetric()}
-
-    def add(outputs: Tensors, labels: Tensor, mask: Tensor) -> None:
-        truth = labels[mask]
-        low, high = min(DEPTH_RANGE_M[0], float(truth.min())), max(DEPTH_RANGE_M[1], float(truth.max()))
-        predicted = only_tensor(outputs)[:, 0].exp().clamp(low, high)[mask]
-        ratio = torch.maximum(predicted / truth, truth / predicted)
-        metrics["rmse"].update(predicted, truth)
-        metrics["abs_rel"].update((predicted - truth).abs() / truth)
-        metrics["delta1"].update((ratio < _GOOD_RATIO).float())
-
-    return MetricSet(metrics, add)
+def _values(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    truth = labels[mask]
+    low, high = min(DEPTH_RANGE_M[0], float(truth.min())), max(DEPTH_RANGE_M[1], float(truth.max()))
+    predicted = only_tensor(outputs)[:, 0].exp().clamp(low, high)[mask]
+    error, ratio = predicted - truth, torch.maximum(predicted / truth, truth / predicted)
+    return {"rmse": error.square(), "abs_rel": error.abs() / truth, "delta1": ratio < _GOOD_RATIO}
 
 
-LEARNING = Learning(_loss, _distill, _metric)
+LEARNING = Learning(_loss, _distill, partial(MeanScore, values=_values))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
 
-from edgemtl.tasks.learning import Learning, MetricSet, Tensors, masked_mean, only_tensor
+from edgemtl.tasks.learning import Learning, MeanScore, Tensors, masked_mean, only_tensor
 from edgemtl.tasks.task import Task
 
 __all__ = ["LEARNING", "heatmaps"]
@@ -33,17 +34,12 @@ def _distill(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
     return (only_tensor(outputs) - only_tensor(teacher)).square().mean()
 
 
-def _metric(task: Task) -> MetricSet:
-    pck = MeanMetric()
-
-    def add(outputs: Tensors, labels: Tensor, mask: Tensor) -> None:
-        """A point is found where its peak lies within a tenth of the image's height of it."""
-        maps = only_tensor(outputs)
-        best, width = maps.flatten(2).argmax(2), maps.shape[-1]
-        apart = torch.hypot(best % width - labels[..., 0], best // width - labels[..., 1])
-        pck.update((apart <= _FOUND * maps.shape[-2]).float()[mask])
-
-    return MetricSet({"pck": pck}, add)
+def _values(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """A point is found where its peak lies within a tenth of the image's height of it."""
+    maps = only_tensor(outputs)
+    best, width = maps.flatten(2).argmax(2), maps.shape[-1]
+    apart = torch.hypot(best % width - labels[..., 0], best // width - labels[..., 1])
+    return {"pck": (apart <= _FOUND * maps.shape[-2])[mask]}
 
 
-LEARNING = Learning(_loss, _distill, _metric)
+LEARNING = Learning(_loss, _distill, partial(MeanScore, values=_values))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
 
-from edgemtl.tasks.learning import Learning, MetricSet, Tensors, masked_mean, only_tensor
+from edgemtl.tasks.learning import Learning, MeanScore, Tensors, masked_mean, only_tensor
 from edgemtl.tasks.task import Task
 
 __all__ = ["LEARNING"]
@@ -29,17 +30,11 @@ def _distill(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
     return _SCALE * (1 - _similarity(only_tensor(outputs), only_tensor(teacher))).mean()
 
 
-def _metric(task: Task) -> MetricSet:
-    metrics = {"mean_angle": MeanMetric(), "within_11": MeanMetric()}
-
-    def add(outputs: Tensors, labels: Tensor, mask: Tensor) -> None:
-        # In FP64: of a cosine's last bit in FP32 the arc makes 0.03 degrees where vectors nearly agree.
-        cosine = _similarity(only_tensor(outputs).double(), labels.double())[mask]
-        angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1))).float()
-        metrics["mean_angle"].update(angle)
-        metrics["within_11"].update((angle < _GOOD_ANGLE_DEG).float())
-
-    return MetricSet(metrics, add)
+def _values(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    # In FP64: of a cosine's last bit in FP32 the arc makes 0.03 degrees where vectors nearly agree.
+    cosine = _similarity(only_tensor(outputs).double(), labels.double())[mask]
+    angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
+    return {"mean_angle": angle, "within_11": angle < _GOOD_ANGLE_DEG}
 
 
-LEARNING = Learning(_loss, _distill, _metric)
+LEARNING = Learning(_loss, _distill, partial(MeanScore, values=_values))

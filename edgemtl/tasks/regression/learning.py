@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torchmetrics import MeanMetric
+from functools import partial
 
-from edgemtl.tasks.learning import Learning, MetricSet, Tensors, masked_mean, only_tensor
+from torch import Tensor
+
+from edgemtl.tasks.learning import Learning, MeanScore, Tensors, masked_mean, only_tensor
 from edgemtl.tasks.task import Task
 
 __all__ = ["LEARNING"]
@@ -19,13 +20,8 @@ def _distill(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
     return (only_tensor(outputs) - only_tensor(teacher)).abs().mean()
 
 
-def _metric(task: Task) -> MetricSet:
-    mae = MeanMetric()
-
-    def add(outputs: Tensors, labels: Tensor, mask: Tensor) -> None:
-        mae.update((only_tensor(outputs) - labels).abs()[mask])
-
-    return MetricSet({"mae": mae}, add)
+def _values(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    return {"mae": (only_tensor(outputs) - labels).abs()[mask]}
 
 
-LEARNING = Learning(_loss, _distill, _metric)
+LEARNING = Learning(_loss, _distill, partial(MeanScore, values=_values))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from edgemtl.tasks.learning import (
+    CountScore,
     Learning,
-    MetricSet,
     Tensors,
     cross_entropy,
     log_probabilities,
@@ -18,17 +19,6 @@ from edgemtl.tasks.learning import (
 from edgemtl.tasks.task import Task
 
 __all__ = ["LEARNING"]
-
-IGNORED = -1
-
-
-def _metric(task: Task) -> MetricSet:
-    miou = MulticlassJaccardIndex(task.channels, ignore_index=IGNORED, validate_args=False)
-
-    def add(outputs: Tensors, labels: Tensor, mask: Tensor) -> None:
-        miou.update(_predicted(outputs), torch.where(mask, labels, IGNORED))
-
-    return MetricSet({"miou": miou}, add)
 
 
 def _predicted(outputs: Tensors) -> Tensor:
@@ -46,4 +36,10 @@ def _counts(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tenso
     return torch.stack([right, confusion.sum(1) - right, confusion.sum(2) - right], 2)
 
 
-LEARNING = Learning(cross_entropy, soft_cross_entropy, _metric, prepare=log_probabilities, counts=_counts)
+LEARNING = Learning(
+    cross_entropy,
+    soft_cross_entropy,
+    partial(CountScore, counts=_counts),
+    prepare=log_probabilities,
+    counts=_counts,
+)

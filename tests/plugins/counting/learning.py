@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from edgemtl.tasks import Task
-from edgemtl.tasks.learning import Learning, MetricSet, Tensors, masked_mean
+from edgemtl.tasks.learning import Learning, MeanScore, Tensors, masked_mean
 
 __all__ = ["LEARNING", "bells"]
 
@@ -49,16 +49,11 @@ def _distill(task: Task, outputs: Tensors, teacher: Tensors) -> Tensor:
     return centres + (outputs["count"] - teacher["count"]).square().mean()
 
 
-def _metric(task: Task) -> MetricSet:
-    metrics = {"count_error": MeanMetric(), "found": MeanMetric()}
-
-    def add(outputs: Tensors, labels: Sequence[Tensor], mask: Tensor) -> None:
-        metrics["count_error"].update((outputs["count"] - _counts(labels, outputs["count"])).abs()[mask])
-        for heat, boxes, valid in zip(outputs["heat"], labels, mask, strict=True):
-            if valid and len(boxes):
-                metrics["found"].update(_is_found(heat, boxes))
-
-    return MetricSet(metrics, add)
+def _values(task: Task, outputs: Tensors, labels: Sequence[Tensor], mask: Tensor) -> dict[str, Tensor]:
+    given = zip(outputs["heat"], labels, mask, strict=True)
+    found = [_is_found(heat, boxes) for heat, boxes, valid in given if valid and len(boxes)]
+    apart = (outputs["count"] - _counts(labels, outputs["count"])).abs()[mask]
+    return {"count_error": apart, "found": torch.cat(found) if found else apart.new_zeros(0)}
 
 
 def _is_found(heat: Tensor, boxes: Tensor) -> Tensor:
@@ -70,4 +65,4 @@ def _is_found(heat: Tensor, boxes: Tensor) -> Tensor:
     return (near[index] > 0).float()
 
 
-LEARNING = Learning(_loss, _distill, _metric)
+LEARNING = Learning(_loss, _distill, partial(MeanScore, values=_values))
