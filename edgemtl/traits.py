@@ -9,10 +9,12 @@ from edgemtl.devices import Device
 from edgemtl.errors import UserError
 from edgemtl.units import Budget, Quantity
 
-__all__ = ["INTEGER_BITS", "USUAL_STORAGE", "Storage", "TargetTraits"]
+__all__ = ["FOUR_BIT_GROUP", "INTEGER_BITS", "USUAL_STORAGE", "Storage", "TargetTraits"]
 
 INTEGER_BITS = {"int12": 12, "int10": 10, "int8": 8}
 """Bits of a block's weights and activations by its precision, where they are whole numbers of steps."""
+FOUR_BIT_GROUP = 32
+"""Weights along the input of a linear layer that have a scale of their own in "int4"."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Storage:
         packed = -(-weights * INTEGER_BITS[precision] // 8)
         return packed + (self.channel_bytes if has_bias else self.bare_channel_bytes) * outputs + self.layer_bytes
 
+    def of_four_bits(self, inputs: int, outputs: int, has_bias: bool) -> int:
+        """Bytes of a linear layer with weights of four bits: whole groups of them, each with a float scale."""
+        groups = -(-inputs // FOUR_BIT_GROUP)
+        return outputs * groups * (FOUR_BIT_GROUP // 2 + 4) + (self.bias_bytes * outputs if has_bias else 0)
+
 
 USUAL_STORAGE = Storage()
 """That of runtimes that read ONNX, but for what their quantizer's biases take."""
@@ -47,8 +54,9 @@ USUAL_STORAGE = Storage()
 class TargetTraits:
     """Capabilities of a runtime; the search offers nothing else.
 
-    `block_precisions` may be chosen block by block ("float", "int8"); `engine_precisions` hold for the rest of the
-    whole engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
+    `block_precisions` may be chosen block by block ("float", "int8"); `weight_precisions` ("int4") are of the weights
+    of linear layers alone, block by block, in nets of one's own; `engine_precisions` hold for the rest of the whole
+    engine ("fp32", "bf16"). Widths are multiples of `channel_multiple`. `runtime` names the backend of
     `edgemtl.runtime` that opens its engines, `extra` the optional dependency that installs it (empty: none is needed).
     `measurer` names how latencies come about on a device that names no measurer itself (`edgemtl.profiling.Measurer`:
     "local" where engines run on this host, "none" where they do not); `quantities` are those that the target counts
@@ -75,6 +83,7 @@ class TargetTraits:
     hardware: str = ""
     needs_ranges: bool = False
     lacking: tuple[str, ...] = ()
+    weight_precisions: tuple[str, ...] = ()
 
     def on(self, device: Device) -> TargetTraits:
         """These traits with the precisions that `device` says its runtime honours; all, where it knows no such runtime.

@@ -118,7 +118,7 @@ REASONS = 5
     metavar="NAME_OR_RUN",
     default="float",
     show_default=True,
-    help="For a net of your own: float, int8, one of the target's engines (bf16), or the folder of a search for it.",
+    help="For a net of your own: float, int8, int4, an engine of the target (bf16), or the folder of a search for it.",
 )
 @click.option(
     "--data",

@@ -73,11 +73,13 @@ def _show_choice(screen: Screen, result: Result) -> None:
     design = result.best.design
     channels = [name for name in design if name.endswith(".channels")]
     blocks = {name: value for name, value in design.items() if name != "engine" and name not in channels}
-    eight = [name for name, value in blocks.items() if value == "int8"]
     engine = design["engine"]
     if channels and result.baseline is not None:
         screen.say(f"pruned: {result.best.flops / max(result.baseline.flops, 1):.0%} of the FLOPs are left")
-    screen.say(f"chosen: {len(eight)} of {len(blocks)} blocks in INT8, the rest in {engine}: {', '.join(eight) or '-'}")
+    eight, four = ([name for name, value in blocks.items() if value == kind] for kind in ("int8", "int4"))
+    words = f"{len(eight)} of {len(blocks)} blocks in INT8"
+    words += f", {len(four)} with weights in INT4" if four else ""
+    screen.say(f"chosen: {words}, the rest in {engine}: {', '.join([*eight, *four]) or '-'}")
 
 
 def _check_options(net: str) -> None:

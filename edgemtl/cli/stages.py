@@ -22,6 +22,7 @@ TITLES = {
     "search": "designs evaluated",
     "sensitivity": "choices tried a step lower",
     "precision": "blocks tried in INT8",
+    "weights": "blocks tried with weights in INT4",
     "pruning": "precisions tried with fewer channels",
     "finalists": "architectures refined",
     "finetune": "steps of fine-tuning",

@@ -38,7 +38,7 @@ def targets(screen: Screen, device: str) -> None:
             (
                 each.traits.name,
                 each.traits.title,
-                " ".join(each.traits.block_precisions),
+                _per_block(each.traits),
                 " ".join(each.traits.engine_precisions),
                 _int8(each),
                 "yes" if _is_here(each.traits) else install_line(each.traits.extra),
@@ -76,6 +76,12 @@ def _offered(screen: Screen, device: Device) -> Iterator[ExportTarget]:
             screen.note(f"warning: {error}")
     if lacking:
         screen.note(f"not on {device.name}, whose file names the runtimes {', '.join(runtimes)}: {', '.join(lacking)}")
+
+
+def _per_block(traits: TargetTraits) -> str:
+    """Precisions of a block in words, and those of its weights alone, which nets of one's own have."""
+    weights = f"; weights {' '.join(traits.weight_precisions)}" if traits.weight_precisions else ""
+    return " ".join(traits.block_precisions) + weights
 
 
 def _int8(target: ExportTarget) -> str | None:

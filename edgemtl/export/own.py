@@ -50,9 +50,9 @@ __all__ = ["Rounding", "export_own_net"]
 class Rounding:
     """The precision that engines are wanted in, by its name, and the images that INT8 is calibrated on.
 
-    `name` is "float", "int8" of every block, an engine precision of the targets ("bf16"), or the folder of a search for
-    the same net. `data` is a folder of photos, one third of which calibrates, the last third being what engines are
-    compared on where no pictures are given; or a data set, whose test images and labels score each task.
+    `name` is "float", "int8" or "int4" of every block, an engine precision of the targets ("bf16"), or the folder of a
+    search for the same net. `data` is a folder of photos, one third of which calibrates, the last third being what
+    engines are compared on where no pictures are given; or a data set, whose test images and labels score each task.
     """
 
     name: str = FLOAT

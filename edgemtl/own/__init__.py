@@ -10,10 +10,20 @@ from edgemtl.own.declaration import (
     read_declaration,
     resolve,
 )
+from edgemtl.own.four_bits import four_bit_blocks
 from edgemtl.own.labelled import LabelledImages, OwnImages, Seen, Spread, at_label_size, open_labelled, open_own_images
 from edgemtl.own.net import OwnNet, is_own_net, net_of_model, open_net
 from edgemtl.own.photos import Photos, is_data_set, read_photos
-from edgemtl.own.precision import FLOAT, FLOAT_ENGINE, INT8, OwnPrecision, in_precision, named_precision, net_digest
+from edgemtl.own.precision import (
+    FLOAT,
+    FLOAT_ENGINE,
+    INT4,
+    INT8,
+    OwnPrecision,
+    in_precision,
+    named_precision,
+    net_digest,
+)
 from edgemtl.own.proposal import propose_tasks
 from edgemtl.own.records import block_records
 from edgemtl.own.reference import expected_outputs, image_input
@@ -36,6 +46,7 @@ from edgemtl.own.trainable import TorchGraph, check_equal, torch_graph
 __all__ = [
     "FLOAT",
     "FLOAT_ENGINE",
+    "INT4",
     "INT8",
     "NET_FILE",
     "PRECISION_FILE",
@@ -66,6 +77,7 @@ __all__ = [
     "expected_outputs",
     "find_structure",
     "flat_outputs",
+    "four_bit_blocks",
     "image_input",
     "in_precision",
     "is_data_set",

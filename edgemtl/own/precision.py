@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgemtl.bundle import BundleInput
 from edgemtl.errors import UserError
 from edgemtl.models.quantization import Ranges, check_precision
+from edgemtl.own.four_bits import four_bit_blocks, in_four_bits
 from edgemtl.own.rounding import ready_for_rounding, rounded_blocks, rounded_model
 from edgemtl.targets import ExportTarget, TaskModel
 from edgemtl.tasks import Task
 
-__all__ = ["FLOAT", "FLOAT_ENGINE", "INT8", "OwnPrecision", "in_precision", "named_precision", "net_digest"]
+__all__ = ["FLOAT", "FLOAT_ENGINE", "INT4", "INT8", "OwnPrecision", "in_precision", "named_precision", "net_digest"]
 
-FLOAT, INT8 = "float", "int8"
+FLOAT, INT8, INT4 = "float", "int8", "int4"
 FLOAT_ENGINE = "fp32"
+_ROUNDED_LAYERS = {
+    INT8: "convolution or linear layer that INT8 could round",
+    INT4: "linear layer of 32 inputs or more, whose weights INT4 could round",
+}
 
 
 @dataclass(frozen=True)
@@ -47,33 +52,38 @@ def net_digest(model: TaskModel, about: BundleInput, tasks: Sequence[Task]) -> s
 
 
 def named_precision(name: str, model: TaskModel, targets: Sequence[ExportTarget]) -> Mapping[str, str]:
-    """One precision everywhere: `float`, `int8` of every block that has a layer for it, or one of engines (`bf16`).
+    """One precision everywhere: `float`, `int8` or `int4` of every block with a layer for it, or an engine's (`bf16`).
 
     Raises `UserError` for another name, and where a target does not honour it.
     """
     if name == FLOAT:
         return {"engine": FLOAT_ENGINE}
-    if name == INT8:
-        blocks = rounded_blocks(ready_for_rounding(model))
+    if name in (INT8, INT4):
+        blocks = (rounded_blocks if name == INT8 else four_bit_blocks)(ready_for_rounding(model))
         if not blocks:
-            raise UserError("--precision int8: the net has no convolution or linear layer that INT8 could round")
-        return {"engine": FLOAT_ENGINE, **dict.fromkeys(blocks, INT8)}
-    offered = dict.fromkeys(each for target in targets for each in target.traits.engine_precisions)
-    if name not in offered:
-        raise UserError(
-            f"--precision {name} is none of {', '.join([FLOAT, INT8, *offered])}, nor the folder of a search"
-        )
+            raise UserError(f"--precision {name}: the net has no {_ROUNDED_LAYERS[name]}")
+        return {"engine": FLOAT_ENGINE, **dict.fromkeys(blocks, name)}
+    engines = dict.fromkeys(each for target in targets for each in target.traits.engine_precisions)
+    if name not in engines:
+        weights = dict.fromkeys(each for target in targets for each in target.traits.weight_precisions)
+        offered = ", ".join([FLOAT, INT8, *weights, *engines])
+        raise UserError(f"--precision {name} is none of {offered}, nor the folder of a search")
     return {"engine": name}
 
 
 def in_precision(model: TaskModel, precision: OwnPrecision, target: ExportTarget) -> TaskModel:
-    """The net as a target's engine is written from: unchanged where no block is INT8, else rounded by its scheme.
+    """The net as a target's engine is written from: unchanged where no block is rounded, else by the target's scheme.
 
     Raises `UserError` for a precision that the target does not honour.
     """
-    traits = target.traits
-    check_precision(precision.values, model.block_tasks, traits.block_precisions, traits.engine_precisions, traits.name)
-    if INT8 not in precision.values.values():
+    traits, kinds = target.traits, set(precision.values.values())
+    offered = (*traits.block_precisions, *traits.weight_precisions)
+    check_precision(precision.values, model.block_tasks, offered, traits.engine_precisions, traits.name)
+    if kinds.isdisjoint((INT8, INT4)):
         return model
-    assert precision.ranges is not None
-    return rounded_model(ready_for_rounding(model), precision.values, precision.ranges, target.scheme)
+    written = ready_for_rounding(model)
+    if INT8 in kinds:
+        assert precision.ranges is not None
+        written = rounded_model(written, precision.values, precision.ranges, target.scheme)
+    four = [block for block, kind in precision.values.items() if kind == INT4]
+    return replace(written, model=in_four_bits(written.model, four)) if four else written

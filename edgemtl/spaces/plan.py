@@ -33,7 +33,8 @@ ROUTERS = "routers"
 class ConvPlan:
     """One convolution (or, with `height` = `width` = 1 and `kernel` = 1, a linear layer) and the size of its output.
 
-    Those of edgemtl's own nets have a bias, if only by the batch normalisation that is folded in.
+    Those of edgemtl's own nets have a bias, if only by the batch normalisation that is folded in. Weights of a layer
+    with `four_bits` have four in "int4", which leaves any other layer in float.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ConvPlan:
     height: int
     width: int
     has_bias: bool = True
+    four_bits: bool = False
 
     @property
     def macs(self) -> int:
@@ -68,6 +70,8 @@ class ConvPlan:
 
     def bytes(self, precision: str, storage: Storage) -> int:
         """Bytes in a block's precision, as a target stores them."""
+        if precision == "int4" and self.four_bits:
+            return storage.of_four_bits(self.inputs, self.outputs, self.has_bias)
         return storage.of_layer(precision, self.weights, self.outputs, self.has_bias)
 
 

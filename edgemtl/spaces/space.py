@@ -201,14 +201,18 @@ class Space:
         )
 
     def uniform(self, design: Design) -> list[Design]:
-        """A design's architecture in every uniform precision of the space: all blocks alike, for each engine's."""
-        blocks = [c.name for c in self.choices if _is_block_precision(c)]
-        kinds = sorted({str(option) for c in self.choices if c.name in blocks for option in c.options}) or ["float"]
+        """A design's architecture in every uniform precision of the space: all blocks alike, for each engine's.
+
+        A block that cannot have a precision has its first one.
+        """
+        blocks = [c for c in self.choices if _is_block_precision(c)]
+        kinds = sorted({str(option) for c in blocks for option in c.options}) or ["float"]
         engines = next((c.options for c in self.choices if c.name == ENGINE), ("fp32",))
         design_of = {}
         for kind in kinds:
             for engine in engines:
-                values = {**design, **dict.fromkeys(blocks, kind)} | ({ENGINE: engine} if ENGINE in design else {})
+                alike = {c.name: kind if kind in c.options else c.options[0] for c in blocks}
+                values = {**design, **alike} | ({ENGINE: engine} if ENGINE in design else {})
                 made = self.design(values, design.pruned)
                 design_of[made.key] = made
         return list(design_of.values())

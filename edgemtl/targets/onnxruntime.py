@@ -44,6 +44,7 @@ _TRAITS = TargetTraits(
     channel_multiple=8,
     runtime="onnxruntime",
     extra="all",
+    weight_precisions=("int4",),
 )
 
 

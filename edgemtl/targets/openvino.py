@@ -51,6 +51,7 @@ _TRAITS = TargetTraits(
     channel_multiple=8,
     runtime="openvino",
     extra="openvino",
+    weight_precisions=("int4",),
 )
 
 
@@ -113,7 +114,10 @@ class OpenVinoTarget:
     def _options(self, precision: Mapping[str, str]) -> dict[str, Any]:
         """Precision of the blocks left in float, which the files do not record."""
         engine = precision.get("engine", self.traits.engine_precisions[0])
-        return {"engine": engine, "runtime_options": {"INFERENCE_PRECISION_HINT": _HINTS[engine]}}
+        options = {"INFERENCE_PRECISION_HINT": _HINTS[engine]}
+        if "int4" in precision.values():  # what enters such a layer would be rounded to eight bits where VNNI is
+            options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"
+        return {"engine": engine, "runtime_options": options}
 
 
 def _check_tokens(graph: Graph) -> None:

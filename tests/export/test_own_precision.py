@@ -79,5 +79,5 @@ def test_what_cannot_be_rounded_is_refused_in_one_line(photos: Path, tmp_path: P
     assert "--precision int8 needs photos to calibrate on: give a folder" in words(Rounding("int8"))
     assert "is no folder" in words(Rounding("int8", tmp_path / "none"))
     assert "holds 0 pictures" in words(Rounding("int8", tmp_path))
-    assert "--precision int2 is none of float, int8, fp32" in words(Rounding("int2", photos))
+    assert "--precision int2 is none of float, int8, int4, fp32" in words(Rounding("int2", photos))
     assert not out.exists()

@@ -115,8 +115,10 @@ def test_an_older_operator_set_is_brought_to_one_that_rounds(tmp_path: Path) -> 
 
 def test_precisions_that_nothing_has_are_refused(tmp_path: Path) -> None:
     model, target = opened(three_tasks(), tmp_path), find_target("onnxruntime", load_device(HOST))
+    words = refused(lambda: named_precision("int2", model, [target]))
+    assert "--precision int2 is none of float, int8, int4, fp32" in words
     words = refused(lambda: named_precision("int4", model, [target]))
-    assert "--precision int4 is none of float, int8, fp32" in words
+    assert "--precision int4: the net has no linear layer of 32 inputs or more" in words
     assert "no calibration image was given" in refused(lambda: calibrate_model(ready_for_rounding(model), [], 0))
     plain = model_of([helper.make_node("Relu", ["x"], ["y"])], {"y": TensorProto.FLOAT})
     (tmp_path / "plain").mkdir()

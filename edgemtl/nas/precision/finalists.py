@@ -11,7 +11,7 @@ from edgemtl.nas.evaluation import RATIO_ALLOWED, Limit, medians_in_turns, near_
 from edgemtl.nas.precision.bench import Bench, Cost
 from edgemtl.nas.precision.floors import Floors, Metrics
 from edgemtl.nas.precision.setup import Setup
-from edgemtl.own import INT8, OwnPrecision
+from edgemtl.own import FLOAT_ENGINE, INT4, INT8, OwnPrecision
 from edgemtl.profiling import Measurer, TimedCall
 from edgemtl.progress import Progress, Report
 from edgemtl.results import LimitCheck
@@ -154,6 +154,7 @@ def choose(finalists: Sequence[Finalist]) -> Finalist:
 
 
 def uniform_name(precision: OwnPrecision) -> str:
-    """The name of a uniform precision: `fp32`, `int8`, `bf16`, `bf16+int8`."""
-    engine, eight = precision.values["engine"], INT8 in precision.values.values()
-    return engine if not eight else INT8 if engine == "fp32" else f"{engine}+{INT8}"
+    """The name of a uniform precision: `fp32`, `int8`, `int4`, `bf16`, `bf16+int8`."""
+    engine, kinds = precision.values["engine"], precision.values.values()
+    rounded = next((kind for kind in (INT8, INT4) if kind in kinds), "")
+    return "+".join(part for part in ("" if rounded and engine == FLOAT_ENGINE else engine, rounded) if part)

@@ -112,7 +112,7 @@ class JointSearch:
         kinds = [
             (engine, blocks)
             for engine in whole.engines
-            for blocks in dict.fromkeys(((), whole.longest(engine), whole.setup.blocks))
+            for blocks in dict.fromkeys(((), whole.longest(engine), whole.setup.eight))
         ]
         for number, (engine, blocks) in enumerate(kinds):
             self._report(Progress("pruning", number, len(kinds), f"{engine}, {len(blocks)} blocks in INT8"))

@@ -10,7 +10,7 @@ from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.net_plan import channels_in
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.prune import Fit
-from edgemtl.own import FLOAT, INT8, OwnPrecision
+from edgemtl.own import FLOAT, INT4, INT8, OwnPrecision
 from edgemtl.spaces import Design, Option, Space
 
 __all__ = ["NetDesigns"]
@@ -55,7 +55,8 @@ class NetDesigns:
         values = dict[str, Option](self.space.largest())
         for choice in self.space.choices:
             if choice.precision_of:
-                values[choice.name] = precision.get(choice.precision_of, FLOAT)
+                kind = precision.get(choice.precision_of, FLOAT)
+                values[choice.name] = kind if kind in choice.options else FLOAT
         kept = {f"{group}.channels": count for group, count in channels.items()}
         return self.space.design({**values, **{name: count for name, count in kept.items() if name in values}})
 
@@ -78,8 +79,9 @@ class NetDesigns:
         if unrounded != self.space.largest():
             fit = Fit(channels_in(self.space.spec, design), {})
             proposal = self.forms.proposal(f"pruned-{_short(unrounded)}", fit)
-        eight = [block for block, kind in design.precision.items() if kind == INT8]
-        return proposal, proposal.precision(design.precision["engine"], eight)
+        kinds = design.precision
+        eight, four = ([block for block, kind in kinds.items() if kind == each] for each in (INT8, INT4))
+        return proposal, proposal.precision(kinds["engine"], eight, four)
 
 
 def _short(design: Design) -> str:

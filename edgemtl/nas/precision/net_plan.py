@@ -16,13 +16,14 @@ from pydantic import BaseModel, ConfigDict
 
 from edgemtl.blocks import BlockRecord
 from edgemtl.nas.prune import ModuleCosts, ParameterCost
-from edgemtl.own import FLOAT, INT8
+from edgemtl.own import FLOAT, INT4, INT8
 from edgemtl.spaces import ENGINE, BlockPlan, Choice, ConvPlan, Family, Plan, Slot, Values
 from edgemtl.tasks import Task
+from edgemtl.traits import FOUR_BIT_GROUP
 
 __all__ = ["OWN_NET", "NetSpec", "WeightedBlock", "channels_in", "weighted_blocks"]
 
-_MAP_AXES = 4
+_MAP_AXES, _ROW_AXES = 4, 2
 
 
 @dataclass(frozen=True)
@@ -91,20 +92,23 @@ def _conv(weight: ParameterCost, shape: Sequence[int], has_bias: bool) -> ConvPl
     kernel = shape[2] if square else 1
     groups = outputs if len(shape) == _MAP_AXES and shape[1] == 1 else 1
     inputs = groups * math.prod(shape) // (outputs * kernel**2)
-    return ConvPlan(weight.name, inputs, outputs, kernel, 1, groups, round(weight.macs), 1, has_bias)
+    four = len(shape) == _ROW_AXES and inputs >= FOUR_BIT_GROUP
+    return ConvPlan(weight.name, inputs, outputs, kernel, 1, groups, round(weight.macs), 1, has_bias, four)
 
 
 class NetSpec(BaseModel):
-    """The family's specification: counts of channels by group, fewest first, what INT8 changes, and all blocks.
+    """The family's specification: counts of channels by group, fewest first, and all blocks.
 
-    `sizes` are the channels of every group in the whole net; `engines` precisions of the target's engines.
+    `sizes` are the channels of every group in the whole net; `eight` and `four` blocks that INT8 and INT4 change;
+    `engines` precisions of the target's engines.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     widths: dict[str, tuple[int, ...]]
     sizes: dict[str, int]
-    rounded: tuple[str, ...]
+    eight: tuple[str, ...]
+    four: tuple[str, ...]
     engines: tuple[str, ...]
     blocks: tuple[WeightedBlock, ...]
 
@@ -122,9 +126,9 @@ def _all_choices(spec: NetSpec) -> Iterator[Choice]:
     for name, widths in spec.widths.items():
         yield Choice(f"{name}.channels", widths)
     for block in spec.blocks:
-        if block.record.name in spec.rounded:
-            name = block.record.name
-            yield Choice(f"{name}.precision", (FLOAT, INT8), block.record.task, precision_of=name)
+        name = block.record.name
+        kinds = [kind for kind, changed in ((INT8, spec.eight), (INT4, spec.four)) if name in changed]
+        yield Choice(f"{name}.precision", (FLOAT, *kinds), block.record.task, precision_of=name)
     yield Choice(ENGINE, spec.engines, precision_of="engine")
 
 

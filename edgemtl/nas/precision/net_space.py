@@ -31,7 +31,8 @@ def net_space(forms: NarrowForms) -> Space:
     spec = NetSpec(
         widths=narrowing.widths(narrowing.levels(LEVELS)),
         sizes=dict(costs.sizes),
-        rounded=exported.blocks,
+        eight=exported.eight,
+        four=exported.four,
         engines=traits.engine_precisions,
         blocks=weighted_blocks(
             block_records(exported.bench.model, exported.structure), costs, _biased(exported.bench.model)

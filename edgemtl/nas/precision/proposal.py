@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from edgemtl.models.quantization import Ranges
@@ -13,7 +13,7 @@ from edgemtl.nas.precision.floors import Metrics
 from edgemtl.nas.precision.scoring import by_agreement
 from edgemtl.nas.precision.setup import Setup
 from edgemtl.nas.precision.state import Scored
-from edgemtl.own import FLOAT, INT8, OwnPrecision
+from edgemtl.own import INT4, INT8, OwnPrecision
 from edgemtl.progress import Progress, Report
 
 __all__ = ["Proposal"]
@@ -29,31 +29,47 @@ class Proposal:
     def candidates(self) -> Iterator[Candidate]:
         """The uniform precisions, the net in float first; then, for each engine, mixtures that keep the floors."""
         yield from self.uniform()
-        if self.setup.blocks:
-            for engine in self.engines:
+        for engine in self.engines:
+            if self.setup.eight:
                 yield from self._mixed(engine)
+            if self.setup.four:
+                yield from self._with_four(engine)
 
     def uniform(self) -> Iterator[Candidate]:
         """The uniform precisions, the net in float first."""
-        for chosen in dict.fromkeys(((), self.setup.blocks)):
+        for eight, four in dict.fromkeys(self._uniform_blocks()):
             for engine in self.engines:
-                precision = self.precision(engine, chosen)
+                precision = self.precision(engine, eight, four)
                 yield self.candidate(precision, uniform_name(precision))
+
+    def _uniform_blocks(self) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+        """Blocks in INT8, and blocks in INT4, of a net whose blocks have one precision, as far as they can have it."""
+        return ((), ()), (self.setup.eight, ()), ((), self.setup.four)
 
     @cached_property
     def order(self) -> list[str]:
         """Blocks, those first that lose least alone in INT8: what the preference weighs more counts more."""
-        blocks, alone = self.setup.blocks, dict[str, Agreements]()
-        for number, block in enumerate(blocks):
-            self._report(Progress("precision", number, len(blocks), block))
-            alone[block] = self._agreement(self.precision(self.engines[0], (block,)))
-        self._report(Progress("precision", len(blocks), len(blocks)))
+        alone = {block: self.precision(self.engines[0], (block,)) for block in self.setup.eight}
+        return self._gentlest_first(alone, "precision")
+
+    @cached_property
+    def _order_of_four(self) -> list[str]:
+        """Blocks, those first that lose least alone in INT4."""
+        alone = {block: self.precision(self.engines[0], (), (block,)) for block in self.setup.four}
+        return self._gentlest_first(alone, "weights")
+
+    def _gentlest_first(self, precisions: Mapping[str, OwnPrecision], stage: str) -> list[str]:
+        alone = dict[str, Agreements]()
+        for number, (block, precision) in enumerate(precisions.items()):
+            self._report(Progress(stage, number, len(precisions), block))
+            alone[block] = self._agreement(precision)
+        self._report(Progress(stage, len(precisions), len(precisions)))
         return gentlest_first(alone, self.setup.floors.weighted_drops)
 
     @property
     def block_losses(self) -> dict[str, dict[str, float]]:
         """The share of each task's agreement that each block alone loses in INT8, as far as it was measured."""
-        names = {block: self._name_in(self.engines[0], [block]) for block in self.setup.blocks}
+        names = {block: self._name_in(self.engines[0], [block]) for block in self.setup.eight}
         known = {
             block: self._scored.agreements[name] for block, name in names.items() if name in self._scored.agreements
         }
@@ -64,17 +80,26 @@ class Proposal:
         return self._longest(engine, self.setup.floors.are_kept)
 
     def _longest(self, engine: str, is_enough: Callable[[Metrics], bool]) -> tuple[str, ...]:
-        order = self.order
+        return self._prefix(self.order, lambda eight: self.precision(engine, eight), is_enough, f"{engine}, INT8")
+
+    def _prefix(
+        self,
+        order: Sequence[str],
+        precision_of: Callable[[Sequence[str]], OwnPrecision],
+        is_enough: Callable[[Metrics], bool],
+        words: str,
+    ) -> tuple[str, ...]:
+        """As many of the blocks in an order, from the first on, as are enough in the precision that they then have."""
 
         def kept(count: int) -> bool:
-            self._report(Progress("", 0, 0, f"{engine}: the {count} gentlest of {len(order)} blocks in INT8"))
-            return is_enough(self._score(self.precision(engine, order[:count])))
+            self._report(Progress("", 0, 0, f"{words}: the {count} gentlest of {len(order)} blocks"))
+            return is_enough(self._score(precision_of(order[:count])))
 
         return tuple(order[: longest_kept(len(order), kept)])
 
     def _mixed(self, engine: str) -> Iterator[Candidate]:
         """As many blocks in INT8 as the floors allow, or a preference too, and fewer where some are no faster so."""
-        blocks, floors = self.setup.blocks, self.setup.floors
+        blocks, floors = self.setup.eight, self.setup.floors
         wanted = (floors.are_kept, *([floors.are_kept_well] if floors.are_weighted else []))
         longest = [each for each in (self._longest(engine, is_enough) for is_enough in wanted) if each]
         if not longest:
@@ -86,22 +111,47 @@ class Proposal:
             if len(chosen) < len(blocks) and floors.are_kept(self._score(precision)):
                 yield self.candidate(precision, f"{engine}-mixed-{number}")
 
+    def _with_four(self, engine: str) -> Iterator[Candidate]:
+        """As many blocks in INT4 as the floors allow; the others in float, or as many in INT8 as they allow then."""
+        floors, setup = self.setup.floors, self.setup
+        wanted = floors.are_kept_well if floors.are_weighted else floors.are_kept
+        four = self._prefix(
+            self._order_of_four, lambda some: self.precision(engine, (), some), wanted, f"{engine}, INT4"
+        )
+        if not four:
+            return
+        if len(four) < len(setup.four):
+            yield self.candidate(self.precision(engine, (), four), f"{engine}-int4")
+        others = [block for block in self.order if block not in four] if setup.eight else []
+        if not others:
+            return
+        eight = self._prefix(
+            others, lambda some: self.precision(engine, some, four), wanted, f"{engine}, INT4 and INT8"
+        )
+        if eight:
+            yield self.candidate(self.precision(engine, eight, four), f"{engine}-int4-int8")
+
     def candidate(self, precision: OwnPrecision, name: str) -> Candidate:
         """The net in a precision, scored."""
-        setup = self.setup
-        uniform = setup.whole and len({precision.values.get(block, FLOAT) for block in setup.blocks}) <= 1
+        setup, engine = self.setup, precision.values["engine"]
+        alike = [self._values(engine, eight, four) for eight, four in self._uniform_blocks()]
         own_name = "-".join(part for part in (setup.name, name) if part)
-        return Candidate(own_name, setup, precision, self._score(precision), uniform)
+        return Candidate(own_name, setup, precision, self._score(precision), setup.whole and precision.values in alike)
 
     def latency_ms(self, precision: OwnPrecision) -> Mapping[str, float]:
         """Latency of the engine in a precision, by scope, measured alone."""
         name, bench = self._name(precision), self.setup.bench
         return self._scored.latency_ms(name, lambda: medians_in_turns(bench, [precision])[0])
 
-    def precision(self, engine: str, chosen: Sequence[str]) -> OwnPrecision:
-        """An engine's precision, with those blocks in INT8 that it changes, of some."""
-        eight = [block for block in self.setup.blocks if block in chosen]
-        return OwnPrecision({"engine": engine, **dict.fromkeys(eight, INT8)}, self._ranges if eight else None)
+    def precision(self, engine: str, eight: Collection[str], four: Collection[str] = ()) -> OwnPrecision:
+        """An engine's precision, with those of some blocks in INT8, and of others in INT4, that these change."""
+        values = self._values(engine, eight, four)
+        return OwnPrecision(values, self._ranges if INT8 in values.values() else None)
+
+    def _values(self, engine: str, eight: Collection[str], four: Collection[str]) -> dict[str, str]:
+        rounded = {block: INT8 for block in self.setup.eight if block in eight}
+        rounded |= {block: INT4 for block in self.setup.four if block in four}
+        return {"engine": engine, **rounded}
 
     @cached_property
     def _ranges(self) -> Ranges:
@@ -116,8 +166,9 @@ class Proposal:
         return self._scored.agreement(self._name(precision), lambda: self.setup.bench.agreement(precision))
 
     def _name(self, precision: OwnPrecision) -> str:
-        eight = [block for block, value in precision.values.items() if value == INT8]
-        return self._name_in(precision.values["engine"], eight)
+        eight, four = ([block for block, kind in precision.values.items() if kind == each] for each in (INT8, INT4))
+        return self._name_in(precision.values["engine"], eight, four)
 
-    def _name_in(self, engine: str, eight: Sequence[str]) -> str:
-        return " ".join([self.setup.name, engine, *sorted(eight)]).strip()
+    def _name_in(self, engine: str, eight: Sequence[str], four: Sequence[str] = ()) -> str:
+        parts = [self.setup.name, engine, *sorted(eight), *(f"{block}:{INT4}" for block in sorted(four))]
+        return " ".join(parts).strip()

@@ -17,6 +17,7 @@ from edgemtl.nas.precision.floors import Floors, Metrics, judged_tasks, parse_fl
 from edgemtl.nas.precision.request import PrecisionRequest, parse_limits, terms_of, usable_target
 from edgemtl.nas.precision.scoring import Example, Examples, Image, Tally, by_agreement
 from edgemtl.own import (
+    INT4,
     INT8,
     Declaration,
     OwnImages,
@@ -27,6 +28,7 @@ from edgemtl.own import (
     Structure,
     calibrate_model,
     expected_outputs,
+    four_bit_blocks,
     image_input,
     is_data_set,
     net_digest,
@@ -52,14 +54,16 @@ VALIDATION_PHOTOS, TEST_PHOTOS = 32, 64
 class Setup:
     """Everything that a request names.
 
-    `blocks` are those that INT8 changes, none where the target has no INT8; `prepare` makes of a picture what the net
+    `eight` are the blocks that INT8 changes and `four` those that INT4 changes, none where the target has not these;
+    `prepare` makes of a picture what the net
     reads; `tested` are the images that are reported on; `config` is what a run must be resumed with. Of a narrower form
     of the net `name` is what it is called, and `channels` what groups of it keep.
     """
 
     bench: Bench
     structure: Structure
-    blocks: tuple[str, ...]
+    eight: tuple[str, ...]
+    four: tuple[str, ...]
     images: OwnImages
     budgets: tuple[Budget, ...]
     floors: Floors
@@ -75,6 +79,12 @@ class Setup:
         """Whether it is of the net as it was given."""
         return not self.name
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks that less than the engine's precision changes, in order."""
+        chosen = {*self.eight, *self.four}
+        return tuple(block.name for block in self.structure.blocks if block.name in chosen)
+
     def calibrate(self, report: Report) -> Ranges:
         """Ranges of the net over the images that calibrate."""
         pictures = self.images.calibration
@@ -86,15 +96,24 @@ class Setup:
         resolved = resolve(net, declaration)
         model, structure = task_model(net, resolved)
         digest = net_digest(model, image_input(net, resolved), resolved.tasks)
-        bench, blocks = replace(self.bench, model=model), eight_bit_blocks(model, self.bench.target)
+        eight, four = _reduced_blocks(model, self.bench.target)
         return replace(
-            self, bench=bench, structure=structure, blocks=blocks, digest=digest, name=name, channels=channels
+            self,
+            bench=replace(self.bench, model=model),
+            structure=structure,
+            eight=eight,
+            four=four,
+            digest=digest,
+            name=name,
+            channels=channels,
         )
 
 
-def eight_bit_blocks(model: TaskModel, target: ExportTarget) -> tuple[str, ...]:
-    """The blocks of a net that INT8 changes on a target, in order."""
-    return rounded_blocks(ready_for_rounding(model)) if INT8 in target.traits.block_precisions else ()
+def _reduced_blocks(model: TaskModel, target: ExportTarget) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The blocks of a net that INT8 changes on a target, and those that INT4 does, in order."""
+    ready, traits = ready_for_rounding(model), target.traits
+    eight = rounded_blocks(ready) if INT8 in traits.block_precisions else ()
+    return eight, four_bit_blocks(ready) if INT4 in traits.weight_precisions else ()
 
 
 def set_up(request: PrecisionRequest, report: Report) -> Setup:
@@ -108,8 +127,8 @@ def set_up(request: PrecisionRequest, report: Report) -> Setup:
     measurer = usable_target(target, budgets)
     images = open_own_images(request.data, request.net.size, resolved.tasks)
     model, structure = task_model(request.net, resolved)
-    blocks = eight_bit_blocks(model, target)
-    if not blocks and len(target.traits.engine_precisions) == 1:
+    eight, four = _reduced_blocks(model, target)
+    if not eight and not four and len(target.traits.engine_precisions) == 1:
         raise UserError(f"{request.net.name} has no layer that target {target.traits.name} could run in less than FP32")
     about = image_input(request.net, resolved)
 
@@ -135,7 +154,7 @@ def set_up(request: PrecisionRequest, report: Report) -> Setup:
     bench = Bench(model, resolved.tasks, target, measurer, near, judged, scopes, request.threads)
     digest = net_digest(model, about, resolved.tasks)
     config = _config(request, target, images, digest)
-    return Setup(bench, structure, blocks, images, budgets, limits, digest, config, prepare, tested)
+    return Setup(bench, structure, eight, four, images, budgets, limits, digest, config, prepare, tested)
 
 
 def _target(request: PrecisionRequest) -> ExportTarget:

@@ -233,6 +233,7 @@ class _Compiler:
             "INFERENCE_PRECISION_HINT": self._precision(),
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # else what layers of four-bit weights read would have eight bits
             **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
             **({"LP_TRANSFORMS_MODE": False} if platform.machine() in _ARM else {}),
         }
