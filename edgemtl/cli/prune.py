@@ -148,6 +148,11 @@ def _check_options(subject: str, own: bool, **given: str | bool | int | None) ->
             f"{subject!r} does not say which outputs are which task: give --tasks; `edgemtl tasks --net {subject}` "
             "prints them to begin with"
         )
+    if own and not given["tasks"] and (data := Path(str(given["data"]))).is_dir() and not any(data.glob("*.y*ml")):
+        raise UserError(
+            f"--data {data} holds no data set's YAML file: with photos alone give --tasks, which says what outputs are "
+            f"which task (`edgemtl tasks --net {subject}` prints them to begin with)"
+        )
 
 
 def _show(screen: Screen, folder: Path, result: Result, own: bool) -> None:

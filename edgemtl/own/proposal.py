@@ -28,7 +28,7 @@ def propose_tasks(net: OwnNet) -> Declaration:
         outputs = {local_name(tensor.partition(".")[2] or tensor): tensor for tensor in tensors}
         if len(outputs) < len(tensors):
             outputs = {f"output_{number}": tensor for number, tensor in enumerate(tensors)}
-        tasks[_free(name, tasks)] = DeclaredTask(kind=_kind(tensors, net.outputs), outputs=outputs)
+        tasks[_free(name, tasks)] = DeclaredTask(kind=_kind(tensors, net), outputs=outputs)
     tasks = {name: _as_kind(task) for name, task in tasks.items()}
     plain = Pixels(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     seen = Pixels() if net.layout == "NCHW" and net.channels > 1 else plain
@@ -45,11 +45,13 @@ def _groups(names: Sequence[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _kind(tensors: Sequence[str], sizes: Mapping[str, tuple[int, ...]]) -> str:
-    shape, name = sizes[tensors[0]], tensors[0]
+def _kind(tensors: Sequence[str], net: OwnNet) -> str:
+    """The kind of a task; maps whose channels are last, which is likely where the image's are, are raw."""
+    shape, name = net.outputs[tensors[0]], tensors[0]
     if len(tensors) > 1:
         return "raw"
-    if len(shape) == 4 and shape[0] == 1 and shape[1] > 1 and _SEGMENTATION.search(name):
+    is_map = len(shape) == 4 and net.layout == "NCHW"
+    if is_map and shape[0] == 1 and shape[1] > 1 and _SEGMENTATION.search(name):
         return "segmentation"
     if len(shape) == 2 and shape[0] == 1 and shape[1] > 1 and _CLASSES.search(name):
         return "classification"

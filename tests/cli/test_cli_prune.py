@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from chain import edgemtl, in_process, make_workplace
 
+from edgemtl.cli import main
 from edgemtl.data import open_source
 from edgemtl.spaces import load_space
 from edgemtl.testing.world import write_supernet
@@ -151,3 +152,13 @@ def test_what_a_module_prints_stays_out_of_the_json(workplace: Path) -> None:
     assert json.loads(done(process))["strategy"] == "prune"
     for words in ("imported", "called", "past sys.stdout", "of a library", "of a process", "at exit"):
         assert f"noise: {words}" in process.stderr, words
+
+
+def test_a_folder_of_photos_needs_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    assert main(["prune", "nets:build", "--data", "photos", "--budget", "60%FLOPs", "--out", "run"]) == 1
+    assert "with photos alone give --tasks" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
-from own_nets import SIZE, channels_last, many_tasks, model_of, saved, three_tasks
+from onnx import TensorProto, helper, numpy_helper
+from own_nets import SIZE, channels_last, many_tasks, model_of, saved, three_tasks, weight
 from PIL import Image
 from refusals import refused
 
@@ -93,6 +93,27 @@ def test_bytes_channels_last_and_vectors_come_through(tmp_path: Path) -> None:
     for target in TARGETS:
         with Engine(folder, target) as engine:
             np.testing.assert_allclose(engine.run(tmp_path / "photo.png")["values"]["Identity"][0], theirs, rtol=1e-4)
+
+
+def test_one_number_an_image_without_an_axis_of_its_own_comes_through(tmp_path: Path) -> None:
+    """As `head(x).squeeze(1)` gives it, (1,)."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="stem", strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["a"], ["map"], name="pool"),
+        helper.make_node("ReduceSum", ["map", "axes"], ["age"], name="sum", keepdims=0),
+    ]
+    constants = [weight("w", 4, 3, 3, 3), numpy_helper.from_array(np.array([1, 2, 3]), "axes")]
+    net, folder, manifest = exported(
+        model_of(nodes, dict.fromkeys(("age", "map"), TensorProto.FLOAT), constants), tmp_path
+    )
+    assert net.outputs["age"] == (1,) and manifest.targets["onnxruntime"].parity["age"].engine > 0.999
+    image = prepare_image(tmp_path / "photo.png", SIZE, manifest.input)
+    for target in TARGETS:
+        with Engine(folder, target) as engine:
+            np.testing.assert_allclose(
+                engine.run(tmp_path / "photo.png", "age")["age"]["age"], net.reference(image)["age"], rtol=1e-4
+            )
+    assert main(["run", str(folder), str(tmp_path / "photo.png"), "--out", str(tmp_path / "drawn")]) == 0
 
 
 def test_a_transformer_in_timms_style_comes_through(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from own_nets import SIZE, channels_last, saved, three_tasks
+from onnx import TensorProto, helper
+from own_nets import SIZE, channels_last, model_of, saved, three_tasks, weight
 
 from edgemtl.blocks import cost_by_owner
 from edgemtl.own import (
@@ -55,6 +56,17 @@ def test_tasks_are_proposed_from_names_and_shapes_and_read_back(tmp_path: Path) 
     resolved = resolve(net, proposed)
     assert (resolved.tasks[0].kind, resolved.tasks[0].channels) == ("segmentation", 5)
     assert [output.sizes for output in resolved.tasks[1].outputs] == [(4,), (4,)]
+
+
+def test_maps_with_channels_last_are_proposed_raw(tmp_path: Path) -> None:
+    """Their height would be taken for classes."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["t", "w"], ["a"], name="c"),
+        helper.make_node("Transpose", ["a"], ["segments"], perm=[0, 2, 3, 1]),
+    ]
+    model = model_of(nodes, {"segments": TensorProto.FLOAT}, [weight("w", 4, 3, 3, 3)], (1, 16, 24, 3))
+    assert propose_tasks(open_net(str(saved(model, tmp_path)))).tasks["segments"].kind == "raw"
 
 
 def test_trunk_tasks_and_sums_are_found(tmp_path: Path) -> None:

@@ -19,7 +19,12 @@ _LEAST = 1e-12
 
 def _row(task: Task, outputs: Tensors) -> Tensor:
     """All values of each image in a row, (N, values)."""
-    return torch.cat([outputs[output.name].flatten(1) for output in task.outputs], dim=1)
+    return torch.cat([_flat(outputs[output.name]) for output in task.outputs], dim=1)
+
+
+def _flat(values: Tensor) -> Tensor:
+    """(N, values), of one number an image too, (N,)."""
+    return values.flatten(1) if values.dim() > 1 else values[:, None]
 
 
 def _loss(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:
