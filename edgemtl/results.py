@@ -15,7 +15,7 @@ from edgemtl.blocks import Blocks
 from edgemtl.errors import UserError
 from edgemtl.files.disk import write_json
 from edgemtl.schema import Name, Strict, Text, read_document
-from edgemtl.units import format_quantity, preference_text
+from edgemtl.units import format_limit, format_quantity, preference_text
 
 __all__ = [
     "RESULT_FILE",
@@ -106,7 +106,7 @@ class LimitCheck(Strict):
         """The amount and the limit: `takes 3.36 MB where 3.00 MB is allowed`; of a broken floor also by how much."""
         if self.kind == "budget":
             who = f"{self.task} " if self.task else ""
-            return f"{who}takes {self.amount(self.value)} where {self.amount(self.allowed)} is allowed"
+            return f"{who}takes {self.amount(self.value)} where {format_limit(self.quantity, self.allowed)} is allowed"
         missed = "" if self.kept else f", missed by {self.amount(abs(self.value - self.allowed))}"
         if self.quantity == "score":
             bound = f"at {'least' if self.at_least else 'most'} {self.amount(self.allowed)}"

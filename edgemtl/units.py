@@ -23,6 +23,7 @@ __all__ = [
     "format_bytes",
     "format_duration",
     "format_flops",
+    "format_limit",
     "format_quantity",
     "parse_amount",
     "parse_budget",
@@ -62,10 +63,13 @@ def _by_target(blocks: Sequence[Any], precision: Mapping[str, str]) -> float:
     raise UserError("LUT, DSP, BRAM and cycles are those of an FPGA: add --target hls and its --device")
 
 
+_ESTIMATED = " (estimated)"
+
+
 def _estimated(name: str, unit: str) -> Quantity:
     """A resource of FPGAs, or their cycles; values say that they come from a model."""
     return Quantity(
-        name, _prefixed(unit), (f"%{unit}",), lambda count: f"{_scaled(count)}{unit} (estimated)", count=_by_target
+        name, _prefixed(unit), (f"%{unit}",), lambda count: f"{_scaled(count)}{unit}{_ESTIMATED}", count=_by_target
     )
 
 
@@ -166,9 +170,9 @@ def parse_budget(text: str) -> Budget:
     if not math.isfinite(value) or value <= 0:
         raise UserError(f"budget {brief(text)} is no finite number above zero; examples: {EXAMPLES}")
     if match["device"] and quantity.counted:
-        raise UserError(
-            f"budget {brief(text)}: a {match['unit']} limit is the same on every device, drop @{match['device']}"
-        )
+        own = f"that of the search's device: add --device {match['device']} and"
+        same = "the same on every device," if quantity.count is None else own
+        raise UserError(f"budget {brief(text)}: a {match['unit']} limit is {same} drop @{match['device']}")
     return Budget(quantity.name, value, text, relative, match["task"], match["device"], match["runtime"])
 
 
@@ -279,6 +283,11 @@ def format_quantity(quantity: str, value: float) -> str:
     if quantity in _BUILT_IN or quantity in _QUANTITIES.names():
         return find_quantity(quantity).text(value)
     return f"{_digits(value)} {quantity}"
+
+
+def format_limit(quantity: str, value: float) -> str:
+    """A limit with its unit: nothing about it is estimated, whatever is held against it."""
+    return format_quantity(quantity, value).removesuffix(_ESTIMATED)
 
 
 def _scaled(value: float) -> str:

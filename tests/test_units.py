@@ -15,6 +15,7 @@ from edgemtl.units import (
     format_bytes,
     format_duration,
     format_flops,
+    format_limit,
     format_quantity,
     parse_amount,
     parse_budget,
@@ -149,6 +150,22 @@ def test_what_is_printed_reads_back_as_the_same_quantity(quantity: str, value: f
 )
 def test_flops_are_printed_with_macs(flops: float, expected: str) -> None:
     assert format_flops(flops) == expected
+
+
+def test_a_limit_is_no_estimate_though_what_it_bounds_is() -> None:
+    assert format_quantity("dsps", 900) == "900 DSP (estimated)" and format_limit("dsps", 900) == "900 DSP"
+    assert format_limit("latency_ms", 8) == "8.00 ms"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("900DSP@zcu104", "a DSP limit is that of the search's device: add --device zcu104 and drop @zcu104"),
+        ("2GFLOPs@zcu104", "a GFLOPs limit is the same on every device, drop @zcu104"),
+    ],
+)
+def test_a_count_names_no_device(text: str, says: str) -> None:
+    assert says in refused(lambda: parse_budget(text))
 
 
 def test_bytes_have_decimal_prefixes() -> None:

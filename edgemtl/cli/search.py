@@ -18,7 +18,7 @@ from edgemtl.cli.stages import Stages
 from edgemtl.cli.tables import show_result
 from edgemtl.cli.verb import interruptible, new_run, parse_size, resume_line, verb
 from edgemtl.errors import UserError
-from edgemtl.units import format_duration, format_quantity
+from edgemtl.units import format_duration, format_limit, format_quantity
 
 if TYPE_CHECKING:
     from edgemtl.nas.search import Preflight, SearchRequest
@@ -315,9 +315,10 @@ def show_preflight(screen: Screen, event: Preflight) -> None:
     """The pre-flight table: three designs against every limit and floor, and whether one is known to keep all."""
     rows: list[tuple[object, ...]] = []
     for row in event.rows:
-        figures = (row.limit, row.smallest, row.middle, row.largest)
-        texts = (format_quantity(row.budget.quantity, value) for value in figures)
-        rows.append((row.budget.text, *texts, "yes" if row.satisfiable else "no"))
+        quantity = row.budget.quantity
+        texts = (format_quantity(quantity, value) for value in (row.smallest, row.middle, row.largest))
+        allowed = format_limit(quantity, row.limit)
+        rows.append((row.budget.text, allowed, *texts, "yes" if row.satisfiable else "no"))
     for each in event.floors or ():
         figures = (each.floor.allowed, each.smallest, each.middle, each.largest)
         texts = (_floor_amount(each.floor, value) for value in figures)

@@ -17,7 +17,7 @@ from edgemtl.export.usage import dropping_nothing
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.quantization import Ranges, calibrate
 from edgemtl.progress import Report, note
-from edgemtl.targets import ExportTarget, find_target, on_board
+from edgemtl.targets import ExportTarget, find_target, on_board, within_budgets
 
 __all__ = ["Evidence", "ExportRequest", "ExportedNet", "Origin", "batches", "check_samples"]
 
@@ -29,7 +29,8 @@ class ExportRequest:
     With `exact` no target drops tokens of experts: where its capacity might, every expert takes every token,
     so that it computes as many. With `portable` engines are right on every processor; what that costs in quality stands
     in the manifest. `jetpack` is the release whose TensorRT builds the engines of the target `tensorrt` (None: any);
-    with `dla` they run on the DLA of the device where it takes their layers.
+    with `dla` they run on the DLA of the device where it takes their layers. Projects for FPGAs keep `budgets` in
+    resources, those of a run.
     """
 
     targets: str | Sequence[str] = ()
@@ -38,6 +39,7 @@ class ExportRequest:
     portable: bool = False
     jetpack: str | None = None
     dla: bool = False
+    budgets: tuple[str, ...] = ()
 
     def find_targets(self, net: MultiTaskNet | None = None) -> list[ExportTarget]:
         """The exporters, each once; raises `UserError` where there is none, or one cannot be `exact` for `net`.
@@ -47,7 +49,7 @@ class ExportRequest:
         names = [self.targets] if isinstance(self.targets, str) else self.targets
         device = self.device or load_device(HOST)
         device = any_processor(device) if self.portable else device
-        targets = [find_target(name, device) for name in dict.fromkeys(names)]
+        targets = [within_budgets(find_target(name, device), self.budgets) for name in dict.fromkeys(names)]
         if not targets:
             raise UserError("no target was given: name at least one, `edgemtl targets` lists them")
         targets = on_board(targets, self.jetpack, self.dla)

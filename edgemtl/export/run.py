@@ -53,7 +53,8 @@ def export_run(
     folder = RunFolder(run)
     # what is right everywhere needs no note
     device = request.device or _own_device(folder, silent if request.portable and not levels else report)
-    request = replace(request, targets=request.targets or folder.config().target, device=device)
+    config = folder.config()
+    request = replace(request, targets=request.targets or config.target, device=device, budgets=config.budgets)
     if levels:
         return _export_levels(folder, request, out or run / "bundle", levels, supernet, report)
     candidate, source = folder.load(design), folder.source()

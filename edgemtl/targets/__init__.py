@@ -2,7 +2,7 @@
 
 from edgemtl.targets.common import check_build, exact_on, flags_of, make_spec, write_spec
 from edgemtl.targets.hls.project import FPGA_CLOCK_NS
-from edgemtl.targets.hls.target import HlsTarget
+from edgemtl.targets.hls.target import HlsTarget, within_budgets
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import GRAPH_SCHEMA, emit, emit_graph
 from edgemtl.targets.onnx.partition import with_conditions
@@ -68,5 +68,6 @@ __all__ = [
     "target_names",
     "target_of",
     "with_conditions",
+    "within_budgets",
     "write_spec",
 ]

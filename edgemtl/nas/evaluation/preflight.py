@@ -16,7 +16,7 @@ from edgemtl.profiling import Measurer
 from edgemtl.spaces import Design, Space
 from edgemtl.targets import ExportTarget, measurer_of
 from edgemtl.tasks import Floor
-from edgemtl.units import Budget, find_quantity, format_quantity
+from edgemtl.units import Budget, find_quantity, format_limit, format_quantity
 
 __all__ = [
     "FloorRow",
@@ -134,7 +134,7 @@ def _quantity(budget: Budget, design: Design, evaluator: Evaluator, timed: dict[
 
 def too_tight(budget: Budget, limit: float, smallest: float, space: Space, remedy: str = "raise the budget") -> str:
     """The line for a budget that even the smallest design exceeds, and how far one can go."""
-    given, least = (format_quantity(budget.quantity, value) for value in (limit, smallest))
+    given, least = format_limit(budget.quantity, limit), format_quantity(budget.quantity, smallest)
     return (
         f"budget {budget.text!r} allows {given}, but the smallest design of space {space.name} takes {least}: "
         f"{remedy}, choose another space, or a smaller --size"

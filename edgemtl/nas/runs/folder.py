@@ -23,7 +23,7 @@ from edgemtl.models.quantization import Ranges
 from edgemtl.nas.evaluation import Candidate
 from edgemtl.runs import CONFIG_FILE, RUN_SCHEMA, RunConfig, RunTask, changed_fields, read_config, write_config
 from edgemtl.spaces import Design, Space, load_space
-from edgemtl.targets import ExportTarget, find_target
+from edgemtl.targets import ExportTarget, find_target, within_budgets
 from edgemtl.tasks import Task, make_task
 
 __all__ = ["RunFolder", "check_free", "run_tasks"]
@@ -90,8 +90,9 @@ class RunFolder:
         return source
 
     def target(self, device: Device | None = None) -> ExportTarget:
-        """The target of the run, for its own device or another."""
-        return find_target(self.config().target, device or self.device())
+        """The target of the run, for its own device or another, within the run's budgets."""
+        config = self.config()
+        return within_budgets(find_target(config.target, device or self.device()), config.budgets)
 
     def space(self, device: Device | None = None) -> Space:
         """The space of the run, restricted to what its target honours on its own device or another."""

@@ -21,7 +21,7 @@ from edgemtl.nas.search.strategies import Strategy, make_strategy
 from edgemtl.progress import Report, note
 from edgemtl.runs import RunConfig
 from edgemtl.spaces import Space, is_precision, load_space
-from edgemtl.targets import ExportTarget, find_target, target_of
+from edgemtl.targets import ExportTarget, find_target, target_of, within_budgets
 from edgemtl.tasks import Floor, parse_floor
 from edgemtl.train import fresh_supernet
 from edgemtl.units import Budget, parse_budget, parse_preference
@@ -59,7 +59,7 @@ def set_up(request: SearchRequest) -> Setup:
     strategy = make_strategy(request.strategy, request.settings)
     budgets = tuple(parse_budget(text) for text in request.budgets)
     device = load_device(_device_name(request, budgets))
-    target = find_target(_target_name(request, budgets, device), device)
+    target = within_budgets(find_target(_target_name(request, budgets, device), device), request.budgets)
     budgets = (*budgets, *_device_limits(budgets, target))
     source, space = _open(request)
     names = [task.name for task in source.tasks]

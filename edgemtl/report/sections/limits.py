@@ -10,7 +10,7 @@ from edgemtl.report.drawing.parts import card
 from edgemtl.report.load import ReportData
 from edgemtl.report.metrics import changes, format_change
 from edgemtl.results import Entry, LimitCheck
-from edgemtl.units import format_quantity
+from edgemtl.units import format_limit, format_quantity
 
 __all__ = ["limits_section"]
 
@@ -41,7 +41,9 @@ def limits_section(data: ReportData) -> Markup | None:
 
 def _row(check: LimitCheck, tested: str | None) -> list[Child]:
     """A limit's cells; `tested` is the last one, None where no limit is a floor."""
-    floor, amounts = check.kind == "floor", (check.amount(check.allowed), check.amount(check.value))
+    floor = check.kind == "floor"
+    limit = check.amount(check.allowed) if floor else format_limit(check.quantity, check.allowed)
+    amounts = (limit, check.amount(check.value))
     allowed, value = amounts if check.quantity != "drop" else (f"{amount} lost" for amount in amounts)
     if check.quantity == "score":
         allowed = f"at {'least' if check.at_least else 'most'} {allowed}"

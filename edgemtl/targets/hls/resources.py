@@ -36,6 +36,7 @@ __all__ = [
     "products_of",
     "resources_of",
     "reuse_factors",
+    "room_for",
     "smallest",
 ]
 
@@ -44,6 +45,8 @@ FIXED_BITS = {"float": 16, **INTEGER_BITS}
 """Bits of weights and activations in a block of each precision."""
 USABLE = 0.8
 """The part of an FPGA that placing and routing can be expected to fill."""
+_RESOURCES = {"luts": ("LUT", "luts"), "dsps": ("DSP", "dsps"), "brams": ("BRAM", "bram_36k")}
+"""The unit of each resource that budgets limit, and its field of an `Fpga`."""
 _READING_CYCLES, _MOVING_CYCLES = 4, 6
 _BLOCK_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
 """Bits and depths of half a block RAM, 18 kbit."""
@@ -126,15 +129,25 @@ class Resources:
 def part_limits(device: Device) -> tuple[Budget, ...]:
     """Budgets that every search for a device keeps: the part of each resource of its FPGA that can be filled."""
     assert device.fpga is not None
-    has = {
-        "luts": ("LUT", device.fpga.luts),
-        "dsps": ("DSP", device.fpga.dsps),
-        "brams": ("BRAM", device.fpga.bram_36k),
-    }
+    has = {name: (unit, getattr(device.fpga, field)) for name, (unit, field) in _RESOURCES.items()}
     return tuple(
         Budget(name, USABLE * count, f"{USABLE * count:g}{unit} of {device.name}")
         for name, (unit, count) in has.items()
     )
+
+
+def room_for(least: Resources, fpga: Fpga, budgets: Sequence[Budget]) -> Fpga:
+    """The part with no more of each resource than budgets allow to be filled.
+
+    Those of a task, those in shares, and those that the `least` form of a net breaks leave all of it.
+    """
+    room = {field: getattr(fpga, field) for _, field in _RESOURCES.values()}
+    for budget in budgets:
+        if budget.quantity in _RESOURCES and not budget.relative and budget.task is None:
+            _, field = _RESOURCES[budget.quantity]
+            if getattr(least, budget.quantity) <= budget.value:
+                room[field] = min(room[field], int(budget.value / USABLE))
+    return fpga.model_copy(update=room)
 
 
 def reuse_factors(layer: Product) -> list[int]:

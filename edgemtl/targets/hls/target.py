@@ -5,7 +5,7 @@ What is written runs on no processor: it is simulated here, to the bit, and synt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,16 +38,19 @@ from edgemtl.targets.hls.mixtures import (
 from edgemtl.targets.hls.project import FPGA_CLOCK_NS, write_project
 from edgemtl.targets.hls.resources import (
     FIXED_BITS,
+    Product,
     Resources,
     check_fits,
     choose_reuse,
     part_limits,
     products_of,
+    room_for,
     smallest,
 )
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
+from edgemtl.targets.target import ExportTarget
 from edgemtl.traits import TargetTraits
-from edgemtl.units import find_quantity
+from edgemtl.units import Budget, find_quantity, parse_budget
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +58,7 @@ if TYPE_CHECKING:
     from edgemtl.models import MultiTaskNet, TaskNet
     from edgemtl.models.graph import Graph
 
-__all__ = ["HlsTarget"]
+__all__ = ["HlsTarget", "within_budgets"]
 
 _Take = Callable[[Sequence[BlockPlan], Mapping[str, str]], Resources]
 USUAL_DEVICE = "zcu104"
@@ -80,12 +83,14 @@ _TRAITS = TargetTraits(
 class HlsTarget:
     """Writes a project for the FPGA of `device`: 16 bits where a block is "float", 12, 10 or 8 where "int12" to "int8".
 
-    Scales are powers of two, each layer's from its own range. All tasks are computed for every image. Of a net with
-    experts it writes the layers of experts, each a project of its own.
+    Scales are powers of two, each layer's from its own range. All tasks are computed for every image, as fast as the
+    part and `budgets` in its resources have room for. Of a net with experts it writes the layers of experts, each a
+    project of its own.
     """
 
     device: Device
     dispatch: DispatchPolicy = DispatchPolicy()  # noqa: RUF009 (frozen)
+    budgets: tuple[Budget, ...] = ()
 
     @property
     def traits(self) -> TargetTraits:
@@ -97,7 +102,7 @@ class HlsTarget:
             "luts": _least,
             "dsps": _least,
             "brams": _least,
-            "cycles": partial(_fastest, self.device.fpga),
+            "cycles": partial(_fastest, self.device.fpga, self.budgets),
         }
         quantities = tuple(
             replace(find_quantity(name), count=partial(_count, name, take)) for name, take in counts.items()
@@ -122,7 +127,7 @@ class HlsTarget:
         flat = flat_net(graph, precision, ranges)
         products = with_fifos(flat)
         check_fits(smallest(products), self.device)
-        reuse, resources = choose_reuse(products, fpga)
+        reuse, resources = _chosen(products, fpga, self.budgets)
         files = write_project(flat, reuse, fpga, folder)
         write_json(folder / REPORT, _report(flat, reuse, resources))
         layers = {
@@ -171,6 +176,11 @@ class HlsTarget:
             yield run
 
 
+def within_budgets(target: ExportTarget, budgets: Iterable[str]) -> ExportTarget:
+    """The target; one for FPGAs with `budgets`, within which its projects are as fast as they can be."""
+    return replace(target, budgets=tuple(map(parse_budget, budgets))) if isinstance(target, HlsTarget) else target
+
+
 def _shapes(net: HlsNet) -> dict[str, tuple[int, int, int]]:
     """Shapes of the project's outputs in the order in which it has them: that of its layers."""
     names = {name for name, _ in net.outputs.values()}
@@ -206,8 +216,14 @@ def _least(blocks: Sequence[BlockPlan], precision: Mapping[str, str]) -> Resourc
     return smallest(products_of(blocks, precision))
 
 
-def _fastest(fpga: Fpga, blocks: Sequence[BlockPlan], precision: Mapping[str, str]) -> Resources:
-    return choose_reuse(products_of(blocks, precision), fpga)[1]
+def _fastest(
+    fpga: Fpga, budgets: Sequence[Budget], blocks: Sequence[BlockPlan], precision: Mapping[str, str]
+) -> Resources:
+    return _chosen(products_of(blocks, precision), fpga, budgets)[1]
+
+
+def _chosen(products: Sequence[Product], fpga: Fpga, budgets: Sequence[Budget]) -> tuple[dict[str, int], Resources]:
+    return choose_reuse(products, room_for(smallest(products), fpga, budgets))
 
 
 def _count(

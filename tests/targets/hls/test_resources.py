@@ -15,6 +15,7 @@ from edgemtl.targets.hls.resources import (
     products_of,
     resources_of,
     reuse_factors,
+    room_for,
     smallest,
 )
 from edgemtl.testing import small_net
@@ -98,6 +99,21 @@ def test_a_part_is_filled_and_no_more() -> None:
     taken = sum((resources_of(x, each) for x, each in zip(layers, hurried, strict=True)), Resources())
     assert taken.lacking(fpga)
     assert all(layer.cycles(reuse[layer.name]) <= total.cycles for layer in layers)
+
+
+def test_budgets_leave_less_of_a_part_but_for_those_that_a_net_breaks_anyway() -> None:
+    fpga = load_device("zcu104").fpga
+    assert fpga is not None
+    layers = [CONV, POINTWISE, Product("wide", 9 * 64, 64, 3, 12, 16, 16)]
+    least, (_, whole) = smallest(layers), choose_reuse(layers, fpga)
+    most = round((least.dsps + whole.dsps) / 2)
+    budgets = [parse_budget(text) for text in (f"{most}DSP", "1LUT", "50%BRAM", "depth:1DSP", "2GFLOPs")]
+    room = room_for(least, fpga, budgets)
+    assert (room.luts, room.bram_36k) == (fpga.luts, fpga.bram_36k)
+    reuse, total = choose_reuse(layers, room)
+    assert least.dsps <= total.dsps <= most < whole.dsps and total.cycles > whole.cycles
+    assert set(reuse) == {layer.name for layer in layers}
+    assert room_for(least, fpga, []) == room_for(least, fpga, [parse_budget("99999DSP")]) == fpga
 
 
 def test_a_part_that_is_too_small_says_by_how_much_and_which_would_fit() -> None:

@@ -20,7 +20,7 @@ from edgemtl.models.quantization import Ranges, calibrate
 from edgemtl.nas.evaluation import check_budgets
 from edgemtl.runtime import open_engine
 from edgemtl.spaces import load_space
-from edgemtl.targets import ExportTarget, SimulatingTarget, find_target
+from edgemtl.targets import ExportTarget, SimulatingTarget, find_target, within_budgets
 from edgemtl.targets.hls.fifo import fifo_depths, padding_depth
 from edgemtl.targets.hls.layers import HlsNet, flat_net
 from edgemtl.tasks import make_task
@@ -166,6 +166,16 @@ def test_a_search_counts_budgets_in_resources_on_its_designs() -> None:
         assert 0 < smallest.amount(name) < largest.amount(name), name
     with pytest.raises(UserError, match="target onnxruntime does not count it; give FLOPs or MB"):
         check_budgets([parse_budget("900DSP")], find_target("onnxruntime"))
+
+
+def test_a_runs_budgets_bound_its_projects_and_cycles_are_those_within_them() -> None:
+    target, space = on("zcu102"), load_space("cnn", TASKS, (64, 64))
+    cycles = []
+    for budgets in ((), ("900DSP",)):
+        within = within_budgets(target, budgets)
+        cycles.append(space.for_target(within.traits).smallest().cost().amount("cycles"))
+    assert cycles[1] > cycles[0], "fewer multipliers take turns more often"
+    assert within_budgets(find_target("onnxruntime"), ("900DSP",)) == find_target("onnxruntime")
 
 
 def test_weights_halfway_between_two_values_are_written_rounded(tmp_path: Path) -> None:
