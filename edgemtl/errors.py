@@ -14,6 +14,7 @@ from pathlib import PurePath
 
 __all__ = [
     "EdgeMTLError",
+    "EngineWarning",
     "FileError",
     "MissingDependencyError",
     "ReadError",
@@ -64,6 +65,10 @@ class UserError(EdgeMTLError):
 
     def __str__(self) -> str:
         return "\n  ".join(map(str, self.args))
+
+
+class EngineWarning(RuntimeWarning):
+    """An engine that opens, but not as it was stored or asked for; the command line prints it as a note."""
 
 
 class FileError(UserError):

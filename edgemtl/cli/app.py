@@ -7,9 +7,11 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,7 +29,7 @@ from edgemtl.cli.targets import targets
 from edgemtl.cli.tasks import tasks
 from edgemtl.cli.train import train
 from edgemtl.cli.verb import Interrupted
-from edgemtl.errors import UserError, brief, one_line, printable
+from edgemtl.errors import EngineWarning, UserError, brief, one_line, printable
 from edgemtl.signals import interrupted, terminable
 from edgemtl.version import __version__
 
@@ -120,7 +122,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _call(words: Sequence[str], obj: bool) -> object:
     """Run the verb; raises `KeyboardInterrupt` for whatever a library made of a Ctrl-C."""
     try:
-        with terminable():
+        with terminable(), _own_warnings():
             return _edgemtl.main(words, prog_name="edgemtl", standalone_mode=False, obj=obj)
     except Interrupted:
         raise
@@ -128,6 +130,25 @@ def _call(words: Sequence[str], obj: bool) -> object:
         if interrupted():
             raise KeyboardInterrupt from error
         raise
+
+
+@contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Print warnings of edgemtl itself as notes, each once; those of libraries are shown as Python has it, or not."""
+    shown: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", EngineWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *position: Any, **more: Any) -> None:
+            if not issubclass(category, EngineWarning):
+                others(message, category, *position, **more)
+            elif str(message) not in shown:
+                shown.add(str(message))
+                print(_printable(f"note: {message}"), file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
 
 
 def _failed(line: str, status: int, debug: bool) -> int:

@@ -12,7 +12,7 @@ from edgemtl.cli import app as _main
 from edgemtl.cli import main
 from edgemtl.cli import verb as _verb
 from edgemtl.data.folder import folder_kinds
-from edgemtl.errors import MissingDependencyError, UserError
+from edgemtl.errors import EngineWarning, MissingDependencyError, UserError
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +102,19 @@ def test_third_parties_are_quiet_unless_asked(
     logging.disable(logging.NOTSET)
     with pytest.warns(UserWarning, match="opinion"):
         main(["tasks", "-v"])
+
+
+@pytest.mark.parametrize("more", [[], ["-v"]])
+def test_a_warning_of_an_engine_is_a_note_and_is_there_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    def body(**values: object) -> None:
+        for text in ("it is built again", "it is built again", "it runs in FP32\x1b[2J"):
+            warnings.warn(text, EngineWarning, stacklevel=1)
+
+    monkeypatch.setattr(_main._edgemtl.commands["tasks"], "callback", body)
+    assert main(["tasks", *more]) == 0
+    assert capsys.readouterr().err == "note: it is built again\nnote: it runs in FP32\\x1b[2J\n"
 
 
 def test_without_arguments_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

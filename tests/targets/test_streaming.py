@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgemtl.errors import UnsupportedError, UserError
+from edgemtl.errors import EngineWarning, UnsupportedError, UserError
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph.graph import Graph, Node, trace
 from edgemtl.models.nets.experts import Experts
@@ -257,7 +257,7 @@ def test_an_operator_without_a_counterpart_is_refused_by_name() -> None:
 
 def test_threads_that_cannot_be_set_are_said(tmp_path: Path) -> None:
     STREAMING.build(small_net(), {}, None, tmp_path)
-    with pytest.warns(UserWarning, match="OMP_NUM_THREADS=7"):
+    with pytest.warns(EngineWarning, match="OMP_NUM_THREADS=7"):
         open_engine(tmp_path, threads=7).close()
 
 

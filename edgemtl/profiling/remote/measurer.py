@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgemtl.arithmetic import ANY, NEEDS, Arithmetic, lacking
 from edgemtl.devices import Device
-from edgemtl.errors import UserError, printable
+from edgemtl.errors import EngineWarning, UserError, printable
 from edgemtl.files.seals import sha256
 from edgemtl.profiling.arrays import join_arrays, split_arrays
 from edgemtl.profiling.consumption import energy_of
@@ -87,7 +87,7 @@ class SshMeasurer:
         except FOREIGN as error:
             raise board.not_understood(error) from error
         for text in notes:
-            warnings.warn(printable(f"board {board.reach.url}: {text}"), stacklevel=2)
+            warnings.warn(printable(f"board {board.reach.url}: {text}"), EngineWarning, stacklevel=2)
         return session
 
     def compare(

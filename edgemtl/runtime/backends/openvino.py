@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from edgemtl.arithmetic import EXACT_INT8, NEEDS
-from edgemtl.errors import MissingDependencyError, UserError
+from edgemtl.errors import EngineWarning, MissingDependencyError, UserError
 from edgemtl.runtime.backends.signal_stack import signal_stack_kept
 from edgemtl.runtime.session import CLOSED, WARMUP_RUNS, EngineSpec, OperatorTime, Outputs, block_of, check_image
 from edgemtl.runtime.shared import assemble
@@ -242,7 +242,7 @@ class _Compiler:
         if self.spec.options.get("engine") != "bf16":
             return "f32"
         if "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            warnings.warn("this CPU has no BF16 instructions: the engine runs in FP32", stacklevel=2)
+            warnings.warn("this CPU has no BF16 instructions: the engine runs in FP32", EngineWarning, stacklevel=2)
             return "f32"
         return "bf16"
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.errors import UserError, one_line
+from edgemtl.errors import EngineWarning, UserError, one_line
 from edgemtl.runtime.session import CLOSED, EngineSpec, OperatorTime, Outputs, check_image
 from edgemtl.runtime.streaming.graph import IMAGE, Operator, Stretch, read_graph, weights_of
 from edgemtl.runtime.streaming.operators import OPERATORS, Routed
@@ -200,6 +200,7 @@ def open_session(
     if threads and str(threads) not in (os.environ.get(name) for name in _THREADS):
         warnings.warn(
             f"NumPy cannot be held to {threads} threads once it is loaded: start with OMP_NUM_THREADS={threads} set",
+            EngineWarning,
             stacklevel=2,
         )
     return StreamingSession(folder, spec)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgemtl.errors import UserError
+from edgemtl.errors import EngineWarning, UserError
 from edgemtl.files.cache import cache_root
 from edgemtl.files.disk import read_bytes, read_json, write_atomic, write_json
 from edgemtl.runtime.tensorrt.board import EngineKey, differences
@@ -38,7 +38,7 @@ def stored_or_built(key: EngineKey, build: Callable[[bytes], tuple[bytes, bytes]
         if plan is not None:
             return plan
         reason = "is of {}".format(", ".join(differing)) if differing else "is damaged"
-        warnings.warn(f"the engine in {own} {reason}: it is built again", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"the engine in {own} {reason}: it is built again", EngineWarning, stacklevel=2)
     same_kernels = stored is not None and all(stored.get(name) == getattr(key, name) for name in ("gpu", "tensorrt"))
     timings = own / _TIMINGS
     before = read_bytes(timings, "timings", _LARGEST_PLAN) if same_kernels and timings.is_file() else b""

@@ -99,7 +99,7 @@ def _operators(view: View, version: str) -> Iterator[Problem]:
             yield problem_at(node, "domain", f"operators of {node.domain} are not ONNX's")
         elif node.op_type not in OPERATORS:
             others = "the target onnxruntime has it" if _is_standard(node.op_type) else "no target has it"
-            yield problem_at(node, "operator", f"no version of TensorRT has it, {others}")
+            yield problem_at(node, "no operator", f"no version of TensorRT has it, {others}")
         elif _before(version, OPERATORS[node.op_type]):
             first = OPERATORS[node.op_type]
             yield problem_at(node, "operator", f"it needs TensorRT {first} or newer, the target onnxruntime has it too")

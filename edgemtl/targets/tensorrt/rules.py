@@ -69,8 +69,9 @@ LIMITS = {"rank": 8, "TopK": 3840}
 """The most dimensions of a tensor, and the most that a `TopK` gives."""
 
 REMEDIES = {
-    "opset": "export again with opset 17, as this version of edgemtl does (19 for FP16), or choose a newer JetPack",
+    "opset": "export it with opset 17 (torch.onnx.export: opset_version=17), or choose a newer JetPack",
     "operator": "write it in operators that are there, or choose a newer JetPack or another target",
+    "no operator": "write it in operators that are there, or choose another target",
     "domain": "write it in ONNX's own operators: no plugin is built on the board",
     "constant": "make that input a constant",
     "type": "write FP32, FP16, INT8 (rounded), INT32, INT64 or BOOL",

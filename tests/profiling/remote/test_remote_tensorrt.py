@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from loopback import LoopbackBoard, need_sshd
 
+from edgemtl.cli import main
 from edgemtl.devices import load_device
 from edgemtl.errors import UserError
 from edgemtl.models.quantization import calibrate
@@ -80,7 +82,7 @@ def url(jetson: LoopbackBoard, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 
 def test_an_engine_is_built_kept_and_timed_by_layers_on_the_board(
-    jetson: LoopbackBoard, url: str, tmp_path: Path
+    jetson: LoopbackBoard, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = tmp_path / "engine"
     precision = {"engine": "fp16", **dict.fromkeys(NET.blocks, "int8")}
@@ -98,6 +100,10 @@ def test_an_engine_is_built_kept_and_timed_by_layers_on_the_board(
     before = plan.stat().st_mtime_ns
     profile(engine, url, runs=10, threads=1)
     assert plan.stat().st_mtime_ns == before, "it was built again"
+    plan.with_name("engine.key.json").write_text(json.dumps({**key, "gpu": "unknown (sm_72)"}))
+    assert main(["profile", str(engine), "--device", url, "--runs", "10", "--out", str(tmp_path / "again.json")]) == 0
+    reason = r"is of gpu unknown \(sm_72\) \(here unknown \(sm_87\)\): it is built again"
+    assert re.findall(rf"^note: board {url}: the engine in \S+ {reason}$", capsys.readouterr().err, re.MULTILINE)
     assert sorted(path.name for path in engine.iterdir()) == sorted(
         ["engine.json", *EngineSpec.read(engine).files.values()]
     )

@@ -146,7 +146,8 @@ def attention(inside: bool) -> onnx.ModelProto:
 
 BROKEN = {
     "opset": (lambda: graph_of([node("Relu", ["x"], "y")], opset=19), "8.5", "opset 19, and 7 to 17 are read"),
-    "operator": (lambda: graph_of([node("NonZero", ["x"], "n"), node("Unique", ["x"], "y")]), "11.4", "Unique at y"),
+    "operator": (lambda: graph_of([node("Hardmax", ["x"], "y")]), "8.5", "Hardmax at y"),
+    "no operator": (lambda: graph_of([node("NonZero", ["x"], "n"), node("Unique", ["x"], "y")]), "11.4", "Unique at y"),
     "domain": (lambda: graph_of([helper.make_node("Own", ["x"], ["y"], name="y", domain="mine")]), "10.3", "mine"),
     "constant": (
         lambda: graph_of(
