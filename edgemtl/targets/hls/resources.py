@@ -10,9 +10,10 @@ holds the model against them and prints its errors.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from edgemtl.devices import Device, Fpga, device_names, load_device
 from edgemtl.errors import UserError
@@ -212,13 +213,29 @@ def fifo_resources(bits: float, depth: int) -> Resources:
     return Resources(brams=math.ceil(bits / 18) * math.ceil(depth / 1024) / 2)
 
 
-def _total(layers: Sequence[Product], reuse: Iterable[int]) -> Resources:
-    return sum((resources_of(layer, each) for layer, each in zip(layers, reuse, strict=True)), Resources())
+@dataclass(frozen=True)
+class _Forms:
+    """The forms that a layer may have, the largest and fastest first: its reuse, its cycles, and what it takes."""
+
+    reuse: tuple[int, ...]
+    cycles: tuple[int, ...]
+    resources: tuple[Resources, ...]
+
+    def within(self, pace: float) -> int:
+        """The position of the slowest form that takes so many cycles at most; of the fastest where none does."""
+        return max(bisect_right(self.cycles, pace) - 1, 0)
 
 
-def _slowest(layer: Product, factors: Sequence[int], cycles: float) -> int:
-    """The largest reuse with which a layer keeps up with one image every so many cycles; the smallest where none."""
-    return max((each for each in factors if layer.cycles(each) <= cycles), default=factors[0])
+@lru_cache(maxsize=2**16)
+def _forms_of(layer: Product) -> _Forms:
+    """A layer's forms; a search meets the same layers in design after design."""
+    factors = tuple(reuse_factors(layer))
+    resources = tuple(resources_of(layer, each) for each in factors)
+    return _Forms(factors, tuple(map(layer.cycles, factors)), resources)
+
+
+def _total(forms: Sequence[_Forms], positions: Iterable[int]) -> Resources:
+    return sum((form.resources[each] for form, each in zip(forms, positions, strict=True)), Resources())
 
 
 def choose_reuse(layers: Sequence[Product], fpga: Fpga) -> tuple[dict[str, int], Resources]:
@@ -227,20 +244,21 @@ def choose_reuse(layers: Sequence[Product], fpga: Fpga) -> tuple[dict[str, int],
     Every layer is as slow as the slowest may be, so that nothing is spent on waiting. Where even the smallest form does
     not fit, that one.
     """
-    factors = [reuse_factors(layer) for layer in layers]
-    paces = sorted({layer.cycles(each) for layer, own in zip(layers, factors, strict=True) for each in own})
+    forms = [_forms_of(layer) for layer in layers]
+    paces = sorted({each for form in forms for each in form.cycles})
     low, high = 0, len(paces) - 1
     while low < high:
         middle = (low + high) // 2
-        chosen = [_slowest(layer, own, paces[middle]) for layer, own in zip(layers, factors, strict=True)]
-        low, high = (middle + 1, high) if _total(layers, chosen).lacking(fpga) else (low, middle)
-    chosen = [_slowest(layer, own, paces[low]) for layer, own in zip(layers, factors, strict=True)]
-    return {layer.name: each for layer, each in zip(layers, chosen, strict=True)}, _total(layers, chosen)
+        total = _total(forms, [form.within(paces[middle]) for form in forms])
+        low, high = (middle + 1, high) if total.lacking(fpga) else (low, middle)
+    chosen = [form.within(paces[low]) for form in forms]
+    reuse = {layer.name: form.reuse[each] for layer, form, each in zip(layers, forms, chosen, strict=True)}
+    return reuse, _total(forms, chosen)
 
 
 def smallest(layers: Sequence[Product]) -> Resources:
     """The least that a net can be built with: every layer reused as often as possible."""
-    return _total(layers, [reuse_factors(layer)[-1] for layer in layers])
+    return sum((_forms_of(layer).resources[-1] for layer in layers), Resources())
 
 
 def check_fits(resources: Resources, device: Device) -> None:
