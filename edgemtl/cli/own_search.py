@@ -62,9 +62,19 @@ def search_own(
         _show_choice(screen, result)
         about = [*(["--tasks", tasks] if tasks else []), *(["--size", "x".join(map(str, size))] if size else [])]
         words = shlex.join(["edgemtl", "export", net, *about])
-        target = f"--target {options['target'] or 'onnxruntime'}"
-        screen.say(f"written: {out / RESULT_FILE}; next: {words} --precision {out} {target} --out {out / 'bundle'}")
+        made_for = shlex.join(_made_for(result))
+        screen.say(f"written: {out / RESULT_FILE}; next: {words} --precision {out} {made_for} --out {out / 'bundle'}")
     screen.json(read_json(out / RESULT_FILE, "result"))
+
+
+def _made_for(result: Result) -> list[str]:
+    """Options of an export for what the search timed: a budget may have named the runtime, and the board."""
+    from edgemtl.devices import HOST
+    from edgemtl.targets import target_of
+
+    timed = next(entry.latency_ms for entry in result.front if entry.latency_ms is not None)
+    device = [] if timed.device == HOST else ["--device", timed.device]
+    return ["--target", target_of(timed.runtime) or timed.runtime, *device]
 
 
 def _show_choice(screen: Screen, result: Result) -> None:

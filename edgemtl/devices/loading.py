@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +21,17 @@ from edgemtl.files.yaml import read_yaml
 from edgemtl.schema import first_problem
 from edgemtl.units import Budget, find_quantity
 
-__all__ = ["HOST", "Place", "any_processor", "device_file", "device_names", "load_device", "reached_now", "resolve"]
+__all__ = [
+    "HOST",
+    "Place",
+    "any_processor",
+    "device_file",
+    "device_names",
+    "device_of",
+    "load_device",
+    "reached_now",
+    "resolve",
+]
 
 HOST = "host"
 """Name of this machine as a device."""
@@ -180,3 +191,16 @@ def resolve(budget: Budget) -> Place | None:
     if unavailable := find_quantity(budget.quantity).unavailable:
         raise UnsupportedError(f"budget {budget.text!r}: {unavailable}")
     return Place(device, budget.runtime)
+
+
+def device_of(budgets: Sequence[Budget], given: str) -> Device:
+    """The device of a search: the `given` one, and where that is the host the board that its budgets name.
+
+    Raises `UserError` where budgets name several, and as `resolve` does.
+    """
+    for budget in budgets:
+        resolve(budget)
+    named = list(dict.fromkeys(budget.device for budget in budgets if budget.device))
+    if len(named) > 1:
+        raise UserError(f"budgets name the devices {' and '.join(named)}: a search serves one, start one for each")
+    return load_device(named[0] if given == HOST and named else given)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemtl.devices import load_device
+from edgemtl.devices import device_of
 from edgemtl.errors import UserError
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas.precision.bench import Bench
@@ -159,10 +159,11 @@ def set_up(request: PrecisionRequest, report: Report) -> Setup:
 
 def _target(request: PrecisionRequest) -> ExportTarget:
     """The requested target, else that of the runtime that a budget names, else ONNX Runtime."""
-    named = (parse_budget(text).runtime for text in request.budgets)
-    runtime = next((name for name in named if name), None)
+    budgets = [parse_budget(text) for text in request.budgets]
+    device = device_of(budgets, request.device)
+    runtime = next((budget.runtime for budget in budgets if budget.runtime), None)
     name = request.target or (target_of(runtime) if runtime else None) or DEFAULT_TARGET
-    return find_target(name, load_device(request.device))
+    return find_target(name, device)
 
 
 def _in_memory(examples: Sequence[Example], report: Report) -> Sequence[Example]:

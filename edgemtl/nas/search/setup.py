@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemtl.data import Source, open_source
-from edgemtl.devices import HOST, Device, load_device, resolve
+from edgemtl.devices import Device, device_of
 from edgemtl.errors import UserError, unknown_name
 from edgemtl.files.seals import sha256
 from edgemtl.files.share import find_shared
@@ -58,7 +58,7 @@ def set_up(request: SearchRequest) -> Setup:
     check_numbers(request)
     strategy = make_strategy(request.strategy, request.settings)
     budgets = tuple(parse_budget(text) for text in request.budgets)
-    device = load_device(_device_name(request, budgets))
+    device = device_of(budgets, request.device)
     target = within_budgets(find_target(_target_name(request, budgets, device), device), request.budgets)
     budgets = (*budgets, *_device_limits(budgets, target))
     source, space = _open(request)
@@ -121,16 +121,6 @@ def _supernet(space: Space, weights: Path | None, seed: int) -> Supernet:
     supernet = Supernet.of(space)
     load_supernet(supernet, weights, space.fingerprint)
     return supernet
-
-
-def _device_name(request: SearchRequest, budgets: Sequence[Budget]) -> str:
-    """The device of a search: the requested one, else the board that its budgets name, which may be one alone."""
-    for budget in budgets:
-        resolve(budget)
-    named = {budget.device: None for budget in budgets if budget.device}
-    if len(named) > 1:
-        raise UserError(f"budgets name the devices {' and '.join(named)}: a search serves one, start one for each")
-    return next(iter(named)) if request.device == HOST and named else request.device
 
 
 def _device_limits(budgets: Sequence[Budget], target: ExportTarget) -> Iterator[Budget]:

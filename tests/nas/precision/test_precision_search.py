@@ -148,7 +148,11 @@ def test_limits_that_nothing_can_answer_are_refused_in_one_line(
 
     labels = words(floors=("fragile.agreement>0.9",))
     assert "floor 'fragile.agreement>0.9': photos have no labels" in labels and "fragile=1%" in labels
-    assert "channels and precision change latency" in words(budgets=("2mJ",))
+    assert "channels and precision change latency" in words(budgets=("900DSP",))
+    assert "a search has no limits in energy" in words(budgets=("2mJ",))
+    assert "did you mean jetson-orin-nano" in words(budgets=("8ms@jetson-orin-nan",))
+    reached = "device raspberry-pi-5 (arm-dot) is not this machine"
+    assert reached in words(budgets=("8ms@raspberry-pi-5",)), "the budget names the board"
     assert "task in budget 'depth:8ms'" in words(budgets=("depth:8ms",))
     assert "writes no engine of a net of one's own" in words(target="streaming")
     assert "is no folder" in words(data=tmp_path / "none")
@@ -173,6 +177,8 @@ def test_the_command_line_searches_exports_and_reports(
     capsys.readouterr()
     assert main([*search, "--resume", "--floor", "fragile=5%", "--budget", "500%ms"]) == 0
     assert "blocks in INT8, the rest in fp32" in capsys.readouterr().out
+    assert main([*search[:-1], "other", "--floor", "fragile=5%", "--budget", "1000ms@host/openvino"]) == 0
+    assert "--precision other --target openvino --out other/bundle" in capsys.readouterr().out
     for words, message in (
         ([*search, "--space", "cnn"], "--space belongs to the search of a space"),
         (search[:2], "give a folder of photos with --data"),
