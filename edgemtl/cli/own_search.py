@@ -62,12 +62,14 @@ def search_own(
         _show_choice(screen, result)
         about = [*(["--tasks", tasks] if tasks else []), *(["--size", "x".join(map(str, size))] if size else [])]
         words = shlex.join(["edgemtl", "export", net, *about])
-        made_for = shlex.join(_made_for(result))
-        screen.say(f"written: {out / RESULT_FILE}; next: {words} --precision {out} {made_for} --out {out / 'bundle'}")
+        options_of_run = shlex.join(_export_options(result))
+        screen.say(
+            f"written: {out / RESULT_FILE}; next: {words} --precision {out} {options_of_run} --out {out / 'bundle'}"
+        )
     screen.json(read_json(out / RESULT_FILE, "result"))
 
 
-def _made_for(result: Result) -> list[str]:
+def _export_options(result: Result) -> list[str]:
     """Options of an export for what the search timed: a budget may have named the runtime, and the board."""
     from edgemtl.devices import HOST
     from edgemtl.targets import target_of
