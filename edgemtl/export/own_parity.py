@@ -132,7 +132,7 @@ def _check_values(target: ExportTarget, task: str, name: str, given: Image, expe
 
 def _judge(target: ExportTarget, task: Task, parity: Parity, reduced: bool, report: Report) -> None:
     """Raise where an engine in float is too far from the net; note where one of less agrees with it little."""
-    if not reduced and (problem := problem_of(task, parity, False, Tolerance())):
+    if not reduced and (problem := problem_of(task, parity, False, Tolerance(), "in the net itself")):
         raise UserError(f"engine for {target.traits.name}, task {task.name}: {problem}: leave that target out")
     allowed, name = Tolerance().reduced_metric, f"engine for {target.traits.name}, task {task.name}:"
     remedy = "`edgemtl search` finds which blocks lose it, and leaves them in float"

@@ -172,11 +172,16 @@ def _is_reduced(net: MultiTaskNet, task: str, precision: Mapping[str, str]) -> b
     return precision.get("engine", "fp32") != "fp32" or any(precision.get(block) == "int8" for block in path)
 
 
-def problem_of(task: Task, parity: Parity, reduced: bool, tolerance: Tolerance) -> str | None:
-    """The problem with one task's parity, of INT8 or BF16 on its path where `reduced`; None where there is none."""
+def problem_of(
+    task: Task, parity: Parity, reduced: bool, tolerance: Tolerance, reference: str = "in PyTorch"
+) -> str | None:
+    """The problem with one task's parity, of INT8 or BF16 on its path where `reduced`; None where there is none.
+
+    `reference` says in words where the net's own score is from.
+    """
     change = (parity.engine - parity.torch) / max(abs(parity.torch), _NEGLIGIBLE)
     worse = -change if task.metric.higher_is_better else change
-    scores = f"{parity.metric} {parity.torch:.4g} in PyTorch, {parity.engine:.4g} in the engine"
+    scores = f"{parity.metric} {parity.torch:.4g} {reference}, {parity.engine:.4g} in the engine"
     if reduced:
         if worse <= tolerance.reduced_metric:
             return None

@@ -10,7 +10,7 @@ from edgemtl.bundle import BundleInput
 from edgemtl.errors import UserError
 from edgemtl.models.quantization import Ranges, check_precision
 from edgemtl.own.four_bits import four_bit_blocks, in_four_bits
-from edgemtl.own.rounding import ready_for_rounding, rounded_blocks, rounded_model
+from edgemtl.own.rounding import ready_for_rounding, rounded_blocks, rounded_model, share_constants
 from edgemtl.targets import ExportTarget, TaskModel
 from edgemtl.tasks import Task
 
@@ -86,4 +86,7 @@ def in_precision(model: TaskModel, precision: OwnPrecision, target: ExportTarget
         assert precision.ranges is not None
         written = rounded_model(written, precision.values, precision.ranges, target.scheme)
     four = [block for block, kind in precision.values.items() if kind == INT4]
-    return replace(written, model=in_four_bits(written.model, four)) if four else written
+    if four:
+        written = replace(written, model=in_four_bits(written.model, four))
+    share_constants(written.model.graph)
+    return written

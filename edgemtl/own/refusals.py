@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 
 from edgemtl.errors import UnsupportedError
@@ -15,7 +17,14 @@ _SIZED_BY_VALUES = ("Compress", "NonMaxSuppression", "NonZero", "Unique")
 LISTS = ("SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap", "SplitToSequence")
 """Operators that give a list of tensors."""
 _NAME_SHOWN = 80
-_EIGHT_BIT = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+_FEW_BITS = {
+    onnx.TensorProto.INT8: "eight",
+    onnx.TensorProto.UINT8: "eight",
+    onnx.TensorProto.INT4: "four",
+    onnx.TensorProto.UINT4: "four",
+    onnx.TensorProto.INT2: "two",
+    onnx.TensorProto.UINT2: "two",
+}
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -29,15 +38,15 @@ def check_operators(graph: onnx.GraphProto, name: str) -> None:
 
     Give the graph with its constants folded: control flow on constants is gone then.
     """
-    eight_bit = {tensor.name for tensor in graph.initializer if tensor.data_type in _EIGHT_BIT}
+    bits = {each.name: _FEW_BITS[each.data_type] for each in graph.initializer if each.data_type in _FEW_BITS}
     for node in sorted(graph.node, key=lambda node: node.op_type in LISTS):  # a loop that fills a list is the reason
-        reason = _reason(node, eight_bit)
+        reason = _reason(node, bits)
         if reason:
             raise UnsupportedError(f"{name} cannot be taken: {label(node)} {reason}")
 
 
-def _reason(node: onnx.NodeProto, eight_bit: set[str]) -> str:
-    """The reason against one operator; empty where there is none."""
+def _reason(node: onnx.NodeProto, bits: Mapping[str, str]) -> str:
+    """The reason against one operator; empty where there is none. `bits` are those of constants that have few."""
     op = node.op_type
     if node.domain not in _KNOWN_DOMAINS:
         return f"is a custom operator of {node.domain}: export the net with operators of ONNX alone"
@@ -56,6 +65,6 @@ def _reason(node: onnx.NodeProto, eight_bit: set[str]) -> str:
         )
     if op == "QuantizeLinear" or "Integer" in op or op.startswith(("QLinear", "QGemm", "QAttention", "DynamicQuant")):
         return "rounds values already: the net is quantized, give it as it was before"
-    if op == "DequantizeLinear" and node.input[0] in eight_bit:
-        return "reads weights of eight bits: the net is quantized, give it as it was before"
+    if op == "DequantizeLinear" and node.input[0] in bits:
+        return f"reads weights of {bits[node.input[0]]} bits: the net is quantized, give it as it was before"
     return ""

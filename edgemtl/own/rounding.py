@@ -25,7 +25,7 @@ from edgemtl.own.pools import pad_within_pools, pads_below_all
 from edgemtl.runtime import block_of
 from edgemtl.targets import TaskModel, quantize
 
-__all__ = ["calibrate_model", "ready_for_rounding", "rounded_blocks", "rounded_model"]
+__all__ = ["calibrate_model", "ready_for_rounding", "rounded_blocks", "rounded_model", "share_constants"]
 
 _OPSET = 13
 """The first operator set with a scale for each channel."""
@@ -84,6 +84,21 @@ def calibrate_model(model: TaskModel, images: Iterable[NDArray[np.float32]], cou
 def rounded_model(model: TaskModel, precision: Mapping[str, str], ranges: Ranges, scheme: QuantScheme) -> TaskModel:
     """The net with INT8 where `precision` says so, as `scheme` writes it; `model` is ready for rounding."""
     return replace(model, model=quantize(model.model, precision, ranges, scheme))
+
+
+def share_constants(graph: onnx.GraphProto) -> None:
+    """Let layers in float that have equal weights or biases read one of them, in place.
+
+    Each layer was given its own to be rounded; what stayed in float is stored once again.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    first: dict[tuple[tuple[int, ...], bytes], str] = {}
+    for node in (each for each in graph.node if each.op_type in WEIGHTED):
+        for number, name in enumerate(node.input):
+            if number and name in constants:
+                values = numpy_helper.to_array(constants[name])
+                node.input[number] = first.setdefault((values.shape, values.tobytes()), name)
+    keep_named(graph.initializer, {name for node in graph.node for name in node.input})
 
 
 class _Facts:

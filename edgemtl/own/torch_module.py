@@ -48,7 +48,11 @@ def export_module(spec: str, size: tuple[int, int] | None) -> tuple[onnx.ModelPr
     `UserError` where the function is none, returns no module, or the module fails on an image; `UnsupportedError` with
     the operator and its line of code for what PyTorch cannot export.
     """
-    module = load_user_function(spec)()
+    build = load_user_function(spec)
+    try:
+        module = build()
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise UserError(f"{spec} failed: {one_line(error)}; --debug shows where") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"{spec} returns a {type(module).__name__}, not a torch.nn.Module: return the trained module")
     size = size or SIZE

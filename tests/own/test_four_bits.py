@@ -17,6 +17,7 @@ from edgemtl.devices import HOST, load_device
 from edgemtl.own import (
     INT4,
     OwnPrecision,
+    calibrate_model,
     four_bit_blocks,
     in_precision,
     named_precision,
@@ -161,3 +162,29 @@ def test_blocks_bytes_and_products_are_counted(model: TaskModel) -> None:
     linear = {"wide": (WIDE, NARROW), "square": (NARROW, NARROW), "turned": (NARROW, 9)}
     less = sum(4 * inputs * outputs - outputs * -(-inputs // 32) * (16 + 4) for inputs, outputs in linear.values())
     assert whole.weight_bytes - four.weight_bytes == less, "the product that is there twice has its weights once"
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_weights_that_layers_in_float_share_are_stored_once(tmp_path: Path, precision: str) -> None:
+    """A tower that runs over two maps, as detectors have it, beside a layer that is rounded."""
+    nodes = [
+        helper.make_node("Conv", ["x", "tower"], ["a"], name="one", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["a", "tower"], ["maps"], name="two", pads=[1, 1, 1, 1]),
+        helper.make_node("Reshape", ["x", "row"], ["r"], name="row"),
+        helper.make_node("Gemm", ["r", "linear"], ["vector"], name="linear"),
+    ]
+    constants = [
+        weight("tower", 3, 3, 3, 3),
+        weight("linear", 3 * SIZE[0] * SIZE[1], 8),
+        numpy_helper.from_array(np.array([1, -1]), "row"),
+    ]
+    outputs = dict.fromkeys(("maps", "vector"), TensorProto.FLOAT)
+    net = open_net(str(saved(model_of(nodes, outputs, constants, (1, 3, *SIZE)), tmp_path)))
+    model, _ = task_model(net, resolve(net, propose_tasks(net)))
+    ready = ready_for_rounding(model)
+    block = next(name for name in four_bit_blocks(ready))
+    images = [np.random.default_rng(3).normal(0, 1, (1, 3, *SIZE)).astype(np.float32)]
+    chosen = OwnPrecision({"engine": "fp32", block: precision}, calibrate_model(ready, images, 1))
+    written = in_precision(model, chosen, find_target("onnxruntime", load_device(HOST)))
+    stored = [tensor for tensor in written.model.graph.initializer if list(tensor.dims) == [3, 3, 3, 3]]
+    assert len(stored) == 1

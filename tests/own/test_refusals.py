@@ -61,14 +61,16 @@ def two_inputs() -> onnx.ModelProto:
     return model_of([helper.make_node("Add", ["x", "scale"], ["y"])], {"y": FLOAT}, inputs=inputs)
 
 
-def rounded_weights() -> onnx.ModelProto:
-    eight = numpy_helper.from_array(np.ones((4, 3, 1, 1), np.int8), "w")
+def rounded_weights(kind: int = TensorProto.INT8) -> onnx.ModelProto:
+    eight = helper.make_tensor("w", kind, (4, 3, 1, 1), np.ones(12, np.int8))
     scale = numpy_helper.from_array(np.array(0.1, np.float32), "s")
     nodes = [
         helper.make_node("DequantizeLinear", ["w", "s"], ["f"], name="restore"),
         helper.make_node("Conv", ["x", "f"], ["y"]),
     ]
-    return model_of(nodes, {"y": FLOAT}, [eight, scale])
+    model = model_of(nodes, {"y": FLOAT}, [eight, scale])
+    model.opset_import[0].version, model.ir_version = 21, 10  # the first that know four bits
+    return model
 
 
 REFUSED = {
@@ -77,6 +79,10 @@ REFUSED = {
     "random": (one("RandomNormalLike"), "RandomNormalLike middle is random, so that outputs change from call to call"),
     "rounded": (rounding(), "QuantizeLinear q rounds values already: the net is quantized"),
     "weights": (rounded_weights(), "DequantizeLinear restore reads weights of eight bits: the net is quantized"),
+    "four": (
+        rounded_weights(TensorProto.INT4),
+        "DequantizeLinear restore reads weights of four bits: the net is quantized",
+    ),
     "sized": (
         model_of([helper.make_node("NonZero", ["x"], ["y"], name="where")], {"y": TensorProto.INT64}),
         "NonZero where gives tensors whose size depends on the image",

@@ -249,6 +249,10 @@ def build_dropping() -> nn.Module:
     return Dropping()
 
 
+def build_without_file() -> nn.Module:
+    return torch.load("weights-that-are-not-there.pt")
+
+
 def build_nothing() -> str:
     return "a net"
 
