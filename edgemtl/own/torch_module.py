@@ -50,9 +50,10 @@ def export_module(spec: str, size: tuple[int, int] | None) -> tuple[onnx.ModelPr
     """
     build = load_user_function(spec)
     try:
-        module = build()
+        made = build()
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise UserError(f"{spec} failed: {one_line(error)}; --debug shows where") from error
+    module = made[0] if isinstance(made, tuple) and len(made) == 2 else made  # with dimensions, which pruning reads
     if not isinstance(module, nn.Module):
         raise UserError(f"{spec} returns a {type(module).__name__}, not a torch.nn.Module: return the trained module")
     size = size or SIZE

@@ -176,6 +176,12 @@ def _check_declared(spec: str, module: nn.Module, declared: Any) -> None:
             )
     declared_ids = {id(parameters[name]) for name in declared}
     lost = [name for name in _outside_layers(module) if id(parameters[name]) not in declared_ids]
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.RNNBase) and module2type(layer) == OPTYPE.ELEMENTWISE:
+            raise UserError(
+                f"{spec}: the dependency graph cannot follow {name}, a {type(layer).__name__}, whatever is declared: "
+                "such a net cannot be pruned, the precision of its blocks can be searched"
+            )
     if lost:
         raise UserError(
             f"{spec}: the dependency graph cannot follow {', '.join(lost[:8])}{' …' if len(lost) > 8 else ''}, which "

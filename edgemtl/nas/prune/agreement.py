@@ -70,8 +70,8 @@ class AgreementCriterion(LossCriterion):
 
 
 def _row(outputs: Mapping[str, Tensor]) -> Tensor:
-    """All values of each image, (N, values)."""
-    return torch.cat([output.flatten(1) for output in outputs.values()], dim=1)
+    """All values of each image, (N, values); an output may be one number an image, (N,)."""
+    return torch.cat([each.flatten(1) if each.dim() > 1 else each.reshape(-1, 1) for each in outputs.values()], dim=1)
 
 
 def floor_without_labels(text: str, metric: str, task: str) -> UserError:

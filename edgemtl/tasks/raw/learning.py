@@ -24,7 +24,7 @@ def _row(task: Task, outputs: Tensors) -> Tensor:
 
 def _flat(values: Tensor) -> Tensor:
     """(N, values), of one number an image too, (N,)."""
-    return values.flatten(1) if values.dim() > 1 else values[:, None]
+    return values.flatten(1) if values.dim() > 1 else values.reshape(-1, 1)
 
 
 def _loss(task: Task, outputs: Tensors, labels: Tensor, mask: Tensor) -> Tensor:

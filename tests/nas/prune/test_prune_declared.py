@@ -54,6 +54,29 @@ class Conditional(Mine):
         return super().forward(2 * image if image.mean() > 0 else image)
 
 
+class Gained(Mine):
+    # A factor of its own for each channel, and one number an image, without an axis for it.
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.linspace(0.5, 1.5, 24)[:, None, None])
+
+    def forward(self, image):
+        trunk = self.gain * self.stem(image)
+        return {"map": self.map(trunk), "age": self.points(trunk.mean((2, 3)))[:, 0]}
+
+
+class Recurrent(Mine):
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.GRU(24, 24, batch_first=True)
+
+    def forward(self, image):
+        trunk = self.stem(image)
+        points = self.points(self.rows(trunk.mean(2).transpose(1, 2))[0].mean(1))
+        return {"map": self.map(trunk), "pose": {"points": points, "score": points.sigmoid()}}
+
+
 def build(kind=Mine):
     torch.manual_seed(0)
     return kind().eval()
@@ -62,6 +85,8 @@ def build(kind=Mine):
 def varying(): return build(Varying)
 def conditional(): return build(Conditional)
 def another(): return Mine().eval()
+def recurrent(): return build(Recurrent)
+def gained(): return build(Gained), {"gain": 0}
 
 
 def train_step(module, images, step):
@@ -137,12 +162,24 @@ def test_a_module_with_declared_tasks_needs_no_labels_and_learns_by_its_own_step
     np.testing.assert_allclose(given.numpy(), own, rtol=1e-4, atol=1e-5)
 
 
+def test_a_module_may_come_with_dimensions_and_give_one_number_an_image(request_: PruneRequest, tmp_path: Path) -> None:
+    """Dimensions are what a module with parameters outside of layers is refused without."""
+    tasks = tmp_path / "gained.yaml"
+    tasks.write_text("tasks: {map: {kind: raw, outputs: [map]}, age: {kind: raw, outputs: [age]}}")
+    subject = DeclaredModule("mine:gained", tasks, request_.subject.data, SIZE)  # type: ignore[union-attr]
+    result = prune(PruneRequest(subject, request_.out, ("60%FLOPs",), fast=True, tuning=FineTuning(2, batch=2)))
+    assert result.best is not None and result.baseline is not None
+    assert result.best.flops <= 0.6 * result.baseline.flops and {*result.best.metrics} == {"map", "age"}
+    assert open_net(str(request_.out / "net.onnx")).outputs["age"] == (1,)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"net": "mine:varying"}, "is random, so that outputs change from call to call"),
         ({"net": "mine:conditional"}, "control flow on values (mine.py, line"),
         ({"net": "mine:another"}, "its function must return the same trained module in each call"),
+        ({"net": "mine:recurrent"}, "the dependency graph cannot follow rows, a GRU, whatever is declared"),
         ({"data": "few"}, "few holds 5 pictures"),
         ({"data": "damaged"}, "cannot be read"),
     ],
