@@ -289,16 +289,20 @@ def _cost_of_portable(screen: Screen, manifest: Manifest, made: Collection[str])
 
 
 def _placed(screen: Screen, manifest: Manifest, folder: Path) -> None:
-    """The blocks that the DLA takes, and why it refuses the others."""
-    from edgemtl.runtime import EngineSpec
+    """The blocks that the DLA takes of each graph, and why it refuses the others."""
+    from edgemtl.files.disk import read_json
 
-    spec = EngineSpec.read(folder / manifest.targets["tensorrt"].folder).at(0)
-    taken, refused = spec.options["dla"], spec.options["gpu"]
-    screen.say(f"the DLA takes {len(taken)} of {len(spec.options['blocks'])} blocks: {', '.join(taken) or 'none'}")
-    for reason in refused[:REASONS]:
-        screen.say(f"on the GPU: {reason}")
-    if len(refused) > REASONS:
-        screen.say(f"and {len(refused) - REASONS} more operators on the GPU: engine.json names them under gpu")
+    own = folder / manifest.targets["tensorrt"].folder
+    files = sorted(path for path in own.rglob("*.json") if path.name in ("engine.json", "build.json"))
+    for file in files:
+        content = read_json(file, "settings of a build")
+        options = content.get("options", content)
+        taken, refused, lead = options["dla"], options["gpu"], f"{file.parents[1].name}: " if len(files) > 1 else ""
+        screen.say(f"{lead}the DLA takes {len(taken)} of {len(options['blocks'])} blocks: {', '.join(taken) or 'none'}")
+        for reason in refused[:REASONS]:
+            screen.say(f"on the GPU: {reason}")
+        if len(refused) > REASONS:
+            screen.say(f"and {len(refused) - REASONS} more operators on the GPU: {file.name} names them under gpu")
 
 
 def _dropped(screen: Screen, manifest: Manifest) -> None:

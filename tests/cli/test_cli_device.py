@@ -75,6 +75,11 @@ def test_a_run_is_exported_for_a_jetson_and_its_jetpack(here: Here, run: Path, w
     record = manifest["targets"]["tensorrt"]
     assert (record["device"], record["arithmetic"], record["checked"]) == ("jetson-orin-nano", "gpu", "simulation")
     assert record["hardware"] == "NVIDIA Jetson Orin Nano 8 GB with JetPack 6.2"
+    alone = ("export", "runs/pi", "--target", "tensorrt", "--device", "jetson-orin-nx", "--jetpack", "6.2", "--dla")
+    status, shown, _ = here(*alone, "--layout", "plain", "--tasks", "depth", "--out", "bundles/dla")
+    build = json.loads((workplace / "bundles/dla/engines/tensorrt/build.json").read_text())
+    assert status == 0 and f"the DLA takes {len(build['dla'])} of {len(build['blocks'])} blocks: stem" in shown
+    assert build["files"] == {"model": "model.onnx"} and build["builds"][0]["dla"]
     for words, message in (
         ((*board, "--jetpack", "6.9"), "unknown JetPack '6.9'"),
         ((*board, "--jetpack", "7.1"), "JetPack 7.1 does not run on device jetson-orin-nano: give one of 5.1"),

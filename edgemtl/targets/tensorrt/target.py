@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgemtl.devices import Device, device_names, load_device
 from edgemtl.errors import UnsupportedError, UserError
-from edgemtl.files.disk import write_atomic
+from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.jetpack import JETPACKS, find_jetpack, known_jetpack, version_of
 from edgemtl.models.quantization import QuantScheme, Ranges
 from edgemtl.runtime import EngineSpec
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["TensorRtTarget", "on_board"]
 
 _FILES = {"model": "model.onnx", "typed": "model-fp16.onnx"}
+_BUILD = "build.json"
 _SYSTEM = "JetPack "
 _BUCKETS = DispatchPolicy("buckets", capacity=1.5)
 _TRAITS = TargetTraits(
@@ -140,10 +141,11 @@ class TensorRtTarget:
         folder: Path,
         finish: Callable[[onnx.ModelProto], onnx.ModelProto],
     ) -> EngineSpec:
-        """Write graphs without conditions; see `edgemtl.targets.PlainTarget`."""
+        """Write graphs without conditions, and how they are built; see `edgemtl.targets.PlainTarget`."""
         graph, ranges = check_build(net, precision, ranges, self.traits)
         files, options = self._write(graph, precision, ranges, folder, finish)
-        return make_spec(self, graph, files, precision, **options)
+        write_json(folder / _BUILD, {"files": files, "blocks": dict(graph.block_tasks), **options})
+        return make_spec(self, graph, {**files, "build": _BUILD}, precision, **options)
 
     def _write(
         self,
