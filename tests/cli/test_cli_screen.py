@@ -3,16 +3,21 @@ from __future__ import annotations
 import json
 import os
 import pty
-import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from edgemtl.cli import main
 from edgemtl.cli import stages as _stages
 from edgemtl.cli.screen import Screen
+from edgemtl.cli.search import _show_event
 from edgemtl.cli.stages import Stages
+from edgemtl.nas.evaluation import PreflightRow
+from edgemtl.nas.search import Preflight
 from edgemtl.progress import Progress
+from edgemtl.units import parse_budget
 
 
 def test_json_leaves_standard_output_to_one_value(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,30 +139,30 @@ def test_a_word_that_no_screen_holds_is_folded(
     assert max(map(len, lines)) <= 100 and sum(line.count("n") for line in lines) >= 300
 
 
-TABLE_AFTER_A_BAR = """
-from functools import partial
-from edgemtl.cli.screen import Screen
-from edgemtl.cli.search import _show_event
-from edgemtl.cli.stages import Stages
-from edgemtl.nas.evaluation import PreflightRow
-from edgemtl.nas.search import Preflight
-from edgemtl.progress import Progress
-from edgemtl.units import parse_budget
-
-with Stages() as stages:
-    show = partial(_show_event, Screen(), stages)
-    show(Progress("images", 1, 2))
-    show(Preflight("preflight", 1, 1, rows=(PreflightRow(parse_budget("2GFLOPs"), 2e9, 1e9, 2e9, 3e9),)))
-"""
+def show_a_table_after_a_bar() -> None:
+    with Stages() as stages:
+        show = partial(_show_event, Screen(), stages)
+        show(Progress("images", 1, 2))
+        show(Preflight("preflight", 1, 1, rows=(PreflightRow(parse_budget("2GFLOPs"), 2e9, 1e9, 2e9, 3e9),)))
 
 
-def test_the_table_before_a_search_ends_the_bar_and_is_on_standard_output() -> None:
-    """As in `edgemtl search > log` on a terminal."""
+def test_the_table_before_a_search_ends_the_bar_and_is_on_standard_output(tmp_path: Path) -> None:
+    """As in `edgemtl search > log` on a terminal; in a fork, which need not import torch again."""
     terminal, side = pty.openpty()
-    command = [sys.executable, "-c", TABLE_AFTER_A_BAR]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=side, env={**os.environ, "TERM": "xterm"}, check=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT), 1)
+            os.dup2(side, 2)
+            os.environ["TERM"] = "xterm"
+            sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+            show_a_table_after_a_bar()
+            os._exit(0)
+        finally:
+            os._exit(70)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     shown = os.read(terminal, 1 << 16).decode()
     os.close(side)
     os.close(terminal)
     assert "images: 1/2" in shown
-    assert "Before the search" in done.stdout.decode()
+    assert "Before the search" in (tmp_path / "log").read_text()
