@@ -3,8 +3,8 @@
 Three ONNX files from packages of the Python package index (`_own_nets.py`) are pruned by `edgemtl prune --tasks` with
 `--finetune`; no label is read. torch-pruning's group-magnitude and group-Taylor pruners rank the channels of the same
 groups of the same module in one list until its FLOPs are ours or just below, and are fine-tuned with the same function,
-steps and pictures. The pictures are real photos that scikit-image, scikit-learn and matplotlib ship, and rendered rooms
-(`--photos FOLDER` takes others). A head's agreement is one less the norm of the difference over the norm of the float
+steps and pictures. The pictures are real photos of Python's and Debian's packages, and rendered rooms (`_photos.py`;
+`--photos FOLDER` takes others). A head's agreement is one less the norm of the difference over the norm of the float
 net's values, over the real photos of the third that nothing has trained or decided on. Finished parts are kept, and a
 training goes on where it was stopped: `--minutes` bounds a piece of the run, and the same command goes on.
 """
@@ -12,9 +12,7 @@ training goes on where it was stopped: `--minutes` bounds a piece of the run, an
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,11 +23,10 @@ from _cases import Cases, add_minutes, cases_of
 from _common import Outcome, Row, main, say
 from _own_nets import NETS, fetch
 from _peers import PEERS, prune_by_peer
-from PIL import Image
+from _photos import photos
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgemtl.data import open_source
 from edgemtl.files.disk import write_atomic
 from edgemtl.files.images import normalize, read_picture, resize_picture
 from edgemtl.nas.prune import DeclaredModule, FineTuning, PruneRequest, apply_pruning, fine_tune, prune
@@ -40,36 +37,8 @@ CHOSEN = ("mtcnn-onet", "centerface", "ppocr-v4-detector")
 QUICK = ("mtcnn-onet",)
 BUDGET = "50%FLOPs"
 STEPS, QUICK_STEPS = 800, 10
-ROOMS, ROOM_SIZE = 48, (240, 320)
-REAL = {
-    "skimage": ("data/*.png", "data/*.jpg"),
-    "sklearn": ("datasets/images/*.jpg",),
-    "matplotlib": ("mpl-data/sample_data/*.jpg",),
-}
-DRAWN = ("chessboard", "clock", "color.png", "horse", "logo", "microaneurysms", "motorcycle_right", "phantom")
-"""Pictures in those folders that are no photos, too small, or the second of a pair."""
 ROUNDS, GRADIENT_IMAGES = 100, 16
 LEAST, AIM = 3.0, 1.0
-
-
-def photos(folder: Path) -> Path:
-    """A folder of real photos and rendered rooms, made where it is not there."""
-    if folder.is_dir():
-        return folder
-    unfinished = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for package, patterns in REAL.items():
-        spec = find_spec(package)
-        root = Path(spec.origin).parent if spec is not None and spec.origin else unfinished
-        for path in (path for pattern in patterns for path in root.glob(pattern)):
-            if not path.name.startswith(DRAWN):
-                shutil.copy(path, unfinished / f"real-{path.name}")
-    rooms = open_source("scenes", ROOM_SIZE).split("train")
-    for number in range(ROOMS):
-        Image.fromarray(rooms[number].image).save(unfinished / f"room-{number}.png")
-    unfinished.rename(folder)
-    return folder
 
 
 def scored_on(folder: Path, size: tuple[int, int]) -> Tensor:

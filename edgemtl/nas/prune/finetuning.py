@@ -102,8 +102,9 @@ def fine_tune(
     """
     training = _Training(net, teacher.eval(), tuning, rounded=scheme is not None)
     digest = hashlib.sha256(repr((asdict(tuning), scheme)).encode())
-    for name, parameter in net.named_parameters():
-        digest.update(name.encode() + parameter.detach().numpy().tobytes())
+    digest.update(repr({name: tuple(parameter.shape) for name, parameter in net.named_parameters()}).encode())
+    for parameter in teacher.parameters():  # not the net's own: fitted again, they differ in their last bits
+        digest.update(parameter.detach().numpy().tobytes())
     folder.mkdir(parents=True, exist_ok=True)
     loop = TrainingLoop(training, tuning.recipe, folder / CHECKPOINT_FILE, digest.hexdigest())
 

@@ -28,11 +28,13 @@ from edgemtl.nas.prune.finetuning import FineTuning, fine_tune
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
 from edgemtl.nas.prune.opened import Cut, Opened
 from edgemtl.nas.prune.prunable import Channels, Prunable
+from edgemtl.nas.prune.reconstruction import reconstruct, reconstruction_images
 from edgemtl.nas.runs import Contender
 from edgemtl.progress import Report, silent
 from edgemtl.spaces import Cost
 from edgemtl.targets import ExportTarget, find_target
 from edgemtl.tasks import Floor
+from edgemtl.train import CHECKPOINT_FILE
 
 __all__ = ["ENGINE_FOLDER", "MODULE_FILE", "TARGET", "OpenedModule", "UserModule", "prunable_module"]
 
@@ -124,15 +126,37 @@ class OpenedModule(Opened):
         return ModuleDesign(self.costs, channels)
 
     def fine_tune(
-        self, narrow: TaskNet, tuning: FineTuning, folder: Path, report: Report, scheme: QuantScheme | None = None
+        self,
+        narrow: TaskNet,
+        cut: Cut,
+        tuning: FineTuning,
+        folder: Path,
+        report: Report,
+        scheme: QuantScheme | None = None,
     ) -> None:
         """Train the narrow module further, taught by the whole one or as the user's train step says.
 
-        With a `scheme` it is trained through eight bits.
+        Its layers are first fitted to the whole one's. With a `scheme` it is trained through eight bits.
         """
         whole = self.prunable.net
         assert isinstance(narrow, ModuleNet) and isinstance(whole, ModuleNet)
+        if cut and not (folder / CHECKPOINT_FILE).is_file():
+            self._reconstruct(narrow, cut, report)
         fine_tune(narrow, whole, self.prunable.criterion.source, tuning, folder, report, scheme)
+
+    def _reconstruct(self, narrow: TaskNet, cut: Cut, report: Report) -> None:
+        """Fit the narrow module to the whole one, in place, unless the images that decide call it no better then."""
+        prunable, before = self.prunable, narrow.copy()
+        images = reconstruction_images(prunable.criterion.source)
+        reconstruct(narrow, prunable.net, positions_kept(prunable.net, prunable.groups, cut), images, report)
+        if self._rise(narrow) >= self._rise(before):
+            narrow.load_state_dict(before.state_dict())
+
+    def _rise(self, net: TaskNet) -> float:
+        """The sum of all tasks' losses, each as a share of the whole module's own."""
+        names = [task.name for task in net.tasks]
+        base, losses = (self.prunable.criterion.losses(each.copy(), names).losses for each in (self.prunable.net, net))
+        return sum(losses[name] / max(base[name], 1e-9) for name in names)
 
     def config(self, settings: Mapping[str, Any], floors: Sequence[Floor]) -> dict[str, Any]:
         """The content of `module.json`."""

@@ -101,13 +101,14 @@ class Narrowing:
 
         Raises `UnsupportedError` for what PyTorch cannot export.
         """
-        net = self._cut(fit)
+        net = self._copy(fit)
+        recalibrate(net, self.opened.prunable.criterion.recalibration)
         return NarrowNet(net, fit, self.opened.as_onnx(net))
 
     def fine_tune(self, fit: Fit, tuning: FineTuning, folder: Path) -> NarrowNet:
         """The same, trained to give what the whole net gives; its checkpoints go to `folder`."""
-        net = self._cut(fit)
-        self.opened.fine_tune(net, tuning, folder, self.report)
+        net, cut = self._copy(fit), self.opened.prunable.chosen(self._begun.orders, fit.channels)
+        self.opened.fine_tune(net, cut, tuning, folder, self.report)
         recalibrate(net, self.opened.prunable.criterion.recalibration)
         return NarrowNet(net, fit, self.opened.as_onnx(net), tuning)
 
@@ -121,13 +122,8 @@ class Narrowing:
         fit = Fit({}, {})
         net = self._copy(fit)
         self.opened.as_onnx(net)  # what cannot be exported is not trained for nothing
-        self.opened.fine_tune(net, gentle, folder, self.report, scheme)
+        self.opened.fine_tune(net, {}, gentle, folder, self.report, scheme)
         return NarrowNet(net, fit, self.opened.as_onnx(net), gentle, rounded=True)
-
-    def _cut(self, fit: Fit) -> DeclaredNet:
-        net = self._copy(fit)
-        recalibrate(net, self.opened.prunable.criterion.recalibration)
-        return net
 
     def _copy(self, fit: Fit) -> DeclaredNet:
         """A net of its own with so many channels; its normalisations have the statistics of all channels."""

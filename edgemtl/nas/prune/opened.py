@@ -60,8 +60,11 @@ class Opened(ABC):
         """The floors of these texts; `UserError` for one that nothing can be said of."""
         return tuple(parse_floor(text, self.prunable.criterion.source.tasks) for text in texts)
 
-    def fine_tune(self, narrow: TaskNet, tuning: FineTuning, folder: Path, report: Report) -> None:
-        """Train the narrow net further, in place, where it is a module; its checkpoints go to `folder`."""
+    def fine_tune(self, narrow: TaskNet, cut: Cut, tuning: FineTuning, folder: Path, report: Report) -> None:
+        """Train the narrow net further, in place, where it is a module; its checkpoints go to `folder`.
+
+        It is as `cut` left it: statistics of batch normalisation are those of the whole net.
+        """
         raise NotImplementedError
 
     def baseline(self) -> TaskNet | None:

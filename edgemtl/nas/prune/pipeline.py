@@ -108,10 +108,11 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     weights = task_weights({task.name: opened.preference[task.name] for task in source.tasks}, required.drops)
     decision = Decision(prunable, required.limits, weights, trials, latency_ms, report)
     prune_map, fit = decision.by_map() if request.fast else decision.by_trial()
-    narrow = prunable.narrow(prune_map.orders, fit.channels)
-    record = {**pruning_record(prunable, prune_map, fit, narrow), "mode": "fast" if request.fast else "sequential"}
+    narrow, cut = prunable.narrow(prune_map.orders, fit.channels), prunable.chosen(prune_map.orders, fit.channels)
+    mode = {"mode": "fast" if request.fast else "sequential"}
+    record: dict[str, Any] = {**pruning_record(prunable, prune_map, fit, narrow.copy()), **mode}
     if request.tuning.steps:
-        opened.fine_tune(narrow, request.tuning, request.out / "training", report)
+        opened.fine_tune(narrow, cut, request.tuning, request.out / "training", report)
         record["finetuned"] = asdict(request.tuning)
     best = opened.finish(narrow, opened.design(fit.channels), evaluator, required)
     tried = len(trials) or sum(len(curve.rises) for curve in prune_map.curves.values())
@@ -122,7 +123,7 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     for entry in result.front:
         _check_finite(entry.metrics, "test", opened)
     with deferred():  # an older result and a newer net would not go together
-        opened.save(request.out, best, record, prunable.chosen(prune_map.orders, fit.channels))
+        opened.save(request.out, best, record, cut)
         write_result(request.out, result)
     return result
 
