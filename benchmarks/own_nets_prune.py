@@ -3,16 +3,18 @@
 Three ONNX files from packages of the Python package index (`_own_nets.py`) are pruned by `edgemtl prune --tasks` with
 `--finetune`; no label is read. torch-pruning's group-magnitude and group-Taylor pruners rank the channels of the same
 groups of the same module in one list until its FLOPs are ours or just below, and are fine-tuned with the same function,
-steps and pictures. The pictures are real photos of Python's and Debian's packages, and rendered rooms (`_photos.py`;
-`--photos FOLDER` takes others). A head's agreement is one less the norm of the difference over the norm of the float
-net's values, over the real photos of the third that nothing has trained or decided on. Finished parts are kept, and a
-training goes on where it was stopped: `--minutes` bounds a piece of the run, and the same command goes on.
+steps and pictures, at the rate that suits a net that begins far from what it was. The pictures are real photos of
+Python's and Debian's packages, and rendered rooms (`_photos.py`; `--photos FOLDER` takes others). A head's agreement is
+one less the norm of the difference over the norm of the float net's values, over the real photos of the third that
+nothing has trained or decided on. Finished parts are kept, and a training goes on where it was stopped: `--minutes`
+bounds a piece of the run, and the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -38,6 +40,7 @@ QUICK = ("mtcnn-onet",)
 BUDGET = "50%FLOPs"
 STEPS, QUICK_STEPS = 800, 10
 ROUNDS, GRADIENT_IMAGES = 100, 16
+PEERS_RATE = 1e-3
 LEAST, AIM = 3.0, 1.0
 
 
@@ -122,7 +125,8 @@ def _peer(subject: DeclaredModule, peer: str, limit: int, tuning: FineTuning, fo
     """FLOPs, and agreement of each head, of what a peer makes of the net at a limit of FLOPs."""
     opened = subject.open()
     whole, net = _net(opened), _cut(opened, PEERS[peer](), limit)
-    fine_tune(net, whole, opened.prunable.criterion.source, tuning, folder, report)
+    far = replace(tuning, learning_rate=PEERS_RATE)
+    fine_tune(net, whole, opened.prunable.criterion.source, far, folder, report)
     images = scored_on(Path(subject.data), whole.input_size)
     return {"flops": flops(net, whole.input_size), "heads": agreements(net, whole, images)}
 

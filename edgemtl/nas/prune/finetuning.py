@@ -46,12 +46,16 @@ values that it reads; `step` counts from 0. The loss is a scalar tensor; the opt
 
 @dataclass(frozen=True)
 class FineTuning:
-    """The steps of a fine-tuning, and `package.module:train_step` of the user's own code; empty: by the net itself."""
+    """The steps of a fine-tuning, and `package.module:train_step` of the user's own code; empty: by the net itself.
+
+    The rate suits a net whose layers are fitted to the whole one's (`reconstruct`): at ten times as much it unlearns in
+    hundreds of steps what that gave it.
+    """
 
     steps: int = 0
     train_step: str = ""
     batch: int = 8
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
         """Refuse a train step that nothing would call."""

@@ -26,7 +26,7 @@ from edgemtl.progress import Report, silent
 
 __all__ = ["NarrowNet", "Narrowing"]
 
-ROUNDED_RATE = 0.02
+ROUNDED_RATE = 0.2
 """The learning rate of a training through eight bits, as a part of that of a pruned net."""
 _BETWEEN = 4
 
