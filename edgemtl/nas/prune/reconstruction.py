@@ -78,7 +78,7 @@ def reconstruct(
             _, given = _passing(whole, model, image)
             rows, values = _rows(layer, read), _values(layer, given)
             values = values if positions is None else values[:, list(positions)]
-            some = _spread(len(rows), ceil(ROWS / len(chosen)))
+            some = _some_of(len(rows), ceil(ROWS / len(chosen)))
             sums[index % HELD_OUT == 0].add(rows[some], values[some])
         _fit(layer, *sums)
     report(Progress("reconstruct", len(names), len(names)))
@@ -86,7 +86,7 @@ def reconstruct(
 
 @dataclass
 class _Sums:
-    """What least squares needs of the rows X that a layer reads and the values Y that it is to give: XᵀX, XᵀY, |Y|².
+    """Sums for least squares, of the rows X that a layer reads and the values Y that it is to give: XᵀX, XᵀY, |Y|².
 
     With a bias a column of ones is part of X.
     """
@@ -221,10 +221,10 @@ def _rows(layer: Layer, read: Tensor) -> Tensor:
 
 
 def _values(layer: Layer, given: Tensor) -> Tensor:
-    """What a layer gives at each position, (positions, outputs)."""
+    """The values that a layer gives at each position, (positions, outputs)."""
     return given.flatten(2).transpose(1, 2).flatten(0, 1) if isinstance(layer, nn.Conv2d) else given.flatten(0, -2)
 
 
-def _spread(count: int, most: int) -> Tensor:
+def _some_of(count: int, most: int) -> Tensor:
     """At most so many of `count` positions, evenly spread."""
     return torch.linspace(0, count - 1, min(count, most)).long()

@@ -39,7 +39,7 @@ def net_of(module: nn.Module) -> ModuleNet:
     return ModuleNet(module, [task], SIZE).eval()
 
 
-def narrowed(whole: ModuleNet, kept: dict[Side, list[int]]) -> ModuleNet:
+def cut_copy(whole: ModuleNet, kept: dict[Side, list[int]]) -> ModuleNet:
     narrow = whole.copy()
     keep_positions(narrow, kept)
     return narrow
@@ -68,7 +68,7 @@ def images() -> Tensor:
 
 def test_a_channel_that_another_one_repeats_is_made_up_for(whole: ModuleNet, images: Tensor) -> None:
     kept = cut([0, 1, 2, 3, 4])
-    narrow = narrowed(whole, kept)
+    narrow = cut_copy(whole, kept)
     expected, before = values(whole, images), values(narrow, images)
     reconstruct(narrow, whole, kept, images)
     assert (before - expected).norm() > 0.02 * expected.norm(), "it is missed"
@@ -78,7 +78,7 @@ def test_a_channel_that_another_one_repeats_is_made_up_for(whole: ModuleNet, ima
 def test_weights_are_those_of_ridge_regression(whole: ModuleNet, images: Tensor) -> None:
     """By numpy, of the first layer that reads what was cut: about its weights, on all images, by one of the ridges."""
     kept = cut([1, 2, 3])
-    narrow = narrowed(whole, kept)
+    narrow = cut_copy(whole, kept)
     before = narrow.get_parameter("module.second.weight").detach().numpy().reshape(4, -1).astype(np.float64)
     reconstruct(narrow, whole, kept, images)
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_what_cannot_be_fitted_stays(images: Tensor) -> None:
 def test_each_layer_is_counted(whole: ModuleNet, images: Tensor) -> None:
     seen: list[Progress] = []
     kept = cut([0, 1])
-    reconstruct(narrowed(whole, kept), whole, kept, images, seen.append)
+    reconstruct(cut_copy(whole, kept), whole, kept, images, seen.append)
     assert [(each.done, each.total) for each in seen] == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
