@@ -142,12 +142,12 @@ def _weights(layer: Layer) -> Tensor:
 
 
 def _fitted_layers(net: TaskNet, image: Tensor) -> list[str]:
-    """Layers that can be fitted, by their paths, in the order in which they run."""
+    """Layers that can be fitted, by their paths, in the order in which they run: those called with one tensor, once."""
     ran: list[str] = []
     several = {name for names in shared_tensors(net) for name in names}
     layers = {name: layer for name, layer in net.named_modules() if _can_be_fitted(layer)}
     hooks = [
-        layer.register_forward_hook(lambda module, read, given, name=name: ran.append(name))
+        layer.register_forward_hook(lambda module, read, given, name=name: ran.extend([name] * len(read)))
         for name, layer in layers.items()
         if f"{name}.weight" not in several
     ]

@@ -102,12 +102,12 @@ def test_what_cannot_be_fitted_stays(images: Tensor) -> None:
             super().__init__()
             self.first, self.depthwise = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, padding=1, groups=6)
             self.twice, self.last = nn.Conv2d(6, 6, 1), nn.Linear(6, 2)
-            self.tied = nn.Linear(6, 2)
+            self.tied, self.named = nn.Linear(6, 2), nn.Linear(2, 2)
             self.tied.weight = self.last.weight
 
         def forward(self, image: Tensor) -> dict[str, Tensor]:
             seen = self.twice(self.twice(self.depthwise(self.first(image).relu())).relu()).mean((2, 3))
-            return {"values": self.last(seen) + self.tied(seen)}
+            return {"values": self.named(input=self.last(seen) + self.tied(seen))}
 
     whole = net_of(Odd())
     narrow = whole.copy()
