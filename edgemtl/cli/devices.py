@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -45,12 +46,23 @@ def devices(screen: Screen, names: tuple[str, ...], like: str | None) -> None:
         return
     if like:
         raise UserError(f"--like {like} is for devices new NAME: name the new board, or drop it")
-    chosen = [load_device(name) for name in names or device_names()]
+    chosen = [load_device(name) for name in names] if names else list(_readable(screen, device_names()))
     if not screen.as_json:
         _overview(screen, chosen)
         for device in chosen if names else ():
             _details(screen, device)
     screen.json([device.model_dump(mode="json", by_alias=True) for device in chosen])
+
+
+def _readable(screen: Screen, names: Sequence[str]) -> Iterator[Device]:
+    """The devices of these names; a note says what is wrong with the file of one that cannot be read."""
+    from edgemtl.devices import load_device
+
+    for name in names:
+        try:
+            yield load_device(name)
+        except UserError as error:
+            screen.note(str(error))
 
 
 def _overview(screen: Screen, devices: list[Device]) -> None:

@@ -66,6 +66,16 @@ def test_a_board_of_ones_own_from_its_file_to_what_it_lacks(here: Here) -> None:
     assert after["latency by onnxruntime"]["state"] == "measured there"
 
 
+def test_a_file_that_cannot_be_read_hides_no_other_board(here: Here) -> None:
+    for name in ("my-pi", "broken"):
+        assert here("devices", "new", name)[0] == 0
+    Path("profiles/broken.yaml").write_text("memory: [")
+    status, shown, error = here("devices")
+    assert status == 0 and {"host", "my-pi"} <= {each["name"] for each in shown}
+    assert "profiles/broken.yaml line 1" in error and "not valid YAML" in error
+    assert here("devices", "broken")[0] == 1
+
+
 def test_a_board_that_answers_is_held_against_its_file(here: Here, board: LoopbackBoard) -> None:
     write_device(Path(), board.cable.port, own_arithmetic())
     answered = findings(here, "my-board")
