@@ -73,7 +73,10 @@ def _make_up(steps: Tensor, nearest: Tensor, other: Tensor, covariance: Tensor) 
     With R the Cholesky factor of the covariance, that is what is left of R's row in weights rounded before.
     """
     damping = DAMPING * covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_(min=1e-12)
-    factor = torch.linalg.cholesky(covariance + damping[:, None, None] * torch.eye(covariance.shape[-1]), upper=True)
+    damped = covariance + damping[:, None, None] * torch.eye(covariance.shape[-1])
+    factor, failed = torch.linalg.cholesky_ex(damped, upper=True)
+    if failed.any():  # of a net that training broke: whoever scores it says so
+        return nearest
     chosen, missing = nearest.clone(), torch.zeros_like(steps)
     for number in reversed(range(steps.shape[-1])):
         row = factor[:, number, number:]

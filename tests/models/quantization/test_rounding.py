@@ -160,3 +160,9 @@ def test_an_engine_computes_what_was_rounded(net: MultiTaskNet, tmp_path: Path) 
     for name, value in simulated.items():
         error = np.abs(outputs[name] - value.numpy()).mean()
         assert error < 0.2 * (before[name] - value).abs().mean()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_a_broken_net_shows_rounds_to_the_nearest(value: float) -> None:
+    steps = 4 * torch.rand(1, 2, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(least_change(steps, torch.full((1, 3, 3), value), 7), steps.round())
