@@ -112,7 +112,8 @@ class _Flat(nn.Module):
         except Exception as error:  # the user's code may raise anything
             shape = "x".join(map(str, image.shape))
             raise UserError(
-                f"{self._spec} fails on an image of shape {shape} ({one_line(error)}): give its size with --size"
+                f"{self._spec} fails on an image of shape {shape} ({one_line(error)}): give the size that it takes by "
+                "--size, or return a module that takes one RGB image alone"
             ) from error
         if not outputs:
             raise UserError(f"{self._spec} returns no tensor: a dict, a tuple or a dataclass of tensors is wanted")

@@ -51,6 +51,7 @@ def test_outputs_may_be_called_as_the_exporter_calls_its_own_tensors() -> None:
         ("build_conditional", f"control flow on values (own_nets.py, line {line_of('if image.mean() > 0')})"),
         ("build_nothing", "returns a str, not a torch.nn.Module"),
         ("built", "did you mean build"),
+        ("build_for_four_channels", "by --size, or return a module that takes one RGB image alone"),
         ("build_without_file", "own_nets:build_without_file failed: FileNotFoundError"),
     ],
 )

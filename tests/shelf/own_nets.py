@@ -253,6 +253,10 @@ def build_without_file() -> nn.Module:
     return torch.load("weights-that-are-not-there.pt")
 
 
+def build_for_four_channels() -> nn.Module:
+    return nn.Conv2d(4, 2, 1)
+
+
 def build_nothing() -> str:
     return "a net"
 
