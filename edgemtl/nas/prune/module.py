@@ -145,18 +145,19 @@ class OpenedModule(Opened):
         fine_tune(narrow, whole, self.prunable.criterion.source, tuning, folder, report, scheme)
 
     def _reconstruct(self, narrow: TaskNet, cut: Cut, report: Report) -> None:
-        """Fit the narrow module to the whole one, in place, unless the images that decide call it no better then."""
+        """Fit the narrow module to the whole one, in place, unless the images that decide call it no better then.
+
+        Better is the one whose losses are less in all, each task's as a share of the whole module's own.
+        """
         prunable, before = self.prunable, narrow.copy()
         images = reconstruction_images(prunable.criterion.source)
         reconstruct(narrow, prunable.net, positions_kept(prunable.net, prunable.groups, cut), images, report)
-        if self._rise(narrow) >= self._rise(before):
+        names = [task.name for task in narrow.tasks]
+        whole, cut_alone, fitted = (
+            prunable.criterion.losses(net.copy(), names).losses for net in (prunable.net, before, narrow)
+        )
+        if sum((fitted[name] - cut_alone[name]) / max(whole[name], 1e-9) for name in names) >= 0:
             narrow.load_state_dict(before.state_dict())
-
-    def _rise(self, net: TaskNet) -> float:
-        """The sum of all tasks' losses, each as a share of the whole module's own."""
-        names = [task.name for task in net.tasks]
-        base, losses = (self.prunable.criterion.losses(each.copy(), names).losses for each in (self.prunable.net, net))
-        return sum(losses[name] / max(base[name], 1e-9) for name in names)
 
     def config(self, settings: Mapping[str, Any], floors: Sequence[Floor]) -> dict[str, Any]:
         """The content of `module.json`."""

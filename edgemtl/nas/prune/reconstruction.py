@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgemtl.data import Source
-from edgemtl.files.images import normalize
 from edgemtl.models import TaskNet
 from edgemtl.nas.prune.cut import Side, shared_tensors
 from edgemtl.own import SelfLabelled
 from edgemtl.progress import Progress, Report, silent
+from edgemtl.train import batches_of
 
 __all__ = ["reconstruct", "reconstruction_images"]
 
@@ -45,16 +45,15 @@ Layer = nn.Conv2d | nn.Linear
 
 
 def reconstruction_images(source: Source) -> Tensor:
-    """Training images (N, 3, H, W), normalised, as many as `reconstruct` may use: windows of pictures without labels.
+    """Training images (N, 3, H, W), normalised, as many as `reconstruct` may use, the same ones each time.
 
-    The same ones each time.
+    Of pictures without labels they are windows; of a data set whole images, spread over it.
     """
-    count, rng = _most(source.size), np.random.default_rng(0)
+    count = _most(source.size)
     if isinstance(source, SelfLabelled):
-        return torch.from_numpy(source.windows(count, rng))
-    samples = source.split("train")
-    picks = rng.permutation(len(samples))[:count]
-    return torch.from_numpy(normalize(np.stack([samples[int(pick)].image for pick in picks])))
+        return torch.from_numpy(source.windows(count, np.random.default_rng(0)))
+    batches = batches_of(source.split("train"), 1, count)
+    return torch.cat([torch.from_numpy(batch.image) for batch in batches])
 
 
 def reconstruct(
