@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> Outcome:
         board = LoopbackBoard(Path(folder) / "board").start()
         os.environ["PATH"] = f"{board.folder / 'bin'}:{os.environ['PATH']}"
         try:
-            return compared(engine_in(Path(folder) / "engine"), board, 3 if options.quick else 30)
+            return compared(engine_in(Path(folder) / "engine"), board, 3 if options.quick else 150)
         finally:
             close_boards()
             board.stop()
