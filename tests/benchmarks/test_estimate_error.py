@@ -57,14 +57,15 @@ def test_unseen_designs_are_estimated_and_every_figure_is_kept(
     by_name = {row.name: row for row in rows}
     assert by_name["paper_kendall_tau"].value >= 0.8 and by_name["paper_kendall_tau"].holds
     assert by_name["paper_mape"].value < 8 and (by_name["paper_mape"].least, by_name["paper_mape"].aim) == (None, 15)
-    pairs = [(each["estimated_ms"], each["measured_ms"]) for each in raw["unseen"]]
+    pairs = [(each["estimated_ms"], min(each["medians_ms"])) for each in raw["unseen"]]
     assert by_name["paper_mape"].value == pytest.approx(100 * np.mean([abs(a / b - 1) for a, b in pairs]))
     assert (len(raw["known"]), len(raw["unseen"])) == (14, 8)
+    assert by_name["paper_kendall_tau_of_measuring_again"].value == 1, "one pass is a tenth slower than the other"
 
 
 def test_latencies_that_follow_nothing_fail(measured: tuple[list[MeasuredDesign], list[MeasuredDesign]]) -> None:
     rng = random.Random(1)
-    odd = [replace(each, medians_ms={"": (rng.uniform(0.1, 10),)}) for each in measured[1]]
+    odd = [replace(each, medians_ms={"": (rng.uniform(0.1, 10), 20.0)}) for each in measured[1]]
     rows, _ = judge("paper", measured[0], odd, ROOFS)
     assert rows[0].holds is False and rows[1].value > 30
 
