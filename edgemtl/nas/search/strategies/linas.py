@@ -18,7 +18,7 @@ from optuna.study import Study
 
 from edgemtl.nas.evaluation import Evaluation, Problem, non_dominated
 from edgemtl.nas.search.strategies.predictor import LatencyPredictor, Predictor, features
-from edgemtl.nas.search.strategies.sampler import DesignSampler, measured_in
+from edgemtl.nas.search.strategies.sampler import DesignSampler, draw, measured_in
 from edgemtl.spaces import Design
 
 __all__ = ["GENERATIONS", "LinasSampler", "first_designs"]
@@ -108,12 +108,6 @@ def _over_sizes(pools: Sequence[dict[str, Design]], count: int) -> list[Design]:
     return picked
 
 
-def _draw(problem: Problem, rng: random.Random) -> Design:
-    """A random design, three times out of four in one precision for all blocks: block by block would never meet it."""
-    drawn = problem.space.random(rng)
-    return drawn if rng.random() < 0.25 else rng.choice(problem.space.uniform(drawn))
-
-
 class _Predicted:
     """Predictors of every task's relative change, and of other metrics and of latencies that limits need."""
 
@@ -198,13 +192,14 @@ def _inner_search(
 
     candidates = [e for e in evaluations if problem.feasible(e)] or list(evaluations)
     front = [candidates[i].design for i in non_dominated([problem.objectives(e) for e in candidates])]
-    start = [space.encode(d) for d in [*front, *(_draw(problem, rng) for _ in range(_POPULATION))]][:_POPULATION]
+    start = [space.encode(d) for d in [*front, *(draw(problem, rng) for _ in range(_POPULATION))]][:_POPULATION]
     algorithm = _algorithm(len(problem.objective_names), np.array(start), len(upper))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcome = minimize(Inner(), algorithm, ("n_gen", generations), seed=rng.randrange(2**31))
     designs = {design.key: design for design in (space.decode(x) for x in outcome.pop.get("X"))}
-    return _in_turns([design for design in designs.values() if problem.affordable(design)], predicted)
+    affordable = [design for design in designs.values() if problem.affordable(design)]
+    return _in_turns(affordable, predicted, bool(problem.limits or problem.floors))
 
 
 def _algorithm(objectives: int, start: NDArray[np.int64], choices: int) -> Any:
@@ -233,11 +228,11 @@ def _algorithm(objectives: int, start: NDArray[np.int64], choices: int) -> Any:
     return UNSGA3(get_reference_directions("das-dennis", objectives, n_partitions=partitions), **shared)
 
 
-def _in_turns(designs: Sequence[Design], predicted: _Predicted) -> list[Design]:
+def _in_turns(designs: Sequence[Design], predicted: _Predicted, limited: bool) -> list[Design]:
     """The best predicted within the limits, and in turn with them those furthest along the predicted front.
 
     Half of a batch looks where the budget ends, which is what was asked; the other half keeps the front and the
-    predictors wide.
+    predictors wide. Where nothing is limited the whole front is what was asked.
     """
     if not designs:
         return []
@@ -246,7 +241,7 @@ def _in_turns(designs: Sequence[Design], predicted: _Predicted) -> list[Design]:
     best_first = [int(i) for i in np.argsort(objectives[:, 0] + 10 * np.maximum(excess, 0).sum(1), kind="stable")]
     order: list[int] = []
     while len(order) < len(designs):
-        if len(order) % 2 == 0:
+        if not order or (limited and len(order) % 2 == 0):
             order.append(next(index for index in best_first if index not in order))
         else:
             distance = np.min(np.abs(scaled[:, None] - scaled[order]).sum(2), axis=1)

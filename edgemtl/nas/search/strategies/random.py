@@ -7,12 +7,10 @@ import random
 from optuna.study import Study
 
 from edgemtl.nas.evaluation import Problem
-from edgemtl.nas.search.strategies.sampler import DesignSampler
+from edgemtl.nas.search.strategies.sampler import DesignSampler, first_affordable
 from edgemtl.spaces import Design
 
 __all__ = ["RandomDesignSampler"]
-
-_TRIES = 2000
 
 
 class RandomDesignSampler(DesignSampler):
@@ -27,6 +25,5 @@ class RandomDesignSampler(DesignSampler):
 
     def next_design(self, study: Study, position: int) -> Design:
         """One affordable design."""
-        space, rng = self._problem.space, random.Random(f"{self._seed}/{position}")
-        draws = (space.random(rng) for _ in range(_TRIES))
-        return next((design for design in draws if self._problem.affordable(design)), self._problem.cheapest())
+        rng = random.Random(f"{self._seed}/{position}")
+        return first_affordable(self._problem, lambda: self._problem.space.random(rng))

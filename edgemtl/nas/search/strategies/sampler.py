@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -22,7 +25,9 @@ from edgemtl.nas.evaluation import (
 )
 from edgemtl.spaces import Design
 
-__all__ = ["DesignSampler", "evaluated_before", "measured_in"]
+__all__ = ["DesignSampler", "draw", "evaluated_before", "first_affordable", "measured_in"]
+
+_TRIES = 2000
 
 
 class DesignSampler(BaseSampler):
@@ -77,3 +82,15 @@ def measured_in(study: Study, problem: Problem, before: int | None = None) -> li
     """Every evaluation, in order of positions; with `before`, those of the positions below it."""
     trials = [trial for trial in finished(study) if before is None or position_of(trial) < before]
     return [evaluation_of(trial, problem.space) for trial in trials]
+
+
+def draw(problem: Problem, rng: random.Random) -> Design:
+    """A random design, three times out of four in one precision for all blocks: block by block would never meet it."""
+    drawn = problem.space.random(rng)
+    return drawn if rng.random() < 0.25 else rng.choice(problem.space.uniform(drawn))
+
+
+def first_affordable(problem: Problem, drawn: Callable[[], Design]) -> Design:
+    """The first of many draws that keeps every counted budget; the cheapest design if none does."""
+    draws = (drawn() for _ in itertools.repeat(None, _TRIES))
+    return next((design for design in draws if problem.affordable(design)), problem.cheapest())

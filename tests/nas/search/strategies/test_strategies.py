@@ -65,10 +65,19 @@ def test_a_strategy_proposes_designs_and_its_seed_decides_which(limited: Problem
     assert len(set(first)) > 7
 
 
-def test_nsga2_learns_the_limits(limited: Problem) -> None:
+def test_the_first_population_of_nsga2_keeps_what_is_counted_and_most_of_it_one_precision(limited: Problem) -> None:
+    found, _ = drive(limited, Nsga2Sampler(limited, 0, 24), 24)
+    designs = [evaluation.design for evaluation in found]
+    uniform = [design.key in {each.key for each in limited.space.uniform(design)} for design in designs]
+    assert all(map(limited.affordable, designs))
+    assert 12 < sum(uniform) < 24
+
+
+def test_nsga2_learns_a_limit_that_is_measured(kind: Space) -> None:
     """It measures designs over the budget too, but fewer and fewer."""
-    found, _ = drive(limited, Nsga2Sampler(limited, 0, 10), 100)
-    kept = [limited.feasible(evaluation) for evaluation in found]
+    timed = problem(kind, ["40%ms"])
+    found, _ = drive(timed, Nsga2Sampler(timed, 0, 10), 100)
+    kept = [timed.feasible(evaluation) for evaluation in found]
     assert sum(kept[-30:]) > sum(kept[:30])
     assert any(kept)
 
