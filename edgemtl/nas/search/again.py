@@ -34,7 +34,7 @@ from edgemtl.nas.runs import (
     write_measurements,
 )
 from edgemtl.nas.search.finetuning import tune_finalists
-from edgemtl.nas.search.problem import Preflight
+from edgemtl.nas.search.problem import Preflight, tuning_estimate
 from edgemtl.nas.search.setup import Setup
 from edgemtl.progress import Progress, Report
 from edgemtl.results import Entry, Origin, Result, read_result
@@ -131,7 +131,9 @@ def choose_again(setup: Setup, known: Known, started: float, report: Report) -> 
     front = [best]
     if request.finetune:
         folder.save("baseline", base)
-        front, _ = tune_finalists(request, problem, evaluator, front, report)
+        front, cut_short = tune_finalists(request, problem, evaluator, front, report)
+        if cut_short:  # a result would stand for the whole answer
+            raise KeyboardInterrupt
     result = finalize_run(folder, info, evaluator, problem, base, front, known_baseline=known.baseline)
     report(Progress("again", 2, 2))
     return result
@@ -141,9 +143,9 @@ def _problem(setup: Setup, known: Known, report: Report) -> Problem:
     """The problem, its limits resolved by counting and by the known latencies."""
     counted = [budget for budget in setup.budgets if budget.counted]
     rows = preflight_budgets(setup.space, counted, setup.evaluator)
-    report(Preflight("preflight", 1, 1, rows=tuple(rows)))
     by_text = {row.budget.text: row.limit for row in rows}
     limits = [Limit(b, by_text[b.text]) if b.counted else Limit(b, _allowed_ms(b, known)) for b in setup.budgets]
+    report(Preflight("preflight", 1, 1, rows=tuple(rows), finetune=tuning_estimate(setup, limits)))
     baseline, evaluator, config = known.measurements.baseline, setup.evaluator, setup.config
     cache_key = {"supernet_sha256": str(config.supernet_sha256), "data_fingerprint": config.data_fingerprint}
     sensitivity = find_sensitivity(setup.weights, known.run.path, cache_key) if setup.weights else None

@@ -35,7 +35,7 @@ from edgemtl.progress import Progress, Report, silent
 from edgemtl.schema import Name
 from edgemtl.spaces import Design, Space, Values
 
-__all__ = ["Preflight", "look_ahead", "prepare_again", "prepare_strategy", "trained_near"]
+__all__ = ["Preflight", "look_ahead", "prepare_again", "prepare_strategy", "trained_near", "tuning_estimate"]
 
 _NEAR = TypeAdapter(Annotated[list[dict[Name, int | str]], Field(max_length=1000)])
 
@@ -61,7 +61,7 @@ def look_ahead(setup: Setup, report: Report) -> tuple[list[PreflightRow], Proble
     """
     setup.evaluator.check_labels()
     rows = preflight_budgets(setup.space, setup.budgets, setup.evaluator)
-    tuning = _estimate(setup, rows)
+    tuning = tuning_estimate(setup, limits_of(rows))
     if not setup.strategy.needs.supernet:
         report(Preflight("preflight", 1, 1, rows=tuple(rows), floors=None if setup.floors else (), finetune=tuning))
         return rows, None
@@ -72,10 +72,11 @@ def look_ahead(setup: Setup, report: Report) -> tuple[list[PreflightRow], Proble
     return rows, problem
 
 
-def _estimate(setup: Setup, rows: Sequence[PreflightRow]) -> FineTuneEstimate | None:
+def tuning_estimate(setup: Setup, limits: Sequence[Limit]) -> FineTuneEstimate | None:
+    """The training to come after a search under these limits; None where there is none."""
     if not setup.request.finetune:
         return None
-    return estimate(setup.request, limits_of(rows), setup.evaluator, setup.space.largest())
+    return estimate(setup.request, limits, setup.evaluator, setup.space.largest())
 
 
 def prepare_strategy(

@@ -14,7 +14,7 @@ from refusals import refused
 from edgemtl.data import open_source
 from edgemtl.nas.evaluation import Evaluator
 from edgemtl.nas.runs import RunFolder
-from edgemtl.nas.search import SearchRequest, as_before, search
+from edgemtl.nas.search import Preflight, SearchRequest, as_before, search
 from edgemtl.progress import Progress
 from edgemtl.results import read_result
 from edgemtl.spaces import load_space
@@ -156,3 +156,23 @@ def test_another_supernet_is_one_line(first: SearchRequest, tmp_path: Path) -> N
     write_supernet(load_space("tiny", open_source("photos", (64, 64)).tasks), weights, seed=5)
     line = refused(lambda: search(again(first, tmp_path / "run", supernet=weights)))
     assert "is of another supernet_sha256, so that --from cannot take its measurements: give a supernet" in line
+
+
+def test_ctrl_c_in_the_training_of_another_answer_leaves_it_to_be_gone_on_with(
+    first: SearchRequest, tmp_path: Path
+) -> None:
+    """A result that was written then would be read as the whole answer for good."""
+
+    def stop(event: Progress) -> None:
+        if event.stage == "finetune":
+            raise KeyboardInterrupt
+
+    changes = {"budgets": ("60%FLOPs",), "finetune": 24}
+    with pytest.raises(KeyboardInterrupt):
+        search(again(first, tmp_path / "run", **changes), stop)
+    assert (tmp_path / "run" / "config.json").is_file() and not (tmp_path / "run" / "result.json").exists()
+    events: list[Progress] = []
+    assert search(again(first, tmp_path / "run", resume=True, **changes), events.append).origin is not None
+    (ahead,) = (event for event in events if isinstance(event, Preflight))
+    assert ahead.finetune is not None and ahead.finetune.steps == 24, "it says how long the training takes"
+    assert [event.done for event in events if event.stage == "finetune" and event.total][-1] == 24
