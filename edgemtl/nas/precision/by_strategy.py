@@ -41,9 +41,7 @@ from edgemtl.nas.search import (
     end_abandoned,
     evaluate_all,
     evaluations_in,
-    is_refined,
     is_seeded,
-    mark_refined,
     run_helpers,
     seeding_turn,
     take_known,
@@ -100,7 +98,8 @@ class StrategySearch:
         if not (self.request.out / RESULT_FILE).is_file():
             return False
         done = len(finished(self._study))
-        return done >= wanted_in(self._study, self.request.evaluations) and is_refined(self._study, done)
+        refined = self._run_study.is_refined(self._study, done)
+        return done >= wanted_in(self._study, self.request.evaluations) and refined
 
     def finalists(
         self, whole: Proposal, narrowing: Narrowing | None, scored: Scored, report: Report
@@ -150,7 +149,7 @@ class StrategySearch:
 
     def mark_ended(self) -> None:
         """Keep that the run's result speaks of all designs that its study has."""
-        mark_refined(self._study, len(finished(self._study)))
+        self._run_study.mark_refined(self._study, len(finished(self._study)))
 
     def help_evaluate(self, wanted: int, config: Mapping[str, Any], worker: Worker, turns_folder: Path) -> None:
         """Evaluate designs of the run's study as one of its workers, until it has as many as are wanted.

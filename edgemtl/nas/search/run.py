@@ -24,7 +24,7 @@ from edgemtl.nas.search.study import (
     check_shared,
     evaluations_in,
     has_ended,
-    mark_refined,
+    run_study,
     storage_failures,
     study_of,
     take_known,
@@ -136,7 +136,7 @@ def _finalize(
     result = finalize_run(RunFolder(request.out), info, evaluator, problem, baseline, front, report)
     if interrupted or cut_short:
         raise KeyboardInterrupt
-    mark_refined(study, len(evaluations))
+    run_study(setup).mark_refined(study, len(evaluations))
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from edgemtl.nas.evaluation import (
     open_study,
 )
 from edgemtl.nas.runs import RunFolder
+from edgemtl.nas.search.loop import worker_name
 from edgemtl.nas.search.setup import Setup
 from edgemtl.results import RESULT_FILE
 from edgemtl.runs import RUN_SCHEMA, RunConfig, difference_of
@@ -35,9 +37,8 @@ __all__ = [
     "check_shared",
     "evaluations_in",
     "has_ended",
-    "is_refined",
     "is_seeded",
-    "mark_refined",
+    "run_study",
     "storage_failures",
     "study_of",
     "take_known",
@@ -66,13 +67,15 @@ class RunStudy:
         if self.storage:
             storage = self._open()
             if self._name in optuna.get_all_study_names(storage):
-                self._check_same(optuna.load_study(study_name=self._name, storage=storage))
+                study = optuna.load_study(study_name=self._name, storage=storage)
+                if not _is_new(study):
+                    self._check_same(study)
 
     def open(self) -> optuna.Study:
         """The study, new or as it was left; raises `UserError` as `check` does."""
         study = open_study(self._name, self._open(), self.objectives)
         if self.storage:
-            if _CONFIG not in study.user_attrs:
+            if _is_new(study):
                 study.set_user_attr(_CONFIG, dict(self.config))
             self._check_same(study)
         return study
@@ -86,8 +89,15 @@ class RunStudy:
 
     def _check_same(self, study: optuna.Study) -> None:
         subject, remedy = f"study {study.study_name!r} in --storage", "choose an --out with another name"
-        if difference := self.difference(study.user_attrs.get(_CONFIG), subject, remedy):
+        if _CONFIG not in study.user_attrs:
+            raise UserError(f"{subject} is none that edgemtl began: {remedy}")
+        if difference := self.difference(study.user_attrs[_CONFIG], subject, remedy):
             raise UserError(f"{subject} is of another {difference}: ask for the same, or {remedy}")
+
+
+def _is_new(study: optuna.Study) -> bool:
+    """Whether nobody has said yet what a study is of: its worker is about to, or was killed in that moment."""
+    return _CONFIG not in study.user_attrs and not study.get_trials(deepcopy=False)
 
 
 @contextmanager
@@ -102,15 +112,17 @@ def storage_failures() -> Iterator[None]:
 
 def study_of(setup: Setup) -> optuna.Study:
     """The run's study; `UserError` where a shared one is of something else than is asked for now."""
-    return _run_study(setup).open()
+    return run_study(setup).open()
 
 
 def check_shared(setup: Setup) -> None:
     """`UserError` where a shared storage cannot be used, or holds a study of that name of something else."""
-    _run_study(setup).check()
+    run_study(setup).check()
 
 
-def _run_study(setup: Setup) -> RunStudy:
+def run_study(setup: Setup) -> RunStudy:
+    """Where the study of a search is, and what it must be of."""
+
     def difference(stored: object, subject: str, remedy: str) -> str:
         return difference_of(parse_document(stored, subject, RunConfig, RUN_SCHEMA, remedy), setup.config)
 
@@ -155,16 +167,7 @@ def has_ended(setup: Setup) -> bool:
         return False
     if setup.request.origin and not setup.request.evaluations:
         return True
-    study = study_of(setup)
-    refined = is_refined(study, len(evaluations_in(study, setup.space)))
+    own = run_study(setup)
+    study = own.open()
+    refined = own.is_refined(study, len(evaluations_in(study, setup.space)))
     return len(finished(study)) >= wanted_in(study, setup.request.evaluations) and refined
-
-
-def is_refined(study: optuna.Study, evaluations: int) -> bool:
-    """Whether the result speaks of so many evaluations."""
-    return study.user_attrs.get(_REFINED) == evaluations
-
-
-def mark_refined(study: optuna.Study, evaluations: int) -> None:
-    """Keep how many evaluations the result speaks of."""
-    study.set_user_attr(_REFINED, evaluations)

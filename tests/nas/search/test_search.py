@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from optuna.trial import create_trial
 from PIL import Image
 from refusals import refused
 from small_world import Ask
@@ -21,7 +22,7 @@ from edgemtl.data import open_source
 from edgemtl.errors import UserError
 from edgemtl.files.claim import claim
 from edgemtl.models import Supernet, load_supernet, save_supernet
-from edgemtl.nas.evaluation import Evaluator
+from edgemtl.nas.evaluation import Evaluator, open_storage, open_study
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import SearchRequest, search
 from edgemtl.progress import Progress
@@ -455,6 +456,29 @@ def test_a_shared_study_of_something_else_is_one_line(ask: Ask, home: Path, tmp_
     weights = write_supernet(load_space(str(wide), TASKS), tmp_path / "wide.safetensors")
     line = refusal(ask(tmp_path / "c" / "run", space=str(wide), supernet=weights, **changes))
     assert f"study 'run' in --storage is of another space (tiny, here {wide})" in line
+
+
+def test_a_result_of_the_designs_so_far_is_not_ended_by_another_worker(ask: Ask, tmp_path: Path) -> None:
+    changes = {"storage": f"journal://{tmp_path / 'studies.journal'}", "target": "tensorrt-rtx", "strategy": "random"}
+    first = ask(tmp_path / "a" / "run", evaluations=3, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        search(first, interrupt_at("search"))
+    assert read_result(first.out).evaluations == 1
+    others = search(ask(tmp_path / "b" / "run", evaluations=3, **changes))
+    resumed = search(again(first))
+    assert (resumed.evaluations, resumed.front) == (3, others.front)
+    assert search(again(first)) == resumed
+
+
+def test_a_study_that_nobody_began_is_begun_and_one_of_something_else_is_refused(ask: Ask, tmp_path: Path) -> None:
+    """A worker that is killed once it has made the study has not said yet what that is of."""
+    changes = {"storage": f"journal://{tmp_path / 'studies.journal'}", "target": "tensorrt-rtx", "strategy": "random"}
+    storage = open_storage(tmp_path, changes["storage"])
+    open_study("run", storage)
+    assert search(ask(tmp_path / "run", evaluations=2, **changes)).evaluations == 2
+    open_study("other", storage).add_trial(create_trial(values=[0.0, 0.0]))
+    line = refusal(ask(tmp_path / "other", evaluations=2, **changes))
+    assert line == "study 'other' in --storage is none that edgemtl began: choose an --out with another name"
 
 
 def test_a_folder_with_something_else_is_left_alone(ask: Ask, tmp_path: Path) -> None:
