@@ -19,7 +19,6 @@ __all__ = [
     "RUN_SCHEMA",
     "RunConfig",
     "RunTask",
-    "changed_fields",
     "difference_of",
     "in_words",
     "read_config",
@@ -28,7 +27,31 @@ __all__ = [
 
 CONFIG_FILE = "config.json"
 RUN_SCHEMA = "edgemtl.run/1"
-_NAMED = ("space", "data", "size", "target", "strategy", "budgets", "floors", "seed")
+_NAMED = (
+    "space",
+    "data",
+    "size",
+    "target",
+    "device",
+    "strategy",
+    "budgets",
+    "floors",
+    "preference",
+    "objectives",
+    "finetune",
+    "seed",
+    "threads",
+    "latency",
+)
+"""What a user names."""
+_FOLLOWING = {
+    "data_fingerprint": "content of the data set",
+    "fingerprint": "content of the space",
+    "precisions": "precisions",
+    "supernet_sha256": "supernet",
+    "tasks": "tasks",
+}
+"""What follows from that, or from files, in words."""
 
 
 class RunTask(Strict):
@@ -44,10 +67,11 @@ class RunConfig(Strict):
     """The configuration of a run. Texts are as on the command line; sizes are (height, width).
 
     `fingerprint` is the whole space's, before its target restricts it; `precisions` are the options of each precision
-    choice after that. `supernet_sha256` is None where the run learns its own weights, `threads` and `latency` (where
-    candidates' come from) where nothing is timed on this machine. What one trade alone reads is kept apart: the
-    settings of a search's strategy in `strategy_config`, the recipe that its finalists are trained by in `finetune`
-    (None: they are not), those of a fine-tuning in `tuned`, those of a pruning in `pruned`.
+    choice after that. `supernet_sha256` is None where the run learns its own weights, `supernet` where their file was
+    not named, `threads` and `latency` (where candidates' come from) where nothing is timed on this machine. What one
+    trade alone reads is kept apart: the settings of a search's strategy in `strategy_config`, the recipe that its
+    finalists are trained by in `finetune` (None: they are not), those of a fine-tuning in `tuned`, those of a pruning
+    in `pruned`.
     """
 
     schema_: Literal["edgemtl.run/1"] = Field(default="edgemtl.run/1", alias="schema")
@@ -68,6 +92,7 @@ class RunConfig(Strict):
     precisions: Mapping[str, tuple[str, ...]]
     seed: int
     supernet_sha256: str | None
+    supernet: str | None = None
     threads: int | None = None
     finetune: Mapping[str, JsonValue] | None = None
     latency: str | None = None
@@ -97,38 +122,52 @@ def write_config(run: Path, config: RunConfig) -> None:
     write_json(run / CONFIG_FILE, config.as_json())
 
 
-def changed_fields(stored: RunConfig, wanted: RunConfig) -> list[str]:
-    """Names of what differs, sorted; of the strategy's own settings those that differ."""
+def _changed_fields(stored: RunConfig, wanted: RunConfig) -> list[str]:
+    """Names of what differs, sorted; of the strategy's own settings those that differ, and not where weights lie."""
     before, after = stored.as_json(), wanted.as_json()
     settings = before.pop("strategy_config"), after.pop("strategy_config")
-    return sorted({*_changed(before, after), *_changed(*settings)})
+    return sorted({*_changed(before, after), *_changed(*settings)} - {"supernet"})
 
 
 def difference_of(stored: RunConfig, wanted: RunConfig, fields: Collection[str] = ()) -> str:
-    """The difference of two configurations, in words; empty where they, or those `fields` of them, are the same.
-
-    The fields that a user names come with their values, and alone where there are some: the rest follows from them.
-    """
+    """The difference of two configurations, in words; empty where they, or those `fields` of them, are the same."""
     if fields:
         rest = RunConfig.model_fields.keys() - {*fields}
         stored = stored.model_copy(update={name: getattr(wanted, name) for name in rest})
-    return in_words(changed_fields(stored, wanted), stored.as_json(), wanted.as_json())
+    before, after = ({**each.strategy_config, **each.as_json()} for each in (stored, wanted))
+    return in_words(_changed_fields(stored, wanted), before, after)
 
 
 def in_words(changed: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The fields that changed, those that a user names with their values, and alone where there are some."""
-    named = [
-        f"{name} ({_shown(before.get(name))}, here {_shown(after.get(name))})" for name in _NAMED if name in changed
-    ]
-    return " and ".join(named) or ", ".join(changed)
+    """The fields that changed, with their values; what follows from those that a user names is left out beside them."""
+    named = [name for name in _NAMED if name in changed]
+    others = [name for name in changed if name not in named and not (named and name in _FOLLOWING)]
+    return " and ".join(_with_values(name, before.get(name), after.get(name)) for name in (*named, *others))
+
+
+def _with_values(name: str, before: Any, after: Any) -> str:
+    if name in _FOLLOWING:
+        return _FOLLOWING[name]
+    shown = _shown(before), _shown(after)
+    return f"{name} ({shown[0]}, here {shown[1]})" if shown[0] != shown[1] else name
 
 
 def _shown(value: Any) -> str:
-    if value is None:
+    """A value as a person would give it."""
+    if value is None or value in ([], {}, ""):
         return "none"
+    if isinstance(value, dict):
+        return str(value.get("name") or _pairs(value))
     if not isinstance(value, list):
         return str(value)
-    return ("x" if isinstance(value[0], int) else " ").join(map(str, value)) if value else "none"
+    return ("x" if isinstance(value[0], int) else " ").join(map(str, value))
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    """`depth=2,semseg=1`; of a recipe, which has many numbers, its steps and processes."""
+    own = {name: value for name, value in values.items() if "steps" not in values or name in ("steps", "processes")}
+    texts = (f"{value:g}" if isinstance(value, float) else str(value) for value in own.values())
+    return ",".join(map("=".join, zip(own, texts, strict=True)))
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:

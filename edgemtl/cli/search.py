@@ -204,19 +204,20 @@ def search(
         own |= {"train_step": train_step, **_proposing(settings, objectives, evaluations, options), **_of_own(options)}
         search_own(screen, net, tasks, parse_size(size), folder, own)
         return
+    begun = _recipe_begun_with(folder) if resume else None
     request = room.SearchRequest(
         out=folder,
         budgets=tuple(budgets),
         floors=tuple(floors),
         size=parse_size(size),
         settings=_settings(settings, steps),
-        processes=training_processes(),
+        processes=(begun or {}).get("processes") or training_processes(),
         resume=resume,
         command=hide_password(shlex.join(["edgemtl", *sys.argv[1:]])),
         objectives=tuple(objectives),
         evaluations=evaluations if evaluations is not None else 0 if origin else room.EVALUATIONS,
         origin=origin,
-        finetune=_training_steps(finetune, folder, resume),
+        finetune=_training_steps(finetune, begun),
         **options,
     )
     if origin:
@@ -271,17 +272,20 @@ def _check_of_own(options: Mapping[str, str | None]) -> None:
             raise UserError(f"{option} belongs to a net of one's own: give the net before it, or drop it")
 
 
-def _training_steps(given: int | None, folder: Path, resume: bool) -> int:
+def _recipe_begun_with(folder: Path) -> Mapping[str, Any] | None:
+    """The recipe of fine-tuning that a run was begun with, empty where there is none; None where there is no run."""
+    from edgemtl.runs import CONFIG_FILE, read_config
+
+    return (read_config(folder).finetune or {}) if (folder / CONFIG_FILE).is_file() else None
+
+
+def _training_steps(given: int | None, begun: Mapping[str, Any] | None) -> int:
     """Steps of fine-tuning: those given, those that a run to be resumed was begun with, else this processor's."""
     from edgemtl.nas.search import default_steps
-    from edgemtl.runs import CONFIG_FILE, read_config
 
     if given is not None:
         return given
-    if resume and (folder / CONFIG_FILE).is_file():
-        recipe = read_config(folder).finetune or {}
-        return int(str(recipe.get("steps", 0)))
-    return default_steps()
+    return default_steps() if begun is None else int(begun.get("steps", 0))
 
 
 def _given() -> set[str]:

@@ -84,9 +84,10 @@ def plan_levels(run: RunFolder, count: int, supernet: Path | None = None, report
 
 
 def _supernet_of(run: RunFolder, config: RunConfig, source: Source, given: Path | None) -> Path:
-    path = given or find_shared("nas/supernets", f"{config.space}-{source.name}.safetensors")
+    own = given or (Path(config.supernet) if config.supernet else None)
+    path = own or find_shared("nas/supernets", f"{config.space}-{source.name}.safetensors")
     if path is None or not path.is_file():
-        missing = "which does not ship" if given is None else f"and {given} does not exist"
+        missing = "which does not ship" if own is None else f"and {own} does not exist"
         raise UserError(
             f"levels are cut from the supernet that run {run.path} was searched in, {missing}: "
             "name its file with --supernet"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
 from chain import Here, edgemtl, environment, in_process, make_workplace
 from PIL import Image
 from two_heads import bundle_in
@@ -24,6 +25,7 @@ from edgemtl.nas.runs import RunFolder, front_designs
 from edgemtl.nas.search.request import STEPS_IN_BF16, STEPS_IN_FP32
 from edgemtl.profiling import percentile
 from edgemtl.spaces import NearDesigns, load_space
+from edgemtl.train import training_processes
 
 TASKS = {"regions", "depth", "side"}
 TINY = ("--space", "tiny", "--data", "data")
@@ -126,6 +128,17 @@ def test_a_resumed_search_trains_its_design_for_as_many_steps_as_it_was_begun_wi
     assert status == 0 and "Pareto front" in output
 
 
+def test_a_resumed_search_trains_in_as_many_processes_as_it_was_begun_with(searched: Any, here: Here) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert training_processes() == 2, "what a search that begins now would take"
+        status, output, _ = here(*SEARCH, "--budget", "60%FLOPs", "--out", "runs/first", "--resume")
+    finally:
+        torch.set_num_threads(threads)
+    assert status == 0 and "Pareto front" in output
+
+
 def test_the_help_says_how_long_designs_are_trained_by_default(here: Here) -> None:
     _, shown, _ = here("search", "--help")
     text = " ".join(shown.split())
@@ -134,7 +147,7 @@ def test_the_help_says_how_long_designs_are_trained_by_default(here: Here) -> No
 
 def test_another_budget_is_answered_from_a_finished_search(workplace: Path, searched: Any, here: Here) -> None:
     """What is not given is as it was; the run is one like any other, and says which it is from."""
-    words = ("search", "--from", "runs/first", "--supernet", "runs/supernet/supernet.safetensors")
+    words = ("search", "--from", "runs/first")
     budget = "59%FLOPs"  # which three of the four designs that its seed draws for 60 % keep
     status, output, _ = here(*words, "--budget", budget, "--out", "runs/second", "--format", "json")
     result = json.loads(output)
@@ -145,7 +158,7 @@ def test_another_budget_is_answered_from_a_finished_search(workplace: Path, sear
     assert here("report", "runs/second", "--out", "second.html")[0] == 0
     assert "from runs/first: its " in (workplace / "second.html").read_text()
     status, _, errors = here(*words, "--data", "scenes", "--out", "runs/third")
-    assert status == 1 and len(errors.splitlines()) == 1
+    assert status == 1 and len(errors.splitlines()) == 1 and "is of another data (data, here scenes), so that" in errors
 
 
 NEAR = (

@@ -21,7 +21,7 @@ from edgemtl.files.seals import check_seal, sealed, sha256
 from edgemtl.models import MultiTaskNet, check_state, read_state
 from edgemtl.models.quantization import Ranges
 from edgemtl.nas.evaluation import Candidate
-from edgemtl.runs import CONFIG_FILE, RUN_SCHEMA, RunConfig, RunTask, changed_fields, read_config, write_config
+from edgemtl.runs import CONFIG_FILE, RUN_SCHEMA, RunConfig, RunTask, difference_of, read_config, write_config
 from edgemtl.spaces import Design, Space, load_space
 from edgemtl.targets import ExportTarget, find_target, within_budgets
 from edgemtl.tasks import Task, make_task
@@ -63,9 +63,9 @@ class RunFolder:
         """`UserError` where a run of `config` cannot begin in this folder, or, with `resume`, not go on there."""
         if not resume or not (self.path / CONFIG_FILE).is_file():
             self.check_free()
-        elif changed := changed_fields(self.config(), config):
+        elif difference := difference_of(self.config(), config):
             raise UserError(
-                f"run {self.path} was started with another {', '.join(changed)}: "
+                f"run {self.path} was started with another {difference}: "
                 "resume it with the same, or choose another --out"
             )
 

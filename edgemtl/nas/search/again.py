@@ -35,6 +35,7 @@ from edgemtl.nas.runs import (
 )
 from edgemtl.nas.search.finetuning import tune_finalists
 from edgemtl.nas.search.problem import Preflight, tuning_estimate
+from edgemtl.nas.search.request import of_another
 from edgemtl.nas.search.setup import Setup
 from edgemtl.progress import Progress, Report
 from edgemtl.results import Entry, Origin, Result, read_result
@@ -84,11 +85,8 @@ def known_in(setup: Setup) -> Known:
     if config.supernet_sha256 is None:
         raise UserError(f"run {run.path} learnt weights for its own budget: search again without --from")
     if difference := difference_of(config, setup.config, _SAME):
-        wanted = "a supernet with that hash by --supernet" if difference == "supernet_sha256" else "the same"
-        raise UserError(
-            f"run {run.path} is of another {difference}, so that --from cannot take its measurements: "
-            f"give {wanted}, or search without --from"
-        )
+        wanted = "the one that it searched by --supernet" if difference == "supernet" else "the same"
+        raise of_another(run.path, difference, wanted)
     if result.baseline is None:
         raise UserError(f"run {run.path} has no baseline in its result: search again without --from")
     known = Known(run, read_measurements(run.path, setup.space), result.baseline)

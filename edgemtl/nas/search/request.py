@@ -9,7 +9,7 @@ from typing import Any
 
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError
-from edgemtl.runs import read_config
+from edgemtl.runs import in_words, read_config
 from edgemtl.train import Recipe
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "check_numbers",
     "check_workers",
     "default_steps",
+    "of_another",
 ]
 
 AUTO, MEASURED, PREDICTED = "auto", "measured", "predicted"
@@ -85,9 +86,15 @@ class SearchRequest:
 
 
 def as_before(request: SearchRequest, origin: Path, given: Collection[str]) -> SearchRequest:
-    """The request with everything that is not `given` (names of fields) as it was in the run `origin`, or left out."""
+    """The request with everything that is not `given` (names of fields) as it was in the run `origin`, or left out.
+
+    Raises `UserError` where data or space are given, and others.
+    """
     config = read_config(origin)
-    before = dict(
+    before, after = ({name: getattr(each, name) for name in ("space", "data")} for each in (config, request))
+    if changed := [name for name in before if name in given and before[name] != after[name]]:
+        raise of_another(origin, in_words(changed, before, after))
+    terms = dict(
         budgets=config.budgets,
         floors=config.floors,
         preference=",".join(f"{task}={weight:g}" for task, weight in config.preference.items()),
@@ -101,11 +108,20 @@ def as_before(request: SearchRequest, origin: Path, given: Collection[str]) -> S
         settings=dict(config.strategy_config),
         seed=config.seed,
         finetune=0,
+        supernet=Path(config.supernet) if config.supernet else None,
         threads=config.threads or 0,
     )
     kept = {*given, *({"settings"} if {"strategy", "steps"} & {*given} else ())}
-    changes: dict[str, Any] = {name: value for name, value in before.items() if name not in kept}
+    changes: dict[str, Any] = {name: value for name, value in terms.items() if name not in kept}
     return replace(request, **changes)
+
+
+def of_another(run: Path, difference: str, wanted: str = "the same") -> UserError:
+    """The error of a run whose measurements cannot serve again: it is of another data set, space, target or supernet."""
+    return UserError(
+        f"run {run} is of another {difference}, so that --from cannot take its measurements: give {wanted}, or search "
+        "without --from"
+    )
 
 
 def check_numbers(request: SearchRequest) -> None:

@@ -94,6 +94,7 @@ def set_up(request: SearchRequest) -> Setup:
         precisions={c.name: tuple(map(str, c.options)) for c in searched.choices if is_precision(c)},
         seed=request.seed,
         supernet_sha256=sha256(weights) if weights else None,
+        supernet=None if request.supernet is None else str(request.supernet),
         threads=request.threads if evaluator.is_timed else None,
         finetune=finetune_config(request, source),
         latency=request.latency if evaluator.is_timed else None,

@@ -283,11 +283,16 @@ def test_a_run_begins_only_in_an_empty_folder(tmp_path: Path, config: RunConfig)
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"seed": 2}, "seed"),
-        ({"seed": 2, "target": "openvino"}, "seed, target"),
-        ({"strategy_config": {"steps": 9}}, "steps"),
+        ({"seed": 2}, "seed (0, here 2)"),
+        ({"seed": 2, "target": "openvino"}, "target (onnxruntime, here openvino) and seed (0, here 2)"),
+        ({"strategy_config": {"steps": 9}}, "steps (none, here 9)"),
         ({"strategy_config": {"seed": 9}}, "seed"),
-        ({"threads": 2}, "threads"),
+        ({"threads": 2}, "threads (none, here 2)"),
+        ({"preference": {"depth": 2.0, "kind": 1.0}}, "preference (depth=1,kind=1, here depth=2,kind=1)"),
+        ({"finetune": {"steps": 200, "batch": 8, "processes": 2}}, "finetune (none, here steps=200,processes=2)"),
+        ({"supernet_sha256": "0"}, "supernet"),
+        ({"data_fingerprint": "1"}, "content of the data set"),
+        ({"data": "others", "data_fingerprint": "1"}, "data (photos, here others)"),
     ],
 )
 def test_a_run_goes_on_only_as_it_was_begun(
@@ -297,6 +302,12 @@ def test_a_run_goes_on_only_as_it_was_begun(
     folder.create(config)
     changed = config.model_copy(update=changes)
     assert f"was started with another {named}: resume it" in refused(lambda: folder.check(changed, resume=True))
+
+
+def test_a_run_goes_on_wherever_its_supernet_lies_now(tmp_path: Path, config: RunConfig) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+    folder.check(config.model_copy(update={"supernet": "elsewhere.safetensors"}), resume=True)
 
 
 def test_a_study_that_was_just_begun_is_no_obstacle(tmp_path: Path, config: RunConfig) -> None:

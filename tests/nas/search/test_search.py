@@ -169,14 +169,17 @@ def test_going_on_with_a_finished_run_returns_at_once(finished: tuple[SearchRequ
     ("changes", "expected"),
     [
         ({"resume": False}, "exists: go on with --resume, or choose another --out"),
-        ({"seed": 1}, "was started with another seed: resume it with the same"),
-        ({"threads": 2}, "was started with another threads: resume it with the same"),
-        ({"budgets": ("80%FLOPs",)}, "another budgets"),
-        ({"floors": ("depth=2%",), "preference": "depth=2"}, "another floors, preference"),
-        ({"settings": {"generations": 6}}, "another generations: resume it with the same"),
+        ({"seed": 1}, "was started with another seed (0, here 1): resume it with the same"),
+        ({"threads": 2}, "was started with another threads (1, here 2): resume it with the same"),
+        ({"budgets": ("80%FLOPs",)}, "another budgets (80%FLOPs 90%MB, here 80%FLOPs): resume it"),
+        (
+            {"floors": ("depth=2%",), "preference": "depth=2"},
+            "another floors (depth=1000%, here depth=2%) and preference (depth=3,kind=1, here depth=2,kind=1): resume",
+        ),
+        ({"settings": {"generations": 6}}, "another generations (5, here 6): resume it with the same"),
         (
             {"strategy": "random", "settings": {}, "target": "openvino"},
-            "another generations, precisions, strategy, target",
+            "target (onnxruntime, here openvino) and strategy (linas, here random) and generations (5, here none): ",
         ),
     ],
 )
