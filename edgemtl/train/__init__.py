@@ -10,11 +10,12 @@ from edgemtl.train.recipe import Recipe
 from edgemtl.train.sandwich import SupernetTraining
 from edgemtl.train.speed import TrainingSpeed, training_speed
 from edgemtl.train.teacher import Teacher, find_teacher
-from edgemtl.train.trainer import InitialWeights, TrainingProgress, fresh_supernet, train_supernet
+from edgemtl.train.trainer import DivergedError, InitialWeights, TrainingProgress, fresh_supernet, train_supernet
 from edgemtl.train.weighting import weighting_names
 
 __all__ = [
     "CHECKPOINT_FILE",
+    "DivergedError",
     "InitialWeights",
     "Launched",
     "Optimized",

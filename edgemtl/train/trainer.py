@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgemtl.data import Source
 from edgemtl.environment import environment
@@ -35,7 +35,7 @@ from edgemtl.train.processes import join_group, leave_group
 from edgemtl.train.recipe import Recipe
 from edgemtl.train.sandwich import SupernetTraining
 
-__all__ = ["InitialWeights", "TrainingProgress", "fresh_supernet", "train_supernet"]
+__all__ = ["DivergedError", "InitialWeights", "TrainingProgress", "fresh_supernet", "train_supernet"]
 
 LOG_FILE = "train.jsonl"
 SUPERNET_FILE = "supernet.safetensors"
@@ -69,6 +69,10 @@ class InitialWeights:
     sha256: str | None = None
 
 
+class DivergedError(UserError):
+    """A training whose weights are not finite any more: no further step can mend them."""
+
+
 def train_supernet(
     space: DesignSource,
     source: Source,
@@ -87,8 +91,8 @@ def train_supernet(
     the largest is not trained; it is normalised as its pupils are. `out` gets `checkpoint.safetensors`
     (calling again with the same recipe goes on from it), `train.jsonl` (one line per report) and `training.json`
     (recipe, environment, metrics of the largest and smallest design on the validation split). Runs on the device and
-    processes that accelerate finds, in BF16 where the recipe says so. Raises `UserError`
-    where another process trains there, and at the end where weights are not finite.
+    processes that accelerate finds, in BF16 where the recipe says so. Raises `UserError` where another process trains
+    there, and `DivergedError` soon after weights are not finite.
     """
     check_folder(out, "training run")
     accelerator = join_group()
@@ -153,6 +157,8 @@ class _Reporter:
         with self._log.open("a") as log:
             log.write(json.dumps(_finite({**progress.log_line(), "time": time.time()}), allow_nan=False) + "\n")
         self._report(progress)
+        if not all(map(math.isfinite, losses.values())):
+            _check_finite(self._training.supernet.shared, step)
         if validation:
             self._report(Progress("steps", 0, 0, f"validation after {step} steps, {_deciding(validation)}"))
 
@@ -164,15 +170,19 @@ def _deciding(validation: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _take_average(training: SupernetTraining) -> None:
-    """Give the supernet the averaged weights, rounded as they are stored; `UserError` where one is not finite."""
+    """Give the supernet the averaged weights, rounded as they are stored; `DivergedError` where one is not finite."""
     with torch.no_grad():
         for name, parameter in training.supernet.shared.items():
             parameter.copy_(training.average[name].half())
-            if not parameter.isfinite().all():
-                raise UserError(
-                    f"training diverged, its weights are not finite after {training.recipe.steps} steps: begin again "
-                    "in another --out, with a lower --learning-rate"
-                )
+    _check_finite(training.supernet.shared, training.recipe.steps)
+
+
+def _check_finite(weights: Mapping[str, Tensor], steps: int) -> None:
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        raise DivergedError(
+            f"training diverged, its weights are not finite after {steps} steps: begin again in another --out, with a "
+            "lower --learning-rate"
+        )
 
 
 def _write(out: Path, training: SupernetTraining, source: Source, origin: Mapping[str, int | str | None]) -> None:

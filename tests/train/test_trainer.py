@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -23,6 +24,7 @@ from edgemtl.nas.runs import OneDesign
 from edgemtl.progress import Progress
 from edgemtl.spaces import Design, Space, Values
 from edgemtl.train import (
+    DivergedError,
     InitialWeights,
     Recipe,
     TrainingProgress,
@@ -35,7 +37,7 @@ from edgemtl.train import (
 from edgemtl.train.feed import training_batches
 from edgemtl.train.losses import label_loss
 from edgemtl.train.sandwich import SupernetTraining, decay_groups
-from edgemtl.train.trainer import _forget_after
+from edgemtl.train.trainer import _forget_after, _take_average
 
 RECIPE = Recipe(steps=6, batch=2, sizes=(1.0,), largest_steps=0.5, seed=3, bf16=False)
 
@@ -299,27 +301,34 @@ def test_validation_is_scored_on_the_way_and_changes_nothing(
     assert [bool(news.seconds_left) for news in events] == [True, True, False]
 
 
-def test_a_loss_that_is_not_finite_is_null_in_the_log_which_a_resumed_run_keeps(
+def test_a_training_that_diverged_ends_at_its_next_report_which_its_log_keeps(
     space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Hours of further steps could mend nothing. The losses that are no numbers stand in the log as null."""
+
     def lost(*given: Any) -> Tensor:
         return label_loss(*given) * math.nan
 
     monkeypatch.setattr("edgemtl.train.sandwich.label_loss", lost)
-    monkeypatch.setattr("edgemtl.train.interim.INTERIM_SECONDS", math.inf)  # scores look at the largest design too
-    recipe = replace(RECIPE, steps=45)
-    with pytest.raises(KeyboardInterrupt):
-        train(space, recipe, tmp_path, stopping(40, KeyboardInterrupt))
+    watched = Watched(space)
+    with pytest.raises(DivergedError, match="training diverged, its weights are not finite after 20 steps: begin again"):
+        train_supernet(watched, Toys(), replace(RECIPE, steps=45), tmp_path)
+    assert watched.step == 20
     log = tmp_path / "train.jsonl"
     written = log.read_bytes()
-    first, second = [parse_json(line) for line in written.splitlines()]
-    assert (first["step"], second["step"]) == (20, 40)
-    assert set(first["losses"].values()) == {None}
-    _forget_after(log, 40)
+    (line,) = [parse_json(line) for line in written.splitlines()]
+    assert line["step"] == 20 and set(line["losses"].values()) == {None}
+    _forget_after(log, 20)
     assert log.read_bytes() == written
-    with pytest.raises(UserError, match="training diverged, its weights are not finite after 45 steps: begin again"):
-        train(space, recipe, tmp_path)
     assert not (tmp_path / "supernet.safetensors").exists()
+
+
+def test_weights_that_are_too_large_to_be_stored_have_diverged(space: Space) -> None:
+    supernet = fresh_supernet(space, 0)
+    average = {name: torch.full_like(weight, 1e5) for name, weight in supernet.shared.items()}
+    training: Any = SimpleNamespace(supernet=supernet, average=average, recipe=RECIPE)
+    with pytest.raises(DivergedError, match="after 6 steps"):
+        _take_average(training)
 
 
 def test_the_steps_before_tell_how_long_the_rest_takes() -> None:

@@ -23,7 +23,7 @@ from edgemtl.nas.search.request import SearchRequest
 from edgemtl.progress import Progress, Report, note
 from edgemtl.results import FineTuning
 from edgemtl.spaces import Design
-from edgemtl.train import Recipe
+from edgemtl.train import DivergedError, Recipe
 
 __all__ = [
     "FINETUNE_FOLDER",
@@ -98,13 +98,17 @@ def tune_finalists(
 ) -> tuple[list[Finalist], bool]:
     """The finalists, each with the weights that serve it best, and whether Ctrl-C cut this short.
 
-    A design whose training did not help on the validation images keeps the weights that it had. What was trained, also
-    in part, is kept in the run's folder, so that a search that was stopped goes on from there.
+    A design whose training diverged, or did not help on the validation images, keeps the weights that it had. What was
+    trained, also in part, is kept in the run's folder, so that a search that was stopped goes on from there.
     """
     subject = _subject(problem, finalists)
     try:
         trained = _train(request, evaluator, subject.candidate, _as_stage(report))
         tuned = _with_weights(problem, evaluator, finalists, subject.candidate.design, trained, request.finetune)
+    except DivergedError:
+        design = subject.candidate.design
+        note(report, f"fine-tuning {design.key} diverged, what it trained became NaN: its weights stay as they were")
+        return list(finalists), False
     except KeyboardInterrupt:
         return list(finalists), True
     _tell(subject, tuned, report)

@@ -117,7 +117,7 @@ def as_before(request: SearchRequest, origin: Path, given: Collection[str]) -> S
 
 
 def of_another(run: Path, difference: str, wanted: str = "the same") -> UserError:
-    """The error of a run whose measurements cannot serve again: it is of another data set, space, target or supernet."""
+    """The error of a run whose measurements cannot serve again, as it is of another data set, space or the like."""
     return UserError(
         f"run {run} is of another {difference}, so that --from cannot take its measurements: give {wanted}, or search "
         "without --from"

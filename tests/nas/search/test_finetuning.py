@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +30,7 @@ from edgemtl.results import Result, read_result
 from edgemtl.spaces import load_space
 from edgemtl.targets import tensorrt_rtx
 from edgemtl.testing.world import TASKS
-from edgemtl.train import Recipe
+from edgemtl.train import Recipe, label_loss
 from edgemtl.units import parse_budget
 
 STEPS = 120
@@ -69,6 +70,21 @@ def test_the_answer_is_trained_further_and_says_so(ask: Ask, tmp_path: Path) -> 
     assert any("validation delta_m" in event.text for event in events)
     stored = json.loads((request.out / "result.json").read_text())
     assert stored["best"]["fine_tuning"]["steps"] == STEPS
+
+
+def test_a_training_that_diverges_leaves_the_weights_as_they_were(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that was searched would be lost with it: a run that is resumed diverges again."""
+
+    def lost(*given: Any) -> torch.Tensor:
+        return label_loss(*given) * math.nan
+
+    monkeypatch.setattr("edgemtl.train.sandwich.label_loss", lost)
+    events: list[Progress] = []
+    result = search(ask(tmp_path / "run", finetune=4, strategy="random"), events.append)
+    assert result.best is not None and result.best.fine_tuning is None
+    assert any("diverged, what it trained became NaN: its weights stay as they were" in each.text for each in events)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
