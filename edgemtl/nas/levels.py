@@ -11,7 +11,15 @@ from edgemtl.errors import UserError
 from edgemtl.files.seals import sha256
 from edgemtl.files.share import find_shared
 from edgemtl.models import Supernet, load_supernet
-from edgemtl.nas.evaluation import Candidate, Evaluator, Limit, Sensitivity, find_sensitivity, measure_into_run
+from edgemtl.nas.evaluation import (
+    Candidate,
+    Evaluator,
+    Limit,
+    Sensitivity,
+    find_sensitivity,
+    measure_into_run,
+    share_sensitivity,
+)
 from edgemtl.nas.runs import RunFolder
 from edgemtl.nas.search import make_table, widths_for
 from edgemtl.progress import Report, note, silent
@@ -113,6 +121,7 @@ def _sensitivity(
             evaluator.simulated(evaluator.candidate(space.largest())),
             report,
         )
+        share_sensitivity(supernet, run.path, cache_key)
     return sensitivity
 
 

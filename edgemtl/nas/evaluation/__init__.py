@@ -55,9 +55,13 @@ from edgemtl.nas.evaluation.problem import (
 from edgemtl.nas.evaluation.sensitivity import (
     SENSITIVITY_FILE,
     Sensitivity,
+    copy_sensitivity,
     find_sensitivity,
     measure_into_run,
     one_step_down,
+    read_sensitivity,
+    sensitivity_origin,
+    share_sensitivity,
 )
 from edgemtl.nas.evaluation.shrinkage import shrinkage_estimate, standard_error
 from edgemtl.nas.evaluation.stopping import Stopped, Watch
@@ -111,6 +115,7 @@ __all__ = [
     "check_floor",
     "check_objectives",
     "choose",
+    "copy_sensitivity",
     "evaluation_of",
     "fast_enough",
     "find_sensitivity",
@@ -136,9 +141,12 @@ __all__ = [
     "preflight_budgets",
     "preflight_floors",
     "prepare_images",
+    "read_sensitivity",
     "recalibration_images",
     "record",
     "seen_keys",
+    "sensitivity_origin",
+    "share_sensitivity",
     "shrinkage_estimate",
     "space_distributions",
     "standard_error",

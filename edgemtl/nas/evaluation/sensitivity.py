@@ -6,6 +6,7 @@ Effects of several choices are taken to multiply, which is a first guess at any 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +27,14 @@ from edgemtl.tasks import relative_change
 __all__ = [
     "SENSITIVITY_FILE",
     "Sensitivity",
+    "copy_sensitivity",
     "find_sensitivity",
     "measure_into_run",
     "measure_sensitivity",
     "one_step_down",
     "read_sensitivity",
+    "sensitivity_origin",
+    "share_sensitivity",
     "write_sensitivity",
 ]
 
@@ -39,6 +43,8 @@ SCHEMA = "edgemtl.sensitivity/1"
 _CHANGES = TypeAdapter(dict[str, dict[str, float]])
 SENSITIVITY_FILE = "sensitivity.json"
 """A map's name in a run's folder; next to a supernet it has the supernet's name."""
+_BESIDE = "beside_supernet"
+"""The key of a copied map that names the supernet that it lay beside."""
 PART_FILE = "sensitivity.part.json"
 """The map of a run as far as it is measured."""
 _WORST = -0.9
@@ -147,6 +153,32 @@ def read_sensitivity(path: Path, cache_key: Mapping[str, str]) -> Sensitivity | 
     if "sha256" in stored:  # those that shipped before files carried hashes have none
         check_seal(stored, path, "sensitivity map")
     return sensitivity
+
+
+def share_sensitivity(supernet: Path, run: Path, cache_key: Mapping[str, str]) -> None:
+    """Put the map that was measured into a run next to the supernet's file, where every search in it looks first.
+
+    Nothing is written where that folder cannot be, nor over a map of the same weights, which is then of other data.
+    """
+    measured, shared = run / SENSITIVITY_FILE, supernet.with_suffix(f".{SENSITIVITY_FILE}")
+    before = read_json(shared, "sensitivity map") if shared.exists() or shared.is_symlink() else {}
+    of_others = isinstance(before, dict) and before.get("supernet_sha256") == cache_key["supernet_sha256"]
+    if os.access(shared.parent, os.W_OK) and not of_others:
+        write_json(shared, read_json(measured, "sensitivity map"))
+
+
+def copy_sensitivity(supernet: Path, run: Path, cache_key: Mapping[str, str]) -> Sensitivity | None:
+    """The map next to a supernet's file, if there is one, with a copy in a run's folder, with which that goes on."""
+    shared = supernet.with_suffix(f".{SENSITIVITY_FILE}")
+    if (sensitivity := read_sensitivity(shared, cache_key)) is not None:
+        write_sensitivity(run / SENSITIVITY_FILE, sensitivity, {**cache_key, _BESIDE: supernet.name})
+    return sensitivity
+
+
+def sensitivity_origin(run: Path) -> str:
+    """Where the map in a run's folder is from, in words."""
+    supernet = read_json(run / SENSITIVITY_FILE, "sensitivity map").get(_BESIDE)
+    return f"the map beside the supernet {supernet}" if supernet else "measured in this run"
 
 
 def find_sensitivity(supernet: Path, run: Path, cache_key: Mapping[str, str]) -> Sensitivity | None:

@@ -18,13 +18,16 @@ from edgemtl.nas.evaluation import (
     Limit,
     PreflightRow,
     Problem,
-    find_sensitivity,
+    copy_sensitivity,
     keeps_all,
     limits_of,
     measure_into_run,
     one_step_down,
     preflight_budgets,
     preflight_floors,
+    read_sensitivity,
+    sensitivity_origin,
+    share_sensitivity,
     standard_error,
 )
 from edgemtl.nas.runs import RunFolder
@@ -80,11 +83,14 @@ def tuning_estimate(setup: Setup, limits: Sequence[Limit]) -> FineTuneEstimate |
 
 
 def prepare_strategy(
-    setup: Setup, rows: Sequence[PreflightRow], problem: Problem | None, report: Report
+    setup: Setup, rows: Sequence[PreflightRow], problem: Problem | None, begun: bool, report: Report
 ) -> tuple[Prepared, Problem]:
-    """The strategy after its own stage, and the problem with what it needs to know of the weights."""
+    """The strategy after its own stage, and the problem with what it needs to know of the weights.
+
+    Where the run has `begun` to evaluate designs, it goes on with what it knew then.
+    """
     prepared = _prepared(setup, limits_of(rows), report)
-    return prepared, _with_sensitivity(setup, problem or _problem(setup, rows), report)
+    return prepared, _with_sensitivity(setup, problem or _problem(setup, rows), begun, report)
 
 
 def prepare_again(setup: Setup, problem: Problem) -> Prepared:
@@ -144,25 +150,32 @@ def _has_left_out(values: Values, space: Space) -> bool:
     return any(values.get(name) in options for name, options in space.left_out.items())
 
 
-def _with_sensitivity(setup: Setup, problem: Problem, report: Report) -> Problem:
-    """The problem with the map next to the supernet or in the run, or with one that is measured now."""
+def _with_sensitivity(setup: Setup, problem: Problem, begun: bool, report: Report) -> Problem:
+    """The problem with the map in the run, the one next to the supernet, or one that is measured now.
+
+    A run that has `begun` to evaluate designs without one goes on so, unless it is worth measuring: a map that other
+    searches have measured since would have it propose other designs than a run that was not stopped.
+    """
     request, need = setup.request, setup.strategy.needs.sensitivity
     if need == "unused" or setup.weights is None:
         return problem
-    config, evaluator = setup.config, setup.evaluator
+    config, evaluator, run = setup.config, setup.evaluator, setup.request.out
     cache_key = {"supernet_sha256": str(config.supernet_sha256), "data_fingerprint": config.data_fingerprint}
-    sensitivity = find_sensitivity(setup.weights, request.out, cache_key)
-    if sensitivity is None and (need == "required" or len(one_step_down(problem.space)) <= request.evaluations):
+    worthwhile = need == "required" or len(one_step_down(problem.space)) <= request.evaluations
+    sensitivity = read_sensitivity(run / SENSITIVITY_FILE, cache_key)
+    if sensitivity is None and (worthwhile or not begun):
+        sensitivity = copy_sensitivity(setup.weights, run, cache_key)
+    if sensitivity is None and worthwhile:
         sensitivity = measure_into_run(
-            request.out,
+            run,
             cache_key,
             problem.space,
             lambda design: evaluator.simulated(evaluator.candidate(design)),
             problem.baseline,
             report,
         )
+        share_sensitivity(setup.weights, run, cache_key)
     if sensitivity is None:
         return problem
-    measured = (request.out / SENSITIVITY_FILE).is_file()
-    origin = "measured in this run" if measured else f"the map beside the supernet {setup.weights.name}"
-    return replace(problem, sensitivity=sensitivity, known_from={**problem.known_from, "sensitivities": origin})
+    known_from = {**problem.known_from, "sensitivities": sensitivity_origin(run)}
+    return replace(problem, sensitivity=sensitivity, known_from=known_from)

@@ -33,6 +33,7 @@ from edgemtl.nas.search.study import (
 from edgemtl.nas.search.workers import end_abandoned
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.results import Result, read_result
+from edgemtl.runs import CONFIG_FILE
 
 __all__ = ["search"]
 
@@ -66,8 +67,9 @@ def _search(request: SearchRequest, report: Report) -> Result:
     rows, foreseen = look_ahead(setup, report)
     study = study_of(setup)
     before = evaluations_in(study, setup.space)  # a damaged study is reported before anything is measured
+    begun = bool(before) and (request.out / CONFIG_FILE).is_file()
     folder.create(setup.config)
-    prepared, problem = prepare_strategy(setup, rows, foreseen, report)
+    prepared, problem = prepare_strategy(setup, rows, foreseen, begun, report)
     problem = with_latency_table(setup, problem, before, report)
     study.sampler = prepared.sampler(problem, request.seed, request.batch)
     if known:

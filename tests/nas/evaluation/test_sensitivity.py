@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,10 +16,12 @@ from edgemtl.errors import UserError
 from edgemtl.nas.evaluation.problem import Metrics
 from edgemtl.nas.evaluation.sensitivity import (
     Sensitivity,
+    find_sensitivity,
     measure_into_run,
     measure_sensitivity,
     one_step_down,
     read_sensitivity,
+    share_sensitivity,
     write_sensitivity,
 )
 from edgemtl.nas.search import SearchRequest, search
@@ -123,9 +127,15 @@ def test_a_map_goes_on_where_it_was_stopped(pair: Space, tmp_path: Path, found: 
     assert read_sensitivity(tmp_path / "sensitivity.json", MADE_FOR) == found
 
 
-def test_a_search_measures_the_map_once(ask: Ask, tmp_path: Path, home: Path) -> None:
+@pytest.fixture
+def own(home: Path, tmp_path: Path) -> Path:
+    """A supernet next to which no other test puts a map."""
+    return Path(shutil.copy(home / "supernet.safetensors", tmp_path))
+
+
+def test_a_search_measures_the_map_once(ask: Ask, tmp_path: Path, own: Path) -> None:
     events: list[Progress] = []
-    request = ask(tmp_path / "run", evaluations=8, batch=4)
+    request = ask(tmp_path / "run", supernet=own, evaluations=8, batch=4)
     search(request, events.append)
     tried = [event for event in events if event.stage == "sensitivity"]
     assert tried[-1].done == tried[-1].total > 3
@@ -136,9 +146,9 @@ def test_a_search_measures_the_map_once(ask: Ask, tmp_path: Path, home: Path) ->
     assert not [event for event in events if event.stage == "sensitivity"]
 
 
-def test_a_search_that_is_shorter_than_the_map_does_without(ask: Ask, tmp_path: Path) -> None:
+def test_a_search_that_is_shorter_than_the_map_does_without(ask: Ask, tmp_path: Path, own: Path) -> None:
     events: list[Progress] = []
-    request = ask(tmp_path / "run", evaluations=4)
+    request = ask(tmp_path / "run", supernet=own, evaluations=4)
     search(request, events.append)
     assert not [event for event in events if event.stage == "sensitivity"]
     assert not (request.out / "sensitivity.json").exists()
@@ -148,3 +158,40 @@ def one_step_down_of(request: SearchRequest) -> dict[str, Design]:
     from edgemtl.nas.runs import RunFolder
 
     return one_step_down(RunFolder(request.out).space())
+
+
+def test_a_map_of_a_run_lies_next_to_the_supernet_unless_there_is_one_of_the_same_weights(
+    tmp_path: Path, found: Sensitivity
+) -> None:
+    supernet, run, shared = tmp_path / "a.safetensors", tmp_path / "run", tmp_path / "a.sensitivity.json"
+    run.mkdir()
+    write_sensitivity(run / "sensitivity.json", found, MADE_FOR)
+    for stale in (None, {**MADE_FOR, "supernet_sha256": "earlier weights"}):
+        if stale:
+            write_sensitivity(shared, found, stale)
+        share_sensitivity(supernet, run, MADE_FOR)
+        assert find_sensitivity(supernet, tmp_path, MADE_FOR) == found
+    of_other_data = {**MADE_FOR, "data_fingerprint": "other images"}
+    write_sensitivity(shared, found, of_other_data)
+    share_sensitivity(supernet, run, MADE_FOR)
+    assert read_sensitivity(shared, of_other_data) == found
+    share_sensitivity(tmp_path / "nowhere" / "a.safetensors", run, MADE_FOR)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_run_goes_on_with_the_map_that_it_began_with_or_without_one(ask: Ask, tmp_path: Path, own: Path) -> None:
+    """Whatever other searches in the same supernet have measured since: else it would propose other designs."""
+    changes: dict[str, Any] = {"supernet": own, "target": "tensorrt-rtx"}
+    shared, beside = tmp_path / "supernet.sensitivity.json", "the map beside the supernet supernet.safetensors"
+
+    def known_from(name: str, evaluations: int, resume: bool = False) -> str | None:
+        request = ask(tmp_path / name, evaluations=evaluations, batch=4, resume=resume, **changes)
+        return search(request).known_from.get("sensitivities")
+
+    assert known_from("short", 2) is None
+    assert known_from("long", 8) == "measured in this run" and shared.is_file()
+    assert known_from("short", 3, resume=True) is None
+    assert known_from("new", 2) == beside
+    shared.unlink()
+    assert known_from("new", 3, resume=True) == beside
+    assert known_from("long", 9, resume=True) == "measured in this run"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -246,10 +247,13 @@ def test_without_a_map_the_strategy_says_so(deep: Space) -> None:
         PreferenceSampler(problem(deep), 0, 2)
 
 
-def test_a_search_by_preference(ask: Ask, tmp_path: Path) -> None:
+def test_a_search_by_preference(ask: Ask, home: Path, tmp_path: Path) -> None:
+    """The map that it measures serves whatever is searched in the same supernet afterwards."""
     events: list[Progress] = []
-    request = ask(tmp_path / "run", strategy="preference", preference="depth=2", evaluations=4)
+    own = Path(shutil.copy(home / "supernet.safetensors", tmp_path))
+    request = ask(tmp_path / "run", supernet=own, strategy="preference", preference="depth=2", evaluations=4)
     result = search(request, events.append)
+    assert result.known_from["sensitivities"] == "measured in this run"
     assert result.strategy == "preference" and result.feasible
     assert [event for event in events if event.stage == "sensitivity"], "the map is what it goes by"
     assert (request.out / "sensitivity.json").is_file()
@@ -257,6 +261,10 @@ def test_a_search_by_preference(ask: Ask, tmp_path: Path) -> None:
     search(SearchRequest(**(vars(request) | {"resume": True, "evaluations": 5})), events.append)
     assert not [event for event in events if event.stage == "sensitivity"]
     assert [event.done for event in events if event.stage == "search"] == [5]
+    events.clear()
+    other = search(replace(request, out=tmp_path / "other", preference="kind=2"), events.append)
+    assert not [event for event in events if event.stage == "sensitivity"]
+    assert other.known_from["sensitivities"] == "the map beside the supernet supernet.safetensors"
 
 
 @pytest.mark.parametrize(
