@@ -37,6 +37,7 @@ from edgemtl.nas.search.finetuning import tune_finalists
 from edgemtl.nas.search.problem import Preflight, tuning_estimate
 from edgemtl.nas.search.request import of_another
 from edgemtl.nas.search.setup import Setup
+from edgemtl.nas.search.strategies import make_strategy
 from edgemtl.progress import Progress, Report
 from edgemtl.results import Entry, Origin, Result, read_result
 from edgemtl.runs import difference_of
@@ -82,7 +83,7 @@ def known_in(setup: Setup) -> Known:
     if config.pruned is not None or config.tuned is not None:
         how = "a pruning" if config.pruned is not None else "a training"
         raise UserError(f"run {run.path} is that of {how}: give --from the search that it began with")
-    if config.supernet_sha256 is None:
+    if config.supernet_sha256 is None or not make_strategy(config.strategy).needs.supernet:
         raise UserError(f"run {run.path} learnt weights for its own budget: search again without --from")
     if difference := difference_of(config, setup.config, _SAME):
         wanted = "the one that it searched by --supernet" if difference == "supernet" else "the same"

@@ -97,7 +97,7 @@ def as_before(request: SearchRequest, origin: Path, given: Collection[str]) -> S
     terms = dict(
         budgets=config.budgets,
         floors=config.floors,
-        preference=",".join(f"{task}={weight:g}" for task, weight in config.preference.items()),
+        preference=",".join(f"{task}={weight:.9f}" for task, weight in config.preference.items()),
         space=config.space,
         data=config.data,
         size=config.size,

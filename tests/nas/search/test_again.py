@@ -176,3 +176,21 @@ def test_ctrl_c_in_the_training_of_another_answer_leaves_it_to_be_gone_on_with(
     (ahead,) = (event for event in events if isinstance(event, Preflight))
     assert ahead.finetune is not None and ahead.finetune.steps == 24, "it says how long the training takes"
     assert [event.done for event in events if event.stage == "finetune" and event.total][-1] == 24
+
+
+def test_a_run_that_learnt_its_own_weights_does_not_serve_again_whatever_they_began_with(
+    first: SearchRequest, tmp_path: Path
+) -> None:
+    """Its designs would be cut out of the supernet that it began with, which is not what was measured."""
+    run = Path(shutil.copytree(first.out, tmp_path / "copy"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "strategy": "masks"}))
+    line = refused(lambda: search(again(first, tmp_path / "run", origin=run, strategy="random")))
+    assert f"run {run} learnt weights for its own budget: search again without --from" in line
+
+
+def test_a_preference_of_many_digits_serves_again_as_it_was(first: SearchRequest, tmp_path: Path) -> None:
+    weights = "depth=1234567,kind=0.123456789"
+    before = search(again(first, tmp_path / "before", preference=weights))
+    assert before.preference == {"depth": 1234567, "kind": 0.123456789}
+    assert search(again(first, tmp_path / "after", origin=tmp_path / "before")).preference == before.preference
