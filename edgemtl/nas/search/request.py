@@ -126,10 +126,11 @@ def of_another(run: Path, difference: str, wanted: str = "the same") -> UserErro
 
 def check_numbers(request: SearchRequest) -> None:
     """`UserError` for a number of a request that no search can use."""
-    if request.evaluations < (0 if request.origin else 2) or request.batch < 2:
-        raise UserError(
-            f"a search needs at least 2 evaluations in batches of 2, given: {request.evaluations} and {request.batch}"
-        )
+    least = 0 if request.origin else 2
+    if request.evaluations < least:
+        raise UserError(f"--evaluations {request.evaluations}: a search needs {least} or more")
+    if request.batch < 2:
+        raise UserError(f"a batch of {request.batch} designs given: a search needs 2 or more in one")
     if request.finalists < 1 or request.front_size < 1:
         raise UserError(
             f"{request.finalists} finalists and a front of {request.front_size} given: a search needs 1 or more of each"

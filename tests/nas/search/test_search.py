@@ -426,7 +426,7 @@ def test_a_target_that_does_not_run_here_is_searched_by_flops(ask: Ask, tmp_path
         ({"floors": ("dept=2%",)}, "unknown task in floor 'dept': did you mean depth"),
         ({"preference": "depth=much"}, "write TASK=WEIGHT"),
         ({"size": (100, 100)}, "both sides must be positive multiples of 32"),
-        ({"evaluations": 1}, "at least 2 evaluations in batches of 2"),
+        ({"evaluations": 1}, "--evaluations 1: a search needs 2 or more"),
         ({"finetune": -1}, "--finetune -1: give the steps that finalists are trained for, 0 for none"),
         ({"processes": 0}, "0 training processes given: give 1 or more"),
         ({"seed": -1}, "seed -1 cannot be used: give a number from 0"),
