@@ -123,7 +123,10 @@ def _help(work: Callable[[], None], rank: int, processes: int, port: int, thread
         signal.signal(number, signal.SIG_IGN)
     end_with_parent(parent)
     _join(rank, processes, port, threads)
-    work()
+    try:
+        work()
+    except UserError as error:
+        raise SystemExit(str(error)) from error
 
 
 def _join(rank: int, processes: int, port: int, threads: int) -> None:

@@ -57,6 +57,32 @@ def test_one_training_after_another_has_processes_of_its_own(tmp_path: Path) -> 
     assert sums.count("2") >= 2, "a helper may be ended before it prints"
 
 
+FAILING = """
+import torch
+from edgemtl.errors import UserError
+from edgemtl.train import worker_processes
+from edgemtl.train.processes import join_group
+
+def work() -> None:
+    join_group()
+    raise UserError("photo 3 cannot be read")
+
+if __name__ == "__main__":
+    try:
+        with worker_processes(work, 2):
+            join_group().reduce(torch.ones(()), "sum")
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_a_helper_that_cannot_use_its_input_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    done = run([sys.executable, "failing.py"], tmp_path)
+    assert "1 of 2 training processes ended (status 1)" in done.stdout
+    assert "photo 3 cannot be read" in done.stderr.splitlines() and "Traceback" not in done.stderr
+
+
 def children(parent: int) -> list[int]:
     """Training helpers of a process, by /proc: those that multiprocessing spawned to run what it was given."""
     found = []
