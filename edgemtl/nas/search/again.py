@@ -64,11 +64,12 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Known:
-    """A finished run: its folder, its measurements, and its result's entry of the largest design."""
+    """A finished run: its folder, its measurements, its result's entry of the largest design, and of its answer."""
 
     run: RunFolder
     measurements: Measurements
     baseline: Entry
+    best: Entry | None
 
 
 def known_in(setup: Setup) -> Known:
@@ -90,7 +91,7 @@ def known_in(setup: Setup) -> Known:
         raise of_another(run.path, difference, wanted)
     if result.baseline is None:
         raise UserError(f"run {run.path} has no baseline in its result: search again without --from")
-    known = Known(run, read_measurements(run.path, setup.space), result.baseline)
+    known = Known(run, read_measurements(run.path, setup.space), result.baseline, result.best)
     if not known.measurements.measured:
         raise UserError(f"run {run.path} stopped scoring every design early: search again without --from")
     for budget in setup.budgets:
@@ -122,7 +123,7 @@ def choose_again(setup: Setup, known: Known, started: float, report: Report) -> 
         request.budgets,
         len(measured),
         started,
-        origin=origin_of(known, unmeasured),
+        origin=origin_of(known, f"{unmeasured}{_untrained(known, request.finetune)}"),
         objectives=request.objectives,
     )
     folder, base = RunFolder(request.out), known.run.load("baseline")
@@ -209,3 +210,11 @@ def _unmeasured(chosen: Measured) -> str:
     if chosen.ratio is None:
         return "the chosen one's other precisions were not measured, and no other design was scored on test images"
     return "the chosen one was refined there, and no other design was scored on test images"
+
+def _untrained(known: Known, steps: int) -> str:
+    """The training that the run's own answer had and another does not have, in words; empty where there was none."""
+    tuned = known.best and known.best.fine_tuning
+    if steps or not tuned:
+        return ""
+    return f"; that run's own answer was trained for {tuned.steps} steps, as --finetune {tuned.steps} trains this one"
+

@@ -194,3 +194,14 @@ def test_a_preference_of_many_digits_serves_again_as_it_was(first: SearchRequest
     before = search(again(first, tmp_path / "before", preference=weights))
     assert before.preference == {"depth": 1234567, "kind": 0.123456789}
     assert search(again(first, tmp_path / "after", origin=tmp_path / "before")).preference == before.preference
+
+
+def test_that_the_run_s_own_answer_was_trained_further_is_told(first: SearchRequest, tmp_path: Path) -> None:
+    """Else an answer under a larger budget may be the worse one, and nothing says why."""
+    run = Path(shutil.copytree(first.out, tmp_path / "copy"))
+    result = json.loads((run / "result.json").read_text())
+    tuned = {"steps": 200, "delta_m_before": -0.1, "delta_m_after": -0.05}
+    (run / "result.json").write_text(json.dumps({**result, "best": {**result["best"], "fine_tuning": tuned}}))
+    origin = search(again(first, tmp_path / "run", origin=run)).origin
+    assert origin is not None
+    assert origin.words.endswith("own answer was trained for 200 steps, as --finetune 200 trains this one")
