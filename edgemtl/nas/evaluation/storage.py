@@ -22,7 +22,7 @@ __all__ = ["hide_password", "open_storage", "open_study"]
 
 JOURNAL_LIMIT_BYTES = 2**28
 _OPENING_SECONDS = 60.0
-_PASSWORD = re.compile(r"(://[^:@/\s]*):[^@/\s]*@")
+_PASSWORD = re.compile(r"(://[^:@/\s]*:)[^@/\s]*(?=@)|([?&]password=)[^&\s'\"]*")
 _ALLOWED = "journal:///PATH (a file that all workers see), sqlite:///PATH or postgresql://USER@HOST/DATABASE"
 _DRIVERS = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _START = "initdb -D pg && pg_ctl -D pg start && createdb edgemtl"
@@ -64,7 +64,7 @@ def hide_password(text: str) -> str:
     >>> hide_password("--storage postgresql://me:secret@host/studies")
     '--storage postgresql://me:***@host/studies'
     """
-    return _PASSWORD.sub(r"\1:***@", text)
+    return _PASSWORD.sub(lambda match: f"{match[1] or match[2]}***", text)
 
 
 def _open_database(url: str) -> RDBStorage:

@@ -211,10 +211,10 @@ def _unmeasured(chosen: Measured) -> str:
         return "the chosen one's other precisions were not measured, and no other design was scored on test images"
     return "the chosen one was refined there, and no other design was scored on test images"
 
+
 def _untrained(known: Known, steps: int) -> str:
     """The training that the run's own answer had and another does not have, in words; empty where there was none."""
-    tuned = known.best and known.best.fine_tuning
+    tuned = known.best.fine_tuning if known.best else None
     if steps or not tuned:
         return ""
     return f"; that run's own answer was trained for {tuned.steps} steps, as --finetune {tuned.steps} trains this one"
-

@@ -143,6 +143,9 @@ def test_a_journal_is_shared_by_its_url_or_its_path(pair: Space, tmp_path: Path,
 
 def test_passwords_are_hidden() -> None:
     assert hide_password("a sqlite:///x b://u:p@h/d c://u@h:5/d") == "a sqlite:///x b://u:***@h/d c://u@h:5/d"
+    given = "postgresql://h/d?user=u&password=p&sslmode=require"
+    assert hide_password(f"'{given}'") == f"'{given.replace('=p&', '=***&')}'"
+    assert hide_password("'postgresql://h/d?password=p' --out x") == "'postgresql://h/d?password=***' --out x"
 
 
 def test_a_position_that_was_given_up_is_taken_by_the_next(pair: Space, tmp_path: Path) -> None:
