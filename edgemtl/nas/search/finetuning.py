@@ -35,7 +35,7 @@ __all__ = [
     "tune_finalists",
 ]
 
-FINETUNE_FOLDER = "finetune"
+FINETUNE_FOLDER, _BEGUN = "finetune", "untrained-"
 ROUNDED_SHARE, ROUNDED_RATE = 0.1, 0.2
 """The last part of the steps, which goes through the rounding of INT8 blocks, and its share of the learning rate."""
 _ROUNDED_COST = 2.0
@@ -148,9 +148,13 @@ def _train(request: SearchRequest, evaluator: Evaluator, candidate: Candidate, r
 
 
 def _part(request: SearchRequest, candidate: Candidate, recipe: Recipe, report: Report) -> Tuned:
-    """A candidate after `recipe`, kept under its key; what was trained before is not begun anew."""
-    name, run = candidate.design.key, RunFolder(request.out)
-    folder = request.out / FINETUNE_FOLDER / name
+    """A candidate after `recipe`; what was trained before is not begun anew.
+
+    The net that it begins with is kept under a name of its own: under the key of its design may lie what an earlier
+    result holds, with other weights.
+    """
+    key, run = candidate.design.key, RunFolder(request.out)
+    name, folder = f"{_BEGUN}{key}", request.out / FINETUNE_FOLDER / key
     if name not in run.names():
         run.save(name, candidate)
     return tune_design(request.out, name, folder, recipe, request.processes, request.command, report)

@@ -22,7 +22,7 @@ from small_world import Ask
 from edgemtl.cli.search import search as command
 from edgemtl.data import open_source
 from edgemtl.models import MultiTaskNet, Supernet
-from edgemtl.nas.evaluation import Limit
+from edgemtl.nas.evaluation import Candidate, Limit
 from edgemtl.nas.runs import TUNING, RunFolder
 from edgemtl.nas.search import Preflight, SearchRequest, finetuning, search
 from edgemtl.progress import Progress
@@ -215,6 +215,22 @@ def test_a_search_stopped_while_it_trains_goes_on_to_the_same_answer(
     weights = answer(stopped.out)[1]
     assert all(torch.equal(value, weights[name]) for name, value in whole[1].items())
     assert search(again(stopped)) == read_result(stopped.out)
+
+
+@pytest.mark.usefixtures("ask")
+def test_a_design_that_an_earlier_result_holds_is_trained_from_its_own_beginning(
+    whole: tuple[Result, dict[str, torch.Tensor]], home: Path, tmp_path: Path
+) -> None:
+    """A search that Ctrl-C stopped has written designs of its front, without the training in float, under their keys."""
+    stopped = request(home, tmp_path / "run")
+    with pytest.raises(RuntimeError):
+        search(stopped, stopping("finetune", 1, RuntimeError))
+    run, best = RunFolder(stopped.out), whole[0].best
+    assert best is not None
+    (begun,) = (name for name in run.names() if name != "baseline")
+    design = run.space().design(best.design)
+    run.save(design.key, Candidate(design, run.load(begun).net, None))
+    assert search(again(stopped)).best == best
 
 
 def test_a_training_that_does_not_help_changes_nothing(
