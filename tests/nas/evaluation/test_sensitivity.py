@@ -182,7 +182,7 @@ def test_a_map_of_a_run_lies_next_to_the_supernet_unless_there_is_one_of_the_sam
 def test_a_run_goes_on_with_the_map_that_it_began_with_or_without_one(ask: Ask, tmp_path: Path, own: Path) -> None:
     """Whatever other searches in the same supernet have measured since: else it would propose other designs."""
     changes: dict[str, Any] = {"supernet": own, "target": "tensorrt-rtx"}
-    shared, beside = tmp_path / "supernet.sensitivity.json", "the map beside the supernet supernet.safetensors"
+    shared, origin = tmp_path / "supernet.sensitivity.json", "the map beside the supernet supernet.safetensors"
 
     def known_from(name: str, evaluations: int, resume: bool = False) -> str | None:
         request = ask(tmp_path / name, evaluations=evaluations, batch=4, resume=resume, **changes)
@@ -191,7 +191,7 @@ def test_a_run_goes_on_with_the_map_that_it_began_with_or_without_one(ask: Ask, 
     assert known_from("short", 2) is None
     assert known_from("long", 8) == "measured in this run" and shared.is_file()
     assert known_from("short", 3, resume=True) is None
-    assert known_from("new", 2) == beside
+    assert known_from("new", 2) == origin
     shared.unlink()
-    assert known_from("new", 3, resume=True) == beside
+    assert known_from("new", 3, resume=True) == origin
     assert known_from("long", 9, resume=True) == "measured in this run"
