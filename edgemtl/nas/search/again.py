@@ -7,9 +7,11 @@ images, and only the chosen one is cut out again, compared with itself in float,
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from edgemtl.environment import environment
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation import (
     Evaluator,
@@ -38,12 +40,12 @@ from edgemtl.nas.search.problem import Preflight, tuning_estimate
 from edgemtl.nas.search.request import of_another
 from edgemtl.nas.search.setup import Setup
 from edgemtl.nas.search.strategies import make_strategy
-from edgemtl.progress import Progress, Report
+from edgemtl.progress import Progress, Report, note
 from edgemtl.results import Entry, Origin, Result, read_result
 from edgemtl.runs import difference_of
 from edgemtl.units import Budget
 
-__all__ = ["Known", "choose_again", "known_in", "origin_of"]
+__all__ = ["Known", "choose_again", "known_in", "origin_of", "tell_elsewhere"]
 
 _SAME = (
     "space",
@@ -64,12 +66,13 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Known:
-    """A finished run: its folder, its measurements, its result's entry of the largest design, and of its answer."""
+    """A finished run: its folder, its measurements, and of its result the largest design, the answer and the machine."""
 
     run: RunFolder
     measurements: Measurements
     baseline: Entry
     best: Entry | None
+    environment: Mapping[str, Any]
 
 
 def known_in(setup: Setup) -> Known:
@@ -91,13 +94,31 @@ def known_in(setup: Setup) -> Known:
         raise of_another(run.path, difference, wanted)
     if result.baseline is None:
         raise UserError(f"run {run.path} has no baseline in its result: search again without --from")
-    known = Known(run, read_measurements(run.path, setup.space), result.baseline, result.best)
+    measurements = read_measurements(run.path, setup.space)
+    known = Known(run, measurements, result.baseline, result.best, result.environment)
     if not known.measurements.measured:
         raise UserError(f"run {run.path} stopped scoring every design early: search again without --from")
     for budget in setup.budgets:
         if not budget.counted:
             _allowed_ms(budget, known)
     return known
+
+
+def tell_elsewhere(setup: Setup, known: Known, report: Report) -> None:
+    """A line where the run measured its latencies with another runtime or processor than there is here."""
+    there, here = _measured_by(setup, known.environment), _measured_by(setup, environment())
+    if there != here:
+        note(report, f"latencies of run {known.run.path} are those of {there}, here is {here}: if they decide, search anew")
+
+
+def _measured_by(setup: Setup, where: Mapping[str, Any]) -> str:
+    """The runtime and the processor that an environment gives latencies; empty where this machine gives none."""
+    evaluator = setup.evaluator
+    if not (evaluator.is_measured and evaluator.target.device.is_here):
+        return ""
+    runtime, cpu, packages = evaluator.target.traits.runtime, where.get("cpu"), where.get("packages")
+    version = packages.get(runtime) if isinstance(packages, dict) else None
+    return f"{runtime} {version} on {cpu.get('model') if isinstance(cpu, dict) else None}"
 
 
 def origin_of(known: Known, unmeasured: str) -> Origin:
@@ -116,6 +137,7 @@ def choose_again(setup: Setup, known: Known, started: float, report: Report) -> 
     report(Progress("again", 0, 2, f"choosing among {len(measured)} measured designs"))
     best, unmeasured = _best(problem, evaluator, measured)
     report(Progress("again", 1, 2, f"{best.candidate.design.key} is scored"))
+    by = _measured_by(setup, known.environment)
     info = RunInfo(
         request.command,
         request.seed,
@@ -123,6 +145,7 @@ def choose_again(setup: Setup, known: Known, started: float, report: Report) -> 
         request.budgets,
         len(measured),
         started,
+        known_from={"latencies": f"those of that run, by {by}"} if by else {},
         origin=origin_of(known, f"{unmeasured}{_untrained(known, request.finetune)}"),
         objectives=request.objectives,
     )

@@ -10,7 +10,7 @@ import optuna
 from edgemtl.files.claim import claim
 from edgemtl.nas.evaluation import Problem, prepare_images
 from edgemtl.nas.runs import RunFolder, RunInfo, finalize_run, write_measurements
-from edgemtl.nas.search.again import choose_again, known_in, origin_of
+from edgemtl.nas.search.again import choose_again, known_in, origin_of, tell_elsewhere
 from edgemtl.nas.search.finetuning import tune_finalists
 from edgemtl.nas.search.helpers import run_helpers, space_work
 from edgemtl.nas.search.latency import check_latency, tell_estimate, with_latency_table
@@ -60,6 +60,8 @@ def _search(request: SearchRequest, report: Report) -> Result:
     check_latency(setup)
     prepare_images(setup.source, report)
     known = known_in(setup) if request.origin else None
+    if known:
+        tell_elsewhere(setup, known, report)
     if known and not request.evaluations:
         return choose_again(setup, known, started, report)
     tell_left_out(setup, report)

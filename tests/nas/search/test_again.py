@@ -205,3 +205,19 @@ def test_that_the_run_s_own_answer_was_trained_further_is_told(first: SearchRequ
     origin = search(again(first, tmp_path / "run", origin=run)).origin
     assert origin is not None
     assert origin.words.endswith("own answer was trained for 200 steps, as --finetune 200 trains this one")
+
+
+def test_latencies_of_another_runtime_version_or_machine_are_noticed(first: SearchRequest, tmp_path: Path) -> None:
+    def notes(run: Path, name: str) -> list[str]:
+        events: list[Progress] = []
+        result = search(again(first, tmp_path / name, origin=run), events.append)
+        assert result.known_from["latencies"].startswith("those of that run, by onnxruntime ")
+        return [event.text for event in events if not event.total]
+
+    assert notes(first.out, "here") == []
+    run = Path(shutil.copytree(first.out, tmp_path / "copy"))
+    result = json.loads((run / "result.json").read_text())
+    result["environment"]["packages"]["onnxruntime"] = "1.2.3"
+    (run / "result.json").write_text(json.dumps(result))
+    (line,) = notes(run, "elsewhere")
+    assert line.startswith(f"latencies of run {run} are those of onnxruntime 1.2.3 on ") and "here is onnxruntime " in line
