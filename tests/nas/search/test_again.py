@@ -220,4 +220,4 @@ def test_latencies_of_another_runtime_version_or_machine_are_noticed(first: Sear
     result["environment"]["packages"]["onnxruntime"] = "1.2.3"
     (run / "result.json").write_text(json.dumps(result))
     (line,) = notes(run, "elsewhere")
-    assert line.startswith(f"latencies of run {run} are those of onnxruntime 1.2.3 on ") and "here is onnxruntime " in line
+    assert line.startswith(f"latencies of run {run} are of onnxruntime 1.2.3 on ") and "here is onnxruntime " in line
