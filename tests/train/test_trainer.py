@@ -312,7 +312,7 @@ def test_a_training_that_diverged_ends_at_its_next_report_which_its_log_keeps(
     monkeypatch.setattr("edgemtl.train.sandwich.label_loss", lost)
     monkeypatch.setattr("edgemtl.train.interim.INTERIM_SECONDS", math.inf)  # scores look at the largest design too
     watched = Watched(space)
-    with pytest.raises(DivergedError, match="training diverged, its weights are not finite after 20 steps: begin again"):
+    with pytest.raises(DivergedError, match="diverged, its weights are not finite after 20 steps: begin again"):
         train_supernet(watched, Toys(), replace(RECIPE, steps=45), tmp_path)
     assert watched.step == 20
     log = tmp_path / "train.jsonl"

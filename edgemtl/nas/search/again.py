@@ -108,7 +108,7 @@ def tell_elsewhere(setup: Setup, known: Known, report: Report) -> None:
     """A line where the run measured its latencies with another runtime or processor than there is here."""
     there, here = _measured_by(setup, known.environment), _measured_by(setup, environment())
     if there != here:
-        note(report, f"latencies of run {known.run.path} are of {there}, here is {here}: where they decide, search anew")
+        note(report, f"latencies of run {known.run.path} are of {there}, here is {here}: if they decide, search anew")
 
 
 def _measured_by(setup: Setup, where: Mapping[str, Any]) -> str:

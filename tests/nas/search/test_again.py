@@ -155,7 +155,7 @@ def test_another_supernet_is_one_line(first: SearchRequest, tmp_path: Path) -> N
     weights = tmp_path / "other.safetensors"
     write_supernet(load_space("tiny", open_source("photos", (64, 64)).tasks), weights, seed=5)
     line = refused(lambda: search(again(first, tmp_path / "run", supernet=weights)))
-    assert "is of another supernet, so that --from cannot take its measurements: give the one that it searched by --supernet" in line
+    assert "is of another supernet, so that --from cannot take its measurements: give the one that it searched" in line
 
 
 def test_ctrl_c_in_the_training_of_another_answer_leaves_it_to_be_gone_on_with(

@@ -221,7 +221,7 @@ def test_a_search_stopped_while_it_trains_goes_on_to_the_same_answer(
 def test_a_design_that_an_earlier_result_holds_is_trained_from_its_own_beginning(
     whole: tuple[Result, dict[str, torch.Tensor]], home: Path, tmp_path: Path
 ) -> None:
-    """A search that Ctrl-C stopped has written designs of its front, without the training in float, under their keys."""
+    """A search that Ctrl-C stopped has written designs of its front, not trained in float, under their keys."""
     stopped = request(home, tmp_path / "run")
     with pytest.raises(RuntimeError):
         search(stopped, stopping("finetune", 1, RuntimeError))
