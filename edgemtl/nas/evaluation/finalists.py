@@ -164,13 +164,13 @@ def measure_finalists(
     """
     candidates = candidates_of(evaluator, precision_variants(problem.space, design))
     plain = next((c for c in candidates if set(c.design.precision.values()) == {"fp32", "float"}), candidates[0])
-    least = evaluator.simulated(plain)
+    least = problem.requirements.finite(evaluator.simulated(plain))
 
     def exportable(timed: Iterable[tuple[Candidate, Mapping[str, float], float]]) -> list[Finalist]:
         """Those of candidates, latencies and ratios that lose little enough; only what is given is scored."""
         finalists = []
         for candidate, ms, ratio in timed:
-            metrics = least if candidate is plain else evaluator.simulated(candidate)
+            metrics = least if candidate is plain else problem.requirements.finite(evaluator.simulated(candidate))
             if _lost(problem, metrics, least) <= export_loss:
                 finalists.append(Finalist(candidate, Evaluation(candidate.design, metrics, ms), ratio))
         return finalists

@@ -189,6 +189,11 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 1e9
 
 
+def _bad(baseline: float, higher_is_better: bool) -> float:
+    """The value of a metric that is ten times the baseline's size worse than the baseline."""
+    return baseline + 10 * metric_size(baseline) * (-1 if higher_is_better else 1)
+
+
 @dataclass(frozen=True)
 class Requirements:
     """The limits of nets, and their order: delta_m and floors refer to the metrics of a `baseline`."""
@@ -202,6 +207,17 @@ class Requirements:
     def delta_m(self, metrics: Metrics) -> float:
         """Mean relative change against the baseline (a fraction), weighted by the preference."""
         return delta_m(self.tasks, metrics, self.baseline, self.preference)
+
+    def finite(self, metrics: Metrics) -> dict[str, dict[str, float]]:
+        """The metrics, with a very bad value in place of each that is NaN or infinite, so that designs have an order."""
+        better = {(task.name, metric.name): metric.higher_is_better for task in self.tasks for metric in task.metrics}
+        return {
+            task: {
+                name: value if math.isfinite(value) else _bad(self.baseline[task][name], better.get((task, name), True))
+                for name, value in scores.items()
+            }
+            for task, scores in metrics.items()
+        }
 
     def changes(self, metrics: Metrics) -> dict[str, float]:
         """Relative change of every task against the baseline."""

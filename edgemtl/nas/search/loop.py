@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -128,6 +128,7 @@ def _evaluate_next(
                 evaluation = evaluation_of(same_design[0], problem.space)
             else:
                 evaluation = evaluator.evaluate(design, problem.watch, problem.predict_latency(design))
+                evaluation = replace(evaluation, metrics=problem.requirements.finite(evaluation.metrics))
     except KeyboardInterrupt:  # so that other workers need not wait before they take it over
         study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         raise
