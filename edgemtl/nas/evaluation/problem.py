@@ -209,7 +209,7 @@ class Requirements:
         return delta_m(self.tasks, metrics, self.baseline, self.preference)
 
     def finite(self, metrics: Metrics) -> dict[str, dict[str, float]]:
-        """The metrics, with a very bad value in place of each that is NaN or infinite, so that designs have an order."""
+        """The metrics, with a very bad value in place of any that is NaN or infinite: designs then have an order."""
         better = {(task.name, metric.name): metric.higher_is_better for task in self.tasks for metric in task.metrics}
         return {
             task: {

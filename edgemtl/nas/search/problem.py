@@ -170,7 +170,7 @@ def _with_sensitivity(setup: Setup, problem: Problem, begun: bool, report: Repor
             run,
             cache_key,
             problem.space,
-            lambda design: evaluator.simulated(evaluator.candidate(design)),
+            lambda design: problem.requirements.finite(evaluator.simulated(evaluator.candidate(design))),
             problem.baseline,
             report,
         )
