@@ -136,7 +136,7 @@ def build(folder: Path, with_run: bool = True) -> None:
     save_supernet(
         Supernet.of(space), folder / "supernet.safetensors", {"fingerprint": space.fingerprint, "space": "tiny"}
     )
-    save_checkpoint(folder / "checkpoint.safetensors", 3, "me", {"a": torch.ones(4, 4), "b": torch.arange(3)})
+    save_checkpoint(folder / "checkpoint.safetensors", 3, "me", {"a": torch.ones(4, 4), "b": torch.arange(3)}, {})
     trials = Trials(folder / "trials.jsonl")
     for number in range(4):
         trials.add(f"net{number}", TrialOutcome({"depth": 0.5 + number, "kind": 1.0}, "kind" if number % 2 else None))
@@ -288,7 +288,7 @@ def _supernet(folder: Path) -> Any:
 
 
 def _checkpoint(folder: Path) -> Any:
-    found = load_checkpoint(folder / "checkpoint.safetensors", "me")
+    found = load_checkpoint(folder / "checkpoint.safetensors", "me", {})
     return None if found is None else [found[0], _digest(found[1])]
 
 

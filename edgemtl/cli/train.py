@@ -311,22 +311,24 @@ def _check_folder(folder: Path, resume: bool) -> None:
 def _is_finished(folder: Path, space: Space, source: Source, recipe: Recipe) -> bool:
     """Whether the run was trained to its end; raises `UserError` where it was another run."""
     from edgemtl.files.disk import read_json
+    from edgemtl.train import recipe_difference
 
     file = folder / "training.json"
     if not file.is_file():
         return False
-    recorded, wanted = read_json(file, "training"), {"fingerprint": space.fingerprint, "recipe": recipe.as_json()}
+    recorded, numbers = read_json(file, "training"), recipe.as_json()
     if not (
         isinstance(recorded, dict)
         and isinstance(recorded.get("data"), dict)
         and _are_scores(recorded.get("validation"))
     ):
         raise UserError(f"{file} is damaged, or no record of a training: choose another --out")
-    if (
-        any(recorded.get(key) != value for key, value in wanted.items())
-        or recorded["data"].get("fingerprint") != source.fingerprint
-    ):
-        raise UserError(f"{folder} was trained with another recipe, space or data set: choose another --out")
+    if recorded.get("recipe") != numbers:
+        differences = recipe_difference(recorded.get("recipe"), numbers) or "one of another version"
+        raise UserError(f"{folder} was trained with another recipe: {differences}; give that, or choose another --out")
+    trained_on = recorded.get("fingerprint"), recorded["data"].get("fingerprint")
+    if trained_on != (space.fingerprint, source.fingerprint):
+        raise UserError(f"{folder} was trained for another space or on other data: choose another --out")
     return True
 
 

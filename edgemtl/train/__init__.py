@@ -6,7 +6,7 @@ from edgemtl.train.loop import Optimized, TrainingLoop
 from edgemtl.train.losses import distillation_loss, label_loss, label_tensors, planes, prepared, task_loss
 from edgemtl.train.metrics import Scorer, evaluate, raw_outputs, scores_by_image
 from edgemtl.train.processes import Launched, training_processes, worker_processes
-from edgemtl.train.recipe import Recipe
+from edgemtl.train.recipe import Recipe, recipe_difference
 from edgemtl.train.sandwich import SupernetTraining
 from edgemtl.train.speed import TrainingSpeed, training_speed
 from edgemtl.train.teacher import Teacher, find_teacher
@@ -36,6 +36,7 @@ __all__ = [
     "planes",
     "prepared",
     "raw_outputs",
+    "recipe_difference",
     "scores_by_image",
     "subsample",
     "task_loss",

@@ -152,11 +152,11 @@ class TrainingLoop:
             state = self._training.state()
             for optimized in self._training.optimized:
                 state |= optimized.state()
-            save_checkpoint(self._file, self.step, self._fingerprint, state)
+            save_checkpoint(self._file, self.step, self._fingerprint, state, self._recipe.as_json())
             self._saved_step = self.step
 
     def _restore(self) -> int:
-        checkpoint = load_checkpoint(self._file, self._fingerprint)
+        checkpoint = load_checkpoint(self._file, self._fingerprint, self._recipe.as_json())
         if checkpoint is None:
             return 0
         self._saved_step, state = checkpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from edgemtl.errors import UserError
 from edgemtl.train.speed import training_speed
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "recipe_difference"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +116,16 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON values."""
         return {**asdict(self), "sizes": list(self.sizes), "zoom": list(self.zoom)}
+
+
+def recipe_difference(stored: object, recipe: Mapping[str, Any]) -> str:
+    """The numbers of a stored recipe that are others here, with both: `steps 60 (here 80)`; empty where none is."""
+    before = stored if isinstance(stored, dict) else {}
+    changed = [name for name in recipe if name in before and before[name] != recipe[name]]
+    return ", ".join(f"{name} {_shown(before[name])} (here {_shown(recipe[name])})" for name in changed)
+
+
+def _shown(value: object) -> str:
+    """A number as the command line has it; of a hash its beginning."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "none" if value in (None, "") else text[:12]

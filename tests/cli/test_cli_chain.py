@@ -77,8 +77,8 @@ def test_a_finished_training_is_not_run_again(workplace: Path, trained: Any, her
     status, output, _ = here(*words, "--resume", "--format", "json")
     assert status == 0 and json.loads(output) == trained
     assert file.stat().st_mtime_ns == before
-    status, _, errors = here(*words, "--resume", "--seed", "5")
-    assert status == 1 and "another recipe" in errors
+    status, _, errors = here(*words, "--resume", "--seed", "5", "--batch", "8")
+    assert status == 1 and "was trained with another recipe: batch 4 (here 8), seed 0 (here 5); give that" in errors
 
 
 @pytest.mark.parametrize(

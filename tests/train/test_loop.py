@@ -86,7 +86,7 @@ def test_what_was_killed_goes_on_from_the_checkpoint_before(tmp_path: Path, monk
 
 def test_another_training_of_that_folder_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(UserError, match="belongs to a run with another space, data or recipe"):
+    with pytest.raises(UserError, match="belongs to a run with another space or other data: choose"):
         run(tmp_path, name="another")
 
 

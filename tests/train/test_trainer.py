@@ -229,8 +229,8 @@ def test_public_weights_are_where_training_begins(space: Space, tmp_path: Path) 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(space: Space, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(space, RECIPE, tmp_path, stopping(1, KeyboardInterrupt))
-    with pytest.raises(UserError, match="belongs to a run with another space, data or recipe"):
-        train(space, replace(RECIPE, seed=4), tmp_path)
+    with pytest.raises(UserError, match=r"another recipe: sizes 1.0 \(here 0.5,1.0\), seed 3 \(here 4\); resume"):
+        train(space, replace(RECIPE, seed=4, sizes=(0.5, 1.0)), tmp_path)
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"cannot be read: .* delete it to begin anew"):
