@@ -137,7 +137,9 @@ REASONS = 5
     is_flag=True,
     help="For --layout plain and triton: outputs are class numbers, metres, unit vectors and probabilities.",
 )
-@click.option("--supernet", type=click.Path(path_type=Path), help="For --levels: the run's supernet, where its file has moved.")
+@click.option(
+    "--supernet", type=click.Path(path_type=Path), help="For --levels: the run's supernet, where its file has moved."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder; RUN/bundle or RUN/plain by default.")
 def export(
     screen: Screen,

@@ -136,7 +136,11 @@ _PROPOSING = {
     metavar="FUNCTION",
     help="For a net of your own, with --finetune: package.module:train_step; by default it learns from itself.",
 )
-@click.option("--supernet", type=click.Path(path_type=Path), help="Trained weights; the shipped ones by default, with --from the run's.")
+@click.option(
+    "--supernet",
+    type=click.Path(path_type=Path),
+    help="Trained weights; the shipped ones by default, with --from the run's.",
+)
 @click.option(
     "--storage",
     metavar="URL",

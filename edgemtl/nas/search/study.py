@@ -80,6 +80,20 @@ class RunStudy:
             self._check_same(study)
         return study
 
+    def is_refined(self, study: optuna.Study, evaluations: int) -> bool:
+        """Whether this run's own result speaks of so many evaluations; that of another worker may."""
+        return bool(study.user_attrs.get(self._mark) == evaluations)
+
+    def mark_refined(self, study: optuna.Study, evaluations: int) -> None:
+        """Keep how many evaluations this run's result speaks of."""
+        study.set_user_attr(self._mark, evaluations)
+
+    @property
+    def _mark(self) -> str:
+        if not self.storage:
+            return _REFINED
+        return f"{_REFINED}/{hashlib.sha256(worker_name(self.out).encode()).hexdigest()[:16]}"
+
     @property
     def _name(self) -> str:
         return self.out.absolute().name if self.storage else "search"

@@ -111,7 +111,7 @@ def test_its_settings_are_the_runs(home: Path) -> None:
     if not (home / "whole").exists():
         search(request(home / "whole"))
     assert read_config(home / "whole").strategy_config == {"probes": 2}
-    with pytest.raises(UserError, match="was started with another probes \(2, here 3\): resume it with the same"):
+    with pytest.raises(UserError, match=r"was started with another probes \(2, here 3\): resume it with the same"):
         search(request(home / "whole", settings={"probes": 3}, resume=True))
     with pytest.raises(UserError, match="unknown setting of strategy climb: 'probe': did you mean probes"):
         search(request(home / "other", settings={"probe": 3}))
