@@ -43,7 +43,7 @@ _NAMED = (
     "threads",
     "latency",
 )
-"""What a user names."""
+"""Fields that a user names."""
 _FOLLOWING = {
     "data_fingerprint": "content of the data set",
     "fingerprint": "content of the space",
@@ -51,7 +51,7 @@ _FOLLOWING = {
     "supernet_sha256": "supernet",
     "tasks": "tasks",
 }
-"""What follows from that, or from files, in words."""
+"""Fields that follow from those, or from files, in words."""
 
 
 class RunTask(Strict):

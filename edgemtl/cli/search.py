@@ -201,13 +201,12 @@ def search(
     from edgemtl.train import training_processes
 
     folder = new_run(out, "search", resume)
-    if net is None:
-        _check_of_own({"--tasks": tasks, "--train-step": train_step})
     if net is not None:
         own = {"budgets": tuple(budgets), "floors": tuple(floors), "resume": resume, "steps": finetune or 0}
         own |= {"train_step": train_step, **_proposing(settings, objectives, evaluations, options), **_of_own(options)}
         search_own(screen, net, tasks, parse_size(size), folder, own)
         return
+    _check_of_own({"--tasks": tasks, "--train-step": train_step})
     begun = _recipe_begun_with(folder) if resume else None
     request = room.SearchRequest(
         out=folder,

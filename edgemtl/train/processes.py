@@ -11,9 +11,11 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Semaphore
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 __all__ = ["Launched", "join_group", "leave_group", "training_processes", "worker_processes"]
+
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,9 @@ def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]
     threads = max(1, torch.get_num_threads() // processes)
     port = _free_port()
     context = multiprocessing.get_context("spawn")
+    begun = context.Semaphore(0)
     helpers = [
-        context.Process(target=_help, args=(work, rank, processes, port, threads, os.getpid()), daemon=True)
+        context.Process(target=_help, args=(work, rank, processes, port, threads, os.getpid(), begun), daemon=True)
         for rank in range(1, processes)
     ]
     for helper in helpers:
@@ -97,6 +102,7 @@ def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]
     before = dict(os.environ), torch.get_num_threads()
     leave_group()
     try:
+        _wait(helpers, begun)
         _join(0, processes, port, threads)
         yield
     except RuntimeError as error:
@@ -118,11 +124,31 @@ def worker_processes(work: Callable[[], None], processes: int) -> Iterator[None]
         torch.set_num_threads(before[1])
 
 
-def _help(work: Callable[[], None], rank: int, processes: int, port: int, threads: int, parent: int) -> None:
+def _wait(helpers: Sequence[BaseProcess], begun: Semaphore) -> None:
+    """Wait until all helpers have begun: one that ended before it joins the others would be waited for half an hour."""
+    for _ in helpers:
+        while not begun.acquire(timeout=_LOOK_SECONDS):
+            if ended := [helper.exitcode for helper in helpers if helper.exitcode is not None]:
+                raise UserError(
+                    f"a training process ended as it started (status {ended[0]}): where memory ran out, take fewer "
+                    "--processes; a script that trains in several stands under `if __name__ == '__main__':`"
+                )
+
+
+def _help(
+    work: Callable[[], None],
+    rank: int,
+    processes: int,
+    port: int,
+    threads: int,
+    parent: int,
+    begun: Semaphore,
+) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent(parent)
     _join(rank, processes, port, threads)
+    begun.release()
     try:
         work()
     except UserError as error:

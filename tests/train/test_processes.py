@@ -83,6 +83,29 @@ def test_a_helper_that_cannot_use_its_input_says_so_in_one_line(tmp_path: Path) 
     assert "photo 3 cannot be read" in done.stderr.splitlines() and "Traceback" not in done.stderr
 
 
+UNGUARDED = """
+from edgemtl.errors import UserError
+from edgemtl.train import worker_processes
+
+def work() -> None:
+    pass
+
+try:
+    with worker_processes(work, 2):
+        pass
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_helper_that_ends_as_it_starts_is_not_waited_for(tmp_path: Path) -> None:
+    """A script is run again in each helper, which may start none of its own; the others would wait for half an hour."""
+    (tmp_path / "unguarded.py").write_text(UNGUARDED)
+    done = run([sys.executable, "unguarded.py"], tmp_path)
+    assert "a training process ended as it started (status 1)" in done.stdout
+    assert "stands under `if __name__ == '__main__':`" in done.stdout
+
+
 def children(parent: int) -> list[int]:
     """Training helpers of a process, by /proc: those that multiprocessing spawned to run what it was given."""
     found = []
