@@ -18,14 +18,15 @@ from optuna.study import StudyDirection
 from edgemtl.errors import MissingDependencyError, UserError, brief, one_line, reason_of
 from edgemtl.files.disk import open_regular, read_bytes
 
-__all__ = ["hide_password", "open_storage", "open_study"]
+__all__ = ["START", "hide_password", "open_storage", "open_study"]
 
 JOURNAL_LIMIT_BYTES = 2**28
 _OPENING_SECONDS = 60.0
 _PASSWORD = re.compile(r"(://[^:@/\s]*:)[^@/\s]*(?=@)|([?&]password=)[^&\s'\"]*")
 _ALLOWED = "journal:///PATH (a file that all workers see), sqlite:///PATH or postgresql://USER@HOST/DATABASE"
 _DRIVERS = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
-_START = "initdb -D pg && pg_ctl -D pg start && createdb edgemtl"
+START = "initdb -D pg && pg_ctl -D pg -l pg/log -o '-k /tmp' start && createdb -h localhost studies"
+"""Where packages put the socket, an ordinary user may not."""
 
 
 def open_study(name: str, storage: BaseStorage, objectives: int = 2) -> optuna.Study:
@@ -111,8 +112,8 @@ def _unreachable(url: str, error: Exception) -> UserError:
     if url.startswith("sqlite"):
         return UserError(f"the database {shown} in --storage cannot be opened ({reason}): give another path")
     return UserError(
-        f"the database {shown} in --storage cannot be reached ({reason}): start one with `{_START}`, or give "
-        "journal:///PATH, a file that all workers see"
+        f"the database {shown} in --storage cannot be reached ({reason}): start one with `{START}` and give "
+        "postgresql://localhost/studies, or give journal:///PATH, a file that all workers see"
     )
 
 

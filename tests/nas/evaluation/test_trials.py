@@ -122,7 +122,8 @@ def test_an_unreachable_database_is_one_line_which_says_how_to_start_one(tmp_pat
     pytest.importorskip("psycopg")
     line = refused(lambda: open_storage(tmp_path / "j", "postgresql://me:secret@127.0.0.1:9/studies"))
     assert "the database postgresql://me:***@127.0.0.1:9/studies in --storage cannot be reached" in line
-    assert "start one with `initdb -D pg && pg_ctl -D pg start && createdb edgemtl`, or give journal:///PATH" in line
+    assert "start one with `initdb -D pg && pg_ctl -D pg " in line
+    assert "` and give postgresql://localhost/studies, or give journal:///PATH" in line
 
 
 def test_a_missing_driver_is_one_line_which_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

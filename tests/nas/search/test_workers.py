@@ -23,6 +23,7 @@ import pytest
 from optuna.trial import TrialState
 
 from edgemtl.nas.evaluation import Evaluation, Turns, finished, open_storage, open_study, record, seen_keys
+from edgemtl.nas.evaluation.storage import START
 from edgemtl.nas.evaluation.trials import position_of
 from edgemtl.nas.search import workers
 from edgemtl.nas.search.loop import Worker, evaluate_all
@@ -268,6 +269,26 @@ def test_four_workers_that_make_one_new_database_at_once_share_its_designs(
     assert started(*four, grace_seconds=WAIT_SECONDS) == [0] * 4, "nobody dies, nor is taken for dead"
     assert evaluated(pair, url) == alone
     assert not [path.name for path in tmp_path.iterdir() if path.is_file() and path.name != "studies.db"]
+
+
+def test_the_command_that_starts_a_database_does(tmp_path: Path) -> None:
+    """As it stands in the line on a database that cannot be reached, for who is not the system's own user of it."""
+    pytest.importorskip("psycopg", reason="PostgreSQL needs psycopg: pip install 'edgemtl[postgresql]'")
+    if None in [shutil.which(name) for name in ("initdb", "pg_ctl", "createdb")] or os.geteuid():
+        pytest.skip("needs PostgreSQL's programs, and root to be another user: apt-get install postgresql")
+    tmp_path.chmod(0o777)
+    for parent in itertools.takewhile(lambda each: each != Path(tempfile.gettempdir()), tmp_path.parents):
+        parent.chmod(0o755)
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    given = {"user": "nobody", "cwd": tmp_path, "env": {**os.environ, "PGPORT": port, "HOME": str(tmp_path)}}
+    try:
+        subprocess.run(START, shell=True, check=True, timeout=300, stdout=subprocess.DEVNULL, **given)
+        study = open_study("s", open_storage(Path("unused"), f"postgresql://nobody@localhost:{port}/studies"))
+        assert study.study_name == "s"
+    finally:
+        subprocess.run(["pg_ctl", "-D", "pg", "-m", "immediate", "stop"], check=False, timeout=60, **given)
 
 
 @pytest.fixture(scope="module")
