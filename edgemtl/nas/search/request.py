@@ -11,6 +11,7 @@ from edgemtl.devices import HOST
 from edgemtl.errors import UserError
 from edgemtl.runs import in_words, read_config
 from edgemtl.train import Recipe
+from edgemtl.units import parse_budget
 
 __all__ = [
     "AUTO",
@@ -88,11 +89,15 @@ class SearchRequest:
 def as_before(request: SearchRequest, origin: Path, given: Collection[str]) -> SearchRequest:
     """The request with everything that is not `given` (names of fields) as it was in the run `origin`, or left out.
 
-    Raises `UserError` where data or space are given, and others.
+    Raises `UserError` where data, space, target or device are given, if by a budget, and others.
     """
     config = read_config(origin)
-    before, after = ({name: getattr(each, name) for name in ("space", "data")} for each in (config, request))
-    if changed := [name for name in before if name in given and before[name] != after[name]]:
+    before = {"space": config.space, "data": config.data, "target": config.target, "device": config.device.name}
+    after = before | {name: getattr(request, name) for name in before if name in given}
+    for budget in map(parse_budget, request.budgets):
+        named = {"target": budget.runtime, "device": budget.device}
+        after |= {name: value for name, value in named.items() if value is not None}
+    if changed := [name for name in before if before[name] != after[name]]:
         raise of_another(origin, in_words(changed, before, after))
     terms = dict(
         budgets=config.budgets,

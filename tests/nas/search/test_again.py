@@ -102,6 +102,11 @@ def test_a_limit_that_nothing_known_keeps_is_answered_with_the_nearest(first: Se
     ("changes", "expected"),
     [
         ({"target": "openvino"}, "is of another target (onnxruntime, here openvino), so that --from cannot"),
+        (
+            {"budgets": ("8ms@host/openvino",)},
+            "is of another target (onnxruntime, here openvino), so that --from cannot",
+        ),
+        ({"budgets": ("8ms@jetson-orin-nano",)}, "is of another device (host, here jetson-orin-nano), so that --from"),
         ({"size": (96, 96)}, "is of another size (64x64, here 96x96)"),
         ({"budgets": ("depth:3ms",)}, "budget 'depth:3ms': run "),
         ({"budgets": ("1kFLOPs",)}, "but the smallest design of space tiny takes "),
