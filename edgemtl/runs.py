@@ -47,6 +47,7 @@ _NAMED = (
 _FOLLOWING = {
     "data_fingerprint": "content of the data set",
     "fingerprint": "content of the space",
+    "net": "net",
     "precisions": "precisions",
     "supernet_sha256": "supernet",
     "tasks": "tasks",
