@@ -198,7 +198,6 @@ def search(
     """
     from edgemtl.nas import search as room
     from edgemtl.nas.evaluation import hide_password
-    from edgemtl.train import training_processes
 
     folder = new_run(out, "search", resume)
     if net is not None:
@@ -207,20 +206,18 @@ def search(
         search_own(screen, net, tasks, parse_size(size), folder, own)
         return
     _check_of_own({"--tasks": tasks, "--train-step": train_step})
-    begun = _recipe_begun_with(folder) if resume else None
     request = room.SearchRequest(
         out=folder,
         budgets=tuple(budgets),
         floors=tuple(floors),
         size=parse_size(size),
         settings=_settings(settings, steps),
-        processes=(begun or {}).get("processes") or training_processes(),
         resume=resume,
         command=hide_password(shlex.join(["edgemtl", *sys.argv[1:]])),
         objectives=tuple(objectives),
         evaluations=evaluations if evaluations is not None else 0 if origin else room.EVALUATIONS,
         origin=origin,
-        finetune=_training_steps(finetune, begun),
+        **_training(finetune, folder, resume),
         **options,
     )
     if origin:
@@ -275,20 +272,22 @@ def _check_of_own(options: Mapping[str, str | None]) -> None:
             raise UserError(f"{option} belongs to a net of one's own: give the net before it, or drop it")
 
 
-def _recipe_begun_with(folder: Path) -> Mapping[str, Any] | None:
-    """The recipe of fine-tuning that a run was begun with, empty where there is none; None where there is no run."""
-    from edgemtl.runs import CONFIG_FILE, read_config
+def _training(steps: int | None, folder: Path, resume: bool) -> dict[str, Any]:
+    """Steps of fine-tuning, the processes for it and whether in BF16: those that a run to be resumed was begun with.
 
-    return (read_config(folder).finetune or {}) if (folder / CONFIG_FILE).is_file() else None
-
-
-def _training_steps(given: int | None, begun: Mapping[str, Any] | None) -> int:
-    """Steps of fine-tuning: those given, those that a run to be resumed was begun with, else this processor's."""
+    Of a new one the steps that are given, else, as the rest, what suits this machine.
+    """
     from edgemtl.nas.search import default_steps
+    from edgemtl.runs import CONFIG_FILE, read_config
+    from edgemtl.train import Recipe, training_processes
 
-    if given is not None:
-        return given
-    return default_steps() if begun is None else int(begun.get("steps", 0))
+    if resume and (folder / CONFIG_FILE).is_file():
+        recipe: Mapping[str, Any] = read_config(folder).finetune or {}
+        begun = {"processes": recipe.get("processes") or training_processes(), "bf16": recipe.get("bf16")}
+        return {"finetune": int(recipe.get("steps", 0)) if steps is None else steps, **begun}
+    wanted = default_steps() if steps is None else steps
+    in_bf16 = Recipe().computes_bf16() if wanted > 0 else None
+    return {"finetune": wanted, "processes": training_processes(), "bf16": in_bf16}
 
 
 def _given() -> set[str]:

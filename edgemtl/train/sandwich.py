@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SupernetTraining"]
 
+_BF16 = "computed_in_bf16"
 ROUTING_WEIGHT = 0.01
 """Of the losses that keep experts in use and apart by task (M3ViT, Mod-Squad); nets without experts have none."""
 
@@ -83,13 +84,14 @@ class SupernetTraining:
         return (self.weights,)
 
     def state(self) -> dict[str, Tensor]:
-        """The averaged weights."""
-        return {f"average.{name}": value for name, value in self.average.items()}
+        """The averaged weights, and whether it computes in BF16: the next time that may be measured as the slower."""
+        return {f"average.{name}": value for name, value in self.average.items()} | {_BF16: torch.tensor(self.bf16)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Put back the averaged weights."""
+        """Put back what `state` gave."""
         for name, value in self.average.items():
             value.copy_(state[f"average.{name}"])
+        self.bf16 = bool(state[_BF16]) if _BF16 in state else self.bf16
 
     def one_step(self, step: int, batch: Batch) -> None:
         """Train the largest design and, once the sandwich has begun, narrow ones on a batch."""

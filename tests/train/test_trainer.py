@@ -101,6 +101,21 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
         assert train(space, recipe, tmp_path / str(step)) == whole
 
 
+def test_a_run_that_is_resumed_computes_in_what_it_began_with(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine BF16 is the faster one in one measurement, and FP32 in the next."""
+    recipe = replace(RECIPE, bf16=None)
+    monkeypatch.setattr(Recipe, "computes_bf16", lambda self: True)
+    whole = train(space, recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(space, recipe, tmp_path / "part", stopping(2, KeyboardInterrupt))
+    monkeypatch.setattr(Recipe, "computes_bf16", lambda self: False)
+    assert train(space, recipe, tmp_path / "part") == whole
+    assert json.loads((tmp_path / "part" / "training.json").read_text())["computed_in"] == "BF16"
+    assert train(space, recipe, tmp_path / "other") != whole
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,7 @@ class FineTuneEstimate:
 
 def recipe_of(request: SearchRequest, source: Source) -> Recipe:
     """The recipe of a search's fine-tuning."""
-    return replace(by_labels(FINETUNING, source), steps=request.finetune, seed=request.seed)
+    return replace(by_labels(FINETUNING, source), steps=request.finetune, seed=request.seed, bf16=request.bf16)
 
 
 def parts_of(recipe: Recipe) -> tuple[Recipe, Recipe] | None:

@@ -53,8 +53,9 @@ class SearchRequest:
     one that it is for, which a budget may name instead of the host.
     `threads` 0 leaves the number to the runtime. The finalists are trained for `finetune` steps before one is chosen
     (0: not at all), in so many `processes`; a script that asks for several of either guards its main module, as they
-    import it. `latency` says where latencies of candidates come from: "measured", "predicted", a table's file, or
-    "auto": predicted where a table fits or is less work to make than measuring.
+    import it. They compute in BF16 where `bf16` says so; None leaves it to what is faster here. `latency` says where
+    latencies of candidates come from: "measured", "predicted", a table's file, or "auto": predicted where a table fits
+    or is less work to make than measuring.
     """
 
     out: Path
@@ -81,6 +82,7 @@ class SearchRequest:
     threads: int = 0
     finetune: int = field(default_factory=default_steps)
     processes: int = 1
+    bf16: bool | None = None
     latency: str = AUTO
     resume: bool = False
     command: str = "edgemtl search"

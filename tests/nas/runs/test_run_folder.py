@@ -304,10 +304,11 @@ def test_a_run_goes_on_only_as_it_was_begun(
     assert f"was started with another {named}: resume it" in refused(lambda: folder.check(changed, resume=True))
 
 
-def test_a_run_goes_on_wherever_its_supernet_lies_now(tmp_path: Path, config: RunConfig) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.create(config)
-    folder.check(config.model_copy(update={"supernet": "elsewhere.safetensors"}), resume=True)
+def test_a_run_goes_on_wherever_its_supernet_lies_now_and_whatever_is_faster(tmp_path: Path, config: RunConfig) -> None:
+    folder, recipe = RunFolder(tmp_path / "run"), {"steps": 9, "bf16": True}
+    folder.create(config.model_copy(update={"finetune": recipe}))
+    changes = {"supernet": "elsewhere.safetensors", "finetune": {**recipe, "bf16": False}}
+    folder.check(config.model_copy(update=changes), resume=True)
 
 
 def test_a_study_that_was_just_begun_is_no_obstacle(tmp_path: Path, config: RunConfig) -> None:
