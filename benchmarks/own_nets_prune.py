@@ -3,11 +3,11 @@
 Three ONNX files from packages of the Python package index (`_own_nets.py`) are pruned by `edgemtl prune --tasks` with
 `--finetune`; no label is read. torch-pruning's group-magnitude and group-Taylor pruners rank the channels of the same
 groups of the same module in one list until its FLOPs are ours or just below, and are fine-tuned with the same function,
-steps and pictures, at the rate that suits a net that begins far from what it was. The pictures are real photos of
-Python's and Debian's packages, and rendered rooms (`_photos.py`; `--photos FOLDER` takes others). A head's agreement is
-one less the norm of the difference over the norm of the float net's values, over the real photos of the third that
-nothing has trained or decided on. Finished parts are kept, and a training goes on where it was stopped: `--minutes`
-bounds a piece of the run, and the same command goes on.
+steps, batches and pictures, at each of two rates: that of the better agreement on the third that decides stays. The
+pictures are real photos of Python's and Debian's packages, and rendered rooms (`_photos.py`; `--photos FOLDER` takes
+others). A head's agreement is one less the norm of the difference over the norm of the float net's values, over the
+real photos of the third that nothing has trained or decided on. Finished parts are kept, and a training goes on where
+it was stopped: `--minutes` bounds a piece of the run, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ QUICK = ("mtcnn-onet",)
 BUDGET = "50%FLOPs"
 STEPS, QUICK_STEPS = 800, 10
 ROUNDS, GRADIENT_IMAGES = 100, 16
-PEERS_RATE = 1e-3
+PEERS_RATES = (1e-3, 1e-4)
 LEAST, AIM = 3.0, 1.0
 
 
-def scored_on(folder: Path, size: tuple[int, int]) -> Tensor:
-    """The real photos of the third that is reported on, normalised; all pictures of it where none is called real."""
-    test = read_photos(folder).test
-    paths = [path for path in test if path.name.startswith("real-")] or list(test)
+def real_photos(pictures: Sequence[Path], size: tuple[int, int]) -> Tensor:
+    """The real photos among some pictures, normalised; all of them where none is called real."""
+    paths = [path for path in pictures if path.name.startswith("real-")] or list(pictures)
     return torch.from_numpy(normalize(np.stack([resize_picture(read_picture(path), size) for path in paths])))
 
 
@@ -110,7 +109,7 @@ def _ours(subject: DeclaredModule, tuning: FineTuning, out: Path) -> dict[str, A
     )
     whole = _net(subject.open())
     net = whole.with_module(apply_pruning(whole.module, out), whole.tasks).eval()
-    images = scored_on(Path(subject.data), whole.input_size)
+    images = real_photos(read_photos(Path(subject.data)).test, whole.input_size)
     counts = {"flops": flops(net, whole.input_size), "whole": flops(whole, whole.input_size), "images": len(images)}
     return {**counts, "heads": agreements(net, whole, images)}
 
@@ -124,11 +123,21 @@ def _net(opened: Any) -> DeclaredNet:
 def _peer(subject: DeclaredModule, peer: str, limit: int, tuning: FineTuning, folder: Path) -> dict[str, Any]:
     """FLOPs, and agreement of each head, of what a peer makes of the net at a limit of FLOPs."""
     opened = subject.open()
-    whole, net = _net(opened), _cut(opened, PEERS[peer](), limit)
-    far = replace(tuning, learning_rate=PEERS_RATE)
-    fine_tune(net, whole, opened.prunable.criterion.source, far, folder, report)
-    images = scored_on(Path(subject.data), whole.input_size)
-    return {"flops": flops(net, whole.input_size), "heads": agreements(net, whole, images)}
+    whole, cut, photos_of = _net(opened), _cut(opened, PEERS[peer](), limit), read_photos(Path(subject.data))
+    deciding, reported = (real_photos(each, whole.input_size) for each in (photos_of.validation, photos_of.test))
+    nets = dict[float, DeclaredNet]()
+    for rate in PEERS_RATES:
+        nets[rate] = cut.copy()
+        own = replace(tuning, learning_rate=rate)
+        fine_tune(nets[rate], whole, opened.prunable.criterion.source, own, folder / f"{rate:g}", report)
+    decided = {rate: mean(agreements(net, whole, deciding).values()) for rate, net in nets.items()}
+    best = max(decided, key=lambda rate: decided[rate])
+    counts = {
+        "flops": flops(cut, whole.input_size),
+        "rate": best,
+        "deciding": {f"{k:g}": v for k, v in decided.items()},
+    }
+    return {**counts, "heads": agreements(nets[best], whole, reported)}
 
 
 def _cut(opened: Any, importance: Any, limit: int) -> DeclaredNet:

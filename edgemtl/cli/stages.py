@@ -25,6 +25,7 @@ TITLES = {
     "weights": "blocks tried with weights in INT4",
     "pruning": "precisions tried with fewer channels",
     "finalists": "architectures refined",
+    "products": "images read for fits of layers",
     "reconstruct": "layers fitted to those of the whole net",
     "finetune": "steps of fine-tuning",
     "score": "designs scored",

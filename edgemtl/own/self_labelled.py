@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ Picture = NDArray[np.uint8]
 Labels = Callable[[NDArray[np.float32]], Mapping[str, Mapping[str, NDArray[np.float32]]]]
 """From an image (1, 3, H, W), normalised, to each task's raw outputs."""
 _CACHED = 128
+_SMALL_BYTES = 2**28
 
 
 class Files(Sequence[Picture]):
@@ -77,6 +79,7 @@ class SelfLabelled:
         self.name, self.size, self.tasks = name, size, tuple(tasks)
         self.fingerprint = hashlib.sha256(f"{content} {of}".encode()).hexdigest()[:16]
         self._pictures, self._labels = pictures, labels
+        self._small = dict[tuple[int, float], Picture]()
 
     def split(self, name: Split) -> Sequence[Sample]:
         """Samples of one split, labelled as they are read; raises `UserError` for another name."""
@@ -84,9 +87,20 @@ class SelfLabelled:
 
     def windows(self, count: int, generator: np.random.Generator, least: float = 0.5) -> NDArray[np.float32]:
         """Training images (N, 3, H, W), normalised: windows, each side `least` or more of a picture's, or mirrored."""
-        pictures = self._pictures["train"]
-        picks = generator.integers(len(pictures), size=count)
-        return normalize(np.stack([_window(pictures[int(pick)], self.size, generator, least) for pick in picks]))
+        picks = generator.integers(len(self._pictures["train"]), size=count)
+        shrunk = (self._shrunk(int(pick), least) for pick in picks)
+        return normalize(np.stack([_window(picture, self.size, generator, least) for picture in shrunk]))
+
+    def _shrunk(self, position: int, least: float) -> Picture:
+        """A training picture no larger than its smallest windows need: windows of it are many, and cost what it has."""
+        shrunk = self._small.get((position, least))
+        if shrunk is None:
+            picture = self._pictures["train"][position]
+            height, width = (min(own, ceil(side / least)) for own, side in zip(picture.shape, self.size, strict=False))
+            shrunk = resize_picture(picture, (height, width))
+            if sum(each.nbytes for each in self._small.values()) < _SMALL_BYTES:
+                self._small[position, least] = shrunk
+        return shrunk
 
 
 def _window(picture: Picture, size: tuple[int, int], generator: np.random.Generator, least: float) -> Picture:

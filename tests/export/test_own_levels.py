@@ -111,7 +111,7 @@ def test_prunings_of_the_net_are_levels(
     del record["sha256"]
     (run / PRUNING_FILE).write_text(json.dumps(sealed({**record, "finetuned": {"steps": 1}})))
     message = refused(lambda: export_own_levels(about, str(run), request, tmp_path / "again", photos))
-    assert "narrow was trained after it was pruned" in message
+    assert "narrow was fitted or trained after it was pruned" in message
     nothing = refused(lambda: export_own_levels(about, str(photos), request, tmp_path / "again", photos))
     assert "no folder that `edgemtl prune` wrote" in nothing
 

@@ -69,10 +69,8 @@ def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report) -> N
 
     Raises `UserError` where none can, the module differs from the net, or a counted budget is below all that is left.
     """
-    opened = replace(
-        open_declared(request.net, request.net.name, request.declaration, str(request.data), report),
-        preference=setup.floors.preference,
-    )
+    declared = open_declared(request.net, request.net.name, request.declaration, str(request.data), report)
+    opened = replace(declared, preference=setup.floors.preference).compensated(report)
     counts, limits = whole_cost(setup), list[Limit]()
     for budget in setup.budgets:
         if budget.quantity in PRUNED_QUANTITIES:

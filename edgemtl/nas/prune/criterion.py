@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from edgemtl.errors import UserError
 from edgemtl.models import TaskNet, recalibrate
 from edgemtl.nas.evaluation import recalibration_images
 from edgemtl.nas.prune.cut import Group, Member, reads_along
+from edgemtl.nas.prune.fitting import layer_of, values_of
 from edgemtl.train import batches_of, evaluate, label_tensors, task_loss
 
 __all__ = ["LossCriterion", "TrialOutcome"]
@@ -96,6 +97,29 @@ class LossCriterion:
                     sums[group.name][index] += each.square()
         return {group.name: [_order(part, group.step) for part in sums[group.name]] for group in groups}
 
+    def output_gradients(self, net: TaskNet, names: Sequence[str]) -> dict[str, Tensor]:
+        """For layers by their paths: the sum of squares of what the losses change by with each output, over positions.
+
+        Losses are those of `orders`. Images go through the net one by one.
+        """
+        layers = {name: layer_of(net, name) for name in names}
+        sums = {name: torch.zeros(len(layer.weight)) for name, layer in layers.items()}
+        given: dict[str, Tensor] = {}
+        hooks = [layer.register_forward_hook(partial(_see, given, name)) for name, layer in layers.items()]
+        samples, tasks = self.source.split("calibration"), self.source.tasks
+        try:
+            for batch in batches_of(samples, 1, DECIDING_IMAGES, tasks=tasks):
+                with torch.enable_grad():
+                    total = self._importance(net, net.eval()(torch.from_numpy(batch.image)), batch)
+                gradients = torch.autograd.grad(total, list(given.values()), allow_unused=True)
+                for name, gradient in zip(given, gradients, strict=True):
+                    if gradient is not None:
+                        sums[name] += values_of(layers[name], gradient).square().sum(0)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return sums
+
     def _importance(self, net: TaskNet, outputs: Mapping[str, Mapping[str, Tensor]], batch: Batch) -> Tensor:
         """The sum whose change, squared, is a channel's importance: every task's loss, as a share of its own value."""
         losses = [self._loss(task.name, outputs, batch) for task in net.tasks]
@@ -136,6 +160,10 @@ def _without(net: nn.Module, size: int, members: Sequence[Member], change: Mappi
             each = change[id(layer.weight)].transpose(0, reads_along(layer)).flatten(1).sum(1)
             reduced.index_add_(0, torch.tensor(member.channels), each[list(member.positions)])
     return reduced
+
+
+def _see(given: dict[str, Tensor], name: str, layer: nn.Module, read: tuple[Tensor, ...], values: Tensor) -> None:
+    given[name] = values
 
 
 def _finite(value: float) -> float:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,23 @@ values that it reads; `step` counts from 0. The loss is a scalar tensor; the opt
 """
 
 
+PIXELS = 2**16
+BATCHES = 8, 32
+"""A batch has so many pixels, and is so large at the least and at most."""
+
+
 @dataclass(frozen=True)
 class FineTuning:
     """The steps of a fine-tuning, and `package.module:train_step` of the user's own code; empty: by the net itself.
 
     The rate suits a net whose layers are fitted to the whole one's (`reconstruct`): at ten times as much it unlearns in
     hundreds of steps what that gave it.
+    Without a `batch` it is as large as the size of the images allows (`for_size`).
     """
 
     steps: int = 0
     train_step: str = ""
-    batch: int = 8
+    batch: int | None = None
     learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -64,11 +70,17 @@ class FineTuning:
         if self.train_step and not self.steps:
             raise UserError(f"--train-step {self.train_step} is called by no step: say how many with --finetune STEPS")
 
-    @property
-    def recipe(self) -> Recipe:
-        """The same numbers as a training has them."""
-        return Recipe(steps=self.steps, batch=self.batch, sizes=(1.0,), learning_rate=self.learning_rate,
-                      largest_steps=1.0)  # fmt: skip
+    def for_size(self, size: tuple[int, int]) -> FineTuning:
+        """The same with a batch in numbers, for images of `size` (H, W): small ones are cheap, and more say more."""
+        least, most = BATCHES
+        batch = self.batch or max(least, min(most, PIXELS // (size[0] * size[1])))
+        return replace(self, batch=batch)
+
+    def recipe(self, size: tuple[int, int]) -> Recipe:
+        """The same numbers as a training on images of `size` (H, W) has them."""
+        batch = self.for_size(size).batch
+        assert batch is not None
+        return Recipe(steps=self.steps, batch=batch, sizes=(1.0,), learning_rate=self.learning_rate, largest_steps=1.0)
 
     def check(self, noun: str) -> None:
         """`UserError` where a `noun` is not trained this way, and where there is no such train step."""
@@ -104,44 +116,45 @@ def fine_tune(
     in `folder`, which must be of the same net. Raises `UserError` for a train step that fails, or whose loss is no
     scalar, has no slope, or is not finite.
     """
-    training = _Training(net, teacher.eval(), tuning, rounded=scheme is not None)
+    tuning, recipe = tuning.for_size(source.size), tuning.recipe(source.size)
+    training = _Training(net, teacher.eval(), tuning, recipe, rounded=scheme is not None)
     digest = hashlib.sha256(repr((asdict(tuning), scheme)).encode())
     digest.update(repr({name: tuple(parameter.shape) for name, parameter in net.named_parameters()}).encode())
     for parameter in teacher.parameters():  # not the net's own: fitted again, they differ in their last bits
         digest.update(parameter.detach().numpy().tobytes())
     folder.mkdir(parents=True, exist_ok=True)
-    loop = TrainingLoop(training, tuning.recipe, folder / CHECKPOINT_FILE, digest.hexdigest())
+    loop = TrainingLoop(training, recipe, folder / CHECKPOINT_FILE, digest.hexdigest())
 
     def tell(step: int) -> None:
         left = loop.seconds_left
         report(Progress("finetune", step, tuning.steps, f"loss {training.loss:.4g}", left))
 
     with rounding_layers(net, scheme) if scheme else nullcontext():
-        loop.run(_batches(source, tuning, loop.step), tell)
+        loop.run(_batches(source, recipe, loop.step), tell)
     net.eval()
 
 
-def _batches(source: Source, tuning: FineTuning, first: int) -> Iterator[Batch]:
+def _batches(source: Source, recipe: Recipe, first: int) -> Iterator[Batch]:
     """The batch of each step from `first` on, which follows from the step: pictures alone, or whole images with labels.
 
     Labels that are the net's own predictions say nothing that it does not.
     """
     samples = source.split("train")
-    for step in range(first, tuning.steps):
-        rng = np.random.default_rng([tuning.recipe.seed, step])
+    for step in range(first, recipe.steps):
+        rng = np.random.default_rng([recipe.seed, step])
         if isinstance(source, SelfLabelled):
-            yield Batch(source.windows(tuning.batch, rng), {}, {})
+            yield Batch(source.windows(recipe.batch, rng), {}, {})
         else:
-            picks = rng.integers(len(samples), size=tuning.batch)
+            picks = rng.integers(len(samples), size=recipe.batch)
             yield collate([augment(samples[int(pick)], source.tasks, rng, source.size) for pick in picks], source.tasks)
 
 
 class _Training:
     """One net's fine-tuning, as `TrainingLoop` runs it."""
 
-    def __init__(self, net: ModuleNet, teacher: ModuleNet, tuning: FineTuning, rounded: bool) -> None:
-        self._net, self._teacher, self._tuning, self._rounded = net, teacher, tuning, rounded
-        self._step = tuning.step_function
+    def __init__(self, net: ModuleNet, teacher: ModuleNet, tuning: FineTuning, recipe: Recipe, rounded: bool) -> None:
+        self._net, self._teacher, self._recipe, self._rounded = net, teacher, recipe, rounded
+        self._spec, self._step = tuning.train_step, tuning.step_function
         norms = nn.modules.batchnorm._BatchNorm
         self._norms = {name: each for name, each in net.named_modules() if isinstance(each, norms)}
         self.loss = math.nan
@@ -160,7 +173,7 @@ class _Training:
             loss = self._own(images, step) if self._step else self._loss(batch)
             loss.backward()  # type: ignore[no-untyped-call]
         self.loss = float(loss.detach())
-        self._optimized.update(self._tuning.recipe.rate_at(step))
+        self._optimized.update(self._recipe.rate_at(step))
 
     def _train_norms(self) -> None:
         """Let batch normalisation take a batch's statistics, but of a net that is rounded: what it has stays right."""
@@ -185,7 +198,7 @@ class _Training:
 
     def _task_loss(self, task: Task, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """A task's distance from the teacher and, where the batch has labels, in equal parts its loss by these."""
-        own, share = prepared(task, given), self._tuning.recipe.label_share
+        own, share = prepared(task, given), self._recipe.label_share
         distance = distillation_loss(task, own, prepared(task, wanted))
         if not batch.targets:
             return distance
@@ -193,7 +206,7 @@ class _Training:
         return share * label_loss(task, own, *labels) + (1 - share) * distance
 
     def _own(self, images: Tensor, step: int) -> Tensor:
-        spec, values = self._tuning.train_step, images
+        spec, values = self._spec, images
         if isinstance(self._net, DeclaredNet):
             values = self._net.values(images)
         assert self._step is not None

@@ -115,10 +115,10 @@ def _pruned(opened: OpenedDeclared, folder: Path) -> NetLevel:
     assert isinstance(net, DeclaredNet)
     module = apply_pruning(net.module, folder)
     content: dict[str, Any] = read_json(path, "pruning")
-    if content.get("finetuned"):
+    if content.get("finetuned") or content.get("compensated"):
         raise UserError(
-            f"--levels: {folder} was trained after it was pruned, so that its weights are not the net's: prune without "
-            f"--finetune, or give the parts of the FLOPs, {_EXAMPLE}"
+            f"--levels: {folder} was fitted or trained after it was pruned, so that its weights are not the net's: use "
+            f"edgemtl prune without --finetune, or give the parts of the FLOPs, {_EXAMPLE}"
         )
     sizes = {group.name: group.size for group in opened.prunable.groups}
     channels = {row["group"]: row["after"] for row in content["groups"]}

@@ -82,7 +82,7 @@ def open_map(prunable: Prunable) -> PruneMap:
         return stored
     names = [task.name for task in prunable.net.tasks]
     base = prunable.criterion.losses(prunable.net.copy(), names).losses
-    prune_map = PruneMap(base, prunable.criterion.orders(prunable.net, prunable.groups))
+    prune_map = PruneMap(base, prunable.orders())
     _write(prunable, prune_map)
     return prune_map
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
 from edgemtl.blocks import BlockRecord
 from edgemtl.data import open_source
 from edgemtl.errors import UserError, naming, reason_of
-from edgemtl.files.cache import cache_root
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.files.seals import sealed, sha256
 from edgemtl.models import ModuleNet, TaskNet, load_module
@@ -25,10 +23,11 @@ from edgemtl.nas.prune.apply import PRUNING_FILE, WEIGHTS_FILE, kept_json, weigh
 from edgemtl.nas.prune.criterion import DECIDING_IMAGES, RECALIBRATION_IMAGES, LossCriterion
 from edgemtl.nas.prune.cut import positions_kept
 from edgemtl.nas.prune.finetuning import FineTuning, fine_tune
+from edgemtl.nas.prune.fitting import fitting_images
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
 from edgemtl.nas.prune.opened import Cut, Opened
-from edgemtl.nas.prune.prunable import Channels, Prunable
-from edgemtl.nas.prune.reconstruction import reconstruct, reconstruction_images
+from edgemtl.nas.prune.prunable import Channels, Prunable, map_file_of
+from edgemtl.nas.prune.reconstruction import reconstruct
 from edgemtl.nas.runs import Contender
 from edgemtl.progress import Report, silent
 from edgemtl.spaces import Cost
@@ -108,9 +107,8 @@ def prunable_module(
         "images": [RECALIBRATION_IMAGES, DECIDING_IMAGES],
         "multiple": multiple,
     }
-    digest = hashlib.sha256(json.dumps(cache_key, sort_keys=True).encode()).hexdigest()[:16]
-    map_file = cache_root() / "prune_maps" / f"{digest}.json"
-    return Prunable(net, groups, criterion, multiple, costs.cost, map_file, cache_key), costs, whole
+    prunable = Prunable(net, groups, criterion, multiple, costs.cost, map_file_of(cache_key), cache_key)
+    return prunable, costs, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +118,10 @@ class OpenedModule(Opened):
     data: str
     costs: ModuleCosts
     whole: Mapping[str, str]
+
+    def compensated(self, report: Report) -> Self:
+        """See `Opened.compensated`."""
+        return replace(self, prunable=self.prunable.compensated(report))
 
     def design(self, channels: Channels) -> ModuleDesign:
         """The module with so many channels in each group."""
@@ -150,7 +152,7 @@ class OpenedModule(Opened):
         Better is the one whose losses are less in all, each task's as a share of the whole module's own.
         """
         prunable, before = self.prunable, narrow.copy()
-        images = reconstruction_images(prunable.criterion.source)
+        images = fitting_images(prunable.criterion.source)
         reconstruct(narrow, prunable.net, positions_kept(prunable.net, prunable.groups, cut), images, report)
         names = [task.name for task in narrow.tasks]
         whole, cut_alone, fitted = (

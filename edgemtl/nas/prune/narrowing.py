@@ -136,7 +136,8 @@ class Narrowing:
         prunable = self.opened.prunable
         record = {**pruning_record(prunable, self._begun, narrow.fit, narrow.net.copy()), "mode": "search"}
         if narrow.tuning is not None:
-            record["finetuned"] = {**asdict(narrow.tuning), "rounded": narrow.rounded}
+            size = prunable.criterion.source.size
+            record["finetuned"] = {**asdict(narrow.tuning.for_size(size)), "rounded": narrow.rounded}
         cut = prunable.chosen(self._begun.orders, narrow.fit.channels)
         self.opened.write(folder, (narrow.net, narrow.model), record, cut)
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from edgemtl.models import TaskNet
 from edgemtl.nas.evaluation import NetDesign, NetEvaluator, Prepared, Requirements
@@ -65,6 +65,10 @@ class Opened(ABC):
 
         It is as `cut` left it: statistics of batch normalisation are those of the whole net.
         """
+        raise NotImplementedError
+
+    def compensated(self, report: Report) -> Self:
+        """The same module, where its weights may change: each cut is made up for in closed form (`compensate`)."""
         raise NotImplementedError
 
     def baseline(self) -> TaskNet | None:

@@ -85,6 +85,8 @@ def _prune(request: PruneRequest, report: Report) -> Result:
         check_free(request.out, *request.subject.folder)
     request.tuning.check(request.subject.noun)
     opened = request.subject.open(report)
+    if request.tuning.steps:
+        opened = opened.compensated(report)
     prunable, source = opened.prunable, opened.prunable.criterion.source
     limits = resolve_budgets(prunable, request.budgets, opened.target)
     floors = opened.floors(request.floors)
@@ -112,8 +114,9 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     mode = {"mode": "fast" if request.fast else "sequential"}
     record: dict[str, Any] = {**pruning_record(prunable, prune_map, fit, narrow.copy()), **mode}
     if request.tuning.steps:
-        opened.fine_tune(narrow, cut, request.tuning, request.out / "training", report)
-        record["finetuned"] = asdict(request.tuning)
+        tuning = request.tuning.for_size(source.size)
+        opened.fine_tune(narrow, cut, tuning, request.out / "training", report)
+        record["finetuned"] = asdict(tuning)
     best = opened.finish(narrow, opened.design(fit.channels), evaluator, required)
     tried = len(trials) or sum(len(curve.rises) for curve in prune_map.curves.values())
     known_from = {"scores": opened.scores} if opened.scores else {}

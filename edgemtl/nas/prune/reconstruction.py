@@ -8,52 +8,33 @@ best on pictures that were not fitted to; where none does better than the weight
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
-from typing import TypeGuard
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from edgemtl.data import Source
 from edgemtl.models import TaskNet
-from edgemtl.nas.prune.cut import Side, shared_tensors
-from edgemtl.own import SelfLabelled
+from edgemtl.nas.prune.cut import Side
+from edgemtl.nas.prune.fitting import (
+    Layer,
+    fitted_layers,
+    images_wanted,
+    layer_of,
+    put_weights,
+    rows_of,
+    some_of,
+    values_of,
+    weights_of,
+)
 from edgemtl.progress import Progress, Report, silent
-from edgemtl.train import batches_of
 
-__all__ = ["reconstruct", "reconstruction_images"]
+__all__ = ["reconstruct"]
 
-PIXELS, FEWEST_PIXELS = 2**22, 2**20
-"""Of all images that a layer is fitted to: at most, and where few of them would do."""
-IMAGES = 16, 256, 2048
-"""The least, as many as do for any small picture, the most."""
-ROWS = 16_384
-"""A layer is fitted to so many positions of its output at most, spread over the images."""
-PER_INPUT = 4
-"""It wants so many for each value that one output is made of."""
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 """As shares of the mean square of what a layer reads."""
 HELD_OUT = 4
 """Every so many-th image chooses the ridge."""
-
-Layer = nn.Conv2d | nn.Linear
-
-
-def reconstruction_images(source: Source) -> Tensor:
-    """Training images (N, 3, H, W), normalised, as many as `reconstruct` may use, the same ones each time.
-
-    Of pictures without labels they are windows; of a data set whole images, spread over it.
-    """
-    count = _most(source.size)
-    if isinstance(source, SelfLabelled):
-        return torch.from_numpy(source.windows(count, np.random.default_rng(0)))
-    batches = batches_of(source.split("train"), 1, count)
-    return torch.cat([torch.from_numpy(batch.image) for batch in batches])
 
 
 def reconstruct(
@@ -65,19 +46,19 @@ def reconstruct(
     that run several times or share their weights, grouped and transposed convolutions stay as they are, and so does
     whatever normalises: measure it anew afterwards. Both nets are in evaluation mode.
     """
-    names = _fitted_layers(narrow, images[:1])
+    names = fitted_layers(narrow, images[:1])
+    wanted = images_wanted(narrow, {name: layer_of(narrow, name) for name in names}, images)
     for number, name in enumerate(names):
         report(Progress("reconstruct", number, len(names)))
-        layer, model, positions = _layer(narrow, name), _layer(whole, name), kept.get((name, "outputs"))
+        layer, model, positions = layer_of(narrow, name), layer_of(whole, name), kept.get((name, "outputs"))
         sums = _Sums.of(layer), _Sums.of(layer)
-        chosen = images[: _wanted(layer, narrow, images)]
-        for index in range(len(chosen)):
-            image = chosen[index : index + 1]
+        for index in range(wanted[name]):
+            image = images[index : index + 1]
             read, _ = _passing(narrow, layer, image)
             _, given = _passing(whole, model, image)
-            rows, values = _rows(layer, read), _values(layer, given)
+            rows, values = rows_of(layer, read), values_of(layer, given)
             values = values if positions is None else values[:, list(positions)]
-            some = _some_of(len(rows), ceil(ROWS / len(chosen)))
+            some = some_of(len(rows), wanted[name])
             sums[index % HELD_OUT == 0].add(rows[some], values[some])
         _fit(layer, *sums)
     report(Progress("reconstruct", len(names), len(names)))
@@ -85,24 +66,19 @@ def reconstruct(
 
 @dataclass
 class _Sums:
-    """Sums for least squares, of the rows X that a layer reads and the values Y that it is to give: XᵀX, XᵀY, |Y|².
+    """Sums for least squares, of the rows X that a layer reads and the values Y that it is to give: XᵀX, XᵀY, |Y|²."""
 
-    With a bias a column of ones is part of X.
-    """
-
-    bias: bool
     inputs: Tensor
     both: Tensor
     square: float = 0.0
 
     @classmethod
     def of(cls, layer: Layer) -> _Sums:
-        weights = _weights(layer)
-        return cls(layer.bias is not None, weights.new_zeros(len(weights), len(weights)), torch.zeros_like(weights))
+        weights = weights_of(layer)
+        return cls(weights.new_zeros(len(weights), len(weights)), torch.zeros_like(weights))
 
     def add(self, rows: Tensor, values: Tensor) -> None:
         """Count in rows (N, inputs), and the values (N, outputs) that are wanted of them."""
-        rows = functional.pad(rows, (0, 1), value=1.0) if self.bias else rows
         self.inputs += (rows.T @ rows).double()
         self.both += (rows.T @ values).double()
         self.square += float(values.double().square().sum())
@@ -118,74 +94,16 @@ class _Sums:
         return made
 
     def __add__(self, other: _Sums) -> _Sums:
-        return _Sums(self.bias, self.inputs + other.inputs, self.both + other.both, self.square + other.square)
+        return _Sums(self.inputs + other.inputs, self.both + other.both, self.square + other.square)
 
 
 def _fit(layer: Layer, fitted: _Sums, held_out: _Sums) -> None:
     """Put in the weights of the ridge that leaves least on what was held out, fitted to all; or let them be."""
-    before = _weights(layer)
+    before = weights_of(layer)
     left = {ridge: held_out.error(fitted.solved(ridge, before)) for ridge in RIDGES}
     ridge = min(left, key=lambda each: left[each])
     if left[ridge] < held_out.error(before):
-        made = (fitted + held_out).solved(ridge, before).to(layer.weight.dtype)
-        with torch.no_grad():
-            layer.weight.copy_(made[: layer.weight[0].numel()].T.reshape(layer.weight.shape))
-            if layer.bias is not None:
-                layer.bias.copy_(made[-1])
-
-
-def _weights(layer: Layer) -> Tensor:
-    """Weights and bias as a matrix in FP64, (inputs, outputs)."""
-    parts = [layer.weight.detach().flatten(1)] + ([layer.bias.detach()[:, None]] if layer.bias is not None else [])
-    return torch.cat(parts, 1).T.double()
-
-
-def _fitted_layers(net: TaskNet, image: Tensor) -> list[str]:
-    """Layers that can be fitted, by their paths, in the order in which they run: those called with one tensor, once."""
-    ran: list[str] = []
-    several = {name for names in shared_tensors(net) for name in names}
-    layers = {name: layer for name, layer in net.named_modules() if _can_be_fitted(layer)}
-    hooks = [
-        layer.register_forward_hook(lambda module, read, given, name=name: ran.extend([name] * len(read)))
-        for name, layer in layers.items()
-        if f"{name}.weight" not in several
-    ]
-    try:
-        with torch.no_grad():
-            net(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [name for name, times in Counter(ran).items() if times == 1]
-
-
-def _layer(net: TaskNet, name: str) -> Layer:
-    layer = net.get_submodule(name)
-    assert isinstance(layer, Layer)
-    return layer
-
-
-def _can_be_fitted(layer: nn.Module) -> TypeGuard[Layer]:
-    if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return isinstance(layer, nn.Linear)
-
-
-def _most(size: tuple[int, int]) -> int:
-    """How many images of a size (H, W) are used at most."""
-    least, _, most = IMAGES
-    return min(most, max(least, PIXELS // (size[0] * size[1])))
-
-
-def _wanted(layer: Layer, net: TaskNet, images: Tensor) -> int:
-    """How many of the images a layer is fitted to: more where it gives few positions of each."""
-    least, usual, _ = IMAGES
-    pixels = images.shape[2] * images.shape[3]
-    _, given = _passing(net, layer, images[:1])
-    positions = len(_values(layer, given))
-    inputs = layer.weight[0].numel()
-    few = min(usual, max(least, FEWEST_PIXELS // pixels))
-    return min(len(images), max(few, ceil(PER_INPUT * inputs / positions)))
+        put_weights(layer, (fitted + held_out).solved(ridge, before))
 
 
 class _Reached(BaseException):
@@ -209,21 +127,3 @@ def _passing(net: TaskNet, layer: Layer, image: Tensor) -> tuple[Tensor, Tensor]
     finally:
         hook.remove()
     return seen[0]
-
-
-def _rows(layer: Layer, read: Tensor) -> Tensor:
-    """The values that each position of a layer's output is made of, (positions, inputs)."""
-    if isinstance(layer, nn.Conv2d):
-        patches = functional.unfold(read, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
-        return patches.transpose(1, 2).flatten(0, 1)
-    return read.flatten(0, -2)
-
-
-def _values(layer: Layer, given: Tensor) -> Tensor:
-    """The values that a layer gives at each position, (positions, outputs)."""
-    return given.flatten(2).transpose(1, 2).flatten(0, 1) if isinstance(layer, nn.Conv2d) else given.flatten(0, -2)
-
-
-def _some_of(count: int, most: int) -> Tensor:
-    """At most so many of `count` positions, evenly spread."""
-    return torch.linspace(0, count - 1, min(count, most)).long()

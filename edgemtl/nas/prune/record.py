@@ -14,7 +14,10 @@ __all__ = ["pruning_record"]
 
 
 def pruning_record(prunable: Prunable, prune_map: PruneMap, fit: Fit, narrow: TaskNet) -> dict[str, Any]:
-    """The decisions: channels of every group before and after, the task that blocked it, and the cost."""
+    """The decisions: channels of every group before and after, the task that blocked it, and the cost.
+
+    `compensated` says whether weights were made anew for what is gone.
+    """
     after = prunable.criterion.losses(narrow, list(prune_map.base)).losses
     rows = [
         {
@@ -29,4 +32,10 @@ def pruning_record(prunable: Prunable, prune_map: PruneMap, fit: Fit, narrow: Ta
         for group in prunable.groups
     ]
     losses = {task: {"before": loss, "after": after[task]} for task, loss in prune_map.base.items()}
-    return {"schema": PRUNING_SCHEMA, "tolerance": fit.tolerance, "calibration_losses": losses, "groups": rows}
+    return {
+        "schema": PRUNING_SCHEMA,
+        "tolerance": fit.tolerance,
+        "calibration_losses": losses,
+        "groups": rows,
+        "compensated": prunable.products is not None,
+    }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgemtl.errors import UserError
+from edgemtl.files.images import resize_picture
 from edgemtl.models import ModuleNet
 from edgemtl.models.quantization import QuantScheme
 from edgemtl.nas.prune import FineTuning
@@ -185,3 +186,19 @@ def test_windows_are_training_pictures_alone_and_follow_from_the_generator(sourc
     first, again = (source.windows(5, np.random.default_rng(4)) for _ in range(2))
     assert first.shape == (5, 3, *SIZE) and np.array_equal(first, again)
     assert not np.array_equal(first, source.windows(5, np.random.default_rng(5)))
+
+
+def test_windows_of_a_large_picture_are_those_of_a_smaller_one(net: ModuleNet) -> None:
+    """Twice as large as the net reads is enough for windows of half a side."""
+    large = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    windows = []
+    for picture in (large, resize_picture(large, (2 * SIZE[0], 2 * SIZE[1]))):
+        splits: Any = {name: [picture] for name in ("train", "calibration", "validation", "test")}
+        pictures = SelfLabelled("pictures", splits, "content", SIZE, net.tasks, lambda image: {}, "whole")
+        windows.append(pictures.windows(4, np.random.default_rng(1)))
+    assert np.array_equal(*windows)
+
+
+@pytest.mark.parametrize(("size", "batch"), [((8, 12), 32), ((48, 48), 28), ((224, 320), 8)])
+def test_a_batch_has_more_of_small_images(size: tuple[int, int], batch: int) -> None:
+    assert FineTuning(1).for_size(size).batch == batch and FineTuning(1, batch=3).for_size(size).batch == 3

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from edgemtl.models import ModuleNet
 from edgemtl.nas.prune.cut import Side, keep_positions
-from edgemtl.nas.prune.reconstruction import RIDGES, reconstruct, reconstruction_images
+from edgemtl.nas.prune.fitting import fitting_images
+from edgemtl.nas.prune.reconstruction import RIDGES, reconstruct
 from edgemtl.own import SelfLabelled
 from edgemtl.progress import Progress
 from edgemtl.tasks import Output, make_task
@@ -132,5 +133,5 @@ def test_images_are_as_many_as_their_size_allows(whole: ModuleNet, size: tuple[i
     pictures = [np.full((4, 4, 3), 10 * number, np.uint8) for number in range(4)]
     splits: Any = {name: pictures for name in ("train", "calibration", "validation", "test")}
     source = SelfLabelled("pictures", splits, "content", size, whole.tasks, lambda image: {}, "whole")
-    made = reconstruction_images(source)
-    assert made.shape == (count, 3, *size) and torch.equal(made, reconstruction_images(source))
+    made = fitting_images(source)
+    assert made.shape == (count, 3, *size) and torch.equal(made, fitting_images(source))
