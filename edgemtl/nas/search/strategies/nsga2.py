@@ -1,12 +1,7 @@
-"""NSGA-II without predictors (Deb et al. 2002): every individual is measured. LINAS's own point of comparison.
-
-Ours: its first population is drawn as LINAS draws, most designs in one precision for all blocks. A precision drawn for
-each block meets hardly any net that is fast, and crossover takes hundreds of evaluations to come to one.
-"""
+"""NSGA-II without predictors (Deb et al. 2002): every individual is measured. LINAS's own point of comparison."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +12,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from edgemtl.nas.evaluation import Problem
 from edgemtl.nas.search.strategies.replay import ReplayedSampler
-from edgemtl.nas.search.strategies.sampler import draw, first_affordable
-from edgemtl.spaces import Design
 
 __all__ = ["Nsga2Sampler"]
 
@@ -45,13 +38,6 @@ class Nsga2Sampler(ReplayedSampler):
 
     def __init__(self, problem: Problem, seed: int, batch: int) -> None:
         super().__init__(problem, seed, max(2, batch))
-
-    def next_design(self, study: Study, position: int) -> Design:
-        """A draw in the first population, a child of the population before from then on."""
-        if position >= self._batch:
-            return super().next_design(study, position)
-        rng = random.Random(f"{self._seed}/{position}")
-        return first_affordable(self._problem, lambda: draw(self._problem, rng))
 
     def seeded(self, seed: int) -> BaseSampler:
         """Optuna's, as seeded."""

@@ -65,8 +65,9 @@ def test_a_strategy_proposes_designs_and_its_seed_decides_which(limited: Problem
     assert len(set(first)) > 7
 
 
-def test_the_first_population_of_nsga2_keeps_what_is_counted_and_most_of_it_one_precision(limited: Problem) -> None:
-    found, _ = drive(limited, Nsga2Sampler(limited, 0, 24), 24)
+@pytest.mark.parametrize("name", ["nsga2", "tpe"])
+def test_a_first_batch_keeps_what_is_counted_and_most_of_it_one_precision(limited: Problem, name: str) -> None:
+    found, _ = drive(limited, SAMPLERS[name](limited, 0, 24), 24)
     designs = [evaluation.design for evaluation in found]
     uniform = [design.key in {each.key for each in limited.space.uniform(design)} for design in designs]
     assert all(map(limited.affordable, designs))
