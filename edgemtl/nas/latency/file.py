@@ -184,17 +184,20 @@ def write_table(
     write_json(path, sealed(json.loads(json.dumps(content))))
 
 
-def read_document(path: Path) -> Document:
-    """The content of a table's file; `UserError`, one line, where it is damaged, or something else."""
+def read_document(path: Path, remedy: str = _REMEDY) -> Document:
+    """The content of a table's file; `UserError`, one line with the `remedy`, where it is damaged or something else."""
     content = read_json(path, _WHAT)
-    document = parse_document(content, f"{_WHAT} {path}", Document, SCHEMA, _REMEDY)
+    document = parse_document(content, f"{_WHAT} {path}", Document, SCHEMA, remedy)
     check_seal(content, path, _WHAT)
     return document
 
 
-def misfits(path: Path, key: TableKey, scopes: Iterable[str]) -> list[str]:
-    """Why a table cannot serve where `key` holds and `scopes` are wanted, in words; nothing where it can."""
-    document = read_document(path)
+def misfits(path: Path, key: TableKey, scopes: Iterable[str], remedy: str = _REMEDY) -> list[str]:
+    """Why a table cannot serve where `key` holds and `scopes` are wanted, in words; nothing where it can.
+
+    Raises `UserError`, with the `remedy`, where the file is damaged, or something else.
+    """
+    document = read_document(path, remedy)
     differences = document.key.differences(key)
     if not differences and not document.held_out:
         return [UNFINISHED]

@@ -45,11 +45,9 @@ def check_latency(setup: Setup) -> None:
         raise UserError(f"--latency {mode}: {untimed.reason}; leave it out, or {untimed.remedy}")
     if mode != PREDICTED and not Path(mode).is_file():
         raise UserError(f"--latency {mode}: no such file; give {AUTO}, {MEASURED}, {PREDICTED}, or a latency table")
-    if mode != PREDICTED and (differences := misfits(Path(mode), _key(setup), setup.evaluator.scopes)):
-        raise UserError(
-            f"latency table {mode} does not fit this search: {'; '.join(differences)}; give another, or --latency "
-            f"{PREDICTED}, which makes one"
-        )
+    another = f"give another, or --latency {PREDICTED}, which makes one"
+    if mode != PREDICTED and (differences := misfits(Path(mode), _key(setup), setup.evaluator.scopes, another)):
+        raise UserError(f"latency table {mode} does not fit this search: {'; '.join(differences)}; {another}")
 
 
 def tell_estimate(setup: Setup, report: Report) -> None:

@@ -160,7 +160,7 @@ def test_a_foreign_or_missing_table_is_refused_in_one_line(ask: Ask, tmp_path: P
     foreign = tmp_path / "foreign.json"
     foreign.write_text('{"schema": "edgemtl.result/1"}')
     line = refused(lambda: search(ask(tmp_path / "a", latency=str(foreign))))
-    assert "this version reads 'edgemtl.latency/1'" in line
+    assert "this version reads 'edgemtl.latency/1': give another, or --latency predicted, which makes one" in line
     line = refused(lambda: search(ask(tmp_path / "b", latency="predict")))
     assert line == "--latency predict: no such file; give auto, measured, predicted, or a latency table"
     line = refused(lambda: search(ask(tmp_path / "c", latency="predicted", device="raspberry-pi-5")))
