@@ -92,8 +92,14 @@ def _table(setup: Setup, begun: bool, report: Report) -> StoredTable | None:
     stale = list[str]()
     for file in files[:1] if begun else files:
         if file.is_file():
-            if not (differences := misfits(file, key, setup.evaluator.scopes)):
-                return _kept(read_table(file, setup.space), own)
+            try:
+                if not (differences := misfits(file, key, setup.evaluator.scopes)):
+                    return _kept(read_table(file, setup.space), own)
+            except UserError as error:
+                if file not in shared:
+                    raise
+                stale.append(str(error))  # nobody asked for this one
+                continue
             if differences != [UNFINISHED]:
                 stale.append(f"latency table {file} does not fit: {'; '.join(differences)}")
     worthwhile = request.latency == AUTO and (own.is_file() or request.evaluations >= DESIGNS)

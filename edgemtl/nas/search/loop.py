@@ -32,6 +32,7 @@ from edgemtl.nas.search.workers import SilenceWatch, begin, working
 from edgemtl.progress import Progress, Report
 from edgemtl.signals import deferred
 from edgemtl.spaces import Design
+from edgemtl.units import format_flops
 
 __all__ = ["DesignEvaluator", "Worker", "evaluate_all", "worker_name"]
 
@@ -140,7 +141,7 @@ def _evaluate_next(
 
 def _news(problem: Problem, evaluation: Evaluation, estimated: bool) -> str:
     ms, flops = evaluation.latency_ms.get(""), evaluation.design.cost().flops
-    cost = f"{flops / 1e9:.2f} GFLOPs" if ms is None else f"{ms:.2f} ms{' estimated' if estimated else ''}"
+    cost = format_flops(flops).partition(" (")[0] if ms is None else f"{ms:.2f} ms{' estimated' if estimated else ''}"
     if evaluation.latency_error:
         cost += f" predicted (error {100 * evaluation.latency_error['']:.1f} %)"
     broken = [check.name for check in problem.checks(evaluation) if not check.kept]

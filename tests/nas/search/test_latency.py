@@ -131,6 +131,13 @@ def test_a_stale_table_is_noticed_and_refused_where_it_was_named(
     assert "does not fit this search" in line and "--latency predicted, which makes one" in line
 
 
+def test_a_damaged_table_that_nobody_named_is_noticed_and_does_not_stop_the_search(decide: Decide, table: Path) -> None:
+    table.write_text(table.read_text()[:300])
+    decided, (line,) = decide()
+    assert decided.latency is None and decided.known_from == MEASURED
+    assert f"latency table {table} is not valid JSON" in line and line.endswith("; engines are measured")
+
+
 def test_a_table_that_lacks_a_task_does_not_fit(decide: Decide, table: Path) -> None:
     _, notes = decide(budgets=("depth:100ms",))
     assert "it has no latency of depth alone" in notes[0]

@@ -388,8 +388,11 @@ def test_a_runtime_in_the_budget_is_the_target(ask: Ask, tmp_path: Path) -> None
 
 
 def test_a_target_that_does_not_run_here_is_searched_by_flops(ask: Ask, tmp_path: Path) -> None:
-    result = search(ask(tmp_path / "run", target="tensorrt-rtx", evaluations=2))
+    events: list[Progress] = []
+    result = search(ask(tmp_path / "run", target="tensorrt-rtx", evaluations=2), events.append)
     assert result.feasible
+    texts = [event.text for event in events if event.stage == "search"]
+    assert texts and all(" MFLOPs" in text for text in texts), "nets of less than ten million have an amount too"
     assert all(entry.latency_ms is None for entry in result.front)
     line = refusal(ask(tmp_path / "other", target="tensorrt-rtx", budgets=("8ms",)))
     assert "target tensorrt-rtx does not run on this host; give FLOPs or MB" in line
