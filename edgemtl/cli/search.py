@@ -113,7 +113,13 @@ _PROPOSING = {
     help="What the front is of, two or more: delta_m, latency, flops, params, bytes or a task; delta_m and latency by "
     "default.",
 )
-@click.option("--strategy", metavar="NAME", default="linas", show_default=True, help="How designs are proposed.")
+@click.option(
+    "--strategy",
+    metavar="NAME",
+    default="linas",
+    show_default=True,
+    help="How designs are proposed: linas, nsga2, tpe, random, preference, masks, or what a package brings.",
+)
 @click.option("--evaluations", type=int, help="Designs to evaluate, 36 by default; with --from besides its own, 0.")
 @click.option(
     "--from",

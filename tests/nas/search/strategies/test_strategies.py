@@ -6,10 +6,12 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import click
 import pytest
 from plugged import install
 
 import edgemtl.nas.search
+from edgemtl.cli.search import search as command
 from edgemtl.errors import UserError
 from edgemtl.nas.evaluation.problem import Problem
 from edgemtl.nas.search import STRATEGIES, SamplerStrategy, make_strategy
@@ -53,6 +55,12 @@ def keys(task: Problem, name: str, seed: int) -> list[str]:
 def test_six_are_built_in() -> None:
     assert STRATEGIES.names() == sorted(STRATEGIES.names())
     assert {"linas", "masks", "nsga2", "preference", "random", "tpe"} <= set(STRATEGIES.names())
+
+
+def test_the_help_names_every_strategy_of_edgemtl_s_own() -> None:
+    (option,) = (each for each in command.params if each.name == "strategy")
+    assert isinstance(option, click.Option)
+    assert all(name in str(option.help) for name in ("linas", "masks", "nsga2", "preference", "random", "tpe"))
 
 
 @pytest.mark.parametrize("name", ["linas", "nsga2", "random", "tpe"])
