@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,19 +21,19 @@ from edgemtl.models.quantization import QuantScheme, rounding_layers
 from edgemtl.own import DeclaredNet, SelfLabelled
 from edgemtl.plugins import load_user_function
 from edgemtl.progress import Progress, Report
-from edgemtl.tasks import Task
 from edgemtl.train import (
     CHECKPOINT_FILE,
     Optimized,
     Recipe,
     TrainingLoop,
+    batches_of,
     distillation_loss,
     label_loss,
     label_tensors,
     prepared,
 )
 
-__all__ = ["NO_TUNING", "FineTuning", "TrainStep", "fine_tune"]
+__all__ = ["NO_TUNING", "FineTuning", "TrainStep", "deciding_batches", "deciding_loss", "fine_tune"]
 
 TrainStep = Callable[[nn.Module, Tensor, int], Tensor]
 """A user's own train step, `train_step(module, images, step) -> loss`.
@@ -47,6 +47,8 @@ values that it reads; `step` counts from 0. The loss is a scalar tensor; the opt
 PIXELS = 2**16
 BATCHES = 8, 32
 """A batch has so many pixels, and is so large at the least and at most."""
+DECIDING_IMAGES, JUDGED = 64, 10
+"""How many validation images say which weights are the best, and how often."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,15 @@ def fine_tune(
     """Train a net, in place, on the source's training images; in evaluation mode at the end.
 
     Without a train step of the user's it learns to give what `teacher` gives, and in equal parts from labels where the
-    source has some that are not the net's own; each task counts the same. With a `scheme` it computes on eight bits
-    meanwhile, in every layer. Interrupted, it goes on from the checkpoint
+    source has some that are not the net's own; each task counts the same. It ends with the weights that did best on
+    validation images, those that it began with among them. With a `scheme` it computes on eight bits meanwhile, in
+    every layer. Interrupted, it goes on from the checkpoint
     in `folder`, which must be of the same net. Raises `UserError` for a train step that fails, or whose loss is no
     scalar, has no slope, or is not finite.
     """
     tuning, recipe = tuning.for_size(source.size), tuning.recipe(source.size)
-    training = _Training(net, teacher.eval(), tuning, recipe, rounded=scheme is not None)
+    deciding = [] if tuning.train_step else deciding_batches(source)
+    training = _Training(net, teacher.eval(), tuning, recipe, deciding, rounded=scheme is not None)
     digest = hashlib.sha256(repr((asdict(tuning), scheme)).encode())
     digest.update(repr({name: tuple(parameter.shape) for name, parameter in net.named_parameters()}).encode())
     for parameter in teacher.parameters():  # not the net's own: fitted again, they differ in their last bits
@@ -130,8 +134,10 @@ def fine_tune(
         report(Progress("finetune", step, tuning.steps, f"loss {training.loss:.4g}", left))
 
     with rounding_layers(net, scheme) if scheme else nullcontext():
+        if not loop.resumed:
+            training.judge()
         loop.run(_batches(source, recipe, loop.step), tell)
-    net.eval()
+    training.end()
 
 
 def _batches(source: Source, recipe: Recipe, first: int) -> Iterator[Batch]:
@@ -149,17 +155,55 @@ def _batches(source: Source, recipe: Recipe, first: int) -> Iterator[Batch]:
             yield collate([augment(samples[int(pick)], source.tasks, rng, source.size) for pick in picks], source.tasks)
 
 
-class _Training:
-    """One net's fine-tuning, as `TrainingLoop` runs it."""
+def deciding_batches(source: Source) -> list[Batch]:
+    """Validation images in batches, as trainings have them: pictures alone, or with their labels."""
+    batches = batches_of(source.split("validation"), BATCHES[0], DECIDING_IMAGES, tasks=source.tasks)
+    return [Batch(batch.image, {}, {}) if isinstance(source, SelfLabelled) else batch for batch in batches]
 
-    def __init__(self, net: ModuleNet, teacher: ModuleNet, tuning: FineTuning, recipe: Recipe, rounded: bool) -> None:
-        self._net, self._teacher, self._recipe, self._rounded = net, teacher, recipe, rounded
+
+def deciding_loss(net: ModuleNet, teacher: ModuleNet, deciding: Sequence[Batch]) -> Tensor:
+    """The mean over batches of what a net, in evaluation mode from here on, has to learn of its teacher and labels."""
+    net.eval()
+    with torch.no_grad():
+        return torch.stack([_loss(net, teacher, batch, Recipe.label_share) for batch in deciding]).mean()
+
+
+def _loss(net: ModuleNet, teacher: ModuleNet, batch: Batch, share: float) -> Tensor:
+    """The sum over tasks of the distance from the teacher; labels, where there are any, have a `share` in it."""
+    images = torch.from_numpy(batch.image)
+    with torch.no_grad():
+        wanted = teacher(images)
+    given, losses = net(images), list[Tensor]()
+    for task in net.tasks:
+        own = prepared(task, given[task.name])
+        losses.append(distillation_loss(task, own, prepared(task, wanted[task.name])))
+        if batch.targets:
+            labels = (label_tensors(part[task.name]) for part in (batch.targets, batch.masks))
+            losses[-1] = share * label_loss(task, own, *labels) + (1 - share) * losses[-1]
+    return torch.stack(losses).sum()
+
+
+class _Training:
+    """One net's fine-tuning, as `TrainingLoop` runs it; `deciding` images say which weights are the best so far."""
+
+    def __init__(
+        self,
+        net: ModuleNet,
+        teacher: ModuleNet,
+        tuning: FineTuning,
+        recipe: Recipe,
+        deciding: Sequence[Batch],
+        rounded: bool,
+    ) -> None:
+        self._net, self._teacher, self._recipe = net, teacher, recipe
+        self._deciding, self._rounded = deciding, rounded
         self._spec, self._step = tuning.train_step, tuning.step_function
         norms = nn.modules.batchnorm._BatchNorm
         self._norms = {name: each for name, each in net.named_modules() if isinstance(each, norms)}
         self.loss = math.nan
         parameters: dict[Tensor, str] = {p: name for name, p in net.named_parameters() if p.requires_grad}
         self._optimized = Optimized(parameters, torch.optim.Adam(list(parameters)))
+        self._least, self._best = torch.tensor(math.inf), dict[str, Tensor]()
 
     @property
     def optimized(self) -> list[Optimized]:
@@ -174,6 +218,26 @@ class _Training:
             loss.backward()  # type: ignore[no-untyped-call]
         self.loss = float(loss.detach())
         self._optimized.update(self._recipe.rate_at(step))
+        if (step + 1) % max(1, self._recipe.steps // JUDGED) == 0 or step + 1 == self._recipe.steps:
+            self.judge()
+
+    def judge(self) -> None:
+        """Remember the weights as they are, if none before did better on the images that decide."""
+        if self._deciding:
+            lost = deciding_loss(self._net, self._teacher, self._deciding)
+            if lost < self._least:
+                self._least, self._best = lost, {name: value.clone() for name, value in self._weights().items()}
+
+    def end(self) -> None:
+        """Leave the net in evaluation mode, with the best of its weights."""
+        with torch.no_grad():
+            for name, value in self._weights().items():
+                value.copy_(self._best.get(name, value))
+        self._net.eval()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Whatever a training changes: parameters, and statistics of batch normalisation."""
+        return {name: parameter.detach() for parameter, name in self._optimized.names.items()} | self._statistics()
 
     def _train_norms(self) -> None:
         """Let batch normalisation take a batch's statistics, but of a net that is rounded: what it has stays right."""
@@ -184,26 +248,11 @@ class _Training:
         """The sum of what all tasks have to learn."""
         self._net.eval()
         self._train_norms()
-        images = torch.from_numpy(batch.image)
-        with torch.no_grad():
-            wanted = self._teacher(images)
-        given = self._net(images)
-        loss = torch.stack(
-            [self._task_loss(task, given[task.name], wanted[task.name], batch) for task in self._net.tasks]
-        ).sum()
+        loss = _loss(self._net, self._teacher, batch, self._recipe.label_share)
         if not loss.isfinite():
             remedy = "leave out --finetune" if self._rounded else "prune less of it"
             raise UserError(f"the net's outputs became NaN or infinite while it was fine-tuned: {remedy}")
         return loss
-
-    def _task_loss(self, task: Task, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """A task's distance from the teacher and, where the batch has labels, in equal parts its loss by these."""
-        own, share = prepared(task, given), self._recipe.label_share
-        distance = distillation_loss(task, own, prepared(task, wanted))
-        if not batch.targets:
-            return distance
-        labels = (label_tensors(part[task.name]) for part in (batch.targets, batch.masks))
-        return share * label_loss(task, own, *labels) + (1 - share) * distance
 
     def _own(self, images: Tensor, step: int) -> Tensor:
         spec, values = self._spec, images
@@ -232,10 +281,16 @@ class _Training:
         return loss.reshape(())
 
     def state(self) -> dict[str, Tensor]:
-        """See `edgemtl.train.loop.Training`: statistics of batch normalisation."""
+        """See `edgemtl.train.loop.Training`: statistics of batch normalisation, and the best weights so far."""
+        best = {f"best.{name}": value for name, value in self._best.items()}
+        return {**self._statistics(), **best, "least": self._least}
+
+    def _statistics(self) -> dict[str, Tensor]:
         return {f"{name}.{key}": value for name, norm in self._norms.items() for key, value in norm.named_buffers()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `edgemtl.train.loop.Training`."""
-        for name, value in self.state().items():
+        for name, value in self._statistics().items():
             value.copy_(state[name])
+        self._least = state["least"]
+        self._best = {name: state[f"best.{name}"] for name in self._weights() if f"best.{name}" in state}

@@ -39,6 +39,8 @@ ROWS = 16_384
 """A layer is fitted to so many positions of its output at most, spread over the images."""
 PER_INPUT = 4
 """It wants so many for each value that one output is made of."""
+LEAST_SIDE = 0.25
+"""Windows have at least this part of a picture's sides: few pictures say more then."""
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -50,7 +52,7 @@ def fitting_images(source: Source) -> Tensor:
     """
     count = _most(source.size)
     if isinstance(source, SelfLabelled):
-        return torch.from_numpy(source.windows(count, np.random.default_rng(0)))
+        return torch.from_numpy(source.windows(count, np.random.default_rng(0), LEAST_SIDE))
     batches = batches_of(source.split("train"), 1, count)
     return torch.cat([torch.from_numpy(batch.image) for batch in batches])
 

@@ -16,13 +16,13 @@ from edgemtl.data import open_source
 from edgemtl.errors import UserError, naming, reason_of
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.files.seals import sealed, sha256
-from edgemtl.models import ModuleNet, TaskNet, load_module
+from edgemtl.models import ModuleNet, TaskNet, load_module, recalibrate
 from edgemtl.models.quantization import QuantScheme
 from edgemtl.nas.evaluation import PreparedNet
 from edgemtl.nas.prune.apply import PRUNING_FILE, WEIGHTS_FILE, kept_json, weights_bytes
 from edgemtl.nas.prune.criterion import DECIDING_IMAGES, RECALIBRATION_IMAGES, LossCriterion
 from edgemtl.nas.prune.cut import positions_kept
-from edgemtl.nas.prune.finetuning import FineTuning, fine_tune
+from edgemtl.nas.prune.finetuning import FineTuning, deciding_batches, deciding_loss, fine_tune
 from edgemtl.nas.prune.fitting import fitting_images
 from edgemtl.nas.prune.module_groups import ModuleCosts, module_groups
 from edgemtl.nas.prune.opened import Cut, Opened
@@ -143,22 +143,23 @@ class OpenedModule(Opened):
         whole = self.prunable.net
         assert isinstance(narrow, ModuleNet) and isinstance(whole, ModuleNet)
         if cut and not (folder / CHECKPOINT_FILE).is_file():
-            self._reconstruct(narrow, cut, report)
+            self._reconstruct(narrow, whole, cut, report)
         fine_tune(narrow, whole, self.prunable.criterion.source, tuning, folder, report, scheme)
 
-    def _reconstruct(self, narrow: TaskNet, cut: Cut, report: Report) -> None:
-        """Fit the narrow module to the whole one, in place, unless the images that decide call it no better then.
+    def _reconstruct(self, narrow: ModuleNet, whole: ModuleNet, cut: Cut, report: Report) -> None:
+        """Fit the narrow module to the whole one, in place, unless validation images call it no better then.
 
-        Better is the one whose losses are less in all, each task's as a share of the whole module's own.
+        Images that it is fitted to would. Better is the one that has less to learn, as its training counts it.
         """
         prunable, before = self.prunable, narrow.copy()
         images = fitting_images(prunable.criterion.source)
-        reconstruct(narrow, prunable.net, positions_kept(prunable.net, prunable.groups, cut), images, report)
-        names = [task.name for task in narrow.tasks]
-        whole, cut_alone, fitted = (
-            prunable.criterion.losses(net.copy(), names).losses for net in (prunable.net, before, narrow)
-        )
-        if sum((fitted[name] - cut_alone[name]) / max(whole[name], 1e-9) for name in names) >= 0:
+        reconstruct(narrow, whole, positions_kept(prunable.net, prunable.groups, cut), images, report)
+        deciding, lost = deciding_batches(prunable.criterion.source), list[float]()
+        for net in (before, narrow):
+            judged = net.copy()
+            recalibrate(judged, prunable.criterion.recalibration)
+            lost.append(float(deciding_loss(judged, whole, deciding)))
+        if not lost[1] < lost[0]:
             narrow.load_state_dict(before.state_dict())
 
     def config(self, settings: Mapping[str, Any], floors: Sequence[Floor]) -> dict[str, Any]:

@@ -89,6 +89,15 @@ def test_a_narrow_net_learns_what_the_whole_one_gives(
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items()), "the teacher stays"
 
 
+def test_a_training_that_does_harm_leaves_the_weights_as_they_were(
+    net: ModuleNet, source: SelfLabelled, tmp_path: Path
+) -> None:
+    narrow = narrow_of(net)
+    before = deepcopy(narrow.state_dict())
+    fine_tune(narrow, net, source, FineTuning(5, batch=2, learning_rate=0.9), tmp_path, silent)
+    assert all(torch.equal(value, before[name]) for name, value in narrow.state_dict().items())
+
+
 def test_a_stopped_fine_tuning_goes_on_as_if_it_had_not_been(
     net: ModuleNet, source: SelfLabelled, tmp_path: Path
 ) -> None:
@@ -119,11 +128,11 @@ def test_statistics_come_back_with_the_weights(
     trained = []
     for _ in range(2):
         narrow = net.copy()
+        narrow.get_buffer("module.0.running_mean").fill_(1.0)
         fine_tune(narrow, net, source, FineTuning(4, batch=2), tmp_path, silent, scheme)
         trained.append(narrow.state_dict())
     assert all(torch.equal(value, trained[1][name]) for name, value in trained[0].items())
-    means = [state["module.0.running_mean"] for state in (net.state_dict(), trained[0])]
-    assert torch.equal(*means) == (scheme is not None)
+    assert torch.equal(trained[0]["module.0.running_mean"], torch.ones(3)) == (scheme is not None)
 
 
 @pytest.mark.parametrize(
