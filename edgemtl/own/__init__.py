@@ -37,7 +37,7 @@ from edgemtl.own.searched import (
     searched_net,
     write_precision,
 )
-from edgemtl.own.self_labelled import SelfLabelled, open_pictures
+from edgemtl.own.self_labelled import SelfLabelled, blend, open_pictures
 from edgemtl.own.structure import NetBlock, ResidualSum, Structure, find_structure
 from edgemtl.own.task_net import DeclaredNet
 from edgemtl.own.torch_module import flat_outputs, module_as_onnx
@@ -71,6 +71,7 @@ __all__ = [
     "TorchGraph",
     "as_text",
     "at_label_size",
+    "blend",
     "block_records",
     "calibrate_model",
     "check_equal",

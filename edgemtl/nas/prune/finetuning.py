@@ -18,7 +18,8 @@ from edgemtl.data import Batch, Source, augment, collate
 from edgemtl.errors import UserError, one_line
 from edgemtl.models import ModuleNet
 from edgemtl.models.quantization import QuantScheme, rounding_layers
-from edgemtl.own import DeclaredNet, SelfLabelled
+from edgemtl.nas.prune.fitting import LEAST_SIDE
+from edgemtl.own import DeclaredNet, SelfLabelled, blend
 from edgemtl.plugins import load_user_function
 from edgemtl.progress import Progress, Report
 from edgemtl.train import (
@@ -136,20 +137,22 @@ def fine_tune(
     with rounding_layers(net, scheme) if scheme else nullcontext():
         if not loop.resumed:
             training.judge()
-        loop.run(_batches(source, recipe, loop.step), tell)
+        loop.run(_batches(source, recipe, loop.step, blended=not tuning.train_step), tell)
     training.end()
 
 
-def _batches(source: Source, recipe: Recipe, first: int) -> Iterator[Batch]:
+def _batches(source: Source, recipe: Recipe, first: int, *, blended: bool) -> Iterator[Batch]:
     """The batch of each step from `first` on, which follows from the step: pictures alone, or whole images with labels.
 
-    Labels that are the net's own predictions say nothing that it does not.
+    Labels that are the net's own predictions say nothing that it does not. Pictures may be `blended`: the net that
+    teaches has an answer to these, too.
     """
     samples = source.split("train")
     for step in range(first, recipe.steps):
         rng = np.random.default_rng([recipe.seed, step])
         if isinstance(source, SelfLabelled):
-            yield Batch(source.windows(recipe.batch, rng), {}, {})
+            images = source.windows(recipe.batch, rng, LEAST_SIDE)
+            yield Batch(blend(images, rng) if blended else images, {}, {})
         else:
             picks = rng.integers(len(samples), size=recipe.batch)
             yield collate([augment(samples[int(pick)], source.tasks, rng, source.size) for pick in picks], source.tasks)

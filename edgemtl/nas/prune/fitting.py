@@ -19,6 +19,7 @@ from edgemtl.own import SelfLabelled
 from edgemtl.train import batches_of
 
 __all__ = [
+    "LEAST_SIDE",
     "Layer",
     "fitted_layers",
     "fitting_images",

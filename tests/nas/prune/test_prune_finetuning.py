@@ -21,7 +21,7 @@ from edgemtl.nas.prune import FineTuning
 from edgemtl.nas.prune.agreement import AgreementCriterion
 from edgemtl.nas.prune.cut import Group, Member
 from edgemtl.nas.prune.finetuning import fine_tune
-from edgemtl.own import SelfLabelled
+from edgemtl.own import SelfLabelled, blend
 from edgemtl.progress import Progress, silent
 from edgemtl.tasks import Output, make_task
 
@@ -206,6 +206,18 @@ def test_windows_of_a_large_picture_are_those_of_a_smaller_one(net: ModuleNet) -
         pictures = SelfLabelled("pictures", splits, "content", SIZE, net.tasks, lambda image: {}, "whole")
         windows.append(pictures.windows(4, np.random.default_rng(1)))
     assert np.array_equal(*windows)
+
+
+def test_blended_images_lie_between_two_and_are_recoloured_a_little() -> None:
+    images = np.stack([np.full((3, 4, 4), value, np.float32) for value in (-1.0, 1.0) for _ in range(100)])
+    made, again = (blend(images, np.random.default_rng(3)) for _ in range(2))
+    assert made.dtype == np.float32 and made.shape == images.shape and np.array_equal(made, again)
+    assert not np.ptp(made.reshape(200, 3, -1), axis=2).any(), "no pixel is treated unlike others"
+    means = made.mean((1, 2, 3))
+    assert 15 < (np.abs(means) < 0.5).sum() < 45, (
+        "three fifths are mixed, half of them with the other kind, half of those well"
+    )
+    assert np.abs(means).max() < 1.15 + 4 * 0.15
 
 
 @pytest.mark.parametrize(("size", "batch"), [((8, 12), 32), ((48, 48), 28), ((224, 320), 8)])
