@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from net_finalists import FLOORS, finalist
-from own_nets import SIZE, lost_in_rounding, residual_net
+from own_nets import SIZE, lost_in_rounding, saved
 
 from edgemtl.bundle import read_manifest
 from edgemtl.cli import main
@@ -23,7 +23,7 @@ from edgemtl.nas.precision.forms import NarrowForms, training_of
 from edgemtl.nas.precision.joint import whole_cost
 from edgemtl.nas.precision.rounded import NOT_WORTH, is_worth_training
 from edgemtl.nas.prune import FineTuning, apply_pruning
-from edgemtl.own import INT8, OwnPrecision, net_of_model, open_net, torch_graph
+from edgemtl.own import INT8, Declaration, DeclaredTask, OwnPrecision, open_net, torch_graph
 from edgemtl.progress import Progress
 from edgemtl.units import parse_budget
 
@@ -71,21 +71,25 @@ def test_a_result_says_how_the_chosen_net_was_trained() -> None:
     ]
 
 
-def test_a_trained_net_keeps_its_channels_and_comes_back_as_a_module(forms: NarrowForms, tmp_path: Path) -> None:
-    trained = forms.rounded(FineTuning(4, batch=2), tmp_path / "training")
+def test_a_trained_net_keeps_its_channels_and_comes_back_as_a_module(
+    forms_of: Callable[..., NarrowForms], tmp_path: Path
+) -> None:
+    net = open_net(str(saved(lost_in_rounding(), tmp_path)))
+    forms = forms_of(net, Declaration(tasks={"map": DeclaredTask(outputs=("map",))}))
+    trained = forms.rounded(FineTuning(20, batch=4, learning_rate=1e-2), tmp_path / "training")
     (candidate,) = [each for each in trained.uniform() if each.name == "trained-int8"]
     whole = forms.whole.setup
     assert not candidate.uniform and candidate.setup.blocks == whole.blocks and not candidate.setup.channels
     assert candidate.setup.bench.cost(candidate.precision).flops == whole_cost(whole).flops
     forms.write(tmp_path, candidate)
     record: Any = read_json(tmp_path / "pruning.json", "record")
-    assert record["finetuned"]["steps"] == 4 and record["finetuned"]["rounded"] is True
+    assert record["finetuned"]["steps"] == 20 and record["finetuned"]["rounded"] is True
     assert all(group["before"] == group["after"] for group in record["groups"])
     image = np.random.default_rng(3).random((1, 3, *SIZE), np.float32)
-    module = apply_pruning(torch_graph(net_of_model(residual_net(), "theirs.onnx")), tmp_path)
+    module = apply_pruning(torch_graph(net), tmp_path)
     with torch.no_grad():
         given = module(torch.from_numpy(image))
-    left, before = open_net(str(tmp_path / "net.onnx")), net_of_model(residual_net(), "theirs.onnx").reference(image)
+    left, before = open_net(str(tmp_path / "net.onnx")), net.reference(image)
     for name, value in left.reference(image).items():
         np.testing.assert_allclose(given[name].numpy(), value, rtol=1e-4, atol=1e-5)
         assert not np.array_equal(value, before[name])
