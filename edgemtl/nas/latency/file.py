@@ -147,8 +147,12 @@ def key_of(space: Space, target: ExportTarget, kind: FigureKind, threads: int) -
 
 
 def table_files(weights: Path | None, key: TableKey) -> tuple[Path, ...]:
-    """Where a table may lie, in the order in which it is looked for: beside the supernet `weights`, in the cache."""
-    ending = f"latency.{key.device}-{key.runtime}.json"
+    """Where a table may lie, in the order in which it is looked for: beside the supernet `weights`, in the cache.
+
+    One of each size of images and number of threads, so that who goes from one to another and back loses none.
+    """
+    size, threads = "x".join(map(str, key.size)), "" if key.threads is None else f"-{key.threads}"
+    ending = f"latency.{key.device}-{key.runtime}-{size}{threads}.json"
     cached = cache_root() / "latency" / f"{key.space}-{key.fingerprint[:12]}.{ending}"
     return (cached,) if weights is None else (weights.with_suffix(f".{ending}"), cached)
 

@@ -150,9 +150,11 @@ def test_a_table_lies_beside_its_supernet_else_in_the_cache(
     monkeypatch.setenv("EDGEMTL_CACHE", str(tmp_path / "cache"))
     weights = tmp_path / "nets" / "own.safetensors"
     own, cached = table_files(weights, key)
-    assert own == tmp_path / "nets" / "own.latency.host-onnxruntime.json"
+    assert own == tmp_path / "nets" / f"own.latency.host-onnxruntime-{'x'.join(map(str, key.size))}-1.json"
     assert cached.parent == tmp_path / "cache" / "latency"
     assert table_files(None, key) == (cached,)
     assert table_file((own, cached)) == cached, "there is no such folder"
     weights.parent.mkdir()
     assert table_file((own, cached)) == own
+    others = [key.model_copy(update=change) for change in ({"size": (8, 8)}, {"threads": 7}, {"threads": None})]
+    assert len({own, *(table_files(weights, each)[0] for each in others)}) == 4, "one is never written over another"

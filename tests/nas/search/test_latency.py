@@ -11,7 +11,16 @@ from refusals import refused
 from small_world import Ask
 
 from edgemtl.nas.evaluation import Problem
-from edgemtl.nas.latency import MeasuredDesign, TableKey, design_parts, fit_table, making, spread_designs, write_table
+from edgemtl.nas.latency import (
+    MeasuredDesign,
+    TableKey,
+    design_parts,
+    fit_table,
+    making,
+    spread_designs,
+    table_files,
+    write_table,
+)
 from edgemtl.nas.runs import TUNING, fine_tune
 from edgemtl.nas.search import latency, search
 from edgemtl.nas.search.latency import check_latency, with_latency_table
@@ -20,7 +29,7 @@ from edgemtl.progress import Progress
 from edgemtl.runs import read_config
 from edgemtl.testing.landscape import evaluate, problem
 
-TABLE = "supernet.latency.host-onnxruntime.json"
+TABLES = "supernet.latency.*.json"
 MEASURED = {"latency of candidates": "measured now"}
 Decide = Callable[..., tuple[Problem, list[str]]]
 
@@ -39,14 +48,15 @@ def decide(ask: Ask, tmp_path: Path) -> Decide:
     return decided
 
 
-def write_paper_table(setup: Setup, path: Path, **changes: object) -> Path:
-    """A table of latencies that follow FLOPs, made on no engine; `changes` are those of its key."""
+def write_paper_table(setup: Setup, home: Path, **changes: object) -> Path:
+    """A table of latencies that follow FLOPs, made on no engine, by the supernet; `changes` are those of its key."""
     measured = []
     for design in spread_designs(setup.space, 8):
         macs = [part.macs for part in design_parts(design)]
         whole = sum(macs) / 1e6 + 0.1
         measured.append(MeasuredDesign(design, {"": (whole,)}, tuple(each / 1e6 for each in macs), 0.1))
-    key: TableKey = latency._key(setup).model_copy(update=changes)
+    own: TableKey = latency._key(setup)
+    path, key = table_files(home / "supernet.safetensors", own)[0], own.model_copy(update=changes)
     write_table(path, key, measured, 1.0, fit_table(measured))
     return path
 
@@ -54,14 +64,15 @@ def write_paper_table(setup: Setup, path: Path, **changes: object) -> Path:
 @pytest.fixture
 def table(ask: Ask, home: Path, tmp_path: Path) -> Path:
     """A table beside the supernet."""
-    return write_paper_table(set_up(ask(tmp_path / "run")), home / TABLE)
+    return write_paper_table(set_up(ask(tmp_path / "run")), home)
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(home: Path) -> object:
     """No table is left in the home that tests share."""
     yield
-    (home / TABLE).unlink(missing_ok=True)
+    for table in home.glob(TABLES):
+        table.unlink()
 
 
 def test_a_search_makes_a_table_predicts_candidates_and_measures_finalists(
@@ -74,12 +85,13 @@ def test_a_search_makes_a_table_predicts_candidates_and_measures_finalists(
     result = search(ask(tmp_path / "run", latency="predicted"), events.append)
     assert all("predicted (error" in event.text for event in events if event.stage == "search")
     (note,) = (event.text for event in events if not event.total)
-    assert TABLE in note and "designs held out" in note
+    (table,) = home.glob(TABLES)
+    assert table.name in note and "designs held out" in note
     assert result.known_from["latency of candidates"] == f"predicted by {note.partition(';')[0]}"
     for entry in result.front:
         assert entry.latency_ms is not None
         assert (entry.latency_ms.kind, entry.latency_ms.error) == ("measured", None)
-    assert (tmp_path / "run" / "latency.json").read_bytes() == (home / TABLE).read_bytes()
+    assert (tmp_path / "run" / "latency.json").read_bytes() == table.read_bytes()
 
 
 def test_a_table_that_fits_serves_again_and_the_run_keeps_it(decide: Decide, table: Path, tmp_path: Path) -> None:
@@ -121,7 +133,7 @@ def test_a_stale_table_is_noticed_and_refused_where_it_was_named(
     decide: Decide, ask: Ask, home: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     setup = set_up(ask(tmp_path / "run"))
-    path = write_paper_table(setup, home / TABLE, **changes)
+    path = write_paper_table(setup, home, **changes)
     decided, notes = decide()
     assert decided.latency is None and len(notes) == 1
     for name, value in changes.items():
