@@ -71,6 +71,12 @@ class Climb:
     volumes: list[float]
     front: list[Evaluation]
 
+    @property
+    def steps(self) -> dict[int, float]:
+        """The hypervolume from each evaluation on that made it larger."""
+        pairs = zip([0.0, *self.volumes], self.volumes, strict=False)
+        return {number: after for number, (before, after) in enumerate(pairs, 1) if after > before}
+
     def reached(self, target: float) -> int | None:
         """The number of evaluations after which the target was first reached; None where it was not."""
         return next((number for number, volume in enumerate(self.volumes, 1) if volume >= target), None)
@@ -127,7 +133,9 @@ def run(options: argparse.Namespace) -> Outcome:
         "unit_of_latency_ms": scale.latency_ms,
         "evaluations_to_the_target": needed,
         "unreached": unreached,
-        "hypervolume": {seed: {n: each.volumes for n, each in of_seed.items()} for seed, of_seed in climbs.items()},
+        "hypervolume_from_evaluation": {
+            seed: {name: each.steps for name, each in of_seed.items()} for seed, of_seed in climbs.items()
+        },
         "table": len(table),
         "held_out": errors,
         "delta_m_error_on_fronts": off,

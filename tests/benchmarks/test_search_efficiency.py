@@ -69,6 +69,7 @@ def test_a_climb_never_loses_volume_and_ends_at_its_target(problem: Problem, sca
 
     whole = climb(problem, sampler(), evaluate, scale, 25)  # type: ignore[arg-type]
     assert len(whole.volumes) == 25 and whole.volumes == sorted(whole.volumes)
+    assert list(whole.steps.values()) == sorted(set(whole.volumes)) and whole.steps[1] == whole.volumes[0]
     halfway = whole.volumes[12]
     short = climb(problem, sampler(), evaluate, scale, 25, halfway)  # type: ignore[arg-type]
     assert len(short.volumes) == whole.reached(halfway) <= 13
