@@ -87,11 +87,11 @@ def say(text: str) -> None:
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
-    """The benchmark's own options, as JSON values: a run that was made smaller by them says so."""
+    """The benchmark's own options, as JSON values: a run that was made smaller by them says so. A path is a name."""
     own = {
         name: value for name, value in vars(options).items() if name not in ("format", "quick") and value is not None
     }
-    return {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
+    return {name: value.name if isinstance(value, Path) else value for name, value in own.items()}
 
 
 def _shown(row: Row) -> dict[str, Any]:

@@ -14,7 +14,7 @@ def test_a_result_says_its_rows_and_the_options_that_it_was_made_with(
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--steps", type=int)
         parser.add_argument("--size")
-        parser.add_argument("--work", type=Path, default=Path("runs"))
+        parser.add_argument("--work", type=Path, default=Path("/some/runs"))
 
     def benchmark(options: argparse.Namespace) -> Outcome:
         return Outcome([Row("seen", options.steps, "steps", 3, None)], {"raw": [1]})
