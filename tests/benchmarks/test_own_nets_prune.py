@@ -9,10 +9,10 @@ import pytest
 import torch
 from _own_nets import NETS
 from own_nets import SIZE, saved, three_tasks
-from own_nets_prune import CHOSEN, QUICK, agreements, rows_of, scored_on
+from own_nets_prune import CHOSEN, QUICK, agreements, real_photos, rows_of
 from PIL import Image
 
-from edgemtl.own import Declaration, DeclaredNet, DeclaredTask, open_net, resolve, torch_graph
+from edgemtl.own import Declaration, DeclaredNet, DeclaredTask, open_net, read_photos, resolve, torch_graph
 
 HEADS = {"map": 0.98, "pose": 0.95}
 RESULT = {
@@ -50,5 +50,5 @@ def test_agreement_is_of_each_head_and_real_photos_alone_are_scored(tmp_path: Pa
     for number in range(12):
         name = f"{'real' if number % 2 else 'room'}-{number}.png"
         Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(folder / name)
-    images = scored_on(folder, SIZE)
+    images = real_photos(read_photos(folder).test, SIZE)
     assert 1 <= len(images) <= 4 and images.shape[1:] == (3, *SIZE)
