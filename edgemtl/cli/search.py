@@ -135,7 +135,7 @@ _PROPOSING = {
     type=int,
     help="Training steps of the best design, by labels, and by the largest net where images lack some: nine tenths in "
     "float, the rest through the rounding of its INT8 blocks; 0: none, as --from has by default; else what takes two "
-    "cores a few minutes: 1200 where BF16 trains faster than FP32, 200 elsewhere.",
+    "cores a few minutes: 600 where BF16 trains faster than FP32, 200 elsewhere.",
 )
 @click.option(
     "--train-step",

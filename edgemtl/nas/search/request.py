@@ -30,7 +30,7 @@ AUTO, MEASURED, PREDICTED = "auto", "measured", "predicted"
 """Where latencies of candidates come from: what is less work, engines, or a table; a file's name is that table."""
 EVALUATIONS = 36
 MOST_WORKERS = 64
-STEPS_IN_BF16, STEPS_IN_FP32 = 1200, 200
+STEPS_IN_BF16, STEPS_IN_FP32 = 600, 200
 """Steps of a fine-tuning that take two cores a few minutes: where BF16 trains faster than FP32, and elsewhere."""
 
 
