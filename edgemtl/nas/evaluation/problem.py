@@ -189,11 +189,6 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 1e9
 
 
-def _bad(baseline: float, higher_is_better: bool) -> float:
-    """The value of a metric that is ten times the baseline's size worse than the baseline."""
-    return baseline + 10 * metric_size(baseline) * (-1 if higher_is_better else 1)
-
-
 @dataclass(frozen=True)
 class Requirements:
     """The limits of nets, and their order: delta_m and floors refer to the metrics of a `baseline`."""
@@ -210,14 +205,27 @@ class Requirements:
 
     def finite(self, metrics: Metrics) -> dict[str, dict[str, float]]:
         """The metrics, with a very bad value in place of any that is NaN or infinite: designs then have an order."""
-        better = {(task.name, metric.name): metric.higher_is_better for task in self.tasks for metric in task.metrics}
         return {
             task: {
-                name: value if math.isfinite(value) else _bad(self.baseline[task][name], better.get((task, name), True))
-                for name, value in scores.items()
+                name: value if math.isfinite(value) else self._very_bad(task, name) for name, value in scores.items()
             }
             for task, scores in metrics.items()
         }
+
+    def replaced(self, metrics: Metrics) -> tuple[str, ...]:
+        """Those of the metrics, as `TASK.METRIC`, that `finite` had to give a value."""
+        return tuple(
+            f"{task}.{name}"
+            for task, scores in metrics.items()
+            for name, value in scores.items()
+            if value == self._very_bad(task, name)
+        )
+
+    def _very_bad(self, task: str, name: str) -> float:
+        """The value of a metric that is ten times the baseline's size worse than the baseline."""
+        better = {(each.name, metric.name): metric.higher_is_better for each in self.tasks for metric in each.metrics}
+        value = self.baseline[task][name]
+        return value + 10 * metric_size(value) * (-1 if better.get((task, name), True) else 1)
 
     def changes(self, metrics: Metrics) -> dict[str, float]:
         """Relative change of every task against the baseline."""

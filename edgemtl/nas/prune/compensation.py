@@ -9,10 +9,9 @@ it gave is XW. So a cut costs one solution a layer and no image. What layers bef
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgemtl.models import TaskNet
 from edgemtl.nas.prune.cut import Side
@@ -26,6 +25,7 @@ from edgemtl.nas.prune.fitting import (
     some_of,
     weights_of,
 )
+from edgemtl.nas.prune.hooks import watched
 from edgemtl.progress import Progress, Report, silent
 
 __all__ = ["MOST_INPUTS", "RIDGE", "compensate", "input_products", "rows_kept"]
@@ -90,14 +90,9 @@ def _inputs(net: TaskNet, layers: Mapping[str, Layer], image: Tensor) -> dict[st
     """The tensors that layers read as a net runs on one image."""
     seen: dict[str, Tensor] = {}
 
-    def see(name: str, module: nn.Module, read: tuple[Tensor, ...], given: Tensor) -> None:
+    def see(name: str, read: tuple[Tensor, ...], given: Tensor) -> None:
         seen[name] = read[0]
 
-    hooks = [layer.register_forward_hook(partial(see, name)) for name, layer in layers.items()]
-    try:
-        with torch.no_grad():
-            net(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched(layers, see), torch.no_grad():
+        net(image)
     return seen

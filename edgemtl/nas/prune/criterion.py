@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from edgemtl.models import TaskNet, recalibrate
 from edgemtl.nas.evaluation import recalibration_images
 from edgemtl.nas.prune.cut import Group, Member, reads_along
 from edgemtl.nas.prune.fitting import layer_of, values_of
+from edgemtl.nas.prune.hooks import watched
 from edgemtl.train import batches_of, evaluate, label_tensors, task_loss
 
 __all__ = ["LossCriterion", "TrialOutcome"]
@@ -105,19 +106,18 @@ class LossCriterion:
         layers = {name: layer_of(net, name) for name in names}
         sums = {name: torch.zeros(len(layer.weight)) for name, layer in layers.items()}
         given: dict[str, Tensor] = {}
-        hooks = [layer.register_forward_hook(partial(_see, given, name)) for name, layer in layers.items()]
+
+        def see(name: str, read: tuple[Tensor, ...], values: Tensor) -> None:
+            given[name] = values
+
         samples, tasks = self.source.split("calibration"), self.source.tasks
-        try:
-            for batch in batches_of(samples, 1, DECIDING_IMAGES, tasks=tasks):
-                with torch.enable_grad():
-                    total = self._importance(net, net.eval()(torch.from_numpy(batch.image)), batch)
-                gradients = torch.autograd.grad(total, list(given.values()), allow_unused=True)
-                for name, gradient in zip(given, gradients, strict=True):
-                    if gradient is not None:
-                        sums[name] += values_of(layers[name], gradient).square().sum(0)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        for batch in batches_of(samples, 1, DECIDING_IMAGES, tasks=tasks):
+            with watched(layers, see), torch.enable_grad():
+                total = self._importance(net, net.eval()(torch.from_numpy(batch.image)), batch)
+            gradients = torch.autograd.grad(total, list(given.values()), allow_unused=True)
+            for name, gradient in zip(given, gradients, strict=True):
+                if gradient is not None:
+                    sums[name] += values_of(layers[name], gradient).square().sum(0)
         return sums
 
     def _importance(self, net: TaskNet, outputs: Mapping[str, Mapping[str, Tensor]], batch: Batch) -> Tensor:
@@ -160,10 +160,6 @@ def _without(net: nn.Module, size: int, members: Sequence[Member], change: Mappi
             each = change[id(layer.weight)].transpose(0, reads_along(layer)).flatten(1).sum(1)
             reduced.index_add_(0, torch.tensor(member.channels), each[list(member.positions)])
     return reduced
-
-
-def _see(given: dict[str, Tensor], name: str, layer: nn.Module, read: tuple[Tensor, ...], values: Tensor) -> None:
-    given[name] = values
 
 
 def _finite(value: float) -> float:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from edgemtl.data import Source
 from edgemtl.models import TaskNet
 from edgemtl.nas.prune.cut import shared_tensors
+from edgemtl.nas.prune.hooks import watched
 from edgemtl.own import SelfLabelled
 from edgemtl.train import batches_of
 
@@ -63,17 +64,9 @@ def fitted_layers(net: TaskNet, image: Tensor) -> list[str]:
     ran: list[str] = []
     several = {name for names in shared_tensors(net) for name in names}
     layers = {name: layer for name, layer in net.named_modules() if _can_be_fitted(layer)}
-    hooks = [
-        layer.register_forward_hook(lambda module, read, given, name=name: ran.extend([name] * len(read)))
-        for name, layer in layers.items()
-        if f"{name}.weight" not in several
-    ]
-    try:
-        with torch.no_grad():
-            net(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    alone = {name: layer for name, layer in layers.items() if f"{name}.weight" not in several}
+    with watched(alone, lambda name, read, given: ran.extend([name] * len(read))), torch.no_grad():
+        net(image)
     return [name for name, times in Counter(ran).items() if times == 1]
 
 
@@ -101,18 +94,12 @@ def images_wanted(net: TaskNet, layers: Mapping[str, Layer], images: Tensor) -> 
     least, usual, _ = IMAGES
     few = min(usual, max(least, FEWEST_PIXELS // (images.shape[2] * images.shape[3])))
     positions: dict[str, int] = {}
-    hooks = [
-        layer.register_forward_hook(
-            lambda module, read, given, name=name: positions.__setitem__(name, len(values_of(module, given)))
-        )
-        for name, layer in layers.items()
-    ]
-    try:
-        with torch.no_grad():
-            net(images[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+    def see(name: str, read: tuple[Tensor, ...], given: Tensor) -> None:
+        positions[name] = len(values_of(layers[name], given))
+
+    with watched(layers, see), torch.no_grad():
+        net(images[:1])
     return {
         name: min(len(images), max(few, ceil(PER_INPUT * layer.weight[0].numel() / positions[name])))
         for name, layer in layers.items()

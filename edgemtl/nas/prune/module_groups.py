@@ -19,6 +19,7 @@ from edgemtl.errors import UserError, reason_of
 from edgemtl.models import ModuleNet
 from edgemtl.nas.prune.cut import Group, Member
 from edgemtl.nas.prune.groups import gives, reached_by, traced
+from edgemtl.nas.prune.hooks import watched
 from edgemtl.nas.prune.module_trial import Trial, odd_channels
 from edgemtl.progress import Progress, Report, silent
 from edgemtl.spaces import Cost
@@ -156,20 +157,19 @@ def _macs_by_weight(net: ModuleNet, image: Tensor) -> dict[str, float]:
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     macs_of: dict[str, float] = {}
 
-    def hook(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        shape = given[0].shape if getattr(layer, "transposed", False) else output.shape
+    layers = {
+        path: layer for path, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
+    }
+
+    def see(path: str, read: tuple[Tensor, ...], given: Tensor) -> None:
+        layer = layers[path]
+        shape = read[0].shape if getattr(layer, "transposed", False) else given.shape
         positions = shape[2:].numel() if isinstance(layer, nn.modules.conv._ConvNd) else shape[:-1].numel()
         if (name := names.get(id(layer.weight))) is not None:
             macs_of[name] = macs_of.get(name, 0.0) + positions
 
-    layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)]
-    hooks = [layer.register_forward_hook(hook) for layer in layers]
-    try:
-        with torch.no_grad():
-            net(image)
-    finally:
-        for each in hooks:
-            each.remove()
+    with watched(layers, see), torch.no_grad():
+        net(image)
     return macs_of
 
 

@@ -9,10 +9,11 @@ best on pictures that were not fitted to; where none does better than the weight
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgemtl.models import TaskNet
 from edgemtl.nas.prune.cut import Side
@@ -27,6 +28,7 @@ from edgemtl.nas.prune.fitting import (
     values_of,
     weights_of,
 )
+from edgemtl.nas.prune.hooks import watched
 from edgemtl.progress import Progress, Report, silent
 
 __all__ = ["reconstruct"]
@@ -114,16 +116,10 @@ def _passing(net: TaskNet, layer: Layer, image: Tensor) -> tuple[Tensor, Tensor]
     """The tensors that a layer reads and gives as a net runs on one image; what comes after it is not run."""
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def reach(module: nn.Module, read: tuple[Tensor, ...], given: Tensor) -> None:
+    def reach(name: str, read: tuple[Tensor, ...], given: Tensor) -> None:
         seen.append((read[0], given))
         raise _Reached
 
-    hook = layer.register_forward_hook(reach)
-    try:
-        with torch.no_grad():
-            net(image)
-    except _Reached:
-        pass
-    finally:
-        hook.remove()
+    with suppress(_Reached), watched({"": layer}, reach), torch.no_grad():
+        net(image)
     return seen[0]

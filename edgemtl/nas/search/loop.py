@@ -146,5 +146,7 @@ def _news(problem: Problem, evaluation: Evaluation, estimated: bool) -> str:
         cost += f" predicted (error {100 * evaluation.latency_error['']:.1f} %)"
     broken = [check.name for check in problem.checks(evaluation) if not check.kept]
     verdict = f", breaks {' and '.join(broken)}" if broken else ""
+    if odd := problem.requirements.replaced(evaluation.metrics):
+        verdict += f", {' and '.join(odd)} came out as no number, which counts as very bad"
     early = f" (stopped after {each.images} of {each.total} images)" if (each := evaluation.stopped) else ""
     return f"delta_m {100 * problem.delta_m(evaluation.metrics):+.1f} %, {cost}{verdict}{early}"
