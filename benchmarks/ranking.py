@@ -9,8 +9,8 @@ on the same images; all are in FP32. An order says nothing before there is somet
 alone must have learnt: the least mIoU among them is a row with a bound of its own.
 
 About 22 trainings on images of 96x128 pixels, at which they take a quarter of what they take at the space's own size:
-an hour on two cores with AVX-512. Each is kept in --work and gone on with after a kill. --quick trains seven designs for
-some steps on smaller images, in two minutes: enough to see that it runs, too little for its figures to hold.
+an hour on two cores with AVX-512. Each is kept in --work and gone on with after a kill. --quick trains seven designs
+for some steps on smaller images, in two minutes: enough to see that it runs, too little for its figures to hold.
 """
 
 from __future__ import annotations

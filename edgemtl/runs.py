@@ -126,13 +126,16 @@ def write_config(run: Path, config: RunConfig) -> None:
 def _changed_fields(stored: RunConfig, wanted: RunConfig) -> list[str]:
     """Names of what differs, sorted; of the strategy's own settings those that differ.
 
-    It is no matter where weights lie, nor whether a training computes in BF16, which no user names.
+    It is no matter where weights lie, which path to it a data set is named by, nor whether a training computes in BF16,
+    which no user names.
     """
     before, after = stored.as_json(), wanted.as_json()
     for recipe in (before["finetune"], after["finetune"]):
         (recipe or {}).pop("bf16", None)
     settings = before.pop("strategy_config"), after.pop("strategy_config")
-    return sorted({*_changed(before, after), *_changed(*settings)} - {"supernet"})
+    same_data = Path(stored.data).resolve() == Path(wanted.data).resolve()
+    alike = {"supernet", "data"} if same_data else {"supernet"}
+    return sorted({*_changed(before, after), *_changed(*settings)} - alike)
 
 
 def difference_of(stored: RunConfig, wanted: RunConfig, fields: Collection[str] = ()) -> str:

@@ -121,6 +121,11 @@ def test_what_cannot_be_served_again_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_data_set_is_the_same_by_any_path_to_it(first: SearchRequest, home: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(("./photos", str(home / "photos"))):
+        assert search(again(first, tmp_path / f"run{number}", data=path)).best is not None
+
+
 def test_a_run_of_another_data_set_or_space_is_one_line(first: SearchRequest, home: Path, tmp_path: Path) -> None:
     photos = write_data(tmp_path / "others")
     line = refused(lambda: search(again(first, tmp_path / "run", data=str(photos))))

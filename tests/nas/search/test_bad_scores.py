@@ -11,7 +11,6 @@ import pytest
 from edgemtl.nas.evaluation import Evaluation, Turns, open_storage, open_study
 from edgemtl.nas.search import Worker, evaluate_all, evaluations_in
 from edgemtl.nas.search.strategies.random import RandomDesignSampler
-from edgemtl.progress import silent
 from edgemtl.spaces import Design
 from edgemtl.testing.landscape import PAIR, evaluate, problem, space
 

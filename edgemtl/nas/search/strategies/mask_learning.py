@@ -38,6 +38,7 @@ from edgemtl.spaces import Space
 from edgemtl.tasks import map_outputs
 from edgemtl.train import (
     CHECKPOINT_FILE,
+    DivergedError,
     Optimized,
     Recipe,
     TrainingLoop,
@@ -63,6 +64,7 @@ _TRAVEL, _PRICE, _ENTROPY = 24.0, 80.0, 0.05
 """How far log-odds can go in a whole run, what the price rises to in one that always takes twice what is allowed, and
 what certainty weighs against losses."""
 _SEEN = 200
+_BF16 = "computed_in_bf16"
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,18 @@ class MaskRun:
         return MaskDistribution(self.masks, self.logits.detach().numpy().copy())
 
     def learn(self, report: Report = silent) -> MaskDistribution:
-        """All remaining steps; what was learnt, in `masks.json` and `supernet.safetensors` too."""
+        """All remaining steps; what was learnt, in `masks.json` and `supernet.safetensors` too.
+
+        Raises `DivergedError` soon after weights are not finite.
+        """
+
+        def tell(step: int) -> None:
+            self._check_finite(step)
+            report(self._progress(step))
+
         batches = training_batches(self.source.split("train"), self.space.tasks, self.recipe, self.loop.step, 0)
         report(self._progress(self.loop.step))
-        self.loop.run(batches, lambda step: report(self._progress(step)))
+        self.loop.run(batches, tell)
         self._write()
         return self.distribution
 
@@ -134,8 +144,9 @@ class MaskRun:
         self._observe(step, passed)
 
     def state(self) -> dict[str, Tensor]:
-        """State that the log-odds' next step depends on."""
+        """State that the next step depends on, and whether it computes in BF16, which may be measured otherwise."""
         state = {"loss_scale": torch.from_numpy(self.loss_scale), "prices": torch.from_numpy(self.prices)}
+        state[_BF16] = torch.tensor(self.bf16)
         state |= {f"effects.{name}": torch.from_numpy(value) for name, value in asdict(self.control_variate).items()}
         if self.importance:
             state["importance"] = torch.from_numpy(np.stack(list(self.importance)))
@@ -149,6 +160,16 @@ class MaskRun:
         )
         if "importance" in state:
             self.importance.extend(state["importance"].numpy())
+        self.bf16 = bool(state[_BF16]) if _BF16 in state else self.bf16
+
+    def _check_finite(self, step: int) -> None:
+        """`DivergedError` where losses are not finite because weights are not, which no further step can mend."""
+        if np.isfinite(self.losses).all() or all(bool(each.isfinite().all()) for each in self.weights.names):
+            return
+        raise DivergedError(
+            f"the masks' supernet diverged, its weights are not finite after {step} steps: search anew in another "
+            "--out, with another --seed or from a trained --supernet"
+        )
 
     def _pass(self, step: int, batch: Batch) -> _Passed:
         """Forward and backward of the step's architectures, each once for all tasks."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from edgemtl.results import read_result
 from edgemtl.runtime import Engine
 from edgemtl.tasks import by_tensor
 from edgemtl.testing.landscape import write_space
-from edgemtl.train import Recipe, fresh_supernet, train_supernet
+from edgemtl.train import DivergedError, Recipe, fresh_supernet, train_supernet
 from edgemtl.units import Budget
 
 
@@ -121,6 +122,32 @@ def test_learning_goes_on_where_it_was_interrupted(home: Path, tmp_path: Path, m
     again = run_in(tmp_path / "b", 8)
     assert again.loop.step == 5
     np.testing.assert_allclose(again.learn().logits, whole.logits, atol=1e-9)
+
+
+def test_a_resumed_learning_computes_as_it_began(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether BF16 is the faster may be measured otherwise by then."""
+    monkeypatch.chdir(home)
+    begun = run_in(tmp_path, 2)
+    begun.bf16 = True
+    begun.learn()
+    assert not run_in(tmp_path / "other", 2).bf16
+    assert run_in(tmp_path, 2).bf16
+
+
+def test_weights_that_are_not_finite_end_it_early(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    run, done = run_in(tmp_path, 8), []
+
+    def spoil(progress: Progress) -> None:
+        done.append(progress.done)
+        if progress.done == 3:
+            with torch.no_grad():
+                for parameter in run.weights.names:
+                    parameter.fill_(math.nan)
+
+    with pytest.raises(DivergedError, match="not finite after 4 steps: search anew in another --out"):
+        run.learn(spoil)
+    assert done[-1] == 3
 
 
 def test_paths_shrink_to_what_is_allowed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
