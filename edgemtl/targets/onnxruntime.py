@@ -73,7 +73,7 @@ class OnnxRuntimeTarget:
     @property
     def dispatch(self) -> DispatchPolicy:
         """An expert's queue is as long as its tokens are many."""
-        return DispatchPolicy("segments")
+        return DispatchPolicy("segments", scatters=True)
 
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""

@@ -74,7 +74,7 @@ class OpenVinoTarget:
     @property
     def dispatch(self) -> DispatchPolicy:
         """Queues of any length, or a fixed capacity where the net bounds an expert's tokens."""
-        return DispatchPolicy("segments", bounded="buckets")
+        return DispatchPolicy("segments", bounded="buckets", scatters=True)
 
     def build(self, net: TaskNet, precision: Mapping[str, str], ranges: Ranges | None, folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ExportTarget`."""

@@ -1,9 +1,9 @@
 """Experts of equal capacity as one batched matrix product, where there was one product per expert.
 
-Behind fixed buckets the experts of a layer differ in nothing but their weights, so that a runtime with a fast batched
-product runs two operators a layer and cuts nothing into pieces. Weights are stored joined where every task reaches the
-same experts. Where windows of experts overlap each expert is stored, once for all tasks, and operators that a runtime
-folds when it compiles join them.
+Behind fixed buckets the experts of a layer differ in nothing but their weights and, in INT8, their scales, so that a
+runtime with a fast batched product runs two operators a layer and cuts nothing into pieces. Weights are stored joined
+where every task reaches the same experts. Where windows of experts overlap each expert is stored, once for all tasks,
+and operators that a runtime folds when it compiles join them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import onnx
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, numpy_helper
+
+from edgemtl.targets.onnx.stacked_layer import Layer, StackWriter
 
 __all__ = ["stack_experts"]
 
@@ -24,46 +24,56 @@ _GELU = Counter(["Div", "Erf", "Add", "Mul", "Mul"])
 
 @dataclass(frozen=True)
 class _Expert:
-    """One expert's operators: two linear layers in float, and the activation between them."""
+    """One expert's operators: two linear layers, and the activation between them."""
 
-    first: NodeProto
+    first: Layer
     activation: Sequence[NodeProto]
-    second: NodeProto
+    second: Layer
+
+    @property
+    def nodes(self) -> list[NodeProto]:
+        """Everything that a batched product stands for."""
+        return [*self.first.nodes, *self.activation, *self.second.nodes]
 
 
 def stack_experts(model: onnx.ModelProto) -> None:
-    """Join, in place, the experts of every layer whose tokens come from buckets and whose weights are float."""
+    """Join, in place, the experts of every layer whose tokens come from buckets, all in float or all in INT8."""
     graph = _Graph(model.graph)
     mixtures: list[tuple[NodeProto, list[_Expert], NodeProto]] = []
     for split in (node for node in model.graph.node if node.op_type == "Split" and graph.is_even(node)):
         experts = [expert for name in split.output if (expert := graph.expert(name)) is not None]
-        ends = {node.name: node for expert in experts for node in graph.readers[expert.second.output[0]]}
-        of_one_size = len({graph.sizes(expert) for expert in experts}) == 1
-        if len(experts) == len(split.output) and of_one_size and len(ends) == 1:
+        ends = {node.name: node for expert in experts for node in graph.readers[expert.second.output]}
+        alike = len({graph.form(expert) for expert in experts}) == 1
+        if len(experts) == len(split.output) and alike and len(ends) == 1:
             mixtures.append((split, experts, *ends.values()))
-    windows = {tuple(expert.first.input[1] for expert in experts) for _, experts, _ in mixtures}
+    windows = {tuple(expert.first.weight for expert in experts) for _, experts, _ in mixtures}
     reached = Counter(name for window in windows for name in window)
     instead: dict[str, list[NodeProto]] = {}
     for split, experts, join in mixtures:
-        gone = [node for expert in experts for node in (expert.first, *expert.activation, expert.second)]
-        instead |= {node.name: [] for node in (split, *gone)}
-        stored_joined = all(reached[expert.first.input[1]] == 1 for expert in experts)
-        instead[join.name] = graph.stacked(split, experts, join, stored_joined)
-    nodes = [new for node in model.graph.node for new in instead.get(node.name, [node])]
-    del model.graph.node[:], model.graph.value_info[:]  # shapes of pieces that are gone
-    model.graph.node.extend(nodes)
+        instead |= {node.name: [] for node in (split, *(node for expert in experts for node in expert.nodes))}
+        stored_joined = all(reached[expert.first.weight] == 1 for expert in experts)
+        instead[join.name] = _stacked(graph, split, experts, join, stored_joined)
+    _keep(model.graph, [new for node in model.graph.node for new in instead.get(node.name, [node])])
+
+
+def _keep(graph: onnx.GraphProto, nodes: Sequence[NodeProto]) -> None:
+    """Give a graph these operators, and leave out what turned weights back for those that are gone, and constants."""
+    read = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
+    nodes = [node for node in nodes if node.op_type != "DequantizeLinear" or node.output[0] in read]
     read = {name for node in nodes for name in node.input}
-    initializers = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(initializers)
+    initializers = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]  # shapes of pieces that are gone
+    graph.node.extend(nodes)
+    graph.initializer.extend(initializers)
 
 
 class _Graph:
-    """Who reads each tensor, and which tensors are constants."""
+    """Who reads and who makes each tensor, and which tensors are constants."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph, self._index = graph, {node.name: index for index, node in enumerate(graph.node)}
-        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.graph, self._index = graph, {node.name: index for index, node in enumerate(graph.node)}
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._makers = {name: node for node in graph.node for name in node.output}
         self.readers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in graph.node:
             for name in dict.fromkeys(node.input):
@@ -71,80 +81,72 @@ class _Graph:
 
     def is_even(self, split: NodeProto) -> bool:
         """Whether these are buckets: pieces of one size, which no data decides."""
-        return split.doc_string == "Dispatch" and len(set(self._numbers(split.input[1]))) == 1
+        return split.doc_string == "Dispatch" and len(set(self.numbers(split.input[1]))) == 1
 
-    def _numbers(self, name: str) -> list[int]:
-        return numpy_helper.to_array(self._constants[name]).tolist() if name in self._constants else []
+    def numbers(self, name: str) -> list[int]:
+        """The values of a constant; none of what is no constant."""
+        return numpy_helper.to_array(self.constants[name]).tolist() if name in self.constants else []
 
     def expert(self, name: str) -> _Expert | None:
-        """The expert that reads the tensor `name`; None where it is anything but two float layers around a GELU."""
-        (first, *others) = self.readers[name]
-        if others or not self._is_linear(first):
+        """The expert that reads the tensor `name`; None where it is anything but two layers around a GELU."""
+        if (first := self._layer(name)) is None:
             return None
         inner: dict[str, NodeProto] = {}
-        ends: dict[str, NodeProto] = {}
-        waiting = [first.output[0]]
+        ends: set[str] = set()
+        waiting = [first.output]
         while waiting:
-            for node in self.readers[waiting.pop()]:
-                if node.op_type == "Gemm":
-                    ends[node.name] = node
+            tensor = waiting.pop()
+            for node in self.readers[tensor]:
+                if node.op_type in ("Gemm", "QuantizeLinear"):
+                    ends.add(tensor)
                 elif node.name not in inner and len(inner) < _GELU.total():
                     inner[node.name] = node
                     waiting.append(node.output[0])
         if len(ends) != 1 or Counter(node.op_type for node in inner.values()) != _GELU:
             return None
-        (second,) = ends.values()
         activation = sorted(inner.values(), key=lambda node: self._index[node.name])
-        return _Expert(first, activation, second) if self._is_linear(second) else None
+        return None if (second := self._layer(*ends)) is None else _Expert(first, activation, second)
 
-    def _is_linear(self, node: NodeProto) -> bool:
-        return node.op_type == "Gemm" and len(node.input) == 3 and all(n in self._constants for n in node.input[1:])
+    def _layer(self, name: str) -> Layer | None:
+        """The linear layer that alone reads a tensor, rounded on the way or not; None where there is none."""
+        nodes: list[NodeProto] = []
+        for wanted in ("QuantizeLinear", "DequantizeLinear", "Gemm"):
+            readers = self.readers[name]
+            if len(readers) != 1:
+                return None
+            if readers[0].op_type == wanted:
+                nodes += readers
+                name = readers[0].output[0]
+        if not nodes or nodes[-1].op_type != "Gemm" or len(nodes) == 2:
+            return None
+        *rounding, gemm = nodes
+        back = self._makers.get(gemm.input[1])
+        stored = list(back.input) if back is not None and back.op_type == "DequantizeLinear" else [gemm.input[1]]
+        known = len(gemm.input) == 3 and (len(stored) == 3) == bool(rounding)
+        return (
+            Layer(gemm, tuple(rounding), tuple(stored))
+            if known and self._are_constant(gemm.input[2:], stored)
+            else None
+        )
 
-    def sizes(self, expert: _Expert) -> tuple[tuple[int, ...], ...]:
-        """Shapes of its weights."""
-        return tuple(tuple(self._constants[node.input[1]].dims) for node in (expert.first, expert.second))
+    def _are_constant(self, *names: Sequence[str]) -> bool:
+        return all(name in self.constants for each in names for name in each)
 
-    def stacked(
-        self, split: NodeProto, experts: Sequence[_Expert], join: NodeProto, stored_joined: bool
-    ) -> list[NodeProto]:
-        """The operators that stand for all experts; the activation is the first one's, over three dimensions."""
-        made: list[NodeProto] = []
-        prefix, begun, count = f"{join.output[0]}.stacked", experts[0], len(experts)
-        (hidden, width), (outputs, _) = self.sizes(begun)
+    def form(self, expert: _Expert) -> tuple[object, ...]:
+        """Sizes and types of its weights."""
+        weights = [self.constants[layer.stored[0]] for layer in (expert.first, expert.second)]
+        return tuple((*weight.dims, weight.data_type) for weight in weights)
 
-        def step(op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-            made.append(helper.make_node(op, inputs, [output], name=output, doc_string=split.doc_string, **attributes))
-            return output
 
-        def shaped(source: str, output: str, shape: Sequence[int]) -> str:
-            size = numpy_helper.from_array(np.array(shape, np.int64), f"{output}.shape")
-            self._graph.initializer.append(size)
-            return step("Reshape", [source, size.name], output)
-
-        def linear(source: str, layers: Sequence[NodeProto], rows: int, output: str) -> str:
-            parts = [[node.input[position] for node in layers] for position in (1, 2)]
-            if stored_joined:
-                turned, biases = self._joined(parts[0], [count, rows, -1]), self._joined(parts[1], [count, rows, 1])
-            else:
-                weights = step("Concat", parts[0], f"{output}.weights", axis=0)
-                weights = shaped(weights, f"{weights}.apart", [count, rows, -1])
-                turned = step("Transpose", [weights], f"{weights}.turned", perm=[0, 2, 1])
-                biases = step("Concat", parts[1], f"{output}.biases", axis=0)
-                biases = shaped(biases, f"{biases}.apart", [count, 1, rows])
-            return step("Add", [step("MatMul", [source, turned], f"{output}.product"), biases], output)
-
-        tokens = shaped(split.input[0], f"{prefix}.tokens", [count, self._numbers(split.input[1])[0], width])
-        linear(tokens, [expert.first for expert in experts], hidden, begun.first.output[0])
-        made += begun.activation
-        result = linear(begun.second.input[0], [expert.second for expert in experts], outputs, f"{prefix}.second")
-        shaped(result, join.output[0], [-1, outputs])
-        return made
-
-    def _joined(self, parts: Sequence[str], shape: Sequence[int]) -> str:
-        """One constant of several, of this shape but with its last two dimensions turned over; made once."""
-        name = f"{parts[0]}.joined"
-        if name not in self._constants:
-            whole = np.concatenate([numpy_helper.to_array(self._constants[part]) for part in parts]).reshape(shape)
-            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(whole.swapaxes(1, 2)), name)
-            self._graph.initializer.append(self._constants[name])
-        return name
+def _stacked(
+    graph: _Graph, split: NodeProto, experts: Sequence[_Expert], join: NodeProto, stored_joined: bool
+) -> list[NodeProto]:
+    """The operators that stand for all experts; the activation is the first one's, over three dimensions."""
+    writer = StackWriter(graph.graph, graph.constants, split.doc_string, len(experts), stored_joined)
+    prefix, begun = f"{join.output[0]}.stacked", experts[0]
+    tokens = writer.shaped(split.input[0], f"{prefix}.tokens", [len(experts), graph.numbers(split.input[1])[0], -1])
+    writer.linear(tokens, [expert.first for expert in experts], begun.first.output)
+    writer.nodes += begun.activation
+    result = writer.linear(begun.activation[-1].output[0], [expert.second for expert in experts], f"{prefix}.second")
+    writer.shaped(result, join.output[0], [-1, graph.constants[begun.second.stored[0]].dims[0]])
+    return writer.nodes

@@ -79,11 +79,12 @@ def router(writer: Writer, node: Node) -> None:
     if not are_equal:
         gates = _shares(writer, node, writer.step(node, "Mul", [mask, probabilities], "sparse"), largest)
     order = ranks = ""
-    if form == "buckets" or limit < tokens:
-        order, ranks = _ranking(writer, node, _by_place(writer, node, mask) if are_equal else gates, tokens)
     if form == "buckets":
         limit = min(limit, writer.dispatch.expert_capacity(tokens, experts, top_k))
-    elif limit < tokens:
+    if form == "buckets" or limit < tokens:
+        ranking = _scattered if writer.dispatch.scatters else _sorted
+        order, ranks = ranking(writer, node, _by_place(writer, node, mask) if are_equal else gates, limit)
+    if form != "buckets" and limit < tokens:
         fits = writer.step(node, "Less", [ranks, writer.integers(node, "capacity", limit)], "fits")
         mask = writer.step(node, "Mul", [mask, writer.step(node, "Cast", [fits], "within", to=_FLOAT)], "fitting")
         gates = writer.step(node, "Mul", [gates, mask], "fitting_gates")
@@ -105,9 +106,21 @@ def _mask(writer: Writer, node: Node, chosen: str, experts: int) -> str:
     return writer.step(node, "ReduceMax", [hits], "mask", axes=[1], keepdims=0)
 
 
-def _ranking(writer: Writer, node: Node, gates: str, tokens: int) -> tuple[str, str]:
+def _scattered(writer: Writer, node: Node, gates: str, limit: int) -> tuple[str, str]:
+    """Like `_sorted`, of the first `limit` tokens of an expert alone; the rank of the others is `limit`."""
+    experts = len(node.constants["weight"])
+    _, order = writer.steps(
+        node, "TopK", [gates, writer.integers(node, "limit", [limit])], ["by_gate", "order"], axis=0
+    )
+    name = f"{writer.tokens}x{experts}"
+    beyond = writer.constant(f"const.beyond{limit}of{name}", np.full((writer.tokens, experts), limit))
+    numbers = writer.constant(f"const.places{limit}of{name}", np.arange(limit)[:, None].repeat(experts, 1))
+    return order, writer.step(node, "ScatterElements", [beyond, order, numbers], "ranks", axis=0)
+
+
+def _sorted(writer: Writer, node: Node, gates: str, limit: int) -> tuple[str, str]:
     """Every expert's tokens by falling gate, one column each, and each token's rank in that order: its inverse."""
-    count = writer.integers(node, "tokens", [tokens])
+    count = writer.integers(node, "tokens", [writer.tokens])
     _, order = writer.steps(node, "TopK", [gates, count], ["by_gate", "order"], axis=0)
     numbers = writer.step(node, "Cast", [order], "numbers", to=_FLOAT)
     _, ranks = writer.steps(node, "TopK", [numbers, count], ["by_number", "ranks"], axis=0, largest=0)
@@ -186,7 +199,9 @@ def _buckets(writer: Writer, node: Node, x: str, gates: str, routed: Routed) -> 
     bounds = [
         writer.integers(node, name, [value]) for name, value in (("from", 0), ("capacity", routed.expert_capacity))
     ]
-    first = writer.step(node, "Slice", [routed.order, *bounds, writer.integers(node, "rows", [0])], f"{gates}.first")
+    first = routed.order
+    if not writer.dispatch.scatters:
+        first = writer.step(node, "Slice", [first, *bounds, writer.integers(node, "rows", [0])], f"{gates}.first")
     by_expert = writer.step(node, "Transpose", [first], f"{gates}.by_expert", perm=[1, 0])
     flat = writer.step(node, "Reshape", [by_expert, writer.integers(node, "flat", [-1])], f"{gates}.all")
     bucketed = writer.step(node, "Gather", [x, flat], f"{gates}.bucketed", axis=0)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from experts import experts_yaml, largest_net
 from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
 
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph.graph import trace
@@ -42,7 +43,9 @@ def stacked(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def outputs(model: onnx.ModelProto, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # what is written is run
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [np.asarray(found) for found in session.run(None, {"image": image})]
 
 
@@ -79,17 +82,24 @@ def test_experts_whose_tokens_data_decides_stay_apart(net: MultiTaskNet) -> None
     assert kinds(stacked(model)) == kinds(model)
 
 
-def test_rounded_experts_stay_apart_and_float_ones_do_not(net: MultiTaskNet) -> None:
-    """Block b2 is INT8, so only the experts of b4 are joined."""
+@pytest.mark.parametrize(("window", "stored"), [(4, "apart"), (6, "joined")])
+def test_rounded_experts_keep_their_own_scales(
+    tmp_path_factory: pytest.TempPathFactory, window: int, stored: str
+) -> None:
+    """Block b2 is INT8, b4 is float: the experts of both are joined, each with its like."""
+    net = largest_net(tmp_path_factory.mktemp("window"), YAML.replace("kept: [4]", f"kept: [{window}]"), TASKS)
     images = torch.randn(4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     precision = {name: "int8" if name == "b2" else "float" for name in net.blocks}
     model = quantize(
         emit_graph(trace(net), DispatchPolicy("buckets")), precision, calibrate(net, [images]), QuantScheme("uint8")
     )
     joined = stacked(model)
-    assert kinds(joined)["Split"] == MIXTURES // 2
-    assert sum(".b2." in f".{node.name}." and ".experts." in node.name for node in joined.graph.node) == sum(
-        ".b2." in f".{node.name}." and ".experts." in node.name for node in model.graph.node
-    )
+    assert not kinds(joined)["Split"]
+    assert kinds(model)["Gemm"] - kinds(joined)["Gemm"] == MIXTURES * window * 2
+    rounded = {t.name for t in joined.graph.initializer if ".experts." in t.name and t.data_type == TensorProto.INT8}
+    assert rounded and all(name.endswith(".joined") for name in rounded) is (stored == "joined")
+    scales = [numpy_helper.to_array(t) for t in joined.graph.initializer if t.name.endswith(".read.scale")]
+    assert scales and all(len(each) == window for each in scales)
+    assert any(len(set(each.tolist())) > 1 for each in scales)
     for one, other in zip(outputs(model, images[:1].numpy()), outputs(joined, images[:1].numpy()), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
