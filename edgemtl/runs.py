@@ -22,6 +22,7 @@ __all__ = [
     "difference_of",
     "in_words",
     "read_config",
+    "same_data",
     "write_config",
 ]
 
@@ -133,9 +134,13 @@ def _changed_fields(stored: RunConfig, wanted: RunConfig) -> list[str]:
     for recipe in (before["finetune"], after["finetune"]):
         (recipe or {}).pop("bf16", None)
     settings = before.pop("strategy_config"), after.pop("strategy_config")
-    same_data = Path(stored.data).resolve() == Path(wanted.data).resolve()
-    alike = {"supernet", "data"} if same_data else {"supernet"}
+    alike = {"supernet", "data"} if same_data(stored.data, wanted.data) else {"supernet"}
     return sorted({*_changed(before, after), *_changed(*settings)} - alike)
+
+
+def same_data(one: str, other: str) -> bool:
+    """Whether two names are of one data set: the same one, or paths to one file or folder."""
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def difference_of(stored: RunConfig, wanted: RunConfig, fields: Collection[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""What layers read and give as a net runs, seen by hooks that are gone afterwards, whatever ended the run."""
+"""Hooks that see layers read and give as a net runs, and are gone afterwards, whatever ended the run."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgemtl.devices import HOST
 from edgemtl.errors import UserError
-from edgemtl.runs import in_words, read_config
+from edgemtl.runs import in_words, read_config, same_data
 from edgemtl.train import Recipe
 from edgemtl.units import parse_budget
 
@@ -99,7 +99,8 @@ def as_before(request: SearchRequest, origin: Path, given: Collection[str]) -> S
     for budget in map(parse_budget, request.budgets):
         named = {"target": budget.runtime, "device": budget.device}
         after |= {name: value for name, value in named.items() if value is not None}
-    if changed := [name for name in before if before[name] != after[name]]:
+    alike = {"data"} if same_data(before["data"], after["data"]) else set()
+    if changed := [name for name in before if name not in alike and before[name] != after[name]]:
         raise of_another(origin, in_words(changed, before, after))
     terms = dict(
         budgets=config.budgets,

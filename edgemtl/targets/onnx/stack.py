@@ -3,7 +3,7 @@
 Behind fixed buckets the experts of a layer differ in nothing but their weights and, in INT8, their scales, so that a
 runtime with a fast batched product runs two operators a layer and cuts nothing into pieces. Weights are stored joined
 where every task reaches the same experts. Where windows of experts overlap each expert is stored, once for all tasks,
-and operators that a runtime folds when it compiles join them.
+and operators that a runtime folds when it compiles join them; it may fold INT8 weights to float ones (OpenVINO does).
 """
 
 from __future__ import annotations

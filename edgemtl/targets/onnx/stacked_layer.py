@@ -76,7 +76,7 @@ class StackWriter:
         return self.step("Add", [product, self._vectors([each.gemm.input[2] for each in layers], output)], output)
 
     def _rounded(self, source: str, layers: Sequence[Layer], output: str) -> str:
-        """What the layers read, through eight bits with each expert's own scale."""
+        """The tensor that the layers read, through eight bits with each expert's own scale."""
         quantizers = [layer.rounding[0].input for layer in layers]
         scale, zero = (
             self._constant(f"{output}.read.{name}", np.stack([self._array(each[position]) for each in quantizers]))

@@ -39,8 +39,8 @@ def test_a_design_without_a_finite_score_is_evaluated_once_and_is_a_bad_one(tmp_
     news: list[str] = []
     heard = Worker("one", shares=False)
     assert not evaluate_all(3, task, evaluator, study, heard, lambda progress: news.append(progress.text))
-    said = [text for text in news if text]
-    assert said and all("depth.rmse came out as no number, which counts as very bad" in text for text in said)
+    lines = [text for text in news if text]
+    assert lines and all("depth.rmse came out as no number, which counts as very bad" in text for text in lines)
     measured = evaluations_in(study, pair)
     assert [each.design.key for each in measured] == evaluator.evaluated
     assert [task.changes(each.metrics)["depth"] for each in measured] == pytest.approx([-10.0] * 3)

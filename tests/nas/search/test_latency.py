@@ -124,7 +124,7 @@ def test_a_worker_that_joins_one_that_predicts_does_so_too(decide: Decide, table
     "changes",
     [
         {"runtime_version": "0.1"},
-        {"arithmetic": "amx", "processor": "another"},
+        {"arithmetic": "fpga", "processor": "another"},
         {"threads": 64},
         {"fingerprint": "0123"},
     ],
