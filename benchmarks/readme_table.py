@@ -131,7 +131,9 @@ def runs() -> Runs:
 
 
 def deciding_table(runs_of: Runs) -> str:
-    """The figures that decide, ours against the peer's, a column a class of processor, for the README."""
+    """The figures that decide, ours against the peer's, a column a class of processor that has any, for the README."""
+    decide = {each.benchmark for each in DECIDING}
+    runs_of = {name: of_class for name, of_class in runs_of.items() if decide & of_class.keys()}
     lines = _head(("what, and the peer", *runs_of, "at least", "aim"))
     for each in DECIDING:
         rows = {name: _rows(of_class, each.benchmark).get(each.figure) for name, of_class in runs_of.items()}
