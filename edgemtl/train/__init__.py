@@ -8,7 +8,7 @@ from edgemtl.train.metrics import Scorer, evaluate, raw_outputs, scores_by_image
 from edgemtl.train.processes import Launched, training_processes, worker_processes
 from edgemtl.train.recipe import Recipe, recipe_difference
 from edgemtl.train.sandwich import SupernetTraining
-from edgemtl.train.speed import TrainingSpeed, training_speed
+from edgemtl.train.speed import TrainingSpeed, timed_pass, training_speed
 from edgemtl.train.teacher import Teacher, find_teacher
 from edgemtl.train.trainer import DivergedError, InitialWeights, TrainingProgress, fresh_supernet, train_supernet
 from edgemtl.train.weighting import weighting_names
@@ -40,6 +40,7 @@ __all__ = [
     "scores_by_image",
     "subsample",
     "task_loss",
+    "timed_pass",
     "train_supernet",
     "training_batches",
     "training_processes",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +26,14 @@ from edgemtl.files.cache import cache_root
 from edgemtl.files.disk import write_json
 from edgemtl.schema import Strict, read_document
 
-__all__ = ["TrainingSpeed", "speed_file", "training_speed"]
+__all__ = ["TimedPass", "TrainingSpeed", "speed_file", "timed_pass", "training_speed"]
 
 SCHEMA = "edgemtl.speed/1"
 _FOLDER = "training_speed"
 _IMAGES, _CHANNELS, _HEIGHT, _WIDTH = 4, 64, 48, 64
 _LAYERS, _REPEATS = 2, 3
+_GFLOPS = 3 * 2 * _LAYERS * _IMAGES * _CHANNELS**2 * 9 * _HEIGHT * _WIDTH / 1e9
+"""Of a forward and a backward pass."""
 _LEAST_SHARE = 0.7
 """A process alone on its cores has over nine tenths of their time, one that shares them with another some half."""
 
@@ -62,7 +65,7 @@ def training_speed() -> TrainingSpeed:
     with suppress(UserError):
         return read_document(file, "training speed", TrainingSpeed, SCHEMA, "it is measured anew")
     fp32, *bf16 = _measured(cpu["usable_threads"], with_bf16=not BF16_FLAGS.isdisjoint(cpu["flags"]))
-    speed = TrainingSpeed(fp32=fp32.gflops_per_second, bf16=bf16[0].gflops_per_second if bf16 else None)
+    speed = TrainingSpeed(fp32=_GFLOPS / fp32.computed, bf16=_GFLOPS / bf16[0].computed if bf16 else None)
     if all(each.share > _LEAST_SHARE for each in (fp32, *bf16)):
         with suppress(UserError):
             write_json(file, speed.model_dump(mode="json", by_alias=True))
@@ -77,16 +80,14 @@ def speed_file() -> Path:
 
 
 @dataclass(frozen=True, order=True)
-class _Pass:
-    """A forward and a backward pass: seconds that a thread computed, and that it lasted by the clock."""
+class TimedPass:
+    """A forward and a backward pass: seconds that each thread computed, and that it lasted by the clock.
+
+    A busy machine is not taken for a slow one by the former, in which the passes have their order.
+    """
 
     computed: float
     seconds: float
-
-    @property
-    def gflops_per_second(self) -> float:
-        """Of the time that the threads had: a busy machine is not taken for a slow one."""
-        return 3 * 2 * _LAYERS * _IMAGES * _CHANNELS**2 * 9 * _HEIGHT * _WIDTH / 1e9 / self.computed
 
     @property
     def share(self) -> float:
@@ -94,16 +95,23 @@ class _Pass:
         return self.computed / self.seconds
 
 
-def _measured(threads: int, *, with_bf16: bool) -> list[_Pass]:
+def timed_pass(compute: Callable[[], object], threads: int) -> TimedPass:
+    """One call of `compute`, which so many threads of this process share, and nothing else of it."""
+    began, had = time.perf_counter(), time.process_time()
+    compute()
+    return TimedPass((time.process_time() - had) / threads, time.perf_counter() - began)
+
+
+def _measured(threads: int, *, with_bf16: bool) -> list[TimedPass]:
     """The best of a few passes in FP32 and, in turns with them, in BF16, where instructions make that worth a try."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         net, image = _convolutions()
-        _pass(net, image, threads, bf16=False)
+        _pass(net, image, bf16=False)
+        kinds = (False, True) if with_bf16 else (False,)
         passes = [
-            [_pass(net, image, threads, bf16=bf16) for bf16 in ((False, True) if with_bf16 else (False,))]
-            for _ in range(_REPEATS)
+            [timed_pass(partial(_pass, net, image, bf16=bf16), threads) for bf16 in kinds] for _ in range(_REPEATS)
         ]
     finally:
         torch.set_num_threads(before)
@@ -120,9 +128,7 @@ def _convolutions() -> tuple[nn.Module, Tensor]:
     return net, image.contiguous(memory_format=torch.channels_last)
 
 
-def _pass(net: nn.Module, image: Tensor, threads: int, *, bf16: bool) -> _Pass:
-    began, had = time.perf_counter(), time.process_time()
+def _pass(net: nn.Module, image: Tensor, *, bf16: bool) -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         output = net(image)
     output.float().mean().backward()
-    return _Pass((time.process_time() - had) / threads, time.perf_counter() - began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from edgemtl.environment import BF16_FLAGS, environment
 from edgemtl.files.disk import write_atomic, write_json
 from edgemtl.nas.search import default_steps
 from edgemtl.nas.search.request import STEPS_IN_BF16, STEPS_IN_FP32
-from edgemtl.train import Recipe, training_speed
+from edgemtl.train import Recipe, timed_pass, training_speed
 from edgemtl.train.speed import speed_file
 
 
@@ -42,6 +43,11 @@ def test_a_measurement_changes_neither_random_numbers_nor_threads(file: Path) ->
     assert speed.fp32 > 0.1
     has_bf16 = not BF16_FLAGS.isdisjoint(environment()["cpu"]["flags"])
     assert (speed.bf16 is not None) == has_bf16
+
+
+def test_time_that_others_have_is_not_computed() -> None:
+    waits = timed_pass(lambda: time.sleep(0.2), 1)
+    assert waits.seconds >= 0.2 and waits.computed < 0.1 and waits.share < 0.5
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def is_uniform(design: Design) -> bool:
 def pick_architectures(
     problem: Problem, evaluations: Sequence[Evaluation], count: int, estimate: ShrinkageEstimate | None = None
 ) -> list[Design]:
-    """Up to `count` architectures to refine: of the feasible front, best quality first, else the nearest to feasible.
+    """Up to `count` architectures to refine: of the feasible front, what is sought first, else the nearest to feasible.
 
     Where none is feasible and several are asked for, the largest is one more, if it keeps the counted budgets: it is
     the baseline, which keeps every floor. Each is the first design that has it: its other precisions are tried anyway.
@@ -134,7 +134,8 @@ def pick_architectures(
     feasible = [e for e in evaluations if problem.feasible(e)]
     if feasible:
         points = [(-estimate(e), *_other_objectives(problem, e)) for e in feasible]
-        ordered = [feasible[i] for i in sorted(non_dominated(points), key=points.__getitem__)]
+        sought = (lambda i: problem.speed(feasible[i])) if problem.seeks_speed else points.__getitem__
+        ordered = [feasible[i] for i in sorted(non_dominated(points), key=sought)]
     else:
         ordered = sorted(evaluations, key=problem.violation)
     distinct: dict[str, Design] = {}
@@ -317,14 +318,15 @@ def _drawn(timer: EngineTimer[C], folders: Sequence[Path], rounds: int) -> list[
 def choose(problem: Problem, finalists: Sequence[R], estimate: ShrinkageEstimate | None = None) -> R:
     """The fastest finalist within half a point of the best feasible delta_m, else the nearest to feasible.
 
-    Each delta_m is what `estimate` makes of the measured one. Where its standard error is known, that much less of it
-    is given away for speed: what looks like a point less may be two.
+    Where floors say all that may be lost it is the fastest that is feasible. Each delta_m is what `estimate` makes of
+    the measured one. Where its standard error is known, that much less of it is given away for speed: what looks like a
+    point less may be two.
     """
     estimate = estimate or shrinkage_estimate(problem, ())
     feasible = [f for f in finalists if problem.feasible(f.evaluation)]
     if not feasible:
         return min(finalists, key=lambda f: problem.violation(f.evaluation))
-    near = near_best(feasible, lambda f: estimate(f.evaluation), problem.noise)
+    near = feasible if problem.seeks_speed else near_best(feasible, lambda f: estimate(f.evaluation), problem.noise)
     return min(near, key=lambda f: (problem.speed(f.evaluation), -estimate(f.evaluation)))
 
 

@@ -317,9 +317,19 @@ class Problem:
         """The sum of relative excesses over budgets and of drops below floors; 0 where all hold."""
         return total_violation(self.checks(evaluation))
 
+    @property
+    def seeks_speed(self) -> bool:
+        """Whether quality is only to be kept: every task has a floor, none is preferred, and nothing has a budget."""
+        all_floored = {floor.task.name for floor in self.floors} == {task.name for task in self.space.tasks}
+        return all_floored and not self.limits and len({*self.preference.values()}) == 1
+
     def rank(self, evaluation: Evaluation) -> tuple[float, float]:
         """Order of evaluations that cost alike, the best first: how far limits are broken, then minus delta_m."""
         return self.violation(evaluation), -self.delta_m(evaluation.metrics)
+
+    def order(self, evaluation: Evaluation) -> tuple[float, float]:
+        """Order of evaluations, the best first: how far limits are broken, then minus delta_m; or speed, if sought."""
+        return (self.violation(evaluation), self.speed(evaluation)) if self.seeks_speed else self.rank(evaluation)
 
     def checks(self, evaluation: Evaluation) -> tuple[LimitCheck, ...]:
         """Every budget, then every floor, against an evaluated design."""
@@ -344,10 +354,15 @@ class Problem:
         """One of the objectives `COUNTED` of a design."""
         return float(getattr(design.cost(), COUNTED[name]))
 
-    def speed(self, evaluation: Evaluation) -> float:
+    @property
+    def cost(self) -> str:
         """The cost that decides at equal quality: the first objective that is one, else latency or FLOPs."""
         costs = (name for name in self.objective_names if name == "latency" or name in COUNTED)
-        return self._objective(next(costs, "latency" if self.measures_latency else "flops"), evaluation)
+        return next(costs, "latency" if self.measures_latency else "flops")
+
+    def speed(self, evaluation: Evaluation) -> float:
+        """The `cost` of an evaluated design."""
+        return self._objective(self.cost, evaluation)
 
     def early_stops(self, evaluations: Sequence[Evaluation]) -> EarlyStops | None:
         """The account of evaluations that were stopped early; None where no floor could stop one."""

@@ -6,7 +6,6 @@ it wins back what rounding had cost. The other precisions of that architecture a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,7 +22,7 @@ from edgemtl.nas.search.request import SearchRequest
 from edgemtl.progress import Progress, Report, note
 from edgemtl.results import FineTuning
 from edgemtl.spaces import Design
-from edgemtl.train import DivergedError, Recipe
+from edgemtl.train import DivergedError, Recipe, timed_pass
 
 __all__ = [
     "FINETUNE_FOLDER",
@@ -43,6 +42,8 @@ _ROUNDED_COST = 2.0
 teacher (0.36 s and 0.23 s for eight images of 2 GFLOPs)."""
 _TIMED_IMAGES = 4
 """Images of the pass that an estimate times: the search should begin soon, and so few take no less time each."""
+_TIMED_PASSES = 3
+"""Of which the first allocates."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def tune_finalists(
 def _subject(problem: Problem, finalists: Sequence[Finalist]) -> Finalist:
     """The finalist to train: of the best architecture that may be chosen the fastest precision."""
     candidates = fast_enough(problem, finalists)
-    best = min(candidates, key=lambda each: problem.rank(each.evaluation)).candidate.design.plan
+    best = min(candidates, key=lambda each: problem.order(each.evaluation)).candidate.design.plan
     return min(
         (each for each in candidates if each.candidate.design.plan == best), key=lambda each: _slowness(problem, each)
     )
@@ -241,13 +242,14 @@ def estimate(
 
 
 def _pass_seconds(net: MultiTaskNet, recipe: Recipe, images: int) -> float:
-    """Seconds of a forward and a backward pass at the first of the recipe's sizes, the second time."""
+    """Seconds of a forward and a backward pass at the first of the recipe's sizes, as a process alone takes them."""
     height, width = (max(32, 32 * round(side * recipe.sizes[0] / 32)) for side in net.input_size)
     image = torch.zeros(images, 3, height, width).to(memory_format=torch.channels_last)
     net.train()
-    for _ in range(2):
-        began = time.perf_counter()
+
+    def whole_pass() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.computes_bf16()):
             outputs = [output for own in net(image).values() for output in own.values()]
         torch.stack([output.float().mean() for output in outputs]).sum().backward()  # type: ignore[no-untyped-call]
-    return time.perf_counter() - began
+
+    return min(timed_pass(whole_pass, torch.get_num_threads()) for _ in range(_TIMED_PASSES)).computed

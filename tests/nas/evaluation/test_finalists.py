@@ -137,6 +137,20 @@ def test_the_fastest_within_half_a_point_of_the_best_is_chosen(pair: Space, desi
     assert choose(replace(task, noise=0.006), given) is given[0], "scores are off by more than half a point"
 
 
+def test_floors_for_every_task_and_no_budget_ask_for_the_fastest(pair: Space, designs: list[Design]) -> None:
+    task = problem(pair, floors=["depth=5%", "semseg=5%"])
+    given = [
+        found(task, designs[0], -0.010, 0.015),
+        found(task, designs[1], -0.045, 0.008),
+        found(task, designs[2], -0.060, 0.004),  # below both floors
+        found(task, designs[3], -0.030, 0.011),
+    ]
+    assert task.seeks_speed and choose(task, given) is given[1]
+    assert pick_architectures(task, [each.evaluation for each in given], 2) == [designs[1], designs[3]]
+    assert choose(replace(task, floors=task.floors[:1]), given) is given[0], "the other task may lose no more for speed"
+    assert choose(replace(task, preference={"depth": 2.0, "semseg": 1.0}), given) is given[0]
+
+
 def test_where_nothing_is_feasible_the_nearest_is_chosen(pair: Space, designs: list[Design]) -> None:
     task = problem(pair, ["0.02ms"], ["depth=5%"])
     given = [found(task, designs[0], 0.0, 0.030), found(task, designs[1], 0.0, 0.010, depth=0.2)]

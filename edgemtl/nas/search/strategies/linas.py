@@ -199,7 +199,7 @@ def _inner_search(
         outcome = minimize(Inner(), algorithm, ("n_gen", generations), seed=rng.randrange(2**31))
     designs = {design.key: design for design in (space.decode(x) for x in outcome.pop.get("X"))}
     affordable = [design for design in designs.values() if problem.affordable(design)]
-    return _in_turns(affordable, predicted, bool(problem.limits or problem.floors))
+    return _in_turns(affordable, predicted, problem)
 
 
 def _algorithm(objectives: int, start: NDArray[np.int64], choices: int) -> Any:
@@ -228,17 +228,20 @@ def _algorithm(objectives: int, start: NDArray[np.int64], choices: int) -> Any:
     return UNSGA3(get_reference_directions("das-dennis", objectives, n_partitions=partitions), **shared)
 
 
-def _in_turns(designs: Sequence[Design], predicted: _Predicted, limited: bool) -> list[Design]:
+def _in_turns(designs: Sequence[Design], predicted: _Predicted, problem: Problem) -> list[Design]:
     """The best predicted within the limits, and in turn with them those furthest along the predicted front.
 
-    Half of a batch looks where the budget ends, which is what was asked; the other half keeps the front and the
-    predictors wide. Where nothing is limited the whole front is what was asked.
+    Half of a batch looks where the budget ends, or the floors do, which is what was asked; the other half keeps the
+    front and the predictors wide. Where nothing is limited the whole front is what was asked.
     """
     if not designs:
         return []
     objectives, excess = predicted(designs)
     scaled = (objectives - objectives.min(0)) / np.maximum(np.ptp(objectives, axis=0), 1e-12)
-    best_first = [int(i) for i in np.argsort(objectives[:, 0] + 10 * np.maximum(excess, 0).sum(1), kind="stable")]
+    names, limited = problem.objective_names, problem.limits or problem.floors
+    seeks_cost = problem.seeks_speed and problem.cost in names
+    sought = scaled[:, names.index(problem.cost)] if seeks_cost else objectives[:, 0]
+    best_first = [int(i) for i in np.argsort(sought + 10 * np.maximum(excess, 0).sum(1), kind="stable")]
     order: list[int] = []
     while len(order) < len(designs):
         if not order or (limited and len(order) % 2 == 0):

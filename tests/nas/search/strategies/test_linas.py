@@ -104,6 +104,17 @@ def test_a_latency_budget_and_a_floor_are_learned(pair: Space) -> None:
     assert best[0] > best[1]
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_floors_for_every_task_and_no_budget_are_a_search_for_speed(pair: Space, seed: int) -> None:
+    """What is found keeps them and is faster than what a search for quality under the same floors finds."""
+    task = problem(pair, floors=["depth=10%", "semseg=10%"])
+    fastest = []
+    for sought in (task, replace(task, preference={"depth": 1.001, "semseg": 1.0})):
+        found, _ = drive(task, LinasSampler(sought, seed, BATCH, generations=20), 40)
+        fastest.append(min(task.speed(each) for each in found if task.feasible(each)))
+    assert fastest[0] < fastest[1]
+
+
 def test_floors_of_every_form_constrain_alike(pair: Space) -> None:
     """A loss, the value that it comes to, and a loss of another metric that follows the first one."""
 
