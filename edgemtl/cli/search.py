@@ -77,7 +77,7 @@ _PROPOSING = {
     metavar="FLOOR",
     multiple=True,
     help="A task's own limit: depth=2% lets depth lose 2 % at most; 'semseg.miou>0.5' and 'depth.rmse<0.9' (in quotes) "
-    "are values of a metric.",
+    "are values of a metric. One for each task and no budget: the fastest design that keeps them.",
 )
 @click.option("--prefer", "preference", metavar="WEIGHTS", default="", help="Weights of tasks: depth=2,semseg=1.")
 @click.option(
