@@ -1,8 +1,9 @@
 """Designs that `edgemtl search --space moe-vit` finds under floors of 1 % for each task, against their FP32 form.
 
 Without a budget such a search looks for the fastest that keeps the floors, so that the architecture stays near the
-largest and what is won is won by precision. The best design's engine and its FP32 twin are timed in turns over several engines; delta_m is of test images by both
-engines, the searched one against its twin. Their architecture, weights and statistics are the same.
+largest and what is won is won by precision. The best design's engine and its FP32 twin are timed in turns over several
+engines; delta_m is of test images by both engines, the searched one against its twin. Their architecture, weights and
+statistics are the same.
 """
 
 from __future__ import annotations

@@ -78,13 +78,17 @@ def first_designs(problem: Problem, count: int, rng: random.Random, seen: set[st
     """Affordable designs spread over sizes, half of them of those that the supernet was trained near, if any.
 
     Each uniform precision takes its turn, so that every one is seen at every size: what a precision gains depends on
-    the blocks, and a draw of every block's precision would never be uniform.
+    the blocks, and a draw of every block's precision would never be uniform. Under floors alone the largest comes
+    first, in each of them: it keeps floors, and what a precision costs shows where nothing else is lost.
     """
     space = problem.space
-    near = _over_sizes(_pools(problem, problem.trained_near, seen), count // 2)
-    seen = seen | {design.key for design in near}
+    largest = space.uniform(space.largest()) if problem.seeks_speed else []
+    begun = [design for design in largest if design.key not in seen][: count // 2]
+    seen = seen | {design.key for design in begun}
+    begun += _over_sizes(_pools(problem, problem.trained_near, seen), (count - len(begun)) // 2)
+    seen |= {design.key for design in begun}
     drawn = [*(space.random(rng) for _ in range(_DRAWS)), space.middle(), space.smallest()]
-    return [*near, *_over_sizes(_pools(problem, drawn, seen), count - len(near))] or [problem.cheapest()]
+    return [*begun, *_over_sizes(_pools(problem, drawn, seen), count - len(begun))] or [problem.cheapest()]
 
 
 def _pools(problem: Problem, designs: Sequence[Design], seen: set[str]) -> list[dict[str, Design]]:

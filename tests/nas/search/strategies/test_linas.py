@@ -107,7 +107,7 @@ def test_a_latency_budget_and_a_floor_are_learned(pair: Space) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_floors_for_every_task_and_no_budget_are_a_search_for_speed(pair: Space, seed: int) -> None:
     """What is found keeps them and is faster than what a search for quality under the same floors finds."""
-    task = problem(pair, floors=["depth=10%", "semseg=10%"])
+    task = problem(pair, floors=["depth=20%", "semseg=5%"])
     fastest = []
     for sought in (task, replace(task, preference={"depth": 1.001, "semseg": 1.0})):
         found, _ = drive(task, LinasSampler(sought, seed, BATCH, generations=20), 40)
@@ -173,6 +173,16 @@ def test_the_first_batch_spreads_over_sizes_and_precisions(pair: Space) -> None:
     for kind in ({"float"}, {"int8"}):
         sizes = [size for size, precisions in zip(flops, blocks, strict=True) if precisions == kind]
         assert max(sizes) > 1.5 * min(sizes), "every precision is seen large and small"
+
+
+def test_floors_alone_begin_with_the_largest_in_each_precision(pair: Space) -> None:
+    floored = problem(pair, floors=["depth=1%", "semseg=1%"])
+    first = first_designs(floored, 12, random.Random(0), set())
+    assert first[:2] == pair.uniform(pair.largest()) and len({design.key for design in first}) == 12
+    again = first_designs(floored, 12, random.Random(0), {design.key for design in first})
+    assert not {design.key for design in again} & {design.key for design in first}
+    limited = problem(pair, ["90%ms"], floors=["depth=1%", "semseg=1%"])
+    assert first_designs(limited, 12, random.Random(0), set())[:2] != first[:2], "the largest may be far over a budget"
 
 
 def test_designs_that_were_seen_do_not_come_first_again(pair: Space) -> None:
