@@ -25,6 +25,7 @@ from edgemtl.targets.onnx.common_path import common_path
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
 from edgemtl.targets.onnx.partition import groups_of
+from edgemtl.targets.onnx.projections import join_projections
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.shuffle import transpose_shuffles
 from edgemtl.targets.onnx.stack import stack_experts
@@ -106,7 +107,9 @@ class OpenVinoTarget:
     def _model(self, graph: Graph, precision: Mapping[str, str], ranges: Ranges) -> onnx.ModelProto:
         """The ONNX model that OpenVINO reads best."""
         _check_tokens(graph)
-        model = quantize(emit_graph(graph, self.dispatch), precision, ranges, self.scheme)
+        model = emit_graph(graph, self.dispatch)
+        join_projections(model)
+        model = quantize(model, precision, ranges, self.scheme)
         transpose_shuffles(model)
         stack_experts(model)
         return model

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import NodeProto, numpy_helper
 
+from edgemtl.targets.onnx.replacing import replace_nodes
 from edgemtl.targets.onnx.stacked_layer import Layer, StackWriter
 
 __all__ = ["stack_experts"]
@@ -53,18 +54,7 @@ def stack_experts(model: onnx.ModelProto) -> None:
         instead |= {node.name: [] for node in (split, *(node for expert in experts for node in expert.nodes))}
         stored_joined = all(reached[expert.first.weight] == 1 for expert in experts)
         instead[join.name] = _stacked(graph, split, experts, join, stored_joined)
-    _keep(model.graph, [new for node in model.graph.node for new in instead.get(node.name, [node])])
-
-
-def _keep(graph: onnx.GraphProto, nodes: Sequence[NodeProto]) -> None:
-    """Give a graph these operators, and leave out what turned weights back for those that are gone, and constants."""
-    read = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
-    nodes = [node for node in nodes if node.op_type != "DequantizeLinear" or node.output[0] in read]
-    read = {name for node in nodes for name in node.input}
-    initializers = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]  # shapes of pieces that are gone
-    graph.node.extend(nodes)
-    graph.initializer.extend(initializers)
+    replace_nodes(model.graph, instead)
 
 
 class _Graph:
