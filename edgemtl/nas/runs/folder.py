@@ -145,7 +145,9 @@ class RunFolder:
             pruned = {str(name): int(count) for name, count in content.get("pruned", {}).items()}
             design, ranges = space.design(content["design"], pruned.items()), _ranges(content["ranges"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"design {folder / 'design.json'} is damaged ({error}): search again") from error
+            raise UserError(f"design {folder / DESIGN_FILE} is damaged ({error}): search again") from error
+        except UserError as error:
+            raise UserError(f"design {folder / DESIGN_FILE} cannot be used: {error}") from error
         check_seal(content, folder / DESIGN_FILE, "design")
         if (weights.exists() and weights.stat().st_size != size_bytes) or sha256(weights) != digest:
             raise UserError(f"weights {weights} were changed or cut off: their SHA-256 is another; search again")

@@ -115,7 +115,8 @@ def test_the_vendors_integers_compute_the_same(tmp_path: Path) -> None:
     templates = Path(pytest.importorskip("hls4ml").__file__).parent / "templates" / "vivado" / "ap_types"
     fixed, tokens = in_fixed_point(mixture(plan("semseg"), plan("depth", [3, 0, 4])))
     write_experts(fixed, tokens, tmp_path)
-    simulate_experts(tmp_path, fixed, ("-DEDGEMTL_AP_TYPES", f"-I{templates}"))
+    found = simulate_experts(tmp_path, fixed, ("-DEDGEMTL_AP_TYPES", f"-I{templates}"))
+    assert found.keys() == {"semseg", "depth"}, "values that differ end it"
 
 
 @pytest.mark.parametrize(
