@@ -16,6 +16,7 @@ from edgemtl.own.fixing import FixedNet, Reference, check_changes, fix_sizes, ob
 from edgemtl.own.folding import fold_constants, open_session, run_session, shape_of
 from edgemtl.own.inputs import Constants, Layout
 from edgemtl.own.refusals import check_operators
+from edgemtl.own.wrapping import join_wrapped_pads
 
 if TYPE_CHECKING:
     import onnx
@@ -101,7 +102,7 @@ def _opened(name: str, fixed: FixedNet, reference: Reference | None) -> OwnNet:
 
     own = reference or run
     _check_repeats(own, image, name)
-    known = observe_shapes(folded, fixed.input, fixed.as_read(image), name)
+    known = join_wrapped_pads(observe_shapes(folded, fixed.input, fixed.as_read(image), name))
     sizes = {info.name: shape for info in known.graph.output if (shape := shape_of(info)) is not None}
     origin: Origin = "onnx" if reference is None else "module"
     about = (fixed.input, fixed.layout, fixed.channels, fixed.size)

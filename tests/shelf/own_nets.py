@@ -257,6 +257,54 @@ def build_for_four_channels() -> nn.Module:
     return nn.Conv2d(4, 2, 1)
 
 
+def build_circular() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")
+
+
+class Grey(nn.Module):
+    """A map and a vector from an image of one channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU())
+        self.parsing, self.points = nn.Conv2d(16, 5, 1), nn.Linear(16, 4)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """(N, 1, H, W) to (N, 5, H/2, W/2) and (N, 4)."""
+        trunk = self.stem(image)
+        return {"parsing": self.parsing(trunk), "points": self.points(trunk.mean((2, 3)))}
+
+
+def build_grey() -> nn.Module:
+    torch.manual_seed(0)
+    return Grey()
+
+
+class WithText(nn.Module):
+    """A module that returns text beside its tensor."""
+
+    def forward(self, image: Tensor) -> dict[str, Tensor | str]:
+        """(N, 3, H, W) to itself, and a word."""
+        return {"image": image + 1, "name": "theirs"}
+
+
+def build_with_text() -> nn.Module:
+    return WithText()
+
+
+def build_traced() -> nn.Module:
+    torch.manual_seed(0)
+    traced: nn.Module = torch.jit.trace(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, *SIZE))
+    return traced
+
+
+def build_quantized() -> nn.Module:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    made: nn.Module = torch.ao.quantization.quantize_dynamic(layers, {nn.Linear}, dtype=torch.qint8)
+    return made
+
+
 def build_nothing() -> str:
     return "a net"
 
