@@ -128,7 +128,8 @@ def export_own_levels(
 def _level_model(whole: _Whole, declaration: Declaration, level: NetLevel) -> _LevelModel:
     """A level's graph; the whole net, which is the first, is compared with its own runtime, not with this graph."""
     name = f"{whole.net.name} at {level.name}"
-    own = net_of_model(module_as_onnx(level.net.module, level.net.flatten, level.net.input_size, name), name)
+    net = level.net
+    own = net_of_model(module_as_onnx(net.module, net.flatten, net.input_size, name, net.channels), name)
     resolved = resolve(own, declaration.model_copy(update={"constants": {}}))  # they are part of the net now
     model, structure = task_model(own, resolved)
     if not level.positions:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from edgemtl.files.images import IMAGE_MEAN, IMAGE_STD
 from edgemtl.models import ModuleNet
 from edgemtl.own.declaration import Pixels, Resolved
-from edgemtl.own.torch_module import Flatten
+from edgemtl.own.torch_module import Flatten, luminance
 from edgemtl.tasks import Task
 
 __all__ = ["DeclaredNet", "at_size"]
@@ -20,8 +20,8 @@ __all__ = ["DeclaredNet", "at_size"]
 class DeclaredNet(ModuleNet):
     """A module with declared tasks: it reads images as sources normalise them, and gives every tensor in FP32.
 
-    `module` reads the values that the declaration says (see `values`). With `full_size` maps are resized to the image's
-    size, which labels have.
+    `module` reads the values that the declaration says (see `values`), of so many `channels`: three, or one of a grey
+    net. With `full_size` maps are resized to the image's size, which labels have.
     """
 
     def __init__(
@@ -31,13 +31,15 @@ class DeclaredNet(ModuleNet):
         input_size: tuple[int, int],
         flatten: Flatten,
         full_size: bool = False,
+        channels: int = 3,
     ) -> None:
         super().__init__(module, resolved.tasks, input_size)
-        self.resolved, self.flatten, self.full_size = resolved, flatten, full_size
+        self.resolved, self.flatten, self.full_size, self.channels = resolved, flatten, full_size, channels
 
     def values(self, image: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) as the values that the module reads."""
-        return _values(image, self.resolved.pixels)
+        """Normalised images (N, 3, H, W) as the values (N, `channels`, H, W) that the module reads."""
+        values = _values(image, self.resolved.pixels)
+        return luminance(values) if self.channels == 1 else values
 
     def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
         """(N, 3, H, W), normalised, to each task's tensors, (N, …) each; `UserError` for whatever the module raises."""
@@ -53,7 +55,7 @@ class DeclaredNet(ModuleNet):
 
     def with_module(self, module: nn.Module, tasks: Sequence[Task]) -> DeclaredNet:
         """The same declaration, for some of its tasks, of another module of that form."""
-        net = DeclaredNet(module, self.resolved, self.input_size, self.flatten, self.full_size)
+        net = DeclaredNet(module, self.resolved, self.input_size, self.flatten, self.full_size, self.channels)
         net.tasks = tuple(tasks)
         return net
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from edgemtl.errors import MissingDependencyError, UnsupportedError, UserError, one_line, reason_of
 from edgemtl.graphs import rename_tensors
+from edgemtl.own.inputs import GREY
 from edgemtl.plugins import load_user_function
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgemtl.own.fixing import Reference
 
-__all__ = ["SIZE", "Flatten", "export_module", "flat_outputs", "module_as_onnx"]
+__all__ = ["SIZE", "Flatten", "export_module", "flat_outputs", "luminance", "module_as_onnx"]
 
 Flatten = Callable[[Any], Mapping[str, Tensor]]
 """From what a module returns to its tensors by their names in a declaration."""
@@ -37,6 +38,8 @@ _OPSET = 18
 _OUTPUT = "output of the module: "
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _OPERATOR = re.compile(r"op='([\w.]+)'")
+_QUANTIZED = re.compile(r"torch\.ao\.(nn\.(.*\.)?(quantized|qat)|quantization\.fake_quantize)\.|torchao\.")
+"""Modules whose layers compute on integers, or as if they did."""
 _LOGGERS = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "torch.export", "torch._export")
 
 
@@ -44,9 +47,10 @@ def export_module(spec: str, size: tuple[int, int] | None) -> tuple[onnx.ModelPr
     """The module that the function `package.module:function` returns, for one image of `size` (H, W).
 
     Gives the ONNX model, the size, and a function that runs the module itself. Its outputs are called after what
-    `forward` returns: keys of a dict, fields of a dataclass, else `output_0` and so on; inner ones behind a dot. Raises
+    `forward` returns: keys of a dict, fields of a dataclass, else `output_0` and so on; inner ones behind a dot. One
+    that takes an image of one channel alone is grey: the function gives it the luminance of three. Raises
     `UserError` where the function is none, returns no module, or the module fails on an image; `UnsupportedError` with
-    the operator and its line of code for what PyTorch cannot export.
+    the operator and its line of code for what PyTorch cannot export, and for TorchScript and what is quantized.
     """
     build = load_user_function(spec)
     try:
@@ -56,29 +60,55 @@ def export_module(spec: str, size: tuple[int, int] | None) -> tuple[onnx.ModelPr
     module = made[0] if isinstance(made, tuple) and len(made) == 2 else made  # with dimensions, which pruning reads
     if not isinstance(module, nn.Module):
         raise UserError(f"{spec} returns a {type(module).__name__}, not a torch.nn.Module: return the trained module")
+    _check_layers(module, spec)
     size = size or SIZE
     flat = _Flat(module.eval().cpu().float(), spec)
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    image = image[:, :1] if flat.reads_grey(image) else image
     names = flat.names(image)
 
     def run(pixels: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
+        given = torch.from_numpy(pixels)
+        read = luminance(given) if image.shape[1] == 1 < given.shape[1] else given
         with torch.no_grad():
-            return dict(zip(names, (value.numpy() for value in flat(torch.from_numpy(pixels))), strict=True))
+            return dict(zip(names, (value.numpy() for value in flat(read)), strict=True))
 
     with _quiet():
         return _exported(flat, image, names, spec), size, run
 
 
-def module_as_onnx(module: nn.Module, flatten: Flatten, size: tuple[int, int], name: str) -> onnx.ModelProto:
-    """A module's ONNX file for one image of `size` (H, W), its outputs called as `flatten` names them.
+def luminance(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) as a grey net reads them, (N, 1, H, W)."""
+    return (images * torch.tensor(GREY).view(1, -1, 1, 1)).sum(1, keepdim=True)
+
+
+def module_as_onnx(
+    module: nn.Module, flatten: Flatten, size: tuple[int, int], name: str, channels: int = 3
+) -> onnx.ModelProto:
+    """A module's ONNX file for one image of `size` (H, W) and channels, its outputs called as `flatten` names them.
 
     Raises `UnsupportedError`, which calls the module `name`, for what PyTorch cannot export.
     """
-    image = torch.zeros(1, 3, *size)
+    image = torch.zeros(1, channels, *size)
     with torch.no_grad():
         names = list(flatten(module(image)))
     with _quiet():
         return _exported(_Named(module.eval(), flatten), image, names, name)
+
+
+def _check_layers(module: nn.Module, spec: str) -> None:
+    """`UnsupportedError` for a module that PyTorch's exporter cannot read, whatever it is traced with."""
+    for layer in module.modules():
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise UnsupportedError(
+                f"{spec} cannot be taken: it is TorchScript ({layer.original_name}), which torch.export does not read: "
+                "return the module that was traced or scripted, with its weights"
+            )
+        if _QUANTIZED.match(f"{type(layer).__module__}."):
+            raise UnsupportedError(
+                f"{spec} cannot be taken: its {type(layer).__name__} rounds values already: the net is quantized, give "
+                "it as it was before"
+            )
 
 
 class _Named(nn.Module):
@@ -104,6 +134,18 @@ class _Flat(nn.Module):
         """(1, 3, H, W) to every tensor of what the module returns, in order."""
         return tuple(value for _, value in _flatten(self.module(image), ""))
 
+    def reads_grey(self, image: Tensor) -> bool:
+        """Whether the module fails on an image of three channels, and not on one of them."""
+        return not self._runs(image) and self._runs(image[:, :1])
+
+    def _runs(self, image: Tensor) -> bool:
+        try:
+            with torch.no_grad():
+                self.module(image)
+        except Exception:  # the user's code may raise anything
+            return False
+        return True
+
     def names(self, image: Tensor) -> list[str]:
         """Names of those tensors; `UserError` where the module fails, or returns what is none."""
         try:
@@ -113,7 +155,7 @@ class _Flat(nn.Module):
             shape = "x".join(map(str, image.shape))
             raise UserError(
                 f"{self._spec} fails on an image of shape {shape} ({one_line(error)}): give the size that it takes by "
-                "--size, or return a module that takes one RGB image alone"
+                "--size, or return a module that takes one image alone, in RGB or grey"
             ) from error
         if not outputs:
             raise UserError(f"{self._spec} returns no tensor: a dict, a tuple or a dataclass of tensors is wanted")
@@ -134,7 +176,7 @@ def _flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Each tensor of nested dicts, sequences and dataclasses, by a name; None is left out."""
     if value is None:
         return
-    if isinstance(value, Tensor) or not (_is_record(value) or isinstance(value, Mapping | Sequence)):
+    if isinstance(value, Tensor | str | bytes) or not (_is_record(value) or isinstance(value, Mapping | Sequence)):
         yield name or "output", value
         return
     for key, inner in _parts(value):

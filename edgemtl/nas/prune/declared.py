@@ -165,7 +165,7 @@ class OpenedDeclared(OpenedModule):
 
     def as_onnx(self, net: DeclaredNet) -> onnx.ModelProto:
         """The net that is left as an ONNX graph; `UnsupportedError` for what PyTorch cannot export."""
-        return module_as_onnx(net.module, net.flatten, net.input_size, self.space)
+        return module_as_onnx(net.module, net.flatten, net.input_size, self.space, net.channels)
 
 
 def _agreement(own: OwnNet, net: DeclaredNet, data: str) -> AgreementCriterion:
@@ -195,7 +195,7 @@ def _declared_net(
         net, dimensions = DeclaredNet(graph, resolved, own.size, dict, full_size), graph.dimensions
     else:
         module, dimensions = load_layers(spec, own.size)
-        net = DeclaredNet(module, resolved, own.size, flat_outputs, full_size)
+        net = DeclaredNet(module, resolved, own.size, flat_outputs, full_size, own.channels)
     return net.eval(), {f"module.{name}": dimension for name, dimension in dimensions.items()}
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from own_nets import SIZE, residual_net, saved
+from own_nets import SIZE, residual_net, saved, write_photos
 from PIL import Image
 
 from edgemtl.errors import UserError
 from edgemtl.export import ExportRequest, export_own_net
 from edgemtl.nas.prune import DeclaredModule, FineTuning, PruneRequest, apply_pruning, prune
-from edgemtl.own import open_net, read_declaration, torch_graph
+from edgemtl.own import as_text, open_net, propose_tasks, read_declaration, torch_graph
 from edgemtl.progress import Progress
 
 TASKS = """
@@ -199,3 +199,13 @@ def test_what_cannot_be_pruned_is_told_in_a_line(
         prune(PruneRequest(subject, request_.out, ("50%FLOPs",)))
     assert "\n" not in str(refusal.value)
     assert not request_.out.exists() or not any(request_.out.glob("*.json"))
+
+
+def test_a_grey_module_is_opened_and_written_as_it_reads(tmp_path: Path) -> None:
+    own = open_net("own_nets:build_grey", SIZE)
+    (tmp_path / "tasks.yaml").write_text(as_text(propose_tasks(own)))
+    (tmp_path / "photos").mkdir()
+    photos = write_photos(tmp_path / "photos")
+    opened = DeclaredModule("own_nets:build_grey", tmp_path / "tasks.yaml", str(photos), SIZE).open()
+    left = opened.as_onnx(opened.prunable.net.copy())  # type: ignore[arg-type, attr-defined]
+    assert [side.dim_value for side in left.graph.input[0].type.tensor_type.shape.dim] == [1, 1, *SIZE]
