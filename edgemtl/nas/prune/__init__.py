@@ -3,7 +3,7 @@
 from edgemtl.nas.prune.agreement import floor_without_labels
 from edgemtl.nas.prune.apply import PRUNING_FILE, apply_pruning
 from edgemtl.nas.prune.declared import NET_FILE, TASKS_FILE, DeclaredModule, open_declared
-from edgemtl.nas.prune.finetuning import NO_TUNING, FineTuning, TrainStep, fine_tune
+from edgemtl.nas.prune.finetuning import NO_TUNING, FineTuning, TrainStep, check_train_step, fine_tune
 from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.groups import cut_channels, net_groups
 from edgemtl.nas.prune.levels import NetLevel, parse_levels, plan_net_levels
@@ -32,6 +32,7 @@ __all__ = [
     "TrainStep",
     "UserModule",
     "apply_pruning",
+    "check_train_step",
     "cut_channels",
     "fine_tune",
     "floor_without_labels",

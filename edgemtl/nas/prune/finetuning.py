@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgemtl.data import Batch, Source, augment, collate
 from edgemtl.errors import UserError, one_line
-from edgemtl.models import ModuleNet
+from edgemtl.models import ModuleNet, TaskNet
 from edgemtl.models.quantization import QuantScheme, rounding_layers
 from edgemtl.nas.prune.fitting import LEAST_SIDE
 from edgemtl.own import DeclaredNet, SelfLabelled, blend
@@ -34,7 +34,7 @@ from edgemtl.train import (
     prepared,
 )
 
-__all__ = ["NO_TUNING", "FineTuning", "TrainStep", "deciding_batches", "deciding_loss", "fine_tune"]
+__all__ = ["NO_TUNING", "FineTuning", "TrainStep", "check_train_step", "deciding_batches", "deciding_loss", "fine_tune"]
 
 TrainStep = Callable[[nn.Module, Tensor, int], Tensor]
 """A user's own train step, `train_step(module, images, step) -> loss`.
@@ -141,6 +141,23 @@ def fine_tune(
     training.end()
 
 
+def check_train_step(net: TaskNet, source: Source, tuning: FineTuning) -> None:
+    """Call the user's own train step once, if any, on a copy of a net: one that fails is to fail before measuring.
+
+    Raises `UserError` as `fine_tune` does. Numbers that are drawn at random meanwhile are drawn again.
+    """
+    if not tuning.train_step:
+        return
+    assert isinstance(net, ModuleNet)
+    tuning, recipe = tuning.for_size(source.size), tuning.recipe(source.size)
+    with torch.random.fork_rng(devices=[]):
+        copy = net.copy()
+        training = _Training(copy, copy, tuning, recipe, [], rounded=False)
+        images = next(_batches(source, recipe, 0, blended=False)).image
+        with torch.enable_grad():
+            training.own_loss(torch.from_numpy(images), 0)
+
+
 def _batches(source: Source, recipe: Recipe, first: int, *, blended: bool) -> Iterator[Batch]:
     """The batch of each step from `first` on, which follows from the step: pictures alone, or whole images with labels.
 
@@ -217,7 +234,7 @@ class _Training:
         """See `edgemtl.train.loop.Training`."""
         images = torch.from_numpy(batch.image)
         with torch.enable_grad():
-            loss = self._own(images, step) if self._step else self._loss(batch)
+            loss = self.own_loss(images, step) if self._step else self._loss(batch)
             loss.backward()  # type: ignore[no-untyped-call]
         self.loss = float(loss.detach())
         self._optimized.update(self._recipe.rate_at(step))
@@ -257,7 +274,8 @@ class _Training:
             raise UserError(f"the net's outputs became NaN or infinite while it was fine-tuned: {remedy}")
         return loss
 
-    def _own(self, images: Tensor, step: int) -> Tensor:
+    def own_loss(self, images: Tensor, step: int) -> Tensor:
+        """The loss of the user's own train step; `UserError` where it gives none, or fails."""
         spec, values = self._spec, images
         if isinstance(self._net, DeclaredNet):
             values = self._net.values(images)

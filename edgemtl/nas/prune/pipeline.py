@@ -26,7 +26,7 @@ from edgemtl.nas.evaluation import (
 )
 from edgemtl.nas.prune.decide import Decision, check_feasible, resolve_budgets, task_weights
 from edgemtl.nas.prune.declared import DeclaredModule
-from edgemtl.nas.prune.finetuning import NO_TUNING, FineTuning
+from edgemtl.nas.prune.finetuning import NO_TUNING, FineTuning, check_train_step
 from edgemtl.nas.prune.map import PruneMap
 from edgemtl.nas.prune.module import UserModule
 from edgemtl.nas.prune.opened import Opened
@@ -93,6 +93,8 @@ def _prune(request: PruneRequest, report: Report) -> Result:
     evaluator = _evaluator(opened, limits)
     prepare_images(source, report)
     prunable.criterion.check_labels()
+    if not request.resume:
+        check_train_step(prunable.net, source, request.tuning)
     floors = _remaining(opened, floors)
     _begin(request, opened, floors, write=False)
     if (request.out / RESULT_FILE).is_file():

@@ -12,6 +12,7 @@ from refusals import refused
 from edgemtl.cli import main
 from edgemtl.nas.precision import PrecisionRequest, search_precision
 from edgemtl.nas.prune import FineTuning
+from edgemtl.progress import Progress
 
 MINE = """
 calls = []
@@ -46,10 +47,20 @@ def test_a_train_step_trains_what_is_left_and_one_without_a_finite_loss_is_one_l
     search_precision(request_of(**limits, threads=1, tuning=FineTuning(2, "mine:train_step", batch=2)))
     import mine
 
-    assert mine.calls == trainings * [(0, True, 2), (1, True, 2)]
+    tried = [(0, True, 2)] if limits is NARROWER else []
+    assert mine.calls == tried + trainings * [(0, True, 2), (1, True, 2)]
     failing = FineTuning(2, "mine:nan_step", batch=2)
     line = refused(lambda: search_precision(request_of(**limits, threads=1, tuning=failing, out=tmp_path / "failing")))
     assert line.startswith("mine:nan_step returns nan at step 0: a finite loss is wanted")
+
+
+def test_a_train_step_that_fails_does_so_before_anything_is_measured(
+    request_of: Callable[..., PrecisionRequest],
+) -> None:
+    shown = list[Progress]()
+    request = request_of(**NARROWER, threads=1, tuning=FineTuning(2, "mine:nan_step", batch=2))
+    refused(lambda: search_precision(request, shown.append))
+    assert not {each.stage for each in shown} & {"map", "finetune"}
 
 
 def test_a_train_step_that_nothing_calls_is_refused(
