@@ -95,7 +95,15 @@ class Design(Mapping[str, Option]):
 
     def cost(self, tasks: str | Sequence[str] | None = None) -> Cost:
         """Exact FLOPs, parameters, bytes, and what the space's target counts itself, of what `tasks` (all) run."""
-        return self.plan.cost(self.precision, tasks, self.space.storage, self.space.quantities)
+        scope = tasks if tasks is None or isinstance(tasks, str) else tuple(tasks)
+        if scope not in self._costs:
+            self._costs[scope] = self.plan.cost(self.precision, tasks, self.space.storage, self.space.quantities)
+        return self._costs[scope]
+
+    @cached_property
+    def _costs(self) -> dict[str | tuple[str, ...] | None, Cost]:
+        """Costs that were counted, by their tasks: a search reads each of them for several limits and predictors."""
+        return {}
 
     @cached_property
     def blocks(self) -> tuple[BlockRecord, ...]:

@@ -193,6 +193,15 @@ def test_no_design_is_outside_smallest_and_largest(space: Space, seed: int) -> N
     assert space.smallest().cost(["semseg", "kind"]).flops <= cost.flops
 
 
+def test_a_cost_is_counted_once_for_each_choice_of_tasks(space: Space) -> None:
+    design = space.smallest()
+    scopes = (None, "kind", ["semseg"], ["semseg", "kind"])
+    costs = [design.cost(scope) for scope in scopes]
+    assert all(design.cost(scope) is cost for scope, cost in zip(scopes, costs, strict=True))
+    assert costs == [design.plan.cost(design.precision, scope) for scope in scopes]
+    assert costs[1].params < costs[0].params
+
+
 def test_wrong_options_are_answered_with_the_allowed_ones(tiny: Space) -> None:
     with pytest.raises(UserError, match=r"'a\.widht'.*did you mean a\.width"):
         tiny.design({"a.widht": 8})

@@ -178,6 +178,7 @@ def _inner_search(
     from pymoo.optimize import minimize
 
     space, predicted = problem.space, _Predicted(problem, evaluations)
+    known: dict[tuple[int, ...], tuple[Array, Array]] = {}  # a population proposes many a genome again
     upper = np.array([len(choice.options) - 1 for choice in space.choices])
 
     class Inner(PymooProblem):  # type: ignore[misc]
@@ -192,7 +193,11 @@ def _inner_search(
             )
 
         def _evaluate(self, x: NDArray[np.int64], out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            out["F"], out["G"] = predicted([space.decode(genome) for genome in x])
+            genomes = [tuple(map(int, genome)) for genome in x]
+            if new := [genome for genome in dict.fromkeys(genomes) if genome not in known]:
+                rows = zip(*predicted([space.decode(genome) for genome in new]), strict=True)
+                known.update(zip(new, rows, strict=True))
+            out["F"], out["G"] = map(np.stack, zip(*(known[genome] for genome in genomes), strict=True))
 
     candidates = [e for e in evaluations if problem.feasible(e)] or list(evaluations)
     front = [candidates[i].design for i in non_dominated([problem.objectives(e) for e in candidates])]

@@ -217,6 +217,21 @@ def test_the_seed_decides(kind: Space) -> None:
     assert again[0] != keys(drive(task, quick(task, 6, BATCH), 15)[0])
 
 
+def test_no_genome_is_predicted_twice_in_a_search_on_the_predictors(
+    kind: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted, decode = list[tuple[int, ...]](), Space.decode
+
+    def decoded(self: Space, genome: Sequence[int]) -> Design:
+        predicted.extend([genome] if isinstance(genome, tuple) else [])  # those of the last population are arrays
+        return decode(self, genome)
+
+    monkeypatch.setattr(Space, "decode", decoded)
+    task = problem(kind)
+    drive(task, quick(task, 0, BATCH), BATCH + 1)
+    assert BATCH < len(predicted) == len(set(predicted))
+
+
 @pytest.mark.parametrize("done", [4, 10])
 def test_what_is_stored_alone_decides_how_it_goes_on(kind: Space, tmp_path: Path, done: int) -> None:
     """Two samplers that never met the search go on in the same way from what it left in a file."""
