@@ -6,6 +6,7 @@ filled with ones too, since the convention of the field counts it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,11 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
     options.log_severity_level = 4
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return list(session.run(None, dict(feeds)))
+
+
+def kinds(model: onnx.ModelProto) -> Counter[str]:
+    """How many operators of each type a model has."""
+    return Counter(node.op_type for node in model.graph.node)
 
 
 def _needed(graph: onnx.GraphProto, output: str) -> list[int]:

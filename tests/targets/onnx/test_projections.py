@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from experts import experts_yaml, largest_net
-from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnx_oracle import kinds, run
 
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph.graph import trace
@@ -43,17 +40,6 @@ def joined(apart: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def outputs(model: onnx.ModelProto, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # what is written is run
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [np.asarray(found) for found in session.run(None, {"image": image})]
-
-
-def kinds(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph.node)
-
-
 def numbers(model: onnx.ModelProto) -> int:
     return sum(numpy_helper.to_array(tensor).size for tensor in model.graph.initializer if tensor.data_type == 1)
 
@@ -65,7 +51,7 @@ def test_it_computes_the_same_from_the_same_weights(apart: onnx.ModelProto, join
     assert kinds(joined)["Split"] - kinds(apart)["Split"] == layers
     assert numbers(joined) == numbers(apart), "weights that tasks share are stored once, joined too"
     image = np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)
-    for one, other in zip(outputs(apart, image), outputs(joined, image), strict=True):
+    for one, other in zip(run(apart, {"image": image}), run(joined, {"image": image}), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -78,5 +64,6 @@ def test_in_eight_bits_it_computes_the_same(net: MultiTaskNet, apart: onnx.Model
     onnx.checker.check_model(other, full_check=True)
     assert kinds(other)["QuantizeLinear"] == kinds(one)["QuantizeLinear"]
     assert kinds(one)["DequantizeLinear"] > kinds(other)["DequantizeLinear"]
-    for ours, theirs in zip(outputs(one, images[:1].numpy()), outputs(other, images[:1].numpy()), strict=True):
+    feeds = {"image": images[:1].numpy()}
+    for ours, theirs in zip(run(one, feeds), run(other, feeds), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from experts import experts_yaml, largest_net
-from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+from onnx_oracle import kinds, run
 
 from edgemtl.models import MultiTaskNet
 from edgemtl.models.graph.graph import trace
@@ -42,17 +40,6 @@ def stacked(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def outputs(model: onnx.ModelProto, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # what is written is run
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [np.asarray(found) for found in session.run(None, {"image": image})]
-
-
-def kinds(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph.node)
-
-
 def weights(model: onnx.ModelProto) -> int:
     return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
 
@@ -66,7 +53,7 @@ def test_joined_experts_compute_the_same_from_the_same_weights(
     model = emit_graph(trace(net), DispatchPolicy("buckets"))
     joined = stacked(model)
     image = np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)
-    for one, other in zip(outputs(model, image), outputs(joined, image), strict=True):
+    for one, other in zip(run(model, {"image": image}), run(joined, {"image": image}), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     assert weights(joined) == weights(model)
     assert kinds(model)["Split"] == MIXTURES
@@ -101,5 +88,6 @@ def test_rounded_experts_keep_their_own_scales(
     scales = [numpy_helper.to_array(t) for t in joined.graph.initializer if t.name.endswith(".read.scale")]
     assert scales and all(len(each) == window for each in scales)
     assert any(len(set(each.tolist())) > 1 for each in scales)
-    for one, other in zip(outputs(model, images[:1].numpy()), outputs(joined, images[:1].numpy()), strict=True):
+    feeds = {"image": images[:1].numpy()}
+    for one, other in zip(run(model, feeds), run(joined, feeds), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
