@@ -29,7 +29,7 @@ __all__ = ["calibrate_model", "ready_for_rounding", "rounded_blocks", "rounded_m
 
 _OPSET = 13
 """The first operator set with a scale for each channel."""
-_RESIZED, _MAP_AXES = (b"nearest", b"linear"), 4
+_MAP_AXES = 4
 
 
 def ready_for_rounding(model: TaskModel) -> TaskModel:
@@ -148,11 +148,9 @@ class _Facts:
         return len(node.output) == 1 and node.input[0] not in self.unbounded
 
     def resizes(self, node: onnx.NodeProto) -> bool:
-        """Whether a map is resized by a rule that runtimes have in eight bits."""
-        attributes = _attributes(node)
+        """Whether values of a map are repeated: where they are blended, eight bits take longer, and round down."""
         shape = shape_of(self.infos[node.input[0]])
-        plain = attributes.get("mode", b"nearest") in _RESIZED and not attributes.get("antialias")
-        return plain and shape is not None and len(shape) == _MAP_AXES
+        return _attributes(node).get("mode", b"nearest") == b"nearest" and shape is not None and len(shape) == _MAP_AXES
 
 
 _CHECKS = {

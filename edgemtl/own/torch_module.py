@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from edgemtl.errors import MissingDependencyError, UnsupportedError, UserError, one_line, reason_of
 from edgemtl.graphs import rename_tensors
 from edgemtl.own.inputs import GREY
+from edgemtl.own.translations import translations
 from edgemtl.plugins import load_user_function
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ def _exported(flat: nn.Module, image: Tensor, names: Sequence[str], spec: str) -
             opset_version=_OPSET,
             output_names=[f"{_OUTPUT}{name}" for name in names],
             input_names=["image"],
+            custom_translation_table=translations(),
             verbose=False,
         )
     except Exception as error:  # PyTorch's own kinds
@@ -243,10 +245,12 @@ def _control(error: Exception) -> str:
 
 
 def _operator(error: Exception, program: torch.export.ExportedProgram) -> str:
-    """The operator that has no ONNX counterpart, and the line of the user's code that calls it."""
+    """The operator that has no ONNX counterpart, and the line of code that calls it; or why a translation refuses."""
     texts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, UnsupportedError):  # of a translation
+            return str(cause)
         texts.append(str(cause))
         cause = cause.__cause__
     match = _OPERATOR.search(" ".join(texts))

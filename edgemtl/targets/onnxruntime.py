@@ -22,6 +22,7 @@ from edgemtl.runtime import DISABLED_OPTIMIZERS, EngineSpec
 from edgemtl.targets.common import check_build, exact_on, flags_of, make_spec, write_spec
 from edgemtl.targets.onnx.dispatch import DispatchPolicy
 from edgemtl.targets.onnx.emit import emit_graph
+from edgemtl.targets.onnx.interpolation import interpolate_by_products
 from edgemtl.targets.onnx.partition import with_conditions
 from edgemtl.targets.onnx.quantize import quantize
 from edgemtl.targets.onnx.task_model import TaskModel
@@ -84,7 +85,9 @@ class OnnxRuntimeTarget:
 
     def build_model(self, model: TaskModel, precision: Mapping[str, str], folder: Path) -> list[Path]:
         """Write the engine; see `edgemtl.targets.ModelTarget`."""
-        content = with_conditions(model.model, model.outputs).SerializeToString(deterministic=True)
+        content = with_conditions(interpolate_by_products(model.model), model.outputs).SerializeToString(
+            deterministic=True
+        )
         write_atomic(folder / _MODEL, content)
         options = {"flags": flags_of(model), "runtime_options": _RUNTIME_OPTIONS}
         return write_spec(folder, self, model, {"model": _MODEL}, precision, **options)
