@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -29,12 +29,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from _by_hand import NetCall, cut, flops, net_call, pruned, quantized
+from _by_hand import cut, flops, net_call, pruned, quantized
 from _cases import Cases, add_minutes, cases_of
 from _common import Outcome, Row, main, say
 from _fpn import SIZE, WEIGHTS, ResNetFpn, fine_tuned, learn, loss_gradients, tasks_of, unseen_rooms
 from _peers import PEERS
-from _runs import ROOT
+from _runs import ROOT, drawn
 from _stock import QUANTIZERS
 from numpy.typing import NDArray
 from PIL import Image
@@ -45,7 +45,6 @@ from edgemtl.files.disk import write_atomic
 from edgemtl.files.images import normalize
 from edgemtl.files.seals import sha256
 from edgemtl.own import Agreement, Declaration, DeclaredTask, as_text
-from edgemtl.profiling import compare
 from edgemtl.runtime import open_engine
 from edgemtl.tasks import Task, map_outputs, relative_change
 from edgemtl.train import Scorer
@@ -59,7 +58,8 @@ SAME = 1.03
 """Of two latencies of one run; smaller differences of one file's engines are timing noise."""
 NET, TARGET = "_fpn:trained", "onnxruntime"
 CALIBRATION, QUICK_CALIBRATION = 128, 8
-ROUNDS, QUICK_ROUNDS = 12, 2
+ENGINES, CUTTING_ENGINES = 6, 4
+"""Of each net that is timed: two engines of one file differ in speed, by more than what a share of its FLOPs takes."""
 STEPS, QUICK_STEPS = 1200, 2
 """Of fine-tuning by the search, eight images each: as many as the nets cut by hand are tuned on."""
 Scores = Mapping[str, Mapping[str, float]]
@@ -100,13 +100,16 @@ def searched(folder: Path, quick: bool) -> dict[str, Any]:
     return {"seconds": seconds}
 
 
-def engine_ms(folder: Path, calls: Mapping[str, NetCall], rounds: int) -> dict[str, float]:
-    """Median latencies of the engines in float and as searched, and of other calls, in turns."""
+def engine_ms(folder: Path, models: Mapping[str, onnx.ModelProto], engines: int) -> dict[str, float]:
+    """Median latencies of the engines in float and as searched, and of files, in turns, over `engines` of each."""
     image = normalize(np.stack([open_source("scenes", SIZE).split("validation")[0].image]))
-    with closing(open_engine(_engine(folder, "float"))) as plain, closing(open_engine(_engine(folder, "ours"))) as ours:
-        own = {name: partial(session.run, tasks=list(FLOORS)) for name, session in (("float", plain), ("ours", ours))}
-        timed = compare({name: partial(call, image) for name, call in {**own, **calls}.items()}, rounds)
-    return {name: samples.median_ms for name, samples in timed.items()}
+
+    def opens(stack: ExitStack) -> dict[str, Callable[[], object]]:
+        own = {name: stack.enter_context(closing(open_engine(_engine(folder, name)))) for name in ("float", "ours")}
+        plain = {name: partial(net_call(model), image) for name, model in models.items()}
+        return {**{name: partial(session.run, image, list(FLOORS)) for name, session in own.items()}, **plain}
+
+    return {name: samples.median_ms for name, samples in drawn(opens, engines).items()}
 
 
 def _engine(folder: Path, name: str) -> Path:
@@ -119,7 +122,7 @@ def by_hand(folder: Path, net: ResNetFpn, criterion: str, quantizer: str, quick:
 
     def fast_enough(share: float) -> bool:
         model = quantized(pruned(net, criterion, share, loss_gradients), quantizer, images[:QUICK_CALIBRATION])
-        ms = engine_ms(folder, {"hand": net_call(model)}, QUICK_ROUNDS if quick else ROUNDS // 3)
+        ms = engine_ms(folder, {"hand": model}, 1 if quick else CUTTING_ENGINES)
         say(f"{criterion}, {quantizer}: {share:.0%} of the FLOPs take {ms['hand'] / ms['ours']:.3g} of ours")
         return ms["hand"] <= SAME * ms["ours"]
 
@@ -228,8 +231,8 @@ def run(options: argparse.Namespace) -> Outcome:
     files = {name: each["file"] for name, each in raw["by_hand"].items()}
     raw["metrics"] = cases.result("metrics", partial(scored, folder, net, files, options.quick))
     raw["agreement"] = cases.result("agreement", partial(agreement_of, folder, net, options.quick))
-    calls = {name: net_call(onnx.load(folder / file)) for name, file in files.items()}
-    raw["latency_ms"] = engine_ms(folder, calls, QUICK_ROUNDS if options.quick else ROUNDS)
+    models = {name: onnx.load(folder / file) for name, file in files.items()}
+    raw["latency_ms"] = engine_ms(folder, models, 1 if options.quick else ENGINES)
     return Outcome(rows_of(raw, tasks, options.quick), raw)
 
 
