@@ -79,13 +79,15 @@ class StrategySearch:
     def narrowing(self, setup: Setup, report: Report) -> Narrowing:
         """The net as a module whose channels a strategy may choose; `UserError` where there are none.
 
-        Raises it for an unknown objective too, and for one alone.
+        Raises it for an unknown objective too, for one alone, and where the user's own train step fails.
         """
         check_objectives(self.request.objectives, [task.name for task in setup.floors.tasks], is_timed=True)
         try:
-            return open_narrowing(self.request, setup, report)
+            narrowing = open_narrowing(self.request, setup, report)
         except (UserError, UnsupportedError) as error:
             raise UserError(f"--strategy {self.request.strategy} chooses channels too: {error}") from error
+        narrowing.check_train_step(self.request.tuning)
+        return narrowing
 
     def of_run(self, config: Mapping[str, Any]) -> Self:
         """See `NetSearch`; a shared study of something else is refused."""

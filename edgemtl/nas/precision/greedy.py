@@ -31,7 +31,11 @@ class GreedySearch:
 
     def narrowing(self, setup: Setup, report: Report) -> Narrowing | None:
         """The net as a module where a budget needs fewer channels; else it is opened when precision is not enough."""
-        return open_narrowing(self.request, setup, report, try_step=True) if needs_pruning(setup) else None
+        if not needs_pruning(setup):
+            return None
+        narrowing = open_narrowing(self.request, setup, report)
+        narrowing.check_train_step(self.request.tuning)
+        return narrowing
 
     def of_run(self, config: Mapping[str, Any]) -> Self:
         """See `NetSearch`."""

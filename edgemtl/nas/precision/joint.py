@@ -19,7 +19,7 @@ from edgemtl.nas.precision.forms import NarrowForms
 from edgemtl.nas.precision.proposal import Proposal
 from edgemtl.nas.precision.request import PRUNED_QUANTITIES, PrecisionRequest
 from edgemtl.nas.precision.setup import Setup
-from edgemtl.nas.prune import Fit, Narrowing, check_train_step, open_declared
+from edgemtl.nas.prune import Fit, Narrowing, open_declared
 from edgemtl.own import FLOAT_ENGINE, OwnPrecision
 from edgemtl.progress import Progress, Report, note
 from edgemtl.results import LimitCheck
@@ -64,11 +64,10 @@ def needs_pruning(setup: Setup) -> bool:
     )
 
 
-def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report, try_step: bool = False) -> Narrowing:
-    """The net as a module whose channels can be removed; `try_step` calls the user's own train step once, if any.
+def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report) -> Narrowing:
+    """The net as a module whose channels can be removed.
 
-    Raises `UserError` where no channels can be removed, the module differs from the net, a counted budget is below all
-    that is left, or that step fails.
+    Raises `UserError` where none can be, the module differs from the net, or a counted budget is below what is left.
     """
     declared = open_declared(request.net, request.net.name, request.declaration, str(request.data), report)
     opened = replace(declared, preference=setup.floors.preference).compensated(report)
@@ -76,8 +75,6 @@ def open_narrowing(request: PrecisionRequest, setup: Setup, report: Report, try_
     for budget in setup.budgets:
         if budget.quantity in PRUNED_QUANTITIES:
             limits.append(Limit(budget, share_of(budget, counts) * opened.prunable.amount(budget, {})))
-    if try_step:
-        check_train_step(opened.prunable.net, opened.prunable.criterion.source, request.tuning)
     narrowing = Narrowing(opened, tuple(limits), setup.floors.drops, report)
     narrowing.check_feasible()
     return narrowing

@@ -17,7 +17,7 @@ from edgemtl.models.quantization import QuantScheme
 from edgemtl.nas.evaluation import Limit
 from edgemtl.nas.prune.decide import check_feasible, fit_levels, task_weights
 from edgemtl.nas.prune.declared import OpenedDeclared
-from edgemtl.nas.prune.finetuning import FineTuning
+from edgemtl.nas.prune.finetuning import FineTuning, check_train_step
 from edgemtl.nas.prune.fit import Fit
 from edgemtl.nas.prune.map import PruneMap, counts, map_content, map_in, measure_map, open_map
 from edgemtl.nas.prune.record import pruning_record
@@ -67,6 +67,10 @@ class Narrowing:
     def check_feasible(self) -> None:
         """`UserError` for a limit that the net with the fewest channels does not keep, saying what it takes."""
         check_feasible(self.opened.prunable, self.limits, lambda prune_map, channels: {}, "net")
+
+    def check_train_step(self, tuning: FineTuning) -> None:
+        """`UserError` where the user's own train step, if there is one, fails: it is called once, on a copy."""
+        check_train_step(self.opened.prunable.net, self.opened.prunable.criterion.source, tuning)
 
     def measured(self) -> dict[str, Any]:
         """The map of the net as JSON, for another process."""

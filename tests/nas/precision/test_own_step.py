@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from refusals import refused
@@ -54,13 +55,14 @@ def test_a_train_step_trains_what_is_left_and_one_without_a_finite_loss_is_one_l
     assert line.startswith("mine:nan_step returns nan at step 0: a finite loss is wanted")
 
 
+@pytest.mark.parametrize("more", [NARROWER, {"strategy": "random", "evaluations": 4}])
 def test_a_train_step_that_fails_does_so_before_anything_is_measured(
-    request_of: Callable[..., PrecisionRequest],
+    request_of: Callable[..., PrecisionRequest], more: dict[str, Any]
 ) -> None:
     shown = list[Progress]()
-    request = request_of(**NARROWER, threads=1, tuning=FineTuning(2, "mine:nan_step", batch=2))
-    refused(lambda: search_precision(request, shown.append))
-    assert not {each.stage for each in shown} & {"map", "finetune"}
+    request = request_of(**more, threads=1, tuning=FineTuning(2, "mine:nan_step", batch=2))
+    assert refused(lambda: search_precision(request, shown.append)).startswith("mine:nan_step returns nan at step 0")
+    assert not {each.stage for each in shown} & {"map", "finetune", "deciding", "evaluations"}
 
 
 def test_a_train_step_that_nothing_calls_is_refused(
