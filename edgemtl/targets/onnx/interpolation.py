@@ -89,7 +89,7 @@ def _axes(
     before, after = shapes.get(node.input[0], []), shapes.get(node.output[0], [])
     blends = settings.get("mode") == b"linear" and way in _WAYS and not settings.get("antialias")
     maps = len(before) == len(after) == _MAP_AXES and all((*before, *after)) and before[:2] == after[:2]
-    if not blends or not maps or "axes" in settings:
+    if not blends or not maps or "axes" in settings or "keep_aspect_ratio_policy" in settings:
         return None
     scales = [new / old for old, new in zip(before, after, strict=True)]
     if given := node.input[2] if len(node.input) > 2 else "":

@@ -82,6 +82,11 @@ def test_others_stay_as_they_are(eight: bool, settings: dict[str, Any]) -> None:
     np.testing.assert_array_equal(run(made, image())[0], run(before, image())[0])
 
 
+def test_one_whose_sizes_are_bounds_stays_as_it_is() -> None:
+    before = model((1, 3, 18, 27), [], keep_aspect_ratio_policy="not_larger")
+    assert kinds(interpolate_by_products(before)) == kinds(before)
+
+
 def test_a_large_map_stays_as_it_is() -> None:
     before = model((1, 3, 24, 36), [1.0, 1.0, 4.0, 4.0])
     large = onnx.ModelProto()
